@@ -1,0 +1,120 @@
+//! What one node is told to hold: made by managers, obeyed by the agent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::object::{Network, Slot, Task, TaskNetwork};
+use crate::spec::{Labels, PortConfig, TaskSpec};
+use crate::task_state::DesiredState;
+
+/// A task as its node sees it: everything needed to run it, nothing that changes when the node
+/// itself reports on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignedTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its service.
+    pub service_id: ServiceId,
+    /// Its service's name.
+    pub service_name: String,
+    /// Its service's labels.
+    pub service_labels: Labels,
+    /// The slot it fills.
+    pub slot: Slot,
+    /// The node it was assigned to.
+    pub node_id: NodeId,
+    /// What it is.
+    pub spec: Arc<TaskSpec>,
+    /// Ports it publishes.
+    pub ports: Vec<PortConfig>,
+    /// Networks it joins.
+    pub networks: Vec<TaskNetwork>,
+    /// What managers want of it.
+    pub desired_state: DesiredState,
+}
+
+impl AssignedTask {
+    /// The node's view of a task that has been placed.
+    #[must_use]
+    pub fn of(task: &Task) -> Option<Self> {
+        Some(Self {
+            id: task.id,
+            service_id: task.service_id,
+            service_name: task.service_name.clone(),
+            service_labels: task.service_labels.clone(),
+            slot: task.slot,
+            node_id: task.node_id?,
+            spec: Arc::clone(&task.spec),
+            ports: task.ports().to_vec(),
+            networks: task.networks.clone(),
+            desired_state: task.desired_state,
+        })
+    }
+}
+
+/// All that one node is told to hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeAssignment {
+    /// Tasks to run, or to stop.
+    pub tasks: BTreeMap<TaskId, AssignedTask>,
+    /// Networks that these tasks need.
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+}
+
+/// One difference between two assignments of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AssignmentChange {
+    /// Hold this task, in place of what was known of it.
+    UpdateTask(AssignedTask),
+    /// Forget this task; if anything of it is still there, stop and remove it.
+    RemoveTask(TaskId),
+    /// Hold this network.
+    UpdateNetwork(Arc<Network>),
+    /// Forget this network.
+    RemoveNetwork(NetworkId),
+}
+
+impl NodeAssignment {
+    /// The changes that turn `self` into `next`: networks before the tasks that need them, tasks
+    /// removed before their networks.
+    #[must_use]
+    pub fn diff(&self, next: &Self) -> Vec<AssignmentChange> {
+        let mut changes = Vec::new();
+        for (id, network) in &next.networks {
+            if self.networks.get(id) != Some(network) {
+                changes.push(AssignmentChange::UpdateNetwork(Arc::clone(network)));
+            }
+        }
+        for (id, task) in &next.tasks {
+            if self.tasks.get(id) != Some(task) {
+                changes.push(AssignmentChange::UpdateTask(task.clone()));
+            }
+        }
+        let gone = self.tasks.keys().filter(|id| !next.tasks.contains_key(id));
+        changes.extend(gone.map(|id| AssignmentChange::RemoveTask(*id)));
+        let gone = self.networks.keys().filter(|id| !next.networks.contains_key(id));
+        changes.extend(gone.map(|id| AssignmentChange::RemoveNetwork(*id)));
+        changes
+    }
+
+    /// Carries out changes, in order.
+    pub fn apply(&mut self, changes: Vec<AssignmentChange>) {
+        for change in changes {
+            match change {
+                AssignmentChange::UpdateTask(task) => {
+                    self.tasks.insert(task.id, task);
+                }
+                AssignmentChange::RemoveTask(id) => {
+                    self.tasks.remove(&id);
+                }
+                AssignmentChange::UpdateNetwork(network) => {
+                    self.networks.insert(network.id, network);
+                }
+                AssignmentChange::RemoveNetwork(id) => {
+                    self.networks.remove(&id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The cluster itself: one object.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Meta;
+use crate::id::ClusterId;
+use crate::spec::ClusterSpec;
+
+/// The cluster itself: one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Cluster {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: ClusterId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Settings.
+    pub spec: ClusterSpec,
+    /// What signs certificates.
+    pub root_ca: RootCa,
+    /// What lets nodes in; never serialised for people.
+    #[serde(skip)]
+    pub join_tokens: JoinTokens,
+}
+
+/// The root certificate and its key.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RootCa {
+    /// Certificate, PEM.
+    #[serde(rename = "TrustRoot")]
+    pub cert_pem: String,
+    /// Private key, PKCS #8 PEM; never serialised for people.
+    #[serde(skip)]
+    pub key_pem: String,
+}
+
+impl fmt::Debug for RootCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootCa").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
+    }
+}
+
+/// Secrets of the standing join tokens, 25 base-36 characters each.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct JoinTokens {
+    /// Lets an agent in.
+    pub agent: String,
+    /// Lets a manager in.
+    pub manager: String,
+}
+
+impl fmt::Debug for JoinTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinTokens { .. }")
+    }
+}

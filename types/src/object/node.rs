@@ -1,0 +1,159 @@
+//! Nodes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::Meta;
+use crate::constraint::NodeFacts;
+use crate::id::NodeId;
+use crate::resources::Resources;
+use crate::spec::{Availability, NodeSpec, Platform};
+use crate::time::Timestamp;
+
+/// One host of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Its id, also the name in its certificate.
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// What people want of it.
+    pub spec: NodeSpec,
+    /// What it says of itself when its session begins.
+    pub description: NodeDescription,
+    /// What managers know of it.
+    pub status: NodeStatus,
+    /// Its part in Raft, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manager_status: Option<ManagerStatus>,
+}
+
+impl Node {
+    /// Whether new tasks may be placed on it.
+    #[must_use]
+    pub fn takes_tasks(&self) -> bool {
+        self.status.state == NodeState::Ready && self.spec.availability == Availability::Active
+    }
+
+    /// Whether its agent is connected, as far as managers know.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.status.state == NodeState::Ready
+    }
+
+    /// What placement constraints look at.
+    #[must_use]
+    pub fn facts(&self) -> NodeFacts<'_> {
+        NodeFacts {
+            id: self.id,
+            hostname: &self.description.hostname,
+            role: self.spec.role,
+            ip: self.status.addr,
+            platform: &self.description.platform,
+            node_labels: &self.spec.labels,
+            engine_labels: &self.description.engine.labels,
+        }
+    }
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// Platform.
+    pub platform: Platform,
+    /// What it has for tasks.
+    pub resources: Resources,
+    /// The agent.
+    pub engine: EngineDescription,
+}
+
+/// The agent of a node. Docker's clients call it the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EngineDescription {
+    /// Version of the agent.
+    #[serde(rename = "EngineVersion")]
+    pub version: String,
+    /// Labels that it was started with.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What managers know of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
+    /// Whether it is there.
+    pub state: NodeState,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Where its session comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<IpAddr>,
+    /// When `state` last changed.
+    pub since: Timestamp,
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It has not been heard of since the leader changed.
+    #[default]
+    Unknown,
+    /// It missed its heartbeats.
+    Down,
+    /// Its session is alive.
+    Ready,
+    /// It said good-bye.
+    Disconnected,
+}
+
+impl NodeState {
+    /// Docker's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Down => "down",
+            Self::Ready => "ready",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// A manager's part in Raft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerStatus {
+    /// Its id in Raft.
+    #[serde(rename = "RaftID")]
+    pub raft_id: u64,
+    /// `host:port` of its API.
+    pub addr: String,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether it answers.
+    pub reachability: Reachability,
+}
+
+/// Whether a manager answers the leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reachability {
+    /// Nobody has tried.
+    #[default]
+    Unknown,
+    /// It does not.
+    Unreachable,
+    /// It does.
+    Reachable,
+}

@@ -1,0 +1,49 @@
+//! Stacks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Meta;
+use crate::id::{NetworkId, ServiceId, StackId};
+use crate::spec::StackSpec;
+use crate::time::Timestamp;
+
+/// A set of objects that are applied together, with what was applied before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Stack {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: StackId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// What was applied last.
+    pub spec: Arc<StackSpec>,
+    /// Its services, by full name. May hold more than the spec: without pruning, a service that
+    /// left the file stays.
+    pub services: BTreeMap<String, ServiceId>,
+    /// Its networks, by full name.
+    pub networks: BTreeMap<String, NetworkId>,
+    /// Earlier specs, oldest first; at most [`Stack::HISTORY_MAX`].
+    pub history: Vec<StackRevision>,
+}
+
+impl Stack {
+    /// Earlier specs kept.
+    pub const HISTORY_MAX: usize = 10;
+}
+
+/// A spec that was applied before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct StackRevision {
+    /// Spec version of the stack then.
+    pub spec_version: u64,
+    /// When it was applied.
+    pub applied_at: Timestamp,
+    /// What was applied.
+    pub spec: Arc<StackSpec>,
+}

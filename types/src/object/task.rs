@@ -1,0 +1,174 @@
+//! Tasks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Meta;
+use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::spec::{EndpointSpec, Labels, Options, PortConfig, TaskSpec};
+use crate::task_state::{DesiredState, TaskState};
+use crate::time::Timestamp;
+
+/// One attempt to fill one slot on one node. It never moves and is never restarted: a restart is
+/// a new task of the same slot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Task {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: TaskId,
+    /// Versions and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// The service that it belongs to.
+    #[serde(rename = "ServiceID")]
+    pub service_id: ServiceId,
+    /// Name of the service when the task was made.
+    pub service_name: String,
+    /// Labels of the service when the task was made.
+    pub service_labels: Labels,
+    /// The slot that it fills.
+    pub slot: Slot,
+    /// Where it runs, once that is decided.
+    #[serde(rename = "NodeID", skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
+    /// What it is, copied from the service.
+    pub spec: Arc<TaskSpec>,
+    /// The service's spec version that it was made from.
+    pub spec_version: u64,
+    /// How its service was to be reached when it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointSpec>,
+    /// Networks that it joins.
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<TaskNetwork>,
+    /// What managers want of it.
+    pub desired_state: DesiredState,
+    /// For a task that waits out a restart delay: when it is to be told to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_after: Option<Timestamp>,
+    /// What has become of it.
+    pub status: TaskStatus,
+}
+
+impl Task {
+    /// The ports it needs on its node.
+    pub fn ports(&self) -> &[PortConfig] {
+        self.endpoint.as_ref().map_or(&[], |e| &e.ports)
+    }
+
+    /// The name that people see: `web.3`, or `web.NODE` for a global service.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service_name, self.slot)
+    }
+
+    /// Whether it still occupies its slot, or may come to: it is wanted, or is not known to have
+    /// ended.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.status.state.is_terminal()
+    }
+
+    /// Whether managers want it to run, now or later, and it can still do so.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.desired_state <= DesiredState::Running && self.is_live()
+    }
+}
+
+/// One place of a service that a task fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
+pub enum Slot {
+    /// Of a replicated service, counted from 1.
+    Replica(u64),
+    /// Of a global service.
+    Node(NodeId),
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replica(n) => n.fmt(f),
+            Self::Node(id) => id.fmt(f),
+        }
+    }
+}
+
+/// One network of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskNetwork {
+    /// Which one.
+    #[serde(rename = "NetworkID")]
+    pub network_id: NetworkId,
+    /// Further names of the task there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// For the network's driver.
+    #[serde(skip_serializing_if = "Options::is_empty")]
+    pub driver_opts: Options,
+    /// Its addresses there with the network's prefix length, where managers hand them out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<ipnet::IpNet>,
+}
+
+/// What has become of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskStatus {
+    /// Rung of the ladder.
+    pub state: TaskState,
+    /// When it got there.
+    pub timestamp: Timestamp,
+    /// What is going on, for people.
+    pub message: String,
+    /// What went wrong, or why it waits, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub err: String,
+    /// The container, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_status: Option<ContainerStatus>,
+    /// Ports in force on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub port_status: Vec<PortConfig>,
+}
+
+impl TaskStatus {
+    /// A status without error, container or ports.
+    #[must_use]
+    pub fn new(state: TaskState, timestamp: Timestamp, message: &str) -> Self {
+        Self {
+            state,
+            timestamp,
+            message: message.to_owned(),
+            err: String::new(),
+            container_status: None,
+            port_status: Vec::new(),
+        }
+    }
+}
+
+/// The container of a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerStatus {
+    /// Its id on the node.
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+    /// Process id of its first process on the node; zero before it starts.
+    #[serde(rename = "PID")]
+    pub pid: u32,
+    /// Its exit code, once it has ended; 128 + signal if a signal ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether the kernel killed something in it for want of memory.
+    #[serde(rename = "OOMKilled", skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
+}

@@ -1,0 +1,255 @@
+//! Containers.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Labels, Mount, Options, json};
+use crate::id::{ConfigId, SecretId};
+use crate::time::nanos_opt;
+
+/// One container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerSpec {
+    /// Image reference as the user wrote it.
+    pub image: String,
+    /// Labels of the container.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Replaces the image's entrypoint.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's command.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Host name inside; the container's id if empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// Environment, `NAME=value`; a bare `NAME` unsets the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Working directory; the image's if empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub dir: String,
+    /// `user[:group]`, names or numbers; the image's if empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Further groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Changes to confinement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
+    /// Whether a small init reaps processes inside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
+    /// Name or number of the signal that asks it to stop; the image's, else SIGTERM, if empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Whether it has a terminal.
+    #[serde(rename = "TTY", skip_serializing_if = "std::ops::Not::not")]
+    pub tty: bool,
+    /// Whether its standard input stays open.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub open_stdin: bool,
+    /// Whether its root file system cannot be written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// What else is mounted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// How long after the stop signal it is killed; [`ContainerSpec::DEFAULT_STOP_GRACE`] if absent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub stop_grace_period: Option<Duration>,
+    /// How its health is checked; the image's way if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// Lines of `/etc/hosts`, `address name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Name resolution.
+    #[serde(rename = "DNSConfig", skip_serializing_if = "Option::is_none")]
+    pub dns_config: Option<DnsConfig>,
+    /// Secrets it sees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<PayloadReference<SecretId>>,
+    /// Configs it sees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<PayloadReference<ConfigId>>,
+    /// Windows isolation technology.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub isolation: String,
+    /// Namespaced kernel parameters.
+    #[serde(skip_serializing_if = "Options::is_empty")]
+    pub sysctls: Options,
+    /// Capabilities beyond the default ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capability_add: Vec<String>,
+    /// Default capabilities it does without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capability_drop: Vec<String>,
+    /// Resource limits of its processes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// How gladly the kernel kills it for memory, -1000 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i64>,
+}
+
+impl ContainerSpec {
+    /// Docker's default time between stop signal and kill.
+    pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+}
+
+/// Changes to a container's confinement.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Privileges {
+    /// Windows credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_spec: Option<CredentialSpec>,
+    /// SELinux label.
+    #[serde(rename = "SELinuxContext", skip_serializing_if = "Option::is_none")]
+    pub selinux_context: Option<SeLinuxContext>,
+    /// System call filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+    /// Whether the default AppArmor profile is switched off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_armor: Option<AppArmor>,
+    /// Whether set-user-id programs give nothing.
+    pub no_new_privileges: bool,
+}
+
+/// Windows credential of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum CredentialSpec {
+    /// A config object.
+    Config(String),
+    /// A file on the node.
+    File(String),
+    /// A registry value on the node.
+    Registry(String),
+}
+
+/// SELinux label of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SeLinuxContext {
+    /// Whether labelling is off.
+    pub disable: bool,
+    /// User part.
+    pub user: String,
+    /// Role part.
+    pub role: String,
+    /// Type part.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Level part.
+    pub level: String,
+}
+
+/// System call filter of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "Mode", content = "Profile", rename_all = "lowercase")]
+pub enum Seccomp {
+    /// The default profile.
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile of the user's own, JSON.
+    Custom(#[serde(serialize_with = "json::base64")] Vec<u8>),
+}
+
+/// AppArmor confinement of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "Mode", rename_all = "lowercase")]
+pub enum AppArmor {
+    /// The default profile.
+    Default,
+    /// None.
+    Disabled,
+}
+
+/// How a container's health is found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// `[]` for the image's, `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`.
+    pub test: Vec<String>,
+    /// Time from one check to the next; 30 s if absent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub interval: Option<Duration>,
+    /// Time after which a check counts as failed; 30 s if absent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub timeout: Option<Duration>,
+    /// Time after the start during which failures do not count; none if absent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub start_period: Option<Duration>,
+    /// Time from one check to the next during the start period; 5 s if absent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub start_interval: Option<Duration>,
+    /// Failures in a row that make it unhealthy; 3 if zero.
+    pub retries: u64,
+}
+
+/// Name resolution inside a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DnsConfig {
+    /// Addresses of name servers.
+    pub nameservers: Vec<String>,
+    /// Domains to search.
+    pub search: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+/// A secret or config as a container sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadReference<Id> {
+    /// Where it appears.
+    pub target: PayloadTarget,
+    /// Which one.
+    pub id: Id,
+    /// Its name, which must belong to the id.
+    pub name: String,
+}
+
+/// Where a secret or config appears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayloadTarget {
+    /// As a file.
+    File(FileTarget),
+    /// Used by the runtime, such as a credential spec; not mounted.
+    Runtime,
+}
+
+/// A file made from a secret or config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FileTarget {
+    /// Path; below `/run/secrets` or `/` if relative.
+    pub name: String,
+    /// Owner, a number.
+    #[serde(rename = "UID")]
+    pub uid: String,
+    /// Group, a number.
+    #[serde(rename = "GID")]
+    pub gid: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ulimit {
+    /// Such as `nofile`.
+    pub name: String,
+    /// The limit in force; -1 for none.
+    pub soft: i64,
+    /// The most it can be raised to; -1 for none.
+    pub hard: i64,
+}

@@ -1,0 +1,46 @@
+//! What users want. Every struct can carry every field of Docker's model of the same object;
+//! what shoal cannot do yet is refused at the door by [`unsupported`], never dropped.
+//!
+//! Serialised names are those of Docker's REST API. An absent option stays absent: defaults are
+//! applied where they are used, so a spec reads back as it was sent.
+
+mod cluster;
+mod container;
+mod json;
+mod mount;
+mod network;
+mod node;
+mod payload;
+mod service;
+mod stack;
+pub mod unsupported;
+pub mod validate;
+mod volume;
+
+pub use cluster::ClusterSpec;
+pub use container::{
+    AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
+    PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit,
+};
+pub use json::PayloadId;
+pub use mount::{BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions};
+pub use network::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
+pub use node::{Availability, NodeRole, NodeSpec};
+pub use payload::{ConfigSpec, SecretSpec};
+pub use service::{
+    EndpointMode, EndpointSpec, FailureAction, NetworkAttachmentConfig, Placement,
+    PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Protocol, PublishMode,
+    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+    UpdateOrder,
+};
+pub use stack::StackSpec;
+pub use validate::{Violation, Violations};
+pub use volume::VolumeSpec;
+
+use std::collections::BTreeMap;
+
+/// Free labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Name and options of a pluggable driver option map.
+pub type Options = BTreeMap<String, String>;

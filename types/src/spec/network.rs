@@ -1,0 +1,92 @@
+//! Networks.
+
+use serde::Serialize;
+
+use super::{Labels, Options, json};
+
+/// A pluggable driver with its options.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Driver {
+    /// Which driver; the default one if empty.
+    pub name: String,
+    /// For the driver.
+    #[serde(skip_serializing_if = "Options::is_empty")]
+    pub options: Options,
+}
+
+/// A network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkSpec {
+    /// Unique in the cluster.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// `bridge`, `host`, `none`, `overlay`, …
+    #[serde(flatten, serialize_with = "json::driver_and_options")]
+    pub driver: Driver,
+    /// Whether it reaches all nodes; the driver's own scope if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<NetworkScope>,
+    /// Whether it has IPv4; yes if absent.
+    #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
+    /// Whether it has IPv6.
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    /// Whether nothing outside can be reached.
+    pub internal: bool,
+    /// Whether containers that are no tasks may join.
+    pub attachable: bool,
+    /// Whether it carries the routing mesh.
+    pub ingress: bool,
+    /// Addresses.
+    #[serde(rename = "IPAM", skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
+    /// Takes its settings from this config-only network.
+    #[serde(skip_serializing_if = "String::is_empty", serialize_with = "json::network")]
+    pub config_from: String,
+    /// Whether it only holds settings for others.
+    pub config_only: bool,
+}
+
+/// How far a network reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkScope {
+    /// One of its own on every node.
+    Local,
+    /// One across all nodes.
+    Swarm,
+    /// The host's.
+    Global,
+}
+
+/// How a network hands out addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ipam {
+    /// Address driver.
+    #[serde(flatten, serialize_with = "json::driver_and_options")]
+    pub driver: Driver,
+    /// Subnets.
+    pub config: Vec<IpamConfig>,
+}
+
+/// One subnet. Texts as the user wrote them; validation parses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct IpamConfig {
+    /// CIDR.
+    pub subnet: String,
+    /// CIDR inside the subnet that addresses are taken from.
+    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
+    pub ip_range: String,
+    /// The gateway's address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// Addresses never handed out, by name.
+    #[serde(rename = "AuxiliaryAddresses", skip_serializing_if = "Options::is_empty")]
+    pub aux_addresses: Options,
+}

@@ -1,0 +1,54 @@
+//! Secrets and configs: small pieces of data handed to tasks.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Driver, Labels, json};
+
+/// A secret. Its data is never shown again.
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SecretSpec {
+    /// Unique among secrets.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// The secret itself, 1 to 512 000 bytes; never serialised for people.
+    #[serde(skip)]
+    pub data: Vec<u8>,
+    /// Where it comes from instead of `data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Template language in which `data` is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templating: Option<Driver>,
+}
+
+impl fmt::Debug for SecretSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretSpec")
+            .field("name", &self.name)
+            .field("labels", &self.labels)
+            .field("data", &format_args!("<{} bytes>", self.data.len()))
+            .field("driver", &self.driver)
+            .field("templating", &self.templating)
+            .finish()
+    }
+}
+
+/// A config: like a secret, but readable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConfigSpec {
+    /// Unique among configs.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// The config itself, 1 to 1 000 000 bytes.
+    #[serde(serialize_with = "json::base64")]
+    pub data: Vec<u8>,
+    /// Template language in which `data` is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templating: Option<Driver>,
+}

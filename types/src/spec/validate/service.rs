@@ -1,0 +1,158 @@
+//! Rules for services.
+
+use std::collections::BTreeMap;
+
+use super::{Check, container};
+use crate::constraint::Constraint;
+use crate::resources::{GenericResource, Limits, ResourceRequirements};
+use crate::spec::{
+    EndpointMode, EndpointSpec, Labels, Placement, PortConfig, PublishMode, ServiceMode,
+    ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+};
+
+/// The fewest CPUs a limit may name, in billionths: the kernel's quota is 1 ms of 100 ms at least.
+const NANO_CPUS_MIN: u64 = 1_000_000;
+
+/// The least memory a limit may name, in bytes: less than this and nothing starts (as in SwarmKit).
+const MEMORY_BYTES_MIN: u64 = 4 << 20;
+
+/// Replicas of one service at the most.
+const REPLICAS_MAX: u64 = 1_000_000;
+
+/// Bytes of one label's key and value together at the most.
+const LABEL_LEN_MAX: usize = 64 << 10;
+
+pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
+    c.name(&spec.name);
+    labels(c, &spec.labels);
+    c.at("task_template", |c| task(c, &spec.task_template));
+    c.at("mode", |c| mode(c, spec.mode));
+    if let Some(config) = &spec.update_config {
+        c.at("update_config", |c| update(c, config));
+    }
+    if let Some(config) = &spec.rollback_config {
+        c.at("rollback_config", |c| update(c, config));
+    }
+    if let Some(endpoint) = &spec.endpoint_spec {
+        c.at("endpoint_spec", |c| ports(c, endpoint));
+    }
+}
+
+pub(super) fn labels(c: &mut Check, labels: &Labels) {
+    c.at("labels", |c| {
+        for (key, value) in labels {
+            c.that(!key.is_empty(), "", "a label has an empty key");
+            let fits = key.len() + value.len() <= LABEL_LEN_MAX;
+            c.that(fits, key, "is longer with its value than 64 KiB");
+        }
+    });
+}
+
+fn mode(c: &mut Check, mode: ServiceMode) {
+    if let ServiceMode::Replicated { replicas } = mode {
+        c.at("replicas", |c| {
+            c.that(replicas <= REPLICAS_MAX, replicas, "is too many: expected 0 to 1000000");
+        });
+    }
+}
+
+fn task(c: &mut Check, spec: &TaskSpec) {
+    if let TaskRuntime::Container(spec) = &spec.runtime {
+        c.at("container", |c| container::container(c, spec));
+    }
+    if let Some(resources) = &spec.resources {
+        c.at("resources", |c| requirements(c, resources));
+    }
+    if let Some(placement) = &spec.placement {
+        c.at("placement", |c| self::placement(c, placement));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    c.each("networks", &spec.networks, |c, n| {
+        c.that(!n.target.is_empty(), "", "names no network");
+        c.that(seen.insert(n.target.clone()), &n.target, "is listed twice");
+    });
+}
+
+fn requirements(c: &mut Check, r: &ResourceRequirements) {
+    let limits = r.limits.unwrap_or_default();
+    c.at("limits", |c| self::limits(c, &limits));
+    let Some(reserved) = &r.reservations else { return };
+    c.at("reservations", |c| {
+        amounts(c, reserved.nano_cpus, reserved.memory_bytes);
+        let over = |have: u64, limit: u64| limit != 0 && have > limit;
+        if over(reserved.nano_cpus, limits.nano_cpus) {
+            c.wrong(reserved.nano_cpus, "billionths of a CPU reserved are more than the limit");
+        }
+        if over(reserved.memory_bytes, limits.memory_bytes) {
+            c.wrong(reserved.memory_bytes, "bytes of memory reserved are more than the limit");
+        }
+        c.each("generic_resources", &reserved.generic_resources, |c, g| match g {
+            GenericResource::Discrete { kind, value } => {
+                c.that(!kind.is_empty(), "", "has no kind");
+                c.that(*value > 0, value, "is not a positive number");
+            }
+            GenericResource::Named { kind, .. } => c.that(!kind.is_empty(), "", "has no kind"),
+        });
+    });
+}
+
+fn limits(c: &mut Check, limits: &Limits) {
+    amounts(c, limits.nano_cpus, limits.memory_bytes);
+}
+
+fn amounts(c: &mut Check, nano_cpus: u64, memory_bytes: u64) {
+    c.at("nano_cpus", |c| {
+        let ok = nano_cpus == 0 || nano_cpus >= NANO_CPUS_MIN;
+        c.that(ok, nano_cpus, "is too little: expected at least 0.001 CPU, or 0 for none");
+    });
+    c.at("memory_bytes", |c| {
+        let ok = memory_bytes == 0 || memory_bytes >= MEMORY_BYTES_MIN;
+        c.that(ok, memory_bytes, "is too little: expected at least 4 MiB, or 0 for none");
+    });
+}
+
+fn placement(c: &mut Check, placement: &Placement) {
+    c.each("constraints", &placement.constraints, |c, text| {
+        if let Err(error) = Constraint::parse(text) {
+            c.wrong("", error.to_string());
+        }
+    });
+}
+
+fn update(c: &mut Check, config: &UpdateConfig) {
+    c.at("max_failure_ratio", |c| {
+        let ratio = config.max_failure_ratio;
+        c.that((0.0..=1.0).contains(&ratio), ratio, "is not a ratio: expected 0 to 1");
+    });
+}
+
+fn ports(c: &mut Check, endpoint: &EndpointSpec) {
+    let mut published = BTreeMap::new();
+    c.each("ports", &endpoint.ports, |c, port| {
+        c.at("target_port", |c| {
+            c.that(port.target_port != 0, port.target_port, "is no port: expected 1 to 65535");
+        });
+        if port.publish_mode == PublishMode::Ingress && endpoint.mode == EndpointMode::Dnsrr {
+            c.wrong("ingress", "cannot be combined with endpoint mode dnsrr: expected mode host");
+        }
+        if let Some(other) = clash(&published, port) {
+            c.wrong(port.published_port, format!("is published twice, also for port {other}"));
+        }
+        published.insert((port.published_port, port.protocol, port.host_ip), port.target_port);
+    });
+}
+
+type Published = BTreeMap<(u16, crate::spec::Protocol, Option<std::net::IpAddr>), u16>;
+
+fn clash(published: &Published, port: &PortConfig) -> Option<u16> {
+    if port.published_port == 0 {
+        return None;
+    }
+    published
+        .iter()
+        .find(|((number, protocol, ip), _)| {
+            (*number, *protocol) == (port.published_port, port.protocol)
+                && (ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
+        })
+        .map(|(_, target)| *target)
+}

@@ -1,0 +1,142 @@
+use std::sync::Arc;
+
+use crate::spec::{
+    ContainerSpec, EndpointSpec, Healthcheck, Mount, MountKind, NetworkSpec, Placement, PortConfig,
+    Protocol, PublishMode, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
+};
+
+fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
+    let mut container = ContainerSpec { image: "busybox".to_owned(), ..Default::default() };
+    let mut task = TaskSpec {
+        runtime: TaskRuntime::Container(ContainerSpec::default()),
+        resources: None,
+        restart_policy: None,
+        placement: None,
+        networks: Vec::new(),
+        log_driver: None,
+        force_update: 0,
+    };
+    let mut spec = ServiceSpec {
+        name: "web".to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        task_template: Arc::new(task.clone()),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        update_config: None,
+        rollback_config: None,
+        endpoint_spec: None,
+    };
+    edit(&mut spec, &mut task, &mut container);
+    task.runtime = TaskRuntime::Container(container);
+    spec.task_template = Arc::new(task);
+    spec
+}
+
+fn port(published: u16, mode: PublishMode) -> PortConfig {
+    PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: published,
+        publish_mode: mode,
+        host_ip: None,
+    }
+}
+
+fn violations(spec: &ServiceSpec) -> Vec<String> {
+    spec.validate().err().map_or_else(Vec::new, |v| v.0.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_plain_service_is_fine() {
+    assert_eq!(violations(&service(|_, _, _| {})), Vec::<String>::new());
+}
+
+#[test]
+fn each_violation_names_path_value_and_what_is_accepted() {
+    let cases: [(ServiceSpec, &str); 12] = [
+        (service(|s, _, _| s.name = "a.b".to_owned()), "name: \"a.b\" is not a name: expected"),
+        (service(|_, _, c| c.image = "UP PER".to_owned()), "task_template.container.image: "),
+        (service(|_, _, c| c.env = vec!["=x".to_owned()]), "container.env[0]: \"=x\" has no name"),
+        (service(|_, _, c| c.dir = "etc".to_owned()), "container.dir: \"etc\" is not absolute"),
+        (service(|_, _, c| c.stop_signal = "SIGFOO".to_owned()), "stop_signal: \"SIGFOO\""),
+        (service(|_, _, c| c.init = Some(true)), "container.init: not supported yet"),
+        (service(|s, _, _| s.mode = ServiceMode::GlobalJob {}), "mode: \"global-job\""),
+        (
+            service(|_, t, _| {
+                t.placement =
+                    Some(Placement { constraints: vec!["x=1".to_owned()], ..Default::default() });
+            }),
+            "task_template.placement.constraints[0]: constraint \"x=1\" has no operator",
+        ),
+        (
+            service(|s, _, _| {
+                s.endpoint_spec = Some(EndpointSpec {
+                    ports: vec![port(80, PublishMode::Ingress)],
+                    ..Default::default()
+                });
+            }),
+            "endpoint_spec.ports[0].mode: not supported yet: the routing mesh",
+        ),
+        (
+            service(|s, _, _| {
+                let ports = vec![port(80, PublishMode::Host), port(80, PublishMode::Host)];
+                s.endpoint_spec = Some(EndpointSpec { ports, ..Default::default() });
+            }),
+            "endpoint_spec.ports[1]: \"80\" is published twice",
+        ),
+        (
+            service(|_, _, c| {
+                c.healthcheck =
+                    Some(Healthcheck { test: vec!["curl".to_owned()], ..Default::default() });
+            }),
+            "healthcheck.test: \"curl\" is no kind of test",
+        ),
+        (
+            service(|_, _, c| {
+                c.mounts = vec![Mount {
+                    kind: MountKind::Bind,
+                    source: "data".to_owned(),
+                    target: "/data".to_owned(),
+                    read_only: false,
+                    consistency: String::new(),
+                    bind_options: None,
+                    volume_options: None,
+                    image_options: None,
+                    tmpfs_options: None,
+                }];
+            }),
+            "container.mounts[0].source: \"data\" is not absolute",
+        ),
+    ];
+    for (spec, expected) in cases {
+        let found = violations(&spec);
+        assert_eq!(found.len(), 1, "{expected}: {found:?}");
+        assert!(found[0].contains(expected), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn all_violations_are_told_at_once() {
+    let spec = service(|s, _, c| {
+        s.name = String::new();
+        c.dir = "x".to_owned();
+        c.image = String::new();
+    });
+    assert_eq!(violations(&spec).len(), 3);
+}
+
+#[test]
+fn networks_must_fit_together() {
+    let mut spec = NetworkSpec { name: "n".to_owned(), ..Default::default() };
+    assert!(spec.validate().is_ok());
+    spec.ipam = Some(crate::spec::Ipam {
+        driver: crate::spec::Driver::default(),
+        config: vec![crate::spec::IpamConfig {
+            subnet: "10.1.0.0/24".to_owned(),
+            gateway: "10.2.0.1".to_owned(),
+            ..Default::default()
+        }],
+    });
+    let error = spec.validate().unwrap_err().to_string();
+    assert!(error.contains("ipam.config[0].gateway: \"10.2.0.1\" is not an address in"), "{error}");
+}

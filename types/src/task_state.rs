@@ -1,0 +1,161 @@
+//! The ladder that a task climbs.
+
+use std::fmt;
+
+/// States of a task, in the only order in which they may follow each other. A state may be
+/// skipped, never returned to, so a status that arrives late or twice does no harm.
+///
+/// Numbers follow SwarmKit's, which leave room between them; `Draining` is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+pub enum TaskState {
+    /// Made by the orchestrator, nothing allocated yet.
+    New = 0,
+    /// Everything allocated; waits for a node.
+    Pending = 64,
+    /// Has a node. The last state that managers write.
+    Assigned = 192,
+    /// The agent has written it to its ledger.
+    Accepted = 256,
+    /// The image is fetched and unpacked, volumes and networks are made.
+    Preparing = 320,
+    /// All is there; starts when the desired state says so.
+    Ready = 384,
+    /// The container is being started, or has started and is not healthy yet.
+    Starting = 448,
+    /// The container runs, and is healthy if it has a health check.
+    Running = 512,
+    /// The endpoint is withdrawn; the stop signal comes when its users have said so.
+    Draining = 544,
+    /// Ended by itself with exit code 0.
+    Complete = 576,
+    /// Stopped because it was to stop.
+    Shutdown = 640,
+    /// Ended by itself in any other way, or never started.
+    Failed = 704,
+    /// The agent could not even prepare it.
+    Rejected = 768,
+    /// Desired only: stop it, then forget it.
+    Remove = 800,
+    /// Its node has been gone for so long that nobody knows.
+    Orphaned = 832,
+}
+
+impl TaskState {
+    /// All states, in ladder order.
+    pub const ALL: [Self; 15] = [
+        Self::New,
+        Self::Pending,
+        Self::Assigned,
+        Self::Accepted,
+        Self::Preparing,
+        Self::Ready,
+        Self::Starting,
+        Self::Running,
+        Self::Draining,
+        Self::Complete,
+        Self::Shutdown,
+        Self::Failed,
+        Self::Rejected,
+        Self::Remove,
+        Self::Orphaned,
+    ];
+
+    /// Whether an observed state may follow this one.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        next > self && next != Self::Remove
+    }
+
+    /// Whether nothing of the task runs any more, as far as the observer knows.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        self >= Self::Complete
+    }
+
+    /// The name in lower case, as people and Docker's API see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Remove => "remove",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl serde::Serialize for TaskState {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+/// What a manager wants of a task. Only climbs, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DesiredState {
+    /// Prepare, and wait.
+    Ready,
+    /// Run.
+    Running,
+    /// Stop.
+    Shutdown,
+    /// Stop, then forget.
+    Remove,
+}
+
+impl DesiredState {
+    /// The same as a rung of the ladder.
+    #[must_use]
+    pub const fn as_task_state(self) -> TaskState {
+        match self {
+            Self::Ready => TaskState::Ready,
+            Self::Running => TaskState::Running,
+            Self::Shutdown => TaskState::Shutdown,
+            Self::Remove => TaskState::Remove,
+        }
+    }
+}
+
+impl fmt::Display for DesiredState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_task_state().fmt(f)
+    }
+}
+
+impl serde::Serialize for DesiredState {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.as_task_state().serialize(s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_only_climbs() {
+        for (i, a) in TaskState::ALL.iter().enumerate() {
+            for (j, b) in TaskState::ALL.iter().enumerate() {
+                assert_eq!(a.may_become(*b), j > i && *b != TaskState::Remove, "{a} -> {b}");
+            }
+        }
+    }
+}
