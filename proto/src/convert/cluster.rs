@@ -1,0 +1,59 @@
+//! The cluster.
+
+use shoal_types::object::{Cluster, JoinTokens, RootCa};
+use shoal_types::spec::ClusterSpec;
+
+use super::field::{self, Kind};
+use super::{InvalidMessage, by_value, message};
+use crate::v1 as pb;
+
+message!(ClusterSpec {
+    name: Same,
+    labels: Same,
+    task_history_retention_limit: Same;
+    heartbeat_period => heartbeat_period_nanos: Nanos,
+    node_cert_expiry => node_cert_expiry_nanos: Nanos,
+});
+
+message!(Cluster {
+    id: Text,
+    meta: Message,
+    spec: Message,
+    root_ca: Message,
+    join_tokens: Message,
+});
+
+message!(RootCa { cert_pem: Same, key_pem: Same });
+
+message!(JoinTokens { agent: Same, manager: Same });
+
+impl From<&Cluster> for pb::ClusterView {
+    /// All but the secrets.
+    fn from(cluster: &Cluster) -> Self {
+        let Cluster { id, meta, spec, root_ca, join_tokens: _ } = cluster;
+        Self {
+            id: id.to_string(),
+            meta: Some(meta.into()),
+            spec: Some(spec.into()),
+            root_cert_pem: root_ca.cert_pem.clone(),
+        }
+    }
+}
+
+impl TryFrom<pb::ClusterView> for Cluster {
+    type Error = InvalidMessage;
+
+    /// For showing: the secrets are empty.
+    fn try_from(wire: pb::ClusterView) -> Result<Self, InvalidMessage> {
+        let pb::ClusterView { id, meta, spec, root_cert_pem } = wire;
+        Ok(Self {
+            id: field::Text::read("id", id)?,
+            meta: field::Message::read("meta", meta)?,
+            spec: field::Message::read("spec", spec)?,
+            root_ca: RootCa { cert_pem: root_cert_pem, key_pem: String::new() },
+            join_tokens: JoinTokens::default(),
+        })
+    }
+}
+
+by_value!(Cluster => pb::ClusterView);

@@ -1,0 +1,40 @@
+//! Nodes.
+
+use shoal_types::object::{
+    EngineDescription, ManagerStatus, Node, NodeDescription, NodeState, NodeStatus, Reachability,
+};
+use shoal_types::spec::{Availability, NodeRole, NodeSpec};
+
+use super::field;
+use super::{choice, message};
+
+message!(NodeSpec { name: Same, labels: Same, role: DefaultChoice, availability: DefaultChoice });
+
+choice!(NodeRole { Agent, Manager });
+choice!(Availability { Active, Pause, Drain });
+
+message!(Node {
+    id: Text,
+    meta: Message,
+    spec: Message,
+    description: DefaultMessage,
+    status: Message,
+    manager_status: OptionalMessage,
+});
+
+message!(NodeDescription {
+    hostname: Same,
+    platform: DefaultMessage,
+    resources: DefaultMessage,
+    engine: DefaultMessage,
+});
+
+message!(EngineDescription { version: Same, labels: Same });
+
+message!(NodeStatus { state: Choice, message: Same, addr: OptionalText, since: Time });
+
+choice!(NodeState { Unknown, Down, Ready, Disconnected });
+
+message!(ManagerStatus { raft_id: Same, addr: Same, leader: Same, reachability: Choice });
+
+choice!(Reachability { Unknown, Unreachable, Reachable });

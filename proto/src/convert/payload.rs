@@ -1,0 +1,25 @@
+//! Secrets, configs and volumes.
+
+use shoal_types::object::{Config, Secret, Volume};
+use shoal_types::spec::{ConfigSpec, SecretSpec, VolumeSpec};
+
+use super::field;
+use super::message;
+
+message!(SecretSpec {
+    name: Same,
+    labels: Same,
+    data: Same,
+    driver: OptionalMessage,
+    templating: OptionalMessage,
+});
+
+message!(ConfigSpec { name: Same, labels: Same, data: Same, templating: OptionalMessage });
+
+message!(VolumeSpec { name: Same, labels: Same, driver: DefaultMessage });
+
+message!(Secret { id: Text, meta: Message, spec: Message });
+
+message!(Config { id: Text, meta: Message, spec: Message });
+
+message!(Volume { id: Text, meta: Message, spec: Message, node_id: OptionalText });

@@ -1,0 +1,27 @@
+//! Stacks.
+
+use shoal_types::object::{Stack, StackRevision};
+use shoal_types::spec::StackSpec;
+
+use super::field;
+use super::message;
+
+message!(StackSpec {
+    name: Same,
+    services: Map,
+    networks: Map,
+    volumes: Map,
+    secrets: Map,
+    configs: Map,
+});
+
+message!(Stack {
+    id: Text,
+    meta: Message,
+    spec: Shared,
+    services: TextMap,
+    networks: TextMap,
+    history: List,
+});
+
+message!(StackRevision { spec_version: Same, applied_at: Time, spec: Shared });

@@ -1,0 +1,103 @@
+//! Arbitrary objects and assignments.
+
+use std::sync::Arc;
+
+use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
+use shoal_types::object::*;
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
+
+arbitrary!(Meta { version, spec_version, created_at, updated_at });
+arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens });
+arbitrary!(RootCa { cert_pem, key_pem });
+arbitrary!(JoinTokens { agent, manager });
+
+arbitrary!(Node { id, meta, spec, description, status, manager_status });
+arbitrary!(NodeDescription { hostname, platform, resources, engine });
+arbitrary!(EngineDescription { version, labels });
+arbitrary!(NodeStatus { state, message, addr, since });
+one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
+arbitrary!(ManagerStatus { raft_id, addr, leader, reachability });
+one_of!(Reachability |s| { Self::Unknown, Self::Unreachable, Self::Reachable });
+
+arbitrary!(Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint });
+arbitrary!(Endpoint { spec, ports, virtual_ips });
+arbitrary!(VirtualIp { network_id, addr });
+arbitrary!(Deployment {
+    id,
+    meta,
+    service_id,
+    service_version,
+    kind,
+    state,
+    completed_at,
+    message,
+});
+one_of!(DeploymentKind |s| { Self::Create, Self::Update, Self::Rollback });
+one_of!(DeploymentState |s| {
+    Self::Updating,
+    Self::Completed,
+    Self::Paused,
+    Self::RolledBack,
+    Self::Superseded,
+});
+
+arbitrary!(Task {
+    id,
+    meta,
+    service_id,
+    service_name,
+    service_labels,
+    slot,
+    node_id,
+    spec,
+    spec_version,
+    endpoint,
+    networks,
+    desired_state,
+    start_after,
+    status,
+});
+one_of!(Slot |s| { Self::Replica(s.any()), Self::Node(s.any()) });
+arbitrary!(TaskNetwork { network_id, aliases, driver_opts, addresses });
+arbitrary!(TaskStatus { state, timestamp, message, err, container_status, port_status });
+one_of!(TaskState | s | { Self::ALL[s.below(Self::ALL.len())] });
+one_of!(DesiredState |s| { Self::Ready, Self::Running, Self::Shutdown, Self::Remove });
+arbitrary!(ContainerStatus { container_id, pid, exit_code, signal, oom_killed });
+
+arbitrary!(Network { id, meta, spec, stack_id, predefined });
+arbitrary!(Volume { id, meta, spec, node_id });
+arbitrary!(Secret { id, meta, spec });
+arbitrary!(Config { id, meta, spec });
+arbitrary!(Stack { id, meta, spec, services, networks, history });
+arbitrary!(StackRevision { spec_version, applied_at, spec });
+
+arbitrary!(AssignedTask {
+    id,
+    service_id,
+    service_name,
+    service_labels,
+    slot,
+    node_id,
+    spec,
+    ports,
+    networks,
+    desired_state,
+});
+one_of!(AssignmentChange |s| {
+    Self::UpdateTask(s.any()),
+    Self::RemoveTask(s.any()),
+    Self::UpdateNetwork(s.any()),
+    Self::RemoveNetwork(s.any()),
+});
+impl Arbitrary for NodeAssignment {
+    fn arbitrary(source: &mut Source) -> Self {
+        let tasks: Vec<AssignedTask> = source.any();
+        let networks: Vec<Arc<Network>> = source.any();
+        Self {
+            tasks: tasks.into_iter().map(|t| (t.id, t)).collect(),
+            networks: networks.into_iter().map(|n| (n.id, n)).collect(),
+        }
+    }
+}
