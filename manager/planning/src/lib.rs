@@ -1,0 +1,40 @@
+//! Decisions of the leading manager. Pure: (view, now, ids) -> commands.
+//!
+//! Every function here looks at a [`ClusterState`](shoal_manager_state::ClusterState) and says what should be proposed next. None of
+//! them remembers anything: what they need to know lies in the objects, so a new leader goes on
+//! where the old one stopped. On a converged view each of them returns no commands.
+//!
+//! - [`orchestrator`]: services -> tasks: slots, restarts, rollouts, forgetting the past
+//! - [`scheduler`]: tasks -> nodes, or an explanation why not
+//! - [`assignment`]: what one node must hold
+//! - [`liveness`]: which nodes count as lost
+
+pub mod assignment;
+pub mod liveness;
+pub mod orchestrator;
+pub mod scheduler;
+#[cfg(test)]
+mod stage;
+
+use shoal_manager_state::Command;
+use shoal_types::time::Timestamp;
+
+/// What a planning function wants.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// To be proposed, in this order. Each is checked again when it is applied.
+    pub commands: Vec<Command>,
+    /// When to plan again even if nothing has changed by then.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Plan {
+    fn push(&mut self, command: Command) {
+        self.commands.push(command);
+    }
+
+    /// Asks to plan again at `at`, or earlier if that was asked for already.
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}

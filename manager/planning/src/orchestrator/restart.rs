@@ -1,0 +1,101 @@
+//! Which ended or displaced tasks get a successor, and when.
+
+use std::time::Duration;
+
+use shoal_types::id::IdSource;
+use shoal_types::object::{Slot, Task};
+use shoal_types::spec::{RestartCondition, RestartPolicy};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::{Pass, SlotTasks, set_desired};
+use crate::Plan;
+
+impl Pass<'_> {
+    /// Replaces the slot's task if it has ended by itself and the policy says so, or if it is
+    /// where it should not be. True if the slot is as it was.
+    pub(super) fn replace_ended<I: IdSource>(
+        &self,
+        slot: Slot,
+        tasks: &SlotTasks<'_>,
+        ids: &mut I,
+        plan: &mut Plan,
+    ) -> bool {
+        let planned = plan.commands.len();
+        let Some(task) = tasks.newest() else { return true };
+        if task.desired_state > DesiredState::Running {
+            // Stopped on purpose. Its successor is made by whoever stopped it; if that one is
+            // gone (rejected, or its leader died in between), the slot is refilled here.
+            if tasks.wanted().is_none() && !self.is_finished(tasks) {
+                self.create(slot, self.blocked(slot), None, ids, plan);
+            }
+        } else if !task.is_live() {
+            self.replace_dead(slot, tasks, task, ids, plan);
+        } else if matches!(slot, Slot::Replica(_)) && self.is_displaced(task) {
+            if policy(task).condition == RestartCondition::None && self.is_lost_task(task) {
+                return true;
+            }
+            set_desired(task, DesiredState::Shutdown, plan);
+            // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
+            self.create(slot, self.blocked(slot), None, ids, plan);
+        }
+        plan.commands.len() == planned
+    }
+
+    fn is_lost_task(&self, task: &Task) -> bool {
+        task.node_id.is_some_and(|id| self.is_lost(id))
+    }
+
+    fn replace_dead<I: IdSource>(
+        &self,
+        slot: Slot,
+        tasks: &SlotTasks<'_>,
+        task: &Task,
+        ids: &mut I,
+        plan: &mut Plan,
+    ) {
+        let dirty = self.is_dirty(task);
+        if !dirty && !self.may_restart(tasks, task) {
+            return;
+        }
+        set_desired(task, DesiredState::Shutdown, plan);
+        let delay = policy(task).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY);
+        let start_after = (!dirty && delay > Duration::ZERO).then(|| self.now + delay);
+        self.create(slot, self.another_runs(tasks, task), start_after, ids, plan);
+    }
+
+    /// Whether the slot's last task has ended in a way that its policy leaves at that.
+    pub(super) fn is_finished(&self, tasks: &SlotTasks<'_>) -> bool {
+        tasks.newest().is_some_and(|task| {
+            task.desired_state <= DesiredState::Running
+                && !task.is_live()
+                && !self.is_dirty(task)
+                && !self.may_restart(tasks, task)
+        })
+    }
+
+    /// Whether the policy allows a successor of a task that has ended by itself.
+    fn may_restart(&self, tasks: &SlotTasks<'_>, task: &Task) -> bool {
+        let policy = policy(task);
+        let counts = match policy.condition {
+            RestartCondition::None => false,
+            RestartCondition::OnFailure => task.status.state != TaskState::Complete,
+            RestartCondition::Any => true,
+        };
+        counts
+            && (policy.max_attempts == 0
+                || self.attempts(tasks, task, &policy) < policy.max_attempts)
+    }
+
+    /// How often a task of this spec was replaced in this slot within the policy's window.
+    fn attempts(&self, tasks: &SlotTasks<'_>, task: &Task, policy: &RestartPolicy) -> u64 {
+        let window = policy.window.filter(|w| !w.is_zero());
+        let recent = |t: &&&Task| window.is_none_or(|w| self.now.since(t.meta.created_at) <= w);
+        let same =
+            tasks.0.iter().filter(|t| t.spec_version == task.spec_version && t.id != task.id);
+        same.filter(recent).count() as u64
+    }
+}
+
+fn policy(task: &Task) -> RestartPolicy {
+    task.spec.restart_policy.clone().unwrap_or_default()
+}

@@ -1,0 +1,143 @@
+//! The filters a node must pass, and what to say when none does.
+
+use std::collections::BTreeMap;
+
+use shoal_manager_state::usage;
+use shoal_types::constraint::Constraint;
+use shoal_types::id::ServiceId;
+use shoal_types::object::{Node, NodeState, Task};
+use shoal_types::resources::Resources;
+use shoal_types::spec::{Availability, PortConfig, TaskSpec};
+
+use super::node_info::NodeInfo;
+
+/// What a task asks of a node.
+pub(super) struct Need<'a> {
+    pub(super) service: ServiceId,
+    pub(super) spec: &'a TaskSpec,
+    reserved: Resources,
+    ports: Vec<&'a PortConfig>,
+    constraints: Vec<Option<Constraint>>,
+    max_replicas: usize,
+}
+
+impl<'a> Need<'a> {
+    pub(super) fn of(task: &'a Task) -> Self {
+        let placement = task.spec.placement.as_ref();
+        Self {
+            service: task.service_id,
+            spec: &task.spec,
+            reserved: usage::reservations(task).cloned().unwrap_or_default(),
+            ports: usage::host_ports(task).collect(),
+            constraints: constraints(&task.spec).collect(),
+            max_replicas: placement
+                .map_or(0, |p| usize::try_from(p.max_replicas).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+/// Why a node does not take a task, in the order in which it is checked. The text completes
+/// "no suitable node (… on 2 nodes)".
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Refusal {
+    Down,
+    Unknown,
+    Drained,
+    Paused,
+    Constraints,
+    Platform,
+    Cpu,
+    Memory,
+    Port(String),
+    MaxReplicas,
+}
+
+impl Refusal {
+    fn text(&self) -> String {
+        match self {
+            Self::Down => "node is down".to_owned(),
+            Self::Unknown => "node has not been heard of yet".to_owned(),
+            Self::Drained => "node is drained".to_owned(),
+            Self::Paused => "node is paused".to_owned(),
+            Self::Constraints => "scheduling constraints not satisfied".to_owned(),
+            Self::Platform => "unsupported platform".to_owned(),
+            Self::Cpu => "insufficient CPU".to_owned(),
+            Self::Memory => "insufficient memory".to_owned(),
+            Self::Port(port) => format!("host port {port} already in use"),
+            Self::MaxReplicas => "max replicas per node limit exceeded".to_owned(),
+        }
+    }
+}
+
+/// The first filter that the node does not pass.
+pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refusal> {
+    let node = info.node;
+    match (node.status.state, node.spec.availability) {
+        (NodeState::Ready, Availability::Active) => {}
+        (NodeState::Down | NodeState::Disconnected, _) => return Some(Refusal::Down),
+        (NodeState::Unknown, _) => return Some(Refusal::Unknown),
+        (_, Availability::Drain) => return Some(Refusal::Drained),
+        (_, Availability::Pause) => return Some(Refusal::Paused),
+    }
+    if !need.constraints.iter().all(|c| c.as_ref().is_some_and(|c| c.matches(&node.facts()))) {
+        return Some(Refusal::Constraints);
+    }
+    if !has_platform(need.spec, node) {
+        return Some(Refusal::Platform);
+    }
+    let free = node.description.resources.saturating_sub(&info.usage.reserved);
+    if need.reserved.nano_cpus > free.nano_cpus {
+        return Some(Refusal::Cpu);
+    }
+    if need.reserved.memory_bytes > free.memory_bytes {
+        return Some(Refusal::Memory);
+    }
+    let taken = |port: &&&PortConfig| info.usage.port_holder(port).is_some();
+    if let Some(port) = need.ports.iter().find(taken) {
+        let name = format!("{}/{}", port.published_port, port.protocol.as_str());
+        return Some(Refusal::Port(name));
+    }
+    let full = need.max_replicas != 0 && info.tasks_of(need.service) >= need.max_replicas;
+    full.then_some(Refusal::MaxReplicas)
+}
+
+/// Names each filter that refused nodes and how many, the one that refused most first.
+pub(super) fn explain(counts: &BTreeMap<Refusal, usize>) -> String {
+    if counts.is_empty() {
+        return "no suitable node (the cluster has none)".to_owned();
+    }
+    let mut parts: Vec<(&Refusal, &usize)> = counts.iter().collect();
+    parts.sort_by_key(|(refusal, count)| (std::cmp::Reverse(**count), *refusal));
+    let parts: Vec<String> = parts
+        .into_iter()
+        .map(|(refusal, n)| {
+            format!("{} on {n} {}", refusal.text(), if *n == 1 { "node" } else { "nodes" })
+        })
+        .collect();
+    format!("no suitable node ({})", parts.join("; "))
+}
+
+fn constraints(spec: &TaskSpec) -> impl Iterator<Item = Option<Constraint>> {
+    let texts = spec.placement.as_ref().map_or(&[][..], |p| &p.constraints);
+    // One that cannot be parsed cannot have come past the API; it counts as not met.
+    texts.iter().map(|text| Constraint::parse(text).ok())
+}
+
+/// Whether the node meets the constraints of the spec.
+#[must_use]
+pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
+    constraints(spec).all(|c| c.is_some_and(|c| c.matches(&node.facts())))
+}
+
+/// Whether the node is of a platform that the spec allows. An empty list allows all, an empty
+/// part of a platform any value.
+#[must_use]
+pub fn has_platform(spec: &TaskSpec, node: &Node) -> bool {
+    let platforms = spec.placement.as_ref().map_or(&[][..], |p| &p.platforms);
+    let have = &node.description.platform;
+    let fits = |want: &str, have: &str| want.is_empty() || want == have;
+    platforms.is_empty()
+        || platforms
+            .iter()
+            .any(|p| fits(&p.os, &have.os) && fits(&p.architecture, &have.architecture))
+}

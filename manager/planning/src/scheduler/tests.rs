@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+
+use shoal_manager_state::testing::{service_spec, with_host_port, with_reservation, with_task};
+use shoal_types::object::NodeState;
+use shoal_types::resources::NANO_CPUS_PER_CPU;
+use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
+
+use super::filter::{Refusal, explain};
+use crate::stage::Stage;
+
+fn placed(spec: ServiceSpec, placement: Placement) -> ServiceSpec {
+    with_task(spec, |task| task.placement = Some(placement))
+}
+
+fn why(stage: &Stage, service: shoal_types::id::ServiceId) -> String {
+    stage
+        .tasks(service)
+        .into_iter()
+        .map(|t| t.status.err)
+        .find(|e| !e.is_empty())
+        .unwrap_or_default()
+}
+
+#[test]
+fn explanations_name_each_filter_with_counts_the_worst_first() {
+    let counts = BTreeMap::from([
+        (Refusal::Memory, 3),
+        (Refusal::Down, 1),
+        (Refusal::Port("80/tcp".to_owned()), 2),
+    ]);
+    assert_eq!(
+        explain(&counts),
+        "no suitable node (insufficient memory on 3 nodes; host port 80/tcp already in use on 2 \
+         nodes; node is down on 1 node)"
+    );
+    assert_eq!(explain(&BTreeMap::new()), "no suitable node (the cluster has none)");
+}
+
+#[test]
+fn each_filter_refuses_and_says_so() {
+    let node_1 =
+        Placement { constraints: vec!["node.hostname==nowhere".into()], ..Default::default() };
+    let arm = Placement {
+        platforms: vec![Platform { architecture: "arm64".into(), os: "linux".into() }],
+        ..Default::default()
+    };
+    let cases = [
+        (placed(service_spec("a", 1), node_1), "scheduling constraints not satisfied on 2 nodes"),
+        (placed(service_spec("b", 1), arm), "unsupported platform on 2 nodes"),
+        (
+            with_reservation(service_spec("c", 1), 1000 * NANO_CPUS_PER_CPU, 0),
+            "insufficient CPU on 2",
+        ),
+        (with_reservation(service_spec("d", 1), 0, 1 << 60), "insufficient memory on 2 nodes"),
+        (with_host_port(service_spec("e", 3), 80), "host port 80/tcp already in use on 2 nodes"),
+        (
+            placed(service_spec("f", 3), Placement { max_replicas: 1, ..Default::default() }),
+            "max replicas per node limit exceeded on 2 nodes",
+        ),
+    ];
+    for (spec, expected) in cases {
+        let mut stage = Stage::new(2);
+        let service = stage.service(spec);
+        let why = why(&stage, service);
+        assert!(why.contains(expected), "{why:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn nodes_that_take_no_tasks_are_named() {
+    let mut stage = Stage::new(3);
+    stage.cluster.set_node(stage.nodes[0], NodeState::Down);
+    stage.cluster.set_availability(stage.nodes[1], Availability::Drain);
+    stage.cluster.set_availability(stage.nodes[2], Availability::Pause);
+    let web = stage.service(service_spec("web", 1));
+    assert_eq!(
+        why(&stage, web),
+        "no suitable node (node is down on 1 node; node is drained on 1 node; node is paused on 1 \
+         node)"
+    );
+    stage.cluster.set_node(stage.nodes[0], NodeState::Ready);
+    stage.run();
+    assert_eq!(stage.running(web).len(), 1, "a node that comes back is used");
+}
+
+#[test]
+fn reservations_are_never_overdrawn() {
+    let mut stage = Stage::new(2);
+    let room = stage.view().node(stage.nodes[0]).expect("there").description.resources.memory_bytes;
+    let web = stage.service(with_reservation(service_spec("web", 9), 0, room / 2));
+    assert_eq!(stage.spread(web), [2, 2]);
+}
+
+#[test]
+fn a_new_service_goes_where_least_runs() {
+    let mut stage = Stage::new(2);
+    let pinned =
+        Placement { constraints: vec!["node.hostname==node-1".into()], ..Default::default() };
+    stage.service(placed(service_spec("pinned", 3), pinned));
+    let web = stage.service(service_spec("web", 1));
+    assert_eq!(stage.spread(web), [0, 1]);
+}

@@ -1,0 +1,152 @@
+//! A cluster on which plans are carried out, with agents that do as they are told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shoal_manager_state::testing::{TestCluster, cluster_with_nodes};
+use shoal_manager_state::{ClusterState, Command};
+use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::object::{Deployment, NodeState, Task};
+use shoal_types::spec::ServiceSpec;
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+
+use crate::{orchestrator, scheduler};
+
+pub(crate) struct Stage {
+    pub(crate) cluster: TestCluster,
+    pub(crate) nodes: Vec<NodeId>,
+    /// How tasks of a service and spec version end instead of running.
+    pub(crate) fate: BTreeMap<(ServiceId, u64), TaskState>,
+    wake_at: Option<Timestamp>,
+}
+
+impl Stage {
+    pub(crate) fn new(nodes: usize) -> Self {
+        let (cluster, nodes) = cluster_with_nodes(nodes);
+        Self { cluster, nodes, fate: BTreeMap::new(), wake_at: None }
+    }
+
+    pub(crate) fn view(&self) -> &ClusterState {
+        &self.cluster.state
+    }
+
+    /// One planning round of both planners; what they propose is applied.
+    pub(crate) fn plan(&mut self) -> Vec<Command> {
+        let view = self.cluster.state.clone();
+        let plan = orchestrator::plan(&view, self.cluster.now, &mut self.cluster.ids);
+        self.wake_at = plan.wake_at;
+        let mut commands = plan.commands;
+        self.carry_out(&commands);
+        let placed = scheduler::plan(&self.cluster.state.clone(), self.cluster.now).commands;
+        self.carry_out(&placed);
+        commands.extend(placed);
+        commands
+    }
+
+    fn carry_out(&mut self, commands: &[Command]) {
+        for command in commands {
+            self.cluster.apply(command.clone());
+        }
+    }
+
+    /// Plans until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100 {
+            if self.plan().is_empty() {
+                self.cluster.check();
+                return;
+            }
+        }
+        panic!("planning does not come to rest");
+    }
+
+    /// Lets every reachable agent do the next thing; true if any did something.
+    pub(crate) fn agents(&mut self) -> bool {
+        let tasks: Vec<Task> = self.view().tasks().map(|t| Task::clone(t)).collect();
+        let mut moved = false;
+        for task in tasks {
+            let ready = task.node_id.and_then(|id| self.view().node(id));
+            let ready = ready.is_some_and(|n| n.status.state == NodeState::Ready);
+            if !ready || !task.is_live() || task.status.state < TaskState::Assigned {
+                continue;
+            }
+            let fate = self
+                .fate
+                .get(&(task.service_id, task.spec_version))
+                .copied()
+                .unwrap_or(TaskState::Running);
+            let next = match task.desired_state {
+                DesiredState::Ready => TaskState::Ready,
+                DesiredState::Running => fate,
+                DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
+            };
+            if task.status.state.may_become(next) {
+                self.cluster.report(task.id, next);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Planning and agents in turn until all is quiet.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..100 {
+            self.settle();
+            if !self.agents() {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Runs, and lets time pass whenever a planner waits for it, for at most `limit`.
+    pub(crate) fn run_for(&mut self, limit: Duration) {
+        let end = self.cluster.now + limit;
+        loop {
+            self.run();
+            match self.wake_at.filter(|at| *at <= end) {
+                Some(at) => self.cluster.now = self.cluster.now.max(at),
+                None => break,
+            }
+        }
+        self.cluster.now = end;
+        self.run();
+    }
+
+    pub(crate) fn service(&mut self, spec: ServiceSpec) -> ServiceId {
+        let id = self.cluster.add_service(spec);
+        self.run();
+        id
+    }
+
+    pub(crate) fn tasks(&self, service: ServiceId) -> Vec<Task> {
+        let mut tasks: Vec<Task> =
+            self.view().tasks_of_service(service).map(|t| Task::clone(t)).collect();
+        tasks.sort_by_key(|t| (t.slot, t.meta.created_at, t.meta.version));
+        tasks
+    }
+
+    pub(crate) fn running(&self, service: ServiceId) -> Vec<Task> {
+        let mut tasks = self.tasks(service);
+        tasks.retain(|t| t.is_wanted() && t.status.state == TaskState::Running);
+        tasks
+    }
+
+    pub(crate) fn deployment(&self, service: ServiceId) -> Deployment {
+        let service = self.view().service(service).expect("the service exists");
+        let id = service.deployment_id;
+        Deployment::clone(self.view().deployment(id).expect("the deployment exists"))
+    }
+
+    /// How many running tasks of a service each node has, in the order of `nodes`.
+    pub(crate) fn spread(&self, service: ServiceId) -> Vec<usize> {
+        let running = self.running(service);
+        let on = |id: &NodeId| running.iter().filter(|t| t.node_id == Some(*id)).count();
+        self.nodes.iter().map(on).collect()
+    }
+
+    pub(crate) fn end(&mut self, task: TaskId, state: TaskState) {
+        self.cluster.report(task, state);
+    }
+}

@@ -1,0 +1,85 @@
+//! The cluster's own object.
+
+use std::sync::Arc;
+
+use shoal_types::id::ClusterId;
+use shoal_types::object::{Cluster, JoinTokens, Meta, RootCa};
+use shoal_types::spec::{ClusterSpec, Driver, NetworkScope, NetworkSpec, NodeRole};
+
+use super::network;
+use crate::cluster_state::Writer;
+use crate::command::{JoinSecret, Outcome, PredefinedIds};
+use crate::event::ObjectKind;
+use crate::rejected::Rejected;
+
+pub(super) fn create(
+    w: &mut Writer<'_>,
+    id: ClusterId,
+    spec: ClusterSpec,
+    root_ca: RootCa,
+    join_tokens: JoinTokens,
+    ids: PredefinedIds,
+) -> Result<Outcome, Rejected> {
+    if let Some(cluster) = &w.state.cluster {
+        return Err(Rejected::ClusterExists { id: cluster.id.to_string() });
+    }
+    let twice = if ids.bridge == ids.host { Some(ids.host) } else { None };
+    let twice = twice.or((ids.none == ids.bridge || ids.none == ids.host).then_some(ids.none));
+    if let Some(id) = twice {
+        return Err(Rejected::IdTaken { kind: ObjectKind::Network, id: id.to_string() });
+    }
+    let meta = Meta::created(w.index, w.now);
+    w.put_cluster(Cluster { id, meta, spec, root_ca, join_tokens });
+    let predefined = [
+        (ids.bridge, network::BRIDGE, NetworkScope::Local),
+        (ids.host, network::HOST, NetworkScope::Global),
+        (ids.none, network::NONE, NetworkScope::Local),
+    ];
+    for (id, name, scope) in predefined {
+        let driver = Driver { name: name.to_owned(), ..Driver::default() };
+        let spec = NetworkSpec {
+            name: name.to_owned(),
+            driver,
+            scope: Some(scope),
+            ..NetworkSpec::default()
+        };
+        w.create(network::new(w, id, spec, None, true));
+    }
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn update(
+    w: &mut Writer<'_>,
+    expected: u64,
+    spec: ClusterSpec,
+) -> Result<Outcome, Rejected> {
+    let mut cluster = present(w)?;
+    let current = cluster.meta.spec_version;
+    if expected != current {
+        let (kind, id) = (ObjectKind::Cluster, cluster.id.to_string());
+        return Err(Rejected::OutOfSequence { kind, id, expected, current });
+    }
+    cluster.spec = spec;
+    cluster.meta.touch_spec(w.index, w.now);
+    w.put_cluster(cluster);
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn rotate_join_token(
+    w: &mut Writer<'_>,
+    role: NodeRole,
+    secret: JoinSecret,
+) -> Result<Outcome, Rejected> {
+    let mut cluster = present(w)?;
+    match role {
+        NodeRole::Agent => cluster.join_tokens.agent = secret.0,
+        NodeRole::Manager => cluster.join_tokens.manager = secret.0,
+    }
+    cluster.meta.touch(w.index, w.now);
+    w.put_cluster(cluster);
+    Ok(Outcome::Applied)
+}
+
+fn present(w: &Writer<'_>) -> Result<Cluster, Rejected> {
+    w.state.cluster.as_ref().map(|c| Arc::clone(c).as_ref().clone()).ok_or(Rejected::NoCluster)
+}

@@ -1,0 +1,109 @@
+//! Applying commands: one file per family of objects. Every function checks first and writes
+//! only when nothing can be refused any more.
+
+mod cluster;
+mod deployment;
+mod network;
+mod node;
+mod service;
+mod stack;
+mod status;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use shoal_types::time::Timestamp;
+
+use crate::cluster_state::{ClusterState, Writer};
+use crate::command::{Command, Outcome};
+use crate::rejected::Rejected;
+use crate::stored::Stored;
+
+/// Applies one command. `index` is that of its log entry (commands of one entry share it), `now`
+/// the proposer's time. What was written is in [`ClusterState::take_events`] afterwards.
+///
+/// # Errors
+/// The state refuses the command and is as it was, but for its applied index.
+pub fn apply(
+    state: &mut ClusterState,
+    index: u64,
+    now: Timestamp,
+    command: Command,
+) -> Result<Outcome, Rejected> {
+    state.pass(index);
+    let founding = matches!(command, Command::CreateCluster { .. });
+    if state.cluster.is_none() && !founding {
+        return Err(Rejected::NoCluster);
+    }
+    dispatch(&mut Writer { state, index, now }, command)
+}
+
+fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
+    use Command as C;
+    match command {
+        C::CreateCluster { id, spec, root_ca, join_tokens, networks } => {
+            cluster::create(w, id, spec, root_ca, join_tokens, networks)
+        }
+        C::UpdateCluster { expected_spec_version, spec } => {
+            cluster::update(w, expected_spec_version, spec)
+        }
+        C::RotateJoinToken { role, secret } => cluster::rotate_join_token(w, role, secret),
+        C::CreateNode { id, spec, description } => node::create(w, id, spec, description),
+        C::UpdateNode { id, expected, spec } => node::update(w, id, expected, spec),
+        C::RemoveNode { id, force } => node::remove(w, id, force),
+        C::ReportNode { id, description, status } => node::report(w, id, description, status),
+        C::SetManagerStatus { id, status } => node::set_manager_status(w, id, status),
+        C::CreateService { id, deployment_id, spec } => {
+            service::create(w, id, deployment_id, spec, None)
+        }
+        C::UpdateService { id, expected, deployment_id, spec, kind } => {
+            service::update(w, id, expected, deployment_id, spec, kind)
+        }
+        C::RemoveService { id } => service::remove(w, id),
+        C::CreateNetwork { id, spec } => network::create(w, id, spec, None),
+        C::RemoveNetwork { id } => network::remove(w, id),
+        C::ApplyStack { spec, ids, prune, expected } => {
+            stack::apply(w, &spec, &ids, prune, expected)
+        }
+        C::RemoveStack { id } => stack::remove(w, id),
+        C::CreateTask { id, service_id, service_version, slot, node_id, desired, start_after } => {
+            let plan = task::Plan { service_id, service_version, slot, node_id };
+            task::create(w, id, &plan, desired, start_after)
+        }
+        C::AssignTask { id, node_id } => task::assign(w, id, node_id),
+        C::ExplainTask { id, err } => task::explain(w, id, err),
+        C::SetDesired { id, desired } => task::set_desired(w, id, desired),
+        C::RemoveTask { id } => task::remove(w, id),
+        C::OrphanTask { id } => task::orphan(w, id),
+        C::UpdateTaskStatuses { node_id, statuses } => status::update(w, node_id, statuses),
+        C::UpdateDeployment { id, state, message } => deployment::update(w, id, state, message),
+    }
+}
+
+impl Writer<'_> {
+    /// The object that a command is about.
+    fn get<T: Stored>(&self, id: T::Id) -> Result<Arc<T>, Rejected> {
+        let found = T::table(self.state).get(&id).cloned();
+        found.ok_or_else(|| Rejected::not_found(T::KIND, &id))
+    }
+
+    /// Checks that an id can be given to a new object.
+    fn id_is_free<T: Stored>(&self, id: T::Id) -> Result<(), Rejected> {
+        if T::table(self.state).contains_key(&id) {
+            return Err(Rejected::IdTaken { kind: T::KIND, id: id.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Checks that an update was made from the present spec.
+    fn in_sequence<T: Stored>(&self, object: &T, expected: u64) -> Result<(), Rejected> {
+        let current = object.meta().spec_version;
+        if expected == current {
+            return Ok(());
+        }
+        let (kind, id) = (T::KIND, object.id().to_string());
+        Err(Rejected::OutOfSequence { kind, id, expected, current })
+    }
+}

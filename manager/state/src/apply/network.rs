@@ -1,0 +1,121 @@
+//! Networks, and which of them a service joins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shoal_types::id::{NetworkId, StackId};
+use shoal_types::object::{Meta, Network, Service, Stack, Task, TaskNetwork};
+use shoal_types::spec::{NetworkSpec, ServiceSpec};
+
+use crate::cluster_state::{ClusterState, Writer};
+use crate::command::Outcome;
+use crate::event::ObjectKind;
+use crate::rejected::Rejected;
+
+/// Name and driver of the network that tasks join which name none.
+pub(super) const BRIDGE: &str = "bridge";
+/// Name and driver of the network that is the node's own.
+pub(super) const HOST: &str = "host";
+/// Name and driver of the network with nothing in it.
+pub(super) const NONE: &str = "none";
+
+/// A network as this command makes it.
+pub(super) fn new(
+    w: &Writer<'_>,
+    id: NetworkId,
+    spec: NetworkSpec,
+    stack_id: Option<StackId>,
+    predefined: bool,
+) -> Network {
+    Network { id, meta: Meta::created(w.index, w.now), spec, stack_id, predefined }
+}
+
+pub(super) fn create(
+    w: &mut Writer<'_>,
+    id: NetworkId,
+    spec: NetworkSpec,
+    stack_id: Option<StackId>,
+) -> Result<Outcome, Rejected> {
+    w.id_is_free::<Network>(id)?;
+    if let Some(other) = w.state.network_by_name(&spec.name) {
+        let holder = other.id.to_string();
+        return Err(Rejected::NameTaken { kind: ObjectKind::Network, name: spec.name, holder });
+    }
+    w.create(new(w, id, spec, stack_id, false));
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn remove(w: &mut Writer<'_>, id: NetworkId) -> Result<Outcome, Rejected> {
+    let network = w.get::<Network>(id)?;
+    if network.predefined {
+        return Err(Rejected::PredefinedNetwork { name: network.spec.name.clone() });
+    }
+    refuse_if_used(w.state, &network, |_| true, Task::is_live)?;
+    if let Some(stack) = network.stack_id.and_then(|id| w.state.stack(id)) {
+        let mut stack = Stack::clone(stack);
+        stack.networks.remove(&network.spec.name);
+        w.update(stack);
+    }
+    w.remove::<Network>(id);
+    Ok(Outcome::Applied)
+}
+
+/// Refuses if one of these services, or of these tasks, joins the network. Looks at all of them:
+/// networks are removed rarely.
+pub(super) fn refuse_if_used(
+    state: &ClusterState,
+    network: &Network,
+    services: impl Fn(&Service) -> bool,
+    tasks: impl Fn(&Task) -> bool,
+) -> Result<(), Rejected> {
+    let joins = |networks: &[TaskNetwork]| networks.iter().any(|n| n.network_id == network.id);
+    let service = state.services().find(|s| joins(&s.networks) && services(s));
+    let task = || state.tasks().find(|t| joins(&t.networks) && tasks(t));
+    let (user_kind, user) = match service {
+        Some(service) => (ObjectKind::Service, service.spec.name.clone()),
+        None => match task() {
+            Some(task) => (ObjectKind::Task, task.name()),
+            None => return Ok(()),
+        },
+    };
+    Err(Rejected::NetworkInUse { name: network.spec.name.clone(), user_kind, user })
+}
+
+/// The networks that a service joins, looked up. One that names none joins the predefined bridge.
+pub(super) fn of_service(
+    state: &ClusterState,
+    spec: &ServiceSpec,
+) -> Result<Vec<TaskNetwork>, Rejected> {
+    let find = |target: &str| -> Result<&Arc<Network>, Rejected> {
+        state.network_target(target).ok_or_else(|| Rejected::UnknownNetwork {
+            service: spec.name.clone(),
+            network: target.to_owned(),
+        })
+    };
+    let wanted = &spec.task_template.networks;
+    if wanted.is_empty() {
+        let network_id = find(BRIDGE)?.id;
+        let (aliases, driver_opts, addresses) = Default::default();
+        return Ok(vec![TaskNetwork { network_id, aliases, driver_opts, addresses }]);
+    }
+    let mut joined = Vec::with_capacity(wanted.len());
+    let mut seen = BTreeSet::new();
+    for attachment in wanted {
+        let network = find(&attachment.target)?;
+        let (service, name) = (|| spec.name.clone(), || network.spec.name.clone());
+        if !seen.insert(network.id) {
+            return Err(Rejected::NetworkTwice { service: service(), network: name() });
+        }
+        let exclusive = matches!(network.spec.driver.name.as_str(), HOST | NONE);
+        if exclusive && wanted.len() > 1 {
+            return Err(Rejected::ExclusiveNetwork { service: service(), network: name() });
+        }
+        joined.push(TaskNetwork {
+            network_id: network.id,
+            aliases: attachment.aliases.clone(),
+            driver_opts: attachment.driver_opts.clone(),
+            addresses: Vec::new(),
+        });
+    }
+    Ok(joined)
+}

@@ -1,0 +1,101 @@
+//! Nodes.
+
+use shoal_types::id::NodeId;
+use shoal_types::object::{
+    ManagerStatus, Meta, Node, NodeDescription, NodeState, NodeStatus, Task,
+};
+use shoal_types::spec::{Availability, NodeRole, NodeSpec};
+use shoal_types::task_state::DesiredState;
+
+use super::task;
+use crate::cluster_state::Writer;
+use crate::command::Outcome;
+use crate::rejected::Rejected;
+
+pub(super) fn create(
+    w: &mut Writer<'_>,
+    id: NodeId,
+    spec: NodeSpec,
+    description: NodeDescription,
+) -> Result<Outcome, Rejected> {
+    w.id_is_free::<Node>(id)?;
+    let meta = Meta::created(w.index, w.now);
+    let status = NodeStatus { since: w.now, ..NodeStatus::default() };
+    w.create(Node { id, meta, spec, description, status, manager_status: None });
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn update(
+    w: &mut Writer<'_>,
+    id: NodeId,
+    expected: u64,
+    spec: NodeSpec,
+) -> Result<Outcome, Rejected> {
+    let node = w.get::<Node>(id)?;
+    w.in_sequence(node.as_ref(), expected)?;
+    let demoted = node.spec.role == NodeRole::Manager && spec.role != NodeRole::Manager;
+    let another = || w.state.nodes().any(|n| n.id != id && n.spec.role == NodeRole::Manager);
+    if demoted && !another() {
+        return Err(Rejected::LastManager { id });
+    }
+    w.update_spec(Node { spec, ..Node::clone(&node) });
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outcome, Rejected> {
+    let node = w.get::<Node>(id)?;
+    if !force {
+        let manager = node.spec.role == NodeRole::Manager || node.manager_status.is_some();
+        if manager {
+            return Err(Rejected::NodeIsManager { id });
+        }
+        let down = matches!(node.status.state, NodeState::Down | NodeState::Disconnected);
+        let drained = node.spec.availability == Availability::Drain
+            && w.state.tasks_on_node(id).all(|task| !task.is_live());
+        if !(down || drained) {
+            return Err(Rejected::NodeInUse { id });
+        }
+    }
+    let tasks: Vec<_> = w.state.tasks_on_node(id).cloned().collect();
+    for old in tasks {
+        let mut task = Task::clone(&old);
+        task::climb(&mut task, DesiredState::Remove, w.now);
+        task::lose(&mut task, w.now, "its node was removed from the cluster");
+        if task != *old {
+            w.update(task);
+        }
+    }
+    w.remove::<Node>(id);
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn report(
+    w: &mut Writer<'_>,
+    id: NodeId,
+    description: Option<NodeDescription>,
+    mut status: NodeStatus,
+) -> Result<Outcome, Rejected> {
+    let old = w.get::<Node>(id)?;
+    if status.state == old.status.state {
+        status.since = old.status.since;
+    }
+    let description = description.unwrap_or_else(|| old.description.clone());
+    write_if_changed(w, &old, Node { description, status, ..Node::clone(&old) })
+}
+
+pub(super) fn set_manager_status(
+    w: &mut Writer<'_>,
+    id: NodeId,
+    manager_status: Option<ManagerStatus>,
+) -> Result<Outcome, Rejected> {
+    let old = w.get::<Node>(id)?;
+    write_if_changed(w, &old, Node { manager_status, ..Node::clone(&old) })
+}
+
+fn write_if_changed(w: &mut Writer<'_>, old: &Node, new: Node) -> Result<Outcome, Rejected> {
+    if *old == new {
+        return Ok(Outcome::Unchanged);
+    }
+    w.update(new);
+    Ok(Outcome::Applied)
+}

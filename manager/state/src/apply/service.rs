@@ -1,0 +1,128 @@
+//! Services.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use shoal_types::id::{DeploymentId, ServiceId, StackId};
+use shoal_types::object::{
+    Deployment, DeploymentKind, DeploymentState, Endpoint, Meta, Service, Stack, Task,
+};
+use shoal_types::spec::ServiceSpec;
+use shoal_types::task_state::DesiredState;
+
+use super::{deployment, network, task};
+use crate::cluster_state::Writer;
+use crate::command::{Outcome, UpdateKind};
+use crate::event::ObjectKind;
+use crate::rejected::Rejected;
+
+pub(super) fn create(
+    w: &mut Writer<'_>,
+    id: ServiceId,
+    deployment_id: DeploymentId,
+    spec: Arc<ServiceSpec>,
+    stack_id: Option<StackId>,
+) -> Result<Outcome, Rejected> {
+    w.id_is_free::<Service>(id)?;
+    w.id_is_free::<Deployment>(deployment_id)?;
+    if let Some(other) = w.state.service_by_name(&spec.name) {
+        let (name, holder) = (spec.name.clone(), other.id.to_string());
+        return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
+    }
+    let networks = network::of_service(w.state, &spec)?;
+    let endpoint = endpoint(&spec);
+    let meta = Meta::created(w.index, w.now);
+    let previous_spec = None;
+    w.create(Service {
+        id,
+        meta,
+        spec,
+        previous_spec,
+        stack_id,
+        deployment_id,
+        networks,
+        endpoint,
+    });
+    deployment::begin(w, deployment_id, id, 1, DeploymentKind::Create);
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn update(
+    w: &mut Writer<'_>,
+    id: ServiceId,
+    expected: Option<u64>,
+    deployment_id: DeploymentId,
+    spec: Arc<ServiceSpec>,
+    kind: UpdateKind,
+) -> Result<Outcome, Rejected> {
+    let old = w.get::<Service>(id)?;
+    if let Some(expected) = expected {
+        w.in_sequence(old.as_ref(), expected)?;
+    }
+    w.id_is_free::<Deployment>(deployment_id)?;
+    if old.spec.name != spec.name {
+        let (name, wanted) = (old.spec.name.clone(), spec.name.clone());
+        return Err(Rejected::NameImmutable { name, wanted });
+    }
+    if discriminant(&old.spec.mode) != discriminant(&spec.mode) {
+        let (mode, wanted) = (old.spec.mode.as_str(), spec.mode.as_str());
+        let service = spec.name.clone();
+        return Err(Rejected::ModeImmutable { service, mode, wanted });
+    }
+    let networks = network::of_service(w.state, &spec)?;
+    let (state, kind) = match kind {
+        UpdateKind::Update => (DeploymentState::Superseded, DeploymentKind::Update),
+        UpdateKind::Rollback => (DeploymentState::RolledBack, DeploymentKind::Rollback),
+    };
+    deployment::replace(w, old.deployment_id, state, deployment_id);
+    let endpoint = endpoint(&spec);
+    let previous_spec = Some(Arc::clone(&old.spec));
+    let (meta, stack_id) = (old.meta, old.stack_id);
+    w.update_spec(Service {
+        id,
+        meta,
+        spec,
+        previous_spec,
+        stack_id,
+        deployment_id,
+        networks,
+        endpoint,
+    });
+    deployment::begin(w, deployment_id, id, old.meta.spec_version + 1, kind);
+    Ok(Outcome::Applied)
+}
+
+pub(super) fn remove(w: &mut Writer<'_>, id: ServiceId) -> Result<Outcome, Rejected> {
+    let service = w.get::<Service>(id)?;
+    if let Some(stack) = service.stack_id.and_then(|id| w.state.stack(id)) {
+        let mut stack = Stack::clone(stack);
+        stack.services.remove(&service.spec.name);
+        w.update(stack);
+    }
+    erase(w, id);
+    Ok(Outcome::Applied)
+}
+
+/// Removes a service, whatever its stack thinks. Its tasks stay until they have ended.
+pub(super) fn erase(w: &mut Writer<'_>, id: ServiceId) {
+    let tasks: Vec<_> = w.state.tasks_of_service(id).cloned().collect();
+    for old in tasks {
+        if old.desired_state != DesiredState::Remove {
+            let mut task = Task::clone(&old);
+            task::climb(&mut task, DesiredState::Remove, w.now);
+            w.update(task);
+        }
+    }
+    let deployments: Vec<_> = w.state.deployments_of(id).map(|d| d.id).collect();
+    for deployment in deployments {
+        w.remove::<Deployment>(deployment);
+    }
+    w.remove::<Service>(id);
+}
+
+/// Where a service is reached. Ports in mode host need no choice of ours.
+fn endpoint(spec: &ServiceSpec) -> Endpoint {
+    let spec = spec.endpoint_spec.clone();
+    let ports = spec.as_ref().map(|s| s.ports.clone()).unwrap_or_default();
+    Endpoint { spec, ports, virtual_ips: Vec::new() }
+}

@@ -1,0 +1,146 @@
+use shoal_types::id::NodeId;
+use shoal_types::object::{ManagerStatus, NodeState, NodeStatus, Reachability};
+use shoal_types::spec::{Availability, NodeRole, NodeSpec};
+use shoal_types::task_state::{DesiredState, TaskState};
+use std::time::Duration;
+
+use super::{all_refused, feed, refused};
+use crate::testing::{cluster_with_nodes, node_description, service_spec};
+use crate::{Command, Outcome, Rejected, RejectedCode as Code};
+
+#[test]
+fn refusals() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let missing = NodeId::from(99);
+    let web = cluster.add_service(service_spec("web", 1));
+    cluster.add_running(web, 1, nodes[1]);
+    cluster.set_availability(nodes[1], Availability::Drain);
+    let (spec, description) = (NodeSpec::default(), node_description("a"));
+    let update = |id, expected| Command::UpdateNode { id, expected, spec: NodeSpec::default() };
+    let status = NodeStatus::default();
+    all_refused(
+        &cluster,
+        vec![
+            (
+                Command::CreateNode { id: nodes[0], spec, description },
+                Code::AlreadyExists,
+                &["node"],
+            ),
+            (update(missing, 1), Code::NotFound, &["does not exist"]),
+            (update(nodes[1], 1), Code::Aborted, &["out of sequence"]),
+            (update(nodes[0], 1), Code::FailedPrecondition, &["only manager"]),
+            (
+                Command::RemoveNode { id: nodes[0], force: false },
+                Code::FailedPrecondition,
+                &["is a manager"],
+            ),
+            (
+                // Drained only when the last of its tasks has ended.
+                Command::RemoveNode { id: nodes[1], force: false },
+                Code::FailedPrecondition,
+                &["neither down nor drained"],
+            ),
+            (Command::RemoveNode { id: missing, force: true }, Code::NotFound, &[]),
+            (Command::ReportNode { id: missing, description: None, status }, Code::NotFound, &[]),
+            (Command::SetManagerStatus { id: missing, status: None }, Code::NotFound, &[]),
+        ],
+    );
+}
+
+#[test]
+fn the_last_manager_cannot_be_demoted_but_another_can() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let promoted = NodeSpec { role: NodeRole::Manager, ..NodeSpec::default() };
+    cluster.apply(Command::UpdateNode { id: nodes[1], expected: 1, spec: promoted });
+    cluster.apply(Command::UpdateNode { id: nodes[0], expected: 1, spec: NodeSpec::default() });
+    let again = Command::UpdateNode { id: nodes[1], expected: 2, spec: NodeSpec::default() };
+    assert_eq!(refused(&cluster, again), Rejected::LastManager { id: nodes[1] });
+}
+
+#[test]
+fn what_a_user_wants_and_what_a_node_reports_have_versions_of_their_own() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let before = cluster.state.node(nodes[0]).unwrap().meta;
+    cluster.set_node(nodes[0], NodeState::Down);
+    let after = cluster.state.node(nodes[0]).unwrap().meta;
+    assert_eq!(after.spec_version, before.spec_version);
+    assert_eq!(after.version, cluster.state.applied_index());
+    cluster.set_availability(nodes[0], Availability::Pause);
+    assert_eq!(cluster.state.node(nodes[0]).unwrap().meta.spec_version, before.spec_version + 1);
+}
+
+#[test]
+fn a_report_that_says_nothing_new_writes_nothing() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let since = cluster.state.node(nodes[0]).unwrap().status.since;
+    cluster.advance(Duration::from_secs(60));
+    cluster.events();
+    assert_eq!(cluster.set_node(nodes[0], NodeState::Ready), Outcome::Unchanged);
+    assert!(feed(&mut cluster).is_empty());
+    assert_eq!(cluster.state.node(nodes[0]).unwrap().status.since, since);
+    cluster.set_node(nodes[0], NodeState::Down);
+    assert_eq!(cluster.state.node(nodes[0]).unwrap().status.since, cluster.now);
+}
+
+#[test]
+fn a_node_is_found_by_its_new_host_name() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let description = Some(node_description("renamed"));
+    let status = cluster.state.node(nodes[0]).unwrap().status.clone();
+    cluster.apply(Command::ReportNode { id: nodes[0], description, status });
+    assert_eq!(cluster.state.nodes_by_name("node-1").count(), 0);
+    assert_eq!(cluster.state.nodes_by_name("renamed").next().unwrap().id, nodes[0]);
+}
+
+#[test]
+fn manager_status_comes_and_goes() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let status = Some(ManagerStatus {
+        raft_id: 7,
+        addr: "10.0.0.1:4242".to_owned(),
+        leader: true,
+        reachability: Reachability::Reachable,
+    });
+    let set = |status| Command::SetManagerStatus { id: nodes[0], status };
+    assert_eq!(cluster.apply(set(status.clone())), Outcome::Applied);
+    assert_eq!(cluster.apply(set(status.clone())), Outcome::Unchanged);
+    assert_eq!(cluster.state.node(nodes[0]).unwrap().manager_status, status);
+    assert_eq!(cluster.apply(set(None)), Outcome::Applied);
+}
+
+#[test]
+fn removing_a_node_orphans_its_tasks() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let web = cluster.add_service(service_spec("web", 3));
+    let running = cluster.add_running(web, 1, nodes[1]);
+    let ended = cluster.add_running(web, 2, nodes[1]);
+    cluster.report(ended, TaskState::Failed);
+    let elsewhere = cluster.add_running(web, 3, nodes[0]);
+    cluster.set_node(nodes[1], NodeState::Down);
+    cluster.apply(Command::RemoveNode { id: nodes[1], force: false });
+
+    let cases = [
+        (running, TaskState::Orphaned, DesiredState::Remove),
+        (ended, TaskState::Failed, DesiredState::Remove),
+        (elsewhere, TaskState::Running, DesiredState::Running),
+    ];
+    for (id, state, desired) in cases {
+        let task = cluster.state.task(id).unwrap();
+        assert_eq!((task.status.state, task.desired_state), (state, desired));
+    }
+    let container = &cluster.state.task(running).unwrap().status.container_status;
+    assert!(container.is_some(), "what was last heard of the container is kept");
+    cluster.check();
+}
+
+#[test]
+fn a_drained_or_forced_node_goes() {
+    let (mut cluster, nodes) = cluster_with_nodes(3);
+    cluster.set_availability(nodes[1], Availability::Drain);
+    cluster.apply(Command::RemoveNode { id: nodes[1], force: false });
+    let busy = Command::RemoveNode { id: nodes[2], force: false };
+    assert_eq!(refused(&cluster, busy), Rejected::NodeInUse { id: nodes[2] });
+    cluster.apply(Command::RemoveNode { id: nodes[2], force: true });
+    cluster.apply(Command::RemoveNode { id: nodes[0], force: true });
+    assert_eq!(cluster.state.nodes().len(), 0);
+}

@@ -1,0 +1,284 @@
+//! Commands: everything that can be done to the cluster state.
+//!
+//! A command carries all that its effect depends on, ids and secrets included, so that every
+//! manager that applies it comes to the same state. Specs inside were validated where they came
+//! in; applying checks only what depends on the state (an old log must replay under newer rules).
+//!
+//! The enum is kept in logs: a variant is never taken away, its meaning never changes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use shoal_types::id::{ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_types::object::{
+    DeploymentState, JoinTokens, ManagerStatus, NodeDescription, NodeStatus, RootCa, Slot,
+    TaskStatus,
+};
+use shoal_types::spec::{ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec};
+use shoal_types::task_state::DesiredState;
+use shoal_types::time::Timestamp;
+
+/// One change of the cluster state. Applied alone, whole or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// The first of all: makes the cluster and its predefined networks.
+    CreateCluster {
+        /// Its id.
+        id: ClusterId,
+        /// Its settings.
+        spec: ClusterSpec,
+        /// What signs certificates.
+        root_ca: RootCa,
+        /// What lets nodes in.
+        join_tokens: JoinTokens,
+        /// Ids of the networks that every cluster has.
+        networks: PredefinedIds,
+    },
+    /// Replaces the cluster's settings.
+    UpdateCluster {
+        /// The spec version that the user has seen.
+        expected_spec_version: u64,
+        /// The new settings.
+        spec: ClusterSpec,
+    },
+    /// Replaces the secret of one standing join token.
+    RotateJoinToken {
+        /// Which token.
+        role: NodeRole,
+        /// The new secret.
+        secret: JoinSecret,
+    },
+    /// A node has joined.
+    CreateNode {
+        /// Its id.
+        id: NodeId,
+        /// What it is to be.
+        spec: NodeSpec,
+        /// What it said of itself when it joined.
+        description: NodeDescription,
+    },
+    /// Replaces what people want of a node.
+    UpdateNode {
+        /// Which node.
+        id: NodeId,
+        /// The spec version that the user has seen.
+        expected: u64,
+        /// The new spec.
+        spec: NodeSpec,
+    },
+    /// Forgets a node. Its tasks become orphaned.
+    RemoveNode {
+        /// Which node.
+        id: NodeId,
+        /// Also when it is neither down nor drained, or is a manager.
+        force: bool,
+    },
+    /// A node's session began, changed or went silent.
+    ReportNode {
+        /// Which node.
+        id: NodeId,
+        /// What it says of itself; as before if absent.
+        description: Option<NodeDescription>,
+        /// What managers know of it. `since` is taken only if the state changes.
+        status: NodeStatus,
+    },
+    /// Replaces a node's part in Raft.
+    SetManagerStatus {
+        /// Which node.
+        id: NodeId,
+        /// Its part; none if absent.
+        status: Option<ManagerStatus>,
+    },
+    /// Makes a service and its first deployment.
+    CreateService {
+        /// Its id.
+        id: ServiceId,
+        /// Id of its first deployment.
+        deployment_id: DeploymentId,
+        /// What the user wants.
+        spec: Arc<ServiceSpec>,
+    },
+    /// Replaces a service's spec and begins a deployment, even if the spec is the same.
+    UpdateService {
+        /// Which service.
+        id: ServiceId,
+        /// The spec version that the user has seen; not compared if absent.
+        expected: Option<u64>,
+        /// Id of the new deployment.
+        deployment_id: DeploymentId,
+        /// The new spec. Name and kind of mode cannot change.
+        spec: Arc<ServiceSpec>,
+        /// What led to it.
+        kind: UpdateKind,
+    },
+    /// Removes a service and its deployments. Its tasks are to stop and be forgotten.
+    RemoveService {
+        /// Which service.
+        id: ServiceId,
+    },
+    /// Makes a network.
+    CreateNetwork {
+        /// Its id.
+        id: NetworkId,
+        /// What the user wants.
+        spec: NetworkSpec,
+    },
+    /// Removes a network that nothing uses.
+    RemoveNetwork {
+        /// Which network.
+        id: NetworkId,
+    },
+    /// Makes the cluster's part of a stack what its spec says. Specs that are unchanged are not
+    /// touched.
+    ApplyStack {
+        /// What the user wants.
+        spec: Arc<StackSpec>,
+        /// Ids for whatever has to be made.
+        ids: StackIds,
+        /// Whether members that left the spec are removed.
+        prune: bool,
+        /// The stack's spec version that the user has seen, 0 for none; not compared if absent.
+        expected: Option<u64>,
+    },
+    /// Removes a stack with its services and networks.
+    RemoveStack {
+        /// Which stack.
+        id: StackId,
+    },
+    /// Makes a task. Its spec, endpoint and networks are copied from the service.
+    CreateTask {
+        /// Its id.
+        id: TaskId,
+        /// The service.
+        service_id: ServiceId,
+        /// The spec version of the service that this was planned from.
+        service_version: u64,
+        /// The slot it fills.
+        slot: Slot,
+        /// The node, if that is decided already: a global service's task.
+        node_id: Option<NodeId>,
+        /// [`DesiredState::Ready`] or [`DesiredState::Running`].
+        desired: DesiredState,
+        /// When a task that waits out a restart delay is to be told to run.
+        start_after: Option<Timestamp>,
+    },
+    /// Places a pending task, if the node still has room for it.
+    AssignTask {
+        /// Which task.
+        id: TaskId,
+        /// Where.
+        node_id: NodeId,
+    },
+    /// Notes why a task is still pending.
+    ExplainTask {
+        /// Which task.
+        id: TaskId,
+        /// Why, for people.
+        err: String,
+    },
+    /// Moves the desired state of a task up. A task that has no node yet and is to stop ends at
+    /// once, as no agent ever will report on it.
+    SetDesired {
+        /// Which task.
+        id: TaskId,
+        /// The new desired state.
+        desired: DesiredState,
+    },
+    /// Forgets a task that has ended or has never been on a node.
+    RemoveTask {
+        /// Which task.
+        id: TaskId,
+    },
+    /// Gives up on a task whose node has been away for too long.
+    OrphanTask {
+        /// Which task.
+        id: TaskId,
+    },
+    /// What an agent reports of its tasks. Reports on unknown or foreign tasks and reports that
+    /// come too late are passed over.
+    UpdateTaskStatuses {
+        /// The node that reports.
+        node_id: NodeId,
+        /// Tasks and what has become of them.
+        statuses: Vec<(TaskId, TaskStatus)>,
+    },
+    /// Notes how far a deployment is. One that has ended stays as it is.
+    UpdateDeployment {
+        /// Which deployment.
+        id: DeploymentId,
+        /// How far it is.
+        state: DeploymentState,
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// What led to a service's new spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateKind {
+    /// Somebody wants something else. An unfinished deployment becomes superseded.
+    Update,
+    /// The previous spec is put back. An unfinished deployment becomes rolled back.
+    Rollback,
+}
+
+/// Ids of the networks that every cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PredefinedIds {
+    /// Network `bridge`, which tasks join that name no network.
+    pub bridge: NetworkId,
+    /// Network `host`: the node's own.
+    pub host: NetworkId,
+    /// Network `none`: loopback alone.
+    pub none: NetworkId,
+}
+
+/// Ids for whatever applying a stack has to make. What exists already keeps its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackIds {
+    /// For the stack.
+    pub stack: StackId,
+    /// For each service of the spec, by its key there: an id, and one for its next deployment.
+    pub services: BTreeMap<String, (ServiceId, DeploymentId)>,
+    /// For each network of the spec, by its key there.
+    pub networks: BTreeMap<String, NetworkId>,
+}
+
+/// The secret part of a join token, 25 base-36 characters. Not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinSecret(pub String);
+
+impl fmt::Debug for JoinSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinSecret(..)")
+    }
+}
+
+/// What came of a command that was not rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something was written.
+    Applied,
+    /// All was as wanted already; nothing was written.
+    Unchanged,
+    /// A stack was applied.
+    Stack(StackOutcome),
+}
+
+/// What applying a stack did, by full names of services and networks, each list in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackOutcome {
+    /// The stack.
+    pub id: StackId,
+    /// Made.
+    pub created: Vec<String>,
+    /// Given a new spec.
+    pub updated: Vec<String>,
+    /// As wanted already.
+    pub unchanged: Vec<String>,
+    /// Removed, as they left the spec and pruning was asked for.
+    pub removed: Vec<String>,
+    /// Left the spec and stay: pruning was not asked for, or a network is still in use.
+    pub kept: Vec<String>,
+}

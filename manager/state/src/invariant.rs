@@ -1,0 +1,201 @@
+//! What must hold of every state, checked from the objects alone. Slow; for tests and simulation.
+
+use std::collections::BTreeMap;
+
+use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use crate::cluster_state::ClusterState;
+use crate::index::Indexes;
+use crate::stored::Stored;
+
+/// Everything that is wrong with a state; nothing, if it was made by applying commands.
+#[must_use]
+pub fn check(state: &ClusterState) -> Vec<String> {
+    let mut wrong = Vec::new();
+    indexes(state, &mut wrong);
+    names(state, &mut wrong);
+    versions(state, &mut wrong);
+    state.services().for_each(|service| self::service(state, service, &mut wrong));
+    state.deployments().for_each(|deployment| self::deployment(state, deployment, &mut wrong));
+    state.stacks().for_each(|stack| self::stack(state, stack, &mut wrong));
+    state.networks().for_each(|network| self::network(state, network, &mut wrong));
+    state.tasks().for_each(|task| self::task(state, task, &mut wrong));
+    host_ports(state, &mut wrong);
+    wrong
+}
+
+macro_rules! demand {
+    ($wrong:expr, $holds:expr, $($text:tt)*) => {
+        if !$holds {
+            $wrong.push(format!($($text)*));
+        }
+    };
+}
+
+/// Indexes, usage included, are those that follow from the tables.
+fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
+    fn enter<T: Stored>(state: &ClusterState, indexes: &mut Indexes, wrong: &mut Vec<String>) {
+        for (id, object) in T::table(state) {
+            demand!(wrong, *id == object.id(), "{} {} stands under id {id}", T::KIND, object.id());
+            object.enter(indexes);
+        }
+    }
+    let mut fresh = Indexes::default();
+    enter::<Node>(state, &mut fresh, wrong);
+    enter::<Network>(state, &mut fresh, wrong);
+    enter::<Service>(state, &mut fresh, wrong);
+    enter::<Deployment>(state, &mut fresh, wrong);
+    enter::<Stack>(state, &mut fresh, wrong);
+    enter::<Task>(state, &mut fresh, wrong);
+    let have = &state.indexes;
+    demand!(wrong, have.service_names == fresh.service_names, "index of service names is wrong");
+    demand!(wrong, have.network_names == fresh.network_names, "index of network names is wrong");
+    demand!(wrong, have.stack_names == fresh.stack_names, "index of stack names is wrong");
+    demand!(wrong, have.node_names == fresh.node_names, "index of node names is wrong");
+    demand!(wrong, have.slot_tasks == fresh.slot_tasks, "index of tasks by slot is wrong");
+    demand!(wrong, have.node_tasks == fresh.node_tasks, "index of tasks by node is wrong");
+    demand!(wrong, have.usage == fresh.usage, "index of what nodes hold is wrong");
+    let same = have.service_deployments == fresh.service_deployments;
+    demand!(wrong, same, "index of deployments by service is wrong");
+}
+
+/// Names are unique: the indexes, which hold one object for each name, lose none.
+fn names(state: &ClusterState, wrong: &mut Vec<String>) {
+    let have = &state.indexes;
+    let counts = [
+        ("service", state.services.len(), have.service_names.len()),
+        ("network", state.networks.len(), have.network_names.len()),
+        ("stack", state.stacks.len(), have.stack_names.len()),
+    ];
+    for (kind, objects, names) in counts {
+        demand!(wrong, objects == names, "{objects} {kind} objects have {names} names");
+    }
+}
+
+/// No object is from the future, and every spec has a number.
+fn versions(state: &ClusterState, wrong: &mut Vec<String>) {
+    fn each<T: Stored>(state: &ClusterState, wrong: &mut Vec<String>) {
+        for object in T::table(state).values() {
+            let (meta, id) = (object.meta(), object.id());
+            let known = meta.version <= state.applied_index() && meta.spec_version >= 1;
+            demand!(wrong, known, "{} {id} has impossible versions: {meta:?}", T::KIND);
+        }
+    }
+    each::<Node>(state, wrong);
+    each::<Network>(state, wrong);
+    each::<Service>(state, wrong);
+    each::<Deployment>(state, wrong);
+    each::<Stack>(state, wrong);
+    each::<Task>(state, wrong);
+}
+
+fn service(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {
+    let id = service.id;
+    let deployment = state.deployment(service.deployment_id);
+    let present = deployment
+        .is_some_and(|d| d.service_id == id && d.service_version == service.meta.spec_version);
+    demand!(wrong, present, "service {id} has no deployment of its present spec");
+    for joined in &service.networks {
+        let network = joined.network_id;
+        let exists = state.network(network).is_some();
+        demand!(wrong, exists, "service {id} joins network {network}, which does not exist");
+    }
+    if let Some(stack) = service.stack_id {
+        let member = state
+            .stack(stack)
+            .is_some_and(|stack| stack.services.get(&service.spec.name) == Some(&id));
+        demand!(wrong, member, "service {id} is no member of its stack {stack}");
+    }
+}
+
+fn deployment(state: &ClusterState, deployment: &Deployment, wrong: &mut Vec<String>) {
+    let id = deployment.id;
+    let Some(service) = state.service(deployment.service_id) else {
+        wrong.push(format!(
+            "deployment {id} is of service {}, which is gone",
+            deployment.service_id
+        ));
+        return;
+    };
+    let present = service.deployment_id == id;
+    let stopped = present || deployment.state.is_final();
+    demand!(wrong, stopped, "deployment {id} goes on beside a newer one of its service");
+    let dated = deployment.state.is_final() == deployment.completed_at.is_some();
+    demand!(
+        wrong,
+        dated,
+        "deployment {id} is {} without the time to it",
+        deployment.state.as_str()
+    );
+}
+
+fn stack(state: &ClusterState, stack: &Stack, wrong: &mut Vec<String>) {
+    let id = stack.id;
+    for (name, service) in &stack.services {
+        let member =
+            state.service(*service).is_some_and(|s| s.spec.name == *name && s.stack_id == Some(id));
+        demand!(wrong, member, "stack {id} counts service {name} in, which does not belong to it");
+    }
+    for (name, network) in &stack.networks {
+        let member =
+            state.network(*network).is_some_and(|n| n.spec.name == *name && n.stack_id == Some(id));
+        demand!(wrong, member, "stack {id} counts network {name} in, which does not belong to it");
+    }
+}
+
+fn network(state: &ClusterState, network: &Network, wrong: &mut Vec<String>) {
+    let Some(stack) = network.stack_id else { return };
+    let id = network.id;
+    let member =
+        state.stack(stack).is_some_and(|stack| stack.networks.get(&network.spec.name) == Some(&id));
+    demand!(wrong, member, "network {id} is no member of its stack {stack}");
+}
+
+fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
+    let (id, at) = (task.id, task.status.state);
+    let forgotten = task.desired_state == DesiredState::Remove;
+    match state.service(task.service_id) {
+        Some(service) => {
+            let known = task.spec_version <= service.meta.spec_version;
+            demand!(wrong, known, "task {id} is of a spec that its service never had");
+        }
+        None => demand!(wrong, forgotten, "task {id} is wanted, and its service is gone"),
+    }
+    if let Some(node) = task.node_id {
+        let excused = forgotten && !task.is_live();
+        let exists = state.node(node).is_some() || excused;
+        demand!(wrong, exists, "task {id} is {at} on node {node}, which is gone");
+    }
+    let placed = task.node_id.is_some() || at < TaskState::Assigned || !task.is_live();
+    demand!(wrong, placed, "task {id} is {at} and has no node");
+    let rung = at != TaskState::Remove && at != TaskState::New;
+    demand!(wrong, rung, "task {id} is {at}, which no task can be");
+    if task.is_wanted() {
+        for joined in &task.networks {
+            let network = joined.network_id;
+            let exists = state.network(network).is_some();
+            demand!(wrong, exists, "task {id} joins network {network}, which does not exist");
+        }
+    }
+}
+
+/// No port of a node is held twice on addresses that cannot be told apart.
+fn host_ports(state: &ClusterState, wrong: &mut Vec<String>) {
+    for node in state.nodes() {
+        for ((port, protocol), holders) in &state.node_usage(node.id).host_ports {
+            let mut per_address = BTreeMap::new();
+            for (ip, task) in holders {
+                let alone = ip.is_some() || holders.len() == 1;
+                let first = per_address.insert(ip, task).is_none();
+                demand!(
+                    wrong,
+                    alone && first,
+                    "port {port}/{} of node {} is held by task {task} and another one",
+                    protocol.as_str(),
+                    node.id
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Whatever commands come, in whatever order: invariants hold, replicas agree, a refusal leaves no
+//! trace, and a state survives being written down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
+use shoal_types::object::{DeploymentState, NodeState, NodeStatus, Slot, Task, TaskStatus};
+use shoal_types::spec::{Availability, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec};
+use shoal_types::task_state::{DesiredState, TaskState};
+use std::time::Duration;
+
+use crate::testing::{
+    TestCluster, cluster_with_nodes, global_spec, network_spec, node_description, service_spec,
+    with_host_port, with_networks, with_reservation,
+};
+use crate::{ClusterState, Command, StackIds, UpdateKind, apply, invariant};
+
+/// One step: which command, and three choices for its parts.
+type Step = (u8, u8, u8, u8);
+
+/// Kinds of command that [`decide`] makes.
+const KINDS: u8 = 24;
+
+/// One of a table's objects, or an id that is in no table.
+fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
+    let len = all.len();
+    if len == 0 || choice == u8::MAX {
+        return otherwise;
+    }
+    all.nth(usize::from(choice) % len).unwrap_or(otherwise)
+}
+
+fn node(state: &ClusterState, choice: u8) -> NodeId {
+    pick(state.nodes().map(|n| n.id), choice, 9999.into())
+}
+
+fn service(state: &ClusterState, choice: u8) -> ServiceId {
+    pick(state.services().map(|s| s.id), choice, 9999.into())
+}
+
+fn task(state: &ClusterState, choice: u8) -> TaskId {
+    pick(state.tasks().map(|t| t.id), choice, 9999.into())
+}
+
+fn network_name(choice: u8) -> &'static str {
+    ["n0", "n1", "st_n0", "bridge", "host", "nowhere"][usize::from(choice) % 6]
+}
+
+fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
+    let name = format!("{prefix}s{}", a % 4);
+    let spec = if a % 4 == 3 { global_spec(&name) } else { service_spec(&name, (b % 4).into()) };
+    let spec = if b & 4 == 0 { spec } else { with_host_port(spec, 80 + u16::from(b % 2)) };
+    let spec = if b & 8 == 0 { spec } else { with_reservation(spec, 0, 3 << 30) };
+    match c % 4 {
+        0 => spec,
+        1 => with_networks(spec, &[network_name(c >> 2)]),
+        2 => with_networks(spec, &["n0", network_name(c >> 2)]),
+        _ => with_networks(spec, &["st_n0"]),
+    }
+}
+
+fn stack(ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
+    let mut spec = StackSpec { name: "st".to_owned(), ..StackSpec::default() };
+    let mut stack_ids = StackIds {
+        stack: ids.next_id(),
+        services: Default::default(),
+        networks: Default::default(),
+    };
+    for n in 0..3u8 {
+        if a & (1 << n) != 0 {
+            let key = format!("s{n}");
+            spec.services.insert(key.clone(), some_service_spec("st_", n, b, c));
+            stack_ids.services.insert(key, (ids.next_id(), ids.next_id()));
+        }
+        if a & (8 << n) != 0 && n < 2 {
+            let (key, name) = (format!("n{n}"), format!("st_n{n}"));
+            spec.networks.insert(key.clone(), network_spec(&name));
+            stack_ids.networks.insert(key, ids.next_id());
+        }
+    }
+    let expected = (c & 128 != 0).then_some(u64::from(c & 3));
+    Command::ApplyStack { spec: Arc::new(spec), ids: stack_ids, prune: a & 128 != 0, expected }
+}
+
+fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
+    let service_id = service(state, a);
+    let found = state.service(service_id);
+    let global = found.is_some_and(|s| matches!(s.spec.mode, ServiceMode::Global {}));
+    let node_id = global.then(|| node(state, b));
+    Command::CreateTask {
+        id: ids.next_id(),
+        service_id,
+        service_version: found.map_or(1, |s| s.meta.spec_version) + u64::from(c % 16 == 15),
+        slot: node_id.map_or(Slot::Replica(u64::from(b % 4)), Slot::Node),
+        node_id,
+        desired: desired(c % 2),
+        start_after: None,
+    }
+}
+
+fn assign(state: &ClusterState, a: u8, b: u8) -> Command {
+    let pending = state.tasks().filter(|t| t.status.state == TaskState::Pending);
+    let pending: Vec<TaskId> = pending.map(|t| t.id).collect();
+    let id = pick(pending.into_iter(), a, task(state, a));
+    let own = state.task(id).and_then(|t| t.node_id);
+    Command::AssignTask { id, node_id: own.unwrap_or_else(|| node(state, b)) }
+}
+
+fn desired(choice: u8) -> DesiredState {
+    use DesiredState::{Ready, Remove, Running, Shutdown};
+    [Running, Ready, Shutdown, Remove][usize::from(choice) % 4]
+}
+
+fn report(state: &ClusterState, cluster: &TestCluster, a: u8, b: u8, c: u8) -> Command {
+    let id = task(state, a);
+    let own = state.task(id).and_then(|t| t.node_id);
+    let node_id = own.filter(|_| c < 240).unwrap_or_else(|| node(state, c));
+    let at = TaskState::ALL[usize::from(b) % TaskState::ALL.len()];
+    let status = TaskStatus::new(at, cluster.now, &format!("report {}", c % 3));
+    Command::UpdateTaskStatuses { node_id, statuses: vec![(id, status)] }
+}
+
+fn node_state(choice: u8) -> NodeState {
+    use NodeState::{Disconnected, Down, Ready, Unknown};
+    [Ready, Ready, Ready, Down, Disconnected, Unknown][usize::from(choice) % 6]
+}
+
+fn update_service(
+    state: &ClusterState,
+    ids: &mut impl IdSource,
+    (a, b, c): (u8, u8, u8),
+) -> Command {
+    let id = service(state, a);
+    let name = state.service(id).map_or("s0".to_owned(), |s| s.spec.name.clone());
+    let number = name.chars().last().and_then(|d| d.to_digit(10)).unwrap_or(0);
+    let mut spec = some_service_spec("", u8::try_from(number).unwrap_or(0), b, c);
+    spec.name = name;
+    let kind = if b < 128 { UpdateKind::Update } else { UpdateKind::Rollback };
+    let expected = (c > 250).then_some(u64::from(b));
+    Command::UpdateService { id, expected, deployment_id: ids.next_id(), spec: spec.into(), kind }
+}
+
+/// The command of one step. Mostly sensible, sometimes not.
+fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
+    let state = cluster.state.clone();
+    let ids = &mut cluster.ids.clone();
+    let id = task(&state, a);
+    let destroys = matches!(kind % KINDS, 2 | 8 | 13);
+    let command = match kind % KINDS {
+        // Else there would never be much to work on.
+        _ if destroys && c >= 64 => assign(&state, a, b),
+        0 => {
+            let role = if b % 4 == 0 { NodeRole::Manager } else { NodeRole::Agent };
+            let description = node_description(&format!("h{}", a % 3));
+            let spec = NodeSpec { role, ..NodeSpec::default() };
+            Command::CreateNode { id: ids.next_id(), spec, description }
+        }
+        1 => {
+            let id = node(&state, a);
+            let availability = [Availability::Active, Availability::Pause, Availability::Drain]
+                [usize::from(b % 3)];
+            let role = if c % 4 == 0 { NodeRole::Manager } else { NodeRole::Agent };
+            let expected = state.node(id).map_or(1, |n| n.meta.spec_version);
+            let spec = NodeSpec { availability, role, ..NodeSpec::default() };
+            Command::UpdateNode { id, expected, spec }
+        }
+        2 => Command::RemoveNode { id: node(&state, a), force: b % 4 == 0 },
+        3 | 4 => {
+            let description = (c % 4 == 0).then(|| node_description(&format!("h{}", c % 5)));
+            let status =
+                NodeStatus { state: node_state(b), since: cluster.now, ..NodeStatus::default() };
+            Command::ReportNode { id: node(&state, a), description, status }
+        }
+        5 | 6 => Command::CreateService {
+            id: ids.next_id(),
+            deployment_id: ids.next_id(),
+            spec: some_service_spec("", a, b, c).into(),
+        },
+        7 => update_service(&state, ids, (a, b, c)),
+        8 => Command::RemoveService { id: service(&state, a) },
+        9 => {
+            let name = format!("n{}", a % 3);
+            Command::CreateNetwork { id: ids.next_id(), spec: network_spec(&name) }
+        }
+        10 => Command::RemoveNetwork { id: pick(state.networks().map(|n| n.id), a, 9999.into()) },
+        11 | 12 => stack(ids, a, b, c),
+        13 => Command::RemoveStack { id: pick(state.stacks().map(|s| s.id), a, 9999.into()) },
+        14..=16 => new_task(&state, ids, a, b, c),
+        17 | 18 => assign(&state, a, b),
+        19 => Command::SetDesired { id, desired: desired(b) },
+        20 => Command::RemoveTask { id },
+        21 => Command::OrphanTask { id },
+        22 => report(&state, cluster, a, b, c),
+        _ => {
+            use DeploymentState::{Completed, Paused, RolledBack, Updating};
+            let id = pick(state.deployments().map(|d| d.id), a, 9999.into());
+            let state = [Updating, Completed, Paused, RolledBack][usize::from(b) % 4];
+            Command::UpdateDeployment { id, state, message: format!("message {}", c % 2) }
+        }
+    };
+    cluster.ids = ids.clone();
+    command
+}
+
+/// Applies a step to the cluster and to its replica, and looks at everything that must hold.
+fn step(
+    cluster: &mut TestCluster,
+    replica: &mut ClusterState,
+    step: Step,
+) -> Result<(), TestCaseError> {
+    cluster.advance(Duration::from_secs(1));
+    let command = decide(cluster, step);
+    let before = cluster.state.clone();
+    let index = before.applied_index() + 1;
+    let shown = format!("{command:?}");
+    let here = apply(&mut cluster.state, index, cluster.now, command.clone());
+    let there = apply(replica, index, cluster.now, command);
+    prop_assert_eq!(&here, &there);
+    prop_assert!(cluster.state == *replica, "replicas differ after {}", shown);
+    let wrong = invariant::check(&cluster.state);
+    prop_assert!(wrong.is_empty(), "{:#?} after {}", wrong, shown);
+    let events = cluster.state.take_events();
+    replica.take_events();
+    let untouched = {
+        let mut before = before.clone();
+        before.pass(index);
+        before == cluster.state
+    };
+    match here {
+        Ok(_) => prop_assert_eq!(untouched, events.is_empty(), "{}", shown),
+        Err(_) => prop_assert!(untouched && events.is_empty(), "{} left a trace", shown),
+    }
+    prop_assert!(only_climbed(&before, &cluster.state), "a task went back after {}", shown);
+    Ok(())
+}
+
+fn only_climbed(before: &ClusterState, after: &ClusterState) -> bool {
+    let fine = |old: &Task, new: &Task| {
+        new.status.state >= old.status.state
+            && new.desired_state >= old.desired_state
+            && (old.node_id.is_none() || new.node_id == old.node_id)
+    };
+    before.tasks().all(|old| after.task(old.id).is_none_or(|new| fine(old, new)))
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(any::<Step>(), 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_commands_keep_the_invariants(steps in steps()) {
+        let (mut cluster, _) = cluster_with_nodes(2);
+        cluster.events();
+        let mut replica = cluster.state.clone();
+        for next in steps {
+            step(&mut cluster, &mut replica, next)?;
+        }
+        let mut objects = cluster.state.export();
+        let applied = cluster.state.applied_index();
+        let imported = ClusterState::import(applied, objects.clone()).unwrap();
+        prop_assert!(imported == cluster.state);
+        objects.reverse();
+        let imported = ClusterState::import(applied, objects).unwrap();
+        prop_assert!(imported == cluster.state);
+    }
+}
+
+/// The property above says little if most commands are refused: every kind must get through.
+#[test]
+fn every_kind_of_command_gets_through() {
+    let mut source = shoal_types::id::SeededIds::new(3);
+    let mut applied = BTreeMap::new();
+    for _ in 0..40 {
+        let (mut cluster, _) = cluster_with_nodes(2);
+        for _ in 0..120 {
+            let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
+            let command = decide(&mut cluster, (kind, a, b, c));
+            let name = format!("{command:?}").split(' ').next().unwrap_or_default().to_owned();
+            let count = applied.entry(name).or_insert(0);
+            *count += u32::from(cluster.try_apply(command).is_ok());
+        }
+    }
+    assert_eq!(applied.len(), 18, "{applied:?}");
+    assert!(applied.values().all(|n| *n > 10), "{applied:?}");
+}

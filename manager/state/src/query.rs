@@ -1,0 +1,253 @@
+//! Reading the state.
+
+#[cfg(test)]
+mod tests;
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use shoal_types::id::{DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task};
+
+use crate::cluster_state::ClusterState;
+use crate::event::ObjectKind;
+use crate::stored::Stored;
+use crate::usage::{NOTHING, NodeUsage};
+
+/// Why a reference does not lead to one object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// Nothing is called that.
+    #[error("no {kind} has the name, id or id prefix {reference:?}")]
+    NotFound {
+        /// What was looked for.
+        kind: ObjectKind,
+        /// What was asked for.
+        reference: String,
+    },
+    /// Several things are.
+    #[error("{reference:?} fits several {kind}s, {first} and {second} among them")]
+    Ambiguous {
+        /// What was looked for.
+        kind: ObjectKind,
+        /// What was asked for.
+        reference: String,
+        /// Id of one of them.
+        first: String,
+        /// Id of another one.
+        second: String,
+    },
+}
+
+macro_rules! tables {
+    ($($one:ident $many:ident $object:ident $id:ident $what:literal;)*) => {
+        impl ClusterState {
+            $(
+                #[doc = concat!("The ", $what, " of this id.")]
+                #[must_use]
+                pub fn $one(&self, id: $id) -> Option<&Arc<$object>> {
+                    self.$many.get(&id)
+                }
+
+                #[doc = concat!("All ", $what, "s, in order of their ids.")]
+                pub fn $many(&self) -> impl ExactSizeIterator<Item = &Arc<$object>> {
+                    self.$many.values()
+                }
+            )*
+        }
+    };
+}
+
+tables! {
+    node nodes Node NodeId "node";
+    network networks Network NetworkId "network";
+    service services Service ServiceId "service";
+    deployment deployments Deployment DeploymentId "deployment";
+    stack stacks Stack StackId "stack";
+    task tasks Task TaskId "task";
+}
+
+/// Lowest and highest of each id, as bounds of ranges.
+const LOW: u128 = 0;
+const HIGH: u128 = u128::MAX;
+
+impl ClusterState {
+    /// The cluster's own object, once there is one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.service(*self.indexes.service_names.get(name)?)
+    }
+
+    /// The network of this name.
+    #[must_use]
+    pub fn network_by_name(&self, name: &str) -> Option<&Arc<Network>> {
+        self.network(*self.indexes.network_names.get(name)?)
+    }
+
+    /// The stack of this name.
+    #[must_use]
+    pub fn stack_by_name(&self, name: &str) -> Option<&Arc<Stack>> {
+        self.stack(*self.indexes.stack_names.get(name)?)
+    }
+
+    /// Nodes of this host name or given name.
+    pub fn nodes_by_name(&self, name: &str) -> impl Iterator<Item = &Arc<Node>> {
+        let name: Arc<str> = name.into();
+        self.indexes
+            .node_names
+            .range((Arc::clone(&name), NodeId::from(LOW))..=(name, NodeId::from(HIGH)))
+            .filter_map(|(_, id)| self.node(*id))
+    }
+
+    /// All tasks of a service, ended ones too, by slot and then by id.
+    pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        let from = (id, Slot::Replica(0), TaskId::from(LOW));
+        let to = (id, Slot::Node(NodeId::from(HIGH)), TaskId::from(HIGH));
+        self.indexes.slot_tasks.range(from..=to).filter_map(|(.., task)| self.task(*task))
+    }
+
+    /// All tasks of one slot, ended ones too, by id.
+    pub fn tasks_of_slot(&self, id: ServiceId, slot: Slot) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((id, slot, TaskId::from(LOW)), (id, slot, TaskId::from(HIGH)));
+        self.indexes.slot_tasks.range(from..=to).filter_map(|(.., task)| self.task(*task))
+    }
+
+    /// All tasks that have this node, ended ones and ones still to be assigned too, by id.
+    pub fn tasks_on_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((id, TaskId::from(LOW)), (id, TaskId::from(HIGH)));
+        self.indexes.node_tasks.range(from..=to).filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// The deployments of a service, oldest first.
+    pub fn deployments_of(
+        &self,
+        id: ServiceId,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Deployment>> {
+        let from = (id, 0, DeploymentId::from(LOW));
+        let to = (id, u64::MAX, DeploymentId::from(HIGH));
+        let found = self.indexes.service_deployments.range(from..=to);
+        found.filter_map(|(.., id)| self.deployment(*id))
+    }
+
+    /// What the tasks on a node hold there.
+    #[must_use]
+    pub fn node_usage(&self, id: NodeId) -> &NodeUsage {
+        self.indexes.usage.get(&id).map_or(&NOTHING, |usage| usage)
+    }
+
+    /// The network that a service means: an id, or else a name.
+    #[must_use]
+    pub fn network_target(&self, target: &str) -> Option<&Arc<Network>> {
+        let by_id = NetworkId::from_str(target).ok().and_then(|id| self.network(id));
+        by_id.or_else(|| self.network_by_name(target))
+    }
+
+    /// The node meant by an id, a host name or given name, or the beginning of an id.
+    ///
+    /// # Errors
+    /// None, or several, are meant. So for all `resolve_*`.
+    pub fn resolve_node(&self, reference: &str) -> Result<&Arc<Node>, Unresolved> {
+        let named: Vec<_> = self.nodes_by_name(reference).collect();
+        self.resolve(reference, &named)
+    }
+
+    /// The service meant by an id, a name, or the beginning of an id.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_service(&self, reference: &str) -> Result<&Arc<Service>, Unresolved> {
+        self.resolve(reference, self.service_by_name(reference).as_slice())
+    }
+
+    /// The network meant by an id, a name, or the beginning of an id.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_network(&self, reference: &str) -> Result<&Arc<Network>, Unresolved> {
+        self.resolve(reference, self.network_by_name(reference).as_slice())
+    }
+
+    /// The stack meant by an id, a name, or the beginning of an id.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_stack(&self, reference: &str) -> Result<&Arc<Stack>, Unresolved> {
+        self.resolve(reference, self.stack_by_name(reference).as_slice())
+    }
+
+    /// The deployment meant by an id or the beginning of one.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_deployment(&self, reference: &str) -> Result<&Arc<Deployment>, Unresolved> {
+        self.resolve(reference, &[])
+    }
+
+    /// The task meant by an id, a name such as `web.3`, or the beginning of an id. A name means
+    /// the task of the slot that has not ended, or the newest one if all have.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_task(&self, reference: &str) -> Result<&Arc<Task>, Unresolved> {
+        let mut named: Vec<_> = self.tasks_by_name(reference).collect();
+        if named.iter().any(|task| task.is_live()) {
+            named.retain(|task| task.is_live());
+        } else {
+            let newest = named.iter().copied().max_by_key(|t| (t.meta.created_at, t.id));
+            named = newest.into_iter().collect();
+        }
+        self.resolve(reference, &named)
+    }
+
+    fn tasks_by_name(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
+        let parsed = name.rsplit_once('.').and_then(|(service, slot)| {
+            let number = slot.parse().map(Slot::Replica);
+            let slot = number.or_else(|_| slot.parse().map(Slot::Node)).ok()?;
+            Some((self.service_by_name(service)?.id, slot))
+        });
+        parsed.into_iter().flat_map(|(service, slot)| self.tasks_of_slot(service, slot))
+    }
+
+    /// Id before name before the beginning of an id.
+    fn resolve<'a, T: Stored>(
+        &'a self,
+        reference: &str,
+        named: &[&'a Arc<T>],
+    ) -> Result<&'a Arc<T>, Unresolved> {
+        let exact = T::Id::from_str(reference).ok().and_then(|id| T::table(self).get(&id));
+        if let Some(found) = exact {
+            return Ok(found);
+        }
+        let candidates =
+            if named.is_empty() { self.with_prefix(reference) } else { named.to_vec() };
+        match candidates.as_slice() {
+            [] => Err(Unresolved::NotFound { kind: T::KIND, reference: reference.to_owned() }),
+            [one] => Ok(one),
+            [first, second, ..] => Err(Unresolved::Ambiguous {
+                kind: T::KIND,
+                reference: reference.to_owned(),
+                first: first.id().to_string(),
+                second: second.id().to_string(),
+            }),
+        }
+    }
+
+    /// Up to two objects whose id begins so.
+    fn with_prefix<T: Stored>(&self, prefix: &str) -> Vec<&Arc<T>> {
+        if prefix.is_empty() || prefix.len() >= ID_LEN {
+            return Vec::new();
+        }
+        // Ids are ordered as their texts are, so all that begin so stand together.
+        let Ok(first) = T::Id::from_str(&format!("{prefix:0<ID_LEN$}")) else {
+            return Vec::new();
+        };
+        let found = T::table(self).range(first..).map(|(_, object)| object);
+        found.take_while(|o| o.id().to_string().starts_with(prefix)).take(2).collect()
+    }
+}

@@ -1,0 +1,353 @@
+//! Why the state refuses a command. A rejected command has changed nothing.
+
+use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
+use shoal_types::object::{DeploymentState, Slot};
+use shoal_types::resources::Resources;
+use shoal_types::spec::Protocol;
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use crate::event::ObjectKind;
+
+/// Why the state refuses a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// There is no cluster yet.
+    #[error("there is no cluster yet: it has to be initialised first")]
+    NoCluster,
+    /// There is a cluster already.
+    #[error("there is a cluster already: {id}")]
+    ClusterExists {
+        /// Its id.
+        id: String,
+    },
+    /// There is no such object.
+    #[error("{kind} {id} does not exist")]
+    NotFound {
+        /// What was looked for.
+        kind: ObjectKind,
+        /// Its id.
+        id: String,
+    },
+    /// The id for a new object is in use.
+    #[error("{kind} {id} exists already")]
+    IdTaken {
+        /// What was to be made.
+        kind: ObjectKind,
+        /// The id.
+        id: String,
+    },
+    /// The name for a new object is in use.
+    #[error("{kind} name {name:?} is in use by {kind} {holder}")]
+    NameTaken {
+        /// What was to be made.
+        kind: ObjectKind,
+        /// The name.
+        name: String,
+        /// Id of the object that has it.
+        holder: String,
+    },
+    /// Somebody else has updated the object meanwhile.
+    #[error(
+        "update of {kind} {id} is out of sequence: it was made from version {expected}, \
+         the present one is {current}"
+    )]
+    OutOfSequence {
+        /// What was to be updated.
+        kind: ObjectKind,
+        /// Its id; the name of a stack that does not exist.
+        id: String,
+        /// The spec version that the update was made from.
+        expected: u64,
+        /// The present spec version; 0 if the object does not exist.
+        current: u64,
+    },
+    /// A service cannot be renamed.
+    #[error("service {name:?} cannot be renamed to {wanted:?}")]
+    NameImmutable {
+        /// Its name.
+        name: String,
+        /// The refused name.
+        wanted: String,
+    },
+    /// A service cannot change the kind of its mode.
+    #[error("service {service:?} is {mode} and cannot become {wanted}")]
+    ModeImmutable {
+        /// Its name.
+        service: String,
+        /// Its mode.
+        mode: &'static str,
+        /// The refused mode.
+        wanted: &'static str,
+    },
+    /// A service names a network that does not exist.
+    #[error("service {service:?} joins network {network:?}, which does not exist")]
+    UnknownNetwork {
+        /// Name of the service.
+        service: String,
+        /// The network as the service names it.
+        network: String,
+    },
+    /// A service names one network twice, by name and by id.
+    #[error("service {service:?} joins network {network:?} twice")]
+    NetworkTwice {
+        /// Name of the service.
+        service: String,
+        /// Name of the network.
+        network: String,
+    },
+    /// A service joins `host` or `none` together with another network.
+    #[error("service {service:?} joins network {network:?}, which excludes all others")]
+    ExclusiveNetwork {
+        /// Name of the service.
+        service: String,
+        /// Name of the network.
+        network: String,
+    },
+    /// The network came with the cluster.
+    #[error("network {name:?} is predefined and cannot be removed")]
+    PredefinedNetwork {
+        /// Its name.
+        name: String,
+    },
+    /// Something uses the network.
+    #[error("network {name:?} is in use by {user_kind} {user}")]
+    NetworkInUse {
+        /// Its name.
+        name: String,
+        /// What uses it: a service or a task.
+        user_kind: ObjectKind,
+        /// Name of the first user found.
+        user: String,
+    },
+    /// A network cannot be changed but for its labels.
+    #[error(
+        "network {name:?} differs in more than labels from the one that exists: \
+         remove it first, or give the new one another name"
+    )]
+    NetworkImmutable {
+        /// Its name.
+        name: String,
+    },
+    /// A stack command brings no id for a part of its spec.
+    #[error("the command brings no id for {kind} {key:?} of the stack")]
+    StackIdMissing {
+        /// What the part is.
+        kind: ObjectKind,
+        /// Its key in the spec.
+        key: String,
+    },
+    /// Two parts of one stack have the same full name.
+    #[error("stack {stack:?} names two {kind}s {name:?}")]
+    StackNameTwice {
+        /// Name of the stack.
+        stack: String,
+        /// What the parts are.
+        kind: ObjectKind,
+        /// Their name.
+        name: String,
+    },
+    /// The node is still there.
+    #[error("node {id} is neither down nor drained: drain it, stop its agent, or use force")]
+    NodeInUse {
+        /// Its id.
+        id: NodeId,
+    },
+    /// The node is a manager.
+    #[error("node {id} is a manager: demote it first, or use force")]
+    NodeIsManager {
+        /// Its id.
+        id: NodeId,
+    },
+    /// The cluster would be left without a manager.
+    #[error("node {id} is the only manager and cannot be demoted")]
+    LastManager {
+        /// Its id.
+        id: NodeId,
+    },
+    /// The task was planned from a spec that is not the present one.
+    #[error(
+        "task {task} was planned from version {planned} of service {service}, \
+         the present one is {current}"
+    )]
+    StaleTask {
+        /// The task that was to be made.
+        task: TaskId,
+        /// Its service.
+        service: ServiceId,
+        /// The spec version that it was planned from.
+        planned: u64,
+        /// The present spec version.
+        current: u64,
+    },
+    /// The slot does not fit the service's mode, or the node does not fit the slot.
+    #[error("slot {slot} does not fit {mode} service {service}")]
+    SlotMismatch {
+        /// The service.
+        service: ServiceId,
+        /// Its mode.
+        mode: &'static str,
+        /// The refused slot.
+        slot: Slot,
+    },
+    /// A task cannot begin with this desired state.
+    #[error("task {task} cannot begin with desired state {desired}: expected ready or running")]
+    DesiredAtStart {
+        /// The task that was to be made.
+        task: TaskId,
+        /// The refused state.
+        desired: DesiredState,
+    },
+    /// Desired states only climb.
+    #[error("desired state of task {task} is {current} and cannot go back to {wanted}")]
+    DesiredBackwards {
+        /// The task.
+        task: TaskId,
+        /// Its desired state.
+        current: DesiredState,
+        /// The refused state.
+        wanted: DesiredState,
+    },
+    /// The task is past the point where this can be done.
+    #[error("task {task} is {state}, desired {desired}: expected a pending one that is wanted")]
+    TaskNotPending {
+        /// The task.
+        task: TaskId,
+        /// Its state.
+        state: TaskState,
+        /// Its desired state.
+        desired: DesiredState,
+    },
+    /// The task may still run somewhere.
+    #[error("task {task} is {state} and cannot be removed before it has ended")]
+    TaskNotEnded {
+        /// The task.
+        task: TaskId,
+        /// Its state.
+        state: TaskState,
+    },
+    /// The task belongs on another node.
+    #[error("task {task} belongs on node {wanted} and cannot be assigned to {node}")]
+    WrongNode {
+        /// The task.
+        task: TaskId,
+        /// Where it belongs.
+        wanted: NodeId,
+        /// The refused node.
+        node: NodeId,
+    },
+    /// The node takes no tasks.
+    #[error("node {node} takes no tasks: it is {state} with availability {availability}")]
+    NodeTakesNoTasks {
+        /// The node.
+        node: NodeId,
+        /// Its state.
+        state: &'static str,
+        /// Its availability.
+        availability: &'static str,
+    },
+    /// The node has no room.
+    #[error(
+        "node {node} has no room for task {task}: {} billionths of a CPU and {} bytes of memory \
+         are free, {} and {} wanted",
+        free.nano_cpus, free.memory_bytes, wanted.nano_cpus, wanted.memory_bytes
+    )]
+    NoRoom {
+        /// The task.
+        task: TaskId,
+        /// The node.
+        node: NodeId,
+        /// What is free there.
+        free: Box<Resources>,
+        /// What the task reserves.
+        wanted: Box<Resources>,
+    },
+    /// A port of the node is taken.
+    #[error("port {port}/{} of node {node} is taken by task {holder}", protocol.as_str())]
+    PortTaken {
+        /// The node.
+        node: NodeId,
+        /// Number of the port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The task that has it.
+        holder: TaskId,
+    },
+    /// Another task of the slot may still be running.
+    #[error("task {task} cannot run yet: task {holder} of the same slot has not ended on its node")]
+    SlotTaken {
+        /// The task.
+        task: TaskId,
+        /// The other one.
+        holder: TaskId,
+    },
+    /// The deployment has ended.
+    #[error("deployment {id} has ended as {} and cannot become {}", current.as_str(), wanted.as_str())]
+    DeploymentEnded {
+        /// The deployment.
+        id: DeploymentId,
+        /// How it ended.
+        current: DeploymentState,
+        /// The refused state.
+        wanted: DeploymentState,
+    },
+}
+
+/// What a refusal means to whoever sent the command. Named after gRPC's codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RejectedCode {
+    /// There is no such object.
+    NotFound,
+    /// There is such an object already.
+    AlreadyExists,
+    /// The state has to be changed first.
+    FailedPrecondition,
+    /// Somebody else was faster: look again and repeat.
+    Aborted,
+    /// The command makes no sense in any state.
+    InvalidArgument,
+}
+
+impl Rejected {
+    /// What the refusal means to whoever sent the command.
+    #[must_use]
+    pub const fn code(&self) -> RejectedCode {
+        match self {
+            Self::NotFound { .. } => RejectedCode::NotFound,
+            Self::ClusterExists { .. } | Self::IdTaken { .. } | Self::NameTaken { .. } => {
+                RejectedCode::AlreadyExists
+            }
+            Self::OutOfSequence { .. } | Self::StaleTask { .. } => RejectedCode::Aborted,
+            Self::NameImmutable { .. }
+            | Self::ModeImmutable { .. }
+            | Self::UnknownNetwork { .. }
+            | Self::NetworkTwice { .. }
+            | Self::ExclusiveNetwork { .. }
+            | Self::StackIdMissing { .. }
+            | Self::StackNameTwice { .. }
+            | Self::SlotMismatch { .. }
+            | Self::DesiredAtStart { .. } => RejectedCode::InvalidArgument,
+            Self::NoCluster
+            | Self::PredefinedNetwork { .. }
+            | Self::NetworkInUse { .. }
+            | Self::NetworkImmutable { .. }
+            | Self::NodeInUse { .. }
+            | Self::NodeIsManager { .. }
+            | Self::LastManager { .. }
+            | Self::DesiredBackwards { .. }
+            | Self::TaskNotPending { .. }
+            | Self::TaskNotEnded { .. }
+            | Self::WrongNode { .. }
+            | Self::NodeTakesNoTasks { .. }
+            | Self::NoRoom { .. }
+            | Self::PortTaken { .. }
+            | Self::SlotTaken { .. }
+            | Self::DeploymentEnded { .. } => RejectedCode::FailedPrecondition,
+        }
+    }
+
+    /// A [`Rejected::NotFound`].
+    pub(crate) fn not_found(kind: ObjectKind, id: &impl ToString) -> Self {
+        Self::NotFound { kind, id: id.to_string() }
+    }
+}

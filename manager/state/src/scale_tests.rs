@@ -1,0 +1,135 @@
+//! Size and speed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_types::id::{IdSource, TaskId};
+use shoal_types::object::{Slot, TaskStatus};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use crate::testing::{TestCluster, cluster_with_nodes, service_spec, with_reservation};
+use crate::{ClusterState, Command, ImportError, ObjectKind, invariant};
+
+fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
+    let (mut cluster, nodes) = cluster_with_nodes(nodes);
+    let mut next_node = nodes.iter().cycle();
+    for n in 0..services {
+        let spec = with_reservation(service_spec(&format!("s{n}"), tasks_each), 1_000, 1_000);
+        let service = cluster.add_service(spec);
+        for replica in 1..=tasks_each {
+            let id: TaskId = cluster.ids.next_id();
+            cluster.apply(Command::CreateTask {
+                id,
+                service_id: service,
+                service_version: 1,
+                slot: Slot::Replica(replica),
+                node_id: None,
+                desired: DesiredState::Running,
+                start_after: None,
+            });
+            let node_id = *next_node.next().unwrap();
+            cluster.apply(Command::AssignTask { id, node_id });
+            cluster.events();
+        }
+    }
+    cluster
+}
+
+#[test]
+fn a_view_shares_everything_and_does_not_change() {
+    let mut cluster = filled(3, 10, 20);
+    let view = cluster.state.clone();
+    let ids: Vec<TaskId> = view.tasks().map(|t| t.id).collect();
+    for id in &ids {
+        let (here, there) = (cluster.state.task(*id).unwrap(), view.task(*id).unwrap());
+        assert!(Arc::ptr_eq(here, there), "a clone copies no object");
+    }
+    assert!(cluster.state.tasks.ptr_eq(&view.tasks), "nor any part of a table");
+    let before = view.clone();
+    for id in &ids {
+        cluster.report(*id, TaskState::Running);
+    }
+    assert!(view == before && view != cluster.state);
+    assert_eq!(view.task(ids[0]).unwrap().status.state, TaskState::Assigned);
+}
+
+#[test]
+fn a_state_survives_export_and_import() {
+    let cluster = filled(3, 5, 5);
+    let applied = cluster.state.applied_index();
+    let objects = cluster.state.export();
+    let kinds: Vec<ObjectKind> = objects.iter().map(crate::ObjectRef::kind).collect();
+    assert!(kinds.is_sorted(), "kinds come in order");
+    let imported = ClusterState::import(applied, objects.clone()).unwrap();
+    assert!(imported == cluster.state);
+    assert!(ClusterState::import(0, []).unwrap() == ClusterState::new());
+    for twice in &objects {
+        let objects = objects.iter().cloned().chain([twice.clone()]);
+        let (kind, id) = (twice.kind(), twice.id());
+        assert_eq!(ClusterState::import(applied, objects), Err(ImportError::Twice { kind, id }));
+    }
+}
+
+/// A judge that never condemns is no judge.
+#[test]
+fn a_broken_state_is_noticed() {
+    type Breakage = fn(&mut ClusterState);
+    let breakages: [(&str, Breakage); 6] = [
+        ("index of tasks by slot", |s| s.indexes.slot_tasks.clear()),
+        ("index of what nodes hold", |s| s.indexes.usage.clear()),
+        ("its service is gone", |s| s.services.clear()),
+        ("on node", |s| s.nodes.clear()),
+        ("joins network", |s| s.networks.clear()),
+        ("no deployment of its present spec", |s| s.deployments.clear()),
+    ];
+    for (expected, breakage) in breakages {
+        let mut state = filled(2, 2, 2).state;
+        assert!(invariant::check(&state).is_empty());
+        breakage(&mut state);
+        let wrong = invariant::check(&state).join("\n");
+        assert!(wrong.contains(expected), "{expected}: {wrong}");
+    }
+}
+
+/// `cargo test --release -p shoal-manager-state -- --ignored --nocapture scale`
+#[test]
+#[ignore = "measures; wants a release build"]
+#[expect(clippy::disallowed_methods, reason = "a measurement needs a clock")]
+fn a_hundred_thousand_tasks() {
+    let mut timings = Vec::new();
+    let mut last = std::time::Instant::now();
+    let mut lap = |name: &str| {
+        timings.push(format!("{name}: {:?}", last.elapsed()));
+        last = std::time::Instant::now();
+    };
+    let mut cluster = filled(100, 100, 1000);
+    lap("create and assign 100k tasks");
+    cluster.advance(Duration::from_secs(1));
+    let nodes: Vec<_> = cluster.state.nodes().map(|n| n.id).collect();
+    for node_id in nodes {
+        let status = TaskStatus::new(TaskState::Running, cluster.now, "running");
+        let tasks = cluster.state.tasks_on_node(node_id).map(|t| (t.id, status.clone()));
+        let statuses = tasks.collect();
+        cluster.apply(Command::UpdateTaskStatuses { node_id, statuses });
+    }
+    cluster.events();
+    lap("report 100k tasks running");
+    let ids: Vec<TaskId> = cluster.state.tasks().map(|t| t.id).take(10_000).collect();
+    lap("list ids");
+    for id in ids {
+        let view = cluster.state.clone();
+        cluster.apply(Command::SetDesired { id, desired: DesiredState::Shutdown });
+        drop(view);
+    }
+    cluster.events();
+    lap("10k writes with a view held over each");
+    let objects = cluster.state.export();
+    lap("export");
+    let imported = ClusterState::import(cluster.state.applied_index(), objects).unwrap();
+    lap("import");
+    assert!(imported == cluster.state);
+    lap("compare");
+    assert!(invariant::check(&cluster.state).is_empty());
+    lap("check invariants");
+    println!("{timings:#?}");
+}

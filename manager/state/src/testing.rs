@@ -1,0 +1,309 @@
+//! Builders of specs and states for tests, of this crate and (with feature `testing`) of others.
+//! All of them panic where a test would.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
+use shoal_types::object::{
+    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Slot, TaskStatus,
+};
+use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
+use shoal_types::spec::{
+    Availability, ClusterSpec, ContainerSpec, Driver, EndpointSpec, NetworkSpec, NodeRole,
+    NodeSpec, Platform, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec, TaskRuntime,
+    TaskSpec,
+};
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+
+use crate::{
+    ClusterState, Command, Event, Outcome, PredefinedIds, Rejected, UpdateKind, apply, invariant,
+};
+
+/// CPUs of a test node.
+pub const NODE_CPUS: u64 = 4;
+/// Memory of a test node in bytes.
+pub const NODE_MEMORY_BYTES: u64 = 8 << 30;
+
+/// A replicated service of a small container, without ports or reservations.
+#[must_use]
+pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
+    let container = ContainerSpec {
+        image: "docker.io/library/busybox:1".to_owned(),
+        args: vec!["sleep".to_owned(), "1d".to_owned()],
+        ..ContainerSpec::default()
+    };
+    ServiceSpec {
+        name: name.to_owned(),
+        labels: Default::default(),
+        task_template: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(container),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        mode: ServiceMode::Replicated { replicas },
+        update_config: None,
+        rollback_config: None,
+        endpoint_spec: None,
+    }
+}
+
+/// As [`service_spec`], with one task on every node.
+#[must_use]
+pub fn global_spec(name: &str) -> ServiceSpec {
+    ServiceSpec { mode: ServiceMode::Global {}, ..service_spec(name, 0) }
+}
+
+/// Changes the task template of a spec.
+#[must_use]
+pub fn with_task(mut spec: ServiceSpec, change: impl FnOnce(&mut TaskSpec)) -> ServiceSpec {
+    change(Arc::make_mut(&mut spec.task_template));
+    spec
+}
+
+/// Lets each task of a service reserve this much.
+#[must_use]
+pub fn with_reservation(spec: ServiceSpec, nano_cpus: u64, memory_bytes: u64) -> ServiceSpec {
+    let reserved = Resources { nano_cpus, memory_bytes, generic_resources: Vec::new() };
+    with_task(spec, |task| {
+        let resources = ResourceRequirements { reservations: Some(reserved), ..Default::default() };
+        task.resources = Some(resources);
+    })
+}
+
+/// Lets a service publish a TCP port in mode host, on all addresses.
+#[must_use]
+pub fn with_host_port(mut spec: ServiceSpec, published: u16) -> ServiceSpec {
+    let endpoint = spec.endpoint_spec.get_or_insert_with(EndpointSpec::default);
+    endpoint.ports.push(PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: published,
+        publish_mode: PublishMode::Host,
+        host_ip: None,
+    });
+    spec
+}
+
+/// Lets a service join networks, by name or id.
+#[must_use]
+pub fn with_networks(spec: ServiceSpec, targets: &[&str]) -> ServiceSpec {
+    with_task(spec, |task| {
+        let joins = |target: &&str| shoal_types::spec::NetworkAttachmentConfig {
+            target: (*target).to_owned(),
+            ..Default::default()
+        };
+        task.networks = targets.iter().map(joins).collect();
+    })
+}
+
+/// A bridge network.
+#[must_use]
+pub fn network_spec(name: &str) -> NetworkSpec {
+    let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
+    NetworkSpec { name: name.to_owned(), driver, ..NetworkSpec::default() }
+}
+
+/// What a node with [`NODE_CPUS`] and [`NODE_MEMORY_BYTES`] says of itself.
+#[must_use]
+pub fn node_description(hostname: &str) -> NodeDescription {
+    NodeDescription {
+        hostname: hostname.to_owned(),
+        platform: Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() },
+        resources: Resources {
+            nano_cpus: NODE_CPUS * NANO_CPUS_PER_CPU,
+            memory_bytes: NODE_MEMORY_BYTES,
+            generic_resources: Vec::new(),
+        },
+        ..NodeDescription::default()
+    }
+}
+
+/// A cluster whose nodes `node-1` to `node-N` are ready; the first one is a manager. With the ids
+/// of the nodes, in that order.
+#[must_use]
+pub fn cluster_with_nodes(count: usize) -> (TestCluster, Vec<NodeId>) {
+    let mut cluster = TestCluster::new();
+    let nodes = (1..=count).map(|n| cluster.add_node(&format!("node-{n}"))).collect();
+    (cluster, nodes)
+}
+
+/// A state with a clock, a source of ids and a log index of its own.
+#[derive(Debug, Clone)]
+pub struct TestCluster {
+    /// The state.
+    pub state: ClusterState,
+    /// Where fresh ids come from.
+    pub ids: SeededIds,
+    /// The present time; moves only by [`TestCluster::advance`].
+    pub now: Timestamp,
+}
+
+impl Default for TestCluster {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestCluster {
+    /// A cluster without nodes, created at 1 000 s.
+    #[must_use]
+    pub fn new() -> Self {
+        let now = Timestamp::from_secs(1000);
+        let mut cluster = Self { state: ClusterState::new(), ids: SeededIds::new(1), now };
+        let create = Command::CreateCluster {
+            id: cluster.ids.next_id(),
+            spec: ClusterSpec::default(),
+            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
+            join_tokens: JoinTokens { agent: "a".repeat(25), manager: "m".repeat(25) },
+            networks: PredefinedIds {
+                bridge: cluster.ids.next_id(),
+                host: cluster.ids.next_id(),
+                none: cluster.ids.next_id(),
+            },
+        };
+        cluster.apply(create);
+        cluster
+    }
+
+    /// Applies a command at the next log index.
+    ///
+    /// # Errors
+    /// As [`apply`].
+    pub fn try_apply(&mut self, command: Command) -> Result<Outcome, Rejected> {
+        let index = self.state.applied_index() + 1;
+        apply(&mut self.state, index, self.now, command)
+    }
+
+    /// Applies a command that must not be rejected.
+    #[track_caller]
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        let shown = format!("{command:?}");
+        self.try_apply(command).unwrap_or_else(|rejected| panic!("{rejected}: {shown}"))
+    }
+
+    /// What was written since this was last called.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.state.take_events()
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
+
+    /// Panics if an invariant does not hold.
+    #[track_caller]
+    pub fn check(&self) {
+        let wrong = invariant::check(&self.state);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    /// A ready node; a manager if it is the first one.
+    pub fn add_node(&mut self, hostname: &str) -> NodeId {
+        let id = self.ids.next_id();
+        let first = self.state.nodes().len() == 0;
+        let role = if first { NodeRole::Manager } else { NodeRole::Agent };
+        let spec = NodeSpec { role, ..NodeSpec::default() };
+        let description = node_description(hostname);
+        self.apply(Command::CreateNode { id, spec, description });
+        self.set_node(id, NodeState::Ready);
+        id
+    }
+
+    /// Reports a node in this state.
+    pub fn set_node(&mut self, id: NodeId, state: NodeState) -> Outcome {
+        let status = NodeStatus { state, since: self.now, ..NodeStatus::default() };
+        self.apply(Command::ReportNode { id, description: None, status })
+    }
+
+    /// Lets a node take tasks, keep those it has, or give them away.
+    pub fn set_availability(&mut self, id: NodeId, availability: Availability) {
+        let node = Arc::clone(self.state.node(id).expect("the node exists"));
+        let spec = NodeSpec { availability, ..node.spec.clone() };
+        self.apply(Command::UpdateNode { id, expected: node.meta.spec_version, spec });
+    }
+
+    /// A network.
+    pub fn add_network(&mut self, name: &str) -> NetworkId {
+        let id = self.ids.next_id();
+        self.apply(Command::CreateNetwork { id, spec: network_spec(name) });
+        id
+    }
+
+    /// A service, without tasks.
+    pub fn add_service(&mut self, spec: ServiceSpec) -> ServiceId {
+        let (id, deployment_id) = (self.ids.next_id(), self.ids.next_id());
+        self.apply(Command::CreateService { id, deployment_id, spec: Arc::new(spec) });
+        id
+    }
+
+    /// Gives a service another spec.
+    pub fn update_service(&mut self, id: ServiceId, spec: ServiceSpec) -> DeploymentId {
+        let deployment_id = self.ids.next_id();
+        let (spec, kind) = (Arc::new(spec), UpdateKind::Update);
+        self.apply(Command::UpdateService { id, expected: None, deployment_id, spec, kind });
+        deployment_id
+    }
+
+    /// The command that makes a task of the service's present spec, wanted running; and its id.
+    pub fn new_task(&mut self, service_id: ServiceId, slot: Slot) -> (TaskId, Command) {
+        let service = self.state.service(service_id);
+        let service_version = service.expect("the service exists").meta.spec_version;
+        let node_id = match slot {
+            Slot::Replica(_) => None,
+            Slot::Node(node) => Some(node),
+        };
+        let (id, desired) = (self.ids.next_id(), DesiredState::Running);
+        let start_after = None;
+        let command = Command::CreateTask {
+            id,
+            service_id,
+            service_version,
+            slot,
+            node_id,
+            desired,
+            start_after,
+        };
+        (id, command)
+    }
+
+    /// A pending task of a replicated service.
+    pub fn add_task(&mut self, service: ServiceId, replica: u64) -> TaskId {
+        let (id, command) = self.new_task(service, Slot::Replica(replica));
+        self.apply(command);
+        id
+    }
+
+    /// A task of a replicated service that runs on a node.
+    pub fn add_running(&mut self, service: ServiceId, replica: u64, node: NodeId) -> TaskId {
+        let id = self.add_task(service, replica);
+        self.apply(Command::AssignTask { id, node_id: node });
+        self.report(id, TaskState::Running);
+        id
+    }
+
+    /// Reports a task in this state, as its node would; with exit code 0 or 1 if it has ended.
+    #[track_caller]
+    pub fn report(&mut self, id: TaskId, state: TaskState) -> Outcome {
+        let task = self.state.task(id).expect("the task exists");
+        let node_id = task.node_id.expect("the task has a node");
+        let mut status = TaskStatus::new(state, self.now, state.as_str());
+        let ended = matches!(state, TaskState::Complete | TaskState::Failed | TaskState::Shutdown);
+        if state >= TaskState::Starting {
+            status.container_status = Some(ContainerStatus {
+                container_id: id.to_string(),
+                pid: if ended { 0 } else { 42 },
+                exit_code: ended.then_some(i32::from(state == TaskState::Failed)),
+                ..ContainerStatus::default()
+            });
+        }
+        self.apply(Command::UpdateTaskStatuses { node_id, statuses: vec![(id, status)] })
+    }
+}

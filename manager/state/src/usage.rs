@@ -1,0 +1,100 @@
+//! What the tasks on a node hold there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use shoal_types::id::TaskId;
+use shoal_types::object::Task;
+use shoal_types::resources::Resources;
+use shoal_types::spec::{PortConfig, Protocol, PublishMode};
+use shoal_types::task_state::TaskState;
+
+/// Who holds one port of a node, each on which address; absent is all addresses.
+pub type PortHolders = BTreeSet<(Option<IpAddr>, TaskId)>;
+
+/// What the tasks on a node hold there: those that have been assigned and have not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeUsage {
+    /// How many such tasks there are.
+    pub tasks: u64,
+    /// What they have reserved, in sum.
+    pub reserved: Resources,
+    /// Host ports they have asked for by number. A port has several holders only when each has
+    /// its own address of the host.
+    pub host_ports: BTreeMap<(u16, Protocol), PortHolders>,
+}
+
+/// The usage of a node that holds nothing.
+pub(crate) static NOTHING: NodeUsage = NodeUsage {
+    tasks: 0,
+    reserved: Resources { nano_cpus: 0, memory_bytes: 0, generic_resources: Vec::new() },
+    host_ports: BTreeMap::new(),
+};
+
+impl Default for NodeUsage {
+    fn default() -> Self {
+        NOTHING.clone()
+    }
+}
+
+/// What a task reserves on its node; nothing if it does not say.
+#[must_use]
+pub fn reservations(task: &Task) -> Option<&Resources> {
+    task.spec.resources.as_ref()?.reservations.as_ref()
+}
+
+/// The ports that need a number of their own on the task's node. Those whose number the node
+/// chooses never clash.
+pub fn host_ports(task: &Task) -> impl Iterator<Item = &PortConfig> {
+    let fixed = |p: &&PortConfig| p.publish_mode == PublishMode::Host && p.published_port != 0;
+    task.ports().iter().filter(fixed)
+}
+
+impl NodeUsage {
+    /// Whether a task holds anything on its node.
+    #[must_use]
+    pub fn counts(task: &Task) -> bool {
+        task.node_id.is_some()
+            && task.status.state >= TaskState::Assigned
+            && !task.status.state.is_terminal()
+    }
+
+    /// The task that holds a port, or holds it on an address that cannot be told apart.
+    #[must_use]
+    pub fn port_holder(&self, port: &PortConfig) -> Option<TaskId> {
+        self.host_ports
+            .get(&(port.published_port, port.protocol))?
+            .iter()
+            .find(|(ip, _)| ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
+            .map(|(_, task)| *task)
+    }
+
+    /// Adds what one more task holds.
+    pub fn add(&mut self, task: &Task) {
+        self.tasks += 1;
+        if let Some(reserved) = reservations(task) {
+            self.reserved.add(reserved);
+        }
+        for port in host_ports(task) {
+            let holders = self.host_ports.entry((port.published_port, port.protocol)).or_default();
+            holders.insert((port.host_ip, task.id));
+        }
+    }
+
+    /// Takes away what a task held that had been added.
+    pub fn subtract(&mut self, task: &Task) {
+        self.tasks = self.tasks.saturating_sub(1);
+        if let Some(reserved) = reservations(task) {
+            self.reserved = self.reserved.saturating_sub(reserved);
+        }
+        for port in host_ports(task) {
+            let key = (port.published_port, port.protocol);
+            if let Some(holders) = self.host_ports.get_mut(&key) {
+                holders.remove(&(port.host_ip, task.id));
+                if holders.is_empty() {
+                    self.host_ports.remove(&key);
+                }
+            }
+        }
+    }
+}
