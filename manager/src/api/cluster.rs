@@ -1,0 +1,78 @@
+//! The cluster itself.
+
+use shoal_manager_state::{ClusterState, Command};
+use shoal_proto::v1 as pb;
+use shoal_types::join_token::JoinSecret;
+use shoal_types::object::Cluster;
+use shoal_types::spec::NodeRole;
+use tonic::Status;
+
+use super::ControlService;
+use crate::ca::{JoinSecrets, TokenError};
+use crate::membership;
+
+pub(super) async fn get_version(
+    api: &ControlService,
+    _: pb::GetVersionRequest,
+) -> Result<pb::GetVersionResponse, Status> {
+    Ok(pb::GetVersionResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node_id: api.node_id.to_string(),
+    })
+}
+
+pub(super) async fn get_cluster(
+    api: &ControlService,
+    _: pb::GetClusterRequest,
+) -> Result<pb::GetClusterResponse, Status> {
+    let view = api.cluster.read().await?;
+    Ok(pb::GetClusterResponse { cluster: Some((&**cluster(&view)?).into()) })
+}
+
+fn cluster(view: &ClusterState) -> Result<&std::sync::Arc<Cluster>, Status> {
+    view.cluster().ok_or_else(|| Status::failed_precondition("there is no cluster yet"))
+}
+
+fn role(wire: i32) -> Result<NodeRole, Status> {
+    let refused = || Status::invalid_argument("role: is required, expected worker or manager");
+    match pb::NodeRole::try_from(wire) {
+        Ok(pb::NodeRole::Agent) => Ok(NodeRole::Agent),
+        Ok(pb::NodeRole::Manager) => Ok(NodeRole::Manager),
+        Ok(pb::NodeRole::Unspecified) | Err(_) => Err(refused()),
+    }
+}
+
+fn token(view: &ClusterState, role: NodeRole) -> Result<String, Status> {
+    let (authority, secrets) = membership::authority(view)?;
+    let secret = match role {
+        NodeRole::Agent => secrets.agent,
+        NodeRole::Manager => secrets.manager,
+    };
+    Ok(authority.join_token(secret).reveal())
+}
+
+pub(super) async fn get_join_token(
+    api: &ControlService,
+    request: pb::GetJoinTokenRequest,
+) -> Result<pb::GetJoinTokenResponse, Status> {
+    let role = role(request.role)?;
+    let view = api.cluster.read().await?;
+    let managers = view.nodes().filter_map(|n| n.manager_status.as_ref().map(|m| m.addr.clone()));
+    Ok(pb::GetJoinTokenResponse { token: token(&view, role)?, manager_addrs: managers.collect() })
+}
+
+pub(super) async fn rotate_join_token(
+    api: &ControlService,
+    request: pb::RotateJoinTokenRequest,
+) -> Result<pb::RotateJoinTokenResponse, Status> {
+    let role = role(request.role)?;
+    let fresh =
+        JoinSecrets::generate().map_err(|error: TokenError| Status::internal(error.to_string()))?;
+    let secret: JoinSecret = match role {
+        NodeRole::Agent => fresh.agent,
+        NodeRole::Manager => fresh.manager,
+    };
+    let secret = shoal_manager_state::JoinSecret(secret.reveal());
+    api.cluster.propose(Command::RotateJoinToken { role, secret }).await?;
+    Ok(pb::RotateJoinTokenResponse { token: token(&api.written(), role)? })
+}

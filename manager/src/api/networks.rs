@@ -1,0 +1,56 @@
+//! Networks.
+
+use std::sync::Arc;
+
+use shoal_manager_state::Command;
+use shoal_proto::v1 as pb;
+use shoal_types::id::{IdSource as _, NetworkId};
+use shoal_types::object::Network;
+use shoal_types::spec::NetworkSpec;
+use tonic::Status;
+
+use super::error::{required, vanished};
+use super::{ControlService, invalid, unresolved, violations};
+use crate::clock::RandomIds;
+
+pub(super) async fn list_networks(
+    api: &ControlService,
+    _: pb::ListNetworksRequest,
+) -> Result<pb::ListNetworksResponse, Status> {
+    let view = api.cluster.read().await?;
+    let mut networks: Vec<&Arc<Network>> = view.networks().collect();
+    networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    Ok(pb::ListNetworksResponse { networks: networks.into_iter().map(|n| (&**n).into()).collect() })
+}
+
+pub(super) async fn get_network(
+    api: &ControlService,
+    request: pb::GetNetworkRequest,
+) -> Result<pb::GetNetworkResponse, Status> {
+    let view = api.cluster.read().await?;
+    let network = view.resolve_network(&request.reference).map_err(|e| unresolved(&e))?;
+    Ok(pb::GetNetworkResponse { network: Some((&**network).into()) })
+}
+
+pub(super) async fn create_network(
+    api: &ControlService,
+    request: pb::CreateNetworkRequest,
+) -> Result<pb::CreateNetworkResponse, Status> {
+    let spec: NetworkSpec = required(request.spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
+    spec.validate().map_err(|e| violations(&e))?;
+    let id: NetworkId = RandomIds.next_id();
+    api.cluster.propose(Command::CreateNetwork { id, spec }).await?;
+    let view = api.written();
+    let network = view.network(id).ok_or_else(|| vanished("network"))?;
+    Ok(pb::CreateNetworkResponse { network: Some((&**network).into()) })
+}
+
+pub(super) async fn remove_network(
+    api: &ControlService,
+    request: pb::RemoveNetworkRequest,
+) -> Result<pb::RemoveNetworkResponse, Status> {
+    let view = api.cluster.read().await?;
+    let id = view.resolve_network(&request.reference).map_err(|e| unresolved(&e))?.id;
+    api.cluster.propose(Command::RemoveNetwork { id }).await?;
+    Ok(pb::RemoveNetworkResponse { id: id.to_string() })
+}

@@ -1,0 +1,66 @@
+//! Nodes.
+
+use shoal_manager_state::Command;
+use shoal_proto::v1 as pb;
+use shoal_types::spec::NodeSpec;
+use tonic::Status;
+
+use super::error::{required, vanished};
+use super::{ControlService, invalid, unresolved, violations};
+
+pub(super) async fn list_nodes(
+    api: &ControlService,
+    _: pb::ListNodesRequest,
+) -> Result<pb::ListNodesResponse, Status> {
+    let view = api.cluster.read().await?;
+    Ok(pb::ListNodesResponse { nodes: view.nodes().map(|node| (&**node).into()).collect() })
+}
+
+pub(super) async fn get_node(
+    api: &ControlService,
+    request: pb::GetNodeRequest,
+) -> Result<pb::GetNodeResponse, Status> {
+    let view = api.cluster.read().await?;
+    let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
+    Ok(pb::GetNodeResponse { node: Some((&**node).into()) })
+}
+
+pub(super) async fn update_node(
+    api: &ControlService,
+    request: pb::UpdateNodeRequest,
+) -> Result<pb::UpdateNodeResponse, Status> {
+    let spec: NodeSpec = required(request.spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
+    spec.validate().map_err(|e| violations(&e))?;
+    let view = api.cluster.read().await?;
+    let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
+    if spec.role != node.spec.role {
+        return Err(Status::unimplemented(format!(
+            "spec.role: {:?} cannot be set: changing a node's role is not supported yet",
+            spec.role.as_str()
+        )));
+    }
+    let id = node.id;
+    api.cluster
+        .propose(Command::UpdateNode { id, expected: request.expected_version, spec })
+        .await?;
+    let view = api.written();
+    let node = view.node(id).ok_or_else(|| vanished("node"))?;
+    Ok(pb::UpdateNodeResponse { node: Some((&**node).into()) })
+}
+
+pub(super) async fn remove_node(
+    api: &ControlService,
+    request: pb::RemoveNodeRequest,
+) -> Result<pb::RemoveNodeResponse, Status> {
+    let view = api.cluster.read().await?;
+    let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
+    if node.manager_status.is_some() {
+        return Err(Status::failed_precondition(format!(
+            "node {} is a manager: it cannot be removed",
+            node.description.hostname
+        )));
+    }
+    let id = node.id;
+    api.cluster.propose(Command::RemoveNode { id, force: request.force }).await?;
+    Ok(pb::RemoveNodeResponse { id: id.to_string() })
+}

@@ -1,0 +1,132 @@
+//! Services and their deployments.
+
+use std::sync::Arc;
+
+use shoal_manager_state::{ClusterState, Command, UpdateKind};
+use shoal_proto::v1 as pb;
+use shoal_types::id::{IdSource as _, ServiceId};
+use shoal_types::object::{NodeState, Service, Task};
+use shoal_types::spec::{ServiceMode, ServiceSpec};
+use shoal_types::task_state::{DesiredState, TaskState};
+use tonic::Status;
+
+use super::error::{required, vanished};
+use super::{ControlService, invalid, unresolved, violations};
+use crate::clock::RandomIds;
+
+/// A spec that came in, checked.
+fn checked(spec: Option<pb::ServiceSpec>) -> Result<Arc<ServiceSpec>, Status> {
+    let spec: ServiceSpec = required(spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
+    spec.validate().map_err(|e| violations(&e))?;
+    Ok(Arc::new(spec))
+}
+
+pub(super) async fn create_service(
+    api: &ControlService,
+    request: pb::CreateServiceRequest,
+) -> Result<pb::CreateServiceResponse, Status> {
+    let spec = checked(request.spec)?;
+    let (id, deployment_id) = (RandomIds.next_id(), RandomIds.next_id());
+    api.cluster.propose(Command::CreateService { id, deployment_id, spec }).await?;
+    Ok(pb::CreateServiceResponse { service: Some(written(api, id)?) })
+}
+
+fn written(api: &ControlService, id: ServiceId) -> Result<pb::Service, Status> {
+    let view = api.written();
+    let service = view.service(id).ok_or_else(|| vanished("service"))?;
+    Ok((&**service).into())
+}
+
+pub(super) async fn list_services(
+    api: &ControlService,
+    request: pb::ListServicesRequest,
+) -> Result<pb::ListServicesResponse, Status> {
+    let view = api.cluster.read().await?;
+    let stack = match &request.stack {
+        Some(reference) => Some(view.resolve_stack(reference).map_err(|e| unresolved(&e))?.id),
+        None => None,
+    };
+    let mut services: Vec<&Arc<Service>> =
+        view.services().filter(|s| stack.is_none() || s.stack_id == stack).collect();
+    services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let services = services.into_iter().map(|service| summary(&view, service)).collect();
+    Ok(pb::ListServicesResponse { services })
+}
+
+/// A service and how it fares. Tasks of nodes that are away are not counted as running.
+fn summary(view: &ClusterState, service: &Service) -> pb::ServiceSummary {
+    let within_reach = |task: &Task| {
+        let node = task.node_id.and_then(|id| view.node(id));
+        node.is_some_and(|n| n.status.state != NodeState::Down)
+    };
+    let tasks = || view.tasks_of_service(service.id);
+    let running = tasks().filter(|t| t.status.state == TaskState::Running && within_reach(t));
+    let desired = match service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicas,
+        ServiceMode::Global {} | ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {
+            tasks().filter(|t| t.desired_state <= DesiredState::Running).count() as u64
+        }
+    };
+    pb::ServiceSummary {
+        running_tasks: running.count() as u64,
+        desired_tasks: desired,
+        deployment: view.deployment(service.deployment_id).map(|d| (&**d).into()),
+        service: Some(service.into()),
+    }
+}
+
+pub(super) async fn get_service(
+    api: &ControlService,
+    request: pb::GetServiceRequest,
+) -> Result<pb::GetServiceResponse, Status> {
+    let view = api.cluster.read().await?;
+    let service = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?;
+    Ok(pb::GetServiceResponse { service: Some(summary(&view, service)) })
+}
+
+pub(super) async fn update_service(
+    api: &ControlService,
+    request: pb::UpdateServiceRequest,
+) -> Result<pb::UpdateServiceResponse, Status> {
+    use pb::update_service_request::Change;
+    let change = required(request.change, "spec")?;
+    let view = api.cluster.read().await?;
+    let service = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?;
+    let (spec, kind) = match change {
+        Change::Spec(spec) => (checked(Some(spec))?, UpdateKind::Update),
+        Change::Rollback(_) => {
+            let previous = service.previous_spec.clone().ok_or_else(|| {
+                let name = &service.spec.name;
+                Status::failed_precondition(format!("service {name} has no previous spec"))
+            })?;
+            (previous, UpdateKind::Rollback)
+        }
+    };
+    let (id, deployment_id) = (service.id, RandomIds.next_id());
+    // A rollback is of what was read here; somebody else's update in between must not be lost.
+    let expected = match kind {
+        UpdateKind::Update => request.expected_version,
+        UpdateKind::Rollback => request.expected_version.or(Some(service.meta.spec_version)),
+    };
+    api.cluster.propose(Command::UpdateService { id, expected, deployment_id, spec, kind }).await?;
+    Ok(pb::UpdateServiceResponse { service: Some(written(api, id)?) })
+}
+
+pub(super) async fn remove_service(
+    api: &ControlService,
+    request: pb::RemoveServiceRequest,
+) -> Result<pb::RemoveServiceResponse, Status> {
+    let view = api.cluster.read().await?;
+    let id = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?.id;
+    api.cluster.propose(Command::RemoveService { id }).await?;
+    Ok(pb::RemoveServiceResponse { id: id.to_string() })
+}
+
+pub(super) async fn get_deployment(
+    api: &ControlService,
+    request: pb::GetDeploymentRequest,
+) -> Result<pb::GetDeploymentResponse, Status> {
+    let view = api.cluster.read().await?;
+    let deployment = view.resolve_deployment(&request.id).map_err(|e| unresolved(&e))?;
+    Ok(pb::GetDeploymentResponse { deployment: Some((&**deployment).into()) })
+}

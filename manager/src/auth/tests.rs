@@ -1,0 +1,128 @@
+//! The table against the `.proto` files, and each verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use shoal_types::id::{ClusterId, NodeId, UserId};
+use tonic::Code;
+
+use super::*;
+
+/// `/package.Service/Method` for every method that the `.proto` files define.
+fn methods() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(shoal_proto::FILE_DESCRIPTOR_SET);
+    let mut methods = BTreeSet::new();
+    for file in set.expect("descriptors").file {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                methods.insert(path);
+            }
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_method_has_one_row_and_every_row_a_method() {
+    let rows: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(rows.len(), TABLE.len(), "a method has two rows");
+    let methods = methods();
+    assert!(methods.contains("/shoal.v1.Ca/RenewCertificate"), "{methods:?}");
+    // What only local sockets serve is not on the manager's port, so it must have no row.
+    let missing: Vec<_> = methods.difference(&rows).filter(|path| !is_local(path)).collect();
+    assert!(missing.is_empty(), "methods without a row in the table: {missing:?}");
+    let known = |path: &&String| methods.contains(*path) && !is_local(path);
+    let left_over: Vec<_> = rows.iter().filter(|path| !known(path)).collect();
+    assert!(left_over.is_empty(), "rows without a method: {left_over:?}");
+}
+
+/// Services of local sockets, whose callers the kernel vouches for.
+fn is_local(path: &str) -> bool {
+    ["/shoal.v1.LocalAgent/", "/shoal.v1.Bootstrap/"].iter().any(|local| path.starts_with(local))
+}
+
+struct Members(BTreeMap<PeerId, Role>);
+
+impl Membership for Members {
+    fn role_of(&self, id: PeerId) -> Option<Role> {
+        self.0.get(&id).copied()
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+fn identity(id: PeerId, role: Role) -> Identity {
+    Identity {
+        id,
+        role,
+        cluster: ClusterId::from(1),
+        not_before: Timestamp::ZERO,
+        not_after: Timestamp::from_secs(1_800_000_001),
+    }
+}
+
+fn node(id: u128) -> PeerId {
+    PeerId::Node(NodeId::from(id))
+}
+
+const VOTE: &str = "/shoal.v1.Raft/RequestVote";
+const JOIN: &str = "/shoal.v1.Ca/IssueNodeCertificate";
+const RENEW: &str = "/shoal.v1.Ca/RenewCertificate";
+
+#[test]
+fn each_caller_gets_what_the_table_says() {
+    let user = PeerId::User(UserId::from(4));
+    let members = Members(BTreeMap::from([
+        (node(1), Role::Manager),
+        (node(2), Role::Agent),
+        (node(3), Role::Agent),
+        (user, Role::User),
+    ]));
+    let trusted = |id, role| Peer::Trusted(identity(id, role));
+    let joiner = || Peer::Joiner(Joiner { public_key: vec![1] });
+    let late = Peer::Trusted(Identity { not_after: NOW, ..identity(node(1), Role::Manager) });
+    let why = Refusal::WrongPurpose { who: "node x".into() };
+    let none = "";
+    let table = [
+        (trusted(node(1), Role::Manager), VOTE, Code::Ok, none),
+        (trusted(node(2), Role::Agent), RENEW, Code::Ok, none),
+        (trusted(user, Role::User), RENEW, Code::Ok, none),
+        (joiner(), JOIN, Code::Ok, none),
+        (joiner(), RENEW, Code::Unauthenticated, "a join certificate may only be used to join"),
+        (joiner(), "/no.Such/Thing", Code::Unauthenticated, "only be used to join"),
+        (
+            trusted(node(2), Role::Agent),
+            VOTE,
+            Code::PermissionDenied,
+            "has role agent and may not call /shoal.v1.Raft/RequestVote, which is for managers",
+        ),
+        (trusted(user, Role::User), VOTE, Code::PermissionDenied, "has role user"),
+        (trusted(node(1), Role::Manager), JOIN, Code::PermissionDenied, "for joining hosts"),
+        // Demoted: the certificate still says manager.
+        (trusted(node(2), Role::Manager), VOTE, Code::PermissionDenied, "has role agent"),
+        // Promoted: the certificate does not say so yet.
+        (trusted(node(1), Role::Agent), VOTE, Code::PermissionDenied, "has role agent"),
+        (trusted(node(9), Role::Manager), VOTE, Code::Unauthenticated, "is not a member"),
+        (trusted(node(1), Role::Manager), "/no.Such/Thing", Code::Unimplemented, "no method"),
+        (late, VOTE, Code::Unauthenticated, "expired on 2027-01-15 08:00 UTC"),
+        (Peer::Refused(why), RENEW, Code::Unauthenticated, "of node x is not one for clients"),
+    ];
+    for (peer, path, code, expected) in table {
+        match authorise(&peer, path, &members, NOW) {
+            Ok(_) => assert_eq!(Code::Ok, code, "{peer:?} {path}"),
+            Err(status) => {
+                assert_eq!(status.code(), code, "{peer:?} {path}: {status}");
+                assert!(status.message().contains(expected), "{status} lacks {expected:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_demoted_manager_is_seen_as_an_agent() {
+    let members = Members(BTreeMap::from([(node(2), Role::Agent)]));
+    let peer = Peer::Trusted(identity(node(2), Role::Manager));
+    let caller = authorise(&peer, RENEW, &members, NOW).expect("let through");
+    assert_eq!(caller, Caller::Member(identity(node(2), Role::Agent)));
+}

@@ -1,0 +1,199 @@
+//! Making a cluster. Served on a socket of this host only, to root or this process's own user.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_manager_state::{ClusterState, Command, PredefinedIds};
+use shoal_proto::convert::InvalidMessage;
+use shoal_proto::transport::{Credentials, PeerId, PrivateKey, Role, unix_peer_uid};
+use shoal_proto::v1 as pb;
+use shoal_proto::v1::bootstrap_server::Bootstrap;
+use shoal_types::error_chain::chain;
+use shoal_types::id::{IdSource as _, NodeId};
+use shoal_types::object::{ManagerStatus, NodeDescription, Reachability};
+use shoal_types::spec::{Availability, ClusterSpec, Labels, NodeRole, NodeSpec};
+use tokio::sync::{Mutex, watch};
+use tonic::{Request, Response, Status};
+
+use crate::api::invalid;
+use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
+use crate::clock::{self, RandomIds};
+use crate::cluster::Cluster;
+use crate::membership::authority;
+use crate::raft::{LeaderState, RaftNode};
+
+/// How long a group of one may take to have a leader.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Serves `Bootstrap`.
+pub struct BootstrapService {
+    cluster: Cluster,
+    raft: RaftNode,
+    credentials_dir: PathBuf,
+    listen: String,
+    /// Told when this manager has an identity.
+    identity: watch::Sender<Option<Credentials>>,
+    /// One at a time.
+    busy: Mutex<()>,
+}
+
+fn internal(error: &dyn std::error::Error) -> Status {
+    Status::internal(chain(error).to_string())
+}
+
+impl BootstrapService {
+    /// For a manager that listens on `listen` and keeps its credentials in `credentials_dir`.
+    #[must_use]
+    pub fn new(
+        cluster: Cluster,
+        raft: RaftNode,
+        credentials_dir: PathBuf,
+        listen: String,
+        identity: watch::Sender<Option<Credentials>>,
+    ) -> Self {
+        Self { cluster, raft, credentials_dir, listen, identity, busy: Mutex::new(()) }
+    }
+
+    /// The state of this cluster, made if there is none. Each step is found done by a repeat.
+    async fn make_cluster(
+        &self,
+        node: NodeId,
+        request: &pb::BootstrapRequest,
+    ) -> Result<Arc<ClusterState>, Status> {
+        let spec: ClusterSpec = match request.spec.clone() {
+            Some(spec) => spec.try_into().map_err(|e: InvalidMessage| invalid(&e.under("spec")))?,
+            None => ClusterSpec::default(),
+        };
+        let description: NodeDescription = request
+            .description
+            .clone()
+            .ok_or_else(|| Status::invalid_argument("description: is required"))?
+            .try_into()
+            .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
+        if self.raft.is_pristine() {
+            self.raft.initialize(&request.advertise_addr).await.map_err(|e| internal(&e))?;
+        }
+        let mut leader = self.raft.leader();
+        let elected = leader.wait_for(|state| matches!(state, LeaderState::Leader { .. }));
+        match tokio::time::timeout(ELECTION_PATIENCE, elected).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(Status::unavailable("this manager does not lead")),
+        }
+        let view = self.cluster.read().await?;
+        if view.cluster().is_none() {
+            self.cluster.propose(create_cluster(spec)?).await?;
+        } else if view.node(node).is_none() && view.nodes().len() > 0 {
+            return Err(Status::already_exists("this host has a cluster already"));
+        }
+        if view.node(node).is_none() {
+            let spec = NodeSpec {
+                name: String::new(),
+                labels: Labels::new(),
+                role: NodeRole::Manager,
+                availability: Availability::Active,
+            };
+            self.cluster.propose(Command::CreateNode { id: node, spec, description }).await?;
+        }
+        let status = ManagerStatus {
+            raft_id: self.raft.id(),
+            addr: request.advertise_addr.clone(),
+            leader: true,
+            reachability: Reachability::Reachable,
+        };
+        let command = Command::SetManagerStatus { id: node, status: Some(status) };
+        self.cluster.propose(command).await?;
+        Ok(self.cluster.view())
+    }
+
+    /// The manager's own key and certificate, made if there are none.
+    fn own_credentials(
+        &self,
+        ca: &CertificateAuthority,
+        node: NodeId,
+    ) -> Result<Credentials, Status> {
+        if let Some(known) = Credentials::load(&self.credentials_dir).map_err(|e| internal(&e))? {
+            return Ok(known);
+        }
+        let key = PrivateKey::generate().map_err(|e| internal(&e))?;
+        let credentials = ca
+            .certify(&key, PeerId::Node(node), Role::Manager, clock::now())
+            .map_err(|e| internal(&e))?;
+        credentials.save(&self.credentials_dir).map_err(|e| internal(&e))?;
+        Ok(credentials)
+    }
+}
+
+fn create_cluster(spec: ClusterSpec) -> Result<Command, Status> {
+    let mut ids = RandomIds;
+    let id = ids.next_id();
+    let ca = CertificateAuthority::create(id, clock::now()).map_err(|e| internal(&e))?;
+    let secrets = JoinSecrets::generate().map_err(|e| internal(&e))?;
+    Ok(Command::CreateCluster {
+        id,
+        spec,
+        root_ca: ca.to_stored().map_err(|e| internal(&e))?,
+        join_tokens: secrets.to_stored(),
+        networks: PredefinedIds { bridge: ids.next_id(), host: ids.next_id(), none: ids.next_id() },
+    })
+}
+
+/// The socket's mode keeps others out already; this is the second lock.
+fn check_peer<T>(request: &Request<T>) -> Result<(), Status> {
+    let own = rustix::process::getuid().as_raw();
+    match unix_peer_uid(request.extensions()) {
+        Some(uid) if uid == 0 || uid == own => Ok(()),
+        _ => Err(Status::permission_denied("only root may make a cluster")),
+    }
+}
+
+#[tonic::async_trait]
+impl Bootstrap for BootstrapService {
+    async fn bootstrap(
+        &self,
+        request: Request<pb::BootstrapRequest>,
+    ) -> Result<Response<pb::BootstrapResponse>, Status> {
+        check_peer(&request)?;
+        let request = request.into_inner();
+        if !request.listen_addr.is_empty() && request.listen_addr != self.listen {
+            return Err(Status::invalid_argument(format!(
+                "listen_addr: {:?} differs from {:?}, where this manager listens",
+                request.listen_addr, self.listen
+            )));
+        }
+        if request.advertise_addr.is_empty() {
+            return Err(Status::invalid_argument("advertise_addr: is required"));
+        }
+        let bad_csr = |field: &str, e: &dyn std::error::Error| {
+            Status::invalid_argument(format!("{field}: {}", chain(e)))
+        };
+        let key = public_key_of_request(&request.node_csr_der)
+            .map_err(|e| bad_csr("node_csr_der", &e))?;
+        public_key_of_request(&request.admin_csr_der).map_err(|e| bad_csr("admin_csr_der", &e))?;
+        let node = node_id_of_key(&key);
+
+        let _alone = self.busy.lock().await;
+        let view = self.make_cluster(node, &request).await?;
+        let (ca, secrets) = authority(&view)?;
+        let now = clock::now();
+        let node_chain = ca
+            .issue(&request.node_csr_der, PeerId::Node(node), Role::Agent, now)
+            .map_err(|e| bad_csr("node_csr_der", &e))?;
+        let user = PeerId::User(RandomIds.next_id());
+        let admin_chain = ca
+            .issue(&request.admin_csr_der, user, Role::User, now)
+            .map_err(|e| bad_csr("admin_csr_der", &e))?;
+        let own = self.own_credentials(&ca, node)?;
+        self.identity.send_replace(Some(own));
+        tracing::info!(cluster = %ca.cluster(), %node, "made a cluster");
+        Ok(Response::new(pb::BootstrapResponse {
+            cluster_id: ca.cluster().to_string(),
+            node_id: node.to_string(),
+            node_chain_pem: node_chain.pem,
+            admin_chain_pem: admin_chain.pem,
+            root_pem: ca.material().trusted_pem(),
+            agent_join_token: ca.join_token(secrets.agent).reveal(),
+            manager_join_token: ca.join_token(secrets.manager).reveal(),
+        }))
+    }
+}

@@ -1,0 +1,255 @@
+//! Logs of services and tasks, from all their nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_manager_state::ClusterState;
+use shoal_proto::v1 as pb;
+use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::object::Task;
+use shoal_types::task_state::TaskState;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Status, Streaming};
+
+use super::{Answers, Broker, to_agent};
+
+/// Answers on their way to one reader. A reader that is slower holds up the agents, not us.
+const QUEUE: usize = 64;
+
+/// How long an agent may take to open its stream.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where lines go.
+type Reader = mpsc::Sender<Result<pb::ServiceLogsResponse, Status>>;
+
+/// One node's part of what a reader wants.
+pub(super) struct Subscriber {
+    reader: Reader,
+    node: Arc<Source>,
+    /// Dropped when the agent's stream has begun.
+    _begun: tokio::sync::oneshot::Sender<()>,
+    /// Dropped when the agent's stream has ended.
+    _open: mpsc::Sender<()>,
+}
+
+/// A node and the tasks whose logs it sends.
+struct Source {
+    id: NodeId,
+    hostname: String,
+    tasks: BTreeMap<String, Arc<Task>>,
+}
+
+/// Whose logs are wanted.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Service(ServiceId),
+    Task(TaskId),
+}
+
+impl Wanted {
+    fn resolve(view: &ClusterState, reference: &str) -> Result<Self, Status> {
+        let service = match view.resolve_service(reference) {
+            Ok(service) => return Ok(Self::Service(service.id)),
+            Err(error) => error,
+        };
+        match view.resolve_task(reference) {
+            Ok(task) => Ok(Self::Task(task.id)),
+            Err(_) => Err(crate::api::unresolved(&service)),
+        }
+    }
+
+    /// Its tasks that have been on a node.
+    fn tasks(self, view: &ClusterState) -> Vec<Arc<Task>> {
+        let seen =
+            |task: &&Arc<Task>| task.node_id.is_some() && task.status.state >= TaskState::Accepted;
+        match self {
+            Self::Service(id) => view.tasks_of_service(id).filter(seen).cloned().collect(),
+            Self::Task(id) => view.task(id).into_iter().filter(seen).cloned().collect(),
+        }
+    }
+}
+
+fn line(message: pb::service_logs_response::Message) -> Result<pb::ServiceLogsResponse, Status> {
+    Ok(pb::ServiceLogsResponse { message: Some(message) })
+}
+
+async fn warn(reader: &Reader, text: String) {
+    // A reader that is gone needs no warning.
+    let _ = reader.send(line(pb::service_logs_response::Message::Warning(text))).await;
+}
+
+impl Broker {
+    /// Serves a reader of logs.
+    ///
+    /// # Errors
+    /// The reference leads nowhere.
+    pub fn service_logs(
+        self: &Arc<Self>,
+        view: &ClusterState,
+        request: &pb::ServiceLogsRequest,
+    ) -> Result<Answers<pb::ServiceLogsResponse>, Status> {
+        let wanted = Wanted::resolve(view, &request.reference)?;
+        let options = request.options.unwrap_or_default();
+        let (reader, answers) = mpsc::channel(QUEUE);
+        let broker = Arc::clone(self);
+        tokio::spawn(async move { broker.collect_logs(wanted, options, reader).await });
+        Ok(Box::pin(ReceiverStream::new(answers)))
+    }
+
+    /// Asks every node for its part, also those that get tasks later if the reader follows.
+    async fn collect_logs(
+        self: Arc<Self>,
+        wanted: Wanted,
+        options: pb::LogOptions,
+        reader: Reader,
+    ) {
+        let mut changes = self.cluster.changes();
+        let mut asked: BTreeSet<TaskId> = BTreeSet::new();
+        let streams = TaskTracker::new();
+        loop {
+            let view = Arc::clone(&changes.borrow_and_update());
+            let mut fresh = wanted.tasks(&view);
+            fresh.retain(|task| asked.insert(task.id));
+            self.ask_nodes(&view, fresh, &options, &reader, &streams);
+            drop(view);
+            if !options.follow {
+                streams.close();
+                tokio::select! {
+                    () = reader.closed() => {}
+                    () = streams.wait() => {}
+                }
+                return;
+            }
+            tokio::select! {
+                () = reader.closed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn ask_nodes(
+        self: &Arc<Self>,
+        view: &ClusterState,
+        tasks: Vec<Arc<Task>>,
+        options: &pb::LogOptions,
+        reader: &Reader,
+        streams: &TaskTracker,
+    ) {
+        let mut by_node: BTreeMap<NodeId, BTreeMap<String, Arc<Task>>> = BTreeMap::new();
+        for task in tasks {
+            let Some(node) = task.node_id else { continue };
+            by_node.entry(node).or_default().insert(task.id.to_string(), task);
+        }
+        for (id, tasks) in by_node {
+            let hostname =
+                view.node(id).map_or_else(|| id.to_string(), |n| n.description.hostname.clone());
+            let source = Arc::new(Source { id, hostname, tasks });
+            let work = Arc::clone(self).ask_node(source, *options, reader.clone());
+            streams.spawn(work);
+        }
+    }
+
+    /// One node's part, from asking for it to its end.
+    async fn ask_node(self: Arc<Self>, node: Arc<Source>, options: pb::LogOptions, reader: Reader) {
+        use pb::session_message::Message;
+        let Some(session) = self.sessions.of_node(node.id) else {
+            let host = &node.hostname;
+            warn(&reader, format!("node {host} cannot be reached: its logs are missing")).await;
+            return;
+        };
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (open, mut is_open) = mpsc::channel(1);
+        let subscriber = Subscriber {
+            reader: reader.clone(),
+            node: Arc::clone(&node),
+            _begun: begun,
+            _open: open,
+        };
+        let subscription_id = self.logs.add(node.id, subscriber);
+        let start = pb::StartLogs {
+            subscription_id: subscription_id.clone(),
+            task_ids: node.tasks.keys().cloned().collect(),
+            options: Some(options),
+        };
+        let asked = session.send(to_agent(Message::StartLogs(start)));
+        let in_time = async { tokio::time::timeout(PATIENCE, has_begun).await.is_ok() };
+        // The sender is dropped, not used, when the stream begins: the error is the signal.
+        if asked.is_err() || !in_time.await {
+            self.logs.forget(&subscription_id);
+            let host = &node.hostname;
+            warn(&reader, format!("node {host} does not answer: its logs are missing")).await;
+            return;
+        }
+        tokio::select! {
+            _ = is_open.recv() => {}
+            () = session.ended.cancelled() => {
+                warn(&reader, format!("node {} was lost: its logs may be cut off", node.hostname)).await;
+            }
+            () = reader.closed() => {
+                let stop = pb::StopLogs { subscription_id };
+                // An agent that is gone has stopped.
+                let _ = session.send(to_agent(Message::StopLogs(stop)));
+            }
+        }
+    }
+
+    /// Takes an agent's part and hands it to its reader.
+    ///
+    /// # Errors
+    /// The stream does not begin as it must, or nobody waits for it.
+    pub async fn publish_logs(
+        &self,
+        node: NodeId,
+        mut messages: Streaming<pb::PublishLogsMessage>,
+    ) -> Result<(), Status> {
+        use pb::publish_logs_message::Message;
+        let first = messages.message().await?.and_then(|m| m.message);
+        let Some(Message::Attach(attach)) = first else {
+            return Err(Status::invalid_argument("attach: must be the first message"));
+        };
+        let Subscriber { reader, node, _begun, _open } =
+            self.logs.take(node, &attach.subscription_id)?;
+        drop(_begun);
+        loop {
+            let message = tokio::select! {
+                () = reader.closed() => return Ok(()),
+                message = messages.message() => message?,
+            };
+            match message.map(|m| m.message) {
+                None => return Ok(()),
+                Some(Some(Message::Lines(batch))) => {
+                    for text in batch.lines {
+                        if let Some(answer) = node.answer(text)
+                            && reader.send(line(answer)).await.is_err()
+                        {
+                            return Ok(());
+                        }
+                    }
+                }
+                Some(Some(Message::Warning(text))) => {
+                    warn(&reader, format!("node {}: {text}", node.hostname)).await;
+                }
+                Some(Some(Message::Attach(_)) | None) => {
+                    return Err(Status::invalid_argument("message: expected lines or a warning"));
+                }
+            }
+        }
+    }
+}
+
+impl Source {
+    /// A line with whose it is; nothing for tasks that were not asked for.
+    fn answer(&self, line: pb::TaskLogLine) -> Option<pb::service_logs_response::Message> {
+        let task = self.tasks.get(&line.task_id)?;
+        Some(pb::service_logs_response::Message::Line(pb::ServiceLogLine {
+            node_id: self.id.to_string(),
+            node_hostname: self.hostname.clone(),
+            service_name: task.service_name.clone(),
+            slot: Some((&task.slot).into()),
+            line: Some(line),
+        }))
+    }
+}

@@ -1,0 +1,53 @@
+//! The authority and the join secrets as the cluster object stores them.
+
+use shoal_proto::transport::SecretPem;
+use shoal_types::join_token::JoinSecret;
+use shoal_types::object::{Cluster, JoinTokens, RootCa};
+
+use super::{CaError, CaMaterial, CertificateAuthority, JoinSecrets, TokenError};
+
+impl CertificateAuthority {
+    /// The authority of a cluster.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::load`].
+    pub fn of_cluster(cluster: &Cluster) -> Result<Self, CaError> {
+        let material = CaMaterial {
+            root_pem: cluster.root_ca.cert_pem.clone(),
+            key_pem: SecretPem::new(cluster.root_ca.key_pem.clone()),
+            cross_pem: String::new(),
+            previous_root_pem: String::new(),
+        };
+        Self::load(cluster.id, material)
+    }
+
+    /// What the cluster object stores.
+    ///
+    /// # Errors
+    /// [`CaError::Root`] while the root is being replaced: the cluster object has no place for two.
+    pub fn to_stored(&self) -> Result<RootCa, CaError> {
+        let material = self.material();
+        if !material.previous_root_pem.is_empty() {
+            return Err(CaError::Root { why: "a root that is being replaced cannot be stored" });
+        }
+        let (cert_pem, key) = (material.root_pem.clone(), &material.key_pem);
+        Ok(RootCa { cert_pem, key_pem: key.reveal().to_owned() })
+    }
+}
+
+impl JoinSecrets {
+    /// The secrets of a cluster.
+    ///
+    /// # Errors
+    /// [`TokenError::Invalid`] if the stored text is damaged.
+    pub fn of_cluster(stored: &JoinTokens) -> Result<Self, TokenError> {
+        let parse = |text: &str| text.parse::<JoinSecret>().map_err(TokenError::Invalid);
+        Ok(Self { manager: parse(&stored.manager)?, agent: parse(&stored.agent)? })
+    }
+
+    /// What the cluster object stores.
+    #[must_use]
+    pub fn to_stored(&self) -> JoinTokens {
+        JoinTokens { agent: self.agent.reveal(), manager: self.manager.reveal() }
+    }
+}

@@ -1,0 +1,134 @@
+//! The cluster as the shells see it: read a view, propose commands.
+
+use std::sync::Arc;
+
+use shoal_manager_state::{ClusterState, Command, Outcome};
+use shoal_types::error_chain::chain;
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use crate::clock;
+use crate::feed::Feed;
+use crate::machine::{CommandRejected, decode_result};
+use crate::propose::{ProposeError, Proposer};
+use crate::raft::codec::encode_command;
+use crate::raft::{LeaderState, RaftNode};
+
+/// A cheap handle on the replicated state.
+#[derive(Clone)]
+pub struct Cluster {
+    raft: RaftNode,
+    proposer: Proposer,
+    state: watch::Receiver<Arc<ClusterState>>,
+    feed: Feed,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposalError {
+    /// The state refused it.
+    #[error(transparent)]
+    Rejected(#[from] CommandRejected),
+    /// It did not get as far, or nobody knows how far it got.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+impl From<ProposalError> for Status {
+    fn from(error: ProposalError) -> Self {
+        match error {
+            ProposalError::Rejected(rejected) => Self::new(rejected.code, rejected.message),
+            ProposalError::Propose(error) => {
+                Self::new(Code::Unavailable, chain(&error).to_string())
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// A handle on what these make together.
+    #[must_use]
+    pub fn new(
+        raft: RaftNode,
+        proposer: Proposer,
+        state: watch::Receiver<Arc<ClusterState>>,
+        feed: Feed,
+    ) -> Self {
+        Self { raft, proposer, state, feed }
+    }
+
+    /// The newest state that this manager knows. May be behind what the leader knows.
+    #[must_use]
+    pub fn view(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Tells when the state changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.clone()
+    }
+
+    /// The change feed.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Who leads.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<LeaderState> {
+        self.raft.leader()
+    }
+
+    /// Refuses where only the leader can answer.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if this manager does not lead.
+    pub fn must_lead(&self) -> Result<(), Status> {
+        match &*self.raft.leader().borrow() {
+            LeaderState::Leader { .. } => Ok(()),
+            LeaderState::Follower(leader) => {
+                let address = &leader.address;
+                Err(Status::unavailable(format!("this manager does not lead: ask {address}")))
+            }
+            LeaderState::Unknown => Err(Status::unavailable("no manager leads at present")),
+        }
+    }
+
+    /// A state that has everything that was acknowledged to anybody before this call.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if this manager does not lead, or cannot tell.
+    pub async fn read(&self) -> Result<Arc<ClusterState>, Status> {
+        self.raft
+            .ensure_linearizable()
+            .await
+            .map_err(|error| Status::unavailable(chain(&error).to_string()))?;
+        Ok(self.view())
+    }
+
+    /// Carries out one command, durably.
+    ///
+    /// # Errors
+    /// See [`ProposalError`].
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposalError> {
+        let mut results = self.propose_all(vec![command]).await?;
+        results.pop().unwrap_or(Ok(Outcome::Unchanged)).map_err(Into::into)
+    }
+
+    /// Carries out commands in order, each for itself, sharing one disk barrier.
+    ///
+    /// # Errors
+    /// Nothing, or nobody knows how much, was carried out.
+    pub async fn propose_all(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<Outcome, CommandRejected>>, ProposeError> {
+        let now = clock::now();
+        // Polled in order, so they stand in the queue in order.
+        let answers = commands.iter().map(|c| self.proposer.propose(encode_command(now, c)));
+        let answers = futures::future::try_join_all(answers).await?;
+        Ok(answers.iter().map(|answer| decode_result(answer)).collect())
+    }
+}

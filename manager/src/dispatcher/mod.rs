@@ -1,0 +1,192 @@
+//! The agents' door: sessions, heartbeats, assignments, statuses.
+//!
+//! Which node is talking is taken from its certificate. Only the leader serves sessions; when it
+//! stops leading, all of them end and the agents look for the new one.
+
+mod assignments;
+mod sessions;
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_manager_state::{ClusterState, Command};
+use shoal_proto::convert::InvalidMessage;
+use shoal_proto::transport::ConnectInfo;
+use shoal_proto::v1 as pb;
+use shoal_proto::v1::dispatcher_server::Dispatcher;
+use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
+use shoal_types::object::{NodeDescription, NodeState, NodeStatus, TaskStatus};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::api::invalid;
+use crate::auth::member;
+use crate::broker::Broker;
+use crate::clock::{self, RandomIds};
+use crate::cluster::Cluster;
+
+pub use sessions::{Session, Sessions};
+
+/// A stream of messages to an agent.
+type ToAgent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Serves `Dispatcher`.
+pub struct DispatcherService {
+    cluster: Cluster,
+    sessions: Arc<Sessions>,
+    broker: Arc<Broker>,
+}
+
+impl DispatcherService {
+    /// The agents' door to this cluster.
+    #[must_use]
+    pub fn new(cluster: Cluster, sessions: Arc<Sessions>, broker: Arc<Broker>) -> Self {
+        Self { cluster, sessions, broker }
+    }
+
+    /// The session that a request belongs to.
+    fn find_session(&self, node: NodeId, id: &str) -> Result<Session, Status> {
+        let id: SessionId =
+            id.parse().map_err(|e| Status::invalid_argument(format!("session_id: {e}")))?;
+        self.sessions.get(node, id)
+    }
+
+    /// Records that the node is there.
+    async fn report_ready(
+        &self,
+        id: NodeId,
+        description: Option<NodeDescription>,
+        addr: Option<IpAddr>,
+    ) -> Result<(), Status> {
+        let known = self.cluster.view().node(id).and_then(|n| n.status.addr);
+        let status = NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            addr: addr.or(known),
+            since: clock::now(),
+        };
+        self.cluster.propose(Command::ReportNode { id, description, status }).await?;
+        Ok(())
+    }
+}
+
+fn node_of<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    let identity = member(request)?;
+    identity.node().ok_or_else(|| Status::permission_denied("only nodes have sessions"))
+}
+
+/// Time between two heartbeats, in nanoseconds.
+fn heartbeat_period(view: &ClusterState) -> u64 {
+    let period = view.cluster().map_or(Duration::from_secs(2), |c| c.spec.heartbeat_period);
+    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn message(message: pb::session_message::Message) -> pb::SessionMessage {
+    pb::SessionMessage { message: Some(message) }
+}
+
+fn facts(view: &ClusterState, node: NodeId) -> pb::ClusterFacts {
+    let managers = view.nodes().filter_map(|n| {
+        let status = n.manager_status.as_ref()?;
+        Some(pb::ManagerPeer { node_id: n.id.to_string(), addr: status.addr.clone() })
+    });
+    let role = view.node(node).map(|n| n.spec.role).unwrap_or_default();
+    pb::ClusterFacts { managers: managers.collect(), role: pb::NodeRole::from(role) as i32 }
+}
+
+#[tonic::async_trait]
+impl Dispatcher for DispatcherService {
+    type SessionStream = ToAgent<pb::SessionMessage>;
+
+    async fn session(
+        &self,
+        request: Request<pb::SessionRequest>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        use pb::session_message::Message;
+        let node = node_of(&request)?;
+        self.cluster.must_lead()?;
+        let addr = request.extensions().get::<ConnectInfo>().map(|info| info.address.ip());
+        let description: NodeDescription = request
+            .into_inner()
+            .description
+            .ok_or_else(|| Status::invalid_argument("description: is required"))?
+            .try_into()
+            .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
+        let (session, messages) = self.sessions.open(node, RandomIds.next_id(), clock::now());
+        self.report_ready(node, Some(description), addr).await?;
+        let view = self.cluster.view();
+        session.send(message(Message::Started(pb::SessionStarted {
+            session_id: session.id.to_string(),
+            heartbeat_period_nanos: heartbeat_period(&view),
+        })))?;
+        session.send(message(Message::Facts(facts(&view, node))))?;
+        tracing::info!(%node, session = %session.id, "session opened");
+        Ok(Response::new(Box::pin(sessions::until_ended(session, messages))))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::HeartbeatResponse>, Status> {
+        let node = node_of(&request)?;
+        let session = self.find_session(node, &request.get_ref().session_id)?;
+        self.sessions.hear(&session, clock::now());
+        let view = self.cluster.view();
+        // A manager that was held up itself may have given a living node up.
+        if view.node(node).is_some_and(|n| n.status.state != NodeState::Ready) {
+            self.report_ready(node, None, None).await?;
+        }
+        Ok(Response::new(pb::HeartbeatResponse { period_nanos: heartbeat_period(&view) }))
+    }
+
+    type AssignmentsStream = ToAgent<pb::AssignmentsMessage>;
+
+    async fn assignments(
+        &self,
+        request: Request<pb::AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let node = node_of(&request)?;
+        let session = self.find_session(node, &request.get_ref().session_id)?;
+        let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
+        tokio::spawn(assignments::pump(session, self.cluster.changes(), to));
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<pb::UpdateTaskStatusRequest>,
+    ) -> Result<Response<pb::UpdateTaskStatusResponse>, Status> {
+        let node_id = node_of(&request)?;
+        let request = request.into_inner();
+        self.find_session(node_id, &request.session_id)?;
+        let mut statuses: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
+        for (i, update) in request.updates.into_iter().enumerate() {
+            let named = |e: InvalidMessage| invalid(&e.under(&format!("updates[{i}]")));
+            statuses.push(update.try_into().map_err(named)?);
+        }
+        self.cluster.propose(Command::UpdateTaskStatuses { node_id, statuses }).await?;
+        Ok(Response::new(pb::UpdateTaskStatusResponse {}))
+    }
+
+    async fn publish_logs(
+        &self,
+        request: Request<Streaming<pb::PublishLogsMessage>>,
+    ) -> Result<Response<pb::PublishLogsResponse>, Status> {
+        let node = node_of(&request)?;
+        self.broker.publish_logs(node, request.into_inner()).await?;
+        Ok(Response::new(pb::PublishLogsResponse {}))
+    }
+
+    type ExecStreamStream = ToAgent<pb::ExecInput>;
+
+    async fn exec_stream(
+        &self,
+        request: Request<Streaming<pb::ExecStreamMessage>>,
+    ) -> Result<Response<Self::ExecStreamStream>, Status> {
+        let node = node_of(&request)?;
+        self.broker.exec_stream(node, request.into_inner()).await.map(Response::new)
+    }
+}

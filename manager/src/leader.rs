@@ -1,0 +1,161 @@
+//! The control loops of the leading manager.
+//!
+//! One generic loop: wait for a change or for the time a planner asked for, take a view, ask the
+//! planner, propose what it wants in bounded batches, and begin again. All policy is in
+//! `shoal-manager-planning`. Loops run only while this manager leads; each is supervised for
+//! itself, so one that panics is started again and takes nothing with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_manager_planning::{Plan, liveness, orchestrator, scheduler};
+use shoal_manager_state::ClusterState;
+use shoal_types::error_chain::chain;
+use shoal_types::time::Timestamp;
+use tokio::task::JoinSet;
+
+use crate::clock::{self, RandomIds};
+use crate::cluster::Cluster;
+use crate::dispatcher::Sessions;
+use crate::raft::LeaderState;
+
+/// Commands proposed at a time, so that one plan does not hold up everybody else's writes.
+const BATCH_MAX: usize = 512;
+
+/// Changes that come within this time are planned together.
+const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// Wait after a plan of which nothing was applied, or a loop that failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// One of the loops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loop {
+    Orchestrator,
+    Scheduler,
+    Liveness,
+}
+
+/// Runs the loops whenever this manager leads. Ends with the runtime.
+pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
+    let mut leadership = cluster.leadership();
+    loop {
+        if leadership.wait_for(leads).await.is_err() {
+            return;
+        }
+        // What earlier leaders acknowledged must be in the first view.
+        if let Err(status) = cluster.read().await {
+            tracing::warn!(error = status.message(), "leading, but cannot read yet");
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            continue;
+        }
+        tracing::info!("leading");
+        let since = clock::now();
+        tokio::select! {
+            () = supervise(&cluster, &sessions, since) => {}
+            _ = leadership.wait_for(|state| !leads(state)) => tracing::info!("not leading any more"),
+        }
+        sessions.end_all();
+    }
+}
+
+fn leads(state: &LeaderState) -> bool {
+    matches!(state, LeaderState::Leader { .. })
+}
+
+/// Keeps every loop going.
+async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>, since: Timestamp) {
+    let mut running: JoinSet<Loop> = JoinSet::new();
+    let mut ids = std::collections::BTreeMap::new();
+    for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness] {
+        ids.insert(start(&mut running, which, cluster, sessions, since), which);
+    }
+    while let Some(ended) = running.join_next_with_id().await {
+        let id = match ended {
+            Ok((id, _)) => id,
+            Err(error) => {
+                tracing::error!(%error, "a control loop failed, starting it again");
+                error.id()
+            }
+        };
+        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        if let Some(which) = ids.remove(&id) {
+            ids.insert(start(&mut running, which, cluster, sessions, since), which);
+        }
+    }
+}
+
+fn start(
+    running: &mut JoinSet<Loop>,
+    which: Loop,
+    cluster: &Cluster,
+    sessions: &Arc<Sessions>,
+    since: Timestamp,
+) -> tokio::task::Id {
+    let (cluster, sessions) = (cluster.clone(), Arc::clone(sessions));
+    let work = async move {
+        match which {
+            Loop::Orchestrator => {
+                plan_loop(&cluster, |view, now| orchestrator::plan(view, now, &mut RandomIds))
+                    .await;
+            }
+            Loop::Scheduler => plan_loop(&cluster, scheduler::plan).await,
+            Loop::Liveness => {
+                plan_loop(&cluster, |view, now| {
+                    liveness::plan(view, &sessions.heard(), since, now)
+                })
+                .await;
+            }
+        }
+        which
+    };
+    running.spawn(work).id()
+}
+
+async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan) {
+    let mut changes = cluster.changes();
+    loop {
+        let view = Arc::clone(&changes.borrow_and_update());
+        let plan = planner(&view, clock::now());
+        drop(view);
+        if !plan.commands.is_empty() {
+            if !carry_out(cluster, plan).await {
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+            continue;
+        }
+        let wake = plan.wake_at.map(|at| at.since(clock::now()));
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => {}
+        }
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+/// Proposes a plan; true if anything of it was applied.
+async fn carry_out(cluster: &Cluster, plan: Plan) -> bool {
+    let mut applied = false;
+    let mut commands = plan.commands.into_iter().peekable();
+    while commands.peek().is_some() {
+        let batch: Vec<_> = commands.by_ref().take(BATCH_MAX).collect();
+        match cluster.propose_all(batch).await {
+            Ok(results) => {
+                for result in results {
+                    match result {
+                        Ok(_) => applied = true,
+                        // Planned from a view that somebody changed meanwhile: plan again.
+                        Err(rejected) => {
+                            tracing::debug!(%rejected, "a planned command was refused");
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "a plan was not carried out");
+                return false;
+            }
+        }
+    }
+    applied
+}

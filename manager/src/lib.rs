@@ -1,0 +1,26 @@
+//! The manager of shoal: the Raft log, the cluster state, the CA, every control loop, the gRPC API.
+//!
+//! A shell crate: it receives, converts, asks a pure function, performs and reports.
+//!
+//! - [`raft`], [`propose`], [`machine`]: the replicated log and the state over it
+//! - [`cluster`]: the handle through which everything else reads and writes
+//! - [`api`]: what `shoalctl` calls; [`dispatcher`]: what agents call; [`broker`]: logs and exec
+//! - [`leader`]: the control loops
+//! - [`ca`], [`auth`], [`membership`], [`bootstrap`]: who is who
+
+pub mod api;
+pub mod auth;
+pub mod bootstrap;
+pub mod broker;
+pub mod ca;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod dispatcher;
+pub mod feed;
+pub mod leader;
+pub mod machine;
+pub mod membership;
+pub mod propose;
+pub mod raft;
+pub mod server;

@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::raft::testing::{TestMember, eventually, leader_among, quick};
+
+async fn leader(config: ProposeConfig) -> (TestMember, Proposer, CancellationToken) {
+    let member = TestMember::start(&quick()).await;
+    member.node.initialize(&member.address).await.unwrap();
+    let members = BTreeMap::from([(0, member)]);
+    leader_among(&members).await;
+    let member = members.into_values().next().unwrap();
+    let stop = CancellationToken::new();
+    let (proposer, task) = Proposer::new(member.node.clone(), config, stop.clone());
+    tokio::spawn(task);
+    (member, proposer, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_commands_share_the_disk_barrier() {
+    let (member, proposer, _stop) = leader(ProposeConfig::default()).await;
+    let before = member.node.log_writes();
+    let proposals: Vec<_> = (0..200)
+        .map(|number| {
+            let proposer = proposer.clone();
+            tokio::spawn(async move { proposer.propose(Bytes::from(format!("{number}"))).await })
+        })
+        .collect();
+    for (number, proposal) in proposals.into_iter().enumerate() {
+        assert_eq!(proposal.await.unwrap().unwrap(), format!("done {number}"));
+    }
+    assert_eq!(member.machine.applied().len(), 200);
+    let writes = member.node.log_writes() - before;
+    assert!((1..=40).contains(&writes), "200 commands took {writes} disk barriers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_bounded() {
+    let config = ProposeConfig { batch_commands: 3, batch_bytes: 10, ..ProposeConfig::default() };
+    let (member, proposer, _stop) = leader(config).await;
+    let sizes = [1, 1, 1, 1, 9, 9, 30, 2, 2, 2, 2, 9];
+    let proposals = sizes.map(|size| proposer.propose(Bytes::from(vec![b'x'; size])));
+    for result in futures::future::join_all(proposals).await {
+        result.unwrap();
+    }
+    let applied: Vec<_> = member.machine.applied().iter().map(Vec::len).collect();
+    assert_eq!(applied, sizes, "order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_and_a_large_command_are_refused_at_once() {
+    let config = ProposeConfig {
+        queue_commands: 4,
+        queue_bytes: 100,
+        command_bytes: 60,
+        ..Default::default()
+    };
+    let member = TestMember::start(&quick()).await;
+    let (proposer, task) = Proposer::new(member.node.clone(), config, CancellationToken::new());
+    let too_large = proposer.propose(Bytes::from(vec![0; 61])).await;
+    assert_eq!(too_large, Err(ProposeError::TooLarge { bytes: 61, max: 60 }));
+    // Nobody works on the queue yet.
+    let mut waiting: Vec<_> =
+        (0..2).map(|_| Box::pin(proposer.propose(Bytes::from(vec![0; 50])))).collect();
+    for proposal in &mut waiting {
+        assert!(futures::poll!(proposal).is_pending());
+    }
+    let full = Err(ProposeError::Unavailable { reason: "too many commands are waiting" });
+    assert_eq!(proposer.propose(Bytes::from_static(b"x")).await, full);
+    // Withdrawn commands are not written, and make room once the queue moves.
+    drop(waiting);
+    drop(task);
+    let stopping = proposer.propose(Bytes::from_static(b"x")).await;
+    assert!(matches!(stopping, Err(ProposeError::Unavailable { .. })), "{stopping:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_names_the_leader_and_writes_nothing() {
+    let (first, _proposer, _stop) = leader(ProposeConfig::default()).await;
+    let second = TestMember::start(&quick()).await;
+    let (proposer, task) =
+        Proposer::new(second.node.clone(), ProposeConfig::default(), CancellationToken::new());
+    tokio::spawn(task);
+    let alone = proposer.propose(Bytes::from_static(b"x")).await;
+    assert_eq!(alone, Err(ProposeError::NotLeader { leader: None }));
+    first.node.add_learner(second.node.id(), &second.address).await.unwrap();
+    eventually("the learner knows the leader", || {
+        matches!(*second.node.leader().borrow(), crate::raft::LeaderState::Follower(_))
+    })
+    .await;
+    let expected = Leader { id: first.node.id(), address: first.address.clone() };
+    let refused = proposer.propose(Bytes::from_static(b"x")).await;
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(expected) }));
+    assert!(first.machine.applied().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_the_outcome_is_unknown_and_may_come_later() {
+    let config = ProposeConfig { patience: Duration::from_millis(300), ..Default::default() };
+    let (first, proposer, _stop) = leader(config).await;
+    let second = TestMember::start(&quick()).await;
+    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    assert_eq!(proposer.propose(Bytes::from_static(b"a")).await.unwrap(), "done a");
+    let stopped = second.stop().await;
+    let (written, waiting) = tokio::join!(proposer.propose(Bytes::from_static(b"b")), async {
+        // Behind the one that hangs.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proposer.propose(Bytes::from_static(b"c")).await
+    });
+    assert!(matches!(written, Err(ProposeError::Unknown { .. })), "{written:?}");
+    assert!(matches!(waiting, Err(ProposeError::Unavailable { .. })), "{waiting:?}");
+    let second = stopped.restart(&quick()).await;
+    eventually("the command that was said to be unknown", || {
+        first.machine.applied() == [b"a", b"b"]
+    })
+    .await;
+    let mut members = BTreeMap::from([(0, first), (1, second)]);
+    let place = leader_among(&members).await;
+    members.remove(&place).unwrap().stop().await;
+}

@@ -1,0 +1,190 @@
+//! A snapshot's data: a preamble, then every object, each a record behind its length.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use prost::Message as _;
+use shoal_manager_state::{ClusterState, ImportError, ObjectRef};
+use shoal_proto::convert::InvalidMessage;
+use shoal_proto::v1::snapshot_record::Record;
+use shoal_proto::v1::{SnapshotPreamble, SnapshotRecord};
+
+/// The version of the records' meaning that this manager writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// The most bytes one record may take. The largest object is a stack with its history; what comes
+/// in by gRPC is at most 4 MiB each time.
+const RECORD_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a snapshot could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file failed.
+    #[error("failed to {action} snapshot record {record}")]
+    Io {
+        /// `read` or `write`.
+        action: &'static str,
+        /// Counted from 0, the preamble.
+        record: u64,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A record's length cannot be true.
+    #[error("snapshot record {record} claims {bytes} bytes: expected at most {RECORD_BYTES_MAX}")]
+    TooLong {
+        /// Counted from 0, the preamble.
+        record: u64,
+        /// Its length.
+        bytes: u64,
+    },
+    /// A record is not a message.
+    #[error("failed to decode snapshot record {record}")]
+    Decode {
+        /// Counted from 0, the preamble.
+        record: u64,
+        /// What is wrong with it.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A record does not say what it must.
+    #[error("refused snapshot record {record}")]
+    Invalid {
+        /// Counted from 0, the preamble.
+        record: u64,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidMessage,
+    },
+    /// A newer manager has written it.
+    #[error("snapshot has format {found}: this version reads up to {FORMAT}")]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+    /// Its objects contradict each other.
+    #[error("failed to put the snapshot's objects together")]
+    Import(#[from] ImportError),
+    /// There is more than the preamble announced.
+    #[error("snapshot goes on after its {records} records")]
+    TrailingData {
+        /// As many were announced.
+        records: u64,
+    },
+}
+
+/// Writes a snapshot's data. The caller makes it durable.
+///
+/// # Errors
+/// When `out` fails, or an object is too large.
+pub fn write_snapshot(state: &ClusterState, out: &mut impl Write) -> Result<(), SnapshotError> {
+    let objects = state.export();
+    let preamble = SnapshotPreamble {
+        format: FORMAT,
+        records: objects.len() as u64,
+        applied_index: state.applied_index(),
+    };
+    write_record(0, Record::Preamble(preamble), out)?;
+    for (number, object) in (1..).zip(&objects) {
+        write_record(number, to_wire(object), out)?;
+    }
+    Ok(())
+}
+
+/// Reads a snapshot's data to its end.
+///
+/// # Errors
+/// When `input` fails or ends early, is damaged, or was written by a newer manager.
+pub fn read_snapshot(input: &mut impl Read) -> Result<ClusterState, SnapshotError> {
+    let Record::Preamble(preamble) = read_record(0, input)? else {
+        return Err(invalid(0)(InvalidMessage::new("record", "is no preamble")));
+    };
+    let SnapshotPreamble { format, records, applied_index } = preamble;
+    if format == 0 || format > FORMAT {
+        return Err(SnapshotError::Format { found: format });
+    }
+    let mut objects = Vec::new();
+    for number in 1..=records {
+        objects.push(from_wire(read_record(number, input)?).map_err(invalid(number))?);
+    }
+    let io = |source| SnapshotError::Io { action: "read", record: records, source };
+    match input.take(1).read_to_end(&mut Vec::new()).map_err(io)? {
+        0 => Ok(ClusterState::import(applied_index, objects)?),
+        _ => Err(SnapshotError::TrailingData { records }),
+    }
+}
+
+fn invalid(record: u64) -> impl Fn(InvalidMessage) -> SnapshotError {
+    move |source| SnapshotError::Invalid { record, source }
+}
+
+fn write_record(number: u64, record: Record, out: &mut impl Write) -> Result<(), SnapshotError> {
+    let bytes = SnapshotRecord { record: Some(record) }.encode_to_vec();
+    let length = bytes.len() as u64;
+    if length > RECORD_BYTES_MAX {
+        return Err(SnapshotError::TooLong { record: number, bytes: length });
+    }
+    let mut varint = Vec::new();
+    prost::encoding::encode_varint(length, &mut varint);
+    let io = |source| SnapshotError::Io { action: "write", record: number, source };
+    out.write_all(&varint).and_then(|()| out.write_all(&bytes)).map_err(io)
+}
+
+fn read_record(number: u64, input: &mut impl Read) -> Result<Record, SnapshotError> {
+    let io = |source| SnapshotError::Io { action: "read", record: number, source };
+    let length = read_varint(input).map_err(io)?;
+    if length > RECORD_BYTES_MAX {
+        return Err(SnapshotError::TooLong { record: number, bytes: length });
+    }
+    // Grows with what is really there, whatever the length claims.
+    let mut bytes = Vec::new();
+    input.take(length).read_to_end(&mut bytes).map_err(io)?;
+    if (bytes.len() as u64) < length {
+        return Err(io(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let record = SnapshotRecord::decode(&*bytes)
+        .map_err(|source| SnapshotError::Decode { record: number, source })?
+        .record;
+    let unknown = || InvalidMessage::new("record", "is missing, or unknown to this version");
+    record.ok_or_else(unknown).map_err(invalid(number))
+}
+
+/// A base-128 varint of at most 64 bits, as protobuf has it.
+fn read_varint(input: &mut impl Read) -> io::Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let mut byte = [0];
+        input.read_exact(&mut byte)?;
+        value |= u64::from(byte[0] & 0x7f) << shift;
+        if byte[0] < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "a record's length does not end"))
+}
+
+macro_rules! objects {
+    ($($kind:ident),*) => {
+        fn to_wire(object: &ObjectRef) -> Record {
+            match object {
+                $(ObjectRef::$kind(object) => Record::$kind((&**object).into()),)*
+            }
+        }
+
+        fn from_wire(record: Record) -> Result<ObjectRef, InvalidMessage> {
+            match record {
+                $(Record::$kind(object) => {
+                    let object = object.try_into();
+                    object.map(|o| ObjectRef::$kind(Arc::new(o)))
+                        .map_err(|e: InvalidMessage| e.under(stringify!($kind)))
+                })*
+                Record::Preamble(_) => Err(InvalidMessage::new("record", "is a second preamble")),
+                Record::Volume(_) | Record::Secret(_) | Record::Config(_) => {
+                    Err(InvalidMessage::new("record", "is of a kind unknown to this version"))
+                }
+            }
+        }
+    };
+}
+
+objects!(Cluster, Node, Network, Service, Deployment, Stack, Task);

@@ -1,0 +1,298 @@
+//! What is written is read again, by this version and by later ones; what is damaged is refused.
+
+use std::collections::BTreeMap;
+use std::mem::discriminant;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use prost::Message as _;
+use shoal_manager_state::testing::{
+    cluster_with_nodes, network_spec, node_description, service_spec, with_host_port, with_networks,
+};
+use shoal_manager_state::{
+    ClusterState, Command, JoinSecret, PredefinedIds, StackIds, UpdateKind, invariant,
+};
+use shoal_proto::v1 as pb;
+use shoal_types::error_chain::chain;
+use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId};
+use shoal_types::object::{
+    ContainerStatus, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
+    Reachability, RootCa, Slot, TaskStatus,
+};
+use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec};
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+
+use super::*;
+
+const TIME: Timestamp = Timestamp::from_nanos(1_700_000_000_123_456_789);
+
+fn stack_spec() -> StackSpec {
+    StackSpec {
+        name: "shop".to_owned(),
+        services: BTreeMap::from([("web".to_owned(), service_spec("shop_web", 2))]),
+        networks: BTreeMap::from([("back".to_owned(), network_spec("shop_back"))]),
+        ..StackSpec::default()
+    }
+}
+
+fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
+    vec![
+        Command::CreateCluster {
+            id: ids.next_id(),
+            spec: ClusterSpec::default(),
+            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
+            join_tokens: JoinTokens { agent: "a".to_owned(), manager: "m".to_owned() },
+            networks: PredefinedIds {
+                bridge: ids.next_id(),
+                host: ids.next_id(),
+                none: ids.next_id(),
+            },
+        },
+        Command::UpdateCluster { expected_spec_version: 7, spec: ClusterSpec::default() },
+        Command::RotateJoinToken {
+            role: NodeRole::Manager,
+            secret: JoinSecret("0123456789012345678901234".to_owned()),
+        },
+    ]
+}
+
+fn node_commands(ids: &mut SeededIds) -> Vec<Command> {
+    let id: NodeId = ids.next_id();
+    let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+    let spec = NodeSpec { role: NodeRole::Manager, labels, ..NodeSpec::default() };
+    let status = NodeStatus {
+        state: NodeState::Ready,
+        message: "connected".to_owned(),
+        addr: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
+        since: TIME,
+    };
+    let manager = ManagerStatus {
+        raft_id: u64::MAX,
+        addr: "10.0.0.1:4242".to_owned(),
+        leader: true,
+        reachability: Reachability::Reachable,
+    };
+    let description = node_description("host-1");
+    vec![
+        Command::CreateNode { id, spec: spec.clone(), description: description.clone() },
+        Command::UpdateNode { id, expected: 3, spec },
+        Command::RemoveNode { id, force: true },
+        Command::ReportNode { id, description: Some(description), status: status.clone() },
+        Command::ReportNode { id, description: None, status },
+        Command::SetManagerStatus { id, status: Some(manager) },
+        Command::SetManagerStatus { id, status: None },
+    ]
+}
+
+fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
+    let (id, deployment_id) = (ids.next_id(), ids.next_id());
+    let spec = Arc::new(with_host_port(service_spec("web", 3), 8080));
+    let update = |expected, kind| Command::UpdateService {
+        id,
+        expected,
+        deployment_id,
+        spec: Arc::clone(&spec),
+        kind,
+    };
+    let network = ids.next_id();
+    let stack_ids = StackIds {
+        stack: ids.next_id(),
+        services: BTreeMap::from([("web".to_owned(), (ids.next_id(), ids.next_id()))]),
+        networks: BTreeMap::from([("back".to_owned(), ids.next_id())]),
+    };
+    let stack = stack_ids.stack;
+    let spec_of_stack = Arc::new(stack_spec());
+    vec![
+        Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) },
+        update(None, UpdateKind::Rollback),
+        update(Some(0), UpdateKind::Update),
+        Command::RemoveService { id },
+        Command::CreateNetwork { id: network, spec: network_spec("back") },
+        Command::RemoveNetwork { id: network },
+        Command::ApplyStack { spec: spec_of_stack, ids: stack_ids, prune: true, expected: Some(0) },
+        Command::RemoveStack { id: stack },
+    ]
+}
+
+fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
+    let (id, node_id): (TaskId, NodeId) = (ids.next_id(), ids.next_id());
+    let create = |slot, node_id, desired, start_after| Command::CreateTask {
+        id,
+        service_id: 1.into(),
+        service_version: 4,
+        slot,
+        node_id,
+        desired,
+        start_after,
+    };
+    let container = ContainerStatus {
+        container_id: "abc".to_owned(),
+        pid: 42,
+        exit_code: Some(0),
+        signal: None,
+        oom_killed: true,
+    };
+    let mut ended = TaskStatus::new(TaskState::Complete, TIME, "finished");
+    ended.container_status = Some(container);
+    let statuses = vec![(id, ended), (7.into(), TaskStatus::new(TaskState::New, TIME, ""))];
+    vec![
+        create(Slot::Replica(3), None, DesiredState::Ready, Some(TIME)),
+        create(Slot::Node(node_id), Some(node_id), DesiredState::Running, None),
+        Command::AssignTask { id, node_id },
+        Command::ExplainTask { id, err: "no suitable node".to_owned() },
+        Command::SetDesired { id, desired: DesiredState::Remove },
+        Command::RemoveTask { id },
+        Command::OrphanTask { id },
+        Command::UpdateTaskStatuses { node_id, statuses },
+        Command::UpdateDeployment {
+            id: ids.next_id(),
+            state: DeploymentState::RolledBack,
+            message: "too many failures".to_owned(),
+        },
+    ]
+}
+
+fn commands() -> Vec<Command> {
+    let ids = &mut SeededIds::new(3);
+    [cluster_commands(ids), node_commands(ids), service_commands(ids), task_commands(ids)].concat()
+}
+
+#[test]
+fn every_command_survives() {
+    let commands = commands();
+    let mut kinds: Vec<_> = commands.iter().map(discriminant).collect();
+    kinds.sort_by_key(|k| format!("{k:?}"));
+    kinds.dedup();
+    assert_eq!(kinds.len(), 23, "a command is missing here");
+    for command in commands {
+        let decoded = decode_command(&encode_command(TIME, &command)).unwrap();
+        assert_eq!(decoded, TimedCommand { time: TIME, command });
+    }
+}
+
+/// Bytes that an early version wrote. If this fails, a manager of today cannot read its log: it is
+/// the code that has to change, not this test.
+#[test]
+fn bytes_of_the_first_version_are_still_read() {
+    let golden = [
+        (include_str!("golden/create_task.hex"), 0),
+        (include_str!("golden/update_task_statuses.hex"), 7),
+    ];
+    for (hex, position) in golden {
+        let command = task_commands(&mut SeededIds::new(3)).swap_remove(position);
+        let bytes = hex::decode(hex.trim()).unwrap();
+        assert_eq!(decode_command(&bytes).unwrap(), TimedCommand { time: TIME, command });
+    }
+}
+
+fn why(bytes: &[u8]) -> String {
+    chain(&decode_command(bytes).unwrap_err()).to_string()
+}
+
+#[test]
+fn what_is_no_command_is_refused() {
+    assert!(why(&[0xff]).starts_with("failed to decode a command of 1 bytes: "));
+    assert!(why(&[]).ends_with("field kind: is missing, or unknown to this version"));
+    // Field 2047, which no version has yet.
+    let newer = [0x08, 0x01, 0xfa, 0x7f, 0x00];
+    assert!(why(&newer).ends_with("field kind: is missing, or unknown to this version"));
+
+    let refused = |kind| why(&pb::Command { time: 1, kind: Some(kind) }.encode_to_vec());
+    let assign = pb::AssignTaskCommand { id: 1.to_string(), node_id: String::new() };
+    let text = refused(pb::command::Kind::AssignTask(assign));
+    assert!(text.contains("field AssignTask.id: \"1\" is refused: "), "{text}");
+    let kind = pb::DeploymentKind::Create.into();
+    let update = pb::UpdateServiceCommand {
+        id: NodeId::from(1).to_string(),
+        deployment_id: NodeId::from(1).to_string(),
+        spec: Some((&service_spec("web", 1)).into()),
+        expected: None,
+        kind,
+    };
+    let text = refused(pb::command::Kind::UpdateService(update));
+    assert!(text.ends_with("UpdateService.kind: is 1: expected an update or a rollback"), "{text}");
+}
+
+fn full_state() -> ClusterState {
+    let (mut cluster, nodes) = cluster_with_nodes(3);
+    cluster.add_network("back");
+    let web = with_networks(with_host_port(service_spec("web", 2), 8080), &["back"]);
+    let web = cluster.add_service(web);
+    cluster.add_running(web, 1, nodes[0]);
+    cluster.add_running(web, 2, nodes[1]);
+    let ids = StackIds {
+        stack: cluster.ids.next_id(),
+        services: BTreeMap::from([(
+            "web".to_owned(),
+            (cluster.ids.next_id(), cluster.ids.next_id()),
+        )]),
+        networks: BTreeMap::from([("back".to_owned(), cluster.ids.next_id())]),
+    };
+    let spec = Arc::new(stack_spec());
+    cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
+    let shop = cluster.state.service_by_name("shop_web").unwrap().id;
+    cluster.add_task(shop, 1);
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
+fn written(state: &ClusterState) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_snapshot(state, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn every_object_survives_a_snapshot() {
+    for state in [full_state(), ClusterState::new()] {
+        let read = read_snapshot(&mut &*written(&state)).unwrap();
+        assert_eq!(read, state);
+        assert_eq!(invariant::check(&read), Vec::<String>::new());
+        assert_eq!(written(&read), written(&state));
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused() {
+    let whole = written(&full_state());
+    for length in 0..whole.len() {
+        assert!(read_snapshot(&mut &whole[..length]).is_err(), "cut at {length}");
+    }
+    let refusal = |bytes: &[u8]| read_snapshot(&mut &*bytes).unwrap_err();
+    let longer = [&*whole, &[0]].concat();
+    assert!(matches!(refusal(&longer), SnapshotError::TrailingData { .. }));
+    let endless = [0xff; 20];
+    assert!(matches!(refusal(&endless), SnapshotError::Io { record: 0, .. }));
+    let huge = [0xff, 0xff, 0xff, 0xff, 0x7f];
+    assert!(matches!(refusal(&huge), SnapshotError::TooLong { record: 0, .. }));
+    // The second record in place of the first.
+    let headless = &whole[1 + usize::from(whole[0])..];
+    assert!(matches!(refusal(headless), SnapshotError::Invalid { record: 0, .. }));
+}
+
+fn framed(records: &[pb::snapshot_record::Record]) -> Vec<u8> {
+    let record = |r: &pb::snapshot_record::Record| {
+        pb::SnapshotRecord { record: Some(r.clone()) }.encode_length_delimited_to_vec()
+    };
+    records.iter().flat_map(record).collect()
+}
+
+#[test]
+fn a_snapshot_of_a_newer_manager_is_refused() {
+    use pb::snapshot_record::Record;
+    let preamble = |format, records| {
+        Record::Preamble(pb::SnapshotPreamble { format, records, applied_index: 9 })
+    };
+    let refusal = |records: &[Record]| read_snapshot(&mut &*framed(records)).unwrap_err();
+    assert!(matches!(refusal(&[preamble(2, 0)]), SnapshotError::Format { found: 2 }));
+    let secret = Record::Secret(pb::Secret::default());
+    let error = refusal(&[preamble(1, 1), secret]);
+    assert!(chain(&error).to_string().ends_with("is of a kind unknown to this version"));
+    let twice = Record::Cluster((&**full_state().cluster().unwrap()).into());
+    let error = refusal(&[preamble(1, 2), twice.clone(), twice]);
+    assert!(matches!(error, SnapshotError::Import(_)));
+    let read = read_snapshot(&mut &*framed(&[preamble(1, 0)])).unwrap();
+    assert_eq!(read.applied_index(), 9);
+}

@@ -1,0 +1,30 @@
+//! Consensus among the managers: log, snapshots, network and life cycle, all on openraft.
+//!
+//! openraft's types stay in this module.
+
+pub mod codec;
+mod config;
+mod convert;
+mod machine;
+mod network;
+mod node;
+mod service;
+mod snapshot;
+mod store;
+mod supervise;
+mod types;
+
+pub use config::RaftConfig;
+pub use machine::{BoxError, Machine, SnapshotEncoder};
+pub use network::PeerConnector;
+pub(crate) use node::leader_of;
+pub use node::{Leader, LeaderState, MemberStatus, OpenError, RaftCallError, RaftNode};
+pub use service::RaftService;
+pub use snapshot::{SnapshotError, SnapshotFile};
+pub use store::LogStoreError;
+pub use types::{Batch, Member, RaftId};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! Members alone and together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::testing::{StoreBuilder, Suite};
+use tempfile::TempDir;
+
+use super::machine::Applier;
+use super::snapshot::SnapshotDir;
+use super::store::LogStore;
+use super::testing::{Recorder, TestMember, eventually, leader_among, open, quick};
+use super::types::{StorageError, TypeConfig};
+use super::*;
+
+struct Stores;
+
+impl StoreBuilder<TypeConfig, LogStore, Applier<Recorder>, TempDir> for Stores {
+    async fn build(&self) -> Result<(TempDir, LogStore, Applier<Recorder>), StorageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = dir.path().join("snapshots");
+        fs::create_dir(&snapshots).unwrap();
+        let snapshots = SnapshotDir::open(&snapshots).unwrap();
+        let log = LogStore::open(dir.path()).unwrap();
+        Ok((dir, log, Applier::new(Recorder::default(), snapshots, None).unwrap()))
+    }
+}
+
+#[test]
+fn openrafts_own_suite_passes() {
+    Suite::test_all(Stores).unwrap();
+}
+
+async fn write(node: &RaftNode, command: &str) -> Vec<Bytes> {
+    node.write(Batch::new(vec![Bytes::copy_from_slice(command.as_bytes())])).await.unwrap()
+}
+
+async fn until_leader(node: &RaftNode) {
+    let mut leader = node.leader();
+    let waiting = leader.wait_for(|state| matches!(state, LeaderState::Leader { .. }));
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_member_serves_at_once_and_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RaftConfig::default();
+    let mut id = None;
+    let mut written = Vec::new();
+    for round in 0..4 {
+        let machine = Recorder::default();
+        let started = Instant::now();
+        let node = open(dir.path(), &machine, &config).await;
+        assert_eq!(node.is_pristine(), round == 0);
+        if round == 0 {
+            node.initialize("127.0.0.1:1").await.unwrap();
+        }
+        let again = node.initialize("127.0.0.1:1").await;
+        assert!(matches!(again, Err(RaftCallError::NotAllowed(_))), "{again:?}");
+        until_leader(&node).await;
+        let took = started.elapsed();
+        assert!(took < config.election_timeout_min, "waited for an election: {took:?}");
+        assert_eq!(*id.get_or_insert(node.id()), node.id());
+        assert_eq!(machine.applied(), written, "round {round}");
+        node.ensure_linearizable().await.unwrap();
+        let command = format!("round {round}");
+        assert_eq!(write(&node, &command).await, [format!("done {command}")]);
+        written.push(command.into_bytes());
+        node.shutdown().await;
+        assert_eq!(*node.leader().borrow(), LeaderState::Unknown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_shorten_the_log_and_a_restart_uses_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RaftConfig { snapshot_after_entries: 40, keep_entries: 5, ..quick() };
+    let machine = Recorder::default();
+    let node = open(dir.path(), &machine, &config).await;
+    node.initialize("127.0.0.1:1").await.unwrap();
+    until_leader(&node).await;
+    for number in 0..150 {
+        write(&node, &number.to_string()).await;
+    }
+    let snapshots = dir.path().join("snapshots");
+    eventually("a snapshot and a purge", || {
+        fs::read_dir(&snapshots).unwrap().count() == 1 && node.purged().is_some_and(|p| p > 80)
+    })
+    .await;
+    let expected = machine.applied();
+    node.shutdown().await;
+
+    let machine = Recorder::default();
+    let node = open(dir.path(), &machine, &config).await;
+    until_leader(&node).await;
+    assert_eq!(machine.applied(), expected);
+    node.shutdown().await;
+
+    // Without the snapshot the log alone would be a state with a hole.
+    for file in fs::read_dir(&snapshots).unwrap() {
+        let path = file.unwrap().path();
+        let mut content = fs::read(&path).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        fs::write(&path, content).unwrap();
+    }
+    let refused = RaftNode::open(
+        dir.path(),
+        Recorder::default(),
+        std::sync::Arc::new(testing::Loopback),
+        &config,
+    )
+    .await;
+    assert!(matches!(refused.map(|_| ()), Err(OpenError::SnapshotMissing { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_members_survive_the_loss_of_the_leader() {
+    let config = quick();
+    let mut members = BTreeMap::new();
+    for place in 0..3 {
+        members.insert(place, TestMember::start(&config).await);
+    }
+    members[&0].node.initialize(&members[&0].address).await.unwrap();
+    until_leader(&members[&0].node).await;
+    let mut written = Vec::new();
+    for number in 0..20 {
+        write(&members[&0].node, &format!("alone {number}")).await;
+        written.push(format!("alone {number}").into_bytes());
+    }
+    for place in 1..3 {
+        let (id, address) = (members[&place].node.id(), members[&place].address.clone());
+        members[&0].node.add_voter(id, &address).await.unwrap();
+        members[&0].node.add_learner(id, &address).await.unwrap();
+    }
+    assert_eq!(members[&0].node.members().iter().filter(|m| m.voter).count(), 3);
+
+    for round in 0..3 {
+        let place = leader_among(&members).await;
+        for number in 0..20 {
+            let command = format!("round {round} {number}");
+            write(&members[&place].node, &command).await;
+            written.push(command.into_bytes());
+        }
+        let follower = members.iter().find(|(p, _)| **p != place).unwrap().1;
+        eventually("the follower knows the leader", || {
+            let known = LeaderState::Follower(Leader {
+                id: members[&place].node.id(),
+                address: members[&place].address.clone(),
+            });
+            *follower.node.leader().borrow() == known
+        })
+        .await;
+        let refused = follower.node.ensure_linearizable().await;
+        assert!(
+            matches!(refused, Err(RaftCallError::NotLeader { leader: Some(_) })),
+            "{refused:?}"
+        );
+
+        let stopped = members.remove(&place).unwrap().stop().await;
+        let next = leader_among(&members).await;
+        let command = format!("after {round}");
+        write(&members[&next].node, &command).await;
+        written.push(command.into_bytes());
+        members.insert(place, stopped.restart(&config).await);
+        for member in members.values() {
+            eventually("everybody has everything", || member.machine.applied() == written).await;
+        }
+    }
+
+    let place = leader_among(&members).await;
+    let gone = members.iter().find(|(p, _)| **p != place).map(|(p, m)| (*p, m.node.id())).unwrap();
+    members[&place].node.remove_member(gone.1).await.unwrap();
+    members[&place].node.remove_member(gone.1).await.unwrap();
+    members.remove(&gone.0).unwrap().stop().await;
+    write(&members[&place].node, "two are left").await;
+    assert_eq!(members[&place].node.members().len(), 2);
+    for member in members.into_values() {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_far_behind_gets_a_snapshot() {
+    let config = RaftConfig { snapshot_after_entries: 50, keep_entries: 0, ..quick() };
+    let first = TestMember::start(&config).await;
+    first.node.initialize(&first.address).await.unwrap();
+    until_leader(&first.node).await;
+    // More than one piece of a snapshot stream.
+    let large = "x".repeat(200_000);
+    for number in 0..120 {
+        let command = if number < 5 { large.clone() } else { number.to_string() };
+        write(&first.node, &command).await;
+    }
+    eventually("a purged log", || first.node.purged().is_some_and(|purged| purged > 90)).await;
+    let second = TestMember::start(&config).await;
+    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    write(&first.node, "together").await;
+    eventually("the same state", || second.machine.applied() == first.machine.applied()).await;
+    assert_eq!(second.machine.applied().len(), 121);
+
+    // The received snapshot is the second member's own now.
+    let stopped = second.stop().await;
+    let writer = first.node.clone();
+    let pending = tokio::spawn(async move { write(&writer, "not lost").await });
+    let second = stopped.restart(&config).await;
+    pending.await.unwrap();
+    eventually("the same state again", || {
+        let (ours, theirs) = (first.machine.applied(), second.machine.applied());
+        ours.len() == 122 && ours == theirs
+    })
+    .await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_another_member_is_refused() {
+    let member = TestMember::start(&quick()).await;
+    let url = format!("http://{}", member.address);
+    let mut client = shoal_proto::v1::raft_client::RaftClient::connect(url).await.unwrap();
+    let request = shoal_proto::v1::VoteRequest {
+        target: member.node.id() ^ 1,
+        vote: Some(shoal_proto::v1::Vote { term: 99, node_id: 1, committed: false }),
+        last_log_id: None,
+    };
+    let status = client.request_vote(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert!(member.node.is_pristine());
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_cannot_be_understood_stops_the_member() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path(), &Recorder::default(), &quick()).await;
+    node.initialize("127.0.0.1:1").await.unwrap();
+    until_leader(&node).await;
+    write(&node, "a command").await;
+    assert!(node.write(Batch::new(vec![Bytes::from_static(b"nonsense")])).await.is_err());
+    let reason = tokio::time::timeout(Duration::from_secs(20), node.failed()).await.unwrap();
+    assert!(reason.contains("this is no command"), "{reason}");
+    assert_eq!(*node.leader().borrow(), LeaderState::Unknown);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_majority_is_not_shown_as_one() {
+    let config = quick();
+    let first = TestMember::start(&config).await;
+    first.node.initialize(&first.address).await.unwrap();
+    until_leader(&first.node).await;
+    let second = TestMember::start(&config).await;
+    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    until_leader(&first.node).await;
+    let stopped = second.stop().await;
+    let leader = first.node.leader();
+    eventually("no leader without a majority", || *leader.borrow() == LeaderState::Unknown).await;
+    assert!(first.node.ensure_linearizable().await.is_err());
+    let members = BTreeMap::from([(0, first), (1, stopped.restart(&config).await)]);
+    leader_among(&members).await;
+    for member in members.into_values() {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sole_voter_that_had_not_won_its_election_leads_without_a_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RaftConfig::default();
+    let node = open(dir.path(), &Recorder::default(), &config).await;
+    node.initialize("127.0.0.1:1").await.unwrap();
+    until_leader(&node).await;
+    write(&node, "a command").await;
+    let id = node.id();
+    node.shutdown().await;
+    let mut log = LogStore::open(dir.path()).unwrap();
+    openraft::storage::RaftLogStorage::save_vote(&mut log, &types::Vote::new(9, id)).await.unwrap();
+    log.close().await.unwrap();
+
+    let machine = Recorder::default();
+    let started = Instant::now();
+    let node = open(dir.path(), &machine, &config).await;
+    until_leader(&node).await;
+    let took = started.elapsed();
+    assert!(took < config.election_timeout_min, "waited for an election: {took:?}");
+    assert_eq!(machine.applied(), [b"a command"]);
+    node.shutdown().await;
+}

@@ -1,0 +1,206 @@
+//! Putting a manager together and running it until it is told to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use shoal_manager_state::ClusterState;
+use shoal_proto::transport::{
+    Credentials, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId, PrivateKey,
+    Role, client_channel, incoming, renew_at, server_builder, unix_incoming,
+};
+use shoal_proto::v1::bootstrap_server::BootstrapServer;
+use shoal_proto::v1::ca_server::CaServer;
+use shoal_proto::v1::control_server::ControlServer;
+use shoal_proto::v1::dispatcher_server::DispatcherServer;
+use shoal_types::error_chain::chain;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::api::ControlService;
+use crate::auth::{AuthLayer, StateMembers};
+use crate::bootstrap::BootstrapService;
+use crate::broker::Broker;
+use crate::ca::CaService;
+use crate::cluster::Cluster;
+use crate::config::RunOptions;
+use crate::dispatcher::{DispatcherService, Sessions};
+use crate::feed::Feed;
+use crate::machine::ClusterMachine;
+use crate::membership::{StateCa, authority};
+use crate::propose::{ProposeConfig, Proposer};
+use crate::raft::{BoxError, PeerConnector, RaftConfig, RaftId, RaftNode};
+use crate::{clock, leader};
+
+/// How long connections are waited for when the manager stops.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The largest message that a client may send: a stack of many services.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Runs a manager until `stop`.
+///
+/// # Errors
+/// It cannot start, or its log failed for good.
+pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result<()> {
+    let credentials_dir = options.state_dir.join("credentials");
+    let known =
+        Credentials::load(&credentials_dir).context("cannot read this manager's credentials")?;
+    let (identity, identities) = watch::channel(known);
+    let (raft, cluster) = open(&options.state_dir, identities.clone(), &stop).await?;
+
+    let bootstrap = BootstrapService::new(
+        cluster.clone(),
+        raft.clone(),
+        credentials_dir.clone(),
+        options.listen.clone(),
+        identity,
+    );
+    let local = unix_incoming(&options.socket)
+        .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+    let local = tonic::transport::Server::builder()
+        .add_service(BootstrapServer::new(bootstrap))
+        .serve_with_incoming_shutdown(local, stop.clone().cancelled_owned());
+    let local = tokio::spawn(local);
+
+    let serve = serve(&options, &raft, &cluster, identities, credentials_dir, stop.clone());
+    let result = tokio::select! {
+        result = serve => result,
+        reason = raft.failed() => Err(anyhow::anyhow!("the raft log failed: {reason}")),
+    };
+    stop.cancel();
+    raft.shutdown().await;
+    // Ends with `stop`; what it answers last helps nobody.
+    let _ = local.await;
+    // A stale socket is replaced at the next start anyway.
+    let _ = std::fs::remove_file(&options.socket);
+    result
+}
+
+/// Opens the log and puts the state over it.
+async fn open(
+    state_dir: &Path,
+    identities: watch::Receiver<Option<Credentials>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(RaftNode, Cluster)> {
+    let (published, states) = watch::channel(Arc::new(ClusterState::new()));
+    let feed = Feed::default();
+    let machine = ClusterMachine::new(published, feed.clone());
+    let dir = state_dir.join("raft");
+    let connector = Arc::new(TlsConnector { identities });
+    let raft = RaftNode::open(&dir, machine, connector, &RaftConfig::default())
+        .await
+        .with_context(|| format!("cannot open the raft log in {}", dir.display()))?;
+    let (proposer, work) = Proposer::new(raft.clone(), ProposeConfig::default(), stop.clone());
+    tokio::spawn(work);
+    let cluster = Cluster::new(raft.clone(), proposer, states, feed);
+    Ok((raft, cluster))
+}
+
+/// Serves the API once this manager has an identity.
+async fn serve(
+    options: &RunOptions,
+    raft: &RaftNode,
+    cluster: &Cluster,
+    mut identities: watch::Receiver<Option<Credentials>>,
+    credentials_dir: std::path::PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    let credentials = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        known = identities.wait_for(Option::is_some) => known?.clone().context("no identity")?,
+    };
+    let node_id = credentials.identity().node().context("the credentials are not a node's")?;
+    let live = LiveCredentials::new(credentials)?;
+    let sessions = Arc::new(Sessions::default());
+    let broker = Broker::new(cluster.clone(), Arc::clone(&sessions));
+    let control = ControlService::new(cluster.clone(), Arc::clone(&broker), node_id);
+    let dispatcher = DispatcherService::new(cluster.clone(), Arc::clone(&sessions), broker);
+    let members = Arc::new(StateMembers::new(cluster.changes()));
+    tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions)));
+    tokio::spawn(renew(live.clone(), cluster.clone(), credentials_dir));
+    tracing::info!(listen = options.listen, advertise = options.advertise, "serving");
+    let server = server_builder()
+        .layer(AuthLayer::new(members, clock::now))
+        .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(DispatcherServer::new(dispatcher))
+        .add_service(CaServer::new(CaService::new(StateCa(cluster.clone()))))
+        .add_service(raft.service())
+        .serve_with_incoming_shutdown(
+            incoming(listener, live, IncomingLimits::default()),
+            stop.clone().cancelled_owned(),
+        );
+    tokio::select! {
+        result = server => result.context("serving failed"),
+        () = drained(&stop, &sessions) => Ok(()),
+    }
+}
+
+/// Resolves when those who are connected have had time to hear that it is over. Streams of users
+/// who watch never end by themselves.
+async fn drained(stop: &CancellationToken, sessions: &Sessions) {
+    stop.cancelled().await;
+    sessions.end_all();
+    tokio::time::sleep(DRAIN_TIME).await;
+}
+
+/// Keeps this manager's certificate fresh. It holds the authority, so it asks nobody.
+async fn renew(live: LiveCredentials, cluster: Cluster, dir: std::path::PathBuf) {
+    loop {
+        let current = live.current();
+        let wait = renew_at(current.identity(), rand::random()).since(clock::now());
+        // At least an hour apart, whatever the clock says: a failure must not spin.
+        tokio::time::sleep(wait.max(Duration::from_secs(3600))).await;
+        let renewed = fresh_credentials(&current, &cluster).and_then(|fresh| {
+            fresh.save(&dir)?;
+            live.replace(fresh)?;
+            Ok(())
+        });
+        match renewed {
+            Ok(()) => tracing::info!("renewed this manager's certificate"),
+            Err(error) => tracing::error!(error = %format!("{error:#}"), "cannot renew"),
+        }
+    }
+}
+
+fn fresh_credentials(current: &Credentials, cluster: &Cluster) -> anyhow::Result<Credentials> {
+    let (ca, _) =
+        authority(&cluster.view()).map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let node = current.identity().node().context("the credentials are not a node's")?;
+    let key = PrivateKey::generate()?;
+    Ok(ca.certify(&key, PeerId::Node(node), Role::Manager, clock::now())?)
+}
+
+/// Dials other managers with this one's identity.
+struct TlsConnector {
+    identities: watch::Receiver<Option<Credentials>>,
+}
+
+impl PeerConnector for TlsConnector {
+    fn channel<'a>(
+        &'a self,
+        _: RaftId,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<Channel, BoxError>> {
+        Box::pin(async move {
+            let credentials = self.identities.borrow().clone();
+            let credentials = credentials.ok_or("this manager has no identity yet")?;
+            let live = LiveCredentials::new(credentials)?;
+            let address: ManagerAddress = address.parse()?;
+            Ok(client_channel(address, live, MANAGER_NAME)?)
+        })
+    }
+}
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn one_line(error: &anyhow::Error) -> String {
+    chain(error.as_ref()).to_string()
+}

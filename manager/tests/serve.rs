@@ -1,0 +1,336 @@
+//! A whole manager in this process: bootstrap, users, agents, restarts, over real TLS.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test: panics and prints are its voice"
+)]
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser as _;
+use shoal_manager::config::{Cli, Command, RunOptions};
+use shoal_manager::server;
+use shoal_proto::transport::{
+    Credentials, LiveCredentials, MANAGER_NAME, ManagerAddress, PrivateKey, client_channel, join,
+    unix_channel,
+};
+use shoal_proto::v1 as pb;
+use shoal_proto::v1::bootstrap_client::BootstrapClient;
+use shoal_proto::v1::control_client::ControlClient;
+use shoal_proto::v1::dispatcher_client::DispatcherClient;
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::join_token::JoinToken;
+use shoal_types::object::{NodeDescription, TaskStatus};
+use shoal_types::resources::Resources;
+use shoal_types::spec::Platform;
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+/// Everything here takes milliseconds; this is for machines that are very busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Manager {
+    stop: CancellationToken,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Manager {
+    fn start(dir: &Path, address: SocketAddr) -> Self {
+        let address = address.to_string();
+        let socket = dir.join("manager.sock");
+        let Command::Run(options): Command = Cli::parse_from([
+            "shoal-manager",
+            "run",
+            "--state-dir",
+            dir.to_str().unwrap(),
+            "--socket",
+            socket.to_str().unwrap(),
+            "--listen",
+            &address,
+            "--advertise",
+            &address,
+        ])
+        .command;
+        let _: &RunOptions = &options;
+        let stop = CancellationToken::new();
+        let serving = server::run(options, stop.clone());
+        let running = tokio::spawn(async move {
+            let result = serving.await;
+            if let Err(error) = &result {
+                eprintln!("the manager ended: {error:#}");
+            }
+            result
+        });
+        Self { stop, running }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn description(hostname: &str) -> NodeDescription {
+    NodeDescription {
+        hostname: hostname.to_owned(),
+        platform: Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() },
+        resources: Resources {
+            nano_cpus: 2_000_000_000,
+            memory_bytes: 1 << 30,
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = attempt().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A made cluster: its manager, a user's client, an agent's credentials for the first node.
+struct Made {
+    manager: Manager,
+    control: ControlClient<Channel>,
+    node: LiveCredentials,
+    agent_token: String,
+}
+
+async fn bootstrap(dir: &Path, address: SocketAddr) -> Made {
+    let manager = Manager::start(dir, address);
+    let (node_key, admin_key) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+    let request = pb::BootstrapRequest {
+        node_csr_der: node_key.request().unwrap(),
+        admin_csr_der: admin_key.request().unwrap(),
+        description: Some((&description("first")).into()),
+        advertise_addr: address.to_string(),
+        ..Default::default()
+    };
+    let socket = dir.join("manager.sock");
+    let made = eventually("bootstrap", || {
+        let (request, channel) = (request.clone(), unix_channel(&socket));
+        async move { BootstrapClient::new(channel).bootstrap(request).await.ok() }
+    })
+    .await
+    .into_inner();
+    // A repeat with the same key goes on where the first attempt broke off.
+    let again =
+        BootstrapClient::new(unix_channel(&socket)).bootstrap(request.clone()).await.unwrap();
+    assert_eq!(again.into_inner().node_id, made.node_id);
+
+    let credentials = |chain: &str, key: &PrivateKey| {
+        Credentials::from_pem(chain.to_owned(), key.to_pem(), made.root_pem.clone()).unwrap()
+    };
+    let admin = credentials(&made.admin_chain_pem, &admin_key);
+    let node = credentials(&made.node_chain_pem, &node_key);
+    Made {
+        manager,
+        control: ControlClient::new(channel(address, admin)),
+        node: LiveCredentials::new(node).unwrap(),
+        agent_token: made.agent_join_token,
+    }
+}
+
+fn channel(address: SocketAddr, credentials: Credentials) -> Channel {
+    let live = LiveCredentials::new(credentials).unwrap();
+    client_channel(address.to_string().parse().unwrap(), live, MANAGER_NAME).unwrap()
+}
+
+/// An agent that holds what it is told and reports what the test says.
+struct Agent {
+    client: DispatcherClient<Channel>,
+    session_id: String,
+    _session: Streaming<pb::SessionMessage>,
+    assignments: Streaming<pb::AssignmentsMessage>,
+    held: NodeAssignment,
+}
+
+impl Agent {
+    async fn connect(channel: Channel, hostname: &str) -> Self {
+        let mut client = DispatcherClient::new(channel);
+        let request = pb::SessionRequest { description: Some((&description(hostname)).into()) };
+        let mut session = client.session(request).await.unwrap().into_inner();
+        let first = session.message().await.unwrap().unwrap().message.unwrap();
+        let pb::session_message::Message::Started(started) = first else { panic!("{first:?}") };
+        let session_id = started.session_id;
+        let request = pb::AssignmentsRequest { session_id: session_id.clone() };
+        let assignments = client.assignments(request).await.unwrap().into_inner();
+        let held = NodeAssignment::default();
+        Self { client, session_id, _session: session, assignments, held }
+    }
+
+    async fn receive(&mut self) {
+        let message = self.assignments.message().await.unwrap().unwrap();
+        if message.kind == pb::AssignmentsKind::Complete as i32 {
+            self.held = NodeAssignment::default();
+        }
+        let changes: Vec<AssignmentChange> =
+            message.changes.into_iter().map(|c| c.try_into().unwrap()).collect();
+        self.held.apply(changes);
+    }
+
+    async fn receive_until(&mut self, what: &str, done: impl Fn(&NodeAssignment) -> bool) {
+        let all = async {
+            while !done(&self.held) {
+                self.receive().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    async fn report(&mut self, state: TaskState) {
+        let updates = self.held.tasks.keys().map(|id| {
+            let status = TaskStatus::new(state, Timestamp::from_secs(1), "reported by a test");
+            (&(*id, status)).into()
+        });
+        let request = pb::UpdateTaskStatusRequest {
+            session_id: self.session_id.clone(),
+            updates: updates.collect(),
+        };
+        self.client.update_task_status(request).await.unwrap();
+    }
+}
+
+fn spec(name: &str, replicas: u64) -> pb::ServiceSpec {
+    (&shoal_manager_state::testing::service_spec(name, replicas)).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_reaches_an_agent_and_survives_a_restart_of_the_manager() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+
+    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 3)) }).await.unwrap();
+    agent.receive_until("three tasks", |held| held.tasks.len() == 3).await;
+    agent.report(TaskState::Running).await;
+    let listed = control.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
+    let summary = listed.into_inner().services.remove(0);
+    assert_eq!((summary.running_tasks, summary.desired_tasks), (3, 3));
+
+    let before = agent.held.clone();
+    manager.stop().await;
+    let manager = Manager::start(dir.path(), address);
+    let reference = "web".to_owned();
+    let found = eventually("the restarted manager serves", || {
+        let (mut control, reference) = (control.clone(), reference.clone());
+        async move { control.get_service(pb::GetServiceRequest { reference }).await.ok() }
+    })
+    .await;
+    assert_eq!(found.into_inner().service.unwrap().running_tasks, 3);
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    agent.receive().await;
+    assert_eq!(agent.held, before, "nothing is lost and nothing restarted");
+
+    control.remove_service(pb::RemoveServiceRequest { reference }).await.unwrap();
+    let removed = |held: &NodeAssignment| {
+        held.tasks.values().all(|t| t.desired_state == DesiredState::Remove)
+    };
+    agent.receive_until("tasks are to be removed", removed).await;
+    agent.report(TaskState::Shutdown).await;
+    agent.receive_until("tasks are forgotten", |held| held.tasks.is_empty()).await;
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
+    let token: JoinToken = agent_token.parse().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let manager_address: ManagerAddress = address.to_string().parse().unwrap();
+    let joined = join(manager_address, &token, &key, pb::NodeHints::default()).await.unwrap();
+
+    let mut first = Agent::connect(channel(address, node.current()), "first").await;
+    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    first.receive_until("a task", |held| held.tasks.len() == 1).await;
+    first.report(TaskState::Running).await;
+    drop(first);
+
+    // The second agent keeps its heartbeats up, the first one is silent from now on.
+    let mut second = Agent::connect(channel(address, joined), "second").await;
+    let (mut client, session_id) = (second.client.clone(), second.session_id.clone());
+    let beating = tokio::spawn(async move {
+        loop {
+            let request = pb::HeartbeatRequest { session_id: session_id.clone() };
+            client.heartbeat(request).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    second.receive_until("the task comes over", |held| held.tasks.len() == 1).await;
+    let nodes = control.list_nodes(pb::ListNodesRequest {}).await.unwrap().into_inner().nodes;
+    let states: Vec<i32> = nodes.iter().map(|n| n.status.as_ref().unwrap().state).collect();
+    assert!(states.contains(&(pb::NodeState::Down as i32)), "{states:?}");
+    beating.abort();
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_requests_are_refused_with_all_their_faults() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut bad = spec("not a name", 1);
+    bad.task_template.as_mut().unwrap().runtime = None;
+    let status = control.create_service(pb::CreateServiceRequest { spec: Some(bad) }).await;
+    let status = status.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+
+    let request = pb::CreateServiceRequest { spec: Some(spec("web", 1)) };
+    control.create_service(request.clone()).await.unwrap();
+    let status = control.create_service(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+
+    let reference = "nothing".to_owned();
+    let status = control.get_service(pb::GetServiceRequest { reference }).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+
+    // An agent's certificate opens the agents' door alone.
+    let mut as_agent = ControlClient::new(channel(address, node.current()));
+    let status = as_agent.create_service(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_sees_every_change_in_order() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
+    let request =
+        pb::WatchRequest { kinds: vec![pb::ObjectKind::Service as i32], from_index: None };
+    let mut watch = control.watch(request).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    for name in ["a", "b", "c"] {
+        control
+            .create_service(pb::CreateServiceRequest { spec: Some(spec(name, 0)) })
+            .await
+            .unwrap();
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let message = watch.message().await.unwrap().unwrap().message.unwrap();
+        let pb::watch_response::Message::Event(event) = message else { panic!("{message:?}") };
+        let Some(pb::watch_event::Object::Service(service)) = event.object else { panic!() };
+        seen.push(service.spec.unwrap().name);
+    }
+    assert_eq!(seen, ["a", "b", "c"]);
+    manager.stop().await;
+}
