@@ -1,0 +1,8 @@
+//! Decisions of a node. Pure: (assigned, observed, now) -> ordered actions.
+
+pub mod health;
+pub mod lower;
+pub mod network;
+pub mod oci;
+pub mod task;
+pub mod volume;

@@ -1,0 +1,343 @@
+//! From what a user wrote about a task, and what its image says, to a container of this node.
+//!
+//! [`plan`] decides everything that can be decided without touching the host; the worker makes
+//! volumes, files and network namespaces from it and puts the paths in with
+//! [`ContainerPlan::oci_spec`].
+
+mod command;
+mod mounts;
+mod networks;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oci_spec::runtime::Spec;
+use shoal_types::assignment::AssignedTask;
+use shoal_types::id::NetworkId;
+use shoal_types::object::Network;
+use shoal_types::signal;
+use shoal_types::spec::{ContainerSpec, Healthcheck, Ulimit};
+
+use crate::health::{self, HealthConfig, InvalidHealthcheck};
+use crate::network::files::DnsConfig;
+use crate::network::{PublishedPort, UnsupportedSpec};
+use crate::oci::{self, ContainerConfig, InvalidContainer, MountConfig, Resources, Rlimit};
+
+pub use mounts::{ANONYMOUS, PlannedMount, Source};
+pub use networks::{Joined, NetworkPlan};
+
+/// What an image says about the containers made from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageDefaults {
+    /// What is executed before the command's words.
+    pub entrypoint: Vec<String>,
+    /// The command's words.
+    pub cmd: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// `user[:group]`; root if empty.
+    pub user: String,
+    /// `/` if empty.
+    pub workdir: String,
+    /// SIGTERM if empty.
+    pub stop_signal: String,
+    /// Places that are volumes.
+    pub volumes: BTreeSet<String>,
+    /// How its health is checked.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// What of the host a container gets to see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its name.
+    pub hostname: String,
+}
+
+/// A container, decided but for the paths of its mounts.
+#[derive(Debug, Clone)]
+pub struct ContainerPlan {
+    /// Everything but mounts.
+    pub config: ContainerConfig,
+    /// `user[:group]` to be looked up in the image's files; root otherwise.
+    pub user: Option<String>,
+    /// What is mounted, in the order of the paths inside.
+    pub mounts: Vec<PlannedMount>,
+    /// How it is connected.
+    pub network: NetworkPlan,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PublishedPort>,
+    /// Its name for itself.
+    pub hostname: String,
+    /// What it resolves names with.
+    pub dns: DnsConfig,
+    /// Further lines of its `/etc/hosts`.
+    pub hosts: Vec<(IpAddr, String)>,
+    /// Whether its standard input stays open.
+    pub open_stdin: bool,
+    /// Number of the signal that stops it.
+    pub stop_signal: i32,
+    /// How its health is checked.
+    pub healthcheck: Option<Healthcheck>,
+    annotations: BTreeMap<String, String>,
+}
+
+/// Why a task cannot become a container here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    /// Not a container at all.
+    #[error("the task is no container")]
+    NoContainer,
+    /// Something this node cannot do.
+    #[error("{field}: not supported by this node: {what}")]
+    Unsupported {
+        /// Path of the field.
+        field: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// A value that makes no sense.
+    #[error("{field}: {value:?} {why}")]
+    Invalid {
+        /// Path of the field.
+        field: String,
+        /// The refused value.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A network that was not assigned along with the task.
+    #[error("network {id} of the task is not known to this node")]
+    UnknownNetwork {
+        /// Which.
+        id: NetworkId,
+    },
+    /// A network or a port.
+    #[error(transparent)]
+    Network(#[from] UnsupportedSpec),
+    /// The health check.
+    #[error(transparent)]
+    Health(#[from] InvalidHealthcheck),
+}
+
+pub(crate) fn unsupported(field: impl Into<String>, what: impl Into<String>) -> LowerError {
+    LowerError::Unsupported { field: field.into(), what: what.into() }
+}
+
+pub(crate) fn invalid(field: impl Into<String>, value: &str, why: impl Into<String>) -> LowerError {
+    LowerError::Invalid { field: field.into(), value: value.to_owned(), why: why.into() }
+}
+
+/// Decides what the container of a task is.
+///
+/// # Errors
+/// The first thing that makes no sense or that this node cannot do, naming the field.
+pub fn plan(
+    task: &AssignedTask,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    image: &ImageDefaults,
+    host: &HostFacts,
+) -> Result<ContainerPlan, LowerError> {
+    let spec = task.spec.container().ok_or(LowerError::NoContainer)?;
+    refuse(spec)?;
+    let network = networks::plan(task, networks)?;
+    let host_network = network == NetworkPlan::Host;
+    let ports = ports(task, host_network)?;
+    let hostname = match (spec.hostname.as_str(), host_network) {
+        ("", true) => host.hostname.clone(),
+        // As Docker, where it is the beginning of the container's id.
+        ("", false) => task.id.to_string().chars().take(12).collect(),
+        (name, _) => name.to_owned(),
+    };
+    let healthcheck = health::merge(spec.healthcheck.as_ref(), image.healthcheck.as_ref());
+    let healthcheck = match &healthcheck {
+        Some(check) if HealthConfig::of(check)?.is_some() => healthcheck,
+        _ => None,
+    };
+    let mut config = command::process(spec, image, &hostname)?;
+    confine(&mut config, spec)?;
+    config.resources = resources(task);
+    config.host_network = host_network;
+    config.hostname = Some(hostname.clone());
+    let user = [&spec.user, &image.user].into_iter().find(|user| !user.is_empty()).cloned();
+    let annotations = BTreeMap::from([
+        ("io.shoal.task.id".to_owned(), task.id.to_string()),
+        ("io.shoal.service.id".to_owned(), task.service_id.to_string()),
+        ("io.shoal.service.name".to_owned(), task.service_name.clone()),
+    ]);
+    Ok(ContainerPlan {
+        config,
+        user,
+        mounts: mounts::plan(task, spec, image)?,
+        network,
+        ports,
+        hostname,
+        dns: dns(spec)?,
+        hosts: extra_hosts(spec)?,
+        open_stdin: spec.open_stdin,
+        stop_signal: stop_signal(spec, image)?,
+        healthcheck,
+        annotations,
+    })
+}
+
+impl ContainerPlan {
+    /// The OCI runtime specification, once every mount has its path.
+    ///
+    /// # Errors
+    /// As [`oci::spec`].
+    pub fn oci_spec(&self, mounts: Vec<MountConfig>) -> Result<Spec, InvalidContainer> {
+        let config = ContainerConfig { mounts, ..self.config.clone() };
+        let mut spec = oci::spec(&config)?;
+        spec.set_annotations(Some(self.annotations.clone().into_iter().collect()));
+        Ok(spec)
+    }
+
+    /// Labels for people who look at the host.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+}
+
+/// What managers refuse already; a node that is older than they are still must not ignore it.
+fn refuse(spec: &ContainerSpec) -> Result<(), LowerError> {
+    let privileges = spec.privileges.as_ref();
+    let refused = [
+        ("init", spec.init == Some(true), "an init process"),
+        ("isolation", !spec.isolation.is_empty(), "Windows isolation"),
+        ("secrets", !spec.secrets.is_empty(), "secrets"),
+        ("configs", !spec.configs.is_empty(), "configs"),
+        (
+            "privileges.credential_spec",
+            privileges.is_some_and(|p| p.credential_spec.is_some()),
+            "Windows credentials",
+        ),
+        (
+            "privileges.selinux_context",
+            privileges.is_some_and(|p| p.selinux_context.is_some()),
+            "SELinux labels",
+        ),
+        ("privileges.seccomp", privileges.is_some_and(|p| p.seccomp.is_some()), "other filters"),
+        ("privileges.app_armor", privileges.is_some_and(|p| p.app_armor.is_some()), "AppArmor"),
+    ];
+    match refused.into_iter().find(|(_, asked, _)| *asked) {
+        Some((field, _, what)) => Err(unsupported(field, what)),
+        None => Ok(()),
+    }
+}
+
+fn confine(config: &mut ContainerConfig, spec: &ContainerSpec) -> Result<(), LowerError> {
+    let group = |group: &String| {
+        group
+            .parse()
+            .map_err(|_| invalid("groups", group, "is not a number: names are not looked up"))
+    };
+    config.additional_gids = spec.groups.iter().map(group).collect::<Result<_, _>>()?;
+    config.cap_add.clone_from(&spec.capability_add);
+    config.cap_drop.clone_from(&spec.capability_drop);
+    config.read_only = spec.read_only;
+    config.sysctls.clone_from(&spec.sysctls);
+    config.no_new_privileges = spec.privileges.as_ref().is_some_and(|p| p.no_new_privileges);
+    config.rlimits = spec.ulimits.iter().map(rlimit).collect();
+    if let Some(score) = spec.oom_score_adj {
+        config.oom_score_adj =
+            i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score)).ok_or_else(
+                || invalid("oom_score_adj", &score.to_string(), "is not within -1000 to 1000"),
+            )?;
+    }
+    Ok(())
+}
+
+fn rlimit(limit: &Ulimit) -> Rlimit {
+    // Negative is without limit, RLIM_INFINITY.
+    let value = |v: i64| u64::try_from(v).unwrap_or(u64::MAX);
+    Rlimit { name: limit.name.clone(), soft: value(limit.soft), hard: value(limit.hard) }
+}
+
+fn resources(task: &AssignedTask) -> Resources {
+    let Some(wanted) = &task.spec.resources else { return Resources::default() };
+    let some = |n: u64| Some(n).filter(|n| *n != 0);
+    let limits = wanted.limits.unwrap_or_default();
+    let memory_bytes = some(limits.memory_bytes);
+    let reserved = wanted.reservations.as_ref().and_then(|r| some(r.memory_bytes));
+    Resources {
+        memory_bytes,
+        memory_reservation_bytes: reserved.filter(|r| memory_bytes.is_none_or(|m| *r <= m)),
+        nano_cpus: some(limits.nano_cpus),
+        cpu_shares: None,
+        pids: some(limits.pids),
+    }
+}
+
+fn stop_signal(spec: &ContainerSpec, image: &ImageDefaults) -> Result<i32, LowerError> {
+    let given =
+        [("stop_signal", &spec.stop_signal), ("stop signal of the image", &image.stop_signal)];
+    match given.into_iter().find(|(_, text)| !text.is_empty()) {
+        None => Ok(SIGTERM),
+        Some((field, text)) => {
+            signal::parse(text).ok_or_else(|| invalid(field, text, "is no signal"))
+        }
+    }
+}
+
+const SIGTERM: i32 = 15;
+
+fn ports(task: &AssignedTask, host_network: bool) -> Result<Vec<PublishedPort>, LowerError> {
+    let mut ports = Vec::new();
+    for (i, port) in task.ports.iter().enumerate() {
+        let wanted = PublishedPort::of_spec(port)?;
+        if !host_network {
+            ports.push(wanted);
+        } else if wanted.host_port != 0 && wanted.host_port != wanted.target_port {
+            let value = format!("{}:{}", wanted.host_port, wanted.target_port);
+            let why = "leads to another port, which the host's network cannot do";
+            return Err(invalid(format!("ports[{i}]"), &value, why));
+        }
+    }
+    Ok(ports)
+}
+
+fn dns(spec: &ContainerSpec) -> Result<DnsConfig, LowerError> {
+    let Some(dns) = &spec.dns_config else { return Ok(DnsConfig::default()) };
+    let server = |text: &String| {
+        text.parse().map_err(|_| invalid("dns_config.nameservers", text, "is no address"))
+    };
+    Ok(DnsConfig {
+        servers: dns.nameservers.iter().map(server).collect::<Result<_, _>>()?,
+        search: dns.search.clone(),
+        options: dns.options.clone(),
+    })
+}
+
+/// Swarm writes `address name…`, as hosts(5) does.
+fn extra_hosts(spec: &ContainerSpec) -> Result<Vec<(IpAddr, String)>, LowerError> {
+    let mut lines = Vec::new();
+    for line in &spec.hosts {
+        let mut words = line.split_whitespace();
+        let address = words.next().and_then(|word| word.parse().ok());
+        let Some(address) = address else {
+            return Err(invalid("hosts", line, "is not an address followed by names"));
+        };
+        let names: Vec<&str> = words.collect();
+        if names.is_empty() {
+            return Err(invalid("hosts", line, "names no host"));
+        }
+        lines.push((address, names.join(" ")));
+    }
+    Ok(lines)
+}
+
+/// The file that a container sees at a place of its own choosing if it mounts something there.
+#[must_use]
+pub fn own_files(plan: &ContainerPlan) -> Vec<(&'static str, PathBuf)> {
+    ["hosts", "hostname", "resolv.conf"]
+        .into_iter()
+        .map(|name| (name, PathBuf::from("/etc").join(name)))
+        .filter(|(_, place)| !plan.mounts.iter().any(|m| m.target == *place))
+        .collect()
+}

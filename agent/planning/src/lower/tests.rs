@@ -1,0 +1,326 @@
+use std::time::Duration;
+
+use shoal_types::object::{Meta, Slot, TaskNetwork};
+use shoal_types::resources::{Limits, ResourceRequirements};
+use shoal_types::spec::{
+    BindOptions, Driver, Mount, MountKind, NetworkSpec, PortConfig, Protocol, PublishMode,
+    TaskRuntime, TaskSpec, TmpfsOptions, VolumeMountOptions,
+};
+use shoal_types::task_state::DesiredState;
+
+use super::*;
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+fn image() -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: words(&["/entry"]),
+        cmd: words(&["serve", "--all"]),
+        env: words(&["PATH=/image/bin", "A=1", "B=2"]),
+        user: "nobody".to_owned(),
+        workdir: "/srv".to_owned(),
+        stop_signal: "SIGQUIT".to_owned(),
+        volumes: ["/data".to_owned()].into(),
+        healthcheck: None,
+    }
+}
+
+fn task(container: ContainerSpec) -> AssignedTask {
+    AssignedTask {
+        id: 7.into(),
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        service_labels: BTreeMap::new(),
+        slot: Slot::Replica(3),
+        node_id: 2.into(),
+        spec: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(container),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        desired_state: DesiredState::Running,
+    }
+}
+
+fn host() -> HostFacts {
+    HostFacts { hostname: "alpha".to_owned() }
+}
+
+fn lowered(container: ContainerSpec) -> Result<ContainerPlan, LowerError> {
+    plan(&task(container), &BTreeMap::new(), &image(), &host())
+}
+
+#[test]
+fn command_and_arguments_replace_as_dockers_do() {
+    let check = |command: &[&str], args: &[&str], expected: &[&str]| {
+        let spec = ContainerSpec {
+            command: words(command),
+            args: words(args),
+            ..ContainerSpec::default()
+        };
+        assert_eq!(lowered(spec).unwrap().config.argv, words(expected));
+    };
+    check(&[], &[], &["/entry", "serve", "--all"]);
+    check(&[], &["help"], &["/entry", "help"]);
+    check(&["sh"], &[], &["sh"]);
+    check(&["sh"], &["-c", "x"], &["sh", "-c", "x"]);
+}
+
+#[test]
+fn environment_replaces_in_place_and_a_bare_name_removes() {
+    let check = |env: &[&str], tty, expected: &[&str]| {
+        let spec = ContainerSpec {
+            env: words(env),
+            hostname: "h".to_owned(),
+            tty,
+            ..ContainerSpec::default()
+        };
+        assert_eq!(lowered(spec).unwrap().config.env, words(expected), "{env:?}");
+    };
+    check(&[], false, &["PATH=/image/bin", "HOSTNAME=h", "A=1", "B=2"]);
+    check(
+        &["B=3", "C=4=5", "A"],
+        true,
+        &["PATH=/image/bin", "HOSTNAME=h", "TERM=xterm", "B=3", "C=4=5"],
+    );
+    check(&["PATH=/x", "GONE", "A=", "A=9"], false, &["PATH=/x", "HOSTNAME=h", "A=9", "B=2"]);
+}
+
+#[test]
+fn the_image_fills_in_what_the_service_leaves_open() {
+    let plan = lowered(ContainerSpec::default()).unwrap();
+    assert_eq!(plan.user.as_deref(), Some("nobody"));
+    assert_eq!(plan.config.cwd, PathBuf::from("/srv"));
+    assert_eq!(plan.stop_signal, 3);
+    assert_eq!(plan.hostname, "000000000000", "the beginning of the task's id");
+    let spec = ContainerSpec {
+        user: "1000:1000".to_owned(),
+        dir: "/w".to_owned(),
+        stop_signal: "INT".to_owned(),
+        hostname: "mine".to_owned(),
+        ..ContainerSpec::default()
+    };
+    let plan = lowered(spec).unwrap();
+    assert_eq!(plan.user.as_deref(), Some("1000:1000"));
+    assert_eq!((plan.config.cwd.as_path(), plan.stop_signal), ("/w".as_ref(), 2));
+    assert_eq!(plan.hostname, "mine");
+    let bare = super::plan(
+        &task(ContainerSpec::default()),
+        &BTreeMap::new(),
+        &ImageDefaults::default(),
+        &host(),
+    )
+    .unwrap();
+    assert_eq!((bare.user, bare.stop_signal), (None, 15));
+    assert_eq!(bare.config.cwd, PathBuf::from("/"));
+}
+
+fn mount(kind: MountKind, source: &str, target: &str) -> Mount {
+    Mount {
+        kind,
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only: false,
+        consistency: String::new(),
+        bind_options: None,
+        volume_options: None,
+        image_options: None,
+        tmpfs_options: None,
+    }
+}
+
+#[test]
+fn mounts_and_the_images_volumes() {
+    let mounts = vec![
+        Mount { read_only: true, ..mount(MountKind::Bind, "/host", "/in/") },
+        mount(MountKind::Volume, "db", "/db"),
+        mount(MountKind::Volume, "", "/anon"),
+        Mount {
+            tmpfs_options: Some(TmpfsOptions { size_bytes: 99, ..TmpfsOptions::default() }),
+            ..mount(MountKind::Tmpfs, "", "/tmp")
+        },
+    ];
+    let spec = ContainerSpec { mounts: mounts.clone(), ..ContainerSpec::default() };
+    let plan = lowered(spec).unwrap();
+    let id = "0000000000000000000000007";
+    let names: Vec<String> = plan
+        .mounts
+        .iter()
+        .map(|m| match &m.source {
+            Source::Bind { path, create, field } => {
+                format!("{} {create} {field}", path.display())
+            }
+            Source::Volume { config, copy, anonymous } => {
+                format!("{} {copy} {anonymous}", config.name)
+            }
+            Source::Tmpfs { size_bytes, mode } => format!("{size_bytes:?} {mode:o}"),
+        })
+        .collect();
+    let expected = [
+        "/host false mounts[0].source".to_owned(),
+        "db true false".to_owned(),
+        format!("{id}-m2 true true"),
+        "Some(99) 1777".to_owned(),
+        format!("{id}-i0 true true"),
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(plan.mounts[0].target, PathBuf::from("/in"));
+    assert!(plan.mounts[0].read_only && !plan.mounts[1].read_only);
+    // A mount at the place of the image's volume takes it.
+    let covered = ContainerSpec {
+        mounts: vec![mount(MountKind::Tmpfs, "", "/data/")],
+        ..ContainerSpec::default()
+    };
+    assert_eq!(lowered(covered).unwrap().mounts.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_name() {
+    let bind =
+        |options| Mount { bind_options: Some(options), ..mount(MountKind::Bind, "/a", "/b") };
+    let with = |mount| ContainerSpec { mounts: vec![mount], ..ContainerSpec::default() };
+    let shared = BindOptions { propagation: "shared".to_owned(), ..BindOptions::default() };
+    let subpath = VolumeMountOptions { subpath: "x".to_owned(), ..VolumeMountOptions::default() };
+    let cases = [
+        (with(bind(shared)), "mounts[0].bind_options.propagation"),
+        (
+            with(bind(BindOptions { non_recursive: true, ..Default::default() })),
+            "mounts[0].bind_options",
+        ),
+        (
+            with(Mount { volume_options: Some(subpath), ..mount(MountKind::Volume, "v", "/v") }),
+            "mounts[0].volume_options.subpath",
+        ),
+        (with(mount(MountKind::Image, "i", "/i")), "mounts[0].type"),
+        (with(mount(MountKind::Tmpfs, "", "/a/../b")), "mounts[0].target"),
+        (ContainerSpec { init: Some(true), ..Default::default() }, "init"),
+        (ContainerSpec { groups: words(&["wheel"]), ..Default::default() }, "groups"),
+        (ContainerSpec { stop_signal: "NOPE".to_owned(), ..Default::default() }, "stop_signal"),
+        (ContainerSpec { dir: "rel".to_owned(), ..Default::default() }, "dir"),
+        (ContainerSpec { hosts: words(&["name"]), ..Default::default() }, "hosts"),
+    ];
+    for (spec, field) in cases {
+        let error = lowered(spec).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{field}: ")), "{error} names {field}");
+    }
+}
+
+fn network(id: u128, name: &str, driver: &str) -> (NetworkId, Arc<Network>) {
+    let spec = NetworkSpec {
+        name: name.to_owned(),
+        driver: Driver { name: driver.to_owned(), ..Driver::default() },
+        ..NetworkSpec::default()
+    };
+    let network =
+        Network { id: id.into(), meta: Meta::default(), spec, stack_id: None, predefined: false };
+    (id.into(), Arc::new(network))
+}
+
+#[test]
+fn networks() {
+    let known: BTreeMap<_, _> =
+        [network(1, "bridge", "bridge"), network(2, "host", "host"), network(3, "none", "none")]
+            .into();
+    let joins = |ids: &[u128]| {
+        let mut task = task(ContainerSpec::default());
+        let join = |id: &u128| TaskNetwork {
+            network_id: (*id).into(),
+            aliases: words(&["www"]),
+            driver_opts: BTreeMap::new(),
+            addresses: Vec::new(),
+        };
+        task.networks = ids.iter().map(join).collect();
+        plan(&task, &known, &image(), &host())
+    };
+    let NetworkPlan::Joined(joined) = joins(&[1]).unwrap().network else { panic!("bridge") };
+    assert_eq!(joined[0].config.name, "bridge");
+    assert_eq!(joined[0].request.container, "0000000000000000000000007");
+    assert_eq!(joined[0].request.aliases, ["web", "web.3", "www"].map(str::to_owned).into());
+    assert_eq!(joins(&[3]).unwrap().network, NetworkPlan::Joined(Vec::new()));
+    let on_host = joins(&[2]).unwrap();
+    assert_eq!((on_host.network, on_host.hostname.as_str()), (NetworkPlan::Host, "alpha"));
+    assert!(on_host.config.host_network);
+    assert!(matches!(joins(&[1, 2]), Err(LowerError::Unsupported { .. })));
+    assert!(matches!(joins(&[9]), Err(LowerError::UnknownNetwork { .. })));
+}
+
+fn port(published: u16, target: u16, mode: PublishMode) -> PortConfig {
+    PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: target,
+        published_port: published,
+        publish_mode: mode,
+        host_ip: None,
+    }
+}
+
+#[test]
+fn ports() {
+    let with = |port, networks: &[u128]| {
+        let mut task = task(ContainerSpec::default());
+        task.ports = vec![port];
+        let join = |id: &u128| TaskNetwork {
+            network_id: (*id).into(),
+            aliases: Vec::new(),
+            driver_opts: BTreeMap::new(),
+            addresses: Vec::new(),
+        };
+        task.networks = networks.iter().map(join).collect();
+        plan(&task, &[network(2, "host", "host")].into(), &image(), &host()).map(|p| p.ports)
+    };
+    let published = with(port(8080, 80, PublishMode::Host), &[]).unwrap();
+    assert_eq!(published[0].to_string(), "0.0.0.0:8080->80/tcp");
+    assert!(with(port(8080, 80, PublishMode::Ingress), &[]).is_err());
+    assert_eq!(with(port(80, 80, PublishMode::Host), &[2]), Ok(Vec::new()));
+    let error = with(port(8080, 80, PublishMode::Host), &[2]).unwrap_err().to_string();
+    assert!(error.starts_with("ports[0]: \"8080:80\""), "{error}");
+}
+
+#[test]
+fn resources_health_and_annotations_reach_the_container() {
+    let mut task = task(ContainerSpec {
+        healthcheck: Some(Healthcheck {
+            interval: Some(Duration::from_secs(1)),
+            ..Healthcheck::default()
+        }),
+        read_only: true,
+        ..ContainerSpec::default()
+    });
+    let limits = Limits { nano_cpus: 500_000_000, memory_bytes: 64 << 20, pids: 10 };
+    Arc::make_mut(&mut task.spec).resources =
+        Some(ResourceRequirements { limits: Some(limits), ..Default::default() });
+    let image = ImageDefaults {
+        healthcheck: Some(Healthcheck { test: words(&["CMD", "ok"]), ..Default::default() }),
+        ..image()
+    };
+    let plan = plan(&task, &BTreeMap::new(), &image, &host()).unwrap();
+    let check = plan.healthcheck.clone().unwrap();
+    assert_eq!((check.test, check.interval), (words(&["CMD", "ok"]), Some(Duration::from_secs(1))));
+    let spec = plan.oci_spec(Vec::new()).unwrap();
+    let annotations = spec.annotations().clone().unwrap();
+    assert_eq!(annotations["io.shoal.service.name"], "web");
+    let resources = spec.linux().clone().unwrap().resources().clone().unwrap();
+    assert_eq!(resources.memory().unwrap().limit(), Some(64 << 20));
+    assert_eq!(resources.pids().unwrap().limit(), 10);
+    assert_eq!(spec.root().clone().unwrap().readonly(), Some(true));
+}
+
+#[test]
+fn own_files_give_way_to_mounts() {
+    let spec = ContainerSpec {
+        mounts: vec![mount(MountKind::Bind, "/x", "/etc/hosts")],
+        ..ContainerSpec::default()
+    };
+    let names: Vec<&str> =
+        own_files(&lowered(spec).unwrap()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["hostname", "resolv.conf"]);
+}

@@ -1,0 +1,61 @@
+//! Why the book refuses.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use thiserror::Error;
+
+use super::settings::{MTU_MAX, MTU_MIN};
+use crate::network::{Protocol, PublishedPort};
+
+/// Why the book refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum LeaseError {
+    #[error("unknown network `{network}`")]
+    UnknownNetwork { network: String },
+    #[error("network `{network}` still connects {containers} container(s)")]
+    NetworkInUse { network: String, containers: usize },
+    #[error("network `{network}` connects {containers} container(s), its settings cannot change")]
+    NetworkChanged { network: String, containers: usize },
+    #[error("subnet {subnet} of network `{network}` has host bits set, did you mean {meant}?")]
+    SubnetHostBits { network: String, subnet: Ipv4Net, meant: Ipv4Net },
+    #[error("subnet {subnet} of network `{network}` has no room for a gateway and a container")]
+    SubnetTooSmall { network: String, subnet: Ipv4Net },
+    #[error("subnet {subnet} of network `{network}` overlaps {other}, used by {by}")]
+    SubnetTaken { network: String, subnet: Ipv4Net, other: Ipv4Net, by: String },
+    #[error("gateway {gateway} of network `{network}` is no usable address of subnet {subnet}")]
+    GatewayUnusable { network: String, gateway: Ipv4Addr, subnet: Ipv4Net },
+    #[error("a gateway, range or reservation of network `{network}` needs a subnet beside it")]
+    SubnetMissing { network: String },
+    #[error("ip range {range} of network `{network}` is not inside subnet {subnet}")]
+    RangeOutside { network: String, range: Ipv4Net, subnet: Ipv4Net },
+    #[error("address {address} of network `{network}` is not inside subnet {subnet}")]
+    ReservedOutside { network: String, address: Ipv4Addr, subnet: Ipv4Net },
+    #[error("mtu {mtu} of network `{network}` is not between {MTU_MIN} and {MTU_MAX}")]
+    MtuInvalid { network: String, mtu: u32 },
+    #[error("no free subnet for network `{network}` in the address pools of this node")]
+    PoolExhausted { network: String },
+    #[error("interface name `{ifname}` of `{id}` is taken by `{other}`")]
+    NameCollision { ifname: String, id: String, other: String },
+    #[error("address {address} is no usable address of network `{network}` ({subnet})")]
+    AddressUnusable { address: Ipv4Addr, network: String, subnet: Ipv4Net },
+    #[error("address {address} of network `{network}` is held by {holder}")]
+    AddressTaken { address: Ipv4Addr, network: String, holder: String },
+    #[error("container `{container}` is on network `{network}` with address {address} already")]
+    AlreadyAttached { container: String, network: String, address: Ipv4Addr },
+    #[error("no free address on network `{network}` ({range})")]
+    NoFreeAddress { network: String, range: Ipv4Net },
+    #[error("port already in use: {port} is published by container `{holder}`")]
+    PortTaken { port: PublishedPort, holder: String },
+    #[error("port {port} is asked for twice by container `{container}`")]
+    PortRepeated { port: PublishedPort, container: String },
+    #[error("published port {port} of container `{container}` has no target port")]
+    TargetMissing { port: PublishedPort, container: String },
+    #[error("no free {protocol} port between {low} and {high}")]
+    NoFreePort { protocol: Protocol, low: u16, high: u16 },
+    #[error(
+        "container `{container}` has no network that leads out, so its ports cannot be published"
+    )]
+    NoWayIn { container: String },
+}

@@ -1,0 +1,351 @@
+use std::convert::Infallible;
+
+use proptest::prelude::*;
+
+use super::super::{Protocol, PublishedPort};
+use super::*;
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn config(id: &str) -> NetworkConfig {
+    NetworkConfig { id: id.to_owned(), name: id.to_owned(), ..NetworkConfig::default() }
+}
+
+fn request(container: &str, network: &str) -> AttachRequest {
+    AttachRequest {
+        container: container.to_owned(),
+        network: network.to_owned(),
+        ..AttachRequest::default()
+    }
+}
+
+fn port(host_port: u16, target_port: u16) -> PublishedPort {
+    let host_ip = Ipv4Addr::UNSPECIFIED;
+    PublishedPort { host_ip, host_port, protocol: Protocol::Tcp, target_port }
+}
+
+fn book(networks: &[&str]) -> Leases {
+    let mut leases = Leases::default();
+    for id in networks {
+        leases.ensure_network(&config(id), &Rules::default(), &[]).unwrap();
+    }
+    leases
+}
+
+fn free(_: &PublishedPort) -> Result<(), Refusal<Infallible>> {
+    Ok(())
+}
+
+#[test]
+fn networks_get_their_own_subnets_and_keep_them() {
+    let mut leases = book(&["a", "b"]);
+    let a = leases.network("a").unwrap().clone();
+    assert_eq!((a.subnet, a.gateway, a.mtu), (net("172.20.0.0/24"), ip("172.20.0.1"), 1500));
+    assert_eq!(leases.network("b").unwrap().subnet, net("172.20.1.0/24"));
+    let before = leases.clone();
+    // Its own subnet, seen again as a route of the host, is no obstacle.
+    let seen = [InUse { subnet: a.subnet, by: "route".to_owned() }];
+    assert_eq!(leases.ensure_network(&config("a"), &Rules::default(), &seen).unwrap(), a);
+    assert_eq!(leases, before);
+}
+
+#[test]
+fn contradictory_networks_are_refused() {
+    let in_use = [InUse { subnet: net("10.5.0.0/16"), by: "interface `eth9`".to_owned() }];
+    let check = |change: &dyn Fn(&mut NetworkConfig), expect: &str| {
+        let mut wanted = config("new");
+        change(&mut wanted);
+        let error = book(&["a"]).ensure_network(&wanted, &Rules::default(), &in_use).unwrap_err();
+        assert_eq!(error.to_string(), expect);
+    };
+    check(
+        &|new| new.subnet = Some(net("10.1.1.7/24")),
+        "subnet 10.1.1.7/24 of network `new` has host bits set, did you mean 10.1.1.0/24?",
+    );
+    check(
+        &|new| new.subnet = Some(net("10.1.1.0/31")),
+        "subnet 10.1.1.0/31 of network `new` has no room for a gateway and a container",
+    );
+    check(
+        &|new| new.subnet = Some(net("10.5.3.0/24")),
+        "subnet 10.5.3.0/24 of network `new` overlaps 10.5.0.0/16, used by interface `eth9`",
+    );
+    check(
+        &|new| new.subnet = Some(net("172.16.0.0/12")),
+        "subnet 172.16.0.0/12 of network `new` overlaps 172.20.0.0/24, used by network `a`",
+    );
+    check(
+        &|new| {
+            new.subnet = Some(net("10.1.1.0/24"));
+            new.gateway = Some(ip("10.1.1.255"));
+        },
+        "gateway 10.1.1.255 of network `new` is no usable address of subnet 10.1.1.0/24",
+    );
+    check(
+        &|new| new.gateway = Some(ip("10.1.1.1")),
+        "a gateway, range or reservation of network `new` needs a subnet beside it",
+    );
+    check(
+        &|new| {
+            new.subnet = Some(net("10.1.1.0/24"));
+            new.ip_range = Some(net("10.1.0.0/23"));
+        },
+        "ip range 10.1.0.0/23 of network `new` is not inside subnet 10.1.1.0/24",
+    );
+    check(&|new| new.mtu = Some(60), "mtu 60 of network `new` is not between 68 and 65535");
+}
+
+#[test]
+fn a_network_in_use_neither_changes_nor_goes() {
+    let mut leases = book(&["a"]);
+    leases.attach(&request("c", "a"), &Rules::default()).unwrap();
+    let changed = NetworkConfig { internal: true, ..config("a") };
+    assert!(matches!(
+        leases.ensure_network(&changed, &Rules::default(), &[]),
+        Err(LeaseError::NetworkChanged { containers: 1, .. })
+    ));
+    assert!(matches!(
+        leases.remove_network("a"),
+        Err(LeaseError::NetworkInUse { containers: 1, .. })
+    ));
+    leases.release("c");
+    assert!(leases.ensure_network(&changed, &Rules::default(), &[]).unwrap().internal);
+    assert!(leases.remove_network("a").unwrap().is_some());
+    assert!(leases.remove_network("a").unwrap().is_none());
+}
+
+#[test]
+fn attachments_are_found_again() {
+    let mut leases = book(&["a", "b"]);
+    let rules = Rules::default();
+    let first = leases.attach(&request("c", "a"), &rules).unwrap();
+    assert_eq!(first.address, net("172.20.0.2/24"));
+    assert_eq!((first.ifname.as_str(), first.default_route), ("eth0", true));
+    let second = leases.attach(&request("c", "b"), &rules).unwrap();
+    assert_eq!((second.ifname.as_str(), second.default_route), ("eth1", false));
+    assert_ne!(first.host_ifname, second.host_ifname);
+    assert_eq!(leases.attach(&request("c", "a"), &rules).unwrap(), first);
+    assert_eq!(leases.attachments("c"), [first.clone(), second]);
+
+    // An address given back is not the next one given.
+    assert_eq!(leases.detach("c", "a"), Some(first));
+    assert_eq!(leases.detach("c", "a"), None);
+    let again = leases.attach(&request("c", "a"), &rules).unwrap();
+    assert_eq!((again.address, again.ifname.as_str()), (net("172.20.0.3/24"), "eth0"));
+}
+
+#[test]
+fn wanted_addresses_are_given_or_refused() {
+    let mut leases = book(&["a"]);
+    let rules = Rules::default();
+    let wanting = |container: &str, address: &str| AttachRequest {
+        address: Some(ip(address)),
+        ..request(container, "a")
+    };
+    let got = leases.attach(&wanting("c", "172.20.0.77"), &rules).unwrap();
+    assert_eq!(got.address.addr(), ip("172.20.0.77"));
+    let mut refused = |container: &str, address: &str, expect: &str| {
+        let error = leases.attach(&wanting(container, address), &rules).unwrap_err();
+        assert_eq!(error.to_string(), expect);
+    };
+    refused("d", "172.20.0.77", "address 172.20.0.77 of network `a` is held by container `c`");
+    refused("d", "172.20.0.1", "address 172.20.0.1 of network `a` is held by the gateway");
+    refused(
+        "d",
+        "172.20.0.255",
+        "address 172.20.0.255 is no usable address of network `a` (172.20.0.0/24)",
+    );
+    refused("c", "172.20.0.78", "container `c` is on network `a` with address 172.20.0.77 already");
+    let lost = leases.attach(&request("d", "nowhere"), &rules).unwrap_err();
+    assert_eq!(lost.to_string(), "unknown network `nowhere`");
+}
+
+#[test]
+fn a_full_range_refuses() {
+    let mut leases = Leases::default();
+    let wanted = NetworkConfig {
+        subnet: Some(net("10.0.0.0/24")),
+        ip_range: Some(net("10.0.0.0/30")),
+        reserved: [ip("10.0.0.2")].into(),
+        ..config("a")
+    };
+    leases.ensure_network(&wanted, &Rules::default(), &[]).unwrap();
+    let reserved = AttachRequest { address: Some(ip("10.0.0.2")), ..request("c", "a") };
+    let error = leases.attach(&reserved, &Rules::default()).unwrap_err();
+    let text = "address 10.0.0.2 of network `a` is held by a reservation";
+    assert_eq!(error.to_string(), text);
+    leases.attach(&request("c", "a"), &Rules::default()).unwrap();
+    let error = leases.attach(&request("e", "a"), &Rules::default()).unwrap_err();
+    assert_eq!(error.to_string(), "no free address on network `a` (10.0.0.0/30)");
+}
+
+#[test]
+fn the_default_route_never_leads_into_an_internal_network() {
+    let mut leases = book(&["out"]);
+    let inner = NetworkConfig { internal: true, ..config("in") };
+    leases.ensure_network(&inner, &Rules::default(), &[]).unwrap();
+    assert!(!leases.attach(&request("c", "in"), &Rules::default()).unwrap().default_route);
+    let error = leases.publish("c", &[port(80, 80)], &Rules::default(), free).unwrap_err();
+    assert!(matches!(error, PublishError::Lease(LeaseError::NoWayIn { .. })), "{error}");
+    assert!(leases.attach(&request("c", "out"), &Rules::default()).unwrap().default_route);
+    leases.publish("c", &[port(80, 80)], &Rules::default(), free).unwrap();
+}
+
+#[test]
+fn ports_are_granted_all_or_none() {
+    let mut leases = book(&["a"]);
+    let rules = Rules { ports: 40_000..=40_002, ..Rules::default() };
+    for container in ["c", "d"] {
+        leases.attach(&request(container, "a"), &rules).unwrap();
+    }
+    let wanted = [port(0, 80), port(40_000, 81)];
+    let granted = leases.publish("c", &wanted, &rules, free).unwrap();
+    // The named port is served first, the answer keeps the order of the request.
+    assert_eq!(granted, [port(40_001, 80), port(40_000, 81)]);
+    let never = |_: &PublishedPort| -> Result<(), Refusal<Infallible>> { unreachable!() };
+    assert_eq!(leases.publish("c", &wanted, &rules, never).unwrap(), granted);
+
+    let before = leases.clone();
+    let mut refused = |wanted: &[PublishedPort], expect: &str| {
+        let error = leases.publish("d", wanted, &rules, free).unwrap_err();
+        assert_eq!(error.to_string(), expect);
+        assert_eq!(leases.containers, before.containers);
+    };
+    refused(
+        &[port(90, 1), port(40_000, 2)],
+        "port already in use: 0.0.0.0:40000->2/tcp is published by container `c`",
+    );
+    refused(
+        &[PublishedPort { host_ip: ip("127.0.0.1"), ..port(40_001, 2) }],
+        "port already in use: 127.0.0.1:40001->2/tcp is published by container `c`",
+    );
+    refused(
+        &[port(90, 1), port(90, 2)],
+        "port 0.0.0.0:90->2/tcp is asked for twice by container `d`",
+    );
+    refused(&[port(90, 0)], "published port 0.0.0.0:90->0/tcp of container `d` has no target port");
+    refused(&[port(0, 1), port(0, 2)], "no free tcp port between 40000 and 40002");
+    // Another transport is another port.
+    let udp = [PublishedPort { protocol: Protocol::Udp, ..port(40_000, 2) }];
+    leases.publish("d", &udp, &rules, free).unwrap();
+    assert_eq!(leases.unpublish("c"), granted);
+    assert_eq!(leases.unpublish("c"), []);
+}
+
+#[test]
+fn what_the_host_refuses_is_passed_on() {
+    let mut leases = book(&["a"]);
+    let rules = Rules { ports: 40_000..=40_002, ..Rules::default() };
+    leases.attach(&request("c", "a"), &rules).unwrap();
+    let taken = |port: &PublishedPort| {
+        if port.host_port == 40_001 { Ok(()) } else { Err(Refusal::Taken("busy")) }
+    };
+    let granted = leases.publish("c", &[port(0, 80)], &rules, taken).unwrap();
+    assert_eq!(granted, [port(40_001, 80)]);
+    let error = leases.publish("c", &[port(99, 80)], &rules, taken).unwrap_err();
+    assert_eq!(error, PublishError::Host { port: port(99, 80), refusal: "busy" });
+    let hopeless = |_: &PublishedPort| Err(Refusal::Hopeless("no such address"));
+    let error = leases.publish("c", &[port(0, 80)], &rules, hopeless).unwrap_err();
+    assert_eq!(error, PublishError::Host { port: port(0, 80), refusal: "no such address" });
+}
+
+#[test]
+fn only_the_living_are_retained() {
+    let mut leases = book(&["a", "b", "c"]);
+    let rules = Rules::default();
+    for (container, network) in [("one", "a"), ("two", "b"), ("two", "a")] {
+        leases.attach(&request(container, network), &rules).unwrap();
+    }
+    let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+    leases.retain(&set(&["one"]), &set(&["c"]));
+    assert_eq!(leases.ports().count(), 1);
+    // `a` connects a container that lives, so it stays though nobody named it.
+    let left: Vec<_> = leases.networks().map(|network| network.id.as_str()).collect();
+    assert_eq!(left, ["a", "c"]);
+}
+
+#[test]
+fn names_of_a_network() {
+    let mut leases = book(&["a"]);
+    for container in ["c", "d"] {
+        let aliases = BTreeSet::from(["web".to_owned(), container.to_owned()]);
+        let wanted = AttachRequest { aliases, ..request(container, "a") };
+        leases.attach(&wanted, &Rules::default()).unwrap();
+    }
+    let names = leases.names("a");
+    assert_eq!(names["web"], BTreeSet::from([ip("172.20.0.2"), ip("172.20.0.3")]));
+    assert_eq!(names["c"], BTreeSet::from([ip("172.20.0.2")]));
+    assert!(leases.names("b").is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ensure(u8),
+    RemoveNetwork(u8),
+    Attach(u8, u8),
+    Detach(u8, u8),
+    Publish(u8, u8),
+    Release(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (network, container) = (0u8..4, 0u8..6);
+    prop_oneof![
+        network.clone().prop_map(Step::Ensure),
+        network.clone().prop_map(Step::RemoveNetwork),
+        (container.clone(), network.clone()).prop_map(|(c, n)| Step::Attach(c, n)),
+        (container.clone(), network).prop_map(|(c, n)| Step::Detach(c, n)),
+        (container.clone(), 0u8..3).prop_map(|(c, p)| Step::Publish(c, p)),
+        container.prop_map(Step::Release),
+    ]
+}
+
+fn again<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_held_twice(steps in prop::collection::vec(step(), 1..60)) {
+        let rules = Rules { ports: 40_000..=40_003, ..Rules::default() };
+        let mut leases = Leases::default();
+        for step in steps {
+            // Refusals are fine; what was granted must stay sound.
+            let _ = match step {
+                Step::Ensure(n) =>
+                    leases.ensure_network(&config(&n.to_string()), &rules, &[]).is_ok(),
+                Step::RemoveNetwork(n) => leases.remove_network(&n.to_string()).is_ok(),
+                Step::Attach(c, n) =>
+                    leases.attach(&request(&c.to_string(), &n.to_string()), &rules).is_ok(),
+                Step::Detach(c, n) => leases.detach(&c.to_string(), &n.to_string()).is_some(),
+                Step::Publish(c, p) => {
+                    let wanted = [port([0, 40_000, 40_001][usize::from(p)], 80)];
+                    leases.publish(&c.to_string(), &wanted, &rules, free).is_ok()
+                }
+                Step::Release(c) => !leases.release(&c.to_string()).is_empty(),
+            };
+            let ports: Vec<_> = leases.ports().collect();
+            let addresses: BTreeSet<_> = ports.iter().map(|port| port.address.addr()).collect();
+            prop_assert_eq!(addresses.len(), ports.len());
+            let ifnames: BTreeSet<_> = ports.iter().map(|port| &port.host_ifname).collect();
+            prop_assert_eq!(ifnames.len(), ports.len());
+            let inner: BTreeSet<_> =
+                ports.iter().map(|port| (&port.container, &port.ifname)).collect();
+            prop_assert_eq!(inner.len(), ports.len());
+            let published: Vec<_> = leases.published().map(|(_, port, _)| *port).collect();
+            for (at, one) in published.iter().enumerate() {
+                prop_assert!(published[at + 1..].iter().all(|other| !one.collides(other)));
+            }
+            // What is read again is what was written.
+            let again = Leases::restore(again(&leases.networks), again(&leases.containers));
+            prop_assert_eq!(&again.networks, &leases.networks);
+            prop_assert_eq!(&again.containers, &leases.containers);
+        }
+    }
+}

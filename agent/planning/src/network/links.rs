@@ -1,0 +1,357 @@
+//! Bridges and bridge ports: what to do so that the host has those it should have, and no other
+//! of this agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use ipnet::Ipv4Net;
+
+use super::leases::Leases;
+use super::{Mac, names};
+
+/// What a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge,
+    /// One end of a veth pair.
+    Veth,
+    /// Anything else.
+    Other,
+}
+
+/// A link as the host has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// What it is.
+    pub kind: LinkKind,
+    /// Administratively up.
+    pub up: bool,
+    /// Bytes per packet.
+    pub mtu: u32,
+    /// Name of the bridge it is a port of.
+    pub bridge: Option<String>,
+    /// As a bridge port: frames may leave by the port they came in.
+    pub hairpin: bool,
+    /// IPv4 addresses of the host on it.
+    pub addresses: BTreeSet<Ipv4Net>,
+}
+
+/// A bridge as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredBridge {
+    /// The host's address on it, with the length of the prefix.
+    pub address: Ipv4Net,
+    /// Bytes per packet.
+    pub mtu: u32,
+    /// Hardware address. Given, because a bridge left to itself changes it with its ports.
+    pub mac: Mac,
+}
+
+/// A bridge port as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPort {
+    /// Its bridge.
+    pub bridge: String,
+    /// Bytes per packet.
+    pub mtu: u32,
+}
+
+/// Every link of this agent as it should be, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Bridges.
+    pub bridges: BTreeMap<String, DesiredBridge>,
+    /// Bridge ports.
+    pub ports: BTreeMap<String, DesiredPort>,
+}
+
+impl Desired {
+    /// Derives the links from the book.
+    #[must_use]
+    pub fn of(leases: &Leases) -> Self {
+        let bridges = leases.networks().map(|network| {
+            let address = Ipv4Net::new_assert(network.gateway, network.subnet.prefix_len());
+            let mac = Mac::of_address(network.gateway);
+            (network.bridge.clone(), DesiredBridge { address, mtu: network.mtu, mac })
+        });
+        let ports = leases.ports().filter_map(|port| {
+            let bridge = leases.network(&port.network)?.bridge.clone();
+            Some((port.host_ifname.clone(), DesiredPort { bridge, mtu: port.mtu }))
+        });
+        Self { bridges: bridges.collect(), ports: ports.collect() }
+    }
+
+    /// The same, one bridge only and no ports: what making one network sure touches.
+    #[must_use]
+    pub fn only_bridge(&self, ifname: &str) -> Self {
+        let bridge = self.bridges.get(ifname);
+        let bridges = bridge.map(|bridge| (ifname.to_owned(), bridge.clone()));
+        Self { bridges: bridges.into_iter().collect(), ports: BTreeMap::new() }
+    }
+
+    /// The same, one port only and no bridges: what connecting one container touches.
+    #[must_use]
+    pub fn only_port(&self, ifname: &str) -> Self {
+        let port = self.ports.get(ifname);
+        let ports = port.map(|port| (ifname.to_owned(), port.clone()));
+        Self { bridges: BTreeMap::new(), ports: ports.into_iter().collect() }
+    }
+}
+
+/// One change of the host's links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named by what they are")]
+pub enum Action {
+    /// Delete a link.
+    Remove { ifname: String },
+    /// Create a bridge, still down and without address.
+    CreateBridge { ifname: String, mac: Mac, mtu: u32 },
+    /// Set the packet size.
+    SetMtu { ifname: String, mtu: u32 },
+    /// Take an address off a link.
+    RemoveAddress { ifname: String, address: Ipv4Net },
+    /// Put an address on a link.
+    AddAddress { ifname: String, address: Ipv4Net },
+    /// Make a link a port of a bridge.
+    SetBridge { ifname: String, bridge: String },
+    /// Let frames leave a bridge port by which they came in. A container that asks for its own
+    /// published port needs it on hosts where bridged packets pass the packet filter
+    /// (`bridge-nf-call-iptables`), as addresses are then translated on the bridge.
+    SetHairpin { ifname: String },
+    /// Set a link up.
+    SetUp { ifname: String },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remove { ifname } => write!(f, "remove {ifname}"),
+            Self::CreateBridge { ifname, .. } => write!(f, "create bridge {ifname}"),
+            Self::SetMtu { ifname, mtu } => write!(f, "set mtu {mtu} of {ifname}"),
+            Self::RemoveAddress { ifname, address } => write!(f, "remove {address} from {ifname}"),
+            Self::AddAddress { ifname, address } => write!(f, "add {address} to {ifname}"),
+            Self::SetBridge { ifname, bridge } => write!(f, "put {ifname} on bridge {bridge}"),
+            Self::SetHairpin { ifname } => write!(f, "set hairpin mode of {ifname}"),
+            Self::SetUp { ifname } => write!(f, "set {ifname} up"),
+        }
+    }
+}
+
+/// What to do, and what cannot be done from the host alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// Ports that are missing: only attaching the container again brings them back, since their
+    /// other end belongs into its network namespace.
+    pub missing_ports: BTreeSet<String>,
+}
+
+/// Plans the way from `observed` to `desired`. Links that do not carry the agent's `prefix` are
+/// nobody's business and never touched.
+#[must_use]
+pub fn plan(desired: &Desired, observed: &BTreeMap<String, ObservedLink>, prefix: &str) -> Plan {
+    let mut plan = Plan::default();
+    let wanted = |ifname: &str, link: &ObservedLink| match link.kind {
+        LinkKind::Bridge => desired.bridges.contains_key(ifname),
+        LinkKind::Veth => desired.ports.contains_key(ifname),
+        LinkKind::Other => false,
+    };
+    let kept = observed.iter().filter(|(ifname, _)| names::is_ours(prefix, ifname));
+    let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        kept.partition(|(ifname, link)| wanted(ifname, link));
+    plan.actions.extend(gone.into_keys().cloned().map(|ifname| Action::Remove { ifname }));
+    for (ifname, bridge) in &desired.bridges {
+        ensure_bridge(&mut plan.actions, ifname, bridge, kept.get(ifname).copied());
+    }
+    for (ifname, port) in &desired.ports {
+        match kept.get(ifname) {
+            Some(link) => ensure_port(&mut plan.actions, ifname, port, link),
+            None => {
+                plan.missing_ports.insert(ifname.clone());
+            }
+        }
+    }
+    plan
+}
+
+fn ensure_bridge(
+    actions: &mut Vec<Action>,
+    name: &str,
+    bridge: &DesiredBridge,
+    link: Option<&ObservedLink>,
+) {
+    let ifname = || name.to_owned();
+    let (mtu, address) = (bridge.mtu, bridge.address);
+    if link.is_none() {
+        actions.push(Action::CreateBridge { ifname: ifname(), mac: bridge.mac, mtu });
+    }
+    if link.is_some_and(|link| link.mtu != mtu) {
+        actions.push(Action::SetMtu { ifname: ifname(), mtu });
+    }
+    let present = link.map(|link| link.addresses.clone()).unwrap_or_default();
+    for other in present.iter().filter(|other| **other != address) {
+        actions.push(Action::RemoveAddress { ifname: ifname(), address: *other });
+    }
+    if !present.contains(&address) {
+        actions.push(Action::AddAddress { ifname: ifname(), address });
+    }
+    if !link.is_some_and(|link| link.up) {
+        actions.push(Action::SetUp { ifname: ifname() });
+    }
+}
+
+fn ensure_port(actions: &mut Vec<Action>, name: &str, port: &DesiredPort, link: &ObservedLink) {
+    let ifname = || name.to_owned();
+    if link.mtu != port.mtu {
+        actions.push(Action::SetMtu { ifname: ifname(), mtu: port.mtu });
+    }
+    let moved = link.bridge.as_ref() != Some(&port.bridge);
+    if moved {
+        actions.push(Action::SetBridge { ifname: ifname(), bridge: port.bridge.clone() });
+    }
+    if moved || !link.hairpin {
+        actions.push(Action::SetHairpin { ifname: ifname() });
+    }
+    if !link.up {
+        actions.push(Action::SetUp { ifname: ifname() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BRIDGE: &str = "shb0000000000";
+    const PORT: &str = "shv0000000000";
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    fn desired() -> Desired {
+        let address = net("10.0.0.1/24");
+        let bridge = DesiredBridge { address, mtu: 1500, mac: Mac::of_address(address.addr()) };
+        let port = DesiredPort { bridge: BRIDGE.to_owned(), mtu: 1500 };
+        Desired {
+            bridges: BTreeMap::from([(BRIDGE.to_owned(), bridge)]),
+            ports: BTreeMap::from([(PORT.to_owned(), port)]),
+        }
+    }
+
+    fn link(kind: LinkKind) -> ObservedLink {
+        let (bridge, addresses) = (None, BTreeSet::new());
+        ObservedLink { kind, up: true, mtu: 1500, bridge, hairpin: false, addresses }
+    }
+
+    /// What the actions make of the observed links: the judge of the plan.
+    fn perform(observed: &mut BTreeMap<String, ObservedLink>, actions: &[Action]) {
+        for action in actions {
+            let at = |observed: &mut BTreeMap<String, ObservedLink>,
+                      ifname: &str,
+                      change: &dyn Fn(&mut ObservedLink)| {
+                change(observed.get_mut(ifname).expect("the link exists"));
+            };
+            match action {
+                Action::Remove { ifname } => assert!(observed.remove(ifname).is_some()),
+                Action::CreateBridge { ifname, mtu, .. } => {
+                    let new = ObservedLink { up: false, mtu: *mtu, ..link(LinkKind::Bridge) };
+                    assert!(observed.insert(ifname.clone(), new).is_none());
+                }
+                Action::SetMtu { ifname, mtu } => at(observed, ifname, &|link| link.mtu = *mtu),
+                Action::RemoveAddress { ifname, address } => at(observed, ifname, &|link| {
+                    assert!(link.addresses.remove(address));
+                }),
+                Action::AddAddress { ifname, address } => at(observed, ifname, &|link| {
+                    assert!(link.addresses.insert(*address));
+                }),
+                Action::SetBridge { ifname, bridge } => at(observed, ifname, &|link| {
+                    link.bridge = Some(bridge.clone());
+                    link.hairpin = false;
+                }),
+                Action::SetHairpin { ifname } => at(observed, ifname, &|link| {
+                    assert!(link.bridge.is_some());
+                    link.hairpin = true;
+                }),
+                Action::SetUp { ifname } => at(observed, ifname, &|link| link.up = true),
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_host_gets_the_bridge_and_reports_the_port() {
+        let plan = plan(&desired(), &BTreeMap::new(), "sh");
+        let ifname = BRIDGE.to_owned();
+        let address = net("10.0.0.1/24");
+        let mac = Mac::of_address(address.addr());
+        assert_eq!(
+            plan.actions,
+            [
+                Action::CreateBridge { ifname: ifname.clone(), mac, mtu: 1500 },
+                Action::AddAddress { ifname: ifname.clone(), address },
+                Action::SetUp { ifname },
+            ]
+        );
+        assert_eq!(plan.missing_ports, BTreeSet::from([PORT.to_owned()]));
+    }
+
+    #[test]
+    fn orphans_go_and_strangers_stay() {
+        let observed = BTreeMap::from([
+            ("eth0".to_owned(), link(LinkKind::Other)),
+            ("docker0".to_owned(), link(LinkKind::Bridge)),
+            ("shv1111111111".to_owned(), link(LinkKind::Veth)),
+            ("shb1111111111".to_owned(), link(LinkKind::Bridge)),
+        ]);
+        let plan = plan(&Desired::default(), &observed, "sh");
+        let gone = ["shb1111111111", "shv1111111111"];
+        assert_eq!(plan.actions, gone.map(|ifname| Action::Remove { ifname: ifname.to_owned() }));
+    }
+
+    #[test]
+    fn a_link_of_the_wrong_kind_is_replaced() {
+        let observed = BTreeMap::from([(BRIDGE.to_owned(), link(LinkKind::Other))]);
+        let plan = plan(&desired(), &observed, "sh");
+        assert_eq!(plan.actions[0], Action::Remove { ifname: BRIDGE.to_owned() });
+        assert!(matches!(plan.actions[1], Action::CreateBridge { .. }));
+    }
+
+    fn any_link() -> impl Strategy<Value = ObservedLink> {
+        let kind = prop_oneof![Just(LinkKind::Bridge), Just(LinkKind::Veth), Just(LinkKind::Other)];
+        let address = prop_oneof![Just(net("10.0.0.1/24")), Just(net("10.0.0.9/24"))];
+        let addresses = prop::collection::btree_set(address, 0..3);
+        let bridge = prop::option::of(prop_oneof![Just(BRIDGE.to_owned()), Just("x".to_owned())]);
+        let mtu = prop_oneof![Just(1500u32), Just(1400)];
+        let flags = (any::<bool>(), any::<bool>());
+        (kind, flags, mtu, bridge, addresses).prop_map(
+            |(kind, (up, hairpin), mtu, bridge, addresses)| {
+                let hairpin = hairpin && bridge.is_some();
+                ObservedLink { kind, up, mtu, bridge, hairpin, addresses }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn performing_a_plan_leaves_nothing_to_plan(
+            observed in prop::collection::btree_map(
+                prop_oneof![
+                    Just(BRIDGE.to_owned()), Just(PORT.to_owned()),
+                    Just("shv2222222222".to_owned()), Just("eth0".to_owned()),
+                ],
+                any_link(),
+                0..5,
+            ),
+        ) {
+            let mut host = observed.clone();
+            let first = plan(&desired(), &host, "sh");
+            perform(&mut host, &first.actions);
+            let second = plan(&desired(), &host, "sh");
+            prop_assert_eq!(second.actions, vec![]);
+            prop_assert_eq!(second.missing_ports, first.missing_ports);
+            prop_assert_eq!(host.get("eth0"), observed.get("eth0"));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The pages of the book about host ports.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::leases::{ContainerLease, LeaseError, Leases, Rules};
+use super::{Attached, PublishedPort};
+
+/// What a container asked to publish and what it got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Publication {
+    requested: Vec<PublishedPort>,
+    pub(super) granted: Vec<PublishedPort>,
+}
+
+/// What taking hold of a port on the host may answer when it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal<E> {
+    /// Somebody else has this port; another one may do.
+    Taken(E),
+    /// No port would do: the address is not the host's, or the transport is unknown to it.
+    Hopeless(E),
+}
+
+/// Why ports are not published.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishError<E> {
+    /// The book says no.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The host says no.
+    #[error("publish {port}")]
+    Host {
+        /// Which port.
+        port: PublishedPort,
+        /// What taking hold of it answered.
+        refusal: E,
+    },
+}
+
+impl Leases {
+    /// Enters the ports of a container, all or none, in the place of those it had.
+    ///
+    /// `hold` takes hold of one port on the host. It is called for each port in order, and for
+    /// more than one candidate where the request leaves the port open. Asking again for the same
+    /// gives the same ports, and takes hold of nothing.
+    ///
+    /// # Errors
+    /// A port is taken, repeated or without target, none is free, or the container has no network
+    /// that leads out.
+    pub fn publish<E>(
+        &mut self,
+        container: &str,
+        requested: &[PublishedPort],
+        rules: &Rules,
+        hold: impl FnMut(&PublishedPort) -> Result<(), Refusal<E>>,
+    ) -> Result<Vec<PublishedPort>, PublishError<E>> {
+        if let Some(granted) = self.granted_for(container, requested) {
+            return Ok(granted.to_vec());
+        }
+        self.unpublish(container);
+        if requested.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.target(container).is_none() {
+            return Err(LeaseError::NoWayIn { container: container.to_owned() }.into());
+        }
+        let granted = self.grant(container, requested, rules, hold)?;
+        let publication = Publication { requested: requested.to_vec(), granted: granted.clone() };
+        self.containers.entry(container.to_owned()).or_default().publication = Some(publication);
+        Ok(granted)
+    }
+
+    fn grant<E>(
+        &mut self,
+        container: &str,
+        requested: &[PublishedPort],
+        rules: &Rules,
+        mut hold: impl FnMut(&PublishedPort) -> Result<(), Refusal<E>>,
+    ) -> Result<Vec<PublishedPort>, PublishError<E>> {
+        let mut granted: Vec<PublishedPort> = Vec::with_capacity(requested.len());
+        // Ports named by the user first, so that a chosen one never takes their place.
+        let mut order: Vec<usize> = (0..requested.len()).collect();
+        order.sort_by_key(|&at| requested[at].host_port == 0);
+        for &at in &order {
+            let port = requested[at];
+            if port.target_port == 0 {
+                let container = container.to_owned();
+                return Err(LeaseError::TargetMissing { port, container }.into());
+            }
+            if port.host_port == 0 {
+                granted.push(self.choose_port(port, &granted, rules, &mut hold)?);
+                continue;
+            }
+            if granted.iter().any(|other| other.collides(&port)) {
+                let container = container.to_owned();
+                return Err(LeaseError::PortRepeated { port, container }.into());
+            }
+            if let Some(holder) = self.holder(&port) {
+                return Err(LeaseError::PortTaken { port, holder: holder.to_owned() }.into());
+            }
+            match hold(&port) {
+                Ok(()) => granted.push(port),
+                Err(Refusal::Taken(refusal) | Refusal::Hopeless(refusal)) => {
+                    return Err(PublishError::Host { port, refusal });
+                }
+            }
+        }
+        // Back into the order of the request.
+        let mut placed: Vec<(usize, PublishedPort)> = order.into_iter().zip(granted).collect();
+        placed.sort_by_key(|(at, _)| *at);
+        Ok(placed.into_iter().map(|(_, port)| port).collect())
+    }
+
+    fn choose_port<E>(
+        &mut self,
+        wanted: PublishedPort,
+        granted: &[PublishedPort],
+        rules: &Rules,
+        hold: &mut impl FnMut(&PublishedPort) -> Result<(), Refusal<E>>,
+    ) -> Result<PublishedPort, PublishError<E>> {
+        let (low, high) = (*rules.ports.start(), *rules.ports.end());
+        let start = self.next_port.clamp(low, high);
+        for host_port in (start..=high).chain(low..start) {
+            let port = PublishedPort { host_port, ..wanted };
+            if granted.iter().any(|other| other.collides(&port)) || self.holder(&port).is_some() {
+                continue;
+            }
+            match hold(&port) {
+                Ok(()) => {
+                    self.next_port = if host_port == high { low } else { host_port + 1 };
+                    return Ok(port);
+                }
+                Err(Refusal::Taken(_)) => {}
+                Err(Refusal::Hopeless(refusal)) => {
+                    return Err(PublishError::Host { port: wanted, refusal });
+                }
+            }
+        }
+        Err(LeaseError::NoFreePort { protocol: wanted.protocol, low, high }.into())
+    }
+
+    /// Withdraws the ports of a container and says which they were.
+    pub fn unpublish(&mut self, container: &str) -> Vec<PublishedPort> {
+        let publication =
+            self.containers.get_mut(container).and_then(|lease| lease.publication.take());
+        self.forget_if_empty(container);
+        publication.map(|publication| publication.granted).unwrap_or_default()
+    }
+
+    /// What the container holds, if it asked for exactly this before.
+    #[must_use]
+    pub fn granted_for(
+        &self,
+        container: &str,
+        requested: &[PublishedPort],
+    ) -> Option<&[PublishedPort]> {
+        let publication = self.containers.get(container)?.publication.as_ref()?;
+        (publication.requested == requested).then_some(&publication.granted)
+    }
+
+    /// The ports a container holds.
+    #[must_use]
+    pub fn granted(&self, container: &str) -> &[PublishedPort] {
+        self.containers.get(container).map_or(&[], ContainerLease::granted)
+    }
+
+    /// Every published port with the container that holds it and the address it leads to.
+    pub fn published(&self) -> impl Iterator<Item = (&str, &PublishedPort, Option<Ipv4Addr>)> {
+        self.containers.iter().flat_map(|(id, lease)| {
+            let target = lease.target().map(|attached| attached.address.addr());
+            lease.granted().iter().map(move |port| (id.as_str(), port, target))
+        })
+    }
+
+    /// Whether a published port of the container would lead somewhere.
+    fn target(&self, container: &str) -> Option<&Attached> {
+        self.containers.get(container)?.target()
+    }
+
+    fn holder(&self, port: &PublishedPort) -> Option<&str> {
+        self.published()
+            .find(|(_, other, _)| other.collides(port))
+            .map(|(container, _, _)| container)
+    }
+}
+
+impl ContainerLease {
+    /// The attachment that published ports lead to: replies leave by the default route, so
+    /// packets must come in there.
+    fn target(&self) -> Option<&Attached> {
+        self.attachments.values().find(|attached| attached.default_route)
+    }
+
+    fn granted(&self) -> &[PublishedPort] {
+        self.publication.as_ref().map_or(&[], |publication| &publication.granted)
+    }
+}

@@ -1,0 +1,93 @@
+use std::convert::Infallible;
+
+use super::*;
+use crate::network::leases::{Refusal, Rules};
+use crate::network::{AttachRequest, NetworkConfig, Protocol, PublishedPort};
+
+const GOLDEN: &str = include_str!("golden.nft");
+
+fn network(id: &str, internal: bool) -> NetworkConfig {
+    NetworkConfig { id: id.to_owned(), internal, ..NetworkConfig::default() }
+}
+
+fn port(host_ip: [u8; 4], protocol: Protocol, host_port: u16) -> PublishedPort {
+    PublishedPort { host_ip: host_ip.into(), host_port, protocol, target_port: 80 }
+}
+
+fn attach(leases: &mut Leases, container: &str, network: &str) {
+    let request = AttachRequest {
+        container: container.to_owned(),
+        network: network.to_owned(),
+        ..AttachRequest::default()
+    };
+    leases.attach(&request, &Rules::default()).unwrap();
+}
+
+fn publish(leases: &mut Leases, container: &str, ports: &[PublishedPort]) {
+    let free = |_: &PublishedPort| -> Result<(), Refusal<Infallible>> { Ok(()) };
+    leases.publish(container, ports, &Rules::default(), free).unwrap();
+}
+
+fn sample() -> Leases {
+    let mut leases = Leases::default();
+    for (id, internal) in [("front", false), ("back", true)] {
+        leases.ensure_network(&network(id, internal), &Rules::default(), &[]).unwrap();
+    }
+    attach(&mut leases, "web", "front");
+    attach(&mut leases, "web", "back");
+    attach(&mut leases, "dns", "front");
+    publish(&mut leases, "web", &[port([0, 0, 0, 0], Protocol::Tcp, 8080)]);
+    let local = port([127, 0, 0, 1], Protocol::Udp, 53);
+    publish(&mut leases, "dns", &[local, port([0, 0, 0, 0], Protocol::Sctp, 9)]);
+    leases
+}
+
+#[test]
+fn the_whole_table() {
+    let text = Ruleset::of(&sample()).replace_text("shoal");
+    assert_eq!(text, GOLDEN, "\n{text}");
+}
+
+#[test]
+fn the_difference_is_what_changed() {
+    let mut leases = sample();
+    let before = Ruleset::of(&leases);
+    leases.unpublish("dns");
+    publish(&mut leases, "dns", &[port([127, 0, 0, 1], Protocol::Udp, 54)]);
+    let after = Ruleset::of(&leases);
+    let expect = "\
+        delete element inet t published_at { 127.0.0.1 . udp . 53 }\n\
+        delete element inet t published_any { sctp . 9 }\n\
+        add element inet t published_at { 127.0.0.1 . udp . 54 : 172.20.0.3 . 80 }\n";
+    assert_eq!(after.change_text(&before, "t").as_deref(), Some(expect));
+}
+
+#[test]
+fn a_port_that_moves_is_taken_away_before_it_is_given() {
+    let mut leases = sample();
+    let before = Ruleset::of(&leases);
+    leases.unpublish("web");
+    publish(&mut leases, "dns", &[port([0, 0, 0, 0], Protocol::Tcp, 8080)]);
+    let text = Ruleset::of(&leases).change_text(&before, "t").unwrap();
+    let taken = text.find("delete element inet t published_any").unwrap();
+    assert!(taken < text.find("add element inet t published_any").unwrap(), "{text}");
+}
+
+#[test]
+fn planning_twice_changes_nothing() {
+    let leases = sample();
+    assert_eq!(Ruleset::of(&leases).change_text(&Ruleset::of(&leases), "t"), None);
+}
+
+#[test]
+fn a_listing_is_compared_by_its_elements() {
+    let ruleset = Ruleset::of(&sample());
+    let mut listed: Value = serde_json::from_str(include_str!("listed.json")).unwrap();
+    assert!(ruleset.matches(&listed));
+    assert!(!Ruleset::default().matches(&listed));
+    let full = frame(&listed);
+    let objects = listed["nftables"].as_array_mut().unwrap();
+    objects.retain(|object| object["map"]["name"] != "published_any");
+    assert!(!ruleset.matches(&listed));
+    assert_ne!(frame(&listed), full);
+}

@@ -1,0 +1,245 @@
+//! From what users write to what this node does.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use shoal_types::spec::{self, IpamConfig, NetworkSpec, PortConfig, PublishMode};
+use thiserror::Error;
+
+use super::{NetworkConfig, Protocol, PublishedPort};
+
+/// Docker's name of the option that sets the packet size.
+const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
+/// Why a spec cannot be done on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum UnsupportedSpec {
+    #[error("network `{network}`: driver `{driver}` is not one this node has, expected `bridge`")]
+    Driver { network: String, driver: String },
+    #[error("network `{network}`: unknown driver option `{option}`, expected `{MTU_OPTION}`")]
+    Option { network: String, option: String },
+    #[error("network `{network}`: `{value}` is no valid {field}, expected {expected}")]
+    Value { network: String, field: &'static str, value: String, expected: &'static str },
+    #[error("network `{network}`: {what} is not supported by bridge networks")]
+    Feature { network: String, what: &'static str },
+    #[error("port {target_port}/{protocol}: host address {host_ip} is not IPv4")]
+    HostAddress { target_port: u16, protocol: Protocol, host_ip: IpAddr },
+    #[error("port {target_port}/{protocol}: publish mode ingress is not done by this node's ports")]
+    Ingress { target_port: u16, protocol: Protocol },
+}
+
+impl NetworkConfig {
+    /// What a spec of a bridge network asks for.
+    ///
+    /// # Errors
+    /// It asks for something that bridge networks cannot do, or a value is malformed.
+    pub fn of_spec(id: impl Into<String>, spec: &NetworkSpec) -> Result<Self, UnsupportedSpec> {
+        let network = || spec.name.clone();
+        let feature = |asked: bool, what: &'static str| {
+            let unsupported = UnsupportedSpec::Feature { network: network(), what };
+            if asked { Err(unsupported) } else { Ok(()) }
+        };
+        if !matches!(spec.driver.name.as_str(), "" | "bridge") {
+            let driver = spec.driver.name.clone();
+            return Err(UnsupportedSpec::Driver { network: network(), driver });
+        }
+        feature(spec.enable_ipv6, "IPv6")?;
+        feature(spec.enable_ipv4 == Some(false), "being without IPv4")?;
+        feature(spec.ingress, "the routing mesh")?;
+        let mut config = Self {
+            id: id.into(),
+            name: network(),
+            internal: spec.internal,
+            labels: spec.labels.clone(),
+            ..Self::default()
+        };
+        for (option, value) in &spec.driver.options {
+            if option != MTU_OPTION {
+                let option = option.clone();
+                return Err(UnsupportedSpec::Option { network: network(), option });
+            }
+            config.mtu = Some(parse(&network(), "mtu", value, "a number of bytes")?);
+        }
+        if let Some(ipam) = &spec.ipam {
+            let custom = !matches!(ipam.driver.name.as_str(), "" | "default")
+                || !ipam.driver.options.is_empty();
+            feature(custom, "an address driver")?;
+            feature(ipam.config.len() > 1, "more than one subnet")?;
+            if let Some(subnet) = ipam.config.first() {
+                config.take_subnet(subnet)?;
+            }
+        }
+        Ok(config)
+    }
+
+    fn take_subnet(&mut self, ipam: &IpamConfig) -> Result<(), UnsupportedSpec> {
+        const SUBNET: &str = "an IPv4 subnet";
+        const ADDRESS: &str = "an IPv4 address";
+        let network = self.name.clone();
+        if !ipam.subnet.is_empty() {
+            self.subnet = Some(parse(&network, "subnet", &ipam.subnet, SUBNET)?);
+        }
+        if !ipam.ip_range.is_empty() {
+            let range: Ipv4Net = parse(&network, "ip range", &ipam.ip_range, SUBNET)?;
+            self.ip_range = Some(range);
+        }
+        if !ipam.gateway.is_empty() {
+            self.gateway = Some(parse(&network, "gateway", &ipam.gateway, ADDRESS)?);
+        }
+        for address in ipam.aux_addresses.values() {
+            let address: Ipv4Addr = parse(&network, "auxiliary address", address, ADDRESS)?;
+            self.reserved.insert(address);
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: std::str::FromStr>(
+    network: &str,
+    field: &'static str,
+    value: &str,
+    expected: &'static str,
+) -> Result<T, UnsupportedSpec> {
+    value.parse().map_err(|_| {
+        let (network, value) = (network.to_owned(), value.to_owned());
+        UnsupportedSpec::Value { network, field, value, expected }
+    })
+}
+
+impl PublishedPort {
+    /// What a port of a service with publish mode host asks for.
+    ///
+    /// # Errors
+    /// The publish mode is another, or the host address is not IPv4.
+    pub fn of_spec(spec: &PortConfig) -> Result<Self, UnsupportedSpec> {
+        let protocol = match spec.protocol {
+            spec::Protocol::Tcp => Protocol::Tcp,
+            spec::Protocol::Udp => Protocol::Udp,
+            spec::Protocol::Sctp => Protocol::Sctp,
+        };
+        let target_port = spec.target_port;
+        if spec.publish_mode != PublishMode::Host {
+            return Err(UnsupportedSpec::Ingress { target_port, protocol });
+        }
+        let host_ip = match spec.host_ip {
+            None => Ipv4Addr::UNSPECIFIED,
+            Some(IpAddr::V4(address)) => address,
+            Some(host_ip) => {
+                return Err(UnsupportedSpec::HostAddress { target_port, protocol, host_ip });
+            }
+        };
+        Ok(Self { host_ip, host_port: spec.published_port, protocol, target_port })
+    }
+
+    /// What the managers are told about a port that is published.
+    #[must_use]
+    pub fn to_spec(self, name: String) -> PortConfig {
+        PortConfig {
+            name,
+            protocol: match self.protocol {
+                Protocol::Tcp => spec::Protocol::Tcp,
+                Protocol::Udp => spec::Protocol::Udp,
+                Protocol::Sctp => spec::Protocol::Sctp,
+            },
+            target_port: self.target_port,
+            published_port: self.host_port,
+            publish_mode: PublishMode::Host,
+            host_ip: (!self.host_ip.is_unspecified()).then_some(IpAddr::V4(self.host_ip)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_types::spec::{Driver, Ipam};
+
+    fn spec(change: impl FnOnce(&mut NetworkSpec)) -> NetworkSpec {
+        let mut spec = NetworkSpec { name: "n".to_owned(), ..NetworkSpec::default() };
+        change(&mut spec);
+        spec
+    }
+
+    fn ipam(change: impl FnOnce(&mut IpamConfig)) -> NetworkSpec {
+        let mut subnet = IpamConfig::default();
+        change(&mut subnet);
+        spec(|spec| spec.ipam = Some(Ipam { driver: Driver::default(), config: vec![subnet] }))
+    }
+
+    #[test]
+    fn everything_a_bridge_network_can_say() {
+        let mut all = ipam(|subnet| {
+            subnet.subnet = "10.1.0.0/16".to_owned();
+            subnet.ip_range = "10.1.4.0/24".to_owned();
+            subnet.gateway = "10.1.0.254".to_owned();
+            subnet.aux_addresses.insert("router".to_owned(), "10.1.4.7".to_owned());
+        });
+        all.internal = true;
+        all.labels.insert("a".to_owned(), "b".to_owned());
+        all.driver.options.insert(MTU_OPTION.to_owned(), "1400".to_owned());
+        let config = NetworkConfig::of_spec("id", &all).unwrap();
+        let expect = NetworkConfig {
+            id: "id".to_owned(),
+            name: "n".to_owned(),
+            subnet: Some("10.1.0.0/16".parse().unwrap()),
+            gateway: Some([10, 1, 0, 254].into()),
+            ip_range: Some("10.1.4.0/24".parse().unwrap()),
+            reserved: [[10, 1, 4, 7].into()].into(),
+            internal: true,
+            mtu: Some(1400),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        assert_eq!(config, expect);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |spec: NetworkSpec, expect: &str| {
+            let error = NetworkConfig::of_spec("id", &spec).unwrap_err();
+            assert_eq!(error.to_string(), format!("network `n`: {expect}"));
+        };
+        check(
+            spec(|spec| spec.driver.name = "macvlan".to_owned()),
+            "driver `macvlan` is not one this node has, expected `bridge`",
+        );
+        check(spec(|spec| spec.enable_ipv6 = true), "IPv6 is not supported by bridge networks");
+        check(
+            spec(|spec| {
+                spec.driver.options.insert("x".to_owned(), "1".to_owned());
+            }),
+            "unknown driver option `x`, expected `com.docker.network.driver.mtu`",
+        );
+        check(
+            ipam(|subnet| subnet.subnet = "fd00::/64".to_owned()),
+            "`fd00::/64` is no valid subnet, expected an IPv4 subnet",
+        );
+        check(
+            ipam(|subnet| subnet.gateway = "x".to_owned()),
+            "`x` is no valid gateway, expected an IPv4 address",
+        );
+    }
+
+    #[test]
+    fn ports_there_and_back() {
+        let spec = PortConfig {
+            name: "dns".to_owned(),
+            protocol: spec::Protocol::Udp,
+            target_port: 53,
+            published_port: 5353,
+            publish_mode: PublishMode::Host,
+            host_ip: Some([127, 0, 0, 1].into()),
+        };
+        let port = PublishedPort::of_spec(&spec).unwrap();
+        assert_eq!(port.to_string(), "127.0.0.1:5353->53/udp");
+        assert_eq!(port.to_spec("dns".to_owned()), spec);
+        let everywhere = PortConfig { host_ip: None, ..spec.clone() };
+        let port = PublishedPort::of_spec(&everywhere).unwrap();
+        assert_eq!(port.to_spec("dns".to_owned()), everywhere);
+        let v6 = PortConfig { host_ip: Some("::1".parse().unwrap()), ..spec.clone() };
+        let text = "port 53/udp: host address ::1 is not IPv4";
+        assert_eq!(PublishedPort::of_spec(&v6).unwrap_err().to_string(), text);
+        let mesh = PortConfig { publish_mode: PublishMode::Ingress, ..spec };
+        assert!(matches!(PublishedPort::of_spec(&mesh), Err(UnsupportedSpec::Ingress { .. })));
+    }
+}

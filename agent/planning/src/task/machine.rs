@@ -1,0 +1,551 @@
+//! The machine itself.
+
+use std::time::Duration;
+
+use shoal_types::assignment::AssignedTask;
+use shoal_types::object::{ContainerStatus, TaskStatus};
+use shoal_types::spec::PortConfig;
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+
+use super::record::stop_policy;
+use super::report::{Outcome, climb, note_exit};
+use super::{Exit, Fact, Found, Operation, Preparation, Step, StopPolicy, TaskRecord};
+
+/// How long a killed container may take to end before it is removed by force.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait between two tries of what failed.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest text about an error that is reported, in bytes.
+const ERR_MAX: usize = 4096;
+
+/// What there is of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Container {
+    /// Nothing.
+    Absent,
+    /// Something may be there, of no use: to be cleaned away first.
+    Leftover,
+    /// Everything short of running.
+    Prepared,
+    /// It runs, or a start was begun and its exit has not been heard of.
+    Running,
+    /// It ran.
+    Ended,
+}
+
+/// One task on its node.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    desired: DesiredState,
+    dropped: bool,
+    accepted: bool,
+    container: Container,
+    started: bool,
+    /// Why it is being stopped, if not because it was told to.
+    doom: Option<String>,
+    /// An exit that was heard of before the start had been answered.
+    early_exit: Option<Exit>,
+    outcome: Option<Outcome>,
+    withdrawn: bool,
+    stopped_at: Option<Timestamp>,
+    killed_at: Option<Timestamp>,
+    given_up: bool,
+    released: bool,
+    cleanup_tried: bool,
+    busy: Option<Operation>,
+    aborting: bool,
+    waits_for_health: bool,
+    tries: u32,
+    retry_at: Option<Timestamp>,
+    stop: StopPolicy,
+    preparation: Option<Preparation>,
+    progress: String,
+    trouble: String,
+    /// The container is named after the task.
+    container_id: String,
+    status: TaskStatus,
+}
+
+impl Machine {
+    /// For a task that this node has just been told of.
+    #[must_use]
+    pub fn new(task: &AssignedTask, now: Timestamp) -> Self {
+        Self {
+            desired: task.desired_state,
+            dropped: false,
+            accepted: false,
+            container: Container::Absent,
+            started: false,
+            doom: None,
+            early_exit: None,
+            outcome: None,
+            withdrawn: false,
+            stopped_at: None,
+            killed_at: None,
+            given_up: false,
+            released: false,
+            cleanup_tried: false,
+            busy: None,
+            aborting: false,
+            waits_for_health: false,
+            tries: 0,
+            retry_at: None,
+            stop: stop_policy(task, None),
+            preparation: None,
+            progress: String::new(),
+            trouble: String::new(),
+            container_id: task.id.to_string(),
+            status: TaskStatus::new(TaskState::Assigned, now, "assigned"),
+        }
+    }
+
+    /// For a task of the ledger, after the agent was restarted.
+    ///
+    /// What was begun is never believed to be done: a half-made container is cleaned away and made
+    /// again, what had ended is cleaned up again, and a container whose start was begun and of which
+    /// nothing is left has failed, because a task is never started twice.
+    #[must_use]
+    pub fn resume(record: &TaskRecord, found: Found, now: Timestamp) -> Self {
+        let mut machine = Self::new(&record.task, now);
+        machine.accepted = true;
+        machine.started = record.started;
+        machine.status = record.status.clone();
+        machine.stop = record.stop_policy();
+        machine.preparation.clone_from(&record.preparation);
+        let status = &record.status;
+        if status.state.is_terminal() {
+            machine.container = Container::Ended;
+            machine.cleanup_tried = true;
+            machine.outcome = Some(Outcome {
+                state: status.state,
+                at: status.timestamp,
+                message: "",
+                err: status.err.clone(),
+                exit: None,
+            });
+            return machine;
+        }
+        let told = record.task.desired_state >= DesiredState::Shutdown;
+        match found {
+            Found::Running { pid } => {
+                machine.started = true;
+                machine.container = Container::Running;
+                let waits = machine.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
+                machine.waits_for_health = waits && status.state < TaskState::Running;
+                if status.state == TaskState::Draining && !told {
+                    let why = Some(status.err.clone()).filter(|err| !err.is_empty());
+                    machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
+                }
+                machine.note_container(pid);
+            }
+            Found::Exited(exit) if record.started => {
+                machine.stopped_at = told.then_some(now);
+                machine.exited(exit, now);
+            }
+            Found::Absent | Found::Broken { .. } if record.started => {
+                let reason = match found {
+                    Found::Broken { reason } => format!("its container was lost: {reason}"),
+                    _ => "the node was restarted".to_owned(),
+                };
+                machine.stopped_at = told.then_some(now);
+                let message = Some(reason);
+                machine.exited(Exit { message, ..Exit::default() }, now);
+            }
+            // A start that was written down before it was begun.
+            Found::Prepared if record.started => machine.container = Container::Prepared,
+            Found::Prepared if record.preparation.is_some() => {
+                machine.container = Container::Prepared;
+            }
+            // Anything may be left of a preparation, also where no container is.
+            _ => machine.container = Container::Leftover,
+        }
+        machine.refresh(now);
+        machine
+    }
+
+    /// What managers want; only climbs.
+    pub fn want(&mut self, desired: DesiredState) {
+        self.desired = self.desired.max(desired);
+        self.dropped = false;
+    }
+
+    /// Managers no longer speak of it.
+    pub fn drop_it(&mut self) {
+        self.dropped = true;
+    }
+
+    /// What managers want.
+    #[must_use]
+    pub const fn desired(&self) -> DesiredState {
+        self.desired
+    }
+
+    /// Whether managers no longer speak of it.
+    #[must_use]
+    pub const fn is_dropped(&self) -> bool {
+        self.dropped
+    }
+
+    /// Whether it is in the ledger.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// Whether its start was begun.
+    #[must_use]
+    pub const fn was_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether its container runs as far as anybody knows, so that it can be entered and checked.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.container == Container::Running && self.busy != Some(Operation::Start)
+    }
+
+    /// Whether it holds resources of the node: anything but its log.
+    #[must_use]
+    pub const fn holds_resources(&self) -> bool {
+        !self.released
+    }
+
+    /// What its preparation found.
+    #[must_use]
+    pub const fn preparation(&self) -> Option<&Preparation> {
+        self.preparation.as_ref()
+    }
+
+    /// What to report, once it is in the ledger.
+    #[must_use]
+    pub fn status(&self) -> Option<&TaskStatus> {
+        (self.accepted && self.status.state >= TaskState::Accepted).then_some(&self.status)
+    }
+
+    /// What is to be remembered of it now.
+    #[must_use]
+    pub fn record(&self, task: &AssignedTask) -> TaskRecord {
+        TaskRecord {
+            task: AssignedTask { desired_state: self.desired, ..task.clone() },
+            status: self.status.clone(),
+            started: self.started,
+            preparation: self.preparation.clone(),
+        }
+    }
+
+    /// What is to be remembered of it once the cleaning up that is under way is done, if it has ended
+    /// then.
+    #[must_use]
+    pub fn last_record(&self, task: &AssignedTask, now: Timestamp) -> Option<TaskRecord> {
+        let mut clean = self.clone();
+        clean.learn(Fact::Cleaned, now);
+        let record = clean.record(task);
+        record.status.state.is_terminal().then_some(record)
+    }
+
+    /// Also where somebody has changed their mind: what is being stopped is stopped.
+    fn stopping(&self) -> bool {
+        self.dropped || self.desired >= DesiredState::Shutdown || self.withdrawn
+    }
+
+    /// The next step. Asking twice gives the same answer.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Step {
+        if let Some(operation) = self.busy {
+            let abort = operation == Operation::Prepare && self.stopping() && !self.aborting;
+            return if abort { Step::Abort } else { Step::Nothing };
+        }
+        if let Some(at) = self.retry_at.filter(|at| *at > now) {
+            return Step::Wait(at);
+        }
+        if !self.accepted {
+            return if self.dropped { Step::Forget } else { Step::Accept };
+        }
+        let cleanup = Step::Cleanup { keep_log: self.started };
+        if self.outcome.is_some() {
+            return match (self.released, self.dropped) {
+                (false, _) => cleanup,
+                (true, true) => Step::Forget,
+                (true, false) => Step::Nothing,
+            };
+        }
+        match self.container {
+            Container::Leftover | Container::Ended => cleanup,
+            Container::Absent | Container::Prepared if self.stopping() => cleanup,
+            Container::Absent => Step::Prepare,
+            Container::Prepared if self.desired == DesiredState::Ready => Step::Nothing,
+            Container::Prepared => Step::Start,
+            Container::Running if self.stopping() || self.doom.is_some() => self.stop_it(now),
+            Container::Running => Step::Nothing,
+        }
+    }
+
+    fn stop_it(&self, now: Timestamp) -> Step {
+        if !self.withdrawn {
+            return Step::Withdraw;
+        }
+        let Some(stopped) = self.stopped_at else {
+            return Step::Stop { signal: self.stop.signal };
+        };
+        let (deadline, then) = match self.killed_at {
+            None => (stopped + self.stop.grace, Step::Kill),
+            Some(killed) => (killed + KILL_PATIENCE, Step::Cleanup { keep_log: true }),
+        };
+        if now < deadline { Step::Wait(deadline) } else { then }
+    }
+
+    /// The step is being carried out.
+    pub fn begin(&mut self, step: Step, now: Timestamp) {
+        self.retry_at = None;
+        match step {
+            Step::Abort => self.aborting = true,
+            Step::Prepare => self.progress.clear(),
+            Step::Start => self.started = true,
+            Step::Cleanup { .. } if self.killed_at.is_some() => self.given_up = true,
+            _ => {}
+        }
+        if let Some(operation) = step.operation() {
+            self.busy = Some(operation);
+        }
+        self.refresh(now);
+    }
+
+    /// Something happened.
+    pub fn learn(&mut self, fact: Fact, now: Timestamp) {
+        if !matches!(
+            fact,
+            Fact::Progress(_) | Fact::Exited(_) | Fact::Healthy | Fact::Unhealthy { .. }
+        ) {
+            self.busy = None;
+        }
+        match fact {
+            Fact::Accepted => {
+                self.accepted = true;
+                self.tries = 0;
+            }
+            Fact::AcceptFailed { err } | Fact::ForgetFailed { err } => self.again(err, now),
+            Fact::Progress(text) => self.progress = text,
+            Fact::Prepared(preparation) => self.prepared(preparation),
+            Fact::PrepareFailed { err } => {
+                self.aborting = false;
+                let (state, message) = (TaskState::Rejected, "preparing");
+                self.outcome = Some(Outcome { state, at: now, message, err, exit: None });
+            }
+            Fact::PrepareAborted => {
+                self.aborting = false;
+                self.container = Container::Leftover;
+            }
+            Fact::Started { pid, ports } => self.run(pid, ports, now),
+            Fact::StartFailed { state, err, code } => {
+                self.early_exit = None;
+                let exit = code.map(|code| Exit { code: Some(code), ..Exit::default() });
+                self.note_end(exit.as_ref());
+                let message = "starting";
+                self.outcome = Some(Outcome { state, at: now, message, err, exit });
+            }
+            Fact::Withdrawn => {
+                self.withdrawn = true;
+                self.status.port_status.clear();
+            }
+            Fact::Stopped => self.stopped_at = Some(now),
+            Fact::Killed => self.killed_at = Some(now),
+            Fact::Cleaned => self.cleaned(now),
+            Fact::CleanupFailed { err, recorded } => {
+                self.cleanup_tried |= recorded;
+                self.again(err, now);
+            }
+            Fact::Exited(exit) => self.exited(exit, now),
+            Fact::Healthy => self.waits_for_health = false,
+            Fact::Unhealthy { output } => {
+                let text = match output.trim() {
+                    "" => "unhealthy: the health check failed without a word".to_owned(),
+                    output => format!("unhealthy: {output}"),
+                };
+                self.doom.get_or_insert(text);
+            }
+        }
+        self.refresh(now);
+    }
+
+    fn prepared(&mut self, preparation: Preparation) {
+        self.aborting = false;
+        self.stop.signal = preparation.stop_signal;
+        self.preparation = Some(preparation);
+        self.container = Container::Prepared;
+    }
+
+    fn run(&mut self, pid: u32, ports: Vec<PortConfig>, now: Timestamp) {
+        self.container = Container::Running;
+        self.waits_for_health = self.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
+        self.status.port_status = ports;
+        self.note_container(pid);
+        if let Some(exit) = self.early_exit.take() {
+            self.exited(exit, now);
+        }
+    }
+
+    fn exited(&mut self, exit: Exit, now: Timestamp) {
+        if self.busy == Some(Operation::Start) {
+            self.early_exit = Some(exit);
+            return;
+        }
+        if self.outcome.is_some() {
+            return;
+        }
+        if !self.started {
+            // What was to become its first process died before it could: make it again.
+            if self.container == Container::Prepared {
+                self.container = Container::Leftover;
+            }
+            return;
+        }
+        self.container = Container::Ended;
+        self.note_end(Some(&exit));
+        let at = exit.at.unwrap_or(now);
+        self.outcome = Some(match self.doom.take() {
+            Some(doom) => Outcome::failed(at, doom, Some(exit)),
+            None if self.was_told() => Outcome::stopped(at, Some(exit)),
+            None => Outcome::by_itself(at, exit),
+        });
+    }
+
+    /// Whether a stop signal was sent, or may have been: the exit that it caused can be heard of
+    /// before the answer to sending it.
+    fn was_told(&self) -> bool {
+        self.stopped_at.is_some() || self.busy == Some(Operation::Stop)
+    }
+
+    fn cleaned(&mut self, now: Timestamp) {
+        self.tries = 0;
+        self.trouble.clear();
+        self.cleanup_tried = true;
+        let redo =
+            self.outcome.is_none() && self.container == Container::Leftover && !self.stopping();
+        if redo {
+            self.container = Container::Absent;
+            self.cleanup_tried = false;
+            return;
+        }
+        if self.outcome.is_none() {
+            let forced = self.given_up.then(|| Exit {
+                signal: Some(SIGKILL),
+                message: Some("it did not end within its time and was removed".to_owned()),
+                ..Exit::default()
+            });
+            self.outcome = Some(match self.doom.take() {
+                Some(doom) => Outcome::failed(now, doom, forced),
+                None => Outcome::stopped(now, forced),
+            });
+        }
+        self.container = match self.container {
+            Container::Running => Container::Ended,
+            other => other,
+        };
+        self.released = true;
+    }
+
+    /// Tries again later, with growing patience.
+    fn again(&mut self, err: String, now: Timestamp) {
+        let wait = Duration::from_secs(1 << self.tries.min(5)).min(RETRY_MAX);
+        self.tries = self.tries.saturating_add(1);
+        self.retry_at = Some(now + wait);
+        self.trouble = err;
+    }
+
+    fn container_status(&mut self) -> &mut ContainerStatus {
+        let container_id = &self.container_id;
+        self.status.container_status.get_or_insert_with(|| ContainerStatus {
+            container_id: container_id.clone(),
+            ..ContainerStatus::default()
+        })
+    }
+
+    fn note_container(&mut self, pid: u32) {
+        let container = self.container_status();
+        if pid != 0 {
+            container.pid = pid;
+        }
+    }
+
+    fn note_end(&mut self, exit: Option<&Exit>) {
+        if let Some(exit) = exit {
+            note_exit(self.container_status(), exit);
+        }
+    }
+
+    /// Brings the status up to date. An end is reported when everything has been given back, so that
+    /// a successor finds its ports free, or when that was tried and failed.
+    fn refresh(&mut self, now: Timestamp) {
+        let done = self.released || self.cleanup_tried;
+        let (state, at, message, err) = match &self.outcome {
+            Some(outcome) if done => {
+                let err = match self.trouble.as_str() {
+                    "" => outcome.err.clone(),
+                    trouble if outcome.err.is_empty() => format!("cleaning up: {trouble}"),
+                    trouble => format!("{}; cleaning up: {trouble}", outcome.err),
+                };
+                let message = match outcome.message {
+                    "" => self.status.message.clone(),
+                    message => message.to_owned(),
+                };
+                (outcome.state, outcome.at, message, err)
+            }
+            _ => {
+                let (state, message) = self.living();
+                let err = self.doom.clone().unwrap_or_default();
+                (state, now, message, err)
+            }
+        };
+        if state.is_terminal() {
+            self.status.port_status.clear();
+        }
+        climb(&mut self.status, state, at, message, shortened(err));
+    }
+
+    fn living(&self) -> (TaskState, String) {
+        if !self.accepted {
+            return (TaskState::Assigned, "assigned".to_owned());
+        }
+        let noted = |text: &str| match self.preparation.as_ref().map(|p| p.note.as_str()) {
+            None | Some("") => text.to_owned(),
+            Some(note) => format!("{text}; {note}"),
+        };
+        match (self.container, self.busy) {
+            (_, Some(Operation::Start)) => (TaskState::Starting, noted("starting")),
+            (Container::Running, Some(Operation::Withdraw)) => {
+                (TaskState::Draining, "stopping".to_owned())
+            }
+            (Container::Running | Container::Ended, _) if self.withdrawn => {
+                (TaskState::Draining, "stopping".to_owned())
+            }
+            (Container::Running, _) if self.waits_for_health => {
+                (TaskState::Starting, noted("started, not healthy yet"))
+            }
+            (Container::Running, _) => (TaskState::Running, noted("started")),
+            (Container::Ended, _) => (self.status.state, self.status.message.clone()),
+            (Container::Prepared, _) => (TaskState::Ready, noted("prepared")),
+            (_, Some(Operation::Prepare)) if self.progress.is_empty() => {
+                (TaskState::Preparing, "preparing".to_owned())
+            }
+            (_, Some(Operation::Prepare)) => (TaskState::Preparing, self.progress.clone()),
+            (Container::Absent | Container::Leftover, _) => {
+                (TaskState::Accepted, "accepted".to_owned())
+            }
+        }
+    }
+}
+
+const SIGKILL: i32 = 9;
+
+fn shortened(mut text: String) -> String {
+    if text.len() > ERR_MAX {
+        let mut end = ERR_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,73 @@
+//! What is remembered of a task across a crash of the agent.
+
+use shoal_types::assignment::AssignedTask;
+use shoal_types::object::TaskStatus;
+use shoal_types::spec::{ContainerSpec, Healthcheck};
+
+use super::{Exit, StopPolicy};
+
+/// What the ledger holds of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    /// What was assigned, with the state wanted when it was last written.
+    pub task: AssignedTask,
+    /// The last status.
+    pub status: TaskStatus,
+    /// Whether its start was begun. From then on it is never prepared again.
+    pub started: bool,
+    /// What its preparation found, once it did.
+    pub preparation: Option<Preparation>,
+}
+
+impl TaskRecord {
+    /// How its container is asked to stop.
+    #[must_use]
+    pub fn stop_policy(&self) -> StopPolicy {
+        stop_policy(&self.task, self.preparation.as_ref())
+    }
+}
+
+/// See [`TaskRecord::stop_policy`].
+pub(super) fn stop_policy(task: &AssignedTask, found: Option<&Preparation>) -> StopPolicy {
+    let grace = task.spec.container().and_then(|c| c.stop_grace_period);
+    StopPolicy {
+        signal: found.map_or(SIGTERM, |p| p.stop_signal),
+        grace: grace.unwrap_or(ContainerSpec::DEFAULT_STOP_GRACE),
+    }
+}
+
+const SIGTERM: i32 = 15;
+
+/// What the preparation of a task found, and the rest of its life needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preparation {
+    /// Digest of the image's configuration.
+    pub image: String,
+    /// Number of the signal that stops it.
+    pub stop_signal: i32,
+    /// How its health is checked: the service's wishes over the image's.
+    pub healthcheck: Option<Healthcheck>,
+    /// Something people should know, such as that the registry could not be asked.
+    pub note: String,
+}
+
+/// The container of a task as it was found when the agent started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// None.
+    Absent,
+    /// Half made, or of no use.
+    Broken {
+        /// What is known.
+        reason: String,
+    },
+    /// Made and not started.
+    Prepared,
+    /// Running.
+    Running {
+        /// Its first process on the host.
+        pid: u32,
+    },
+    /// Ended.
+    Exited(Exit),
+}

@@ -1,0 +1,467 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_types::object::{Slot, TaskStatus};
+use shoal_types::spec::{ContainerSpec, Healthcheck, TaskRuntime, TaskSpec};
+use shoal_types::task_state::DesiredState;
+
+use super::*;
+use shoal_types::assignment::AssignedTask;
+
+pub(super) fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(1000 + secs)
+}
+
+pub(super) fn task(desired: DesiredState) -> AssignedTask {
+    let container = ContainerSpec { image: "i".to_owned(), ..ContainerSpec::default() };
+    AssignedTask {
+        id: 7.into(),
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        service_labels: BTreeMap::new(),
+        slot: Slot::Replica(1),
+        node_id: 2.into(),
+        spec: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(container),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        desired_state: desired,
+    }
+}
+
+pub(super) fn preparation() -> Preparation {
+    Preparation { image: "sha256:1".to_owned(), stop_signal: 15, ..Preparation::default() }
+}
+
+fn exit(code: i32) -> Exit {
+    Exit { code: Some(code), ..Exit::default() }
+}
+
+fn started() -> Fact {
+    Fact::Started { pid: 42, ports: Vec::new() }
+}
+
+/// A machine that took these steps, each answered by its fact.
+fn after(desired: DesiredState, story: &[(Step, Fact)]) -> Machine {
+    let mut m = Machine::new(&task(desired), at(0));
+    for (step, fact) in story {
+        assert_eq!(m.next(at(0)), *step, "before {fact:?}");
+        m.begin(*step, at(0));
+        assert!(matches!(m.next(at(0)), Step::Nothing | Step::Abort), "one operation at a time");
+        m.learn(fact.clone(), at(0));
+    }
+    m
+}
+
+fn prepared(desired: DesiredState) -> Machine {
+    let story = [(Step::Accept, Fact::Accepted), (Step::Prepare, Fact::Prepared(preparation()))];
+    after(desired, &story)
+}
+
+fn running() -> Machine {
+    let mut m = prepared(DesiredState::Running);
+    m.begin(Step::Start, at(1));
+    assert_eq!(state(&m), TaskState::Starting);
+    m.learn(started(), at(2));
+    m
+}
+
+fn state(m: &Machine) -> TaskState {
+    m.status().map_or(TaskState::Assigned, |s| s.state)
+}
+
+fn status(m: &Machine) -> &TaskStatus {
+    m.status().expect("accepted")
+}
+
+fn clean(m: &mut Machine, keep_log: bool) {
+    assert_eq!(m.next(at(50)), Step::Cleanup { keep_log });
+    m.begin(Step::Cleanup { keep_log }, at(50));
+    m.learn(Fact::Cleaned, at(51));
+}
+
+#[test]
+fn nothing_is_reported_before_it_is_in_the_ledger() {
+    let mut m = Machine::new(&task(DesiredState::Running), at(0));
+    assert_eq!(m.status(), None);
+    m.begin(Step::Accept, at(0));
+    m.learn(Fact::AcceptFailed { err: "disk full".to_owned() }, at(0));
+    assert_eq!(m.status(), None);
+    assert_eq!(m.next(at(0)), Step::Wait(at(1)));
+    assert_eq!(m.next(at(1)), Step::Accept);
+    m.begin(Step::Accept, at(1));
+    m.learn(Fact::Accepted, at(1));
+    assert_eq!(state(&m), TaskState::Accepted);
+}
+
+#[test]
+fn a_life_that_completes() {
+    let mut m = running();
+    assert_eq!(state(&m), TaskState::Running);
+    assert_eq!(status(&m).timestamp, at(2));
+    assert_eq!(status(&m).container_status.as_ref().map(|c| c.pid), Some(42));
+    assert_eq!(m.next(at(3)), Step::Nothing);
+    m.learn(Fact::Exited(Exit { at: Some(at(9)), ..exit(0) }), at(10));
+    assert_eq!(state(&m), TaskState::Running, "not over before its ports are free again");
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).timestamp), (TaskState::Complete, at(9)));
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(0));
+    assert_eq!(m.next(at(99)), Step::Nothing, "its log stays");
+    m.drop_it();
+    assert_eq!(m.next(at(99)), Step::Forget);
+}
+
+#[test]
+fn ends_are_reported_as_what_they_were() {
+    let unknown = || Exit { message: Some("its supervisor died".to_owned()), ..Exit::default() };
+    let cases = [
+        (exit(0), TaskState::Complete, "", Some(0)),
+        (exit(3), TaskState::Failed, "exit code 3", Some(3)),
+        (
+            Exit { signal: Some(11), ..Exit::default() },
+            TaskState::Failed,
+            "killed by signal 11 (SIGSEGV)",
+            Some(139),
+        ),
+        (
+            Exit { signal: Some(9), oom_killed: true, ..Exit::default() },
+            TaskState::Failed,
+            "out of memory: the kernel killed it at its memory limit",
+            Some(137),
+        ),
+        (
+            Exit { oom_killed: true, ..exit(0) },
+            TaskState::Failed,
+            "out of memory: the kernel killed it at its memory limit",
+            Some(0),
+        ),
+        (unknown(), TaskState::Failed, "its supervisor died", None),
+    ];
+    for (exit, expected, err, code) in cases {
+        let mut m = running();
+        m.learn(Fact::Exited(exit.clone()), at(10));
+        clean(&mut m, true);
+        assert_eq!((state(&m), status(&m).err.as_str()), (expected, err), "{exit:?}");
+        let container = status(&m).container_status.clone().expect("it ran");
+        assert_eq!(container.exit_code, code, "{exit:?}");
+        assert_eq!(container.oom_killed, exit.oom_killed);
+    }
+}
+
+#[test]
+fn an_exit_may_overtake_the_answer_to_the_start() {
+    let mut m = prepared(DesiredState::Running);
+    m.begin(Step::Start, at(1));
+    m.learn(Fact::Exited(exit(5)), at(1));
+    assert_eq!(m.next(at(1)), Step::Nothing, "the start is still under way");
+    m.learn(Fact::Started { pid: 0, ports: Vec::new() }, at(2));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Failed, "exit code 5"));
+}
+
+#[test]
+fn a_ready_task_waits_for_its_turn() {
+    let mut m = prepared(DesiredState::Ready);
+    assert_eq!((state(&m), m.next(at(9))), (TaskState::Ready, Step::Nothing));
+    m.want(DesiredState::Running);
+    assert_eq!(m.next(at(9)), Step::Start);
+    m.want(DesiredState::Ready);
+    assert_eq!(m.next(at(9)), Step::Start, "what is wanted only climbs");
+}
+
+#[test]
+fn told_to_stop_before_it_ever_started() {
+    for desired in [DesiredState::Shutdown, DesiredState::Remove] {
+        let mut new = after(desired, &[(Step::Accept, Fact::Accepted)]);
+        clean(&mut new, false);
+        assert_eq!(state(&new), TaskState::Shutdown);
+        let mut ready = prepared(DesiredState::Ready);
+        ready.want(desired);
+        clean(&mut ready, false);
+        assert_eq!((state(&ready), ready.next(at(99))), (TaskState::Shutdown, Step::Nothing));
+        assert_eq!(status(&ready).container_status, None);
+    }
+}
+
+#[test]
+fn a_preparation_is_given_up_when_nobody_wants_it() {
+    let mut m = after(DesiredState::Running, &[(Step::Accept, Fact::Accepted)]);
+    m.begin(Step::Prepare, at(1));
+    m.learn(Fact::Progress("pulling x 1.0 of 2.0 MB".to_owned()), at(2));
+    assert_eq!(status(&m).message, "pulling x 1.0 of 2.0 MB");
+    assert_eq!(status(&m).state, TaskState::Preparing);
+    m.want(DesiredState::Shutdown);
+    assert_eq!(m.next(at(3)), Step::Abort);
+    m.begin(Step::Abort, at(3));
+    assert_eq!(m.next(at(3)), Step::Nothing);
+    m.learn(Fact::PrepareAborted, at(4));
+    clean(&mut m, false);
+    assert_eq!(state(&m), TaskState::Shutdown);
+}
+
+#[test]
+fn what_cannot_be_prepared_is_rejected_with_its_cause() {
+    let err = "image docker.io/library/nix:latest does not exist in its registry".to_owned();
+    let story =
+        [(Step::Accept, Fact::Accepted), (Step::Prepare, Fact::PrepareFailed { err: err.clone() })];
+    let mut m = after(DesiredState::Running, &story);
+    assert_eq!(state(&m), TaskState::Preparing);
+    clean(&mut m, false);
+    assert_eq!((state(&m), &status(&m).err), (TaskState::Rejected, &err));
+}
+
+#[test]
+fn what_cannot_be_started() {
+    let cases = [(TaskState::Rejected, None), (TaskState::Failed, Some(127))];
+    for (end, code) in cases {
+        let mut m = prepared(DesiredState::Running);
+        m.begin(Step::Start, at(1));
+        m.learn(Fact::StartFailed { state: end, err: "no".to_owned(), code }, at(2));
+        clean(&mut m, true);
+        assert_eq!((state(&m), status(&m).err.as_str()), (end, "no"));
+        assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), code);
+    }
+}
+
+#[test]
+fn withdraw_then_stop_then_kill_then_force() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    for (step, fact, now) in [
+        (Step::Withdraw, Fact::Withdrawn, 10),
+        (Step::Stop { signal: 15 }, Fact::Stopped, 10),
+        (Step::Wait(at(20)), Fact::Healthy, 10),
+        (Step::Kill, Fact::Killed, 20),
+        (Step::Wait(at(30)), Fact::Healthy, 20),
+    ] {
+        assert_eq!(m.next(at(now)), step);
+        if step.operation().is_some() {
+            m.begin(step, at(now));
+            assert_eq!(state(&m), TaskState::Draining, "{step:?}");
+        }
+        m.learn(fact, at(now));
+    }
+    assert_eq!(m.next(at(30)), Step::Cleanup { keep_log: true });
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Shutdown);
+}
+
+#[test]
+fn what_ends_when_it_is_told_to_is_shut_down_whatever_its_code() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    m.begin(Step::Stop { signal: 15 }, at(10));
+    m.learn(Fact::Stopped, at(10));
+    m.learn(Fact::Exited(exit(143)), at(11));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(143));
+}
+
+#[test]
+fn what_is_being_stopped_is_stopped_though_somebody_wants_it_again() {
+    let mut m = running();
+    m.drop_it();
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    m.want(DesiredState::Running);
+    assert_eq!(m.next(at(10)), Step::Stop { signal: 15 });
+}
+
+#[test]
+fn the_exit_may_overtake_the_answer_to_the_stop() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    m.begin(Step::Stop { signal: 15 }, at(10));
+    m.learn(Fact::Exited(exit(0)), at(10));
+    m.learn(Fact::Stopped, at(10));
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Shutdown);
+}
+
+#[test]
+fn what_ends_by_itself_before_the_signal_ended_by_itself() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Exited(exit(1)), at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Failed);
+}
+
+#[test]
+fn health_gates_running_and_its_loss_ends_the_task() {
+    let healthcheck = Some(Healthcheck { test: vec!["CMD".to_owned()], ..Healthcheck::default() });
+    let checked = Preparation { healthcheck, ..preparation() };
+    let story = [(Step::Accept, Fact::Accepted), (Step::Prepare, Fact::Prepared(checked))];
+    let mut m = after(DesiredState::Running, &story);
+    m.begin(Step::Start, at(1));
+    m.learn(started(), at(1));
+    assert_eq!((state(&m), m.is_running()), (TaskState::Starting, true));
+    m.learn(Fact::Healthy, at(2));
+    assert_eq!(state(&m), TaskState::Running);
+    m.learn(Fact::Unhealthy { output: "refused".to_owned() }, at(3));
+    assert_eq!(m.next(at(3)), Step::Withdraw);
+    m.begin(Step::Withdraw, at(3));
+    // A restarted agent goes on with it.
+    let record = m.record(&task(DesiredState::Running));
+    let again = Machine::resume(&record, Found::Running { pid: 42 }, at(4));
+    assert_eq!(again.next(at(4)), Step::Withdraw);
+    m.learn(Fact::Withdrawn, at(3));
+    m.begin(Step::Stop { signal: 15 }, at(3));
+    m.learn(Fact::Stopped, at(3));
+    m.learn(Fact::Exited(exit(0)), at(4));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Failed, "unhealthy: refused"));
+}
+
+#[test]
+fn cleaning_up_is_repeated_and_its_failure_does_not_hide_the_end() {
+    let mut m = running();
+    m.learn(Fact::Exited(exit(2)), at(5));
+    m.begin(Step::Cleanup { keep_log: true }, at(5));
+    let mut unrecorded = m.clone();
+    unrecorded.learn(Fact::CleanupFailed { err: "disk full".to_owned(), recorded: false }, at(6));
+    assert_eq!(state(&unrecorded), TaskState::Running);
+    m.learn(Fact::CleanupFailed { err: "busy".to_owned(), recorded: true }, at(6));
+    assert_eq!(status(&m).err, "exit code 2; cleaning up: busy");
+    assert_eq!(m.next(at(6)), Step::Wait(at(7)));
+    m.begin(Step::Cleanup { keep_log: true }, at(7));
+    m.learn(Fact::CleanupFailed { err: "busy".to_owned(), recorded: true }, at(7));
+    assert_eq!(m.next(at(7)), Step::Wait(at(9)), "with growing patience");
+    clean(&mut m, true);
+    assert_eq!(status(&m).err, "exit code 2");
+}
+
+#[test]
+fn a_dropped_task_is_stopped_and_forgotten() {
+    let mut m = running();
+    m.drop_it();
+    assert_eq!(m.next(at(9)), Step::Withdraw);
+    m.learn(Fact::Exited(exit(0)), at(9));
+    clean(&mut m, true);
+    assert_eq!(m.next(at(60)), Step::Forget);
+    m.begin(Step::Forget, at(60));
+    m.learn(Fact::ForgetFailed { err: "busy".to_owned() }, at(60));
+    assert_eq!(m.next(at(61)), Step::Forget);
+    let mut unknown = Machine::new(&task(DesiredState::Running), at(0));
+    unknown.drop_it();
+    assert_eq!(unknown.next(at(0)), Step::Forget);
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn after_a_restart_of_the_agent() {
+    let record = |state, begun: bool, desired| TaskRecord {
+        task: task(desired),
+        status: TaskStatus::new(state, at(1), "was"),
+        started: begun,
+        preparation: begun.then(preparation),
+    };
+    let run = DesiredState::Running;
+    let lost = Found::Broken { reason: "socket gone".to_owned() };
+    let host_restarted = Exit { message: Some("restarted".to_owned()), ..Exit::default() };
+    let cleanup = |keep_log| Step::Cleanup { keep_log };
+    let cases = [
+        // Half-made: cleaned and made again.
+        (record(TaskState::Accepted, false, run), Found::Absent, cleanup(false), None),
+        (record(TaskState::Preparing, false, run), Found::Prepared, cleanup(false), None),
+        (record(TaskState::Preparing, false, run), lost.clone(), cleanup(false), None),
+        (
+            record(TaskState::Preparing, false, run),
+            Found::Exited(host_restarted.clone()),
+            cleanup(false),
+            None,
+        ),
+        // The start was begun.
+        (record(TaskState::Starting, true, run), Found::Prepared, Step::Start, None),
+        (record(TaskState::Starting, true, run), Found::Running { pid: 4 }, Step::Nothing, None),
+        (record(TaskState::Running, true, run), Found::Running { pid: 4 }, Step::Nothing, None),
+        (
+            record(TaskState::Running, true, run),
+            Found::Exited(exit(4)),
+            cleanup(true),
+            Some((TaskState::Failed, "exit code 4")),
+        ),
+        (
+            record(TaskState::Running, true, run),
+            Found::Exited(exit(0)),
+            cleanup(true),
+            Some((TaskState::Complete, "")),
+        ),
+        (
+            record(TaskState::Draining, true, DesiredState::Shutdown),
+            Found::Exited(exit(143)),
+            cleanup(true),
+            Some((TaskState::Shutdown, "")),
+        ),
+        (
+            record(TaskState::Running, true, run),
+            Found::Absent,
+            cleanup(true),
+            Some((TaskState::Failed, "the node was restarted")),
+        ),
+        (
+            record(TaskState::Running, true, run),
+            lost,
+            cleanup(true),
+            Some((TaskState::Failed, "its container was lost: socket gone")),
+        ),
+        // Ended and reported: cleaned once more, the end stays.
+        (
+            record(TaskState::Rejected, false, run),
+            Found::Absent,
+            cleanup(false),
+            Some((TaskState::Rejected, "")),
+        ),
+        (
+            record(TaskState::Complete, true, run),
+            Found::Exited(exit(0)),
+            cleanup(true),
+            Some((TaskState::Complete, "")),
+        ),
+    ];
+    for (record, found, step, end) in cases {
+        let mut m = Machine::resume(&record, found.clone(), at(9));
+        assert_eq!(m.next(at(9)), step, "{:?} {found:?}", record.status.state);
+        if let Some((state_then, err)) = end {
+            clean(&mut m, record.started);
+            assert_eq!((state(&m), status(&m).err.as_str()), (state_then, err), "{found:?}");
+        } else if step == cleanup(false) {
+            clean(&mut m, false);
+            assert_eq!(m.next(at(60)), Step::Prepare, "made again");
+        }
+    }
+}
+
+#[test]
+fn the_end_is_known_before_it_is_reported() {
+    let mut m = running();
+    m.learn(Fact::Exited(exit(7)), at(5));
+    m.begin(Step::Cleanup { keep_log: true }, at(5));
+    let last = m.last_record(&task(DesiredState::Running), at(6)).expect("it has ended");
+    assert_eq!((last.status.state, last.status.err.as_str()), (TaskState::Failed, "exit code 7"));
+    let redo = Machine::resume(
+        &TaskRecord {
+            task: task(DesiredState::Running),
+            status: TaskStatus::new(TaskState::Preparing, at(1), ""),
+            started: false,
+            preparation: None,
+        },
+        Found::Absent,
+        at(2),
+    );
+    assert_eq!(redo.last_record(&task(DesiredState::Running), at(6)), None);
+}

@@ -1,0 +1,257 @@
+//! Which references mean which images: a small list in memory and in one file.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shoal_types::image_ref::{Digest, ImageReference};
+
+use super::error::StoreError;
+use super::files::write_atomically;
+
+/// One image under one reference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Nothing for an image that was loaded without a name.
+    pub reference: Option<ImageReference>,
+    /// Digest of the configuration: the image's id.
+    pub id: Digest,
+    /// What the registry keeps under the tag: an index or a manifest.
+    pub repo_digest: Option<Digest>,
+    /// The manifest that was picked.
+    pub manifest: Option<Digest>,
+    /// Seconds since 1970.
+    pub last_used: u64,
+}
+
+impl Record {
+    /// The same image when its tag means another one now.
+    fn under_digest(&self) -> Self {
+        let reference = self.reference.as_ref().zip(self.repo_digest);
+        let reference =
+            reference.and_then(|(name, digest)| format!("{}@{digest}", name.name()).parse().ok());
+        Self { reference, ..self.clone() }
+    }
+}
+
+/// The file's format; the version guards against reading a later one.
+#[derive(Debug, Serialize, Deserialize)]
+struct File {
+    version: u32,
+    images: Vec<Record>,
+}
+
+const VERSION: u32 = 1;
+
+/// The list.
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    tmp: PathBuf,
+    records: Vec<Record>,
+}
+
+impl Index {
+    pub(super) fn open(path: PathBuf, tmp: PathBuf) -> Result<Self, StoreError> {
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { path, tmp, records: Vec::new() });
+            }
+            Err(error) => return Err(StoreError::io("read", path)(error)),
+        };
+        let damaged = |source| StoreError::Index { path: path.clone(), source };
+        let file: File = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if file.version != VERSION {
+            let message = format!("version {} instead of {VERSION}", file.version);
+            return Err(damaged(serde::de::Error::custom(message)));
+        }
+        Ok(Self { path, tmp, records: file.images })
+    }
+
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The image that a reference means. A digest decides whatever the tag says.
+    pub(super) fn find(&self, reference: &ImageReference) -> Option<&Record> {
+        let Some(digest) = reference.digest() else {
+            return self.records.iter().find(|record| record.reference.as_ref() == Some(reference));
+        };
+        self.records.iter().find(|record| {
+            let same_name = record.reference.as_ref().is_some_and(|known| {
+                known.registry() == reference.registry()
+                    && known.repository() == reference.repository()
+            });
+            same_name && (record.repo_digest == Some(digest) || record.manifest == Some(digest))
+        })
+    }
+
+    /// Adds an image. What had its reference before stays under its digest, so that a rollback
+    /// finds it until it is collected.
+    pub(super) fn put(&mut self, record: Record) -> Result<(), StoreError> {
+        let mut records = Vec::with_capacity(self.records.len() + 1);
+        for known in &self.records {
+            let known = match &known.reference {
+                // The same again, or a better name for what had none.
+                _ if known.id == record.id && known.reference == record.reference => continue,
+                None if known.id == record.id => continue,
+                Some(name) if Some(name) == record.reference.as_ref() => known.under_digest(),
+                _ => known.clone(),
+            };
+            let is_new =
+                |other: &Record| other.reference != known.reference || other.id != known.id;
+            if records.iter().all(is_new) {
+                records.push(known);
+            }
+        }
+        records.push(record);
+        self.commit(records)
+    }
+
+    /// Removes a reference; `false` if it was not there.
+    pub(super) fn remove(&mut self, reference: &ImageReference) -> Result<bool, StoreError> {
+        let Some(found) = self.find(reference).cloned() else { return Ok(false) };
+        let records = self.records.iter().filter(|record| **record != found).cloned().collect();
+        self.commit(records)?;
+        Ok(true)
+    }
+
+    /// Notes a use at once; on the disk only when what is there is older by `stale` seconds, or
+    /// with the next change.
+    pub(super) fn touch(
+        &mut self,
+        reference: &ImageReference,
+        now: u64,
+        stale: u64,
+    ) -> Result<(), StoreError> {
+        let Some(found) = self.find(reference).cloned() else { return Ok(()) };
+        for record in self.records.iter_mut().filter(|record| **record == found) {
+            record.last_used = now;
+        }
+        if now < found.last_used.saturating_add(stale) {
+            return Ok(());
+        }
+        let records = self.records.clone();
+        self.commit(records)
+    }
+
+    /// Drops records that `keep` refuses; returns them.
+    pub(super) fn retain(
+        &mut self,
+        keep: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, StoreError> {
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            self.records.iter().cloned().partition(|record| keep(record));
+        if !dropped.is_empty() {
+            self.commit(kept)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Everything that records name: configurations and manifests.
+    pub(super) fn blobs(&self) -> BTreeSet<Digest> {
+        self.records
+            .iter()
+            .flat_map(|record| [Some(record.id), record.manifest])
+            .flatten()
+            .collect()
+    }
+
+    /// On the disk first, then in memory.
+    fn commit(&mut self, images: Vec<Record>) -> Result<(), StoreError> {
+        let file = File { version: VERSION, images };
+        let path: &Path = &self.path;
+        let bytes = serde_json::to_vec_pretty(&file)
+            .map_err(|source| StoreError::Index { path: path.to_owned(), source })?;
+        write_atomically(&self.tmp, path, &bytes)?;
+        self.records = file.images;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(reference: Option<&str>, id: u8, repo: Option<u8>) -> Record {
+        Record {
+            reference: reference.map(|text| text.parse().unwrap()),
+            id: Digest::from_bytes([id; 32]),
+            repo_digest: repo.map(|byte| Digest::from_bytes([byte; 32])),
+            manifest: repo.map(|byte| Digest::from_bytes([byte + 100; 32])),
+            last_used: 0,
+        }
+    }
+
+    fn names(index: &Index) -> Vec<String> {
+        let name = |record: &Record| match &record.reference {
+            Some(reference) => reference.familiar().chars().take(20).collect(),
+            None => "-".to_owned(),
+        };
+        index.records().iter().map(name).collect()
+    }
+
+    fn index(dir: &tempfile::TempDir) -> Index {
+        Index::open(dir.path().join("images.json"), dir.path().to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_tag_that_moves_leaves_the_old_image_under_its_digest() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut images = index(&dir);
+        images.put(record(Some("web:1"), 1, Some(11))).unwrap();
+        images.put(record(Some("web:1"), 2, Some(12))).unwrap();
+        assert_eq!(names(&images), ["web@sha256:0b0b0b0b0", "web:1"]);
+        images.put(record(Some("web:1"), 2, Some(12))).unwrap();
+        assert_eq!(images.records().len(), 2);
+        let again = index(&dir);
+        assert_eq!(again.records(), images.records());
+        let by =
+            |text: &str| again.find(&text.parse().unwrap()).map(|found| found.id.as_bytes()[0]);
+        assert_eq!(by("web:1"), Some(2));
+        assert_eq!(by(&format!("web@sha256:{}", "0b".repeat(32))), Some(1));
+        assert_eq!(by(&format!("web:9@sha256:{}", "6f".repeat(32))), Some(1));
+        assert_eq!(by(&format!("other@sha256:{}", "0b".repeat(32))), None);
+        assert_eq!(by("web"), None);
+    }
+
+    #[test]
+    fn loaded_images_may_have_no_name() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut images = index(&dir);
+        images.put(record(None, 1, None)).unwrap();
+        images.put(record(None, 2, None)).unwrap();
+        images.put(record(None, 1, None)).unwrap();
+        assert_eq!(images.records().len(), 2);
+        images.put(record(Some("named"), 1, None)).unwrap();
+        assert_eq!(names(&images), ["-", "named:latest"]);
+        images.put(record(Some("named"), 3, None)).unwrap();
+        assert_eq!(names(&images), ["-", "-", "named:latest"]);
+        assert!(images.remove(&"named".parse().unwrap()).unwrap());
+        assert!(!images.remove(&"named".parse().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_use_counts_at_once_and_is_written_now_and_then() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut images = index(&dir);
+        images.put(record(Some("web"), 1, None)).unwrap();
+        let web = "web".parse().unwrap();
+        images.touch(&web, 50, 100).unwrap();
+        assert_eq!((images.records()[0].last_used, index(&dir).records()[0].last_used), (50, 0));
+        images.touch(&web, 150, 100).unwrap();
+        assert_eq!(index(&dir).records()[0].last_used, 150);
+    }
+
+    #[test]
+    fn a_damaged_list_is_an_error_that_names_the_file() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("images.json");
+        for text in ["{", "{\"version\":2,\"images\":[]}"] {
+            std::fs::write(&path, text).unwrap();
+            let error = Index::open(path.clone(), dir.path().to_owned()).unwrap_err();
+            assert!(error.to_string().contains("images.json"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Unpacked layers on disk, each fetched once however many ask for it.
+//!
+//! `layers/<chain id>/fs` is an overlayfs lower directory, `layers/<chain id>/layer.json` says
+//! what it holds. A layer is made in `tmp/`, made durable and renamed, so one that is there is
+//! whole. Layers of an image are fetched and unpacked in parallel, but take their place from the
+//! lowest up: see `unpack/adopt.rs`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use serde::{Deserialize, Serialize};
+use shoal_types::image_ref::Digest;
+use tokio::sync::Semaphore;
+
+use super::error::{LayerError, StoreError};
+use super::feed;
+use super::files::{GroupSync, Scratch, sync_parent};
+use super::limits::Limits;
+use super::load::ArchiveBlob;
+use super::manifest::LayerSpec;
+use super::registry::Session;
+use super::unpack::{Outcome, Unpacked, adopt, unpack_layer};
+
+/// The outcome of getting one layer, to be awaited by any number of callers. When all of them are
+/// gone the work stops.
+pub(super) type LayerFuture = Shared<BoxFuture<'static, Result<(), Arc<LayerError>>>>;
+type Waiting = WeakShared<BoxFuture<'static, Result<(), Arc<LayerError>>>>;
+
+/// Where the packed bytes are.
+#[derive(Clone)]
+pub(super) enum LayerSource {
+    Registry(Arc<Session>),
+    Archive(Arc<ArchiveBlob>),
+}
+
+/// A layer that somebody wants.
+pub(super) struct Wanted {
+    pub spec: LayerSpec,
+    pub source: LayerSource,
+    /// Chain ids of the layers beneath, lowest first.
+    pub beneath: Vec<Digest>,
+    /// Counts packed bytes as they arrive.
+    pub arrived: Arc<AtomicU64>,
+}
+
+/// What is noted beside an unpacked layer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    diff_id: Digest,
+    content_bytes: u64,
+    entries: u64,
+}
+
+/// All layers of a store.
+pub(super) struct Layers {
+    dir: PathBuf,
+    tmp: PathBuf,
+    limits: Limits,
+    permits: Semaphore,
+    sync: GroupSync,
+    in_flight: Mutex<HashMap<Digest, Waiting>>,
+}
+
+impl Layers {
+    pub(super) fn open(
+        dir: PathBuf,
+        tmp: PathBuf,
+        limits: Limits,
+        parallel: usize,
+    ) -> Result<Self, StoreError> {
+        let sync = GroupSync::new(&dir)?;
+        let permits = Semaphore::new(parallel.max(1));
+        Ok(Self { dir, tmp, limits, permits, sync, in_flight: Mutex::default() })
+    }
+
+    /// The overlayfs lower directory of a layer.
+    pub(super) fn fs(&self, chain: &Digest) -> PathBuf {
+        self.home(chain).join("fs")
+    }
+
+    pub(super) fn home(&self, chain: &Digest) -> PathBuf {
+        self.dir.join(chain.hex())
+    }
+
+    /// Bytes of the files of a layer that is here; nothing when it is not (whole).
+    pub(super) fn content_bytes(&self, chain: &Digest) -> Option<u64> {
+        let note = std::fs::read(self.home(chain).join("layer.json")).ok()?;
+        let note: Note = serde_json::from_slice(&note).ok()?;
+        Some(note.content_bytes)
+    }
+
+    /// The chain ids of all layers here.
+    pub(super) fn all(&self) -> Result<Vec<Digest>, StoreError> {
+        let fail = || StoreError::io("list", &self.dir);
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(fail())? {
+            let entry = entry.map_err(fail())?;
+            all.extend(entry.file_name().to_str().and_then(Digest::from_hex));
+        }
+        Ok(all)
+    }
+
+    /// Gets a layer, or joins those who wait for it already. `beneath` is the layer below, which
+    /// has to be there first.
+    pub(super) fn get(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        beneath: Option<LayerFuture>,
+    ) -> LayerFuture {
+        let chain = wanted.spec.chain;
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = in_flight.get(&chain).and_then(Waiting::upgrade) {
+            return known;
+        }
+        if self.content_bytes(&chain).is_some() {
+            return futures::future::ready(Ok(())).boxed().shared();
+        }
+        let layers = Arc::clone(self);
+        let work = async move {
+            let result = layers.make(wanted, beneath).await.map_err(Arc::new);
+            layers.forget(&chain);
+            result
+        };
+        let future = work.boxed().shared();
+        in_flight.retain(|_, waiting| waiting.upgrade().is_some());
+        in_flight.extend(future.downgrade().map(|waiting| (chain, waiting)));
+        future
+    }
+
+    fn forget(&self, chain: &Digest) {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(chain);
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        beneath: Option<LayerFuture>,
+    ) -> Result<(), LayerError> {
+        let (scratch, unpacked) = {
+            // The semaphore is never closed; without a permit there would be no bound, not no layer.
+            let _permit = self.permits.acquire().await.ok();
+            self.unpack(&wanted).await?
+        };
+        if let Some(beneath) = beneath {
+            beneath.await.map_err(LayerError::Beneath)?;
+        }
+        let layers = Arc::clone(self);
+        let place = move || layers.place(&wanted, scratch, &unpacked);
+        tokio::task::spawn_blocking(place)
+            .await
+            .map_err(|_| LayerError::Store(StoreError::Worker))?
+    }
+
+    /// Fetches and unpacks into a new directory, and verifies both digests.
+    async fn unpack(self: &Arc<Self>, wanted: &Wanted) -> Result<(Scratch, Unpacked), LayerError> {
+        let spec = &wanted.spec;
+        let (scratch, outcome) = match &wanted.source {
+            LayerSource::Archive(blob) => {
+                let (blob, lowest) = (Arc::clone(blob), wanted.beneath.is_empty());
+                let layers = Arc::clone(self);
+                let arrived = Arc::clone(&wanted.arrived);
+                let work = move || {
+                    let reader = blob.open().map_err(LayerError::Archive)?;
+                    layers.unpack_from(Counting { inner: reader, arrived }, lowest)
+                };
+                tokio::task::spawn_blocking(work)
+                    .await
+                    .map_err(|_| LayerError::Store(StoreError::Worker))??
+            }
+            LayerSource::Registry(session) => self.download(session, wanted).await?,
+        };
+        if let (Some((actual, _)), Some(expected)) = (outcome.blob, spec.blob)
+            && actual != expected
+        {
+            return Err(LayerError::BlobDigest { expected, actual });
+        }
+        let unpacked = outcome.layer.map_err(LayerError::Unpack)?;
+        if unpacked.diff_id != spec.diff_id {
+            let (expected, actual) = (spec.diff_id, unpacked.diff_id);
+            return Err(LayerError::DiffId { expected, actual });
+        }
+        Ok((scratch, unpacked))
+    }
+
+    /// Downloads on this task while a thread unpacks.
+    async fn download(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        wanted: &Wanted,
+    ) -> Result<(Scratch, Outcome), LayerError> {
+        // Without a digest there is nothing to ask a registry for; manifests always have one.
+        let digest = wanted.spec.blob.unwrap_or(wanted.spec.diff_id);
+        let (feeder, fed) = feed::channel();
+        let (layers, lowest) = (Arc::clone(self), wanted.beneath.is_empty());
+        let unpacking = tokio::task::spawn_blocking(move || layers.unpack_from(fed, lowest));
+        let mut blob = session.blob(digest, wanted.spec.size);
+        let download = async {
+            while let Some(chunk) = blob.chunk().await? {
+                wanted.arrived.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                if !feeder.send(chunk).await {
+                    return Ok(());
+                }
+            }
+            feeder.end().await;
+            Ok(())
+        };
+        let downloaded = download.await;
+        let unpacked = unpacking.await.map_err(|_| LayerError::Store(StoreError::Worker))?;
+        downloaded.map_err(LayerError::Download)?;
+        unpacked
+    }
+
+    fn unpack_from(
+        &self,
+        packed: impl std::io::Read,
+        lowest: bool,
+    ) -> Result<(Scratch, Outcome), LayerError> {
+        let scratch = Scratch::create(&self.tmp).map_err(LayerError::Store)?;
+        let fs = scratch.path().join("fs");
+        std::fs::create_dir(&fs)
+            .map_err(StoreError::io("create", &fs))
+            .map_err(LayerError::Store)?;
+        let outcome = unpack_layer(packed, &fs, &self.limits, lowest);
+        Ok((scratch, outcome))
+    }
+
+    /// Gives an unpacked layer its place, durably.
+    fn place(
+        &self,
+        wanted: &Wanted,
+        scratch: Scratch,
+        unpacked: &Unpacked,
+    ) -> Result<(), LayerError> {
+        let beneath: Vec<PathBuf> = wanted.beneath.iter().map(|chain| self.fs(chain)).collect();
+        adopt(&scratch.path().join("fs"), &unpacked.implied, &beneath)
+            .map_err(LayerError::Unpack)?;
+        let note = Note {
+            diff_id: unpacked.diff_id,
+            content_bytes: unpacked.content_bytes,
+            entries: unpacked.entries,
+        };
+        let home = self.home(&wanted.spec.chain);
+        self.finish(&note, scratch, &home).map_err(LayerError::Store)
+    }
+
+    fn finish(&self, note: &Note, scratch: Scratch, home: &Path) -> Result<(), StoreError> {
+        let path = scratch.path().join("layer.json");
+        let text = serde_json::to_vec(note)
+            .map_err(|source| StoreError::Index { path: path.clone(), source })?;
+        std::fs::write(&path, text).map_err(StoreError::io("write", &path))?;
+        self.sync.sync().map_err(StoreError::io("make durable", &self.dir))?;
+        scratch.keep_as(home)?;
+        sync_parent(home)
+    }
+
+    /// Moves a layer out of the way; what is left is to delete the returned directory.
+    pub(super) fn retire(&self, chain: &Digest) -> Result<PathBuf, StoreError> {
+        let home = self.home(chain);
+        let retired = Scratch::name(&self.tmp);
+        std::fs::rename(&home, &retired).map_err(StoreError::io("retire", &home))?;
+        Ok(retired)
+    }
+}
+
+/// Counts the bytes that are read from an archive.
+struct Counting<R> {
+    inner: R,
+    arrived: Arc<AtomicU64>,
+}
+
+impl<R: std::io::Read> std::io::Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.arrived.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

@@ -1,0 +1,114 @@
+//! A blob as a stream that survives broken connections.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_RANGE, HeaderMap};
+use reqwest::{Response, StatusCode};
+use shoal_types::image_ref::Digest;
+
+use super::error::RegistryError;
+use super::{Ask, Session, retry};
+
+/// The bytes of a blob, in order, resumed where a connection broke. Nothing is verified here: who
+/// reads it hashes it anyway.
+pub(in crate::image) struct BlobStream {
+    session: Arc<Session>,
+    what: String,
+    path: String,
+    size: u64,
+    offset: u64,
+    /// Bytes to drop because the registry does not do ranges.
+    skip: u64,
+    response: Option<Response>,
+    failures: u32,
+}
+
+impl BlobStream {
+    pub(super) fn new(session: Arc<Session>, digest: Digest, size: u64) -> Self {
+        Self {
+            what: format!("blob {digest}"),
+            path: format!("blobs/{digest}"),
+            session,
+            size,
+            offset: 0,
+            skip: 0,
+            response: None,
+            failures: 0,
+        }
+    }
+
+    /// The next bytes, or nothing after the last.
+    ///
+    /// # Errors
+    /// When the registry refuses, or after as many failures in a row as configured.
+    pub(in crate::image) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        while self.offset < self.size {
+            match self.try_chunk().await {
+                Ok(Some(bytes)) => return Ok(Some(bytes)),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => {
+                    self.response = None;
+                    self.failures += 1;
+                    if self.failures >= self.session.config().attempts {
+                        return Err(error);
+                    }
+                    tracing::debug!(what = self.what, offset = self.offset, "resuming a transfer");
+                    retry::wait(self.session.config(), self.failures, &error).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// One chunk, or nothing if it was to be skipped.
+    async fn try_chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        let interrupted = |source| RegistryError::Interrupted {
+            registry: self.session.registry().to_owned(),
+            what: self.what.clone(),
+            source,
+        };
+        let response = match &mut self.response {
+            Some(response) => response,
+            None => {
+                let range = (self.offset > 0).then(|| format!("bytes={}-", self.offset));
+                let ask = Ask { what: &self.what, accept: None, range, head: false };
+                let response = self.session.ask(&self.path, &ask).await?;
+                self.skip = to_skip(&response, self.offset).ok_or_else(|| interrupted(None))?;
+                self.response.insert(response)
+            }
+        };
+        let chunk = response
+            .chunk()
+            .await
+            .map_err(|error| interrupted(Some(error.without_url())))?
+            .ok_or_else(|| interrupted(None))?;
+        let skipped = self.skip.min(chunk.len() as u64);
+        self.skip -= skipped;
+        let chunk = chunk.slice(usize::try_from(skipped).unwrap_or(usize::MAX)..);
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        self.offset += chunk.len() as u64;
+        self.failures = 0;
+        if self.offset > self.size {
+            return Err(RegistryError::TooLarge { what: self.what.clone(), limit: self.size });
+        }
+        Ok(Some(chunk))
+    }
+}
+
+/// How much of an answer we already have; nothing when it starts somewhere else.
+fn to_skip(response: &Response, offset: u64) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(offset);
+    }
+    (range_start(response.headers())? == offset).then_some(0)
+}
+
+/// The first number of `bytes <first>-<last>/<length>` (RFC 9110, section 14.4).
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    value.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}

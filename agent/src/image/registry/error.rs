@@ -1,0 +1,142 @@
+//! What can go wrong between us and a registry.
+
+use std::time::Duration;
+
+use shoal_types::image_ref::Digest;
+
+/// What can go wrong between us and a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The HTTP client cannot be made: no certificate roots, an unreadable CA file.
+    #[error("cannot prepare the connection to registry {registry}")]
+    Setup {
+        /// Host and port.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No answer: name resolution, connection, TLS, or silence.
+    #[error("cannot reach registry {registry}")]
+    Unreachable {
+        /// Host and port.
+        registry: String,
+        /// What the HTTP client says.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The registry does not have it.
+    #[error("registry {registry} does not have {what}{detail}")]
+    NotFound {
+        /// Host and port.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// What the registry says, as `: …`, or nothing.
+        detail: String,
+    },
+    /// Docker's way of saying it: registries answer the same for what does not exist and for
+    /// what one may not see.
+    #[error(
+        "access to {repository} on registry {registry} is denied: it does not exist, or it needs \
+         {needs}{detail}"
+    )]
+    Denied {
+        /// Host and port.
+        registry: String,
+        /// Path inside the registry.
+        repository: String,
+        /// `credentials` or `other credentials`.
+        needs: &'static str,
+        /// What the registry says, as `: …`, or nothing.
+        detail: String,
+    },
+    /// Too many requests.
+    #[error("registry {registry} limits the rate of requests{detail}")]
+    RateLimited {
+        /// Host and port.
+        registry: String,
+        /// How long it asks us to wait.
+        retry_after: Option<Duration>,
+        /// What the registry says, as `: …`, or nothing.
+        detail: String,
+    },
+    /// Any other refusal.
+    #[error("registry {registry} answered {status} for {what}{detail}")]
+    Status {
+        /// Host and port.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// What the registry says, as `: …`, or nothing.
+        detail: String,
+    },
+    /// The connection broke while something was read.
+    #[error("the transfer of {what} from registry {registry} broke off")]
+    Interrupted {
+        /// Host and port.
+        registry: String,
+        /// What was being read.
+        what: String,
+        /// What the HTTP client says; nothing when the answer was simply too short.
+        #[source]
+        source: Option<reqwest::Error>,
+    },
+    /// A document beyond its limit.
+    #[error("{what} has more than {limit} bytes")]
+    TooLarge {
+        /// What was being read.
+        what: String,
+        /// Bytes accepted.
+        limit: u64,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("{what} has the digest {actual} instead of {expected}")]
+    DigestMismatch {
+        /// What was being read.
+        what: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// An unencrypted address where encryption is required.
+    #[error(
+        "registry {registry} leads to {url}, which is not https; plain http is only used for \
+         loopback addresses and registries configured so"
+    )]
+    Insecure {
+        /// Host and port.
+        registry: String,
+        /// Where it leads, without the query.
+        url: String,
+    },
+    /// Something that is not the distribution protocol.
+    #[error("registry {registry} does not speak the distribution protocol: {detail}")]
+    Protocol {
+        /// Host and port.
+        registry: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl RegistryError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Interrupted { .. } => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 408,
+            Self::Setup { .. }
+            | Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::TooLarge { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Insecure { .. }
+            | Self::Protocol { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! A client for the pull half of the OCI distribution protocol.
+//!
+//! Every answer is bounded, every redirect is checked, credentials are those of one pull and go to
+//! the registry and its token server only. The HTTP and TLS below are reqwest's and rustls's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+use serde::Deserialize;
+use shoal_types::image_ref::{DEFAULT_REGISTRY, Digest, ImageReference};
+use tokio::sync::Mutex;
+
+mod auth;
+mod blob;
+mod config;
+mod error;
+mod retry;
+mod transport;
+
+pub(super) use blob::BlobStream;
+pub use config::{RegistryAuth, RegistryConfig};
+pub use error::RegistryError;
+use transport::{Transport, authority, without_query};
+
+use super::hashing::digest_of;
+
+/// Where the default registry really answers.
+const DEFAULT_REGISTRY_HOST: &str = "registry-1.docker.io";
+/// Redirects followed for one request.
+const REDIRECTS_MAX: usize = 5;
+/// Bytes of an error's body that are read for its explanation.
+const ERROR_BYTES_MAX: u64 = 16 * 1024;
+/// Characters of a registry's explanation that are shown.
+const DETAIL_CHARS_MAX: usize = 300;
+/// Manifests and indexes of both families.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// All registries.
+#[derive(Debug, Clone)]
+pub(super) struct Registries {
+    transport: Arc<Transport>,
+}
+
+/// A manifest as it came.
+#[derive(Debug)]
+pub(super) struct RawManifest {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    pub content_type: Option<String>,
+}
+
+/// One repository of one registry, on behalf of one pull.
+#[derive(Debug)]
+pub(super) struct Session {
+    transport: Arc<Transport>,
+    registry: String,
+    repository: String,
+    base: Url,
+    auth: Option<RegistryAuth>,
+    /// What the registry took last.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// One request.
+struct Ask<'a> {
+    what: &'a str,
+    accept: Option<&'static str>,
+    range: Option<String>,
+    head: bool,
+}
+
+impl Registries {
+    pub(super) fn new(config: RegistryConfig) -> Self {
+        Self { transport: Arc::new(Transport::new(config)) }
+    }
+
+    /// Starts talking about the repository of `reference`. Nothing is sent yet.
+    pub(super) fn session(
+        &self,
+        reference: &ImageReference,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Arc<Session>, RegistryError> {
+        let registry = reference.registry();
+        let host = if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_HOST } else { registry };
+        let scheme = if self.transport.config().is_plain(registry) { "http" } else { "https" };
+        let base = format!("{scheme}://{host}/v2/{}/", reference.repository());
+        let base = base.parse().map_err(|_| RegistryError::Protocol {
+            registry: registry.to_owned(),
+            detail: format!("{base:?} is not an address"),
+        })?;
+        Ok(Arc::new(Session {
+            transport: Arc::clone(&self.transport),
+            registry: registry.to_owned(),
+            repository: reference.repository().to_owned(),
+            base,
+            auth,
+            authorization: Mutex::new(None),
+        }))
+    }
+}
+
+impl Session {
+    fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    fn config(&self) -> &RegistryConfig {
+        self.transport.config()
+    }
+
+    /// The digest that a tag has now, without fetching (and, on Docker Hub, without counting as)
+    /// a pull. Nothing when the registry does not say.
+    pub(super) async fn head(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+        let what = format!("manifest {tag}");
+        let path = format!("manifests/{tag}");
+        let ask = Ask { what: &what, accept: Some(MANIFEST_TYPES), range: None, head: true };
+        let response = self.persist(|| self.ask(&path, &ask)).await?;
+        Ok(content_digest(response.headers()))
+    }
+
+    /// A manifest or index by tag or digest. The digest is that of the bytes; if one was asked
+    /// for, it is that one.
+    pub(super) async fn manifest(
+        &self,
+        tag_or_digest: &str,
+        limit: u64,
+    ) -> Result<RawManifest, RegistryError> {
+        let what = format!("manifest {tag_or_digest}");
+        let path = format!("manifests/{tag_or_digest}");
+        let (bytes, headers) = self.document(&path, &what, Some(MANIFEST_TYPES), limit).await?;
+        let actual = digest_of(&bytes);
+        let expected = tag_or_digest.parse().ok().or_else(|| content_digest(&headers));
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return Err(RegistryError::DigestMismatch { what, expected, actual });
+        }
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Ok(RawManifest { bytes, digest: actual, content_type: content_type.map(str::to_owned) })
+    }
+
+    /// A small blob, whole and verified.
+    pub(super) async fn small_blob(
+        &self,
+        digest: Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let what = format!("blob {digest}");
+        let (bytes, _) = self.document(&format!("blobs/{digest}"), &what, None, limit).await?;
+        let actual = digest_of(&bytes);
+        if actual != digest {
+            return Err(RegistryError::DigestMismatch { what, expected: digest, actual });
+        }
+        Ok(bytes)
+    }
+
+    /// A blob of any size, unverified.
+    pub(super) fn blob(self: &Arc<Self>, digest: Digest, size: u64) -> BlobStream {
+        BlobStream::new(Arc::clone(self), digest, size)
+    }
+
+    async fn document(
+        &self,
+        path: &str,
+        what: &str,
+        accept: Option<&'static str>,
+        limit: u64,
+    ) -> Result<(Vec<u8>, HeaderMap), RegistryError> {
+        let ask = Ask { what, accept, range: None, head: false };
+        self.persist(|| async {
+            let response = self.ask(path, &ask).await?;
+            let headers = response.headers().clone();
+            Ok((self.read(response, what, limit).await?, headers))
+        })
+        .await
+    }
+
+    /// Repeats what may succeed the next time.
+    async fn persist<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        let mut failures = 0;
+        loop {
+            match attempt().await {
+                Err(error) if error.is_transient() => {
+                    failures += 1;
+                    if failures >= self.config().attempts {
+                        return Err(error);
+                    }
+                    tracing::debug!(registry = self.registry, %error, "trying again");
+                    retry::wait(self.config(), failures, &error).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// One request, authorised if the registry wants that, to a successful answer.
+    async fn ask(&self, path: &str, ask: &Ask<'_>) -> Result<Response, RegistryError> {
+        let url = self.base.join(path).map_err(|_| self.protocol(format!("bad path {path:?}")))?;
+        let shown = self.authorization.lock().await.clone();
+        let mut response = self.follow(url.clone(), ask, shown.as_ref()).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let fresh = self.authorize(response.headers(), shown).await?;
+            if let Some(fresh) = fresh {
+                response = self.follow(url, ask, Some(&fresh)).await?;
+            }
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(response, ask.what).await)
+    }
+
+    /// Sends, and follows redirects. Credentials go to the registry itself only.
+    async fn follow(
+        &self,
+        mut url: Url,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
+        for _ in 0..=REDIRECTS_MAX {
+            let method = if ask.head { Method::HEAD } else { Method::GET };
+            let mut request =
+                self.transport.client(&self.registry, &url)?.request(method, url.clone());
+            if let Some(accept) = ask.accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some(range) = &ask.range {
+                request = request.header(RANGE, range);
+            }
+            if let Some(value) = authorization.filter(|_| url.origin() == self.base.origin()) {
+                request = request.header(AUTHORIZATION, value);
+            }
+            let response = request.send().await.map_err(|error| self.unreachable(error))?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let next = location.and_then(|location| url.join(location).ok());
+            url = next.ok_or_else(|| self.protocol("a redirect leads nowhere".into()))?;
+        }
+        Err(self.protocol(format!("more than {REDIRECTS_MAX} redirects")))
+    }
+
+    /// Gets what the challenge asks for; nothing when there is nothing (else) to show.
+    async fn authorize(
+        &self,
+        headers: &HeaderMap,
+        shown: Option<HeaderValue>,
+    ) -> Result<Option<HeaderValue>, RegistryError> {
+        let mut current = self.authorization.lock().await;
+        if *current != shown {
+            // Somebody else of this pull was faster.
+            return Ok(current.clone());
+        }
+        let challenge = auth::challenge(headers).map_err(|detail| self.protocol(detail))?;
+        let fresh = match (challenge, &self.auth) {
+            (_, Some(RegistryAuth::Token(token))) => auth::bearer(token),
+            (auth::Challenge::Basic, Some(RegistryAuth::Basic { username, password })) => {
+                Some(auth::basic(username, password))
+            }
+            (auth::Challenge::Basic, None) => None,
+            (auth::Challenge::Bearer { realm, service }, _) => {
+                Some(self.fetch_token(realm, service).await?)
+            }
+        };
+        if fresh == shown {
+            return Ok(None);
+        }
+        current.clone_from(&fresh);
+        Ok(fresh)
+    }
+
+    async fn fetch_token(
+        &self,
+        mut realm: Url,
+        service: Option<String>,
+    ) -> Result<HeaderValue, RegistryError> {
+        let client = self.transport.client(&self.registry, &realm)?;
+        {
+            let mut query = realm.query_pairs_mut();
+            if let Some(service) = &service {
+                query.append_pair("service", service);
+            }
+            query.append_pair("scope", &format!("repository:{}:pull", self.repository));
+        }
+        let mut request = client.get(realm.clone());
+        if let Some(value) = auth::for_token_server(self.auth.as_ref()) {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let what = format!("a token from {}", without_query(&realm));
+        if !response.status().is_success() {
+            return Err(self.refusal(response, &what).await);
+        }
+        let bytes = self.read(response, &what, auth::TOKEN_BYTES_MAX).await?;
+        serde_json::from_slice::<auth::TokenAnswer>(&bytes)
+            .ok()
+            .and_then(auth::TokenAnswer::into_token)
+            .and_then(|token| auth::bearer(&token))
+            .ok_or_else(|| self.protocol(format!("{} sent no token", authority(&realm))))
+    }
+
+    async fn read(
+        &self,
+        mut response: Response,
+        what: &str,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let too_large = || RegistryError::TooLarge { what: what.to_owned(), limit };
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = response.chunk().await.map_err(|error| RegistryError::Interrupted {
+                registry: self.registry.clone(),
+                what: what.to_owned(),
+                source: Some(error.without_url()),
+            })?;
+            let Some(chunk) = chunk else { return Ok(bytes) };
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Explains an answer that is no success.
+    async fn refusal(&self, response: Response, what: &str) -> RegistryError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let body = self.read(response, what, ERROR_BYTES_MAX).await.unwrap_or_default();
+        let registry = self.registry.clone();
+        let explanation = Explanation::of(&body);
+        let detail = explanation.detail();
+        let denied = |detail| RegistryError::Denied {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            needs: if self.auth.is_some() { "other credentials" } else { "credentials" },
+            detail,
+        };
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => denied(detail),
+            StatusCode::NOT_FOUND if explanation.has("NAME_UNKNOWN") => denied(detail),
+            StatusCode::NOT_FOUND => {
+                RegistryError::NotFound { registry, what: what.to_owned(), detail }
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                RegistryError::RateLimited { registry, retry_after, detail }
+            }
+            _ => RegistryError::Status {
+                registry,
+                what: what.to_owned(),
+                status: status.as_u16(),
+                detail,
+            },
+        }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> RegistryError {
+        let source = source.without_url();
+        RegistryError::Unreachable { registry: self.registry.clone(), source }
+    }
+
+    fn protocol(&self, detail: String) -> RegistryError {
+        RegistryError::Protocol { registry: self.registry.clone(), detail }
+    }
+}
+
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The body of an error (OCI distribution specification, "Error Codes").
+#[derive(Default, Deserialize)]
+struct Explanation {
+    #[serde(default)]
+    errors: Vec<ErrorEntry>,
+    /// Token servers answer in their own way.
+    #[serde(default)]
+    details: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Explanation {
+    fn of(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    fn has(&self, code: &str) -> bool {
+        self.errors.iter().any(|error| error.code == code)
+    }
+
+    /// `: what the registry says`, in one line of bounded length, or nothing.
+    fn detail(&self) -> String {
+        let first = self.errors.first().map(|error| match error.message.as_str() {
+            "" => error.code.clone(),
+            message => message.to_owned(),
+        });
+        let Some(text) = first.or_else(|| self.details.clone()).filter(|text| !text.is_empty())
+        else {
+            return String::new();
+        };
+        let line: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(DETAIL_CHARS_MAX)
+            .collect();
+        format!(": {line}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,431 @@
+//! What this node has durably accepted: one file per task, and one for the networks.
+//!
+//! ```text
+//! <dir>/tasks/<task id>     LedgerTask of ledger.proto
+//! <dir>/networks            LedgerNetworks
+//! <dir>/*.new               being written; removed when the ledger is opened
+//! ```
+//!
+//! A file is replaced whole (written beside, synced, renamed), and the answer comes after the
+//! directory is synced too. One thread does it for everybody, so that writers who come at the same
+//! time share the last barrier.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use prost::Message as _;
+use shoal_agent_planning::task::{Preparation, TaskRecord};
+use shoal_proto::convert::InvalidMessage;
+use shoal_proto::v1 as pb;
+use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::object::Network;
+use tokio::sync::oneshot;
+
+/// Changes that share one barrier at most.
+const BATCH_MAX: usize = 256;
+/// Largest file that is read, in bytes; a task's is a few kilobytes.
+const FILE_MAX: u64 = 16 << 20;
+/// Files that are written at the same time.
+const THREADS: usize = 32;
+const NETWORKS: &str = "networks";
+const TASKS: &str = "tasks";
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// A file operation failed.
+    #[error("{action} ledger file {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// A file is larger than anything that was ever written.
+    #[error("ledger file {} has {size} bytes, at most {FILE_MAX} are read", path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// A file is no message.
+    #[error("decode ledger file {}", path.display())]
+    Decode {
+        /// Which file.
+        path: PathBuf,
+        /// Where it breaks.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A file is a message that makes no sense.
+    #[error("read ledger file {}", path.display())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// Which field.
+        #[source]
+        source: InvalidMessage,
+    },
+    /// The writing thread is gone.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
+    let path = path.to_owned();
+    move |source| LedgerError::Io { action, path, source: Arc::new(source) }
+}
+
+/// Everything in a ledger.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Accepted tasks.
+    pub tasks: BTreeMap<TaskId, TaskRecord>,
+    /// Networks that the node was told to hold.
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Files that cannot be understood. They are left alone, for people to look at.
+    pub damaged: Vec<LedgerError>,
+}
+
+/// Resolves when a change is on disk. Changes are made in the order of the calls, whether or not
+/// anybody waits.
+pub type Written = BoxFuture<'static, Result<(), LedgerError>>;
+
+/// A handle; clones share the file system and the thread.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    dir: PathBuf,
+    writer: mpsc::Sender<Change>,
+}
+
+#[derive(Debug)]
+struct Change {
+    path: PathBuf,
+    what: What,
+    answer: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+#[derive(Debug)]
+enum What {
+    Write(Vec<u8>),
+    Remove,
+    /// Nothing: the answer comes after all that came before.
+    Flush,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger in `dir` and reads everything. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read. A damaged file is no error: see [`Loaded::damaged`].
+    pub fn open(dir: &Path) -> Result<(Self, Loaded), LedgerError> {
+        let tasks = dir.join(TASKS);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&tasks)
+            .map_err(failed("make", &tasks))?;
+        let mut loaded = Loaded::default();
+        for path in files(&tasks)?.into_iter().chain(files(dir)?) {
+            if path.extension().is_some_and(|e| e == "new") {
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            } else if let Err(error) = loaded.take(&path) {
+                loaded.damaged.push(error);
+            }
+        }
+        let (writer, changes) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || write_all(&changes))
+            .map_err(failed("start the writer of", dir))?;
+        Ok((Self { dir: dir.to_owned(), writer }, loaded))
+    }
+
+    /// Writes a task down.
+    ///
+    /// # Errors
+    /// The disk refuses; what was written before stays.
+    pub fn save(&self, record: &TaskRecord) -> Written {
+        let path = self.dir.join(TASKS).join(record.task.id.to_string());
+        self.change(path, What::Write(encode(record).encode_to_vec()))
+    }
+
+    /// Forgets a task; fine if it is not there.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, id: TaskId) -> Written {
+        self.change(self.dir.join(TASKS).join(id.to_string()), What::Remove)
+    }
+
+    /// Writes down which networks there are.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_networks(&self, networks: &BTreeMap<NetworkId, Arc<Network>>) -> Written {
+        let networks = networks.values().map(|n| pb::Network::from(&**n)).collect();
+        let bytes = pb::LedgerNetworks { networks }.encode_to_vec();
+        self.change(self.dir.join(NETWORKS), What::Write(bytes))
+    }
+
+    /// Waits for every change before it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Closed`].
+    pub fn flush(&self) -> Written {
+        self.change(self.dir.clone(), What::Flush)
+    }
+
+    fn change(&self, path: PathBuf, what: What) -> Written {
+        let (answer, done) = oneshot::channel();
+        let sent = self.writer.send(Change { path, what, answer });
+        async move {
+            sent.map_err(|_| LedgerError::Closed)?;
+            done.await.map_err(|_| LedgerError::Closed)?
+        }
+        .boxed()
+    }
+}
+
+impl Loaded {
+    fn take(&mut self, path: &Path) -> Result<(), LedgerError> {
+        let size = fs::metadata(path).map_err(failed("look at", path))?.len();
+        if size > FILE_MAX {
+            return Err(LedgerError::TooLarge { path: path.to_owned(), size });
+        }
+        let bytes = fs::read(path).map_err(failed("read", path))?;
+        let decode = |source| LedgerError::Decode { path: path.to_owned(), source };
+        let invalid = |source| LedgerError::Invalid { path: path.to_owned(), source };
+        if path.file_name().is_some_and(|name| name == NETWORKS) {
+            let wire = pb::LedgerNetworks::decode(bytes.as_slice()).map_err(decode)?;
+            for network in wire.networks {
+                let network = Network::try_from(network).map_err(invalid)?;
+                self.networks.insert(network.id, Arc::new(network));
+            }
+            return Ok(());
+        }
+        let wire = pb::LedgerTask::decode(bytes.as_slice()).map_err(decode)?;
+        let record = read(wire).map_err(invalid)?;
+        self.tasks.insert(record.task.id, record);
+        Ok(())
+    }
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let path = entry.map_err(failed("list", dir))?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Until the last handle is gone.
+fn write_all(changes: &mpsc::Receiver<Change>) {
+    while let Ok(first) = changes.recv() {
+        let mut batch = vec![first];
+        batch.extend(changes.try_iter().take(BATCH_MAX - 1));
+        let mut results = apply_all(&batch);
+        let mut synced: BTreeMap<PathBuf, Result<(), LedgerError>> = BTreeMap::new();
+        for (change, result) in batch.iter().zip(&mut results) {
+            let Some(dir) = change.path.parent().filter(|_| result.is_ok()) else { continue };
+            if matches!(change.what, What::Flush) {
+                continue;
+            }
+            let sync = || {
+                File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory of", dir))
+            };
+            result.clone_from(synced.entry(dir.to_owned()).or_insert_with(sync));
+        }
+        for (change, result) in batch.into_iter().zip(results) {
+            // Whoever asked may have gone.
+            let _ = change.answer.send(result);
+        }
+    }
+}
+
+/// Files are synced side by side, because the file system then does it in one go; changes of one
+/// file one after the other.
+fn apply_all(batch: &[Change]) -> Vec<Result<(), LedgerError>> {
+    let mut files: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
+    for (i, change) in batch.iter().enumerate() {
+        files.entry(&change.path).or_default().push(i);
+    }
+    if let [change] = batch {
+        return vec![apply(change)];
+    }
+    let files: Vec<Vec<usize>> = files.into_values().collect();
+    let share = files.len().div_ceil(THREADS).max(1);
+    let mut results: Vec<_> = batch.iter().map(|_| Err(LedgerError::Closed)).collect();
+    let one = |files: &[Vec<usize>]| -> Vec<(usize, Result<(), LedgerError>)> {
+        files.iter().flatten().map(|i| (*i, apply(&batch[*i]))).collect()
+    };
+    let one = &one;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            files.chunks(share).map(|files| scope.spawn(move || one(files))).collect();
+        for thread in threads {
+            // What a thread that panicked did not answer stays refused.
+            for (i, result) in thread.join().unwrap_or_default() {
+                results[i] = result;
+            }
+        }
+    });
+    results
+}
+
+fn apply(change: &Change) -> Result<(), LedgerError> {
+    let path = &change.path;
+    let bytes = match &change.what {
+        What::Write(bytes) => bytes,
+        What::Remove => {
+            return match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+                _ => Ok(()),
+            };
+        }
+        What::Flush => return Ok(()),
+    };
+    let new = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&new);
+        failed("write", path)(source)
+    })
+}
+
+fn encode(record: &TaskRecord) -> pb::LedgerTask {
+    let preparation = record.preparation.as_ref().map(|p| pb::LedgerPreparation {
+        image: p.image.clone(),
+        stop_signal: p.stop_signal,
+        healthcheck: p.healthcheck.as_ref().map(Into::into),
+        note: p.note.clone(),
+    });
+    pb::LedgerTask {
+        task: Some((&record.task).into()),
+        status: Some((&record.status).into()),
+        started: record.started,
+        preparation,
+    }
+}
+
+fn read(wire: pb::LedgerTask) -> Result<TaskRecord, InvalidMessage> {
+    let pb::LedgerTask { task, status, started, preparation } = wire;
+    let task = task.ok_or_else(|| InvalidMessage::missing("task"))?;
+    let status = status.ok_or_else(|| InvalidMessage::missing("status"))?;
+    let preparation = preparation.map(|p| -> Result<Preparation, InvalidMessage> {
+        let healthcheck = p.healthcheck.map(TryInto::try_into).transpose();
+        Ok(Preparation {
+            image: p.image,
+            stop_signal: p.stop_signal,
+            healthcheck: healthcheck
+                .map_err(|e: InvalidMessage| e.under("preparation.healthcheck"))?,
+            note: p.note,
+        })
+    });
+    Ok(TaskRecord {
+        task: task.try_into().map_err(|e: InvalidMessage| e.under("task"))?,
+        status: status.try_into().map_err(|e: InvalidMessage| e.under("status"))?,
+        started,
+        preparation: preparation.transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_types::object::{Meta, TaskStatus};
+    use shoal_types::spec::{Healthcheck, NetworkSpec};
+    use shoal_types::task_state::TaskState;
+    use shoal_types::time::Timestamp;
+
+    use super::*;
+    use crate::worker::test_task;
+
+    fn record(id: u128) -> TaskRecord {
+        TaskRecord {
+            task: test_task(id, |_| {}),
+            status: TaskStatus::new(TaskState::Running, Timestamp::from_secs(9), "started"),
+            started: true,
+            preparation: Some(Preparation {
+                image: "sha256:ab".to_owned(),
+                stop_signal: 3,
+                healthcheck: Some(Healthcheck { retries: 4, ..Healthcheck::default() }),
+                note: "n".to_owned(),
+            }),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, loaded) = Ledger::open(dir.path()).unwrap();
+        assert!(loaded.tasks.is_empty() && loaded.networks.is_empty());
+        let many: Vec<_> = (1..=100).map(|id| ledger.save(&record(id))).collect();
+        for written in many {
+            written.await.unwrap();
+        }
+        let half = TaskRecord { started: false, preparation: None, ..record(1) };
+        ledger.save(&half).await.unwrap();
+        ledger.remove(2.into()).await.unwrap();
+        ledger.remove(2.into()).await.unwrap();
+        let network = Network {
+            id: 5.into(),
+            meta: Meta::default(),
+            spec: NetworkSpec { name: "n".to_owned(), ..NetworkSpec::default() },
+            stack_id: None,
+            predefined: false,
+        };
+        let networks: BTreeMap<_, _> = [(network.id, Arc::new(network))].into();
+        ledger.save_networks(&networks).await.unwrap();
+        let (_, loaded) = Ledger::open(dir.path()).unwrap();
+        assert_eq!(loaded.tasks.len(), 99);
+        assert_eq!(loaded.tasks[&1.into()], half);
+        assert_eq!(loaded.tasks[&3.into()], record(3));
+        assert_eq!(loaded.networks, networks);
+        assert!(loaded.damaged.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_of_several_changes_of_a_task_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        for round in 0..20 {
+            let mut last = record(1);
+            let first = ledger.save(&last);
+            let removed = ledger.remove(1.into());
+            last.status.message = round.to_string();
+            let second = ledger.save(&last);
+            for written in [first, removed, second, ledger.flush()] {
+                written.await.unwrap();
+            }
+            let (_, loaded) = Ledger::open(dir.path()).unwrap();
+            assert_eq!(loaded.tasks[&1.into()], last);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_disk_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert!(matches!(ledger.save(&record(1)).await, Err(LedgerError::Io { .. })));
+    }
+}

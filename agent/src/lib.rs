@@ -1,0 +1,26 @@
+//! The agent of shoal: everything one host does.
+//!
+//! A shell crate: it receives, asks `shoal-agent-planning` what to do, does it and reports.
+
+pub mod backoff;
+pub mod config;
+pub mod daemon;
+pub mod description;
+pub mod identity;
+pub mod image;
+pub mod ledger;
+pub mod local;
+pub mod manager_child;
+pub mod network;
+pub mod node;
+pub mod node_workload;
+pub mod reporter;
+pub mod runtime;
+pub mod session;
+pub mod supervise;
+pub mod sys;
+pub mod volume;
+pub mod worker;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,101 @@
+//! Joining a cluster.
+
+use std::sync::Arc;
+
+use shoal_proto::transport::{self, Credentials, EnrolError, ManagerAddress, PrivateKey, Role};
+use shoal_proto::v1::{JoinRequest, JoinResponse, NodeHints, NodeRole};
+use shoal_types::error_chain::chain;
+use shoal_types::join_token::JoinToken;
+use tonic::Status;
+
+use super::internal;
+use crate::identity::ClusterFile;
+use crate::node::Node;
+
+/// Managers in one request.
+const MAX_ADDRESSES: usize = 32;
+
+pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinResponse, Status> {
+    let token: JoinToken =
+        request.join_token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+    let addresses = addresses(&request.manager_addrs)?;
+    let _alone = node.change().await;
+    if let Some(credentials) = node.store().credentials().map_err(|error| internal(&error))? {
+        return again(&credentials, &token);
+    }
+    let key = node.store().enrolment_key().map_err(|error| internal(&error))?;
+    let hints =
+        NodeHints { hostname: node.describe().hostname, advertise_address: request.advertise_addr };
+    let credentials = enrol(&addresses, &token, &key, &hints).await?;
+    if credentials.identity().role == Role::Manager {
+        return Err(Status::unimplemented(
+            "this token makes the host a manager, and a cluster has one manager for now: join with \
+             the agents' token (shoalctl join-token worker)",
+        ));
+    }
+    let managers = addresses.iter().map(ToString::to_string).collect();
+    let answer = answer(&credentials)?;
+    let cluster = ClusterFile { managers, manager: None };
+    node.join(credentials, &cluster).map_err(|error| internal(&error))?;
+    tracing::info!(node = answer.node_id, cluster = answer.cluster_id, "joined a cluster");
+    Ok(answer)
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<ManagerAddress>, Status> {
+    if texts.is_empty() || texts.len() > MAX_ADDRESSES {
+        let why =
+            format!("manager_addrs: has {} entries, expected 1 to {MAX_ADDRESSES}", texts.len());
+        return Err(Status::invalid_argument(why));
+    }
+    let parse = |text: &String| {
+        text.parse().map_err(|error| Status::invalid_argument(format!("manager_addrs: {error}")))
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// A repeat of what has succeeded already; anything else is a second membership.
+fn again(credentials: &Credentials, token: &JoinToken) -> Result<JoinResponse, Status> {
+    let roots = credentials.root_digests().map_err(|error| internal(&error))?;
+    if roots.contains(&token.root) {
+        return answer(credentials);
+    }
+    let cluster = credentials.identity().cluster;
+    let why = format!("this host belongs to cluster {cluster} already; leave that first");
+    Err(Status::failed_precondition(why))
+}
+
+/// Asks each manager in turn. One that refuses speaks for all.
+async fn enrol(
+    addresses: &[ManagerAddress],
+    token: &JoinToken,
+    key: &PrivateKey,
+    hints: &NodeHints,
+) -> Result<Credentials, Status> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        match transport::join(address.clone(), token, key, hints.clone()).await {
+            Ok(credentials) => return Ok(credentials),
+            Err(error) if error.may_pass() => failures.push(chain(&error).to_string()),
+            Err(error @ EnrolError::Refused(_)) => {
+                return Err(Status::permission_denied(chain(&error).to_string()));
+            }
+            Err(error) => return Err(internal(&error)),
+        }
+    }
+    Err(Status::unavailable(failures.join("; ")))
+}
+
+fn answer(credentials: &Credentials) -> Result<JoinResponse, Status> {
+    let identity = credentials.identity();
+    let no_node = || Status::internal("the certificate is not one of a node");
+    let role = match identity.role {
+        Role::Manager => NodeRole::Manager,
+        Role::Agent => NodeRole::Agent,
+        Role::User => return Err(no_node()),
+    };
+    Ok(JoinResponse {
+        cluster_id: identity.cluster.to_string(),
+        node_id: identity.node().ok_or_else(no_node)?.to_string(),
+        role: role.into(),
+    })
+}

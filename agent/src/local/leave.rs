@@ -1,0 +1,49 @@
+//! Leaving a cluster.
+
+use std::sync::Arc;
+
+use shoal_proto::v1::{LeaveRequest, LeaveResponse};
+use tonic::Status;
+
+use super::internal;
+use crate::node::Node;
+
+/// Sessions end first, so that nothing new is assigned; the credentials go last, so that a repeat
+/// after a failure goes on.
+pub(super) async fn leave(
+    node: &Arc<Node>,
+    request: LeaveRequest,
+) -> Result<LeaveResponse, Status> {
+    let _alone = node.change().await;
+    if node.store().credentials().map_err(|error| internal(&error))?.is_none() {
+        return Ok(LeaveResponse {});
+    }
+    let cluster = node.store().cluster().map_err(|error| internal(&error))?;
+    let has_manager = cluster.manager.is_some();
+    if has_manager && !request.force {
+        return Err(Status::failed_precondition(
+            "this host runs the cluster's manager: leaving removes the cluster's state and its \
+             certificate authority for good; force it if that is wanted",
+        ));
+    }
+    node.suspend().await;
+    if let Err(error) = node.workload().leave().await {
+        node.resume();
+        return Err(internal(&error));
+    }
+    if has_manager {
+        node.manager().stop().await;
+        let dir = node.manager().config().state_dir.clone();
+        let removed = tokio::fs::remove_dir_all(&dir).await;
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            let why = format!("cannot remove {}: {error}", dir.display());
+            node.resume();
+            return Err(Status::internal(why));
+        }
+    }
+    node.store().forget().map_err(|error| internal(&error))?;
+    tracing::info!("left the cluster");
+    Ok(LeaveResponse {})
+}

@@ -1,0 +1,171 @@
+//! What `shoalctl` on this host can ask of the agent.
+//!
+//! The socket's mode is the check: whoever can open it is root here.
+
+mod archive;
+mod images;
+mod init;
+mod join;
+mod leave;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shoal_proto::transport::Role;
+use shoal_proto::v1;
+use shoal_proto::v1::local_agent_server::{LocalAgent, LocalAgentServer};
+use shoal_types::error_chain::chain;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::image::ImageStore;
+use crate::node::Node;
+use crate::session::Standing;
+
+/// The longest message in either direction, in bytes: an archive comes in pieces of 1 MiB.
+const MAX_MESSAGE: usize = 4 << 20;
+
+/// Serves `LocalAgent`.
+#[derive(Clone)]
+pub struct Local {
+    node: Arc<Node>,
+    images: ImageStore,
+    /// For archives on their way into the store.
+    upload_dir: PathBuf,
+}
+
+impl Local {
+    /// The service, with a directory of its own for archives; what is in there is removed.
+    ///
+    /// # Errors
+    /// The directory cannot be made or emptied.
+    pub fn new(node: Arc<Node>, images: ImageStore, upload_dir: PathBuf) -> std::io::Result<Self> {
+        archive::prepare(&upload_dir)?;
+        Ok(Self { node, images, upload_dir })
+    }
+
+    /// For a tonic server.
+    #[must_use]
+    pub fn into_server(self) -> LocalAgentServer<Self> {
+        LocalAgentServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// Goes on to the end also when the caller does not wait for it: half a change is worse than one
+/// that nobody sees.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome.map(Response::new),
+        Err(_) => Err(Status::internal("the agent broke off; its log says more")),
+    }
+}
+
+/// An error that is nobody's mistake.
+fn internal(error: &dyn std::error::Error) -> Status {
+    Status::internal(chain(error).to_string())
+}
+
+#[tonic::async_trait]
+impl LocalAgent for Local {
+    async fn init(
+        &self,
+        request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        let node = self.node.clone();
+        to_the_end(async move { init::init(&node, request.into_inner()).await }).await
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let node = self.node.clone();
+        to_the_end(async move { join::join(&node, request.into_inner()).await }).await
+    }
+
+    async fn leave(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
+        let node = self.node.clone();
+        to_the_end(async move { leave::leave(&node, request.into_inner()).await }).await
+    }
+
+    async fn get_info(
+        &self,
+        _: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
+        let description = self.node.describe();
+        let (state, message) = match self.node.standing() {
+            Standing::Inactive => (v1::MembershipState::Inactive, String::new()),
+            Standing::Pending(why) => (v1::MembershipState::Pending, why),
+            Standing::Active => (v1::MembershipState::Active, String::new()),
+            Standing::Refused(why) => (v1::MembershipState::Error, why),
+        };
+        let mut info = v1::GetInfoResponse {
+            version: description.engine.version,
+            hostname: description.hostname,
+            state: state.into(),
+            message,
+            ..Default::default()
+        };
+        if let Some(member) = self.node.member() {
+            let identity = *member.credentials.current().identity();
+            info.cluster_id = identity.cluster.to_string();
+            info.node_id = identity.node().map(|id| id.to_string()).unwrap_or_default();
+            info.role = self.role(identity.role).into();
+            info.manager_addrs = member.managers.all().iter().map(ToString::to_string).collect();
+            let tasks = self.node.workload().task_count().await;
+            info.tasks = tasks.map_err(|error| internal(&error))?;
+        }
+        Ok(Response::new(info))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<Streaming<v1::LoadImageRequest>>,
+    ) -> Result<Response<v1::LoadImageResponse>, Status> {
+        let archive = archive::receive(&self.upload_dir, request.into_inner()).await?;
+        let images = images::load(&self.images, &archive).await?;
+        Ok(Response::new(v1::LoadImageResponse { images }))
+    }
+
+    async fn list_images(
+        &self,
+        _: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        Ok(Response::new(v1::ListImagesResponse { images: images::list(&self.images) }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Result<Response<v1::RemoveImageResponse>, Status> {
+        let Self { node, images, .. } = self.clone();
+        to_the_end(async move {
+            let in_use = node.workload().images_in_use().await.map_err(|error| internal(&error))?;
+            let removed = images::remove(&images, &request.into_inner().reference, &in_use).await?;
+            Ok(v1::RemoveImageResponse { removed })
+        })
+        .await
+    }
+}
+
+impl Local {
+    /// A host whose manager is its own child is a manager, whatever its agent's certificate says.
+    fn role(&self, of_certificate: Role) -> v1::NodeRole {
+        let has_manager = self.node.store().cluster().is_ok_and(|file| file.manager.is_some());
+        match of_certificate {
+            Role::Manager => v1::NodeRole::Manager,
+            _ if has_manager => v1::NodeRole::Manager,
+            Role::Agent | Role::User => v1::NodeRole::Agent,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The local socket with a fake workload, a fake manager, and a script in the manager's place.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use shoal_proto::transport::{PrivateKey, server_builder, unix_channel, unix_incoming};
+use shoal_proto::v1::local_agent_client::LocalAgentClient;
+use shoal_types::object::NodeDescription;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::*;
+use crate::identity::IdentityStore;
+use crate::image::StoreConfig;
+use crate::manager_child::{ManagerChild, ManagerConfig, ManagerState};
+use crate::node::NodeParts;
+use crate::testing::{Asked, FakeManager, FakeWorkload, TestCa, eventually};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    node: Arc<Node>,
+    workload: Arc<FakeWorkload>,
+    client: LocalAgentClient<Channel>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn manager_config(dir: &Path, user: &str) -> ManagerConfig {
+    let program = dir.join("manager");
+    ManagerConfig {
+        program: Box::new(move || program.clone()),
+        user: user.to_owned(),
+        state_dir: dir.join("state"),
+        run_dir: dir.join("run"),
+        pid_file: dir.join("manager.pid"),
+        log_format: "text",
+        log_level: "info".to_owned(),
+    }
+}
+
+fn me() -> String {
+    format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+}
+
+impl Bench {
+    fn start(script: &str, user: &str) -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let program = dir.path().join("manager");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("write");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let workload = Arc::new(FakeWorkload::default());
+        let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
+        let node = Node::open(NodeParts {
+            store: IdentityStore::new(dir.path().join("agent")),
+            manager: ManagerChild::new(manager_config(dir.path(), user)),
+            workload: workload.clone(),
+            describe: Arc::new(describe),
+        });
+        let node = Arc::new(node.expect("opens"));
+        let images =
+            ImageStore::open(&dir.path().join("images"), StoreConfig::default()).expect("opens");
+        let local = Local::new(node.clone(), images, dir.path().join("upload")).expect("prepared");
+        let socket = dir.path().join("agent.sock");
+        let connections = unix_incoming(&socket).expect("listens");
+        let server = tokio::spawn(async move {
+            let server = server_builder().add_service(local.into_server());
+            server.serve_with_incoming(connections).await.expect("serves");
+        });
+        let runner = node.clone();
+        let runner = tokio::spawn(async move { runner.run().await });
+        let client = LocalAgentClient::new(unix_channel(&socket));
+        Self { dir, node, workload, client, tasks: [server, runner] }
+    }
+
+    async fn info(&self) -> v1::GetInfoResponse {
+        let info = self.client.clone().get_info(v1::GetInfoRequest {}).await;
+        info.expect("answers").into_inner()
+    }
+
+    async fn state(&self, wanted: v1::MembershipState) -> v1::GetInfoResponse {
+        for _ in 0..1000 {
+            let info = self.info().await;
+            if info.state() == wanted {
+                return info;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never {wanted:?}: {:?}", self.info().await);
+    }
+
+    async fn join(&self, token: String, addrs: &[String]) -> Result<v1::JoinResponse, Status> {
+        let request = v1::JoinRequest {
+            join_token: token,
+            manager_addrs: addrs.to_vec(),
+            ..Default::default()
+        };
+        self.client.clone().join(request).await.map(Response::into_inner)
+    }
+
+    async fn init(&self, listen: &str) -> Result<v1::InitResponse, Status> {
+        let csr = PrivateKey::generate().expect("key").request().expect("request");
+        let request = v1::InitRequest {
+            listen_addr: listen.to_owned(),
+            advertise_addr: String::new(),
+            admin_csr_der: csr,
+            spec: None,
+        };
+        self.client.clone().init(request).await.map(Response::into_inner)
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), Status> {
+        self.client.clone().leave(v1::LeaveRequest { force }).await.map(drop)
+    }
+}
+
+async fn manager(cluster: u128) -> FakeManager {
+    FakeManager::start(Arc::new(TestCa::new(cluster))).await
+}
+
+fn free_address() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    socket.local_addr().expect("address").to_string()
+}
+
+#[tokio::test]
+async fn a_host_joins_once_and_leaves() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let info = bench.info().await;
+    assert_eq!((info.state(), info.hostname.as_str()), (v1::MembershipState::Inactive, "me"));
+
+    let token = manager.ca.token(7).reveal();
+    let addrs = [free_address(), manager.address.to_string()];
+    let joined = bench.join(token.clone(), &addrs).await.expect("joins");
+    assert_eq!(joined.cluster_id, manager.ca.cluster.to_string());
+    assert_eq!(joined.role(), v1::NodeRole::Agent);
+    let info = bench.state(v1::MembershipState::Active).await;
+    assert_eq!(
+        (info.node_id, info.cluster_id),
+        (joined.node_id.clone(), joined.cluster_id.clone())
+    );
+    assert_eq!(info.manager_addrs, addrs);
+
+    let again = bench.join(token, &addrs).await.expect("a repeat");
+    assert_eq!(again, joined);
+    let other = TestCa::new(2).token(7).reveal();
+    let status = bench.join(other, &addrs).await.expect_err("a second cluster");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("already; leave that first"), "{status}");
+
+    bench.workload.inner().cannot_leave = Some("a container stays".to_owned());
+    let status = bench.leave(false).await.expect_err("cannot");
+    assert!(status.message().contains("a container stays"), "{status}");
+    bench.state(v1::MembershipState::Active).await;
+    bench.leave(false).await.expect("leaves");
+    bench.leave(false).await.expect("a repeat");
+    bench.state(v1::MembershipState::Inactive).await;
+    let asked = bench.workload.inner().asked.clone();
+    assert_eq!(asked.iter().filter(|asked| **asked == Asked::Leave).count(), 2);
+    assert!(bench.node.store().credentials().expect("readable").is_none());
+}
+
+#[tokio::test]
+async fn a_join_that_fails_says_why_and_keeps_its_key() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let here = [manager.address.to_string()];
+    let token = |secret| manager.ca.token(secret).reveal();
+    let table = [
+        (token(8), here.to_vec(), Code::PermissionDenied, "secret is not valid"),
+        (TestCa::new(2).token(7).reveal(), here.to_vec(), Code::Unavailable, "another cluster"),
+        (token(7), vec![free_address()], Code::Unavailable, "nothing listens there"),
+        (token(7), Vec::new(), Code::InvalidArgument, "manager_addrs"),
+        (token(7), vec!["http://x".to_owned()], Code::InvalidArgument, "manager_addrs"),
+        ("SHOAL-1-x".to_owned(), here.to_vec(), Code::InvalidArgument, "truncated"),
+    ];
+    for (token, addrs, code, text) in table {
+        let status = bench.join(token, &addrs).await.expect_err(text);
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    let before = bench.node.store().enrolment_key().expect("kept").public_key();
+    manager.seen().role = Some(Role::Manager);
+    let status = bench.join(token(7), &here).await.expect_err("no second manager");
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    manager.seen().role = None;
+    bench.join(token(7), &here).await.expect("joins");
+    let after = manager.seen().joined.clone();
+    assert_eq!(after[0], after[1], "the same key at each attempt");
+    let now = bench.node.store().credentials().expect("readable").expect("member");
+    let key = PrivateKey::from_pem(now.key_pem()).expect("key");
+    assert_eq!(key.public_key(), before);
+}
+
+#[tokio::test]
+async fn a_membership_outlives_the_agent() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let addrs = [manager.address.to_string()];
+    bench.join(manager.ca.token(7).reveal(), &addrs).await.expect("joins");
+    let node = Node::open(NodeParts {
+        store: bench.node.store().clone(),
+        manager: ManagerChild::new(manager_config(bench.dir.path(), &me())),
+        workload: bench.workload.clone(),
+        describe: Arc::new(NodeDescription::default),
+    });
+    assert!(node.expect("opens").member().is_some());
+}
+
+#[tokio::test]
+async fn init_says_what_is_in_its_way() {
+    let bench = Bench::start("exit 3", "nobody-of-this-name");
+    let status = bench.init(&free_address()).await.expect_err("no user");
+    assert!(status.message().contains("--manager-user"), "{status}");
+
+    let bench = Bench::start("exit 3", &me());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("address").to_string();
+    let status = bench.init(&address).await.expect_err("port in use");
+    assert!(status.message().contains("cannot listen on"), "{status}");
+
+    let status = bench.init(&free_address()).await.expect_err("no manager");
+    assert!(status.message().contains("exit status: 3"), "{status}");
+    let stopped = || (bench.node.manager().state() == ManagerState::Stopped).then_some(());
+    eventually("nothing is left running", stopped).await;
+    assert_eq!(bench.info().await.state(), v1::MembershipState::Inactive);
+
+    std::fs::create_dir_all(bench.dir.path().join("state/raft")).expect("mkdir");
+    bench.node.store().forget().expect("forgotten");
+    let status = bench.init(&free_address()).await.expect_err("somebody's state");
+    assert!(status.message().contains("move it away first"), "{status}");
+}
+
+#[tokio::test]
+async fn what_is_no_archive_is_no_image() {
+    let bench = Bench::start("exit 1", &me());
+    let load = |pieces: Vec<Vec<u8>>| {
+        let pieces = pieces.into_iter().map(|data| v1::LoadImageRequest { data });
+        let mut client = bench.client.clone();
+        async move { client.load_image(futures::stream::iter(pieces)).await }
+    };
+    let status = load(Vec::new()).await.expect_err("empty");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let status = load(vec![vec![7; 100_000], vec![7; 100_000]]).await.expect_err("nonsense");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let left = std::fs::read_dir(bench.dir.path().join("upload")).expect("list").count();
+    assert_eq!(left, 0, "no file stays");
+    let images = bench.client.clone().list_images(v1::ListImagesRequest {}).await;
+    assert!(images.expect("answers").into_inner().images.is_empty());
+    let request = v1::RemoveImageRequest { reference: "web:1".to_owned() };
+    let status = bench.client.clone().remove_image(request).await.expect_err("none");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+}

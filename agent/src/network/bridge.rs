@@ -1,0 +1,235 @@
+//! The real driver: bridges, veth pairs, one nftables table.
+
+mod containers;
+mod structure;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use shoal_agent_planning::network::leases::Leases;
+use shoal_agent_planning::network::names;
+use shoal_agent_planning::network::ruleset::Ruleset;
+
+use super::book::Book;
+use super::netlink::Links;
+use super::ports::HeldPorts;
+use super::reaper::Reaper;
+use super::table::Table;
+use super::{
+    AttachRequest, Attached, Firewall, Netns, NetworkConfig, NetworkDriver, NetworkError,
+    NetworkState, NftProgram, PublishedPort, Repaired, Rules, netns,
+};
+
+/// How the driver is set up.
+#[derive(Debug, Clone)]
+pub struct BridgeConfig {
+    /// Where networks are written down: what must be the same after a reboot.
+    pub state_dir: PathBuf,
+    /// Where containers are written down: what the kernel forgets with a reboot, too. Best on a
+    /// tmpfs.
+    pub run_dir: PathBuf,
+    /// Name of the nftables table; every agent that shares a network namespace has its own.
+    pub table: String,
+    /// What is given out, and the prefix of interface names, which is the agent's own likewise.
+    pub rules: Rules,
+}
+
+impl BridgeConfig {
+    /// The usual names and pools.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            run_dir: run_dir.into(),
+            table: "shoal".to_owned(),
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// Bridge networks of the network namespace in which it was opened.
+pub struct BridgeNetworks {
+    rules: Rules,
+    links: Links,
+    reaper: Reaper,
+    table: Table,
+    book: Book,
+    inner: Mutex<Inner>,
+    /// Held by what changes or judges links other than those of one container.
+    structure: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Inner {
+    leases: Leases,
+    /// Moves with every change of the leases.
+    generation: u64,
+    /// Networks have changed since they were written down.
+    unsaved: bool,
+    held: HeldPorts,
+    /// Attachments that are being made now, and so are not lost.
+    under_way: BTreeSet<(String, String)>,
+}
+
+impl BridgeNetworks {
+    /// Opens the driver for the network namespace of the calling thread, with what the book of an
+    /// earlier agent says. Touches nothing: call [`NetworkDriver::collect`] once it is known which
+    /// containers live. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// The configuration is invalid, the book cannot be read, there is no netlink.
+    pub fn open(config: BridgeConfig) -> Result<Self, NetworkError> {
+        Self::with_firewall(config, Box::new(NftProgram))
+    }
+
+    /// The same with another packet filter.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn with_firewall(
+        config: BridgeConfig,
+        firewall: Box<dyn Firewall>,
+    ) -> Result<Self, NetworkError> {
+        let BridgeConfig { state_dir, run_dir, table, rules } = config;
+        if !names::is_valid_prefix(&rules.prefix) {
+            return Err(NetworkError::Prefix { prefix: rules.prefix, max: names::PREFIX_MAX });
+        }
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if table.is_empty() || table.len() > 32 || !table.bytes().all(valid) {
+            return Err(NetworkError::Table { table });
+        }
+        let (book, leases) = Book::open(&state_dir, &run_dir)?;
+        let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
+        Ok(Self {
+            rules,
+            links,
+            reaper: Reaper::default(),
+            table: Table::new(table, firewall),
+            book,
+            inner: Mutex::new(Inner { leases, ..Inner::default() }),
+            structure: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the leases and says which generation that made.
+    fn change<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> (u64, T) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let result = act(&mut inner);
+        (inner.generation, result)
+    }
+
+    /// Writes the pages of all networks, if one has changed. Call it under `structure`.
+    async fn save_networks(&self) -> Result<(), NetworkError> {
+        let networks = {
+            let inner = self.lock();
+            if !inner.unsaved {
+                return Ok(());
+            }
+            inner.leases.network_pages().clone()
+        };
+        self.book.save_networks(networks).await?;
+        self.lock().unsaved = false;
+        Ok(())
+    }
+
+    /// Writes the page of one container. Calls about the same container come one at a time.
+    fn save_container(&self, container: &str) -> Result<(), NetworkError> {
+        let page = self.lock().leases.container_page(container).cloned();
+        self.book.save_container(container, page.as_ref())
+    }
+
+    async fn filter(&self, generation: u64) -> Result<(), NetworkError> {
+        Ok(self.table.sync(generation, || self.desired_table()).await?)
+    }
+
+    fn desired_table(&self) -> (u64, Ruleset) {
+        let inner = self.lock();
+        (inner.generation, Ruleset::of(&inner.leases))
+    }
+}
+
+impl NetworkDriver for BridgeNetworks {
+    fn ensure_network(
+        &self,
+        config: NetworkConfig,
+    ) -> BoxFuture<'_, Result<NetworkState, NetworkError>> {
+        self.do_ensure(config).boxed()
+    }
+
+    fn remove_network(&self, network: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_remove_network(network).boxed()
+    }
+
+    fn attach(
+        &self,
+        request: AttachRequest,
+        netns: Netns,
+    ) -> BoxFuture<'_, Result<Attached, NetworkError>> {
+        self.do_attach(request, netns).boxed()
+    }
+
+    fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {
+        async move {
+            let file = netns::open(&netns)?;
+            netns::links_in(&netns, &file).await?.set_up_loopback().await
+        }
+        .boxed()
+    }
+
+    fn detach(
+        &self,
+        container: String,
+        network: String,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_release(container, Some(network)).boxed()
+    }
+
+    fn publish(
+        &self,
+        container: String,
+        ports: Vec<PublishedPort>,
+    ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>> {
+        self.do_publish(container, ports).boxed()
+    }
+
+    fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_unpublish(container).boxed()
+    }
+
+    fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_release(container, None).boxed()
+    }
+
+    fn collect(
+        &self,
+        containers: BTreeSet<String>,
+        networks: BTreeSet<String>,
+    ) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
+        self.do_collect(containers, networks).boxed()
+    }
+
+    fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
+        self.do_repair().boxed()
+    }
+
+    fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_cleanup().boxed()
+    }
+
+    fn attachments(&self, container: &str) -> Vec<Attached> {
+        self.lock().leases.attachments(container)
+    }
+
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+        self.lock().leases.names(network)
+    }
+}

@@ -1,0 +1,75 @@
+//! What both drivers promise.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+
+/// Runs the suite on a driver that has nothing yet. `netns` stands for the containers `one` and
+/// `two`.
+pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
+    let network = |id: &str| NetworkConfig { id: id.to_owned(), ..NetworkConfig::default() };
+    let request = |container: &str, network: &str| AttachRequest {
+        container: container.to_owned(),
+        network: network.to_owned(),
+        aliases: ["web".to_owned()].into(),
+        address: None,
+    };
+    let port = |host_port: u16| PublishedPort {
+        host_ip: Ipv4Addr::UNSPECIFIED,
+        host_port,
+        protocol: Protocol::Tcp,
+        target_port: 80,
+    };
+    let [one, two] = netns;
+    let text = |error: NetworkError| {
+        assert!(error.is_refusal());
+        error.to_string()
+    };
+
+    let unknown = driver.attach(request("one", "n"), one.clone()).await.unwrap_err();
+    assert_eq!(text(unknown), "unknown network `n`");
+    let state = driver.ensure_network(network("n")).await.unwrap();
+    assert_eq!(driver.ensure_network(network("n")).await.unwrap(), state);
+
+    let first = driver.attach(request("one", "n"), one.clone()).await.unwrap();
+    assert_eq!(driver.attach(request("one", "n"), one).await.unwrap(), first);
+    let second = driver.attach(request("two", "n"), two).await.unwrap();
+    assert_ne!(first.address, second.address);
+    assert_eq!(driver.attachments("one"), std::slice::from_ref(&first));
+    let both = [first.address.addr(), second.address.addr()].into();
+    assert_eq!(driver.names("n"), [("web".to_owned(), both)].into());
+
+    let changed = NetworkConfig { internal: true, ..network("n") };
+    let error = driver.ensure_network(changed).await.unwrap_err();
+    let expect = "network `n` connects 2 container(s), its settings cannot change";
+    assert_eq!(text(error), expect);
+
+    let ports = driver.publish("one".to_owned(), vec![port(0), port(18_080)]).await.unwrap();
+    assert_eq!(ports[1], port(18_080));
+    let again = driver.publish("one".to_owned(), vec![port(0), port(18_080)]).await.unwrap();
+    assert_eq!(again, ports);
+    let error = driver.publish("two".to_owned(), vec![port(18_080)]).await.unwrap_err();
+    let expect = "port already in use: 0.0.0.0:18080->80/tcp is published by container `one`";
+    assert_eq!(text(error), expect);
+    driver.unpublish("one".to_owned()).await.unwrap();
+    driver.publish("two".to_owned(), vec![port(18_080)]).await.unwrap();
+    assert!(driver.repair().await.unwrap().is_clean());
+
+    let error = driver.remove_network("n".to_owned()).await.unwrap_err();
+    assert_eq!(text(error), "network `n` still connects 2 container(s)");
+    for _ in 0..2 {
+        driver.release("one".to_owned()).await.unwrap();
+    }
+    let named: BTreeSet<String> = ["nobody".to_owned()].into();
+    driver.collect(named.clone(), BTreeSet::new()).await.unwrap();
+    assert_eq!(driver.attachments("two"), []);
+    for _ in 0..2 {
+        driver.remove_network("n".to_owned()).await.unwrap();
+        driver.cleanup_all().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_fake_driver() {
+    honour(&FakeNetworks::new(), [1, 2].map(Netns::OfProcess)).await;
+}

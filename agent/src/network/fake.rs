@@ -1,0 +1,168 @@
+//! A host without a kernel: the real book, nothing behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use shoal_agent_planning::network::leases::{Leases, Refusal};
+
+use super::{
+    AttachRequest, Attached, Netns, NetworkConfig, NetworkDriver, NetworkError, NetworkState,
+    PublishedPort, Repaired, Rules,
+};
+
+/// Grants and refuses exactly as the real driver does for want of addresses and ports, touches
+/// nothing, and can be told to fail.
+#[derive(Debug, Default)]
+pub struct FakeNetworks {
+    rules: Rules,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    leases: Leases,
+    host_ports: BTreeSet<u16>,
+    broken: bool,
+}
+
+impl FakeNetworks {
+    /// A host with nothing on it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets a process of the host bind a port on every address.
+    pub fn bind_host_port(&self, port: u16) {
+        self.lock().host_ports.insert(port);
+    }
+
+    /// While set, every call that would reach the kernel fails.
+    pub fn set_broken(&self, broken: bool) {
+        self.lock().broken = broken;
+    }
+
+    /// What is held now.
+    #[must_use]
+    pub fn leases(&self) -> Leases {
+        self.lock().leases.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Inner, &Rules) -> Result<T, NetworkError>,
+    ) -> BoxFuture<'_, Result<T, NetworkError>> {
+        let mut inner = self.lock();
+        let result =
+            if inner.broken { Err(NetworkError::HelperGone) } else { act(&mut inner, &self.rules) };
+        ready(result).boxed()
+    }
+}
+
+impl NetworkDriver for FakeNetworks {
+    fn ensure_network(
+        &self,
+        config: NetworkConfig,
+    ) -> BoxFuture<'_, Result<NetworkState, NetworkError>> {
+        self.answer(|inner, rules| Ok(inner.leases.ensure_network(&config, rules, &[])?))
+    }
+
+    fn remove_network(&self, network: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases.remove_network(&network)?;
+            Ok(())
+        })
+    }
+
+    fn attach(
+        &self,
+        request: AttachRequest,
+        _netns: Netns,
+    ) -> BoxFuture<'_, Result<Attached, NetworkError>> {
+        self.answer(|inner, rules| Ok(inner.leases.attach(&request, rules)?))
+    }
+
+    fn set_up_loopback(&self, _netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|_, _| Ok(()))
+    }
+
+    fn detach(
+        &self,
+        container: String,
+        network: String,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases.detach(&container, &network);
+            Ok(())
+        })
+    }
+
+    fn publish(
+        &self,
+        container: String,
+        ports: Vec<PublishedPort>,
+    ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>> {
+        self.answer(|inner, rules| {
+            let busy = inner.host_ports.clone();
+            let hold = |port: &PublishedPort| {
+                if !busy.contains(&port.host_port) {
+                    return Ok(());
+                }
+                let holder = "a process of the host".to_owned();
+                Err(Refusal::Taken(NetworkError::PortInUse { port: *port, holder }))
+            };
+            Ok(inner.leases.publish(&container, &ports, rules, hold)?)
+        })
+    }
+
+    fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases.unpublish(&container);
+            Ok(())
+        })
+    }
+
+    fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases.release(&container);
+            Ok(())
+        })
+    }
+
+    fn collect(
+        &self,
+        containers: BTreeSet<String>,
+        networks: BTreeSet<String>,
+    ) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases.retain(&containers, &networks);
+            Ok(Repaired::default())
+        })
+    }
+
+    fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
+        self.answer(|_, _| Ok(Repaired::default()))
+    }
+
+    fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.leases = Leases::default();
+            Ok(())
+        })
+    }
+
+    fn attachments(&self, container: &str) -> Vec<Attached> {
+        self.lock().leases.attachments(container)
+    }
+
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+        self.lock().leases.names(network)
+    }
+}

@@ -1,0 +1,420 @@
+//! Links, addresses and routes by rtnetlink(7). The only module that knows the library.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+};
+use rustix::io::Errno;
+use shoal_agent_planning::network::leases::InUse;
+use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
+use shoal_agent_planning::network::{Attached, Mac, names};
+use tokio::task::AbortHandle;
+
+use super::NetworkError;
+
+/// Group of links that are about to be deleted. Nobody else's by its odd number: "shoal" in ASCII
+/// without its first letter.
+const DOOMED: u32 = 0x686f_616c;
+
+/// A netlink socket in one network namespace. It stays there whatever its threads do.
+#[derive(Debug)]
+pub(super) struct Links {
+    handle: Handle,
+    pump: AbortHandle,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Links {
+    /// Opens a socket in the namespace of the calling thread. Call it inside the runtime.
+    pub(super) fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let pump = tokio::spawn(connection).abort_handle();
+        Ok(Self { handle, pump })
+    }
+
+    /// Every link of the namespace, by name.
+    pub(super) async fn observe(&self) -> Result<BTreeMap<String, ObservedLink>, NetworkError> {
+        let what = || "list links".to_owned();
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
+        let what = || "list addresses".to_owned();
+        let addresses: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed(what))?;
+        Ok(observed(&links, &addresses))
+    }
+
+    /// One link, if it is there.
+    pub(super) async fn observe_one(
+        &self,
+        ifname: &str,
+    ) -> Result<BTreeMap<String, ObservedLink>, NetworkError> {
+        let Some(link) = self.get(ifname).await? else { return Ok(BTreeMap::new()) };
+        let request = self.handle.address().get().set_link_index_filter(link.header.index);
+        let what = || format!("list addresses of {ifname}");
+        let addresses: Vec<AddressMessage> =
+            request.execute().try_collect().await.map_err(failed(what))?;
+        Ok(observed(&[link], &addresses))
+    }
+
+    /// Every IPv4 address of the namespace.
+    pub(super) async fn own_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, NetworkError> {
+        let what = || "list addresses".to_owned();
+        let all: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed(what))?;
+        Ok(all.iter().filter_map(address_of).map(|address| address.addr()).collect())
+    }
+
+    /// Ranges of addresses that the namespace routes to, except by interfaces of the agent itself
+    /// and except the default route.
+    pub(super) async fn in_use(&self, prefix: &str) -> Result<Vec<InUse>, NetworkError> {
+        let what = || "list links".to_owned();
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
+        let ifnames: BTreeMap<u32, String> = links
+            .iter()
+            .filter_map(|link| Some((link.header.index, ifname_of(link)?.to_owned())))
+            .collect();
+        let what = || "list routes".to_owned();
+        let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> =
+            self.handle.route().get(message).execute().try_collect().await.map_err(failed(what))?;
+        Ok(routes.iter().filter_map(|route| used_by_route(route, &ifnames, prefix)).collect())
+    }
+
+    /// Does one planned change. What is done already is done.
+    pub(super) async fn perform(&self, action: &Action) -> Result<(), NetworkError> {
+        match action {
+            Action::Remove { ifname } => self.remove(ifname).await,
+            Action::CreateBridge { ifname, mac, mtu } => {
+                let bridge = LinkBridge::new(ifname).address(mac.0.to_vec()).mtu(*mtu).down();
+                let request = self.handle.link().add(bridge.build());
+                request.execute().await.map_err(failed(|| format!("create bridge {ifname}")))
+            }
+            Action::SetMtu { ifname, mtu } => {
+                let message = LinkUnspec::new_with_name(ifname).mtu(*mtu).build();
+                self.set(message, || format!("set mtu {mtu} of {ifname}")).await
+            }
+            Action::AddAddress { ifname, address } => {
+                self.add_address(self.index(ifname).await?, ifname, *address).await
+            }
+            Action::RemoveAddress { ifname, address } => {
+                self.remove_address(self.index(ifname).await?, ifname, *address).await
+            }
+            Action::SetBridge { ifname, bridge } => {
+                let index = self.index(bridge).await?;
+                let message = LinkUnspec::new_with_name(ifname).controller(index).build();
+                self.set(message, || format!("put {ifname} on bridge {bridge}")).await
+            }
+            Action::SetHairpin { ifname } => self.set_hairpin(ifname).await,
+            Action::SetUp { ifname } => {
+                let message = LinkUnspec::new_with_name(ifname).up().build();
+                self.set(message, || format!("set {ifname} up")).await
+            }
+        }
+    }
+
+    /// Deletes a link, if it is there.
+    pub(super) async fn remove(&self, ifname: &str) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_name(ifname).build();
+        match self.handle.link().del_with_message(message).execute().await {
+            Err(error) if is(&error, Errno::NODEV) => Ok(()),
+            result => result.map_err(failed(|| format!("delete {ifname}"))),
+        }
+    }
+
+    /// Deletes all of these links that are there, at the price of one.
+    pub(super) async fn remove_all(&self, ifnames: &BTreeSet<String>) -> Result<(), NetworkError> {
+        if ifnames.len() == 1 {
+            for ifname in ifnames {
+                self.remove(ifname).await?;
+            }
+            return Ok(());
+        }
+        // The kernel deletes one link or one group of links per message.
+        for ifname in ifnames {
+            let message = LinkUnspec::new_with_name(ifname).link_group(DOOMED).build();
+            match self.handle.link().set(message).execute().await {
+                Err(error) if is(&error, Errno::NODEV) => {}
+                result => result.map_err(failed(|| format!("mark {ifname}")))?,
+            }
+        }
+        let message = LinkMessageBuilder::<LinkUnspec>::default().link_group(DOOMED).build();
+        match self.handle.link().del_with_message(message).execute().await {
+            Err(error) if is(&error, Errno::NODEV) => Ok(()),
+            result => result.map_err(failed(|| format!("delete {} links", ifnames.len()))),
+        }
+    }
+
+    /// Creates a veth pair, one end a port of the bridge and up, the other in the namespace
+    /// `netns` under its final name with its hardware address: one message, one turn under the
+    /// kernel's lock. The inner end stays down, as it cannot be up before it has a peer. `false`
+    /// when one of the names is taken.
+    pub(super) async fn create_port(
+        &self,
+        attached: &Attached,
+        bridge: &str,
+        netns: BorrowedFd<'_>,
+    ) -> Result<bool, NetworkError> {
+        let what = || format!("create {} on bridge {bridge}", attached.host_ifname);
+        let inner = LinkUnspec::new_with_name(&attached.ifname)
+            .address(attached.mac.0.to_vec())
+            .mtu(attached.mtu)
+            .setns_by_fd(netns.as_raw_fd());
+        let pair = LinkVeth::new(&attached.host_ifname, &attached.ifname)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(inner.build())))
+            .mtu(attached.mtu)
+            .controller(self.index(bridge).await?)
+            .up();
+        match self.handle.link().add(pair.build()).execute().await {
+            Err(error) if is(&error, Errno::EXIST) => Ok(false),
+            result => result.map(|()| true).map_err(failed(what)),
+        }
+    }
+
+    /// Lets frames leave a bridge port by which they came in.
+    pub(super) async fn set_hairpin(&self, ifname: &str) -> Result<(), NetworkError> {
+        let port = LinkMessageBuilder::<LinkBridgePort>::default()
+            .name(ifname)
+            .set_port_kind(InfoPortKind::Bridge)
+            .hairpin(true);
+        let request = self.handle.link().set_port(port.build());
+        request.execute().await.map_err(failed(|| format!("set hairpin mode of {ifname}")))
+    }
+
+    /// Gives the container's end of an attachment its address and routes; `false` when it is not
+    /// there or is not the one meant. Call it on a socket inside the container's namespace.
+    pub(super) async fn configure(&self, attached: &Attached) -> Result<bool, NetworkError> {
+        let ifname = &attached.ifname;
+        let Some(link) = self.get(ifname).await? else { return Ok(false) };
+        if mac_of(&link) != Some(attached.mac) {
+            return Ok(false);
+        }
+        let index = link.header.index;
+        if !link.header.flags.contains(LinkFlags::Up) {
+            let message = LinkUnspec::new_with_index(index).up().build();
+            self.set(message, || format!("set {ifname} up")).await?;
+        }
+        self.add_address(index, ifname, attached.address).await?;
+        if attached.default_route {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .output_interface(index)
+                .gateway(attached.gateway)
+                .build();
+            let request = self.handle.route().add(route).replace();
+            let what = || format!("set default route by {} on {ifname}", attached.gateway);
+            request.execute().await.map_err(failed(what))?;
+        }
+        Ok(true)
+    }
+
+    /// Sets the loopback interface up; the kernel gives it its addresses.
+    pub(super) async fn set_up_loopback(&self) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_name("lo").up().build();
+        self.set(message, || "set lo up".to_owned()).await
+    }
+
+    async fn add_address(
+        &self,
+        index: u32,
+        ifname: &str,
+        address: Ipv4Net,
+    ) -> Result<(), NetworkError> {
+        let ip = IpAddr::V4(address.addr());
+        let request = self.handle.address().add(index, ip, address.prefix_len()).replace();
+        request.execute().await.map_err(failed(|| format!("add address {address} to {ifname}")))
+    }
+
+    async fn remove_address(
+        &self,
+        index: u32,
+        ifname: &str,
+        address: Ipv4Net,
+    ) -> Result<(), NetworkError> {
+        let ip = IpAddr::V4(address.addr());
+        let mut request = self.handle.address().add(index, ip, address.prefix_len());
+        let message = request.message_mut().clone();
+        match self.handle.address().del(message).execute().await {
+            Err(error) if is(&error, Errno::ADDRNOTAVAIL) => Ok(()),
+            result => result.map_err(failed(|| format!("remove address {address} from {ifname}"))),
+        }
+    }
+
+    async fn set(
+        &self,
+        message: LinkMessage,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), NetworkError> {
+        self.handle.link().set(message).execute().await.map_err(failed(what))
+    }
+
+    async fn index(&self, ifname: &str) -> Result<u32, NetworkError> {
+        match self.get(ifname).await? {
+            Some(link) => Ok(link.header.index),
+            None => Err(NetworkError::Link {
+                what: format!("look up {ifname}"),
+                source: Errno::NODEV.into(),
+            }),
+        }
+    }
+
+    async fn get(&self, ifname: &str) -> Result<Option<LinkMessage>, NetworkError> {
+        let request = self.handle.link().get().match_name(ifname);
+        match request.execute().try_next().await {
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
+            result => result.map_err(failed(|| format!("look up {ifname}"))),
+        }
+    }
+}
+
+fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<String, ObservedLink> {
+    let ifnames: BTreeMap<u32, &str> =
+        links.iter().filter_map(|link| Some((link.header.index, ifname_of(link)?))).collect();
+    let mut by_link: BTreeMap<u32, BTreeSet<Ipv4Net>> = BTreeMap::new();
+    for message in addresses {
+        if let Some(address) = address_of(message) {
+            by_link.entry(message.header.index).or_default().insert(address);
+        }
+    }
+    links
+        .iter()
+        .filter_map(|link| {
+            let bridge = find(link, |attribute| match attribute {
+                LinkAttribute::Controller(index) => ifnames.get(index).map(|name| (*name).into()),
+                _ => None,
+            });
+            let mtu = find(link, |attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
+            let seen = ObservedLink {
+                kind: kind_of(link),
+                up: link.header.flags.contains(LinkFlags::Up),
+                mtu: mtu.unwrap_or_default(),
+                bridge,
+                hairpin: hairpin_of(link),
+                addresses: by_link.remove(&link.header.index).unwrap_or_default(),
+            };
+            Some((ifname_of(link)?.to_owned(), seen))
+        })
+        .collect()
+}
+
+fn find<'a, T>(link: &'a LinkMessage, pick: impl Fn(&'a LinkAttribute) -> Option<T>) -> Option<T> {
+    link.attributes.iter().find_map(pick)
+}
+
+fn ifname_of(link: &LinkMessage) -> Option<&str> {
+    find(link, |attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn mac_of(link: &LinkMessage) -> Option<Mac> {
+    find(link, |attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}
+
+fn kind_of(link: &LinkMessage) -> LinkKind {
+    let kind = find(link, |attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    });
+    match kind {
+        Some(InfoKind::Bridge) => LinkKind::Bridge,
+        Some(InfoKind::Veth) => LinkKind::Veth,
+        _ => LinkKind::Other,
+    }
+}
+
+fn hairpin_of(link: &LinkMessage) -> bool {
+    let infos = find(link, |attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    infos.unwrap_or_default().iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::HairpinMode(true))
+        }
+        _ => false,
+    })
+}
+
+/// The local address of a message, with the length of its prefix.
+fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv4Net::new(local?, message.header.prefix_len).ok()
+}
+
+fn used_by_route(
+    route: &RouteMessage,
+    ifnames: &BTreeMap<u32, String>,
+    prefix: &str,
+) -> Option<InUse> {
+    // The request's family is only a wish to older kernels.
+    if route.header.address_family != AddressFamily::Inet
+        || route.header.destination_prefix_length == 0
+    {
+        return None;
+    }
+    let pick = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    };
+    let destination = route.attributes.iter().find_map(pick)?;
+    let ifname = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => ifnames.get(index),
+        _ => None,
+    });
+    let by = match ifname {
+        Some(ifname) if names::is_ours(prefix, ifname) => return None,
+        Some(ifname) => format!("a route by interface `{ifname}`"),
+        None => "a route of this host".to_owned(),
+    };
+    let subnet = Ipv4Net::new(destination, route.header.destination_prefix_length).ok()?;
+    Some(InUse { subnet, by })
+}
+
+fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message)
+        if message.raw_code() == -errno.raw_os_error())
+}
+
+/// Turns the library's error into ours: the kernel's own number where there is one.
+fn failed<D: Display>(what: impl FnOnce() -> D) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    move |error| {
+        let source = match &error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other.to_string()),
+        };
+        NetworkError::Link { what: what().to_string(), source }
+    }
+}

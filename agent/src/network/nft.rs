@@ -1,0 +1,125 @@
+//! The packet filter: nftables by way of its own program.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use shoal_agent_planning::network::ruleset::FAMILY;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::FirewallError;
+
+/// How long `nft` may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest listing that is read, in bytes: a hundred thousand published ports fit.
+const LISTING_MAX: u64 = 64 << 20;
+/// How much of a complaint is read, in bytes.
+const COMPLAINT_MAX: u64 = 4 << 10;
+
+/// Something that holds nftables tables.
+pub trait Firewall: Send + Sync {
+    /// Performs a script of `nft -f` (nft(8)) as one transaction: all of it or nothing.
+    ///
+    /// # Errors
+    /// The filter cannot be reached, or refuses.
+    fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>>;
+
+    /// The table as libnftables-json(5) shows it; `None` when there is none.
+    ///
+    /// # Errors
+    /// The filter cannot be reached, or its answer is not understood.
+    fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>>;
+}
+
+/// The `nft` program, found on `PATH`, in the network namespace of the thread that calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NftProgram;
+
+impl Firewall for NftProgram {
+    fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
+        async move { run(&["-f", "-"], script).await.map(drop) }.boxed()
+    }
+
+    fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
+        async move {
+            match run(&["-j", "list", "table", FAMILY, &table], String::new()).await {
+                Ok(text) => serde_json::from_slice(&text)
+                    .map(Some)
+                    .map_err(|source| FirewallError::Parse { source }),
+                // The text of ENOENT in the C locale.
+                Err(FirewallError::Refused { message })
+                    if message.contains("No such file or directory") =>
+                {
+                    Ok(None)
+                }
+                Err(other) => Err(other),
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn run(args: &[&str], script: String) -> Result<Vec<u8>, FirewallError> {
+    let child = Command::new("nft")
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => FirewallError::Missing,
+            _ => FirewallError::Start { source },
+        })?;
+    let seconds = TIMEOUT.as_secs();
+    timeout(TIMEOUT, converse(child, script))
+        .await
+        .unwrap_or(Err(FirewallError::Timeout { seconds }))
+}
+
+async fn converse(mut child: Child, script: String) -> Result<Vec<u8>, FirewallError> {
+    let talk = |source| FirewallError::Talk { source };
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let write = async {
+        let Some(mut stdin) = stdin else { return Ok(()) };
+        match stdin.write_all(script.as_bytes()).await {
+            // It gave up early; its exit status and complaint say why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    };
+    let read = async {
+        let mut text = Vec::new();
+        if let Some(stdout) = stdout {
+            stdout.take(LISTING_MAX + 1).read_to_end(&mut text).await?;
+        }
+        Ok(text)
+    };
+    let complain = async {
+        let mut text = Vec::new();
+        if let Some(stderr) = stderr {
+            let mut start = stderr.take(COMPLAINT_MAX);
+            start.read_to_end(&mut text).await?;
+            // Read on, or a long complaint blocks its writer for ever.
+            tokio::io::copy(&mut start.into_inner(), &mut tokio::io::sink()).await?;
+        }
+        Ok(text)
+    };
+    let ((), text, complaint) = tokio::try_join!(write, read, complain).map_err(talk)?;
+    if text.len() as u64 > LISTING_MAX {
+        return Err(FirewallError::TooLong { limit: LISTING_MAX });
+    }
+    let status = child.wait().await.map_err(talk)?;
+    if status.success() {
+        return Ok(text);
+    }
+    let complaint = String::from_utf8_lossy(&complaint);
+    let words: Vec<&str> = complaint.split_whitespace().collect();
+    Err(FirewallError::Refused { message: format!("{} ({status})", words.join(" ")) })
+}

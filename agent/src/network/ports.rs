@@ -1,0 +1,219 @@
+//! Holding host ports, so that nobody else binds them while they are published, and saying who
+//! does where somebody was first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use shoal_agent_planning::network::leases::{Leases, Refusal};
+
+use super::{NetworkError, Protocol, PublishedPort};
+
+/// The sockets that hold ports, by container.
+#[derive(Debug, Default)]
+pub(super) struct HeldPorts {
+    sockets: BTreeMap<String, BTreeMap<PublishedPort, Option<OwnedFd>>>,
+}
+
+impl HeldPorts {
+    /// Takes over the sockets of a container.
+    pub(super) fn keep(
+        &mut self,
+        container: &str,
+        held: impl IntoIterator<Item = (PublishedPort, Option<OwnedFd>)>,
+    ) {
+        self.sockets.entry(container.to_owned()).or_default().extend(held);
+    }
+
+    /// Lets go of the ports of a container.
+    pub(super) fn drop_all_of(&mut self, container: &str) {
+        self.sockets.remove(container);
+    }
+
+    /// Makes the held ports those of the book: after a restart nothing is held yet. Returns who
+    /// was faster, one line each.
+    pub(super) fn reconcile(&mut self, leases: &Leases) -> Vec<String> {
+        let mut contested = Vec::new();
+        let mut wanted: BTreeMap<&str, BTreeSet<&PublishedPort>> = BTreeMap::new();
+        for (container, port, _) in leases.published() {
+            wanted.entry(container).or_default().insert(port);
+        }
+        self.sockets.retain(|container, held| {
+            let ports = wanted.get(container.as_str());
+            held.retain(|port, _| ports.is_some_and(|ports| ports.contains(port)));
+            !held.is_empty()
+        });
+        for (container, ports) in wanted {
+            let held = self.sockets.entry(container.to_owned()).or_default();
+            for port in ports {
+                if held.contains_key(port) {
+                    continue;
+                }
+                match hold(port) {
+                    Ok(socket) => {
+                        held.insert(*port, socket);
+                    }
+                    Err(Refusal::Taken(error) | Refusal::Hopeless(error)) => {
+                        contested.push(format!("container `{container}`: {error}"));
+                    }
+                }
+            }
+        }
+        contested
+    }
+}
+
+/// Binds a port on the host. The socket never listens and never reads: its being there is what
+/// keeps others away, packets are redirected before they reach it. `None` where the kernel has no
+/// sockets of this transport, so that nobody else can hold one either.
+///
+/// # Errors
+/// Somebody else holds the port, or the address is not the host's.
+pub(super) fn hold(port: &PublishedPort) -> Result<Option<OwnedFd>, Refusal<NetworkError>> {
+    match try_bind(port) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => {
+            Ok(None)
+        }
+        Err(Errno::ADDRINUSE) => {
+            let holder = holder_of(port).unwrap_or_else(|| "another socket".to_owned());
+            Err(Refusal::Taken(NetworkError::PortInUse { port: *port, holder }))
+        }
+        Err(Errno::ADDRNOTAVAIL) => {
+            Err(Refusal::Hopeless(NetworkError::NotOurAddress { port: *port }))
+        }
+        Err(errno) => {
+            Err(Refusal::Hopeless(NetworkError::Reserve { port: *port, source: errno.into() }))
+        }
+    }
+}
+
+fn try_bind(port: &PublishedPort) -> Result<OwnedFd, Errno> {
+    let (kind, protocol) = match port.protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let address = SocketAddrV4::new(port.host_ip, port.host_port);
+    let socket = socket_with(AddressFamily::INET, kind, flags, Some(protocol))?;
+    match bind(&socket, &address) {
+        // Connections of a server that is gone may linger in TIME_WAIT and are no reason to
+        // refuse. Address reuse looks past them, but also past sockets that are bound and do not
+        // listen yet, so it is switched off again: nobody else gets past ours.
+        Err(Errno::ADDRINUSE) if port.protocol == Protocol::Tcp => {
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &address)?;
+            sockopt::set_socket_reuseaddr(&socket, false)?;
+        }
+        result => result?,
+    }
+    Ok(socket)
+}
+
+/// Who has bound the port, as the kernel's tables tell (proc_net(5)).
+fn holder_of(port: &PublishedPort) -> Option<String> {
+    let tables: &[(&str, bool)] = match port.protocol {
+        Protocol::Tcp => &[("tcp", false), ("tcp6", true)],
+        Protocol::Udp => &[("udp", false), ("udp6", true)],
+        Protocol::Sctp => return None,
+    };
+    let inode = tables.iter().find_map(|(table, v6)| {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
+        text.lines().skip(1).find_map(|line| inode_of(line, port, *v6))
+    })?;
+    let process = process_with_socket(inode).ok().flatten();
+    Some(process.unwrap_or_else(|| "a process of another container or the kernel".to_owned()))
+}
+
+/// The inode of a line of the table, if it is about a socket that stands in the way.
+fn inode_of(line: &str, port: &PublishedPort, v6: bool) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (address, number) = fields.get(1)?.split_once(':')?;
+    if u16::from_str_radix(number, 16) != Ok(port.host_port) {
+        return None;
+    }
+    if !v6 {
+        // The bytes of the address as the machine sees them in a word.
+        let word = u32::from_str_radix(address, 16).ok()?;
+        let address = Ipv4Addr::from(word.to_ne_bytes());
+        let apart =
+            address != port.host_ip && !address.is_unspecified() && !port.host_ip.is_unspecified();
+        if apart {
+            return None;
+        }
+    }
+    // Zero is a connection without owner, such as one in TIME_WAIT.
+    fields.get(9)?.parse().ok().filter(|inode| *inode != 0)
+}
+
+fn process_with_socket(inode: u64) -> io::Result<Option<String>> {
+    let wanted = format!("socket:[{inode}]");
+    for process in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // Processes end while we look; those are not the ones.
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has = |file: fs::DirEntry| {
+            fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
+        };
+        if files.flatten().any(has) {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Ok(Some(format!("process {pid} ({})", name.trim())));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_table() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 \
+                    0 0 424242 1 0000000000000000 100 0 0 10 0";
+        let check = |host_ip: [u8; 4], host_port: u16, expect: Option<u64>| {
+            let protocol = Protocol::Tcp;
+            let port =
+                PublishedPort { host_ip: host_ip.into(), host_port, protocol, target_port: 1 };
+            // The word is in the order of the machine.
+            if cfg!(target_endian = "little") {
+                assert_eq!(inode_of(line, &port, false), expect, "{port}");
+            }
+        };
+        check([127, 0, 0, 1], 8080, Some(424_242));
+        check([0, 0, 0, 0], 8080, Some(424_242));
+        check([127, 0, 0, 2], 8080, None);
+        check([127, 0, 0, 1], 8081, None);
+    }
+
+    #[test]
+    fn a_bound_port_is_held_until_it_is_dropped() {
+        // Loopback, any free port: the kernel names it.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host_port = other.local_addr().unwrap().port();
+        let host_ip = Ipv4Addr::LOCALHOST;
+        let protocol = Protocol::Tcp;
+        let port = PublishedPort { host_ip, host_port, protocol, target_port: 80 };
+        let Err(Refusal::Taken(error)) = hold(&port) else { panic!("it is taken") };
+        let me = format!("process {} (", std::process::id());
+        assert!(error.to_string().contains(&me), "{error}");
+        drop(other);
+        let held = hold(&port).unwrap();
+        assert!(held.is_some());
+        assert!(std::net::TcpListener::bind((host_ip, host_port)).is_err());
+        drop(held);
+        std::net::TcpListener::bind((host_ip, host_port)).unwrap();
+
+        let foreign = PublishedPort { host_ip: [192, 0, 2, 1].into(), ..port };
+        let Err(Refusal::Hopeless(error)) = hold(&foreign) else { panic!("it is foreign") };
+        assert!(error.to_string().ends_with("192.0.2.1 is no address of this host"), "{error}");
+    }
+}

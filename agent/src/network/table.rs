@@ -1,0 +1,261 @@
+//! The agent's table in the packet filter, kept equal to what should be.
+
+use serde_json::Value;
+use shoal_agent_planning::network::ruleset::{FAMILY, Ruleset, frame, remove_text};
+use tokio::sync::Mutex;
+
+use super::{Firewall, FirewallError};
+
+/// The table. Changes that arrive while one is on its way travel together in the next.
+pub(super) struct Table {
+    name: String,
+    firewall: Box<dyn Firewall>,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// What the filter holds, as far as we know; `None` when we do not.
+    applied: Option<Ruleset>,
+    /// The book's generation that `applied` is as new as.
+    generation: u64,
+    /// The declarations and rules as the filter shows them, seen right after it got them from us.
+    frame: Option<Vec<Value>>,
+}
+
+impl Table {
+    pub(super) fn new(name: String, firewall: Box<dyn Firewall>) -> Self {
+        Self { name, firewall, slot: Mutex::default() }
+    }
+
+    /// Returns when the filter holds the desired table of generation `wanted` or a later one.
+    /// `desired` tells the newest with its generation.
+    pub(super) async fn sync(
+        &self,
+        wanted: u64,
+        desired: impl Fn() -> (u64, Ruleset),
+    ) -> Result<(), FirewallError> {
+        let mut slot = self.slot.lock().await;
+        if slot.applied.is_some() && slot.generation >= wanted {
+            return Ok(());
+        }
+        let (generation, ruleset) = desired();
+        // Unknown until it is known again, also when this future is dropped half way.
+        if let Some(applied) = slot.applied.take()
+            && applied.is_empty() == ruleset.is_empty()
+        {
+            let result = match ruleset.change_text(&applied, &self.name) {
+                Some(script) => self.firewall.apply(script).await,
+                None => Ok(()),
+            };
+            match result {
+                Ok(()) => {
+                    slot.applied = Some(ruleset);
+                    slot.generation = generation;
+                    return Ok(());
+                }
+                // A change that does not fit is drift: replace everything.
+                Err(FirewallError::Refused { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        self.replace(&mut slot, generation, ruleset).await
+    }
+
+    /// Compares the filter with what it should hold; replaces the whole table and says `true`
+    /// when it differs.
+    pub(super) async fn repair(
+        &self,
+        desired: impl Fn() -> (u64, Ruleset),
+    ) -> Result<bool, FirewallError> {
+        let mut slot = self.slot.lock().await;
+        let listed = self.firewall.list(self.name.clone()).await?;
+        let intact = match (&slot.applied, &listed) {
+            (None, _) => false,
+            (Some(applied), None) => applied.is_empty(),
+            (Some(applied), Some(listed)) => {
+                applied.matches(listed) && slot.frame.as_ref() == Some(&frame(listed))
+            }
+        };
+        if intact {
+            return Ok(false);
+        }
+        let (generation, ruleset) = desired();
+        // The first look after a start finds the table of the agent before.
+        let found = match &listed {
+            Some(listed) => ruleset.matches(listed),
+            None => ruleset.is_empty(),
+        };
+        let drifted = slot.applied.is_some() || !found;
+        slot.applied = None;
+        self.replace(&mut slot, generation, ruleset).await?;
+        Ok(drifted)
+    }
+
+    async fn replace(
+        &self,
+        slot: &mut Slot,
+        generation: u64,
+        ruleset: Ruleset,
+    ) -> Result<(), FirewallError> {
+        slot.frame = None;
+        // An empty table is no table at all.
+        let script = if ruleset.is_empty() {
+            format!("add table {FAMILY} {}\n{}", self.name, remove_text(&self.name))
+        } else {
+            ruleset.replace_text(&self.name)
+        };
+        self.firewall.apply(script).await?;
+        if !ruleset.is_empty() {
+            slot.frame = self.firewall.list(self.name.clone()).await?.as_ref().map(frame);
+        }
+        slot.applied = Some(ruleset);
+        slot.generation = generation;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex as StdMutex};
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use serde_json::json;
+    use shoal_agent_planning::network::NetworkConfig;
+    use shoal_agent_planning::network::leases::{Leases, Rules};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Records scripts; each waits for a permit and gets the next answer.
+    #[derive(Clone)]
+    struct Fake {
+        scripts: Arc<StdMutex<Vec<String>>>,
+        answers: Arc<StdMutex<Vec<FirewallError>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+            Self { scripts: Arc::default(), answers: Arc::default(), permits }
+        }
+
+        fn table(&self) -> Table {
+            Table::new("t".to_owned(), Box::new(self.clone()))
+        }
+
+        fn fail_next(&self, error: FirewallError) {
+            self.answers.lock().unwrap().push(error);
+        }
+
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut self.scripts.lock().unwrap())
+        }
+    }
+
+    impl Firewall for Fake {
+        fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
+            self.scripts.lock().unwrap().push(script);
+            async {
+                self.permits.acquire().await.unwrap().forget();
+                self.answers.lock().unwrap().pop().map_or(Ok(()), Err)
+            }
+            .boxed()
+        }
+
+        fn list(&self, _: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
+            // Enough for the frame; its elements are those of nothing.
+            async { Ok(Some(json!({ "nftables": [] }))) }.boxed()
+        }
+    }
+
+    fn desired(networks: u64) -> (u64, Ruleset) {
+        let mut leases = Leases::default();
+        for id in 0..networks {
+            let config = NetworkConfig { id: id.to_string(), ..NetworkConfig::default() };
+            leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
+        }
+        (networks, Ruleset::of(&leases))
+    }
+
+    fn is_whole(script: &str) -> bool {
+        script.starts_with("add table inet t\ndelete table inet t\n")
+    }
+
+    #[tokio::test]
+    async fn whole_once_and_then_by_changes() {
+        let fake = Fake::new();
+        let table = fake.table();
+        table.sync(1, || desired(1)).await.unwrap();
+        table.sync(2, || desired(2)).await.unwrap();
+        // Known to be there already.
+        table.sync(2, || panic!("nobody needs to know")).await.unwrap();
+        table.sync(3, || (3, desired(2).1)).await.unwrap();
+        let scripts = fake.take();
+        assert_eq!(scripts.len(), 2, "{scripts:?}");
+        assert!(is_whole(&scripts[0]));
+        assert!(scripts[1].starts_with("add element inet t bridges"), "{}", scripts[1]);
+        // The last network gone: no table at all.
+        table.sync(4, || (4, desired(0).1)).await.unwrap();
+        assert_eq!(fake.take(), ["add table inet t\ndelete table inet t\n"]);
+    }
+
+    #[tokio::test]
+    async fn what_arrives_together_travels_together() {
+        let fake = Fake::new();
+        let table = fake.table();
+        table.sync(1, || desired(1)).await.unwrap();
+        fake.take();
+        fake.permits.forget_permits(Semaphore::MAX_PERMITS);
+        let newest = || desired(20);
+        let mut waiting: Vec<_> =
+            (2..=20).map(|wanted| table.sync(wanted, newest).boxed()).collect();
+        // The first is on its way, the others wait for it.
+        let mut first = waiting.remove(0);
+        assert!(futures::poll!(&mut first).is_pending());
+        for future in &mut waiting {
+            assert!(futures::poll!(future).is_pending());
+        }
+        fake.permits.add_permits(1);
+        first.await.unwrap();
+        // It took along all that was desired when it left.
+        futures::future::try_join_all(waiting).await.unwrap();
+        assert_eq!(fake.take().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_does_not_fit_replaces_everything() {
+        let fake = Fake::new();
+        let table = fake.table();
+        table.sync(1, || desired(1)).await.unwrap();
+        fake.fail_next(FirewallError::Refused { message: "no such set".to_owned() });
+        table.sync(2, || desired(2)).await.unwrap();
+        let wholes: Vec<bool> = fake.take().iter().map(|script| is_whole(script)).collect();
+        assert_eq!(wholes, [true, false, true]);
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_or_a_cancelled_call_everything_is_replaced() {
+        let fake = Fake::new();
+        let table = fake.table();
+        table.sync(1, || desired(1)).await.unwrap();
+        fake.fail_next(FirewallError::Missing);
+        assert!(table.sync(2, || desired(2)).await.is_err());
+        table.sync(2, || desired(2)).await.unwrap();
+        let wholes: Vec<bool> = fake.take().iter().map(|script| is_whole(script)).collect();
+        assert_eq!(wholes, [true, false, true]);
+
+        fake.permits.forget_permits(Semaphore::MAX_PERMITS);
+        {
+            let newest = || desired(3);
+            let mut cancelled = table.sync(3, newest).boxed();
+            assert!(futures::poll!(&mut cancelled).is_pending());
+        }
+        fake.permits.add_permits(10);
+        table.sync(3, || desired(3)).await.unwrap();
+        let wholes: Vec<bool> = fake.take().iter().map(|script| is_whole(script)).collect();
+        assert_eq!(wholes, [false, true]);
+    }
+}

@@ -1,0 +1,148 @@
+//! The real workload: a worker over the real drivers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::error_chain::chain;
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::Digest;
+use shoal_types::object::TaskStatus;
+
+use crate::image::ImageStore;
+use crate::network::{BridgeConfig, BridgeNetworks, NetworkError};
+use crate::runtime::oci::{OciConfig, OciRuntime};
+use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
+use crate::session::{Answer, Workload, WorkloadError};
+use crate::volume::{LocalVolumes, VolumeError};
+use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct WorkloadConfig {
+    /// For what must survive a reboot.
+    pub state_dir: PathBuf,
+    /// For what does not.
+    pub run_dir: PathBuf,
+    /// Control group above those of the containers.
+    pub cgroup_parent: String,
+    /// This program, for supervisors.
+    pub program: PathBuf,
+    /// For containers on the host's network.
+    pub hostname: String,
+}
+
+/// Why containers cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This host cannot confine containers, or has no place for them.
+    #[error("cannot run containers")]
+    Runtime(#[source] RuntimeError),
+    /// Networks cannot be set up.
+    #[error("cannot connect containers")]
+    Networks(#[source] NetworkError),
+    /// Volumes cannot be kept.
+    #[error("cannot keep volumes")]
+    Volumes(#[source] VolumeError),
+    /// What an earlier agent left cannot be taken over.
+    #[error("cannot take up the work of this node")]
+    Worker(#[source] WorkerError),
+}
+
+/// A worker over the real drivers.
+pub struct NodeWorkload {
+    worker: WorkerHandle,
+}
+
+impl NodeWorkload {
+    /// Takes over what an earlier agent left.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is started on a host that cannot confine it.
+    pub async fn start(config: WorkloadConfig, images: ImageStore) -> Result<Self, StartError> {
+        Ok(Self { worker: start(&config, &images).await? })
+    }
+
+    /// Ends the work of this process. Containers live on.
+    pub async fn shut_down(&self) {
+        self.worker.shut_down().await;
+    }
+}
+
+async fn start(config: &WorkloadConfig, images: &ImageStore) -> Result<WorkerHandle, StartError> {
+    let runtime = OciRuntime::new(OciConfig {
+        run_dir: config.run_dir.join("containers"),
+        state_dir: config.state_dir.join("containers"),
+        cgroup_parent: config.cgroup_parent.clone(),
+        program: config.program.clone(),
+    });
+    let runtime = runtime.map_err(StartError::Runtime)?;
+    let networks =
+        BridgeConfig::new(config.state_dir.join("networks"), config.run_dir.join("networks"));
+    let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
+    let volumes = LocalVolumes::open(config.state_dir.join("volumes"));
+    let drivers = Drivers {
+        runtime: Arc::new(runtime),
+        networks: Arc::new(networks),
+        volumes: Arc::new(volumes.map_err(StartError::Volumes)?),
+        images: Arc::new(images.clone()),
+        clock: Arc::new(SystemClock),
+    };
+    let worker = WorkerConfig {
+        ledger_dir: config.state_dir.join("ledger"),
+        run_dir: config.run_dir.join("worker"),
+        hostname: config.hostname.clone(),
+        parallel: WorkerConfig::PARALLEL,
+    };
+    Worker::start(worker, drivers).await.map_err(StartError::Worker)
+}
+
+fn failed(error: &WorkerError) -> WorkloadError {
+    WorkloadError::Failed(chain(error).to_string())
+}
+
+impl Workload for NodeWorkload {
+    fn assign_all(&self, assignment: NodeAssignment) {
+        self.worker.assign_all(assignment);
+    }
+
+    fn change(&self, changes: Vec<AssignmentChange>) {
+        self.worker.change(changes);
+    }
+
+    fn report_everything(&self) {
+        self.worker.reporter().resend_all();
+    }
+
+    fn next_statuses(&self) -> BoxFuture<'_, Vec<(TaskId, TaskStatus)>> {
+        let reporter = self.worker.reporter();
+        async move { reporter.next_batch().await }.boxed()
+    }
+
+    fn exec(&self, task: TaskId, spec: ExecSpec) -> Answer<'_, ExecSession> {
+        async move { Ok(self.worker.exec(task, spec).await?) }.boxed()
+    }
+
+    fn logs(&self, task: TaskId, query: LogQuery) -> Answer<'_, LogStream> {
+        async move { Ok(self.worker.logs(task, query).await?) }.boxed()
+    }
+
+    fn task_count(&self) -> Answer<'_, u64> {
+        async move {
+            let tasks = self.worker.task_summary().await.map_err(|error| failed(&error))?;
+            Ok(tasks.len() as u64)
+        }
+        .boxed()
+    }
+
+    fn images_in_use(&self) -> Answer<'_, BTreeSet<Digest>> {
+        async move { self.worker.in_use_images().await.map_err(|error| failed(&error)) }.boxed()
+    }
+
+    fn leave(&self) -> Answer<'_, ()> {
+        async move { self.worker.leave().await.map_err(|error| failed(&error)) }.boxed()
+    }
+}

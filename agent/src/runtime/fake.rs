@@ -1,0 +1,374 @@
+//! A scripted runtime, for tests of what stands above it.
+//!
+//! Containers exist in memory only. By default everything succeeds and a started container runs until
+//! a test ends it with [`FakeRuntime::exit`], or a SIGTERM or SIGKILL does. [`FakeRuntime::fail`] makes
+//! the next call of a kind fail; [`FakeRuntime::crash`] plays the death of the agent: a new
+//! [`FakeRuntime`] made from the old one's [`FakeRuntime::host`] adopts what was running.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{FutureExt, StreamExt, future, stream};
+use tokio::sync::mpsc;
+
+use super::{
+    Answer, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, ExitStatus,
+    LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime, RuntimeError,
+    Started, TermSize,
+};
+
+/// A kind of call, for scripting failures and reading the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// [`Runtime::prepare`].
+    Prepare,
+    /// [`Runtime::start`].
+    Start,
+    /// [`Runtime::signal`].
+    Signal(i32),
+    /// [`Runtime::remove`].
+    Remove,
+    /// [`Runtime::release`].
+    Release,
+    /// [`Runtime::exec`].
+    Exec,
+}
+
+/// A container of the fake.
+#[derive(Debug, Clone)]
+pub struct FakeContainer {
+    /// What it was prepared from.
+    pub spec: ContainerSpec,
+    /// Its made-up supervisor.
+    pub supervisor_pid: i32,
+    /// Its made-up process, while it runs.
+    pub pid: Option<i32>,
+    /// Its end.
+    pub exited: Option<ExitStatus>,
+    /// Its log.
+    pub log: Vec<LogLine>,
+    /// Whether SIGTERM is ignored.
+    pub ignores_term: bool,
+    /// Whether nothing but its log is left.
+    pub released: bool,
+}
+
+/// What lives on when the agent dies.
+#[derive(Debug, Default)]
+pub struct FakeHost {
+    containers: BTreeMap<ContainerId, FakeContainer>,
+    calls: Vec<(ContainerId, Call)>,
+    failures: Vec<(Option<ContainerId>, Call, RuntimeError)>,
+    exec_codes: BTreeMap<Vec<String>, i32>,
+    stubborn: BTreeSet<ContainerId>,
+    last_pid: i32,
+    exits: Option<mpsc::UnboundedSender<Exit>>,
+}
+
+/// The fake itself; clones share the same host.
+#[derive(Debug, Clone)]
+pub struct FakeRuntime {
+    host: Arc<Mutex<FakeHost>>,
+    exits: Arc<Mutex<Option<mpsc::UnboundedReceiver<Exit>>>>,
+}
+
+impl Default for FakeRuntime {
+    fn default() -> Self {
+        Self::on(Arc::default())
+    }
+}
+
+impl FakeRuntime {
+    /// A runtime on a host with containers from before, as a restarted agent finds it.
+    #[must_use]
+    pub fn on(host: Arc<Mutex<FakeHost>>) -> Self {
+        let (tx, rx) = mpsc::unbounded_channel();
+        host.lock().unwrap_or_else(PoisonError::into_inner).exits = Some(tx);
+        Self { host, exits: Arc::new(Mutex::new(Some(rx))) }
+    }
+
+    /// The host, to hand to the next [`FakeRuntime::on`].
+    #[must_use]
+    pub fn host(&self) -> Arc<Mutex<FakeHost>> {
+        Arc::clone(&self.host)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeHost> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the next such call fail, for one container or for whichever comes first.
+    pub fn fail(&self, id: Option<&ContainerId>, call: Call, error: RuntimeError) {
+        self.lock().failures.push((id.cloned(), call, error));
+    }
+
+    /// Makes a container that will ignore SIGTERM once prepared.
+    pub fn ignore_term(&self, id: &ContainerId) {
+        self.lock().stubborn.insert(id.clone());
+    }
+
+    /// Sets the code that executing exactly this command gives (zero by default).
+    pub fn exec_code(&self, argv: &[&str], code: i32) {
+        self.lock().exec_codes.insert(argv.iter().map(ToString::to_string).collect(), code);
+    }
+
+    /// Ends a running container.
+    pub fn exit(&self, id: &ContainerId, status: ExitStatus) {
+        self.lock().exit(id, status);
+    }
+
+    /// Adds a line to a container's log.
+    pub fn log(&self, id: &ContainerId, line: LogLine) {
+        if let Some(c) = self.lock().containers.get_mut(id) {
+            c.log.push(line);
+        }
+    }
+
+    /// The containers there are.
+    #[must_use]
+    pub fn containers(&self) -> BTreeMap<ContainerId, FakeContainer> {
+        self.lock().containers.clone()
+    }
+
+    /// Every call made so far, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<(ContainerId, Call)> {
+        self.lock().calls.clone()
+    }
+
+    /// Plays the death of the agent: nobody hears of exits until the next [`FakeRuntime::on`].
+    pub fn crash(&self) {
+        self.lock().exits = None;
+    }
+}
+
+impl FakeHost {
+    fn begin(&mut self, id: &ContainerId, call: Call) -> Result<(), RuntimeError> {
+        self.calls.push((id.clone(), call));
+        let hit = self.failures.iter().position(|(only, kind, _)| {
+            *kind == call && only.as_ref().is_none_or(|only| only == id)
+        });
+        hit.map_or(Ok(()), |i| Err(self.failures.remove(i).2))
+    }
+
+    fn get(&mut self, id: &ContainerId) -> Result<&mut FakeContainer, RuntimeError> {
+        self.containers.get_mut(id).ok_or_else(|| RuntimeError::NotFound { id: id.clone() })
+    }
+
+    fn running(&mut self, id: &ContainerId) -> Result<&mut FakeContainer, RuntimeError> {
+        let c = self.get(id)?;
+        match c.pid {
+            Some(_) => Ok(c),
+            None => Err(RuntimeError::NotRunning { id: id.clone() }),
+        }
+    }
+
+    fn next_pid(&mut self) -> i32 {
+        self.last_pid += 1;
+        // Above the kernel's largest process id, so that nobody is hit by accident.
+        4_194_304 + self.last_pid
+    }
+
+    fn exit(&mut self, id: &ContainerId, status: ExitStatus) {
+        let Some(c) = self.containers.get_mut(id) else { return };
+        if c.pid.take().is_none() {
+            return;
+        }
+        c.exited = Some(status.clone());
+        if let Some(exits) = &self.exits {
+            let _ = exits.send(Exit { id: id.clone(), status });
+        }
+    }
+
+    fn prepare(&mut self, id: &ContainerId, spec: ContainerSpec) -> Result<Prepared, RuntimeError> {
+        self.begin(id, Call::Prepare)?;
+        if self.containers.contains_key(id) {
+            return Err(RuntimeError::AlreadyExists { id: id.clone() });
+        }
+        let supervisor_pid = self.next_pid();
+        let container = FakeContainer {
+            spec,
+            supervisor_pid,
+            pid: None,
+            exited: None,
+            log: Vec::new(),
+            ignores_term: self.stubborn.contains(id),
+            released: false,
+        };
+        self.containers.insert(id.clone(), container);
+        Ok(Prepared { supervisor_pid })
+    }
+
+    fn start(&mut self, id: &ContainerId) -> Result<Started, RuntimeError> {
+        self.begin(id, Call::Start)?;
+        let pid = self.next_pid();
+        let c = self.get(id)?;
+        Ok(Started { pid: *c.pid.get_or_insert(pid) })
+    }
+
+    fn signal(&mut self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
+        self.begin(id, Call::Signal(signal))?;
+        let ignores_term = self.running(id)?.ignores_term;
+        let status = |code, signal| ExitStatus {
+            code,
+            signal,
+            oom_killed: false,
+            at_nanos: 0,
+            message: None,
+        };
+        match signal {
+            9 => self.exit(id, status(None, Some(9))),
+            15 if !ignores_term => self.exit(id, status(Some(0), None)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn exec(&mut self, id: &ContainerId, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
+        self.begin(id, Call::Exec)?;
+        self.running(id)?;
+        let code = self.exec_codes.get(&spec.argv).copied().unwrap_or(0);
+        let pid = self.next_pid();
+        let (stdin, _) = mpsc::channel(1);
+        let (_, output) = mpsc::channel(1);
+        let (resize, _) = mpsc::channel(1);
+        let status = ExitStatus {
+            code: Some(code),
+            signal: None,
+            oom_killed: false,
+            at_nanos: 0,
+            message: None,
+        };
+        Ok(ExecSession { pid, stdin, output, resize, wait: future::ready(Ok(status)).boxed() })
+    }
+
+    fn release(&mut self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.begin(id, Call::Release)?;
+        let killed = ExitStatus {
+            code: None,
+            signal: Some(9),
+            oom_killed: false,
+            at_nanos: 0,
+            message: None,
+        };
+        self.exit(id, killed);
+        if let Some(c) = self.containers.get_mut(id) {
+            c.released = true;
+        }
+        Ok(())
+    }
+
+    fn observed(&self) -> Vec<Observed> {
+        let state = |c: &FakeContainer| match (&c.exited, c.pid) {
+            (Some(status), _) => ObservedState::Exited(status.clone()),
+            (None, Some(pid)) => ObservedState::Running { pid, supervisor_pid: c.supervisor_pid },
+            (None, None) => ObservedState::Prepared(Prepared { supervisor_pid: c.supervisor_pid }),
+        };
+        self.containers.iter().map(|(id, c)| Observed { id: id.clone(), state: state(c) }).collect()
+    }
+}
+
+fn ready<'a, T: Send + 'a>(result: Result<T, RuntimeError>) -> Answer<'a, T> {
+    future::ready(result).boxed()
+}
+
+impl Runtime for FakeRuntime {
+    fn adopt(&self) -> Answer<'_, Vec<Observed>> {
+        ready(Ok(self.lock().observed()))
+    }
+
+    fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {
+        self.exits.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared> {
+        ready(self.lock().prepare(id, spec))
+    }
+
+    fn start<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Started> {
+        ready(self.lock().start(id))
+    }
+
+    fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
+        ready(self.lock().signal(id, signal))
+    }
+
+    fn resize<'a>(&'a self, id: &'a ContainerId, _size: TermSize) -> Answer<'a, ()> {
+        ready(Err(RuntimeError::NoTerminal { id: id.clone() }))
+    }
+
+    fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {
+        let mut host = self.lock();
+        let begun = host.begin(id, Call::Remove);
+        if begun.is_ok() {
+            host.containers.remove(id);
+        }
+        ready(begun)
+    }
+
+    fn release<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {
+        ready(self.lock().release(id))
+    }
+
+    fn exec<'a>(&'a self, id: &'a ContainerId, spec: ExecSpec) -> Answer<'a, ExecSession> {
+        ready(self.lock().exec(id, &spec))
+    }
+
+    fn logs<'a>(&'a self, id: &'a ContainerId, query: LogQuery) -> Answer<'a, LogStream> {
+        ready(self.lock().get(id).map(|c| {
+            let from = query.tail.map_or(0, |n| c.log.len().saturating_sub(n));
+            stream::iter(c.log[from..].to_vec()).map(Ok).boxed()
+        }))
+    }
+
+    fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats> {
+        ready(self.lock().running(id).map(|_| ContainerStats { pids: 1, ..Default::default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{Layers, LogLimits, NetworkMode};
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
+            oci: oci_spec::runtime::Spec::default(),
+            layers: Layers(Vec::new()),
+            network: NetworkMode::Own,
+            open_stdin: false,
+            log: LogLimits::default(),
+            user: None,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_life_with_a_crash_in_it() {
+        let rt = FakeRuntime::default();
+        let id = ContainerId::new("t1").unwrap();
+        rt.prepare(&id, spec()).await.unwrap();
+        let pid = rt.start(&id).await.unwrap().pid;
+        assert_eq!(rt.start(&id).await.unwrap().pid, pid, "starting twice is starting once");
+        rt.crash();
+        let rt = FakeRuntime::on(rt.host());
+        let found = rt.adopt().await.unwrap();
+        assert!(matches!(found[0].state, ObservedState::Running { pid: p, .. } if p == pid));
+        let mut exits = rt.take_exits().unwrap();
+        rt.signal(&id, 15).await.unwrap();
+        assert_eq!(exits.recv().await.unwrap().status.code, Some(0));
+        rt.remove(&id).await.unwrap();
+        rt.remove(&id).await.unwrap();
+        assert!(rt.containers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn failures_are_scripted_once() {
+        let rt = FakeRuntime::default();
+        let id = ContainerId::new("t1").unwrap();
+        rt.fail(None, Call::Prepare, RuntimeError::CannotConfine { reason: "x".to_owned() });
+        assert!(rt.prepare(&id, spec()).await.is_err());
+        assert!(rt.prepare(&id, spec()).await.is_ok());
+        assert!(matches!(rt.prepare(&id, spec()).await, Err(RuntimeError::AlreadyExists { .. })));
+    }
+}

@@ -1,0 +1,88 @@
+//! Running containers: what the worker asks for, without saying how it is done.
+//!
+//! [`Runtime`] is the contract. [`fake::FakeRuntime`] is a scripted stand-in for tests of the
+//! worker; the real one owns a supervisor process per container.
+//!
+//! A container's life here: `prepare` (supervisor, root file system, network namespace; the agent
+//! then moves interfaces into the namespace of [`Prepared::supervisor_pid`]), `start`, an [`Exit`] on
+//! the stream of [`Runtime::take_exits`], `remove`. Every call may be repeated, and `remove` may come
+//! at any point, also for a container nobody has heard of.
+
+pub mod cgroup;
+mod error;
+pub mod fake;
+pub mod oci;
+pub mod seccomp;
+mod types;
+
+pub use error::RuntimeError;
+pub use types::{
+    ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, ExitStatus,
+    InvalidContainerId, Layers, LogLimits, LogLine, LogQuery, LogStream, NetworkMode, Observed,
+    ObservedState, Prepared, Started, Stream, TermSize,
+};
+
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+/// The answer to a call: dyn-compatible, so that the worker can hold an `Arc<dyn Runtime>`.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
+
+/// Runs containers on this host.
+pub trait Runtime: Send + Sync + 'static {
+    /// Finds what an earlier agent left: containers that live on are taken over (same processes,
+    /// their exits arrive on the exit stream), those that ended meanwhile report their exit too.
+    ///
+    /// Call it once, before anything else.
+    fn adopt(&self) -> Answer<'_, Vec<Observed>>;
+
+    /// The exit of every container that was started, once each. `None` when already taken.
+    ///
+    /// Also reported: a container whose supervisor died, with a message that says so.
+    fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>>;
+
+    /// Makes everything a container needs short of running it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::AlreadyExists`] when the id is in use; whatever failed leaves nothing behind.
+    fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared>;
+
+    /// Starts a prepared container; returns once its program has been executed.
+    ///
+    /// # Errors
+    /// [`RuntimeError::CommandNotFound`] and [`RuntimeError::CommandNotExecutable`] name the command.
+    fn start<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Started>;
+
+    /// Sends a signal (its Linux number) to the container's first process.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotRunning`] when there is none to receive it.
+    fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()>;
+
+    /// Sets the size of the container's terminal.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoTerminal`] when it has none.
+    fn resize<'a>(&'a self, id: &'a ContainerId, size: TermSize) -> Answer<'a, ()>;
+
+    /// Stops whatever still runs and removes every trace: processes, mounts, namespaces, control
+    /// groups, directories (with the log). Unknown ids are fine. Goes on after an error and reports
+    /// all of them; call it again until it succeeds.
+    fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()>;
+
+    /// As [`Runtime::remove`], but the log stays, to be read until the container is removed, and with
+    /// it the record of how the container ended. For a container that was started.
+    fn release<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()>;
+
+    /// Runs a further process in a running container, under the container's confinement.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`], and [`RuntimeError::NotRunning`].
+    fn exec<'a>(&'a self, id: &'a ContainerId, spec: ExecSpec) -> Answer<'a, ExecSession>;
+
+    /// Reads the container's log, also after its exit and until it is removed.
+    fn logs<'a>(&'a self, id: &'a ContainerId, query: LogQuery) -> Answer<'a, LogStream>;
+
+    /// What the container uses now.
+    fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats>;
+}

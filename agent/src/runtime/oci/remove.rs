@@ -1,0 +1,86 @@
+//! Leaving nothing of a container.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::adopt::kill;
+use super::link::clear_cgroup;
+use super::{ContainerId, Inner, RuntimeError, lock};
+use crate::supervise::protocol::Op;
+use crate::supervise::setup::{ProcessIdentity, SUPERVISOR_FILE, UPPER_DIR, WORK_DIR};
+
+/// How long a supervisor may take to clean up before it is killed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Nothing,
+    /// The log, and how the container ended.
+    Log,
+}
+
+pub(super) async fn remove(
+    inner: Arc<Inner>,
+    id: ContainerId,
+    keep: Keep,
+) -> Result<(), RuntimeError> {
+    let mut errors = Vec::new();
+    let link = lock(&inner.links).get(&id).cloned();
+    if let Some(link) = link {
+        // Fails when the supervisor is ending by itself, which is what is wanted.
+        let asked = async {
+            let _ = link.ask(Op::Quit).await;
+        };
+        let asked = tokio::time::timeout(PATIENCE, asked).await.is_ok();
+        if !asked || !link.ended_within(PATIENCE).await {
+            kill(link.supervisor());
+            if !link.ended_within(PATIENCE).await {
+                errors.push(format!("supervisor {} does not die", link.supervisor().pid));
+            }
+        }
+    }
+    let (worker, name) = (Arc::clone(&inner), id.clone());
+    let cleaned = tokio::task::spawn_blocking(move || clean(&worker, &name, keep)).await;
+    errors.extend(cleaned.unwrap_or_else(|e| vec![e.to_string()]));
+    if errors.is_empty() {
+        lock(&inner.links).remove(&id);
+        return Ok(());
+    }
+    Err(RuntimeError::NotRemoved { id, errors })
+}
+
+fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
+    let mut errors = Vec::new();
+    let run_dir = inner.run_dir(id);
+    // A supervisor that no agent got hold of.
+    let record = fs::read(run_dir.join(SUPERVISOR_FILE)).ok();
+    let supervisor: Option<ProcessIdentity> =
+        record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(process) = supervisor.filter(|p| p.exists()) {
+        kill(process);
+    }
+    errors.extend(clear_cgroup(inner, &inner.cgroup(id)).err());
+    // The record that a container existed goes last: until then, removal can be repeated.
+    let state_dir = inner.state_dir(id);
+    let dirs = match keep {
+        Keep::Nothing => vec![state_dir, run_dir],
+        Keep::Log => vec![state_dir.join(UPPER_DIR), state_dir.join(WORK_DIR), run_dir],
+    };
+    for dir in dirs {
+        if let Err(e) = remove_dir(&dir) {
+            errors.push(format!("removing {}: {e}", dir.display()));
+        }
+    }
+    errors
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,294 @@
+//! One session, from its first message to its end.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use rand::Rng as _;
+use shoal_proto::transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
+use shoal_proto::v1::dispatcher_client::DispatcherClient;
+use shoal_proto::v1::session_message::Message;
+use shoal_proto::v1::{
+    AssignmentsRequest, ClusterFacts, HeartbeatRequest, NodeRole, SessionMessage, SessionRequest,
+    SessionStarted, TaskStatusUpdate, UpdateTaskStatusRequest,
+};
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::error_chain::chain;
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tonic::{Response, Status, Streaming};
+
+use super::failure::{Failure, heartbeat_patience, heartbeat_wait};
+use super::sequence::{Sequence, Step};
+use super::{Client, Member, SessionContext, Standing, exec_stream, log_stream, renew_now};
+
+/// For the first message of a session, connection included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a batch of statuses to become durable.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Log and exec streams at a time, each.
+const MAX_STREAMS: usize = 128;
+/// The longest message, in bytes: an assignment of thousands of tasks.
+const MAX_MESSAGE: usize = 64 << 20;
+/// COMPLETE assignments asked for in a row because a change was missing, before the session is
+/// given up.
+const MAX_GAPS: u32 = 3;
+
+/// Never returns but with why it ended. `began` says whether there was a session at all.
+pub(super) async fn session(
+    context: &SessionContext,
+    member: &Member,
+    turn: u32,
+    began: &mut bool,
+) -> Failure {
+    match try_session(context, member, turn, began).await {
+        Err(failure) => failure,
+    }
+}
+
+async fn try_session(
+    context: &SessionContext,
+    member: &Member,
+    turn: u32,
+    began: &mut bool,
+) -> Result<Infallible, Failure> {
+    let address = member.managers.pick(turn).ok_or(Failure::NoManager)?;
+    let channel = client_channel(address.clone(), member.credentials.clone(), MANAGER_NAME);
+    let mut client = DispatcherClient::new(channel.map_err(Failure::Credentials)?)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+
+    let description = Some((context.describe)().into());
+    let open = async {
+        let request = SessionRequest { description };
+        let stream = client.session(request).await.map_err(Failure::call("session"))?;
+        let mut stream = stream.into_inner();
+        let first = next("session", &mut stream).await?;
+        Ok((stream, first))
+    };
+    let (stream, first) = in_time("session", OPEN_TIMEOUT, open).await?;
+    let Some(Message::Started(SessionStarted { session_id, heartbeat_period_nanos })) =
+        first.message
+    else {
+        let why = "it does not begin with the session's id".to_owned();
+        return Err(Failure::Message { call: "session", why });
+    };
+    *began = true;
+    tracing::info!(manager = %address, session = session_id, "session began");
+    context.standing.send_replace(Standing::Active);
+    context.workload.report_everything();
+
+    let period = Duration::from_nanos(heartbeat_period_nanos);
+    let mut requests = Requests::new(context, member, client.clone(), address);
+    tokio::select! {
+        end = requests.serve(stream) => end,
+        end = heartbeats(client.clone(), &session_id, period) => end,
+        end = assignments(context, client.clone(), &session_id) => end,
+        end = statuses(context, client.clone(), &session_id) => end,
+    }
+}
+
+async fn in_time<T>(
+    call: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(after, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Silent { call, after }),
+    }
+}
+
+async fn unary<T>(
+    call: &'static str,
+    after: Duration,
+    work: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    let work = async { work.await.map(Response::into_inner).map_err(Failure::call(call)) };
+    in_time(call, after, work).await
+}
+
+async fn next<T>(call: &'static str, stream: &mut Streaming<T>) -> Result<T, Failure> {
+    let message = stream.message().await.map_err(Failure::call(call))?;
+    message.ok_or(Failure::Ended(call))
+}
+
+async fn heartbeats(
+    mut client: Client,
+    session: &str,
+    mut period: Duration,
+) -> Result<Infallible, Failure> {
+    loop {
+        let wait = heartbeat_wait(period, rand::rng().random());
+        tokio::time::sleep(wait).await;
+        let request = HeartbeatRequest { session_id: session.to_owned() };
+        let call = client.heartbeat(request);
+        let answer = unary("heartbeat", heartbeat_patience(period), call).await?;
+        period = Duration::from_nanos(answer.period_nanos);
+    }
+}
+
+async fn assignments(
+    context: &SessionContext,
+    mut client: Client,
+    session: &str,
+) -> Result<Infallible, Failure> {
+    const CALL: &str = "assignments";
+    let mut gaps = 0;
+    loop {
+        let request = AssignmentsRequest { session_id: session.to_owned() };
+        let open = client.assignments(request);
+        let mut stream = unary(CALL, OPEN_TIMEOUT, open).await?;
+        let mut sequence = Sequence::default();
+        loop {
+            let message = next(CALL, &mut stream).await?;
+            let step = sequence.accept(message.kind, message.applies_to, message.results_in);
+            let changes = message.changes.into_iter().map(AssignmentChange::try_from);
+            let changes: Result<Vec<_>, _> = changes.collect();
+            let changes = changes.map_err(Failure::invalid(CALL))?;
+            match step {
+                Step::Replace => {
+                    let mut assignment = NodeAssignment::default();
+                    assignment.apply(changes);
+                    context.workload.assign_all(assignment);
+                }
+                Step::Change => {
+                    gaps = 0;
+                    context.workload.change(changes);
+                }
+                Step::Gap if gaps < MAX_GAPS => {
+                    gaps += 1;
+                    tracing::warn!("a change of the assignment is missing, asking for all of it");
+                    break;
+                }
+                Step::Gap | Step::Unknown => {
+                    let why = format!("{step:?} in the chain of changes");
+                    return Err(Failure::Message { call: CALL, why });
+                }
+            }
+        }
+    }
+}
+
+async fn statuses(
+    context: &SessionContext,
+    mut client: Client,
+    session: &str,
+) -> Result<Infallible, Failure> {
+    loop {
+        let batch = context.workload.next_statuses().await;
+        let updates = batch.iter().map(TaskStatusUpdate::from).collect();
+        let request = UpdateTaskStatusRequest { session_id: session.to_owned(), updates };
+        unary("status", STATUS_TIMEOUT, client.update_task_status(request)).await?;
+    }
+}
+
+/// Carries out what the session stream asks for. Dropping it ends the streams that were opened.
+struct Requests<'a> {
+    context: &'a SessionContext,
+    member: &'a Member,
+    client: Client,
+    address: ManagerAddress,
+    tasks: JoinSet<()>,
+    /// By the manager's name for them.
+    logs: BTreeMap<String, AbortHandle>,
+    execs: BTreeMap<String, Id>,
+    renewal: Option<Id>,
+}
+
+impl<'a> Requests<'a> {
+    fn new(
+        context: &'a SessionContext,
+        member: &'a Member,
+        client: Client,
+        address: ManagerAddress,
+    ) -> Self {
+        let (logs, execs) = (BTreeMap::new(), BTreeMap::new());
+        let tasks = JoinSet::new();
+        Self { context, member, client, address, tasks, logs, execs, renewal: None }
+    }
+
+    async fn serve(
+        &mut self,
+        mut stream: Streaming<SessionMessage>,
+    ) -> Result<Infallible, Failure> {
+        loop {
+            tokio::select! {
+                message = next("session", &mut stream) => self.handle(message?.message),
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    self.ended(match ended {
+                        Ok((id, ())) => id,
+                        Err(error) => error.id(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, id: Id) {
+        self.logs.retain(|_, task| task.id() != id);
+        self.execs.retain(|_, task| *task != id);
+        if self.renewal == Some(id) {
+            self.renewal = None;
+        }
+    }
+
+    fn handle(&mut self, message: Option<Message>) {
+        let (client, workload) = (self.client.clone(), self.context.workload.clone());
+        match message {
+            Some(Message::Facts(facts)) => self.learn(&facts),
+            Some(Message::StartLogs(request)) => {
+                let name = request.subscription_id.clone();
+                if self.logs.contains_key(&name) {
+                    return;
+                }
+                let refused = (self.logs.len() >= MAX_STREAMS)
+                    .then_some("this node sends too many logs already");
+                let work = log_stream::publish(client, workload, request, refused);
+                let task = self.tasks.spawn(work);
+                self.logs.insert(name, task);
+            }
+            Some(Message::StopLogs(request)) => {
+                if let Some(task) = self.logs.remove(&request.subscription_id) {
+                    task.abort();
+                }
+            }
+            Some(Message::StartExec(request)) => {
+                let name = request.exec_id.clone();
+                if self.execs.contains_key(&name) {
+                    return;
+                }
+                let refused = (self.execs.len() >= MAX_STREAMS)
+                    .then_some("this node runs too many processes for users already");
+                let work = exec_stream::serve(client, workload, request, refused);
+                let task = self.tasks.spawn(work);
+                self.execs.insert(name, task.id());
+            }
+            // A second start says nothing new; later versions may say more than we know.
+            Some(Message::Started(_)) | None => {}
+        }
+    }
+
+    fn learn(&mut self, facts: &ClusterFacts) {
+        let told: Vec<String> = facts.managers.iter().map(|peer| peer.addr.clone()).collect();
+        if let Err(error) = self.member.managers.learn(&told, &self.address) {
+            tracing::warn!(error = %chain(&error), "cannot keep the managers' addresses");
+        }
+        let wanted = match facts.role() {
+            NodeRole::Manager => Role::Manager,
+            NodeRole::Agent => Role::Agent,
+            NodeRole::Unspecified => return,
+        };
+        let current = self.member.credentials.current().identity().role;
+        if wanted != current && self.renewal.is_none() {
+            let member = self.member.clone();
+            let task = self.tasks.spawn(async move {
+                match renew_now(&member).await {
+                    Ok(()) => tracing::info!(role = wanted.noun(), "this node has a new role"),
+                    Err(error) => tracing::warn!(error, "cannot take the new role for now"),
+                }
+            });
+            self.renewal = Some(task.id());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Why a session ended, and when to begin the next. Pure.
+
+use std::time::Duration;
+
+use shoal_proto::convert::InvalidMessage;
+use tonic::{Code, Status};
+
+use crate::backoff::Backoff;
+
+/// Ordinary failures: quickly at first, since a manager that restarts is back within a second.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), last: Duration::from_secs(4) };
+/// When managers refuse this node: somebody has to do something first.
+const REFUSED: Backoff = Backoff { first: Duration::from_secs(10), last: Duration::from_secs(60) };
+
+/// Why a session ended or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A call failed.
+    #[error("{call}: {}", words(.status))]
+    Call {
+        /// Which, such as `heartbeat`.
+        call: &'static str,
+        /// The answer.
+        status: Box<Status>,
+    },
+    /// No answer in time.
+    #[error("{call}: no answer within {after:?}")]
+    Silent {
+        /// Which call.
+        call: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// A stream that lasts as long as the session has ended.
+    #[error("the manager ended the {0} stream")]
+    Ended(&'static str),
+    /// A message that breaks the rules.
+    #[error("the manager's {call} message is unusable: {why}")]
+    Message {
+        /// Which call.
+        call: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// No connection can be set up.
+    #[error("cannot set up a connection")]
+    Credentials(#[source] shoal_proto::transport::CredentialsError),
+    /// There is nobody to talk to.
+    #[error("no manager's address is known")]
+    NoManager,
+}
+
+impl Failure {
+    pub(super) fn call(call: &'static str) -> impl FnOnce(Status) -> Self {
+        move |status| Self::Call { call, status: Box::new(status) }
+    }
+
+    pub(super) fn invalid(call: &'static str) -> impl FnOnce(InvalidMessage) -> Self {
+        move |error| Self::Message { call, why: error.to_string() }
+    }
+
+    /// Whether managers do not want this node: its certificate is refused, or it was removed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Call { status, .. } = self else { return false };
+        matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+    }
+
+    /// How long to wait after the `failures`-th failure in a row (from 1).
+    #[must_use]
+    pub fn wait(&self, failures: u32, draw: f64) -> Duration {
+        if self.is_refusal() { REFUSED } else { AGAIN }.wait(failures, draw)
+    }
+}
+
+/// What a manager, or the transport for it, said.
+fn words(status: &Status) -> String {
+    match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    }
+}
+
+/// When to send the next heartbeat: a little before the period is over, by up to a tenth as `draw`
+/// (from 0 to below 1) says. Periods that make no sense are bent into ones that do.
+#[must_use]
+pub fn heartbeat_wait(period: Duration, draw: f64) -> Duration {
+    let period = period.clamp(Duration::from_millis(50), Duration::from_secs(300));
+    period.mul_f64(1.0 - 0.1 * draw.clamp(0.0, 1.0))
+}
+
+/// How long a heartbeat may go without an answer: a leader that is busy is not a leader that is
+/// gone.
+#[must_use]
+pub fn heartbeat_patience(period: Duration) -> Duration {
+    period.saturating_mul(2).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(status: Status) -> Failure {
+        Failure::call("session")(status)
+    }
+
+    #[test]
+    fn refusals_wait_longer() {
+        let table = [
+            (failed(Status::unavailable("gone")), false, 100),
+            (failed(Status::not_found("session")), false, 100),
+            (Failure::Ended("session"), false, 100),
+            (failed(Status::permission_denied("removed")), true, 10_000),
+            (failed(Status::unauthenticated("expired")), true, 10_000),
+        ];
+        for (failure, refusal, millis) in table {
+            assert_eq!(failure.is_refusal(), refusal, "{failure}");
+            assert_eq!(failure.wait(1, 0.0), Duration::from_millis(millis), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_the_managers_own_word() {
+        let failure = failed(Status::permission_denied("node x was removed"));
+        assert_eq!(failure.to_string(), "session: node x was removed");
+        let failure = failed(Status::new(Code::Unavailable, ""));
+        assert_eq!(failure.to_string(), "session: The service is currently unavailable");
+    }
+
+    #[test]
+    fn heartbeats_come_a_little_early() {
+        let secs = Duration::from_secs;
+        assert_eq!(heartbeat_wait(secs(10), 0.0), secs(10));
+        assert_eq!(heartbeat_wait(secs(10), 1.0), secs(9));
+        assert_eq!(heartbeat_wait(Duration::ZERO, 0.0), Duration::from_millis(50));
+        assert_eq!(heartbeat_wait(Duration::MAX, 0.0), secs(300));
+        assert_eq!(heartbeat_patience(Duration::MAX), secs(30));
+    }
+}

@@ -1,0 +1,378 @@
+//! Sessions with a fake manager over the real transport.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_proto::transport::{LiveCredentials, Role};
+use shoal_proto::v1;
+use shoal_proto::v1::exec_input::Input;
+use shoal_proto::v1::exec_output::Output;
+use shoal_proto::v1::publish_logs_message::Message as Logs;
+use shoal_proto::v1::session_message::Message;
+use shoal_types::assignment::AssignmentChange;
+use shoal_types::id::TaskId;
+use shoal_types::object::TaskStatus;
+use shoal_types::task_state::TaskState;
+use shoal_types::time::Timestamp;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::*;
+use crate::identity::ClusterFile;
+use crate::runtime::{ExitStatus, LogLine, Stream, TermSize};
+use crate::testing::{Asked, ExecSide, FakeManager, FakeWorkload, ProcessSide, TestCa, eventually};
+
+struct Bench {
+    workload: Arc<FakeWorkload>,
+    standing: watch::Sender<Standing>,
+    member: Member,
+    task: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Bench {
+    fn start(credentials: LiveCredentials, managers: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = IdentityStore::new(dir.path().to_owned());
+        store.save_cluster(&ClusterFile { managers, manager: None }).expect("written");
+        let managers = Arc::new(Managers::load(store.clone()).expect("read"));
+        let workload = Arc::new(FakeWorkload::default());
+        let standing = watch::Sender::new(Standing::Inactive);
+        let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
+        let context = SessionContext {
+            workload: workload.clone(),
+            describe: Arc::new(describe),
+            standing: standing.clone(),
+        };
+        let member = Member { credentials, managers, store };
+        let task = {
+            let member = member.clone();
+            tokio::spawn(async move { run(&context, &member).await })
+        };
+        Self { workload, standing, member, task, _dir: dir }
+    }
+
+    async fn with_manager() -> (Self, FakeManager) {
+        let manager = FakeManager::start(Arc::new(TestCa::new(1))).await;
+        let live = manager.ca.live(5, Role::Agent);
+        let bench = Self::start(live, vec![manager.address.to_string()]);
+        bench.sessions(&manager, 1).await;
+        (bench, manager)
+    }
+
+    /// Waits for the `n`-th session and its stream of assignments.
+    async fn sessions(&self, manager: &FakeManager, n: usize) {
+        eventually("session", || {
+            let seen = manager.seen();
+            (seen.sessions.len() >= n && seen.assignments.len() >= n).then_some(())
+        })
+        .await;
+    }
+
+    async fn standing(&self, what: &str, expected: impl Fn(&Standing) -> bool) {
+        eventually(what, || expected(&self.standing.borrow()).then_some(())).await;
+    }
+
+    async fn process(&self) -> ProcessSide {
+        eventually("process", || self.workload.inner().processes.pop()).await
+    }
+}
+
+fn running() -> TaskStatus {
+    TaskStatus::new(TaskState::Running, Timestamp::from_secs(1), "started")
+}
+
+fn removal(task: u128) -> v1::AssignmentChange {
+    (&AssignmentChange::RemoveTask(TaskId::from(task))).into()
+}
+
+async fn exec_side(manager: &FakeManager) -> ExecSide {
+    eventually("exec stream", || manager.seen().execs.pop()).await
+}
+
+async fn output(side: &mut ExecSide) -> Option<v1::exec_stream_message::Message> {
+    side.output.message().await.ok().flatten().and_then(|message| message.message)
+}
+
+fn start_exec(argv: &[&str], size: Option<v1::TerminalSize>) -> Message {
+    Message::StartExec(v1::StartExec {
+        exec_id: "e".to_owned(),
+        start: Some(v1::ExecStart {
+            task: TaskId::from(1).to_string(),
+            argv: argv.iter().map(ToString::to_string).collect(),
+            tty: size.is_some(),
+            size,
+            ..Default::default()
+        }),
+    })
+}
+
+fn said(output: Output) -> Option<v1::exec_stream_message::Message> {
+    let output = v1::ExecOutput { output: Some(output) };
+    Some(v1::exec_stream_message::Message::Output(output))
+}
+
+async fn type_in(side: &ExecSide, input: Input) {
+    side.input.send(Ok(v1::ExecInput { input: Some(input) })).await.expect("open");
+}
+
+fn exit(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), signal: None, oom_killed: false, at_nanos: 1, message: None }
+}
+
+#[tokio::test]
+async fn a_session_beats_takes_assignments_and_reports() {
+    let (bench, manager) = Bench::with_manager().await;
+    bench.standing("active", |s| *s == Standing::Active).await;
+    assert_eq!(manager.seen().hostnames, ["me"]);
+    eventually("heartbeats", || (manager.seen().heartbeats >= 3).then_some(())).await;
+
+    manager.assign(v1::AssignmentsKind::Complete, 0, 4, Vec::new()).await;
+    manager.assign(v1::AssignmentsKind::Incremental, 4, 5, vec![removal(9)]).await;
+    let asked = eventually("both messages", || {
+        let asked = bench.workload.inner().asked.clone();
+        (asked.len() == 2).then_some(asked)
+    })
+    .await;
+    let change = AssignmentChange::RemoveTask(TaskId::from(9));
+    assert_eq!(asked, [Asked::All(Default::default()), Asked::Changes(vec![change])]);
+
+    bench.workload.report(TaskId::from(3), running());
+    let told = eventually("a status", || manager.seen().statuses.pop()).await;
+    assert_eq!(told.task_id, TaskId::from(3).to_string());
+
+    let peer = |addr: &str| v1::ManagerPeer { node_id: String::new(), addr: addr.to_owned() };
+    let facts = v1::ClusterFacts { managers: vec![peer("10.9.9.9:1")], role: 0 };
+    manager.say(Message::Facts(facts)).await;
+    eventually("kept addresses", || {
+        let kept = bench.member.store.cluster().expect("readable").managers;
+        (kept == [manager.address.to_string(), "10.9.9.9:1".to_owned()]).then_some(())
+    })
+    .await;
+    assert_eq!(manager.seen().sessions.len(), 1, "all in one session");
+}
+
+#[tokio::test]
+async fn a_gap_asks_for_everything_again() {
+    let (bench, manager) = Bench::with_manager().await;
+    manager.assign(v1::AssignmentsKind::Complete, 0, 1, Vec::new()).await;
+    manager.assign(v1::AssignmentsKind::Incremental, 2, 3, vec![removal(1)]).await;
+    eventually("a second stream", || (manager.seen().assignments.len() == 2).then_some(())).await;
+    manager.assign(v1::AssignmentsKind::Complete, 0, 3, Vec::new()).await;
+    eventually("everything", || (bench.workload.inner().asked.len() == 2).then_some(())).await;
+    let asked = bench.workload.inner().asked.clone();
+    assert!(asked.iter().all(|asked| matches!(asked, Asked::All(_))), "{asked:?}");
+    assert_eq!(manager.seen().sessions.len(), 1, "the session goes on");
+}
+
+#[tokio::test]
+async fn statuses_are_sent_again_in_the_next_session() {
+    let (bench, manager) = Bench::with_manager().await;
+    bench.workload.report(TaskId::from(3), running());
+    eventually("a status", || manager.seen().statuses.pop()).await;
+    // Superseded: the stream ends with an error, as do calls with the old id.
+    let old = manager.seen().sessions[0].clone();
+    old.send(Err(Status::not_found("another session has begun"))).await.expect("open");
+    bench.sessions(&manager, 2).await;
+    let again = eventually("the status again", || manager.seen().statuses.pop()).await;
+    assert_eq!(again.task_id, TaskId::from(3).to_string());
+    bench.standing("active again", |s| *s == Standing::Active).await;
+}
+
+#[tokio::test]
+async fn a_dead_manager_is_passed_over() {
+    let manager = FakeManager::start(Arc::new(TestCa::new(1))).await;
+    let dead = {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        other.local_addr().expect("address").to_string()
+    };
+    let live = manager.ca.live(5, Role::Agent);
+    let bench = Bench::start(live, vec![dead, manager.address.to_string()]);
+    bench.sessions(&manager, 1).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_dies_is_missed_and_found_again_elsewhere() {
+    let ca = Arc::new(TestCa::new(1));
+    let first = FakeManager::start(ca.clone()).await;
+    let second = FakeManager::start(ca).await;
+    let addresses = [&first, &second].map(|manager| manager.address.to_string());
+    let bench = Bench::start(first.ca.live(5, Role::Agent), addresses.to_vec());
+    bench.sessions(&first, 1).await;
+    drop(first);
+    bench.sessions(&second, 1).await;
+    bench.standing("active", |s| *s == Standing::Active).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_shown_with_its_reason() {
+    let (bench, manager) = Bench::with_manager().await;
+    manager.seen().refuse = Some(Status::permission_denied("node 5 was removed"));
+    let old = manager.seen().sessions[0].clone();
+    old.send(Err(Status::aborted("ended"))).await.expect("open");
+    bench
+        .standing("refused", |standing| match standing {
+            Standing::Refused(why) => why.contains("node 5 was removed"),
+            _ => false,
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_foreign_certificate_is_refused_and_says_so() {
+    let manager = FakeManager::start(Arc::new(TestCa::new(1))).await;
+    let stranger = TestCa::new(2);
+    // It trusts the manager, but was not issued by its authority.
+    let own = stranger.credentials(5, Role::Agent);
+    let mixed = Credentials::from_pem(
+        own.chain_pem().to_owned(),
+        own.key_pem().clone(),
+        manager.ca.root_pem.clone(),
+    );
+    let live = LiveCredentials::new(mixed.expect("fits")).expect("usable");
+    let bench = Bench::start(live, vec![manager.address.to_string()]);
+    bench
+        .standing("refused", |standing| match standing {
+            Standing::Refused(why) => why.contains("another cluster's CA"),
+            _ => false,
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn another_role_renews_the_certificate() {
+    let (bench, manager) = Bench::with_manager().await;
+    manager.seen().role = Some(Role::Manager);
+    let role = v1::NodeRole::Manager.into();
+    manager.say(Message::Facts(v1::ClusterFacts { managers: Vec::new(), role })).await;
+    eventually("a manager's certificate", || {
+        let role = bench.member.credentials.current().identity().role;
+        (role == Role::Manager).then_some(())
+    })
+    .await;
+    let kept = bench.member.store.credentials().expect("readable").expect("kept");
+    assert_eq!(kept.identity().role, Role::Manager);
+}
+
+#[tokio::test]
+async fn logs_are_sent_and_stopped() {
+    let (bench, manager) = Bench::with_manager().await;
+    let line = |text: &str| LogLine { at_nanos: 7, stream: Stream::Stderr, text: text.to_owned() };
+    bench.workload.inner().logs.insert(TaskId::from(1), vec![line("one\n"), line("two")]);
+    let start = |follow| {
+        let options = v1::LogOptions { follow, stdout: true, stderr: true, ..Default::default() };
+        Message::StartLogs(v1::StartLogs {
+            subscription_id: "s".to_owned(),
+            task_ids: [1, 2].map(|id| TaskId::from(id).to_string()).to_vec(),
+            options: Some(options),
+        })
+    };
+    manager.say(start(true)).await;
+    let lines = |manager: &FakeManager| {
+        let seen = manager.seen();
+        let lines = seen.logs.iter().filter_map(|message| match &message.message {
+            Some(Logs::Lines(batch)) => Some(batch.lines.clone()),
+            _ => None,
+        });
+        lines.flatten().collect::<Vec<_>>()
+    };
+    eventually("both lines", || (lines(&manager).len() == 2).then_some(())).await;
+    let got = lines(&manager);
+    assert_eq!((got[0].line.as_slice(), got[1].line.as_slice()), (&b"one"[..], &b"two"[..]));
+    assert_eq!((got[0].time, got[0].stream()), (7, v1::OutputStream::Stderr));
+    let first = manager.seen().logs[0].message.clone();
+    assert!(matches!(first, Some(Logs::Attach(a)) if a.subscription_id == "s"));
+    let warned = manager.seen().logs.iter().any(
+        |m| matches!(&m.message, Some(Logs::Warning(w)) if w.contains(&TaskId::from(2).to_string())),
+    );
+    assert!(warned, "the unknown task is a warning");
+    assert_eq!(manager.seen().logs_ended, 0, "it follows");
+
+    manager.say(Message::StopLogs(v1::StopLogs { subscription_id: "s".to_owned() })).await;
+    eventually("the end", || (manager.seen().logs_ended == 1).then_some(())).await;
+    // The same name again is a new stream, and without following it ends by itself.
+    manager.say(start(false)).await;
+    eventually("the second end", || (manager.seen().logs_ended == 2).then_some(())).await;
+    assert_eq!(lines(&manager).len(), 4);
+}
+
+#[tokio::test]
+async fn a_process_is_bridged_both_ways() {
+    let (bench, manager) = Bench::with_manager().await;
+    let size = v1::TerminalSize { rows: 5, columns: 6 };
+    manager.say(start_exec(&["sh"], Some(size))).await;
+    let mut side = exec_side(&manager).await;
+    let attach = output(&mut side).await;
+    assert!(
+        matches!(attach, Some(v1::exec_stream_message::Message::Attach(a)) if a.exec_id == "e")
+    );
+    let mut process = bench.process().await;
+    assert_eq!(process.spec.tty, Some(TermSize { rows: 5, cols: 6 }));
+    assert_eq!(output(&mut side).await, said(Output::Started(v1::Nothing {})));
+
+    type_in(&side, Input::Stdin(b"ls\n".to_vec())).await;
+    assert_eq!(process.stdin.recv().await, Some(Bytes::from_static(b"ls\n")));
+    type_in(&side, Input::Resize(v1::TerminalSize { rows: 7, columns: 8 })).await;
+    assert_eq!(process.resize.recv().await, Some(TermSize { rows: 7, cols: 8 }));
+    type_in(&side, Input::CloseStdin(v1::Nothing {})).await;
+    assert_eq!(process.stdin.recv().await, None);
+
+    process.output.send((Stream::Stdout, Bytes::from_static(b"a"))).await.expect("open");
+    process.output.send((Stream::Stderr, Bytes::from_static(b"b"))).await.expect("open");
+    drop(process.output);
+    process.exit.send(exit(3)).expect("waited for");
+    assert_eq!(output(&mut side).await, said(Output::Stdout(b"a".to_vec())));
+    assert_eq!(output(&mut side).await, said(Output::Stderr(b"b".to_vec())));
+    assert_eq!(output(&mut side).await, said(Output::Exit(v1::ExecExit { code: 3 })));
+    assert_eq!(output(&mut side).await, None);
+    assert_eq!(manager.seen().sessions.len(), 1);
+}
+
+#[tokio::test]
+async fn who_breaks_off_ends_the_process() {
+    let (bench, manager) = Bench::with_manager().await;
+    manager.say(start_exec(&["sh"], None)).await;
+    let side = exec_side(&manager).await;
+    let process = bench.process().await;
+    drop(side);
+    tokio::time::timeout(Duration::from_secs(10), process.output.closed()).await.expect("killed");
+
+    // The end of the session, too.
+    manager.say(start_exec(&["sh"], None)).await;
+    let _side = exec_side(&manager).await;
+    let process = bench.process().await;
+    let old = manager.seen().sessions[0].clone();
+    old.send(Err(Status::aborted("ended"))).await.expect("open");
+    tokio::time::timeout(Duration::from_secs(10), process.output.closed()).await.expect("killed");
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_start_says_why() {
+    let (_bench, manager) = Bench::with_manager().await;
+    manager.say(start_exec(&["missing"], None)).await;
+    let mut side = exec_side(&manager).await;
+    output(&mut side).await;
+    assert_eq!(output(&mut side).await, said(Output::Started(v1::Nothing {})));
+    let Some(v1::exec_stream_message::Message::Output(text)) = output(&mut side).await else {
+        panic!("no text")
+    };
+    let Some(Output::Stderr(text)) = text.output else { panic!("no text") };
+    assert!(String::from_utf8_lossy(&text).contains("\"missing\" not found"));
+    assert_eq!(output(&mut side).await, said(Output::Exit(v1::ExecExit { code: 127 })));
+    drop(side);
+
+    manager.say(start_exec(&[], None)).await;
+    let mut side = exec_side(&manager).await;
+    output(&mut side).await;
+    let Some(v1::exec_stream_message::Message::Failed(failed)) = output(&mut side).await else {
+        panic!("started")
+    };
+    assert_eq!(failed.code, i32::from(tonic::Code::InvalidArgument));
+    assert!(failed.message.contains("argv"), "{}", failed.message);
+}

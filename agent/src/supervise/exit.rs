@@ -1,0 +1,38 @@
+//! How a container ended, made durable.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::setup::EXIT_FILE;
+use crate::runtime::ExitStatus;
+
+/// Writes the exit record: on disk, whole, before this returns.
+///
+/// The name is changed before the one sync, which carries both to the disk on the file systems that
+/// are used for this (a journal commits in order). A crash in between may leave a name without its
+/// contents; nobody has been told then, and [`read`] takes it for no record.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn write(state_dir: &Path, status: &ExitStatus) -> io::Result<()> {
+    let next = state_dir.join("exit.json.next");
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    file.write_all(&serde_json::to_vec(status)?)?;
+    fs::rename(&next, state_dir.join(EXIT_FILE))?;
+    file.sync_all()
+}
+
+/// Reads the exit record, if there is a whole one.
+///
+/// # Errors
+/// The kernel's answer other than "not found".
+pub fn read(state_dir: &Path) -> io::Result<Option<ExitStatus>> {
+    match fs::read(state_dir.join(EXIT_FILE)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,169 @@
+//! The supervisor's own namespaces: its mounts, with the container's root file system, and its
+//! network. All of it goes when the last process in them does.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
+};
+use rustix::thread::UnshareFlags;
+
+use super::protocol::Failure;
+use super::setup::{Setup, UPPER_DIR, WORK_DIR};
+use crate::runtime::NetworkMode;
+use crate::runtime::cgroup::Layout;
+use crate::sys;
+
+/// Where libcontainer looks for control groups.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Longest string fsconfig(2) takes.
+const FSCONFIG_MAX: usize = 255;
+
+/// Enters the namespaces and mounts the root file system.
+///
+/// # Errors
+/// [`Failure::Other`] naming the step.
+pub fn enter(setup: &Setup) -> Result<(), Failure> {
+    let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
+    // Opened while the paths still mean the host's.
+    let groups = cgroup_views(setup).map_err(step("opening the control groups"))?;
+    let mut flags = UnshareFlags::NEWNS;
+    if setup.network == NetworkMode::Own {
+        flags |= UnshareFlags::NEWNET;
+    }
+    sys::process::unshare(flags).map_err(step("making namespaces"))?;
+    // What the host unmounts goes here too, so nothing is held busy; what is mounted here stays here.
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", slave).map_err(io::Error::from).map_err(step("detaching mounts"))?;
+    overlay(setup).map_err(step("mounting the root file system"))?;
+    if let Some(groups) = groups {
+        show_cgroups(&groups).map_err(step("arranging the control groups"))?;
+    }
+    if setup.network == NetworkMode::Own {
+        sys::net::loopback_up().map_err(step("bringing up the loopback interface"))?;
+        // `/proc/sys/net` is that of whoever looks.
+        for (name, value) in &setup.net_sysctls {
+            let file = Path::new("/proc/sys").join(name.replace('.', "/"));
+            fs::write(file, value)
+                .map_err(|e| Failure::other(&format!("setting {name} to {value:?}"), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the image's layers and the container's own on top.
+///
+/// `volatile` leaves out syncing the container's own layer: it is never mounted a second time, and a
+/// container does not survive its host. Volumes are not in it.
+fn overlay(setup: &Setup) -> io::Result<()> {
+    let (upper, work) = (setup.state_dir.join(UPPER_DIR), setup.state_dir.join(WORK_DIR));
+    for dir in [&upper, &work, &setup.rootfs()] {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    // The root directory of an overlay looks like that of its uppermost layer.
+    if let Some(image) = setup.layers.0.last() {
+        let meta = fs::metadata(image)?;
+        fs::set_permissions(&upper, meta.permissions())?;
+        std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid()))?;
+    }
+    let layers: Vec<&Path> = setup.layers.0.iter().rev().map(PathBuf::as_path).collect();
+    match overlay_by_fd(&layers, &upper, &work, &setup.rootfs()) {
+        Err(e) if is_old_kernel(&e) => overlay_by_text(&layers, &upper, &work, &setup.rootfs()),
+        other => other,
+    }
+}
+
+/// What a kernel says that does not know `lowerdir+` (before Linux 6.5).
+fn is_old_kernel(e: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NOSYS].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error()))
+}
+
+fn overlay_by_fd(layers: &[&Path], upper: &Path, work: &Path, at: &Path) -> io::Result<()> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in layers {
+        set_path(fs.as_fd(), "lowerdir+", layer)?;
+    }
+    set_path(fs.as_fd(), "upperdir", upper)?;
+    set_path(fs.as_fd(), "workdir", work)?;
+    fsconfig_set_flag(fs.as_fd(), "volatile")?;
+    fsconfig_create(fs.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let mount = fsmount(fs.as_fd(), flags, MountAttrFlags::empty())?;
+    let from_fd = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount.as_fd(), "", CWD, at, from_fd)?;
+    Ok(())
+}
+
+fn set_path(fs: std::os::fd::BorrowedFd<'_>, key: &str, path: &Path) -> io::Result<()> {
+    if path.as_os_str().len() <= FSCONFIG_MAX {
+        fsconfig_set_string(fs, key, path)?;
+        return Ok(());
+    }
+    // By descriptor since Linux 6.13.
+    let dir = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    fsconfig_set_fd(fs, key, dir.as_fd())?;
+    Ok(())
+}
+
+fn overlay_by_text(layers: &[&Path], upper: &Path, work: &Path, at: &Path) -> io::Result<()> {
+    let escape = |p: &Path| -> io::Result<String> {
+        let text = p.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+        Ok(text.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,"))
+    };
+    let lower: Vec<String> = layers.iter().map(|p| escape(p)).collect::<io::Result<_>>()?;
+    let (upper, work) = (escape(upper)?, escape(work)?);
+    let data = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+    let data = std::ffi::CString::new(data)?;
+    mount("overlay", at, "overlay", MountFlags::empty(), data.as_c_str())?;
+    Ok(())
+}
+
+/// A hierarchy's name for the container, and its group there.
+type View = (String, OwnedFd);
+
+/// Copies of the mounts of the container's own groups; `None` when libcontainer may see the host's
+/// arrangement as it is (version 2).
+fn cgroup_views(setup: &Setup) -> io::Result<Option<Vec<View>>> {
+    let Layout::Hierarchies(hierarchies) = &setup.layout else { return Ok(None) };
+    if !setup.cgroup_mount {
+        return Ok(Some(Vec::new()));
+    }
+    let view = |root: &Path| -> io::Result<View> {
+        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dir = root.join(setup.cgroup.trim_matches('/'));
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok((name, open_tree(CWD, &dir, flags)?))
+    };
+    hierarchies.iter().map(|h| view(&h.root)).collect::<io::Result<_>>().map(Some)
+}
+
+/// Where a view is mounted for the container's bind mount to start from. libcontainer knows a
+/// hierarchy by the last part of its mount point; under another name it finds none and joins none,
+/// which is what we want: the process is already where it belongs.
+#[must_use]
+pub fn cgroup_view(name: &str) -> PathBuf {
+    Path::new(CGROUP_ROOT).join(format!("own-{name}"))
+}
+
+fn show_cgroups(views: &[View]) -> io::Result<()> {
+    unmount(CGROUP_ROOT, UnmountFlags::DETACH)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tmpfs", CGROUP_ROOT, "tmpfs", flags, c"mode=755,size=64k")?;
+    for (name, tree) in views {
+        let at = cgroup_view(name);
+        fs::create_dir(&at)?;
+        move_mount(tree.as_fd(), "", CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
+    Ok(())
+}

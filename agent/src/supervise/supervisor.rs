@@ -1,0 +1,453 @@
+//! The supervisor itself: one thread that waits for its container, its container's output, and agents.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, waitpid,
+};
+
+use super::control::Control;
+use super::create::{self, Creator, Job};
+use super::log::{LogWriter, now_nanos};
+use super::protocol::{Failure, Message, Op, Status};
+use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Setup};
+use super::streams::{self, Streams};
+use super::{exit, rootfs};
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::{ExitStatus, TermSize};
+use crate::sys;
+
+/// How long the output of a dead container may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A container that is silent for so long will stay: worth giving memory back.
+const SETTLED: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Where libcontainer sends a terminal, in the run directory.
+const CONSOLE_SOCKET: &str = "console.sock";
+
+/// Where the container is in its life.
+enum State {
+    Prepared,
+    Starting(Box<Starting>),
+    Running { init: ProcessIdentity, pidfd: OwnedFd },
+    Ended,
+}
+
+/// A creator is at work.
+struct Starting {
+    creator: Creator,
+    outcome: Vec<u8>,
+    executed: Vec<u8>,
+    /// Ends that have been seen: of outcome, of executed.
+    ended: [bool; 2],
+    console: Option<UnixListener>,
+    asked: Vec<(u32, u32)>,
+}
+
+/// Everything a supervisor knows.
+pub struct Supervisor {
+    setup: Setup,
+    cgroup: Rc<Cgroup>,
+    control: Control,
+    state: State,
+    streams: Streams,
+    log: LogWriter,
+    me: ProcessIdentity,
+    /// Whether memory has been given back.
+    trimmed: bool,
+}
+
+impl Supervisor {
+    /// Prepares a container; the working directory is its run directory.
+    ///
+    /// # Errors
+    /// [`Failure`] naming the step; what had been made is gone.
+    pub fn prepare(setup: Setup, control: &mut Control) -> Result<Self, Failure> {
+        let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
+        let cgroup = Cgroup::create(&setup.layout, &setup.cgroup, &setup.resources)
+            .map_err(|e| Failure::other("making the control group", &e))?;
+        let mut rest = || -> Result<_, Failure> {
+            rootfs::enter(&setup)?;
+            let log = LogWriter::create(&setup.state_dir.join(LOG_DIR), setup.log)
+                .map_err(step("opening the log"))?;
+            let me = i32::try_from(std::process::id()).ok().and_then(ProcessIdentity::of);
+            let me = me.ok_or_else(|| step("reading /proc")(io::ErrorKind::NotFound.into()))?;
+            let text = serde_json::to_vec(&me).unwrap_or_default();
+            fs::write(SUPERVISOR_FILE, text).map_err(step("writing the supervisor's identity"))?;
+            control.listen(CONTROL_SOCKET).map_err(step("listening for agents"))?;
+            Ok((log, me))
+        };
+        match rest() {
+            Ok((log, me)) => {
+                let cgroup = Rc::new(cgroup);
+                let (state, streams) = (State::Prepared, Streams::default());
+                let control = std::mem::replace(control, Control::new(None));
+                Ok(Self { setup, cgroup, control, state, streams, log, me, trimmed: false })
+            }
+            Err(failure) => {
+                let _ = cgroup.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Serves until the container has ended and everything of it is cleaned up.
+    pub fn run(mut self) {
+        self.control.say_all(&Message::Prepared);
+        while !matches!(self.state, State::Ended) {
+            let idle = !self.wait();
+            if idle && matches!(self.state, State::Running { .. }) {
+                self.trimmed = true;
+                sys::memory::trim();
+            }
+            for key in self.control.accept() {
+                self.greet(key);
+            }
+            for (key, request) in self.control.requests() {
+                self.serve(key, request.seq, request.op);
+            }
+            let log = &mut self.log;
+            self.streams.read(|stream, bytes| log.output(stream, bytes));
+            self.advance();
+        }
+        let _ = self.cgroup.kill();
+        let _ = self.cgroup.remove();
+    }
+
+    /// Waits until anything can be done; `false` when nothing was for a while, once.
+    fn wait(&self) -> bool {
+        let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(8);
+        fds.extend(self.control.fds());
+        fds.extend(self.streams.fds());
+        match &self.state {
+            State::Starting(s) => {
+                if !s.ended[0] {
+                    fds.push(s.creator.outcome.as_fd());
+                }
+                if !s.ended[1] {
+                    fds.push(s.creator.executed.as_fd());
+                }
+                fds.extend(s.console.iter().map(AsFd::as_fd));
+            }
+            State::Running { pidfd, .. } => fds.push(pidfd.as_fd()),
+            State::Prepared | State::Ended => {}
+        }
+        poll_in(&fds, (!self.trimmed).then_some(SETTLED))
+    }
+
+    /// A new agent hears how things stand by asking.
+    fn greet(&mut self, key: u32) {
+        if matches!(self.state, State::Prepared) {
+            self.control.say(key, &Message::Prepared);
+        }
+    }
+
+    fn status(&self) -> Status {
+        let init = match &self.state {
+            State::Running { init, .. } => Some(*init),
+            State::Prepared | State::Starting(_) | State::Ended => None,
+        };
+        Status { supervisor: self.me, init }
+    }
+
+    fn reply(&mut self, key: u32, seq: u32, result: Result<(), Failure>) {
+        let result = result.map(|()| self.status());
+        self.control.say(key, &Message::Reply { seq, result });
+    }
+
+    fn serve(&mut self, key: u32, seq: u32, op: Op) {
+        let result = match op {
+            Op::Start => return self.start(key, seq),
+            Op::Status => Ok(()),
+            Op::Signal(signal) => self.signal(signal),
+            Op::Resize(size) => self.resize(size),
+            Op::Quit => {
+                self.quit();
+                Ok(())
+            }
+        };
+        self.reply(key, seq, result);
+    }
+
+    fn signal(&self, signal: i32) -> Result<(), Failure> {
+        let State::Running { pidfd, .. } = &self.state else { return Err(Failure::NotRunning) };
+        match sys::process::pidfd_send_signal(pidfd.as_fd(), signal) {
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+                Err(Failure::NotRunning)
+            }
+            other => other.map_err(|e| Failure::other("sending the signal", &e)),
+        }
+    }
+
+    fn resize(&self, size: TermSize) -> Result<(), Failure> {
+        match self.streams.resize(size) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::NoTerminal),
+            Err(e) => Err(Failure::other("resizing the terminal", &e)),
+        }
+    }
+
+    /// Kills what runs; its exit is recorded as usual. Without anything running this is the end.
+    fn quit(&mut self) {
+        let _ = self.cgroup.kill();
+        match self.state {
+            State::Prepared => self.state = State::Ended,
+            // Who makes a container is not in its groups yet.
+            State::Starting(_) => kill_children(),
+            State::Running { .. } | State::Ended => {}
+        }
+    }
+
+    fn start(&mut self, key: u32, seq: u32) {
+        match &mut self.state {
+            State::Running { .. } => self.reply(key, seq, Ok(())),
+            State::Ended => self.reply(key, seq, Err(Failure::NotRunning)),
+            State::Starting(s) => s.asked.push((key, seq)),
+            State::Prepared => match self.spawn() {
+                Ok(mut starting) => {
+                    starting.asked.push((key, seq));
+                    self.state = State::Starting(Box::new(starting));
+                }
+                Err(failure) => self.fail(&[(key, seq)], &failure),
+            },
+        }
+    }
+
+    fn spawn(&mut self) -> Result<Starting, Failure> {
+        let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
+        let console_path = self.setup.run_dir.join(CONSOLE_SOCKET);
+        let (console, child) = if self.setup.tty {
+            // Bound by its bare name: the working directory is the run directory.
+            let listener = UnixListener::bind(CONSOLE_SOCKET).map_err(step("making a terminal"))?;
+            (Some(listener), None)
+        } else {
+            let (own, child) =
+                streams::pipes(self.setup.open_stdin).map_err(step("making pipes"))?;
+            self.streams = own;
+            (None, Some(child))
+        };
+        let path = console.as_ref().map(|_| console_path.as_path());
+        let creator = create::spawn(&self.setup, &self.cgroup, &Job::Init, child, path)?;
+        let (outcome, executed) = (Vec::new(), Vec::new());
+        Ok(Starting { creator, outcome, executed, ended: [false; 2], console, asked: Vec::new() })
+    }
+
+    /// Takes the next step of the container's life, if it is due.
+    fn advance(&mut self) {
+        match &mut self.state {
+            State::Starting(starting) => {
+                if let Some(terminal) = starting.progress() {
+                    match terminal.and_then(Streams::terminal) {
+                        Ok(streams) => self.streams = streams,
+                        Err(e) => starting.executed = failure_text("taking the terminal", &e),
+                    }
+                }
+                if starting.ended == [true; 2] {
+                    self.conclude_start();
+                }
+            }
+            State::Running { init, pidfd } => {
+                if ended(pidfd) {
+                    let pid = init.pid;
+                    self.conclude(pid);
+                }
+            }
+            State::Prepared | State::Ended => {}
+        }
+    }
+
+    fn conclude_start(&mut self) {
+        let State::Starting(starting) = std::mem::replace(&mut self.state, State::Ended) else {
+            return;
+        };
+        let creator = wait_for(starting.creator.pid);
+        let verdict = starting.verdict(creator, self.cgroup.oom_kills() > 0);
+        // The process between creator and container, a child of ours like the container.
+        let running = verdict.and_then(|pid| {
+            let init = ProcessIdentity::of(pid).ok_or(io::ErrorKind::NotFound);
+            let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData);
+            let pidfd = raw.and_then(|pid| {
+                pidfd_open(pid, PidfdFlags::empty()).map_err(|e| io::Error::from(e).kind())
+            });
+            match (init, pidfd) {
+                (Ok(init), Ok(pidfd)) => Ok((init, pidfd)),
+                (Err(e), _) | (_, Err(e)) => {
+                    Err(Failure::other("watching the container", &io::Error::from(e)))
+                }
+            }
+        });
+        if self.setup.tty {
+            let _ = fs::remove_file(CONSOLE_SOCKET);
+        }
+        match running {
+            Ok((init, pidfd)) => {
+                self.state = State::Running { init, pidfd };
+                for (key, seq) in starting.asked {
+                    self.reply(key, seq, Ok(()));
+                }
+                // Nothing of what was needed to start is needed again.
+                self.setup.confinement.seccomp = Vec::new();
+            }
+            Err(failure) => self.fail(&starting.asked, &failure),
+        }
+    }
+
+    /// The container could not be started: record it, say so, end.
+    fn fail(&mut self, asked: &[(u32, u32)], failure: &Failure) {
+        kill_children();
+        let _ = self.cgroup.kill();
+        reap();
+        let error = failure.clone().into_error(&self.setup.id);
+        let status = ExitStatus {
+            code: error.shell_code(),
+            signal: None,
+            oom_killed: false,
+            at_nanos: now_nanos(),
+            message: Some(error.to_string()),
+        };
+        let _ = exit::write(&self.setup.state_dir, &status);
+        for (key, seq) in asked {
+            self.reply(*key, *seq, Err(failure.clone()));
+        }
+        self.state = State::Ended;
+    }
+
+    /// The container has ended: everything it wrote goes to the log, the exit to disk, the news out.
+    fn conclude(&mut self, init: i32) {
+        let status = wait_for(init);
+        let at_nanos = now_nanos();
+        // With its first process every other one of its namespace dies; what joined from outside the
+        // namespace does not.
+        let _ = self.cgroup.kill();
+        self.drain();
+        self.log.finish();
+        let mut status = ExitStatus {
+            code: status.and_then(WaitStatus::exit_status),
+            signal: status.and_then(WaitStatus::terminating_signal),
+            oom_killed: self.cgroup.oom_kills() > 0,
+            at_nanos,
+            message: self.log.loss(),
+        };
+        if let Err(e) = exit::write(&self.setup.state_dir, &status) {
+            let note = format!("the exit could not be recorded: {e}");
+            status.message = Some(status.message.map_or(note.clone(), |m| format!("{m}; {note}")));
+        }
+        self.state = State::Ended;
+        self.control.say_all(&Message::Exited(status));
+    }
+
+    fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN;
+        while !self.streams.ended() && Instant::now() < deadline {
+            let log = &mut self.log;
+            self.streams.read(|stream, bytes| log.output(stream, bytes));
+            if !self.streams.ended() {
+                let fds: Vec<BorrowedFd<'_>> = self.streams.fds().collect();
+                poll_in(&fds, Some(Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
+            }
+        }
+    }
+}
+
+impl Starting {
+    /// Reads what the creator says; gives the terminal when it comes.
+    fn progress(&mut self) -> Option<io::Result<OwnedFd>> {
+        let pipes = [
+            (&self.creator.outcome, &mut self.outcome),
+            (&self.creator.executed, &mut self.executed),
+        ];
+        for ((fd, buffer), ended) in pipes.into_iter().zip(&mut self.ended) {
+            while !*ended && readable(fd) {
+                let mut chunk = [0u8; 1024];
+                match rustix::io::read(fd, &mut chunk[..]) {
+                    Ok(0) => *ended = true,
+                    Ok(n) => buffer.extend_from_slice(&chunk[..n]),
+                    Err(Errno::INTR) => {}
+                    Err(_) => *ended = true,
+                }
+            }
+        }
+        let console = self.console.as_ref()?;
+        if !readable(console) {
+            return None;
+        }
+        let terminal = streams::receive_terminal(console);
+        self.console = None;
+        Some(terminal)
+    }
+
+    /// The container's first process, or what went wrong, the closest to the cause.
+    fn verdict(&self, creator: Option<WaitStatus>, out_of_memory: bool) -> Result<i32, Failure> {
+        if let Ok(failure) = serde_json::from_slice::<Failure>(&self.executed) {
+            return Err(failure);
+        }
+        match serde_json::from_slice::<Result<i32, Failure>>(&self.outcome) {
+            Ok(result) if !out_of_memory || result.is_ok() => result,
+            _ => {
+                let reason = if out_of_memory {
+                    "out of memory: its limit is too small to start in".to_owned()
+                } else {
+                    format!("the creator ended without a word ({creator:?})")
+                };
+                Err(Failure::Other { stage: "making the container".to_owned(), reason })
+            }
+        }
+    }
+}
+
+fn failure_text(stage: &str, e: &io::Error) -> Vec<u8> {
+    serde_json::to_vec(&Failure::other(stage, e)).unwrap_or_default()
+}
+
+fn readable(fd: &impl AsFd) -> bool {
+    poll_in(&[fd.as_fd()], Some(Timespec { tv_sec: 0, tv_nsec: 0 }))
+}
+
+/// Waits until any of them can be read, or has ended; `false` when the time is over.
+fn poll_in(fds: &[BorrowedFd<'_>], timeout: Option<Timespec>) -> bool {
+    let mut fds: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|n| n > 0)
+}
+
+fn ended(pidfd: &OwnedFd) -> bool {
+    readable(pidfd)
+}
+
+/// Waits for one child.
+fn wait_for(pid: i32) -> Option<WaitStatus> {
+    let pid = Pid::from_raw(pid)?;
+    loop {
+        match waitpid(Some(pid), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            Ok(found) => return found.map(|(_, status)| status),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Kills every child: what libcontainer has left of a container that was not finished.
+fn kill_children() {
+    let me = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if let Some(pid) = Pid::from_raw(pid).filter(|_| parent == Some(me.as_str())) {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
+    }
+}
+
+/// Collects children that have ended.
+fn reap() {
+    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+}

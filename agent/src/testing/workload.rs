@@ -1,0 +1,169 @@
+//! A workload that runs nothing and writes everything down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::Digest;
+use shoal_types::object::TaskStatus;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::runtime::{
+    ContainerId, ExecSession, ExecSpec, ExitStatus, LogLine, LogQuery, LogStream, RuntimeError,
+    Stream, TermSize,
+};
+use crate::session::{Answer, Workload, WorkloadError};
+
+/// What the session asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    All(NodeAssignment),
+    Changes(Vec<AssignmentChange>),
+    Leave,
+}
+
+/// A process that a test plays. Gone when the session lets go of it.
+pub(crate) struct ProcessSide {
+    pub(crate) spec: ExecSpec,
+    pub(crate) stdin: mpsc::Receiver<Bytes>,
+    pub(crate) output: mpsc::Sender<(Stream, Bytes)>,
+    pub(crate) resize: mpsc::Receiver<TermSize>,
+    pub(crate) exit: oneshot::Sender<ExitStatus>,
+}
+
+#[derive(Default)]
+pub(crate) struct FakeWorkload {
+    inner: Mutex<Inner>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) statuses: BTreeMap<TaskId, TaskStatus>,
+    unsent: BTreeSet<TaskId>,
+    pub(crate) processes: Vec<ProcessSide>,
+    /// Tasks with their lines; those that follow never end.
+    pub(crate) logs: BTreeMap<TaskId, Vec<LogLine>>,
+    pub(crate) in_use: BTreeSet<Digest>,
+    /// The answer to the next leave.
+    pub(crate) cannot_leave: Option<String>,
+}
+
+impl FakeWorkload {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self, id: TaskId, status: TaskStatus) {
+        let mut inner = self.inner();
+        inner.statuses.insert(id, status);
+        inner.unsent.insert(id);
+        drop(inner);
+        self.arrived.notify_one();
+    }
+}
+
+impl Workload for FakeWorkload {
+    fn assign_all(&self, assignment: NodeAssignment) {
+        self.inner().asked.push(Asked::All(assignment));
+    }
+
+    fn change(&self, changes: Vec<AssignmentChange>) {
+        self.inner().asked.push(Asked::Changes(changes));
+    }
+
+    fn report_everything(&self) {
+        let mut inner = self.inner();
+        inner.unsent = inner.statuses.keys().copied().collect();
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
+    fn next_statuses(&self) -> BoxFuture<'_, Vec<(TaskId, TaskStatus)>> {
+        async move {
+            loop {
+                let arrived = self.arrived.notified();
+                {
+                    let mut inner = self.inner();
+                    let unsent = std::mem::take(&mut inner.unsent);
+                    let batch: Vec<_> = unsent
+                        .iter()
+                        .filter_map(|id| inner.statuses.get(id).map(|s| (*id, s.clone())))
+                        .collect();
+                    if !batch.is_empty() {
+                        return batch;
+                    }
+                }
+                arrived.await;
+            }
+        }
+        .boxed()
+    }
+
+    fn exec(&self, _: TaskId, spec: ExecSpec) -> Answer<'_, ExecSession> {
+        async move {
+            if spec.argv[0] == "missing" {
+                let command = "missing".to_owned();
+                return Err(RuntimeError::CommandNotFound { command }.into());
+            }
+            let (stdin_tx, stdin) = mpsc::channel(4);
+            let (output, output_rx) = mpsc::channel(4);
+            let (resize_tx, resize) = mpsc::channel(4);
+            let (exit, exited) = oneshot::channel();
+            self.inner().processes.push(ProcessSide { spec, stdin, output, resize, exit });
+            let wait = async move {
+                exited.await.map_err(|_| RuntimeError::Unsupported {
+                    field: "exit".to_owned(),
+                    reason: "the test has dropped it".to_owned(),
+                })
+            };
+            Ok(ExecSession {
+                pid: 1,
+                stdin: stdin_tx,
+                output: output_rx,
+                resize: resize_tx,
+                wait: wait.boxed(),
+            })
+        }
+        .boxed()
+    }
+
+    fn logs(&self, task: TaskId, query: LogQuery) -> Answer<'_, LogStream> {
+        async move {
+            let Some(lines) = self.inner().logs.get(&task).cloned() else {
+                let id = ContainerId::new(task.to_string()).expect("a name");
+                return Err(RuntimeError::NotFound { id }.into());
+            };
+            let existing = futures::stream::iter(lines.into_iter().map(Ok));
+            let stream: LogStream = match query.follow {
+                true => existing.chain(futures::stream::pending()).boxed(),
+                false => existing.boxed(),
+            };
+            Ok(stream)
+        }
+        .boxed()
+    }
+
+    fn task_count(&self) -> Answer<'_, u64> {
+        async move { Ok(self.inner().statuses.len() as u64) }.boxed()
+    }
+
+    fn images_in_use(&self) -> Answer<'_, BTreeSet<Digest>> {
+        async move { Ok(self.inner().in_use.clone()) }.boxed()
+    }
+
+    fn leave(&self) -> Answer<'_, ()> {
+        async move {
+            let mut inner = self.inner();
+            inner.asked.push(Asked::Leave);
+            inner.cannot_leave.take().map_or(Ok(()), |why| Err(WorkloadError::Failed(why)))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,155 @@
+//! Volumes without a disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+
+use super::{ImageFiles, LocalVolume, MountedVolume, VolumeConfig, VolumeDriver, VolumeError};
+
+/// Grants and refuses as the real driver does, keeps no data, and can be told to fail.
+#[derive(Debug, Default)]
+pub struct FakeVolumes {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    volumes: BTreeMap<String, Entry>,
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    config: VolumeConfig,
+    users: BTreeSet<String>,
+    populated: bool,
+}
+
+impl FakeVolumes {
+    /// A host without volumes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// While set, every call fails.
+    pub fn set_broken(&self, broken: bool) {
+        self.lock().broken = broken;
+    }
+
+    /// Who uses a volume now.
+    #[must_use]
+    pub fn users(&self, name: &str) -> BTreeSet<String> {
+        self.lock().volumes.get(name).map(|entry| entry.users.clone()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Inner) -> Result<T, VolumeError>,
+    ) -> BoxFuture<'_, Result<T, VolumeError>> {
+        let mut inner = self.lock();
+        let result = if inner.broken { Err(VolumeError::HelperGone) } else { act(&mut inner) };
+        ready(result).boxed()
+    }
+}
+
+impl Inner {
+    fn get(&mut self, name: &str) -> Result<&mut Entry, VolumeError> {
+        self.volumes.get_mut(name).ok_or_else(|| VolumeError::Unknown { name: name.to_owned() })
+    }
+}
+
+impl VolumeDriver for FakeVolumes {
+    fn ensure(&self, config: VolumeConfig) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.answer(|inner| {
+            config.local()?;
+            match inner.volumes.get(&config.name) {
+                Some(entry) if !config.is_same_as(&entry.config) => {
+                    return Err(VolumeError::Differs { name: config.name });
+                }
+                Some(_) => {}
+                None => {
+                    let name = config.name.clone();
+                    let entry = Entry { config, users: BTreeSet::new(), populated: false };
+                    inner.volumes.insert(name, entry);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn mount(
+        &self,
+        name: String,
+        user: String,
+    ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
+        self.answer(|inner| {
+            let entry = inner.get(&name)?;
+            let (path, read_only) = match entry.config.local()? {
+                LocalVolume::Bind { source, read_only } => (source.into(), read_only),
+                LocalVolume::Directory => (PathBuf::from("/volumes").join(&name), false),
+                LocalVolume::Tmpfs { flags, .. } => {
+                    (PathBuf::from("/volumes").join(&name), flags.read_only)
+                }
+            };
+            entry.users.insert(user);
+            Ok(MountedVolume { path, read_only })
+        })
+    }
+
+    fn populate(
+        &self,
+        name: String,
+        _image: ImageFiles,
+    ) -> BoxFuture<'_, Result<bool, VolumeError>> {
+        self.answer(|inner| {
+            let entry = inner.get(&name)?;
+            if entry.users.is_empty() {
+                return Err(VolumeError::NotMounted { name });
+            }
+            Ok(!std::mem::replace(&mut entry.populated, true))
+        })
+    }
+
+    fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.answer(|inner| {
+            if let Some(entry) = inner.volumes.get_mut(&name) {
+                entry.users.remove(&user);
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.answer(|inner| {
+            if let Some(entry) = inner.volumes.get(&name)
+                && !entry.users.is_empty()
+            {
+                let users = entry.users.iter().cloned().collect();
+                return Err(VolumeError::InUse { name, users });
+            }
+            inner.volumes.remove(&name);
+            Ok(())
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<VolumeConfig>, VolumeError>> {
+        self.answer(|inner| Ok(inner.volumes.values().map(|entry| entry.config.clone()).collect()))
+    }
+
+    fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.answer(|inner| {
+            for entry in inner.volumes.values_mut() {
+                entry.users.retain(|user| users.contains(user));
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,403 @@
+//! The real driver: directories under the agent's state directory.
+//!
+//! ```text
+//! <dir>/<name>/volume.json   the configuration
+//! <dir>/<name>/_data         the data, or the place where a tmpfs is mounted
+//! <dir>/<name>/users/        an empty file for each container that uses it
+//! <dir>/<name>/populating    files of an image are being copied in
+//! <dir>/.new-*  .gone-*      volumes that are being made or removed
+//! <dir>/.scratch             mount points that are used for a moment
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
+use shoal_agent_planning::volume::check_name;
+use tokio::task::spawn_blocking;
+
+use super::copy::{self, CopyError};
+use super::overlay::{clean_scratch, is_mount_point, open_target};
+use super::source::check_bind_source;
+use super::{
+    ImageFiles, LocalVolume, MountFlags, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
+};
+
+const CONFIG: &str = "volume.json";
+const DATA: &str = "_data";
+const USERS: &str = "users";
+const POPULATING: &str = "populating";
+const NEW: &str = ".new-";
+const GONE: &str = ".gone-";
+const SCRATCH: &str = ".scratch";
+
+/// Local volumes of one host. Volumes in memory are mounted in the mount namespace of the agent;
+/// a container that is to have one is started after [`VolumeDriver::mount`].
+#[derive(Debug, Clone)]
+pub struct LocalVolumes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    /// Held while something is done about a volume, so that two containers that start with the
+    /// same new one do not fill it twice.
+    turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// One at a time mounts an image's layers on the scratch directory.
+    scratch: Mutex<()>,
+}
+
+impl LocalVolumes {
+    /// Opens the volumes in a directory, which is made if need be, and finishes what an earlier
+    /// agent was killed in.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, VolumeError> {
+        let dir = dir.into();
+        make_dir(&dir, 0o711)?;
+        clean_scratch(&dir.join(SCRATCH))?;
+        for name in names_in(&dir)? {
+            if name.starts_with(NEW) || name.starts_with(GONE) {
+                remove_tree(&dir.join(name))?;
+            }
+        }
+        let (turns, scratch) = (Mutex::default(), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { dir, turns, scratch }) })
+    }
+
+    /// Works on one volume, off the runtime's threads and one call after the other.
+    fn with_volume<T: Send + 'static>(
+        &self,
+        name: String,
+        act: impl FnOnce(&Shared, &str) -> Result<T, VolumeError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, VolumeError>> {
+        let shared = self.shared.clone();
+        let work = move || {
+            check_name(&name)?;
+            let turn = lock(&shared.turns).entry(name.clone()).or_default().clone();
+            let _turn = lock(&turn);
+            act(&shared, &name)
+        };
+        async move { spawn_blocking(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+    }
+}
+
+impl Shared {
+    fn volume(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<VolumeConfig>, VolumeError> {
+        let path = self.volume(name).join(CONFIG);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| VolumeError::Parse { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(VolumeError::file("read", path)(source)),
+        }
+    }
+
+    fn known(&self, name: &str) -> Result<(VolumeConfig, LocalVolume), VolumeError> {
+        let config =
+            self.read(name)?.ok_or_else(|| VolumeError::Unknown { name: name.to_owned() })?;
+        let local = config.local()?;
+        Ok((config, local))
+    }
+
+    /// Who uses a volume. On disk, so that a new agent knows it before it hears of any container.
+    fn users(&self, name: &str) -> Result<Vec<String>, VolumeError> {
+        match names_in(&self.volume(name).join(USERS)) {
+            Err(VolumeError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            users => users,
+        }
+    }
+
+    fn enter_user(&self, name: &str, user: &str) -> Result<(), VolumeError> {
+        check_name(user).map_err(|_| VolumeError::User { user: user.to_owned() })?;
+        let dir = self.volume(name).join(USERS);
+        make_dir(&dir, 0o700)?;
+        let file = dir.join(user);
+        File::create(&file).map(drop).map_err(VolumeError::file("create", file))
+    }
+
+    /// Strikes out users, and unmounts what nobody uses.
+    fn leave(&self, name: &str, gone: impl Fn(&str) -> bool) -> Result<(), VolumeError> {
+        let (gone, left): (Vec<String>, Vec<String>) =
+            self.users(name)?.into_iter().partition(|user| gone(user));
+        for user in gone {
+            remove_file(&self.volume(name).join(USERS).join(user))?;
+        }
+        if left.is_empty() { self.unmount(name) } else { Ok(()) }
+    }
+
+    fn ensure(&self, config: &VolumeConfig) -> Result<(), VolumeError> {
+        if let Some(existing) = self.read(&config.name)? {
+            let name = config.name.clone();
+            let same = config.is_same_as(&existing);
+            return if same { Ok(()) } else { Err(VolumeError::Differs { name }) };
+        }
+        // Made beside and renamed: it is there whole or not at all, also after a power cut.
+        let new = self.dir.join(format!("{NEW}{}", config.name));
+        remove_tree(&new)?;
+        make_dir(&new, 0o711)?;
+        make_dir(&new.join(DATA), 0o755)?;
+        let path = new.join(CONFIG);
+        let text = serde_json::to_vec(config)
+            .map_err(|source| VolumeError::Parse { path: path.clone(), source })?;
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            File::open(&new)?.sync_all()?;
+            fs::rename(&new, self.volume(&config.name))?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(VolumeError::file("write", &path))
+    }
+
+    fn mount(&self, name: &str) -> Result<MountedVolume, VolumeError> {
+        let data = self.volume(name).join(DATA);
+        match self.known(name)?.1 {
+            LocalVolume::Directory => Ok(MountedVolume { path: data, read_only: false }),
+            LocalVolume::Bind { source, read_only } => {
+                let path = PathBuf::from(source);
+                check_bind_source(&path)?;
+                Ok(MountedVolume { path, read_only })
+            }
+            LocalVolume::Tmpfs { flags, data: options } => {
+                let failed = || VolumeError::file("mount a tmpfs on", &data);
+                if !is_mount_point(&data).map_err(failed())? {
+                    let options = CString::new(options).map_err(io::Error::from);
+                    let options = options.map_err(failed())?;
+                    // Read-only is left to the containers, or nothing could ever be in it.
+                    mount("tmpfs", &data, "tmpfs", mount_flags(flags), options.as_c_str())
+                        .map_err(io::Error::from)
+                        .map_err(failed())?;
+                }
+                Ok(MountedVolume { path: data, read_only: flags.read_only })
+            }
+        }
+    }
+
+    fn unmount(&self, name: &str) -> Result<(), VolumeError> {
+        let data = self.volume(name).join(DATA);
+        match unmount(&data, UnmountFlags::DETACH) {
+            // Not mounted, or no such volume.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(VolumeError::file("unmount", data)(errno)),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<(), VolumeError> {
+        self.unmount(name)?;
+        let gone = self.dir.join(format!("{GONE}{name}"));
+        remove_tree(&gone)?;
+        match fs::rename(self.volume(name), &gone) {
+            Ok(()) => remove_tree(&gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(VolumeError::file("remove", self.volume(name))(source)),
+        }
+    }
+
+    fn populate(&self, name: &str, image: &ImageFiles) -> Result<bool, VolumeError> {
+        let (_, local) = self.known(name)?;
+        let (path, ours) = match local {
+            LocalVolume::Bind { source, .. } => (PathBuf::from(source), false),
+            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => {
+                (self.volume(name).join(DATA), true)
+            }
+        };
+        if !path.is_dir() {
+            return Ok(false);
+        }
+        let marker = self.volume(name).join(POPULATING);
+        // Half a copy would look like data for ever. What a bind leads to is not ours to clear.
+        if ours && marker.exists() {
+            clear(&path)?;
+        }
+        let to = File::open(&path).map_err(VolumeError::file("open", &path))?;
+        if !copy::is_empty(&to).map_err(VolumeError::file("list", &path))? {
+            remove_file(&marker)?;
+            return Ok(false);
+        }
+        let from = {
+            let _scratch = lock(&self.scratch);
+            open_target(image, &self.dir.join(SCRATCH))?
+        };
+        let Some(from) = from else { return Ok(true) };
+        let mark = || File::create(&marker)?.sync_all();
+        mark().map_err(VolumeError::file("write", &marker))?;
+        copy::copy_tree(from.as_fd(), to.as_fd()).map_err(|error| match error {
+            CopyError::TooDeep => {
+                VolumeError::TooDeep { target: image.target.clone(), limit: copy::DEPTH_MAX }
+            }
+            CopyError::Io(source) => VolumeError::file("copy the image's files to", &path)(source),
+        })?;
+        rustix::fs::syncfs(&to).map_err(VolumeError::file("sync", &path))?;
+        remove_file(&marker)?;
+        Ok(true)
+    }
+}
+
+impl VolumeDriver for LocalVolumes {
+    fn ensure(&self, config: VolumeConfig) -> BoxFuture<'_, Result<(), VolumeError>> {
+        let name = config.name.clone();
+        self.with_volume(name, move |shared, _| {
+            config.local()?;
+            shared.ensure(&config)
+        })
+    }
+
+    fn mount(
+        &self,
+        name: String,
+        user: String,
+    ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
+        self.with_volume(name, move |shared, name| {
+            shared.known(name)?;
+            let known = shared.users(name)?.contains(&user);
+            // Entered first: what is mounted has a user that will be asked about.
+            shared.enter_user(name, &user)?;
+            let mounted = shared.mount(name);
+            if mounted.is_err() && !known {
+                shared.leave(name, |other| other == user)?;
+            }
+            mounted
+        })
+    }
+
+    fn populate(
+        &self,
+        name: String,
+        image: ImageFiles,
+    ) -> BoxFuture<'_, Result<bool, VolumeError>> {
+        self.with_volume(name, move |shared, name| {
+            if shared.users(name)?.is_empty() {
+                shared.known(name)?;
+                return Err(VolumeError::NotMounted { name: name.to_owned() });
+            }
+            shared.populate(name, &image)
+        })
+    }
+
+    fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.with_volume(name, move |shared, name| shared.leave(name, |other| other == user))
+    }
+
+    fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>> {
+        self.with_volume(name, |shared, name| {
+            let users = shared.users(name)?;
+            if users.is_empty() {
+                return shared.remove(name);
+            }
+            Err(VolumeError::InUse { name: name.to_owned(), users })
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<VolumeConfig>, VolumeError>> {
+        let shared = self.shared.clone();
+        let work = move || {
+            let mut all = Vec::new();
+            for name in names_in(&shared.dir)? {
+                if check_name(&name).is_ok() {
+                    // One that is being removed meanwhile is no more.
+                    all.extend(shared.read(&name)?);
+                }
+            }
+            Ok(all)
+        };
+        async move { spawn_blocking(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+    }
+
+    fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>> {
+        async move {
+            let users = Arc::new(users);
+            let mut result = Ok(());
+            for config in self.list().await? {
+                let users = users.clone();
+                let leave = move |shared: &Shared, name: &str| {
+                    shared.leave(name, |user| !users.contains(user))
+                };
+                let done = self.with_volume(config.name, leave).await;
+                result = result.and(done);
+            }
+            result
+        }
+        .boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn mount_flags(flags: MountFlags) -> Flags {
+    let mut all = Flags::empty();
+    all.set(Flags::NOSUID, flags.nosuid);
+    all.set(Flags::NODEV, flags.nodev);
+    all.set(Flags::NOEXEC, flags.noexec);
+    all.set(Flags::NOATIME, flags.noatime);
+    all
+}
+
+/// Makes a directory with exactly this mode, whatever the umask.
+fn make_dir(path: &Path, mode: u32) -> Result<(), VolumeError> {
+    let make = || {
+        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    };
+    make().map_err(VolumeError::file("create", path))
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>, VolumeError> {
+    let read = || {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            // Volumes have ASCII names.
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok::<_, io::Error>(names)
+    };
+    read().map_err(VolumeError::file("list", dir))
+}
+
+fn clear(dir: &Path) -> Result<(), VolumeError> {
+    let read = || fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>();
+    for entry in read().map_err(VolumeError::file("list", dir))? {
+        remove_tree(&entry.path())?;
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), VolumeError> {
+    let remove = || match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match remove() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(VolumeError::file("remove", path)),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), VolumeError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(VolumeError::file("remove", path)),
+    }
+}

@@ -1,0 +1,104 @@
+//! Volumes of this host: data that outlives containers.
+//!
+//! The worker talks to a [`VolumeDriver`]: [`LocalVolumes`] is the real one, [`FakeVolumes`] the
+//! one for tests of everything above. For a container with a volume it calls, in this order,
+//! [`ensure`](VolumeDriver::ensure), [`mount`](VolumeDriver::mount),
+//! [`populate`](VolumeDriver::populate) unless the mount says `nocopy`, and puts the answered path
+//! into the container as a bind mount. When the container is gone it calls
+//! [`unmount`](VolumeDriver::unmount).
+
+mod copy;
+mod error;
+mod fake;
+mod local;
+mod overlay;
+mod source;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+pub use shoal_agent_planning::volume::{InvalidVolume, LocalVolume, MountFlags, VolumeConfig};
+
+pub use self::error::VolumeError;
+pub use self::fake::FakeVolumes;
+pub use self::local::LocalVolumes;
+pub use self::source::{check_bind_source, subpath};
+
+/// A volume ready to be put into a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedVolume {
+    /// Directory of the host, or file for a volume that binds one.
+    pub path: PathBuf,
+    /// Must be put into the container read-only, whatever the mount says.
+    pub read_only: bool,
+}
+
+/// The files of an image, as far as a new volume takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFiles {
+    /// Directories of the unpacked layers, the topmost first, in overlayfs form.
+    pub layers: Vec<PathBuf>,
+    /// Where the volume is mounted in the container: absolute.
+    pub target: PathBuf,
+}
+
+/// The volumes of one host, as the worker sees them. Every call may be repeated, also after a
+/// crash in the middle, and then finishes what was begun.
+pub trait VolumeDriver: Send + Sync {
+    /// Makes a volume exist.
+    ///
+    /// # Errors
+    /// The configuration is invalid, or a volume of that name has other options.
+    fn ensure(&self, config: VolumeConfig) -> BoxFuture<'_, Result<(), VolumeError>>;
+
+    /// Makes a volume ready for one user, a container. Users are remembered over a restart of the
+    /// agent.
+    ///
+    /// # Errors
+    /// There is no such volume, what it binds is not there, the kernel refuses.
+    fn mount(
+        &self,
+        name: String,
+        user: String,
+    ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>>;
+
+    /// Copies the image's files at the place where the volume will be mounted into the volume, if
+    /// that is empty, with owners, modes, times and extended attributes; the volume's own
+    /// directory gets those of the image's. Says whether it was empty.
+    ///
+    /// # Errors
+    /// There is no such volume, or it is not mounted; the file system refuses.
+    fn populate(&self, name: String, image: ImageFiles)
+    -> BoxFuture<'_, Result<bool, VolumeError>>;
+
+    /// Ends the use of a volume. What is mounted for nobody is unmounted.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>>;
+
+    /// Removes a volume with its data. One that is not there is removed already. What a volume
+    /// binds is left alone.
+    ///
+    /// # Errors
+    /// It is in use; the file system refuses.
+    fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>>;
+
+    /// Every volume.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<VolumeConfig>, VolumeError>>;
+
+    /// Ends all uses but those of these users. Volumes stay.
+    ///
+    /// # Errors
+    /// The kernel refuses; everything is tried before the first is returned.
+    fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>>;
+}
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod root_tests;

@@ -1,0 +1,37 @@
+//! Everything that the loop can hear of.
+
+use std::collections::BTreeSet;
+
+use shoal_agent_planning::health::Probe;
+use shoal_agent_planning::task::{Fact, Operation};
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::Digest;
+use tokio::sync::oneshot;
+
+use super::{TaskSummary, WorkerError};
+
+/// Everything that the loop can hear of, besides exits and the passing of time.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// All that the node is to hold.
+    AssignAll(NodeAssignment),
+    /// What changed in that.
+    Change(Vec<AssignmentChange>),
+    /// An operation ended, or says how far it is.
+    Fact(TaskId, Fact),
+    /// An operation was carried out that leaves nothing of the task.
+    Forgotten(TaskId),
+    /// An operation was lost: its code panicked.
+    Lost(TaskId, Operation),
+    /// A health check ended.
+    Probed(TaskId, Probe),
+    /// Asks for every task.
+    Summary(oneshot::Sender<Vec<TaskSummary>>),
+    /// Asks for the images that must stay.
+    ImagesInUse(oneshot::Sender<BTreeSet<Digest>>),
+    /// End, and leave everything as it is.
+    ShutDown(oneshot::Sender<()>),
+    /// Stop and forget everything.
+    Leave(oneshot::Sender<Result<(), WorkerError>>),
+}

@@ -1,0 +1,167 @@
+//! Which image a task gets: from here if that is sure to be the right one, else from the registry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use shoal_agent_planning::lower::ImageDefaults;
+use shoal_types::error_chain::chain;
+use shoal_types::image_ref::{DEFAULT_TAG, ImageReference};
+use shoal_types::spec::Healthcheck;
+use tokio::sync::watch;
+
+use crate::image::{Image, ImageError, ImageHealthcheck, ImageStore, PullPolicy, PullProgress};
+
+/// Brings images.
+pub trait Images: Send + Sync + 'static {
+    /// The image that is here under this name.
+    ///
+    /// # Errors
+    /// What is here cannot be read.
+    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError>;
+
+    /// As [`ImageStore::ensure`].
+    ///
+    /// # Errors
+    /// The image is not here and cannot be had.
+    fn ensure(
+        &self,
+        reference: ImageReference,
+        policy: PullPolicy,
+        progress: watch::Sender<PullProgress>,
+    ) -> BoxFuture<'static, Result<Image, ImageError>>;
+}
+
+impl Images for ImageStore {
+    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
+        Self::get(self, reference)
+    }
+
+    fn ensure(
+        &self,
+        reference: ImageReference,
+        policy: PullPolicy,
+        progress: watch::Sender<PullProgress>,
+    ) -> BoxFuture<'static, Result<Image, ImageError>> {
+        let store = self.clone();
+        async move { Self::ensure(&store, &reference, policy, None, Some(progress)).await }.boxed()
+    }
+}
+
+/// An image that is here, and what people should know about how it was chosen.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub image: Arc<Image>,
+    pub note: String,
+}
+
+type Answer = Result<Chosen, Arc<ImageError>>;
+type Choice = BoxFuture<'static, Answer>;
+
+struct Active {
+    choice: WeakShared<Choice>,
+    progress: watch::Receiver<PullProgress>,
+}
+
+/// Chooses images; tasks that want the same one at the same time share one question.
+pub(super) struct Chooser {
+    images: Arc<dyn Images>,
+    active: Mutex<BTreeMap<ImageReference, Active>>,
+}
+
+impl Chooser {
+    pub(super) fn new(images: Arc<dyn Images>) -> Self {
+        Self { images, active: Mutex::default() }
+    }
+
+    /// The answer to come, and how far it is. It is worked on while anybody waits for it.
+    pub(super) fn choose(
+        &self,
+        reference: &ImageReference,
+    ) -> (Shared<Choice>, watch::Receiver<PullProgress>) {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        active.retain(|_, a| a.choice.upgrade().is_some_and(|c| c.peek().is_none()));
+        if let Some(known) = active.get(reference)
+            && let Some(choice) = known.choice.upgrade()
+        {
+            return (choice, known.progress.clone());
+        }
+        let (sender, progress) = watch::channel(PullProgress::default());
+        let choice = choose(Arc::clone(&self.images), reference.clone(), sender).boxed().shared();
+        if let Some(weak) = choice.downgrade() {
+            let entry = Active { choice: weak, progress: progress.clone() };
+            active.insert(reference.clone(), entry);
+        }
+        (choice, progress)
+    }
+}
+
+/// A tag that moves is asked for each time, everything else only when it is not here. A registry that
+/// cannot be asked, or does not know an image that was loaded by hand, is no reason to fail.
+async fn choose(
+    images: Arc<dyn Images>,
+    reference: ImageReference,
+    progress: watch::Sender<PullProgress>,
+) -> Answer {
+    let moves = reference.digest().is_none() && reference.tag() == Some(DEFAULT_TAG);
+    let policy = if moves { PullPolicy::Always } else { PullPolicy::Missing };
+    let (error, here) = match images.ensure(reference.clone(), policy, progress).await {
+        Ok(image) => return Ok(Chosen { image: Arc::new(image), note: String::new() }),
+        Err(error @ (ImageError::Pull { .. } | ImageError::NotFound { .. })) => {
+            (error, images.get(&reference))
+        }
+        Err(error) => return Err(Arc::new(error)),
+    };
+    match here {
+        Ok(Some(image)) => {
+            let note = format!("using the image of this node: {}", chain(&error));
+            Ok(Chosen { image: Arc::new(image), note })
+        }
+        _ => Err(Arc::new(error)),
+    }
+}
+
+/// What an image says about the containers made from it.
+pub(super) fn defaults(image: &Image) -> ImageDefaults {
+    let config = image.config.config();
+    let config = config.as_ref();
+    let list = |get: fn(&oci_spec::image::Config) -> &Option<Vec<String>>| {
+        config.and_then(|c| get(c).clone()).unwrap_or_default()
+    };
+    let text = |get: fn(&oci_spec::image::Config) -> &Option<String>| {
+        config.and_then(|c| get(c).clone()).unwrap_or_default()
+    };
+    ImageDefaults {
+        entrypoint: list(oci_spec::image::Config::entrypoint),
+        cmd: list(oci_spec::image::Config::cmd),
+        env: list(oci_spec::image::Config::env),
+        user: text(oci_spec::image::Config::user),
+        workdir: text(oci_spec::image::Config::working_dir),
+        stop_signal: text(oci_spec::image::Config::stop_signal),
+        volumes: list(oci_spec::image::Config::volumes).into_iter().collect(),
+        healthcheck: image.healthcheck.as_ref().map(healthcheck),
+    }
+}
+
+fn healthcheck(check: &ImageHealthcheck) -> Healthcheck {
+    let nanos =
+        |n: i64| u64::try_from(n).ok().filter(|n| *n != 0).map(std::time::Duration::from_nanos);
+    Healthcheck {
+        test: check.test.clone(),
+        interval: nanos(check.interval),
+        timeout: nanos(check.timeout),
+        start_period: nanos(check.start_period),
+        start_interval: nanos(check.start_interval),
+        retries: u64::try_from(check.retries).unwrap_or(0),
+    }
+}
+
+/// How far a pull is, for people.
+pub(super) fn describe(reference: &ImageReference, progress: PullProgress) -> String {
+    if progress.layers == 0 {
+        return format!("pulling {reference}");
+    }
+    let unit = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes % 1_000_000 / 100_000);
+    format!("pulling {reference} {} of {} MB", unit(progress.bytes_done), unit(progress.bytes))
+}

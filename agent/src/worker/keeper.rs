@@ -1,0 +1,71 @@
+//! Networks exist on a node from when the first task needs them until the last has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+
+use shoal_types::id::TaskId;
+use tokio::sync::Mutex;
+
+use crate::network::{NetworkConfig, NetworkDriver, NetworkError};
+
+/// Counts the users of each network. Calls about one network wait for each other; others do not.
+pub(super) struct NetworkKeeper {
+    driver: Arc<dyn NetworkDriver>,
+    networks: StdMutex<BTreeMap<String, Arc<Mutex<Kept>>>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// As it was made by this process.
+    made: Option<NetworkConfig>,
+    users: BTreeSet<TaskId>,
+}
+
+impl NetworkKeeper {
+    pub(super) fn new(driver: Arc<dyn NetworkDriver>) -> Self {
+        Self { driver, networks: StdMutex::default() }
+    }
+
+    fn kept(&self, network: &str) -> Arc<Mutex<Kept>> {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(networks.entry(network.to_owned()).or_default())
+    }
+
+    /// A task of an earlier worker uses a network that exists.
+    pub(super) async fn adopt(&self, task: TaskId, network: &str) {
+        self.kept(network).lock().await.users.insert(task);
+    }
+
+    /// A task is about to use a network: makes it if need be.
+    pub(super) async fn acquire(
+        &self,
+        task: TaskId,
+        config: &NetworkConfig,
+    ) -> Result<(), NetworkError> {
+        let kept = self.kept(&config.id);
+        let mut kept = kept.lock().await;
+        // Before the call: if it is dropped in the middle, releasing cleans up.
+        kept.users.insert(task);
+        if kept.made.as_ref() != Some(config) {
+            self.driver.ensure_network(config.clone()).await?;
+            kept.made = Some(config.clone());
+        }
+        Ok(())
+    }
+
+    /// A task uses a network no more, and was disconnected from it. The last one takes it along.
+    pub(super) async fn release(&self, task: TaskId, network: &str) -> Result<(), NetworkError> {
+        let kept = self.kept(network);
+        let mut kept = kept.lock().await;
+        if kept.users.iter().any(|user| *user != task) {
+            kept.users.remove(&task);
+            return Ok(());
+        }
+        if kept.users.contains(&task) || kept.made.is_some() {
+            kept.made = None;
+            self.driver.remove_network(network.to_owned()).await?;
+            kept.users.remove(&task);
+        }
+        Ok(())
+    }
+}

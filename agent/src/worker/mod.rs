@@ -1,0 +1,265 @@
+//! The worker: the sole owner of what this node holds.
+//!
+//! ```text
+//! assignment ─┐                                   ┌─> operations (ops/): runtime, networks, volumes
+//! exits ──────┼─> one loop (state) ─ asks the ────┤
+//! results ────┤   machine of each task what next  ├─> ledger, before anything is acknowledged
+//! timers ─────┘                                   └─> reporter, what managers are told
+//! ```
+//!
+//! The loop waits for nothing but events. What takes time is an operation in a task of its own, which
+//! ends as an event; each container has at most one. What is to be done is decided by
+//! `shoal_agent_planning`.
+
+mod event;
+mod health;
+mod images;
+mod keeper;
+mod ops;
+mod resume;
+#[cfg(test)]
+mod root_tests;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::Digest;
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ledger::{Ledger, LedgerError};
+use crate::network::{NetworkDriver, NetworkError};
+use crate::reporter::Reporter;
+use crate::runtime::{
+    ContainerId, ExecSession, ExecSpec, LogQuery, LogStream, Runtime, RuntimeError,
+};
+use crate::volume::{VolumeDriver, VolumeError};
+
+use event::Event;
+pub use images::Images;
+#[cfg(test)]
+pub(crate) use tests::test_task;
+
+/// Where a worker keeps things and how much it does at once.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The ledger's directory; survives a reboot.
+    pub ledger_dir: PathBuf,
+    /// For the files that containers see, such as their `/etc/hosts`.
+    pub run_dir: PathBuf,
+    /// The host's name, for containers on its network.
+    pub hostname: String,
+    /// Containers that are prepared, started and cleaned up at the same time, of each kind.
+    pub parallel: usize,
+}
+
+impl WorkerConfig {
+    /// Enough to keep a few processors busy while some wait for the disk.
+    pub const PARALLEL: usize = 16;
+}
+
+/// Where time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The host's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.as_nanos());
+        Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// What the worker works with.
+#[derive(Clone)]
+pub struct Drivers {
+    /// Runs containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Connects them.
+    pub networks: Arc<dyn NetworkDriver>,
+    /// Keeps their data.
+    pub volumes: Arc<dyn VolumeDriver>,
+    /// Brings their images.
+    pub images: Arc<dyn Images>,
+    /// Says what time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a worker cannot be started, or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The ledger cannot be read.
+    #[error("cannot open the ledger")]
+    Ledger(#[from] LedgerError),
+    /// What runs cannot be found out.
+    #[error("cannot take over the containers of this node")]
+    Adopt(#[source] RuntimeError),
+    /// Somebody else listens to exits.
+    #[error("the runtime's exits are taken by another worker")]
+    ExitsTaken,
+    /// The networks of this node cannot be put in order.
+    #[error("cannot put the networks of this node in order")]
+    Networks(#[source] NetworkError),
+    /// The volumes of this node cannot be put in order.
+    #[error("cannot put the volumes of this node in order")]
+    Volumes(#[source] VolumeError),
+    /// The worker was shut down.
+    #[error("the worker has ended")]
+    Ended,
+}
+
+/// A task in a few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSummary {
+    /// Its id.
+    pub id: TaskId,
+    /// Its name, `service.slot`.
+    pub name: String,
+    /// What managers want of it.
+    pub desired: DesiredState,
+    /// Where it is.
+    pub state: TaskState,
+    /// What went wrong.
+    pub err: String,
+}
+
+/// Starts workers.
+#[derive(Debug)]
+pub struct Worker;
+
+impl Worker {
+    /// Takes over what an earlier worker left, removes what belongs to nobody, and begins to work:
+    /// accepted tasks go on at once, before any manager has been heard.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the node cannot be put in order.
+    pub async fn start(
+        config: WorkerConfig,
+        drivers: Drivers,
+    ) -> Result<WorkerHandle, WorkerError> {
+        let exits = drivers.runtime.take_exits().ok_or(WorkerError::ExitsTaken)?;
+        let dir = config.ledger_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(&dir)).await;
+        let (ledger, loaded) = opened.map_err(|_| WorkerError::Ended)??;
+        for damaged in &loaded.damaged {
+            tracing::error!(error = %shoal_types::error_chain::chain(damaged), "ledger file skipped");
+        }
+        let reporter = Reporter::default();
+        // Unbounded, so that no driver ever waits for the loop: what can be under way is bounded by
+        // the number of tasks.
+        let (events, inbox) = mpsc::unbounded_channel();
+        let runtime = Arc::clone(&drivers.runtime);
+        let context = Arc::new(ops::Context::new(config, drivers, ledger));
+        let entries = resume::resume(&context, loaded.tasks, &loaded.networks).await?;
+        let state =
+            state::State::new(context, entries, loaded.networks, reporter.clone(), events.clone());
+        tokio::spawn(state.run(inbox, exits));
+        Ok(WorkerHandle { events, reporter, runtime })
+    }
+}
+
+/// What the rest of the agent does with the worker. Clones speak to the same one.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    events: mpsc::UnboundedSender<Event>,
+    reporter: Reporter,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl WorkerHandle {
+    /// All that the node is to hold. Tasks that are not in it are stopped and forgotten.
+    pub fn assign_all(&self, assignment: NodeAssignment) {
+        self.tell(Event::AssignAll(assignment));
+    }
+
+    /// What has changed since.
+    pub fn change(&self, changes: Vec<AssignmentChange>) {
+        self.tell(Event::Change(changes));
+    }
+
+    /// What managers are to be told.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// Every task of this node.
+    ///
+    /// # Errors
+    /// [`WorkerError::Ended`].
+    pub async fn task_summary(&self) -> Result<Vec<TaskSummary>, WorkerError> {
+        self.ask(Event::Summary).await
+    }
+
+    /// Ids of the images that tasks of this node are made from: not to be collected.
+    ///
+    /// # Errors
+    /// [`WorkerError::Ended`].
+    pub async fn in_use_images(&self) -> Result<BTreeSet<Digest>, WorkerError> {
+        self.ask(Event::ImagesInUse).await
+    }
+
+    /// Runs a further process in the container of a task.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`]; as [`Runtime::exec`].
+    pub async fn exec(&self, task: TaskId, spec: ExecSpec) -> Result<ExecSession, RuntimeError> {
+        self.runtime.exec(&task.into(), spec).await
+    }
+
+    /// Reads the log of a task's container, also after its end.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] while there is no container; as [`Runtime::logs`].
+    pub async fn logs(&self, task: TaskId, query: LogQuery) -> Result<LogStream, RuntimeError> {
+        self.runtime.logs(&task.into(), query).await
+    }
+
+    /// Ends the worker. Containers live on, and the next worker takes over.
+    pub async fn shut_down(&self) {
+        // Ended already is fine.
+        let _ = self.ask(Event::ShutDown).await;
+    }
+
+    /// Stops and removes every container and network and empties the ledger. What is assigned
+    /// meanwhile is not taken on. May be repeated.
+    ///
+    /// # Errors
+    /// [`WorkerError::Networks`] when something of the networks is left; [`WorkerError::Ended`].
+    pub async fn leave(&self) -> Result<(), WorkerError> {
+        self.ask(Event::Leave).await?
+    }
+
+    fn tell(&self, event: Event) {
+        if self.events.send(event).is_err() {
+            tracing::warn!("an event came after the worker had ended");
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        event: impl FnOnce(oneshot::Sender<T>) -> Event,
+    ) -> Result<T, WorkerError> {
+        let (answer, answered) = oneshot::channel();
+        self.events.send(event(answer)).map_err(|_| WorkerError::Ended)?;
+        answered.await.map_err(|_| WorkerError::Ended)
+    }
+}
+
+/// The task that a container is named after.
+fn task_id(container: &ContainerId) -> Option<TaskId> {
+    container.as_str().parse().ok()
+}

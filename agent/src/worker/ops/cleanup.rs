@@ -1,0 +1,62 @@
+//! Giving back.
+
+use shoal_agent_planning::task::{Fact, TaskRecord};
+use shoal_types::error_chain::chain;
+use shoal_types::id::TaskId;
+
+use super::files::ContainerFiles;
+use super::{Context, Volumes, networks_of};
+
+/// Gives back everything that a task holds, then writes down `last`, its end, so that it can be
+/// reported. Goes on after an error.
+pub(in crate::worker) async fn cleanup(
+    context: &Context,
+    record: TaskRecord,
+    keep_log: bool,
+    last: Option<TaskRecord>,
+) -> Fact {
+    let _permit = context.cleaning.acquire().await;
+    let task = &record.task;
+    let (container, name) = (task.id.into(), task.id.to_string());
+    let runtime = &context.drivers.runtime;
+    let mut errors: Vec<String> = Vec::new();
+    let mut note = |result: Result<(), &dyn std::error::Error>| {
+        errors.extend(result.err().map(|e| chain(e).to_string()));
+    };
+    // Processes first: nothing else can be taken from under them.
+    let gone = if keep_log { runtime.release(&container) } else { runtime.remove(&container) };
+    note(gone.await.as_ref().copied().map_err(|e| e as _));
+    if !task.networks.is_empty() {
+        let released = context.drivers.networks.release(name).await;
+        note(released.as_ref().copied().map_err(|e| e as _));
+        for network in networks_of(&record) {
+            let left = context.keeper.release(task.id, &network).await;
+            note(left.as_ref().copied().map_err(|e| e as _));
+        }
+    }
+    for error in Volumes::new(context, task.id).release(task).await {
+        note(Err(&error));
+    }
+    let files = ContainerFiles::new(context, task.id).remove().await;
+    note(files.as_ref().copied().map_err(|e| e as _));
+    // Also where something is left: an end that is reported must not be forgotten.
+    let recorded = match last {
+        None => Ok(()),
+        Some(last) => context.ledger.save(&last).await,
+    };
+    errors.extend(recorded.as_ref().err().map(|e| chain(e).to_string()));
+    if errors.is_empty() {
+        return Fact::Cleaned;
+    }
+    let err = errors.join("; ");
+    tracing::warn!(task = %task.id, %err, "cleaning up is not complete");
+    Fact::CleanupFailed { err, recorded: recorded.is_ok() }
+}
+
+/// Removes the log and the record of a task.
+pub(in crate::worker) async fn forget(context: &Context, id: TaskId) -> Result<(), Fact> {
+    let failed =
+        |error: &dyn std::error::Error| Fact::ForgetFailed { err: chain(error).to_string() };
+    context.drivers.runtime.remove(&id.into()).await.map_err(|e| failed(&e))?;
+    context.ledger.remove(id).await.map_err(|e| failed(&e))
+}

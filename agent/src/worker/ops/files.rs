@@ -1,0 +1,123 @@
+//! The files that tell a container who and where it is, bound into it from the host.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use shoal_agent_planning::lower::{ContainerPlan, own_files};
+use shoal_agent_planning::network::files::{hostname_file, hosts_file, resolv_conf};
+use shoal_agent_planning::oci::{MountConfig, MountKind};
+use shoal_types::id::TaskId;
+
+use super::Context;
+use super::prepare::PrepareError;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The files of one container.
+pub(super) struct ContainerFiles {
+    dir: PathBuf,
+}
+
+impl ContainerFiles {
+    pub(super) fn new(context: &Context, task: TaskId) -> Self {
+        Self { dir: context.files_dir().join(task.to_string()) }
+    }
+
+    /// Makes them, as far as they are known before the container has an address.
+    pub(super) async fn make(
+        &self,
+        plan: &ContainerPlan,
+    ) -> Result<Vec<MountConfig>, PrepareError> {
+        let wanted = own_files(plan);
+        let names: Vec<&'static str> = wanted.iter().map(|(name, _)| *name).collect();
+        self.write(plan, names, Vec::new()).await?;
+        let mount = |(name, destination): (&str, PathBuf)| MountConfig {
+            destination,
+            kind: MountKind::Bind { source: self.dir.join(name) },
+            read_only: plan.config.read_only,
+        };
+        Ok(wanted.into_iter().map(mount).collect())
+    }
+
+    /// Writes the addresses down, into the same file, which is bound already.
+    pub(super) async fn know(
+        &self,
+        plan: &ContainerPlan,
+        addresses: &[IpAddr],
+    ) -> Result<(), PrepareError> {
+        let hosts = own_files(plan).iter().any(|(name, _)| *name == "hosts");
+        if !hosts || addresses.is_empty() {
+            return Ok(());
+        }
+        self.write(plan, vec!["hosts"], addresses.to_vec()).await
+    }
+
+    async fn write(
+        &self,
+        plan: &ContainerPlan,
+        names: Vec<&'static str>,
+        addresses: Vec<IpAddr>,
+    ) -> Result<(), PrepareError> {
+        let host_network = plan.config.host_network;
+        let own = if addresses.is_empty() { vec![IpAddr::from([127, 0, 1, 1])] } else { addresses };
+        let hosts = hosts_file(&own, std::slice::from_ref(&plan.hostname), &plan.hosts);
+        let hostname = hostname_file(&plan.hostname);
+        let (dir, dns) = (self.dir.clone(), plan.dns.clone());
+        let write = move || -> Result<(), (PathBuf, io::Error)> {
+            fs::create_dir_all(&dir).map_err(|e| (dir.clone(), e))?;
+            for name in names {
+                let text = match name {
+                    "hosts" => hosts.clone(),
+                    "hostname" => hostname.clone(),
+                    _ => {
+                        let host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+                        resolv_conf(&host, &dns, host_network).text
+                    }
+                };
+                let path = dir.join(name);
+                public_file(&path, &text).map_err(|e| (path, e))?;
+            }
+            Ok(())
+        };
+        let done = tokio::task::spawn_blocking(write).await;
+        let done = done.unwrap_or_else(|lost| Err((self.dir.clone(), lost.into())));
+        done.map_err(|(path, source)| PrepareError::File { path, source })
+    }
+
+    /// Removes them; fine if they are not there.
+    pub(super) async fn remove(&self) -> io::Result<()> {
+        match tokio::fs::remove_dir_all(&self.dir).await {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Every user of the container may read it, whatever the agent's umask says.
+fn public_file(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+/// Removes the files of all containers but these.
+pub(in crate::worker) fn remove_strays(
+    context: &Context,
+    known: &BTreeSet<String>,
+) -> io::Result<()> {
+    let dir = context.files_dir();
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !known.contains(&*entry.file_name().to_string_lossy()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Everything short of running: image, networks, volumes, files, container, connections.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_agent_planning::lower::{self, ContainerPlan, HostFacts, LowerError, NetworkPlan};
+use shoal_agent_planning::oci::InvalidContainer;
+use shoal_agent_planning::task::{Fact, Preparation};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::error_chain::chain;
+use shoal_types::id::NetworkId;
+use shoal_types::image_ref::{ImageReference, InvalidImageReference};
+use shoal_types::object::Network;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::files::ContainerFiles;
+use super::{Context, Volumes};
+use crate::image::ImageError;
+use crate::network::{Netns, NetworkError};
+use crate::runtime::{
+    ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Prepared, RuntimeError,
+};
+use crate::volume::VolumeError;
+use crate::worker::event::Event;
+use crate::worker::images::{Chosen, defaults, describe};
+
+/// How often people are told how far a pull is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a task cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PrepareError {
+    /// It was told to stop.
+    #[error("given up")]
+    Cancelled,
+    #[error(transparent)]
+    Reference(#[from] InvalidImageReference),
+    #[error(transparent)]
+    Image(#[from] Arc<ImageError>),
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    #[error("the container makes no sense")]
+    Container(#[from] InvalidContainer),
+    #[error("network {name}")]
+    Network { name: String, source: NetworkError },
+    #[error("volume {name}")]
+    Volume { name: String, source: VolumeError },
+    #[error("{field}")]
+    Bind { field: String, source: VolumeError },
+    #[error("{field}: make directory {}", path.display())]
+    MakeBind { field: String, path: PathBuf, source: io::Error },
+    #[error("write {}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// A task to prepare.
+pub(in crate::worker) struct Order {
+    pub task: Arc<AssignedTask>,
+    pub networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    pub cancel: CancellationToken,
+    pub events: mpsc::UnboundedSender<Event>,
+}
+
+/// Prepares a task. What was made when it fails is left to the cleaning up that follows.
+pub(in crate::worker) async fn prepare(context: &Context, order: Order) -> Fact {
+    match attempt(context, &order).await {
+        Ok(preparation) => Fact::Prepared(preparation),
+        Err(PrepareError::Cancelled) => Fact::PrepareAborted,
+        Err(error) => Fact::PrepareFailed { err: chain(&error).to_string() },
+    }
+}
+
+async fn attempt(context: &Context, order: &Order) -> Result<Preparation, PrepareError> {
+    let task = &order.task;
+    let container = task.spec.container().ok_or(LowerError::NoContainer)?;
+    let reference = ImageReference::parse(&container.image)?;
+    let Chosen { image, note } = image(context, order, &reference).await?;
+    // Images come one by one as the registry gives them; what follows is local and bounded.
+    let _permit = tokio::select! {
+        permit = context.preparing.acquire() => permit,
+        () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
+    };
+    let host = HostFacts { hostname: context.config.hostname.clone() };
+    let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
+    networks(context, order, &plan).await?;
+    let volumes = Volumes::new(context, task.id);
+    let mut mounts = volumes.make(&plan, &image).await?;
+    let files = ContainerFiles::new(context, task.id);
+    mounts.extend(files.make(&plan).await?);
+    let oci = plan.oci_spec(mounts)?;
+    let spec = ContainerSpec {
+        oci,
+        layers: Layers(image.layers.clone()),
+        network: match plan.network {
+            NetworkPlan::Host => NetworkMode::Host,
+            NetworkPlan::Joined(_) => NetworkMode::Own,
+        },
+        open_stdin: plan.open_stdin,
+        log: LogLimits::default(),
+        user: plan.user.clone(),
+        labels: plan.labels().clone(),
+    };
+    if order.cancel.is_cancelled() {
+        return Err(PrepareError::Cancelled);
+    }
+    let made = make(context, &task.id.into(), spec).await?;
+    connect(context, &plan, made, &files).await?;
+    Ok(Preparation {
+        image: image.id.to_string(),
+        stop_signal: plan.stop_signal,
+        healthcheck: plan.healthcheck.clone(),
+        note,
+    })
+}
+
+/// Waits for the image and tells how far it is.
+async fn image(
+    context: &Context,
+    order: &Order,
+    reference: &ImageReference,
+) -> Result<Chosen, PrepareError> {
+    let (mut choice, mut progress) = context.chooser.choose(reference);
+    let tell = |text: String| {
+        // The loop may have ended.
+        let _ = order.events.send(Event::Fact(order.task.id, Fact::Progress(text)));
+    };
+    let mut told = tokio::time::interval(PROGRESS_INTERVAL);
+    told.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
+            chosen = &mut choice => return Ok(chosen?),
+            _ = told.tick() => tell(describe(reference, *progress.borrow_and_update())),
+        }
+    }
+}
+
+async fn networks(
+    context: &Context,
+    order: &Order,
+    plan: &ContainerPlan,
+) -> Result<(), PrepareError> {
+    let NetworkPlan::Joined(joined) = &plan.network else { return Ok(()) };
+    for one in joined {
+        let acquired = context.keeper.acquire(order.task.id, &one.config).await;
+        let name = || one.config.name.clone();
+        acquired.map_err(|source| PrepareError::Network { name: name(), source })?;
+    }
+    Ok(())
+}
+
+/// What an earlier attempt left under the name is of no use.
+async fn make(
+    context: &Context,
+    id: &ContainerId,
+    spec: ContainerSpec,
+) -> Result<Prepared, RuntimeError> {
+    let runtime = &context.drivers.runtime;
+    match runtime.prepare(id, spec.clone()).await {
+        Err(RuntimeError::AlreadyExists { .. }) => {
+            runtime.remove(id).await?;
+            runtime.prepare(id, spec).await
+        }
+        other => other,
+    }
+}
+
+async fn connect(
+    context: &Context,
+    plan: &ContainerPlan,
+    made: Prepared,
+    files: &ContainerFiles,
+) -> Result<(), PrepareError> {
+    let NetworkPlan::Joined(joined) = &plan.network else { return Ok(()) };
+    let netns = Netns::OfProcess(u32::try_from(made.supervisor_pid).unwrap_or_default());
+    let mut addresses = Vec::new();
+    for one in joined {
+        let attached = context.drivers.networks.attach(one.request.clone(), netns.clone()).await;
+        let name = || one.config.name.clone();
+        let attached = attached.map_err(|source| PrepareError::Network { name: name(), source })?;
+        addresses.push(attached.address.addr().into());
+    }
+    files.know(plan, &addresses).await
+}

@@ -1,0 +1,106 @@
+//! Accepting, starting and stopping.
+
+use shoal_agent_planning::network::PublishedPort;
+use shoal_agent_planning::task::{Fact, TaskRecord};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::error_chain::chain;
+use shoal_types::id::TaskId;
+use shoal_types::spec::PortConfig;
+use shoal_types::task_state::TaskState;
+
+use super::Context;
+use crate::runtime::RuntimeError;
+
+const SIGKILL: i32 = 9;
+
+/// Writes a task down; only then is it accepted.
+pub(in crate::worker) async fn accept(context: &Context, record: TaskRecord) -> Fact {
+    match context.ledger.save(&record).await {
+        Ok(()) => Fact::Accepted,
+        Err(error) => Fact::AcceptFailed { err: chain(&error).to_string() },
+    }
+}
+
+/// Publishes the task's ports and starts its container. That it is started is written down before:
+/// what may have run is never run again.
+pub(in crate::worker) async fn start(
+    context: &Context,
+    mut record: TaskRecord,
+    host_network: bool,
+) -> Fact {
+    let _permit = context.starting.acquire().await;
+    let failed = |state, error: &dyn std::error::Error, code| {
+        let err = chain(error).to_string();
+        Fact::StartFailed { state, err, code }
+    };
+    let ports = match publish(context, &record.task, host_network).await {
+        Ok(ports) => ports,
+        // The node refuses, and nothing has run.
+        Err(error) => return failed(TaskState::Rejected, &*error, None),
+    };
+    record.status.port_status.clone_from(&ports);
+    if let Err(error) = context.ledger.save(&record).await {
+        return failed(TaskState::Failed, &error, None);
+    }
+    match context.drivers.runtime.start(&record.task.id.into()).await {
+        Ok(started) => Fact::Started { pid: u32::try_from(started.pid).unwrap_or(0), ports },
+        Err(error) => failed(TaskState::Failed, &error, error.shell_code()),
+    }
+}
+
+async fn publish(
+    context: &Context,
+    task: &AssignedTask,
+    host_network: bool,
+) -> Result<Vec<PortConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    if host_network {
+        // What it listens on is published by itself.
+        let same =
+            |port: &PortConfig| PortConfig { published_port: port.target_port, ..port.clone() };
+        return Ok(task.ports.iter().map(same).collect());
+    }
+    if task.ports.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Result<Vec<_>, _> = task.ports.iter().map(PublishedPort::of_spec).collect();
+    let published = context.drivers.networks.publish(task.id.to_string(), wanted?).await?;
+    let names = task.ports.iter().map(|port| port.name.clone());
+    Ok(published.into_iter().zip(names).map(|(port, name)| port.to_spec(name)).collect())
+}
+
+/// Withdraws the task's ports. That it is being stopped is written down, for a restarted agent; no
+/// failure of either keeps it from being stopped.
+pub(in crate::worker) async fn withdraw(context: &Context, record: TaskRecord) -> Fact {
+    let id = record.task.id;
+    if let Err(error) = context.ledger.save(&record).await {
+        tracing::warn!(task = %id, error = %chain(&error), "cannot note that a task is stopped");
+    }
+    if !record.task.ports.is_empty()
+        && let Err(error) = context.drivers.networks.unpublish(id.to_string()).await
+    {
+        tracing::warn!(task = %id, error = %chain(&error), "cannot withdraw ports");
+    }
+    Fact::Withdrawn
+}
+
+/// Asks the container to stop.
+pub(in crate::worker) async fn stop(context: &Context, id: TaskId, signal: i32) -> Fact {
+    send(context, id, signal).await;
+    Fact::Stopped
+}
+
+/// Kills the container.
+pub(in crate::worker) async fn kill(context: &Context, id: TaskId) -> Fact {
+    send(context, id, SIGKILL).await;
+    Fact::Killed
+}
+
+/// What cannot be signalled has ended, or is killed when its time is over, or removed by force.
+async fn send(context: &Context, id: TaskId, signal: i32) {
+    match context.drivers.runtime.signal(&id.into(), signal).await {
+        Ok(()) | Err(RuntimeError::NotRunning { .. } | RuntimeError::NotFound { .. }) => {}
+        Err(error) => {
+            tracing::warn!(task = %id, signal, error = %chain(&error), "cannot signal");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What is mounted into a container.
+
+use std::io;
+use std::path::Path;
+
+use shoal_agent_planning::lower::{ANONYMOUS, ContainerPlan, PlannedMount, Source};
+use shoal_agent_planning::oci::{MountConfig, MountKind};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::id::TaskId;
+use shoal_types::spec::MountKind as Kind;
+
+use super::Context;
+use super::prepare::PrepareError;
+use crate::image::Image;
+use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, check_bind_source};
+
+/// The volumes of one container.
+pub(in crate::worker) struct Volumes<'a> {
+    context: &'a Context,
+    task: TaskId,
+}
+
+impl<'a> Volumes<'a> {
+    pub(in crate::worker) const fn new(context: &'a Context, task: TaskId) -> Self {
+        Self { context, task }
+    }
+
+    /// Makes everything that the container mounts and says where it is.
+    pub(super) async fn make(
+        &self,
+        plan: &ContainerPlan,
+        image: &Image,
+    ) -> Result<Vec<MountConfig>, PrepareError> {
+        let mut mounts = Vec::with_capacity(plan.mounts.len());
+        for planned in &plan.mounts {
+            let mut read_only = planned.read_only;
+            let kind = match &planned.source {
+                Source::Bind { path, create, field } => {
+                    bind(path, *create, field)?;
+                    MountKind::Bind { source: path.clone() }
+                }
+                Source::Tmpfs { size_bytes, mode } => {
+                    MountKind::Tmpfs { size_bytes: *size_bytes, mode: *mode }
+                }
+                Source::Volume { config, copy, .. } => {
+                    let name = || config.name.clone();
+                    let made = self.volume(planned, config, *copy, image).await;
+                    let made =
+                        made.map_err(|source| PrepareError::Volume { name: name(), source })?;
+                    read_only |= made.read_only;
+                    MountKind::Bind { source: made.path }
+                }
+            };
+            mounts.push(MountConfig { destination: planned.target.clone(), kind, read_only });
+        }
+        Ok(mounts)
+    }
+
+    async fn volume(
+        &self,
+        planned: &PlannedMount,
+        config: &VolumeConfig,
+        copy: bool,
+        image: &Image,
+    ) -> Result<MountedVolume, VolumeError> {
+        let driver = &self.context.drivers.volumes;
+        driver.ensure(config.clone()).await?;
+        let mounted = driver.mount(config.name.clone(), self.task.to_string()).await?;
+        if copy && !mounted.read_only {
+            let layers = image.layers.iter().rev().cloned().collect();
+            let files = ImageFiles { layers, target: planned.target.clone() };
+            driver.populate(config.name.clone(), files).await?;
+        }
+        Ok(mounted)
+    }
+
+    /// The volumes that a task may use: those it names, and those that were made for it alone.
+    async fn names(&self, task: &AssignedTask) -> Result<(Vec<String>, Vec<String>), VolumeError> {
+        let container = task.spec.container();
+        let mounts = container.map(|c| c.mounts.as_slice()).unwrap_or_default();
+        let named = mounts
+            .iter()
+            .filter(|m| m.kind == Kind::Volume && !m.source.is_empty())
+            .map(|m| m.source.clone())
+            .collect();
+        let all = self.context.drivers.volumes.list().await?;
+        let own = self.task.to_string();
+        let mine = |v: &VolumeConfig| v.labels.get(ANONYMOUS) == Some(&own);
+        Ok((named, all.into_iter().filter(mine).map(|v| v.name).collect()))
+    }
+
+    /// Makes the volumes of a container that lives ready for it again, after the agent was restarted.
+    pub(in crate::worker) async fn adopt(&self, task: &AssignedTask) -> Result<(), VolumeError> {
+        let (named, own) = self.names(task).await?;
+        for name in named.into_iter().chain(own) {
+            self.context.drivers.volumes.mount(name, self.task.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the container's use of its volumes, and removes those that were made for it alone. Goes on
+    /// after an error.
+    pub(super) async fn release(&self, task: &AssignedTask) -> Vec<VolumeError> {
+        let driver = &self.context.drivers.volumes;
+        let (named, own) = match self.names(task).await {
+            Ok(names) => names,
+            Err(error) => return vec![error],
+        };
+        let mut errors = Vec::new();
+        for name in named.iter().chain(&own) {
+            errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
+        }
+        for name in own {
+            errors.extend(driver.remove(name).await.err());
+        }
+        errors
+    }
+}
+
+fn bind(path: &Path, create: bool, field: &str) -> Result<(), PrepareError> {
+    let failed = |source| PrepareError::Bind { field: field.to_owned(), source };
+    match check_bind_source(path) {
+        Err(VolumeError::Source { source, .. })
+            if create && source.kind() == io::ErrorKind::NotFound =>
+        {
+            std::fs::create_dir_all(path).map_err(|source| {
+                let (field, path) = (field.to_owned(), path.to_owned());
+                PrepareError::MakeBind { field, path, source }
+            })
+        }
+        other => other.map_err(failed),
+    }
+}

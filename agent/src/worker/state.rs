@@ -1,0 +1,453 @@
+//! The loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
+use shoal_agent_planning::task::{Fact, Machine, Operation, Step, TaskRecord};
+use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
+use shoal_types::error_chain::chain;
+use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::object::Network;
+use shoal_types::task_state::TaskState;
+use shoal_types::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::event::Event;
+use super::ops::{self, Context};
+use super::{TaskSummary, WorkerError, health, resume, task_id};
+use crate::reporter::Reporter;
+use crate::runtime::Exit;
+
+/// Events that are taken in one go before anything is planned.
+const DRAIN_MAX: usize = 1024;
+
+/// One task.
+pub(super) struct Entry {
+    task: Arc<AssignedTask>,
+    machine: Machine,
+    health: Option<Health>,
+    cancel: CancellationToken,
+}
+
+impl Entry {
+    fn new(task: AssignedTask, now: Timestamp) -> Self {
+        let machine = Machine::new(&task, now);
+        let cancel = CancellationToken::new();
+        Self { task: Arc::new(task), machine, health: None, cancel }
+    }
+
+    pub(super) fn resumed(record: TaskRecord, machine: Machine) -> Self {
+        let cancel = CancellationToken::new();
+        Self { task: Arc::new(record.task), machine, health: None, cancel }
+    }
+}
+
+/// Everything that this node holds. Dropping it cuts every operation off.
+pub(super) struct State {
+    context: Arc<Context>,
+    entries: BTreeMap<TaskId, Entry>,
+    networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    reporter: Reporter,
+    events: mpsc::UnboundedSender<Event>,
+    operations: JoinSet<()>,
+    deadlines: BTreeSet<(Timestamp, TaskId)>,
+    /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
+    leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
+}
+
+impl State {
+    pub(super) fn new(
+        context: Arc<Context>,
+        entries: BTreeMap<TaskId, Entry>,
+        networks: BTreeMap<NetworkId, Arc<Network>>,
+        reporter: Reporter,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self {
+            context,
+            entries,
+            networks: Arc::new(networks),
+            reporter,
+            events,
+            operations: JoinSet::new(),
+            deadlines: BTreeSet::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.drivers.clock.now()
+    }
+
+    /// Until it is shut down.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Event>,
+        mut exits: mpsc::UnboundedReceiver<Exit>,
+    ) {
+        let mut dirty: BTreeSet<TaskId> = self.entries.keys().copied().collect();
+        loop {
+            self.plan(std::mem::take(&mut dirty));
+            if !self.leaving.is_empty() && self.entries.is_empty() {
+                self.left().await;
+            }
+            let wake = self.deadlines.first().map(|(at, _)| at.since(self.now()));
+            tokio::select! {
+                event = inbox.recv() => {
+                    let mut next = event;
+                    for _ in 0..DRAIN_MAX {
+                        match next {
+                            Some(Event::ShutDown(answer)) => {
+                                self.operations.shutdown().await;
+                                // Nothing may be written when the next worker reads.
+                                let _ = self.context.ledger.flush().await;
+                                let _ = answer.send(());
+                                return;
+                            }
+                            Some(event) => self.hear(event, &mut dirty),
+                            None => break,
+                        }
+                        next = inbox.try_recv().ok();
+                    }
+                    if let Some(event) = next {
+                        // Taken already; not to be lost.
+                        let _ = self.events.send(event);
+                    }
+                }
+                Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
+                () = sleep(wake), if wake.is_some() => {
+                    let now = self.now();
+                    let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+                    dirty.extend(due.map(|(_, id)| *id));
+                }
+            }
+            while self.operations.try_join_next().is_some() {}
+        }
+    }
+
+    fn hear(&mut self, event: Event, dirty: &mut BTreeSet<TaskId>) {
+        let now = self.now();
+        match event {
+            Event::AssignAll(assignment) => self.assign_all(assignment, dirty),
+            Event::Change(changes) => self.change(changes, dirty),
+            Event::Fact(id, fact) => self.learn(id, fact, dirty),
+            Event::Forgotten(id) => {
+                // Whoever assigns it again gets a fresh start: nothing of it is known any more.
+                if let Some(entry) = self.entries.remove(&id)
+                    && !entry.machine.is_dropped()
+                {
+                    self.entries.insert(id, Entry::new((*entry.task).clone(), now));
+                }
+                self.deadlines.retain(|(_, of)| *of != id);
+                self.reporter.forget(id);
+                dirty.insert(id);
+            }
+            Event::Lost(id, operation) => {
+                tracing::error!(task = %id, ?operation, "an operation panicked");
+                self.learn(id, lost(operation), dirty);
+            }
+            Event::Probed(id, probe) => self.probed(id, probe, dirty),
+            Event::Summary(answer) => {
+                let _ = answer.send(self.summary());
+            }
+            Event::ImagesInUse(answer) => {
+                let images = self.entries.values().filter(|e| e.machine.holds_resources());
+                let digest = |e: &Entry| e.machine.preparation()?.image.parse().ok();
+                let _ = answer.send(images.filter_map(digest).collect());
+            }
+            Event::Leave(answer) => {
+                self.leaving.push(answer);
+                for (id, entry) in &mut self.entries {
+                    entry.machine.drop_it();
+                    dirty.insert(*id);
+                }
+            }
+            // Handled where the loop can end.
+            Event::ShutDown(answer) => drop(answer),
+        }
+    }
+
+    fn learn(&mut self, id: TaskId, fact: Fact, dirty: &mut BTreeSet<TaskId>) {
+        let now = self.now();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.machine.learn(fact, now);
+            dirty.insert(id);
+        }
+    }
+
+    fn heard_exit(&mut self, exit: Exit, dirty: &mut BTreeSet<TaskId>) {
+        match task_id(&exit.id) {
+            Some(id) => self.learn(id, Fact::Exited(resume::exit(exit.status)), dirty),
+            None => tracing::warn!(container = %exit.id, "a container of no task ended"),
+        }
+    }
+
+    fn assign_all(&mut self, assignment: NodeAssignment, dirty: &mut BTreeSet<TaskId>) {
+        if !self.leaving.is_empty() {
+            return;
+        }
+        if *self.networks != assignment.networks {
+            self.networks = Arc::new(assignment.networks);
+            self.save_networks();
+        }
+        for (id, entry) in &mut self.entries {
+            if !assignment.tasks.contains_key(id) {
+                entry.machine.drop_it();
+                dirty.insert(*id);
+            }
+        }
+        for (_, task) in assignment.tasks {
+            self.assign(task, dirty);
+        }
+    }
+
+    fn change(&mut self, changes: Vec<AssignmentChange>, dirty: &mut BTreeSet<TaskId>) {
+        if !self.leaving.is_empty() {
+            return;
+        }
+        let mut networks = false;
+        for change in changes {
+            match change {
+                AssignmentChange::UpdateTask(task) => self.assign(task, dirty),
+                AssignmentChange::RemoveTask(id) => {
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.machine.drop_it();
+                        dirty.insert(id);
+                    }
+                }
+                AssignmentChange::UpdateNetwork(network) => {
+                    Arc::make_mut(&mut self.networks).insert(network.id, network);
+                    networks = true;
+                }
+                AssignmentChange::RemoveNetwork(id) => {
+                    Arc::make_mut(&mut self.networks).remove(&id);
+                    networks = true;
+                }
+            }
+        }
+        if networks {
+            self.save_networks();
+        }
+    }
+
+    /// A task's spec never changes; what managers want of it does.
+    fn assign(&mut self, task: AssignedTask, dirty: &mut BTreeSet<TaskId>) {
+        let now = self.now();
+        let id = task.id;
+        dirty.insert(id);
+        match self.entries.get_mut(&id) {
+            Some(entry) => entry.machine.want(task.desired_state),
+            None => {
+                self.entries.insert(id, Entry::new(task, now));
+            }
+        }
+    }
+
+    /// Before the tasks that need them, since the ledger keeps the order.
+    fn save_networks(&mut self) {
+        let written = self.context.ledger.save_networks(&self.networks);
+        self.operations.spawn(async move {
+            if let Err(error) = written.await {
+                tracing::error!(error = %chain(&error), "cannot write down the networks");
+            }
+        });
+    }
+
+    fn probed(&mut self, id: TaskId, probe: Probe, dirty: &mut BTreeSet<TaskId>) {
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let verdict = entry.health.as_mut().and_then(|health| health.learn(probe, now));
+        dirty.insert(id);
+        match verdict {
+            Some(Verdict::Healthy) => self.learn(id, Fact::Healthy, dirty),
+            Some(Verdict::Unhealthy { output }) => {
+                self.learn(id, Fact::Unhealthy { output }, dirty);
+            }
+            None => {}
+        }
+    }
+
+    fn summary(&self) -> Vec<TaskSummary> {
+        let one = |(id, entry): (&TaskId, &Entry)| {
+            let status = entry.machine.status();
+            TaskSummary {
+                id: *id,
+                name: format!("{}.{}", entry.task.service_name, entry.task.slot),
+                desired: entry.machine.desired(),
+                state: status.map_or(TaskState::Assigned, |s| s.state),
+                err: status.map(|s| s.err.clone()).unwrap_or_default(),
+            }
+        };
+        self.entries.iter().map(one).collect()
+    }
+
+    /// Asks each machine what is next, has it done, and reports.
+    fn plan(&mut self, dirty: BTreeSet<TaskId>) {
+        let now = self.now();
+        if !dirty.is_empty() && !self.deadlines.is_empty() {
+            self.deadlines.retain(|(_, id)| !dirty.contains(id));
+        }
+        for id in dirty {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let step = entry.machine.next(now);
+            match step {
+                Step::Nothing => {}
+                Step::Wait(at) => {
+                    self.deadlines.insert((at, id));
+                }
+                step => {
+                    entry.machine.begin(step, now);
+                    self.perform(id, step, now);
+                }
+            }
+            self.look_after(id, now);
+            if let Some(status) = self.entries.get(&id).and_then(|e| e.machine.status()) {
+                self.reporter.report(id, status);
+            }
+        }
+    }
+
+    /// Checks the health of a running container when it is time.
+    fn look_after(&mut self, id: TaskId, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if !entry.machine.is_running() {
+            entry.health = None;
+            return;
+        }
+        if entry.health.is_none() {
+            let check = entry.machine.preparation().and_then(|p| p.healthcheck.as_ref());
+            // What made no sense was refused when it was prepared.
+            let Some(Ok(Some(config))) = check.map(HealthConfig::of) else { return };
+            let healthy = entry.machine.status().is_some_and(|s| s.state >= TaskState::Running);
+            entry.health = Some(Health::new(config, now, healthy));
+        }
+        let Some(health) = &mut entry.health else { return };
+        match health.next(now) {
+            HealthStep::Nothing => {}
+            HealthStep::Wait(at) => {
+                self.deadlines.insert((at, id));
+            }
+            HealthStep::Check => {
+                health.begin();
+                let (config, events) = (health.config().clone(), self.events.clone());
+                let runtime = Arc::clone(&self.context.drivers.runtime);
+                self.operations.spawn(async move {
+                    let probe = health::probe(&*runtime, id, &config).await;
+                    let _ = events.send(Event::Probed(id, probe));
+                });
+            }
+        }
+    }
+
+    fn perform(&mut self, id: TaskId, step: Step, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let context = Arc::clone(&self.context);
+        let record = entry.machine.record(&entry.task);
+        match step {
+            Step::Accept => {
+                let work = async move { Ok(ops::accept(&context, record).await) };
+                self.spawn(id, Operation::Accept, work);
+            }
+            Step::Prepare => {
+                entry.cancel = CancellationToken::new();
+                let order = ops::Order {
+                    task: Arc::clone(&entry.task),
+                    networks: Arc::clone(&self.networks),
+                    cancel: entry.cancel.clone(),
+                    events: self.events.clone(),
+                };
+                let work = async move { Ok(ops::prepare(&context, order).await) };
+                self.spawn(id, Operation::Prepare, work);
+            }
+            Step::Abort => entry.cancel.cancel(),
+            Step::Start => {
+                let host = on_host_network(&entry.task, &self.networks);
+                let work = async move { Ok(ops::start(&context, record, host).await) };
+                self.spawn(id, Operation::Start, work);
+            }
+            Step::Withdraw => {
+                let work = async move { Ok(ops::withdraw(&context, record).await) };
+                self.spawn(id, Operation::Withdraw, work);
+            }
+            Step::Stop { signal } => {
+                let work = async move { Ok(ops::stop(&context, id, signal).await) };
+                self.spawn(id, Operation::Stop, work);
+            }
+            Step::Kill => {
+                let work = async move { Ok(ops::kill(&context, id).await) };
+                self.spawn(id, Operation::Kill, work);
+            }
+            Step::Cleanup { keep_log } => {
+                let last = entry.machine.last_record(&entry.task, now);
+                let work = async move { Ok(ops::cleanup(&context, record, keep_log, last).await) };
+                self.spawn(id, Operation::Cleanup, work);
+            }
+            Step::Forget => {
+                let work = async move { ops::forget(&context, id).await.map_or_else(Ok, Err) };
+                self.spawn(id, Operation::Forget, work);
+            }
+            Step::Wait(_) | Step::Nothing => {}
+        }
+    }
+
+    /// `Err(())` is the end of the task itself.
+    fn spawn(
+        &mut self,
+        id: TaskId,
+        operation: Operation,
+        work: impl Future<Output = Result<Fact, ()>> + Send + 'static,
+    ) {
+        let events = self.events.clone();
+        self.operations.spawn(async move {
+            let event = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(Ok(fact)) => Event::Fact(id, fact),
+                Ok(Err(())) => Event::Forgotten(id),
+                Err(_) => Event::Lost(id, operation),
+            };
+            // The loop may have ended.
+            let _ = events.send(event);
+        });
+    }
+
+    /// Nothing is left of any task.
+    async fn left(&mut self) {
+        self.networks = Arc::default();
+        for answer in std::mem::take(&mut self.leaving) {
+            let networks = self.context.drivers.networks.cleanup_all().await;
+            let empty = self.context.ledger.save_networks(&self.networks).await;
+            let result = networks.map_err(WorkerError::Networks).and(empty.map_err(Into::into));
+            let _ = answer.send(result);
+        }
+    }
+}
+
+fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) -> bool {
+    let host = |id: &NetworkId| networks.get(id).is_some_and(|n| n.spec.driver.name == "host");
+    task.networks.iter().any(|n| host(&n.network_id))
+}
+
+async fn sleep(wake: Option<std::time::Duration>) {
+    // A clock that was set back must not delay anything for long.
+    let longest = std::time::Duration::from_secs(3600);
+    tokio::time::sleep(wake.unwrap_or(longest).min(longest)).await;
+}
+
+/// What an operation comes to whose code panicked.
+fn lost(operation: Operation) -> Fact {
+    let err = "internal error of the agent, see its log".to_owned();
+    match operation {
+        Operation::Accept => Fact::AcceptFailed { err },
+        Operation::Prepare => Fact::PrepareFailed { err },
+        Operation::Start => Fact::StartFailed { state: TaskState::Failed, err, code: None },
+        Operation::Withdraw => Fact::Withdrawn,
+        Operation::Stop => Fact::Stopped,
+        Operation::Kill => Fact::Killed,
+        Operation::Cleanup => Fact::CleanupFailed { err, recorded: false },
+        Operation::Forget => Fact::ForgetFailed { err },
+    }
+}

@@ -1,0 +1,169 @@
+//! The agent dies at any point and comes back.
+
+use std::time::Duration;
+
+use shoal_types::id::TaskId;
+use shoal_types::object::TaskStatus;
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::Lab;
+use super::lab::task;
+use crate::runtime::fake::Call;
+use crate::runtime::{
+    ContainerId, ContainerSpec, ExitStatus, Layers, LogLimits, NetworkMode, Runtime as _,
+};
+
+fn container(id: u128) -> ContainerId {
+    TaskId::from(id).into()
+}
+
+fn starts(lab: &Lab) -> usize {
+    lab.runtime.calls().iter().filter(|(_, call)| *call == Call::Start).count()
+}
+
+fn exit(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), signal: None, oom_killed: false, at_nanos: 5, message: None }
+}
+
+#[tokio::test]
+async fn at_any_moment_of_a_start() {
+    for moment in 0..30 {
+        let mut lab = Lab::new().await;
+        lab.assign([task(1, |_| {}), task(2, |_| {})]);
+        tokio::time::sleep(Duration::from_micros(200 * moment)).await;
+        lab.crash().await;
+        let assignment = lab.assignment.clone();
+        lab.worker.assign_all(assignment);
+        for id in [1, 2] {
+            let status = lab.until_state(id, TaskState::Running).await;
+            let pid = lab.runtime.containers()[&container(id)].pid.unwrap();
+            let reported = status.container_status.unwrap().pid;
+            assert_eq!(i64::from(reported), i64::from(pid), "the pid of the container that runs");
+        }
+        assert_eq!(lab.runtime.containers().len(), 2);
+        assert!(starts(&lab) <= 2 + 2, "a start may be repeated, on the same container");
+        lab.worker.leave().await.unwrap();
+        lab.until_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn at_any_moment_of_a_stop() {
+    for moment in 0..20 {
+        let mut lab = Lab::new().await;
+        lab.assign([task(1, |_| {})]);
+        lab.until_state(1, TaskState::Running).await;
+        lab.want(1, DesiredState::Shutdown);
+        tokio::time::sleep(Duration::from_micros(200 * moment)).await;
+        lab.crash().await;
+        let assignment = lab.assignment.clone();
+        lab.worker.assign_all(assignment);
+        let status = lab.until(1, |s: &TaskStatus| s.state.is_terminal()).await;
+        assert!(matches!(status.state, TaskState::Shutdown | TaskState::Complete), "{status:?}");
+        lab.drop_task(1);
+        tokio::time::sleep(Duration::from_micros(100 * moment)).await;
+        lab.crash().await;
+        let assignment = lab.assignment.clone();
+        lab.worker.assign_all(assignment);
+        lab.until_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn containers_live_on_under_the_same_pid() {
+    let mut lab = Lab::new().await;
+    let mut one = task(1, |_| {});
+    one.ports = vec![super::lives::port(8000)];
+    lab.assign([one]);
+    let before = lab.until_state(1, TaskState::Running).await;
+    lab.crash().await;
+    // No manager has been heard.
+    let after = lab.until_state(1, TaskState::Running).await;
+    assert_eq!(before.container_status, after.container_status);
+    assert_eq!(before.port_status, after.port_status);
+    assert_eq!(starts(&lab), 1);
+    assert_eq!(lab.networks.leases().attachments(&TaskId::from(1).to_string()).len(), 1);
+    // Its exit is still heard of.
+    lab.runtime.exit(&container(1), exit(6));
+    let status = lab.until_state(1, TaskState::Failed).await;
+    assert_eq!(status.err, "exit code 6");
+}
+
+#[tokio::test]
+async fn exits_in_the_meantime_are_reported_with_their_codes() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {}), task(2, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.until_state(2, TaskState::Running).await;
+    lab.crash_and(|lab| {
+        lab.runtime.exit(&container(1), exit(9));
+        lab.runtime.exit(&container(2), exit(0));
+    })
+    .await;
+    let status = lab.until_state(1, TaskState::Failed).await;
+    assert_eq!(status.container_status.unwrap().exit_code, Some(9));
+    lab.until_state(2, TaskState::Complete).await;
+}
+
+#[tokio::test]
+async fn what_a_reboot_took_has_failed_and_what_had_ended_stays_ended() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {}), task(2, |_| {}), task(3, |c| c.image = "none:1".to_owned())]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.until_state(2, TaskState::Running).await;
+    lab.runtime.exit(&container(2), exit(4));
+    let two = lab.until_state(2, TaskState::Failed).await;
+    let three = lab.until_state(3, TaskState::Rejected).await;
+    lab.worker.shut_down().await;
+    // Everything in memory is gone.
+    let (tx, host) = (lab.runtime.clone(), crate::runtime::fake::FakeRuntime::default());
+    tx.crash();
+    lab.runtime = host;
+    lab.crash().await;
+    let status = lab.until_state(1, TaskState::Failed).await;
+    assert_eq!(status.err, "the node was restarted");
+    assert_eq!(lab.until_state(2, TaskState::Failed).await.err, two.err);
+    assert_eq!(lab.until_state(3, TaskState::Rejected).await.err, three.err);
+    assert_eq!(starts(&lab), 0, "a task is never started again");
+    lab.nothing_is_leased();
+}
+
+#[tokio::test]
+async fn what_belongs_to_nobody_is_removed() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let spec = ContainerSpec {
+        oci: oci_spec::runtime::Spec::default(),
+        layers: Layers(Vec::new()),
+        network: NetworkMode::Own,
+        open_stdin: false,
+        log: LogLimits::default(),
+        user: None,
+        labels: std::collections::BTreeMap::new(),
+    };
+    lab.runtime.prepare(&container(99), spec.clone()).await.unwrap();
+    lab.runtime.start(&container(99)).await.unwrap();
+    let foreign = ContainerId::new("by-hand").unwrap();
+    lab.runtime.prepare(&foreign, spec).await.unwrap();
+    std::fs::create_dir_all(lab.dir.path().join("run/files/stray")).unwrap();
+    lab.crash().await;
+    let left: Vec<ContainerId> = lab.runtime.containers().into_keys().collect();
+    assert_eq!(left, [container(1)]);
+    assert!(!lab.dir.path().join("run/files/stray").exists());
+    assert!(lab.dir.path().join("run/files").join(container(1).as_str()).exists());
+}
+
+#[tokio::test]
+async fn a_damaged_ledger_file_harms_nobody_else() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let tasks = lab.dir.path().join("ledger/tasks");
+    std::fs::write(tasks.join("garbage"), b"\xff\xff\xff").unwrap();
+    std::fs::write(tasks.join("half.new"), b"half").unwrap();
+    lab.crash().await;
+    lab.until_state(1, TaskState::Running).await;
+    assert!(tasks.join("garbage").exists(), "left for people to look at");
+    assert!(!tasks.join("half.new").exists());
+}

@@ -1,0 +1,252 @@
+//! Whole lives and failures.
+
+use std::time::Duration;
+
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::ImageReference;
+use shoal_types::spec::{Mount, MountKind, PortConfig, Protocol, PublishMode};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::Lab;
+use super::lab::task;
+use crate::image::{ImageHealthcheck, PullPolicy};
+use crate::runtime::fake::Call;
+use crate::runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
+
+fn container(id: u128) -> ContainerId {
+    TaskId::from(id).into()
+}
+
+fn exit(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), signal: None, oom_killed: false, at_nanos: 5, message: None }
+}
+
+pub(super) fn port(published: u16) -> PortConfig {
+    PortConfig {
+        name: "http".to_owned(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: published,
+        publish_mode: PublishMode::Host,
+        host_ip: None,
+    }
+}
+
+#[tokio::test]
+async fn a_task_runs_completes_and_is_forgotten() {
+    let mut lab = Lab::new().await;
+    let mut one = task(1, |_| {});
+    one.ports = vec![port(0)];
+    lab.assign([one]);
+    let status = lab.until_state(1, TaskState::Running).await;
+    let status_container = status.container_status.unwrap();
+    assert_eq!(status_container.container_id, TaskId::from(1).to_string());
+    assert!(status_container.pid > 0);
+    assert_eq!(status.port_status[0].name, "http");
+    assert!(status.port_status[0].published_port > 0, "a port was chosen");
+    assert_eq!(lab.networks.leases().attachments(&TaskId::from(1).to_string()).len(), 1);
+    let made = lab.runtime.containers()[&container(1)].spec.clone();
+    let process = made.oci.process().clone().unwrap();
+    assert_eq!(process.args().clone().unwrap(), ["run"]);
+    assert_eq!(lab.worker.in_use_images().await.unwrap().len(), 1);
+
+    lab.runtime.exit(&container(1), exit(0));
+    let status = lab.until_state(1, TaskState::Complete).await;
+    assert_eq!(status.container_status.unwrap().exit_code, Some(0));
+    assert!(lab.networks.leases().attachments(&TaskId::from(1).to_string()).is_empty());
+    assert!(lab.runtime.containers()[&container(1)].released, "only its log is left");
+    assert!(lab.worker.logs(1.into(), LogQuery::default()).await.is_ok());
+    lab.drop_task(1);
+    lab.until_empty().await;
+}
+
+#[tokio::test]
+async fn what_fails_says_why() {
+    let mut lab = Lab::new().await;
+    lab.networks.bind_host_port(8080);
+    let missing = task(1, |c| c.image = "nothing:1".to_owned());
+    let bad = task(2, |c| c.image = "No Image".to_owned());
+    let bind = Mount {
+        kind: MountKind::Bind,
+        source: "/does/not/exist".to_owned(),
+        target: "/in".to_owned(),
+        read_only: false,
+        consistency: String::new(),
+        bind_options: None,
+        volume_options: None,
+        image_options: None,
+        tmpfs_options: None,
+    };
+    let bound = task(3, |c| c.mounts = vec![bind]);
+    let mut taken = task(4, |_| {});
+    taken.ports = vec![port(8080)];
+    let not_found = RuntimeError::CommandNotFound { command: "nope".to_owned() };
+    lab.runtime.fail(Some(&container(5)), Call::Start, not_found);
+    let refused = RuntimeError::CannotConfine { reason: "no seccomp".to_owned() };
+    lab.runtime.fail(Some(&container(6)), Call::Prepare, refused);
+    let tasks = [missing, bad, bound, taken, task(5, |_| {}), task(6, |_| {})];
+    lab.assign(tasks);
+    let cases = [
+        (1, TaskState::Rejected, "image docker.io/library/nothing:1 does not exist"),
+        (2, TaskState::Rejected, "invalid image reference \"No Image\""),
+        (3, TaskState::Rejected, "mounts[0].source: bind source `/does/not/exist`: No such file"),
+        (4, TaskState::Rejected, "port already in use: 0.0.0.0:8080->80/tcp"),
+        (5, TaskState::Failed, "command \"nope\" not found in the container"),
+        (6, TaskState::Rejected, "this host cannot confine containers: no seccomp"),
+    ];
+    for (id, state, err) in cases {
+        let status = lab.until_state(id, state).await;
+        assert!(status.err.starts_with(err), "{}", status.err);
+    }
+    let code = lab.until_state(5, TaskState::Failed).await.container_status.unwrap().exit_code;
+    assert_eq!(code, Some(127));
+    lab.nothing_is_leased();
+    for id in 1..=6 {
+        lab.drop_task(id);
+    }
+    lab.until_empty().await;
+}
+
+#[tokio::test]
+async fn stopping_gives_time_and_then_kills() {
+    let mut lab = Lab::new().await;
+    lab.runtime.ignore_term(&container(2));
+    let patient = task(1, |_| {});
+    let stubborn = task(2, |c| c.stop_grace_period = Some(Duration::from_millis(50)));
+    lab.assign([patient, stubborn]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.until_state(2, TaskState::Running).await;
+    lab.want(1, DesiredState::Shutdown);
+    lab.want(2, DesiredState::Shutdown);
+    let status = lab.until_state(1, TaskState::Shutdown).await;
+    assert_eq!(status.container_status.unwrap().exit_code, Some(0));
+    let status = lab.until_state(2, TaskState::Shutdown).await;
+    assert_eq!(status.container_status.unwrap().signal, Some(9));
+    let calls = lab.runtime.calls();
+    assert!(calls.contains(&(container(1), Call::Signal(15))));
+    assert!(!calls.contains(&(container(1), Call::Signal(9))));
+    assert!(calls.contains(&(container(2), Call::Signal(9))));
+}
+
+#[tokio::test]
+async fn a_slow_pull_blocks_nobody_and_can_be_given_up() {
+    let mut lab = Lab::new().await;
+    let slow = ImageReference::parse("slow:1").unwrap();
+    lab.images.slow.lock().unwrap().insert(slow);
+    let mut tasks: Vec<_> = (1..=40).map(|i| task(i, |c| c.image = "slow:1".to_owned())).collect();
+    tasks.extend((41..=140).map(|i| task(i, |_| {})));
+    let begin = std::time::Instant::now();
+    lab.assign(tasks);
+    for id in 41..=140 {
+        lab.until_state(id, TaskState::Running).await;
+    }
+    eprintln!("100 tasks over fakes: {:?}", begin.elapsed());
+    let status = lab.until(1, |s| s.message.starts_with("pulling")).await;
+    assert_eq!(status.message, "pulling docker.io/library/slow:1");
+    let asked = lab
+        .images
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(r, _)| r.repository() == "library/slow")
+        .count();
+    assert_eq!(asked, 1, "one question for all who wait");
+    for id in 1..=40 {
+        lab.assignment.tasks.get_mut(&id.into()).unwrap().desired_state = DesiredState::Shutdown;
+    }
+    lab.worker.assign_all(lab.assignment.clone());
+    for id in 1..=40 {
+        lab.until_state(id, TaskState::Shutdown).await;
+    }
+    lab.worker.leave().await.unwrap();
+    lab.until_empty().await;
+}
+
+#[tokio::test]
+async fn latest_is_asked_for_but_an_unreachable_registry_is_no_reason_to_fail() {
+    let mut lab = Lab::new().await;
+    lab.images.add("app:latest", None);
+    *lab.images.unreachable.lock().unwrap() = true;
+    lab.assign([task(1, |c| c.image = "app".to_owned()), task(2, |_| {})]);
+    let status = lab.until_state(1, TaskState::Running).await;
+    assert!(status.message.starts_with("started; using the image of this node: cannot pull"));
+    lab.until_state(2, TaskState::Running).await;
+    let asked = lab.images.asked.lock().unwrap().clone();
+    let policy = |tag| asked.iter().find(|(r, _)| r.tag() == Some(tag)).unwrap().1;
+    assert_eq!(policy("latest"), PullPolicy::Always);
+    assert_eq!(policy("1"), PullPolicy::Missing);
+    lab.assign([task(3, |c| c.image = "absent".to_owned())]);
+    let status = lab.until_state(3, TaskState::Rejected).await;
+    assert!(status.err.starts_with("cannot pull image docker.io/library/absent:latest"));
+}
+
+#[tokio::test]
+async fn health_gates_running_and_its_loss_is_a_failure() {
+    let mut lab = Lab::new().await;
+    let check = |command: &str| ImageHealthcheck {
+        test: vec!["CMD".to_owned(), command.to_owned()],
+        interval: 10_000_000,
+        timeout: 0,
+        start_period: 0,
+        start_interval: 0,
+        retries: 2,
+    };
+    lab.images.add("good:1", Some(check("good")));
+    lab.images.add("bad:1", Some(check("bad")));
+    lab.runtime.exec_code(&["bad"], 1);
+    lab.assign([
+        task(1, |c| c.image = "good:1".to_owned()),
+        task(2, |c| c.image = "bad:1".to_owned()),
+    ]);
+    lab.until_state(1, TaskState::Running).await;
+    let status = lab.until_state(2, TaskState::Failed).await;
+    assert_eq!(status.err, "unhealthy: the health check ended with exit code 1");
+    let ran = lab.history.lock().unwrap().contains(&(2.into(), TaskState::Running));
+    assert!(!ran, "it was never healthy");
+    lab.runtime.exec_code(&["good"], 1);
+    lab.until_state(1, TaskState::Failed).await;
+}
+
+#[tokio::test]
+async fn cleaning_up_is_tried_until_it_works() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.networks.set_broken(true);
+    lab.runtime.exit(&container(1), exit(3));
+    let status = lab.until_state(1, TaskState::Failed).await;
+    assert!(status.err.starts_with("exit code 3; cleaning up: "), "{}", status.err);
+    lab.networks.set_broken(false);
+    let status = lab.until(1, |s| !s.err.contains("cleaning")).await;
+    assert_eq!(status.err, "exit code 3");
+    lab.nothing_is_leased();
+}
+
+#[tokio::test]
+async fn volumes_are_released_and_anonymous_ones_removed() {
+    use crate::volume::VolumeDriver as _;
+    let mut lab = Lab::new().await;
+    let volume = |source: &str, target: &str| Mount {
+        kind: MountKind::Volume,
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only: false,
+        consistency: String::new(),
+        bind_options: None,
+        volume_options: None,
+        image_options: None,
+        tmpfs_options: None,
+    };
+    lab.assign([task(1, |c| c.mounts = vec![volume("db", "/db"), volume("", "/scratch")])]);
+    lab.until_state(1, TaskState::Running).await;
+    assert_eq!(lab.volumes.list().await.unwrap().len(), 2);
+    lab.crash().await;
+    assert_eq!(lab.volumes.users("db").len(), 1, "taken over");
+    lab.worker.assign_all(lab.assignment.clone());
+    lab.want(1, DesiredState::Shutdown);
+    lab.until_state(1, TaskState::Shutdown).await;
+    let names: Vec<_> = lab.volumes.list().await.unwrap().into_iter().map(|v| v.name).collect();
+    assert_eq!(names, ["db"]);
+    assert!(lab.volumes.users("db").is_empty());
+}

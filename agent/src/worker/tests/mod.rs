@@ -1,0 +1,8 @@
+//! The worker over fake drivers: whole lives, failures, and crashes at any point.
+
+mod crashes;
+mod lab;
+mod lives;
+
+use lab::Lab;
+pub(crate) use lab::task as test_task;

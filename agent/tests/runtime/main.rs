@@ -1,0 +1,14 @@
+//! The runtime with real containers. Needs root and a static busybox; says so when it skips.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may fail by panicking, and says why it skips"
+)]
+
+mod host;
+mod root_confinement;
+mod root_exec;
+mod root_faults;
+mod root_lifecycle;
+mod root_limits;

@@ -1,0 +1,104 @@
+//! Limits that really limit.
+
+use shoal_agent::runtime::Runtime;
+
+use crate::host::{Host, able, id, shell, wait_for};
+
+#[tokio::test]
+async fn out_of_memory_is_reported_as_such() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    // tail keeps the last line, which never ends.
+    let mut config = shell("yes | tr -d '\\n' | tail -n 1");
+    config.resources.memory_bytes = Some(32 << 20);
+    let (status, ..) = host.run(&config).await;
+    assert!(status.oom_killed, "{status:?}");
+    assert!(status.to_string().contains("out of memory"), "{status}");
+    // The same command without a limit on its memory is not killed at once, and a plain kill is none.
+    let mut config = shell("kill -9 $$");
+    config.resources.memory_bytes = Some(32 << 20);
+    let id = id("killed");
+    host.start(&id, &shell("sleep 1000")).await;
+    host.runtime.signal(&id, 9).await.unwrap();
+    assert!(!host.exit(&id).await.oom_killed);
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_within_its_limit() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let mut config = shell("(f() { f | f & }; f) & exec sleep 1000");
+    config.resources.pids = Some(20);
+    let id = id("bomb");
+    host.start(&id, &config).await;
+    let mut most = 0;
+    let parent = host.config.cgroup_parent.clone();
+    let current = move || {
+        let own = format!("{parent}/ctr-bomb");
+        let at = [format!("/sys/fs/cgroup/pids{own}"), format!("/sys/fs/cgroup{own}")];
+        let read = |at: &String, f: &str| std::fs::read_to_string(format!("{at}/{f}")).ok();
+        let count = at.iter().find_map(|a| read(a, "pids.current")).unwrap();
+        let events = at.iter().find_map(|a| read(a, "pids.events")).unwrap();
+        (count.trim().parse::<u64>().unwrap(), !events.contains("max 0"))
+    };
+    wait_for("the limit to bite", || {
+        let (count, bitten) = current();
+        most = most.max(count);
+        bitten
+    })
+    .await
+    .unwrap();
+    assert!(most <= 20, "{most} processes");
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_processor_quota_throttles() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let mut config = shell("while :; do :; done");
+    config.resources.nano_cpus = Some(100_000_000);
+    let id = id("busy");
+    host.start(&id, &config).await;
+    let begin = std::time::Instant::now();
+    let before = host.runtime.stats(&id).await.unwrap().cpu_nanos;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let used = host.runtime.stats(&id).await.unwrap().cpu_nanos - before;
+    let share = used as f64 / begin.elapsed().as_nanos() as f64;
+    assert!(share < 0.2, "a tenth of a processor was allowed, {share:.2} used");
+    host.runtime.remove(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn usage_is_counted() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let mut config = shell("sleep 1000 & sleep 1000 & wait");
+    config.resources.memory_bytes = Some(64 << 20);
+    let id = id("usage");
+    host.start(&id, &config).await;
+    let mut stats = host.runtime.stats(&id).await.unwrap();
+    for _ in 0..1000 {
+        if stats.pids == 3 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        stats = host.runtime.stats(&id).await.unwrap();
+    }
+    assert_eq!(stats.pids, 3, "{stats:?}");
+    assert_eq!(stats.memory_limit, Some(64 << 20));
+    assert!(stats.memory_bytes > 0 && stats.cpu_nanos > 0, "{stats:?}");
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}

@@ -1,0 +1,14 @@
+//! The worker with real containers on real networks, in a network namespace of its own. Needs root
+//! and a static busybox; says so when it skips.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may fail by panicking, and says why it skips"
+)]
+
+#[path = "../runtime/host.rs"]
+#[allow(dead_code, reason = "shared with the tests of the runtime")]
+mod host;
+mod node;
+mod root_lives;
