@@ -1,0 +1,187 @@
+//! The command line as a whole.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{cluster, context, events, exec, image, network, node, service, stack};
+use crate::render::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; a deployment that was waited for has converged
+  1    an error, or something was refused
+  2    the command line makes no sense
+  3    a deployment failed and stopped where it was
+  4    a deployment failed and was rolled back
+  5    not done or not converged in the time given
+  130  interrupted
+  exec passes on the exit code of the program that it runs.";
+
+/// Deploys and watches containers on a cluster of hosts.
+#[derive(Debug, Parser)]
+#[command(name = "shoalctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Which cluster is meant; the current context if absent
+    #[arg(long, global = true, env = "SHOAL_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Where the agent of this host listens
+    #[arg(
+        long,
+        global = true,
+        env = "SHOAL_AGENT_SOCKET",
+        default_value = "/run/shoal/agent.sock",
+        value_name = "PATH",
+        hide_default_value = false
+    )]
+    pub(crate) agent_socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new cluster with this host as its first node
+    Init(cluster::Init),
+    /// Make this host a node of an existing cluster
+    Join(cluster::Join),
+    /// Take this host out of its cluster
+    Leave(cluster::Leave),
+    /// Show or replace the tokens that let hosts join
+    JoinToken(cluster::JoinToken),
+    /// Show the cluster and this host
+    Info(cluster::Info),
+    /// Show versions
+    Version(cluster::Version),
+    /// Manage nodes
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Manage services
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Manage stacks
+    #[command(subcommand)]
+    Stack(stack::Command),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Manage the images of this host
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Run a program in a running container
+    Exec(exec::Exec),
+    /// Show changes as they happen
+    Events(events::Events),
+    /// Manage contexts: which cluster is meant
+    #[command(subcommand)]
+    Context(context::Command),
+    /// Write a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("shoalctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_that_people_know_from_docker() {
+        let lines = [
+            "init",
+            "init --advertise-addr 10.0.0.1 --listen-addr 0.0.0.0:4242 --availability drain",
+            "join --token SHOAL-1-a-b 10.0.0.1:4242",
+            "join --token-file t 10.0.0.1 10.0.0.2:4243",
+            "leave --force",
+            "join-token -q worker",
+            "join-token manager --rotate",
+            "info --format json",
+            "version",
+            "node ls -q --filter label=a=b",
+            "node update --label-add a=b --label-rm c --availability drain n",
+            "node rm -f n1 n2",
+            "node inspect n",
+            "service create --name web --replicas 2 -p 80:80 -d nginx",
+            "service create nginx sh -c ls",
+            "service ls -q",
+            "service ps web --no-trunc",
+            "service update --image nginx:2 --force web",
+            "service update --rollback web",
+            "service scale web=3 db=1",
+            "service logs -f --tail 10 --since 5m -t --raw web",
+            "service rollback web",
+            "service rm web db",
+            "stack deploy -c a.yaml -c b.yaml --prune shop",
+            "stack deploy --compose-file - shop",
+            "stack ls --format json",
+            "stack ps shop",
+            "stack services shop",
+            "stack rm shop",
+            "stack config -c a.yaml",
+            "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
+            "network ls",
+            "network rm n",
+            "exec -it web.1 sh",
+            "exec -e A=1 -u root -w / web ls -la --color",
+            "events --filter type=task --since 5",
+            "image load -i x.tar",
+            "image ls --no-trunc",
+            "image rm x",
+            "context use a",
+            "--context a context ls",
+            "completion bash",
+        ];
+        for line in lines {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_that_make_no_sense() {
+        let lines = [
+            "",
+            "frobnicate",
+            "init --advertise-addr http://x",
+            "init --availability sometimes",
+            "join 10.0.0.1",
+            "join --token x",
+            "service scale",
+            "service logs",
+            "service logs --tail some web",
+            "service create --timeout 5 nginx",
+            "stack deploy shop",
+            "exec web",
+            "ls --format yaml",
+            "node update --availability gone n",
+            "completion tcsh2",
+        ];
+        for line in lines {
+            let error = parse(line).map(|_| ()).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

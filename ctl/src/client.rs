@@ -1,0 +1,305 @@
+//! The connection to a manager. Messages stop here: what goes in and comes out is
+//! `shoal_types`.
+
+use futures::{Stream, StreamExt as _};
+use shoal_proto::transport::{LiveCredentials, MANAGER_NAME, client_channel};
+use shoal_proto::v1 as pb;
+use shoal_proto::v1::control_client::ControlClient;
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::context::{ContextError, Store};
+use crate::error::CommandError;
+
+pub(crate) mod local;
+mod stream;
+
+pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object};
+
+/// The largest answer that is taken, in bytes: a list of a very large cluster.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+type Result<T, E = CommandError> = std::result::Result<T, E>;
+
+/// A manager.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    rpc: ControlClient<Channel>,
+}
+
+/// A service and how it fares.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ServiceSummary {
+    #[serde(flatten)]
+    pub(crate) service: Service,
+    pub(crate) running_tasks: u64,
+    pub(crate) desired_tasks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deployment: Option<Deployment>,
+}
+
+/// What a manager is.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ManagerVersion {
+    pub(crate) version: String,
+    #[serde(rename = "NodeID")]
+    pub(crate) node_id: String,
+}
+
+/// Which tasks are wanted; all that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TaskQuery {
+    pub(crate) service_ids: Vec<String>,
+    pub(crate) node_ids: Vec<String>,
+    pub(crate) stack: Option<String>,
+    pub(crate) desired_running: bool,
+}
+
+/// What applying a stack did; full names.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Applied {
+    #[serde(rename = "StackID")]
+    pub(crate) stack_id: String,
+    pub(crate) created: Vec<String>,
+    pub(crate) updated: Vec<String>,
+    pub(crate) unchanged: Vec<String>,
+    pub(crate) removed: Vec<String>,
+    pub(crate) kept: Vec<String>,
+}
+
+/// A field that has to be there.
+fn required<W, T>(field: &str, wire: Option<W>) -> Result<T>
+where
+    T: TryFrom<W, Error = shoal_proto::convert::InvalidMessage>,
+{
+    let wire = wire.ok_or_else(|| shoal_proto::convert::InvalidMessage::missing(field))?;
+    T::try_from(wire).map_err(|e| e.under(field).into())
+}
+
+fn all<W, T>(field: &str, wire: Vec<W>) -> Result<Vec<T>>
+where
+    T: TryFrom<W, Error = shoal_proto::convert::InvalidMessage>,
+{
+    wire.into_iter().map(|w| T::try_from(w).map_err(|e| e.under(field).into())).collect()
+}
+
+fn summary(wire: pb::ServiceSummary) -> Result<ServiceSummary> {
+    let pb::ServiceSummary { service, running_tasks, desired_tasks, deployment } = wire;
+    Ok(ServiceSummary {
+        service: required("service", service)?,
+        running_tasks,
+        desired_tasks,
+        deployment: deployment.map(Deployment::try_from).transpose()?,
+    })
+}
+
+macro_rules! call {
+    ($self:ident . $method:ident ( $request:expr )) => {
+        $self.rpc.clone().$method($request).await?.into_inner()
+    };
+}
+
+impl Client {
+    /// Connects to the first manager of a context that answers.
+    pub(crate) async fn connect(store: &Store, named: Option<&str>) -> Result<Self> {
+        let contexts = store.load()?;
+        let Some((name, context)) = contexts.select(named)? else {
+            return Err(CommandError::failed("there is no context: no cluster is known here")
+                .hint("shoalctl init makes a cluster on this host")
+                .hint("or copy contexts.yaml and credentials/ from the host where it was made"));
+        };
+        let credentials = store.credentials(name)?;
+        let live = LiveCredentials::new(credentials)
+            .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
+        let addresses = context.addresses()?;
+        let several = addresses.len() > 1;
+        let mut last = None;
+        for address in addresses {
+            let channel = client_channel(address, live.clone(), MANAGER_NAME)
+                .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
+            let rpc = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+            let client = Self { rpc };
+            if !several {
+                return Ok(client);
+            }
+            // One that cannot be reached is passed over; any other answer is an answer.
+            match client.rpc.clone().get_version(pb::GetVersionRequest {}).await {
+                Err(status) if status.code() == Code::Unavailable => last = Some(status),
+                _ => return Ok(client),
+            }
+        }
+        Err(last.map_or_else(
+            || CommandError::failed(format!("context {name:?} has no endpoint")),
+            CommandError::from,
+        ))
+    }
+
+    pub(crate) async fn version(&self) -> Result<ManagerVersion> {
+        let answer = call!(self.get_version(pb::GetVersionRequest {}));
+        Ok(ManagerVersion { version: answer.version, node_id: answer.node_id })
+    }
+
+    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+        required("cluster", call!(self.get_cluster(pb::GetClusterRequest {})).cluster)
+    }
+
+    /// The token, and addresses of managers.
+    pub(crate) async fn join_token(&self, role: NodeRole) -> Result<(String, Vec<String>)> {
+        let role = pb::NodeRole::from(role).into();
+        let answer = call!(self.get_join_token(pb::GetJoinTokenRequest { role }));
+        Ok((answer.token, answer.manager_addrs))
+    }
+
+    pub(crate) async fn rotate_join_token(&self, role: NodeRole) -> Result<String> {
+        let role = pb::NodeRole::from(role).into();
+        Ok(call!(self.rotate_join_token(pb::RotateJoinTokenRequest { role })).token)
+    }
+
+    pub(crate) async fn nodes(&self) -> Result<Vec<Node>> {
+        all("nodes", call!(self.list_nodes(pb::ListNodesRequest {})).nodes)
+    }
+
+    pub(crate) async fn node(&self, reference: &str) -> Result<Node> {
+        let reference = reference.to_owned();
+        required("node", call!(self.get_node(pb::GetNodeRequest { reference })).node)
+    }
+
+    pub(crate) async fn update_node(&self, node: &Node, spec: &NodeSpec) -> Result<Node> {
+        let request = pb::UpdateNodeRequest {
+            reference: node.id.to_string(),
+            expected_version: node.meta.spec_version,
+            spec: Some(spec.into()),
+        };
+        required("node", call!(self.update_node(request)).node)
+    }
+
+    pub(crate) async fn remove_node(&self, reference: &str, force: bool) -> Result<String> {
+        let request = pb::RemoveNodeRequest { reference: reference.to_owned(), force };
+        Ok(call!(self.remove_node(request)).id)
+    }
+
+    pub(crate) async fn create_service(&self, spec: &ServiceSpec) -> Result<Service> {
+        let request = pb::CreateServiceRequest { spec: Some(spec.into()) };
+        required("service", call!(self.create_service(request)).service)
+    }
+
+    pub(crate) async fn services(&self, stack: Option<&str>) -> Result<Vec<ServiceSummary>> {
+        let request = pb::ListServicesRequest { stack: stack.map(str::to_owned) };
+        call!(self.list_services(request)).services.into_iter().map(summary).collect()
+    }
+
+    pub(crate) async fn service(&self, reference: &str) -> Result<ServiceSummary> {
+        let request = pb::GetServiceRequest { reference: reference.to_owned() };
+        let service = call!(self.get_service(request)).service;
+        summary(service.ok_or_else(|| shoal_proto::convert::InvalidMessage::missing("service"))?)
+    }
+
+    /// `None` puts the previous spec back.
+    pub(crate) async fn update_service(
+        &self,
+        service: &Service,
+        spec: Option<&ServiceSpec>,
+    ) -> Result<Service> {
+        use pb::update_service_request::Change;
+        let request = pb::UpdateServiceRequest {
+            reference: service.id.to_string(),
+            expected_version: Some(service.meta.spec_version),
+            change: Some(match spec {
+                Some(spec) => Change::Spec(spec.into()),
+                None => Change::Rollback(pb::Nothing {}),
+            }),
+        };
+        required("service", call!(self.update_service(request)).service)
+    }
+
+    pub(crate) async fn remove_service(&self, reference: &str) -> Result<String> {
+        let request = pb::RemoveServiceRequest { reference: reference.to_owned() };
+        Ok(call!(self.remove_service(request)).id)
+    }
+
+    pub(crate) async fn deployment(&self, id: &str) -> Result<Deployment> {
+        let request = pb::GetDeploymentRequest { id: id.to_owned() };
+        required("deployment", call!(self.get_deployment(request)).deployment)
+    }
+
+    pub(crate) async fn tasks(&self, query: &TaskQuery) -> Result<Vec<Task>> {
+        let TaskQuery { service_ids, node_ids, stack, desired_running } = query.clone();
+        let request = pb::ListTasksRequest { service_ids, node_ids, stack, desired_running };
+        all("tasks", call!(self.list_tasks(request)).tasks)
+    }
+
+    /// `None` if there is no such task.
+    pub(crate) async fn find_task(&self, reference: &str) -> Result<Option<Task>> {
+        let request = pb::GetTaskRequest { reference: reference.to_owned() };
+        match self.rpc.clone().get_task(request).await {
+            Ok(answer) => required("task", answer.into_inner().task).map(Some),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// `None` if there is no such service.
+    pub(crate) async fn find_service(&self, reference: &str) -> Result<Option<ServiceSummary>> {
+        let request = pb::GetServiceRequest { reference: reference.to_owned() };
+        match self.rpc.clone().get_service(request).await {
+            Ok(answer) => answer.into_inner().service.map(summary).transpose(),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    pub(crate) async fn networks(&self) -> Result<Vec<Network>> {
+        all("networks", call!(self.list_networks(pb::ListNetworksRequest {})).networks)
+    }
+
+    pub(crate) async fn network(&self, reference: &str) -> Result<Network> {
+        let request = pb::GetNetworkRequest { reference: reference.to_owned() };
+        required("network", call!(self.get_network(request)).network)
+    }
+
+    pub(crate) async fn create_network(&self, spec: &NetworkSpec) -> Result<Network> {
+        let request = pb::CreateNetworkRequest { spec: Some(spec.into()) };
+        required("network", call!(self.create_network(request)).network)
+    }
+
+    pub(crate) async fn remove_network(&self, reference: &str) -> Result<String> {
+        let request = pb::RemoveNetworkRequest { reference: reference.to_owned() };
+        Ok(call!(self.remove_network(request)).id)
+    }
+
+    pub(crate) async fn apply_stack(&self, spec: &StackSpec, prune: bool) -> Result<Applied> {
+        let request =
+            pb::ApplyStackRequest { spec: Some(spec.into()), prune, expected_version: None };
+        let pb::ApplyStackResponse { stack_id, created, updated, unchanged, removed, kept } =
+            call!(self.apply_stack(request));
+        Ok(Applied { stack_id, created, updated, unchanged, removed, kept })
+    }
+
+    pub(crate) async fn stacks(&self) -> Result<Vec<Stack>> {
+        all("stacks", call!(self.list_stacks(pb::ListStacksRequest {})).stacks)
+    }
+
+    pub(crate) async fn stack(&self, reference: &str) -> Result<Stack> {
+        let request = pb::GetStackRequest { reference: reference.to_owned() };
+        required("stack", call!(self.get_stack(request)).stack)
+    }
+
+    /// Full names of what was removed.
+    pub(crate) async fn remove_stack(&self, reference: &str) -> Result<Vec<String>> {
+        let request = pb::RemoveStackRequest { reference: reference.to_owned() };
+        Ok(call!(self.remove_stack(request)).removed)
+    }
+
+    /// What a process in a container says, in answer to what is put in.
+    pub(crate) async fn exec(
+        &self,
+        input: impl Stream<Item = pb::ExecInput> + Send + 'static,
+    ) -> Result<tonic::Streaming<pb::ExecOutput>> {
+        Ok(call!(self.exec(input.boxed())))
+    }
+}

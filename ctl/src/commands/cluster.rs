@@ -1,0 +1,353 @@
+//! The cluster and this host's place in it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use shoal_proto::transport::{
+    Credentials, DEFAULT_PORT, ManagerAddress, PrivateKey, SecretPem, write_file,
+};
+use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
+
+use super::{Result, Shell};
+use crate::client::Client;
+use crate::context::{Context, Store};
+use crate::error::CommandError;
+use crate::render::{json, line, note};
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Where other hosts reach this one: HOST[:PORT]
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<ManagerAddress>,
+    /// Where the manager listens: HOST[:PORT]
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4242")]
+    listen_addr: ManagerAddress,
+    /// Whether this host takes tasks
+    #[arg(long, value_enum, default_value = "active")]
+    availability: AvailabilityArg,
+    /// Name of the cluster, and of the context that is made for it
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The token that lets this host in
+    #[arg(
+        long,
+        env = "SHOAL_JOIN_TOKEN",
+        hide_env_values = true,
+        required_unless_present = "token_file"
+    )]
+    token: Option<String>,
+    /// Read the token from a file instead
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Where this host listens if it becomes a manager: HOST[:PORT]
+    #[arg(long, value_name = "ADDR")]
+    listen_addr: Option<ManagerAddress>,
+    /// Where others reach this host if it becomes a manager: HOST[:PORT]
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<ManagerAddress>,
+    /// Where a manager listens: HOST[:PORT]
+    #[arg(required = true, value_name = "ADDR")]
+    managers: Vec<ManagerAddress>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Leave {
+    /// Also when the cluster loses something by it: its last manager, or its quorum
+    #[arg(long, short)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinToken {
+    /// What the joining host will be
+    #[arg(value_enum, default_value = "worker")]
+    role: RoleArg,
+    /// Make the old token worthless and a new one
+    #[arg(long)]
+    rotate: bool,
+    /// Write the token only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Info {}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AvailabilityArg {
+    /// It takes tasks
+    Active,
+    /// It keeps those it has, and takes no new ones
+    Pause,
+    /// It gives away those it has
+    Drain,
+}
+
+impl From<AvailabilityArg> for Availability {
+    fn from(arg: AvailabilityArg) -> Self {
+        match arg {
+            AvailabilityArg::Active => Self::Active,
+            AvailabilityArg::Pause => Self::Pause,
+            AvailabilityArg::Drain => Self::Drain,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Runs tasks
+    Worker,
+    /// Takes part in managing, and runs tasks too
+    Manager,
+}
+
+impl From<RoleArg> for NodeRole {
+    fn from(arg: RoleArg) -> Self {
+        match arg {
+            RoleArg::Worker => Self::Agent,
+            RoleArg::Manager => Self::Manager,
+        }
+    }
+}
+
+pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
+    if !shoal_types::name::is_valid(&args.name) {
+        let rule = shoal_types::name::NAME_RULE;
+        return Err(CommandError::usage(format!("{:?} is not a name: expected {rule}", args.name)));
+    }
+    let store = shell.store()?;
+    let agent = shell.agent()?;
+    let advertise = match args.advertise_addr {
+        Some(address) => address,
+        None => advertised(&args.listen_addr)?,
+    };
+    let pending = PendingKey::load_or_make(&store)?;
+    let spec = ClusterSpec { name: args.name.clone(), ..ClusterSpec::default() };
+    let made = agent
+        .init(args.listen_addr.to_string(), advertise.to_string(), pending.csr_der.clone(), &spec)
+        .await?;
+    let credentials =
+        Credentials::from_pem(made.admin_chain_pem, pending.key_pem.clone(), made.root_pem)
+            .map_err(|e| CommandError::failed("the new credentials cannot be used").because(e))?;
+    let endpoint =
+        if made.manager_addr.is_empty() { advertise.to_string() } else { made.manager_addr };
+    let context = Context { cluster: made.cluster_id.clone(), endpoints: vec![endpoint.clone()] };
+    let name = store.add(&args.name, context, &credentials)?;
+    pending.forget();
+    if args.availability != AvailabilityArg::Active {
+        let client = Client::connect(&store, Some(&name)).await?;
+        let node = client.node(&made.node_id).await?;
+        let mut spec = node.spec.clone();
+        spec.availability = args.availability.into();
+        client.update_node(&node, &spec).await?;
+    }
+    if shell.is_json() {
+        return json::document(&json!({
+            "ClusterID": made.cluster_id, "NodeID": made.node_id, "Context": name,
+            "Endpoint": endpoint, "WorkerJoinToken": made.agent_join_token,
+        }));
+    }
+    line(&format!("cluster {} is made; this host is its first node, {}", args.name, made.node_id))?;
+    line(&format!("context {name} is selected"))?;
+    line("\nTo bring in another host, run there:\n")?;
+    line(&format!("    shoalctl join --token {} {endpoint}\n", made.agent_join_token))
+}
+
+/// The admin's key lives on disk before anything is asked for, so that an `init` that breaks off
+/// can be repeated with the same request.
+struct PendingKey {
+    dir: PathBuf,
+    key_pem: SecretPem,
+    csr_der: Vec<u8>,
+}
+
+impl PendingKey {
+    fn load_or_make(store: &Store) -> Result<Self> {
+        let dir = store.credentials_dir("pending-init");
+        let (key_file, csr_file) = (dir.join("key.pem"), dir.join("request.der"));
+        let unreadable = |error: io::Error| {
+            CommandError::failed(format!("cannot use {}", dir.display())).because(error)
+        };
+        match (fs::read_to_string(&key_file), fs::read(&csr_file)) {
+            (Ok(key), Ok(csr_der)) => {
+                return Ok(Self { dir, key_pem: SecretPem::new(key), csr_der });
+            }
+            (Err(error), _) | (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unreadable(error));
+            }
+            _ => {}
+        }
+        let no_key = |e| CommandError::failed("cannot make a key").because(e);
+        let key = PrivateKey::generate().map_err(no_key)?;
+        let csr_der = key.request().map_err(no_key)?;
+        let key_pem = key.to_pem();
+        store.make_dir(&dir)?;
+        // The request last: it stands for the whole.
+        write_file(&key_file, key_pem.reveal().as_bytes(), 0o600).map_err(unreadable)?;
+        write_file(&csr_file, &csr_der, 0o600).map_err(unreadable)?;
+        Ok(Self { dir, key_pem, csr_der })
+    }
+
+    fn forget(self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            note(&format!("warning: cannot remove {}: {error}", self.dir.display()));
+        }
+    }
+}
+
+/// The address that this host has towards others. No packet is sent for it.
+fn advertised(listen: &ManagerAddress) -> Result<ManagerAddress> {
+    let (host, port) = listen.host_and_port();
+    if let Ok(ip) = host.parse::<IpAddr>()
+        && !ip.is_unspecified()
+    {
+        return Ok(listen.clone());
+    }
+    // Addresses set aside for documentation (RFC 5737, RFC 3849) are routed as any other.
+    let towards = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let own = towards.iter().find_map(|(from, to)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    });
+    let port = if port == 0 { DEFAULT_PORT } else { port };
+    own.map(|ip| ManagerAddress::from(SocketAddr::from((ip, port)))).ok_or_else(|| {
+        CommandError::failed("this host has no address that others could reach it by")
+            .hint("name it: shoalctl init --advertise-addr ADDR")
+    })
+}
+
+pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
+    let token = match (args.token, &args.token_file) {
+        (Some(token), _) => token,
+        (None, Some(file)) => fs::read_to_string(file).map_err(|e| {
+            CommandError::failed(format!("cannot read {}", file.display())).because(e)
+        })?,
+        (None, None) => return Err(CommandError::usage("--token is missing")),
+    };
+    let text =
+        |address: Option<ManagerAddress>| address.map_or_else(String::new, |a| a.to_string());
+    let managers = args.managers.iter().map(ToString::to_string).collect();
+    let (node_id, role) = shell
+        .agent()?
+        .join(token.trim().to_owned(), managers, text(args.listen_addr), text(args.advertise_addr))
+        .await?;
+    let said = format!("this host joined the cluster as a {role}: {node_id}");
+    shell.result(&said, &json!({ "NodeID": node_id, "Role": role }))
+}
+
+pub(crate) async fn leave(shell: &Shell, args: &Leave) -> Result {
+    shell.agent()?.leave(args.force).await?;
+    shell.result("this host left the cluster", &json!({ "Left": true }))
+}
+
+pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
+    let client = shell.manager().await?;
+    let role = NodeRole::from(args.role);
+    let rotated = if args.rotate { Some(client.rotate_join_token(role).await?) } else { None };
+    let (token, managers) = match rotated {
+        Some(token) if args.quiet => (token, Vec::new()),
+        _ => client.join_token(role).await?,
+    };
+    if args.quiet {
+        return line(&token);
+    }
+    if shell.is_json() {
+        let managers: Vec<String> = managers;
+        return json::document(&json!({
+            "Role": role.as_str(), "Token": token, "ManagerAddrs": managers,
+        }));
+    }
+    let address = managers.first().map_or("ADDR", String::as_str);
+    line(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;
+    line(&format!("    shoalctl join --token {token} {address}\n"))
+}
+
+pub(crate) async fn info(shell: &Shell) -> Result {
+    let host = match shell.agent() {
+        Ok(agent) => agent.info().await,
+        Err(error) => Err(error),
+    };
+    let cluster = match shell.manager().await {
+        Ok(client) => facts(&client).await,
+        Err(error) => Err(error),
+    };
+    if let (Err(host), Err(cluster)) = (&host, &cluster) {
+        let text = format!("neither host nor cluster can be asked: {host}; {cluster}");
+        return Err(CommandError::failed(text).hint("start the agent: systemctl start shoal-agent"));
+    }
+    if shell.is_json() {
+        let said = |r: &CommandError| json!({ "Error": r.report().trim().to_owned() });
+        let host = host.as_ref().map_or_else(said, |h| json!(h));
+        let cluster = cluster.as_ref().map_or_else(said, Clone::clone);
+        return json::document(&json!({ "Host": host, "Cluster": cluster }));
+    }
+    match host {
+        Ok(host) => {
+            line(&format!("Host: {}", host.hostname))?;
+            line(&format!(" Agent version: {}", host.version))?;
+            line(&format!(" State: {}", host.state))?;
+            if !host.message.is_empty() {
+                line(&format!(" Message: {}", host.message))?;
+            }
+            if !host.node_id.is_empty() {
+                line(&format!(" Node: {} ({})", host.node_id, host.role))?;
+                line(&format!(" Managers: {}", host.manager_addrs.join(", ")))?;
+                line(&format!(" Tasks: {}", host.tasks))?;
+            }
+        }
+        Err(error) => line(&format!("Host: {error}"))?,
+    }
+    match cluster {
+        Ok(facts) => {
+            for (key, value) in facts.as_object().into_iter().flatten() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                line(&format!("{key}: {value}"))?;
+            }
+            Ok(())
+        }
+        Err(error) => line(&format!("Cluster: {error}")),
+    }
+}
+
+async fn facts(client: &Client) -> Result<serde_json::Value> {
+    let cluster = client.cluster().await?;
+    let nodes = client.nodes().await?;
+    let version = client.version().await?;
+    let managers = nodes.iter().filter(|n| n.manager_status.is_some()).count();
+    let services = client.services(None).await?.len();
+    Ok(json!({
+        "Cluster": cluster.spec.name, "ClusterID": cluster.id, "Nodes": nodes.len(),
+        "Managers": managers, "Services": services, "ManagerVersion": version.version,
+    }))
+}
+
+pub(crate) async fn version(shell: &Shell) -> Result {
+    let own = env!("CARGO_PKG_VERSION");
+    let manager = match shell.manager().await {
+        Ok(client) => client.version().await,
+        Err(error) => Err(error),
+    };
+    if shell.is_json() {
+        let manager =
+            manager.as_ref().map_or_else(|e| json!({ "Error": e.to_string() }), |m| json!(m));
+        return json::document(&json!({ "Client": { "Version": own }, "Manager": manager }));
+    }
+    line(&format!("Client:  {own}"))?;
+    // The client's own version is an answer, too.
+    match manager {
+        Ok(manager) => line(&format!("Manager: {}", manager.version)),
+        Err(error) => line(&format!("Manager: {error}")),
+    }
+}

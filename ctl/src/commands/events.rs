@@ -1,0 +1,106 @@
+//! Changes as they happen.
+
+use clap::Args;
+use futures::StreamExt as _;
+use serde_json::json;
+
+use super::filter::Filters;
+use super::{Result, Shell};
+use crate::client::{Event, Object};
+use crate::error::{CommandError, Kind};
+use crate::render::{json, line, time};
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Begin with the changes after this log index, if the manager still remembers them
+    #[arg(long, value_name = "INDEX")]
+    since: Option<u64>,
+    /// Only those that fit: type=, name=, event=, service=, node=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+}
+
+pub(crate) async fn run(shell: &Shell, args: &Events) -> Result {
+    let filters = Filters::parse(&args.filter, &["type", "name", "event", "service", "node"])?;
+    let mut kinds = Vec::new();
+    for wanted in filters.values("type") {
+        let kind = Object::KINDS.iter().find(|(name, _)| name == wanted);
+        let Some((_, kind)) = kind else {
+            let known: Vec<&str> = Object::KINDS.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
+            return Err(CommandError::usage(format!(
+                "type {wanted:?} is unknown: expected one of {known}"
+            )));
+        };
+        kinds.push(*kind);
+    }
+    let client = shell.manager().await?;
+    let mut events = client.watch(&kinds, args.since).await?;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
+        };
+        let Some(event) = event else {
+            return Err(CommandError::failed("the manager ended the stream")
+                .hint("it may have been stopped, or this reader was too slow"));
+        };
+        let event = event?;
+        if fits(&filters, &event) {
+            show(shell, &event)?;
+        }
+    }
+}
+
+fn fits(filters: &Filters, event: &Event) -> bool {
+    let (mut service, mut node) = (String::new(), String::new());
+    match &event.object {
+        Object::Task(task) => {
+            service = format!("{} {}", task.service_name, task.service_id);
+            node = task.node_id.map(|id| id.to_string()).unwrap_or_default();
+        }
+        Object::Service(s) => service = format!("{} {}", s.spec.name, s.id),
+        Object::Deployment(d) => service = d.service_id.to_string(),
+        Object::Node(n) => node = format!("{} {}", n.description.hostname, n.id),
+        Object::Cluster(_) | Object::Network(_) | Object::Stack(_) => {}
+    }
+    let is_one = |names: &str, v: &str| names.split(' ').any(|name| name == v);
+    filters.allows("name", |v| event.object.name().starts_with(v))
+        && filters.allows("event", |v| event.action.as_str() == v)
+        && filters.allows("service", |v| is_one(&service, v))
+        && filters.allows("node", |v| is_one(&node, v))
+}
+
+fn show(shell: &Shell, event: &Event) -> Result {
+    let object = &event.object;
+    let at = time::rfc3339(object.updated_at());
+    if shell.is_json() {
+        return json::record(&json!({
+            "Index": event.index, "Time": at, "Type": object.kind(),
+            "Action": event.action.as_str(), "Object": object,
+        }));
+    }
+    let words = match object {
+        Object::Task(task) if task.status.err.is_empty() => {
+            format!(" {} (wanted: {})", task.status.state, task.desired_state)
+        }
+        Object::Task(task) => {
+            format!(" {} (wanted: {}): {}", task.status.state, task.desired_state, task.status.err)
+        }
+        Object::Node(node) => {
+            format!(" {} {}", node.status.state.as_str(), node.spec.availability.as_str())
+        }
+        Object::Deployment(d) => {
+            format!(
+                " {:?}{}",
+                d.state,
+                if d.message.is_empty() { String::new() } else { format!(": {}", d.message) }
+            )
+        }
+        _ => String::new(),
+    };
+    let (kind, action) = (object.kind(), event.action.as_str());
+    let name = object.name();
+    let words = words.replace(|c: char| c.is_control(), " ");
+    line(&format!("{at} {kind} {action} {} {name}{words}", object.id()))
+}

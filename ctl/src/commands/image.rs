@@ -1,0 +1,176 @@
+//! Images of this host.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use futures::StreamExt as _;
+use serde_json::json;
+use shoal_types::time::Timestamp;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Result, Shell, each};
+use crate::client::local::Image;
+use crate::error::CommandError;
+use crate::render::table::{bends, whole};
+use crate::render::time::{ago, now};
+use crate::render::words::repository_and_tag;
+use crate::render::{id, line};
+
+/// Bytes of an archive that are sent at a time; the agent takes no more than 1 MiB.
+const PIECE_BYTES: usize = 256 << 10;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take in an image archive: an OCI image layout or the output of `docker save`
+    Load {
+        /// The archive; standard input if absent
+        #[arg(long, short, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// Write nothing but errors
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Write ids only
+        #[arg(long, short)]
+        quiet: bool,
+        /// Do not shorten anything
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// References, ids or unique beginnings of ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+}
+
+pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
+    match command {
+        Command::Load { input, quiet } => load(shell, input, quiet).await,
+        Command::Ls { quiet, no_trunc } => list(shell, quiet, no_trunc).await,
+        Command::Rm { images } => {
+            let agent = shell.agent()?;
+            each(&images, |image| {
+                let agent = agent.clone();
+                async move {
+                    let removed = agent.remove_image(&image).await?;
+                    shell.result(&removed.join("\n"), &json!({ "Removed": removed }))
+                }
+            })
+            .await
+        }
+    }
+}
+
+async fn load(shell: &Shell, input: Option<PathBuf>, quiet: bool) -> Result {
+    let mut archive: Box<dyn io::Read + Send> = match &input {
+        Some(path) => Box::new(File::open(path).map_err(|e| {
+            CommandError::failed(format!("cannot open {}", path.display())).because(e)
+        })?),
+        None if io::stdin().is_terminal() => {
+            return Err(CommandError::usage(
+                "the archive is missing: expected -i FILE, or standard input",
+            ));
+        }
+        None => Box::new(io::stdin()),
+    };
+    let agent = shell.agent()?;
+    let (send, receive) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
+    let broken = Arc::new(std::sync::Mutex::new(None));
+    let reading = Arc::clone(&broken);
+    let reader = tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            match archive.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece) {
+                Ok(0) => return,
+                Ok(_) if send.blocking_send(piece).is_err() => return,
+                Ok(_) => {}
+                Err(error) => {
+                    if let Ok(mut broken) = reading.lock() {
+                        *broken = Some(error);
+                    }
+                    return;
+                }
+            }
+        }
+    });
+    let loaded = agent.load_image(ReceiverStream::new(receive).fuse()).await;
+    let broken = broken.lock().ok().and_then(|mut b| b.take());
+    if let Some(error) = broken {
+        return Err(CommandError::failed("cannot read the archive").because(error));
+    }
+    let images = loaded?;
+    // The agent has all it wanted; what may follow in the input does not matter.
+    reader.abort();
+    if quiet {
+        return Ok(());
+    }
+    for image in &images {
+        let names = if image.references.is_empty() {
+            image.id.clone()
+        } else {
+            image.references.join(", ")
+        };
+        shell.result(&format!("loaded {names}"), image)?;
+    }
+    Ok(())
+}
+
+#[derive(serde::Serialize)]
+struct Row {
+    repository: String,
+    tag: String,
+    #[serde(flatten)]
+    image: Image,
+}
+
+async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
+    let images = shell.agent()?.images().await?;
+    if quiet {
+        return images.iter().try_for_each(|i| line(&shown(&i.id, no_trunc)));
+    }
+    if shell.is_json() {
+        return crate::render::json::document(&images);
+    }
+    let rows: Vec<Row> = images
+        .into_iter()
+        .flat_map(|image| {
+            let names: Vec<(String, String)> = if image.references.is_empty() {
+                vec![("<none>".to_owned(), "<none>".to_owned())]
+            } else {
+                image.references.iter().map(|r| repository_and_tag(r)).collect()
+            };
+            names.into_iter().map(move |(repository, tag)| Row {
+                repository,
+                tag,
+                image: image.clone(),
+            })
+        })
+        .collect();
+    let columns =
+        [bends("REPOSITORY"), bends("TAG"), whole("IMAGE ID"), whole("CREATED"), whole("SIZE")];
+    let now = now();
+    let row = |row: &Row| {
+        let created = Timestamp::from_nanos(row.image.created_at);
+        vec![
+            row.repository.clone(),
+            row.tag.clone(),
+            shown(&row.image.id, no_trunc),
+            if row.image.created_at == 0 { "N/A".to_owned() } else { ago(created, now) },
+            bytesize::ByteSize::b(row.image.size_bytes).display().si().to_string(),
+        ]
+    };
+    shell.list(&rows, None, &columns, row, no_trunc)
+}
+
+fn shown(image_id: &str, whole: bool) -> String {
+    if whole { image_id.to_owned() } else { id(image_id.trim_start_matches("sha256:"), false) }
+}

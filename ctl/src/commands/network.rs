@@ -1,0 +1,152 @@
+//! Networks.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use shoal_types::object::Network;
+use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
+
+use super::filter::Filters;
+use super::service::pairs::KeyValue;
+use super::{Result, Shell, each};
+use crate::error::CommandError;
+use crate::render::table::{bends, whole};
+use crate::render::{id, json};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a network
+    Create(Create),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Show all that is known of networks
+    Inspect {
+        /// Ids or names
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Ids or names
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// What makes it work
+    #[arg(long, short, default_value = "bridge")]
+    driver: String,
+    /// Nothing outside can be reached from it
+    #[arg(long)]
+    internal: bool,
+    /// A label
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<KeyValue>,
+    /// Its addresses: ADDRESS/LENGTH
+    #[arg(long)]
+    subnet: Vec<String>,
+    /// The gateway's address, for each subnet in turn
+    #[arg(long, requires = "subnet")]
+    gateway: Vec<String>,
+    /// Its name
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Write ids only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Only those that fit: id=, name=, label=, driver=, scope=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
+    match command {
+        Command::Create(args) => create(shell, args).await,
+        Command::Ls(args) => list(shell, &args).await,
+        Command::Inspect { networks } => {
+            let client = shell.manager().await?;
+            let mut found = Vec::new();
+            for network in &networks {
+                found.push(client.network(network).await?);
+            }
+            json::document(&found)
+        }
+        Command::Rm { networks } => {
+            let client = shell.manager().await?;
+            each(&networks, |network| {
+                let client = client.clone();
+                async move {
+                    let id = client.remove_network(&network).await?;
+                    shell.result(&network, &json!({ "ID": id }))
+                }
+            })
+            .await
+        }
+    }
+}
+
+async fn create(shell: &Shell, args: Create) -> Result {
+    if args.gateway.len() > args.subnet.len() {
+        return Err(CommandError::usage("there are more gateways than subnets"));
+    }
+    let mut gateways = args.gateway.into_iter();
+    let config: Vec<IpamConfig> = args
+        .subnet
+        .into_iter()
+        .map(|subnet| IpamConfig {
+            subnet,
+            gateway: gateways.next().unwrap_or_default(),
+            ..IpamConfig::default()
+        })
+        .collect();
+    let spec = NetworkSpec {
+        name: args.name,
+        labels: args.label.into_iter().map(|l| (l.key, l.value)).collect(),
+        driver: Driver { name: args.driver, ..Driver::default() },
+        internal: args.internal,
+        ipam: (!config.is_empty()).then(|| Ipam { config, ..Ipam::default() }),
+        ..NetworkSpec::default()
+    };
+    let network = shell.manager().await?.create_network(&spec).await?;
+    shell.result(&network.id.to_string(), &network)
+}
+
+async fn list(shell: &Shell, args: &List) -> Result {
+    let filters = Filters::parse(&args.filter, &["id", "name", "label", "driver", "scope"])?;
+    let mut networks = shell.manager().await?.networks().await?;
+    networks.retain(|n| {
+        filters.allows("id", |v| n.id.to_string().starts_with(v))
+            && filters.allows("name", |v| n.spec.name.contains(v))
+            && filters.allows("driver", |v| n.spec.driver.name == v)
+            && filters.allows("scope", |v| scope(n) == v)
+            && filters.allows_labels("label", &n.spec.labels)
+    });
+    let columns = [whole("NETWORK ID"), bends("NAME"), whole("DRIVER"), whole("SCOPE")];
+    let row = |n: &Network| {
+        vec![
+            id(n.id, args.no_trunc),
+            n.spec.name.clone(),
+            n.spec.driver.name.clone(),
+            scope(n).to_owned(),
+        ]
+    };
+    let names = args.quiet.then_some((|n: &Network| n.id.to_string()) as fn(&Network) -> String);
+    shell.list(&networks, names, &columns, row, args.no_trunc)
+}
+
+fn scope(network: &Network) -> &'static str {
+    match (network.spec.scope, network.spec.driver.name.as_str()) {
+        (Some(NetworkScope::Swarm), _) | (None, "overlay") => "swarm",
+        (Some(NetworkScope::Global), _) => "global",
+        _ => "local",
+    }
+}

@@ -1,0 +1,167 @@
+//! Nodes.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use shoal_types::object::{Node, Reachability};
+
+use super::cluster::AvailabilityArg;
+use super::filter::Filters;
+use super::service::pairs::KeyValue;
+use super::{Result, Shell, each};
+use crate::error::CommandError;
+use crate::render::table::{bends, whole};
+use crate::render::words::capital;
+use crate::render::{id, json};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List nodes
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Show all that is known of nodes
+    Inspect {
+        /// Ids or host names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Change what is wanted of a node
+    Update(Update),
+    /// Remove nodes from the cluster
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Ids or host names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// Also when it is still there; its certificate is refused from then on
+        #[arg(long, short)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Write ids only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Only those that fit: id=, name=, label=, role=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Add or replace a label
+    #[arg(long, value_name = "KEY=VALUE")]
+    label_add: Vec<KeyValue>,
+    /// Remove a label
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Whether it takes tasks
+    #[arg(long, value_enum)]
+    availability: Option<AvailabilityArg>,
+    /// Changing roles is not supported yet
+    #[arg(long, hide = true)]
+    role: Option<String>,
+    /// Id or host name
+    node: String,
+}
+
+pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
+    match command {
+        Command::Ls(args) => list(shell, &args).await,
+        Command::Inspect { nodes } => {
+            let client = shell.manager().await?;
+            let mut found = Vec::new();
+            for node in &nodes {
+                found.push(client.node(node).await?);
+            }
+            json::document(&found)
+        }
+        Command::Update(args) => update(shell, args).await,
+        Command::Rm { nodes, force } => {
+            let client = shell.manager().await?;
+            each(&nodes, |node| {
+                let client = client.clone();
+                async move {
+                    let id = client.remove_node(&node, force).await?;
+                    shell.result(&node, &json!({ "ID": id }))
+                }
+            })
+            .await
+        }
+    }
+}
+
+async fn list(shell: &Shell, args: &List) -> Result {
+    let filters = Filters::parse(&args.filter, &["id", "name", "label", "role"])?;
+    let client = shell.manager().await?;
+    let mut nodes = client.nodes().await?;
+    nodes.retain(|n| {
+        filters.allows("id", |v| n.id.to_string().starts_with(v))
+            && filters.allows("name", |v| n.description.hostname.starts_with(v))
+            && filters.allows("role", |v| n.spec.role.as_str() == v)
+            && filters.allows_labels("label", &n.spec.labels)
+    });
+    let answering = if args.quiet { String::new() } else { client.version().await?.node_id };
+    let columns = [
+        whole("ID"),
+        bends("HOSTNAME"),
+        whole("STATUS"),
+        whole("AVAILABILITY"),
+        whole("MANAGER STATUS"),
+        bends("ENGINE VERSION"),
+    ];
+    let row = |n: &Node| {
+        let mark = if n.id.to_string() == answering { " *" } else { "" };
+        vec![
+            format!("{}{mark}", id(n.id, true)),
+            n.description.hostname.clone(),
+            capital(n.status.state.as_str()),
+            capital(n.spec.availability.as_str()),
+            manager_status(n).to_owned(),
+            n.description.engine.version.clone(),
+        ]
+    };
+    let names = args.quiet.then_some((|n: &Node| n.id.to_string()) as fn(&Node) -> String);
+    shell.list(&nodes, names, &columns, row, args.no_trunc)
+}
+
+fn manager_status(node: &Node) -> &'static str {
+    match &node.manager_status {
+        None => "",
+        Some(status) if status.leader => "Leader",
+        Some(status) => match status.reachability {
+            Reachability::Reachable => "Reachable",
+            Reachability::Unreachable => "Unreachable",
+            Reachability::Unknown => "Unknown",
+        },
+    }
+}
+
+async fn update(shell: &Shell, args: Update) -> Result {
+    if args.role.is_some() {
+        return Err(CommandError::failed("changing the role of a node is not supported yet"));
+    }
+    if args.label_add.is_empty() && args.label_rm.is_empty() && args.availability.is_none() {
+        return Err(CommandError::usage(
+            "nothing is to be changed: expected --label-add, --label-rm or --availability",
+        ));
+    }
+    let client = shell.manager().await?;
+    let node = client.node(&args.node).await?;
+    let mut spec = node.spec.clone();
+    for label in &args.label_rm {
+        if spec.labels.remove(label).is_none() {
+            return Err(CommandError::failed(format!("the node has no label {label:?}")));
+        }
+    }
+    spec.labels.extend(args.label_add.into_iter().map(|l| (l.key, l.value)));
+    if let Some(availability) = args.availability {
+        spec.availability = availability.into();
+    }
+    let node = client.update_node(&node, &spec).await?;
+    shell.result(&args.node, &node)
+}

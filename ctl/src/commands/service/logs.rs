@@ -1,0 +1,127 @@
+//! `service logs`.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+use futures::StreamExt as _;
+use serde_json::json;
+
+use crate::client::{LogLine, LogQuery};
+use crate::commands::{Result, Shell};
+use crate::error::{CommandError, Kind};
+use crate::render::{id, json, note, time};
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    follow: bool,
+    /// Only the last lines of each task: a number, or all
+    #[arg(long, short = 'n', value_name = "N", default_value = "all")]
+    tail: Tail,
+    /// Not older than this: 10m, 2026-01-31T12:00:00Z or seconds since the epoch
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Older than this
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Show when each line was written
+    #[arg(long, short)]
+    timestamps: bool,
+    /// Do not shorten ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Write the lines as they are, without saying whose they are
+    #[arg(long)]
+    raw: bool,
+    /// Leave the ids of tasks out
+    #[arg(long)]
+    no_task_ids: bool,
+    /// A service or a task: id or name
+    #[arg(value_name = "SERVICE|TASK")]
+    reference: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail(Option<u64>);
+
+impl std::str::FromStr for Tail {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|n| Self(Some(n))).map_err(|_| "expected a number or all".to_owned())
+    }
+}
+
+pub(super) async fn run(shell: &Shell, args: &Logs) -> Result {
+    let now = time::now();
+    let read = |text: &Option<String>| {
+        text.as_deref().map(|t| time::parse(t, now)).transpose().map_err(CommandError::usage)
+    };
+    let query = LogQuery {
+        reference: args.reference.clone(),
+        follow: args.follow,
+        tail: args.tail.0,
+        since: read(&args.since)?,
+        until: read(&args.until)?,
+    };
+    let client = shell.manager().await?;
+    let query = match crate::commands::tasks::find(&client, &query.reference).await? {
+        Some(task) => LogQuery { reference: task.id.to_string(), ..query },
+        None => query,
+    };
+    let mut lines = client.logs(&query).await?;
+    loop {
+        let next = tokio::select! {
+            next = lines.next() => next,
+            _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
+        };
+        match next {
+            None => return Ok(()),
+            Some(line) => show(shell, args, line?)?,
+        }
+    }
+}
+
+fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
+    let LogLine::Line { task_id, node_id, hostname, service, slot, time: at, stderr, line } = line
+    else {
+        if let LogLine::Warning(text) = line {
+            note(&format!("warning: {text}"));
+        }
+        return Ok(());
+    };
+    if shell.is_json() {
+        return json::record(&json!({
+            "TaskID": task_id, "NodeID": node_id, "Hostname": hostname, "Service": service,
+            "Slot": slot, "Time": time::rfc3339(at),
+            "Stream": if stderr { "stderr" } else { "stdout" },
+            "Line": String::from_utf8_lossy(&line),
+        }));
+    }
+    let mut out = Vec::with_capacity(line.len() + 80);
+    if args.timestamps {
+        out.extend_from_slice(time::rfc3339(at).as_bytes());
+        out.push(b' ');
+    }
+    if !args.raw {
+        let task = if args.no_task_ids {
+            String::new()
+        } else {
+            format!(".{}", id(task_id, args.no_trunc))
+        };
+        let host = if hostname.is_empty() { id(node_id, args.no_trunc) } else { hostname };
+        out.extend_from_slice(format!("{service}.{slot}{task}@{host}    | ").as_bytes());
+    }
+    out.extend_from_slice(&line);
+    out.push(b'\n');
+    if stderr {
+        io::stderr().lock().write_all(&out)?;
+    } else {
+        io::stdout().lock().write_all(&out)?;
+    }
+    Ok(())
+}

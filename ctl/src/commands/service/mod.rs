@@ -1,0 +1,217 @@
+//! Services.
+
+mod create;
+mod logs;
+mod mount;
+pub(crate) mod pairs;
+mod publish;
+mod settings;
+mod update;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use shoal_types::object::Service;
+
+use super::filter::Filters;
+use super::tasks::{self, TaskList};
+use super::{Result, Shell};
+use crate::client::{Client, ServiceSummary, TaskQuery};
+use crate::progress::{Wait, follow, gone};
+use crate::render::table::{bends, whole};
+use crate::render::{id, json, words};
+
+pub(crate) use logs::Logs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a service and wait until it runs
+    Create(Box<create::Create>),
+    /// List services
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// List the tasks of services
+    Ps {
+        #[command(flatten)]
+        list: TaskList,
+        /// Ids or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Show all that is known of services
+    Inspect {
+        /// Ids or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Change a service and wait until that is done
+    Update(Box<update::Update>),
+    /// Change how many tasks services have, and wait until that is done
+    Scale {
+        /// Which service, and how many tasks
+        #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+        wanted: Vec<pairs::KeyValue>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Show what the containers of a service or a task wrote
+    Logs(Logs),
+    /// Put the previous spec of a service back, and wait until that is done
+    Rollback {
+        /// Id or name
+        service: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Remove services and wait until their tasks are gone
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Ids or names
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+}
+
+/// Flags of commands that wait.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Waiting {
+    /// Do not wait
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Wait no longer than this; 0 waits for ever
+    #[arg(long, value_name = "DURATION", value_parser = pairs::duration, default_value = "10m")]
+    pub(crate) timeout: Duration,
+}
+
+impl Waiting {
+    pub(crate) fn wait(self, shell: &Shell) -> Wait {
+        Wait {
+            timeout: Some(self.timeout).filter(|t| !t.is_zero()),
+            quiet: self.quiet,
+            format: shell.global.format,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Write ids only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Only those that fit: id=, name=, label=, mode=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
+    match command {
+        Command::Create(args) => create::run(shell, *args).await,
+        Command::Ls(args) => list(shell, &args, None).await,
+        Command::Ps { list, services } => {
+            let client = shell.manager().await?;
+            let mut service_ids = Vec::new();
+            for service in &services {
+                service_ids.push(client.service(service).await?.service.id.to_string());
+            }
+            let query = TaskQuery { service_ids, ..TaskQuery::default() };
+            tasks::show(shell, &client, query, &list).await
+        }
+        Command::Inspect { services } => {
+            let client = shell.manager().await?;
+            let mut found = Vec::new();
+            for service in &services {
+                found.push(client.service(service).await?);
+            }
+            json::document(&found)
+        }
+        Command::Update(args) => update::run(shell, *args).await,
+        Command::Scale { wanted, waiting } => update::scale(shell, &wanted, waiting).await,
+        Command::Logs(args) => logs::run(shell, &args).await,
+        Command::Rollback { service, waiting } => update::rollback(shell, &service, waiting).await,
+        Command::Rm { services, waiting } => remove(shell, &services, waiting).await,
+    }
+}
+
+/// Waits for the deployments of services, unless told not to.
+pub(crate) async fn wait_for(
+    shell: &Shell,
+    client: &Client,
+    services: &[Service],
+    waiting: Waiting,
+) -> Result {
+    if waiting.detach {
+        return if shell.is_json() { json::document(&services) } else { Ok(()) };
+    }
+    follow(client, services, waiting.wait(shell)).await
+}
+
+async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result {
+    let client = shell.manager().await?;
+    let mut ids = Vec::new();
+    let removed = super::each(services, |service| {
+        let client = client.clone();
+        async move {
+            let id = client.remove_service(&service).await?;
+            shell.result(&service, &json!({ "ID": id }))?;
+            Ok(())
+        }
+    });
+    // Ids first: a service that is gone cannot be looked up any more.
+    for service in services {
+        if let Some(found) = client.find_service(service).await? {
+            ids.push(found.service.id.to_string());
+        }
+    }
+    removed.await?;
+    if waiting.detach {
+        return Ok(());
+    }
+    gone(&client, ids, waiting.wait(shell)).await
+}
+
+/// Services as a table, all or those of a stack.
+pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Result {
+    let filters = Filters::parse(&args.filter, &["id", "name", "label", "mode"])?;
+    let mut services = shell.manager().await?.services(stack).await?;
+    services.retain(|s| {
+        let service = &s.service;
+        filters.allows("id", |v| service.id.to_string().starts_with(v))
+            && filters.allows("name", |v| service.spec.name.starts_with(v))
+            && filters.allows("mode", |v| service.spec.mode.as_str() == v)
+            && filters.allows_labels("label", &service.spec.labels)
+    });
+    let columns = [
+        whole("ID"),
+        bends("NAME"),
+        whole("MODE"),
+        whole("REPLICAS"),
+        bends("IMAGE"),
+        bends("PORTS"),
+    ];
+    let row = |s: &ServiceSummary| {
+        let spec = &s.service.spec;
+        let template = &spec.task_template;
+        let max = template.placement.as_ref().map_or(0, |p| p.max_replicas);
+        vec![
+            id(s.service.id, args.no_trunc),
+            spec.name.clone(),
+            words::mode(spec.mode).to_owned(),
+            words::replicas(s.running_tasks, s.desired_tasks, max),
+            template.container().map(|c| words::image(&c.image)).unwrap_or_default(),
+            spec.endpoint_spec.as_ref().map(|e| words::ports(&e.ports)).unwrap_or_default(),
+        ]
+    };
+    let names = args.quiet.then_some(
+        (|s: &ServiceSummary| s.service.id.to_string()) as fn(&ServiceSummary) -> String,
+    );
+    shell.list(&services, names, &columns, row, args.no_trunc)
+}

@@ -1,0 +1,144 @@
+//! `--publish`: short as in stack files, or `published=8080,target=80,protocol=tcp,mode=host`.
+
+use std::str::FromStr;
+
+use shoal_types::spec::{PortConfig, Protocol, PublishMode};
+
+use super::pairs::{fields, needed};
+use crate::stack::{host_ip, short_port};
+
+/// Ports of one flag, and whether it said where they answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Publish {
+    pub(crate) ports: Vec<PortConfig>,
+    pub(crate) said_mode: bool,
+}
+
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('=') {
+            return long(text);
+        }
+        let ports = short_port(text)?
+            .into_iter()
+            .map(|p| {
+                Ok(PortConfig {
+                    name: String::new(),
+                    protocol: protocol(&p.protocol)?,
+                    target_port: p.target,
+                    published_port: p.published,
+                    publish_mode: PublishMode::Host,
+                    host_ip: p.host_ip,
+                })
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self { ports, said_mode: false })
+    }
+}
+
+fn long(text: &str) -> Result<Publish, String> {
+    let mut port = PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 0,
+        published_port: 0,
+        publish_mode: PublishMode::Host,
+        host_ip: None,
+    };
+    let mut said_mode = false;
+    let number = |key: &str, value: &str| {
+        let number = value.parse::<u16>().ok().filter(|n| *n != 0);
+        number.ok_or_else(|| format!("{key}={value}: expected a port, 1 to 65535"))
+    };
+    for (key, value) in fields(text) {
+        let value = needed(key, value)?;
+        match key {
+            "target" => port.target_port = number(key, value)?,
+            "published" => port.published_port = number(key, value)?,
+            "protocol" => port.protocol = protocol(value)?,
+            "host_ip" => port.host_ip = Some(host_ip(value)?),
+            "name" => value.clone_into(&mut port.name),
+            "mode" => {
+                said_mode = true;
+                match value {
+                    "host" => {}
+                    "ingress" => {
+                        return Err("mode=ingress is not supported yet: the routing mesh is \
+                                    missing; use mode=host, which answers on the nodes that run \
+                                    a task"
+                            .to_owned());
+                    }
+                    _ => return Err(format!("mode={value}: expected host")),
+                }
+            }
+            _ => {
+                return Err(format!(
+                    "{key} is unknown: expected target, published, protocol, mode, host_ip, name"
+                ));
+            }
+        }
+    }
+    if port.target_port == 0 {
+        return Err("target is missing: the port in the container".to_owned());
+    }
+    Ok(Publish { ports: vec![port], said_mode })
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err(format!("protocol={text}: expected tcp, udp or sctp")),
+    }
+}
+
+/// `--publish-rm`: `TARGET[/PROTOCOL]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpublish {
+    target: u16,
+    protocol: Protocol,
+}
+
+impl Unpublish {
+    pub(super) fn fits(&self, port: &PortConfig) -> bool {
+        (port.target_port, port.protocol) == (self.target, self.protocol)
+    }
+}
+
+impl FromStr for Unpublish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (target, name) = text.split_once('/').unwrap_or((text, "tcp"));
+        let target = target.parse().map_err(|_| format!("{target:?} is no port"))?;
+        Ok(Self { target, protocol: protocol(name)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::words;
+
+    #[test]
+    fn both_forms() {
+        let cases = [
+            ("8080:80", "*:8080->80/tcp", false),
+            ("published=8080,target=80,mode=host", "*:8080->80/tcp", true),
+            ("target=53,protocol=udp,published=53", "*:53->53/udp", false),
+            ("127.0.0.1:1:2", "127.0.0.1:1->2/tcp", false),
+            ("target=80", "80/tcp", false),
+        ];
+        for (text, expected, said_mode) in cases {
+            let publish: Publish = text.parse().unwrap();
+            assert_eq!(words::ports(&publish.ports), expected, "{text}");
+            assert_eq!(publish.said_mode, said_mode, "{text}");
+        }
+        for text in ["published=80", "target=80,mode=ingress", "target=0", "target=80,x=1", "x"] {
+            assert!(text.parse::<Publish>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! `service update`, `scale` and `rollback`.
+
+use std::sync::Arc;
+
+use clap::Args;
+use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
+
+use super::mount::MountFlag;
+use super::pairs::KeyValue;
+use super::publish::{Publish, Unpublish};
+use super::settings::{Settings, container_mut, words};
+use super::{Waiting, wait_for};
+use crate::commands::{Result, Shell};
+use crate::error::CommandError;
+use crate::render::note;
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Another image
+    #[arg(long)]
+    image: Option<String>,
+    /// Another command; split as a shell does
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    args: Option<String>,
+    /// Add or replace an environment variable
+    #[arg(long, value_name = "NAME=VALUE")]
+    env_add: Vec<String>,
+    /// Remove an environment variable
+    #[arg(long, value_name = "NAME")]
+    env_rm: Vec<String>,
+    /// Add or replace a port
+    #[arg(long, value_name = "PORT")]
+    publish_add: Vec<Publish>,
+    /// Remove a port by its number in the container: TARGET[/PROTOCOL]
+    #[arg(long, value_name = "TARGET")]
+    publish_rm: Vec<Unpublish>,
+    /// Add or replace a mount
+    #[arg(long, value_name = "MOUNT")]
+    mount_add: Vec<MountFlag>,
+    /// Remove a mount by its path in the container
+    #[arg(long, value_name = "TARGET")]
+    mount_rm: Vec<String>,
+    /// Join a network
+    #[arg(long, value_name = "NETWORK")]
+    network_add: Vec<String>,
+    /// Leave a network
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
+    /// Add a placement constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_add: Vec<String>,
+    /// Remove a placement constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_rm: Vec<String>,
+    /// Add or replace a label of the service
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label_add: Vec<KeyValue>,
+    /// Remove a label of the service
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// Add or replace a label of its containers
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    container_label_add: Vec<KeyValue>,
+    /// Remove a label of its containers
+    #[arg(long, value_name = "KEY")]
+    container_label_rm: Vec<String>,
+    /// Replace all tasks though nothing changed
+    #[arg(long)]
+    force: bool,
+    /// Put the previous spec back
+    #[arg(long)]
+    rollback: bool,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    waiting: Waiting,
+    /// Id or name
+    service: String,
+}
+
+pub(super) async fn run(shell: &Shell, args: Update) -> Result {
+    let waiting = args.waiting;
+    if args.rollback {
+        return rollback(shell, &args.service, waiting).await;
+    }
+    if args.publish_add.iter().any(|p| !p.said_mode) {
+        note("warning: published ports answer only on nodes that run a task of the service");
+    }
+    let client = shell.manager().await?;
+    let found = client.service(&args.service).await?.service;
+    let mut spec = ServiceSpec::clone(&found.spec);
+    args.apply(&mut spec)?;
+    let service = client.update_service(&found, Some(&spec)).await?;
+    shell_name(shell, &service.spec.name)?;
+    wait_for(shell, &client, &[service], waiting).await
+}
+
+pub(super) async fn rollback(shell: &Shell, reference: &str, waiting: Waiting) -> Result {
+    let client = shell.manager().await?;
+    let found = client.service(reference).await?.service;
+    let service = client.update_service(&found, None).await?;
+    shell_name(shell, &service.spec.name)?;
+    wait_for(shell, &client, &[service], waiting).await
+}
+
+/// `NAME=REPLICAS` of several services.
+pub(super) async fn scale(shell: &Shell, wanted: &[KeyValue], waiting: Waiting) -> Result {
+    let mut parsed = Vec::new();
+    for KeyValue { key, value } in wanted {
+        let replicas = value.parse::<u64>().map_err(|_| {
+            CommandError::usage(format!("\"{key}={value}\": expected SERVICE=REPLICAS"))
+        })?;
+        parsed.push((key, replicas));
+    }
+    let client = shell.manager().await?;
+    let mut services = Vec::new();
+    // All are looked at before any is changed.
+    for (name, wanted) in parsed {
+        let found = client.service(name).await?.service;
+        let mut spec = ServiceSpec::clone(&found.spec);
+        match &mut spec.mode {
+            ServiceMode::Replicated { replicas } => *replicas = wanted,
+            mode => {
+                let mode = mode.as_str();
+                return Err(CommandError::failed(format!(
+                    "{name} cannot be scaled: its mode is {mode}"
+                )));
+            }
+        }
+        services.push((found, spec, wanted));
+    }
+    let mut updated = Vec::new();
+    for (found, spec, replicas) in services {
+        let service = client.update_service(&found, Some(&spec)).await?;
+        if !shell.is_json() {
+            crate::render::line(&format!("{} scaled to {replicas}", service.spec.name))?;
+        }
+        updated.push(service);
+    }
+    wait_for(shell, &client, &updated, waiting).await
+}
+
+fn shell_name(shell: &Shell, name: &str) -> Result {
+    if shell.is_json() { Ok(()) } else { crate::render::line(name) }
+}
+
+impl Update {
+    /// Changes a spec as the flags say; whatever is to be removed must be there.
+    fn apply(self, spec: &mut ServiceSpec) -> Result {
+        self.settings.apply(spec)?;
+        labels(&mut spec.labels, self.label_add, &self.label_rm)?;
+        ports(spec, self.publish_add, &self.publish_rm)?;
+        let task = Arc::make_mut(&mut spec.task_template);
+        for target in &self.network_rm {
+            remove("network", target, &mut task.networks, |n| n.target == *target)?;
+        }
+        for target in self.network_add {
+            task.networks
+                .push(NetworkAttachmentConfig { target, ..NetworkAttachmentConfig::default() });
+        }
+        if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
+            let constraints = &mut task.placement.get_or_insert_default().constraints;
+            for text in &self.constraint_rm {
+                remove("constraint", text, constraints, |c| squeeze(c) == squeeze(text))?;
+            }
+            constraints.extend(self.constraint_add);
+        }
+        if self.force {
+            task.force_update += 1;
+        }
+        let container = container_mut(task)?;
+        if let Some(image) = self.image {
+            container.image = image;
+        }
+        if let Some(line) = self.args {
+            container.args = words("--args", &line)?;
+        }
+        labels(&mut container.labels, self.container_label_add, &self.container_label_rm)?;
+        for name in &self.env_rm {
+            remove("environment variable", name, &mut container.env, |e| env_name(e) == name)?;
+        }
+        for entry in self.env_add {
+            container.env.retain(|e| env_name(e) != env_name(&entry));
+            container.env.push(entry);
+        }
+        for target in &self.mount_rm {
+            remove("mount", target, &mut container.mounts, |m| m.target == *target)?;
+        }
+        for MountFlag(mount) in self.mount_add {
+            container.mounts.retain(|m| m.target != mount.target);
+            container.mounts.push(mount);
+        }
+        Ok(())
+    }
+}
+
+fn env_name(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
+}
+
+/// Spaces around operators of constraints mean nothing.
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+fn remove<T>(what: &str, name: &str, list: &mut Vec<T>, fits: impl Fn(&T) -> bool) -> Result {
+    let before = list.len();
+    list.retain(|item| !fits(item));
+    if list.len() == before {
+        return Err(CommandError::failed(format!("the service has no {what} {name:?}")));
+    }
+    Ok(())
+}
+
+fn labels(labels: &mut Labels, add: Vec<KeyValue>, rm: &[String]) -> Result {
+    for key in rm {
+        if labels.remove(key).is_none() {
+            return Err(CommandError::failed(format!("the service has no label {key:?}")));
+        }
+    }
+    labels.extend(add.into_iter().map(|l| (l.key, l.value)));
+    Ok(())
+}
+
+fn ports(spec: &mut ServiceSpec, add: Vec<Publish>, rm: &[Unpublish]) -> Result {
+    if add.is_empty() && rm.is_empty() {
+        return Ok(());
+    }
+    let ports = &mut spec.endpoint_spec.get_or_insert_default().ports;
+    for unpublish in rm {
+        remove("port", &format!("{unpublish:?}"), ports, |p| unpublish.fits(p))?;
+    }
+    let same = |a: &PortConfig, b: &PortConfig| {
+        (a.published_port, a.protocol, a.host_ip) == (b.published_port, b.protocol, b.host_ip)
+            && (a.published_port != 0 || a.target_port == b.target_port)
+    };
+    for port in add.into_iter().flat_map(|p| p.ports) {
+        ports.retain(|old| !same(old, &port));
+        ports.push(port);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        update: Update,
+    }
+
+    fn base() -> ServiceSpec {
+        let container = ContainerSpec {
+            image: "i".to_owned(),
+            env: vec!["A=1".to_owned(), "B=2".to_owned()],
+            ..ContainerSpec::default()
+        };
+        ServiceSpec {
+            name: "web".to_owned(),
+            labels: [("old".to_owned(), "1".to_owned())].into(),
+            task_template: Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(container),
+                resources: None,
+                restart_policy: None,
+                placement: None,
+                networks: Vec::new(),
+                log_driver: None,
+                force_update: 4,
+            }),
+            mode: ServiceMode::Replicated { replicas: 1 },
+            update_config: None,
+            rollback_config: None,
+            endpoint_spec: None,
+        }
+    }
+
+    fn update(line: &str) -> Result<ServiceSpec> {
+        let args = Line::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
+        let mut spec = base();
+        args.update.apply(&mut spec)?;
+        Ok(spec)
+    }
+
+    #[test]
+    fn only_what_is_said_changes() {
+        assert_eq!(update("x web").unwrap(), base());
+        let spec = update(
+            "x --image j --env-add A=9 --env-rm B --publish-add 80:80 --label-rm old --label-add \
+             new=1 --constraint-add node.role==worker --network-add n --replicas 5 --force \
+             --args a web",
+        )
+        .unwrap();
+        let json = serde_json::to_value(&spec).unwrap();
+        let container = &json["TaskTemplate"]["ContainerSpec"];
+        assert_eq!(container["Image"], "j");
+        assert_eq!(container["Env"], serde_json::json!(["A=9"]));
+        assert_eq!(container["Args"], serde_json::json!(["a"]));
+        assert_eq!(json["Labels"], serde_json::json!({"new": "1"}));
+        assert_eq!(json["TaskTemplate"]["ForceUpdate"], 5);
+        assert_eq!(json["Mode"]["Replicated"]["Replicas"], 5);
+        assert_eq!(json["EndpointSpec"]["Ports"][0]["PublishedPort"], 80);
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_removed() {
+        for line in [
+            "x --env-rm NOPE web",
+            "x --label-rm nope web",
+            "x --publish-rm 80 web",
+            "x --mount-rm /x web",
+            "x --network-rm n web",
+            "x --constraint-rm node.role==worker web",
+        ] {
+            let error = update(line).unwrap_err().to_string();
+            assert!(error.starts_with("the service has no"), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Tasks: lists of them, and which one is meant.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use shoal_types::id::{NodeId, ServiceId};
+use shoal_types::object::{Slot, Task};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::filter::Filters;
+use super::{Result, Shell};
+use crate::client::{Client, TaskQuery};
+use crate::error::CommandError;
+use crate::render::table::{bends, whole};
+use crate::render::{id, time, words};
+
+/// Flags of lists of tasks.
+#[derive(Debug, Args)]
+pub(crate) struct TaskList {
+    /// Write ids only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Only those that fit: id=, name=, node=, desired-state=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+    /// Do not look names of nodes up
+    #[arg(long)]
+    no_resolve: bool,
+}
+
+/// Shows tasks, those of a slot together, the newest first.
+pub(crate) async fn show(
+    shell: &Shell,
+    client: &Client,
+    query: TaskQuery,
+    args: &TaskList,
+) -> Result {
+    let filters = Filters::parse(&args.filter, &["id", "name", "node", "desired-state"])?;
+    let mut tasks = client.tasks(&query).await?;
+    let hosts: BTreeMap<NodeId, String> = if args.no_resolve || args.quiet {
+        BTreeMap::new()
+    } else {
+        client.nodes().await?.into_iter().map(|n| (n.id, n.description.hostname)).collect()
+    };
+    let host = |task: &Task| match task.node_id {
+        None => String::new(),
+        Some(node) => match hosts.get(&node) {
+            Some(name) if !name.is_empty() => name.clone(),
+            _ => id(node, args.no_trunc),
+        },
+    };
+    tasks.retain(|t| {
+        filters.allows("id", |v| t.id.to_string().starts_with(v))
+            && filters.allows("name", |v| t.name().starts_with(v))
+            && filters
+                .allows("node", |v| host(t) == v || t.node_id.is_some_and(|n| n.to_string() == v))
+            && filters.allows("desired-state", |v| t.desired_state.to_string() == v)
+    });
+    sort(&mut tasks);
+    let columns = [
+        whole("ID"),
+        bends("NAME"),
+        bends("IMAGE"),
+        bends("NODE"),
+        whole("DESIRED STATE"),
+        whole("CURRENT STATE"),
+        bends("ERROR"),
+        bends("PORTS"),
+    ];
+    let now = time::now();
+    let firsts = firsts(&tasks);
+    let row = |task: &Task| {
+        let name =
+            if firsts.contains(&task.id) { task.name() } else { format!(" \\_ {}", task.name()) };
+        let ports = if task.status.port_status.is_empty() {
+            task.ports()
+        } else {
+            &task.status.port_status
+        };
+        vec![
+            id(task.id, args.no_trunc),
+            name,
+            task.spec.container().map(|c| words::image(&c.image)).unwrap_or_default(),
+            host(task),
+            words::capital(&task.desired_state.to_string()),
+            words::current_state(task, now),
+            quoted(&task.status.err),
+            if task.status.state == TaskState::Running {
+                words::ports(ports)
+            } else {
+                String::new()
+            },
+        ]
+    };
+    let names = args.quiet.then_some((|t: &Task| t.id.to_string()) as fn(&Task) -> String);
+    shell.list(&tasks, names, &columns, row, args.no_trunc)
+}
+
+/// Errors stand in quotes, as in Docker.
+fn quoted(error: &str) -> String {
+    if error.is_empty() { String::new() } else { format!("\"{error}\"") }
+}
+
+fn sort(tasks: &mut [Task]) {
+    tasks.sort_by(|a, b| {
+        (&a.service_name, a.slot)
+            .cmp(&(&b.service_name, b.slot))
+            .then(b.desired_state.cmp(&a.desired_state).reverse())
+            .then(b.meta.created_at.cmp(&a.meta.created_at))
+            .then(b.id.cmp(&a.id))
+    });
+}
+
+/// The first task of each slot in a sorted list.
+fn firsts(tasks: &[Task]) -> Vec<shoal_types::id::TaskId> {
+    let mut seen: Vec<(ServiceId, Slot)> = Vec::new();
+    let mut firsts = Vec::new();
+    for task in tasks {
+        let place = (task.service_id, task.slot);
+        if seen.last() != Some(&place) {
+            seen.push(place);
+            firsts.push(task.id);
+        }
+    }
+    firsts
+}
+
+/// The task that a reference means: an id, the beginning of one, or a name such as `web.1`. `None`
+/// if it means none.
+pub(crate) async fn find(client: &Client, reference: &str) -> Result<Option<Task>> {
+    if let Some((service, slot)) = reference.rsplit_once('.')
+        && let Some(found) = client.find_service(service).await?
+    {
+        let service_ids = vec![found.service.id.to_string()];
+        let query = TaskQuery { service_ids, ..TaskQuery::default() };
+        let mut tasks = client.tasks(&query).await?;
+        tasks.retain(|t| t.slot.to_string() == slot);
+        sort(&mut tasks);
+        return Ok(tasks.into_iter().next());
+    }
+    // A service's name wins over the beginning of a task's id.
+    if client.find_service(reference).await?.is_some() {
+        return Ok(None);
+    }
+    client.find_task(reference).await
+}
+
+/// The running task that a reference means: as [`find`], or the only one of a service.
+pub(crate) async fn find_running(client: &Client, reference: &str) -> Result<Task> {
+    if let Some(task) = find(client, reference).await? {
+        return Ok(task);
+    }
+    let Some(found) = client.find_service(reference).await? else {
+        return Err(CommandError::failed(format!("there is no task {reference:?}"))
+            .hint("shoalctl service ps SERVICE lists tasks"));
+    };
+    let query = TaskQuery {
+        service_ids: vec![found.service.id.to_string()],
+        desired_running: true,
+        ..TaskQuery::default()
+    };
+    let mut tasks = client.tasks(&query).await?;
+    tasks.retain(|t| {
+        t.status.state == TaskState::Running && t.desired_state == DesiredState::Running
+    });
+    sort(&mut tasks);
+    match tasks.len() {
+        0 => Err(CommandError::failed(format!("no task of service {reference:?} runs"))),
+        1 => Ok(tasks.remove(0)),
+        n => {
+            let names: Vec<String> = tasks.iter().take(5).map(Task::name).collect();
+            Err(CommandError::failed(format!("service {reference:?} has {n} running tasks"))
+                .hint(format!("name one of them: {}", names.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Contexts: which cluster is meant, where it answers, and who is asking.
+//!
+//! `contexts.yaml` lies in `$SHOAL_CONFIG`, else `$XDG_CONFIG_HOME/shoal`, else
+//! `~/.config/shoal`. Keys and certificates lie beside it, below `credentials/NAME`, readable by
+//! their owner alone.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shoal_proto::transport::{Credentials, CredentialsError, ManagerAddress, write_file};
+
+use crate::error::CommandError;
+
+const FILE: &str = "contexts.yaml";
+
+/// All contexts of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contexts {
+    /// The one that is meant when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// By name.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Context>,
+}
+
+/// One cluster as one user sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// Id of the cluster.
+    pub cluster: String,
+    /// `host:port` of managers, tried in order.
+    pub endpoints: Vec<String>,
+}
+
+/// Why contexts cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// Neither `SHOAL_CONFIG` nor `XDG_CONFIG_HOME` nor `HOME`.
+    #[error("there is no home directory to keep contexts in: HOME is not set")]
+    NoHome,
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file or directory cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is damaged.
+    #[error("cannot understand {path}")]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// There is no such context.
+    #[error("there is no context {name:?}: known are {known}")]
+    Unknown {
+        /// The one that was asked for.
+        name: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// A name that is not safe as a file name.
+    #[error("{0:?} is not a context name: expected {rule}", rule = shoal_types::name::NAME_RULE)]
+    Name(String),
+    /// The credentials are gone or damaged.
+    #[error("cannot use the credentials of context {name:?}")]
+    Credentials {
+        /// Of which context.
+        name: String,
+        /// What is wrong with them.
+        #[source]
+        source: CredentialsError,
+    },
+    /// The credentials are not there.
+    #[error("context {name:?} has no credentials below {path}")]
+    NoCredentials {
+        /// Of which context.
+        name: String,
+        /// Where they should be.
+        path: PathBuf,
+    },
+}
+
+impl From<ContextError> for CommandError {
+    fn from(error: ContextError) -> Self {
+        let hint = match &error {
+            ContextError::NoHome => Some("set SHOAL_CONFIG to a directory"),
+            ContextError::Unknown { .. } => Some("shoalctl context ls lists them"),
+            _ => None,
+        };
+        let message = error.to_string();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let mut out = Self::failed(message);
+        if let Some(source) = source {
+            out = out.because(source);
+        }
+        match hint {
+            Some(hint) => out.hint(hint),
+            None => out,
+        }
+    }
+}
+
+/// Where contexts are kept.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// At the place that the environment names.
+    ///
+    /// # Errors
+    /// [`ContextError::NoHome`].
+    pub fn from_env() -> Result<Self, ContextError> {
+        let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let dir = set("SHOAL_CONFIG")
+            .or_else(|| set("XDG_CONFIG_HOME").map(|d| d.join("shoal")))
+            .or_else(|| set("HOME").map(|d| d.join(".config/shoal")))
+            .ok_or(ContextError::NoHome)?;
+        Ok(Self::at(dir))
+    }
+
+    /// At a directory, which need not exist yet.
+    #[must_use]
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The file with all contexts.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// Where the credentials of a context are.
+    #[must_use]
+    pub fn credentials_dir(&self, name: &str) -> PathBuf {
+        self.dir.join("credentials").join(name)
+    }
+
+    /// Reads all contexts; none if there is no file yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn load(&self) -> Result<Contexts, ContextError> {
+        let path = self.file();
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                serde_yaml::from_str(&text).map_err(|source| ContextError::Parse { path, source })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Contexts::default()),
+            Err(source) => Err(ContextError::Read { path, source }),
+        }
+    }
+
+    /// Writes all contexts, as a whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, contexts: &Contexts) -> Result<(), ContextError> {
+        self.make_dir(&self.dir)?;
+        let path = self.file();
+        let text = serde_yaml::to_string(contexts)
+            .map_err(|source| ContextError::Parse { path: path.clone(), source })?;
+        write_file(&path, text.as_bytes(), 0o600)
+            .map_err(|source| ContextError::Write { path, source })
+    }
+
+    /// The credentials of a context.
+    ///
+    /// # Errors
+    /// When they are missing or damaged, or others may read them.
+    pub fn credentials(&self, name: &str) -> Result<Credentials, ContextError> {
+        let path = self.credentials_dir(name);
+        match Credentials::load(&path) {
+            Ok(Some(credentials)) => Ok(credentials),
+            Ok(None) => Err(ContextError::NoCredentials { name: name.to_owned(), path }),
+            Err(source) => Err(ContextError::Credentials { name: name.to_owned(), source }),
+        }
+    }
+
+    /// Adds a context with its credentials and selects it. A context of that name for the same
+    /// cluster is replaced; one for another cluster is not touched: the new one then carries a
+    /// piece of its cluster's id in its name. Returns the name.
+    ///
+    /// # Errors
+    /// When something cannot be written; the file of contexts is written last.
+    pub fn add(
+        &self,
+        name: &str,
+        context: Context,
+        credentials: &Credentials,
+    ) -> Result<String, ContextError> {
+        let mut all = self.load()?;
+        let mut name = name.to_owned();
+        if all.contexts.get(&name).is_some_and(|old| old.cluster != context.cluster) {
+            let piece: String = context.cluster.chars().take(8).collect();
+            name = format!("{name}-{piece}");
+        }
+        if !shoal_types::name::is_valid(&name) {
+            return Err(ContextError::Name(name));
+        }
+        let dir = self.credentials_dir(&name);
+        self.make_dir(&dir)?;
+        credentials
+            .save(&dir)
+            .map_err(|source| ContextError::Credentials { name: name.clone(), source })?;
+        all.contexts.insert(name.clone(), context);
+        all.current = Some(name.clone());
+        self.save(&all)?;
+        Ok(name)
+    }
+
+    /// Makes a directory, and those above it, for the owner alone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn make_dir(&self, dir: &Path) -> Result<(), ContextError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| ContextError::Write { path: dir.to_owned(), source })
+    }
+}
+
+impl Contexts {
+    /// The context that is meant: the one that is named, else the current one. `None` if there is
+    /// neither.
+    ///
+    /// # Errors
+    /// [`ContextError::Unknown`].
+    pub fn select(&self, named: Option<&str>) -> Result<Option<(&str, &Context)>, ContextError> {
+        let Some(name) = named.or(self.current.as_deref()) else { return Ok(None) };
+        match self.contexts.get_key_value(name) {
+            Some((name, context)) => Ok(Some((name, context))),
+            None => {
+                let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(ContextError::Unknown { name: name.to_owned(), known })
+            }
+        }
+    }
+}
+
+impl Context {
+    /// The addresses of its managers.
+    ///
+    /// # Errors
+    /// The first one that is none.
+    pub fn addresses(&self) -> Result<Vec<ManagerAddress>, CommandError> {
+        let parse = |text: &String| {
+            text.parse::<ManagerAddress>().map_err(|e| CommandError::failed(e.to_string()))
+        };
+        self.endpoints.iter().map(parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn context(cluster: &str) -> Context {
+        Context { cluster: cluster.to_owned(), endpoints: vec!["10.0.0.1:4242".to_owned()] }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path().join("deep/shoal"));
+        assert_eq!(store.load().unwrap(), Contexts::default());
+        let all = Contexts {
+            current: Some("a".to_owned()),
+            contexts: [("a".to_owned(), context("x")), ("b".to_owned(), context("y"))].into(),
+        };
+        store.save(&all).unwrap();
+        assert_eq!(store.load().unwrap(), all);
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&store.file()), 0o600);
+        assert_eq!(mode(&dir.path().join("deep/shoal")), 0o700);
+    }
+
+    #[test]
+    fn a_damaged_file_says_where() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path().to_owned());
+        fs::write(store.file(), "contexts:\n  a:\n    clutser: x\n").unwrap();
+        let report = CommandError::from(store.load().unwrap_err()).report();
+        assert!(report.contains("contexts.yaml") && report.contains("clutser"), "{report}");
+    }
+
+    #[test]
+    fn selection() {
+        let all = Contexts {
+            current: Some("a".to_owned()),
+            contexts: [("a".to_owned(), context("x")), ("b".to_owned(), context("y"))].into(),
+        };
+        assert_eq!(all.select(None).unwrap().unwrap().0, "a");
+        assert_eq!(all.select(Some("b")).unwrap().unwrap().0, "b");
+        let error = all.select(Some("c")).unwrap_err().to_string();
+        assert_eq!(error, "there is no context \"c\": known are a, b");
+        assert!(Contexts::default().select(None).unwrap().is_none());
+    }
+}

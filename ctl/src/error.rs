@@ -1,0 +1,192 @@
+//! How a command ends when it does not end well: what happened, why, what to do, exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use tonic::Code;
+
+/// What an exit code means. These are documented in `shoalctl --help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something went wrong, or was refused.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// A deployment failed and stopped where it was.
+    DeploymentFailed,
+    /// A deployment failed and the previous specs were put back.
+    RolledBack,
+    /// It did not get done in the time given.
+    TimedOut,
+    /// The user pressed Ctrl-C.
+    Interrupted,
+    /// Whoever read the output went away; nothing is said about it.
+    BrokenPipe,
+    /// A program that was run for the user ended with this code; nothing is said about it.
+    Exit(u8),
+}
+
+impl Kind {
+    /// The exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::DeploymentFailed => 3,
+            Self::RolledBack => 4,
+            Self::TimedOut => 5,
+            Self::Interrupted => 130,
+            Self::BrokenPipe => 141,
+            Self::Exit(code) => code,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct CommandError {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hints: Vec<String>,
+}
+
+impl CommandError {
+    /// An error of a kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None, hints: Vec::new() }
+    }
+
+    /// Something went wrong, or was refused.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// What it came from.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What could be done about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The message with everything that it came from, then the hints, each on a line of its own;
+    /// empty if nothing is to be said.
+    #[must_use]
+    pub fn report(&self) -> String {
+        if matches!(self.kind, Kind::BrokenPipe | Kind::Exit(_)) {
+            return String::new();
+        }
+        let mut text = format!("error: {self}");
+        let mut source = self.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        for hint in &self.hints {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for CommandError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+impl From<tonic::Status> for CommandError {
+    /// What the other side refused, in its own words.
+    fn from(status: tonic::Status) -> Self {
+        let message = if status.message().is_empty() {
+            format!("{:?}", status.code()).to_lowercase()
+        } else {
+            status.message().to_owned()
+        };
+        let error = Self::failed(message);
+        match status.code() {
+            Code::Unavailable => error
+                .hint("is the manager running? shoalctl context show tells which one was asked"),
+            Code::Aborted => error.hint("somebody else changed it in the meantime: try again"),
+            Code::Unauthenticated | Code::PermissionDenied => {
+                error.hint("shoalctl context show tells which certificate was used")
+            }
+            Code::Unimplemented => {
+                error.hint("the other side may be of another version: compare shoalctl version")
+            }
+            _ => error,
+        }
+    }
+}
+
+impl From<shoal_proto::convert::InvalidMessage> for CommandError {
+    fn from(error: shoal_proto::convert::InvalidMessage) -> Self {
+        Self::failed("the answer cannot be understood")
+            .because(error)
+            .hint("the other side may be of another version: compare shoalctl version")
+    }
+}
+
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new(Kind::BrokenPipe, "");
+        }
+        Self::failed("cannot write the output").because(error)
+    }
+}
+
+impl From<crate::stack::Problems> for CommandError {
+    fn from(problems: crate::stack::Problems) -> Self {
+        let n = problems.list.len();
+        let what = if n == 1 { "a problem".to_owned() } else { format!("{n} problems") };
+        Self::failed(format!("the stack file has {what}:\n{problems}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_tells_the_whole_story_and_hints_apart() {
+        let inner = io::Error::other("disk on fire");
+        let error = CommandError::failed("cannot save").because(inner).hint("call somebody");
+        assert_eq!(error.report(), "error: cannot save: disk on fire\nhint: call somebody\n");
+        assert_eq!(CommandError::new(Kind::Exit(7), "").report(), "");
+    }
+
+    #[test]
+    fn what_the_manager_says_is_passed_on() {
+        let error = CommandError::from(tonic::Status::not_found("no service \"x\""));
+        assert_eq!(error.report(), "error: no service \"x\"\n");
+        assert_eq!(error.kind().exit_code(), 1);
+    }
+}

@@ -1,0 +1,42 @@
+//! shoalctl, the command line of shoal.
+//!
+//! [`stack`] is pure: compose-style YAML to specs. `commands` has one file per noun; `client` is
+//! where messages of the wire stop; `render` is what people see; `progress` follows deployments.
+
+mod cli;
+mod client;
+mod commands;
+pub mod context;
+pub mod error;
+mod progress;
+mod render;
+pub mod stack;
+mod terminal;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(commands::run(cli));
+    // Whatever still reads standard input is not waited for.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = std::io::stderr().write_all(error.report().as_bytes());
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}

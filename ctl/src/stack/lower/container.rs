@@ -1,0 +1,114 @@
+//! Containers of services.
+
+use std::collections::BTreeMap;
+
+use shoal_types::spec::{ContainerSpec, Healthcheck};
+
+use super::{Lower, flag, text, texts, time, whole};
+use crate::stack::dotenv;
+use crate::stack::node::{Entry, Node};
+
+impl Lower<'_> {
+    pub(super) fn container(&mut self, entry: &Entry, path: &str) -> ContainerSpec {
+        let node = &entry.value;
+        if node.entry("image").is_none() {
+            self.wrong(entry.key_at, path, "has no image: expected image: NAME");
+        }
+        ContainerSpec {
+            image: text(node, "image"),
+            labels: self.labels(node.get("labels")),
+            command: texts(node.get("entrypoint")),
+            args: texts(node.get("command")),
+            hostname: text(node, "hostname"),
+            env: self.environment(node, path),
+            dir: text(node, "working_dir"),
+            user: text(node, "user"),
+            stop_signal: text(node, "stop_signal"),
+            tty: flag(node, "tty"),
+            read_only: flag(node, "read_only"),
+            mounts: self.mounts(node, path),
+            stop_grace_period: time(node, "stop_grace_period"),
+            healthcheck: self.healthcheck(node, path),
+            ..ContainerSpec::default()
+        }
+    }
+
+    /// `NAME=value`, sorted by name. What the file says wins over files of variables, a later file
+    /// of variables over an earlier one. A name without value takes that of the caller's
+    /// environment; if there is none either, the bare name stays, which unsets the image's.
+    fn environment(&mut self, node: &Node, path: &str) -> Vec<String> {
+        let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for (i, file) in node.get("env_file").map_or(&[][..], Node::items).iter().enumerate() {
+            all.extend(self.env_file(file, &format!("{path}.env_file[{i}]")));
+        }
+        for entry in node.get("environment").map_or(&[][..], Node::entries) {
+            all.insert(entry.key.clone(), entry.value.as_text().map(str::to_owned));
+        }
+        all.into_iter()
+            .map(|(name, value)| match value.as_ref().or_else(|| self.input.variables.get(&name)) {
+                Some(value) => format!("{name}={value}"),
+                None => name,
+            })
+            .collect()
+    }
+
+    fn env_file(&mut self, file: &Node, path: &str) -> Vec<(String, Option<String>)> {
+        let name = text(file, "path");
+        let required = file.get("required").is_none() || flag(file, "required");
+        let at = file.get("path").map_or(file.at, |n| n.at);
+        let problem = match self.input.files.read(&self.absolute(&name)) {
+            Ok(Some(content)) => match dotenv::parse(&content, self.input.variables) {
+                Ok(lines) => return lines,
+                Err(error) => format!("{name}: {error}"),
+            },
+            Ok(None) if !required => return Vec::new(),
+            Ok(None) => format!("there is no file {name:?}"),
+            Err(error) => format!("file {name:?} cannot be read: {error}"),
+        };
+        self.wrong(at, path, problem);
+        Vec::new()
+    }
+
+    fn healthcheck(&mut self, node: &Node, path: &str) -> Option<Healthcheck> {
+        let check = node.get("healthcheck")?;
+        let path = format!("{path}.healthcheck");
+        let mut test = texts(check.get("test"));
+        if flag(check, "disable") {
+            if let Some(entry) = check.entry("test").filter(|_| test != ["NONE"]) {
+                self.wrong(entry.key_at, &path, "test cannot be combined with disable: true");
+            }
+            test = vec!["NONE".to_owned()];
+        }
+        Some(Healthcheck {
+            test,
+            interval: time(check, "interval"),
+            timeout: time(check, "timeout"),
+            start_period: time(check, "start_period"),
+            start_interval: time(check, "start_interval"),
+            retries: whole(check, "retries").unwrap_or(0),
+        })
+    }
+
+    /// A path of the file, made absolute without asking the file system.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        let home = self.input.variables.get("HOME");
+        let joined = match (path.strip_prefix('~'), home) {
+            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+                format!("{home}{rest}")
+            }
+            _ if path.starts_with('/') => path.to_owned(),
+            _ => format!("{}/{path}", self.input.dir),
+        };
+        let mut parts: Vec<&str> = Vec::new();
+        for part in joined.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                part => parts.push(part),
+            }
+        }
+        format!("/{}", parts.join("/"))
+    }
+}

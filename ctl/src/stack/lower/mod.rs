@@ -1,0 +1,157 @@
+//! The merged tree to specs.
+
+mod container;
+mod deploy;
+mod locate;
+mod mounts;
+mod networks;
+mod service;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shoal_types::spec::{Labels, StackSpec};
+
+use super::node::{Entry, Node};
+use super::problem::{Findings, Pos, Problem};
+use super::{Input, NAMESPACE_LABEL, scalar};
+
+/// Everything that lowering looks at.
+struct Lower<'a> {
+    input: &'a Input<'a>,
+    root: &'a Node,
+    stack: String,
+    findings: &'a mut Findings,
+    /// Services that publish ports without saying where.
+    unsaid_ports: Vec<String>,
+    /// Whether some service joins the stack's own network.
+    uses_default: bool,
+}
+
+/// Lowers a merged tree. What is wrong is noted; the result counts only without findings.
+pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> StackSpec {
+    let from_file = root.get("name").and_then(Node::as_text);
+    let Some(name) = input.name.or(from_file).or(input.fallback_name).map(str::to_owned) else {
+        findings.push(Problem {
+            at: None,
+            path: String::new(),
+            text: "the stack has no name: give one, or write name: in the file".to_owned(),
+        });
+        return StackSpec::default();
+    };
+    let clean_before = findings.is_clean();
+    let mut lower = Lower {
+        input,
+        root,
+        stack: name.clone(),
+        findings,
+        unsaid_ports: Vec::new(),
+        uses_default: false,
+    };
+    let services = lower.services();
+    let networks = lower.networks();
+    let volumes = lower.volumes();
+    let spec = StackSpec { name, services, networks, volumes, ..StackSpec::default() };
+    if clean_before && services_found(&spec, lower.findings, root) {
+        lower.warn_of_ports();
+    }
+    // What was refused above is missing here, and would only be found once more.
+    if lower.findings.is_clean()
+        && let Err(violations) = spec.validate()
+    {
+        for violation in &violations.0 {
+            let problem = locate::problem(root, violation);
+            lower.findings.push(problem);
+        }
+    }
+    spec
+}
+
+fn services_found(spec: &StackSpec, findings: &mut Findings, root: &Node) -> bool {
+    if spec.services.is_empty() && findings.is_clean() {
+        findings.wrong(root.at, "services", "the stack has no services");
+    }
+    !spec.services.is_empty()
+}
+
+impl Lower<'_> {
+    /// The full name of a member of the stack.
+    fn full_name(&self, key: &str) -> String {
+        format!("{}_{key}", self.stack)
+    }
+
+    /// Labels of a node's key, with the stack's own.
+    fn labels(&self, labels: Option<&Node>) -> Labels {
+        let mut all = text_map(labels);
+        all.insert(NAMESPACE_LABEL.to_owned(), self.stack.clone());
+        all
+    }
+
+    fn warn_of_ports(&mut self) {
+        if self.unsaid_ports.is_empty() {
+            return;
+        }
+        let several = if self.unsaid_ports.len() == 1 { "service" } else { "services" };
+        self.findings.warn(format!(
+            "published ports of {several} {} answer only on nodes that run a task of it (mode: \
+             host), because the routing mesh does not exist yet",
+            self.unsaid_ports.join(", ")
+        ));
+    }
+
+    fn wrong(&mut self, at: Pos, path: &str, text: impl Into<String>) {
+        self.findings.wrong(at, path, text);
+    }
+
+    /// One of some words.
+    fn word<T: Copy>(&mut self, node: &Node, path: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = node.as_text().unwrap_or_default();
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let near = super::schema::nearest_of(known.iter().copied(), text);
+            let near = near.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+            let text = format!("is {}: expected {}{near}", node.kind(), known.join(", "));
+            self.wrong(node.at, path, text);
+        }
+        found
+    }
+}
+
+// Texts were checked by `normalise`; what could not be read is not in the tree any more.
+
+fn text(node: &Node, key: &str) -> String {
+    node.get(key).and_then(Node::as_text).unwrap_or_default().to_owned()
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    text(node, key) == "true"
+}
+
+fn texts(node: Option<&Node>) -> Vec<String> {
+    node.map_or(&[][..], Node::items)
+        .iter()
+        .filter_map(|n| n.as_text().map(str::to_owned))
+        .collect()
+}
+
+fn text_map(node: Option<&Node>) -> BTreeMap<String, String> {
+    let pair = |e: &Entry| (e.key.clone(), e.value.as_text().unwrap_or_default().to_owned());
+    node.map_or(&[][..], Node::entries).iter().map(pair).collect()
+}
+
+fn time(node: &Node, key: &str) -> Option<Duration> {
+    scalar::duration(node.get(key)?.as_text()?).ok()
+}
+
+fn whole(node: &Node, key: &str) -> Option<u64> {
+    scalar::whole(node.get(key)?.as_text()?).ok()
+}
+
+fn size(node: &Node, key: &str) -> Option<u64> {
+    scalar::bytes(node.get(key)?.as_text()?).ok()
+}
+
+fn cpus(node: &Node, key: &str) -> Option<u64> {
+    scalar::nano_cpus(node.get(key)?.as_text()?).ok()
+}

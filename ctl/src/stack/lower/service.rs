@@ -1,0 +1,133 @@
+//! Services.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_types::spec::{
+    EndpointSpec, NetworkAttachmentConfig, PortConfig, Protocol, PublishMode, ServiceSpec,
+    TaskRuntime, TaskSpec,
+};
+
+use super::{Lower, text, whole};
+use crate::stack::node::{Entry, Node};
+use crate::stack::{host_ip, schema};
+
+impl Lower<'_> {
+    pub(super) fn services(&mut self) -> BTreeMap<String, ServiceSpec> {
+        let root = self.root;
+        let entries = root.get("services").map_or(&[][..], Node::entries);
+        entries.iter().map(|e| (e.key.clone(), self.service(e))).collect()
+    }
+
+    fn service(&mut self, entry: &Entry) -> ServiceSpec {
+        let node = &entry.value;
+        let path = format!("services.{}", entry.key);
+        let empty = Node::null(node.at);
+        let deploy = node.get("deploy").unwrap_or(&empty);
+        let container = self.container(entry, &path);
+        let networks = self.attachments(node, &path);
+        let ports = self.ports(&entry.key, node.get("ports"));
+        let deployed = format!("{path}.deploy");
+        ServiceSpec {
+            name: self.full_name(&entry.key),
+            labels: self.labels(deploy.get("labels")),
+            mode: self.mode(deploy, &deployed),
+            update_config: self.update_config(deploy, &deployed),
+            rollback_config: None,
+            endpoint_spec: (!ports.is_empty())
+                .then(|| EndpointSpec { ports, ..EndpointSpec::default() }),
+            task_template: Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(container),
+                resources: super::deploy::resources(deploy),
+                restart_policy: self.restart_policy(node, &path),
+                placement: super::deploy::placement(deploy),
+                networks,
+                log_driver: None,
+                force_update: 0,
+            }),
+        }
+    }
+
+    /// The networks that a service joins, by their full names, sorted as Docker sorts them.
+    fn attachments(&mut self, node: &Node, path: &str) -> Vec<NetworkAttachmentConfig> {
+        let one = |target: String| NetworkAttachmentConfig {
+            target,
+            ..NetworkAttachmentConfig::default()
+        };
+        if let Some(mode) = node.get("network_mode") {
+            let path = format!("{path}.network_mode");
+            if let Some(entry) = node.entry("networks") {
+                self.wrong(entry.key_at, &path, "cannot be combined with networks");
+            }
+            let name = mode.as_text().unwrap_or_default();
+            if matches!(name, "host" | "none" | "bridge") {
+                return vec![one(name.to_owned())];
+            }
+            let why = if name.starts_with("service:") || name.starts_with("container:") {
+                "sharing another container's network is not supported yet"
+            } else {
+                "is unknown"
+            };
+            let text = format!("{name:?} {why}: expected host, none or bridge");
+            self.wrong(mode.at, &path, text);
+            return Vec::new();
+        }
+        let mut targets: Vec<String> = match node.get("networks") {
+            Some(networks) => networks
+                .entries()
+                .iter()
+                .filter_map(|e| self.network_name(e, &format!("{path}.networks")))
+                .collect(),
+            None => {
+                self.uses_default = true;
+                vec![self.default_network()]
+            }
+        };
+        targets.sort();
+        targets.into_iter().map(one).collect()
+    }
+
+    /// The full name of a network that a service names.
+    fn network_name(&mut self, entry: &Entry, path: &str) -> Option<String> {
+        let declared = self.root.get("networks").map_or(&[][..], Node::entries);
+        if let Some(network) = declared.iter().find(|n| n.key == entry.key) {
+            return Some(self.member_name(&network.key, &network.value));
+        }
+        if entry.key == "default" {
+            self.uses_default = true;
+            return Some(self.default_network());
+        }
+        let near = schema::nearest_of(declared.iter().map(|n| n.key.as_str()), &entry.key);
+        let near = match near {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "declare it under networks: at the top".to_owned(),
+        };
+        let text = format!("network {:?} is not declared: {near}", entry.key);
+        self.wrong(entry.key_at, path, text);
+        None
+    }
+
+    fn ports(&mut self, service: &str, ports: Option<&Node>) -> Vec<PortConfig> {
+        let items = ports.map_or(&[][..], Node::items);
+        if items.iter().any(|p| p.get("mode").is_none()) {
+            self.unsaid_ports.push(service.to_owned());
+        }
+        items.iter().map(port).collect()
+    }
+}
+
+fn port(node: &Node) -> PortConfig {
+    let number = |key| whole(node, key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+    PortConfig {
+        name: text(node, "name"),
+        protocol: match text(node, "protocol").as_str() {
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        },
+        target_port: number("target"),
+        published_port: number("published"),
+        publish_mode: PublishMode::Host,
+        host_ip: node.get("host_ip").and_then(Node::as_text).and_then(|t| host_ip(t).ok()),
+    }
+}

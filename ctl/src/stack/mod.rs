@@ -1,0 +1,109 @@
+//! Stack files: compose-style YAML in, a [`StackSpec`] out. Pure: text and variables are handed
+//! in, files are read through [`Files`], nothing is printed.
+//!
+//! The stages, each in a file of its own: `yaml` (text to tree), `interpolate` (variables),
+//! `normalise` (against the table of keys in `schema`; short forms to long ones), `merge` (several
+//! files to one), `lower` (tree to specs). Findings are collected over all stages, so that a file
+//! that is wrong in five places says so once.
+
+mod dotenv;
+mod interpolate;
+mod lower;
+mod merge;
+mod mount;
+mod node;
+mod normalise;
+mod output;
+mod port;
+mod problem;
+pub(crate) mod scalar;
+pub(crate) mod schema;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use dotenv::{InvalidLine, parse as parse_env_file};
+pub use interpolate::Variables;
+pub(crate) use port::{host_ip, short as short_port};
+pub use problem::{Pos, Problem, Problems};
+
+use shoal_types::spec::StackSpec;
+
+use problem::Findings;
+
+/// The label by which Docker's clients know what belongs to a stack.
+pub const NAMESPACE_LABEL: &str = "com.docker.stack.namespace";
+
+/// One stack file.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name in messages.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Reads the files that a stack file refers to.
+pub trait Files {
+    /// The text of a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn read(&self, path: &str) -> Result<Option<String>, String>;
+}
+
+/// What a stack is loaded from.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Name of the stack; the file's own `name` if absent.
+    pub name: Option<&'a str>,
+    /// Its name if the file has none either; without one that is an error.
+    pub fallback_name: Option<&'a str>,
+    /// The files, later ones winning over earlier ones.
+    pub sources: &'a [Source],
+    /// Variables for interpolation and for environment entries without a value.
+    pub variables: &'a Variables,
+    /// Absolute directory that relative paths start from.
+    pub dir: &'a str,
+    /// What `env_file` is read through.
+    pub files: &'a dyn Files,
+}
+
+/// A stack that was loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What is to be applied.
+    pub spec: StackSpec,
+    /// What people should know, each once.
+    pub warnings: Vec<String>,
+    /// The files as one, in long form, with all variables in place.
+    pub config: serde_yaml::Value,
+}
+
+/// Loads a stack.
+///
+/// # Errors
+/// Everything that is wrong with its files.
+pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
+    let mut findings = Findings::default();
+    let names: Vec<String> = input.sources.iter().map(|s| s.name.clone()).collect();
+    let mut merged = None;
+    for (i, source) in input.sources.iter().enumerate() {
+        let Some(mut tree) = yaml::parse(i, &source.text, &mut findings) else { continue };
+        interpolate::tree(&mut tree, input.variables, &mut findings);
+        let Some(tree) = normalise::file(&tree, &mut findings) else { continue };
+        merged = Some(match merged {
+            Some(base) => merge::files(base, tree),
+            None => tree,
+        });
+    }
+    let Some(root) = merged else { return Err(findings.into_problems(names)) };
+    // Lowering goes on after findings, so that all of them come at once.
+    let spec = lower::stack(input, &root, &mut findings);
+    if !findings.is_clean() {
+        return Err(findings.into_problems(names));
+    }
+    let named = input.name.is_some() || root.get("name").is_some();
+    let config = output::config(&root, named.then_some(spec.name.as_str()));
+    Ok(Loaded { spec, warnings: findings.take_warnings(), config })
+}

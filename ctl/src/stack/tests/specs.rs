@@ -1,0 +1,334 @@
+//! What files mean.
+
+use serde_json::Value;
+
+use super::{load_all, web};
+
+/// Checks values of the spec by JSON pointer; `null` is for absence.
+fn check(name: &str, texts: &[&str], expected: &[(&str, &str)]) {
+    let loaded = load_all(texts).unwrap_or_else(|p| panic!("{name}:\n{p}"));
+    let spec = serde_json::to_value(&loaded.spec).unwrap();
+    for (pointer, json) in expected {
+        let found = spec.pointer(pointer).unwrap_or(&Value::Null);
+        let wanted: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(*found, wanted, "{name}: {pointer} in\n{spec:#}");
+    }
+}
+
+const C: &str = "/Services/web/TaskTemplate/ContainerSpec";
+const T: &str = "/Services/web/TaskTemplate";
+
+fn check_web(lines: &str, expected: &[(&str, &str)]) {
+    let expected: Vec<(String, &str)> = expected
+        .iter()
+        .map(|(pointer, json)| match pointer.strip_prefix("C/") {
+            Some(rest) => (format!("{C}/{rest}"), *json),
+            None => match pointer.strip_prefix("T/") {
+                Some(rest) => (format!("{T}/{rest}"), *json),
+                None => (format!("/Services/web/{pointer}"), *json),
+            },
+        })
+        .collect();
+    let expected: Vec<(&str, &str)> = expected.iter().map(|(p, j)| (p.as_str(), *j)).collect();
+    check(lines, &[&web(lines)], &expected);
+}
+
+#[test]
+fn the_smallest_stack() {
+    let label = r#"{"com.docker.stack.namespace": "shop"}"#;
+    check(
+        "smallest",
+        &["version: '3.8'\nservices:\n  web:\n    image: nginx\n"],
+        &[
+            ("/Name", "\"shop\""),
+            ("/Services/web/Name", "\"shop_web\""),
+            ("/Services/web/Labels", label),
+            ("/Services/web/Mode", r#"{"Replicated": {"Replicas": 1}}"#),
+            (C, &format!(r#"{{"Image": "nginx", "Labels": {label}}}"#)),
+            ("/Services/web/TaskTemplate/Networks", r#"[{"Target": "shop_default"}]"#),
+            ("/Networks/default/Name", "\"shop_default\""),
+            ("/Networks/default/Labels", label),
+            ("/Networks/default/Driver", "\"bridge\""),
+            ("/Services/web/EndpointSpec", "null"),
+            ("/Services/web/TaskTemplate/RestartPolicy", "null"),
+        ],
+    );
+}
+
+#[test]
+fn containers() {
+    check_web(
+        "command: nginx -g 'daemon off;'",
+        &[("C/Args", r#"["nginx", "-g", "daemon off;"]"#)],
+    );
+    check_web("entrypoint: [/run, a b]", &[("C/Command", r#"["/run", "a b"]"#)]);
+    check_web(
+        "user: 1000:1000\nworking_dir: /srv\nhostname: h1\nread_only: yes\ntty: true\n\
+         stop_signal: SIGQUIT\nstop_grace_period: 1m30s",
+        &[
+            ("C/User", "\"1000:1000\""),
+            ("C/Dir", "\"/srv\""),
+            ("C/Hostname", "\"h1\""),
+            ("C/ReadOnly", "true"),
+            ("C/TTY", "true"),
+            ("C/StopSignal", "\"SIGQUIT\""),
+            ("C/StopGracePeriod", "90000000000"),
+        ],
+    );
+    check_web("labels: [a=1, b]", &[("C/Labels/a", "\"1\""), ("C/Labels/b", "\"\"")]);
+    check_web("privileged: false\ninit: no", &[("C/Image", "\"nginx\"")]);
+}
+
+#[test]
+fn environment() {
+    check_web(
+        "environment:\n  B: 010\n  A: true\n  SHELL_VAR:\n  GONE:\n  E: ''\n  V: 1.0",
+        &[("C/Env", r#"["A=true", "B=010", "E=", "GONE", "SHELL_VAR=s", "V=1.0"]"#)],
+    );
+    check_web("environment: [A=1=2, A=3]", &[("C/Env", r#"["A=3"]"#)]);
+    check_web(
+        "env_file: [web.env, {path: more.env}, {path: none.env, required: false}]\n\
+         environment: {C: c}",
+        &[("C/Env", r#"["A=2", "B=two words", "C=c", "SHELL_VAR=s"]"#)],
+    );
+    check_web(
+        "env_file: ./web.env",
+        &[("C/Env", r#"["A=1", "B=two words", "C=$A", "SHELL_VAR=s"]"#)],
+    );
+    check_web("environment: {A: \"$$x-${TAG}-${NO:-d}\"}", &[("C/Env", r#"["A=$x-1.2-d"]"#)]);
+}
+
+#[test]
+fn ports() {
+    check_web(
+        "ports: ['8080:80', '127.0.0.1:53:53/udp', 90]",
+        &[(
+            "EndpointSpec/Ports",
+            r#"[{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"},
+                {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 53, "PublishMode": "host",
+                 "HostIP": "127.0.0.1"},
+                {"Protocol": "tcp", "TargetPort": 90, "PublishedPort": 0, "PublishMode": "host"}]"#,
+        )],
+    );
+    check_web(
+        "ports:\n- {target: 80, published: 8080, mode: host, name: http}\n- 8000-8001:90-91",
+        &[
+            ("EndpointSpec/Ports/0/Name", "\"http\""),
+            ("EndpointSpec/Ports/0/PublishedPort", "8080"),
+            ("EndpointSpec/Ports/2/PublishedPort", "8001"),
+            ("EndpointSpec/Ports/2/TargetPort", "91"),
+        ],
+    );
+}
+
+#[test]
+fn the_warning_about_ports_names_services_once() {
+    let text = "services:\n  a:\n    image: i\n    ports: ['1:1']\n  b:\n    image: i\n    ports: \
+                ['2:2', '3:3']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, mode: host}]\n";
+    let warnings = load_all(&[text]).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("services a, b answer only on nodes"), "{warnings:?}");
+}
+
+#[test]
+fn mounts() {
+    let volumes = "volumes:\n  data:\n    driver_opts: {type: tmpfs}\n    labels: {k: v}\n  \
+                   ext: {external: true, name: real}\n  own: {name: mine}\n";
+    let text = format!(
+        "{}{volumes}",
+        web(
+            "volumes:\n- data:/data:ro,nocopy\n- ./conf:/etc/conf:ro,rslave\n- ~/x:/x\n- ext:/ext\n\
+             - own:/own\n- /anon\n- {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0755}}\n\
+             - {type: bind, source: ../up, target: /up, bind: {create_host_path: true}}\n\
+             tmpfs: /run:size=64m"
+        )
+    );
+    let mount = |i: usize, field: &str| format!("{C}/Mounts/{i}/{field}");
+    let expected = [
+        (mount(0, "Source"), "\"shop_data\""),
+        (mount(0, "ReadOnly"), "true"),
+        (mount(0, "VolumeOptions/NoCopy"), "true"),
+        (mount(0, "VolumeOptions/Labels/k"), "\"v\""),
+        (mount(0, "VolumeOptions/Labels/com.docker.stack.namespace"), "\"shop\""),
+        (mount(0, "VolumeOptions/DriverConfig/Options/type"), "\"tmpfs\""),
+        (mount(1, "Type"), "\"bind\""),
+        (mount(1, "Source"), "\"/app/conf\""),
+        (mount(1, "BindOptions/Propagation"), "\"rslave\""),
+        (mount(2, "Source"), "\"/root/x\""),
+        (mount(3, "Source"), "\"real\""),
+        (mount(3, "VolumeOptions"), "null"),
+        (mount(4, "Source"), "\"mine\""),
+        (mount(5, "Type"), "\"volume\""),
+        (mount(5, "Source"), "null"),
+        (mount(6, "TmpfsOptions/SizeBytes"), "1048576"),
+        (mount(6, "TmpfsOptions/Mode"), "493"),
+        (mount(7, "Source"), "\"/up\""),
+        (mount(7, "BindOptions/CreateMountpoint"), "true"),
+        (mount(8, "Target"), "\"/run\""),
+        (mount(8, "TmpfsOptions/SizeBytes"), "67108864"),
+        ("/Volumes/data/Name".to_owned(), "\"shop_data\""),
+        ("/Volumes/ext".to_owned(), "null"),
+    ];
+    let expected: Vec<(&str, &str)> = expected.iter().map(|(p, j)| (p.as_str(), *j)).collect();
+    check("mounts", &[&text], &expected);
+}
+
+#[test]
+fn networks() {
+    let text = format!(
+        "{}networks:\n  front: {{internal: true, ipam: {{config: [{{subnet: 10.9.0.0/24, gateway: \
+         10.9.0.1}}]}}}}\n  back: {{name: real, external: true}}\n  idle:\n",
+        web("networks: [front, back]")
+    );
+    check(
+        "networks",
+        &[&text],
+        &[
+            (&format!("{T}/Networks"), r#"[{"Target": "real"}, {"Target": "shop_front"}]"#),
+            ("/Networks/front/Internal", "true"),
+            ("/Networks/front/IPAM/Config/0/Subnet", "\"10.9.0.0/24\""),
+            ("/Networks/idle/Name", "\"shop_idle\""),
+            ("/Networks/back", "null"),
+            ("/Networks/default", "null"),
+        ],
+    );
+    check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
+    check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
+    let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
+    check(
+        "default renamed",
+        &[&text],
+        &[
+            (&format!("{T}/Networks"), r#"[{"Target": "n1"}]"#),
+            ("/Networks/default/Name", "\"n1\""),
+        ],
+    );
+}
+
+#[test]
+fn health() {
+    check_web(
+        "healthcheck: {test: curl -f x, interval: 5s, retries: 2, start_period: 1m}",
+        &[
+            ("C/Healthcheck/Test", r#"["CMD-SHELL", "curl -f x"]"#),
+            ("C/Healthcheck/Interval", "5000000000"),
+            ("C/Healthcheck/StartPeriod", "60000000000"),
+            ("C/Healthcheck/Retries", "2"),
+        ],
+    );
+    check_web("healthcheck: {test: [CMD, a]}", &[("C/Healthcheck/Test", r#"["CMD", "a"]"#)]);
+    check_web("healthcheck: {disable: true}", &[("C/Healthcheck/Test", r#"["NONE"]"#)]);
+}
+
+#[test]
+fn deploy() {
+    check_web("deploy: {mode: global}", &[("Mode", r#"{"Global": {}}"#)]);
+    check_web("deploy: {replicas: '${N}'}", &[("Mode/Replicated/Replicas", "3")]);
+    check_web(
+        "deploy:\n  labels: {l: 1}\n  resources:\n    limits: {cpus: '0.5', memory: 64m, pids: 10}\n    \
+         reservations: {cpus: .25, memory: 32M}\n  placement:\n    constraints: [node.role == \
+         worker]\n    max_replicas_per_node: 2\n  restart_policy: {condition: on-failure, delay: 1s, \
+         max_attempts: 3, window: 1m}\n  update_config: {parallelism: 2, delay: 3s, failure_action: \
+         rollback, monitor: 4s, max_failure_ratio: 0.5, order: start-first}",
+        &[
+            ("Labels/l", "\"1\""),
+            (
+                "T/Resources/Limits",
+                r#"{"NanoCPUs": 500000000, "MemoryBytes": 67108864, "Pids": 10}"#,
+            ),
+            ("T/Resources/Reservations", r#"{"NanoCPUs": 250000000, "MemoryBytes": 33554432}"#),
+            ("T/Placement/Constraints", r#"["node.role == worker"]"#),
+            ("T/Placement/MaxReplicas", "2"),
+            (
+                "T/RestartPolicy",
+                r#"{"Condition": "on-failure", "Delay": 1000000000, "MaxAttempts": 3, "Window": 60000000000}"#,
+            ),
+            (
+                "UpdateConfig",
+                r#"{"Parallelism": 2, "Delay": 3000000000, "FailureAction": "rollback",
+                    "Monitor": 4000000000, "MaxFailureRatio": 0.5, "Order": "start-first"}"#,
+            ),
+        ],
+    );
+    check_web("deploy: {update_config: {delay: 1s}}", &[("UpdateConfig/Parallelism", "1")]);
+}
+
+#[test]
+fn restart() {
+    let cases = [
+        ("no", r#"{"Condition": "none", "MaxAttempts": 0}"#),
+        ("always", r#"{"Condition": "any", "MaxAttempts": 0}"#),
+        ("unless-stopped", r#"{"Condition": "any", "MaxAttempts": 0}"#),
+        ("on-failure", r#"{"Condition": "on-failure", "MaxAttempts": 0}"#),
+        ("on-failure:5", r#"{"Condition": "on-failure", "MaxAttempts": 5}"#),
+    ];
+    for (word, policy) in cases {
+        check_web(&format!("restart: {word}"), &[("T/RestartPolicy", policy)]);
+    }
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let text = "x-base: &base\n  image: base\n  environment: &env {A: 1}\n  user: u1\nservices:\n  \
+                web:\n    <<: *base\n    user: u2\n  two:\n    <<: [{user: u3}, *base]\n    \
+                environment: {<<: *env, B: 2}\n";
+    check(
+        "merge keys",
+        &[text],
+        &[
+            (&format!("{C}/Image"), "\"base\""),
+            (&format!("{C}/User"), "\"u2\""),
+            ("/Services/two/TaskTemplate/ContainerSpec/User", "\"u3\""),
+            ("/Services/two/TaskTemplate/ContainerSpec/Env", r#"["A=1", "B=2"]"#),
+        ],
+    );
+}
+
+#[test]
+fn several_files() {
+    let base = "services:\n  web:\n    image: a\n    command: [one]\n    environment: [A=1, B=1]\n    \
+                ports: ['80:80', '81:81']\n    networks: [n1]\n    volumes: ['/a:/x', '/b:/y']\n    \
+                deploy: {replicas: 2, placement: {constraints: [node.role==worker]}}\nnetworks:\n  n1:\n";
+    let over = "services:\n  web:\n    command: [two]\n    environment: {B: 2}\n    ports: ['80:90']\n    \
+                networks: [n2]\n    volumes: ['/c:/x']\n    deploy: {placement: {constraints: \
+                [node.hostname==h]}}\n  more:\n    image: ${NO_IMAGE:-b}\nnetworks:\n  n2: {}\n";
+    check(
+        "merged",
+        &[base, over],
+        &[
+            (&format!("{C}/Image"), "\"a\""),
+            (&format!("{C}/Args"), r#"["two"]"#),
+            (&format!("{C}/Env"), r#"["A=1", "B=2"]"#),
+            (&format!("{C}/Mounts/0/Source"), "\"/c\""),
+            (&format!("{C}/Mounts/1/Source"), "\"/b\""),
+            ("/Services/web/EndpointSpec/Ports/0/TargetPort", "90"),
+            ("/Services/web/EndpointSpec/Ports/1/TargetPort", "81"),
+            ("/Services/web/Mode/Replicated/Replicas", "2"),
+            (&format!("{T}/Networks"), r#"[{"Target": "shop_n1"}, {"Target": "shop_n2"}]"#),
+            (&format!("{T}/Placement/Constraints"), r#"["node.role==worker", "node.hostname==h"]"#),
+            ("/Services/more/TaskTemplate/ContainerSpec/Image", "\"b\""),
+        ],
+    );
+}
+
+#[test]
+fn variables_that_are_not_set_are_warned_of() {
+    let loaded = load_all(&[&web("user: '$NOBODY'\nworking_dir: /${EMPTY}x")]).unwrap();
+    assert_eq!(loaded.warnings, ["variable NOBODY is not set: an empty text takes its place"]);
+}
+
+#[test]
+fn the_printed_file_means_the_same() {
+    let text = format!(
+        "{}volumes:\n  data: {{labels: [a=b]}}\nnetworks:\n  n: {{internal: true}}\n",
+        web("command: echo $$HOME '5'\nports: ['8080-8081:80-81/udp', '[::1]:1:1']\nvolumes: \
+             [data:/d:ro]\nenvironment: {A: 'true', B: '', C: '010'}\nread_only: true\n\
+             healthcheck: {test: 'x', retries: 3}\ndeploy: {replicas: 0, resources: {limits: {cpus: \
+             1.50, memory: 1g}}}\nnetworks: [n, default]\nrestart: no\ntmpfs: [/a, /b]")
+    );
+    let first = load_all(&[&text]).unwrap();
+    let printed = serde_yaml::to_string(&first.config).unwrap();
+    let second = load_all(&[&printed]).unwrap_or_else(|p| panic!("{printed}\n{p}"));
+    assert_eq!(first.spec, second.spec, "{printed}");
+    assert_eq!(first.config, second.config);
+}
