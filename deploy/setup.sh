@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# setup.sh [nextest] [deny]: installs what building and testing shoal need and is missing: Debian
+# packages by apt (as root), and the named cargo tools from crates.io. Does nothing if all is there.
+set -euo pipefail
+
+packages=(busybox-static ca-certificates curl docker-registry gcc iproute2 jq
+          libc6-dev libseccomp-dev make nftables pkg-config procps)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "setup: missing packages; run as root: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "setup: installing ${missing[*]}"
+    apt-get update -qq
+    # Run level 1 keeps the registry's own service from starting: tests start registries themselves.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+for tool in "$@"; do
+    command -v "cargo-$tool" >/dev/null 2>&1 && continue
+    [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo-$tool" ] && continue
+    echo "setup: building cargo-$tool (once)"
+    cargo install --locked --quiet "cargo-$tool"
+done

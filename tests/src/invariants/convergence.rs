@@ -1,0 +1,142 @@
+//! What must be so some time after the last fault healed: every service has its replicas or a
+//! stated reason, nothing is held that is not assigned, and the past is bounded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_manager_state::ClusterState;
+use shoal_types::id::NodeId;
+use shoal_types::object::{NodeState, Service, Slot, Task};
+use shoal_types::spec::{Availability, ServiceMode};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::Moment;
+
+/// Ended tasks of a slot that may be left for a moment before they are forgotten.
+const SLACK: u64 = 3;
+
+/// Everything that is not yet as it must be.
+#[must_use]
+pub fn check(moment: &Moment<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for service in moment.state.services() {
+        replicas(moment, service, &mut wrong);
+        history(moment.state, service, &mut wrong);
+    }
+    homeless(moment.state, &mut wrong);
+    held(moment, &mut wrong);
+    wrong
+}
+
+fn replicas(moment: &Moment<'_>, service: &Service, wrong: &mut Vec<String>) {
+    let mut slots: BTreeMap<Slot, Vec<&Task>> = BTreeMap::new();
+    for task in moment.state.tasks_of_service(service.id) {
+        slots.entry(task.slot).or_default().push(task);
+    }
+    let really: BTreeSet<_> = moment.running.iter().map(|r| r.task).collect();
+    let fine = |tasks: &Vec<&Task>| {
+        let runs = |t: &&&Task| {
+            t.desired_state == DesiredState::Running
+                && t.status.state == TaskState::Running
+                && really.contains(&t.id)
+        };
+        tasks.iter().find(runs).is_some() || is_explained(tasks)
+    };
+    let good = |slot: &Slot| slots.get(slot).is_some_and(fine);
+    let show = |slot: &Slot| -> Vec<String> {
+        let tasks = slots.get(slot).into_iter().flatten();
+        tasks.map(|t| format!("{} {:?} {:?}", t.desired_state, t.status, t.node_id)).collect()
+    };
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => {
+            let have = slots.keys().filter(|slot| good(slot)).count() as u64;
+            let name = &service.spec.name;
+            if have != replicas {
+                let all: Vec<_> = slots.keys().map(|s| (s, show(s))).collect();
+                wrong.push(format!("{name} has {have} of {replicas} replicas: {all:?}"));
+            }
+            let used = moment
+                .running
+                .iter()
+                .filter(|r| r.service == service.id)
+                .map(|r| r.slot)
+                .collect::<BTreeSet<_>>();
+            if used.len() as u64 > replicas {
+                wrong.push(format!("{name} runs in {used:?}, and wants {replicas}"));
+            }
+        }
+        ServiceMode::Global {} => {
+            let placement = service.spec.task_template.placement.as_ref();
+            if placement.is_some_and(|p| !p.constraints.is_empty() || !p.platforms.is_empty()) {
+                return;
+            }
+            for node in nodes_in_use(moment.state) {
+                if !good(&Slot::Node(node)) {
+                    let tasks = show(&Slot::Node(node));
+                    wrong.push(format!("{} is not on {node}: {tasks:?}", service.spec.name));
+                }
+            }
+        }
+        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {}
+    }
+}
+
+fn nodes_in_use(state: &ClusterState) -> impl Iterator<Item = NodeId> {
+    state
+        .nodes()
+        .filter(|n| n.spec.availability == Availability::Active)
+        .filter(|n| n.status.state == NodeState::Ready)
+        .map(|n| n.id)
+}
+
+/// Whether the newest tasks of a slot say why nothing runs: one waits and says for what, or one
+/// failed and says how, or one has done its work.
+fn is_explained(tasks: &[&Task]) -> bool {
+    let mut tasks: Vec<&&Task> =
+        tasks.iter().filter(|t| t.desired_state < DesiredState::Remove).collect();
+    tasks.sort_by_key(|t| (t.meta.created_at, t.meta.version));
+    tasks
+        .iter()
+        .rev()
+        .take(2)
+        .any(|task| !task.status.err.is_empty() || task.status.state == TaskState::Complete)
+}
+
+fn history(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {
+    let limit = state.cluster().map_or(5, |c| c.spec.task_history_retention_limit);
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    let limit = limit.max(policy.map_or(0, |p| p.max_attempts + 1)).max(1) + SLACK;
+    let mut counts: BTreeMap<Slot, u64> = BTreeMap::new();
+    for task in state.tasks_of_service(service.id) {
+        *counts.entry(task.slot).or_default() += 1;
+    }
+    for (slot, count) in counts.into_iter().filter(|(_, count)| *count > limit) {
+        let name = &service.spec.name;
+        wrong.push(format!("slot {slot} of {name} remembers {count} tasks, more than {limit}"));
+    }
+}
+
+fn homeless(state: &ClusterState, wrong: &mut Vec<String>) {
+    for task in state.tasks() {
+        if state.service(task.service_id).is_none() {
+            wrong.push(format!("task {} outlives its service: {:?}", task.id, task.status));
+        } else if task.desired_state == DesiredState::Remove {
+            wrong
+                .push(format!("task {} is to be forgotten and is not: {:?}", task.id, task.status));
+        }
+    }
+}
+
+fn held(moment: &Moment<'_>, wrong: &mut Vec<String>) {
+    for (node, id) in moment.held {
+        let task = moment.state.task(*id);
+        if task.is_none_or(|task| task.node_id != Some(*node)) {
+            wrong.push(format!("node {node} holds task {id}, which is not assigned to it"));
+        }
+    }
+    for running in moment.running {
+        let task = moment.state.task(running.task);
+        if task.is_none_or(|task| task.desired_state != DesiredState::Running) {
+            wrong.push(format!("task {} runs, and is not to", running.task));
+        }
+    }
+}

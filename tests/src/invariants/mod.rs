@@ -1,0 +1,42 @@
+//! Judges: what must always hold. They know the objects of the cluster and what really runs on its
+//! nodes, and nothing of the code that decides.
+
+pub mod convergence;
+pub mod nothing_overdrawn;
+pub mod one_running_task_per_slot;
+pub mod planning_comes_to_rest;
+
+use std::collections::BTreeSet;
+
+use shoal_manager_state::ClusterState;
+use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::object::Slot;
+use shoal_types::time::Timestamp;
+
+/// A container that really runs, seen by looking at the hosts themselves.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Of which task.
+    pub task: TaskId,
+    /// Of which service.
+    pub service: ServiceId,
+    /// In which slot.
+    pub slot: Slot,
+    /// Where.
+    pub node: NodeId,
+    /// When the node was first told to hold the task.
+    pub held_since: Timestamp,
+}
+
+/// What the judges see of one moment.
+#[derive(Debug)]
+pub struct Moment<'a> {
+    /// The objects, as the managers have them.
+    pub state: &'a ClusterState,
+    /// When.
+    pub now: Timestamp,
+    /// Everything that really runs.
+    pub running: &'a [Running],
+    /// Every task that some node still holds anything of, running or not.
+    pub held: &'a BTreeSet<(NodeId, TaskId)>,
+}

@@ -1,0 +1,121 @@
+//! What breaks, and how it is mended.
+
+use std::time::Duration;
+
+use shoal_manager_state::Command;
+use shoal_types::id::NodeId;
+use shoal_types::object::NodeState;
+
+use super::mind::Mind;
+use super::queue::{Event, Mend};
+use super::world::World;
+use super::{specs, user};
+
+/// The most nodes a cluster of the simulation has.
+const NODES_MAX: usize = 7;
+
+impl<M: Mind> World<M> {
+    pub(crate) fn fault(&mut self) {
+        if self.ctx.calm {
+            return;
+        }
+        let next = self.ctx.random.millis(200, 8000);
+        self.ctx.queue.after(next, Event::Fault);
+        let all: Vec<NodeId> = self.agents.keys().copied().collect();
+        let Some(node) = self.ctx.random.any(&all) else { return };
+        let kind = self.ctx.random.below(12);
+        self.ctx.note(|| format!("fault {kind} on node {node}"));
+        match kind {
+            0 | 1 => self.restart_leader(),
+            2 | 3 => self.break_node(node, Mend::Process, 20_000),
+            4 | 5 => self.break_node(node, Mend::Link, 40_000),
+            6 | 7 => self.break_node(node, Mend::Power, 40_000),
+            8 => {
+                let slowness = self.ctx.random.pick(&[1, 4, 20]);
+                if let Some(agent) = self.agents.get_mut(&node) {
+                    agent.slowness = slowness;
+                }
+            }
+            9 => self.kill_container(node),
+            10 if self.state.nodes().len() < NODES_MAX => self.add_node(),
+            _ => self.take_node_out(),
+        }
+    }
+
+    fn break_node(&mut self, node: NodeId, what: Mend, ms_max: u64) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        match what {
+            Mend::Process => agent.process = false,
+            Mend::Link => agent.link = false,
+            Mend::Power => agent.lose_power(),
+        }
+        let delay = self.ctx.random.millis(100, ms_max);
+        self.ctx.queue.after(delay, Event::Mend(node, what));
+    }
+
+    fn kill_container(&mut self, node: NodeId) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        let running: Vec<u64> =
+            agent.held.values().filter_map(|h| h.container.as_ref()).map(|c| c.number).collect();
+        if let Some(number) = self.ctx.random.any(&running) {
+            agent.container_ended(number, &mut self.ctx);
+        }
+    }
+
+    /// The user forgets a node: one that is gone for good, or by force.
+    fn take_node_out(&mut self) {
+        let Some((node, force)) = user::node_to_remove(&self.state, &mut self.ctx) else { return };
+        if force || self.state.node(node).is_some_and(|n| n.status.state == NodeState::Down) {
+            self.apply(Command::RemoveNode { id: node, force });
+        }
+    }
+
+    pub(crate) fn mend(&mut self, node: NodeId, what: Mend) {
+        self.ctx.note(|| format!("node {node}: {what:?} works again"));
+        let shrinks = !self.ctx.calm && self.ctx.random.chance(20);
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        match what {
+            Mend::Link if !agent.link => {
+                agent.link = true;
+                agent.session = None;
+            }
+            Mend::Power => {
+                agent.power = true;
+                if shrinks {
+                    let hostname = agent.description.hostname.clone();
+                    agent.description = specs::description(&hostname, &mut self.ctx.random);
+                }
+            }
+            Mend::Link | Mend::Process => {}
+        }
+        if what != Mend::Link && agent.power && !agent.process {
+            agent.start(&mut self.ctx);
+        }
+    }
+
+    /// Everything works again, and nothing breaks any more.
+    pub(crate) fn heal(&mut self) {
+        self.ctx.note(|| "everything heals".to_owned());
+        self.ctx.calm = true;
+        let all: Vec<NodeId> = self.agents.keys().copied().collect();
+        for node in all {
+            if let Some(agent) = self.agents.get_mut(&node) {
+                agent.slowness = 1;
+            }
+            for what in [Mend::Power, Mend::Link, Mend::Process] {
+                self.mend(node, what);
+            }
+        }
+        if self.ctx.random.chance(60) {
+            let services: Vec<_> = self.state.services().cloned().collect();
+            for service in services {
+                if let Some(command) = user::repair(&service, &mut self.ctx) {
+                    self.apply(command);
+                }
+            }
+        }
+        let now = self.ctx.queue.now;
+        self.chaos_until = now.min(self.chaos_until);
+        self.ctx.queue.after(Duration::ZERO, Event::Dispatch);
+    }
+}

@@ -1,0 +1,74 @@
+//! What the leading manager remembers while it leads. All of it is lost when it restarts.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_manager_planning::liveness::LastHeard;
+use shoal_manager_state::Command;
+use shoal_types::assignment::NodeAssignment;
+use shoal_types::id::NodeId;
+use shoal_types::time::Timestamp;
+
+/// A leader loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loop {
+    Orchestrator,
+    Scheduler,
+    Liveness,
+}
+
+impl Loop {
+    pub(crate) const ALL: [Self; 3] = [Self::Orchestrator, Self::Scheduler, Self::Liveness];
+}
+
+/// One loop: it waits, plans on a view, proposes the plan in batches, and starts again.
+#[derive(Debug, Default)]
+pub(crate) struct LoopState {
+    /// When it plans next, if it waits.
+    pub(crate) planned_at: Option<Timestamp>,
+    /// What it has still to propose.
+    pub(crate) rest: VecDeque<Command>,
+    /// Log index of the view that it planned on last.
+    pub(crate) seen: u64,
+    /// Whether it is between planning and the end of proposing.
+    pub(crate) busy: bool,
+}
+
+/// One agent's connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: u64,
+    /// What the node has been sent, if anything.
+    pub(crate) sent: Option<NodeAssignment>,
+    /// Number of the last assignment message.
+    pub(crate) sequence: u64,
+}
+
+/// One period of leading.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// Counts periods: what an earlier one had still to do is void.
+    pub(crate) period: u64,
+    pub(crate) since: Timestamp,
+    pub(crate) heard: LastHeard,
+    pub(crate) sessions: BTreeMap<NodeId, Session>,
+    pub(crate) loops: BTreeMap<Loop, LoopState>,
+    /// Whether the dispatcher is about to look for changes.
+    pub(crate) dispatching: bool,
+}
+
+impl Leader {
+    pub(crate) fn new(period: u64, since: Timestamp) -> Self {
+        Self {
+            period,
+            since,
+            heard: LastHeard::new(),
+            sessions: BTreeMap::new(),
+            loops: Loop::ALL.into_iter().map(|l| (l, LoopState::default())).collect(),
+            dispatching: false,
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.dispatching && self.loops.values().all(|l| !l.busy)
+    }
+}

@@ -1,0 +1,190 @@
+//! The leader's shell: loops around the planners, and the dispatcher.
+
+use shoal_manager_planning::assignment::assignment;
+use shoal_manager_state::Command;
+use shoal_types::id::NodeId;
+use shoal_types::object::{NodeDescription, NodeState, NodeStatus};
+use shoal_types::time::Timestamp;
+
+use super::leader::{Leader, Loop, Session};
+use super::mind::Mind;
+use super::queue::Event;
+use super::wire::{Down, Up};
+use super::world::World;
+
+impl<M: Mind> World<M> {
+    /// Something was written: whoever waits for that plans soon.
+    pub(crate) fn wake_all(&mut self) {
+        for which in Loop::ALL {
+            let at = self.ctx.queue.now + self.ctx.random.millis(1, 50);
+            self.plan_at(which, at);
+        }
+        if !self.leader.dispatching {
+            self.leader.dispatching = true;
+            let delay = self.ctx.random.millis(1, 100);
+            self.ctx.queue.after(delay, Event::Dispatch);
+        }
+    }
+
+    fn plan_at(&mut self, which: Loop, at: Timestamp) {
+        let Some(this) = self.leader.loops.get_mut(&which) else { return };
+        if !this.busy && this.planned_at.is_none_or(|known| at < known) {
+            this.planned_at = Some(at);
+            self.ctx.queue.at(at, Event::Plan(which, at));
+        }
+    }
+
+    /// Takes a view and plans on it. What is planned is proposed a while later, when the view may
+    /// be old.
+    pub(crate) fn plan(&mut self, which: Loop, at: Timestamp) {
+        let now = self.ctx.queue.now;
+        let leader = &self.leader;
+        if leader.loops.get(&which).is_none_or(|l| l.busy || l.planned_at != Some(at)) {
+            return;
+        }
+        let view = self.state.clone();
+        let plan = match which {
+            Loop::Orchestrator => self.mind.orchestrate(&view, now, &mut self.ctx.ids),
+            Loop::Scheduler => self.mind.schedule(&view, now),
+            Loop::Liveness => self.mind.watch_nodes(&view, &leader.heard, leader.since, now),
+        };
+        let wake_at = plan.wake_at;
+        let nothing = plan.commands.is_empty();
+        if let Some(this) = self.leader.loops.get_mut(&which) {
+            this.planned_at = None;
+            this.seen = view.applied_index();
+            this.busy = !nothing;
+            this.rest = plan.commands.into();
+        }
+        if nothing {
+            if let Some(at) = wake_at {
+                self.plan_at(which, at.max(now + std::time::Duration::from_millis(1)));
+            }
+        } else {
+            self.propose_soon(which);
+        }
+    }
+
+    fn propose_soon(&mut self, which: Loop) {
+        let slow = !self.ctx.calm && self.ctx.random.chance(5);
+        let delay = self.ctx.random.millis(1, if slow { 3000 } else { 30 });
+        self.ctx.queue.after(delay, Event::Propose(which, self.leader.period));
+    }
+
+    pub(crate) fn propose(&mut self, which: Loop, period: u64) {
+        if period != self.leader.period {
+            return;
+        }
+        for _ in 0..=self.ctx.random.below(6) {
+            let Some(this) = self.leader.loops.get_mut(&which) else { return };
+            let Some(command) = this.rest.pop_front() else { break };
+            let command = self.mind.propose(&self.state, command);
+            self.apply(command);
+        }
+        let Some(this) = self.leader.loops.get_mut(&which) else { return };
+        if this.rest.is_empty() {
+            this.busy = false;
+            let at = self.ctx.queue.now + self.ctx.random.millis(1, 20);
+            self.plan_at(which, at);
+        } else {
+            self.propose_soon(which);
+        }
+    }
+
+    /// Another manager leads, or the same one again: what was being done is forgotten.
+    pub(crate) fn restart_leader(&mut self) {
+        self.ctx.note(|| "the leader restarts".to_owned());
+        self.leader = Leader::new(self.leader.period + 1, self.ctx.queue.now);
+        self.wake_all();
+    }
+
+    pub(crate) fn leader_hears(&mut self, node: NodeId, message: Up) {
+        let now = self.ctx.queue.now;
+        let Some(known) = self.state.node(node) else {
+            return self.tell(node, Down::Removed);
+        };
+        let down = known.status.state == NodeState::Down;
+        let session = match &message {
+            Up::Open { description } => {
+                let description = NodeDescription::clone(description);
+                return self.open(node, description);
+            }
+            Up::Heartbeat { session } | Up::Statuses { session, .. } | Up::Resync { session } => {
+                *session
+            }
+        };
+        // A node that counts as lost has to come in through a new session.
+        if down || self.leader.sessions.get(&node).is_none_or(|s| s.id != session) {
+            return self.tell(node, Down::NoSession { session });
+        }
+        self.leader.heard.insert(node, now);
+        match message {
+            Up::Open { .. } | Up::Heartbeat { .. } => {}
+            Up::Statuses { statuses, .. } => {
+                self.apply(Command::UpdateTaskStatuses {
+                    node_id: node,
+                    statuses: statuses.clone(),
+                });
+                self.tell(node, Down::Acknowledged { session, statuses });
+            }
+            Up::Resync { .. } => {
+                if let Some(session) = self.leader.sessions.get_mut(&node) {
+                    session.sent = None;
+                }
+                self.dispatch_to(node);
+            }
+        }
+    }
+
+    fn open(&mut self, node: NodeId, description: NodeDescription) {
+        let now = self.ctx.queue.now;
+        let session = self.ctx.count();
+        self.leader.heard.insert(node, now);
+        self.leader.sessions.insert(node, Session { id: session, sent: None, sequence: 0 });
+        let status = NodeStatus { state: NodeState::Ready, since: now, ..NodeStatus::default() };
+        self.apply(Command::ReportNode { id: node, description: Some(description), status });
+        self.tell(node, Down::Opened { session });
+        self.wake_all();
+    }
+
+    /// Tells every connected node what has changed for it.
+    pub(crate) fn dispatch(&mut self) {
+        self.leader.dispatching = false;
+        let nodes: Vec<NodeId> = self.leader.sessions.keys().copied().collect();
+        for node in nodes {
+            if self.state.node(node).is_none() {
+                self.leader.sessions.remove(&node);
+                self.tell(node, Down::Removed);
+            } else {
+                self.dispatch_to(node);
+            }
+        }
+    }
+
+    fn dispatch_to(&mut self, node: NodeId) {
+        let wanted = assignment(&self.state, node);
+        let Some(session) = self.leader.sessions.get_mut(&node) else { return };
+        let (id, applies_to) = (session.id, session.sequence);
+        let message = match &session.sent {
+            None => {
+                session.sequence += 1;
+                Down::Complete {
+                    session: id,
+                    results_in: session.sequence,
+                    assignment: wanted.clone(),
+                }
+            }
+            Some(sent) => {
+                let changes = sent.diff(&wanted);
+                if changes.is_empty() {
+                    return;
+                }
+                session.sequence += 1;
+                let results_in = session.sequence;
+                Down::Incremental { session: id, applies_to, results_in, changes }
+            }
+        };
+        session.sent = Some(wanted);
+        self.tell(node, message);
+    }
+}

@@ -1,0 +1,152 @@
+//! The simulation: the real state and planning crates in one process, under one seed.
+//!
+//! Time is virtual, everything random comes from the seed, nothing waits. A leader plans on views
+//! that are old by the time it proposes, and restarts in the middle; agents are slow, crash, lose
+//! power or the network, and return; messages are late, lost, twice or in another order; a user
+//! changes his mind. Judges look all the time ([`crate::invariants`]). Then everything heals, and
+//! the cluster has a bounded time to become what the user wants.
+
+mod agent;
+mod context;
+mod fault;
+mod leader;
+mod leading;
+mod mind;
+mod network;
+mod queue;
+mod random;
+mod specs;
+#[cfg(test)]
+mod tests;
+mod user;
+mod wire;
+mod world;
+
+pub use mind::{Mind, Real};
+
+use std::fmt;
+use std::time::Duration;
+
+use shoal_types::time::Timestamp;
+
+use crate::invariants::{Moment, convergence};
+use world::World;
+
+/// How long after the last fault everything must be as it is to be: a minute, and what restart
+/// delays and rollouts that began late add to it.
+const CONVERGED_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long it must stay so.
+const STABLE_FOR: Duration = Duration::from_secs(20);
+
+/// What was wrong, when, and what came before.
+#[derive(Debug)]
+pub struct Failure {
+    /// The seed that shows it again.
+    pub seed: u64,
+    /// What the judges say.
+    pub wrong: Vec<String>,
+    /// The last events before.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "seed {} (again with SHOAL_SIM_SEED={}):", self.seed, self.seed)?;
+        self.wrong.iter().try_for_each(|wrong| writeln!(f, "- {wrong}"))
+    }
+}
+
+/// What happened in a simulation in which nothing was wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Commands that were carried out.
+    pub applied: u64,
+    /// Commands that were refused: the user's, and those planned on views that were old.
+    pub refused: u64,
+    /// How long after the last fault everything was as it is to be.
+    pub converged_after: Duration,
+    /// The managers' state in the end.
+    pub state: shoal_manager_state::ClusterState,
+}
+
+/// Simulates under one seed. Each run with the same seed is the same to the last event. `mind`
+/// makes what the leader thinks with; it is made again to tell what led to a failure.
+///
+/// # Errors
+/// A judge found something wrong.
+pub fn run<M: Mind>(seed: u64, mind: impl Fn() -> M) -> Result<Summary, Box<Failure>> {
+    match simulate(seed, mind(), false) {
+        Ok(summary) => Ok(summary),
+        // Writing down what happens costs much, so it is done only where somebody reads it.
+        Err(quiet) => match simulate(seed, mind(), true) {
+            Err(failure) => Err(failure),
+            Ok(_) => Err(quiet),
+        },
+    }
+}
+
+fn simulate<M: Mind>(seed: u64, mind: M, traced: bool) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, mind, traced);
+    let until = world.chaos_until;
+    world.run_until(until);
+    world.heal();
+    let healed = world.ctx.queue.now;
+    let converged = converge(&mut world, healed);
+    if world.wrong.is_empty() {
+        let stable = world.ctx.queue.now + STABLE_FOR;
+        world.run_until(stable);
+        world.look_closely();
+        let wrong = unfinished(&world);
+        // What ends again and again is between two attempts at some moments.
+        if !is_restless(&world) {
+            world.wrong.extend(wrong);
+        }
+    }
+    if world.wrong.is_empty() {
+        let (applied, refused, state) = (world.applied, world.refused, world.state);
+        return Ok(Summary { applied, refused, converged_after: converged.since(healed), state });
+    }
+    let trace = world.ctx.take_trace();
+    Err(Box::new(Failure { seed, wrong: world.wrong, trace }))
+}
+
+/// Waits until nothing is missing any more; when that was.
+fn converge<M: Mind>(world: &mut World<M>, healed: Timestamp) -> Timestamp {
+    let deadline = healed + CONVERGED_WITHIN;
+    while world.wrong.is_empty() {
+        let next = world.ctx.queue.now + Duration::from_millis(500);
+        world.run_until(next);
+        let missing = unfinished(world);
+        let now = world.ctx.queue.now;
+        if missing.is_empty() {
+            return now;
+        }
+        if now >= deadline {
+            world.wrong.extend(missing);
+        }
+    }
+    world.ctx.queue.now
+}
+
+fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
+    let (running, held) = world.reality();
+    let now = world.ctx.queue.now;
+    let moment = Moment { state: &world.state, now, running: &running, held: &held };
+    let mut wrong = convergence::check(&moment);
+    if !is_restless(world) && !world.leader.is_idle() {
+        wrong.push("the leader is still planning".to_owned());
+    }
+    wrong
+}
+
+/// Whether some service goes on ending and being started again, as its spec says.
+fn is_restless<M: Mind>(world: &World<M>) -> bool {
+    world.state.services().any(|s| user::is_restless(&s.spec))
+        || world.state.tasks().any(|t| {
+            t.is_wanted() && t.spec.container().is_some_and(|c| !c.image.starts_with("good"))
+        })
+}

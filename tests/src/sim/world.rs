@@ -1,0 +1,220 @@
+//! The whole: one leader, nodes, a user, and what breaks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use shoal_manager_state::{ClusterState, Command, PredefinedIds, apply, invariant};
+use shoal_types::id::{IdSource, NodeId};
+use shoal_types::object::{JoinTokens, RootCa};
+use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec};
+use shoal_types::time::Timestamp;
+
+use super::agent::Agent;
+use super::context::Context;
+use super::leader::Leader;
+use super::mind::Mind;
+use super::queue::Event;
+use super::{specs, user};
+use crate::invariants::{
+    Moment, Running, nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest,
+};
+
+/// How long faults and the user go on.
+const CHAOS: Duration = Duration::from_secs(90);
+
+/// Between two looks of the judges that are slow.
+const SLOW_LOOK_EVERY: u64 = 60;
+
+pub(crate) struct World<M> {
+    pub(crate) ctx: Context,
+    pub(crate) mind: M,
+    pub(crate) state: ClusterState,
+    pub(crate) leader: Leader,
+    pub(crate) agents: BTreeMap<NodeId, Agent>,
+    pub(crate) wrong: Vec<String>,
+    slots: one_running_task_per_slot::Judge,
+    room: nothing_overdrawn::Judge,
+    /// When faults end.
+    pub(crate) chaos_until: Timestamp,
+    events: u64,
+    pub(crate) applied: u64,
+    pub(crate) refused: u64,
+}
+
+impl<M: Mind> World<M> {
+    pub(crate) fn new(seed: u64, mind: M, traced: bool) -> Self {
+        let mut ctx = Context::new(seed, traced);
+        ctx.queue.now = Timestamp::from_secs(1000);
+        let now = ctx.queue.now;
+        let mut world = Self {
+            ctx,
+            mind,
+            state: ClusterState::new(),
+            leader: Leader::new(1, now),
+            agents: BTreeMap::new(),
+            wrong: Vec::new(),
+            slots: one_running_task_per_slot::Judge::default(),
+            room: nothing_overdrawn::Judge::default(),
+            chaos_until: now + CHAOS,
+            events: 0,
+            applied: 0,
+            refused: 0,
+        };
+        world.found();
+        world
+    }
+
+    fn found(&mut self) {
+        let ids = &mut self.ctx.ids;
+        let create = Command::CreateCluster {
+            id: ids.next_id(),
+            spec: ClusterSpec::default(),
+            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
+            join_tokens: JoinTokens::default(),
+            networks: PredefinedIds {
+                bridge: ids.next_id(),
+                host: ids.next_id(),
+                none: ids.next_id(),
+            },
+        };
+        self.apply(create);
+        for _ in 0..2 + self.ctx.random.below(4) {
+            self.add_node();
+        }
+        self.ctx.queue.after(Duration::from_secs(1), Event::User);
+        self.ctx.queue.after(Duration::from_secs(5), Event::Fault);
+    }
+
+    /// A host joins the cluster.
+    pub(crate) fn add_node(&mut self) {
+        let id: NodeId = self.ctx.ids.next_id();
+        let hostname = format!("host-{}", self.agents.len() + 1);
+        let description = specs::description(&hostname, &mut self.ctx.random);
+        let first = self.agents.is_empty();
+        let role = if first { NodeRole::Manager } else { NodeRole::Agent };
+        let spec = NodeSpec { role, ..NodeSpec::default() };
+        self.apply(Command::CreateNode { id, spec, description: description.clone() });
+        let mut agent = Agent::new(id, description);
+        agent.start(&mut self.ctx);
+        self.agents.insert(id, agent);
+    }
+
+    /// Applies a command, as every manager would.
+    #[expect(clippy::needless_pass_by_value, reason = "callers have no more use for it")]
+    pub(crate) fn apply(&mut self, command: Command) -> bool {
+        let (index, now) = (self.state.applied_index() + 1, self.ctx.queue.now);
+        let result = apply(&mut self.state, index, now, command.clone());
+        self.ctx.note(|| format!("{index} {command:?} -> {:?}", result.as_ref().map(|_| ())));
+        let done = match &result {
+            Ok(_) => true,
+            Err(why) => {
+                if let Some(state) = self.mind.refused(&self.state, &command, why) {
+                    self.state = state;
+                }
+                false
+            }
+        };
+        self.applied += u64::from(done);
+        self.refused += u64::from(!done);
+        let changed = !self.state.take_events().is_empty();
+        if changed || !done {
+            self.wake_all();
+        }
+        done
+    }
+
+    /// Lets everything happen until `until`, or until something is wrong.
+    pub(crate) fn run_until(&mut self, until: Timestamp) {
+        while self.ctx.queue.now < until && self.wrong.is_empty() {
+            let Some(event) = self.ctx.queue.next() else { return };
+            let beat = matches!(event, Event::Beat(..));
+            self.handle(event);
+            self.events += 1;
+            if !beat {
+                self.look();
+            }
+            if self.events.is_multiple_of(SLOW_LOOK_EVERY) {
+                self.look_closely();
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Plan(which, at) => self.plan(which, at),
+            Event::Propose(which, period) => self.propose(which, period),
+            Event::Dispatch => self.dispatch(),
+            Event::ToLeader(node, message) => self.leader_hears(node, message),
+            Event::ToNode(node, message) => self.node_hears(node, message),
+            Event::StreamBroke(node) => self.stream_broke(node),
+            Event::Beat(node, life) => self.beat(node, life),
+            Event::Flush(node, life) => self.flush(node, life),
+            Event::Work(node, task, life) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.work(task, &mut self.ctx);
+                }
+            }
+            Event::ContainerEnds(node, number) => {
+                if let Some(agent) = self.agents.get_mut(&node) {
+                    agent.container_ended(number, &mut self.ctx);
+                }
+            }
+            Event::Fault => self.fault(),
+            Event::Mend(node, what) => self.mend(node, what),
+            Event::User => self.user_acts(),
+        }
+    }
+
+    fn user_acts(&mut self) {
+        if self.ctx.calm {
+            return;
+        }
+        if let Some(command) = user::wish(&self.state, &mut self.ctx) {
+            self.apply(command);
+        }
+        let next = self.ctx.random.millis(50, 4000);
+        self.ctx.queue.after(next, Event::User);
+    }
+
+    /// Everything that really runs, and everything that is held.
+    pub(crate) fn reality(&self) -> (Vec<Running>, BTreeSet<(NodeId, shoal_types::id::TaskId)>) {
+        let all = || self.agents.iter().flat_map(|(n, a)| a.held.values().map(move |h| (*n, h)));
+        let running = all().filter_map(|(node, held)| {
+            held.container.as_ref().map(|_| Running {
+                task: held.task.id,
+                service: held.task.service_id,
+                slot: held.task.slot,
+                node,
+                held_since: held.since,
+            })
+        });
+        (running.collect(), all().map(|(node, held)| (node, held.task.id)).collect())
+    }
+
+    fn look(&mut self) {
+        let (running, held) = self.reality();
+        let now = self.ctx.queue.now;
+        let moment = Moment { state: &self.state, now, running: &running, held: &held };
+        self.wrong.extend(self.slots.look(&moment));
+        self.wrong.extend(self.room.look(&moment));
+    }
+
+    /// The judges that plan or compare everything.
+    pub(crate) fn look_closely(&mut self) {
+        self.wrong.extend(invariant::check(&self.state));
+        let now = self.ctx.queue.now;
+        let (mind, mut ids) = (&mut self.mind, self.ctx.ids.clone());
+        let (heard, since) = (&self.leader.heard, self.leader.since);
+        let wrong = planning_comes_to_rest::judge(&self.state, now, |view| {
+            let mut commands = mind.orchestrate(view, now, &mut ids).commands;
+            if commands.is_empty() {
+                commands = mind.schedule(view, now).commands;
+            }
+            if commands.is_empty() {
+                commands = mind.watch_nodes(view, heard, since, now).commands;
+            }
+            commands
+        });
+        self.wrong.extend(wrong);
+    }
+}

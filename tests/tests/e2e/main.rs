@@ -1,0 +1,11 @@
+//! The real programs on test hosts, from the command line to the container. Each file has a
+//! cluster of its own and ends with a look for what is left behind.
+//!
+//! Needs root; see `shoal_tests::skip`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod deploy;
+mod faults;
+mod refusals;
+mod running;
+mod world;
