@@ -28,7 +28,7 @@ demo: build ## Three hosts on this machine run a stack; KEEP=1 leaves them up
 
 .PHONY: test
 test: ## All tests: unit, property, contract, simulation, end to end
-	@deploy/setup.sh nextest
+	@deploy/setup.sh tests nextest
 	cargo build --locked --workspace --bins
 	cargo nextest run --locked --workspace --profile $(PROFILE)
 

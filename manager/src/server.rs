@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use futures::future::BoxFuture;
 use shoal_manager_state::ClusterState;
 use shoal_proto::transport::{
-    Credentials, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId, PrivateKey,
-    Role, client_channel, incoming, renew_at, server_builder, unix_incoming,
+    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId,
+    PrivateKey, Role, client_channel, incoming, renew_forever, server_builder, unix_incoming,
 };
 use shoal_proto::v1::bootstrap_server::BootstrapServer;
 use shoal_proto::v1::ca_server::CaServer;
@@ -151,23 +151,15 @@ async fn drained(stop: &CancellationToken, sessions: &Sessions) {
     tokio::time::sleep(DRAIN_TIME).await;
 }
 
-/// Keeps this manager's certificate fresh. It holds the authority, so it asks nobody.
+/// Keeps this manager's certificate fresh. It holds the authority, so it asks nobody, and gets a new
+/// one also when the old one has expired while it was off.
 async fn renew(live: LiveCredentials, cluster: Cluster, dir: std::path::PathBuf) {
-    loop {
-        let current = live.current();
-        let wait = renew_at(current.identity(), rand::random()).since(clock::now());
-        // At least an hour apart, whatever the clock says: a failure must not spin.
-        tokio::time::sleep(wait.max(Duration::from_secs(3600))).await;
-        let renewed = fresh_credentials(&current, &cluster).and_then(|fresh| {
-            fresh.save(&dir)?;
-            live.replace(fresh)?;
-            Ok(())
-        });
-        match renewed {
-            Ok(()) => tracing::info!("renewed this manager's certificate"),
-            Err(error) => tracing::error!(error = %format!("{error:#}"), "cannot renew"),
-        }
-    }
+    let request = |current: Credentials| {
+        let fresh = fresh_credentials(&current, &cluster);
+        let failed = |error: anyhow::Error| EnrolError::Unavailable(one_line(&error));
+        std::future::ready(fresh.map_err(failed))
+    };
+    renew_forever(live, request, |fresh| fresh.save(&dir)).await;
 }
 
 fn fresh_credentials(current: &Credentials, cluster: &Cluster) -> anyhow::Result<Credentials> {

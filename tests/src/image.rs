@@ -377,6 +377,20 @@ impl ImageBuilder {
 }
 
 impl BuiltImage {
+    /// Puts other bytes in a packed layer's place, under their own digest: what the configuration
+    /// says of the layer no longer fits.
+    ///
+    /// # Errors
+    /// When there is no such layer.
+    pub fn replace_layer(&mut self, index: usize, bytes: Vec<u8>) -> Result<()> {
+        let layer = self.layers.get_mut(index).context("there is no such layer")?;
+        *layer = Blob::new(bytes, &layer.media_type);
+        let mut manifest: Value = serde_json::from_slice(&self.manifest.bytes)?;
+        manifest["layers"] = self.layers.iter().map(Blob::descriptor).collect();
+        self.manifest = Blob::new(serde_json::to_vec(&manifest)?, &self.manifest.media_type);
+        Ok(())
+    }
+
     /// `sha256:…` of the configuration.
     #[must_use]
     pub fn id(&self) -> &str {

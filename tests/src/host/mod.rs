@@ -177,6 +177,14 @@ impl Host {
     /// # Errors
     /// With the agent's last words.
     pub fn start_agent(&self) -> Result<()> {
+        self.start_agent_with(&[])
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// With the agent's last words.
+    pub fn start_agent_with(&self, environment: &[(&str, &str)]) -> Result<()> {
         let log = || OpenOptions::new().create(true).append(true).open(self.log());
         let mut command = Command::new("setsid");
         let inner = self.command(self.programs.join("shoal-agent"))?;
@@ -189,6 +197,7 @@ impl Host {
         for label in &self.labels {
             command.args(["--label", label]);
         }
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
         let status = command.status().context("start setsid")?;
         if !status.success() {

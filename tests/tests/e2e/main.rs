@@ -6,6 +6,8 @@
 
 mod deploy;
 mod faults;
+mod identities;
+mod images;
 mod refusals;
 mod running;
 mod world;

@@ -69,6 +69,20 @@ impl World {
         said.both()
     }
 
+    /// Deploys a service that cannot run, and removes it. The deploy and the list of tasks both
+    /// have to say why.
+    pub(crate) fn refused(&self, lines: &str, expected: &[&str]) {
+        let rest =
+            if lines.contains("deploy:") { "" } else { "\ndeploy: {restart_policy: {delay: 1s}}" };
+        let said = self.deploy_badly("bad", &web(&format!("{lines}{rest}")));
+        let listed = self.ok(&["service", "ps", "--no-trunc", "bad_web"]);
+        for part in expected {
+            assert!(said.contains(part), "the deploy says {part:?}:\n{said}");
+            assert!(listed.contains(part), "service ps says {part:?}:\n{listed}");
+        }
+        self.remove("bad");
+    }
+
     fn ps_text(&self, stack: &str) -> String {
         self.cluster.ctl(&["stack", "ps", "--no-trunc", stack]).both()
     }
