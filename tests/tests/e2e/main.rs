@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod deploy;
+mod examples;
 mod faults;
 mod identities;
 mod images;
