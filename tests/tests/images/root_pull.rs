@@ -3,6 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use shoal_agent::image::{ImageStore, PullPolicy, PullProgress, RegistryAuth};
 use shoal_tests::image::{Family, ImageBuilder, LocalRegistry, Packing, push_index};
+use shoal_tests::skip::skip;
 
 use crate::host::{Host, chain, config, eventually, parse, read, two_layers};
 
@@ -11,6 +12,9 @@ const HTPASSWD: &str = "user:$2b$04$/gUtTi9G1aYy5Oj19hZ0NeNv4iRyDtRCF8uwEVt6PPJc
 
 #[tokio::test]
 async fn every_packing_and_family_is_pulled_by_tag_and_digest() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     for family in [Family::Oci, Family::Docker] {
         for packing in [Packing::None, Packing::Gzip, Packing::Zstd] {
@@ -40,6 +44,9 @@ async fn every_packing_and_family_is_pulled_by_tag_and_digest() {
 
 #[tokio::test]
 async fn the_right_platform_is_picked_from_an_index() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let other = ImageBuilder::new().file("/x", b"other", 0o644).platform("linux", "s390x");
     let other = other.build().unwrap();
@@ -65,6 +72,9 @@ async fn the_right_platform_is_picked_from_an_index() {
 
 #[tokio::test]
 async fn policies_do_what_they_say() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let name = format!("{}/web:1", registry.address());
     let host = Host::new();
@@ -92,6 +102,9 @@ async fn policies_do_what_they_say() {
 
 #[tokio::test]
 async fn what_is_not_there_is_explained() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let address = registry.address();
     two_layers().build().unwrap().push(address, "web", "1").unwrap();
@@ -111,6 +124,9 @@ async fn what_is_not_there_is_explained() {
 
 #[tokio::test]
 async fn a_password_is_used_and_a_wrong_one_is_explained() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start_with_password(HTPASSWD).unwrap();
     let image = two_layers().build().unwrap();
     image.push_as(registry.address(), "private", "1", Some("user:secret")).unwrap();
@@ -129,6 +145,9 @@ async fn a_password_is_used_and_a_wrong_one_is_explained() {
 /// A certificate of its own is trusted for the registry that is configured with it, no other.
 #[tokio::test]
 async fn a_registry_with_its_own_certificate_authority_is_trusted_when_configured() {
+    if skip() {
+        return;
+    }
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -171,6 +190,9 @@ async fn a_registry_with_its_own_certificate_authority_is_trusted_when_configure
 
 #[tokio::test]
 async fn progress_ends_with_everything() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let image = two_layers().build().unwrap();
     image.push(registry.address(), "web", "1").unwrap();
@@ -186,6 +208,9 @@ async fn progress_ends_with_everything() {
 /// Plain http to anything but loopback has to be configured.
 #[tokio::test]
 async fn a_registry_off_loopback_is_https_unless_configured() {
+    if skip() {
+        return;
+    }
     let host = Host::new();
     let error = host.pull("192.0.2.1:5000/web:1").await.unwrap_err();
     assert!(chain(&error).contains("cannot reach registry 192.0.2.1:5000"), "{error}");
@@ -193,6 +218,9 @@ async fn a_registry_off_loopback_is_https_unless_configured() {
 
 #[tokio::test]
 async fn a_layer_that_was_changed_in_the_registry_is_refused() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let image = two_layers().build().unwrap();
     image.push(registry.address(), "web", "1").unwrap();
@@ -213,6 +241,9 @@ async fn a_layer_that_was_changed_in_the_registry_is_refused() {
 /// Eight at once, and a ninth that gives up.
 #[tokio::test]
 async fn pulls_of_the_same_image_at_once_agree() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let mut builder = ImageBuilder::new();
     for layer in 0..6_u32 {

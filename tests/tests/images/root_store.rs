@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use shoal_agent::image::{ImageStore, Limits, StoreConfig};
 use shoal_tests::image::{ImageBuilder, LocalRegistry};
+use shoal_tests::skip::skip;
 
 use crate::host::{Host, Mount, chain, config, eventually, parse, two_layers};
 
 #[tokio::test]
 async fn garbage_is_what_nobody_uses_and_nobody_asked_for() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let address = registry.address();
     let base = || ImageBuilder::new().file("/base", &[1; 1000], 0o644).next_layer();
@@ -44,6 +48,9 @@ async fn garbage_is_what_nobody_uses_and_nobody_asked_for() {
 
 #[tokio::test]
 async fn a_store_opens_again_with_what_was_whole() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     two_layers().build().unwrap().push(registry.address(), "web", "1").unwrap();
     let name = format!("{}/web:1", registry.address());
@@ -67,6 +74,9 @@ async fn a_store_opens_again_with_what_was_whole() {
 
 #[tokio::test]
 async fn a_full_disk_is_reported_and_leaves_nothing() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     let noise: Vec<u8> =
         (0..6_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -98,6 +108,9 @@ async fn a_full_disk_is_reported_and_leaves_nothing() {
 
 #[tokio::test]
 async fn limits_hold_for_a_pull() {
+    if skip() {
+        return;
+    }
     let registry = LocalRegistry::start().unwrap();
     two_layers().build().unwrap().push(registry.address(), "web", "1").unwrap();
     let name = parse(&format!("{}/web:1", registry.address()));
