@@ -150,6 +150,8 @@ mod tests {
             "image ls --no-trunc",
             "image rm x",
             "context use a",
+            "context create --local",
+            "context create --local prod",
             "--context a context ls",
             "completion bash",
         ];
@@ -177,6 +179,7 @@ mod tests {
             "exec web",
             "ls --format yaml",
             "node update --availability gone n",
+            "context create prod",
             "completion tcsh2",
         ];
         for line in lines {

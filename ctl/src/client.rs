@@ -10,8 +10,9 @@ use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec}
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::context::{ContextError, Store};
+use crate::context::{ContextError, RECOVERY, Store};
 use crate::error::CommandError;
+use crate::renewal;
 
 pub(crate) mod local;
 mod stream;
@@ -105,13 +106,15 @@ macro_rules! call {
 }
 
 impl Client {
-    /// Connects to the first manager of a context that answers.
+    /// Connects to the first manager of a context that answers, and renews the context's
+    /// certificate if it is time.
     pub(crate) async fn connect(store: &Store, named: Option<&str>) -> Result<Self> {
         let contexts = store.load()?;
         let Some((name, context)) = contexts.select(named)? else {
             return Err(CommandError::failed("there is no context: no cluster is known here")
                 .hint("shoalctl init makes a cluster on this host")
-                .hint("or copy contexts.yaml and credentials/ from the host where it was made"));
+                .hint("or copy contexts.yaml and credentials/ from the host where it was made")
+                .hint(RECOVERY));
         };
         let credentials = store.credentials(name)?;
         let live = LiveCredentials::new(credentials)
@@ -122,16 +125,19 @@ impl Client {
         for address in addresses {
             let channel = client_channel(address, live.clone(), MANAGER_NAME)
                 .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
-            let rpc = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+            let rpc =
+                ControlClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
             let client = Self { rpc };
-            if !several {
-                return Ok(client);
-            }
             // One that cannot be reached is passed over; any other answer is an answer.
-            match client.rpc.clone().get_version(pb::GetVersionRequest {}).await {
-                Err(status) if status.code() == Code::Unavailable => last = Some(status),
-                _ => return Ok(client),
+            if several
+                && let Err(status) = client.rpc.clone().get_version(pb::GetVersionRequest {}).await
+                && status.code() == Code::Unavailable
+            {
+                last = Some(status);
+                continue;
             }
+            renewal::on_use(store, name, channel, &live).await;
+            return Ok(client);
         }
         Err(last.map_or_else(
             || CommandError::failed(format!("context {name:?} has no endpoint")),

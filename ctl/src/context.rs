@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,10 @@ use shoal_proto::transport::{Credentials, CredentialsError, ManagerAddress, writ
 use crate::error::CommandError;
 
 const FILE: &str = "contexts.yaml";
+
+/// What helps whoever has no usable credentials.
+pub(crate) const RECOVERY: &str = "on a host that runs a manager, root gets new credentials without old ones: shoalctl context \
+     create --local";
 
 /// All contexts of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +97,16 @@ pub enum ContextError {
         #[source]
         source: CredentialsError,
     },
+    /// A name that means another cluster already.
+    #[error("context {name:?} is of cluster {theirs}, not of {ours}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// The cluster that it means.
+        theirs: String,
+        /// The cluster that it was to mean.
+        ours: String,
+    },
     /// The credentials are not there.
     #[error("context {name:?} has no credentials below {path}")]
     NoCredentials {
@@ -108,6 +122,8 @@ impl From<ContextError> for CommandError {
         let hint = match &error {
             ContextError::NoHome => Some("set SHOAL_CONFIG to a directory"),
             ContextError::Unknown { .. } => Some("shoalctl context ls lists them"),
+            ContextError::Taken { .. } => Some("give it another name"),
+            ContextError::Credentials { .. } | ContextError::NoCredentials { .. } => Some(RECOVERY),
             _ => None,
         };
         let message = error.to_string();
@@ -214,24 +230,110 @@ impl Store {
         context: Context,
         credentials: &Credentials,
     ) -> Result<String, ContextError> {
-        let mut all = self.load()?;
+        let _alone = self.lock()?;
+        let all = self.load()?;
         let mut name = name.to_owned();
         if all.contexts.get(&name).is_some_and(|old| old.cluster != context.cluster) {
             let piece: String = context.cluster.chars().take(8).collect();
             name = format!("{name}-{piece}");
         }
-        if !shoal_types::name::is_valid(&name) {
-            return Err(ContextError::Name(name));
-        }
-        let dir = self.credentials_dir(&name);
-        self.make_dir(&dir)?;
-        credentials
-            .save(&dir)
-            .map_err(|source| ContextError::Credentials { name: name.clone(), source })?;
-        all.contexts.insert(name.clone(), context);
-        all.current = Some(name.clone());
-        self.save(&all)?;
+        self.put(all, &name, context, credentials)?;
         Ok(name)
+    }
+
+    /// Gives new credentials to the context of a cluster and selects it. The context is the one that
+    /// is named, else the one that this cluster has here, else a new one with the cluster's name.
+    /// Other endpoints that it has are kept, after the given ones. Returns the name.
+    ///
+    /// # Errors
+    /// [`ContextError::Taken`], and as [`Store::add`].
+    pub fn recover(
+        &self,
+        named: Option<&str>,
+        cluster_name: &str,
+        mut context: Context,
+        credentials: &Credentials,
+    ) -> Result<String, ContextError> {
+        let lock = self.lock()?;
+        let all = self.load()?;
+        let name = match named.or_else(|| all.of_cluster(&context.cluster)) {
+            Some(name) => name.to_owned(),
+            None => {
+                drop(lock);
+                return self.add(cluster_name, context, credentials);
+            }
+        };
+        if let Some(old) = all.contexts.get(&name) {
+            if old.cluster != context.cluster {
+                let (theirs, ours) = (old.cluster.clone(), context.cluster);
+                return Err(ContextError::Taken { name, theirs, ours });
+            }
+            let others = old.endpoints.iter().filter(|e| !context.endpoints.contains(e));
+            let others: Vec<String> = others.cloned().collect();
+            context.endpoints.extend(others);
+        }
+        self.put(all, &name, context, credentials)?;
+        Ok(name)
+    }
+
+    fn put(
+        &self,
+        mut all: Contexts,
+        name: &str,
+        context: Context,
+        credentials: &Credentials,
+    ) -> Result<(), ContextError> {
+        if !shoal_types::name::is_valid(name) {
+            return Err(ContextError::Name(name.to_owned()));
+        }
+        let dir = self.credentials_dir(name);
+        self.make_dir(&dir)?;
+        self.save_credentials(name, credentials)?;
+        all.contexts.insert(name.to_owned(), context);
+        all.current = Some(name.to_owned());
+        self.save(&all)
+    }
+
+    /// Replaces the credentials of a context. The caller holds the lock.
+    pub(crate) fn save_credentials(
+        &self,
+        name: &str,
+        credentials: &Credentials,
+    ) -> Result<(), ContextError> {
+        credentials
+            .save(&self.credentials_dir(name))
+            .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })
+    }
+
+    /// Selects a context.
+    ///
+    /// # Errors
+    /// [`ContextError::Unknown`], and when the file cannot be read or written.
+    pub fn select(&self, name: &str) -> Result<(), ContextError> {
+        let _alone = self.lock()?;
+        let mut all = self.load()?;
+        all.select(Some(name))?;
+        all.current = Some(name.to_owned());
+        self.save(&all)
+    }
+
+    /// Keeps other processes from writing here until it is dropped; reading needs no lock, since
+    /// every file is replaced as a whole.
+    fn lock(&self) -> Result<File, ContextError> {
+        self.make_dir(&self.dir)?;
+        let locked = File::open(&self.dir).and_then(|dir| dir.lock().map(|()| dir));
+        locked.map_err(|source| ContextError::Write { path: self.dir.clone(), source })
+    }
+
+    /// As [`Store::lock`]; `None` if somebody else writes here now.
+    pub(crate) fn try_lock(&self) -> Result<Option<File>, ContextError> {
+        let failed = |source| ContextError::Write { path: self.dir.clone(), source };
+        let dir = File::open(&self.dir).map_err(failed)?;
+        match dir.try_lock() {
+            Ok(()) => Ok(Some(dir)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
     }
 
     /// Makes a directory, and those above it, for the owner alone.
@@ -248,6 +350,13 @@ impl Store {
 }
 
 impl Contexts {
+    /// The context that a cluster has here: the current one if that is of it, else the first.
+    fn of_cluster(&self, cluster: &str) -> Option<&str> {
+        let of_it = |name: &&String| self.contexts.get(*name).is_some_and(|c| c.cluster == cluster);
+        let current = self.current.as_ref().filter(of_it);
+        current.or_else(|| self.contexts.keys().find(of_it)).map(String::as_str)
+    }
+
     /// The context that is meant: the one that is named, else the current one. `None` if there is
     /// neither.
     ///

@@ -6,6 +6,10 @@ use std::io;
 
 use tonic::Code;
 
+use crate::context::RECOVERY;
+
+const WHICH_CERTIFICATE: &str = "shoalctl context show tells which certificate was used";
+
 /// What an exit code means. These are documented in `shoalctl --help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -135,9 +139,8 @@ impl From<tonic::Status> for CommandError {
             Code::Unavailable => error
                 .hint("is the manager running? shoalctl context show tells which one was asked"),
             Code::Aborted => error.hint("somebody else changed it in the meantime: try again"),
-            Code::Unauthenticated | Code::PermissionDenied => {
-                error.hint("shoalctl context show tells which certificate was used")
-            }
+            Code::Unauthenticated => error.hint(WHICH_CERTIFICATE).hint(RECOVERY),
+            Code::PermissionDenied => error.hint(WHICH_CERTIFICATE),
             Code::Unimplemented => {
                 error.hint("the other side may be of another version: compare shoalctl version")
             }

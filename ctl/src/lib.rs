@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 mod progress;
 mod render;
+mod renewal;
 pub mod stack;
 mod terminal;
 

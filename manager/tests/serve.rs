@@ -334,3 +334,36 @@ async fn a_watcher_sees_every_change_in_order() {
     assert_eq!(seen, ["a", "b", "c"]);
     manager.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_of_the_host_gets_a_user_in_again() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let socket = dir.path().join("manager.sock");
+    let key = PrivateKey::generate().unwrap();
+    let request = |csr_der: Vec<u8>| pb::IssueUserCertificateRequest { csr_der };
+    let ask = |csr_der| {
+        let mut client = BootstrapClient::new(unix_channel(&socket));
+        async move { client.issue_user_certificate(request(csr_der)).await }
+    };
+    let manager = Manager::start(dir.path(), address);
+    let status = eventually("the socket", || {
+        let asked = ask(key.request().unwrap());
+        async { asked.await.err().filter(|status| !status.message().contains("cannot connect")) }
+    });
+    let status = status.await;
+    assert_eq!(status.code(), Code::Unavailable, "there is no cluster yet: {status}");
+    manager.stop().await;
+
+    let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
+    let cluster = control.get_cluster(pb::GetClusterRequest {}).await.unwrap().into_inner();
+    let status = ask(vec![1, 2, 3]).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("csr_der: "), "{status}");
+
+    let issued = ask(key.request().unwrap()).await.unwrap().into_inner();
+    assert_eq!(issued.cluster_id, cluster.cluster.unwrap().id);
+    let user = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem).unwrap();
+    let mut control = ControlClient::new(channel(address, user));
+    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    manager.stop().await;
+}

@@ -176,7 +176,8 @@ async fn bootstrap_manager(
     }
 }
 
-fn of_manager(code: Code) -> Code {
+/// What a refusal of the manager is when the agent passes it on.
+pub(super) fn of_manager(code: Code) -> Code {
     match code {
         // That would mean the agent's own socket.
         Code::Unavailable | Code::Cancelled | Code::Unknown => Code::Aborted,

@@ -7,6 +7,7 @@ mod images;
 mod init;
 mod join;
 mod leave;
+mod user;
 
 #[cfg(test)]
 mod tests;
@@ -126,6 +127,13 @@ impl LocalAgent for Local {
             info.tasks = tasks.map_err(|error| internal(&error))?;
         }
         Ok(Response::new(info))
+    }
+
+    async fn issue_user_certificate(
+        &self,
+        request: Request<v1::IssueUserCertificateRequest>,
+    ) -> Result<Response<v1::IssueUserCertificateResponse>, Status> {
+        user::issue(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn load_image(

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use shoal_proto::transport::{PrivateKey, server_builder, unix_channel, unix_incoming};
+use shoal_proto::v1::bootstrap_server::{Bootstrap, BootstrapServer};
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
 use shoal_types::object::NodeDescription;
 use tokio::task::JoinHandle;
@@ -12,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::identity::IdentityStore;
+use crate::identity::{ClusterFile, IdentityStore, ManagerEndpoint};
 use crate::image::StoreConfig;
 use crate::manager_child::{ManagerChild, ManagerConfig, ManagerState};
 use crate::node::NodeParts;
@@ -257,4 +258,61 @@ async fn what_is_no_archive_is_no_image() {
     let request = v1::RemoveImageRequest { reference: "web:1".to_owned() };
     let status = bench.client.clone().remove_image(request).await.expect_err("none");
     assert_eq!(status.code(), Code::NotFound, "{status}");
+}
+
+/// A manager that issues certificates of its name to whoever asks.
+struct Issuer;
+
+#[tonic::async_trait]
+impl Bootstrap for Issuer {
+    async fn bootstrap(
+        &self,
+        _: Request<v1::BootstrapRequest>,
+    ) -> Result<Response<v1::BootstrapResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn issue_user_certificate(
+        &self,
+        request: Request<v1::IssueUserCertificateRequest>,
+    ) -> Result<Response<v1::IssueUserCertificateResponse>, Status> {
+        if request.get_ref().csr_der.is_empty() {
+            return Err(Status::invalid_argument("csr_der: is empty"));
+        }
+        let cluster_name = "prod".to_owned();
+        Ok(Response::new(v1::IssueUserCertificateResponse { cluster_name, ..Default::default() }))
+    }
+}
+
+#[tokio::test]
+async fn users_get_certificates_where_a_manager_runs() {
+    let fake = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let ask = |csr_der: &[u8]| {
+        let request = v1::IssueUserCertificateRequest { csr_der: csr_der.to_vec() };
+        let mut client = bench.client.clone();
+        async move { client.issue_user_certificate(request).await.map(Response::into_inner) }
+    };
+    let refused = async |csr: &[u8], code, text| {
+        let status = ask(csr).await.expect_err(text);
+        assert!(status.code() == code && status.message().contains(text), "{status}");
+    };
+    refused(b"x", Code::FailedPrecondition, "belongs to no cluster").await;
+    let here = fake.address.to_string();
+    bench.join(fake.ca.token(7).reveal(), std::slice::from_ref(&here)).await.expect("joins");
+    refused(b"x", Code::FailedPrecondition, "no manager runs on this host").await;
+    refused(b"x", Code::FailedPrecondition, &here).await;
+
+    let endpoint = ManagerEndpoint { listen: here.clone(), advertise: "10.0.0.9:1".to_owned() };
+    let cluster = ClusterFile { managers: vec![here.clone()], manager: Some(endpoint) };
+    bench.node.store().save_cluster(&cluster).expect("saved");
+    refused(b"x", Code::FailedPrecondition, "does not answer on").await;
+    let socket = bench.dir.path().join("run/manager.sock");
+    std::fs::create_dir_all(bench.dir.path().join("run")).expect("mkdir");
+    let server = server_builder().add_service(BootstrapServer::new(Issuer));
+    tokio::spawn(server.serve_with_incoming(unix_incoming(&socket).expect("listens")));
+    refused(b"", Code::InvalidArgument, "csr_der: is empty").await;
+    let answer = ask(b"x").await.expect("issued");
+    assert_eq!(answer.cluster_name, "prod");
+    assert_eq!(answer.manager_addrs, ["10.0.0.9:1".to_owned(), here]);
 }

@@ -48,6 +48,15 @@ pub(crate) struct Initialised {
     pub(crate) manager_addr: String,
 }
 
+/// A user's certificate, issued on this host.
+pub(crate) struct UserCertificate {
+    pub(crate) cluster_id: String,
+    pub(crate) cluster_name: String,
+    pub(crate) chain_pem: String,
+    pub(crate) root_pem: String,
+    pub(crate) manager_addrs: Vec<String>,
+}
+
 /// Where a host stands.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -155,6 +164,19 @@ impl LocalAgent {
             manager_addrs: answer.manager_addrs,
             tasks: answer.tasks,
         })
+    }
+
+    pub(crate) async fn issue_user_certificate(&self, csr_der: Vec<u8>) -> Result<UserCertificate> {
+        let request = pb::IssueUserCertificateRequest { csr_der };
+        let answer = self.rpc.clone().issue_user_certificate(request).await.map_err(refused)?;
+        let pb::IssueUserCertificateResponse {
+            cluster_id,
+            cluster_name,
+            chain_pem,
+            root_pem,
+            manager_addrs,
+        } = answer.into_inner();
+        Ok(UserCertificate { cluster_id, cluster_name, chain_pem, root_pem, manager_addrs })
     }
 
     pub(crate) async fn load_image(

@@ -91,7 +91,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Image(command) => image::run(&shell, command).await,
         Command::Exec(args) => exec::run(&shell, args).await,
         Command::Events(args) => events::run(&shell, &args).await,
-        Command::Context(command) => context::run(&shell, command),
+        Command::Context(command) => context::run(&shell, command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "shoalctl", &mut script);

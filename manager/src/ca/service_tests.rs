@@ -12,7 +12,7 @@ use shoal_proto::transport::{
 use shoal_proto::v1;
 use shoal_proto::v1::ca_client::CaClient;
 use shoal_proto::v1::ca_server::CaServer;
-use shoal_types::id::ClusterId;
+use shoal_types::id::{ClusterId, UserId};
 use shoal_types::join_token::{JoinSecret, JoinToken};
 use shoal_types::time::Timestamp;
 use tokio::net::TcpListener;
@@ -135,6 +135,20 @@ async fn a_token_makes_a_node_and_a_repeat_the_same_one() {
         assert_ne!(renewed.key_pem().reveal(), first.key_pem().reveal());
     }
     assert_eq!(cluster.members.lock().expect("lock").len(), 3);
+}
+
+#[tokio::test]
+async fn a_user_renews_its_own_certificate_and_nothing_else_changes() {
+    let (cluster, address) = serve().await;
+    let id = PeerId::User(UserId::from(7));
+    cluster.set(id, Some(Role::User));
+    let aged = Timestamp::from_nanos(now().as_nanos() - 60 * 24 * 3600 * 1_000_000_000);
+    let old = cluster.ca.issue_credentials(id, Role::User, aged).expect("issued");
+    let live = LiveCredentials::new(old.clone()).expect("usable");
+    let renewed = renew(channel(address, &live), &old).await.expect("renews");
+    assert_eq!((renewed.identity().id, renewed.identity().role), (id, Role::User));
+    assert!(renewed.identity().not_after > old.identity().not_after);
+    assert_ne!(renewed.key_pem().reveal(), old.key_pem().reveal());
 }
 
 #[tokio::test]

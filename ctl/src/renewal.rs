@@ -1,0 +1,111 @@
+//! Renewing a user's certificate: whoever uses it keeps it.
+//!
+//! There is no process that could do it in the background, so a command that speaks to a manager
+//! does it on its way. Nobody waits for it long, and no command fails because of it.
+
+use std::time::Duration;
+
+use shoal_proto::transport::{Identity, LiveCredentials, renew, renew_at, utc_date};
+use shoal_types::error_chain::chain;
+use shoal_types::time::Timestamp;
+use tonic::transport::Channel;
+
+use crate::context::Store;
+use crate::error::CommandError;
+use crate::render::{note, time};
+
+/// For the manager to answer. It only signs; a command must not be held up for longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a certificate needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It is young, or it has expired and cannot renew itself any more.
+    Nothing,
+    /// Half of its life is over.
+    Renewal,
+    /// Three quarters of its life are over.
+    UrgentRenewal,
+}
+
+fn need(identity: &Identity, now: Timestamp) -> Need {
+    let (left, life) =
+        (identity.not_after.since(now), identity.not_after.since(identity.not_before));
+    match () {
+        () if left.is_zero() || now < renew_at(identity, 0.0) => Need::Nothing,
+        () if left < life / 4 => Need::UrgentRenewal,
+        () => Need::Renewal,
+    }
+}
+
+/// Renews the credentials of a context if it is time, by way of a channel that uses them. People
+/// hear of a failure only when the end is near.
+pub(crate) async fn on_use(store: &Store, name: &str, channel: Channel, live: &LiveCredentials) {
+    let identity = *live.current().identity();
+    let need = need(&identity, time::now());
+    if need == Need::Nothing {
+        return;
+    }
+    if let Err(error) = attempt(store, name, channel, live).await
+        && need == Need::UrgentRenewal
+    {
+        note(&format!(
+            "warning: the certificate of context {name:?} expires on {} and cannot be renewed: {}",
+            utc_date(identity.not_after),
+            chain(&error)
+        ));
+    }
+}
+
+async fn attempt(
+    store: &Store,
+    name: &str,
+    channel: Channel,
+    live: &LiveCredentials,
+) -> Result<(), CommandError> {
+    // Whoever holds the lock is renewing, most likely; else the next command does it.
+    let Some(_alone) = store.try_lock()? else { return Ok(()) };
+    let current = live.current();
+    if store.credentials(name)?.identity().not_after > current.identity().not_after {
+        return Ok(());
+    }
+    let failed = || CommandError::failed("the manager does not issue one");
+    let renewed = match tokio::time::timeout(PATIENCE, renew(channel, &current)).await {
+        Ok(answer) => answer.map_err(|error| failed().because(error))?,
+        Err(_) => return Err(failed().because(format!("no answer within {PATIENCE:?}"))),
+    };
+    store.save_credentials(name, &renewed)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::transport::{PeerId, Role};
+    use shoal_types::id::{ClusterId, UserId};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_in_the_second_half_of_its_life() {
+        let identity = Identity {
+            id: PeerId::User(UserId::from(1)),
+            role: Role::User,
+            cluster: ClusterId::from(1),
+            not_before: Timestamp::from_secs(1000),
+            not_after: Timestamp::from_secs(2000),
+        };
+        let table = [
+            (900, Need::Nothing),
+            (1499, Need::Nothing),
+            (1500, Need::Renewal),
+            (1750, Need::Renewal),
+            (1751, Need::UrgentRenewal),
+            (1999, Need::UrgentRenewal),
+            (2000, Need::Nothing),
+            (9000, Need::Nothing),
+        ];
+        for (now, expected) in table {
+            assert_eq!(need(&identity, Timestamp::from_secs(now)), expected, "{now}");
+        }
+    }
+}
