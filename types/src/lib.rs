@@ -8,6 +8,7 @@
 //! plus an id, versions and what the system added beside it.
 
 pub mod assignment;
+pub mod capability;
 pub mod constraint;
 pub mod error_chain;
 pub mod id;

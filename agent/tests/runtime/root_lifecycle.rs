@@ -205,8 +205,9 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
     std::fs::create_dir(&volume).unwrap();
     let mut config = shell(
         "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ulimit -n; echo kept > /data/file; \
-         echo lost > /scratch/file; readlink /proc/self/ns/net",
+         echo lost > /scratch/file; readlink /proc/self/ns/net; cat /proc/self/oom_score_adj",
     );
+    config.oom_score_adj = 321;
     config.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "123".to_owned());
     config.rlimits = vec![Rlimit { name: "nofile".to_owned(), soft: 77, hard: 88 }];
     let mount = |destination: &str, kind| MountConfig {
@@ -223,6 +224,7 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[..2], ["123", "77"], "{err}");
     assert_ne!(lines[2], own("net"));
+    assert_eq!(lines[3], "321");
     assert_eq!(std::fs::read_to_string(volume.join("file")).unwrap(), "kept\n");
     host.assert_clean().await;
 }

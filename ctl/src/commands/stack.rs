@@ -200,6 +200,7 @@ fn variables(args: &FileArgs, dir: &Path) -> Result<Variables> {
 
 async fn deploy(shell: &Shell, args: Deploy) -> Result {
     let loaded = load(&args.files, args.stack.as_deref(), None)?;
+    service::note_host_mode(&loaded.unsaid_ports);
     let client = shell.manager().await?;
     let applied = client.apply_stack(&loaded.spec, args.prune).await?;
     if shell.is_json() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use shoal_types::id::{NodeId, ServiceId};
-use shoal_types::object::{Slot, Task};
+use shoal_types::object::{Node, NodeState, Slot, Task};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::filter::Filters;
@@ -40,17 +40,14 @@ pub(crate) async fn show(
 ) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "node", "desired-state"])?;
     let mut tasks = client.tasks(&query).await?;
-    let hosts: BTreeMap<NodeId, String> = if args.no_resolve || args.quiet {
+    let nodes: BTreeMap<NodeId, Node> = if args.no_resolve || args.quiet {
         BTreeMap::new()
     } else {
-        client.nodes().await?.into_iter().map(|n| (n.id, n.description.hostname)).collect()
+        client.nodes().await?.into_iter().map(|n| (n.id, n)).collect()
     };
     let host = |task: &Task| match task.node_id {
         None => String::new(),
-        Some(node) => match hosts.get(&node) {
-            Some(name) if !name.is_empty() => name.clone(),
-            _ => id(node, args.no_trunc),
-        },
+        Some(id) => host_name(nodes.get(&id), id, args.no_trunc),
     };
     tasks.retain(|t| {
         filters.allows("id", |v| t.id.to_string().starts_with(v))
@@ -70,6 +67,7 @@ pub(crate) async fn show(
         bends("ERROR"),
         bends("PORTS"),
     ];
+    let node_state = |task: &Task| Some(nodes.get(&task.node_id?)?.status.state);
     let now = time::now();
     let firsts = firsts(&tasks);
     let row = |task: &Task| {
@@ -84,7 +82,7 @@ pub(crate) async fn show(
             id(task.id, args.no_trunc),
             name,
             task.spec.container().map(|c| words::image(&c.image)).unwrap_or_default(),
-            host(task),
+            format!("{}{}", host(task), doubt(task.status.state, node_state(task))),
             words::capital(&task.desired_state.to_string()),
             words::current_state(task, now),
             quoted(&task.status.err),
@@ -97,6 +95,21 @@ pub(crate) async fn show(
     };
     let names = args.quiet.then_some((|t: &Task| t.id.to_string()) as fn(&Task) -> String);
     shell.list(&tasks, names, &columns, row, args.no_trunc)
+}
+
+fn host_name(node: Option<&Node>, node_id: NodeId, whole: bool) -> String {
+    match node.map(|node| node.description.hostname.as_str()) {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => id(node_id, whole),
+    }
+}
+
+/// A sign that the state of a task is what was heard last from a node that is silent now.
+fn doubt(state: TaskState, node: Option<NodeState>) -> &'static str {
+    match node {
+        Some(NodeState::Down) if !state.is_terminal() => " (down)",
+        _ => "",
+    }
 }
 
 /// Errors stand in quotes, as in Docker.
@@ -175,5 +188,20 @@ pub(crate) async fn find_running(client: &Client, reference: &str) -> Result<Tas
             Err(CommandError::failed(format!("service {reference:?} has {n} running tasks"))
                 .hint(format!("name one of them: {}", names.join(", "))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_node_puts_what_it_said_last_in_doubt() {
+        let down = Some(NodeState::Down);
+        assert_eq!(doubt(TaskState::Running, down), " (down)");
+        assert_eq!(doubt(TaskState::Preparing, down), " (down)");
+        assert_eq!(doubt(TaskState::Failed, down), "", "nothing can change that any more");
+        assert_eq!(doubt(TaskState::Running, Some(NodeState::Ready)), "");
+        assert_eq!(doubt(TaskState::Running, None), "");
     }
 }

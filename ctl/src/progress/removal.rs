@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, TaskQuery};
 use crate::error::{CommandError, Kind};
+use crate::render::words::count;
 use crate::render::{Format, line};
 
 use super::Wait;
@@ -36,13 +37,13 @@ pub(crate) async fn gone(
         }
         if shown != Some(tasks.len()) && !wait.quiet && wait.format == Format::Table {
             shown = Some(tasks.len());
-            line(&format!("waiting for {} tasks to end", tasks.len()))?;
+            line(&format!("waiting for {} to end", count(tasks.len(), "task")))?;
         }
         if deadline.is_some_and(|d| Instant::now() > d) {
             let names: BTreeSet<String> =
                 tasks.iter().map(|t| format!("{} ({})", t.name(), t.status.state)).collect();
             let names = names.into_iter().take(10).collect::<Vec<_>>().join(", ");
-            let text = format!("{} tasks are still there: {names}", tasks.len());
+            let text = format!("{} left: {names}", count(tasks.len(), "task"));
             return Err(CommandError::new(Kind::TimedOut, text).hint(
                 "a node that cannot be reached keeps its tasks until it comes back or is removed",
             ));

@@ -7,6 +7,11 @@ use shoal_types::time::Timestamp;
 
 use super::time;
 
+/// `1 task`, `2 tasks`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 /// A word with a capital letter.
 pub(crate) fn capital(word: &str) -> String {
     let mut chars = word.chars();

@@ -31,7 +31,7 @@ fn merge(base: Node, over: Node, shape: Shape) -> Node {
         Shape::Ports => by_identity(base, over, port_identity),
         Shape::Mounts => by_identity(base, over, |n| text_at(n, "target")),
         Shape::EnvFiles => by_identity(base, over, |n| text_at(n, "path")),
-        Shape::Texts | Shape::ListOf(_) => {
+        Shape::Texts | Shape::Hosts | Shape::ListOf(_) => {
             by_identity(base, over, |n| n.as_text().unwrap_or_default().to_owned())
         }
         Shape::Text
@@ -42,6 +42,8 @@ fn merge(base: Node, over: Node, shape: Shape) -> Node {
         | Shape::Size
         | Shape::Command
         | Shape::HealthTest
+        | Shape::Integer
+        | Shape::Ulimit
         | Shape::External => over,
     }
 }

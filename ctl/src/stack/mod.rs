@@ -6,6 +6,7 @@
 //! files to one), `lower` (tree to specs). Findings are collected over all stages, so that a file
 //! that is wrong in five places says so once.
 
+pub(crate) mod confine;
 mod dotenv;
 mod interpolate;
 mod lower;
@@ -76,6 +77,8 @@ pub struct Loaded {
     pub spec: StackSpec,
     /// What people should know, each once.
     pub warnings: Vec<String>,
+    /// Keys of services that publish ports without saying where.
+    pub unsaid_ports: Vec<String>,
     /// The files as one, in long form, with all variables in place.
     pub config: serde_yaml::Value,
 }
@@ -99,11 +102,11 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     }
     let Some(root) = merged else { return Err(findings.into_problems(names)) };
     // Lowering goes on after findings, so that all of them come at once.
-    let spec = lower::stack(input, &root, &mut findings);
+    let lower::Lowered { spec, unsaid_ports } = lower::stack(input, &root, &mut findings);
     if !findings.is_clean() {
         return Err(findings.into_problems(names));
     }
     let named = input.name.is_some() || root.get("name").is_some();
     let config = output::config(&root, named.then_some(spec.name.as_str()));
-    Ok(Loaded { spec, warnings: findings.take_warnings(), config })
+    Ok(Loaded { spec, warnings: findings.take_warnings(), unsaid_ports, config })
 }

@@ -43,6 +43,9 @@ impl Normaliser<'_> {
             Shape::Ports => self.expanded(node, path, port::normalise),
             Shape::Mounts => self.expanded(node, path, mount::normalise),
             Shape::Attachments => self.attachments(node, path),
+            Shape::Ulimit => self.ulimit(node, path),
+            Shape::Hosts => self.hosts(node, path),
+            Shape::Integer => self.integer(node, path),
             Shape::External => self.external(node, path),
             Shape::Object(keys) => self.object(node, keys, path),
             Shape::MapOf(shape) => self.map_of(node, *shape, path),
@@ -50,11 +53,11 @@ impl Normaliser<'_> {
         }
     }
 
-    fn expected(&mut self, node: &Node, path: &str, what: &str) {
+    pub(super) fn expected(&mut self, node: &Node, path: &str, what: &str) {
         self.findings.wrong(node.at, path, format!("is {}: expected {what}", node.kind()));
     }
 
-    fn text(&mut self, node: &Node, path: &str) -> Option<String> {
+    pub(super) fn text(&mut self, node: &Node, path: &str) -> Option<String> {
         let text = node.as_text().map(str::to_owned);
         if text.is_none() {
             self.expected(node, path, "a text");
@@ -75,7 +78,7 @@ impl Normaliser<'_> {
         flag
     }
 
-    fn scalar<T>(
+    pub(super) fn scalar<T>(
         &mut self,
         node: &Node,
         path: &str,

@@ -88,6 +88,21 @@ impl Findings {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Those that were noted first.
+    pub(crate) fn first(&self, count: usize) -> &[Problem] {
+        self.problems.get(..count).unwrap_or(&self.problems)
+    }
+
+    /// Whether something below a path is wrong.
+    pub(crate) fn any_below(&self, path: &str) -> bool {
+        let below = |p: &Problem| p.path.strip_prefix(path).is_some_and(|r| r.starts_with('.'));
+        self.problems.iter().any(below)
+    }
+
     pub(crate) fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }

@@ -30,6 +30,8 @@ pub(crate) enum Shape {
     Flag,
     /// A whole number, not negative.
     Whole,
+    /// A whole number with its sign.
+    Integer,
     /// A decimal number, not negative.
     Decimal,
     /// A duration such as `1m30s`.
@@ -52,6 +54,10 @@ pub(crate) enum Shape {
     Mounts,
     /// Names of networks, or a mapping of them.
     Attachments,
+    /// One limit for both, or `soft` and `hard`.
+    Ulimit,
+    /// `HOST:ADDRESS`, or a mapping of hosts to addresses.
+    Hosts,
     /// `true`, or the obsolete mapping with a name.
     External,
     /// A mapping with these keys.
@@ -116,6 +122,18 @@ pub(crate) const SERVICE: &[Key] = &[
     is("read_only", Shape::Flag),
     is("tty", Shape::Flag),
     is("restart", Shape::Text),
+    is("cap_add", Shape::ListOf(&Shape::Text)),
+    is("cap_drop", Shape::ListOf(&Shape::Text)),
+    is("dns", Shape::Texts),
+    is("dns_opt", Shape::ListOf(&Shape::Text)),
+    is("dns_search", Shape::Texts),
+    is("extra_hosts", Shape::Hosts),
+    is("oom_score_adj", Shape::Integer),
+    is("security_opt", Shape::ListOf(&Shape::Text)),
+    is("shm_size", Shape::Size),
+    is("stdin_open", Shape::Flag),
+    is("sysctls", Shape::TextMap),
+    is("ulimits", Shape::MapOf(&Shape::Ulimit)),
     later("annotations"),
     refused("attach", "is a setting of docker compose up", "use shoalctl service logs"),
     later("blkio_config"),
@@ -124,8 +142,6 @@ pub(crate) const SERVICE: &[Key] = &[
         "is not supported: shoal does not build images",
         "build and push the image, then name it under image:",
     ),
-    later("cap_add"),
-    later("cap_drop"),
     later("cgroup"),
     later("cgroup_parent"),
     later("configs"),
@@ -152,9 +168,6 @@ pub(crate) const SERVICE: &[Key] = &[
     refused("develop", "is a setting of docker compose watch", ""),
     later("device_cgroup_rules"),
     later("devices"),
-    later("dns"),
-    later("dns_opt"),
-    later("dns_search"),
     later("domainname"),
     refused(
         "expose",
@@ -167,7 +180,6 @@ pub(crate) const SERVICE: &[Key] = &[
         "is not supported: links are a legacy of Docker",
         "put both services on one network",
     ),
-    later("extra_hosts"),
     later("gpus"),
     later("group_add"),
     only_false("init", LATER),
@@ -187,7 +199,6 @@ pub(crate) const SERVICE: &[Key] = &[
     later("memswap_limit"),
     later("models"),
     only_false("oom_kill_disable", LATER),
-    later("oom_score_adj"),
     later("pid"),
     refused("pids_limit", LATER, "use deploy.resources.limits.pids"),
     refused(
@@ -205,12 +216,7 @@ pub(crate) const SERVICE: &[Key] = &[
     later("runtime"),
     refused("scale", LATER, "use deploy.replicas"),
     later("secrets"),
-    later("security_opt"),
-    later("shm_size"),
-    only_false("stdin_open", LATER),
     later("storage_opt"),
-    later("sysctls"),
-    later("ulimits"),
     only_false("use_api_socket", LATER),
     later("userns_mode"),
     later("uts"),

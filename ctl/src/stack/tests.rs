@@ -2,6 +2,7 @@
 
 mod findings;
 mod hostile;
+mod keys;
 mod specs;
 
 use std::collections::BTreeMap;

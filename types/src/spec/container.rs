@@ -253,3 +253,26 @@ pub struct Ulimit {
     /// The most it can be raised to; -1 for none.
     pub hard: i64,
 }
+
+/// Kernel parameters that each container has of its own besides `fs.mqueue.*` and, with a network
+/// of its own, `net.*`: those of the IPC and UTS namespaces.
+const OWN_SYSCTLS: [&str; 9] = [
+    "kernel.domainname",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+];
+
+/// Whether setting a kernel parameter in a container leaves the host's alone.
+#[must_use]
+pub fn is_own_sysctl(name: &str, host_network: bool) -> bool {
+    // It becomes a path below /proc/sys.
+    let is_name = !name.contains(['/', '\0']) && !name.contains("..");
+    let of_network = name.starts_with("net.") && !host_network;
+    is_name && (OWN_SYSCTLS.contains(&name) || name.starts_with("fs.mqueue.") || of_network)
+}

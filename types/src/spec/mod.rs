@@ -20,7 +20,7 @@ mod volume;
 pub use cluster::ClusterSpec;
 pub use container::{
     AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
-    PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit,
+    PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,
 };
 pub use json::PayloadId;
 pub use mount::{BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions};

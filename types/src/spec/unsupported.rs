@@ -3,7 +3,7 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, EndpointMode, Mount, MountKind, NetworkSpec, Placement, PublishMode,
+    ContainerSpec, EndpointMode, Mount, MountKind, NetworkSpec, Placement, Privileges, PublishMode,
     ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
 };
 
@@ -73,20 +73,23 @@ fn container(c: &mut Check, spec: &ContainerSpec) {
         (!spec.secrets.is_empty(), "secrets", "secrets"),
         (!spec.configs.is_empty(), "configs", "configs"),
         (!spec.groups.is_empty(), "groups", "further groups"),
-        (!spec.hosts.is_empty(), "hosts", "extra hosts"),
-        (spec.dns_config.is_some(), "dns_config", "DNS settings"),
-        (!spec.sysctls.is_empty(), "sysctls", "sysctls"),
-        (!spec.capability_add.is_empty(), "capability_add", "added capabilities"),
-        (!spec.capability_drop.is_empty(), "capability_drop", "dropped capabilities"),
-        (!spec.ulimits.is_empty(), "ulimits", "ulimits"),
-        (spec.oom_score_adj.is_some(), "oom_score_adj", "OOM score adjustment"),
-        (spec.privileges.is_some(), "privileges", "changes to confinement"),
-        (spec.open_stdin, "open_stdin", "an open standard input"),
     ];
     for (asked, field, what) in refusals {
         refuse(c, asked, field, what);
     }
+    if let Some(asked) = &spec.privileges {
+        c.at("privileges", |c| privileges(c, asked));
+    }
     c.each("mounts", &spec.mounts, mount);
+}
+
+fn privileges(c: &mut Check, asked: &Privileges) {
+    let Privileges { credential_spec, selinux_context, seccomp, app_armor, no_new_privileges: _ } =
+        asked;
+    refuse(c, credential_spec.is_some(), "credential_spec", "Windows credentials");
+    refuse(c, selinux_context.is_some(), "selinux_context", "SELinux labels");
+    refuse(c, seccomp.is_some(), "seccomp", "system call filters other than the default one");
+    refuse(c, app_armor.is_some(), "app_armor", "AppArmor");
 }
 
 fn mount(c: &mut Check, mount: &Mount) {

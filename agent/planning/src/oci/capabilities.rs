@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use oci_spec::runtime::{Capabilities, Capability};
+use shoal_types::capability;
 
 /// Every capability with its name, in the kernel's order (its position is its number).
 pub const ALL: [(&str, Capability); 41] = [
@@ -111,11 +112,10 @@ enum Named {
 }
 
 fn named(name: &str) -> Result<Named, UnknownCapability> {
-    let upper = name.to_ascii_uppercase();
-    if upper == "ALL" {
+    let full = capability::full_name(name);
+    if full == capability::ALL {
         return Ok(Named::All);
     }
-    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
     ALL.iter()
         .zip(0u8..)
         .find(|((n, _), _)| *n == full)

@@ -16,6 +16,8 @@ use oci_spec::runtime::{
     PosixRlimitType, Process, Root, Spec, User,
 };
 
+use shoal_types::spec::is_own_sysctl;
+
 pub use capabilities::UnknownCapability;
 
 /// What a container is to be, in the units people write it in.
@@ -230,19 +232,6 @@ const RLIMITS: [(&str, PosixRlimitType); 16] = [
     ("stack", PosixRlimitType::RlimitStack),
 ];
 
-/// Kernel parameters of the IPC namespace.
-const IPC_SYSCTLS: [&str; 9] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-    "kernel.domainname",
-];
-
 /// Period of the processor quota in microseconds, as Docker sets it for `NanoCPUs`.
 const CPU_PERIOD_US: u64 = 100_000;
 /// Smallest quota the kernel takes, in microseconds.
@@ -380,10 +369,7 @@ fn linux(
     caps: &capabilities::CapabilitySet,
 ) -> Result<Linux, InvalidContainer> {
     for name in config.sysctls.keys() {
-        let own = IPC_SYSCTLS.contains(&name.as_str())
-            || name.starts_with("fs.mqueue.")
-            || (name.starts_with("net.") && !config.host_network);
-        if !own {
+        if !is_own_sysctl(name, config.host_network) {
             return Err(InvalidContainer::Sysctl { name: name.clone() });
         }
     }

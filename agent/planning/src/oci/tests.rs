@@ -12,6 +12,11 @@ fn the_default_capability_mask_is_dockers() {
 }
 
 #[test]
+fn every_capability_that_a_spec_may_name_is_one_here() {
+    assert_eq!(capabilities::ALL.map(|(name, _)| name), shoal_types::capability::NAMES);
+}
+
+#[test]
 fn capabilities_are_added_and_dropped_as_docker_does() {
     let own = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mask = |add: &[&str], drop: &[&str]| {

@@ -12,14 +12,15 @@ use shoal_types::spec::{
     TaskRuntime, TaskSpec,
 };
 
+use super::confine::Surroundings;
 use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::Settings;
-use super::{Waiting, wait_for};
+use super::{Waiting, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
-use crate::render::{line, note};
+use crate::render::line;
 use crate::stack::{Variables, parse_env_file};
 
 #[derive(Debug, Args)]
@@ -55,6 +56,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "KEY[=VALUE]")]
     container_label: Vec<KeyValue>,
     #[command(flatten)]
+    surroundings: Surroundings,
+    #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     waiting: Waiting,
@@ -76,15 +79,10 @@ enum ModeArg {
 pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
     let waiting = args.waiting;
     let name = args.name.take().unwrap_or_else(random_name);
-    let unsaid = args.publish.iter().any(|p| !p.said_mode);
+    let unsaid = args.publish.iter().any(|p| !p.said_mode).then(|| name.clone());
     let spec = spec(args, name, &env::vars_os().filter_map(text_pair).collect())?;
     let client = shell.manager().await?;
-    if unsaid {
-        note(
-            "warning: published ports answer only on nodes that run a task of the service (mode \
-             host), because the routing mesh does not exist yet",
-        );
-    }
+    note_host_mode(unsaid.as_slice());
     let service = client.create_service(&spec).await?;
     if !shell.is_json() {
         line(&service.id.to_string())?;
@@ -114,7 +112,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         None => (text.clone(), None),
     }));
     let pairs = |list: Vec<KeyValue>| list.into_iter().map(|l| (l.key, l.value)).collect();
-    let container = ContainerSpec {
+    let mut container = ContainerSpec {
         image: args.image,
         args: args.args,
         env: env_lines(env, variables),
@@ -122,6 +120,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         mounts: args.mount.into_iter().map(|m| m.0).collect(),
         ..ContainerSpec::default()
     };
+    args.surroundings.apply(&mut container)?;
     let ports: Vec<_> = args.publish.into_iter().flat_map(|p| p.ports).collect();
     let network = |target| NetworkAttachmentConfig { target, ..NetworkAttachmentConfig::default() };
     let mut spec = ServiceSpec {
@@ -198,7 +197,10 @@ mod tests {
              --container-label c=d --user u --workdir /w --hostname h --health-cmd true \
              --health-interval 2s --health-retries 4 --stop-signal SIGINT --stop-grace-period 3s \
              --update-parallelism 0 --update-delay 1s --update-failure-action rollback \
-             --update-order start-first --replicas-max-per-node 2 --tty --read-only nginx:1 -g x",
+             --update-order start-first --replicas-max-per-node 2 --tty --read-only \
+             --cap-add net_admin --cap-drop ALL --sysctl net.core.somaxconn=9 --ulimit nofile=5:6 \
+             --ulimit core=-1 --host db:10.0.0.9 --dns 10.0.0.53 --dns-option ndots:2 --dns-search \
+             local --oom-score-adj -5 nginx:1 -g x",
         );
         let expected = [
             ("/Mode/Replicated/Replicas", "3"),
@@ -212,6 +214,19 @@ mod tests {
             ("/TaskTemplate/ContainerSpec/Hostname", "\"h\""),
             ("/TaskTemplate/ContainerSpec/TTY", "true"),
             ("/TaskTemplate/ContainerSpec/ReadOnly", "true"),
+            ("/TaskTemplate/ContainerSpec/CapabilityAdd", r#"["CAP_NET_ADMIN"]"#),
+            ("/TaskTemplate/ContainerSpec/CapabilityDrop", r#"["ALL"]"#),
+            ("/TaskTemplate/ContainerSpec/Sysctls", r#"{"net.core.somaxconn":"9"}"#),
+            (
+                "/TaskTemplate/ContainerSpec/Ulimits",
+                r#"[{"Name":"nofile","Soft":5,"Hard":6},{"Name":"core","Soft":-1,"Hard":-1}]"#,
+            ),
+            ("/TaskTemplate/ContainerSpec/Hosts", r#"["10.0.0.9 db"]"#),
+            (
+                "/TaskTemplate/ContainerSpec/DNSConfig",
+                r#"{"Nameservers":["10.0.0.53"],"Search":["local"],"Options":["ndots:2"]}"#,
+            ),
+            ("/TaskTemplate/ContainerSpec/OomScoreAdj", "-5"),
             ("/TaskTemplate/ContainerSpec/StopSignal", "\"SIGINT\""),
             ("/TaskTemplate/ContainerSpec/StopGracePeriod", "3000000000"),
             ("/TaskTemplate/ContainerSpec/Healthcheck/Test", r#"["CMD-SHELL","true"]"#),
@@ -255,6 +270,9 @@ mod tests {
             "x --no-healthcheck --health-cmd a nginx",
             "x --mode job nginx",
             "x -p 80:http nginx",
+            "x --ulimit nofile nginx",
+            "x --host db nginx",
+            "x --dns names nginx",
             "x",
         ] {
             assert!(Line::try_parse_from(line.split_whitespace()).is_err(), "{line}");

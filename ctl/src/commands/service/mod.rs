@@ -1,5 +1,6 @@
 //! Services.
 
+mod confine;
 mod create;
 mod logs;
 mod mount;
@@ -20,7 +21,7 @@ use super::{Result, Shell};
 use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Wait, follow, gone};
 use crate::render::table::{bends, whole};
-use crate::render::{id, json, words};
+use crate::render::{id, json, note, words};
 
 pub(crate) use logs::Logs;
 
@@ -176,6 +177,18 @@ async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result 
         return Ok(());
     }
     gone(&client, ids, waiting.wait(shell)).await
+}
+
+/// Tells people where ports answer that were published without a word on that.
+pub(super) fn note_host_mode(services: &[String]) {
+    if services.is_empty() {
+        return;
+    }
+    note(&format!(
+        "warning: published ports of {} answer only on nodes that run a task of it (mode: host), \
+         because the routing mesh does not exist yet",
+        services.join(", ")
+    ));
 }
 
 /// Services as a table, all or those of a stack.

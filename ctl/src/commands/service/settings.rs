@@ -1,5 +1,6 @@
 //! Flags that `service create` and `service update` share: each sets one thing of a spec.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,8 +9,8 @@ use shoal_types::spec::{
     ContainerSpec, FailureAction, Healthcheck, RestartCondition, RestartPolicy, ServiceMode,
     ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
 };
-use std::sync::Arc;
 
+use super::confine::Confinement;
 use super::pairs::{bytes, duration, nano_cpus};
 use crate::error::CommandError;
 use crate::stack::scalar;
@@ -47,6 +48,8 @@ pub(super) struct Settings {
     /// How long after that it is killed
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     stop_grace_period: Option<Duration>,
+    #[command(flatten)]
+    confinement: Confinement,
     #[command(flatten)]
     resources: ResourceFlags,
     #[command(flatten)]
@@ -214,6 +217,7 @@ impl Settings {
         set(&mut container.read_only, self.read_only);
         set(&mut container.stop_signal, self.stop_signal);
         set_some(&mut container.stop_grace_period, self.stop_grace_period);
+        self.confinement.apply(container);
         self.health.apply(container);
         Ok(())
     }

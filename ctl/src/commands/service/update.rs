@@ -5,14 +5,14 @@ use std::sync::Arc;
 use clap::Args;
 use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
 
+use super::confine::NewSurroundings;
 use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
-use super::{Waiting, wait_for};
+use super::{Waiting, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
-use crate::render::note;
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
@@ -71,6 +71,8 @@ pub(crate) struct Update {
     #[arg(long)]
     rollback: bool,
     #[command(flatten)]
+    surroundings: NewSurroundings,
+    #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     waiting: Waiting,
@@ -83,12 +85,12 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     if args.rollback {
         return rollback(shell, &args.service, waiting).await;
     }
-    if args.publish_add.iter().any(|p| !p.said_mode) {
-        note("warning: published ports answer only on nodes that run a task of the service");
-    }
     let client = shell.manager().await?;
     let found = client.service(&args.service).await?.service;
     let mut spec = ServiceSpec::clone(&found.spec);
+    if args.publish_add.iter().any(|p| !p.said_mode) {
+        note_host_mode(std::slice::from_ref(&spec.name));
+    }
     args.apply(&mut spec)?;
     let service = client.update_service(&found, Some(&spec)).await?;
     shell_name(shell, &service.spec.name)?;
@@ -176,6 +178,7 @@ impl Update {
             container.args = words("--args", &line)?;
         }
         labels(&mut container.labels, self.container_label_add, &self.container_label_rm)?;
+        self.surroundings.apply(container)?;
         for name in &self.env_rm {
             remove("environment variable", name, &mut container.env, |e| env_name(e) == name)?;
         }
@@ -203,7 +206,12 @@ fn squeeze(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-fn remove<T>(what: &str, name: &str, list: &mut Vec<T>, fits: impl Fn(&T) -> bool) -> Result {
+pub(super) fn remove<T>(
+    what: &str,
+    name: &str,
+    list: &mut Vec<T>,
+    fits: impl Fn(&T) -> bool,
+) -> Result {
     let before = list.len();
     list.retain(|item| !fits(item));
     if list.len() == before {
@@ -244,7 +252,7 @@ fn ports(spec: &mut ServiceSpec, add: Vec<Publish>, rm: &[Unpublish]) -> Result 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
+    use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec, Ulimit};
 
     use super::*;
 
@@ -258,6 +266,8 @@ mod tests {
         let container = ContainerSpec {
             image: "i".to_owned(),
             env: vec!["A=1".to_owned(), "B=2".to_owned()],
+            ulimits: vec![Ulimit { name: "core".to_owned(), soft: 0, hard: 0 }],
+            hosts: vec!["10.0.0.1 a".to_owned()],
             ..ContainerSpec::default()
         };
         ServiceSpec {
@@ -292,7 +302,8 @@ mod tests {
         let spec = update(
             "x --image j --env-add A=9 --env-rm B --publish-add 80:80 --label-rm old --label-add \
              new=1 --constraint-add node.role==worker --network-add n --replicas 5 --force \
-             --args a web",
+             --args a --sysctl-add net.a=2 --ulimit-add nofile=9 --ulimit-rm core --host-add \
+             b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL web",
         )
         .unwrap();
         let json = serde_json::to_value(&spec).unwrap();
@@ -300,6 +311,14 @@ mod tests {
         assert_eq!(container["Image"], "j");
         assert_eq!(container["Env"], serde_json::json!(["A=9"]));
         assert_eq!(container["Args"], serde_json::json!(["a"]));
+        assert_eq!(container["Sysctls"], serde_json::json!({"net.a": "2"}));
+        assert_eq!(
+            container["Ulimits"],
+            serde_json::json!([{"Name": "nofile", "Soft": 9, "Hard": 9}])
+        );
+        assert_eq!(container["Hosts"], serde_json::json!(["10.0.0.2 b"]));
+        assert_eq!(container["DNSConfig"]["Nameservers"], serde_json::json!(["::1"]));
+        assert_eq!(container["CapabilityAdd"], serde_json::json!(["CAP_KILL"]));
         assert_eq!(json["Labels"], serde_json::json!({"new": "1"}));
         assert_eq!(json["TaskTemplate"]["ForceUpdate"], 5);
         assert_eq!(json["Mode"]["Replicated"]["Replicas"], 5);
@@ -315,6 +334,12 @@ mod tests {
             "x --mount-rm /x web",
             "x --network-rm n web",
             "x --constraint-rm node.role==worker web",
+            "x --sysctl-rm net.a web",
+            "x --ulimit-rm nofile web",
+            "x --host-rm a:10.0.0.2 web",
+            "x --dns-rm ::1 web",
+            "x --dns-search-rm a web",
+            "x --dns-option-rm a web",
         ] {
             let error = update(line).unwrap_err().to_string();
             assert!(error.starts_with("the service has no"), "{line}: {error}");

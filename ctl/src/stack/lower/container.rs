@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use shoal_types::spec::{ContainerSpec, Healthcheck};
 
-use super::{Lower, flag, text, texts, time, whole};
+use super::{Lower, confine, flag, text, text_map, texts, time, whole};
 use crate::stack::dotenv;
 use crate::stack::node::{Entry, Node};
 
 impl Lower<'_> {
     pub(super) fn container(&mut self, entry: &Entry, path: &str) -> ContainerSpec {
         let node = &entry.value;
-        if node.entry("image").is_none() {
-            self.wrong(entry.key_at, path, "has no image: expected image: NAME");
-        }
+        let image = match node.entry("image") {
+            Some(_) => text(node, "image"),
+            None => self.no_image(entry, path),
+        };
+        let mut mounts = self.mounts(node, path);
+        mounts.extend(confine::shared_memory(node));
         ContainerSpec {
-            image: text(node, "image"),
+            image,
             labels: self.labels(node.get("labels")),
             command: texts(node.get("entrypoint")),
             args: texts(node.get("command")),
@@ -26,11 +29,29 @@ impl Lower<'_> {
             stop_signal: text(node, "stop_signal"),
             tty: flag(node, "tty"),
             read_only: flag(node, "read_only"),
-            mounts: self.mounts(node, path),
+            open_stdin: flag(node, "stdin_open"),
+            mounts,
+            privileges: self.privileges(node, path),
+            capability_add: confine::capabilities(node, "cap_add"),
+            capability_drop: confine::capabilities(node, "cap_drop"),
+            sysctls: text_map(node.get("sysctls")),
+            ulimits: confine::ulimits(node),
+            oom_score_adj: node.get("oom_score_adj").and_then(|n| n.as_text()?.parse().ok()),
+            hosts: confine::hosts(node),
+            dns_config: confine::dns(node),
             stop_grace_period: time(node, "stop_grace_period"),
             healthcheck: self.healthcheck(node, path),
             ..ContainerSpec::default()
         }
+    }
+
+    /// Notes that there is no image, unless something that is wrong may have been meant to be it, and
+    /// stands in for it, so that nothing more is said of it.
+    fn no_image(&mut self, entry: &Entry, path: &str) -> String {
+        if !self.findings.any_below(path) {
+            self.wrong(entry.key_at, path, "has no image: expected image: NAME");
+        }
+        "none".to_owned()
     }
 
     /// `NAME=value`, sorted by name. What the file says wins over files of variables, a later file

@@ -6,7 +6,7 @@ use crate::stack::node::{Node, Value};
 use crate::stack::problem::{Pos, Problem};
 
 /// Beginnings of paths in a service's spec, and the keys of the file that they come from.
-const SERVICE: [(&str, &str); 24] = [
+const SERVICE: &[(&str, &str)] = &[
     ("name", ""),
     ("labels", "deploy.labels"),
     ("mode", "deploy.replicas"),
@@ -23,6 +23,15 @@ const SERVICE: [(&str, &str); 24] = [
     ("task_template.container.stop_signal", "stop_signal"),
     ("task_template.container.healthcheck", "healthcheck"),
     ("task_template.container.mounts", "volumes"),
+    ("task_template.container.capability_add", "cap_add"),
+    ("task_template.container.capability_drop", "cap_drop"),
+    ("task_template.container.sysctls", "sysctls"),
+    ("task_template.container.ulimits", "ulimits"),
+    ("task_template.container.oom_score_adj", "oom_score_adj"),
+    ("task_template.container.hosts", "extra_hosts"),
+    ("task_template.container.dns_config.nameservers", "dns"),
+    ("task_template.container.dns_config.search", "dns_search"),
+    ("task_template.container.dns_config.options", "dns_opt"),
     ("task_template.resources.limits.nano_cpus", "deploy.resources.limits.cpus"),
     ("task_template.resources.limits.memory_bytes", "deploy.resources.limits.memory"),
     ("task_template.resources.reservations.nano_cpus", "deploy.resources.reservations.cpus"),
@@ -58,6 +67,17 @@ pub(super) fn problem(root: &Node, violation: &Violation) -> Problem {
     Problem { at: position(root, section, key, &rest), path, text }
 }
 
+/// Whether a violation only says once more what a finding said: it is about the same thing, about a
+/// part of it, or about a list of which something was left out.
+pub(super) fn is_consequence(violation: &Problem, found: &Problem) -> bool {
+    let list = |path: &str| path.split('[').next().unwrap_or_default().to_owned();
+    let is_below = |path: &str, above: &str| {
+        path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let (violation, found) = (list(&violation.path), list(&found.path));
+    is_below(&violation, &found) || is_below(&found, &violation)
+}
+
 /// Section, key and the rest of a path; keys may hold dots themselves.
 fn split<'a>(root: &Node, path: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
     let (section, tail) = path.split_once('.')?;
@@ -70,7 +90,7 @@ fn split<'a>(root: &Node, path: &'a str) -> Option<(&'a str, &'a str, &'a str)> 
 
 fn from_service(path: &str) -> String {
     for (from, to) in SERVICE {
-        if let Some(rest) = path.strip_prefix(from)
+        if let Some(rest) = path.strip_prefix(*from)
             && (rest.is_empty() || rest.starts_with(['.', '[']))
         {
             return format!("{to}{rest}");

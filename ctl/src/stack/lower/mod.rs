@@ -1,5 +1,6 @@
 //! The merged tree to specs.
 
+mod confine;
 mod container;
 mod deploy;
 mod locate;
@@ -28,8 +29,16 @@ struct Lower<'a> {
     uses_default: bool,
 }
 
+/// What a tree comes to.
+#[derive(Default)]
+pub(super) struct Lowered {
+    pub(super) spec: StackSpec,
+    /// As [`super::Loaded::unsaid_ports`].
+    pub(super) unsaid_ports: Vec<String>,
+}
+
 /// Lowers a merged tree. What is wrong is noted; the result counts only without findings.
-pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> StackSpec {
+pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> Lowered {
     let from_file = root.get("name").and_then(Node::as_text);
     let Some(name) = input.name.or(from_file).or(input.fallback_name).map(str::to_owned) else {
         findings.push(Problem {
@@ -37,9 +46,8 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
             path: String::new(),
             text: "the stack has no name: give one, or write name: in the file".to_owned(),
         });
-        return StackSpec::default();
+        return Lowered::default();
     };
-    let clean_before = findings.is_clean();
     let mut lower = Lower {
         input,
         root,
@@ -52,26 +60,19 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
     let networks = lower.networks();
     let volumes = lower.volumes();
     let spec = StackSpec { name, services, networks, volumes, ..StackSpec::default() };
-    if clean_before && services_found(&spec, lower.findings, root) {
-        lower.warn_of_ports();
+    if spec.services.is_empty() && lower.findings.is_clean() {
+        lower.wrong(root.at, "services", "the stack has no services");
     }
-    // What was refused above is missing here, and would only be found once more.
-    if lower.findings.is_clean()
-        && let Err(violations) = spec.validate()
-    {
-        for violation in &violations.0 {
-            let problem = locate::problem(root, violation);
-            lower.findings.push(problem);
+    let unsaid_ports = lower.unsaid_ports;
+    let before = findings.len();
+    for violation in spec.validate().err().into_iter().flat_map(|v| v.0) {
+        let problem = locate::problem(root, &violation);
+        // What was refused above is missing here, and would only be found once more.
+        if !findings.first(before).iter().any(|found| locate::is_consequence(&problem, found)) {
+            findings.push(problem);
         }
     }
-    spec
-}
-
-fn services_found(spec: &StackSpec, findings: &mut Findings, root: &Node) -> bool {
-    if spec.services.is_empty() && findings.is_clean() {
-        findings.wrong(root.at, "services", "the stack has no services");
-    }
-    !spec.services.is_empty()
+    Lowered { spec, unsaid_ports }
 }
 
 impl Lower<'_> {
@@ -85,18 +86,6 @@ impl Lower<'_> {
         let mut all = text_map(labels);
         all.insert(NAMESPACE_LABEL.to_owned(), self.stack.clone());
         all
-    }
-
-    fn warn_of_ports(&mut self) {
-        if self.unsaid_ports.is_empty() {
-            return;
-        }
-        let several = if self.unsaid_ports.len() == 1 { "service" } else { "services" };
-        self.findings.warn(format!(
-            "published ports of {several} {} answer only on nodes that run a task of it (mode: \
-             host), because the routing mesh does not exist yet",
-            self.unsaid_ports.join(", ")
-        ));
     }
 
     fn wrong(&mut self, at: Pos, path: &str, text: impl Into<String>) {

@@ -165,6 +165,58 @@ fn the_file_itself() {
 }
 
 #[test]
+fn what_comes_of_a_mistake_is_not_told_beside_it() {
+    check(
+        "services:\n  web:\n    imgae: nginx\n",
+        &["f.yaml:3:5: services.web.imgae: unknown key: did you mean \"image\"?"],
+    );
+    check("services:\n  web:\n    zzz: nginx\n", &["f.yaml:3:5: services.web.zzz: unknown key"]);
+    check(&web("healthcheck: {test: [[]]}"), &["healthcheck.test[0]: is a list: expected a text"]);
+    check(&web("volumes: ['nope:/a', '/b:c']"), &["volumes[0]: volume \"nope\" is not declared"]);
+}
+
+#[test]
+fn violations_are_told_beside_other_mistakes() {
+    check(
+        &web("zzz: 1\nhostname: a b\nworking_dir: here\ncap_add: [ROOT]"),
+        &[
+            "f.yaml:4:5: services.web.zzz: unknown key",
+            "f.yaml:5:15: services.web.hostname: \"a b\" is not a host name",
+            "f.yaml:6:18: services.web.working_dir: \"here\" is not absolute",
+            "f.yaml:7:15: services.web.cap_add[0]: \"CAP_ROOT\" is no capability",
+        ],
+    );
+    check(
+        &web("healthcheck: {test: [curl], retries: x}"),
+        &["healthcheck.test: \"curl\" is no kind of test", "retries: \"x\" is not a whole number"],
+    );
+}
+
+#[test]
+fn confinement_that_makes_no_sense() {
+    let cases = [
+        ("ulimits: {nofile: many}", "4:23: services.web.ulimits.nofile: \"many\" is not a limit"),
+        ("ulimits: {nofile: {soft: 1}}", "services.web.ulimits.nofile: needs both soft and hard"),
+        ("ulimits: {nofile: {soft: 1, hard: 2, x: 3}}", "ulimits.nofile.x: unknown key"),
+        ("ulimits: {files: 1}", "\"files\" is no resource limit: expected one of core"),
+        ("ulimits: {nofile: {soft: 2, hard: 1}}", "\"2\" is a soft limit above the hard limit 1"),
+        ("sysctls: {kernel.panic: 1}", "services.web.sysctls: \"kernel.panic\" is not the"),
+        ("network_mode: host\nsysctls: {net.a: 1}", "\"net.a\" is not the container's own"),
+        ("security_opt: [seccomp=unconfined]", "4:20: services.web.security_opt[0]: is \"seccomp="),
+        ("extra_hosts: ['x:host-gateway']", "extra_hosts[0]: \"x:host-gateway\": host-gateway is"),
+        ("extra_hosts: {x: nine}", "4:22: services.web.extra_hosts.x: \"x=nine\" is not a host"),
+        ("dns: [names]", "services.web.dns[0]: \"names\" is no address"),
+        ("oom_score_adj: 2000", "oom_score_adj: \"2000\" is out of range"),
+        ("oom_score_adj: much", "oom_score_adj: \"much\" is not a whole number"),
+        ("shm_size: big", "shm_size: \"big\" is not a number of bytes"),
+        ("shm_size: 1m\ntmpfs: /dev/shm", "/dev/shm"),
+    ];
+    for (lines, expected) in cases {
+        check(&web(lines), &[expected]);
+    }
+}
+
+#[test]
 fn findings_of_several_files_name_their_file() {
     let found = load_all(&[&web("user: []"), &web("usre: x")]).unwrap_err().to_string();
     assert_eq!(

@@ -80,6 +80,54 @@ fn containers() {
 }
 
 #[test]
+fn confinement_and_surroundings() {
+    check_web(
+        "cap_add: [net_admin, CAP_KILL]\ncap_drop: [all]\noom_score_adj: -5\nstdin_open: true\n\
+         sysctls: {net.core.somaxconn: 1024}\nsecurity_opt: ['no-new-privileges:true']",
+        &[
+            ("C/CapabilityAdd", r#"["CAP_NET_ADMIN", "CAP_KILL"]"#),
+            ("C/CapabilityDrop", r#"["ALL"]"#),
+            ("C/OomScoreAdj", "-5"),
+            ("C/OpenStdin", "true"),
+            ("C/Sysctls", r#"{"net.core.somaxconn": "1024"}"#),
+            ("C/Privileges/NoNewPrivileges", "true"),
+        ],
+    );
+    check_web("sysctls: [net.a=1]", &[("C/Sysctls", r#"{"net.a": "1"}"#)]);
+    check_web("security_opt: ['no-new-privileges:false']", &[("C/Privileges", "null")]);
+    check_web(
+        "ulimits: {nofile: {soft: 1024, hard: 2048}, core: -1}",
+        &[(
+            "C/Ulimits",
+            r#"[{"Name": "nofile", "Soft": 1024, "Hard": 2048},
+                {"Name": "core", "Soft": -1, "Hard": -1}]"#,
+        )],
+    );
+    check_web(
+        "extra_hosts: ['db:10.0.0.9', six=::1]\ndns: 10.0.0.53\ndns_search: [a, b]\n\
+         dns_opt: ['ndots:2']",
+        &[
+            ("C/Hosts", r#"["10.0.0.9 db", "::1 six"]"#),
+            (
+                "C/DNSConfig",
+                r#"{"Nameservers": ["10.0.0.53"], "Search": ["a", "b"], "Options": ["ndots:2"]}"#,
+            ),
+        ],
+    );
+    check_web(
+        "extra_hosts: {db: 10.0.0.9, two: [10.0.0.1, 10.0.0.2]}",
+        &[("C/Hosts", r#"["10.0.0.9 db", "10.0.0.1 two", "10.0.0.2 two"]"#)],
+    );
+    check_web(
+        "shm_size: 128m",
+        &[
+            ("C/Mounts/0/Target", "\"/dev/shm\""),
+            ("C/Mounts/0/TmpfsOptions/SizeBytes", "134217728"),
+        ],
+    );
+}
+
+#[test]
 fn environment() {
     check_web(
         "environment:\n  B: 010\n  A: true\n  SHELL_VAR:\n  GONE:\n  E: ''\n  V: 1.0",
@@ -122,12 +170,12 @@ fn ports() {
 }
 
 #[test]
-fn the_warning_about_ports_names_services_once() {
+fn services_that_publish_without_a_mode_are_known_once() {
     let text = "services:\n  a:\n    image: i\n    ports: ['1:1']\n  b:\n    image: i\n    ports: \
                 ['2:2', '3:3']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, mode: host}]\n";
-    let warnings = load_all(&[text]).unwrap().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("services a, b answer only on nodes"), "{warnings:?}");
+    let loaded = load_all(&[text]).unwrap();
+    assert_eq!(loaded.unsaid_ports, ["a", "b"]);
+    assert!(loaded.warnings.is_empty(), "a file that is only looked at warns of nothing");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Rules for containers.
 
+use std::net::IpAddr;
+
 use super::{Check, mount};
+use crate::capability;
 use crate::image_ref::ImageReference;
 use crate::signal;
-use crate::spec::{ContainerSpec, Healthcheck, Ulimit};
+use crate::spec::{ContainerSpec, DnsConfig, Healthcheck, Ulimit, is_own_sysctl};
 
-pub(super) fn container(c: &mut Check, spec: &ContainerSpec) {
+pub(super) fn container(c: &mut Check, spec: &ContainerSpec, host_network: bool) {
     c.at("image", |c| {
         if let Err(error) = spec.image.parse::<ImageReference>() {
             c.wrong("", error.to_string());
@@ -43,11 +46,59 @@ pub(super) fn container(c: &mut Check, spec: &ContainerSpec) {
         c.at("healthcheck", |c| healthcheck(c, check));
     }
     mount::mounts(c, &spec.mounts);
+    confinement(c, spec, host_network);
+    c.each("hosts", &spec.hosts, host);
+    if let Some(config) = &spec.dns_config {
+        c.at("dns_config", |c| dns(c, config));
+    }
+}
+
+fn confinement(c: &mut Check, spec: &ContainerSpec, host_network: bool) {
+    for (field, names) in
+        [("capability_add", &spec.capability_add), ("capability_drop", &spec.capability_drop)]
+    {
+        c.each(field, names, |c, name| {
+            let what = "is no capability: expected ALL or a name such as NET_ADMIN";
+            c.that(capability::is_known(name), name, what);
+        });
+    }
+    c.at("sysctls", |c| {
+        for name in spec.sysctls.keys().filter(|name| !is_own_sysctl(name, host_network)) {
+            c.wrong(
+                name,
+                "is not the container's own: expected net.* (not on the host's network), \
+                 fs.mqueue.*, or a parameter of kernel IPC",
+            );
+        }
+        for (name, value) in &spec.sysctls {
+            c.that(!value.is_empty(), name, "has no value");
+        }
+    });
     c.each("ulimits", &spec.ulimits, ulimit);
     c.at("oom_score_adj", |c| {
         let adj = spec.oom_score_adj.unwrap_or(0);
         c.that((-1000..=1000).contains(&adj), adj, "is out of range: expected -1000 to 1000");
     });
+}
+
+/// A line of hosts(5).
+fn host(c: &mut Check, line: &String) {
+    let mut words = line.split_whitespace();
+    let address = words.next().is_some_and(|word| word.parse::<IpAddr>().is_ok());
+    let ok = address && words.next().is_some() && !line.contains(char::is_control);
+    c.that(ok, line, "is no line of a hosts file: expected an address followed by names");
+}
+
+fn dns(c: &mut Check, config: &DnsConfig) {
+    c.each("nameservers", &config.nameservers, |c, server| {
+        c.that(server.parse::<IpAddr>().is_ok(), server, "is no address: expected IPv4 or IPv6");
+    });
+    for (field, words) in [("search", &config.search), ("options", &config.options)] {
+        c.each(field, words, |c, word| {
+            let ok = !word.is_empty() && !word.contains(|ch: char| ch.is_whitespace());
+            c.that(ok, word, "is not one word");
+        });
+    }
 }
 
 /// RFC 1123 section 2.1, in total at most 64 bytes because that is what the kernel holds.

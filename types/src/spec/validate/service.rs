@@ -57,8 +57,9 @@ fn mode(c: &mut Check, mode: ServiceMode) {
 }
 
 fn task(c: &mut Check, spec: &TaskSpec) {
+    let host_network = spec.networks.iter().any(|n| n.target == "host");
     if let TaskRuntime::Container(spec) = &spec.runtime {
-        c.at("container", |c| container::container(c, spec));
+        c.at("container", |c| container::container(c, spec, host_network));
     }
     if let Some(resources) = &spec.resources {
         c.at("resources", |c| requirements(c, resources));

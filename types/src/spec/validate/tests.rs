@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use crate::spec::{
-    ContainerSpec, EndpointSpec, Healthcheck, Mount, MountKind, NetworkSpec, Placement, PortConfig,
-    Protocol, PublishMode, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
+    ContainerSpec, DnsConfig, EndpointSpec, Healthcheck, Mount, MountKind, NetworkAttachmentConfig,
+    NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode, Seccomp, ServiceMode,
+    ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -139,4 +140,75 @@ fn networks_must_fit_together() {
     });
     let error = spec.validate().unwrap_err().to_string();
     assert!(error.contains("ipam.config[0].gateway: \"10.2.0.1\" is not an address in"), "{error}");
+}
+
+#[test]
+fn confinement_is_checked_before_it_reaches_a_node() {
+    let own = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    };
+    let sysctl = |name: &str| {
+        let sysctls = own(&[(name, "1")]);
+        service(move |_, _, c| c.sysctls = sysctls)
+    };
+    let ulimit = |name: &str, soft, hard| {
+        let limit = Ulimit { name: name.to_owned(), soft, hard };
+        service(move |_, _, c| c.ulimits = vec![limit])
+    };
+    let host = |line: &str| {
+        let line = line.to_owned();
+        service(move |_, _, c| c.hosts = vec![line])
+    };
+    let dns = |config: DnsConfig| service(move |_, _, c| c.dns_config = Some(config));
+    let words = |word: &str| vec![word.to_owned()];
+    let privileges = |p: Privileges| service(move |_, _, c| c.privileges = Some(p));
+
+    let fine = [
+        service(|_, _, c| c.capability_add = vec!["net_admin".to_owned(), "ALL".to_owned()]),
+        service(|_, _, c| c.capability_drop = vec!["CAP_CHOWN".to_owned()]),
+        sysctl("net.core.somaxconn"),
+        sysctl("fs.mqueue.msg_max"),
+        sysctl("kernel.shmmax"),
+        ulimit("nofile", 1024, 2048),
+        ulimit("core", -1, -1),
+        host("10.0.0.1 db db.local"),
+        host("::1 six"),
+        dns(DnsConfig { nameservers: words("10.0.0.53"), ..Default::default() }),
+        dns(DnsConfig { search: words("."), options: words("ndots:2"), ..Default::default() }),
+        privileges(Privileges { no_new_privileges: true, ..Default::default() }),
+        service(|_, _, c| (c.oom_score_adj, c.open_stdin) = (Some(-1000), true)),
+    ];
+    for spec in fine {
+        assert_eq!(violations(&spec), Vec::<String>::new());
+    }
+    let bad = [
+        (service(|_, _, c| c.capability_add = vec!["ROOT".to_owned()]), "add[0]: \"ROOT\" is no"),
+        (sysctl("kernel.panic"), "sysctls: \"kernel.panic\" is not the container's own"),
+        (sysctl("net.../../kernel/panic"), "is not the container's own"),
+        (ulimit("files", 1, 1), "ulimits[0]: \"files\" is no resource limit"),
+        (ulimit("nofile", -1, 5), "ulimits[0]: \"-1\" is a soft limit above"),
+        (host("db 10.0.0.1"), "hosts[0]: \"db 10.0.0.1\" is no line"),
+        (host("10.0.0.1"), "hosts[0]"),
+        (
+            dns(DnsConfig { nameservers: words("dns"), ..Default::default() }),
+            "dns_config.nameservers[0]: \"dns\" is no address",
+        ),
+        (dns(DnsConfig { search: words("a b"), ..Default::default() }), "search[0]: \"a b\""),
+        (
+            privileges(Privileges { seccomp: Some(Seccomp::Unconfined), ..Default::default() }),
+            "container.privileges.seccomp: not supported yet",
+        ),
+        (service(|_, _, c| c.oom_score_adj = Some(1001)), "oom_score_adj: \"1001\" is out of"),
+    ];
+    for (spec, expected) in bad {
+        let found = violations(&spec);
+        assert_eq!(found.len(), 1, "{expected}: {found:?}");
+        assert!(found[0].contains(expected), "{found:?} lacks {expected:?}");
+    }
+    let on_host = service(|_, t, c| {
+        t.networks =
+            vec![NetworkAttachmentConfig { target: "host".to_owned(), ..Default::default() }];
+        c.sysctls = own(&[("net.core.somaxconn", "1")]);
+    });
+    assert!(violations(&on_host)[0].contains("not on the host's network"));
 }
