@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 use shoal_proto::transport::{server_builder, unix_incoming};
+use shoal_types::log_filter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -60,7 +61,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 fn start_logging(args: &RunArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level)
+    let filter = EnvFilter::try_new(log_filter::directives(&args.log_level))
         .with_context(|| format!("--log-level {:?} is not usable", args.log_level))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match args.log_format {

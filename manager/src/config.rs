@@ -47,8 +47,8 @@ pub struct RunOptions {
     pub log_format: LogFormat,
 
     /// Which log lines are written: off, error, warn, info, debug, trace, or directives such as
-    /// info,shoal_manager=debug.
-    #[arg(long, value_name = "FILTER", default_value = "info,openraft=warn", env = "SHOAL_LOG")]
+    /// info,shoal_manager=debug. A plain info keeps the consensus library to its warnings.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "SHOAL_LOG")]
     pub log_level: String,
 }
 

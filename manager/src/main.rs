@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use shoal_manager::config::{Cli, Command, LogFormat, RunOptions};
 use shoal_manager::server;
+use shoal_types::log_filter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -35,7 +36,7 @@ fn eprintln_error(error: &anyhow::Error) {
 }
 
 fn start_logging(options: &RunOptions) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.log_level)
+    let filter = EnvFilter::try_new(log_filter::directives(&options.log_level))
         .map_err(|e| anyhow::anyhow!("--log-level {:?}: {e}", options.log_level))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
