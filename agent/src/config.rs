@@ -30,6 +30,16 @@ enum Command {
     Run(RunArgs),
 }
 
+/// What to tell somebody who types a sub-command that the agent keeps for its own helpers.
+#[must_use]
+pub fn internal(command: &str) -> String {
+    let hint = match command {
+        "join" => "to bring this host into a cluster, run `shoalctl join --token TOKEN ADDRESS`",
+        _ => "to run the agent, run `shoal-agent run`",
+    };
+    format!("{command:?} is a command that the agent keeps for itself; {hint}")
+}
+
 impl Cli {
     /// What to run with, whichever way it was written.
     #[must_use]
@@ -46,9 +56,11 @@ impl Cli {
 pub struct RunArgs {
     /// Directory for what must survive a reboot: credentials, images, volumes, logs
     #[arg(long, value_name = "DIR", default_value = "/var/lib/shoal", env = "SHOAL_STATE_DIR")]
+    #[arg(value_parser = directory)]
     pub state_dir: PathBuf,
     /// Directory for sockets and what does not survive a reboot
     #[arg(long, value_name = "DIR", default_value = "/run/shoal", env = "SHOAL_RUN_DIR")]
+    #[arg(value_parser = directory)]
     pub run_dir: PathBuf,
     /// Control group above those of the containers
     #[arg(long, value_name = "PATH", default_value = "/shoal", value_parser = cgroup_parent)]
@@ -71,8 +83,8 @@ pub struct RunArgs {
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Least severe level that is logged: error, warn, info, debug, trace, or directives such as
-    /// `info,shoal_agent=debug`
+    /// Least severe level that is logged, here and by the manager: off, error, warn, info, debug,
+    /// trace, or directives such as `info,shoal_agent=debug`
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "SHOAL_LOG_LEVEL")]
     pub log_level: String,
 }
@@ -133,6 +145,11 @@ impl RunArgs {
     }
 }
 
+/// Supervisors work in directories of their own: a relative path would mean another place there.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !key.contains(char::is_whitespace) => {
@@ -190,6 +207,13 @@ mod tests {
             assert_eq!(args.cgroup_parent, "/shoal");
             assert_eq!(args.socket(), PathBuf::from("/run/shoal/agent.sock"));
         }
+    }
+
+    #[test]
+    fn directories_are_made_absolute() {
+        let args = parse(&["--state-dir", "a/b"]).expect("valid");
+        assert_eq!(args.state_dir, std::env::current_dir().expect("one").join("a/b"));
+        assert!(parse(&["--run-dir", ""]).is_err());
     }
 
     #[test]

@@ -1,25 +1,49 @@
 //! `shoal-agent`: everything one host does.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use shoal_agent::config::Cli;
-use shoal_agent::{daemon, supervise};
+use shoal_agent::supervise::{self, Given};
+use shoal_agent::{config, daemon};
 use shoal_types::error_chain::chain;
+
+/// Exit code of a wrong command line, as clap has it.
+const USAGE: u8 = 2;
+
+/// A helper of the agent: what it is called, and what it does once it has what it needs.
+type Helper = (&'static str, fn(Given) -> ExitCode);
+
+const HELPERS: [Helper; 2] = [("supervise", supervise::main), ("join", supervise::join::main)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     // Before anything that starts a thread: a supervisor forks.
-    match arguments.next() {
-        Some(command) if command == "supervise" => return supervise::main(arguments),
-        Some(command) if command == "join" => return supervise::join::main(arguments),
-        _ => {}
+    let command = arguments.next();
+    let helper = HELPERS.iter().find(|(name, _)| command.as_deref() == Some(name.as_ref()));
+    if let Some((name, helper)) = helper {
+        return help(name, *helper, arguments);
     }
     match daemon::run(Cli::parse().into_run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&chain(error.as_ref()).to_string());
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(
+    name: &str,
+    helper: fn(Given) -> ExitCode,
+    arguments: impl Iterator<Item = OsString>,
+) -> ExitCode {
+    match Given::take(arguments) {
+        Some(given) => helper(given),
+        None => {
+            say(&config::internal(name));
+            ExitCode::from(USAGE)
         }
     }
 }

@@ -6,6 +6,7 @@
     reason = "a test may fail by panicking, and says why it skips"
 )]
 
+mod commands;
 mod host;
 mod root_confinement;
 mod root_exec;
