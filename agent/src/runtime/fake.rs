@@ -338,7 +338,7 @@ mod tests {
             network: NetworkMode::Own,
             open_stdin: false,
             log: LogLimits::default(),
-            user: None,
+            user: String::new(),
             labels: BTreeMap::new(),
         }
     }

@@ -120,9 +120,9 @@ pub struct ContainerSpec {
     pub open_stdin: bool,
     /// Bounds of its log.
     pub log: LogLimits,
-    /// The user as the image or service names it, `user[:group]`, resolved against the container's
-    /// own files at start. `None` leaves the numeric user of `oci` alone.
-    pub user: Option<String>,
+    /// The user as the image or service names it, `user[:group]`, looked up in the container's own
+    /// files at start; empty is user 0. Home follows from it where the environment names none.
+    pub user: String,
     /// Labels kept for people who look at the host; not interpreted.
     pub labels: BTreeMap<String, String>,
 }

@@ -133,7 +133,7 @@ fn create(
     }
 }
 
-/// What can only be known with the root file system mounted: numeric user, working directory.
+/// What can only be known with the root file system mounted: user, home, working directory.
 fn settle(setup: &Setup) -> Result<(), Failure> {
     let path = setup.run_dir.join(CONFIG_FILE);
     let bad = |e: &dyn std::error::Error| Failure::other("reading the specification", e);
@@ -145,8 +145,7 @@ fn settle(setup: &Setup) -> Result<(), Failure> {
         user::make_dir_in_root(&setup.rootfs(), &cwd)
             .map_err(|e| Failure::other("making the working directory", &e))?;
     }
-    let Some(name) = &setup.user else { return Ok(()) };
-    identify(process, &setup.rootfs(), name)?;
+    identify(process, &setup.rootfs(), &setup.user)?;
     let write = || -> io::Result<()> {
         let next = setup.run_dir.join("config.json.next");
         fs::write(&next, serde_json::to_vec(&spec)?)?;
@@ -155,16 +154,23 @@ fn settle(setup: &Setup) -> Result<(), Failure> {
     write().map_err(|e| Failure::other("writing the specification", &e))
 }
 
-/// Puts a user's numbers into a process.
+/// Puts a user into a process: numbers, groups, and a home unless the environment names one.
+///
+/// libcontainer would look for a home itself, through the C library, which loads what the image's own
+/// `/etc/nsswitch.conf` says, with every privilege still there. So it must always find one set.
 ///
 /// # Errors
 /// As [`user::resolve`].
 pub fn identify(process: &mut Process, root: &Path, name: &str) -> Result<(), Failure> {
     let identity = user::resolve(root, name)?;
     let mut user = process.user().clone();
-    let more = Some(identity.additional_gids).filter(|g| !g.is_empty());
-    user.set_uid(identity.uid).set_gid(identity.gid).set_additional_gids(more);
+    user.set_uid(identity.uid).set_gid(identity.gid).set_additional_gids(Some(identity.groups));
     process.set_user(user);
+    let mut env = process.env().clone().unwrap_or_default();
+    if user::home(&env).is_none() {
+        user::set_home(&mut env, &identity.home);
+        process.set_env(Some(env));
+    }
     Ok(())
 }
 

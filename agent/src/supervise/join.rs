@@ -3,7 +3,6 @@
 //! It is the new process's parent, waits for it and reports its end; when the agent goes away, so
 //! does the process. What is to run comes over the socket, never by argument: it may hold secrets.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -28,11 +27,12 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use serde::{Deserialize, Serialize};
 
 use super::create::{self, ChildStreams, Creator, Job};
-use super::detach;
 use super::log::now_nanos;
 use super::protocol::Failure;
 use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
 use super::streams::receive_terminal;
+use super::user;
+use super::{Given, detach};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::{ExitStatus, TermSize};
 use crate::sys;
@@ -74,15 +74,10 @@ pub enum Joined {
     Ended(ExitStatus),
 }
 
-/// The sub-command. `arguments` are those after `join`: the run directory alone.
+/// The sub-command.
 #[must_use]
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(run_dir), None) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        return ExitCode::from(2);
-    };
-    let Ok(agent) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
-        return ExitCode::from(2);
-    };
+pub fn main(given: Given) -> ExitCode {
+    let Given { run_dir, agent } = given;
     match run(&run_dir, &agent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -151,10 +146,18 @@ fn process(setup: &Setup, request: &JoinRequest) -> Result<Process, Failure> {
     let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| bad(&e))?;
     let mut process = spec.process().clone().unwrap_or_default();
     let mut env = process.env().clone().unwrap_or_default();
+    let home = user::home(&env).map(str::to_owned);
+    if request.user.is_some() && !setup.home_given {
+        // It was that of the container's own user.
+        env.retain(|entry| !entry.starts_with("HOME="));
+    }
     for entry in &request.env {
         let name = entry.split('=').next().unwrap_or_default();
         env.retain(|e| e.split('=').next() != Some(name));
         env.push(entry.clone());
+    }
+    if request.user.is_none() && user::home(&env).is_none() {
+        user::set_home(&mut env, home.as_deref().unwrap_or(user::NO_HOME));
     }
     process
         .set_args(Some(request.argv.clone()))

@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode};
 use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 
 use control::Control;
@@ -45,15 +45,37 @@ const IGNORED: [i32; 5] = [
     libc::SIGPIPE,
 ];
 
-/// The sub-command. `arguments` are those after `supervise`: the run directory alone. Standard input
-/// is a socket to the agent.
+/// What the agent gives to a helper of its own.
+#[derive(Debug)]
+pub struct Given {
+    run_dir: PathBuf,
+    agent: OwnedFd,
+}
+
+impl Given {
+    /// From the arguments after the sub-command and standard input: a container's run directory, and
+    /// a socket to the agent. `None` when somebody else has started this process.
+    #[must_use]
+    pub fn take(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let run_dir = PathBuf::from(arguments.next()?);
+        if arguments.next().is_some() || !run_dir.is_absolute() {
+            return None;
+        }
+        let stdin = rustix::stdio::stdin();
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(stdin).ok()?.st_mode);
+        if kind != FileType::Socket {
+            return None;
+        }
+        let agent = rustix::io::fcntl_dupfd_cloexec(stdin, 3).ok()?;
+        Some(Self { run_dir, agent })
+    }
+}
+
+/// The sub-command.
 #[must_use]
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(run_dir), None) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        return ExitCode::from(2);
-    };
-    let inherited = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
-    let mut control = Control::new(inherited);
+pub fn main(given: Given) -> ExitCode {
+    let Given { run_dir, agent } = given;
+    let mut control = Control::new(Some(agent));
     match prepare(&run_dir, &mut control) {
         Ok(supervisor) => {
             supervisor.run();

@@ -68,8 +68,10 @@ pub struct Setup {
     pub open_stdin: bool,
     /// Bounds of its log.
     pub log: LogLimits,
-    /// Its user as named, if it must be looked up.
-    pub user: Option<String>,
+    /// Its user as named, looked up in its own files; nobody is user 0.
+    pub user: String,
+    /// Whether its environment says where home is, so that no user's own does.
+    pub home_given: bool,
     /// Parameters of its network namespace, `net.ipv4.…` to value.
     pub net_sysctls: BTreeMap<String, String>,
     /// For people who look here.

@@ -51,7 +51,7 @@ fn make_layer(dir: &Path) {
     fs::copy(busybox().unwrap(), dir.join("bin/busybox")).unwrap();
     let names = [
         "sh", "cat", "sleep", "true", "false", "echo", "id", "mount", "unshare", "dd", "head",
-        "tail", "yes", "seq", "kill", "hostname", "ip", "stty", "ls", "env", "pwd", "mknod",
+        "tail", "yes", "seq", "kill", "hostname", "ip", "stty", "ls", "env", "pwd", "mknod", "cut",
         "grep", "tr", "date", "wc", "ps", "readlink", "touch", "test", "usleep",
     ];
     for name in names {
@@ -59,7 +59,11 @@ fn make_layer(dir: &Path) {
     }
     fs::write(dir.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/tmp:/bin/sh\n")
         .unwrap();
-    fs::write(dir.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:2002:app\n").unwrap();
+    fs::write(
+        dir.join("etc/group"),
+        "root:x:0:\napp:x:1001:\nextra:x:2002:app\nmore:x:2003:root\n",
+    )
+    .unwrap();
     fs::write(dir.join("bin/plain"), "not executable").unwrap();
     fs::write(dir.join("bin/odd"), "#!/no/such/interpreter\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -109,7 +113,7 @@ impl Host {
             network: NetworkMode::Own,
             open_stdin: false,
             log: LogLimits::default(),
-            user: None,
+            user: String::new(),
             labels: BTreeMap::new(),
         }
     }
@@ -137,8 +141,14 @@ impl Host {
 
     /// Runs a container to its end: exit, standard output, standard error.
     pub(crate) async fn run(&mut self, config: &ContainerConfig) -> (ExitStatus, String, String) {
+        self.run_spec(self.spec(config)).await
+    }
+
+    /// As [`Host::run`].
+    pub(crate) async fn run_spec(&mut self, spec: ContainerSpec) -> (ExitStatus, String, String) {
         let id = id("run");
-        self.start(&id, config).await;
+        self.runtime.prepare(&id, spec).await.unwrap();
+        self.runtime.start(&id).await.unwrap();
         let status = self.exit(&id).await;
         let stdout = self.lines(&id, LogQuery { stderr: false, ..LogQuery::default() }).await;
         let stderr = self.lines(&id, LogQuery { stdout: false, ..LogQuery::default() }).await;

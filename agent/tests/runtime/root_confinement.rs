@@ -26,22 +26,22 @@ async fn capabilities_and_filter_are_dockers() {
         ("NoNewPrivs", "0"),
         ("SigIgn", "0000000000000000"),
         ("SigBlk", "0000000000000000"),
-        ("Groups", ""),
+        ("Groups", "0 2003"),
     ] {
         assert_eq!(field(&status, name), expected, "{name} in\n{status}");
     }
     let mut config = command(&["cat", "/proc/self/status"]);
     config.no_new_privileges = true;
-    config.uid = 1000;
     config.cap_drop = vec!["ALL".to_owned()];
-    let (_, status, _) = host.run(&config).await;
+    let spec = ContainerSpec { user: "1000:0".to_owned(), ..host.spec(&config) };
+    let (_, status, _) = host.run_spec(spec).await;
     for (name, expected) in [
         ("CapEff", "0000000000000000"),
         ("CapBnd", "0000000000000000"),
         ("Seccomp", "2"),
         ("NoNewPrivs", "1"),
         ("Uid", "1000\t1000\t1000\t1000"),
-        ("Groups", ""),
+        ("Groups", "0"),
     ] {
         assert_eq!(field(&status, name), expected, "{name} in\n{status}");
     }

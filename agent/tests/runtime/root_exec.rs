@@ -29,14 +29,18 @@ async fn pipes_codes_environment_and_confinement() {
     let mut config = command(&["sleep", "1000"]);
     config.env = vec!["FROM=container".to_owned()];
     host.start(&id, &config).await;
-    let mut spec = exec(&["sh", "-c", "echo $FROM $MORE; id -u; pwd; echo oops >&2; exit 3"]);
+    let mut spec = exec(&["sh", "-c", "echo $FROM $MORE $HOME; id -u; pwd; echo oops >&2; exit 3"]);
     spec.env = vec!["MORE=exec".to_owned()];
     spec.user = Some("app".to_owned());
     spec.cwd = Some("/tmp".into());
     let (code, output) = finish(host.runtime.exec(&id, spec).await.unwrap()).await;
     assert_eq!(code, Some(3));
-    assert_eq!(text(&output, Stream::Stdout), "container exec\n1000\n/tmp\n");
+    assert_eq!(text(&output, Stream::Stdout), "container exec /tmp\n1000\n/tmp\n");
     assert_eq!(text(&output, Stream::Stderr), "oops\n");
+    let mut spec = exec(&["sh", "-c", "echo $HOME"]);
+    spec.env = vec!["HOME=".to_owned()];
+    let (_, output) = finish(host.runtime.exec(&id, spec).await.unwrap()).await;
+    assert_eq!(text(&output, Stream::Stdout), "/root\n", "as without a user and a home");
     let session = host.runtime.exec(&id, exec(&["cat", "/proc/self/status"])).await.unwrap();
     let status = text(&finish(session).await.1, Stream::Stdout);
     for line in ["Seccomp:\t2", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb"] {

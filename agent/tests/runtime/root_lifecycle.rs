@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_agent::runtime::{LogLimits, LogQuery, Runtime, RuntimeError};
+use shoal_agent::runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError};
 
 use crate::host::{Host, able, command, id, shell, wait_for};
 
@@ -45,7 +45,7 @@ async fn what_cannot_be_started_is_named() {
         assert!(error.to_string().contains(reason), "{error}");
     }
     let mut spec = host.spec(&command(&["true"]));
-    spec.user = Some("nobody-here".to_owned());
+    spec.user = "nobody-here".to_owned();
     let error = host.refusal(spec).await;
     assert!(matches!(error, RuntimeError::UnknownUser { .. }), "{error}");
     host.assert_clean().await;
@@ -61,15 +61,32 @@ async fn user_directory_environment_and_host_name() {
     config.cwd = "/made/for/me".into();
     config.env = vec!["A=b c".to_owned()];
     config.hostname = Some("box".to_owned());
-    let mut spec = host.spec(&config);
-    spec.user = Some("app".to_owned());
-    let id = id("user");
-    host.runtime.prepare(&id, spec).await.unwrap();
-    host.runtime.start(&id).await.unwrap();
-    let status = host.exit(&id).await;
-    let log = host.log(&id).await;
+    let spec = ContainerSpec { user: "app".to_owned(), ..host.spec(&config) };
+    let (status, log, _) = host.run_spec(spec).await;
     assert_eq!(log, "1000\n1001\n1001 2002\n/made/for/me\nb c\nbox\n/tmp\n", "{status}");
-    host.runtime.remove(&id).await.unwrap();
+}
+
+#[tokio::test]
+async fn home_and_groups_follow_from_the_user() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let table = [
+        ("", "HOME=/srv", "0 2003 /srv"),
+        ("", "A=b", "0 2003 /root"),
+        ("app", "HOME=", "1001 2002 /tmp"),
+        ("1000", "A=b", "1001 2002 /tmp"),
+        ("app:2003", "A=b", "2003 /tmp"),
+        ("4242:4343", "A=b", "4343 /"),
+    ];
+    for (user, env, expected) in table {
+        let mut config = shell("echo $(grep Groups /proc/self/status | cut -f 2) $HOME");
+        config.env = vec![env.to_owned()];
+        let spec = ContainerSpec { user: user.to_owned(), ..host.spec(&config) };
+        let (status, log, errors) = host.run_spec(spec).await;
+        assert_eq!(log.trim_end(), expected, "{user:?} {env}: {status} {errors}");
+    }
 }
 
 #[tokio::test]

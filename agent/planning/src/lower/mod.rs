@@ -64,7 +64,7 @@ pub struct ContainerPlan {
     /// Everything but mounts.
     pub config: ContainerConfig,
     /// `user[:group]` to be looked up in the image's files; root otherwise.
-    pub user: Option<String>,
+    pub user: String,
     /// What is mounted, in the order of the paths inside.
     pub mounts: Vec<PlannedMount>,
     /// How it is connected.
@@ -163,7 +163,7 @@ pub fn plan(
     config.resources = resources(task);
     config.host_network = host_network;
     config.hostname = Some(hostname.clone());
-    let user = [&spec.user, &image.user].into_iter().find(|user| !user.is_empty()).cloned();
+    let user = if spec.user.is_empty() { &image.user } else { &spec.user };
     let annotations = BTreeMap::from([
         ("io.shoal.task.id".to_owned(), task.id.to_string()),
         ("io.shoal.service.id".to_owned(), task.service_id.to_string()),
@@ -171,7 +171,7 @@ pub fn plan(
     ]);
     Ok(ContainerPlan {
         config,
-        user,
+        user: user.clone(),
         mounts: mounts::plan(task, spec, image)?,
         network,
         ports,
@@ -210,6 +210,7 @@ fn refuse(spec: &ContainerSpec) -> Result<(), LowerError> {
     let refused = [
         ("init", spec.init == Some(true), "an init process"),
         ("isolation", !spec.isolation.is_empty(), "Windows isolation"),
+        ("groups", !spec.groups.is_empty(), "further groups"),
         ("secrets", !spec.secrets.is_empty(), "secrets"),
         ("configs", !spec.configs.is_empty(), "configs"),
         (
@@ -232,12 +233,6 @@ fn refuse(spec: &ContainerSpec) -> Result<(), LowerError> {
 }
 
 fn confine(config: &mut ContainerConfig, spec: &ContainerSpec) -> Result<(), LowerError> {
-    let group = |group: &String| {
-        group
-            .parse()
-            .map_err(|_| invalid("groups", group, "is not a number: names are not looked up"))
-    };
-    config.additional_gids = spec.groups.iter().map(group).collect::<Result<_, _>>()?;
     config.cap_add.clone_from(&spec.capability_add);
     config.cap_drop.clone_from(&spec.capability_drop);
     config.read_only = spec.read_only;

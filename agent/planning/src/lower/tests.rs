@@ -97,7 +97,7 @@ fn environment_replaces_in_place_and_a_bare_name_removes() {
 #[test]
 fn the_image_fills_in_what_the_service_leaves_open() {
     let plan = lowered(ContainerSpec::default()).unwrap();
-    assert_eq!(plan.user.as_deref(), Some("nobody"));
+    assert_eq!(plan.user, "nobody");
     assert_eq!(plan.config.cwd, PathBuf::from("/srv"));
     assert_eq!(plan.stop_signal, 3);
     assert_eq!(plan.hostname, "000000000000", "the beginning of the task's id");
@@ -109,7 +109,7 @@ fn the_image_fills_in_what_the_service_leaves_open() {
         ..ContainerSpec::default()
     };
     let plan = lowered(spec).unwrap();
-    assert_eq!(plan.user.as_deref(), Some("1000:1000"));
+    assert_eq!(plan.user, "1000:1000");
     assert_eq!((plan.config.cwd.as_path(), plan.stop_signal), ("/w".as_ref(), 2));
     assert_eq!(plan.hostname, "mine");
     let bare = super::plan(
@@ -119,7 +119,7 @@ fn the_image_fills_in_what_the_service_leaves_open() {
         &host(),
     )
     .unwrap();
-    assert_eq!((bare.user, bare.stop_signal), (None, 15));
+    assert_eq!((bare.user.as_str(), bare.stop_signal), ("", 15));
     assert_eq!(bare.config.cwd, PathBuf::from("/"));
 }
 

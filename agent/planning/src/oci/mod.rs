@@ -29,12 +29,6 @@ pub struct ContainerConfig {
     pub env: Vec<String>,
     /// Absolute working directory inside the container; made when missing.
     pub cwd: PathBuf,
-    /// Numeric user. Names are resolved by the runtime, inside the image.
-    pub uid: u32,
-    /// Numeric group.
-    pub gid: u32,
-    /// Further groups.
-    pub additional_gids: Vec<u32>,
     /// Host name; the kernel's otherwise.
     pub hostname: Option<String>,
     /// NIS domain name.
@@ -71,9 +65,6 @@ impl Default for ContainerConfig {
             argv: Vec::new(),
             env: Vec::new(),
             cwd: PathBuf::from("/"),
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
             hostname: None,
             domainname: None,
             mounts: Vec::new(),
@@ -241,7 +232,8 @@ const MEMORY_MIN_BYTES: u64 = 6 << 20;
 
 /// Makes the specification of a container.
 ///
-/// The root path is `rootfs` and the control group path is left out: both are the runtime's.
+/// The root path is `rootfs`, the user is root and the control group path is left out: all three are
+/// the runtime's.
 ///
 /// # Errors
 /// The first [`InvalidContainer`], naming the field.
@@ -278,15 +270,10 @@ fn process(
     if config.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
-    let mut user = User::default();
-    user.set_uid(config.uid).set_gid(config.gid);
-    if !config.additional_gids.is_empty() {
-        user.set_additional_gids(Some(config.additional_gids.clone()));
-    }
     let mut process = Process::default();
     process
         .set_terminal(Some(config.tty))
-        .set_user(user)
+        .set_user(User::default())
         .set_args(Some(config.argv.clone()))
         .set_env(Some(env))
         .set_cwd(config.cwd.clone())

@@ -18,6 +18,7 @@ use crate::runtime::seccomp::{self, Instruction};
 use crate::supervise::protocol::chain;
 use crate::supervise::rootfs::cgroup_view;
 use crate::supervise::setup::{CONFIG_FILE, Confinement, ROOTFS_DIR, SETUP_FILE, Setup};
+use crate::supervise::user;
 
 /// Writes everything for a container's supervisor.
 pub(super) fn write(
@@ -119,6 +120,7 @@ fn plan(
         open_stdin: wanted.open_stdin,
         log: wanted.log,
         user: wanted.user.clone(),
+        home_given: process.env().as_ref().is_some_and(|env| user::home(env).is_some()),
         labels: wanted.labels.clone(),
         net_sysctls,
         confinement,

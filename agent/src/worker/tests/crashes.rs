@@ -139,7 +139,7 @@ async fn what_belongs_to_nobody_is_removed() {
         network: NetworkMode::Own,
         open_stdin: false,
         log: LogLimits::default(),
-        user: None,
+        user: String::new(),
         labels: std::collections::BTreeMap::new(),
     };
     lab.runtime.prepare(&container(99), spec.clone()).await.unwrap();
