@@ -352,16 +352,16 @@ fn read(wire: pb::LedgerTask) -> Result<TaskRecord, InvalidMessage> {
 #[cfg(test)]
 mod tests {
     use shoal_types::object::{Meta, TaskStatus};
-    use shoal_types::spec::{Healthcheck, NetworkSpec};
+    use shoal_types::spec::{ContainerSpec, Healthcheck, NetworkSpec};
     use shoal_types::task_state::TaskState;
     use shoal_types::time::Timestamp;
 
     use super::*;
-    use crate::worker::test_task;
+    use crate::testing::assigner::task;
 
     fn record(id: u128) -> TaskRecord {
         TaskRecord {
-            task: test_task(id, |_| {}),
+            task: task(id, ContainerSpec::default()),
             status: TaskStatus::new(TaskState::Running, Timestamp::from_secs(9), "started"),
             started: true,
             preparation: Some(Preparation {

@@ -22,5 +22,8 @@ pub mod sys;
 pub mod volume;
 pub mod worker;
 
+// Tests share a module with those of agent/tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as shoal_agent;
 #[cfg(test)]
 mod testing;

@@ -6,3 +6,6 @@ pub mod network;
 pub mod oci;
 pub mod task;
 pub mod volume;
+
+#[cfg(test)]
+mod testing;

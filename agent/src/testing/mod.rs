@@ -1,6 +1,7 @@
 //! A cluster of lies for tests: a small certificate authority, a manager that does as it is told,
 //! and a workload that runs nothing. The transport between them is the real one.
 
+pub(crate) mod assigner;
 mod ca;
 mod manager;
 mod workload;

@@ -44,8 +44,6 @@ use crate::volume::{VolumeDriver, VolumeError};
 
 use event::Event;
 pub use images::Images;
-#[cfg(test)]
-pub(crate) use tests::test_task;
 
 /// Where a worker keeps things and how much it does at once.
 #[derive(Debug, Clone)]

@@ -7,6 +7,9 @@
     reason = "a test may fail by panicking, and says why it skips"
 )]
 
+#[path = "../../src/testing/assigner.rs"]
+#[allow(dead_code, reason = "shared with the tests over fake drivers")]
+mod assigner;
 #[path = "../runtime/host.rs"]
 #[allow(dead_code, reason = "shared with the tests of the runtime")]
 mod host;

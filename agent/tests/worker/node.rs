@@ -1,31 +1,26 @@
 //! A node: a test host with networks, volumes and a worker.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use oci_spec::image::{ConfigBuilder, ImageConfiguration};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_agent::image::{Image, ImageError, PullPolicy, PullProgress};
 use shoal_agent::network::{BridgeConfig, BridgeNetworks};
 use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent::volume::LocalVolumes;
-use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig, WorkerHandle};
-use shoal_types::assignment::{AssignedTask, NodeAssignment};
-use shoal_types::id::{NetworkId, TaskId};
-use shoal_types::image_ref::{Digest, ImageReference};
-use shoal_types::object::{Meta, Network, Slot, TaskNetwork, TaskStatus};
-use shoal_types::spec::{ContainerSpec, Driver, NetworkSpec, TaskRuntime, TaskSpec};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::image_ref::ImageReference;
+use shoal_types::spec::ContainerSpec;
 use tokio::sync::watch;
 
-use crate::host::PATIENCE;
+use crate::assigner::{self, Assigner};
 
 /// A network namespace that goes when it is dropped.
 pub(crate) struct Space(String);
@@ -91,17 +86,7 @@ struct OneImage(PathBuf);
 
 impl Images for OneImage {
     fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
-        let mut config = ImageConfiguration::default();
-        config.set_config(Some(ConfigBuilder::default().build().unwrap()));
-        Ok(Some(Image {
-            id: Digest::from_bytes([7; 32]),
-            reference: Some(reference.clone()),
-            repo_digest: None,
-            config,
-            healthcheck: None,
-            layers: vec![self.0.clone()],
-            size: 1,
-        }))
+        Ok(Some(assigner::image(reference.clone(), &[], self.0.clone())))
     }
 
     fn ensure(
@@ -115,78 +100,29 @@ impl Images for OneImage {
     }
 }
 
-/// A worker and what it was told.
-pub(crate) struct Node {
-    pub(crate) worker: WorkerHandle,
-    pub(crate) assignment: NodeAssignment,
-    latest: Mutex<BTreeMap<TaskId, TaskStatus>>,
-}
-
-impl Node {
-    /// Starts a worker on the directories of a test host, inside the network namespace of the caller.
-    pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Self {
-        let oci = OciConfig {
-            run_dir: home.join("run"),
-            state_dir: home.join("state"),
-            cgroup_parent: cgroup_parent.to_owned(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_shoal-agent")),
-        };
-        let networks = BridgeConfig::new(home.join("net-state"), home.join("net-run"));
-        let drivers = Drivers {
-            runtime: Arc::new(OciRuntime::new(oci).unwrap()),
-            networks: Arc::new(BridgeNetworks::open(networks).unwrap()),
-            volumes: Arc::new(LocalVolumes::open(home.join("volumes")).unwrap()),
-            images: Arc::new(OneImage(home.join("layer"))),
-            clock: Arc::new(SystemClock),
-        };
-        let config = WorkerConfig {
-            ledger_dir: home.join("ledger"),
-            run_dir: home.join("files"),
-            hostname: "alpha".to_owned(),
-            parallel: WorkerConfig::PARALLEL,
-        };
-        let worker = Worker::start(config, drivers).await.unwrap();
-        let assignment = NodeAssignment { networks: [network()].into(), ..Default::default() };
-        Self { worker, assignment, latest: Mutex::default() }
-    }
-
-    pub(crate) fn assign(&mut self, tasks: impl IntoIterator<Item = AssignedTask>) {
-        self.assignment.tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
-        self.worker.assign_all(self.assignment.clone());
-    }
-
-    pub(crate) fn want(&mut self, id: u128, desired: DesiredState) {
-        self.assignment.tasks.get_mut(&id.into()).unwrap().desired_state = desired;
-        self.worker.assign_all(self.assignment.clone());
-    }
-
-    /// Listens until a task has come so far.
-    pub(crate) async fn until(&self, id: u128, state: TaskState) -> TaskStatus {
-        let id = TaskId::from(id);
-        let look = async {
-            loop {
-                let known = self.latest.lock().unwrap().get(&id).cloned();
-                if let Some(status) = known.filter(|s| s.state >= state) {
-                    return status;
-                }
-                let batch = self.worker.reporter().next_batch().await;
-                self.latest.lock().unwrap().extend(batch);
-            }
-        };
-        let status = tokio::time::timeout(PATIENCE, look).await;
-        let status =
-            status.unwrap_or_else(|_| panic!("{id} is {:?}", self.latest.lock().unwrap().get(&id)));
-        assert_eq!(status.state, state, "{status:?}");
-        status
-    }
-}
-
-fn network() -> (NetworkId, Arc<Network>) {
-    let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
-    let spec = NetworkSpec { name: "back".to_owned(), driver, ..NetworkSpec::default() };
-    let id = 77.into();
-    let network = Network { id, meta: Meta::default(), spec, stack_id: None, predefined: false };
-    (id, Arc::new(network))
+/// Starts a worker on the directories of a test host, inside the network namespace of the caller.
+pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Assigner {
+    let oci = OciConfig {
+        run_dir: home.join("run"),
+        state_dir: home.join("state"),
+        cgroup_parent: cgroup_parent.to_owned(),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_shoal-agent")),
+    };
+    let networks = BridgeConfig::new(home.join("net-state"), home.join("net-run"));
+    let drivers = Drivers {
+        runtime: Arc::new(OciRuntime::new(oci).unwrap()),
+        networks: Arc::new(BridgeNetworks::open(networks).unwrap()),
+        volumes: Arc::new(LocalVolumes::open(home.join("volumes")).unwrap()),
+        images: Arc::new(OneImage(home.join("layer"))),
+        clock: Arc::new(SystemClock),
+    };
+    let config = WorkerConfig {
+        ledger_dir: home.join("ledger"),
+        run_dir: home.join("files"),
+        hostname: "alpha".to_owned(),
+        parallel: WorkerConfig::PARALLEL,
+    };
+    Assigner::new(Worker::start(config, drivers).await.unwrap())
 }
 
 /// A task that runs a shell script.
@@ -203,29 +139,5 @@ pub(crate) fn task(
         ..ContainerSpec::default()
     };
     change(&mut container);
-    AssignedTask {
-        id: id.into(),
-        service_id: 1.into(),
-        service_name: "web".to_owned(),
-        service_labels: BTreeMap::new(),
-        slot: Slot::Replica(u64::try_from(id).unwrap()),
-        node_id: 2.into(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
-        ports: Vec::new(),
-        networks: vec![TaskNetwork {
-            network_id: 77.into(),
-            aliases: Vec::new(),
-            driver_opts: BTreeMap::new(),
-            addresses: Vec::new(),
-        }],
-        desired_state: DesiredState::Running,
-    }
+    assigner::task(id, container)
 }

@@ -11,8 +11,9 @@ use shoal_agent::runtime::LogQuery;
 use shoal_types::spec::{Healthcheck, Mount, MountKind, PortConfig, Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
+use crate::assigner::Assigner;
 use crate::host::{Host, able, alive, kill, wait_for};
-use crate::node::{Node, Space, task};
+use crate::node::{self, Space, task};
 
 fn mount(kind: MountKind, source: &str, target: &str) -> Mount {
     Mount {
@@ -51,7 +52,7 @@ fn fetch(address: &str, port: u16) -> std::io::Result<String> {
     Ok(answer)
 }
 
-async fn log(node: &Node, id: u128) -> String {
+async fn log(node: &Assigner, id: u128) -> String {
     let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
     lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat()
 }
@@ -76,7 +77,7 @@ fn a_task_serves_is_told_to_stop_and_leaves_nothing() {
     let space = Space::new("serves");
     space.block_on(async {
         let host = Host::new();
-        let mut node = Node::start(host.home(), &host.config.cgroup_parent).await;
+        let mut node = node::start(host.home(), &host.config.cgroup_parent).await;
         let script = "trap 'echo bye; exit 3' TERM
             echo $GREETING from $(hostname); cat /etc/hosts; echo kept > /data/file
             /bin/busybox httpd -p 8080 -h /www
@@ -94,7 +95,7 @@ fn a_task_serves_is_told_to_stop_and_leaves_nothing() {
         });
         web.ports = vec![port(8000, 8080)];
         node.assign([web]);
-        let status = node.until(1, TaskState::Running).await;
+        let status = node.until_state(1, TaskState::Running).await;
         assert_eq!(status.port_status, [port(8000, 8080)]);
         let pid = i32::try_from(status.container_status.unwrap().pid).unwrap();
         assert!(alive(pid));
@@ -108,7 +109,7 @@ fn a_task_serves_is_told_to_stop_and_leaves_nothing() {
         assert!(said.starts_with("hi from web-1\n"), "{said}");
         assert!(said.contains("\tweb-1\n"), "its own address is in its hosts file: {said}");
         node.want(1, DesiredState::Shutdown);
-        let status = node.until(1, TaskState::Shutdown).await;
+        let status = node.until_state(1, TaskState::Shutdown).await;
         assert_eq!(status.container_status.unwrap().exit_code, Some(3));
         assert!(log(&node, 1).await.ends_with("bye\n"), "its log stays");
         assert_eq!(fetched(), "");
@@ -128,7 +129,7 @@ fn ends_and_refusals_are_what_they_were() {
     let space = Space::new("ends");
     space.block_on(async {
         let host = Host::new();
-        let mut node = Node::start(host.home(), &host.config.cgroup_parent).await;
+        let mut node = node::start(host.home(), &host.config.cgroup_parent).await;
         let unhealthy = Healthcheck {
             test: vec!["CMD-SHELL".to_owned(), "echo sick; exit 1".to_owned()],
             interval: Some(Duration::from_millis(50)),
@@ -148,22 +149,22 @@ fn ends_and_refusals_are_what_they_were() {
             task(7, "sleep 100", |c| c.healthcheck = Some(unhealthy)),
             task(8, "", |c| c.mounts = vec![mount(MountKind::Bind, "/no/such/dir", "/x")]),
         ]);
-        node.until(1, TaskState::Complete).await;
-        let two = node.until(2, TaskState::Failed).await;
+        node.until_state(1, TaskState::Complete).await;
+        let two = node.until_state(2, TaskState::Failed).await;
         assert_eq!(two.err, "exit code 7");
-        let four = node.until(4, TaskState::Failed).await;
+        let four = node.until_state(4, TaskState::Failed).await;
         assert_eq!(four.container_status.unwrap().exit_code, Some(127), "{}", four.err);
-        node.until(5, TaskState::Running).await;
+        node.until_state(5, TaskState::Running).await;
         node.assign([also]);
-        let six = node.until(6, TaskState::Rejected).await;
+        let six = node.until_state(6, TaskState::Rejected).await;
         assert!(six.err.contains("port already in use"), "{}", six.err);
-        let seven = node.until(7, TaskState::Failed).await;
+        let seven = node.until_state(7, TaskState::Failed).await;
         assert_eq!(seven.err, "unhealthy: sick");
-        let eight = node.until(8, TaskState::Rejected).await;
+        let eight = node.until_state(8, TaskState::Rejected).await;
         assert!(eight.err.starts_with("mounts[0].source: bind source"), "{}", eight.err);
         // The first process of a pid namespace is immune to its own signals.
         node.want(3, DesiredState::Shutdown);
-        node.until(3, TaskState::Shutdown).await;
+        node.until_state(3, TaskState::Shutdown).await;
         node.worker.leave().await.unwrap();
         assert_clean(&host, &space).await;
     });
@@ -175,10 +176,10 @@ fn ends_and_refusals_are_what_they_were() {
 async fn agent_process() {
     let Some(home) = std::env::var_os("SHOAL_TEST_HOME") else { return };
     let cgroup = std::env::var("SHOAL_TEST_CGROUP").unwrap();
-    let mut node = Node::start(Path::new(&home), &cgroup).await;
+    let mut node = node::start(Path::new(&home), &cgroup).await;
     node.assign(tasks());
     for id in 1..=3 {
-        let status = node.until(id, TaskState::Running).await;
+        let status = node.until_state(id, TaskState::Running).await;
         let pid = status.container_status.unwrap().pid.to_string();
         std::fs::write(Path::new(&home).join(format!("pid-{id}")), pid).unwrap();
     }
@@ -228,17 +229,17 @@ fn an_agent_that_is_killed_in_the_middle_comes_back() {
         wait_for("the end of one", || !alive(ended)).await.unwrap();
         kill(pid(3), 9);
 
-        let mut node = Node::start(home, &host.config.cgroup_parent).await;
+        let mut node = node::start(home, &host.config.cgroup_parent).await;
         // No manager has been heard.
-        let one = node.until(1, TaskState::Running).await;
+        let one = node.until_state(1, TaskState::Running).await;
         assert_eq!(one.container_status.unwrap().pid, pid(1).unsigned_abs());
         assert_eq!(one.port_status, [port(8000, 80)]);
-        assert_eq!(node.until(2, TaskState::Failed).await.err, "exit code 5");
-        let three = node.until(3, TaskState::Failed).await;
+        assert_eq!(node.until_state(2, TaskState::Failed).await.err, "exit code 5");
+        let three = node.until_state(3, TaskState::Failed).await;
         assert_eq!(three.err, "killed by signal 9 (SIGKILL)");
         node.assign(tasks().into_iter().chain((4..=20).map(|id| task(id, "sleep 1000", |_| {}))));
         for id in 4..=20 {
-            let status = node.until(id, TaskState::Running).await;
+            let status = node.until_state(id, TaskState::Running).await;
             let pid = i32::try_from(status.container_status.unwrap().pid).unwrap();
             assert!(alive(pid), "{id}");
         }
@@ -260,7 +261,7 @@ fn measure_a_hundred() {
     let space = Space::new("hundred");
     space.block_on(async {
         let host = Host::new();
-        let mut node = Node::start(host.home(), &host.config.cgroup_parent).await;
+        let mut node = node::start(host.home(), &host.config.cgroup_parent).await;
         let begin = Instant::now();
         node.assign((1..=100).map(|id| {
             task(id, "exec sleep 1000", |c| {
@@ -269,7 +270,7 @@ fn measure_a_hundred() {
             })
         }));
         for id in 1..=100 {
-            node.until(id, TaskState::Running).await;
+            node.until_state(id, TaskState::Running).await;
         }
         let running = begin.elapsed();
         let begin = Instant::now();

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-use shoal_types::object::{Meta, Slot, TaskNetwork};
+use shoal_types::object::{Meta, TaskNetwork};
 use shoal_types::resources::{Limits, ResourceRequirements};
 use shoal_types::spec::{
     BindOptions, Driver, Mount, MountKind, NetworkSpec, PortConfig, Protocol, PublishMode,
-    TaskRuntime, TaskSpec, TmpfsOptions, VolumeMountOptions,
+    TmpfsOptions, VolumeMountOptions,
 };
-use shoal_types::task_state::DesiredState;
 
 use super::*;
+use crate::testing::task;
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
@@ -24,29 +24,6 @@ fn image() -> ImageDefaults {
         stop_signal: "SIGQUIT".to_owned(),
         volumes: ["/data".to_owned()].into(),
         healthcheck: None,
-    }
-}
-
-fn task(container: ContainerSpec) -> AssignedTask {
-    AssignedTask {
-        id: 7.into(),
-        service_id: 1.into(),
-        service_name: "web".to_owned(),
-        service_labels: BTreeMap::new(),
-        slot: Slot::Replica(3),
-        node_id: 2.into(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
-        ports: Vec::new(),
-        networks: Vec::new(),
-        desired_state: DesiredState::Running,
     }
 }
 

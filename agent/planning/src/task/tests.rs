@@ -1,8 +1,5 @@
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use shoal_types::object::{Slot, TaskStatus};
-use shoal_types::spec::{ContainerSpec, Healthcheck, TaskRuntime, TaskSpec};
+use shoal_types::object::TaskStatus;
+use shoal_types::spec::{ContainerSpec, Healthcheck};
 use shoal_types::task_state::DesiredState;
 
 use super::*;
@@ -14,26 +11,7 @@ pub(super) fn at(secs: u64) -> Timestamp {
 
 pub(super) fn task(desired: DesiredState) -> AssignedTask {
     let container = ContainerSpec { image: "i".to_owned(), ..ContainerSpec::default() };
-    AssignedTask {
-        id: 7.into(),
-        service_id: 1.into(),
-        service_name: "web".to_owned(),
-        service_labels: BTreeMap::new(),
-        slot: Slot::Replica(1),
-        node_id: 2.into(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
-        ports: Vec::new(),
-        networks: Vec::new(),
-        desired_state: desired,
-    }
+    AssignedTask { desired_state: desired, ..crate::testing::task(container) }
 }
 
 pub(super) fn preparation() -> Preparation {

@@ -1,23 +1,21 @@
 //! A host of fakes that outlives workers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use oci_spec::image::{ConfigBuilder, ImageConfiguration};
-use shoal_types::assignment::{AssignedTask, NodeAssignment};
-use shoal_types::id::{NetworkId, TaskId};
-use shoal_types::image_ref::{Digest, ImageReference};
-use shoal_types::object::{Meta, Network, Slot, TaskNetwork, TaskStatus};
-use shoal_types::spec::{ContainerSpec, Driver, NetworkSpec, TaskRuntime, TaskSpec};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::image_ref::ImageReference;
+use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
 use crate::image::{Image, ImageError, ImageHealthcheck, PullPolicy, PullProgress, RegistryError};
 use crate::network::FakeNetworks;
 use crate::runtime::fake::FakeRuntime;
+use crate::testing::assigner::{self, Assigner};
 use crate::volume::FakeVolumes;
 use crate::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig, WorkerHandle};
 
@@ -34,18 +32,8 @@ pub(super) struct FakeImages {
 impl FakeImages {
     pub(super) fn add(&self, name: &str, healthcheck: Option<ImageHealthcheck>) {
         let reference = ImageReference::parse(name).unwrap();
-        let mut config = ImageConfiguration::default();
-        let cmd = ConfigBuilder::default().cmd(vec!["run".to_owned()]).build().unwrap();
-        config.set_config(Some(cmd));
-        let image = Image {
-            id: Digest::from_bytes([1; 32]),
-            reference: Some(reference.clone()),
-            repo_digest: None,
-            config,
-            healthcheck,
-            layers: vec!["/layers/a".into()],
-            size: 1,
-        };
+        let image = assigner::image(reference.clone(), &["run"], "/layers/a".into());
+        let image = Image { healthcheck, ..image };
         self.known.lock().unwrap().insert(reference, image);
     }
 }
@@ -93,10 +81,21 @@ pub(super) struct Lab {
     pub(super) networks: Arc<FakeNetworks>,
     pub(super) volumes: Arc<FakeVolumes>,
     pub(super) images: Arc<FakeImages>,
-    pub(super) worker: WorkerHandle,
-    pub(super) assignment: NodeAssignment,
-    latest: Mutex<BTreeMap<TaskId, TaskStatus>>,
-    pub(super) history: Mutex<Vec<(TaskId, TaskState)>>,
+    assigner: Assigner,
+}
+
+impl Deref for Lab {
+    type Target = Assigner;
+
+    fn deref(&self) -> &Assigner {
+        &self.assigner
+    }
+}
+
+impl DerefMut for Lab {
+    fn deref_mut(&mut self) -> &mut Assigner {
+        &mut self.assigner
+    }
 }
 
 impl Lab {
@@ -107,18 +106,8 @@ impl Lab {
         images.add("app:1", None);
         let runtime = FakeRuntime::default();
         let worker = start(&dir, &runtime, &networks, &volumes, &images).await;
-        let assignment = NodeAssignment { networks: [network()].into(), ..Default::default() };
-        Self {
-            dir,
-            runtime,
-            networks,
-            volumes,
-            images,
-            worker,
-            assignment,
-            latest: Mutex::default(),
-            history: Mutex::default(),
-        }
+        let assigner = Assigner::new(worker);
+        Self { dir, runtime, networks, volumes, images, assigner }
     }
 
     /// The agent dies and comes back; containers live on.
@@ -132,52 +121,9 @@ impl Lab {
         self.runtime.crash();
         meanwhile(self);
         self.runtime = FakeRuntime::on(self.runtime.host());
-        self.worker =
+        let worker =
             start(&self.dir, &self.runtime, &self.networks, &self.volumes, &self.images).await;
-        self.latest.lock().unwrap().clear();
-    }
-
-    pub(super) fn assign(&mut self, tasks: impl IntoIterator<Item = AssignedTask>) {
-        self.assignment.tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
-        self.worker.assign_all(self.assignment.clone());
-    }
-
-    pub(super) fn want(&mut self, id: u128, desired: DesiredState) {
-        self.assignment.tasks.get_mut(&id.into()).unwrap().desired_state = desired;
-        self.worker.assign_all(self.assignment.clone());
-    }
-
-    pub(super) fn drop_task(&mut self, id: u128) {
-        self.assignment.tasks.remove(&id.into());
-        self.worker.assign_all(self.assignment.clone());
-    }
-
-    /// Listens until a task reports what is looked for.
-    pub(super) async fn until(&self, id: u128, found: impl Fn(&TaskStatus) -> bool) -> TaskStatus {
-        let id = TaskId::from(id);
-        let look = async {
-            loop {
-                if let Some(status) = self.latest.lock().unwrap().get(&id)
-                    && found(status)
-                {
-                    return status.clone();
-                }
-                for (id, status) in self.worker.reporter().next_batch().await {
-                    self.history.lock().unwrap().push((id, status.state));
-                    self.latest.lock().unwrap().insert(id, status);
-                }
-            }
-        };
-        match tokio::time::timeout(Duration::from_secs(20), look).await {
-            Ok(status) => status,
-            Err(_) => panic!("{id} is {:?}", self.latest.lock().unwrap().get(&id)),
-        }
-    }
-
-    pub(super) async fn until_state(&self, id: u128, state: TaskState) -> TaskStatus {
-        let status = self.until(id, |s| s.state >= state).await;
-        assert_eq!(status.state, state, "{status:?}");
-        status
+        self.turn_to(worker);
     }
 
     /// Nothing of any task is left.
@@ -199,9 +145,7 @@ impl Lab {
         let files = std::fs::read_dir(self.dir.path().join("run/files"));
         assert_eq!(files.map_or(0, Iterator::count), 0, "files");
     }
-}
 
-impl Lab {
     /// No network, no attachment, no port.
     pub(super) fn nothing_is_leased(&self) {
         let leases = format!("{:?}", self.networks.leases());
@@ -232,42 +176,9 @@ async fn start(
     Worker::start(config, drivers).await.unwrap()
 }
 
-const NETWORK: u128 = 77;
-
-fn network() -> (NetworkId, Arc<Network>) {
-    let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
-    let spec = NetworkSpec { name: "back".to_owned(), driver, ..NetworkSpec::default() };
-    let id = NETWORK.into();
-    let network = Network { id, meta: Meta::default(), spec, stack_id: None, predefined: false };
-    (id, Arc::new(network))
-}
-
-pub(crate) fn task(id: u128, change: impl FnOnce(&mut ContainerSpec)) -> AssignedTask {
+/// A task of an image that there is.
+pub(super) fn task(id: u128, change: impl FnOnce(&mut ContainerSpec)) -> AssignedTask {
     let mut container = ContainerSpec { image: "app:1".to_owned(), ..ContainerSpec::default() };
     change(&mut container);
-    AssignedTask {
-        id: id.into(),
-        service_id: 1.into(),
-        service_name: "web".to_owned(),
-        service_labels: BTreeMap::new(),
-        slot: Slot::Replica(u64::try_from(id).unwrap()),
-        node_id: 2.into(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
-        ports: Vec::new(),
-        networks: vec![TaskNetwork {
-            network_id: NETWORK.into(),
-            aliases: Vec::new(),
-            driver_opts: BTreeMap::new(),
-            addresses: Vec::new(),
-        }],
-        desired_state: DesiredState::Running,
-    }
+    assigner::task(id, container)
 }

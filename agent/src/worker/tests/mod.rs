@@ -5,4 +5,3 @@ mod lab;
 mod lives;
 
 use lab::Lab;
-pub(crate) use lab::task as test_task;

@@ -1,0 +1,33 @@
+//! What tests are made from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_types::assignment::AssignedTask;
+use shoal_types::object::Slot;
+use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
+use shoal_types::task_state::DesiredState;
+
+/// A task with this container, on no network.
+pub(crate) fn task(container: ContainerSpec) -> AssignedTask {
+    AssignedTask {
+        id: 7.into(),
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        service_labels: BTreeMap::new(),
+        slot: Slot::Replica(3),
+        node_id: 2.into(),
+        spec: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(container),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        desired_state: DesiredState::Running,
+    }
+}
