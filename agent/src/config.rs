@@ -62,7 +62,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", default_value = "/run/shoal", env = "SHOAL_RUN_DIR")]
     #[arg(value_parser = directory)]
     pub run_dir: PathBuf,
-    /// Control group above those of the containers
+    /// Control group above those of the containers; made with the first of them and removed with the
+    /// last, unless it was there before
     #[arg(long, value_name = "PATH", default_value = "/shoal", value_parser = cgroup_parent)]
     pub cgroup_parent: String,
     /// What this host is called in the cluster [default: its host name]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use shoal_agent::runtime::cgroup::Layout;
 use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent::runtime::{
     ContainerId, ContainerSpec, Exit, ExitStatus, Layers, LogLimits, LogQuery, NetworkMode,
@@ -97,6 +98,23 @@ impl Host {
 
     pub(crate) fn home(&self) -> &Path {
         self.config.run_dir.parent().unwrap()
+    }
+
+    /// The directories of the group above those of the containers, as far as they are there.
+    pub(crate) fn parent_groups(&self) -> Vec<PathBuf> {
+        groups(self.config.cgroup_parent.trim_matches('/'))
+    }
+
+    /// Makes that group wherever containers have groups, as somebody with wishes of their own would.
+    pub(crate) fn make_parent_groups(&self) -> Vec<PathBuf> {
+        let roots = match self.runtime.cgroup_layout() {
+            Layout::Unified { root } => vec![root.clone()],
+            Layout::Hierarchies(all) => all.iter().map(|h| h.root.clone()).collect(),
+        };
+        for root in roots {
+            fs::create_dir(root.join(self.config.cgroup_parent.trim_matches('/'))).unwrap();
+        }
+        self.parent_groups()
     }
 
     pub(crate) fn processes_in_groups(&self) -> Vec<i32> {

@@ -1,6 +1,7 @@
 //! Start, output, exit, removal.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use shoal_agent::runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError};
 
@@ -244,4 +245,37 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
     assert_eq!(lines[3], "321");
     assert_eq!(std::fs::read_to_string(volume.join("file")).unwrap(), "kept\n");
     host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_parent_group_goes_with_the_last_container() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let parents = || host.parent_groups();
+    host.start(&id("one"), &command(&["sleep", "1000"])).await;
+    assert!(!parents().is_empty());
+    host.start(&id("two"), &command(&["sleep", "1000"])).await;
+    host.runtime.remove(&id("one")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!parents().is_empty(), "another container is there");
+    host.runtime.remove(&id("two")).await.unwrap();
+    wait_for("the parent group to go", || parents().is_empty()).await.unwrap();
+    host.start(&id("three"), &command(&["sleep", "1000"])).await;
+    host.runtime.remove(&id("three")).await.unwrap();
+    wait_for("the parent group to go again", || parents().is_empty()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_parent_group_that_was_there_before_stays() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let made = host.make_parent_groups();
+    host.start(&id("one"), &command(&["true"])).await;
+    host.runtime.remove(&id("one")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(host.parent_groups(), made);
 }

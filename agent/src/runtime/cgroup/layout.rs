@@ -15,6 +15,9 @@ const WANTED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "devices", "freez
 /// Without these, limits would be promises.
 const REQUIRED: [&str; 3] = ["memory", "cpu", "pids"];
 
+/// Tries at making a group while the one above it is being removed by somebody else.
+const MAKE_TRIES: u32 = 10;
+
 /// How this host arranges its control groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,12 +120,7 @@ impl Layout {
 
     pub(super) fn make(&self, path: &str) -> Result<Cgroup, CgroupError> {
         for (_, root, place) in self.places(path) {
-            let make = || match fs::create_dir(&place) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&place),
-                other => other,
-            };
-            make().map_err(|source| CgroupError::Make { path: place.clone(), source })?;
+            make_dir(&place).map_err(|source| CgroupError::Make { path: place.clone(), source })?;
             if matches!(self, Self::Unified { .. }) {
                 enable_controllers(&root, &place)?;
             }
@@ -133,6 +131,27 @@ impl Layout {
             source: io::ErrorKind::NotFound.into(),
         };
         group.ok_or_else(missing)
+    }
+
+    /// Whether there is such a group in any hierarchy.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.places(path).iter().any(|(_, _, place)| place.exists())
+    }
+
+    /// Removes a group from every hierarchy where nothing is in it.
+    ///
+    /// # Errors
+    /// The kernel's last answer that is not about something being in it.
+    pub fn remove_empty(&self, path: &str) -> io::Result<()> {
+        let mut result = Ok(());
+        for (_, _, place) in self.places(path) {
+            match fs::remove_dir(&place) {
+                Err(e) if !is_needed(&e) => result = Err(e),
+                _ => {}
+            }
+        }
+        result
     }
 
     pub(super) fn open(&self, path: &str) -> Result<Option<Cgroup>, CgroupError> {
@@ -148,6 +167,29 @@ impl Layout {
         }
         let unified = matches!(self, Self::Unified { .. });
         Ok((!dirs.is_empty()).then_some(Cgroup { unified, dirs }))
+    }
+}
+
+/// Whether a group cannot be removed because it is in use, or gone.
+fn is_needed(e: &io::Error) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    matches!(e.kind(), DirectoryNotEmpty | NotFound | ResourceBusy)
+}
+
+/// Makes a directory with those above it, which may be removed meanwhile as long as they are empty.
+fn make_dir(place: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let made = match fs::create_dir(place) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(place),
+            other => other,
+        };
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tries < MAKE_TRIES => {}
+            other => return other,
+        }
     }
 }
 

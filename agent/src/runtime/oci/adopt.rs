@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::link::{self, aftermath, clear_cgroup};
-use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock};
+use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
 use crate::runtime::cgroup::Layout;
 use crate::runtime::{ExitStatus, ObservedState, Prepared};
 use crate::supervise::exit;
@@ -107,4 +107,6 @@ fn sweep(inner: &Inner, known: &BTreeSet<ContainerId>) {
     for id in stray {
         let _ = clear_cgroup(inner, &inner.cgroup(&id));
     }
+    // Refused while there is any container in it.
+    let _ = parent::remove(inner);
 }

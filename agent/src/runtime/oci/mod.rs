@@ -5,6 +5,7 @@ mod bundle;
 mod exec;
 mod link;
 mod logs;
+mod parent;
 mod probe;
 mod remove;
 
@@ -139,6 +140,7 @@ impl Runtime for OciRuntime {
     fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared> {
         let inner = Arc::clone(&self.inner);
         async move {
+            parent::claim(&inner)?;
             let setup = bundle::write(&inner, id, spec)?;
             match link::launch(&inner, id).await {
                 Ok(link) => {

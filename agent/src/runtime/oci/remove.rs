@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::adopt::kill;
 use super::link::clear_cgroup;
-use super::{ContainerId, Inner, RuntimeError, lock};
+use super::{ContainerId, Inner, RuntimeError, lock, parent};
 use crate::supervise::protocol::Op;
 use crate::supervise::setup::{ProcessIdentity, SUPERVISOR_FILE, UPPER_DIR, WORK_DIR};
 
@@ -48,6 +48,7 @@ pub(super) async fn remove(
     errors.extend(cleaned.unwrap_or_else(|e| vec![e.to_string()]));
     if errors.is_empty() {
         lock(&inner.links).remove(&id);
+        parent::remove_soon(&inner);
         return Ok(());
     }
     Err(RuntimeError::NotRemoved { id, errors })
