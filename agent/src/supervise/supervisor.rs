@@ -104,7 +104,10 @@ impl Supervisor {
             let idle = !self.wait();
             if idle && matches!(self.state, State::Running { .. }) {
                 self.trimmed = true;
-                sys::memory::trim();
+                // Fails where it cannot be told what is mapped, and then costs memory, no more.
+                let _ = sys::memory::trim();
+                // To sleep at once: everything else that runs would be mapped again.
+                continue;
             }
             for key in self.control.accept() {
                 self.greet(key);
