@@ -12,7 +12,7 @@ PROGRAMS := shoal-manager shoal-agent shoalctl
 
 .PHONY: help
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 .PHONY: setup
 setup: ## Install the Debian packages that building and testing need
@@ -31,6 +31,12 @@ test: ## All tests: unit, property, contract, simulation, end to end
 	@deploy/setup.sh tests nextest
 	cargo build --locked --workspace --bins
 	cargo nextest run --locked --workspace --profile $(PROFILE)
+
+.PHONY: test-v2
+test-v2: ## The container runtime's tests on Debian's kernel with cgroup v2 alone, in a virtual machine
+	@deploy/setup.sh
+	cargo build --locked --workspace --bins
+	TARGET_DIR="$(TARGET)" tests/vm/run.sh
 
 .PHONY: verify
 verify: ## Formatting, lints, docs, licences; writes nothing
