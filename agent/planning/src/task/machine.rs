@@ -1,23 +1,24 @@
-//! The machine itself.
+//! The machine itself: what is to be done next, and what follows from what happened.
+
+mod resume;
+mod status;
 
 use std::time::Duration;
 
 use shoal_types::assignment::AssignedTask;
-use shoal_types::object::{ContainerStatus, TaskStatus};
+use shoal_types::object::TaskStatus;
 use shoal_types::spec::PortConfig;
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use super::record::stop_policy;
-use super::report::{Outcome, climb, note_exit};
-use super::{Exit, Fact, Found, Operation, Preparation, Step, StopPolicy, TaskRecord};
+use super::report::Outcome;
+use super::{Exit, Fact, Operation, Preparation, Step, StopPolicy, TaskRecord};
 
 /// How long a killed container may take to end before it is removed by force.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait between two tries of what failed.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Longest text about an error that is reported, in bytes.
-const ERR_MAX: usize = 4096;
 
 /// What there is of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,70 +99,6 @@ impl Machine {
             container_id: task.id.to_string(),
             status: TaskStatus::new(TaskState::Assigned, now, "assigned"),
         }
-    }
-
-    /// For a task of the ledger, after the agent was restarted.
-    ///
-    /// What was begun is never believed to be done: a half-made container is cleaned away and made
-    /// again, what had ended is cleaned up again, and a container whose start was begun and of which
-    /// nothing is left has failed, because a task is never started twice.
-    #[must_use]
-    pub fn resume(record: &TaskRecord, found: Found, now: Timestamp) -> Self {
-        let mut machine = Self::new(&record.task, now);
-        machine.accepted = true;
-        machine.started = record.started;
-        machine.status = record.status.clone();
-        machine.stop = record.stop_policy();
-        machine.preparation.clone_from(&record.preparation);
-        let status = &record.status;
-        if status.state.is_terminal() {
-            machine.container = Container::Ended;
-            machine.cleanup_tried = true;
-            machine.outcome = Some(Outcome {
-                state: status.state,
-                at: status.timestamp,
-                message: "",
-                err: status.err.clone(),
-                exit: None,
-            });
-            return machine;
-        }
-        let told = record.task.desired_state >= DesiredState::Shutdown;
-        match found {
-            Found::Running { pid } => {
-                machine.started = true;
-                machine.container = Container::Running;
-                let waits = machine.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
-                machine.waits_for_health = waits && status.state < TaskState::Running;
-                if status.state == TaskState::Draining && !told {
-                    let why = Some(status.err.clone()).filter(|err| !err.is_empty());
-                    machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
-                }
-                machine.note_container(pid);
-            }
-            Found::Exited(exit) if record.started => {
-                machine.stopped_at = told.then_some(now);
-                machine.exited(exit, now);
-            }
-            Found::Absent | Found::Broken { .. } if record.started => {
-                let reason = match found {
-                    Found::Broken { reason } => format!("its container was lost: {reason}"),
-                    _ => "the node was restarted".to_owned(),
-                };
-                machine.stopped_at = told.then_some(now);
-                let message = Some(reason);
-                machine.exited(Exit { message, ..Exit::default() }, now);
-            }
-            // A start that was written down before it was begun.
-            Found::Prepared if record.started => machine.container = Container::Prepared,
-            Found::Prepared if record.preparation.is_some() => {
-                machine.container = Container::Prepared;
-            }
-            // Anything may be left of a preparation, also where no container is.
-            _ => machine.container = Container::Leftover,
-        }
-        machine.refresh(now);
-        machine
     }
 
     /// What managers want; only climbs.
@@ -452,100 +389,6 @@ impl Machine {
         self.retry_at = Some(now + wait);
         self.trouble = err;
     }
-
-    fn container_status(&mut self) -> &mut ContainerStatus {
-        let container_id = &self.container_id;
-        self.status.container_status.get_or_insert_with(|| ContainerStatus {
-            container_id: container_id.clone(),
-            ..ContainerStatus::default()
-        })
-    }
-
-    fn note_container(&mut self, pid: u32) {
-        let container = self.container_status();
-        if pid != 0 {
-            container.pid = pid;
-        }
-    }
-
-    fn note_end(&mut self, exit: Option<&Exit>) {
-        if let Some(exit) = exit {
-            note_exit(self.container_status(), exit);
-        }
-    }
-
-    /// Brings the status up to date. An end is reported when everything has been given back, so that
-    /// a successor finds its ports free, or when that was tried and failed.
-    fn refresh(&mut self, now: Timestamp) {
-        let done = self.released || self.cleanup_tried;
-        let (state, at, message, err) = match &self.outcome {
-            Some(outcome) if done => {
-                let err = match self.trouble.as_str() {
-                    "" => outcome.err.clone(),
-                    trouble if outcome.err.is_empty() => format!("cleaning up: {trouble}"),
-                    trouble => format!("{}; cleaning up: {trouble}", outcome.err),
-                };
-                let message = match outcome.message {
-                    "" => self.status.message.clone(),
-                    message => message.to_owned(),
-                };
-                (outcome.state, outcome.at, message, err)
-            }
-            _ => {
-                let (state, message) = self.living();
-                let err = self.doom.clone().unwrap_or_default();
-                (state, now, message, err)
-            }
-        };
-        if state.is_terminal() {
-            self.status.port_status.clear();
-        }
-        climb(&mut self.status, state, at, message, shortened(err));
-    }
-
-    fn living(&self) -> (TaskState, String) {
-        if !self.accepted {
-            return (TaskState::Assigned, "assigned".to_owned());
-        }
-        let noted = |text: &str| match self.preparation.as_ref().map(|p| p.note.as_str()) {
-            None | Some("") => text.to_owned(),
-            Some(note) => format!("{text}; {note}"),
-        };
-        match (self.container, self.busy) {
-            (_, Some(Operation::Start)) => (TaskState::Starting, noted("starting")),
-            (Container::Running, Some(Operation::Withdraw)) => {
-                (TaskState::Draining, "stopping".to_owned())
-            }
-            (Container::Running | Container::Ended, _) if self.withdrawn => {
-                (TaskState::Draining, "stopping".to_owned())
-            }
-            (Container::Running, _) if self.waits_for_health => {
-                (TaskState::Starting, noted("started, not healthy yet"))
-            }
-            (Container::Running, _) => (TaskState::Running, noted("started")),
-            (Container::Ended, _) => (self.status.state, self.status.message.clone()),
-            (Container::Prepared, _) => (TaskState::Ready, noted("prepared")),
-            (_, Some(Operation::Prepare)) if self.progress.is_empty() => {
-                (TaskState::Preparing, "preparing".to_owned())
-            }
-            (_, Some(Operation::Prepare)) => (TaskState::Preparing, self.progress.clone()),
-            (Container::Absent | Container::Leftover, _) => {
-                (TaskState::Accepted, "accepted".to_owned())
-            }
-        }
-    }
 }
 
 const SIGKILL: i32 = 9;
-
-fn shortened(mut text: String) -> String {
-    if text.len() > ERR_MAX {
-        let mut end = ERR_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}

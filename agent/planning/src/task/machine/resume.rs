@@ -1,0 +1,74 @@
+//! Putting a machine together again from the ledger and what was found on the host.
+
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+
+use super::super::report::Outcome;
+use super::super::{Exit, Found, TaskRecord};
+use super::{Container, Machine};
+
+impl Machine {
+    /// For a task of the ledger, after the agent was restarted.
+    ///
+    /// What was begun is never believed to be done: a half-made container is cleaned away and made
+    /// again, what had ended is cleaned up again, and a container whose start was begun and of which
+    /// nothing is left has failed, because a task is never started twice.
+    #[must_use]
+    pub fn resume(record: &TaskRecord, found: Found, now: Timestamp) -> Self {
+        let mut machine = Self::new(&record.task, now);
+        machine.accepted = true;
+        machine.started = record.started;
+        machine.status = record.status.clone();
+        machine.stop = record.stop_policy();
+        machine.preparation.clone_from(&record.preparation);
+        let status = &record.status;
+        if status.state.is_terminal() {
+            machine.container = Container::Ended;
+            machine.cleanup_tried = true;
+            machine.outcome = Some(Outcome {
+                state: status.state,
+                at: status.timestamp,
+                message: "",
+                err: status.err.clone(),
+                exit: None,
+            });
+            return machine;
+        }
+        let told = record.task.desired_state >= DesiredState::Shutdown;
+        match found {
+            Found::Running { pid } => {
+                machine.started = true;
+                machine.container = Container::Running;
+                let waits = machine.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
+                machine.waits_for_health = waits && status.state < TaskState::Running;
+                if status.state == TaskState::Draining && !told {
+                    let why = Some(status.err.clone()).filter(|err| !err.is_empty());
+                    machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
+                }
+                machine.note_container(pid);
+            }
+            Found::Exited(exit) if record.started => {
+                machine.stopped_at = told.then_some(now);
+                machine.exited(exit, now);
+            }
+            Found::Absent | Found::Broken { .. } if record.started => {
+                let reason = match found {
+                    Found::Broken { reason } => format!("its container was lost: {reason}"),
+                    _ => "the node was restarted".to_owned(),
+                };
+                machine.stopped_at = told.then_some(now);
+                let message = Some(reason);
+                machine.exited(Exit { message, ..Exit::default() }, now);
+            }
+            // A start that was written down before it was begun.
+            Found::Prepared if record.started => machine.container = Container::Prepared,
+            Found::Prepared if record.preparation.is_some() => {
+                machine.container = Container::Prepared;
+            }
+            // Anything may be left of a preparation, also where no container is.
+            _ => machine.container = Container::Leftover,
+        }
+        machine.refresh(now);
+        machine
+    }
+}

@@ -1,0 +1,108 @@
+//! The status of a machine: what people and managers are told.
+
+use shoal_types::object::ContainerStatus;
+use shoal_types::task_state::TaskState;
+use shoal_types::time::Timestamp;
+
+use super::super::report::{climb, note_exit};
+use super::super::{Exit, Operation};
+use super::{Container, Machine};
+
+/// Longest text about an error that is reported, in bytes.
+const ERR_MAX: usize = 4096;
+
+impl Machine {
+    fn container_status(&mut self) -> &mut ContainerStatus {
+        let container_id = &self.container_id;
+        self.status.container_status.get_or_insert_with(|| ContainerStatus {
+            container_id: container_id.clone(),
+            ..ContainerStatus::default()
+        })
+    }
+
+    pub(super) fn note_container(&mut self, pid: u32) {
+        let container = self.container_status();
+        if pid != 0 {
+            container.pid = pid;
+        }
+    }
+
+    pub(super) fn note_end(&mut self, exit: Option<&Exit>) {
+        if let Some(exit) = exit {
+            note_exit(self.container_status(), exit);
+        }
+    }
+
+    /// Brings the status up to date. An end is reported when everything has been given back, so that
+    /// a successor finds its ports free, or when that was tried and failed.
+    pub(super) fn refresh(&mut self, now: Timestamp) {
+        let done = self.released || self.cleanup_tried;
+        let (state, at, message, err) = match &self.outcome {
+            Some(outcome) if done => {
+                let err = match self.trouble.as_str() {
+                    "" => outcome.err.clone(),
+                    trouble if outcome.err.is_empty() => format!("cleaning up: {trouble}"),
+                    trouble => format!("{}; cleaning up: {trouble}", outcome.err),
+                };
+                let message = match outcome.message {
+                    "" => self.status.message.clone(),
+                    message => message.to_owned(),
+                };
+                (outcome.state, outcome.at, message, err)
+            }
+            _ => {
+                let (state, message) = self.living();
+                let err = self.doom.clone().unwrap_or_default();
+                (state, now, message, err)
+            }
+        };
+        if state.is_terminal() {
+            self.status.port_status.clear();
+        }
+        climb(&mut self.status, state, at, message, shortened(err));
+    }
+
+    fn living(&self) -> (TaskState, String) {
+        if !self.accepted {
+            return (TaskState::Assigned, "assigned".to_owned());
+        }
+        let noted = |text: &str| match self.preparation.as_ref().map(|p| p.note.as_str()) {
+            None | Some("") => text.to_owned(),
+            Some(note) => format!("{text}; {note}"),
+        };
+        match (self.container, self.busy) {
+            (_, Some(Operation::Start)) => (TaskState::Starting, noted("starting")),
+            (Container::Running, Some(Operation::Withdraw)) => {
+                (TaskState::Draining, "stopping".to_owned())
+            }
+            (Container::Running | Container::Ended, _) if self.withdrawn => {
+                (TaskState::Draining, "stopping".to_owned())
+            }
+            (Container::Running, _) if self.waits_for_health => {
+                (TaskState::Starting, noted("started, not healthy yet"))
+            }
+            (Container::Running, _) => (TaskState::Running, noted("started")),
+            (Container::Ended, _) => (self.status.state, self.status.message.clone()),
+            (Container::Prepared, _) => (TaskState::Ready, noted("prepared")),
+            (_, Some(Operation::Prepare)) if self.progress.is_empty() => {
+                (TaskState::Preparing, "preparing".to_owned())
+            }
+            (_, Some(Operation::Prepare)) => (TaskState::Preparing, self.progress.clone()),
+            (Container::Absent | Container::Leftover, _) => {
+                (TaskState::Accepted, "accepted".to_owned())
+            }
+        }
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > ERR_MAX {
+        let mut end = ERR_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
