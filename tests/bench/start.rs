@@ -152,7 +152,7 @@ impl Bench {
             network: NetworkMode::Own,
             open_stdin: false,
             log: LogLimits::default(),
-            user: None,
+            user: String::new(),
             labels: BTreeMap::new(),
         })
     }
