@@ -73,7 +73,7 @@ pub struct RunArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
     /// The manager program [default: shoal-manager beside this program, else on PATH]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = program)]
     pub manager_binary: Option<PathBuf>,
     /// Whom the manager runs as: a user's name, or `uid[:gid]`
     #[arg(long, value_name = "USER", default_value = "shoal")]
@@ -81,6 +81,10 @@ pub struct RunArgs {
     /// A registry to speak plain http to, besides those on loopback addresses; may be repeated
     #[arg(long = "plain-http-registry", value_name = "HOST[:PORT]", value_parser = registry)]
     pub plain_http_registries: Vec<String>,
+    /// Hours after which an image that was pulled and that no task uses any more is removed; 0 keeps
+    /// all of them. What was loaded by hand stays until it is removed by hand
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub unused_image_hours: u16,
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -151,6 +155,11 @@ fn directory(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(text).map_err(|error| error.to_string())
 }
 
+/// A bare name is looked for on `PATH`; the manager does not start in the agent's directory.
+fn program(text: &str) -> Result<PathBuf, String> {
+    if text.contains('/') { directory(text) } else { Ok(PathBuf::from(text)) }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !key.contains(char::is_whitespace) => {
@@ -211,10 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_absolute() {
+    fn paths_are_made_absolute() {
         let args = parse(&["--state-dir", "a/b"]).expect("valid");
         assert_eq!(args.state_dir, std::env::current_dir().expect("one").join("a/b"));
         assert!(parse(&["--run-dir", ""]).is_err());
+        for (text, expected) in [("manager", "manager"), ("/bin/manager", "/bin/manager")] {
+            let args = parse(&["--manager-binary", text]).expect("valid");
+            assert_eq!(args.manager_program(), PathBuf::from(expected));
+        }
+        let args = parse(&["--manager-binary", "./manager"]).expect("valid");
+        assert!(args.manager_program().is_absolute());
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, flock};
 use shoal_proto::transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
@@ -16,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, RunArgs};
 use crate::description::describe;
 use crate::identity::IdentityStore;
-use crate::image::{ImageStore, RegistryConfig, StoreConfig};
+use crate::image::{self, ImageStore, RegistryConfig, StoreConfig};
 use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
@@ -127,6 +130,7 @@ async fn serve(
         hostname,
     };
     let workload = Arc::new(NodeWorkload::start(workload, images.clone()).await?);
+    let collecting = collect_images(&args, &images, &workload);
     let manager = ManagerChild::new(manager_config(&args));
     let name = args.hostname.clone();
     let node = Node::open(NodeParts {
@@ -150,6 +154,7 @@ async fn serve(
     let result = tokio::select! {
         served = server => served.context("the local socket failed"),
         () = node.run() => Ok(()),
+        () = collecting => Ok(()),
         () = stop.requested() => Ok(()),
     };
     tracing::info!("stopping; containers live on");
@@ -157,6 +162,22 @@ async fn serve(
     workload.shut_down().await;
     node.manager().stop().await;
     result
+}
+
+/// Never ends.
+fn collect_images(
+    args: &RunArgs,
+    images: &ImageStore,
+    workload: &Arc<NodeWorkload>,
+) -> BoxFuture<'static, ()> {
+    match args.unused_image_hours {
+        0 => futures::future::pending().boxed(),
+        hours => {
+            let unused_for = Duration::from_secs(u64::from(hours) * 3600);
+            let workload = Arc::clone(workload);
+            image::collect_regularly(images.clone(), workload, unused_for).boxed()
+        }
+    }
 }
 
 async fn open_images(args: &RunArgs) -> anyhow::Result<ImageStore> {

@@ -1,6 +1,7 @@
 //! Decisions of a node. Pure: (assigned, observed, now) -> ordered actions.
 
 pub mod health;
+pub mod image;
 pub mod lower;
 pub mod network;
 pub mod oci;

@@ -20,17 +20,20 @@ pub(super) struct Record {
     pub repo_digest: Option<Digest>,
     /// The manifest that was picked.
     pub manifest: Option<Digest>,
+    /// Whether it was loaded by hand under this name.
+    #[serde(default)]
+    pub loaded: bool,
     /// Seconds since 1970.
     pub last_used: u64,
 }
 
 impl Record {
-    /// The same image when its tag means another one now.
+    /// The same image when its tag means another one now, and nobody asks for it by hand any more.
     fn under_digest(&self) -> Self {
         let reference = self.reference.as_ref().zip(self.repo_digest);
         let reference =
             reference.and_then(|(name, digest)| format!("{}@{digest}", name.name()).parse().ok());
-        Self { reference, ..self.clone() }
+        Self { reference, loaded: false, ..self.clone() }
     }
 }
 
@@ -89,13 +92,16 @@ impl Index {
 
     /// Adds an image. What had its reference before stays under its digest, so that a rollback
     /// finds it until it is collected.
-    pub(super) fn put(&mut self, record: Record) -> Result<(), StoreError> {
+    pub(super) fn put(&mut self, mut record: Record) -> Result<(), StoreError> {
         let mut records = Vec::with_capacity(self.records.len() + 1);
         for known in &self.records {
+            // The same again, or a better name for what had none.
+            let is_nameless = known.reference.is_none();
+            if known.id == record.id && (is_nameless || known.reference == record.reference) {
+                record.loaded |= known.loaded;
+                continue;
+            }
             let known = match &known.reference {
-                // The same again, or a better name for what had none.
-                _ if known.id == record.id && known.reference == record.reference => continue,
-                None if known.id == record.id => continue,
                 Some(name) if Some(name) == record.reference.as_ref() => known.under_digest(),
                 _ => known.clone(),
             };
@@ -130,6 +136,25 @@ impl Index {
             record.last_used = now;
         }
         if now < found.last_used.saturating_add(stale) {
+            return Ok(());
+        }
+        let records = self.records.clone();
+        self.commit(records)
+    }
+
+    /// Notes that images are held by tasks, written down as by [`Index::touch`].
+    pub(super) fn touch_all(
+        &mut self,
+        ids: &BTreeSet<Digest>,
+        now: u64,
+        stale: u64,
+    ) -> Result<(), StoreError> {
+        let mut write = false;
+        for record in self.records.iter_mut().filter(|record| ids.contains(&record.id)) {
+            write |= now >= record.last_used.saturating_add(stale);
+            record.last_used = now;
+        }
+        if !write {
             return Ok(());
         }
         let records = self.records.clone();
@@ -180,6 +205,7 @@ mod tests {
             id: Digest::from_bytes([id; 32]),
             repo_digest: repo.map(|byte| Digest::from_bytes([byte; 32])),
             manifest: repo.map(|byte| Digest::from_bytes([byte + 100; 32])),
+            loaded: false,
             last_used: 0,
         }
     }
@@ -242,6 +268,37 @@ mod tests {
         assert_eq!((images.records()[0].last_used, index(&dir).records()[0].last_used), (50, 0));
         images.touch(&web, 150, 100).unwrap();
         assert_eq!(index(&dir).records()[0].last_used, 150);
+    }
+
+    #[test]
+    fn what_was_loaded_by_hand_stays_so_until_its_name_goes_to_another() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut images = index(&dir);
+        let loaded = |record| Record { loaded: true, ..record };
+        let flags = |index: &Index| index.records().iter().map(|r| r.loaded).collect::<Vec<_>>();
+        images.put(loaded(record(Some("web:1"), 1, Some(11)))).unwrap();
+        images.put(record(Some("web:1"), 1, Some(11))).unwrap();
+        assert_eq!(flags(&images), [true], "pulled again, the same");
+        images.put(record(Some("web:1"), 2, Some(12))).unwrap();
+        assert_eq!(flags(&images), [false, false]);
+        images.put(loaded(record(None, 3, None))).unwrap();
+        images.put(record(Some("named"), 3, None)).unwrap();
+        assert_eq!(flags(&images), [false, false, true], "a better name");
+        assert_eq!(flags(&index(&dir)), flags(&images));
+    }
+
+    #[test]
+    fn images_that_tasks_hold_are_as_good_as_asked_for() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut images = index(&dir);
+        images.put(record(Some("web"), 1, None)).unwrap();
+        images.put(record(Some("db"), 2, None)).unwrap();
+        let held = BTreeSet::from([Digest::from_bytes([2; 32])]);
+        images.touch_all(&held, 50, 100).unwrap();
+        let used = |index: &Index| index.records().iter().map(|r| r.last_used).collect::<Vec<_>>();
+        assert_eq!((used(&images), used(&index(&dir))), (vec![0, 50], vec![0, 0]));
+        images.touch_all(&held, 150, 100).unwrap();
+        assert_eq!(used(&index(&dir)), [0, 150]);
     }
 
     #[test]

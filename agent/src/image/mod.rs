@@ -5,12 +5,14 @@
 //! pull        reference -> manifest -> configuration -> layers           registry manifest platform
 //! load        the same from an OCI layout or a `docker save` archive
 //! layers      one layer: fetched once, unpacked, verified, put in place  feed
+//! collector   removes now and then what no task has used for a while
 //! unpack      tar stream -> overlayfs lower directory                    tar_stream pax compression hashing
 //! ```
 //!
 //! Everything from outside is bounded by [`Limits`] and verified by digest before it is listed.
 //! Downloads are async, unpacking runs on blocking threads, and no layer is ever held in memory.
 
+mod collector;
 mod compression;
 mod error;
 mod feed;
@@ -30,6 +32,7 @@ mod store;
 mod tar_stream;
 mod unpack;
 
+pub use collector::collect_regularly;
 pub use error::{ImageError, LayerError, StoreError};
 pub use limits::Limits;
 pub use load::LoadError;

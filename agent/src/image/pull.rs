@@ -252,6 +252,7 @@ impl Inner {
                 id: resolved.config_digest,
                 repo_digest: Some(resolved.repo_digest),
                 manifest: Some(resolved.manifest_digest),
+                loaded: false,
                 last_used: now(),
             },
             manifest_bytes: Some(resolved.manifest_bytes),

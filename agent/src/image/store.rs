@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::ImageConfiguration;
+use shoal_agent_planning::image::{ImageUse, keeps};
 use shoal_types::image_ref::{Digest, ImageReference};
 
 use super::error::{ImageError, StoreError};
@@ -174,8 +175,8 @@ impl ImageStore {
         Ok(removed.into_iter().filter_map(|record| record.reference).collect())
     }
 
-    /// Removes images that are not in use (by their id) and were not asked for within
-    /// `unused_for`, then everything that no image needs. Pulls under way are not disturbed.
+    /// Removes images that were pulled, are not in use (by their id) and were not for `unused_for`,
+    /// then everything that no image needs. Pulls under way are not disturbed.
     ///
     /// # Errors
     /// When the list cannot be written. What could not be deleted is in the report.
@@ -265,17 +266,22 @@ impl Inner {
         unused_for: Duration,
     ) -> Result<GarbageReport, StoreError> {
         let mut report = GarbageReport::default();
-        let oldest = now().saturating_sub(unused_for.as_secs());
+        let now = now();
         let mut retired = Vec::new();
         {
             // Whoever starts a pull pins what it needs under the same lock, so what is found
             // unneeded here stays so until it has its new name.
             let mut index = self.index();
             let pinned = self.pins.all();
+            // Unused is counted from when the last task let go of it.
+            index.touch_all(in_use, now, TOUCH_SECONDS)?;
             let dropped = index.retain(|record| {
-                in_use.contains(&record.id)
-                    || pinned.contains(&record.id)
-                    || record.last_used >= oldest && unused_for > Duration::ZERO
+                let image = ImageUse {
+                    in_use: in_use.contains(&record.id) || pinned.contains(&record.id),
+                    loaded: record.loaded,
+                    last_used_secs: record.last_used,
+                };
+                keeps(image, now, unused_for)
             })?;
             report.images = dropped.into_iter().map(|record| record.id).collect();
             let mut blobs = index.blobs();

@@ -65,8 +65,14 @@ fn image(
     let names = entry.repo_tags.iter().flatten();
     let names: Result<Vec<ImageReference>, _> = names.map(|name| name.parse()).collect();
     let id = digest_of(&config_bytes);
-    let record =
-        Record { reference: None, id, repo_digest: None, manifest: None, last_used: now() };
+    let record = Record {
+        reference: None,
+        id,
+        repo_digest: None,
+        manifest: None,
+        loaded: true,
+        last_used: now(),
+    };
     let parts = Parts { name: id.to_string(), record, manifest_bytes: None, config_bytes, layers };
     Ok(Found { names: names.map_err(LoadError::Reference)?, parts })
 }

@@ -77,6 +77,7 @@ fn image(
         id,
         repo_digest: Some(repo_digest),
         manifest: Some(digest),
+        loaded: true,
         last_used: now(),
     };
     let name = id.to_string();
