@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shoal_proto::transport::{Credentials, CredentialsError, ManagerAddress, write_file};
+use shoal_types::error_chain::chain;
 
 use crate::error::CommandError;
 
@@ -126,12 +127,7 @@ impl From<ContextError> for CommandError {
             ContextError::Credentials { .. } | ContextError::NoCredentials { .. } => Some(RECOVERY),
             _ => None,
         };
-        let message = error.to_string();
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        let mut out = Self::failed(message);
-        if let Some(source) = source {
-            out = out.because(source);
-        }
+        let out = Self::failed(chain(&error).to_string());
         match hint {
             Some(hint) => out.hint(hint),
             None => out,
@@ -421,6 +417,18 @@ mod tests {
         fs::write(store.file(), "contexts:\n  a:\n    clutser: x\n").unwrap();
         let report = CommandError::from(store.load().unwrap_err()).report();
         assert!(report.contains("contexts.yaml") && report.contains("clutser"), "{report}");
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_used_say_all_of_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path().to_owned());
+        let place = store.credentials_dir("a");
+        fs::create_dir_all(place.join("identity.pem")).unwrap();
+        fs::set_permissions(place.join("identity.pem"), fs::Permissions::from_mode(0o700)).unwrap();
+        let report = CommandError::from(store.credentials("a").unwrap_err()).report();
+        assert!(report.contains("identity.pem: ") && report.contains("directory"), "{report}");
+        assert!(report.contains(RECOVERY), "{report}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::filter::Filters;
 use super::{Result, Shell};
 use crate::client::{Event, Object};
 use crate::error::{CommandError, Kind};
-use crate::render::{json, line, time};
+use crate::render::{json, line};
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -73,7 +73,7 @@ fn fits(filters: &Filters, event: &Event) -> bool {
 
 fn show(shell: &Shell, event: &Event) -> Result {
     let object = &event.object;
-    let at = time::rfc3339(object.updated_at());
+    let at = object.updated_at();
     if shell.is_json() {
         return json::record(&json!({
             "Index": event.index, "Time": at, "Type": object.kind(),
@@ -91,11 +91,8 @@ fn show(shell: &Shell, event: &Event) -> Result {
             format!(" {} {}", node.status.state.as_str(), node.spec.availability.as_str())
         }
         Object::Deployment(d) => {
-            format!(
-                " {:?}{}",
-                d.state,
-                if d.message.is_empty() { String::new() } else { format!(": {}", d.message) }
-            )
+            let message = if d.message.is_empty() { "" } else { ": " };
+            format!(" {}{message}{}", d.state.as_str(), d.message)
         }
         _ => String::new(),
     };

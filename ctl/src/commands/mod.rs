@@ -68,6 +68,20 @@ impl Shell {
         line(&draw(columns, rows, if whole { None } else { terminal_width() }))
     }
 
+    /// Writes objects as a document, or each as a page.
+    pub(crate) fn inspected<T: serde::Serialize>(
+        &self,
+        items: &[T],
+        page: Option<impl Fn(&T) -> String>,
+    ) -> Result {
+        let Some(page) = page else { return json::document(&items) };
+        if self.is_json() {
+            return Err(CommandError::usage("--pretty does not go with --format json"));
+        }
+        let pages: Vec<String> = items.iter().map(page).collect();
+        line(&pages.join("\n\n"))
+    }
+
     /// Writes one line for people, or a record for programs.
     pub(crate) fn result(&self, text: &str, record: &impl serde::Serialize) -> Result {
         if self.is_json() { json::record(record) } else { line(text) }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use shoal_types::object::{Node, Reachability};
+use shoal_types::object::Node;
 
 use super::cluster::AvailabilityArg;
 use super::filter::Filters;
@@ -11,7 +11,7 @@ use super::{Result, Shell, each};
 use crate::error::CommandError;
 use crate::render::table::{bends, whole};
 use crate::render::words::capital;
-use crate::render::{id, json};
+use crate::render::{id, pretty};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -23,6 +23,9 @@ pub(crate) enum Command {
         /// Ids or host names
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
+        /// For people
+        #[arg(long)]
+        pretty: bool,
     },
     /// Change what is wanted of a node
     Update(Update),
@@ -72,13 +75,13 @@ pub(crate) struct Update {
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Ls(args) => list(shell, &args).await,
-        Command::Inspect { nodes } => {
+        Command::Inspect { nodes, pretty } => {
             let client = shell.manager().await?;
             let mut found = Vec::new();
             for node in &nodes {
                 found.push(client.node(node).await?);
             }
-            json::document(&found)
+            shell.inspected(&found, pretty.then_some(pretty::node))
         }
         Command::Update(args) => update(shell, args).await,
         Command::Rm { nodes, force } => {
@@ -133,11 +136,7 @@ fn manager_status(node: &Node) -> &'static str {
     match &node.manager_status {
         None => "",
         Some(status) if status.leader => "Leader",
-        Some(status) => match status.reachability {
-            Reachability::Reachable => "Reachable",
-            Reachability::Unreachable => "Unreachable",
-            Reachability::Unknown => "Unknown",
-        },
+        Some(status) => pretty::reachability(status.reachability),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people and programs see: tables, JSON, times, tasks in words.
 
 pub(crate) mod json;
+pub(crate) mod pretty;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod words;

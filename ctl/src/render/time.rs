@@ -35,15 +35,6 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", human(now.since(then)))
 }
 
-/// RFC 3339, UTC, with nanoseconds.
-pub(crate) fn rfc3339(at: Timestamp) -> String {
-    let nanos = i128::from(at.as_nanos());
-    match jiff::Timestamp::from_nanosecond(nanos) {
-        Ok(timestamp) => format!("{timestamp:.9}"),
-        Err(_) => at.as_nanos().to_string(),
-    }
-}
-
 /// Reads a point in time: RFC 3339, seconds since the Unix epoch, or how long ago it was (`10m`).
 ///
 /// # Errors
@@ -97,7 +88,6 @@ mod tests {
         assert_eq!(parse("5", now), Ok(Timestamp::from_secs(5)));
         assert_eq!(parse("1970-01-01T00:00:07Z", now), Ok(Timestamp::from_secs(7)));
         assert!(parse("yesterday", now).is_err());
-        assert_eq!(rfc3339(Timestamp::from_nanos(7_000_000_001)), "1970-01-01T00:00:07.000000001Z");
         assert_eq!(ago(now, Timestamp::from_secs(1_000_180)), "3 minutes ago");
         assert_eq!(ago(now, Timestamp::from_secs(1)), "less than a second ago");
     }

@@ -36,6 +36,24 @@ pub struct Mount {
     pub tmpfs_options: Option<TmpfsOptions>,
 }
 
+impl Mount {
+    /// Writable and without options.
+    #[must_use]
+    pub fn new(kind: MountKind, source: impl Into<String>, target: impl Into<String>) -> Self {
+        Self {
+            kind,
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+            consistency: String::new(),
+            bind_options: None,
+            volume_options: None,
+            image_options: None,
+            tmpfs_options: None,
+        }
+    }
+}
+
 /// Kinds of mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

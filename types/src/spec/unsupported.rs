@@ -28,6 +28,8 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
             c.each("ports", &endpoint.ports, |c, port| {
                 let ingress = port.publish_mode == PublishMode::Ingress;
                 refuse(c, ingress, "mode", "the routing mesh (mode ingress); expected mode host");
+                let six = port.host_ip.is_some_and(|ip| ip.is_ipv6());
+                refuse(c, six, "host_ip", "publishing on an IPv6 address of the host");
             });
         });
     }
@@ -113,8 +115,13 @@ fn mount(c: &mut Check, mount: &Mount) {
         refuse(c, !options.options.is_empty(), "tmpfs_options.options", "further tmpfs options");
     }
     if let Some(options) = &mount.bind_options {
-        let readonly = options.read_only_non_recursive || options.read_only_force_recursive;
-        refuse(c, readonly, "bind_options", "choosing how far read-only reaches");
+        let reach = options.non_recursive
+            || options.read_only_non_recursive
+            || options.read_only_force_recursive;
+        refuse(c, reach, "bind_options", "choosing how far a bind or its read-only reaches");
+        let shared = !matches!(options.propagation.as_str(), "" | "rprivate");
+        let what = "mounts that pass between host and container; expected rprivate";
+        refuse(c, shared, "bind_options.propagation", what);
     }
 }
 

@@ -97,14 +97,14 @@ fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
     if shell.is_json() {
         return json::record(&json!({
             "TaskID": task_id, "NodeID": node_id, "Hostname": hostname, "Service": service,
-            "Slot": slot, "Time": time::rfc3339(at),
+            "Slot": slot, "Time": at,
             "Stream": if stderr { "stderr" } else { "stdout" },
             "Line": String::from_utf8_lossy(&line),
         }));
     }
     let mut out = Vec::with_capacity(line.len() + 80);
     if args.timestamps {
-        out.extend_from_slice(time::rfc3339(at).as_bytes());
+        out.extend_from_slice(at.to_string().as_bytes());
         out.push(b' ');
     }
     if !args.raw {

@@ -21,7 +21,7 @@ use super::{Result, Shell};
 use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Wait, follow, gone};
 use crate::render::table::{bends, whole};
-use crate::render::{id, json, note, words};
+use crate::render::{id, json, note, pretty, words};
 
 pub(crate) use logs::Logs;
 
@@ -45,6 +45,9 @@ pub(crate) enum Command {
         /// Ids or names
         #[arg(required = true, value_name = "SERVICE")]
         services: Vec<String>,
+        /// For people
+        #[arg(long)]
+        pretty: bool,
     },
     /// Change a service and wait until that is done
     Update(Box<update::Update>),
@@ -126,13 +129,14 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             let query = TaskQuery { service_ids, ..TaskQuery::default() };
             tasks::show(shell, &client, query, &list).await
         }
-        Command::Inspect { services } => {
+        Command::Inspect { services, pretty } => {
             let client = shell.manager().await?;
             let mut found = Vec::new();
             for service in &services {
                 found.push(client.service(service).await?);
             }
-            json::document(&found)
+            let page = |s: &ServiceSummary| pretty::service(&s.service, s.deployment.as_ref());
+            shell.inspected(&found, pretty.then_some(page))
         }
         Command::Update(args) => update::run(shell, *args).await,
         Command::Scale { wanted, waiting } => update::scale(shell, &wanted, waiting).await,

@@ -15,17 +15,7 @@ impl FromStr for MountFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut mount = Mount {
-            kind: MountKind::Volume,
-            source: String::new(),
-            target: String::new(),
-            read_only: false,
-            consistency: String::new(),
-            bind_options: None,
-            volume_options: None,
-            image_options: None,
-            tmpfs_options: None,
-        };
+        let mut mount = Mount::new(MountKind::Volume, "", "");
         for (key, value) in fields(text) {
             field(&mut mount, key, value)?;
         }

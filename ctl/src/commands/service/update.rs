@@ -82,9 +82,7 @@ pub(crate) struct Update {
 
 pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     let waiting = args.waiting;
-    if args.rollback {
-        return rollback(shell, &args.service, waiting).await;
-    }
+    let back = args.rollback;
     let client = shell.manager().await?;
     let found = client.service(&args.service).await?.service;
     let mut spec = ServiceSpec::clone(&found.spec);
@@ -92,7 +90,10 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
         note_host_mode(std::slice::from_ref(&spec.name));
     }
     args.apply(&mut spec)?;
-    let service = client.update_service(&found, Some(&spec)).await?;
+    if back && spec != *found.spec {
+        return Err(CommandError::usage("--rollback does not go with a change"));
+    }
+    let service = client.update_service(&found, (!back).then_some(&spec)).await?;
     shell_name(shell, &service.spec.name)?;
     wait_for(shell, &client, &[service], waiting).await
 }

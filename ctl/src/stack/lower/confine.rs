@@ -69,15 +69,6 @@ pub(super) fn dns(node: &Node) -> Option<DnsConfig> {
 /// `/dev/shm` of another size than usual: a tmpfs in its place.
 pub(super) fn shared_memory(node: &Node) -> Option<Mount> {
     let size_bytes = size(node, "shm_size")?;
-    Some(Mount {
-        kind: MountKind::Tmpfs,
-        source: String::new(),
-        target: "/dev/shm".to_owned(),
-        read_only: false,
-        consistency: String::new(),
-        bind_options: None,
-        volume_options: None,
-        image_options: None,
-        tmpfs_options: Some(TmpfsOptions { size_bytes, ..TmpfsOptions::default() }),
-    })
+    let options = TmpfsOptions { size_bytes, ..TmpfsOptions::default() };
+    Some(Mount { tmpfs_options: Some(options), ..Mount::new(MountKind::Tmpfs, "", "/dev/shm") })
 }

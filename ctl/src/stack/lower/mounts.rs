@@ -24,15 +24,8 @@ impl Lower<'_> {
 
     fn mount(&mut self, node: &Node, path: &str) -> Option<Mount> {
         let base = Mount {
-            kind: MountKind::Tmpfs,
-            source: String::new(),
-            target: text(node, "target"),
             read_only: flag(node, "read_only"),
-            consistency: String::new(),
-            bind_options: None,
-            volume_options: None,
-            image_options: None,
-            tmpfs_options: None,
+            ..Mount::new(MountKind::Tmpfs, "", text(node, "target"))
         };
         match text(node, "type").as_str() {
             "bind" => Some(Mount {
@@ -113,15 +106,8 @@ impl Lower<'_> {
             }
         }
         Some(Mount {
-            kind: MountKind::Tmpfs,
-            source: String::new(),
-            target: target.to_owned(),
-            read_only: false,
-            consistency: String::new(),
-            bind_options: None,
-            volume_options: None,
-            image_options: None,
             tmpfs_options: (options != TmpfsOptions::default()).then_some(options),
+            ..Mount::new(MountKind::Tmpfs, "", target)
         })
     }
 

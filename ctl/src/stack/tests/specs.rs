@@ -185,7 +185,7 @@ fn mounts() {
     let text = format!(
         "{}{volumes}",
         web(
-            "volumes:\n- data:/data:ro,nocopy\n- ./conf:/etc/conf:ro,rslave\n- ~/x:/x\n- ext:/ext\n\
+            "volumes:\n- data:/data:ro,nocopy\n- ./conf:/etc/conf:ro,rprivate\n- ~/x:/x\n- ext:/ext\n\
              - own:/own\n- /anon\n- {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0755}}\n\
              - {type: bind, source: ../up, target: /up, bind: {create_host_path: true}}\n\
              tmpfs: /run:size=64m"
@@ -201,7 +201,7 @@ fn mounts() {
         (mount(0, "VolumeOptions/DriverConfig/Options/type"), "\"tmpfs\""),
         (mount(1, "Type"), "\"bind\""),
         (mount(1, "Source"), "\"/app/conf\""),
-        (mount(1, "BindOptions/Propagation"), "\"rslave\""),
+        (mount(1, "BindOptions/Propagation"), "\"rprivate\""),
         (mount(2, "Source"), "\"/root/x\""),
         (mount(3, "Source"), "\"real\""),
         (mount(3, "VolumeOptions"), "null"),
@@ -369,7 +369,7 @@ fn variables_that_are_not_set_are_warned_of() {
 fn the_printed_file_means_the_same() {
     let text = format!(
         "{}volumes:\n  data: {{labels: [a=b]}}\nnetworks:\n  n: {{internal: true}}\n",
-        web("command: echo $$HOME '5'\nports: ['8080-8081:80-81/udp', '[::1]:1:1']\nvolumes: \
+        web("command: echo $$HOME '5'\nports: ['8080-8081:80-81/udp', '10.0.0.1:1:1']\nvolumes: \
              [data:/d:ro]\nenvironment: {A: 'true', B: '', C: '010'}\nread_only: true\n\
              healthcheck: {test: 'x', retries: 3}\ndeploy: {replicas: 0, resources: {limits: {cpus: \
              1.50, memory: 1g}}}\nnetworks: [n, default]\nrestart: no\ntmpfs: [/a, /b]")

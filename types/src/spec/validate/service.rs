@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 
 use super::{Check, container};
 use crate::constraint::Constraint;
-use crate::resources::{GenericResource, Limits, ResourceRequirements};
+use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
     EndpointMode, EndpointSpec, Labels, Placement, PortConfig, PublishMode, ServiceMode,
     ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
 };
 
-/// The fewest CPUs a limit may name, in billionths: the kernel's quota is 1 ms of 100 ms at least.
+/// The fewest CPUs a reservation may name, in billionths.
 const NANO_CPUS_MIN: u64 = 1_000_000;
 
-/// The least memory a limit may name, in bytes: less than this and nothing starts (as in SwarmKit).
+/// The fewest CPUs a limit may name, in billionths: the kernel's quota is 1 ms of 100 ms at least.
+const NANO_CPUS_LIMIT_MIN: u64 = 10_000_000;
+
+/// The least memory a reservation may name, in bytes (as in SwarmKit).
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
+
+/// The least memory a limit may name, in bytes: with less a container cannot start (as in Docker).
+const MEMORY_BYTES_LIMIT_MIN: u64 = 6 << 20;
+
+/// The most processes a limit may name: the kernel has no more numbers for them.
+const PIDS_MAX: u64 = 4_194_304;
 
 /// Replicas of one service at the most.
 const REPLICAS_MAX: u64 = 1_000_000;
@@ -34,8 +43,13 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
         c.at("rollback_config", |c| update(c, config));
     }
     if let Some(endpoint) = &spec.endpoint_spec {
-        c.at("endpoint_spec", |c| ports(c, endpoint));
+        let host_network = on_host_network(&spec.task_template);
+        c.at("endpoint_spec", |c| ports(c, endpoint, host_network));
     }
+}
+
+fn on_host_network(spec: &TaskSpec) -> bool {
+    spec.networks.iter().any(|n| n.target == "host")
 }
 
 pub(super) fn labels(c: &mut Check, labels: &Labels) {
@@ -57,7 +71,7 @@ fn mode(c: &mut Check, mode: ServiceMode) {
 }
 
 fn task(c: &mut Check, spec: &TaskSpec) {
-    let host_network = spec.networks.iter().any(|n| n.target == "host");
+    let host_network = on_host_network(spec);
     if let TaskRuntime::Container(spec) = &spec.runtime {
         c.at("container", |c| container::container(c, spec, host_network));
     }
@@ -79,7 +93,7 @@ fn requirements(c: &mut Check, r: &ResourceRequirements) {
     c.at("limits", |c| self::limits(c, &limits));
     let Some(reserved) = &r.reservations else { return };
     c.at("reservations", |c| {
-        amounts(c, reserved.nano_cpus, reserved.memory_bytes);
+        reservations(c, reserved);
         let over = |have: u64, limit: u64| limit != 0 && have > limit;
         if over(reserved.nano_cpus, limits.nano_cpus) {
             c.wrong(reserved.nano_cpus, "billionths of a CPU reserved are more than the limit");
@@ -98,17 +112,27 @@ fn requirements(c: &mut Check, r: &ResourceRequirements) {
 }
 
 fn limits(c: &mut Check, limits: &Limits) {
-    amounts(c, limits.nano_cpus, limits.memory_bytes);
-}
-
-fn amounts(c: &mut Check, nano_cpus: u64, memory_bytes: u64) {
     c.at("nano_cpus", |c| {
-        let ok = nano_cpus == 0 || nano_cpus >= NANO_CPUS_MIN;
-        c.that(ok, nano_cpus, "is too little: expected at least 0.001 CPU, or 0 for none");
+        let ok = limits.nano_cpus == 0 || limits.nano_cpus >= NANO_CPUS_LIMIT_MIN;
+        c.that(ok, limits.nano_cpus, "is too little: expected at least 0.01 CPU, or 0 for none");
     });
     c.at("memory_bytes", |c| {
-        let ok = memory_bytes == 0 || memory_bytes >= MEMORY_BYTES_MIN;
-        c.that(ok, memory_bytes, "is too little: expected at least 4 MiB, or 0 for none");
+        let ok = limits.memory_bytes == 0 || limits.memory_bytes >= MEMORY_BYTES_LIMIT_MIN;
+        c.that(ok, limits.memory_bytes, "is too little: expected at least 6 MiB, or 0 for none");
+    });
+    c.at("pids", |c| {
+        c.that(limits.pids <= PIDS_MAX, limits.pids, "is too many: expected at most 4194304");
+    });
+}
+
+fn reservations(c: &mut Check, reserved: &Resources) {
+    c.at("nano_cpus", |c| {
+        let ok = reserved.nano_cpus == 0 || reserved.nano_cpus >= NANO_CPUS_MIN;
+        c.that(ok, reserved.nano_cpus, "is too little: expected at least 0.001 CPU, or 0 for none");
+    });
+    c.at("memory_bytes", |c| {
+        let ok = reserved.memory_bytes == 0 || reserved.memory_bytes >= MEMORY_BYTES_MIN;
+        c.that(ok, reserved.memory_bytes, "is too little: expected at least 4 MiB, or 0 for none");
     });
 }
 
@@ -127,7 +151,7 @@ fn update(c: &mut Check, config: &UpdateConfig) {
     });
 }
 
-fn ports(c: &mut Check, endpoint: &EndpointSpec) {
+fn ports(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
     let mut published = BTreeMap::new();
     c.each("ports", &endpoint.ports, |c, port| {
         c.at("target_port", |c| {
@@ -135,6 +159,11 @@ fn ports(c: &mut Check, endpoint: &EndpointSpec) {
         });
         if port.publish_mode == PublishMode::Ingress && endpoint.mode == EndpointMode::Dnsrr {
             c.wrong("ingress", "cannot be combined with endpoint mode dnsrr: expected mode host");
+        }
+        let elsewhere = port.published_port != 0 && port.published_port != port.target_port;
+        if host_network && elsewhere {
+            let why = format!("leads to port {} on the host's own network", port.target_port);
+            c.wrong(port.published_port, format!("{why}: expected the same port"));
         }
         if let Some(other) = clash(&published, port) {
             c.wrong(port.published_port, format!("is published twice, also for port {other}"));

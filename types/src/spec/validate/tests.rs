@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
-    ContainerSpec, DnsConfig, EndpointSpec, Healthcheck, Mount, MountKind, NetworkAttachmentConfig,
-    NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode, Seccomp, ServiceMode,
-    ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
+    BindOptions, ContainerSpec, DnsConfig, EndpointSpec, Healthcheck, Mount, MountKind,
+    NetworkAttachmentConfig, NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode,
+    Seccomp, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -94,17 +95,7 @@ fn each_violation_names_path_value_and_what_is_accepted() {
         ),
         (
             service(|_, _, c| {
-                c.mounts = vec![Mount {
-                    kind: MountKind::Bind,
-                    source: "data".to_owned(),
-                    target: "/data".to_owned(),
-                    read_only: false,
-                    consistency: String::new(),
-                    bind_options: None,
-                    volume_options: None,
-                    image_options: None,
-                    tmpfs_options: None,
-                }];
+                c.mounts = vec![Mount::new(MountKind::Bind, "data", "/data")];
             }),
             "container.mounts[0].source: \"data\" is not absolute",
         ),
@@ -211,4 +202,55 @@ fn confinement_is_checked_before_it_reaches_a_node() {
         c.sysctls = own(&[("net.core.somaxconn", "1")]);
     });
     assert!(violations(&on_host)[0].contains("not on the host's network"));
+}
+
+/// The same bounds as in the agent's lowering: what a node would reject is refused before.
+#[test]
+fn what_no_node_can_do_is_refused_at_once() {
+    let limits = |limits: Limits| {
+        service(move |_, t, _| {
+            t.resources = Some(ResourceRequirements { limits: Some(limits), ..Default::default() });
+        })
+    };
+    let bind = |options: BindOptions| {
+        service(move |_, _, c| {
+            let mount = Mount::new(MountKind::Bind, "/a", "/b");
+            c.mounts = vec![Mount { bind_options: Some(options), ..mount }];
+        })
+    };
+    let published = |port: PortConfig, network: &'static str| {
+        service(move |s, t, _| {
+            s.endpoint_spec = Some(EndpointSpec { ports: vec![port], ..Default::default() });
+            let target = network.to_owned();
+            t.networks = vec![NetworkAttachmentConfig { target, ..Default::default() }];
+        })
+    };
+    let on_host = port(8080, PublishMode::Host);
+    let six = PortConfig { host_ip: Some(std::net::Ipv6Addr::LOCALHOST.into()), ..on_host.clone() };
+    let cases = [
+        (limits(Limits { nano_cpus: 9_999_999, ..Default::default() }), "at least 0.01 CPU"),
+        (limits(Limits { memory_bytes: 5 << 20, ..Default::default() }), "at least 6 MiB"),
+        (limits(Limits { pids: 1 << 30, ..Default::default() }), "at most 4194304"),
+        (bind(BindOptions { non_recursive: true, ..Default::default() }), "how far a bind"),
+        (
+            bind(BindOptions { propagation: "rslave".to_owned(), ..Default::default() }),
+            "mounts[0].bind_options.propagation: not supported yet",
+        ),
+        (published(six, "n"), "ports[0].host_ip: not supported yet"),
+        (published(on_host.clone(), "host"), "ports[0]: \"8080\" leads to port 80 on the host's"),
+    ];
+    for (spec, expected) in cases {
+        let found = violations(&spec);
+        assert_eq!(found.len(), 1, "{expected}: {found:?}");
+        assert!(found[0].contains(expected), "{found:?} lacks {expected:?}");
+    }
+    let fine = [
+        limits(Limits { nano_cpus: 10_000_000, memory_bytes: 6 << 20, pids: 1 }),
+        bind(BindOptions { propagation: "rprivate".to_owned(), ..Default::default() }),
+        published(on_host, "n"),
+        published(port(80, PublishMode::Host), "host"),
+    ];
+    for spec in fine {
+        assert_eq!(violations(&spec), Vec::<String>::new());
+    }
 }

@@ -1,0 +1,391 @@
+//! Objects as people read them, in the shape of `docker service inspect --pretty` and its like.
+
+use std::fmt::Display;
+
+use bytesize::ByteSize;
+use serde::Serialize;
+use shoal_proto::transport::utc_date;
+use shoal_types::object::{Deployment, Node, Reachability, Service};
+use shoal_types::resources::ResourceRequirements;
+use shoal_types::spec::{
+    ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
+};
+
+use super::words::capital;
+
+/// Column in which values begin.
+const VALUES_AT: usize = 20;
+
+/// Lines of keys and values.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    /// A key with its value, unless that is empty.
+    fn entry(&mut self, indent: usize, key: &str, value: impl Display) {
+        let key = format!("{:indent$}{key}:", "");
+        let line = format!("{key:<VALUES_AT$} {value}");
+        if line.len() > VALUES_AT + 1 {
+            self.0.push_str(&line);
+            self.0.push('\n');
+        }
+    }
+
+    /// What the entries below it are about.
+    fn title(&mut self, text: &str) {
+        self.0.push_str(&format!("{text}:\n"));
+    }
+
+    fn labels(&mut self, labels: &Labels) {
+        if !labels.is_empty() {
+            self.title("Labels");
+        }
+        for (key, value) in labels {
+            self.0.push_str(&format!(" {key}={value}\n"));
+        }
+    }
+
+    fn finish(self) -> String {
+        self.0.trim_end().to_owned()
+    }
+}
+
+/// The word that JSON has for a value.
+fn word(value: impl Serialize) -> String {
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.as_str().map(str::to_owned).unwrap_or_default()
+}
+
+/// A service and its last deployment.
+pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> String {
+    let spec = &service.spec;
+    let template = &spec.task_template;
+    let mut page = Page::default();
+    page.entry(0, "ID", service.id);
+    page.entry(0, "Name", &spec.name);
+    page.labels(&spec.labels);
+    page.entry(0, "Service Mode", capital(spec.mode.as_str()));
+    if let ServiceMode::Replicated { replicas } = spec.mode {
+        page.entry(1, "Replicas", replicas);
+    }
+    if let Some(deployment) = deployment {
+        page.title("Deployment");
+        page.entry(1, "State", capital(deployment.state.as_str()));
+        page.entry(1, "Started", utc_date(deployment.meta.created_at));
+        page.entry(1, "Completed", deployment.completed_at.map(utc_date).unwrap_or_default());
+        page.entry(1, "Message", &deployment.message);
+    }
+    if let Some(given) = &template.placement {
+        placement(&mut page, given);
+    }
+    if let Some(config) = &spec.update_config {
+        update(&mut page, config);
+    }
+    if let Some(given) = template.container() {
+        container(&mut page, given);
+    }
+    if let Some(given) = &template.resources {
+        resources(&mut page, given);
+    }
+    let networks: Vec<&str> = template.networks.iter().map(|n| n.target.as_str()).collect();
+    page.entry(0, "Networks", networks.join(" "));
+    if let Some(endpoint) = &spec.endpoint_spec {
+        page.entry(0, "Endpoint Mode", word(endpoint.mode));
+        ports(&mut page, &endpoint.ports);
+    }
+    page.finish()
+}
+
+fn placement(page: &mut Page, placement: &Placement) {
+    page.title("Placement");
+    if !placement.constraints.is_empty() {
+        page.entry(1, "Constraints", format!("[{}]", placement.constraints.join(", ")));
+    }
+    if placement.max_replicas != 0 {
+        page.entry(1, "Max Per Node", placement.max_replicas);
+    }
+}
+
+fn update(page: &mut Page, config: &UpdateConfig) {
+    page.title("UpdateConfig");
+    page.entry(1, "Parallelism", config.parallelism);
+    if !config.delay.is_zero() {
+        page.entry(1, "Delay", format!("{:?}", config.delay));
+    }
+    page.entry(1, "On failure", word(config.failure_action));
+    let monitor = config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
+    page.entry(1, "Monitoring Period", format!("{monitor:?}"));
+    page.entry(1, "Max failure ratio", config.max_failure_ratio);
+    page.entry(1, "Update order", word(config.order));
+}
+
+fn container(page: &mut Page, spec: &ContainerSpec) {
+    page.title("ContainerSpec");
+    page.entry(1, "Image", &spec.image);
+    page.entry(1, "Entrypoint", spec.command.join(" "));
+    page.entry(1, "Args", spec.args.join(" "));
+    page.entry(1, "Env", spec.env.join(" "));
+    page.entry(1, "Dir", &spec.dir);
+    page.entry(1, "User", &spec.user);
+    page.entry(1, "Hostname", &spec.hostname);
+    page.entry(1, "CapabilityAdd", spec.capability_add.join(" "));
+    page.entry(1, "CapabilityDrop", spec.capability_drop.join(" "));
+    let sysctls: Vec<String> = spec.sysctls.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    page.entry(1, "SysCtls", sysctls.join(" "));
+    let ulimits = spec.ulimits.iter().map(|u| format!("{}={}:{}", u.name, u.soft, u.hard));
+    page.entry(1, "Ulimits", ulimits.collect::<Vec<_>>().join(" "));
+    if !spec.mounts.is_empty() {
+        page.title("Mounts");
+    }
+    spec.mounts.iter().for_each(|given| mount(page, given));
+}
+
+fn mount(page: &mut Page, mount: &Mount) {
+    page.entry(1, "Target", &mount.target);
+    page.entry(2, "Source", &mount.source);
+    page.entry(2, "ReadOnly", mount.read_only);
+    page.entry(2, "Type", mount.kind.as_str());
+}
+
+fn resources(page: &mut Page, resources: &ResourceRequirements) {
+    let mut part = |name: &str, nano_cpus: u64, memory_bytes: u64, pids: u64| {
+        if (nano_cpus, memory_bytes, pids) == (0, 0, 0) {
+            return;
+        }
+        page.title(&format!("Resources {name}"));
+        if nano_cpus != 0 {
+            page.entry(1, "CPU", cpus(nano_cpus));
+        }
+        if memory_bytes != 0 {
+            page.entry(1, "Memory", bytes(memory_bytes));
+        }
+        if pids != 0 {
+            page.entry(1, "Pids", pids);
+        }
+    };
+    if let Some(reserved) = &resources.reservations {
+        part("Reservations", reserved.nano_cpus, reserved.memory_bytes, 0);
+    }
+    if let Some(limits) = &resources.limits {
+        part("Limits", limits.nano_cpus, limits.memory_bytes, limits.pids);
+    }
+}
+
+fn ports(page: &mut Page, ports: &[PortConfig]) {
+    if !ports.is_empty() {
+        page.title("Ports");
+    }
+    for port in ports {
+        page.entry(1, "PublishedPort", port.published_port);
+        page.entry(2, "Protocol", port.protocol.as_str());
+        page.entry(2, "TargetPort", port.target_port);
+        page.entry(2, "PublishMode", word(port.publish_mode));
+        page.entry(2, "HostIP", port.host_ip.map(|ip| ip.to_string()).unwrap_or_default());
+    }
+}
+
+/// A node.
+pub(crate) fn node(node: &Node) -> String {
+    let mut page = Page::default();
+    page.entry(0, "ID", node.id);
+    page.entry(0, "Name", &node.spec.name);
+    page.labels(&node.spec.labels);
+    page.entry(0, "Hostname", &node.description.hostname);
+    page.entry(0, "Role", word(node.spec.role));
+    page.entry(0, "Joined at", utc_date(node.meta.created_at));
+    page.title("Status");
+    page.entry(1, "State", capital(node.status.state.as_str()));
+    page.entry(1, "Message", &node.status.message);
+    page.entry(1, "Availability", capital(node.spec.availability.as_str()));
+    page.entry(1, "Address", node.status.addr.map(|ip| ip.to_string()).unwrap_or_default());
+    if let Some(status) = &node.manager_status {
+        page.title("Manager Status");
+        page.entry(1, "Address", &status.addr);
+        page.entry(1, "Raft Status", reachability(status.reachability));
+        page.entry(1, "Leader", if status.leader { "Yes" } else { "No" });
+    }
+    page.title("Platform");
+    page.entry(1, "Operating System", &node.description.platform.os);
+    page.entry(1, "Architecture", &node.description.platform.architecture);
+    page.title("Resources");
+    page.entry(1, "CPUs", cpus(node.description.resources.nano_cpus));
+    page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
+    page.entry(0, "Engine Version", &node.description.engine.version);
+    page.finish()
+}
+
+/// Whether a manager answers.
+pub(crate) const fn reachability(reachability: Reachability) -> &'static str {
+    match reachability {
+        Reachability::Reachable => "Reachable",
+        Reachability::Unreachable => "Unreachable",
+        Reachability::Unknown => "Unknown",
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// `0.5` of 500 000 000.
+fn cpus(nano_cpus: u64) -> String {
+    let text = format!("{}.{:09}", nano_cpus / 1_000_000_000, nano_cpus % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_types::id::{DeploymentId, NodeId, ServiceId};
+    use shoal_types::object::{Endpoint, ManagerStatus, Meta, NodeDescription, NodeStatus};
+    use shoal_types::resources::{Limits, Resources};
+    use shoal_types::spec::{EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec};
+    use shoal_types::spec::{NetworkAttachmentConfig, Platform, TaskRuntime, TaskSpec};
+    use shoal_types::time::Timestamp;
+
+    use super::*;
+
+    /// Without ids, which say nothing here.
+    fn without_id(text: &str) -> String {
+        text.lines().filter(|l| !l.starts_with("ID:")).map(|l| format!("{l}\n")).collect()
+    }
+
+    fn meta() -> Meta {
+        Meta::created(1, Timestamp::from_secs(1_795_225_380))
+    }
+
+    fn spec() -> ServiceSpec {
+        let container = ContainerSpec {
+            image: "nginx:1".to_owned(),
+            args: vec!["-g".to_owned(), "x".to_owned()],
+            env: vec!["A=1".to_owned()],
+            ..ContainerSpec::default()
+        };
+        let port = PortConfig {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target_port: 80,
+            published_port: 8080,
+            publish_mode: PublishMode::Host,
+            host_ip: None,
+        };
+        let limits = Limits { nano_cpus: 500_000_000, memory_bytes: 64 << 20, pids: 0 };
+        let network = |target: &str| NetworkAttachmentConfig {
+            target: target.to_owned(),
+            ..NetworkAttachmentConfig::default()
+        };
+        ServiceSpec {
+            name: "web".to_owned(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            task_template: Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(container),
+                resources: Some(ResourceRequirements {
+                    limits: Some(limits),
+                    ..ResourceRequirements::default()
+                }),
+                restart_policy: None,
+                placement: Some(Placement {
+                    constraints: vec!["node.role==worker".to_owned()],
+                    ..Placement::default()
+                }),
+                networks: vec![network("n"), network("m")],
+                log_driver: None,
+                force_update: 0,
+            }),
+            mode: ServiceMode::Replicated { replicas: 3 },
+            update_config: Some(UpdateConfig::default()),
+            rollback_config: None,
+            endpoint_spec: Some(EndpointSpec { ports: vec![port], ..EndpointSpec::default() }),
+        }
+    }
+
+    #[test]
+    fn a_service_on_a_page() {
+        let made = Service {
+            id: ServiceId::from(1),
+            meta: meta(),
+            spec: Arc::new(spec()),
+            previous_spec: None,
+            stack_id: None,
+            deployment_id: DeploymentId::from(1),
+            networks: Vec::new(),
+            endpoint: Endpoint::default(),
+        };
+        let expected = "\
+Name:                web
+Labels:
+ a=b
+Service Mode:        Replicated
+ Replicas:           3
+Placement:
+ Constraints:        [node.role==worker]
+UpdateConfig:
+ Parallelism:        1
+ On failure:         pause
+ Monitoring Period:  5s
+ Max failure ratio:  0
+ Update order:       stop-first
+ContainerSpec:
+ Image:              nginx:1
+ Args:               -g x
+ Env:                A=1
+Resources Limits:
+ CPU:                0.5
+ Memory:             64.0 MiB
+Networks:            n m
+Endpoint Mode:       vip
+Ports:
+ PublishedPort:      8080
+  Protocol:          tcp
+  TargetPort:        80
+  PublishMode:       host
+";
+        assert_eq!(without_id(&service(&made, None)), expected);
+    }
+
+    #[test]
+    fn a_node_on_a_page() {
+        let made = Node {
+            id: NodeId::from(1),
+            meta: meta(),
+            spec: NodeSpec { role: NodeRole::Manager, ..NodeSpec::default() },
+            description: NodeDescription {
+                hostname: "h1".to_owned(),
+                platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
+                resources: Resources {
+                    nano_cpus: 2_000_000_000,
+                    memory_bytes: 8 << 30,
+                    ..Resources::default()
+                },
+                ..NodeDescription::default()
+            },
+            status: NodeStatus::default(),
+            manager_status: Some(ManagerStatus {
+                raft_id: 1,
+                addr: "10.0.0.1:4242".to_owned(),
+                leader: true,
+                reachability: Reachability::Reachable,
+            }),
+        };
+        let expected = "\
+Hostname:            h1
+Role:                manager
+Joined at:           2026-11-21 01:43 UTC
+Status:
+ State:              Unknown
+ Availability:       Active
+Manager Status:
+ Address:            10.0.0.1:4242
+ Raft Status:        Reachable
+ Leader:             Yes
+Platform:
+ Operating System:   linux
+ Architecture:       x86_64
+Resources:
+ CPUs:               2
+ Memory:             8.0 GiB
+";
+        assert_eq!(without_id(&node(&made)), expected);
+    }
+}
