@@ -150,7 +150,12 @@ impl Node {
         }
         let pending = "no session yet".to_owned();
         self.context.standing.send_replace(Standing::Pending(pending));
-        self.member.send_replace(Some(Member { credentials, managers, store: self.store.clone() }));
+        self.member.send_replace(Some(Member {
+            credentials,
+            managers,
+            store: self.store.clone(),
+            manager_socket: self.manager.config().socket(),
+        }));
         Ok(())
     }
 

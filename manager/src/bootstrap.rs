@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
 use crate::api::invalid;
+use crate::auth::role_in;
 use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
 use crate::clock::{self, RandomIds};
 use crate::cluster::Cluster;
@@ -219,5 +220,31 @@ impl Bootstrap for BootstrapService {
             root_pem: ca.material().trusted_pem(),
             manager_addrs: Vec::new(),
         }))
+    }
+
+    async fn renew_node_certificate(
+        &self,
+        request: Request<pb::RenewNodeCertificateRequest>,
+    ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
+        check_peer(&request)?;
+        let request = request.into_inner();
+        let id: NodeId = request
+            .node_id
+            .parse()
+            .map_err(|e| Status::invalid_argument(format!("node_id: {e}")))?;
+        // What this manager has applied: without its agent there may be nobody to make a quorum with.
+        let view = self.cluster.view();
+        let (ca, _) = authority(&view)?;
+        let id = PeerId::Node(id);
+        let role = role_in(&view, id).ok_or_else(|| {
+            Status::permission_denied(format!("{id} is not a member of the cluster any more"))
+        })?;
+        let issued = ca
+            .issue(&request.csr_der, id, role, clock::now())
+            .map_err(|e| bad_csr("csr_der", &e))?;
+        tracing::warn!(%id, "renewed a certificate on request of root of this host");
+        let root_pem = ca.material().trusted_pem();
+        let certificate = Some(pb::Certificate { chain_pem: issued.pem, root_pem });
+        Ok(Response::new(pb::RenewCertificateResponse { certificate }))
     }
 }

@@ -272,6 +272,13 @@ impl Bootstrap for Issuer {
         Err(Status::unimplemented("not asked for here"))
     }
 
+    async fn renew_node_certificate(
+        &self,
+        _: Request<v1::RenewNodeCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
     async fn issue_user_certificate(
         &self,
         request: Request<v1::IssueUserCertificateRequest>,

@@ -10,20 +10,18 @@ mod exec_stream;
 mod failure;
 mod log_stream;
 mod managers;
+mod renewal;
 mod sequence;
 mod workload;
 
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::Rng as _;
-use shoal_proto::transport::{
-    Credentials, CredentialsError, EnrolError, LiveCredentials, MANAGER_NAME, client_channel,
-    renew, renew_forever,
-};
+use shoal_proto::transport::{LiveCredentials, renew_forever};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_types::error_chain::chain;
 use shoal_types::object::NodeDescription;
@@ -36,11 +34,9 @@ pub use sequence::{Sequence, Step};
 pub use workload::{Answer, Workload, WorkloadError};
 
 use crate::identity::IdentityStore;
+use renewal::{renew_now, renew_somewhere};
 
 type Client = DispatcherClient<Channel>;
-
-/// How long one manager may take to renew a certificate.
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where this host stands with its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +60,8 @@ pub struct Member {
     pub managers: Arc<Managers>,
     /// Where renewed credentials are kept.
     pub store: IdentityStore,
+    /// The socket of this host's own manager, if it has one.
+    pub manager_socket: PathBuf,
 }
 
 /// What the sessions of a node share.
@@ -116,32 +114,4 @@ async fn sessions(context: &SessionContext, member: &Member) {
             () = member.credentials.changed() => {}
         }
     }
-}
-
-/// Asks each manager in turn for a new certificate.
-async fn renew_somewhere(member: &Member, current: Credentials) -> Result<Credentials, EnrolError> {
-    let mut outcome = Err(EnrolError::Unavailable("no manager's address is known".to_owned()));
-    for address in member.managers.all() {
-        let channel = client_channel(address, member.credentials.clone(), MANAGER_NAME)
-            .map_err(EnrolError::Connection)?;
-        outcome = match tokio::time::timeout(RENEWAL_TIMEOUT, renew(channel, &current)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(EnrolError::Unavailable(format!("no answer in {RENEWAL_TIMEOUT:?}"))),
-        };
-        if !matches!(&outcome, Err(error) if error.may_pass()) {
-            break;
-        }
-    }
-    outcome
-}
-
-/// Renews at once, because the cluster gives this node another role than its certificate has.
-async fn renew_now(member: &Member) -> Result<(), String> {
-    let renewed = renew_somewhere(member, member.credentials.current()).await;
-    let renewed = renewed.map_err(|error| chain(&error).to_string())?;
-    let keep = |renewed: Credentials| -> Result<(), CredentialsError> {
-        member.store.save_credentials(&renewed)?;
-        member.credentials.replace(renewed)
-    };
-    keep(renewed).map_err(|error| chain(&error).to_string())
 }

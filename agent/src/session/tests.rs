@@ -1,9 +1,10 @@
 //! Sessions with a fake manager over the real transport.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_proto::transport::{LiveCredentials, Role};
+use shoal_proto::transport::{Credentials, LiveCredentials, Role};
 use shoal_proto::v1;
 use shoal_proto::v1::exec_input::Input;
 use shoal_proto::v1::exec_output::Output;
@@ -50,7 +51,8 @@ impl Bench {
             describe: Arc::new(describe),
             standing: standing.clone(),
         };
-        let member = Member { credentials, managers, store };
+        let manager_socket = dir.path().join("manager.sock");
+        let member = Member { credentials, managers, store, manager_socket };
         let task = {
             let member = member.clone();
             tokio::spawn(async move { run(&context, &member).await })

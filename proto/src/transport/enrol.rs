@@ -3,11 +3,12 @@
 use shoal_types::id::NodeId;
 use shoal_types::join_token::JoinToken;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::credentials::{Credentials, CredentialsError};
 use super::{KeyError, ManagerAddress, PrivateKey, joining_channel};
 use crate::v1;
+use crate::v1::bootstrap_client::BootstrapClient;
 use crate::v1::ca_client::CaClient;
 
 /// The longest answer, in bytes: two chains with their roots have a few thousand.
@@ -84,8 +85,31 @@ pub async fn renew(channel: Channel, now: &Credentials) -> Result<Credentials, E
     let key = PrivateKey::generate().map_err(EnrolError::Key)?;
     let csr_der = key.request().map_err(EnrolError::Key)?;
     let answer = client(channel).renew_certificate(v1::RenewCertificateRequest { csr_der }).await;
+    renewed(answer, &key, now)
+}
+
+/// The same for a node, from its own host's manager by way of `channel`, its socket: also when the
+/// certificate has expired and nobody else lets it in.
+///
+/// # Errors
+/// [`EnrolError`].
+pub async fn renew_on_host(channel: Channel, now: &Credentials) -> Result<Credentials, EnrolError> {
+    let key = PrivateKey::generate().map_err(EnrolError::Key)?;
+    let request = v1::RenewNodeCertificateRequest {
+        node_id: now.identity().node().map(|id| id.to_string()).unwrap_or_default(),
+        csr_der: key.request().map_err(EnrolError::Key)?,
+    };
+    let mut client = BootstrapClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+    renewed(client.renew_node_certificate(request).await, &key, now)
+}
+
+fn renewed(
+    answer: Result<Response<v1::RenewCertificateResponse>, Status>,
+    key: &PrivateKey,
+    now: &Credentials,
+) -> Result<Credentials, EnrolError> {
     let answer = answer.map_err(|status| of_status(&status))?.into_inner();
-    let renewed = credentials(answer.certificate, &key)?;
+    let renewed = credentials(answer.certificate, key)?;
     let (new, old) = (renewed.identity(), now.identity());
     if (new.id, new.cluster) != (old.id, old.cluster) {
         return Err(EnrolError::Answer("the certificate is for somebody else"));
