@@ -67,7 +67,7 @@ pub enum Command {
         /// The new spec.
         spec: NodeSpec,
     },
-    /// Forgets a node. Its tasks become orphaned.
+    /// Forgets a node. Those of its tasks that have not ended become orphaned.
     RemoveNode {
         /// Which node.
         id: NodeId,

@@ -163,9 +163,8 @@ fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
         None => demand!(wrong, forgotten, "task {id} is wanted, and its service is gone"),
     }
     if let Some(node) = task.node_id {
-        let excused = forgotten && !task.is_live();
-        let exists = state.node(node).is_some() || excused;
-        demand!(wrong, exists, "task {id} is {at} on node {node}, which is gone");
+        let known = state.node(node).is_some() || !task.is_live();
+        demand!(wrong, known, "task {id} is {at} on node {node}, which is gone");
     }
     let placed = task.node_id.is_some() || at < TaskState::Assigned || !task.is_live();
     demand!(wrong, placed, "task {id} is {at} and has no node");

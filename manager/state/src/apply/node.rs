@@ -5,7 +5,6 @@ use shoal_types::object::{
     ManagerStatus, Meta, Node, NodeDescription, NodeState, NodeStatus, Task,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
-use shoal_types::task_state::DesiredState;
 
 use super::task;
 use crate::cluster_state::Writer;
@@ -56,14 +55,12 @@ pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outc
             return Err(Rejected::NodeInUse { id });
         }
     }
-    let tasks: Vec<_> = w.state.tasks_on_node(id).cloned().collect();
-    for old in tasks {
+    // What has ended there stays known: how it ended decides whether it is done again elsewhere.
+    let live: Vec<_> = w.state.tasks_on_node(id).filter(|t| t.is_live()).cloned().collect();
+    for old in live {
         let mut task = Task::clone(&old);
-        task::climb(&mut task, DesiredState::Remove, w.now);
         task::lose(&mut task, w.now, "its node was removed from the cluster");
-        if task != *old {
-            w.update(task);
-        }
+        w.update(task);
     }
     w.remove::<Node>(id);
     Ok(Outcome::Applied)

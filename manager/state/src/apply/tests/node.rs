@@ -120,8 +120,8 @@ fn removing_a_node_orphans_its_tasks() {
     cluster.apply(Command::RemoveNode { id: nodes[1], force: false });
 
     let cases = [
-        (running, TaskState::Orphaned, DesiredState::Remove),
-        (ended, TaskState::Failed, DesiredState::Remove),
+        (running, TaskState::Orphaned, DesiredState::Running),
+        (ended, TaskState::Failed, DesiredState::Running),
         (elsewhere, TaskState::Running, DesiredState::Running),
     ];
     for (id, state, desired) in cases {
