@@ -7,7 +7,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use shoal_types::id::{DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId};
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task};
+use shoal_types::object::{
+    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task,
+};
+use shoal_types::spec::UpdateConfig;
 
 use crate::cluster_state::ClusterState;
 use crate::event::ObjectKind;
@@ -133,6 +136,15 @@ impl ClusterState {
         let to = (id, u64::MAX, DeploymentId::from(HIGH));
         let found = self.indexes.service_deployments.range(from..=to);
         found.filter_map(|(.., id)| self.deployment(*id))
+    }
+
+    /// How the service's present deployment is rolled out. A rollback may have settings of its own.
+    #[must_use]
+    pub fn rollout_config(&self, service: &Service) -> UpdateConfig {
+        let (spec, deployment) = (&service.spec, self.deployment(service.deployment_id));
+        let back = deployment.is_some_and(|d| d.kind == DeploymentKind::Rollback);
+        let own = spec.rollback_config.as_ref().filter(|_| back);
+        own.or(spec.update_config.as_ref()).cloned().unwrap_or_default()
     }
 
     /// What the tasks on a node hold there.

@@ -1,10 +1,12 @@
 //! Services -> tasks.
 //!
 //! One pass over a service looks at its slots in this order: how many there are to be
-//! ([`slots`]), which ended tasks are replaced ([`restart`]), which outdated ones are replaced
-//! ([`rollout`]), which waiting ones may start, and which past ones are forgotten ([`reaper`]).
+//! ([`slots`]), which ended tasks are replaced ([`restart`]), which waiting ones may start, which
+//! outdated ones are replaced ([`rollout`], [`judge`]), and which past ones are forgotten
+//! ([`reaper`]).
 
 mod dirty;
+mod judge;
 mod reaper;
 mod restart;
 mod rollout;
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{IdSource, NodeId};
 use shoal_types::object::{Node, NodeState, Service, Slot, Task};
-use shoal_types::spec::{Availability, UpdateConfig, UpdateOrder};
+use shoal_types::spec::{Availability, UpdateOrder};
 use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
 
@@ -158,11 +160,7 @@ impl<'a> Pass<'a> {
     }
 
     fn order(&self) -> UpdateOrder {
-        self.update_config().order
-    }
-
-    fn update_config(&self) -> UpdateConfig {
-        self.service.spec.update_config.clone().unwrap_or_default()
+        self.view.rollout_config(self.service).order
     }
 }
 

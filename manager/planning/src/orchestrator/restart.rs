@@ -21,22 +21,23 @@ impl Pass<'_> {
         plan: &mut Plan,
     ) -> bool {
         let planned = plan.commands.len();
-        let Some(task) = tasks.newest() else { return true };
+        let Some(task) = tasks.current() else { return true };
         if task.desired_state > DesiredState::Running {
             // Stopped on purpose. Its successor is made by whoever stopped it; if that one is
             // gone (rejected, or its leader died in between), the slot is refilled here.
-            if tasks.wanted().is_none() && !self.is_finished(tasks) {
+            if self.is_dirty(task) || is_ever_restarted(task) {
                 self.create(slot, self.blocked(slot), None, ids, plan);
             }
         } else if !task.is_live() {
             self.replace_dead(slot, tasks, task, ids, plan);
         } else if matches!(slot, Slot::Replica(_)) && self.is_displaced(task) {
-            if policy(task).condition == RestartCondition::None && self.is_lost_task(task) {
-                return true;
+            if is_ever_restarted(task) {
+                set_desired(task, DesiredState::Shutdown, plan);
+                // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
+                self.create(slot, self.blocked(slot), None, ids, plan);
+            } else if !self.is_lost_task(task) {
+                set_desired(task, DesiredState::Shutdown, plan);
             }
-            set_desired(task, DesiredState::Shutdown, plan);
-            // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
-            self.create(slot, self.blocked(slot), None, ids, plan);
         }
         plan.commands.len() == planned
     }
@@ -65,11 +66,11 @@ impl Pass<'_> {
 
     /// Whether the slot's last task has ended in a way that its policy leaves at that.
     pub(super) fn is_finished(&self, tasks: &SlotTasks<'_>) -> bool {
-        tasks.newest().is_some_and(|task| {
-            task.desired_state <= DesiredState::Running
-                && !task.is_live()
-                && !self.is_dirty(task)
-                && !self.may_restart(tasks, task)
+        tasks.current().is_some_and(|task| {
+            let stopped = task.desired_state > DesiredState::Running;
+            let goes_on =
+                if stopped { is_ever_restarted(task) } else { self.may_restart(tasks, task) };
+            !task.is_live() && !self.is_dirty(task) && !goes_on
         })
     }
 
@@ -86,16 +87,24 @@ impl Pass<'_> {
                 || self.attempts(tasks, task, &policy) < policy.max_attempts)
     }
 
-    /// How often a task of this spec was replaced in this slot within the policy's window.
+    /// How often a task of this spec was restarted in this slot within the policy's window, which
+    /// ends with the task: once given up, it stays given up however much time passes.
     fn attempts(&self, tasks: &SlotTasks<'_>, task: &Task, policy: &RestartPolicy) -> u64 {
         let window = policy.window.filter(|w| !w.is_zero());
-        let recent = |t: &&&Task| window.is_none_or(|w| self.now.since(t.meta.created_at) <= w);
-        let same =
-            tasks.0.iter().filter(|t| t.spec_version == task.spec_version && t.id != task.id);
-        same.filter(recent).count() as u64
+        let end = task.status.timestamp;
+        let recent = |t: &&&Task| window.is_none_or(|w| end.since(t.meta.created_at) < w);
+        // The first one of a spec was no restart.
+        let restarts = tasks.0.iter().filter(|t| t.spec_version == task.spec_version).skip(1);
+        restarts.filter(recent).count() as u64
     }
 }
 
 fn policy(task: &Task) -> RestartPolicy {
     task.spec.restart_policy.clone().unwrap_or_default()
+}
+
+/// Whether there are ends after which the task gets a successor. Where there are none it is not
+/// begun again on another node either.
+fn is_ever_restarted(task: &Task) -> bool {
+    policy(task).condition != RestartCondition::None
 }

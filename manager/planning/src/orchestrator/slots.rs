@@ -1,9 +1,10 @@
 //! How many slots a service has, and which.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_types::object::{Node, NodeState, Slot};
+use shoal_types::id::NodeId;
+use shoal_types::object::{Node, NodeState, Slot, Task};
 use shoal_types::spec::{Availability, ServiceMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -25,10 +26,7 @@ impl Pass<'_> {
             ServiceMode::Replicated { replicas } => {
                 let excess =
                     used.len().saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX));
-                let mut candidates: Vec<Slot> = used.into_iter().collect();
-                candidates.sort_by_key(|slot| self.worth_keeping(*slot));
-                candidates.truncate(excess);
-                candidates
+                self.least_useful(used, excess)
             }
             ServiceMode::Global {} => {
                 used.into_iter().filter(|slot| !self.keeps_global(*slot)).collect()
@@ -58,19 +56,26 @@ impl Pass<'_> {
         }
     }
 
-    /// Sorts slots so that those that serve least come first: not running, on the node with most
-    /// tasks of this service, newest number.
-    fn worth_keeping(&self, slot: Slot) -> (bool, Reverse<usize>, Reverse<Slot>) {
-        let wanted = self.slots.get(&slot).and_then(SlotTasks::wanted);
-        let running = wanted.is_some_and(|t| t.status.state == TaskState::Running);
-        let crowd = wanted.and_then(|t| t.node_id).map_or(0, |node| {
-            self.slots
-                .values()
-                .filter_map(SlotTasks::wanted)
-                .filter(|t| t.node_id == Some(node))
-                .count()
-        });
-        (running, Reverse(crowd), Reverse(slot))
+    /// The slots that serve least, as many as are too many: those that do not run, then those whose
+    /// node has more of the service than others have, then the newest numbers.
+    fn least_useful(&self, used: BTreeSet<Slot>, excess: usize) -> Vec<Slot> {
+        let wanted = |slot: &Slot| self.slots.get(slot).and_then(SlotTasks::wanted);
+        let runs = |slot: &Slot| wanted(slot).is_some_and(|t| t.status.state == TaskState::Running);
+        let mut slots: Vec<Slot> = used.into_iter().collect();
+        slots.sort_by_key(|slot| !runs(slot));
+        // Counted one by one, so that what stays is spread as evenly as what was there.
+        let mut copies: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut ranked = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let copy = wanted(&slot).and_then(|t| t.node_id).map_or(0, |node| {
+                let copies = copies.entry(node).or_default();
+                *copies += 1;
+                *copies
+            });
+            ranked.push((runs(&slot), Reverse(copy), Reverse(slot)));
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().take(excess).map(|(.., Reverse(slot))| slot).collect()
     }
 
     /// Whether a global service is to have a new task on the node.
@@ -79,6 +84,12 @@ impl Pass<'_> {
             && node.status.state != NodeState::Down
             && scheduler::meets_constraints(&self.service.spec.task_template, node)
             && scheduler::has_platform(&self.service.spec.task_template, node)
+    }
+
+    /// Whether the slot is bound to a paused node, where nothing can be replaced.
+    pub(super) fn is_held(&self, slot: Slot) -> bool {
+        let Slot::Node(id) = slot else { return false };
+        self.view.node(id).is_some_and(|node| node.spec.availability == Availability::Pause)
     }
 
     /// Whether a global service keeps its slot on the node. A node that is merely away keeps it:
@@ -94,12 +105,14 @@ impl Pass<'_> {
 
 impl<'a> SlotTasks<'a> {
     /// The newest task that is wanted and not known to have ended.
-    pub(super) fn wanted(&self) -> Option<&'a shoal_types::object::Task> {
+    pub(super) fn wanted(&self) -> Option<&'a Task> {
         self.0.iter().rev().find(|t| t.is_wanted()).copied()
     }
 
-    /// The newest task of all.
-    pub(super) fn newest(&self) -> Option<&'a shoal_types::object::Task> {
-        self.0.last().copied()
+    /// The task by which the slot is judged: the newest one that nobody has stopped on purpose, or
+    /// else the newest of all.
+    pub(super) fn current(&self) -> Option<&'a Task> {
+        let kept = self.0.iter().rev().find(|t| t.desired_state <= DesiredState::Running);
+        kept.or(self.0.last()).copied()
     }
 }

@@ -39,6 +39,10 @@ impl<'a> NodeInfo<'a> {
         for task in view.tasks_on_node(node.id) {
             let state = task.status.state;
             if task.is_wanted() {
+                // One that is bound to the node and still to be placed is counted when it is.
+                if state < TaskState::Assigned {
+                    continue;
+                }
                 info.tasks += 1;
                 *info.per_service.entry(task.service_id).or_default() += 1;
             } else if matches!(state, TaskState::Failed | TaskState::Rejected)

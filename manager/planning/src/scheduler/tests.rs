@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use shoal_manager_state::testing::{service_spec, with_host_port, with_reservation, with_task};
+use shoal_manager_state::testing::{
+    global_spec, service_spec, with_host_port, with_reservation, with_task,
+};
 use shoal_types::object::NodeState;
 use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
@@ -99,4 +101,12 @@ fn a_new_service_goes_where_least_runs() {
     stage.service(placed(service_spec("pinned", 3), pinned));
     let web = stage.service(service_spec("web", 1));
     assert_eq!(stage.spread(web), [0, 1]);
+}
+
+#[test]
+fn the_task_of_a_global_service_does_not_count_against_itself() {
+    let mut stage = Stage::new(2);
+    let one = Placement { max_replicas: 1, ..Default::default() };
+    let log = stage.service(placed(global_spec("log"), one));
+    assert_eq!(stage.spread(log), [1, 1], "{}", why(&stage, log));
 }

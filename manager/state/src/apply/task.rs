@@ -69,8 +69,7 @@ fn slot_is_free(
     slot: Slot,
     task: TaskId,
 ) -> Result<(), Rejected> {
-    let order = service.spec.update_config.as_ref().map_or_else(Default::default, |c| c.order);
-    if order == UpdateOrder::StartFirst {
+    if state.rollout_config(service).order == UpdateOrder::StartFirst {
         return Ok(());
     }
     let within_reach = |id| state.node(id).is_some_and(|node| node.status.state != NodeState::Down);

@@ -1,0 +1,179 @@
+//! How a rollout goes: whether it has failed and what follows, or whether it is complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_manager_state::{Command, UpdateKind};
+use shoal_types::id::IdSource;
+use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, Slot, Task};
+use shoal_types::spec::{FailureAction, ServiceSpec, UpdateConfig};
+use shoal_types::task_state::TaskState;
+use shoal_types::time::Timestamp;
+
+use super::rollout::Progress;
+use super::{Pass, SlotTasks};
+use crate::Plan;
+
+/// How long a rollout may go on without any progress before it counts as failed. Time spent
+/// waiting for a node that fits counts, so a rollout never hangs for ever.
+const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
+
+impl Pass<'_> {
+    /// Decides whether the deployment has failed, and what follows. True if it has ended.
+    pub(super) fn judge<I: IdSource>(
+        &self,
+        deployment: &Deployment,
+        config: &UpdateConfig,
+        ids: &mut I,
+        plan: &mut Plan,
+    ) -> bool {
+        let failed: Vec<&Task> =
+            self.slots.values().filter_map(|s| self.failure(s, deployment)).collect();
+        let total = self.slots.len().max(1);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of slot counts")]
+        let ratio = failed.len() as f32 / total as f32;
+        let why = if let Some(task) = failed.last().filter(|_| ratio > config.max_failure_ratio) {
+            let reason =
+                if task.status.err.is_empty() { &task.status.message } else { &task.status.err };
+            format!("task {} ({}) {}: {reason}", task.name(), task.id, task.status.state)
+        } else if let Some(why) = self.stuck(deployment, config, plan) {
+            why
+        } else {
+            return false;
+        };
+        match (config.failure_action, &self.service.previous_spec) {
+            (FailureAction::Continue, _) => false,
+            (FailureAction::Rollback, Some(previous))
+                if deployment.kind == DeploymentKind::Update =>
+            {
+                match self.missing_network(previous) {
+                    None => self.roll_back(deployment, previous, &why, ids, plan),
+                    Some(name) => {
+                        let gone = format!("cannot roll back: network {name:?} does not exist");
+                        let why = format!("{why}; {gone}");
+                        self.note(deployment, DeploymentState::Paused, why, plan);
+                    }
+                }
+                true
+            }
+            _ => {
+                self.note(deployment, DeploymentState::Paused, why, plan);
+                true
+            }
+        }
+    }
+
+    /// The newest task of this deployment in the slot that failed by itself.
+    fn failure<'t>(&self, tasks: &SlotTasks<'t>, deployment: &Deployment) -> Option<&'t Task> {
+        tasks.0.iter().rev().copied().find(|task| {
+            let ended_badly = match task.status.state {
+                TaskState::Failed | TaskState::Rejected => true,
+                // Ending well is no failure, unless the policy would start it again and again.
+                TaskState::Complete => !self.is_finished(tasks),
+                _ => false,
+            };
+            ended_badly
+                && task.meta.created_at >= deployment.meta.created_at
+                && !self.is_dirty(task)
+        })
+    }
+
+    /// Whether nothing has happened for too long.
+    fn stuck(
+        &self,
+        deployment: &Deployment,
+        config: &UpdateConfig,
+        plan: &mut Plan,
+    ) -> Option<String> {
+        let waiting: Vec<&Task> = self
+            .slots
+            .values()
+            .filter_map(SlotTasks::wanted)
+            .filter(|t| t.status.state != TaskState::Running)
+            .collect();
+        let task = waiting.first()?;
+        let last_start = self
+            .slots
+            .values()
+            .filter_map(SlotTasks::wanted)
+            .filter(|t| t.status.state == TaskState::Running)
+            .map(|t| t.status.timestamp)
+            .fold(deployment.meta.created_at, Timestamp::max);
+        let deadline = last_start + config.delay + PROGRESS_DEADLINE;
+        if self.now < deadline {
+            plan.wake(deadline);
+            return None;
+        }
+        let reason =
+            if task.status.err.is_empty() { &task.status.message } else { &task.status.err };
+        let waited = PROGRESS_DEADLINE.as_secs();
+        let (count, name, state) = (waiting.len(), task.name(), task.status.state);
+        Some(format!(
+            "no progress for {waited} s: {count} not running; {name} is {state}: {reason}"
+        ))
+    }
+
+    /// A network that the spec joins and that is gone.
+    fn missing_network<'s>(&self, spec: &'s ServiceSpec) -> Option<&'s str> {
+        let mut targets = spec.task_template.networks.iter().map(|n| n.target.as_str());
+        targets.find(|target| self.view.network_target(target).is_none())
+    }
+
+    fn roll_back<I: IdSource>(
+        &self,
+        deployment: &Deployment,
+        previous: &Arc<ServiceSpec>,
+        why: &str,
+        ids: &mut I,
+        plan: &mut Plan,
+    ) {
+        // The update itself ends the deployment as rolled back; were that a command of its own, a
+        // leader that dies between the two would leave the failed spec in force for good.
+        self.note(deployment, DeploymentState::Updating, why.to_owned(), plan);
+        plan.push(Command::UpdateService {
+            id: self.service.id,
+            expected: Some(self.service.meta.spec_version),
+            deployment_id: ids.next_id(),
+            spec: Arc::clone(previous),
+            kind: UpdateKind::Rollback,
+        });
+    }
+
+    /// Completes the deployment when every slot has run for the monitoring time.
+    pub(super) fn complete(
+        &self,
+        deployment: &Deployment,
+        config: &UpdateConfig,
+        progress: &[(Slot, Progress)],
+        plan: &mut Plan,
+    ) {
+        let mut since = None;
+        for (_, progress) in progress {
+            match progress {
+                Progress::Outdated | Progress::InFlight => return,
+                Progress::Running(at) => since = since.max(Some(*at)),
+                Progress::Held | Progress::Finished => {}
+            }
+        }
+        if !self.missing().is_empty() {
+            return;
+        }
+        let monitor = config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
+        let quiet_at = since.filter(|at| self.is_new(*at)).map(|at| at + monitor);
+        match quiet_at.filter(|at| *at > self.now) {
+            Some(at) => plan.wake(at),
+            None => self.note(deployment, DeploymentState::Completed, String::new(), plan),
+        }
+    }
+
+    /// Notes how far the deployment is, and why.
+    fn note(
+        &self,
+        deployment: &Deployment,
+        state: DeploymentState,
+        message: String,
+        plan: &mut Plan,
+    ) {
+        plan.push(Command::UpdateDeployment { id: deployment.id, state, message });
+    }
+}
