@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_manager_state::ClusterState;
 use shoal_types::id::NodeId;
 use shoal_types::object::{NodeState, Service, Slot, Task};
-use shoal_types::spec::{Availability, ServiceMode};
+use shoal_types::spec::{Availability, RestartCondition, ServiceMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Moment;
@@ -89,11 +89,19 @@ fn nodes_in_use(state: &ClusterState) -> impl Iterator<Item = NodeId> {
 }
 
 /// Whether the newest tasks of a slot say why nothing runs: one waits and says for what, or one
-/// failed and says how, or one has done its work.
+/// failed and says how, or one has done its work, or the last one has ended for whatever reason and
+/// is never begun again.
 fn is_explained(tasks: &[&Task]) -> bool {
     let mut tasks: Vec<&&Task> =
         tasks.iter().filter(|t| t.desired_state < DesiredState::Remove).collect();
     tasks.sort_by_key(|t| (t.meta.created_at, t.meta.version));
+    let only_once = |task: &Task| {
+        let policy = task.spec.restart_policy.as_ref();
+        policy.is_some_and(|p| p.condition == RestartCondition::None) && !task.is_live()
+    };
+    if tasks.last().is_some_and(|task| only_once(task)) {
+        return true;
+    }
     tasks
         .iter()
         .rev()

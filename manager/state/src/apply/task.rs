@@ -247,5 +247,6 @@ pub(super) fn lose(task: &mut Task, now: Timestamp, why: &str) {
         task.status.state = TaskState::Orphaned;
         task.status.timestamp = now;
         why.clone_into(&mut task.status.message);
+        why.clone_into(&mut task.status.err);
     }
 }

@@ -128,8 +128,9 @@ fn removing_a_node_orphans_its_tasks() {
         let task = cluster.state.task(id).unwrap();
         assert_eq!((task.status.state, task.desired_state), (state, desired));
     }
-    let container = &cluster.state.task(running).unwrap().status.container_status;
-    assert!(container.is_some(), "what was last heard of the container is kept");
+    let status = &cluster.state.task(running).unwrap().status;
+    assert!(status.container_status.is_some(), "what was last heard of the container is kept");
+    assert_eq!(status.err, "its node was removed from the cluster");
     cluster.check();
 }
 
