@@ -1,9 +1,6 @@
 //! What one node is told to hold.
 
-use std::sync::Arc;
-
-use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
-use shoal_types::object::Network;
+use shoal_types::assignment::{AssignedTask, AssignmentChange};
 
 use super::field::{self, Kind};
 use super::{InvalidMessage, by_value, message};
@@ -21,32 +18,6 @@ message!(AssignedTask {
     networks: List,
     desired_state: Choice,
 });
-
-impl From<&NodeAssignment> for pb::NodeAssignment {
-    fn from(assignment: &NodeAssignment) -> Self {
-        let NodeAssignment { tasks, networks } = assignment;
-        Self {
-            tasks: tasks.values().map(Into::into).collect(),
-            networks: networks.values().map(|n| pb::Network::from(&**n)).collect(),
-        }
-    }
-}
-
-impl TryFrom<pb::NodeAssignment> for NodeAssignment {
-    type Error = InvalidMessage;
-
-    fn try_from(wire: pb::NodeAssignment) -> Result<Self, InvalidMessage> {
-        let pb::NodeAssignment { tasks, networks } = wire;
-        let tasks: Vec<AssignedTask> = field::List::read("tasks", tasks)?;
-        let networks: Vec<Network> = field::List::read("networks", networks)?;
-        Ok(Self {
-            tasks: tasks.into_iter().map(|task| (task.id, task)).collect(),
-            networks: networks.into_iter().map(|n| (n.id, Arc::new(n))).collect(),
-        })
-    }
-}
-
-by_value!(NodeAssignment => pb::NodeAssignment);
 
 impl From<&AssignmentChange> for pb::AssignmentChange {
     fn from(change: &AssignmentChange) -> Self {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message;
-use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
+use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::TaskId;
 use shoal_types::object::*;
 use shoal_types::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -64,8 +64,7 @@ survive! {
     networks: Network => Network;
     payloads: Secret => Secret, Config => Config, Volume => Volume;
     stacks: Stack => Stack;
-    assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange,
-        NodeAssignment => NodeAssignment;
+    assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange;
 }
 
 proptest! {

@@ -6,8 +6,15 @@ use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// What logs, snapshots and ledgers are made of. Everything below these is stored, too.
-const STORED: [&str; 3] =
-    [".shoal.v1.Command", ".shoal.v1.SnapshotRecord", ".shoal.v1.NodeAssignment"];
+const STORED: [&str; 7] = [
+    ".shoal.v1.LogEntry",
+    ".shoal.v1.LogState",
+    ".shoal.v1.Command",
+    ".shoal.v1.SnapshotHeader",
+    ".shoal.v1.SnapshotRecord",
+    ".shoal.v1.LedgerTask",
+    ".shoal.v1.LedgerNetworks",
+];
 
 /// Every field and enum value below the stored messages, one a line.
 fn layout() -> BTreeSet<String> {

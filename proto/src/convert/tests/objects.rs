@@ -1,12 +1,10 @@
 //! Arbitrary objects and assignments.
 
-use std::sync::Arc;
-
-use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
+use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::object::*;
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
+use super::arbitrary::{arbitrary, one_of};
 
 arbitrary!(Meta { version, spec_version, created_at, updated_at });
 arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens });
@@ -91,13 +89,3 @@ one_of!(AssignmentChange |s| {
     Self::UpdateNetwork(s.any()),
     Self::RemoveNetwork(s.any()),
 });
-impl Arbitrary for NodeAssignment {
-    fn arbitrary(source: &mut Source) -> Self {
-        let tasks: Vec<AssignedTask> = source.any();
-        let networks: Vec<Arc<Network>> = source.any();
-        Self {
-            tasks: tasks.into_iter().map(|t| (t.id, t)).collect(),
-            networks: networks.into_iter().map(|n| (n.id, n)).collect(),
-        }
-    }
-}
