@@ -101,7 +101,7 @@ impl Loaded {
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(Tls)?
-            .with_client_cert_verifier(Arc::new(ProofOfPossession(provider)))
+            .with_client_cert_verifier(Arc::new(ProofOfPossession { provider }))
             .with_single_cert(served, key)
             .map_err(Tls)?;
         server.alpn_protocols = vec![ALPN_H2.to_vec()];

@@ -22,16 +22,14 @@ const NAP: Duration = Duration::from_secs(600);
 /// When to renew a certificate: at a point between 50 and 80 % of its life, which `draw` (from 0 to
 /// below 1, drawn once per certificate) chooses, so that nodes that joined together do not renew
 /// together.
-#[must_use]
-pub fn renew_at(identity: &Identity, draw: f64) -> Timestamp {
+fn renew_at(identity: &Identity, draw: f64) -> Timestamp {
     let life = identity.not_after.since(identity.not_before);
     identity.not_before + life.mul_f64(0.5 + 0.3 * draw.clamp(0.0, 1.0))
 }
 
 /// How long to wait after the `failures`-th failure in a row (from 1): doubling from 10 s to 1 h,
 /// shortened by up to a half as `draw` (from 0 to below 1) says.
-#[must_use]
-pub fn retry_after(failures: u32, draw: f64) -> Duration {
+fn retry_after(failures: u32, draw: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
     doubled.min(LAST_RETRY).mul_f64(1.0 - 0.5 * draw.clamp(0.0, 1.0))
 }

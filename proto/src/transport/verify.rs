@@ -15,15 +15,45 @@ use shoal_types::join_token::RootDigest;
 
 use super::{MAX_CHAIN, crypto_provider, root_digest};
 
-/// TLS 1.2 is never negotiated; should rustls ask all the same, the answer is no.
-fn only_tls13() -> Error {
-    Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
+/// How both verifiers check signatures: by TLS 1.3 alone. TLS 1.2 is never negotiated; should rustls
+/// ask all the same, the answer is no.
+macro_rules! tls13_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(
+                message,
+                cert,
+                dss,
+                &self.provider.signature_verification_algorithms,
+            )
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 /// Demands a client certificate and proof that the peer holds its key, and believes nothing that
 /// stands in it: the verdict is [`super::Peer`]'s, so that a refusal can say its reason in an RPC.
 #[derive(Debug)]
-pub(super) struct ProofOfPossession(pub(super) Arc<CryptoProvider>);
+pub(super) struct ProofOfPossession {
+    pub(super) provider: Arc<CryptoProvider>,
+}
 
 impl ClientCertVerifier for ProofOfPossession {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -42,27 +72,7 @@ impl ClientCertVerifier for ProofOfPossession {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 /// The server showed no root certificate with the digest that the join token names.
@@ -108,27 +118,7 @@ impl ServerCertVerifier for PinnedRoot {
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(only_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 /// The ordinary check of a server against known roots.
