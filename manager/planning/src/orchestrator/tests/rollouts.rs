@@ -194,12 +194,12 @@ fn an_update_of_a_waiting_task_still_waits_for_the_one_that_runs() {
 }
 
 /// A service of two replicas whose second spec fails in its first slot.
-fn failing_update(config: UpdateConfig, rollback: Option<UpdateConfig>) -> (Stage, ServiceId) {
+fn failing_update(config: &UpdateConfig, rollback: Option<&UpdateConfig>) -> (Stage, ServiceId) {
     let mut stage = Stage::new(2);
-    let config = UpdateConfig { failure_action: FailureAction::Rollback, ..config };
+    let config = UpdateConfig { failure_action: FailureAction::Rollback, ..config.clone() };
     let spec = |name| {
         let spec = update(config.clone(), image(service_spec("web", 2), name));
-        ServiceSpec { rollback_config: rollback.clone(), ..spec }
+        ServiceSpec { rollback_config: rollback.cloned(), ..spec }
     };
     let web = stage.service(spec("good"));
     stage.run_for(10 * SECOND);
@@ -216,7 +216,7 @@ fn ordered(order: UpdateOrder) -> UpdateConfig {
 fn a_rollback_has_an_order_of_its_own() {
     use UpdateOrder::{StartFirst, StopFirst};
     for (forth, back) in [(StopFirst, StartFirst), (StartFirst, StopFirst)] {
-        let (mut stage, web) = failing_update(ordered(forth), Some(ordered(back)));
+        let (mut stage, web) = failing_update(&ordered(forth), Some(&ordered(back)));
         stage.run_for(60 * SECOND);
         let deployment = stage.deployment(web);
         let reached = (deployment.kind, deployment.state);
@@ -229,7 +229,7 @@ fn a_rollback_has_an_order_of_its_own() {
 
 #[test]
 fn a_rollback_keeps_the_old_task_where_it_still_runs() {
-    let (mut stage, web) = failing_update(ordered(UpdateOrder::StartFirst), None);
+    let (mut stage, web) = failing_update(&ordered(UpdateOrder::StartFirst), None);
     let before: Vec<TaskId> = stage.running(web).iter().map(|t| t.id).collect();
     stage.run_for(60 * SECOND);
     assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
