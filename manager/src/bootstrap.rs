@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command, PredefinedIds};
 use shoal_proto::convert::InvalidMessage;
-use shoal_proto::transport::{Credentials, PeerId, PrivateKey, Role, unix_peer_uid};
+use shoal_proto::transport::{
+    Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid,
+};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_server::Bootstrap;
 use shoal_types::error_chain::chain;
@@ -35,7 +37,7 @@ pub struct BootstrapService {
     credentials_dir: PathBuf,
     listen: String,
     /// Told when this manager has an identity.
-    identity: watch::Sender<Option<Credentials>>,
+    identity: watch::Sender<Option<LiveCredentials>>,
     /// One at a time.
     busy: Mutex<()>,
 }
@@ -52,7 +54,7 @@ impl BootstrapService {
         raft: RaftNode,
         credentials_dir: PathBuf,
         listen: String,
-        identity: watch::Sender<Option<Credentials>>,
+        identity: watch::Sender<Option<LiveCredentials>>,
     ) -> Self {
         Self { cluster, raft, credentials_dir, listen, identity, busy: Mutex::new(()) }
     }
@@ -187,7 +189,11 @@ impl Bootstrap for BootstrapService {
             .issue(&request.admin_csr_der, user, Role::User, now)
             .map_err(|e| bad_csr("admin_csr_der", &e))?;
         let own = self.own_credentials(&ca, node)?;
-        self.identity.send_replace(Some(own));
+        // A repeat changes nothing: what is in use is renewed in its place.
+        if self.identity.borrow().is_none() {
+            let live = LiveCredentials::new(own).map_err(|e| internal(&e))?;
+            self.identity.send_replace(Some(live));
+        }
         tracing::info!(cluster = %ca.cluster(), %node, "made a cluster");
         Ok(Response::new(pb::BootstrapResponse {
             cluster_id: ca.cluster().to_string(),

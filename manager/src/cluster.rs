@@ -39,7 +39,15 @@ impl From<ProposalError> for Status {
         match error {
             ProposalError::Rejected(rejected) => Self::new(rejected.code, rejected.message),
             ProposalError::Propose(error) => {
-                Self::new(Code::Unavailable, chain(&error).to_string())
+                let code = match &error {
+                    ProposeError::NotLeader { .. } | ProposeError::Unavailable { .. } => {
+                        Code::Unavailable
+                    }
+                    // Whoever repeats what is unavailable must not repeat this blindly.
+                    ProposeError::Unknown { .. } => Code::Unknown,
+                    ProposeError::TooLarge { .. } => Code::InvalidArgument,
+                };
+                Self::new(code, chain(&error).to_string())
             }
         }
     }
@@ -130,5 +138,25 @@ impl Cluster {
         let answers = commands.iter().map(|c| self.proposer.propose(encode_command(now, c)));
         let answers = futures::future::try_join_all(answers).await?;
         Ok(answers.iter().map(|answer| decode_result(answer)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_repeated_is_unavailable() {
+        let reason = "a reason";
+        let cases = [
+            (ProposeError::NotLeader { leader: None }, Code::Unavailable),
+            (ProposeError::Unavailable { reason }, Code::Unavailable),
+            (ProposeError::Unknown { reason }, Code::Unknown),
+            (ProposeError::TooLarge { bytes: 3, max: 2 }, Code::InvalidArgument),
+        ];
+        for (error, code) in cases {
+            let status = Status::from(ProposalError::from(error.clone()));
+            assert_eq!((status.code(), status.message()), (code, error.to_string().as_str()));
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::{Plan, liveness, orchestrator, scheduler};
-use shoal_manager_state::ClusterState;
+use shoal_manager_state::{ClusterState, Outcome};
 use shoal_types::error_chain::chain;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ const BATCH_MAX: usize = 512;
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// Wait after a plan of which nothing was applied, or a loop that failed.
+/// Wait after a plan of which nothing was written, or a loop that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// One of the loops.
@@ -40,9 +40,10 @@ enum Loop {
 pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
     let mut leadership = cluster.leadership();
     loop {
-        if leadership.wait_for(leads).await.is_err() {
-            return;
-        }
+        let term = match leadership.wait_for(leads).await {
+            Ok(state) => state.clone(),
+            Err(_) => return,
+        };
         // What earlier leaders acknowledged must be in the first view.
         if let Err(status) = cluster.read().await {
             tracing::warn!(error = status.message(), "leading, but cannot read yet");
@@ -53,7 +54,10 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
         let since = clock::now();
         tokio::select! {
             () = supervise(&cluster, &sessions, since) => {}
-            _ = leadership.wait_for(|state| !leads(state)) => tracing::info!("not leading any more"),
+            // Also when it leads again by now: another manager may have led in between.
+            _ = leadership.wait_for(|state| *state != term) => {
+                tracing::info!("not leading any more");
+            }
         }
         sessions.end_all();
     }
@@ -133,9 +137,10 @@ async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Tim
     }
 }
 
-/// Proposes a plan; true if anything of it was applied.
+/// Proposes a plan; true if anything was written. One of which nothing comes is not made again at
+/// once: it would spin, with an entry in the log each time.
 async fn carry_out(cluster: &Cluster, plan: Plan) -> bool {
-    let mut applied = false;
+    let mut written = false;
     let mut commands = plan.commands.into_iter().peekable();
     while commands.peek().is_some() {
         let batch: Vec<_> = commands.by_ref().take(BATCH_MAX).collect();
@@ -143,7 +148,7 @@ async fn carry_out(cluster: &Cluster, plan: Plan) -> bool {
             Ok(results) => {
                 for result in results {
                     match result {
-                        Ok(_) => applied = true,
+                        Ok(outcome) => written |= outcome != Outcome::Unchanged,
                         // Planned from a view that somebody changed meanwhile: plan again.
                         Err(rejected) => {
                             tracing::debug!(%rejected, "a planned command was refused");
@@ -157,5 +162,5 @@ async fn carry_out(cluster: &Cluster, plan: Plan) -> bool {
             }
         }
     }
-    applied
+    written
 }

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::feed::Feed;
 use crate::raft::codec::{decode_command, read_snapshot, write_snapshot};
-use crate::raft::{BoxError, Machine};
+use crate::raft::{BoxError, Machine, SnapshotEncoder};
 
 /// The cluster state, and where its newest version is shown to readers.
 pub struct ClusterMachine {
@@ -45,13 +45,12 @@ impl Machine for ClusterMachine {
         self.feed.append(self.state.applied_index(), std::mem::take(&mut self.events));
     }
 
-    fn snapshot(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn snapshot(&self) -> SnapshotEncoder {
         let state = self.state.clone();
         Box::new(move || {
             let mut data = Vec::new();
-            // Writing to memory does not fail.
-            let _ = write_snapshot(&state, &mut data);
-            data
+            write_snapshot(&state, &mut data)?;
+            Ok(data)
         })
     }
 

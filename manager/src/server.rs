@@ -50,6 +50,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result
     let credentials_dir = options.state_dir.join("credentials");
     let known =
         Credentials::load(&credentials_dir).context("cannot read this manager's credentials")?;
+    let known = known.map(LiveCredentials::new).transpose()?;
     let (identity, identities) = watch::channel(known);
     let (raft, cluster) = open(&options.state_dir, identities.clone(), &stop).await?;
 
@@ -84,7 +85,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result
 /// Opens the log and puts the state over it.
 async fn open(
     state_dir: &Path,
-    identities: watch::Receiver<Option<Credentials>>,
+    identities: watch::Receiver<Option<LiveCredentials>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<(RaftNode, Cluster)> {
     let (published, states) = watch::channel(Arc::new(ClusterState::new()));
@@ -106,19 +107,18 @@ async fn serve(
     options: &RunOptions,
     raft: &RaftNode,
     cluster: &Cluster,
-    mut identities: watch::Receiver<Option<Credentials>>,
+    mut identities: watch::Receiver<Option<LiveCredentials>>,
     credentials_dir: std::path::PathBuf,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
-    let credentials = tokio::select! {
+    let live = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         known = identities.wait_for(Option::is_some) => known?.clone().context("no identity")?,
     };
-    let node_id = credentials.identity().node().context("the credentials are not a node's")?;
-    let live = LiveCredentials::new(credentials)?;
+    let node_id = live.current().identity().node().context("the credentials are not a node's")?;
     let sessions = Arc::new(Sessions::default());
     let broker = Broker::new(cluster.clone(), Arc::clone(&sessions));
     let control = ControlService::new(cluster.clone(), Arc::clone(&broker), node_id);
@@ -172,7 +172,7 @@ fn fresh_credentials(current: &Credentials, cluster: &Cluster) -> anyhow::Result
 
 /// Dials other managers with this one's identity.
 struct TlsConnector {
-    identities: watch::Receiver<Option<Credentials>>,
+    identities: watch::Receiver<Option<LiveCredentials>>,
 }
 
 impl PeerConnector for TlsConnector {
@@ -182,9 +182,8 @@ impl PeerConnector for TlsConnector {
         address: &'a str,
     ) -> BoxFuture<'a, Result<Channel, BoxError>> {
         Box::pin(async move {
-            let credentials = self.identities.borrow().clone();
-            let credentials = credentials.ok_or("this manager has no identity yet")?;
-            let live = LiveCredentials::new(credentials)?;
+            let live = self.identities.borrow().clone();
+            let live = live.ok_or("this manager has no identity yet")?;
             let address: ManagerAddress = address.parse()?;
             Ok(client_channel(address, live, MANAGER_NAME)?)
         })

@@ -198,8 +198,12 @@ impl Agent {
     }
 
     async fn report(&mut self, state: TaskState) {
+        self.report_saying(state, "reported by a test").await;
+    }
+
+    async fn report_saying(&mut self, state: TaskState, message: &str) {
         let updates = self.held.tasks.keys().map(|id| {
-            let status = TaskStatus::new(state, Timestamp::from_secs(1), "reported by a test");
+            let status = TaskStatus::new(state, Timestamp::from_secs(1), message);
             (&(*id, status)).into()
         });
         let request = pb::UpdateTaskStatusRequest {
@@ -281,6 +285,24 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     let states: Vec<i32> = nodes.iter().map(|n| n.status.as_ref().unwrap().state).collect();
     assert!(states.contains(&(pb::NodeState::Down as i32)), "{states:?}");
     beating.abort();
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_may_be_larger_than_a_command() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    control
+        .create_service(pb::CreateServiceRequest { spec: Some(spec("web", 300)) })
+        .await
+        .unwrap();
+    agent.receive_until("all tasks", |held| held.tasks.len() == 300).await;
+    // 3 MB, of which a command takes 2 MiB and a message 4 MiB.
+    agent.report_saying(TaskState::Running, &"x".repeat(10_000)).await;
+    let reference = "web".to_owned();
+    let found = control.get_service(pb::GetServiceRequest { reference }).await.unwrap();
+    assert_eq!(found.into_inner().service.unwrap().running_tasks, 300);
     manager.stop().await;
 }
 

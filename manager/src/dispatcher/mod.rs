@@ -9,7 +9,6 @@ mod sessions;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::convert::InvalidMessage;
@@ -18,6 +17,7 @@ use shoal_proto::v1 as pb;
 use shoal_proto::v1::dispatcher_server::Dispatcher;
 use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
 use shoal_types::object::{NodeDescription, NodeState, NodeStatus, TaskStatus};
+use shoal_types::spec::ClusterSpec;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,9 +26,12 @@ use crate::api::invalid;
 use crate::auth::member;
 use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ProposalError};
 
 pub use sessions::{Session, Sessions};
+
+/// Statuses in one command at the most: what one message brings may be more than a command holds.
+const STATUSES_MAX: usize = 200;
 
 /// A stream of messages to an agent.
 type ToAgent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -80,7 +83,8 @@ fn node_of<T>(request: &Request<T>) -> Result<NodeId, Status> {
 
 /// Time between two heartbeats, in nanoseconds.
 fn heartbeat_period(view: &ClusterState) -> u64 {
-    let period = view.cluster().map_or(Duration::from_secs(2), |c| c.spec.heartbeat_period);
+    let default = || ClusterSpec::default().heartbeat_period;
+    let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
     u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -167,7 +171,14 @@ impl Dispatcher for DispatcherService {
             let named = |e: InvalidMessage| invalid(&e.under(&format!("updates[{i}]")));
             statuses.push(update.try_into().map_err(named)?);
         }
-        self.cluster.propose(Command::UpdateTaskStatuses { node_id, statuses }).await?;
+        let part = |part: &[(TaskId, TaskStatus)]| Command::UpdateTaskStatuses {
+            node_id,
+            statuses: part.to_vec(),
+        };
+        let commands = statuses.chunks(STATUSES_MAX).map(part).collect();
+        for result in self.cluster.propose_all(commands).await.map_err(ProposalError::from)? {
+            result.map_err(ProposalError::from)?;
+        }
         Ok(Response::new(pb::UpdateTaskStatusResponse {}))
     }
 

@@ -14,8 +14,9 @@ use super::types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, T
 /// Any error, with its chain.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Encodes a state that is fixed.
-pub type SnapshotEncoder = Box<dyn FnOnce() -> Vec<u8> + Send>;
+/// Encodes a state that is fixed, or says why it cannot: half a state must never become a snapshot,
+/// as the log before it is removed.
+pub type SnapshotEncoder = Box<dyn FnOnce() -> Result<Vec<u8>, BoxError> + Send>;
 
 /// The replicated state. Deterministic: equal commands in equal order give equal states on every
 /// member, today and after an upgrade.
@@ -189,7 +190,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let encode = self.encode.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let (dir, meta) = (self.dir.clone(), self.meta.clone());
         let built = blocking(move || match encode {
-            Some(encode) => dir.write(&meta, &encode()),
+            Some(encode) => dir.write(&meta, &encode().map_err(SnapshotError::Encode)?),
             None => Err(SnapshotError::Interrupted("a builder builds one snapshot".into())),
         });
         let snapshot = built.await.map_err(|error| storage_error(ErrorVerb::Write, &error))?;

@@ -46,7 +46,7 @@ impl Machine for Recorder {
                 data.extend_from_slice(&(command.len() as u64).to_be_bytes());
                 data.extend_from_slice(&command);
             }
-            data
+            Ok(data)
         })
     }
 

@@ -49,6 +49,9 @@ pub enum SnapshotError {
     /// The state machine cannot use the data.
     #[error("restore the state from a snapshot")]
     Restore(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The state machine cannot write its state down.
+    #[error("write the state to a snapshot")]
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The work on a snapshot was not done.
     #[error("work on a snapshot was interrupted")]
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
