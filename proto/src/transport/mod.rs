@@ -41,7 +41,7 @@ pub use identity::{Identity, InvalidIdentity, PeerId, Role, utc_date};
 pub use key::{KeyError, PrivateKey, SecretPem};
 pub use live::LiveCredentials;
 pub use peer::{ConnectInfo, Joiner, Peer, Refusal};
-pub use renewal::renew_forever;
+pub use renewal::{renew_at, renew_forever};
 pub use server::{Incoming, IncomingLimits, ServerStream, incoming, server_builder};
 pub use unix::{UnixIncoming, unix_channel, unix_incoming, unix_peer_uid};
 

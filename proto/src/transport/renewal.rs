@@ -22,7 +22,8 @@ const NAP: Duration = Duration::from_secs(600);
 /// When to renew a certificate: at a point between 50 and 80 % of its life, which `draw` (from 0 to
 /// below 1, drawn once per certificate) chooses, so that nodes that joined together do not renew
 /// together.
-fn renew_at(identity: &Identity, draw: f64) -> Timestamp {
+#[must_use]
+pub fn renew_at(identity: &Identity, draw: f64) -> Timestamp {
     let life = identity.not_after.since(identity.not_before);
     identity.not_before + life.mul_f64(0.5 + 0.3 * draw.clamp(0.0, 1.0))
 }
