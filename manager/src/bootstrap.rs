@@ -19,7 +19,7 @@ use shoal_types::spec::{Availability, ClusterSpec, Labels, NodeRole, NodeSpec};
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
-use crate::api::invalid;
+use crate::api::{invalid, violations};
 use crate::auth::role_in;
 use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
 use crate::clock::{self, RandomIds};
@@ -69,6 +69,7 @@ impl BootstrapService {
             Some(spec) => spec.try_into().map_err(|e: InvalidMessage| invalid(&e.under("spec")))?,
             None => ClusterSpec::default(),
         };
+        spec.validate().map_err(|e| violations(&e))?;
         let description: NodeDescription = request
             .description
             .clone()

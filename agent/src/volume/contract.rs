@@ -1,6 +1,7 @@
 //! What both drivers promise.
 
 use super::*;
+use crate::testing::skip_without_root;
 
 fn config(name: &str, options: &[(&str, &str)]) -> VolumeConfig {
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -48,6 +49,9 @@ async fn the_fake_driver() {
 
 #[tokio::test]
 async fn the_local_driver() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     honour(&LocalVolumes::open(dir.path().join("volumes")).unwrap()).await;
     let mut left: Vec<_> = std::fs::read_dir(dir.path().join("volumes")).unwrap().collect();

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::testing::skip_without_root;
 
 fn config(name: &str, options: &[(&str, &str)]) -> VolumeConfig {
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -55,6 +56,9 @@ async fn mounted(driver: &LocalVolumes, name: &str) -> PathBuf {
 
 #[tokio::test]
 async fn a_new_volume_takes_the_files_of_the_image() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
@@ -83,6 +87,9 @@ async fn a_new_volume_takes_the_files_of_the_image() {
 
 #[tokio::test]
 async fn links_of_an_image_stay_inside_it() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
@@ -108,6 +115,9 @@ async fn links_of_an_image_stay_inside_it() {
 
 #[tokio::test]
 async fn half_a_copy_is_begun_anew() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
@@ -130,6 +140,9 @@ async fn half_a_copy_is_begun_anew() {
 
 #[tokio::test]
 async fn binds_and_memory() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
     let target = dir.path().join("target");
@@ -176,6 +189,9 @@ async fn binds_and_memory() {
 
 #[tokio::test]
 async fn many_containers_with_one_new_volume_fill_it_once() {
+    if skip_without_root() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{Answers, Broker, to_agent};
+use super::{Answers, Broker, Forgotten, to_agent};
 
 /// Messages on their way in each direction.
 const QUEUE: usize = 32;
@@ -68,18 +68,13 @@ impl Broker {
             .ok_or_else(|| Status::unavailable("the task's node is not connected"))?;
         let (waiter, agent) = oneshot::channel();
         let exec_id = self.execs.add(node, Waiter(waiter));
+        // Also when the user leaves and this future is dropped.
+        let _forgotten = Forgotten { waiting: &self.execs, id: &exec_id };
         let ask = pb::StartExec { exec_id: exec_id.clone(), start: Some(start) };
-        let agent = match session.send(to_agent(pb::session_message::Message::StartExec(ask))) {
-            Ok(()) => tokio::time::timeout(PATIENCE, agent).await.ok().and_then(Result::ok),
-            Err(status) => {
-                self.execs.forget(&exec_id);
-                return Err(status);
-            }
-        };
-        let Some(agent) = agent else {
-            self.execs.forget(&exec_id);
-            return Err(Status::deadline_exceeded("the task's node does not answer"));
-        };
+        session.send(to_agent(pb::session_message::Message::StartExec(ask)))?;
+        let agent = tokio::time::timeout(PATIENCE, agent).await.ok().and_then(Result::ok);
+        let agent =
+            agent.ok_or_else(|| Status::deadline_exceeded("the task's node does not answer"))?;
         let (to_user, answers) = mpsc::channel(QUEUE);
         tokio::spawn(pass_input(from_user, agent.input, to_user.clone()));
         tokio::spawn(pass_output(agent.output, to_user));

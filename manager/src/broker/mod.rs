@@ -82,6 +82,18 @@ impl<T> Waiting<T> {
     }
 }
 
+/// Forgets a waiter, if nobody has taken it, when it is dropped.
+struct Forgotten<'a, T> {
+    waiting: &'a Waiting<T>,
+    id: &'a str,
+}
+
+impl<T> Drop for Forgotten<'_, T> {
+    fn drop(&mut self) {
+        self.waiting.forget(self.id);
+    }
+}
+
 fn to_agent(message: pb::session_message::Message) -> pb::SessionMessage {
     pb::SessionMessage { message: Some(message) }
 }

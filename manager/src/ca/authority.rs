@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{CaError, CaMaterial};
 
-/// Validity of every certificate but the root.
+/// Validity of users' certificates, and of nodes' if the cluster says nothing else.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Validity of the root: 20 years.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -39,6 +39,7 @@ pub struct CertificateAuthority {
     material: CaMaterial,
     key: PrivateKey,
     root: CertificateDer<'static>,
+    node_life: Duration,
 }
 
 /// The id of the node that joins with a key: the first 128 bits of the SHA-256 of its
@@ -82,7 +83,13 @@ impl CertificateAuthority {
         if parsed.public_key().raw != key.public_key() {
             return Err(CaError::Root { why: "the key is not the root's" });
         }
-        Ok(Self { cluster, material, key, root })
+        Ok(Self { cluster, material, key, root, node_life: CERTIFICATE_LIFE })
+    }
+
+    /// The same with another validity of nodes' certificates.
+    #[must_use]
+    pub fn with_node_life(self, node_life: Duration) -> Self {
+        Self { node_life, ..self }
     }
 
     /// What to store.
@@ -118,7 +125,7 @@ impl CertificateAuthority {
     }
 
     /// Answers a certificate signing request (PKCS #10 in DER): a chain in PEM, leaf first, for `id`
-    /// in `role`, valid for [`CERTIFICATE_LIFE`]. Of the request only the public key is used, after
+    /// in `role`, valid as long as its kind is. Of the request only the public key is used, after
     /// its signature has shown that the sender holds it; what else it asks for is ignored.
     ///
     /// # Errors
@@ -173,7 +180,12 @@ impl CertificateAuthority {
         role: Role,
         now: Timestamp,
     ) -> Result<String, CaError> {
-        let params = leaf_params(self.cluster, id, role, now)?;
+        let mut params = leaf_params(self.cluster, id, role)?;
+        let life = match id {
+            PeerId::Node(_) => self.node_life,
+            PeerId::User(_) => CERTIFICATE_LIFE,
+        };
+        set_validity(&mut params, now, life);
         let issuer = self.issuer()?;
         let leaf = params.signed_by(key, &issuer).map_err(CaError::Issue)?;
         Ok(format!("{}{}", leaf.pem(), self.material.cross_pem))
@@ -229,12 +241,7 @@ fn key_of_request(request: &[u8]) -> Result<rcgen::PublicKey, CaError> {
     Ok(key)
 }
 
-fn leaf_params(
-    cluster: ClusterId,
-    id: PeerId,
-    role: Role,
-    now: Timestamp,
-) -> Result<CertificateParams, CaError> {
+fn leaf_params(cluster: ClusterId, id: PeerId, role: Role) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     let (name, dns) = match id {
         PeerId::Node(id) => (id.to_string(), Some(format!("{id}.{NODE_DOMAIN}"))),
@@ -255,7 +262,6 @@ fn leaf_params(
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, now, CERTIFICATE_LIFE);
     params.serial_number = Some(serial()?);
     Ok(params)
 }

@@ -18,7 +18,7 @@ impl CertificateAuthority {
             cross_pem: String::new(),
             previous_root_pem: String::new(),
         };
-        Self::load(cluster.id, material)
+        Ok(Self::load(cluster.id, material)?.with_node_life(cluster.spec.node_cert_expiry))
     }
 
     /// What the cluster object stores.

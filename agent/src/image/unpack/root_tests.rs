@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::testing::{Archive, Entry};
 use super::tree::OPAQUE_XATTR;
 use super::*;
+use crate::testing::skip_without_root;
 
 struct Layer {
     dir: TempDir,
@@ -76,6 +77,9 @@ impl Layer {
 
 #[test]
 fn files_keep_owner_mode_time_and_attributes() {
+    if skip_without_root() {
+        return;
+    }
     let capability =
         b"\x01\x00\x00\x02\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     let layer = Layer::good(&[
@@ -103,6 +107,9 @@ fn files_keep_owner_mode_time_and_attributes() {
 
 #[test]
 fn links_devices_and_long_names() {
+    if skip_without_root() {
+        return;
+    }
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
     let layer = Layer::good(&[
         Entry::file("a", b"one").owner(5, 5),
@@ -128,6 +135,9 @@ fn links_devices_and_long_names() {
 
 #[test]
 fn whiteouts_become_what_overlayfs_reads() {
+    if skip_without_root() {
+        return;
+    }
     let layer = Layer::good(&[
         Entry::file("etc/.wh.gone", b""),
         Entry::hard_link("etc/.wh.linked", "nothing"),
@@ -159,6 +169,9 @@ fn whiteouts_become_what_overlayfs_reads() {
 
 #[test]
 fn the_lowest_layer_has_nothing_to_hide() {
+    if skip_without_root() {
+        return;
+    }
     let entries = [Entry::file(".wh.a", b""), Entry::file("d/.wh..wh..opq", b"")];
     let layer = Layer::with(&Archive::of(&entries), &Limits::default(), true);
     layer.outcome.layer.as_ref().unwrap();
@@ -167,6 +180,9 @@ fn the_lowest_layer_has_nothing_to_hide() {
 
 #[test]
 fn the_later_entry_of_the_same_name_wins() {
+    if skip_without_root() {
+        return;
+    }
     let layer = Layer::good(&[
         Entry::file("a", b"first"),
         Entry::file("a", b"second"),
@@ -192,6 +208,9 @@ fn the_later_entry_of_the_same_name_wins() {
 
 #[test]
 fn an_absolute_path_means_the_same_below_the_root() {
+    if skip_without_root() {
+        return;
+    }
     let layer = Layer::good(&[Entry::file("/canary", b"inside"), Entry::file("//x/y", b"")]);
     assert_eq!(layer.read("canary"), b"inside");
     assert_eq!(std::fs::read(layer.dir.path().join("canary")).unwrap(), b"alive");
@@ -200,6 +219,9 @@ fn an_absolute_path_means_the_same_below_the_root() {
 
 #[test]
 fn entries_that_would_escape_are_refused_by_name() {
+    if skip_without_root() {
+        return;
+    }
     let table: &[(&[Entry], &str)] = &[
         (&[Entry::file("../canary", b"x")], "\"../canary\" is refused: its path has"),
         (&[Entry::file("a/../../canary", b"x")], "\"a/../../canary\" is refused"),
@@ -240,12 +262,18 @@ fn entries_that_would_escape_are_refused_by_name() {
 /// A hard link to a symbolic link is another name of the link itself.
 #[test]
 fn a_hard_link_to_a_symbolic_link_does_not_follow_it() {
+    if skip_without_root() {
+        return;
+    }
     let layer = Layer::good(&[Entry::symlink("l", "../canary"), Entry::hard_link("h", "l")]);
     assert_eq!(std::fs::read_link(layer.path("h")).unwrap(), PathBuf::from("../canary"));
 }
 
 #[test]
 fn limits_are_enforced_and_named() {
+    if skip_without_root() {
+        return;
+    }
     let many: Vec<_> = (0..20).map(|n| Entry::file(&format!("f{n}"), b"")).collect();
     let dirs: Vec<_> = (0..20).map(|n| Entry::dir(&format!("d{n:090}"))).collect();
     let big = [Entry::file("big", &[0; 100_000])];
@@ -264,6 +292,9 @@ fn limits_are_enforced_and_named() {
 /// 1000:1 and more: the bomb is stopped by what comes out of it.
 #[test]
 fn a_compression_bomb_stops_at_the_limit() {
+    if skip_without_root() {
+        return;
+    }
     let limits = Limits { layer_bytes: 8 << 20, ..Limits::default() };
     let mut header = tar::Header::new_ustar();
     header.set_path("zeros").unwrap();
@@ -279,6 +310,9 @@ fn a_compression_bomb_stops_at_the_limit() {
 
 #[test]
 fn truncated_layers_are_refused_but_still_hashed() {
+    if skip_without_root() {
+        return;
+    }
     let good = Archive::of(&[Entry::file("f", &[1; 5000])]);
     let cut = &good[..3000];
     let layer = Layer::with(cut, &Limits::default(), false);
@@ -289,6 +323,9 @@ fn truncated_layers_are_refused_but_still_hashed() {
 
 #[test]
 fn implied_directories_look_like_those_beneath() {
+    if skip_without_root() {
+        return;
+    }
     let lower = Layer::good(&[
         Entry::dir("./").mode(0o751),
         Entry::dir("home").mode(0o700).owner(1, 2).pax("SCHILY.xattr.user.k", b"v"),

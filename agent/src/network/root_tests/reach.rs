@@ -1,9 +1,13 @@
 //! Who reaches whom.
 
 use super::*;
+use crate::testing::skip_without_root;
 
 #[test]
 fn published_ports_answer_everybody_and_see_who_asks() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -43,6 +47,9 @@ fn published_ports_answer_everybody_and_see_who_asks() {
 
 #[test]
 fn a_host_address_is_never_widened() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -61,6 +68,9 @@ fn a_host_address_is_never_widened() {
 
 #[test]
 fn networks_are_apart() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -111,6 +121,9 @@ fn networks_are_apart() {
 
 #[test]
 fn ports_in_use_are_refused_with_their_holder() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -153,6 +166,9 @@ fn ports_in_use_are_refused_with_their_holder() {
 
 #[test]
 fn udp_clients_that_keep_sending_follow_the_port() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();

@@ -1,6 +1,7 @@
 //! Restarts, drift and cleaning up.
 
 use super::*;
+use crate::testing::skip_without_root;
 
 fn set(ids: &[&str]) -> BTreeSet<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
@@ -8,6 +9,9 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn a_new_agent_finds_everything_again() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -33,6 +37,9 @@ fn a_new_agent_finds_everything_again() {
 
 #[test]
 fn drift_is_found_and_put_right() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -91,6 +98,9 @@ fn drift_is_found_and_put_right() {
 
 #[test]
 fn a_container_can_come_back_in_another_namespace() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -114,6 +124,9 @@ fn a_container_can_come_back_in_another_namespace() {
 
 #[test]
 fn the_hosts_own_namespace_is_refused() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -129,6 +142,9 @@ fn the_hosts_own_namespace_is_refused() {
 
 #[test]
 fn subnets_in_use_on_the_host_are_avoided() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.host.run("ip", &["address", "add", "172.20.0.9/24", "dev", "up0"]);
     lab.host.run("ip", &["route", "add", "172.20.1.0/24", "via", &OUTSIDE.to_string()]);
@@ -146,6 +162,9 @@ fn subnets_in_use_on_the_host_are_avoided() {
 
 #[test]
 fn nothing_is_left() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     lab.block_on(async || {
         let driver = lab.driver();
@@ -185,6 +204,9 @@ fn nothing_is_left() {
 
 #[test]
 fn the_real_driver_honours_the_contract() {
+    if skip_without_root() {
+        return;
+    }
     let lab = Lab::new();
     let (one, two) = (Space::new("one"), Space::new("two"));
     lab.block_on(async || {

@@ -56,6 +56,8 @@ struct Inner {
     /// The program behind a read-only mount.
     program: OwnedFd,
     links: Mutex<BTreeMap<ContainerId, Link>>,
+    /// How many containers are being made that are not in `links` yet.
+    parent_claims: Mutex<u32>,
     /// The last compiled filter and what it was compiled from: nearly always the same one.
     filter: Mutex<Option<(oci_spec::runtime::LinuxSeccomp, Arc<[Instruction]>)>>,
     exits: mpsc::UnboundedSender<Exit>,
@@ -82,6 +84,7 @@ impl OciRuntime {
             layout,
             program,
             links: Mutex::default(),
+            parent_claims: Mutex::default(),
             filter: Mutex::default(),
             exits,
             exits_receiver: Mutex::new(Some(receiver)),
@@ -140,7 +143,7 @@ impl Runtime for OciRuntime {
     fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared> {
         let inner = Arc::clone(&self.inner);
         async move {
-            parent::claim(&inner)?;
+            let _claim = parent::claim(&inner)?;
             let setup = bundle::write(&inner, id, spec)?;
             match link::launch(&inner, id).await {
                 Ok(link) => {

@@ -20,20 +20,38 @@ impl Inner {
     }
 }
 
-/// Before a container is made: writes down that its parent group is ours, if there is none yet.
-pub(super) fn claim(inner: &Inner) -> Result<(), RuntimeError> {
-    if inner.layout.has(&inner.config.cgroup_parent) {
-        return Ok(());
+/// While it lives, a container is being made that needs the group.
+pub(super) struct Claim<'a>(&'a Inner);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.parent_claims) -= 1;
     }
-    let mark = inner.parent_mark();
-    fs::write(&mark, "").map_err(RuntimeError::io("writing", mark))
 }
 
-/// Removes the group if it is ours and empty.
+/// Before a container is made: writes down that its parent group is ours, if there is none yet. The
+/// claim is held until the container is known.
+pub(super) fn claim(inner: &Inner) -> Result<Claim<'_>, RuntimeError> {
+    let mut claims = lock(&inner.parent_claims);
+    if !inner.layout.has(&inner.config.cgroup_parent) {
+        let mark = inner.parent_mark();
+        fs::write(&mark, "").map_err(RuntimeError::io("writing", mark))?;
+    }
+    *claims += 1;
+    Ok(Claim(inner))
+}
+
+/// Removes the group if it is ours and empty, and then what says that it is ours.
 pub(super) fn remove(inner: &Inner) -> io::Result<()> {
-    match inner.parent_mark().exists() {
-        true => inner.layout.remove_empty(&inner.config.cgroup_parent),
-        false => Ok(()),
+    let claims = lock(&inner.parent_claims);
+    let mark = inner.parent_mark();
+    if *claims > 0 || !mark.exists() {
+        return Ok(());
+    }
+    inner.layout.remove_empty(&inner.config.cgroup_parent)?;
+    match inner.layout.has(&inner.config.cgroup_parent) {
+        true => Ok(()),
+        false => fs::remove_file(mark),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Validation of specs: every violation at once, each with its path.
 
+mod cluster;
 mod container;
 mod mount;
 mod network;
@@ -9,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-use super::{NetworkSpec, NodeSpec, ServiceSpec, StackSpec};
+use super::{ClusterSpec, NetworkSpec, NodeSpec, ServiceSpec, StackSpec};
 use crate::name;
 
 /// One thing that is wrong with a spec.
@@ -128,6 +129,16 @@ impl ServiceSpec {
             service::service(c, self);
             super::unsupported::service(c, self);
         })
+    }
+}
+
+impl ClusterSpec {
+    /// As [`ServiceSpec::validate`].
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate(&self) -> Result<(), Violations> {
+        run(|c| cluster::cluster(c, self))
     }
 }
 
