@@ -13,6 +13,7 @@ fn containers_get_what_was_asked_for() {
     }
     let world = World::start(1);
     surroundings(&world);
+    settings(&world);
     mounts(&world);
     limits(&world);
     confinement(&world);
@@ -46,6 +47,29 @@ fn surroundings(world: &World) {
     {
         assert!(logs.lines().any(|l| l.starts_with(expected)), "{expected:?} in:\n{logs}");
     }
+}
+
+/// What a container is told of the network, and what it is allowed beside the usual.
+fn settings(world: &World) {
+    let lines = "command: [sh, -c, 'cat /etc/hosts /etc/resolv.conf; ulimit -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; grep CapEff /proc/self/status; df -k /dev/shm | tail -1; echo end']\n\
+                 extra_hosts: ['db:192.0.2.7']\ndns: [192.0.2.53]\ndns_search: [lan.example]\n\
+                 ulimits: {nofile: 1234}\nsysctls: {net.ipv4.ip_unprivileged_port_start: 7}\n\
+                 cap_drop: [ALL]\ncap_add: [NET_BIND_SERVICE]\nshm_size: 1M";
+    let logs = job(world, lines, "end");
+    for expected in [
+        "192.0.2.7",
+        "nameserver 192.0.2.53",
+        "search lan.example",
+        "1234",
+        "CapEff:\t0000000000000400",
+    ] {
+        assert!(logs.contains(expected), "{expected:?} in:\n{logs}");
+    }
+    assert!(logs.lines().any(|line| line == "7"), "the sysctl: {logs}");
+    assert!(
+        logs.lines().any(|line| line.contains(" 1024 ") && line.contains("/dev/shm")),
+        "{logs}"
+    );
 }
 
 fn mounts(world: &World) {
