@@ -22,7 +22,7 @@ sleep 10 # idle means idle: nothing of the start is still going on
 
 kib() { awk -v key="$1:" '$1 == key {sum += $2} END {print sum + 0}' "$2"; }
 of_lab() { # of_lab PROGRAM VERB: ids of its processes in this lab
-    pgrep -f "^$work/lab/bin/$1 $2 " || true
+    pgrep -f "^[^ ]*$1 $2 .*$work/" || true
 }
 total=0
 for program in shoal-agent shoal-manager; do
