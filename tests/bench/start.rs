@@ -4,7 +4,10 @@
 //! `cargo bench -p shoal-tests --bench start -- [--rounds 40] [--program PATH]
 //! [--alone]`, as root, with crun,
 //! runc and a static busybox installed. Everything runs in a private mount namespace without
-//! `/sys/fs/cgroup/unified`, which Debian's crun does not get along with on the hybrid layout.
+//! `/sys/fs/cgroup/unified`, which Debian's crun does not get along with on the hybrid layout, and
+//! with a host's usual file systems whatever this machine has: `/run` in memory, and an ext4 with a
+//! journal for the rest. (Without a journal every new file passes all that were deleted in the last
+//! minutes, so the time would say how busy the machine has been.)
 //!
 //! Ours does more than the others in the same time: it mounts an overlay of layers where they use a
 //! directory, keeps a log, and has the exit on disk before it reports it.
@@ -41,6 +44,8 @@ fn main() -> anyhow::Result<()> {
     if unified.exists() {
         let _ = rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH);
     }
+    let size = c"mode=755,size=256m";
+    rustix::mount::mount("tmpfs", "/run", "tmpfs", rustix::mount::MountFlags::empty(), size)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(bench(&options))
 }
@@ -77,16 +82,52 @@ impl Options {
     }
 }
 
+/// A file system of our own on a file of this machine's disk.
+struct Disk {
+    mounted: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> anyhow::Result<Self> {
+        let mounted = tempfile::tempdir()?;
+        let image = tempfile::NamedTempFile::new()?;
+        image.as_file().set_len(512 << 20)?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()))?;
+        // The device lets the file go with the mount.
+        run(Command::new("mount").args(["-o", "loop"]).args([image.path(), mounted.path()]))?;
+        Ok(Self { mounted })
+    }
+
+    fn path(&self) -> &Path {
+        self.mounted.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount(self.path(), flags);
+    }
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("running {command:?}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{command:?}: {status}"),
+    }
+}
+
 /// Where everything is.
 struct Bench {
-    home: tempfile::TempDir,
+    home: Disk,
     runtime: OciRuntime,
     cgroup: String,
 }
 
 impl Bench {
     fn new(options: &Options) -> anyhow::Result<Self> {
-        let home = tempfile::tempdir()?;
+        let home = Disk::new()?;
         let layer = home.path().join("layer");
         for dir in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(layer.join(dir))?;
@@ -99,7 +140,7 @@ impl Bench {
         }
         let cgroup = format!("/shoal-bench-{}", std::process::id());
         let runtime = OciRuntime::new(OciConfig {
-            run_dir: home.path().join("run"),
+            run_dir: PathBuf::from("/run/shoal"),
             state_dir: home.path().join("state"),
             cgroup_parent: cgroup.clone(),
             program: options.program.clone(),
