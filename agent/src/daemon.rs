@@ -130,7 +130,7 @@ async fn serve(
         hostname,
     };
     let workload = Arc::new(NodeWorkload::start(workload, images.clone()).await?);
-    let collecting = collect_images(&args, &images, &workload);
+    let collecting = collect_images(&args, &images);
     let manager = ManagerChild::new(manager_config(&args));
     let name = args.hostname.clone();
     let node = Node::open(NodeParts {
@@ -165,17 +165,12 @@ async fn serve(
 }
 
 /// Never ends.
-fn collect_images(
-    args: &RunArgs,
-    images: &ImageStore,
-    workload: &Arc<NodeWorkload>,
-) -> BoxFuture<'static, ()> {
+fn collect_images(args: &RunArgs, images: &ImageStore) -> BoxFuture<'static, ()> {
     match args.unused_image_hours {
         0 => futures::future::pending().boxed(),
         hours => {
             let unused_for = Duration::from_secs(u64::from(hours) * 3600);
-            let workload = Arc::clone(workload);
-            image::collect_regularly(images.clone(), workload, unused_for).boxed()
+            image::collect_regularly(images.clone(), unused_for).boxed()
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The real workload: a worker over the real drivers.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
-use shoal_types::image_ref::Digest;
 use shoal_types::object::TaskStatus;
 
 use crate::image::ImageStore;
@@ -136,10 +134,6 @@ impl Workload for NodeWorkload {
             Ok(tasks.len() as u64)
         }
         .boxed()
-    }
-
-    fn images_in_use(&self) -> Answer<'_, BTreeSet<Digest>> {
-        async move { self.worker.in_use_images().await.map_err(|error| failed(&error)) }.boxed()
     }
 
     fn leave(&self) -> Answer<'_, ()> {

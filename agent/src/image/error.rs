@@ -77,6 +77,12 @@ pub enum ImageError {
         #[source]
         source: Box<LoadError>,
     },
+    /// Somebody needs the image that is to be removed.
+    #[error("image {id} is in use: a task of this node is made from it, or it is being pulled")]
+    InUse {
+        /// The image.
+        id: Digest,
+    },
     /// The store's own files.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -194,6 +200,7 @@ impl ImageError {
             | Self::Manifest { .. }
             | Self::Platform { .. }
             | Self::Load { .. }
+            | Self::InUse { .. }
             | Self::Store(_) => false,
         }
     }

@@ -1,37 +1,41 @@
-//! What pulls under way need and garbage collection must leave alone.
+//! What pulls and tasks need, and garbage collection must leave alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_types::image_ref::Digest;
 
-/// Digests (of configurations, manifests and chains) and how many pulls need each.
+/// Digests (of configurations, manifests and chains) and how many need each.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Pins(Arc<Mutex<BTreeMap<Digest, usize>>>);
+pub struct Pins(Arc<Mutex<BTreeMap<Digest, usize>>>);
 
 /// Releases its digests when dropped.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub struct Pin {
     pins: Pins,
     digests: Vec<Digest>,
 }
 
 impl Pins {
-    pub(super) fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pinned {
+    /// Holds digests until what is returned is dropped.
+    #[must_use]
+    pub fn pin(&self, digests: impl IntoIterator<Item = Digest>) -> Pin {
         let digests: Vec<_> = digests.into_iter().collect();
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for digest in &digests {
             *counts.entry(*digest).or_default() += 1;
         }
-        Pinned { pins: self.clone(), digests }
+        Pin { pins: self.clone(), digests }
     }
 
-    pub(super) fn all(&self) -> BTreeSet<Digest> {
+    /// Everything that somebody holds.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<Digest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 }
 
-impl Drop for Pinned {
+impl Drop for Pin {
     fn drop(&mut self) {
         let mut counts = self.pins.0.lock().unwrap_or_else(PoisonError::into_inner);
         for digest in &self.digests {

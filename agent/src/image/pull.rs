@@ -15,7 +15,7 @@ use super::layers::{LayerFuture, LayerSource, Wanted};
 use super::manifest::{self, Document, LayerSpec, ManifestError};
 use super::platform;
 use super::registry::{RawManifest, RegistryAuth, RegistryError, Session};
-use super::store::{Image, ImageStore, Inner, now};
+use super::store::{Held, Image, ImageStore, Inner, now};
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,9 +80,7 @@ impl ImageStore {
         policy: PullPolicy,
         auth: Option<RegistryAuth>,
         progress: Option<watch::Sender<PullProgress>>,
-    ) -> Result<Image, ImageError> {
-        // First the use is noted, then the image looked at: garbage collection in between sees it
-        // as just used.
+    ) -> Result<Held, ImageError> {
         let known = self.used(reference).await?;
         let session = || {
             self.inner
@@ -91,18 +89,18 @@ impl ImageStore {
                 .map_err(|source| pull_error(reference, source))
         };
         let session = match (policy, known) {
-            (PullPolicy::Missing | PullPolicy::Never, Some(image)) => return Ok(image),
+            (PullPolicy::Missing | PullPolicy::Never, Some(held)) => return Ok(held),
             (PullPolicy::Never, None) => {
                 return Err(ImageError::NotPresent { reference: reference.to_string() });
             }
             // A digest cannot move.
-            (PullPolicy::Always, Some(image)) if reference.digest().is_some() => {
-                return Ok(image);
+            (PullPolicy::Always, Some(held)) if reference.digest().is_some() => {
+                return Ok(held);
             }
-            (PullPolicy::Always, Some(image)) => {
+            (PullPolicy::Always, Some(held)) => {
                 let session = session()?;
-                if self.inner.is_current(&session, reference, &image).await? {
-                    return Ok(image);
+                if self.inner.is_current(&session, reference, &held.image).await? {
+                    return Ok(held);
                 }
                 session
             }
@@ -113,7 +111,7 @@ impl ImageStore {
         self.bring(parts, progress).await
     }
 
-    async fn used(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
+    async fn used(&self, reference: &ImageReference) -> Result<Option<Held>, ImageError> {
         let wanted = reference.clone();
         self.inner
             .blocking(move |inner| {
@@ -121,7 +119,7 @@ impl ImageStore {
                 Ok(())
             })
             .await?;
-        self.get(reference)
+        Ok(self.hold(reference))
     }
 
     /// Gets all layers and then lists the image: it is there whole or not at all.
@@ -129,9 +127,9 @@ impl ImageStore {
         &self,
         parts: Parts,
         progress: Option<watch::Sender<PullProgress>>,
-    ) -> Result<Image, ImageError> {
+    ) -> Result<Held, ImageError> {
         let inner = &self.inner;
-        let pinned = {
+        let pin = {
             // Under this lock, see `Inner::collect`.
             let _index = inner.index();
             let chains = parts.layers.iter().map(|(spec, _)| spec.chain);
@@ -162,9 +160,9 @@ impl ImageStore {
                 inner.index().put(parts.record)
             })
             .await?;
-        let image = inner.assemble(&record);
-        drop(pinned);
-        image.ok_or(ImageError::Store(super::error::StoreError::Vanished { image: record.id }))
+        let vanished = super::error::StoreError::Vanished { image: record.id };
+        let image = inner.assemble(&record).ok_or(ImageError::Store(vanished))?;
+        Ok(Held { image: Arc::new(image), pin: Arc::new(pin) })
     }
 }
 

@@ -27,7 +27,7 @@ use super::index::{Index, Record};
 use super::layers::Layers;
 use super::limits::Limits;
 use super::manifest::{self, ImageHealthcheck};
-use super::pins::Pins;
+use super::pins::{Pin, Pins};
 use super::platform::Platform;
 use super::registry::{Registries, RegistryConfig};
 
@@ -73,6 +73,15 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Bytes of all files of all layers; shared layers count in every image.
     pub size: u64,
+}
+
+/// An image that stays for as long as somebody has this.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The image.
+    pub image: Arc<Image>,
+    /// What keeps it.
+    pub pin: Arc<Pin>,
 }
 
 /// What was collected.
@@ -139,12 +148,23 @@ impl ImageStore {
     }
 
     /// The image that a reference means, if it is here and whole.
-    ///
-    /// # Errors
-    /// When the store's files cannot be read.
-    pub fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
-        let record = self.inner.index().find(reference).cloned();
-        Ok(record.and_then(|record| self.inner.assemble(&record)))
+    #[must_use]
+    pub fn hold(&self, reference: &ImageReference) -> Option<Held> {
+        let (record, pin) = {
+            let index = self.inner.index();
+            let record = index.find(reference)?.clone();
+            let pin = self.inner.pins.pin([record.id]);
+            (record, pin)
+        };
+        let image = self.inner.assemble(&record)?;
+        Some(Held { image: Arc::new(image), pin: Arc::new(pin) })
+    }
+
+    /// Keeps an image, whether it is still listed or not.
+    #[must_use]
+    pub fn pin(&self, id: Digest) -> Pin {
+        let _index = self.inner.index();
+        self.inner.pins.pin([id])
     }
 
     /// All images that are here and whole.
@@ -158,35 +178,46 @@ impl ImageStore {
     /// [`ImageStore::collect_garbage`].
     ///
     /// # Errors
-    /// When the list cannot be written.
+    /// [`ImageError::InUse`]; when the list cannot be written.
     pub async fn remove(&self, reference: &ImageReference) -> Result<bool, ImageError> {
         let reference = reference.clone();
-        Ok(self.inner.blocking(move |inner| inner.index().remove(&reference)).await?)
+        let remove = move |inner: &Inner| {
+            let mut index = inner.index();
+            let Some(id) = index.find(&reference).map(|record| record.id) else {
+                return Ok(Ok(false));
+            };
+            Ok(match inner.unused(id) {
+                Ok(()) => Ok(index.remove(&reference)?),
+                Err(in_use) => Err(in_use),
+            })
+        };
+        self.inner.blocking(remove).await?
     }
 
     /// Takes an image away under all its references, which are returned; nothing if it was not
     /// there. The space is freed by the next [`ImageStore::collect_garbage`].
     ///
     /// # Errors
-    /// When the list cannot be written.
+    /// [`ImageError::InUse`]; when the list cannot be written.
     pub async fn remove_image(&self, id: Digest) -> Result<Vec<ImageReference>, ImageError> {
-        let remove = move |inner: &Inner| inner.index().retain(|record| record.id != id);
-        let removed = self.inner.blocking(remove).await?;
+        let remove = move |inner: &Inner| {
+            let mut index = inner.index();
+            Ok(match inner.unused(id) {
+                Ok(()) => Ok(index.retain(|record| record.id != id)?),
+                Err(in_use) => Err(in_use),
+            })
+        };
+        let removed = self.inner.blocking(remove).await??;
         Ok(removed.into_iter().filter_map(|record| record.reference).collect())
     }
 
-    /// Removes images that were pulled, are not in use (by their id) and were not for `unused_for`,
-    /// then everything that no image needs. Pulls under way are not disturbed.
+    /// Removes images that were pulled, are held by nobody and were not used for `unused_for`, then
+    /// everything that no image needs. Pulls under way and tasks are not disturbed.
     ///
     /// # Errors
     /// When the list cannot be written. What could not be deleted is in the report.
-    pub async fn collect_garbage(
-        &self,
-        in_use: &BTreeSet<Digest>,
-        unused_for: Duration,
-    ) -> Result<GarbageReport, ImageError> {
-        let in_use = in_use.clone();
-        Ok(self.inner.blocking(move |inner| inner.collect(&in_use, unused_for)).await?)
+    pub async fn collect_garbage(&self, unused_for: Duration) -> Result<GarbageReport, ImageError> {
+        Ok(self.inner.blocking(move |inner| inner.collect(unused_for)).await?)
     }
 }
 
@@ -260,24 +291,29 @@ impl Inner {
         })
     }
 
-    fn collect(
-        &self,
-        in_use: &BTreeSet<Digest>,
-        unused_for: Duration,
-    ) -> Result<GarbageReport, StoreError> {
+    /// Refuses when somebody needs the image. To be asked with the index locked, under which whoever
+    /// is going to need it says so.
+    fn unused(&self, id: Digest) -> Result<(), ImageError> {
+        match self.pins.all().contains(&id) {
+            true => Err(ImageError::InUse { id }),
+            false => Ok(()),
+        }
+    }
+
+    fn collect(&self, unused_for: Duration) -> Result<GarbageReport, StoreError> {
         let mut report = GarbageReport::default();
         let now = now();
         let mut retired = Vec::new();
         {
-            // Whoever starts a pull pins what it needs under the same lock, so what is found
-            // unneeded here stays so until it has its new name.
+            // Whoever pulls or holds an image pins it under the same lock, so what is found unneeded
+            // here stays so until it has its new name.
             let mut index = self.index();
             let pinned = self.pins.all();
             // Unused is counted from when the last task let go of it.
-            index.touch_all(in_use, now, TOUCH_SECONDS)?;
+            index.touch_all(&pinned, now, TOUCH_SECONDS)?;
             let dropped = index.retain(|record| {
                 let image = ImageUse {
-                    in_use: in_use.contains(&record.id) || pinned.contains(&record.id),
+                    in_use: pinned.contains(&record.id),
                     loaded: record.loaded,
                     last_used_secs: record.last_used,
                 };
@@ -285,7 +321,7 @@ impl Inner {
             })?;
             report.images = dropped.into_iter().map(|record| record.id).collect();
             let mut blobs = index.blobs();
-            blobs.extend(in_use.iter().chain(&pinned));
+            blobs.extend(&pinned);
             let mut needed = pinned;
             needed.extend(blobs.iter().flat_map(|blob| self.chains_of(blob)));
             for chain in self.layers.all()?.into_iter().filter(|chain| !needed.contains(chain)) {

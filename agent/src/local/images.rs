@@ -35,6 +35,7 @@ fn of_load(error: &ImageError) -> Status {
         ImageError::NotPresent { .. }
         | ImageError::NotFound { .. }
         | ImageError::Pull { .. }
+        | ImageError::InUse { .. }
         | ImageError::Store(_) => (tonic::Code::Internal, chain(error)),
     };
     Status::new(code, format!("cannot load the archive: {message}"))
@@ -74,36 +75,35 @@ enum Target {
     Image(Digest),
 }
 
-pub(super) async fn remove(
-    store: &ImageStore,
-    text: &str,
-    in_use: &BTreeSet<Digest>,
-) -> Result<Vec<String>, Status> {
+pub(super) async fn remove(store: &ImageStore, text: &str) -> Result<Vec<String>, Status> {
     let target = find(&store.list(), text)?;
     let (Target::Reference(_, id) | Target::Image(id)) = &target;
     let id = *id;
-    if in_use.contains(&id) {
-        let why = format!("image {text} is used by a task of this node");
-        return Err(Status::failed_precondition(why));
-    }
     let mut removed: Vec<String> = match target {
         Target::Reference(reference, _) => {
-            store.remove(&reference).await.map_err(|error| internal(&error))?;
+            store.remove(&reference).await.map_err(|error| of_removal(&error))?;
             vec![reference.to_string()]
         }
         Target::Image(id) => {
-            let names = store.remove_image(id).await.map_err(|error| internal(&error))?;
+            let names = store.remove_image(id).await.map_err(|error| of_removal(&error))?;
             names.iter().map(ToString::to_string).collect()
         }
     };
     if !store.list().iter().any(|image| image.id == id) {
         removed.push(id.to_string());
     }
-    let report = store.collect_garbage(in_use, NEVER).await.map_err(|error| internal(&error))?;
+    let report = store.collect_garbage(NEVER).await.map_err(|error| internal(&error))?;
     for error in &report.errors {
         tracing::warn!(error = %chain(error), "something of a removed image is left for later");
     }
     Ok(removed)
+}
+
+fn of_removal(error: &ImageError) -> Status {
+    match error {
+        ImageError::InUse { .. } => Status::failed_precondition(chain(error).to_string()),
+        _ => internal(error),
+    }
 }
 
 /// Whole id, name, or unique prefix of an id, in this order.

@@ -156,10 +156,9 @@ impl LocalAgent for Local {
         &self,
         request: Request<v1::RemoveImageRequest>,
     ) -> Result<Response<v1::RemoveImageResponse>, Status> {
-        let Self { node, images, .. } = self.clone();
+        let images = self.images.clone();
         to_the_end(async move {
-            let in_use = node.workload().images_in_use().await.map_err(|error| internal(&error))?;
-            let removed = images::remove(&images, &request.into_inner().reference, &in_use).await?;
+            let removed = images::remove(&images, &request.into_inner().reference).await?;
             Ok(v1::RemoveImageResponse { removed })
         })
         .await

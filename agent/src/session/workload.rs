@@ -1,11 +1,8 @@
 //! What a session needs of whoever runs the tasks.
 
-use std::collections::BTreeSet;
-
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
-use shoal_types::image_ref::Digest;
 use shoal_types::object::TaskStatus;
 
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
@@ -48,9 +45,6 @@ pub trait Workload: Send + Sync + 'static {
 
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;
-
-    /// Ids of the images that tasks of this node were made from.
-    fn images_in_use(&self) -> Answer<'_, BTreeSet<Digest>>;
 
     /// Stops and removes all tasks and forgets them. May be repeated.
     fn leave(&self) -> Answer<'_, ()>;

@@ -9,7 +9,6 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
-use shoal_types::image_ref::Digest;
 use shoal_types::object::TaskStatus;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -50,7 +49,6 @@ pub(crate) struct Inner {
     pub(crate) processes: Vec<ProcessSide>,
     /// Tasks with their lines; those that follow never end.
     pub(crate) logs: BTreeMap<TaskId, Vec<LogLine>>,
-    pub(crate) in_use: BTreeSet<Digest>,
     /// The answer to the next leave.
     pub(crate) cannot_leave: Option<String>,
 }
@@ -152,10 +150,6 @@ impl Workload for FakeWorkload {
 
     fn task_count(&self) -> Answer<'_, u64> {
         async move { Ok(self.inner().statuses.len() as u64) }.boxed()
-    }
-
-    fn images_in_use(&self) -> Answer<'_, BTreeSet<Digest>> {
-        async move { Ok(self.inner().in_use.clone()) }.boxed()
     }
 
     fn leave(&self) -> Answer<'_, ()> {

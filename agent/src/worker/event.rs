@@ -1,12 +1,9 @@
 //! Everything that the loop can hear of.
 
-use std::collections::BTreeSet;
-
 use shoal_agent_planning::health::Probe;
 use shoal_agent_planning::task::{Fact, Operation};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
-use shoal_types::image_ref::Digest;
 use tokio::sync::oneshot;
 
 use super::{TaskSummary, WorkerError};
@@ -28,8 +25,6 @@ pub(super) enum Event {
     Probed(TaskId, Probe),
     /// Asks for every task.
     Summary(oneshot::Sender<Vec<TaskSummary>>),
-    /// Asks for the images that must stay.
-    ImagesInUse(oneshot::Sender<BTreeSet<Digest>>),
     /// End, and leave everything as it is.
     ShutDown(oneshot::Sender<()>),
     /// Stop and forget everything.

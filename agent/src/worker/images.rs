@@ -7,19 +7,22 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use shoal_agent_planning::lower::ImageDefaults;
 use shoal_types::error_chain::chain;
-use shoal_types::image_ref::{DEFAULT_TAG, ImageReference};
+use shoal_types::id::TaskId;
+use shoal_types::image_ref::{DEFAULT_TAG, Digest, ImageReference};
 use shoal_types::spec::Healthcheck;
 use tokio::sync::watch;
 
-use crate::image::{Image, ImageError, ImageHealthcheck, ImageStore, PullPolicy, PullProgress};
+use crate::image::{
+    Held, Image, ImageError, ImageHealthcheck, ImageStore, Pin, PullPolicy, PullProgress,
+};
 
 /// Brings images.
 pub trait Images: Send + Sync + 'static {
     /// The image that is here under this name.
-    ///
-    /// # Errors
-    /// What is here cannot be read.
-    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError>;
+    fn hold(&self, reference: &ImageReference) -> Option<Held>;
+
+    /// Keeps the image with this id, which a task was made from.
+    fn pin(&self, id: Digest) -> Pin;
 
     /// As [`ImageStore::ensure`].
     ///
@@ -30,12 +33,16 @@ pub trait Images: Send + Sync + 'static {
         reference: ImageReference,
         policy: PullPolicy,
         progress: watch::Sender<PullProgress>,
-    ) -> BoxFuture<'static, Result<Image, ImageError>>;
+    ) -> BoxFuture<'static, Result<Held, ImageError>>;
 }
 
 impl Images for ImageStore {
-    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
-        Self::get(self, reference)
+    fn hold(&self, reference: &ImageReference) -> Option<Held> {
+        Self::hold(self, reference)
+    }
+
+    fn pin(&self, id: Digest) -> Pin {
+        Self::pin(self, id)
     }
 
     fn ensure(
@@ -43,7 +50,7 @@ impl Images for ImageStore {
         reference: ImageReference,
         policy: PullPolicy,
         progress: watch::Sender<PullProgress>,
-    ) -> BoxFuture<'static, Result<Image, ImageError>> {
+    ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let store = self.clone();
         async move { Self::ensure(&store, &reference, policy, None, Some(progress)).await }.boxed()
     }
@@ -52,7 +59,7 @@ impl Images for ImageStore {
 /// An image that is here, and what people should know about how it was chosen.
 #[derive(Debug, Clone)]
 pub(super) struct Chosen {
-    pub image: Arc<Image>,
+    pub held: Held,
     pub note: String,
 }
 
@@ -68,11 +75,28 @@ struct Active {
 pub(super) struct Chooser {
     images: Arc<dyn Images>,
     active: Mutex<BTreeMap<ImageReference, Active>>,
+    /// What keeps the image of each task, from its choice until its container is gone.
+    kept: Mutex<BTreeMap<TaskId, Arc<Pin>>>,
 }
 
 impl Chooser {
     pub(super) fn new(images: Arc<dyn Images>) -> Self {
-        Self { images, active: Mutex::default() }
+        Self { images, active: Mutex::default(), kept: Mutex::default() }
+    }
+
+    /// Keeps the image of a task.
+    pub(super) fn keep(&self, task: TaskId, pin: Arc<Pin>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(task, pin);
+    }
+
+    /// Keeps the image of a task that was prepared by an earlier agent.
+    pub(super) fn keep_known(&self, task: TaskId, image: Digest) {
+        self.keep(task, Arc::new(self.images.pin(image)));
+    }
+
+    /// Lets go of the image of a task whose container is gone.
+    pub(super) fn let_go(&self, task: TaskId) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
     }
 
     /// The answer to come, and how far it is. It is worked on while anybody waits for it.
@@ -107,18 +131,18 @@ async fn choose(
     let moves = reference.digest().is_none() && reference.tag() == Some(DEFAULT_TAG);
     let policy = if moves { PullPolicy::Always } else { PullPolicy::Missing };
     let (error, here) = match images.ensure(reference.clone(), policy, progress).await {
-        Ok(image) => return Ok(Chosen { image: Arc::new(image), note: String::new() }),
+        Ok(held) => return Ok(Chosen { held, note: String::new() }),
         Err(error @ (ImageError::Pull { .. } | ImageError::NotFound { .. })) => {
-            (error, images.get(&reference))
+            (error, images.hold(&reference))
         }
         Err(error) => return Err(Arc::new(error)),
     };
     match here {
-        Ok(Some(image)) => {
+        Some(held) => {
             let note = format!("using the image of this node: {}", chain(&error));
-            Ok(Chosen { image: Arc::new(image), note })
+            Ok(Chosen { held, note })
         }
-        _ => Err(Arc::new(error)),
+        None => Err(Arc::new(error)),
     }
 }
 

@@ -23,13 +23,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
-use shoal_types::image_ref::Digest;
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -200,14 +198,6 @@ impl WorkerHandle {
     /// [`WorkerError::Ended`].
     pub async fn task_summary(&self) -> Result<Vec<TaskSummary>, WorkerError> {
         self.ask(Event::Summary).await
-    }
-
-    /// Ids of the images that tasks of this node are made from: not to be collected.
-    ///
-    /// # Errors
-    /// [`WorkerError::Ended`].
-    pub async fn in_use_images(&self) -> Result<BTreeSet<Digest>, WorkerError> {
-        self.ask(Event::ImagesInUse).await
     }
 
     /// Runs a further process in the container of a task.

@@ -47,6 +47,10 @@ pub(super) async fn resume(
         let supervisor = observed.as_ref().and_then(|o| supervisor(&o.state));
         let seen = observed.map_or(Found::Absent, |o| classify(o.state));
         let machine = Machine::resume(&record, seen, now);
+        let image = machine.preparation().and_then(|found| found.image.parse().ok());
+        if let Some(image) = image.filter(|_| machine.holds_resources()) {
+            context.chooser.keep_known(id, image);
+        }
         // Whatever is to be cleaned up first holds nothing that has to be kept for it.
         if !matches!(machine.next(now), Step::Cleanup { .. }) && machine.holds_resources() {
             living.insert(id, (record.clone(), supervisor));

@@ -155,11 +155,6 @@ impl State {
             Event::Summary(answer) => {
                 let _ = answer.send(self.summary());
             }
-            Event::ImagesInUse(answer) => {
-                let images = self.entries.values().filter(|e| e.machine.holds_resources());
-                let digest = |e: &Entry| e.machine.preparation()?.image.parse().ok();
-                let _ = answer.send(images.filter_map(digest).collect());
-            }
             Event::Leave(answer) => {
                 self.leaving.push(answer);
                 for (id, entry) in &mut self.entries {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use shoal_agent::image::{Image, ImageError, PullPolicy, PullProgress};
+use shoal_agent::image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress};
 use shoal_agent::network::{BridgeConfig, BridgeNetworks};
 use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent::volume::LocalVolumes;
 use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
 use shoal_types::assignment::AssignedTask;
-use shoal_types::image_ref::ImageReference;
+use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::watch;
 
@@ -85,8 +85,14 @@ fn run(program: &str, args: &[&str]) -> String {
 struct OneImage(PathBuf);
 
 impl Images for OneImage {
-    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
-        Ok(Some(assigner::image(reference.clone(), &[], self.0.clone())))
+    fn hold(&self, reference: &ImageReference) -> Option<Held> {
+        let image = assigner::image(reference.clone(), &[], self.0.clone());
+        let pin = Arc::new(self.pin(image.id));
+        Some(Held { image: Arc::new(image), pin })
+    }
+
+    fn pin(&self, id: Digest) -> Pin {
+        Pins::default().pin([id])
     }
 
     fn ensure(
@@ -94,9 +100,9 @@ impl Images for OneImage {
         reference: ImageReference,
         _policy: PullPolicy,
         _progress: watch::Sender<PullProgress>,
-    ) -> BoxFuture<'static, Result<Image, ImageError>> {
-        let image = self.get(&reference);
-        async move { Ok(image?.unwrap()) }.boxed()
+    ) -> BoxFuture<'static, Result<Held, ImageError>> {
+        let held = self.hold(&reference);
+        async move { Ok(held.unwrap()) }.boxed()
     }
 }
 

@@ -48,7 +48,8 @@ impl Host {
         policy: PullPolicy,
         auth: Option<RegistryAuth>,
     ) -> Result<Image, ImageError> {
-        self.store.ensure(&parse(reference), policy, auth, None).await
+        let held = self.store.ensure(&parse(reference), policy, auth, None).await?;
+        Ok(Image::clone(&held.image))
     }
 
     /// Directories that are still under construction.

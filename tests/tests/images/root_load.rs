@@ -1,6 +1,5 @@
 //! Loads archives of every kind.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,8 +68,7 @@ async fn a_name_can_be_given() {
     assert_eq!(host.store.list().len(), 1, "the name goes to the image that had none");
     assert_eq!(named[0].id, unnamed[0].id);
 
-    let nobody = BTreeSet::new();
-    let collect = || host.store.collect_garbage(&nobody, Duration::ZERO);
+    let collect = || host.store.collect_garbage(Duration::ZERO);
     let report = collect().await.unwrap();
     assert_eq!((report.images.len(), report.layers), (0, 0), "what was loaded by hand stays");
     host.store.remove(&parse("mine:2")).await.unwrap();

@@ -1,9 +1,8 @@
 //! What the store keeps, gives back and survives.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use shoal_agent::image::{ImageStore, Limits, StoreConfig};
+use shoal_agent::image::{Image, ImageError, ImageStore, Limits, StoreConfig, collect_regularly};
 use shoal_tests::image::{ImageBuilder, LocalRegistry};
 use shoal_tests::skip::skip;
 
@@ -24,23 +23,35 @@ async fn garbage_is_what_nobody_uses_and_nobody_asked_for() {
     let b = host.pull(&format!("{address}/b:1")).await.unwrap();
     assert_eq!(host.layers(), 3, "the base is shared");
 
-    let nobody = BTreeSet::new();
     let day = Duration::from_secs(86_400);
-    let report = host.store.collect_garbage(&nobody, day).await.unwrap();
+    let report = host.store.collect_garbage(day).await.unwrap();
     assert_eq!((report.images.len(), report.layers), (0, 0));
 
-    assert!(host.store.remove(&parse(&format!("{address}/a:1"))).await.unwrap());
-    let in_use = BTreeSet::from([a.id]);
-    let report = host.store.collect_garbage(&in_use, day).await.unwrap();
+    let a_name = parse(&format!("{address}/a:1"));
+    let held = host.store.hold(&a_name).unwrap();
+    let refused = [
+        host.store.remove(&a_name).await.map(drop).unwrap_err(),
+        host.store.remove_image(a.id).await.map(drop).unwrap_err(),
+    ];
+    assert!(refused.iter().all(|e| matches!(e, ImageError::InUse { id } if *id == a.id)));
+    drop(held);
+    assert!(host.store.remove(&a_name).await.unwrap());
+    let pin = host.store.pin(a.id);
+    let report = host.store.collect_garbage(day).await.unwrap();
     assert_eq!(report.layers, 0, "a container still runs from it");
     assert!(a.layers.iter().all(|layer| layer.exists()));
+    drop(pin);
 
-    let report = host.store.collect_garbage(&nobody, day).await.unwrap();
+    let report = host.store.collect_garbage(day).await.unwrap();
     assert_eq!((report.layers, report.bytes, report.errors.len()), (1, 1, 0));
     assert!(b.layers.iter().all(|layer| layer.exists()));
 
-    let report = host.store.collect_garbage(&nobody, Duration::ZERO).await.unwrap();
-    assert_eq!((report.images.len(), report.layers), (1, 2));
+    // As the agent does it, with a clock that is turned forward.
+    tokio::time::pause();
+    let hours = Duration::from_secs(2 * 3600);
+    let regularly = collect_regularly(host.store.clone(), Duration::ZERO);
+    assert!(tokio::time::timeout(hours, regularly).await.is_err(), "it never ends");
+    assert!(host.store.list().is_empty());
     assert_eq!((host.layers(), host.leftovers()), (0, 0));
     let blobs = host.dir.path().join("images/blobs/sha256");
     assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
@@ -55,21 +66,22 @@ async fn a_store_opens_again_with_what_was_whole() {
     two_layers().build().unwrap().push(registry.address(), "web", "1").unwrap();
     let name = format!("{}/web:1", registry.address());
     let Host { dir, store } = Host::new();
-    let image = store.ensure(&parse(&name), Default::default(), None, None).await.unwrap();
-    drop(store);
+    let held = store.ensure(&parse(&name), Default::default(), None, None).await.unwrap();
+    let image = Image::clone(&held.image);
+    drop((held, store));
     let path = dir.path().join("images");
     std::fs::create_dir_all(path.join("tmp/9-9/fs/half/done")).unwrap();
     std::fs::write(path.join("tmp/9-8"), b"draft").unwrap();
     let store = ImageStore::open(&path, config()).unwrap();
     assert_eq!(std::fs::read_dir(path.join("tmp")).unwrap().count(), 0);
-    assert_eq!(store.get(&parse(&name)).unwrap().as_ref(), Some(&image));
+    assert_eq!(*store.hold(&parse(&name)).unwrap().image, image);
     assert_eq!(store.list(), std::slice::from_ref(&image));
 
     // A part that is lost is fetched again.
     std::fs::remove_dir_all(image.layers[1].parent().unwrap()).unwrap();
-    assert_eq!(store.get(&parse(&name)).unwrap(), None);
+    assert!(store.hold(&parse(&name)).is_none());
     let again = store.ensure(&parse(&name), Default::default(), None, None).await.unwrap();
-    assert_eq!(again, image);
+    assert_eq!(*again.image, image);
 }
 
 #[tokio::test]

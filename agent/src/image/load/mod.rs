@@ -139,7 +139,7 @@ impl ImageStore {
         .map_err(|_| super::error::StoreError::Worker)??;
         let mut images = Vec::new();
         for parts in found {
-            images.push(self.bring(parts, None).await?);
+            images.push(Arc::unwrap_or_clone(self.bring(parts, None).await?.image));
         }
         Ok(images)
     }

@@ -25,7 +25,11 @@ pub(in crate::worker) async fn cleanup(
     };
     // Processes first: nothing else can be taken from under them.
     let gone = if keep_log { runtime.release(&container) } else { runtime.remove(&container) };
-    note(gone.await.as_ref().copied().map_err(|e| e as _));
+    let gone = gone.await;
+    if gone.is_ok() {
+        context.chooser.let_go(task.id);
+    }
+    note(gone.as_ref().copied().map_err(|e| e as _));
     if !task.networks.is_empty() {
         let released = context.drivers.networks.release(name).await;
         note(released.as_ref().copied().map_err(|e| e as _));

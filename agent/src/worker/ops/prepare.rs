@@ -80,7 +80,9 @@ async fn attempt(context: &Context, order: &Order) -> Result<Preparation, Prepar
     let task = &order.task;
     let container = task.spec.container().ok_or(LowerError::NoContainer)?;
     let reference = ImageReference::parse(&container.image)?;
-    let Chosen { image, note } = image(context, order, &reference).await?;
+    let Chosen { held, note } = image(context, order, &reference).await?;
+    context.chooser.keep(task.id, held.pin);
+    let image = held.image;
     // Images come one by one as the registry gives them; what follows is local and bounded.
     let _permit = tokio::select! {
         permit = context.preparing.acquire() => permit,

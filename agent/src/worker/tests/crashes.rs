@@ -76,9 +76,10 @@ async fn containers_live_on_under_the_same_pid() {
     one.ports = vec![super::lives::port(8000)];
     lab.assign([one]);
     let before = lab.until_state(1, TaskState::Running).await;
-    lab.crash().await;
+    lab.crash_and(|lab| assert!(lab.images.pins.all().is_empty(), "pins end with the agent")).await;
     // No manager has been heard.
     let after = lab.until_state(1, TaskState::Running).await;
+    assert_eq!(lab.images.pins.all().len(), 1, "its image is kept again");
     assert_eq!(before.container_status, after.container_status);
     assert_eq!(before.port_status, after.port_status);
     assert_eq!(starts(&lab), 1);

@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_types::assignment::AssignedTask;
-use shoal_types::image_ref::ImageReference;
+use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
-use crate::image::{Image, ImageError, ImageHealthcheck, PullPolicy, PullProgress, RegistryError};
+use crate::image::{
+    Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryError,
+};
 use crate::network::FakeNetworks;
 use crate::runtime::fake::FakeRuntime;
 use crate::testing::assigner::{self, Assigner};
@@ -27,6 +29,7 @@ pub(super) struct FakeImages {
     pub(super) unreachable: Mutex<bool>,
     pub(super) slow: Mutex<BTreeSet<ImageReference>>,
     pub(super) hurry: Notify,
+    pub(super) pins: Pins,
 }
 
 impl FakeImages {
@@ -36,13 +39,23 @@ impl FakeImages {
         let image = Image { healthcheck, ..image };
         self.known.lock().unwrap().insert(reference, image);
     }
+
+    fn hold(&self, reference: &ImageReference) -> Option<Held> {
+        let image = self.known.lock().unwrap().get(reference).cloned()?;
+        let pin = Arc::new(self.pins.pin([image.id]));
+        Some(Held { image: Arc::new(image), pin })
+    }
 }
 
 pub(super) struct SharedImages(Arc<FakeImages>);
 
 impl Images for SharedImages {
-    fn get(&self, reference: &ImageReference) -> Result<Option<Image>, ImageError> {
-        Ok(self.0.known.lock().unwrap().get(reference).cloned())
+    fn hold(&self, reference: &ImageReference) -> Option<Held> {
+        self.0.hold(reference)
+    }
+
+    fn pin(&self, id: Digest) -> Pin {
+        self.0.pins.pin([id])
     }
 
     fn ensure(
@@ -50,7 +63,7 @@ impl Images for SharedImages {
         reference: ImageReference,
         policy: PullPolicy,
         _progress: watch::Sender<PullProgress>,
-    ) -> BoxFuture<'static, Result<Image, ImageError>> {
+    ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let images = Arc::clone(&self.0);
         async move {
             images.asked.lock().unwrap().push((reference.clone(), policy));
@@ -67,8 +80,9 @@ impl Images for SharedImages {
             if *images.unreachable.lock().unwrap() && policy == PullPolicy::Always {
                 return Err(ImageError::Pull { reference: name, source: gone() });
             }
-            let known = images.known.lock().unwrap().get(&reference).cloned();
-            known.ok_or_else(|| ImageError::NotFound { reference: name, source: gone() })
+            images
+                .hold(&reference)
+                .ok_or_else(|| ImageError::NotFound { reference: name, source: gone() })
         }
         .boxed()
     }

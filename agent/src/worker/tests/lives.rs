@@ -48,13 +48,14 @@ async fn a_task_runs_completes_and_is_forgotten() {
     let made = lab.runtime.containers()[&container(1)].spec.clone();
     let process = made.oci.process().clone().unwrap();
     assert_eq!(process.args().clone().unwrap(), ["run"]);
-    assert_eq!(lab.worker.in_use_images().await.unwrap().len(), 1);
+    assert_eq!(lab.images.pins.all().len(), 1, "its image is kept");
 
     lab.runtime.exit(&container(1), exit(0));
     let status = lab.until_state(1, TaskState::Complete).await;
     assert_eq!(status.container_status.unwrap().exit_code, Some(0));
     assert!(lab.networks.leases().attachments(&TaskId::from(1).to_string()).is_empty());
     assert!(lab.runtime.containers()[&container(1)].released, "only its log is left");
+    assert!(lab.images.pins.all().is_empty(), "nothing needs its image");
     assert!(lab.worker.logs(1.into(), LogQuery::default()).await.is_ok());
     lab.drop_task(1);
     lab.until_empty().await;
