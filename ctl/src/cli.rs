@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{cluster, context, events, exec, image, network, node, service, stack};
 use crate::render::Format;
 
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    done; a deployment that was waited for has converged
   1    an error, or something was refused

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 pub mod context;
 pub mod error;
+mod files;
 mod progress;
 mod render;
 mod renewal;

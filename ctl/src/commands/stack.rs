@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -12,8 +11,10 @@ use shoal_types::object::Stack;
 use super::service::{self, Waiting, wait_for};
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, each};
+use crate::cli::EXIT_CODES;
 use crate::client::{Applied, TaskQuery};
 use crate::error::CommandError;
+use crate::files;
 use crate::progress::gone;
 use crate::render::table::{bends, whole};
 use crate::render::{Format, json, line, note};
@@ -22,7 +23,7 @@ use crate::stack::{self, Files, Input, Loaded, Source, Variables};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create or update a stack and wait until it runs
-    #[command(visible_alias = "up")]
+    #[command(visible_alias = "up", after_help = EXIT_CODES)]
     Deploy(Deploy),
     /// List stacks
     #[command(visible_alias = "list")]
@@ -46,7 +47,7 @@ pub(crate) enum Command {
         stack: String,
     },
     /// Remove stacks and wait until their tasks are gone
-    #[command(visible_aliases = ["remove", "down"])]
+    #[command(visible_aliases = ["remove", "down"], after_help = EXIT_CODES)]
     Rm {
         /// Ids or names
         #[arg(required = true, value_name = "STACK")]
@@ -115,19 +116,13 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
 #[derive(Debug)]
 struct Disk;
 
-/// Bytes of a file that a stack file refers to, at the most.
-const FILE_BYTES_MAX: u64 = 16 << 20;
-
 impl Files for Disk {
     fn read(&self, path: &str) -> Result<Option<String>, String> {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-                return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            _ => {}
+        match files::text_of(Path::new(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
         }
-        fs::read_to_string(path).map(Some).map_err(|e| e.to_string())
     }
 }
 
@@ -160,16 +155,12 @@ fn load(args: &FileArgs, name: Option<&str>, fallback: Option<&str>) -> Result<L
 }
 
 fn source(path: &Path) -> Result<Source> {
-    let mut text = String::new();
-    let (name, read) = if path.as_os_str() == "-" {
-        ("standard input".to_owned(), io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text))
-    } else {
-        let file = fs::File::open(path);
-        let read = file.and_then(|f| f.take(FILE_BYTES_MAX).read_to_string(&mut text));
-        (path.display().to_string(), read)
+    let (name, read) = match path.as_os_str() == "-" {
+        true => ("standard input".to_owned(), files::text(io::stdin())),
+        false => (path.display().to_string(), files::text_of(path)),
     };
     match read {
-        Ok(_) => Ok(Source { name, text }),
+        Ok(text) => Ok(Source { name, text }),
         Err(error) => Err(CommandError::failed(format!("cannot read {name}")).because(error)),
     }
 }
@@ -187,12 +178,13 @@ fn variables(args: &FileArgs, dir: &Path) -> Result<Variables> {
     };
     let mut all = Variables::new();
     for file in files {
-        let shown = file.display();
-        let text = fs::read_to_string(&file)
+        let shown = file.display().to_string();
+        let text = files::text_of(&file)
             .map_err(|e| CommandError::failed(format!("cannot read {shown}")).because(e))?;
-        let lines = stack::parse_env_file(&text, &own)
+        let read = stack::parse_env_file(&text, &own)
             .map_err(|e| CommandError::failed(format!("cannot understand {shown}")).because(e))?;
-        all.extend(lines.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        read.warnings(&shown).for_each(|warning| note(&format!("warning: {warning}")));
+        all.extend(read.lines.into_iter().filter_map(|(name, value)| Some((name, value?))));
     }
     all.extend(own);
     Ok(all)

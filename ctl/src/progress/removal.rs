@@ -10,12 +10,12 @@ use crate::error::{CommandError, Kind};
 use crate::render::words::count;
 use crate::render::{Format, line};
 
-use super::Wait;
+use super::{AWAY_MAX, TICK, Wait};
 
 /// How often is looked.
 const PERIOD: Duration = Duration::from_millis(300);
 
-/// Waits until no task of these services is left.
+/// Waits until no task of these services is left. A manager may be away for a while.
 ///
 /// # Errors
 /// [`Kind::TimedOut`] names the tasks that are left; [`Kind::Interrupted`].
@@ -30,8 +30,22 @@ pub(crate) async fn gone(
     let query = TaskQuery { service_ids, ..TaskQuery::default() };
     let deadline = wait.timeout.map(|t| Instant::now() + t);
     let mut shown = None;
+    let mut away_since = None;
     loop {
-        let tasks = client.tasks(&query).await?;
+        let tasks = match client.tasks(&query).await {
+            Ok(tasks) => {
+                away_since = None;
+                tasks
+            }
+            Err(error) => {
+                let since = *away_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > AWAY_MAX {
+                    return Err(error);
+                }
+                pause(TICK).await?;
+                continue;
+            }
+        };
         if tasks.is_empty() {
             return Ok(());
         }
@@ -48,12 +62,14 @@ pub(crate) async fn gone(
                 "a node that cannot be reached keeps its tasks until it comes back or is removed",
             ));
         }
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            _ = tokio::signal::ctrl_c() => {
-                return Err(CommandError::new(Kind::Interrupted, "interrupted")
-                    .hint("the removal goes on without this command"));
-            }
-        }
+        pause(PERIOD).await?;
+    }
+}
+
+async fn pause(time: Duration) -> Result<(), CommandError> {
+    tokio::select! {
+        () = tokio::time::sleep(time) => Ok(()),
+        _ = tokio::signal::ctrl_c() => Err(CommandError::new(Kind::Interrupted, "interrupted")
+            .hint("the removal goes on without this command")),
     }
 }

@@ -38,21 +38,23 @@ enum Mode {
 #[derive(Debug)]
 pub(super) struct Reporter {
     mode: Mode,
+    /// Whether programs read it.
+    json: bool,
     last: BTreeMap<String, Line>,
 }
 
 impl Reporter {
     pub(super) fn new(format: Format, quiet: bool) -> Self {
         let mode = match format {
+            _ if quiet => Mode::Quiet,
             Format::Json => Mode::Json,
-            Format::Table if quiet => Mode::Quiet,
             Format::Table if io::stdout().is_terminal() => Mode::Bars {
                 all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()),
                 bars: BTreeMap::new(),
             },
             Format::Table => Mode::Lines,
         };
-        Self { mode, last: BTreeMap::new() }
+        Self { mode, json: format == Format::Json, last: BTreeMap::new() }
     }
 
     /// Something that happened.
@@ -95,9 +97,9 @@ impl Reporter {
 
     /// How it ended; for programs alone, people see it from the rest.
     pub(super) fn outcome(&self, outcome: &str) -> Result<(), CommandError> {
-        match self.mode {
-            Mode::Json => json::record(&Record::Outcome { outcome }),
-            Mode::Quiet | Mode::Lines | Mode::Bars { .. } => Ok(()),
+        match self.json {
+            true => json::record(&Record::Outcome { outcome }),
+            false => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! The stages, each in a file of its own: `yaml` (text to tree), `interpolate` (variables),
 //! `normalise` (against the table of keys in `schema`; short forms to long ones), `merge` (several
-//! files to one), `lower` (tree to specs). Findings are collected over all stages, so that a file
+//! files to one), `paths` (relative to absolute), `lower` (tree to specs). Findings are collected over all stages, so that a file
 //! that is wrong in five places says so once.
 
 pub(crate) mod confine;
@@ -15,6 +15,7 @@ mod mount;
 mod node;
 mod normalise;
 mod output;
+mod paths;
 mod port;
 mod problem;
 pub(crate) mod scalar;
@@ -23,7 +24,7 @@ pub(crate) mod schema;
 mod tests;
 mod yaml;
 
-pub use dotenv::{InvalidLine, parse as parse_env_file};
+pub use dotenv::{EnvFile, InvalidLine, parse as parse_env_file, parse_raw as parse_raw_env_file};
 pub use interpolate::Variables;
 pub(crate) use port::{host_ip, short as short_port};
 pub use problem::{Pos, Problem, Problems};
@@ -100,7 +101,8 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
             None => tree,
         });
     }
-    let Some(root) = merged else { return Err(findings.into_problems(names)) };
+    let Some(mut root) = merged else { return Err(findings.into_problems(names)) };
+    paths::absolute(&mut root, input);
     // Lowering goes on after findings, so that all of them come at once.
     let lower::Lowered { spec, unsaid_ports } = lower::stack(input, &root, &mut findings);
     if !findings.is_clean() {

@@ -80,6 +80,20 @@ impl Node {
         }
     }
 
+    pub(crate) fn items_mut(&mut self) -> &mut [Self] {
+        match &mut self.value {
+            Value::Seq(items) => items,
+            _ => &mut [],
+        }
+    }
+
+    pub(crate) fn entries_mut(&mut self) -> &mut [Entry] {
+        match &mut self.value {
+            Value::Map(entries) => entries,
+            _ => &mut [],
+        }
+    }
+
     pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|e| e.key == key)
     }
@@ -87,6 +101,12 @@ impl Node {
     /// The value under a key, unless it is absent or null.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|e| &e.value).filter(|n| !n.is_null())
+    }
+
+    /// As [`Node::get`].
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        let entry = self.entries_mut().iter_mut().find(|e| e.key == key);
+        entry.map(|e| &mut e.value).filter(|n| !n.is_null())
     }
 
     /// The value under a path of keys.

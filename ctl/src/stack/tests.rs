@@ -26,6 +26,7 @@ fn memory() -> Memory {
     let files = [
         ("/app/web.env", "A=1\nB=two words # c\nC='$A'\nSHELL_VAR\n"),
         ("/app/more.env", "A=2\n"),
+        ("/app/dollar.env", "PASS=pa$word\n"),
         ("/app/bad.env", "A=1\n=x\n"),
         ("/app/secret.env", "unreadable"),
     ];
@@ -33,6 +34,10 @@ fn memory() -> Memory {
 }
 
 fn load_all(texts: &[&str]) -> Result<Loaded, Problems> {
+    load_in("/app", texts)
+}
+
+fn load_in(dir: &str, texts: &[&str]) -> Result<Loaded, Problems> {
     let sources: Vec<Source> = texts
         .iter()
         .enumerate()
@@ -50,7 +55,7 @@ fn load_all(texts: &[&str]) -> Result<Loaded, Problems> {
         fallback_name: None,
         sources: &sources,
         variables: &variables,
-        dir: "/app",
+        dir,
         files: &memory(),
     })
 }

@@ -82,7 +82,19 @@ fn container(c: &mut Check, spec: &ContainerSpec) {
     if let Some(asked) = &spec.privileges {
         c.at("privileges", |c| privileges(c, asked));
     }
+    for (i, entry) in spec.env.iter().enumerate() {
+        let name = entry.split('=').next().unwrap_or_default();
+        let what = format!("{TEMPLATES}, in {name}");
+        refuse(c, is_template(entry), &format!("env[{i}]"), &what);
+    }
     c.each("mounts", &spec.mounts, mount);
+}
+
+const TEMPLATES: &str = "templates ({{.…}})";
+
+/// Whether Docker would put something else in place of a part of a text.
+fn is_template(text: &str) -> bool {
+    text.match_indices("{{").any(|(i, _)| text[i + 2..].trim_start().starts_with('.'))
 }
 
 fn privileges(c: &mut Check, asked: &Privileges) {
@@ -102,6 +114,8 @@ fn mount(c: &mut Check, mount: &Mount) {
             c.wrong(mount.kind.as_str(), "is not supported yet: expected bind, volume or tmpfs");
         }
     }
+    refuse(c, is_template(&mount.source), "source", TEMPLATES);
+    refuse(c, is_template(&mount.target), "target", TEMPLATES);
     if let Some(options) = &mount.volume_options {
         refuse(c, !options.subpath.is_empty(), "volume_options.subpath", "a volume's subpath");
         let driver = options.driver_config.as_ref().map_or("", |d| d.name.as_str());

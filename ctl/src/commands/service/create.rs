@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -17,11 +16,11 @@ use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::Settings;
-use super::{Waiting, note_host_mode, wait_for};
+use super::{Waiting, applied, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
-use crate::render::line;
-use crate::stack::{Variables, parse_env_file};
+use crate::files;
+use crate::stack::{Variables, parse_raw_env_file};
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
@@ -80,18 +79,19 @@ pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
     let waiting = args.waiting;
     let name = args.name.take().unwrap_or_else(random_name);
     let unsaid = args.publish.iter().any(|p| !p.said_mode).then(|| name.clone());
-    let spec = spec(args, name, &env::vars_os().filter_map(text_pair).collect())?;
+    let spec = spec(args, name, &variables_here())?;
     let client = shell.manager().await?;
     note_host_mode(unsaid.as_slice());
     let service = client.create_service(&spec).await?;
-    if !shell.is_json() {
-        line(&service.id.to_string())?;
-    }
+    applied(shell, &service, &service.id.to_string())?;
     wait_for(shell, &client, &[service], waiting).await
 }
 
-fn text_pair((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<(String, String)> {
-    Some((name.into_string().ok()?, value.into_string().ok()?))
+/// The environment of this process, as far as it is text.
+pub(super) fn variables_here() -> Variables {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn random_name() -> String {
@@ -105,12 +105,9 @@ fn random_name() -> String {
 fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec> {
     let mut env: BTreeMap<String, Option<String>> = BTreeMap::new();
     for file in &args.env_file {
-        env.extend(env_file(file, variables)?);
+        env.extend(env_file(file)?);
     }
-    env.extend(args.env.iter().map(|text| match text.split_once('=') {
-        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (text.clone(), None),
-    }));
+    env.extend(env_entries(&args.env));
     let pairs = |list: Vec<KeyValue>| list.into_iter().map(|l| (l.key, l.value)).collect();
     let mut container = ContainerSpec {
         image: args.image,
@@ -149,6 +146,17 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
     Ok(spec)
 }
 
+/// `NAME=VALUE` or `NAME` of flags; the last one of a name counts.
+pub(super) fn env_entries(texts: &[String]) -> BTreeMap<String, Option<String>> {
+    let entry = |text: &String| match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.clone(), None),
+    };
+    texts.iter().map(entry).collect()
+}
+
+/// As a container gets them: a name without a value takes that of the caller's environment; if there
+/// is none either, the bare name stays, which unsets the image's.
 pub(super) fn env_lines(
     env: BTreeMap<String, Option<String>>,
     variables: &Variables,
@@ -161,11 +169,11 @@ pub(super) fn env_lines(
         .collect()
 }
 
-fn env_file(file: &PathBuf, variables: &Variables) -> Result<Vec<(String, Option<String>)>> {
+fn env_file(file: &Path) -> Result<Vec<(String, Option<String>)>> {
     let shown = file.display();
-    let text = fs::read_to_string(file)
+    let text = files::text_of(file)
         .map_err(|e| CommandError::failed(format!("cannot read {shown}")).because(e))?;
-    parse_env_file(&text, variables)
+    parse_raw_env_file(&text)
         .map_err(|e| CommandError::failed(format!("cannot understand {shown}")).because(e))
 }
 

@@ -18,16 +18,18 @@ use shoal_types::object::Service;
 use super::filter::Filters;
 use super::tasks::{self, TaskList};
 use super::{Result, Shell};
+use crate::cli::EXIT_CODES;
 use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Wait, follow, gone};
 use crate::render::table::{bends, whole};
-use crate::render::{id, json, note, pretty, words};
+use crate::render::{id, json, line, note, pretty, words};
 
 pub(crate) use logs::Logs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a service and wait until it runs
+    #[command(after_help = EXIT_CODES)]
     Create(Box<create::Create>),
     /// List services
     #[command(visible_alias = "list")]
@@ -50,8 +52,10 @@ pub(crate) enum Command {
         pretty: bool,
     },
     /// Change a service and wait until that is done
+    #[command(after_help = EXIT_CODES)]
     Update(Box<update::Update>),
     /// Change how many tasks services have, and wait until that is done
+    #[command(after_help = EXIT_CODES)]
     Scale {
         /// Which service, and how many tasks
         #[arg(required = true, value_name = "SERVICE=REPLICAS")]
@@ -62,6 +66,7 @@ pub(crate) enum Command {
     /// Show what the containers of a service or a task wrote
     Logs(Logs),
     /// Put the previous spec of a service back, and wait until that is done
+    #[command(after_help = EXIT_CODES)]
     Rollback {
         /// Id or name
         service: String,
@@ -69,7 +74,7 @@ pub(crate) enum Command {
         waiting: Waiting,
     },
     /// Remove services and wait until their tasks are gone
-    #[command(visible_alias = "remove")]
+    #[command(visible_alias = "remove", after_help = EXIT_CODES)]
     Rm {
         /// Ids or names
         #[arg(required = true, value_name = "SERVICE")]
@@ -146,6 +151,15 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     }
 }
 
+/// Says that a service was created or changed.
+fn applied(shell: &Shell, service: &Service, words: &str) -> Result {
+    let (id, name) = (service.id, &service.spec.name);
+    match shell.is_json() {
+        true => json::record(&json!({ "Event": "applied", "ID": id, "Name": name })),
+        false => line(words),
+    }
+}
+
 /// Waits for the deployments of services, unless told not to.
 pub(crate) async fn wait_for(
     shell: &Shell,
@@ -154,7 +168,7 @@ pub(crate) async fn wait_for(
     waiting: Waiting,
 ) -> Result {
     if waiting.detach {
-        return if shell.is_json() { json::document(&services) } else { Ok(()) };
+        return Ok(());
     }
     follow(client, services, waiting.wait(shell)).await
 }

@@ -1,5 +1,6 @@
 //! `--publish`: short as in stack files, or `published=8080,target=80,protocol=tcp,mode=host`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use shoal_types::spec::{PortConfig, Protocol, PublishMode};
@@ -105,6 +106,12 @@ pub(crate) struct Unpublish {
 impl Unpublish {
     pub(super) fn fits(&self, port: &PortConfig) -> bool {
         (port.target_port, port.protocol) == (self.target, self.protocol)
+    }
+}
+
+impl fmt::Display for Unpublish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.target, self.protocol.as_str())
     }
 }
 

@@ -6,13 +6,15 @@ use clap::Args;
 use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
 
 use super::confine::NewSurroundings;
+use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
-use super::{Waiting, note_host_mode, wait_for};
+use super::{Waiting, applied, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
+use crate::stack::Variables;
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
@@ -22,8 +24,8 @@ pub(crate) struct Update {
     /// Another command; split as a shell does
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     args: Option<String>,
-    /// Add or replace an environment variable
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// Add or replace an environment variable; without =VALUE it takes that of this environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
     env_add: Vec<String>,
     /// Remove an environment variable
     #[arg(long, value_name = "NAME")]
@@ -89,12 +91,12 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     if args.publish_add.iter().any(|p| !p.said_mode) {
         note_host_mode(std::slice::from_ref(&spec.name));
     }
-    args.apply(&mut spec)?;
+    args.apply(&mut spec, &variables_here())?;
     if back && spec != *found.spec {
         return Err(CommandError::usage("--rollback does not go with a change"));
     }
     let service = client.update_service(&found, (!back).then_some(&spec)).await?;
-    shell_name(shell, &service.spec.name)?;
+    applied(shell, &service, &service.spec.name)?;
     wait_for(shell, &client, &[service], waiting).await
 }
 
@@ -102,7 +104,7 @@ pub(super) async fn rollback(shell: &Shell, reference: &str, waiting: Waiting) -
     let client = shell.manager().await?;
     let found = client.service(reference).await?.service;
     let service = client.update_service(&found, None).await?;
-    shell_name(shell, &service.spec.name)?;
+    applied(shell, &service, &service.spec.name)?;
     wait_for(shell, &client, &[service], waiting).await
 }
 
@@ -135,21 +137,15 @@ pub(super) async fn scale(shell: &Shell, wanted: &[KeyValue], waiting: Waiting) 
     let mut updated = Vec::new();
     for (found, spec, replicas) in services {
         let service = client.update_service(&found, Some(&spec)).await?;
-        if !shell.is_json() {
-            crate::render::line(&format!("{} scaled to {replicas}", service.spec.name))?;
-        }
+        applied(shell, &service, &format!("{} scaled to {replicas}", service.spec.name))?;
         updated.push(service);
     }
     wait_for(shell, &client, &updated, waiting).await
 }
 
-fn shell_name(shell: &Shell, name: &str) -> Result {
-    if shell.is_json() { Ok(()) } else { crate::render::line(name) }
-}
-
 impl Update {
     /// Changes a spec as the flags say; whatever is to be removed must be there.
-    fn apply(self, spec: &mut ServiceSpec) -> Result {
+    fn apply(self, spec: &mut ServiceSpec, variables: &Variables) -> Result {
         self.settings.apply(spec)?;
         labels(&mut spec.labels, self.label_add, &self.label_rm)?;
         ports(spec, self.publish_add, &self.publish_rm)?;
@@ -183,7 +179,7 @@ impl Update {
         for name in &self.env_rm {
             remove("environment variable", name, &mut container.env, |e| env_name(e) == name)?;
         }
-        for entry in self.env_add {
+        for entry in env_lines(env_entries(&self.env_add), variables) {
             container.env.retain(|e| env_name(e) != env_name(&entry));
             container.env.push(entry);
         }
@@ -237,7 +233,7 @@ fn ports(spec: &mut ServiceSpec, add: Vec<Publish>, rm: &[Unpublish]) -> Result 
     }
     let ports = &mut spec.endpoint_spec.get_or_insert_default().ports;
     for unpublish in rm {
-        remove("port", &format!("{unpublish:?}"), ports, |p| unpublish.fits(p))?;
+        remove("port", &unpublish.to_string(), ports, |p| unpublish.fits(p))?;
     }
     let same = |a: &PortConfig, b: &PortConfig| {
         (a.published_port, a.protocol, a.host_ip) == (b.published_port, b.protocol, b.host_ip)
@@ -293,7 +289,8 @@ mod tests {
     fn update(line: &str) -> Result<ServiceSpec> {
         let args = Line::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
         let mut spec = base();
-        args.update.apply(&mut spec)?;
+        let here = [("FROM_HERE".to_owned(), "1".to_owned())].into();
+        args.update.apply(&mut spec, &here)?;
         Ok(spec)
     }
 
@@ -301,7 +298,7 @@ mod tests {
     fn only_what_is_said_changes() {
         assert_eq!(update("x web").unwrap(), base());
         let spec = update(
-            "x --image j --env-add A=9 --env-rm B --publish-add 80:80 --label-rm old --label-add \
+            "x --image j --env-add A=9 --env-add FROM_HERE --env-add GONE --env-rm B --publish-add 80:80 --label-rm old --label-add \
              new=1 --constraint-add node.role==worker --network-add n --replicas 5 --force \
              --args a --sysctl-add net.a=2 --ulimit-add nofile=9 --ulimit-rm core --host-add \
              b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL web",
@@ -310,7 +307,7 @@ mod tests {
         let json = serde_json::to_value(&spec).unwrap();
         let container = &json["TaskTemplate"]["ContainerSpec"];
         assert_eq!(container["Image"], "j");
-        assert_eq!(container["Env"], serde_json::json!(["A=9"]));
+        assert_eq!(container["Env"], serde_json::json!(["A=9", "FROM_HERE=1", "GONE"]));
         assert_eq!(container["Args"], serde_json::json!(["a"]));
         assert_eq!(container["Sysctls"], serde_json::json!({"net.a": "2"}));
         assert_eq!(
@@ -345,5 +342,7 @@ mod tests {
             let error = update(line).unwrap_err().to_string();
             assert!(error.starts_with("the service has no"), "{line}: {error}");
         }
+        let error = update("x --publish-rm 80 web").unwrap_err().to_string();
+        assert_eq!(error, "the service has no port \"80/tcp\"");
     }
 }

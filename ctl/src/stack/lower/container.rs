@@ -77,9 +77,12 @@ impl Lower<'_> {
         let name = text(file, "path");
         let required = file.get("required").is_none() || flag(file, "required");
         let at = file.get("path").map_or(file.at, |n| n.at);
-        let problem = match self.input.files.read(&self.absolute(&name)) {
+        let problem = match self.input.files.read(&name) {
             Ok(Some(content)) => match dotenv::parse(&content, self.input.variables) {
-                Ok(lines) => return lines,
+                Ok(file) => {
+                    file.warnings(&name).for_each(|warning| self.findings.warn(warning));
+                    return file.lines;
+                }
                 Err(error) => format!("{name}: {error}"),
             },
             Ok(None) if !required => return Vec::new(),
@@ -108,28 +111,5 @@ impl Lower<'_> {
             start_interval: time(check, "start_interval"),
             retries: whole(check, "retries").unwrap_or(0),
         })
-    }
-
-    /// A path of the file, made absolute without asking the file system.
-    pub(super) fn absolute(&self, path: &str) -> String {
-        let home = self.input.variables.get("HOME");
-        let joined = match (path.strip_prefix('~'), home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-                format!("{home}{rest}")
-            }
-            _ if path.starts_with('/') => path.to_owned(),
-            _ => format!("{}/{path}", self.input.dir),
-        };
-        let mut parts: Vec<&str> = Vec::new();
-        for part in joined.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop();
-                }
-                part => parts.push(part),
-            }
-        }
-        format!("/{}", parts.join("/"))
     }
 }

@@ -11,6 +11,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use shoal_types::name;
 use shoal_types::spec::{Labels, StackSpec};
 
 use super::node::{Entry, Node};
@@ -48,6 +49,12 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
         });
         return Lowered::default();
     };
+    if !name::is_valid(&name) {
+        let at = root.get("name").filter(|_| input.name.is_none()).map(|node| node.at);
+        let text = format!("{name:?} is not a name: expected {}", name::NAME_RULE);
+        findings.push(Problem { at, path: "name of the stack".to_owned(), text });
+        return Lowered::default();
+    }
     let mut lower = Lower {
         input,
         root,

@@ -30,7 +30,7 @@ impl Lower<'_> {
         match text(node, "type").as_str() {
             "bind" => Some(Mount {
                 kind: MountKind::Bind,
-                source: self.absolute(&text(node, "source")),
+                source: text(node, "source"),
                 bind_options: node.get("bind").map(|options| BindOptions {
                     propagation: text(options, "propagation"),
                     create_mountpoint: flag(options, "create_host_path"),

@@ -72,7 +72,9 @@ impl Lower<'_> {
             self.wrong(mode.at, &path, text);
             return Vec::new();
         }
-        let mut targets: Vec<String> = match node.get("networks") {
+        // An empty list is the same as none.
+        let said = node.get("networks").filter(|networks| !networks.entries().is_empty());
+        let mut targets: Vec<String> = match said {
             Some(networks) => networks
                 .entries()
                 .iter()

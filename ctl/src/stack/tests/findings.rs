@@ -1,6 +1,6 @@
 //! What is refused, and where the refusal points.
 
-use super::{load_all, problems, web};
+use super::{Input, Source, Variables, load, load_all, memory, problems, web};
 
 /// Each line of `expected` must be a whole line of the findings, and there are no others.
 fn check(text: &str, expected: &[&str]) {
@@ -96,9 +96,12 @@ fn wrong_meanings() {
             "network_mode: cannot be combined with networks",
         ),
         ("volumes: [data:/d]", "4:15: services.web.volumes[0]: volume \"data\" is not declared"),
-        ("env_file: none.env", "4:15: services.web.env_file[0]: there is no file \"none.env\""),
-        ("env_file: bad.env", "env_file[0]: bad.env: line 2: \"\" is not a variable name"),
-        ("env_file: secret.env", "file \"secret.env\" cannot be read: permission denied"),
+        (
+            "env_file: none.env",
+            "4:15: services.web.env_file[0]: there is no file \"/app/none.env\"",
+        ),
+        ("env_file: bad.env", "env_file[0]: /app/bad.env: line 2: \"\" is not a variable name"),
+        ("env_file: secret.env", "file \"/app/secret.env\" cannot be read: permission denied"),
         ("healthcheck: {test: a, disable: true}", "test cannot be combined with disable"),
         ("user: $", "'$' that begins no variable"),
         ("user: ${U:?who}", "4:11: required variable U is missing: who"),
@@ -214,6 +217,40 @@ fn confinement_that_makes_no_sense() {
     for (lines, expected) in cases {
         check(&web(lines), &[expected]);
     }
+}
+
+#[test]
+fn a_wrong_name_of_the_stack_is_one_finding() {
+    let sources = [Source { name: "f.yaml".to_owned(), text: format!("name: Bad_!\n{}", web("")) }];
+    let input = Input {
+        name: None,
+        fallback_name: Some("stack"),
+        sources: &sources,
+        variables: &Variables::new(),
+        dir: "/app",
+        files: &memory(),
+    };
+    let found = load(&input).unwrap_err().to_string();
+    assert!(found.starts_with("f.yaml:1:7: name of the stack: \"Bad_!\" is not a name"), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+}
+
+#[test]
+fn templates_are_refused_where_they_stand() {
+    let cases = [
+        ("environment: {A: '{{.Task.Slot}}'}", "4:18: services.web.environment[0]: "),
+        ("volumes: ['/srv/{{.Task.Slot}}:/data']", "volumes[0].source: "),
+        ("volumes: ['/srv:/data/{{.Node.ID}}']", "volumes[0].target: "),
+    ];
+    for (lines, expected) in cases {
+        check(&web(lines), &[expected]);
+    }
+    check(
+        &web("environment: {A: '{{.Task.Slot}}'}"),
+        &["not supported yet: templates ({{.…}}), in A"],
+    );
+    // What is none is left alone.
+    assert!(load_all(&[&web("environment: {A: '{{ x }}', B: '{{'}")]).is_ok());
 }
 
 #[test]

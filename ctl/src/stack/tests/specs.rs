@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{load_all, web};
+use super::{load_all, load_in, web};
 
 /// Checks values of the spec by JSON pointer; `null` is for absence.
 fn check(name: &str, texts: &[&str], expected: &[(&str, &str)]) {
@@ -366,17 +366,34 @@ fn variables_that_are_not_set_are_warned_of() {
 }
 
 #[test]
+fn variables_of_files_that_are_not_set_are_warned_of() {
+    let loaded = load_all(&[&web("env_file: dollar.env")]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].starts_with("/app/dollar.env: variable word is not set"));
+}
+
+#[test]
+fn no_networks_is_the_stacks_own() {
+    for text in ["networks: []", "networks: {}", "networks:"] {
+        let loaded = load_all(&[&web(text)]).unwrap();
+        let service = &loaded.spec.services["web"];
+        assert_eq!(service.task_template.networks[0].target, "shop_default", "{text}");
+        assert!(loaded.spec.networks.contains_key("default"), "{text}");
+    }
+}
+
+#[test]
 fn the_printed_file_means_the_same() {
     let text = format!(
         "{}volumes:\n  data: {{labels: [a=b]}}\nnetworks:\n  n: {{internal: true}}\n",
         web("command: echo $$HOME '5'\nports: ['8080-8081:80-81/udp', '10.0.0.1:1:1']\nvolumes: \
-             [data:/d:ro]\nenvironment: {A: 'true', B: '', C: '010'}\nread_only: true\n\
+             [data:/d:ro, './here:/h', '~/x:/x']\nenv_file: [web.env]\nenvironment: {A: 'true', B: '', C: '010'}\nread_only: true\n\
              healthcheck: {test: 'x', retries: 3}\ndeploy: {replicas: 0, resources: {limits: {cpus: \
              1.50, memory: 1g}}}\nnetworks: [n, default]\nrestart: no\ntmpfs: [/a, /b]")
     );
     let first = load_all(&[&text]).unwrap();
     let printed = serde_yaml::to_string(&first.config).unwrap();
-    let second = load_all(&[&printed]).unwrap_or_else(|p| panic!("{printed}\n{p}"));
+    let second = load_in("/elsewhere", &[&printed]).unwrap_or_else(|p| panic!("{printed}\n{p}"));
     assert_eq!(first.spec, second.spec, "{printed}");
     assert_eq!(first.config, second.config);
 }
