@@ -24,6 +24,11 @@ on_this_host() { [ -z "$dest" ] && [ "$(id -u)" -eq 0 ]; }
 has_systemd() { on_this_host && [ -d /run/systemd/system ]; }
 
 if [ "${1:-}" = --remove ]; then
+    # Containers outlive their agent, and nobody could stop them any more.
+    if on_this_host && grep -qsx shoal-supervise /proc/[0-9]*/comm; then
+        echo "install: containers run on this host: run shoalctl leave, then remove" >&2
+        exit 1
+    fi
     if has_systemd; then
         systemctl disable --now shoal-agent.service 2>/dev/null || true
     fi
