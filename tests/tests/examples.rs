@@ -1,6 +1,11 @@
 //! Every example's stack file is understood, and planned onto a cluster of three nodes. The end-to-end
 //! suite runs them.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

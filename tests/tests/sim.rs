@@ -1,6 +1,8 @@
 //! The simulation under a few hundred seeds. SHOAL_SIM_SEED=N runs one again, SHOAL_SIM_SEEDS=N
 //! runs more of them.
 
+#![allow(clippy::panic, reason = "a test that cannot go on fails")]
+
 use shoal_tests::sim::{Real, run};
 
 /// Seeds in each shard; shards run beside each other.

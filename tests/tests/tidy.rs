@@ -1,6 +1,8 @@
 //! What neither compiler nor clippy checks about the tree. Every rule is a function of files, and
 //! has a test that shows it failing on a planted text.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

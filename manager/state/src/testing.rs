@@ -1,6 +1,8 @@
 //! Builders of specs and states for tests, of this crate and (with feature `testing`) of others.
 //! All of them panic where a test would.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "as a test would")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Programs and hosts that die at bad moments.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use shoal_tests::host::Role;
 use shoal_tests::skip::skip;
 

@@ -2,7 +2,12 @@
 //! cluster of its own and ends with a look for what is left behind.
 //!
 //! Needs root; see `shoal_tests::skip`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod deploy;
 mod examples;

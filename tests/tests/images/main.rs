@@ -2,7 +2,12 @@
 //!
 //! Needs root (owners, devices, overlay mounts) and, from Debian, docker-registry, skopeo and
 //! umoci.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
 
 mod host;
 mod root_load;
