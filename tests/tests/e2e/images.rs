@@ -29,6 +29,7 @@ fn bad_images_are_explained_and_leave_nothing() {
     let after = files(&store);
     assert_eq!(after, before, "the store is as it was");
     absolute_entries_stay_inside(&world);
+    comes_later(&world);
     full_disk(&world);
     world.end();
 }
@@ -38,6 +39,19 @@ fn what_is_not_there(world: &World) {
     world.refused("image: 10.99.0.1:5999/busybox:1", &["cannot reach registry 10.99.0.1:5999"]);
     let digest = format!("sha256:{}", "0".repeat(64));
     world.refused(&format!("image: REGISTRY/busybox@{digest}"), &["busybox", "does not exist"]);
+}
+
+/// A deployment that failed for want of an image succeeds, by the same file, once there is one.
+fn comes_later(world: &World) {
+    let image = "image: REGISTRY/later:1\ncommand: [sleep, '1000']";
+    let said = world.cluster.deploy("later", &web(image));
+    assert_eq!(said.code, 3, "{}", said.both());
+    let built = busybox_image().unwrap().build().unwrap();
+    world.cluster.lab.inside(|| built.push(REGISTRY, "later", "1")).unwrap();
+    world.deploy("later", &web(image));
+    world.deploy("later", &web(image));
+    world.runs("later_web", 1);
+    world.remove("later");
 }
 
 /// What the registry has on its disk is changed after it was pushed.
