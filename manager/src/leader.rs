@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_manager_planning::{Plan, liveness, orchestrator, scheduler};
+use shoal_manager_planning::liveness::Watch;
+use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Outcome};
 use shoal_types::error_chain::chain;
 use shoal_types::time::Timestamp;
@@ -51,9 +52,8 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
             continue;
         }
         tracing::info!("leading");
-        let since = clock::now();
         tokio::select! {
-            () = supervise(&cluster, &sessions, since) => {}
+            () = supervise(&cluster, &sessions) => {}
             // Also when it leads again by now: another manager may have led in between.
             _ = leadership.wait_for(|state| *state != term) => {
                 tracing::info!("not leading any more");
@@ -68,11 +68,11 @@ fn leads(state: &LeaderState) -> bool {
 }
 
 /// Keeps every loop going.
-async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>, since: Timestamp) {
+async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>) {
     let mut running: JoinSet<Loop> = JoinSet::new();
     let mut ids = std::collections::BTreeMap::new();
     for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness] {
-        ids.insert(start(&mut running, which, cluster, sessions, since), which);
+        ids.insert(start(&mut running, which, cluster, sessions), which);
     }
     while let Some(ended) = running.join_next_with_id().await {
         let id = match ended {
@@ -84,7 +84,7 @@ async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>, since: Timestamp
         };
         tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         if let Some(which) = ids.remove(&id) {
-            ids.insert(start(&mut running, which, cluster, sessions, since), which);
+            ids.insert(start(&mut running, which, cluster, sessions), which);
         }
     }
 }
@@ -94,21 +94,20 @@ fn start(
     which: Loop,
     cluster: &Cluster,
     sessions: &Arc<Sessions>,
-    since: Timestamp,
 ) -> tokio::task::Id {
     let (cluster, sessions) = (cluster.clone(), Arc::clone(sessions));
     let work = async move {
         match which {
             Loop::Orchestrator => {
-                plan_loop(&cluster, |view, now| orchestrator::plan(view, now, &mut RandomIds))
-                    .await;
+                let planner = |view: &_, now| orchestrator::plan(view, now, &mut RandomIds);
+                plan_loop(&cluster, clock::now, planner).await;
             }
-            Loop::Scheduler => plan_loop(&cluster, scheduler::plan).await,
+            Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::plan).await,
             Loop::Liveness => {
-                plan_loop(&cluster, |view, now| {
-                    liveness::plan(view, &sessions.heard(), since, now)
-                })
-                .await;
+                let mut watch = Watch::begin(clock::steady());
+                let planner =
+                    |view: &_, now| watch.plan(view, &sessions.heard(), now, clock::now());
+                plan_loop(&cluster, clock::steady, planner).await;
             }
         }
         which
@@ -116,11 +115,16 @@ fn start(
     running.spawn(work).id()
 }
 
-async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan) {
+/// Plans by `clock`, for as long as there is a state to plan on.
+async fn plan_loop(
+    cluster: &Cluster,
+    clock: fn() -> Timestamp,
+    mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan,
+) {
     let mut changes = cluster.changes();
     loop {
         let view = Arc::clone(&changes.borrow_and_update());
-        let plan = planner(&view, clock::now());
+        let plan = planner(&view, clock());
         drop(view);
         if !plan.commands.is_empty() {
             if !carry_out(cluster, plan).await {
@@ -128,7 +132,7 @@ async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Tim
             }
             continue;
         }
-        let wake = plan.wake_at.map(|at| at.since(clock::now()));
+        let wake = plan.wake_at.map(|at| at.since(clock()));
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => {}

@@ -39,7 +39,7 @@ impl Session {
     }
 }
 
-/// All sessions, at most one for each node.
+/// All sessions, at most one for each node. Their times are [`clock::steady`](crate::clock::steady)'s.
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<BTreeMap<NodeId, Entry>>);
 
