@@ -5,6 +5,9 @@
     clippy::print_stderr,
     reason = "a test: panics and prints are its voice"
 )]
+
+mod logs;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -159,7 +162,7 @@ fn channel(address: SocketAddr, credentials: Credentials) -> Channel {
 struct Agent {
     client: DispatcherClient<Channel>,
     session_id: String,
-    _session: Streaming<pb::SessionMessage>,
+    session: Streaming<pb::SessionMessage>,
     assignments: Streaming<pb::AssignmentsMessage>,
     held: NodeAssignment,
 }
@@ -175,7 +178,7 @@ impl Agent {
         let request = pb::AssignmentsRequest { session_id: session_id.clone() };
         let assignments = client.assignments(request).await.unwrap().into_inner();
         let held = NodeAssignment::default();
-        Self { client, session_id, _session: session, assignments, held }
+        Self { client, session_id, session, assignments, held }
     }
 
     async fn receive(&mut self) {
