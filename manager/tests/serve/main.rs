@@ -314,10 +314,15 @@ async fn bad_requests_are_refused_with_all_their_faults() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let mut bad = spec("not a name", 1);
-    bad.task_template.as_mut().unwrap().runtime = None;
+    let runtime = bad.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
+    let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
+    container.dir = "etc".to_owned();
     let status = control.create_service(pb::CreateServiceRequest { spec: Some(bad) }).await;
     let status = status.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+    for path in ["name: \"not a name\"", "task_template.container.dir: \"etc\""] {
+        assert!(status.message().contains(path), "{path}: {status}");
+    }
 
     let request = pb::CreateServiceRequest { spec: Some(spec("web", 1)) };
     control.create_service(request.clone()).await.unwrap();
