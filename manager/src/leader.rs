@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::liveness::Watch;
-use shoal_manager_planning::{Plan, orchestrator, scheduler};
+use shoal_manager_planning::{Plan, address, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Outcome};
 use shoal_types::error_chain::chain;
+use shoal_types::id::NodeId;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -26,8 +27,20 @@ const BATCH_MAX: usize = 512;
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
+/// Wait before the next attempt to make an address known.
+const MOVE_RETRY: Duration = Duration::from_secs(5);
+
 /// Wait after a plan of which nothing was written, or a loop that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// This manager, as others know it.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its node.
+    pub node: NodeId,
+    /// `host:port` where others reach it.
+    pub address: String,
+}
 
 /// One of the loops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +51,7 @@ enum Loop {
 }
 
 /// Runs the loops whenever this manager leads. Ends with the runtime.
-pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
+pub async fn run(cluster: Cluster, sessions: Arc<Sessions>, own: Own) {
     let mut leadership = cluster.leadership();
     loop {
         let term = match leadership.wait_for(leads).await {
@@ -52,8 +65,11 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
             continue;
         }
         tracing::info!("leading");
+        let leading = async {
+            tokio::join!(supervise(&cluster, &sessions), move_to(&cluster, &sessions, &own));
+        };
         tokio::select! {
-            () = supervise(&cluster, &sessions) => {}
+            () = leading => {}
             // Also when it leads again by now: another manager may have led in between.
             _ = leadership.wait_for(|state| *state != term) => {
                 tracing::info!("not leading any more");
@@ -65,6 +81,27 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
 
 fn leads(state: &LeaderState) -> bool {
     matches!(state, LeaderState::Leader { .. })
+}
+
+/// Makes known where this manager is reached now, if it was started with another address than it
+/// had before.
+async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
+    while let Err(error) = try_move_to(cluster, sessions, own).await {
+        tracing::warn!(address = own.address, error = %error, "cannot make the address known yet");
+        tokio::time::sleep(MOVE_RETRY).await;
+    }
+}
+
+async fn try_move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) -> Result<(), String> {
+    let told = |error: &dyn std::error::Error| chain(error).to_string();
+    cluster.set_own_address(&own.address).await.map_err(|e| told(&e))?;
+    if let Some(command) = address::moved(&cluster.view(), own.node, &own.address) {
+        cluster.propose(command).await.map_err(|e| told(&e))?;
+        tracing::info!(address = own.address, "this manager has another address now");
+        // Agents are told where managers are when their sessions begin.
+        sessions.end_all();
+    }
+    Ok(())
 }
 
 /// Keeps every loop going.

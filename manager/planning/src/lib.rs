@@ -9,7 +9,9 @@
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
 //! - [`assignment`]: what one node must hold
 //! - [`liveness`]: which nodes count as lost
+//! - [`address`]: where managers are reached
 
+pub mod address;
 pub mod assignment;
 pub mod liveness;
 pub mod orchestrator;
