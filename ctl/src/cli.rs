@@ -174,6 +174,7 @@ mod tests {
             "init --availability sometimes",
             "join 10.0.0.1",
             "join --token x",
+            "join --token x --advertise-addr 10.0.0.2 10.0.0.1",
             "service scale",
             "service logs",
             "service logs --tail some web",

@@ -37,11 +37,6 @@ pub trait Membership: Send + Sync + 'static {
     /// The role that the cluster gives to the holder of an id now; `None` if it is no member, so
     /// that a removed node or user is refused although its certificate is valid.
     fn role_of(&self, id: PeerId) -> Option<Role>;
-
-    /// Whether somebody is a member at all.
-    fn is_member(&self, id: PeerId) -> bool {
-        self.role_of(id).is_some()
-    }
 }
 
 /// The caller of a request that passed an [`AuthLayer`].

@@ -137,7 +137,7 @@ fn create_cluster(spec: ClusterSpec) -> Result<Command, Status> {
     Ok(Command::CreateCluster {
         id,
         spec,
-        root_ca: ca.to_stored().map_err(|e| internal(&e))?,
+        root_ca: ca.to_stored(),
         join_tokens: secrets.to_stored(),
         networks: PredefinedIds { bridge: ids.next_id(), host: ids.next_id(), none: ids.next_id() },
     })

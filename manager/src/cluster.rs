@@ -12,7 +12,7 @@ use crate::feed::Feed;
 use crate::machine::{CommandRejected, decode_result};
 use crate::propose::{ProposeError, Proposer};
 use crate::raft::codec::encode_command;
-use crate::raft::{LeaderState, RaftNode};
+use crate::raft::{LeaderState, RaftCallError, RaftNode};
 
 /// A cheap handle on the replicated state.
 #[derive(Clone)]
@@ -114,6 +114,14 @@ impl Cluster {
             .await
             .map_err(|error| Status::unavailable(chain(&error).to_string()))?;
         Ok(self.view())
+    }
+
+    /// Tells the other managers where this one, the leader, is reached.
+    ///
+    /// # Errors
+    /// It does not lead, or no majority answers.
+    pub async fn set_own_address(&self, address: &str) -> Result<(), RaftCallError> {
+        self.raft.set_address(self.raft.id(), address).await
     }
 
     /// Carries out one command, durably.

@@ -3,11 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_manager_state::Event;
+use shoal_manager_state::{Event, ObjectRef};
 use tokio::sync::watch;
 
 /// Events kept for watchers that come late or are slow. One that falls further behind is told so.
 const EVENTS_MAX: usize = 16_384;
+
+/// The same in bytes, roughly: what the feed alone keeps alive.
+const BYTES_MAX: usize = 64 << 20;
+
+/// What an event takes beside what its command brought: an object without its texts.
+const EVENT_BYTES: usize = 1 << 10;
 
 /// A bounded log of events, shared by all who watch.
 #[derive(Debug, Clone)]
@@ -18,11 +24,29 @@ pub struct Feed {
 
 #[derive(Debug, Default)]
 struct Inner {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Kept>,
+    /// What all of them take.
+    bytes: usize,
     /// Events up to this index may be missing.
     forgotten: u64,
     /// All events up to this index are in.
     newest: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    event: Arc<Event>,
+    bytes: usize,
+}
+
+/// About what an object takes that shares nothing with others. Specs are shared between the
+/// versions of an object and with the state: the command that brought one is counted for it.
+fn own_bytes(object: &ObjectRef) -> usize {
+    let texts = match object {
+        ObjectRef::Task(task) => task.status.message.len() + task.status.err.len(),
+        _ => 0,
+    };
+    EVENT_BYTES + texts
 }
 
 /// The events asked for are not kept any more.
@@ -48,14 +72,19 @@ impl Feed {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the events of everything applied up to `index`.
-    pub fn append(&self, index: u64, events: Vec<Event>) {
+    /// Adds the events of everything applied up to `index`, by commands of `bytes` in all.
+    pub fn append(&self, index: u64, events: Vec<Event>, bytes: usize) {
         let mut inner = self.lock();
-        inner.events.extend(events.into_iter().map(Arc::new));
-        while inner.events.len() > EVENTS_MAX {
-            if let Some(event) = inner.events.pop_front() {
-                inner.forgotten = event.index;
-            }
+        let mut brought = bytes;
+        for event in events {
+            let bytes = own_bytes(&event.object) + std::mem::take(&mut brought);
+            inner.bytes += bytes;
+            inner.events.push_back(Kept { event: Arc::new(event), bytes });
+        }
+        while inner.events.len() > EVENTS_MAX || inner.bytes > BYTES_MAX {
+            let Some(Kept { event, bytes }) = inner.events.pop_front() else { break };
+            inner.forgotten = event.index;
+            inner.bytes -= bytes;
         }
         inner.newest = index;
         drop(inner);
@@ -64,7 +93,7 @@ impl Feed {
 
     /// Begins anew after the state was replaced as a whole.
     pub fn restart(&self, index: u64) {
-        *self.lock() = Inner { events: VecDeque::new(), forgotten: index, newest: index };
+        *self.lock() = Inner { forgotten: index, newest: index, ..Inner::default() };
         self.newest.send_replace(index);
     }
 
@@ -83,7 +112,48 @@ impl Feed {
         if after < inner.forgotten {
             return Err(Forgotten { after, oldest: inner.forgotten });
         }
-        let start = inner.events.partition_point(|event| event.index <= after);
-        Ok((inner.events.range(start..).cloned().collect(), inner.newest.max(after)))
+        let start = inner.events.partition_point(|kept| kept.event.index <= after);
+        let events = inner.events.range(start..).map(|kept| Arc::clone(&kept.event)).collect();
+        Ok((events, inner.newest.max(after)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_manager_state::testing::{TestCluster, service_spec};
+
+    use super::*;
+
+    /// An event of a command that made a service.
+    fn event(index: u64) -> Event {
+        let mut cluster = TestCluster::new();
+        cluster.events();
+        cluster.add_service(service_spec("web", 1));
+        Event { index, ..cluster.events().swap_remove(0) }
+    }
+
+    #[test]
+    fn a_watcher_that_is_too_far_behind_is_told_so() {
+        let feed = Feed::default();
+        let indexes = |after| {
+            feed.since(after).map(|(events, _)| events.iter().map(|e| e.index).collect::<Vec<_>>())
+        };
+        for index in 1..=EVENTS_MAX as u64 {
+            feed.append(index, vec![event(index)], 100);
+        }
+        assert_eq!(indexes(0).unwrap().len(), EVENTS_MAX);
+        feed.append(20_000, vec![event(20_000)], 100);
+        assert_eq!(indexes(0), Err(Forgotten { after: 0, oldest: 1 }));
+        assert_eq!(indexes(1).unwrap().len(), EVENTS_MAX);
+
+        // Few large ones push out many small ones.
+        feed.append(20_001, vec![event(20_001), event(20_001)], BYTES_MAX / 2);
+        feed.append(20_002, vec![event(20_002)], BYTES_MAX / 2 - 3 * EVENT_BYTES);
+        assert_eq!(indexes(19_999), Err(Forgotten { after: 19_999, oldest: 20_000 }));
+        assert_eq!(indexes(20_000), Ok(vec![20_001, 20_001, 20_002]));
+        // One that is too large alone is not kept, and whoever waits for it is told.
+        feed.append(20_003, vec![event(20_003)], BYTES_MAX);
+        assert_eq!(indexes(20_002), Err(Forgotten { after: 20_002, oldest: 20_003 }));
+        assert_eq!(indexes(20_003), Ok(vec![]));
     }
 }

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_manager_planning::{Plan, liveness, orchestrator, scheduler};
+use shoal_manager_planning::liveness::Watch;
+use shoal_manager_planning::{Plan, address, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Outcome};
 use shoal_types::error_chain::chain;
+use shoal_types::id::NodeId;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -25,8 +27,20 @@ const BATCH_MAX: usize = 512;
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
+/// Wait before the next attempt to make an address known.
+const MOVE_RETRY: Duration = Duration::from_secs(5);
+
 /// Wait after a plan of which nothing was written, or a loop that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// This manager, as others know it.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its node.
+    pub node: NodeId,
+    /// `host:port` where others reach it.
+    pub address: String,
+}
 
 /// One of the loops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +51,7 @@ enum Loop {
 }
 
 /// Runs the loops whenever this manager leads. Ends with the runtime.
-pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
+pub async fn run(cluster: Cluster, sessions: Arc<Sessions>, own: Own) {
     let mut leadership = cluster.leadership();
     loop {
         let term = match leadership.wait_for(leads).await {
@@ -51,9 +65,11 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
             continue;
         }
         tracing::info!("leading");
-        let since = clock::now();
+        let leading = async {
+            tokio::join!(supervise(&cluster, &sessions), move_to(&cluster, &sessions, &own));
+        };
         tokio::select! {
-            () = supervise(&cluster, &sessions, since) => {}
+            () = leading => {}
             // Also when it leads again by now: another manager may have led in between.
             _ = leadership.wait_for(|state| *state != term) => {
                 tracing::info!("not leading any more");
@@ -67,12 +83,33 @@ fn leads(state: &LeaderState) -> bool {
     matches!(state, LeaderState::Leader { .. })
 }
 
+/// Makes known where this manager is reached now, if it was started with another address than it
+/// had before.
+async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
+    while let Err(error) = try_move_to(cluster, sessions, own).await {
+        tracing::warn!(address = own.address, error = %error, "cannot make the address known yet");
+        tokio::time::sleep(MOVE_RETRY).await;
+    }
+}
+
+async fn try_move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) -> Result<(), String> {
+    let told = |error: &dyn std::error::Error| chain(error).to_string();
+    cluster.set_own_address(&own.address).await.map_err(|e| told(&e))?;
+    if let Some(command) = address::moved(&cluster.view(), own.node, &own.address) {
+        cluster.propose(command).await.map_err(|e| told(&e))?;
+        tracing::info!(address = own.address, "this manager has another address now");
+        // Agents are told where managers are when their sessions begin.
+        sessions.end_all();
+    }
+    Ok(())
+}
+
 /// Keeps every loop going.
-async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>, since: Timestamp) {
+async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>) {
     let mut running: JoinSet<Loop> = JoinSet::new();
     let mut ids = std::collections::BTreeMap::new();
     for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness] {
-        ids.insert(start(&mut running, which, cluster, sessions, since), which);
+        ids.insert(start(&mut running, which, cluster, sessions), which);
     }
     while let Some(ended) = running.join_next_with_id().await {
         let id = match ended {
@@ -84,7 +121,7 @@ async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>, since: Timestamp
         };
         tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         if let Some(which) = ids.remove(&id) {
-            ids.insert(start(&mut running, which, cluster, sessions, since), which);
+            ids.insert(start(&mut running, which, cluster, sessions), which);
         }
     }
 }
@@ -94,21 +131,20 @@ fn start(
     which: Loop,
     cluster: &Cluster,
     sessions: &Arc<Sessions>,
-    since: Timestamp,
 ) -> tokio::task::Id {
     let (cluster, sessions) = (cluster.clone(), Arc::clone(sessions));
     let work = async move {
         match which {
             Loop::Orchestrator => {
-                plan_loop(&cluster, |view, now| orchestrator::plan(view, now, &mut RandomIds))
-                    .await;
+                let planner = |view: &_, now| orchestrator::plan(view, now, &mut RandomIds);
+                plan_loop(&cluster, clock::now, planner).await;
             }
-            Loop::Scheduler => plan_loop(&cluster, scheduler::plan).await,
+            Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::plan).await,
             Loop::Liveness => {
-                plan_loop(&cluster, |view, now| {
-                    liveness::plan(view, &sessions.heard(), since, now)
-                })
-                .await;
+                let mut watch = Watch::begin(clock::steady());
+                let planner =
+                    |view: &_, now| watch.plan(view, &sessions.heard(), now, clock::now());
+                plan_loop(&cluster, clock::steady, planner).await;
             }
         }
         which
@@ -116,11 +152,16 @@ fn start(
     running.spawn(work).id()
 }
 
-async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan) {
+/// Plans by `clock`, for as long as there is a state to plan on.
+async fn plan_loop(
+    cluster: &Cluster,
+    clock: fn() -> Timestamp,
+    mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan,
+) {
     let mut changes = cluster.changes();
     loop {
         let view = Arc::clone(&changes.borrow_and_update());
-        let plan = planner(&view, clock::now());
+        let plan = planner(&view, clock());
         drop(view);
         if !plan.commands.is_empty() {
             if !carry_out(cluster, plan).await {
@@ -128,7 +169,7 @@ async fn plan_loop(cluster: &Cluster, mut planner: impl FnMut(&ClusterState, Tim
             }
             continue;
         }
-        let wake = plan.wake_at.map(|at| at.since(clock::now()));
+        let wake = plan.wake_at.map(|at| at.since(clock()));
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => {}

@@ -18,6 +18,8 @@ use crate::raft::{BoxError, Machine, SnapshotEncoder};
 pub struct ClusterMachine {
     state: ClusterState,
     events: Vec<Event>,
+    /// Bytes of the commands that `events` come from.
+    bytes: usize,
     published: watch::Sender<Arc<ClusterState>>,
     feed: Feed,
 }
@@ -26,7 +28,7 @@ impl ClusterMachine {
     /// An empty state.
     #[must_use]
     pub fn new(published: watch::Sender<Arc<ClusterState>>, feed: Feed) -> Self {
-        Self { state: ClusterState::new(), events: Vec::new(), published, feed }
+        Self { state: ClusterState::new(), events: Vec::new(), bytes: 0, published, feed }
     }
 }
 
@@ -34,6 +36,7 @@ impl Machine for ClusterMachine {
     fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, BoxError> {
         // A command that this version cannot read stops the member: going on without it would give
         // it another state than the others have.
+        self.bytes += command.len();
         let command = decode_command(command)?;
         let result = apply(&mut self.state, index, command.time, command.command);
         self.events.extend(self.state.take_events());
@@ -42,7 +45,8 @@ impl Machine for ClusterMachine {
 
     fn publish(&mut self) {
         self.published.send_replace(Arc::new(self.state.clone()));
-        self.feed.append(self.state.applied_index(), std::mem::take(&mut self.events));
+        let (events, bytes) = (std::mem::take(&mut self.events), std::mem::take(&mut self.bytes));
+        self.feed.append(self.state.applied_index(), events, bytes);
     }
 
     fn snapshot(&self) -> SnapshotEncoder {
@@ -57,6 +61,7 @@ impl Machine for ClusterMachine {
     fn restore(&mut self, mut data: &[u8]) -> Result<(), BoxError> {
         self.state = read_snapshot(&mut data)?;
         self.events.clear();
+        self.bytes = 0;
         self.feed.restart(self.state.applied_index());
         Ok(())
     }

@@ -124,7 +124,8 @@ async fn serve(
     let control = ControlService::new(cluster.clone(), Arc::clone(&broker), node_id);
     let dispatcher = DispatcherService::new(cluster.clone(), Arc::clone(&sessions), broker);
     let members = Arc::new(StateMembers::new(cluster.changes()));
-    tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions)));
+    let own = leader::Own { node: node_id, address: options.advertise.clone() };
+    tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions), own));
     tokio::spawn(renew(live.clone(), cluster.clone(), credentials_dir));
     tracing::info!(listen = options.listen, advertise = options.advertise, "serving");
     let server = server_builder()

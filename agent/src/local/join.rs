@@ -19,13 +19,18 @@ pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinR
     let token: JoinToken =
         request.join_token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let addresses = addresses(&request.manager_addrs)?;
+    let own = [("listen_addr", &request.listen_addr), ("advertise_addr", &request.advertise_addr)];
+    if let Some((field, _)) = own.iter().find(|(_, address)| !address.is_empty()) {
+        return Err(Status::unimplemented(format!(
+            "{field}: is for a manager, and joining as one is not supported yet: leave it out"
+        )));
+    }
     let _alone = node.change().await;
     if let Some(credentials) = node.store().credentials().map_err(|error| internal(&error))? {
         return again(&credentials, &token);
     }
     let key = node.store().enrolment_key().map_err(|error| internal(&error))?;
-    let hints =
-        NodeHints { hostname: node.describe().hostname, advertise_address: request.advertise_addr };
+    let hints = NodeHints { hostname: node.describe().hostname, advertise_address: String::new() };
     let credentials = enrol(&addresses, &token, &key, &hints).await?;
     if credentials.identity().role == Role::Manager {
         return Err(Status::unimplemented(

@@ -169,6 +169,23 @@ async fn a_host_joins_once_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_host_that_joins_has_no_address_to_name() {
+    let bench = Bench::start("exit 1", &me());
+    let request = v1::JoinRequest {
+        join_token: TestCa::new(1).token(7).reveal(),
+        manager_addrs: vec![free_address()],
+        ..Default::default()
+    };
+    let listen = v1::JoinRequest { listen_addr: "10.0.0.2:1".to_owned(), ..request.clone() };
+    let advertise = v1::JoinRequest { advertise_addr: "10.0.0.2:1".to_owned(), ..request };
+    for (field, request) in [("listen_addr: ", listen), ("advertise_addr: ", advertise)] {
+        let status = bench.client.clone().join(request).await.expect_err(field);
+        assert_eq!(status.code(), Code::Unimplemented, "{status}");
+        assert!(status.message().starts_with(field), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_join_that_fails_says_why_and_keeps_its_key() {
     let manager = manager(1).await;
     let bench = Bench::start("exit 1", &me());

@@ -129,10 +129,8 @@ impl LocalAgent {
         &self,
         join_token: String,
         manager_addrs: Vec<String>,
-        listen_addr: String,
-        advertise_addr: String,
     ) -> Result<(String, &'static str)> {
-        let request = pb::JoinRequest { join_token, manager_addrs, listen_addr, advertise_addr };
+        let request = pb::JoinRequest { join_token, manager_addrs, ..Default::default() };
         let answer = self.rpc.clone().join(request).await.map_err(refused)?.into_inner();
         let role = role(answer.role());
         Ok((answer.node_id, role))

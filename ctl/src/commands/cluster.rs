@@ -47,12 +47,6 @@ pub(crate) struct Join {
     /// Read the token from a file instead
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Where this host listens if it becomes a manager: HOST[:PORT]
-    #[arg(long, value_name = "ADDR")]
-    listen_addr: Option<ManagerAddress>,
-    /// Where others reach this host if it becomes a manager: HOST[:PORT]
-    #[arg(long, value_name = "ADDR")]
-    advertise_addr: Option<ManagerAddress>,
     /// Where a manager listens: HOST[:PORT]
     #[arg(required = true, value_name = "ADDR")]
     managers: Vec<ManagerAddress>,
@@ -236,13 +230,8 @@ pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
         })?,
         (None, None) => return Err(CommandError::usage("--token is missing")),
     };
-    let text =
-        |address: Option<ManagerAddress>| address.map_or_else(String::new, |a| a.to_string());
     let managers = args.managers.iter().map(ToString::to_string).collect();
-    let (node_id, role) = shell
-        .agent()?
-        .join(token.trim().to_owned(), managers, text(args.listen_addr), text(args.advertise_addr))
-        .await?;
+    let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers).await?;
     let said = format!("this host joined the cluster as a {role}: {node_id}");
     shell.result(&said, &json!({ "NodeID": node_id, "Role": role }))
 }

@@ -1,14 +1,17 @@
 //! Decisions of the leading manager. Pure: (view, now, ids) -> commands.
 //!
 //! Every function here looks at a [`ClusterState`](shoal_manager_state::ClusterState) and says what should be proposed next. None of
-//! them remembers anything: what they need to know lies in the objects, so a new leader goes on
-//! where the old one stopped. On a converged view each of them returns no commands.
+//! them remembers anything, but for [`liveness`]: what they need to know lies in the objects, so a
+//! new leader goes on where the old one stopped. On a converged view each of them returns no
+//! commands.
 //!
 //! - [`orchestrator`]: services -> tasks: slots, restarts, rollouts, forgetting the past
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
 //! - [`assignment`]: what one node must hold
 //! - [`liveness`]: which nodes count as lost
+//! - [`address`]: where managers are reached
 
+pub mod address;
 pub mod assignment;
 pub mod liveness;
 pub mod orchestrator;

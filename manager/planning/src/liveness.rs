@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::NodeId;
-use shoal_types::object::{NodeState, NodeStatus};
+use shoal_types::object::{Node, NodeState, NodeStatus};
 use shoal_types::spec::ClusterSpec;
 use shoal_types::time::Timestamp;
 
@@ -16,53 +16,91 @@ pub const GRACE_PERIODS: u32 = 3;
 /// The same after a change of leader, while agents are still looking for the new one.
 pub const GRACE_PERIODS_NEW_LEADER: u32 = 6;
 
-/// When each connected node was last heard of, by the leader's clock.
+/// When each connected node was last heard of, by a clock of the leader that nobody sets.
 pub type LastHeard = BTreeMap<NodeId, Timestamp>;
 
-/// Declares nodes lost that have been silent for too long.
+/// Watches for nodes that are silent, from when a manager begins to lead until it ceases to.
 ///
-/// `leader_since` is when this manager began to lead: silence from before that says nothing, and
-/// neither does what was heard before. A node that has joined since then has the same time to
-/// connect as the others had.
-#[must_use]
-pub fn plan(
-    view: &ClusterState,
-    heard: &LastHeard,
-    leader_since: Timestamp,
-    now: Timestamp,
-) -> Plan {
-    let default = || ClusterSpec::default().heartbeat_period;
-    let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
-    let mut plan = Plan::default();
-    for node in view.nodes().filter(|n| n.status.state != NodeState::Down) {
-        let (last, grace) = match heard.get(&node.id).filter(|at| **at >= leader_since) {
-            Some(at) => (*at, period * GRACE_PERIODS),
-            None => (leader_since.max(node.status.since), period * GRACE_PERIODS_NEW_LEADER),
-        };
-        let lost_at = last + grace;
-        if now < lost_at {
-            plan.wake(lost_at);
-            continue;
-        }
-        plan.push(Command::ReportNode {
-            id: node.id,
-            description: None,
-            status: NodeStatus {
-                state: NodeState::Down,
-                message: "heartbeat failure".to_owned(),
-                addr: node.status.addr,
-                since: now,
-            },
-        });
+/// All its times are of a clock that only ever runs forward, evenly: a step of the wall clock is
+/// nobody's silence.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Silence from before this says nothing, and neither does what was heard before.
+    since: Timestamp,
+    /// When it looked last.
+    looked: Timestamp,
+    /// Since when it knows each node, as one that is not lost.
+    known: BTreeMap<NodeId, Timestamp>,
+}
+
+impl Watch {
+    /// A watch that begins now.
+    #[must_use]
+    pub const fn begin(now: Timestamp) -> Self {
+        Self { since: now, looked: now, known: BTreeMap::new() }
     }
-    plan
+
+    /// Declares nodes lost that have been silent for too long; `wall` is the time to write down.
+    ///
+    /// A node that has joined meanwhile has the same time to connect as all have after a change of
+    /// leader. So has everybody when this manager itself stood still: what was sent to it in that
+    /// time is still waiting to be read.
+    #[must_use]
+    pub fn plan(
+        &mut self,
+        view: &ClusterState,
+        heard: &LastHeard,
+        now: Timestamp,
+        wall: Timestamp,
+    ) -> Plan {
+        let default = || ClusterSpec::default().heartbeat_period;
+        let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
+        // With the beat that a node may just have been about to send, this is still less than the
+        // grace, so nobody is given up for a halt that was too short to be noticed.
+        let pause = period / 2;
+        if now.since(self.looked) > pause + period {
+            self.since = now;
+        }
+        self.looked = now;
+        let there = |node: &Node| node.status.state != NodeState::Down;
+        self.known.retain(|id, _| view.node(*id).is_some_and(|n| there(n)));
+        let mut plan = Plan::default();
+        plan.wake(now + pause);
+        for node in view.nodes().filter(|n| there(n)) {
+            let known = *self.known.entry(node.id).or_insert(now);
+            let (last, grace) = match heard.get(&node.id).filter(|at| **at >= self.since) {
+                Some(at) => (*at, period * GRACE_PERIODS),
+                None => (self.since.max(known), period * GRACE_PERIODS_NEW_LEADER),
+            };
+            let lost_at = last + grace;
+            if now < lost_at {
+                plan.wake(lost_at);
+            } else {
+                plan.push(lost(node, wall));
+            }
+        }
+        plan
+    }
+}
+
+fn lost(node: &Node, since: Timestamp) -> Command {
+    Command::ReportNode {
+        id: node.id,
+        description: None,
+        status: NodeStatus {
+            state: NodeState::Down,
+            message: "heartbeat failure".to_owned(),
+            addr: node.status.addr,
+            since,
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use shoal_manager_state::testing::{cluster_with_nodes, node_description};
+    use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, node_description};
     use shoal_types::spec::NodeSpec;
 
     use super::*;
@@ -80,33 +118,58 @@ mod tests {
         plan.commands.iter().map(of).collect()
     }
 
+    /// Looks as often as it asks to until `end`; who was given up, and when.
+    fn watch_until(
+        watch: &mut Watch,
+        cluster: &TestCluster,
+        heard: impl Fn(Timestamp) -> LastHeard,
+        end: Timestamp,
+    ) -> BTreeMap<NodeId, Timestamp> {
+        let mut now = watch.looked;
+        let mut given_up = BTreeMap::new();
+        while now <= end {
+            let plan = watch.plan(&cluster.state, &heard(now), now, cluster.now);
+            for id in lost(&plan) {
+                given_up.entry(id).or_insert(now);
+            }
+            now = plan.wake_at.expect("it looks again").max(now + Duration::from_millis(1));
+        }
+        given_up
+    }
+
     #[test]
     fn a_silent_node_is_lost_after_three_periods_and_six_under_a_new_leader() {
         let (mut cluster, nodes) = cluster_with_nodes(2);
         cluster.advance(Duration::from_secs(100));
         let since = cluster.now;
         let heard = LastHeard::from([(nodes[0], since + PERIOD)]);
-        let at = |periods: u32| plan(&cluster.state, &heard, since, since + PERIOD * periods);
-        assert_eq!(lost(&at(3)), []);
-        assert_eq!(at(3).wake_at, Some(since + PERIOD * 4));
-        assert_eq!(lost(&at(4)), [nodes[0]]);
-        let both = at(6);
+        let mut watch = Watch::begin(since);
+        let end = since + PERIOD * 10;
+        let given_up = watch_until(&mut watch, &cluster, |_| heard.clone(), end);
+        let expected = [(nodes[0], since + PERIOD * 4), (nodes[1], since + PERIOD * 6)];
+        assert_eq!(given_up, BTreeMap::from(expected));
+        let both = watch.plan(&cluster.state, &heard, end, end);
         assert_eq!(lost(&both).len(), 2);
         both.commands.into_iter().for_each(|c| drop(cluster.apply(c)));
-        assert_eq!(plan(&cluster.state, &heard, since, since + PERIOD * 60), Plan::default());
+        assert_eq!(lost(&watch.plan(&cluster.state, &heard, end, end)), []);
     }
 
     #[test]
-    fn a_node_that_has_just_joined_gets_time_to_connect() {
-        let (mut cluster, _) = cluster_with_nodes(0);
-        let since = cluster.now;
-        cluster.advance(Duration::from_secs(1000));
-        let (id, spec) = (7.into(), NodeSpec::default());
-        cluster.apply(Command::CreateNode { id, spec, description: node_description("new") });
-        let now = cluster.now;
-        assert_eq!(lost(&plan(&cluster.state, &LastHeard::new(), since, now)), []);
-        let late = now + PERIOD * GRACE_PERIODS_NEW_LEADER;
-        assert_eq!(lost(&plan(&cluster.state, &LastHeard::new(), since, late)), [id]);
+    fn a_node_that_has_just_joined_gets_time_to_connect_whatever_the_wall_clock_says() {
+        for wall in [-1000, 0, 1000] {
+            let (mut cluster, _) = cluster_with_nodes(0);
+            let since = Timestamp::from_secs(5000);
+            let mut watch = Watch::begin(since);
+            let joined = since + PERIOD * 100;
+            watch_until(&mut watch, &cluster, |_| LastHeard::new(), joined);
+            cluster.now = Timestamp::from_secs(5200_u64.saturating_add_signed(wall));
+            let (id, spec) = (7.into(), NodeSpec::default());
+            cluster.apply(Command::CreateNode { id, spec, description: node_description("new") });
+            let end = joined + PERIOD * 20;
+            let given_up = watch_until(&mut watch, &cluster, |_| LastHeard::new(), end);
+            let late = joined + PERIOD * GRACE_PERIODS_NEW_LEADER;
+            assert_eq!(given_up, BTreeMap::from([(id, late)]), "{wall}");
+        }
     }
 
     #[test]
@@ -114,6 +177,33 @@ mod tests {
         let (mut cluster, nodes) = cluster_with_nodes(1);
         let heard = LastHeard::from([(nodes[0], cluster.now)]);
         cluster.advance(Duration::from_secs(1000));
-        assert_eq!(lost(&plan(&cluster.state, &heard, cluster.now, cluster.now)), []);
+        let now = cluster.now;
+        assert_eq!(lost(&Watch::begin(now).plan(&cluster.state, &heard, now, now)), []);
+    }
+
+    #[test]
+    fn a_manager_that_stood_still_gives_nobody_up_for_it() {
+        let (cluster, nodes) = cluster_with_nodes(1);
+        let since = Timestamp::from_secs(5000);
+        // A beat each period, of which nothing is read while the manager stands still.
+        let beats = |now: Timestamp| {
+            let periods = now.since(since).as_nanos() / PERIOD.as_nanos();
+            since + PERIOD * u32::try_from(periods).expect("few")
+        };
+        let heard = |now| LastHeard::from([(nodes[0], beats(now))]);
+        for halt_ms in (0..60_000).step_by(250) {
+            let halt = Duration::from_millis(halt_ms);
+            let mut watch = Watch::begin(since);
+            // The worst moment: a beat was due, and so was a look.
+            let halted = since + PERIOD * 19 + Duration::from_millis(1999);
+            assert_eq!(watch_until(&mut watch, &cluster, heard, halted), BTreeMap::new());
+            let back = watch.looked + PERIOD / 2 + halt;
+            let plan = watch.plan(&cluster.state, &heard(halted), back, cluster.now);
+            assert_eq!(lost(&plan), [], "{halt:?}");
+            // Whoever stays silent is given up all the same.
+            let silent = |_| heard(halted);
+            let end = back + PERIOD * 7;
+            assert_eq!(watch_until(&mut watch, &cluster, silent, end).len(), 1, "{halt:?}");
+        }
     }
 }

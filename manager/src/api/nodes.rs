@@ -54,12 +54,6 @@ pub(super) async fn remove_node(
 ) -> Result<pb::RemoveNodeResponse, Status> {
     let view = api.cluster.read().await?;
     let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
-    if node.manager_status.is_some() {
-        return Err(Status::failed_precondition(format!(
-            "node {} is a manager: it cannot be removed",
-            node.description.hostname
-        )));
-    }
     let id = node.id;
     api.cluster.propose(Command::RemoveNode { id, force: request.force }).await?;
     Ok(pb::RemoveNodeResponse { id: id.to_string() })

@@ -1,5 +1,7 @@
 //! Logs of services and tasks, from all their nodes.
 
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +11,23 @@ use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, ServiceId, TaskId};
 use shoal_types::object::Task;
 use shoal_types::task_state::TaskState;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
+use self::source::Source;
 use super::{Answers, Broker, to_agent};
+use crate::dispatcher::Session;
 
 /// Answers on their way to one reader. A reader that is slower holds up the agents, not us.
 const QUEUE: usize = 64;
 
 /// How long an agent may take to open its stream.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a reader that follows waits before it asks an agent again whose stream broke.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 type Reader = mpsc::Sender<Result<pb::ServiceLogsResponse, Status>>;
@@ -30,16 +37,23 @@ pub(super) struct Subscriber {
     reader: Reader,
     node: Arc<Source>,
     /// Dropped when the agent's stream has begun.
-    _begun: tokio::sync::oneshot::Sender<()>,
-    /// Dropped when the agent's stream has ended.
-    _open: mpsc::Sender<()>,
+    _begun: oneshot::Sender<()>,
+    /// Used when the agent has sent all there is; dropped when its stream breaks before.
+    whole: oneshot::Sender<()>,
 }
 
-/// A node and the tasks whose logs it sends.
-struct Source {
-    id: NodeId,
-    hostname: String,
-    tasks: BTreeMap<String, Arc<Task>>,
+/// How an agent's stream ended.
+enum End {
+    /// With all there is.
+    Whole(Session),
+    /// Before that, or it never began.
+    Cut {
+        /// For the reader.
+        why: String,
+        begun: bool,
+    },
+    /// Nobody reads any more.
+    Unread,
 }
 
 /// Whose logs are wanted.
@@ -146,28 +160,70 @@ impl Broker {
         for (id, tasks) in by_node {
             let hostname =
                 view.node(id).map_or_else(|| id.to_string(), |n| n.description.hostname.clone());
-            let source = Arc::new(Source { id, hostname, tasks });
+            let source = Source::new(id, hostname, tasks, BTreeMap::new());
             let work = Arc::clone(self).ask_node(source, *options, reader.clone());
             streams.spawn(work);
         }
     }
 
-    /// One node's part, from asking for it to its end.
-    async fn ask_node(self: Arc<Self>, node: Arc<Source>, options: pb::LogOptions, reader: Reader) {
+    /// One node's part, from asking for it to its end. For a reader that follows, an agent that
+    /// was away is asked again where it broke off.
+    async fn ask_node(
+        self: Arc<Self>,
+        source: Source,
+        mut options: pb::LogOptions,
+        reader: Reader,
+    ) {
+        let mut source = Arc::new(source);
+        let mut warned = false;
+        loop {
+            let all = match self.ask_once(&source, options, &reader).await {
+                End::Unread => return,
+                End::Whole(_) if !options.follow || options.until.is_some() => return,
+                End::Whole(session) => {
+                    // An agent that ends its session ends its streams too, in the same way.
+                    tokio::select! {
+                        () = session.ended.cancelled() => warned = false,
+                        () = reader.closed() => return,
+                    }
+                    false
+                }
+                End::Cut { why, begun } => {
+                    if begun || !warned {
+                        warn(&reader, why).await;
+                    }
+                    if !options.follow {
+                        return;
+                    }
+                    warned = true;
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        () = reader.closed() => return,
+                    }
+                    true
+                }
+            };
+            let rest = source.rest(&self.cluster.view(), all);
+            if rest.tasks.is_empty() {
+                return;
+            }
+            options = rest.resume(options);
+            source = Arc::new(rest);
+        }
+    }
+
+    /// Asks a node for its part, and waits until its stream ends.
+    async fn ask_once(&self, node: &Arc<Source>, options: pb::LogOptions, reader: &Reader) -> End {
         use pb::session_message::Message;
+        let host = &node.hostname;
         let Some(session) = self.sessions.of_node(node.id) else {
-            let host = &node.hostname;
-            warn(&reader, format!("node {host} cannot be reached: its logs are missing")).await;
-            return;
+            let why = format!("node {host} cannot be reached: its logs are missing");
+            return End::Cut { why, begun: false };
         };
-        let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let (open, mut is_open) = mpsc::channel(1);
-        let subscriber = Subscriber {
-            reader: reader.clone(),
-            node: Arc::clone(&node),
-            _begun: begun,
-            _open: open,
-        };
+        let (begun, has_begun) = oneshot::channel();
+        let (whole, ended) = oneshot::channel();
+        let subscriber =
+            Subscriber { reader: reader.clone(), node: Arc::clone(node), _begun: begun, whole };
         let subscription_id = self.logs.add(node.id, subscriber);
         let start = pb::StartLogs {
             subscription_id: subscription_id.clone(),
@@ -179,19 +235,21 @@ impl Broker {
         // The sender is dropped, not used, when the stream begins: the error is the signal.
         if asked.is_err() || !in_time.await {
             self.logs.forget(&subscription_id);
-            let host = &node.hostname;
-            warn(&reader, format!("node {host} does not answer: its logs are missing")).await;
-            return;
+            let why = format!("node {host} does not answer: its logs are missing");
+            return End::Cut { why, begun: false };
         }
+        let cut = || End::Cut {
+            why: format!("the stream of node {host} broke: its logs may be cut off"),
+            begun: true,
+        };
         tokio::select! {
-            _ = is_open.recv() => {}
-            () = session.ended.cancelled() => {
-                warn(&reader, format!("node {} was lost: its logs may be cut off", node.hostname)).await;
-            }
+            whole = ended => if whole.is_ok() { End::Whole(session) } else { cut() },
+            () = session.ended.cancelled() => cut(),
             () = reader.closed() => {
                 let stop = pb::StopLogs { subscription_id };
                 // An agent that is gone has stopped.
                 let _ = session.send(to_agent(Message::StopLogs(stop)));
+                End::Unread
             }
         }
     }
@@ -210,7 +268,7 @@ impl Broker {
         let Some(Message::Attach(attach)) = first else {
             return Err(Status::invalid_argument("attach: must be the first message"));
         };
-        let Subscriber { reader, node, _begun, _open } =
+        let Subscriber { reader, node, _begun, whole } =
             self.logs.take(node, &attach.subscription_id)?;
         drop(_begun);
         loop {
@@ -219,7 +277,11 @@ impl Broker {
                 message = messages.message() => message?,
             };
             match message.map(|m| m.message) {
-                None => return Ok(()),
+                None => {
+                    // A reader that is gone does not care.
+                    let _ = whole.send(());
+                    return Ok(());
+                }
                 Some(Some(Message::Lines(batch))) => {
                     for text in batch.lines {
                         if let Some(answer) = node.answer(text)
@@ -237,19 +299,5 @@ impl Broker {
                 }
             }
         }
-    }
-}
-
-impl Source {
-    /// A line with whose it is; nothing for tasks that were not asked for.
-    fn answer(&self, line: pb::TaskLogLine) -> Option<pb::service_logs_response::Message> {
-        let task = self.tasks.get(&line.task_id)?;
-        Some(pb::service_logs_response::Message::Line(pb::ServiceLogLine {
-            node_id: self.id.to_string(),
-            node_hostname: self.hostname.clone(),
-            service_name: task.service_name.clone(),
-            slot: Some((&task.slot).into()),
-            line: Some(line),
-        }))
     }
 }

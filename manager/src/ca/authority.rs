@@ -61,13 +61,7 @@ impl CertificateAuthority {
         let key = PrivateKey::generate().map_err(CaError::Key)?;
         let params = root_params(cluster, &key, now)?;
         let root_pem = params.self_signed(key.signer()).map_err(CaError::Issue)?.pem();
-        let material = CaMaterial {
-            root_pem,
-            key_pem: key.to_pem(),
-            cross_pem: String::new(),
-            previous_root_pem: String::new(),
-        };
-        Self::load(cluster, material)
+        Self::load(cluster, CaMaterial { root_pem, key_pem: key.to_pem() })
     }
 
     /// The authority that `material` describes.
@@ -104,18 +98,10 @@ impl CertificateAuthority {
         self.cluster
     }
 
-    /// Digest of the root that issues now.
+    /// Digest of the root.
     #[must_use]
     pub fn root_digest(&self) -> RootDigest {
         root_digest(&self.root)
-    }
-
-    /// Whether members trust the root with this digest: the one that issues now or, while it is
-    /// being replaced, the previous one.
-    #[must_use]
-    pub fn is_root(&self, digest: RootDigest) -> bool {
-        let previous = CertificateDer::from_pem_slice(self.material.previous_root_pem.as_bytes());
-        self.root_digest() == digest || previous.is_ok_and(|root| root_digest(&root) == digest)
     }
 
     /// The join token that carries `secret`.
@@ -188,16 +174,7 @@ impl CertificateAuthority {
         set_validity(&mut params, now, life);
         let issuer = self.issuer()?;
         let leaf = params.signed_by(key, &issuer).map_err(CaError::Issue)?;
-        Ok(format!("{}{}", leaf.pem(), self.material.cross_pem))
-    }
-
-    /// Signs `params` for another authority's key: the cross certificate of a rotation.
-    pub(super) fn cross_sign(&self, other: &Self, now: Timestamp) -> Result<String, CaError> {
-        let mut params = root_params(other.cluster, &other.key, now)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.use_authority_key_identifier_extension = true;
-        let cross = params.signed_by(other.key.signer(), &self.issuer()?);
-        Ok(cross.map_err(CaError::Issue)?.pem())
+        Ok(leaf.pem())
     }
 
     fn issuer(&self) -> Result<Issuer<'_, &rcgen::KeyPair>, CaError> {
@@ -266,8 +243,8 @@ fn leaf_params(cluster: ClusterId, id: PeerId, role: Role) -> Result<Certificate
     Ok(params)
 }
 
-/// The name carries a part of the key's digest, so that an old and a new root are told apart by
-/// whoever builds a chain.
+/// The name carries a part of the key's digest, so that two roots are told apart by whoever builds a
+/// chain.
 fn root_params(
     cluster: ClusterId,
     key: &PrivateKey,
@@ -279,7 +256,7 @@ fn root_params(
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("shoal root {short}"));
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-    // One intermediate: the cross certificate of the next root.
+    // One intermediate: for the cross certificate of a next root, so that this one can be replaced.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     set_validity(&mut params, now, ROOT_LIFE);

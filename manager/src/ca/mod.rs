@@ -6,7 +6,6 @@
 
 mod authority;
 mod material;
-mod rotation;
 mod service;
 mod stored;
 mod token;
@@ -20,7 +19,6 @@ pub use authority::{
     CERTIFICATE_LIFE, CertificateAuthority, IssuedChain, node_id_of_key, public_key_of_request,
 };
 pub use material::CaMaterial;
-pub use rotation::{finish_rotation, start_rotation};
 pub use service::{Admission, CaService, ClusterCa};
 pub use token::{JoinSecrets, TokenError};
 

@@ -25,8 +25,6 @@ pub struct Admission {
     pub role: Role,
     /// What it calls itself; unverified.
     pub hostname: String,
-    /// Where it says managers may reach it; unverified, may be empty.
-    pub advertise_address: String,
 }
 
 /// What the service needs of the cluster.
@@ -93,7 +91,11 @@ impl<C: ClusterCa> Ca for CaService<C> {
         let role = secrets.admit(&ca, &message.join_token).map_err(|e| token_status(&e))?;
         let hints = message.hints.unwrap_or_default();
         check_hint("hints.hostname", &hints.hostname)?;
-        check_hint("hints.advertise_address", &hints.advertise_address)?;
+        if !hints.advertise_address.is_empty() {
+            return Err(Status::unimplemented(
+                "hints.advertise_address: joining as a manager is not supported yet: leave it out",
+            ));
+        }
 
         let node = node_id_of_key(&joiner.public_key);
         let now = self.0.now();
@@ -105,12 +107,7 @@ impl<C: ClusterCa> Ca for CaService<C> {
                 "csr_der is for another key than the one of the connection",
             ));
         }
-        let admission = Admission {
-            node,
-            role,
-            hostname: hints.hostname,
-            advertise_address: hints.advertise_address,
-        };
+        let admission = Admission { node, role, hostname: hints.hostname };
         let granted = self.0.admit(admission).await?;
         let issued = if granted == role {
             trial

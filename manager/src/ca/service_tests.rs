@@ -191,19 +191,36 @@ async fn a_request_for_another_key_is_refused() {
     let mut client = CaClient::new(joining_channel(address.into(), root, &key).expect("channel"));
     let other = PrivateKey::generate().expect("key");
     let table = [
-        (other.request().expect("request"), hints(), "csr_der is for another key"),
-        (b"x".to_vec(), hints(), "cannot use the certificate signing request"),
+        (
+            other.request().expect("request"),
+            hints(),
+            Code::InvalidArgument,
+            "csr_der is for another key",
+        ),
+        (
+            b"x".to_vec(),
+            hints(),
+            Code::InvalidArgument,
+            "cannot use the certificate signing request",
+        ),
         (
             key.request().expect("request"),
             v1::NodeHints { hostname: "x".repeat(300), ..hints() },
+            Code::InvalidArgument,
             "hints.hostname",
         ),
+        (
+            key.request().expect("request"),
+            v1::NodeHints { advertise_address: "10.0.0.1:1".into(), ..hints() },
+            Code::Unimplemented,
+            "hints.advertise_address: ",
+        ),
     ];
-    for (csr_der, hints, expected) in table {
+    for (csr_der, hints, code, expected) in table {
         let join_token = cluster.token(cluster.secrets.agent).reveal();
         let request = v1::IssueNodeCertificateRequest { join_token, csr_der, hints: Some(hints) };
         let status = client.issue_node_certificate(request).await.expect_err(expected);
-        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(expected), "{status} lacks {expected:?}");
     }
     assert_eq!(cluster.members.lock().expect("lock").len(), 1, "nobody was admitted");

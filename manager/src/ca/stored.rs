@@ -15,23 +15,16 @@ impl CertificateAuthority {
         let material = CaMaterial {
             root_pem: cluster.root_ca.cert_pem.clone(),
             key_pem: SecretPem::new(cluster.root_ca.key_pem.clone()),
-            cross_pem: String::new(),
-            previous_root_pem: String::new(),
         };
         Ok(Self::load(cluster.id, material)?.with_node_life(cluster.spec.node_cert_expiry))
     }
 
     /// What the cluster object stores.
-    ///
-    /// # Errors
-    /// [`CaError::Root`] while the root is being replaced: the cluster object has no place for two.
-    pub fn to_stored(&self) -> Result<RootCa, CaError> {
+    #[must_use]
+    pub fn to_stored(&self) -> RootCa {
         let material = self.material();
-        if !material.previous_root_pem.is_empty() {
-            return Err(CaError::Root { why: "a root that is being replaced cannot be stored" });
-        }
         let (cert_pem, key) = (material.root_pem.clone(), &material.key_pem);
-        Ok(RootCa { cert_pem, key_pem: key.reveal().to_owned() })
+        RootCa { cert_pem, key_pem: key.reveal().to_owned() }
     }
 }
 

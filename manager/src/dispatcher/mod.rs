@@ -119,13 +119,14 @@ impl Dispatcher for DispatcherService {
             .ok_or_else(|| Status::invalid_argument("description: is required"))?
             .try_into()
             .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
-        let (session, messages) = self.sessions.open(node, RandomIds.next_id(), clock::now());
+        let id: SessionId = RandomIds.next_id();
+        let started = Message::Started(pb::SessionStarted {
+            session_id: id.to_string(),
+            heartbeat_period_nanos: heartbeat_period(&self.cluster.view()),
+        });
+        let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
         self.report_ready(node, Some(description), addr).await?;
         let view = self.cluster.view();
-        session.send(message(Message::Started(pb::SessionStarted {
-            session_id: session.id.to_string(),
-            heartbeat_period_nanos: heartbeat_period(&view),
-        })))?;
         session.send(message(Message::Facts(facts(&view, node))))?;
         tracing::info!(%node, session = %session.id, "session opened");
         Ok(Response::new(Box::pin(sessions::until_ended(session, messages))))
@@ -137,7 +138,7 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let node = node_of(&request)?;
         let session = self.find_session(node, &request.get_ref().session_id)?;
-        self.sessions.hear(&session, clock::now());
+        self.sessions.hear(&session, clock::steady());
         let view = self.cluster.view();
         // A manager that was held up itself may have given a living node up.
         if view.node(node).is_some_and(|n| n.status.state != NodeState::Ready) {

@@ -39,7 +39,7 @@ impl Session {
     }
 }
 
-/// All sessions, at most one for each node.
+/// All sessions, at most one for each node. Their times are [`clock::steady`](crate::clock::steady)'s.
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<BTreeMap<NodeId, Entry>>);
 
@@ -54,14 +54,18 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a session and ends the node's older one.
+    /// Opens a session and ends the node's older one. `first` comes before whatever others, who
+    /// may be waiting for the session, send through it.
     pub fn open(
         &self,
         node: NodeId,
         id: SessionId,
         now: Timestamp,
+        first: pb::SessionMessage,
     ) -> (Session, mpsc::Receiver<pb::SessionMessage>) {
         let (outbox, messages) = mpsc::channel(OUTBOX);
+        // It is empty: there is room.
+        let _ = outbox.try_send(first);
         let session = Session { node, id, ended: CancellationToken::new(), outbox };
         let entry = Entry { session: session.clone(), heard: now };
         if let Some(old) = self.lock().insert(node, entry) {

@@ -3,12 +3,16 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::raft::testing::{TestMember, eventually, leader_among, quick};
 
-async fn leader(config: ProposeConfig) -> (TestMember, Proposer, CancellationToken) {
+async fn leading() -> TestMember {
     let member = TestMember::start(&quick()).await;
     member.node.initialize(&member.address).await.unwrap();
     let members = BTreeMap::from([(0, member)]);
     leader_among(&members).await;
-    let member = members.into_values().next().unwrap();
+    members.into_values().next().unwrap()
+}
+
+async fn leader(config: ProposeConfig) -> (TestMember, Proposer, CancellationToken) {
+    let member = leading().await;
     let stop = CancellationToken::new();
     let (proposer, task) = Proposer::new(member.node.clone(), config, stop.clone());
     tokio::spawn(task);
@@ -36,14 +40,23 @@ async fn concurrent_commands_share_the_disk_barrier() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_are_bounded() {
     let config = ProposeConfig { batch_commands: 3, batch_bytes: 10, ..ProposeConfig::default() };
-    let (member, proposer, _stop) = leader(config).await;
-    let sizes = [1, 1, 1, 1, 9, 9, 30, 2, 2, 2, 2, 9];
-    let proposals = sizes.map(|size| proposer.propose(Bytes::from(vec![b'x'; size])));
+    let member = leading().await;
+    let (proposer, task) = Proposer::new(member.node.clone(), config, CancellationToken::new());
+    let expected: [&[usize]; 7] = [&[1, 1, 1], &[1, 9], &[9], &[30], &[2, 2, 2], &[2], &[9]];
+    let sizes = expected.concat();
+    let propose = |size: &usize| Box::pin(proposer.propose(Bytes::from(vec![b'x'; *size])));
+    let mut proposals: Vec<_> = sizes.iter().map(propose).collect();
+    // All of them wait before anybody works on the queue.
+    for proposal in &mut proposals {
+        assert!(futures::poll!(proposal).is_pending());
+    }
+    tokio::spawn(task);
     for result in futures::future::join_all(proposals).await {
         result.unwrap();
     }
-    let applied: Vec<_> = member.machine.applied().iter().map(Vec::len).collect();
-    assert_eq!(applied, sizes, "order");
+    let entries: Vec<Vec<_>> =
+        member.machine.entries().iter().map(|e| e.iter().map(Vec::len).collect()).collect();
+    assert_eq!(entries, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +67,7 @@ async fn a_full_queue_and_a_large_command_are_refused_at_once() {
         command_bytes: 60,
         ..Default::default()
     };
-    let member = TestMember::start(&quick()).await;
+    let member = leading().await;
     let (proposer, task) = Proposer::new(member.node.clone(), config, CancellationToken::new());
     let too_large = proposer.propose(Bytes::from(vec![0; 61])).await;
     assert_eq!(too_large, Err(ProposeError::TooLarge { bytes: 61, max: 60 }));
@@ -68,6 +81,26 @@ async fn a_full_queue_and_a_large_command_are_refused_at_once() {
     assert_eq!(proposer.propose(Bytes::from_static(b"x")).await, full);
     // Withdrawn commands are not written, and make room once the queue moves.
     drop(waiting);
+    assert_eq!(proposer.propose(Bytes::from_static(b"x")).await, full);
+    tokio::spawn(task);
+    let moved = async {
+        loop {
+            match proposer.propose(Bytes::from_static(b"x")).await {
+                Err(error) => assert_eq!(Err(error), full),
+                Ok(_) => break,
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), moved).await.expect("there is room");
+    assert_eq!(member.machine.applied(), [b"x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_stops_takes_no_commands() {
+    let member = TestMember::start(&quick()).await;
+    let config = ProposeConfig::default();
+    let (proposer, task) = Proposer::new(member.node.clone(), config, CancellationToken::new());
     drop(task);
     let stopping = proposer.propose(Bytes::from_static(b"x")).await;
     assert!(matches!(stopping, Err(ProposeError::Unavailable { .. })), "{stopping:?}");

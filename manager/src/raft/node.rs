@@ -319,16 +319,6 @@ impl RaftNode {
         }
     }
 
-    /// Takes a snapshot soon, and shortens the log.
-    ///
-    /// # Errors
-    ///
-    /// The member has stopped.
-    pub async fn trigger_snapshot(&self) -> Result<(), RaftCallError> {
-        let triggered = self.inner.raft.trigger().snapshot().await;
-        triggered.map_err(|fatal| RaftCallError::Stopped(Box::new(fatal)))
-    }
-
     /// The gRPC service for the other members. Mount it where only managers may call it.
     pub fn service(&self) -> RaftServer<RaftService> {
         let inner = &self.inner;

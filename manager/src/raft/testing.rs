@@ -26,6 +26,15 @@ impl Recorder {
     pub(crate) fn applied(&self) -> Vec<Vec<u8>> {
         self.0.lock().unwrap().iter().map(|(_, command)| command.clone()).collect()
     }
+
+    /// The commands of each log entry.
+    pub(crate) fn entries(&self) -> Vec<Vec<Vec<u8>>> {
+        let mut entries = BTreeMap::<u64, Vec<Vec<u8>>>::new();
+        for (index, command) in &*self.0.lock().unwrap() {
+            entries.entry(*index).or_default().push(command.clone());
+        }
+        entries.into_values().collect()
+    }
 }
 
 impl Machine for Recorder {

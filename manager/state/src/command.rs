@@ -71,7 +71,8 @@ pub enum Command {
     RemoveNode {
         /// Which node.
         id: NodeId,
-        /// Also when it is neither down nor drained, or is a manager.
+        /// Also when it is neither down nor drained, or is a manager that is not up. The last
+        /// manager stays.
         force: bool,
     },
     /// A node's session began, changed or went silent.

@@ -153,13 +153,13 @@ pub enum Rejected {
         id: NodeId,
     },
     /// The node is a manager.
-    #[error("node {id} is a manager: demote it first, or use force")]
+    #[error("node {id} is a manager: demote it first, or stop it and use force")]
     NodeIsManager {
         /// Its id.
         id: NodeId,
     },
     /// The cluster would be left without a manager.
-    #[error("node {id} is the only manager and cannot be demoted")]
+    #[error("node {id} is the only manager: it can be neither demoted nor removed")]
     LastManager {
         /// Its id.
         id: NodeId,

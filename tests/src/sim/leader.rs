@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_manager_planning::liveness::LastHeard;
+use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_state::Command;
 use shoal_types::assignment::NodeAssignment;
 use shoal_types::id::NodeId;
@@ -48,7 +48,7 @@ pub(crate) struct Session {
 pub(crate) struct Leader {
     /// Counts periods: what an earlier one had still to do is void.
     pub(crate) period: u64,
-    pub(crate) since: Timestamp,
+    pub(crate) watch: Watch,
     pub(crate) heard: LastHeard,
     pub(crate) sessions: BTreeMap<NodeId, Session>,
     pub(crate) loops: BTreeMap<Loop, LoopState>,
@@ -60,7 +60,7 @@ impl Leader {
     pub(crate) fn new(period: u64, since: Timestamp) -> Self {
         Self {
             period,
-            since,
+            watch: Watch::begin(since),
             heard: LastHeard::new(),
             sessions: BTreeMap::new(),
             loops: Loop::ALL.into_iter().map(|l| (l, LoopState::default())).collect(),

@@ -38,7 +38,7 @@ impl<M: Mind> World<M> {
     /// be old.
     pub(crate) fn plan(&mut self, which: Loop, at: Timestamp) {
         let now = self.ctx.queue.now;
-        let leader = &self.leader;
+        let leader = &mut self.leader;
         if leader.loops.get(&which).is_none_or(|l| l.busy || l.planned_at != Some(at)) {
             return;
         }
@@ -46,7 +46,7 @@ impl<M: Mind> World<M> {
         let plan = match which {
             Loop::Orchestrator => self.mind.orchestrate(&view, now, &mut self.ctx.ids),
             Loop::Scheduler => self.mind.schedule(&view, now),
-            Loop::Liveness => self.mind.watch_nodes(&view, &leader.heard, leader.since, now),
+            Loop::Liveness => self.mind.watch_nodes(&mut leader.watch, &view, &leader.heard, now),
         };
         let wake_at = plan.wake_at;
         let nothing = plan.commands.is_empty();

@@ -1,7 +1,7 @@
 //! The planners under test, behind a seam where a test can plant a bug.
 
-use shoal_manager_planning::liveness::LastHeard;
-use shoal_manager_planning::{Plan, liveness, orchestrator, scheduler};
+use shoal_manager_planning::liveness::{LastHeard, Watch};
+use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, Rejected};
 use shoal_types::id::SeededIds;
 use shoal_types::time::Timestamp;
@@ -21,12 +21,12 @@ pub trait Mind {
     /// Which nodes are lost.
     fn watch_nodes(
         &mut self,
+        watch: &mut Watch,
         view: &ClusterState,
         heard: &LastHeard,
-        leader_since: Timestamp,
         now: Timestamp,
     ) -> Plan {
-        liveness::plan(view, heard, leader_since, now)
+        watch.plan(view, heard, now, now)
     }
 
     /// What the leader proposes in place of what it has planned.

@@ -204,14 +204,14 @@ impl<M: Mind> World<M> {
         self.wrong.extend(invariant::check(&self.state));
         let now = self.ctx.queue.now;
         let (mind, mut ids) = (&mut self.mind, self.ctx.ids.clone());
-        let (heard, since) = (&self.leader.heard, self.leader.since);
+        let (heard, watch) = (&self.leader.heard, &self.leader.watch);
         let wrong = planning_comes_to_rest::judge(&self.state, now, |view| {
             let mut commands = mind.orchestrate(view, now, &mut ids).commands;
             if commands.is_empty() {
                 commands = mind.schedule(view, now).commands;
             }
             if commands.is_empty() {
-                commands = mind.watch_nodes(view, heard, since, now).commands;
+                commands = mind.watch_nodes(&mut watch.clone(), view, heard, now).commands;
             }
             commands
         });

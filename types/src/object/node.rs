@@ -106,14 +106,14 @@ pub struct NodeStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
-    /// It has not been heard of since the leader changed.
+    /// It has joined, and its agent has not connected yet.
     #[default]
     Unknown,
     /// It missed its heartbeats.
     Down,
     /// Its session is alive.
     Ready,
-    /// It said good-bye.
+    /// It said good-bye. No agent does so yet; counts as [`Self::Down`].
     Disconnected,
 }
 

@@ -17,6 +17,7 @@ mod tests;
 pub use dirty::is_dirty;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{IdSource, NodeId};
@@ -26,6 +27,9 @@ use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
+
+/// How far apart the clocks of two managers may be without being taken for wrong.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Plans all services, and the end of tasks whose service is gone.
 pub fn plan<I: IdSource>(view: &ClusterState, now: Timestamp, ids: &mut I) -> Plan {
@@ -119,12 +123,19 @@ impl<'a> Pass<'a> {
             if task.desired_state != DesiredState::Ready || !task.is_live() {
                 continue;
             }
-            if let Some(at) = task.start_after.filter(|at| *at > self.now) {
+            let delay = restart::delay(task);
+            if let Some(at) = task.start_after.filter(|at| self.waits(*at, delay)) {
                 plan.wake(at);
             } else if self.order() == UpdateOrder::StartFirst || !self.another_runs(tasks, task) {
                 set_desired(task, DesiredState::Running, plan);
             }
         }
+    }
+
+    /// Whether `at`, the end of a delay of this length, is still to come. If more is left than the
+    /// delay ever was, the clock was turned back meanwhile: that is not waited out.
+    fn waits(&self, at: Timestamp, delay: Duration) -> bool {
+        at > self.now && at.since(self.now) <= delay + CLOCK_SKEW
     }
 
     /// Whether some other task of the slot may still be running somewhere within reach.

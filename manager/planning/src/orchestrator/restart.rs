@@ -59,7 +59,7 @@ impl Pass<'_> {
             return;
         }
         set_desired(task, DesiredState::Shutdown, plan);
-        let delay = policy(task).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY);
+        let delay = delay(task);
         let start_after = (!dirty && delay > Duration::ZERO).then(|| self.now + delay);
         self.create(slot, self.another_runs(tasks, task), start_after, ids, plan);
     }
@@ -101,6 +101,11 @@ impl Pass<'_> {
 
 fn policy(task: &Task) -> RestartPolicy {
     task.spec.restart_policy.clone().unwrap_or_default()
+}
+
+/// How long a successor waits before it starts.
+pub(super) fn delay(task: &Task) -> Duration {
+    policy(task).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY)
 }
 
 /// Whether there are ends after which the task gets a successor. Where there are none it is not

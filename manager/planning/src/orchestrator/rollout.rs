@@ -97,7 +97,7 @@ impl Pass<'_> {
                 Progress::InFlight => in_flight += 1,
                 // The pause between two slots counts from the start of the earlier one.
                 Progress::Running(since)
-                    if *since + config.delay > self.now && self.is_new(*since) =>
+                    if self.waits(*since + config.delay, config.delay) && self.is_new(*since) =>
                 {
                     plan.wake(*since + config.delay);
                     in_flight += 1;

@@ -41,13 +41,23 @@ pub(super) fn update(
     Ok(Outcome::Applied)
 }
 
+/// Whether the node is to be a manager, or still takes part in Raft.
+fn is_manager(node: &Node) -> bool {
+    node.spec.role == NodeRole::Manager || node.manager_status.is_some()
+}
+
+/// The last manager stays, whatever is asked for: with it would go the cluster. One that is up
+/// goes on in Raft, so it is not forgotten either.
 pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outcome, Rejected> {
     let node = w.get::<Node>(id)?;
-    if !force {
-        let manager = node.spec.role == NodeRole::Manager || node.manager_status.is_some();
-        if manager {
+    if is_manager(&node) {
+        if !w.state.nodes().any(|other| other.id != id && is_manager(other)) {
+            return Err(Rejected::LastManager { id });
+        }
+        if !force || node.is_reachable() {
             return Err(Rejected::NodeIsManager { id });
         }
+    } else if !force {
         let down = matches!(node.status.state, NodeState::Down | NodeState::Disconnected);
         let drained = node.spec.availability == Availability::Drain
             && w.state.tasks_on_node(id).all(|task| !task.is_live());

@@ -11,6 +11,7 @@ use shoal_types::spec::{
     ServiceSpec, TaskRuntime, UpdateConfig, UpdateOrder,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
 
 use crate::stage::Stage;
 

@@ -239,3 +239,17 @@ fn tasks_of_a_removed_node_come_back_elsewhere() {
     stage.run();
     assert_eq!(stage.tasks(web).len(), 0);
 }
+
+#[test]
+fn a_clock_that_is_turned_back_prolongs_no_delay() {
+    let mut stage = Stage::new(2);
+    let web = stage.service(service_spec("web", 1));
+    stage.run_for(10 * SECOND);
+    let first = stage.running(web)[0].id;
+    stage.end(first, TaskState::Failed);
+    stage.run();
+    assert_eq!(stage.running(web).len(), 0, "it waits");
+    stage.cluster.now = Timestamp::from_secs(500);
+    stage.run_for(6 * SECOND);
+    assert_eq!(stage.running(web).len(), 1);
+}

@@ -302,3 +302,18 @@ fn a_paused_node_keeps_its_global_task_until_it_is_active_again() {
     stage.run_for(20 * SECOND);
     assert_eq!(versions(&stage), [2, 2]);
 }
+
+#[test]
+fn an_update_goes_on_when_the_clock_is_turned_back() {
+    let mut stage = Stage::new(1);
+    let config = UpdateConfig { delay: 30 * SECOND, ..Default::default() };
+    let web = stage.service(update(config.clone(), service_spec("web", 3)));
+    stage.run_for(10 * SECOND);
+    stage.cluster.update_service(web, update(config, image(service_spec("web", 3), "new")));
+    stage.run();
+    let new = |stage: &Stage| stage.running(web).iter().filter(|t| t.spec_version == 2).count();
+    assert_eq!(new(&stage), 1);
+    stage.cluster.now = Timestamp::from_secs(500);
+    stage.run_for(100 * SECOND);
+    assert_eq!(new(&stage), 3);
+}

@@ -32,7 +32,7 @@ fn refusals() {
             (
                 Command::RemoveNode { id: nodes[0], force: false },
                 Code::FailedPrecondition,
-                &["is a manager"],
+                &["is the only manager"],
             ),
             (
                 // Drained only when the last of its tasks has ended.
@@ -142,6 +142,33 @@ fn a_drained_or_forced_node_goes() {
     let busy = Command::RemoveNode { id: nodes[2], force: false };
     assert_eq!(refused(&cluster, busy), Rejected::NodeInUse { id: nodes[2] });
     cluster.apply(Command::RemoveNode { id: nodes[2], force: true });
-    cluster.apply(Command::RemoveNode { id: nodes[0], force: true });
-    assert_eq!(cluster.state.nodes().len(), 0);
+    assert_eq!(cluster.state.nodes().len(), 1);
+}
+
+#[test]
+fn a_manager_goes_only_if_it_is_down_and_another_stays() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let [first, second] = [nodes[0], nodes[1]];
+    let remove = |id, force| Command::RemoveNode { id, force };
+    cluster.set_node(first, NodeState::Down);
+    for force in [false, true] {
+        let last = refused(&cluster, remove(first, force));
+        assert_eq!(last, Rejected::LastManager { id: first }, "{force}");
+    }
+    let status = ManagerStatus {
+        raft_id: 2,
+        addr: "10.0.0.2:4242".to_owned(),
+        leader: false,
+        reachability: Reachability::Reachable,
+    };
+    // One that was demoted and has not left Raft yet counts.
+    cluster.apply(Command::SetManagerStatus { id: second, status: Some(status) });
+    for force in [false, true] {
+        let up = refused(&cluster, remove(second, force));
+        assert_eq!(up, Rejected::NodeIsManager { id: second }, "{force}");
+    }
+    assert_eq!(refused(&cluster, remove(first, false)), Rejected::NodeIsManager { id: first });
+    cluster.apply(remove(first, true));
+    let last = refused(&cluster, remove(second, true));
+    assert_eq!(last, Rejected::LastManager { id: second });
 }

@@ -7,6 +7,9 @@
     clippy::print_stderr,
     reason = "a test: panics and prints are its voice"
 )]
+
+mod logs;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -161,23 +164,28 @@ fn channel(address: SocketAddr, credentials: Credentials) -> Channel {
 struct Agent {
     client: DispatcherClient<Channel>,
     session_id: String,
-    _session: Streaming<pb::SessionMessage>,
+    session: Streaming<pb::SessionMessage>,
     assignments: Streaming<pb::AssignmentsMessage>,
     held: NodeAssignment,
 }
 
 impl Agent {
     async fn connect(channel: Channel, hostname: &str) -> Self {
+        Self::try_connect(channel, hostname).await.unwrap()
+    }
+
+    /// Nothing if the manager does not serve sessions yet, or ends this one at once.
+    async fn try_connect(channel: Channel, hostname: &str) -> Option<Self> {
         let mut client = DispatcherClient::new(channel);
         let request = pb::SessionRequest { description: Some((&description(hostname)).into()) };
-        let mut session = client.session(request).await.unwrap().into_inner();
-        let first = session.message().await.unwrap().unwrap().message.unwrap();
+        let mut session = client.session(request).await.ok()?.into_inner();
+        let first = session.message().await.ok()??.message?;
         let pb::session_message::Message::Started(started) = first else { panic!("{first:?}") };
         let session_id = started.session_id;
         let request = pb::AssignmentsRequest { session_id: session_id.clone() };
-        let assignments = client.assignments(request).await.unwrap().into_inner();
+        let assignments = client.assignments(request).await.ok()?.into_inner();
         let held = NodeAssignment::default();
-        Self { client, session_id, _session: session, assignments, held }
+        Some(Self { client, session_id, session, assignments, held })
     }
 
     async fn receive(&mut self) {
@@ -291,6 +299,29 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_moved_tells_its_new_address() {
+    let (dir, old, new) = (tempfile::tempdir().unwrap(), free_address(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), old).await;
+    let tokens = pb::GetJoinTokenRequest { role: pb::NodeRole::Agent as i32 };
+    let told = control.get_join_token(tokens).await.unwrap().into_inner();
+    assert_eq!(told.manager_addrs, [old.to_string()]);
+    manager.stop().await;
+
+    let manager = Manager::start(dir.path(), new);
+    eventually("an agent is told the new address", || async {
+        let mut agent = Agent::try_connect(channel(new, node.current()), "first").await?;
+        let facts = agent.session.message().await.ok()??.message?;
+        let pb::session_message::Message::Facts(facts) = facts else { panic!("{facts:?}") };
+        (facts.managers.first()?.addr == new.to_string()).then_some(())
+    })
+    .await;
+    let user = &mut control_at(dir.path(), new).await;
+    let told = user.get_join_token(tokens).await.unwrap().into_inner();
+    assert_eq!(told.manager_addrs, [new.to_string()]);
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_may_be_larger_than_a_command() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
@@ -313,10 +344,15 @@ async fn bad_requests_are_refused_with_all_their_faults() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let mut bad = spec("not a name", 1);
-    bad.task_template.as_mut().unwrap().runtime = None;
+    let runtime = bad.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
+    let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
+    container.dir = "etc".to_owned();
     let status = control.create_service(pb::CreateServiceRequest { spec: Some(bad) }).await;
     let status = status.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+    for path in ["name: \"not a name\"", "task_template.container.dir: \"etc\""] {
+        assert!(status.message().contains(path), "{path}: {status}");
+    }
 
     let request = pb::CreateServiceRequest { spec: Some(spec("web", 1)) };
     control.create_service(request.clone()).await.unwrap();
@@ -357,6 +393,16 @@ async fn a_watcher_sees_every_change_in_order() {
     }
     assert_eq!(seen, ["a", "b", "c"]);
     manager.stop().await;
+}
+
+/// A user's client that root of the manager's host makes.
+async fn control_at(dir: &Path, address: SocketAddr) -> ControlClient<Channel> {
+    let key = PrivateKey::generate().unwrap();
+    let request = pb::IssueUserCertificateRequest { csr_der: key.request().unwrap() };
+    let mut client = BootstrapClient::new(unix_channel(&dir.join("manager.sock")));
+    let issued = client.issue_user_certificate(request).await.unwrap().into_inner();
+    let user = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem).unwrap();
+    ControlClient::new(channel(address, user))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
