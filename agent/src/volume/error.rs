@@ -18,8 +18,6 @@ pub enum VolumeError {
     Differs { name: String },
     #[error("volume `{name}` is in use by {}", users.join(", "))]
     InUse { name: String, users: Vec<String> },
-    #[error("volume `{name}` is not mounted")]
-    NotMounted { name: String },
     #[error("`{user}` is no id of a container")]
     User { user: String },
     #[error("bind source `{}` must be an absolute path without `..`", path.display())]

@@ -4,7 +4,7 @@
 //! <dir>/<name>/volume.json   the configuration
 //! <dir>/<name>/_data         the data, or the place where a tmpfs is mounted
 //! <dir>/<name>/users/        an empty file for each container that uses it
-//! <dir>/<name>/populating    files of an image are being copied in
+//! <dir>/<name>/populating    files of an image are being copied in, for a first user
 //! <dir>/.new-*  .gone-*      volumes that are being made or removed
 //! <dir>/.scratch             mount points that are used for a moment
 //! ```
@@ -168,14 +168,40 @@ impl Shared {
         write().map_err(VolumeError::file("write", &path))
     }
 
+    /// Makes a volume ready for one user, whose copy of the image's files is a part of it: so whoever
+    /// else is a user is past its own.
+    fn mount_for(
+        &self,
+        name: &str,
+        user: &str,
+        image: Option<&ImageFiles>,
+    ) -> Result<MountedVolume, VolumeError> {
+        self.known(name)?;
+        let users = self.users(name)?;
+        self.settle(name, users.is_empty())?;
+        // Entered first: what is mounted has a user that will be asked about.
+        self.enter_user(name, user)?;
+        let alone = users.iter().all(|other| other == user);
+        let mounted = self.mount(name).and_then(|mut mounted| {
+            if let Some(image) = image.filter(|_| !mounted.read_only) {
+                mounted.populated = self.populate(name, &mounted.path, image, alone)?;
+            }
+            Ok(mounted)
+        });
+        if mounted.is_err() && !users.iter().any(|known| known == user) {
+            self.leave(name, |other| other == user)?;
+        }
+        mounted
+    }
+
     fn mount(&self, name: &str) -> Result<MountedVolume, VolumeError> {
         let data = self.volume(name).join(DATA);
         match self.known(name)?.1 {
-            LocalVolume::Directory => Ok(MountedVolume { path: data, read_only: false }),
+            LocalVolume::Directory => Ok(MountedVolume::new(data, false)),
             LocalVolume::Bind { source, read_only } => {
                 let path = PathBuf::from(source);
                 check_bind_source(&path)?;
-                Ok(MountedVolume { path, read_only })
+                Ok(MountedVolume::new(path, read_only))
             }
             LocalVolume::Tmpfs { flags, data: options } => {
                 let failed = || VolumeError::file("mount a tmpfs on", &data);
@@ -187,7 +213,7 @@ impl Shared {
                         .map_err(io::Error::from)
                         .map_err(failed())?;
                 }
-                Ok(MountedVolume { path: data, read_only: flags.read_only })
+                Ok(MountedVolume::new(data, flags.read_only))
             }
         }
     }
@@ -212,25 +238,45 @@ impl Shared {
         }
     }
 
-    fn populate(&self, name: &str, image: &ImageFiles) -> Result<bool, VolumeError> {
-        let (_, local) = self.known(name)?;
-        let (path, ours) = match local {
-            LocalVolume::Bind { source, .. } => (PathBuf::from(source), false),
-            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => {
-                (self.volume(name).join(DATA), true)
-            }
-        };
+    /// Deals with a copy that was cut off: half a copy would look like data for ever. Who has the
+    /// volume may have written to it since, so only one that nobody has is cleared, and whoever gets
+    /// it next finds the marker gone for good.
+    fn settle(&self, name: &str, clear_it: bool) -> Result<(), VolumeError> {
+        let marker = self.volume(name).join(POPULATING);
+        if !marker.try_exists().map_err(VolumeError::file("look for", &marker))? {
+            return Ok(());
+        }
+        // What a bind leads to is not ours to clear; nor is it marked.
+        if clear_it && !matches!(self.known(name)?.1, LocalVolume::Bind { .. }) {
+            let data = self.volume(name).join(DATA);
+            clear(&data)?;
+            let sync = || rustix::fs::syncfs(File::open(&data)?).map_err(io::Error::from);
+            sync().map_err(VolumeError::file("sync", &data))?;
+        }
+        self.unmark(name)
+    }
+
+    /// Durably, as what is written from now on is to stay.
+    fn unmark(&self, name: &str) -> Result<(), VolumeError> {
+        let dir = self.volume(name);
+        remove_file(&dir.join(POPULATING))?;
+        let sync = || File::open(&dir)?.sync_all();
+        sync().map_err(VolumeError::file("sync", &dir))
+    }
+
+    /// Where somebody else has the volume, the copy is not marked: what is in it then may be theirs.
+    fn populate(
+        &self,
+        name: &str,
+        path: &Path,
+        image: &ImageFiles,
+        alone: bool,
+    ) -> Result<bool, VolumeError> {
         if !path.is_dir() {
             return Ok(false);
         }
-        let marker = self.volume(name).join(POPULATING);
-        // Half a copy would look like data for ever. What a bind leads to is not ours to clear.
-        if ours && marker.exists() {
-            clear(&path)?;
-        }
-        let to = File::open(&path).map_err(VolumeError::file("open", &path))?;
-        if !copy::is_empty(&to).map_err(VolumeError::file("list", &path))? {
-            remove_file(&marker)?;
+        let to = File::open(path).map_err(VolumeError::file("open", path))?;
+        if !copy::is_empty(&to).map_err(VolumeError::file("list", path))? {
             return Ok(false);
         }
         let from = {
@@ -238,17 +284,30 @@ impl Shared {
             open_target(image, &self.dir.join(SCRATCH))?
         };
         let Some(from) = from else { return Ok(true) };
-        let mark = || File::create(&marker)?.sync_all();
-        mark().map_err(VolumeError::file("write", &marker))?;
-        copy::copy_tree(from.as_fd(), to.as_fd()).map_err(|error| match error {
+        let ours = !matches!(self.known(name)?.1, LocalVolume::Bind { .. });
+        let marked = alone && ours;
+        if marked {
+            let marker = self.volume(name).join(POPULATING);
+            let mark = || File::create(&marker)?.sync_all();
+            mark().map_err(VolumeError::file("write", &marker))?;
+        }
+        let copied = copy::copy_tree(from.as_fd(), to.as_fd()).map_err(|error| match error {
             CopyError::TooDeep => {
                 VolumeError::TooDeep { target: image.target.clone(), limit: copy::DEPTH_MAX }
             }
-            CopyError::Io(source) => VolumeError::file("copy the image's files to", &path)(source),
-        })?;
-        rustix::fs::syncfs(&to).map_err(VolumeError::file("sync", &path))?;
-        remove_file(&marker)?;
-        Ok(true)
+            CopyError::Io(source) => VolumeError::file("copy the image's files to", path)(source),
+        });
+        let copied =
+            copied.and_then(|()| rustix::fs::syncfs(&to).map_err(VolumeError::file("sync", path)));
+        match copied {
+            Ok(()) if marked => self.unmark(name).map(|()| true),
+            Ok(()) => Ok(true),
+            Err(error) => {
+                // The next one would take it for data. If this fails too, the marker stays for it.
+                let _ = self.settle(name, true);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -265,32 +324,9 @@ impl VolumeDriver for LocalVolumes {
         &self,
         name: String,
         user: String,
+        image: Option<ImageFiles>,
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
-        self.with_volume(name, move |shared, name| {
-            shared.known(name)?;
-            let known = shared.users(name)?.contains(&user);
-            // Entered first: what is mounted has a user that will be asked about.
-            shared.enter_user(name, &user)?;
-            let mounted = shared.mount(name);
-            if mounted.is_err() && !known {
-                shared.leave(name, |other| other == user)?;
-            }
-            mounted
-        })
-    }
-
-    fn populate(
-        &self,
-        name: String,
-        image: ImageFiles,
-    ) -> BoxFuture<'_, Result<bool, VolumeError>> {
-        self.with_volume(name, move |shared, name| {
-            if shared.users(name)?.is_empty() {
-                shared.known(name)?;
-                return Err(VolumeError::NotMounted { name: name.to_owned() });
-            }
-            shared.populate(name, &image)
-        })
+        self.with_volume(name, move |shared, name| shared.mount_for(name, &user, image.as_ref()))
     }
 
     fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {

@@ -65,13 +65,9 @@ impl<'a> Volumes<'a> {
     ) -> Result<MountedVolume, VolumeError> {
         let driver = &self.context.drivers.volumes;
         driver.ensure(config.clone()).await?;
-        let mounted = driver.mount(config.name.clone(), self.task.to_string()).await?;
-        if copy && !mounted.read_only {
-            let layers = image.layers.iter().rev().cloned().collect();
-            let files = ImageFiles { layers, target: planned.target.clone() };
-            driver.populate(config.name.clone(), files).await?;
-        }
-        Ok(mounted)
+        let layers = || image.layers.iter().rev().cloned().collect();
+        let files = copy.then(|| ImageFiles { layers: layers(), target: planned.target.clone() });
+        driver.mount(config.name.clone(), self.task.to_string(), files).await
     }
 
     /// The volumes that a task may use: those it names, and those that were made for it alone.
@@ -93,7 +89,7 @@ impl<'a> Volumes<'a> {
     pub(in crate::worker) async fn adopt(&self, task: &AssignedTask) -> Result<(), VolumeError> {
         let (named, own) = self.names(task).await?;
         for name in named.into_iter().chain(own) {
-            self.context.drivers.volumes.mount(name, self.task.to_string()).await?;
+            self.context.drivers.volumes.mount(name, self.task.to_string(), None).await?;
         }
         Ok(())
     }
