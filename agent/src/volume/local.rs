@@ -64,7 +64,9 @@ impl LocalVolumes {
     /// The file system refuses.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, VolumeError> {
         let dir = dir.into();
-        make_dir(&dir, 0o711)?;
+        // A container's root may leave set-user-ID programs in a volume: nobody else of the host gets
+        // to them. Set every time, for what an earlier version made.
+        make_dir(&dir, 0o700)?;
         clean_scratch(&dir.join(SCRATCH))?;
         for name in names_in(&dir)? {
             if name.starts_with(NEW) || name.starts_with(GONE) {

@@ -197,6 +197,22 @@ async fn a_copy_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn only_root_gets_to_volumes_past_containers() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = dir.path().join("volumes");
+    fs::create_dir(&volumes).unwrap();
+    fs::set_permissions(&volumes, fs::Permissions::from_mode(0o711)).unwrap();
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    assert_eq!(fs::metadata(&volumes).unwrap().mode() & 0o7777, 0o700);
+    // Inside of containers every user gets as far as the volume lets them.
+    let data = mounted(&driver, "v").await;
+    assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[tokio::test]
 async fn binds_and_memory() {
     if skip_without_root() {
         return;
