@@ -361,8 +361,10 @@ impl State {
             }
             Step::Abort => entry.cancel.cancel(),
             Step::Start => {
+                entry.cancel = CancellationToken::new();
                 let host = on_host_network(&entry.task, &self.networks);
-                let work = async move { Ok(ops::start(&context, record, host).await) };
+                let cancel = entry.cancel.clone();
+                let work = async move { Ok(ops::start(&context, record, host, &cancel).await) };
                 self.spawn(id, Operation::Start, work);
             }
             Step::Withdraw => {

@@ -15,6 +15,8 @@ use super::record::stop_policy;
 use super::report::Outcome;
 use super::{Exit, Fact, Operation, Preparation, Step, StopPolicy, TaskRecord};
 
+/// How long a start of what is to stop may take, from its beginning, before it is given up.
+pub const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a killed container may take to end before it is removed by force.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait between two tries of what failed.
@@ -55,6 +57,8 @@ pub struct Machine {
     released: bool,
     cleanup_tried: bool,
     busy: Option<Operation>,
+    /// When what it is busy with was begun.
+    busy_since: Timestamp,
     aborting: bool,
     waits_for_health: bool,
     tries: u32,
@@ -88,6 +92,7 @@ impl Machine {
             released: false,
             cleanup_tried: false,
             busy: None,
+            busy_since: now,
             aborting: false,
             waits_for_health: false,
             tries: 0,
@@ -190,8 +195,7 @@ impl Machine {
     #[must_use]
     pub fn next(&self, now: Timestamp) -> Step {
         if let Some(operation) = self.busy {
-            let abort = operation == Operation::Prepare && self.stopping() && !self.aborting;
-            return if abort { Step::Abort } else { Step::Nothing };
+            return self.give_up(operation, now);
         }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return Step::Wait(at);
@@ -215,6 +219,21 @@ impl Machine {
             Container::Prepared => Step::Start,
             Container::Running if self.stopping() || self.doom.is_some() => self.stop_it(now),
             Container::Running => Step::Nothing,
+        }
+    }
+
+    /// Gives up what makes no sense any more. A start gets a little time, so that what starts is
+    /// stopped as it should be; one that hangs must not keep the task for ever.
+    fn give_up(&self, operation: Operation, now: Timestamp) -> Step {
+        if self.aborting || !self.stopping() {
+            return Step::Nothing;
+        }
+        match operation {
+            Operation::Start if now < self.busy_since + START_PATIENCE => {
+                Step::Wait(self.busy_since + START_PATIENCE)
+            }
+            Operation::Prepare | Operation::Start => Step::Abort,
+            _ => Step::Nothing,
         }
     }
 
@@ -244,6 +263,7 @@ impl Machine {
         }
         if let Some(operation) = step.operation() {
             self.busy = Some(operation);
+            self.busy_since = now;
         }
         self.refresh(now);
     }
@@ -255,6 +275,7 @@ impl Machine {
             Fact::Progress(_) | Fact::Exited(_) | Fact::Healthy | Fact::Unhealthy { .. }
         ) {
             self.busy = None;
+            self.aborting = false;
         }
         match fact {
             Fact::Accepted => {
@@ -265,14 +286,11 @@ impl Machine {
             Fact::Progress(text) => self.progress = text,
             Fact::Prepared(preparation) => self.prepared(preparation),
             Fact::PrepareFailed { err } => {
-                self.aborting = false;
                 let (state, message) = (TaskState::Rejected, "preparing");
                 self.outcome = Some(Outcome { state, at: now, message, err, exit: None });
             }
-            Fact::PrepareAborted => {
-                self.aborting = false;
-                self.container = Container::Leftover;
-            }
+            Fact::PrepareAborted => self.container = Container::Leftover,
+            Fact::StartAborted => self.start_aborted(now),
             Fact::Started { pid, ports } => self.run(pid, ports, now),
             Fact::StartFailed { state, err, code } => {
                 self.early_exit = None;
@@ -306,7 +324,6 @@ impl Machine {
     }
 
     fn prepared(&mut self, preparation: Preparation) {
-        self.aborting = false;
         self.stop.signal = preparation.stop_signal;
         self.preparation = Some(preparation);
         self.container = Container::Prepared;
@@ -317,6 +334,15 @@ impl Machine {
         self.waits_for_health = self.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
         self.status.port_status = ports;
         self.note_container(pid);
+        if let Some(exit) = self.early_exit.take() {
+            self.exited(exit, now);
+        }
+    }
+
+    /// It may run or not: cleaning up ends it, as managers want.
+    fn start_aborted(&mut self, now: Timestamp) {
+        self.stopped_at = Some(now);
+        self.container = Container::Ended;
         if let Some(exit) = self.early_exit.take() {
             self.exited(exit, now);
         }

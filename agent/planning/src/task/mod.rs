@@ -19,7 +19,7 @@ use shoal_types::spec::PortConfig;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
-pub use machine::{KILL_PATIENCE, Machine};
+pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
 pub use report::ended;
 
@@ -30,7 +30,7 @@ pub enum Step {
     Accept,
     /// Make everything short of running it.
     Prepare,
-    /// Give up the preparation under way.
+    /// Give up the preparation or the start under way.
     Abort,
     /// Publish its ports and start the container.
     Start,
@@ -125,6 +125,8 @@ pub enum Fact {
         /// The code that a shell gives for it.
         code: Option<i32>,
     },
+    /// The start was given up; nobody knows how far it came.
+    StartAborted,
     /// Nobody new comes. Also when that failed: stopping never waits for it.
     Withdrawn,
     /// The stop signal was sent, or there was nobody to receive it.

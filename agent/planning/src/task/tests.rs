@@ -134,6 +134,48 @@ fn ends_are_reported_as_what_they_were() {
 }
 
 #[test]
+fn a_start_that_hangs_is_given_up_when_the_task_is_to_stop() {
+    let begun = || {
+        let mut m = prepared(DesiredState::Running);
+        m.begin(Step::Start, at(1));
+        assert_eq!(m.next(at(999)), Step::Nothing, "it may take its time");
+        m.want(DesiredState::Shutdown);
+        assert_eq!(m.next(at(2)), Step::Wait(at(11)), "a start is often about to be over");
+        m
+    };
+    let mut m = begun();
+    m.learn(started(), at(3));
+    assert_eq!(m.next(at(3)), Step::Withdraw, "it is stopped as it should be");
+
+    let given_up = || {
+        let mut m = begun();
+        assert_eq!(m.next(at(11)), Step::Abort);
+        m.begin(Step::Abort, at(11));
+        assert_eq!(m.next(at(99)), Step::Nothing);
+        m
+    };
+    let mut m = given_up();
+    m.learn(Fact::StartAborted, at(12));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+    // It had come far enough to be killed by the cleaning up.
+    let mut m = given_up();
+    m.learn(Fact::StartAborted, at(12));
+    m.begin(Step::Cleanup { keep_log: true }, at(12));
+    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), at(13));
+    m.learn(Fact::Cleaned, at(13));
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(137));
+    // Or had ended by then.
+    let mut m = given_up();
+    m.learn(Fact::Exited(exit(3)), at(12));
+    m.learn(Fact::StartAborted, at(12));
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Shutdown);
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(3));
+}
+
+#[test]
 fn an_exit_may_overtake_the_answer_to_the_start() {
     let mut m = prepared(DesiredState::Running);
     m.begin(Step::Start, at(1));

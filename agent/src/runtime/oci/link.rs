@@ -25,8 +25,8 @@ use crate::supervise::log::now_nanos;
 use crate::supervise::protocol::{Failure, LINE_MAX, Message, Op, Request, Status};
 use crate::supervise::setup::{CONTROL_SOCKET, ProcessIdentity};
 
-/// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: the
-/// caller decides when to remove instead.
+/// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: whoever
+/// asked for it gives it up and removes the container instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests under way at most.
 const QUEUE: usize = 64;
