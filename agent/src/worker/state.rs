@@ -310,7 +310,7 @@ impl State {
     /// Checks the health of a running container when it is time.
     fn look_after(&mut self, id: TaskId, now: Timestamp) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if !entry.machine.is_running() {
+        if !entry.machine.is_watched() {
             entry.health = None;
             return;
         }

@@ -147,6 +147,12 @@ impl Machine {
         self.container == Container::Running && self.busy != Some(Operation::Start)
     }
 
+    /// Whether its health matters: not once it is being stopped, for whatever reason.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.is_running() && !self.stopping() && self.doom.is_none()
+    }
+
     /// Whether it holds resources of the node: anything but its log.
     #[must_use]
     pub const fn holds_resources(&self) -> bool {
@@ -312,6 +318,8 @@ impl Machine {
             }
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Healthy => self.waits_for_health = false,
+            // Ending within its grace period is no failure.
+            Fact::Unhealthy { .. } if !self.is_watched() => {}
             Fact::Unhealthy { output } => {
                 let text = match output.trim() {
                     "" => "unhealthy: the health check failed without a word".to_owned(),

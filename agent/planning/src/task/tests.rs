@@ -288,6 +288,24 @@ fn what_ends_when_it_is_told_to_is_shut_down_whatever_its_code() {
 }
 
 #[test]
+fn health_is_of_no_matter_to_what_is_being_stopped() {
+    let mut m = running();
+    assert!(m.is_watched());
+    m.want(DesiredState::Shutdown);
+    assert!(!m.is_watched());
+    // What it was asked before.
+    m.learn(Fact::Unhealthy { output: "gone".to_owned() }, at(10));
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    m.begin(Step::Stop { signal: 15 }, at(10));
+    m.learn(Fact::Stopped, at(10));
+    m.learn(Fact::Unhealthy { output: "gone".to_owned() }, at(11));
+    m.learn(Fact::Exited(exit(0)), at(12));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+}
+
+#[test]
 fn what_is_being_stopped_is_stopped_though_somebody_wants_it_again() {
     let mut m = running();
     m.drop_it();
