@@ -381,7 +381,9 @@ impl State {
             }
             Step::Cleanup { keep_log } => {
                 let last = entry.machine.last_record(&entry.task, now);
-                let work = async move { Ok(ops::cleanup(&context, record, keep_log, last).await) };
+                let ended = entry.machine.has_ended();
+                let work =
+                    async move { Ok(ops::cleanup(&context, record, keep_log, ended, last).await) };
                 self.spawn(id, Operation::Cleanup, work);
             }
             Step::Forget => {

@@ -182,6 +182,13 @@ impl Machine {
         }
     }
 
+    /// Whether its container is known to have ended, or never to have run. Otherwise cleaning up is what
+    /// ends it, and only if that succeeds.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
     /// What is to be remembered of it once the cleaning up that is under way is done, if it has ended
     /// then.
     #[must_use]

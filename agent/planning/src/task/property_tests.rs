@@ -162,13 +162,16 @@ impl World {
                 return;
             }
             (Step::Cleanup { .. }, works) => {
-                let last = self.machine.last_record(&task(DesiredState::Ready), self.now());
-                self.ledger = last.or(self.ledger.take());
+                let recorded = works || self.machine.has_ended();
+                if recorded {
+                    let last = self.machine.last_record(&task(DesiredState::Ready), self.now());
+                    self.ledger = last.or(self.ledger.take());
+                }
                 if works {
                     self.container = Real::Absent;
                     Fact::Cleaned
                 } else {
-                    Fact::CleanupFailed { err, recorded: true }
+                    Fact::CleanupFailed { err, recorded }
                 }
             }
             (Step::Forget, true) => {
