@@ -165,7 +165,7 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Signal that ended its first process.
     pub signal: Option<i32>,
-    /// Whether the kernel killed something in it for want of memory.
+    /// Whether the kernel killed its first process for want of memory.
     pub oom_killed: bool,
     /// When, if known.
     pub at: Option<Timestamp>,

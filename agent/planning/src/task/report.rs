@@ -25,7 +25,7 @@ impl Outcome {
 
     /// It ended by itself.
     pub(super) fn by_itself(at: Timestamp, exit: Exit) -> Self {
-        if exit.code == Some(0) && !exit.oom_killed {
+        if exit.code == Some(0) {
             let (state, message) = (TaskState::Complete, "finished");
             return Self { state, at, message, err: String::new(), exit: Some(exit) };
         }
@@ -42,8 +42,8 @@ impl Outcome {
 #[must_use]
 pub fn ended(exit: &Exit) -> String {
     let mut text = match (exit.oom_killed, exit.code, exit.signal) {
-        (true, _, _) => "out of memory: the kernel killed it at its memory limit".to_owned(),
-        (false, Some(code), _) => format!("exit code {code}"),
+        (true, None, _) => "out of memory: the kernel killed it at its memory limit".to_owned(),
+        (_, Some(code), _) => format!("exit code {code}"),
         (false, None, Some(number)) => {
             format!("killed by signal {number} ({})", signal::name(number))
         }

@@ -98,6 +98,7 @@ fn a_life_that_completes() {
 
 #[test]
 fn ends_are_reported_as_what_they_were() {
+    let starved = || Some("processes in it were killed for want of memory: 1".to_owned());
     let unknown = || Exit { message: Some("its supervisor died".to_owned()), ..Exit::default() };
     let cases = [
         (exit(0), TaskState::Complete, "", Some(0)),
@@ -114,11 +115,13 @@ fn ends_are_reported_as_what_they_were() {
             "out of memory: the kernel killed it at its memory limit",
             Some(137),
         ),
+        // Something in it was killed, and it lived on.
+        (Exit { message: starved(), ..exit(0) }, TaskState::Complete, "", Some(0)),
         (
-            Exit { oom_killed: true, ..exit(0) },
+            Exit { message: starved(), ..exit(3) },
             TaskState::Failed,
-            "out of memory: the kernel killed it at its memory limit",
-            Some(0),
+            "exit code 3: processes in it were killed for want of memory: 1",
+            Some(3),
         ),
         (unknown(), TaskState::Failed, "its supervisor died", None),
     ];

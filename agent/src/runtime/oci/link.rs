@@ -316,13 +316,18 @@ pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatu
         return status;
     }
     let mut message = format!("its supervisor died ({how}), so it was killed");
-    if let Err(e) = &cleared {
-        message = format!("{message}; {e}");
+    match &cleared {
+        Ok(kills) => {
+            if let Some(note) = exit::starved(*kills) {
+                message = format!("{message}; {note}");
+            }
+        }
+        Err(e) => message = format!("{message}; {e}"),
     }
     let status = ExitStatus {
         code: None,
         signal: None,
-        oom_killed: cleared.is_ok_and(|kills| kills > 0),
+        oom_killed: false,
         at_nanos: now_nanos(),
         message: Some(message),
     };
