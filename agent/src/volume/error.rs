@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shoal_agent_planning::volume::InvalidVolume;
 use thiserror::Error;
@@ -24,6 +25,8 @@ pub enum VolumeError {
     SourceNotAbsolute { path: PathBuf },
     #[error("bind source `{}`", path.display())]
     Source { path: PathBuf, source: io::Error },
+    #[error("bind source `{}` did not answer within {patience:?}", path.display())]
+    SourceSilent { path: PathBuf, patience: Duration },
     #[error("subpath `{subpath}` must be relative and without `..`")]
     SubpathInvalid { subpath: String },
     #[error("subpath `{subpath}` of `{}`", path.display())]

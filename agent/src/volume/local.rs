@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 
 use super::copy::{self, CopyError};
 use super::overlay::{clean_scratch, is_mount_point, open_target};
-use super::source::check_bind_source;
+use super::source::find_bind_source;
 use super::{
     ImageFiles, LocalVolume, MountFlags, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
 };
@@ -117,6 +117,13 @@ impl Shared {
         Ok((config, local))
     }
 
+    fn bind_source(&self, name: &str) -> Result<Option<PathBuf>, VolumeError> {
+        match self.known(name)?.1 {
+            LocalVolume::Bind { source, .. } => Ok(Some(source.into())),
+            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => Ok(None),
+        }
+    }
+
     /// Who uses a volume. On disk, so that a new agent knows it before it hears of any container.
     fn users(&self, name: &str) -> Result<Vec<String>, VolumeError> {
         match names_in(&self.volume(name).join(USERS)) {
@@ -201,9 +208,7 @@ impl Shared {
         match self.known(name)?.1 {
             LocalVolume::Directory => Ok(MountedVolume::new(data, false)),
             LocalVolume::Bind { source, read_only } => {
-                let path = PathBuf::from(source);
-                check_bind_source(&path)?;
-                Ok(MountedVolume::new(path, read_only))
+                Ok(MountedVolume::new(source.into(), read_only))
             }
             LocalVolume::Tmpfs { flags, data: options } => {
                 let failed = || VolumeError::file("mount a tmpfs on", &data);
@@ -328,7 +333,17 @@ impl VolumeDriver for LocalVolumes {
         user: String,
         image: Option<ImageFiles>,
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
-        self.with_volume(name, move |shared, name| shared.mount_for(name, &user, image.as_ref()))
+        async move {
+            let source = |shared: &Shared, name: &str| shared.bind_source(name);
+            if let Some(source) = self.with_volume(name.clone(), source).await? {
+                // It may be on a file system that does not answer: not in the turn.
+                find_bind_source(source, false).await?;
+            }
+            let mount =
+                move |shared: &Shared, name: &str| shared.mount_for(name, &user, image.as_ref());
+            self.with_volume(name, mount).await
+        }
+        .boxed()
     }
 
     fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {

@@ -22,7 +22,7 @@ pub use shoal_agent_planning::volume::{InvalidVolume, LocalVolume, MountFlags, V
 pub use self::error::VolumeError;
 pub use self::fake::FakeVolumes;
 pub use self::local::LocalVolumes;
-pub use self::source::{check_bind_source, subpath};
+pub use self::source::{check_bind_source, find_bind_source, subpath};
 
 /// A volume ready to be put into a container.
 #[derive(Debug, Clone, PartialEq, Eq)]

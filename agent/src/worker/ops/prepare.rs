@@ -51,8 +51,6 @@ pub(super) enum PrepareError {
     Volume { name: String, source: VolumeError },
     #[error("{field}")]
     Bind { field: String, source: VolumeError },
-    #[error("{field}: make directory {}", path.display())]
-    MakeBind { field: String, path: PathBuf, source: io::Error },
     #[error("write {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -92,7 +90,7 @@ async fn attempt(context: &Context, order: &Order) -> Result<Preparation, Prepar
     let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
     networks(context, order, &plan).await?;
     let volumes = Volumes::new(context, task.id);
-    let mut mounts = volumes.make(&plan, &image).await?;
+    let mut mounts = volumes.make(&plan, &image, &order.cancel).await?;
     let files = ContainerFiles::new(context, task.id);
     mounts.extend(files.make(&plan).await?);
     let oci = plan.oci_spec(mounts)?;

@@ -1,18 +1,16 @@
 //! What is mounted into a container.
 
-use std::io;
-use std::path::Path;
-
 use shoal_agent_planning::lower::{ANONYMOUS, ContainerPlan, PlannedMount, Source};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
 use shoal_types::spec::MountKind as Kind;
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::prepare::PrepareError;
 use crate::image::Image;
-use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, check_bind_source};
+use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, find_bind_source};
 
 /// The volumes of one container.
 pub(in crate::worker) struct Volumes<'a> {
@@ -25,18 +23,25 @@ impl<'a> Volumes<'a> {
         Self { context, task }
     }
 
-    /// Makes everything that the container mounts and says where it is.
+    /// Makes everything that the container mounts and says where it is. Gives up when it is cancelled
+    /// while a source does not answer.
     pub(super) async fn make(
         &self,
         plan: &ContainerPlan,
         image: &Image,
+        cancel: &CancellationToken,
     ) -> Result<Vec<MountConfig>, PrepareError> {
         let mut mounts = Vec::with_capacity(plan.mounts.len());
         for planned in &plan.mounts {
             let mut read_only = planned.read_only;
             let kind = match &planned.source {
                 Source::Bind { path, create, field } => {
-                    bind(path, *create, field)?;
+                    let found = tokio::select! {
+                        found = find_bind_source(path.clone(), *create) => found,
+                        () = cancel.cancelled() => return Err(PrepareError::Cancelled),
+                    };
+                    let field = || field.clone();
+                    found.map_err(|source| PrepareError::Bind { field: field(), source })?;
                     MountKind::Bind { source: path.clone() }
                 }
                 Source::Tmpfs { size_bytes, mode } => {
@@ -110,20 +115,5 @@ impl<'a> Volumes<'a> {
             errors.extend(driver.remove(name).await.err());
         }
         errors
-    }
-}
-
-fn bind(path: &Path, create: bool, field: &str) -> Result<(), PrepareError> {
-    let failed = |source| PrepareError::Bind { field: field.to_owned(), source };
-    match check_bind_source(path) {
-        Err(VolumeError::Source { source, .. })
-            if create && source.kind() == io::ErrorKind::NotFound =>
-        {
-            std::fs::create_dir_all(path).map_err(|source| {
-                let (field, path) = (field.to_owned(), path.to_owned());
-                PrepareError::MakeBind { field, path, source }
-            })
-        }
-        other => other.map_err(failed),
     }
 }
