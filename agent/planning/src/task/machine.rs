@@ -165,10 +165,12 @@ impl Machine {
         self.preparation.as_ref()
     }
 
-    /// What to report, once it is in the ledger.
+    /// What to report: once it is in the ledger, or that it cannot be written there.
     #[must_use]
     pub fn status(&self) -> Option<&TaskStatus> {
-        (self.accepted && self.status.state >= TaskState::Accepted).then_some(&self.status)
+        let told = if self.accepted { TaskState::Accepted } else { TaskState::Assigned };
+        let news = self.accepted || !self.trouble.is_empty();
+        (news && self.status.state >= told).then_some(&self.status)
     }
 
     /// What is to be remembered of it now.
@@ -294,6 +296,7 @@ impl Machine {
             Fact::Accepted => {
                 self.accepted = true;
                 self.tries = 0;
+                self.trouble.clear();
             }
             Fact::AcceptFailed { err } | Fact::ForgetFailed { err } => self.again(err, now),
             Fact::Progress(text) => self.progress = text,

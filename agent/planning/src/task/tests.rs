@@ -66,17 +66,19 @@ fn clean(m: &mut Machine, keep_log: bool) {
 }
 
 #[test]
-fn nothing_is_reported_before_it_is_in_the_ledger() {
+fn nothing_but_trouble_is_reported_before_it_is_in_the_ledger() {
     let mut m = Machine::new(&task(DesiredState::Running), at(0));
     assert_eq!(m.status(), None);
     m.begin(Step::Accept, at(0));
     m.learn(Fact::AcceptFailed { err: "disk full".to_owned() }, at(0));
-    assert_eq!(m.status(), None);
+    let told = status(&m);
+    assert_eq!((told.state, told.err.as_str()), (TaskState::Assigned, "disk full"));
+    assert_eq!(told.message, "cannot be accepted");
     assert_eq!(m.next(at(0)), Step::Wait(at(1)));
     assert_eq!(m.next(at(1)), Step::Accept);
     m.begin(Step::Accept, at(1));
     m.learn(Fact::Accepted, at(1));
-    assert_eq!(state(&m), TaskState::Accepted);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Accepted, ""));
 }
 
 #[test]

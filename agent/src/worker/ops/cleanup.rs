@@ -63,8 +63,11 @@ pub(in crate::worker) async fn cleanup(
 
 /// Removes the log and the record of a task.
 pub(in crate::worker) async fn forget(context: &Context, id: TaskId) -> Result<(), Fact> {
-    let failed =
-        |error: &dyn std::error::Error| Fact::ForgetFailed { err: chain(error).to_string() };
+    let failed = |error: &dyn std::error::Error| {
+        let err = chain(error).to_string();
+        tracing::warn!(task = %id, %err, "cannot forget a task");
+        Fact::ForgetFailed { err }
+    };
     context.drivers.runtime.remove(&id.into()).await.map_err(|e| failed(&e))?;
     context.ledger.remove(id).await.map_err(|e| failed(&e))
 }

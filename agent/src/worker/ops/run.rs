@@ -18,7 +18,11 @@ const SIGKILL: i32 = 9;
 pub(in crate::worker) async fn accept(context: &Context, record: TaskRecord) -> Fact {
     match context.ledger.save(&record).await {
         Ok(()) => Fact::Accepted,
-        Err(error) => Fact::AcceptFailed { err: chain(&error).to_string() },
+        Err(error) => {
+            let err = chain(&error).to_string();
+            tracing::warn!(task = %record.task.id, %err, "cannot accept a task");
+            Fact::AcceptFailed { err }
+        }
     }
 }
 
