@@ -22,6 +22,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
 use shoal_agent_planning::volume::check_name;
+use shoal_types::error_chain::chain;
 use tokio::task::spawn_blocking;
 
 use super::copy::{self, CopyError};
@@ -108,6 +109,14 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(VolumeError::file("read", path)(source)),
         }
+    }
+
+    /// Every volume there is, whether or not its configuration can be read. What else lies about is
+    /// none of ours.
+    fn names(&self) -> Result<Vec<String>, VolumeError> {
+        let mut names = names_in(&self.dir)?;
+        names.retain(|name| check_name(name).is_ok() && self.volume(name).is_dir());
+        Ok(names)
     }
 
     fn known(&self, name: &str) -> Result<(VolumeConfig, LocalVolume), VolumeError> {
@@ -364,10 +373,14 @@ impl VolumeDriver for LocalVolumes {
         let shared = self.shared.clone();
         let work = move || {
             let mut all = Vec::new();
-            for name in names_in(&shared.dir)? {
-                if check_name(&name).is_ok() {
+            for name in shared.names()? {
+                match shared.read(&name) {
                     // One that is being removed meanwhile is no more.
-                    all.extend(shared.read(&name)?);
+                    Ok(config) => all.extend(config),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(volume = name, %error, "a volume is left out");
+                    }
                 }
             }
             Ok(all)
@@ -379,12 +392,14 @@ impl VolumeDriver for LocalVolumes {
         async move {
             let users = Arc::new(users);
             let mut result = Ok(());
-            for config in self.list().await? {
+            let shared = self.shared.clone();
+            let names = spawn_blocking(move || shared.names()).await;
+            for name in names.map_err(|_| VolumeError::HelperGone)?? {
                 let users = users.clone();
                 let leave = move |shared: &Shared, name: &str| {
                     shared.leave(name, |user| !users.contains(user))
                 };
-                let done = self.with_volume(config.name, leave).await;
+                let done = self.with_volume(name, leave).await;
                 result = result.and(done);
             }
             result

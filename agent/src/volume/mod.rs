@@ -89,7 +89,7 @@ pub trait VolumeDriver: Send + Sync {
     /// It is in use; the file system refuses.
     fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>>;
 
-    /// Every volume.
+    /// Every volume whose configuration can be read.
     ///
     /// # Errors
     /// The file system refuses.

@@ -213,6 +213,27 @@ async fn only_root_gets_to_volumes_past_containers() {
 }
 
 #[tokio::test]
+async fn what_is_damaged_or_no_volume_harms_no_other() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = dir.path().join("volumes");
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    mounted(&driver, "damaged").await;
+    mounted(&driver, "whole").await;
+    fs::write(volumes.join("damaged/volume.json"), "{").unwrap();
+    fs::write(volumes.join("stray"), "").unwrap();
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    driver.collect(BTreeSet::new()).await.unwrap();
+    assert_eq!(driver.list().await.unwrap(), [config("whole", &[])]);
+    for name in ["damaged", "whole"] {
+        driver.remove(name.to_owned()).await.unwrap();
+    }
+    assert_eq!(names(&volumes), ["stray"]);
+}
+
+#[tokio::test]
 async fn binds_and_memory() {
     if skip_without_root() {
         return;

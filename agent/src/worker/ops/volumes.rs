@@ -4,7 +4,7 @@ use shoal_agent_planning::lower::{ANONYMOUS, ContainerPlan, PlannedMount, Source
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
-use shoal_types::spec::MountKind as Kind;
+use shoal_types::spec::{Mount, MountKind as Kind};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
@@ -75,25 +75,24 @@ impl<'a> Volumes<'a> {
         driver.mount(config.name.clone(), self.task.to_string(), files).await
     }
 
-    /// The volumes that a task may use: those it names, and those that were made for it alone.
-    async fn names(&self, task: &AssignedTask) -> Result<(Vec<String>, Vec<String>), VolumeError> {
-        let container = task.spec.container();
-        let mounts = container.map(|c| c.mounts.as_slice()).unwrap_or_default();
-        let named = mounts
-            .iter()
-            .filter(|m| m.kind == Kind::Volume && !m.source.is_empty())
-            .map(|m| m.source.clone())
-            .collect();
-        let all = self.context.drivers.volumes.list().await?;
+    /// The volumes that a task names.
+    fn named(task: &AssignedTask) -> impl Iterator<Item = String> + '_ {
+        let mounts = task.spec.container().map(|c| c.mounts.as_slice()).unwrap_or_default();
+        let named = |m: &&Mount| m.kind == Kind::Volume && !m.source.is_empty();
+        mounts.iter().filter(named).map(|m| m.source.clone())
+    }
+
+    /// The volumes that were made for the task alone.
+    async fn own(&self) -> Result<Vec<String>, VolumeError> {
         let own = self.task.to_string();
-        let mine = |v: &VolumeConfig| v.labels.get(ANONYMOUS) == Some(&own);
-        Ok((named, all.into_iter().filter(mine).map(|v| v.name).collect()))
+        let mut all = self.context.drivers.volumes.list().await?;
+        all.retain(|volume| volume.labels.get(ANONYMOUS) == Some(&own));
+        Ok(all.into_iter().map(|volume| volume.name).collect())
     }
 
     /// Makes the volumes of a container that lives ready for it again, after the agent was restarted.
     pub(in crate::worker) async fn adopt(&self, task: &AssignedTask) -> Result<(), VolumeError> {
-        let (named, own) = self.names(task).await?;
-        for name in named.into_iter().chain(own) {
+        for name in Self::named(task).chain(self.own().await?) {
             self.context.drivers.volumes.mount(name, self.task.to_string(), None).await?;
         }
         Ok(())
@@ -103,15 +102,16 @@ impl<'a> Volumes<'a> {
     /// after an error.
     pub(super) async fn release(&self, task: &AssignedTask) -> Vec<VolumeError> {
         let driver = &self.context.drivers.volumes;
-        let (named, own) = match self.names(task).await {
-            Ok(names) => names,
-            Err(error) => return vec![error],
-        };
         let mut errors = Vec::new();
-        for name in named.iter().chain(&own) {
-            errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
+        for name in Self::named(task) {
+            errors.extend(driver.unmount(name, self.task.to_string()).await.err());
         }
+        let own = self.own().await.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
         for name in own {
+            errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
             errors.extend(driver.remove(name).await.err());
         }
         errors
