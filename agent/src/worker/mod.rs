@@ -159,9 +159,10 @@ impl Worker {
         let (events, inbox) = mpsc::unbounded_channel();
         let runtime = Arc::clone(&drivers.runtime);
         let context = Arc::new(ops::Context::new(config, drivers, ledger));
-        let entries = resume::resume(&context, loaded.tasks, &loaded.networks).await?;
-        let state =
-            state::State::new(context, entries, loaded.networks, reporter.clone(), events.clone());
+        let entries =
+            resume::resume(&context, loaded.tasks, &loaded.lost, &loaded.networks).await?;
+        let held = state::Held { entries, lost: loaded.lost, networks: loaded.networks };
+        let state = state::State::new(context, held, reporter.clone(), events.clone());
         tokio::spawn(state.run(inbox, exits));
         Ok(WorkerHandle { events, reporter, runtime })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
-use shoal_agent_planning::task::{Fact, Machine, Operation, Step, TaskRecord};
+use shoal_agent_planning::task::{Fact, Found, Machine, Operation, Step, TaskRecord};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -47,10 +47,19 @@ impl Entry {
     }
 }
 
+/// What an earlier worker left, put in order.
+pub(super) struct Held {
+    pub entries: BTreeMap<TaskId, Entry>,
+    /// Accepted tasks of which nothing more is known.
+    pub lost: BTreeSet<TaskId>,
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+}
+
 /// Everything that this node holds. Dropping it cuts every operation off.
 pub(super) struct State {
     context: Arc<Context>,
     entries: BTreeMap<TaskId, Entry>,
+    lost: BTreeSet<TaskId>,
     networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     reporter: Reporter,
     events: mpsc::UnboundedSender<Event>,
@@ -63,14 +72,15 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(
         context: Arc<Context>,
-        entries: BTreeMap<TaskId, Entry>,
-        networks: BTreeMap<NetworkId, Arc<Network>>,
+        held: Held,
         reporter: Reporter,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
+        let Held { entries, lost, networks } = held;
         Self {
             context,
             entries,
+            lost,
             networks: Arc::new(networks),
             reporter,
             events,
@@ -238,7 +248,14 @@ impl State {
         match self.entries.get_mut(&id) {
             Some(entry) => entry.machine.want(task.desired_state),
             None => {
-                self.entries.insert(id, Entry::new(task, now));
+                let entry = if self.lost.remove(&id) {
+                    let record = TaskRecord::lost(task, now);
+                    let machine = Machine::resume(&record, Found::Absent, now);
+                    Entry::resumed(record, machine)
+                } else {
+                    Entry::new(task, now)
+                };
+                self.entries.insert(id, entry);
             }
         }
     }
