@@ -53,7 +53,7 @@ pub(super) async fn resume(
             context.chooser.keep_known(id, image);
         }
         // Whatever is to be cleaned up first holds nothing that has to be kept for it.
-        if !matches!(machine.next(now), Step::Cleanup { .. }) && machine.holds_resources() {
+        if !matches!(machine.next(now.steady), Step::Cleanup { .. }) && machine.holds_resources() {
             living.insert(id, (record.clone(), supervisor));
         }
         entries.insert(id, Entry::resumed(record, machine));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
-use shoal_agent_planning::task::{Fact, Found, Machine, Operation, Step, TaskRecord};
+use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Operation, Step, TaskRecord};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(task: AssignedTask, now: Timestamp) -> Self {
+    fn new(task: AssignedTask, now: Moment) -> Self {
         let machine = Machine::new(&task, now);
         let cancel = CancellationToken::new();
         Self { task: Arc::new(task), machine, health: None, cancel }
@@ -64,6 +64,7 @@ pub(super) struct State {
     reporter: Reporter,
     events: mpsc::UnboundedSender<Event>,
     operations: JoinSet<()>,
+    /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
     leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
@@ -90,7 +91,7 @@ impl State {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    fn now(&self) -> Moment {
         self.context.drivers.clock.now()
     }
 
@@ -106,7 +107,7 @@ impl State {
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
             }
-            let wake = self.deadlines.first().map(|(at, _)| at.since(self.now()));
+            let wake = self.deadlines.first().map(|(at, _)| at.since(self.now().steady));
             tokio::select! {
                 event = inbox.recv() => {
                     let mut next = event;
@@ -131,7 +132,7 @@ impl State {
                 }
                 Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
                 () = sleep(wake), if wake.is_some() => {
-                    let now = self.now();
+                    let now = self.now().steady;
                     let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
                     dirty.extend(due.map(|(_, id)| *id));
                 }
@@ -249,7 +250,7 @@ impl State {
             Some(entry) => entry.machine.want(task.desired_state),
             None => {
                 let entry = if self.lost.remove(&id) {
-                    let record = TaskRecord::lost(task, now);
+                    let record = TaskRecord::lost(task, now.wall);
                     let machine = Machine::resume(&record, Found::Absent, now);
                     Entry::resumed(record, machine)
                 } else {
@@ -271,7 +272,7 @@ impl State {
     }
 
     fn probed(&mut self, id: TaskId, probe: Probe, dirty: &mut BTreeSet<TaskId>) {
-        let now = self.now();
+        let now = self.now().steady;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let verdict = entry.health.as_mut().and_then(|health| health.learn(probe, now));
         dirty.insert(id);
@@ -306,7 +307,7 @@ impl State {
         }
         for id in dirty {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let step = entry.machine.next(now);
+            let step = entry.machine.next(now.steady);
             match step {
                 Step::Nothing => {}
                 Step::Wait(at) => {
@@ -317,7 +318,7 @@ impl State {
                     self.perform(id, step, now);
                 }
             }
-            self.look_after(id, now);
+            self.look_after(id, now.steady);
             if let Some(status) = self.entries.get(&id).and_then(|e| e.machine.status()) {
                 self.reporter.report(id, status);
             }
@@ -356,7 +357,7 @@ impl State {
         }
     }
 
-    fn perform(&mut self, id: TaskId, step: Step, now: Timestamp) {
+    fn perform(&mut self, id: TaskId, step: Step, now: Moment) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let context = Arc::clone(&self.context);
         let record = entry.machine.record(&entry.task);
@@ -448,9 +449,7 @@ fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Netwo
 }
 
 async fn sleep(wake: Option<std::time::Duration>) {
-    // A clock that was set back must not delay anything for long.
-    let longest = std::time::Duration::from_secs(3600);
-    tokio::time::sleep(wake.unwrap_or(longest).min(longest)).await;
+    tokio::time::sleep(wake.unwrap_or_default()).await;
 }
 
 /// What an operation comes to whose code panicked.

@@ -23,6 +23,23 @@ pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
 pub use report::ended;
 
+/// One moment by two clocks. What is waited for goes by the steady one; what people are told goes by
+/// the wall, which somebody may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day.
+    pub wall: Timestamp,
+    /// Time since any beginning that stays the same while the agent lives.
+    pub steady: Timestamp,
+}
+
+impl From<Timestamp> for Moment {
+    /// By a clock that nobody sets.
+    fn from(now: Timestamp) -> Self {
+        Self { wall: now, steady: now }
+    }
+}
+
 /// What to do next for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -50,7 +67,7 @@ pub enum Step {
     },
     /// Remove what is left, its log and the record of it.
     Forget,
-    /// Nothing before this time.
+    /// Nothing before this time of the steady clock.
     Wait(Timestamp),
     /// Nothing until something happens.
     Nothing,

@@ -311,6 +311,27 @@ fn health_is_of_no_matter_to_what_is_being_stopped() {
 }
 
 #[test]
+fn a_clock_that_is_set_changes_no_deadline() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    let by = |wall: u64, steady: u64| Moment { wall: at(wall), steady: at(steady) };
+    m.begin(Step::Withdraw, by(10, 10));
+    m.learn(Fact::Withdrawn, by(10, 10));
+    m.begin(Step::Stop { signal: 15 }, by(10, 10));
+    // An hour ahead, then back.
+    m.learn(Fact::Stopped, by(3610, 10));
+    assert_eq!(m.next(at(11)), Step::Wait(at(20)));
+    assert_eq!(m.next(at(20)), Step::Kill);
+    m.begin(Step::Kill, by(20, 20));
+    m.learn(Fact::Killed, by(20, 20));
+    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), by(3621, 21));
+    m.begin(Step::Cleanup { keep_log: true }, by(3621, 21));
+    m.learn(Fact::CleanupFailed { err: "busy".to_owned(), recorded: true }, by(5, 22));
+    assert_eq!(m.next(at(22)), Step::Wait(at(23)));
+    assert_eq!((state(&m), status(&m).timestamp), (TaskState::Shutdown, at(3621)));
+}
+
+#[test]
 fn what_is_being_stopped_is_stopped_though_somebody_wants_it_again() {
     let mut m = running();
     m.drop_it();
