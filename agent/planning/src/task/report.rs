@@ -67,7 +67,8 @@ pub(super) fn note_exit(container: &mut ContainerStatus, exit: &Exit) {
 }
 
 /// Moves a status up the ladder, or rewrites what it says on the same rung. Says whether anything
-/// changed.
+/// changed. Every change has a later time, since managers take nothing else for news; when the task
+/// got to the state they know themselves. An end keeps its time.
 pub(super) fn climb(
     status: &mut TaskStatus,
     state: TaskState,
@@ -83,6 +84,7 @@ pub(super) fn climb(
         status.state = state;
         status.timestamp = at;
     }
+    status.timestamp = status.timestamp.max(at);
     status.message = message;
     status.err = err;
     true

@@ -82,6 +82,22 @@ fn nothing_but_trouble_is_reported_before_it_is_in_the_ledger() {
 }
 
 #[test]
+fn every_change_of_a_status_is_news() {
+    let mut m = after(DesiredState::Running, &[(Step::Accept, Fact::Accepted)]);
+    m.begin(Step::Prepare, at(1));
+    let mut last = status(&m).clone();
+    for (secs, progress) in [(2, "pulling 10 %"), (3, "pulling 20 %")] {
+        m.learn(Fact::Progress(progress.to_owned()), at(secs));
+        let told = status(&m).clone();
+        assert_eq!((told.state, told.message.as_str()), (TaskState::Preparing, progress));
+        assert!(told.timestamp > last.timestamp, "managers take nothing else");
+        last = told;
+    }
+    m.learn(Fact::Progress("pulling 20 %".to_owned()), at(4));
+    assert_eq!(*status(&m), last, "nothing new");
+}
+
+#[test]
 fn a_life_that_completes() {
     let mut m = running();
     assert_eq!(state(&m), TaskState::Running);
