@@ -10,7 +10,7 @@
 //! directory is synced too. One thread does it for everybody, so that writers who come at the same
 //! time share the last barrier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -95,6 +95,8 @@ pub struct Loaded {
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
     /// Files that cannot be understood. They are left alone, for people to look at.
     pub damaged: Vec<LedgerError>,
+    /// The tasks among them. They were accepted, and whatever became of them, they are over.
+    pub lost: BTreeSet<TaskId>,
 }
 
 /// Resolves when a change is on disk. Changes are made in the order of the calls, whether or not
@@ -140,6 +142,8 @@ impl Ledger {
             if path.extension().is_some_and(|e| e == "new") {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if let Err(error) = loaded.take(&path) {
+                let name = path.file_name().and_then(|name| name.to_str());
+                loaded.lost.extend(name.and_then(|name| name.parse::<TaskId>().ok()));
                 loaded.damaged.push(error);
             }
         }

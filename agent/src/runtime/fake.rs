@@ -61,6 +61,7 @@ pub struct FakeHost {
     failures: Vec<(Option<ContainerId>, Call, RuntimeError)>,
     exec_codes: BTreeMap<Vec<String>, i32>,
     stubborn: BTreeSet<ContainerId>,
+    hanging: BTreeSet<ContainerId>,
     last_pid: i32,
     exits: Option<mpsc::UnboundedSender<Exit>>,
 }
@@ -105,6 +106,11 @@ impl FakeRuntime {
     /// Makes a container that will ignore SIGTERM once prepared.
     pub fn ignore_term(&self, id: &ContainerId) {
         self.lock().stubborn.insert(id.clone());
+    }
+
+    /// Makes starts of a container hang for ever.
+    pub fn hang_start(&self, id: &ContainerId) {
+        self.lock().hanging.insert(id.clone());
     }
 
     /// Sets the code that executing exactly this command gives (zero by default).
@@ -286,7 +292,12 @@ impl Runtime for FakeRuntime {
     }
 
     fn start<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Started> {
-        ready(self.lock().start(id))
+        let mut host = self.lock();
+        if host.hanging.contains(id) {
+            host.calls.push((id.clone(), Call::Start));
+            return future::pending().boxed();
+        }
+        ready(host.start(id))
     }
 
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {

@@ -149,7 +149,7 @@ pub struct ExitStatus {
     pub code: Option<i32>,
     /// The signal that killed the first process.
     pub signal: Option<i32>,
-    /// Whether the kernel killed a process of it for want of memory.
+    /// Whether the kernel killed the first process for want of memory; `signal` is SIGKILL then.
     pub oom_killed: bool,
     /// When, in nanoseconds since the Unix epoch.
     pub at_nanos: u64,
@@ -158,10 +158,10 @@ pub struct ExitStatus {
 }
 
 impl ExitStatus {
-    /// Whether it ended as a job should: exit code zero and nothing killed.
+    /// Whether it ended as a job should.
     #[must_use]
     pub fn success(&self) -> bool {
-        self.code == Some(0) && !self.oom_killed
+        self.code == Some(0)
     }
 
     /// The code a shell or `docker ps` would show: 128 + signal for a killed process. `None` when

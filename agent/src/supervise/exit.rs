@@ -25,6 +25,12 @@ pub fn write(state_dir: &Path, status: &ExitStatus) -> io::Result<()> {
     file.sync_all()
 }
 
+/// For people: that processes were killed which were not the first one.
+#[must_use]
+pub fn starved(kills: u64) -> Option<String> {
+    (kills > 0).then(|| format!("processes in it were killed for want of memory: {kills}"))
+}
+
 /// Reads the exit record, if there is a whole one.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -117,13 +117,16 @@ fn set_path(fs: std::os::fd::BorrowedFd<'_>, key: &str, path: &Path) -> io::Resu
 }
 
 fn overlay_by_text(layers: &[&Path], upper: &Path, work: &Path, at: &Path) -> io::Result<()> {
-    let escape = |p: &Path| -> io::Result<String> {
-        let text = p.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-        Ok(text.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,"))
-    };
-    let lower: Vec<String> = layers.iter().map(|p| escape(p)).collect::<io::Result<_>>()?;
-    let (upper, work) = (escape(upper)?, escape(work)?);
-    let data = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+    // Through descriptors the option is short and needs no escapes, whatever the paths are: it must
+    // fit one page.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &Path| openat(CWD, path, flags, Mode::empty());
+    let link = |dir: &OwnedFd| format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let layers: Vec<OwnedFd> = layers.iter().map(|p| open(p)).collect::<Result<_, _>>()?;
+    let lower: Vec<String> = layers.iter().map(link).collect();
+    let (upper, work) = (open(upper)?, open(work)?);
+    let (lower, upper, work) = (lower.join(":"), link(&upper), link(&work));
+    let data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     let data = std::ffi::CString::new(data)?;
     mount("overlay", at, "overlay", MountFlags::empty(), data.as_c_str())?;
     Ok(())
@@ -166,4 +169,40 @@ fn show_cgroups(views: &[View]) -> io::Result<()> {
         move_mount(tree.as_fd(), "", CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::skip_without_root;
+
+    /// As many layers as an image may have, under paths as long as those of the image store.
+    #[test]
+    fn many_layers_mount_on_an_old_kernel() {
+        if skip_without_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let layer = |n: usize| {
+            let path = make(&format!("{n:0>64}"));
+            fs::write(path.join(n.to_string()), "").unwrap();
+            path
+        };
+        let layers: Vec<PathBuf> = (0..127).map(layer).collect();
+        let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
+        let (upper, work, at) = (make("up,per:"), make("work"), make("rootfs"));
+        let mounted = overlay_by_text(&layers, &upper, &work, &at);
+        let written = fs::write(at.join("new"), "");
+        let seen = fs::read_dir(&at).map(Iterator::count);
+        let _ = unmount(&at, UnmountFlags::DETACH);
+        mounted.unwrap();
+        written.unwrap();
+        assert_eq!(seen.unwrap(), 128);
+        assert!(upper.join("new").exists());
+    }
 }

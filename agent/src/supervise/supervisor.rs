@@ -59,6 +59,8 @@ pub struct Supervisor {
     streams: Streams,
     log: LogWriter,
     me: ProcessIdentity,
+    /// Whether somebody asked for it to be killed.
+    killed: bool,
     /// Whether memory has been given back.
     trimmed: bool,
 }
@@ -88,7 +90,8 @@ impl Supervisor {
                 let cgroup = Rc::new(cgroup);
                 let (state, streams) = (State::Prepared, Streams::default());
                 let control = std::mem::replace(control, Control::new(None));
-                Ok(Self { setup, cgroup, control, state, streams, log, me, trimmed: false })
+                let (killed, trimmed) = (false, false);
+                Ok(Self { setup, cgroup, control, state, streams, log, me, killed, trimmed })
             }
             Err(failure) => {
                 let _ = cgroup.remove();
@@ -178,8 +181,9 @@ impl Supervisor {
         self.reply(key, seq, result);
     }
 
-    fn signal(&self, signal: i32) -> Result<(), Failure> {
+    fn signal(&mut self, signal: i32) -> Result<(), Failure> {
         let State::Running { pidfd, .. } = &self.state else { return Err(Failure::NotRunning) };
+        self.killed |= signal == libc::SIGKILL;
         match sys::process::pidfd_send_signal(pidfd.as_fd(), signal) {
             Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
                 Err(Failure::NotRunning)
@@ -198,6 +202,7 @@ impl Supervisor {
 
     /// Kills what runs; its exit is recorded as usual. Without anything running this is the end.
     fn quit(&mut self) {
+        self.killed = true;
         let _ = self.cgroup.kill();
         match self.state {
             State::Prepared => self.state = State::Ended,
@@ -330,12 +335,19 @@ impl Supervisor {
         let _ = self.cgroup.kill();
         self.drain();
         self.log.finish();
+        let signal = status.and_then(WaitStatus::terminating_signal);
+        let oom_kills = self.cgroup.oom_kills();
+        // Any process of it may be among those that the kernel killed, the first one only if it died
+        // of that.
+        let oom_killed = oom_kills > 0 && signal == Some(libc::SIGKILL) && !self.killed;
+        let starved = exit::starved(oom_kills).filter(|_| !oom_killed);
+        let notes: Vec<String> = self.log.loss().into_iter().chain(starved).collect();
         let mut status = ExitStatus {
             code: status.and_then(WaitStatus::exit_status),
-            signal: status.and_then(WaitStatus::terminating_signal),
-            oom_killed: self.cgroup.oom_kills() > 0,
+            signal,
+            oom_killed,
             at_nanos,
-            message: self.log.loss(),
+            message: Some(notes.join("; ")).filter(|text| !text.is_empty()),
         };
         if let Err(e) = exit::write(&self.setup.state_dir, &status) {
             let note = format!("the exit could not be recorded: {e}");

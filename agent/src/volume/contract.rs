@@ -15,7 +15,7 @@ fn config(name: &str, options: &[(&str, &str)]) -> VolumeConfig {
 async fn honour(driver: &dyn VolumeDriver) {
     let text = |error: VolumeError| error.to_string();
     let (name, user) = (|| "v".to_owned(), |id: &str| id.to_owned());
-    let unknown = driver.mount(name(), user("c")).await.unwrap_err();
+    let unknown = driver.mount(name(), user("c"), None).await.unwrap_err();
     assert_eq!(text(unknown), "no volume `v` on this node");
     for _ in 0..2 {
         driver.ensure(config("v", &[])).await.unwrap();
@@ -26,9 +26,9 @@ async fn honour(driver: &dyn VolumeDriver) {
         driver.ensure(config("../v", &[])).await,
         Err(VolumeError::Invalid(InvalidVolume::Name { .. }))
     ));
-    let first = driver.mount(name(), user("c")).await.unwrap();
-    assert_eq!(driver.mount(name(), user("c")).await.unwrap(), first);
-    assert_eq!(driver.mount(name(), user("d")).await.unwrap(), first);
+    let first = driver.mount(name(), user("c"), None).await.unwrap();
+    assert_eq!(driver.mount(name(), user("c"), None).await.unwrap(), first);
+    assert_eq!(driver.mount(name(), user("d"), None).await.unwrap(), first);
     let busy = driver.remove(name()).await.unwrap_err();
     assert_eq!(text(busy), "volume `v` is in use by c, d");
     driver.collect([user("d")].into()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shoal_agent_planning::volume::InvalidVolume;
 use thiserror::Error;
@@ -18,14 +19,14 @@ pub enum VolumeError {
     Differs { name: String },
     #[error("volume `{name}` is in use by {}", users.join(", "))]
     InUse { name: String, users: Vec<String> },
-    #[error("volume `{name}` is not mounted")]
-    NotMounted { name: String },
     #[error("`{user}` is no id of a container")]
     User { user: String },
     #[error("bind source `{}` must be an absolute path without `..`", path.display())]
     SourceNotAbsolute { path: PathBuf },
     #[error("bind source `{}`", path.display())]
     Source { path: PathBuf, source: io::Error },
+    #[error("bind source `{}` did not answer within {patience:?}", path.display())]
+    SourceSilent { path: PathBuf, patience: Duration },
     #[error("subpath `{subpath}` must be relative and without `..`")]
     SubpathInvalid { subpath: String },
     #[error("subpath `{subpath}` of `{}`", path.display())]

@@ -89,6 +89,7 @@ impl VolumeDriver for FakeVolumes {
         &self,
         name: String,
         user: String,
+        image: Option<ImageFiles>,
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
         self.answer(|inner| {
             let entry = inner.get(&name)?;
@@ -100,21 +101,11 @@ impl VolumeDriver for FakeVolumes {
                 }
             };
             entry.users.insert(user);
-            Ok(MountedVolume { path, read_only })
-        })
-    }
-
-    fn populate(
-        &self,
-        name: String,
-        _image: ImageFiles,
-    ) -> BoxFuture<'_, Result<bool, VolumeError>> {
-        self.answer(|inner| {
-            let entry = inner.get(&name)?;
-            if entry.users.is_empty() {
-                return Err(VolumeError::NotMounted { name });
+            let mut mounted = MountedVolume::new(path, read_only);
+            if image.is_some() && !read_only {
+                mounted.populated = !std::mem::replace(&mut entry.populated, true);
             }
-            Ok(!std::mem::replace(&mut entry.populated, true))
+            Ok(mounted)
         })
     }
 

@@ -4,7 +4,7 @@
 //! <dir>/<name>/volume.json   the configuration
 //! <dir>/<name>/_data         the data, or the place where a tmpfs is mounted
 //! <dir>/<name>/users/        an empty file for each container that uses it
-//! <dir>/<name>/populating    files of an image are being copied in
+//! <dir>/<name>/populating    files of an image are being copied in, for a first user
 //! <dir>/.new-*  .gone-*      volumes that are being made or removed
 //! <dir>/.scratch             mount points that are used for a moment
 //! ```
@@ -22,11 +22,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
 use shoal_agent_planning::volume::check_name;
+use shoal_types::error_chain::chain;
 use tokio::task::spawn_blocking;
 
 use super::copy::{self, CopyError};
 use super::overlay::{clean_scratch, is_mount_point, open_target};
-use super::source::check_bind_source;
+use super::source::find_bind_source;
 use super::{
     ImageFiles, LocalVolume, MountFlags, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
 };
@@ -64,7 +65,9 @@ impl LocalVolumes {
     /// The file system refuses.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, VolumeError> {
         let dir = dir.into();
-        make_dir(&dir, 0o711)?;
+        // A container's root may leave set-user-ID programs in a volume: nobody else of the host gets
+        // to them. Set every time, for what an earlier version made.
+        make_dir(&dir, 0o700)?;
         clean_scratch(&dir.join(SCRATCH))?;
         for name in names_in(&dir)? {
             if name.starts_with(NEW) || name.starts_with(GONE) {
@@ -108,11 +111,26 @@ impl Shared {
         }
     }
 
+    /// Every volume there is, whether or not its configuration can be read. What else lies about is
+    /// none of ours.
+    fn names(&self) -> Result<Vec<String>, VolumeError> {
+        let mut names = names_in(&self.dir)?;
+        names.retain(|name| check_name(name).is_ok() && self.volume(name).is_dir());
+        Ok(names)
+    }
+
     fn known(&self, name: &str) -> Result<(VolumeConfig, LocalVolume), VolumeError> {
         let config =
             self.read(name)?.ok_or_else(|| VolumeError::Unknown { name: name.to_owned() })?;
         let local = config.local()?;
         Ok((config, local))
+    }
+
+    fn bind_source(&self, name: &str) -> Result<Option<PathBuf>, VolumeError> {
+        match self.known(name)?.1 {
+            LocalVolume::Bind { source, .. } => Ok(Some(source.into())),
+            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => Ok(None),
+        }
     }
 
     /// Who uses a volume. On disk, so that a new agent knows it before it hears of any container.
@@ -168,14 +186,38 @@ impl Shared {
         write().map_err(VolumeError::file("write", &path))
     }
 
+    /// Makes a volume ready for one user, whose copy of the image's files is a part of it: so whoever
+    /// else is a user is past its own.
+    fn mount_for(
+        &self,
+        name: &str,
+        user: &str,
+        image: Option<&ImageFiles>,
+    ) -> Result<MountedVolume, VolumeError> {
+        self.known(name)?;
+        let users = self.users(name)?;
+        self.settle(name, users.is_empty())?;
+        // Entered first: what is mounted has a user that will be asked about.
+        self.enter_user(name, user)?;
+        let alone = users.iter().all(|other| other == user);
+        let mounted = self.mount(name).and_then(|mut mounted| {
+            if let Some(image) = image.filter(|_| !mounted.read_only) {
+                mounted.populated = self.populate(name, &mounted.path, image, alone)?;
+            }
+            Ok(mounted)
+        });
+        if mounted.is_err() && !users.iter().any(|known| known == user) {
+            self.leave(name, |other| other == user)?;
+        }
+        mounted
+    }
+
     fn mount(&self, name: &str) -> Result<MountedVolume, VolumeError> {
         let data = self.volume(name).join(DATA);
         match self.known(name)?.1 {
-            LocalVolume::Directory => Ok(MountedVolume { path: data, read_only: false }),
+            LocalVolume::Directory => Ok(MountedVolume::new(data, false)),
             LocalVolume::Bind { source, read_only } => {
-                let path = PathBuf::from(source);
-                check_bind_source(&path)?;
-                Ok(MountedVolume { path, read_only })
+                Ok(MountedVolume::new(source.into(), read_only))
             }
             LocalVolume::Tmpfs { flags, data: options } => {
                 let failed = || VolumeError::file("mount a tmpfs on", &data);
@@ -187,7 +229,7 @@ impl Shared {
                         .map_err(io::Error::from)
                         .map_err(failed())?;
                 }
-                Ok(MountedVolume { path: data, read_only: flags.read_only })
+                Ok(MountedVolume::new(data, flags.read_only))
             }
         }
     }
@@ -212,25 +254,45 @@ impl Shared {
         }
     }
 
-    fn populate(&self, name: &str, image: &ImageFiles) -> Result<bool, VolumeError> {
-        let (_, local) = self.known(name)?;
-        let (path, ours) = match local {
-            LocalVolume::Bind { source, .. } => (PathBuf::from(source), false),
-            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => {
-                (self.volume(name).join(DATA), true)
-            }
-        };
+    /// Deals with a copy that was cut off: half a copy would look like data for ever. Who has the
+    /// volume may have written to it since, so only one that nobody has is cleared, and whoever gets
+    /// it next finds the marker gone for good.
+    fn settle(&self, name: &str, clear_it: bool) -> Result<(), VolumeError> {
+        let marker = self.volume(name).join(POPULATING);
+        if !marker.try_exists().map_err(VolumeError::file("look for", &marker))? {
+            return Ok(());
+        }
+        // What a bind leads to is not ours to clear; nor is it marked.
+        if clear_it && !matches!(self.known(name)?.1, LocalVolume::Bind { .. }) {
+            let data = self.volume(name).join(DATA);
+            clear(&data)?;
+            let sync = || rustix::fs::syncfs(File::open(&data)?).map_err(io::Error::from);
+            sync().map_err(VolumeError::file("sync", &data))?;
+        }
+        self.unmark(name)
+    }
+
+    /// Durably, as what is written from now on is to stay.
+    fn unmark(&self, name: &str) -> Result<(), VolumeError> {
+        let dir = self.volume(name);
+        remove_file(&dir.join(POPULATING))?;
+        let sync = || File::open(&dir)?.sync_all();
+        sync().map_err(VolumeError::file("sync", &dir))
+    }
+
+    /// Where somebody else has the volume, the copy is not marked: what is in it then may be theirs.
+    fn populate(
+        &self,
+        name: &str,
+        path: &Path,
+        image: &ImageFiles,
+        alone: bool,
+    ) -> Result<bool, VolumeError> {
         if !path.is_dir() {
             return Ok(false);
         }
-        let marker = self.volume(name).join(POPULATING);
-        // Half a copy would look like data for ever. What a bind leads to is not ours to clear.
-        if ours && marker.exists() {
-            clear(&path)?;
-        }
-        let to = File::open(&path).map_err(VolumeError::file("open", &path))?;
-        if !copy::is_empty(&to).map_err(VolumeError::file("list", &path))? {
-            remove_file(&marker)?;
+        let to = File::open(path).map_err(VolumeError::file("open", path))?;
+        if !copy::is_empty(&to).map_err(VolumeError::file("list", path))? {
             return Ok(false);
         }
         let from = {
@@ -238,17 +300,30 @@ impl Shared {
             open_target(image, &self.dir.join(SCRATCH))?
         };
         let Some(from) = from else { return Ok(true) };
-        let mark = || File::create(&marker)?.sync_all();
-        mark().map_err(VolumeError::file("write", &marker))?;
-        copy::copy_tree(from.as_fd(), to.as_fd()).map_err(|error| match error {
+        let ours = !matches!(self.known(name)?.1, LocalVolume::Bind { .. });
+        let marked = alone && ours;
+        if marked {
+            let marker = self.volume(name).join(POPULATING);
+            let mark = || File::create(&marker)?.sync_all();
+            mark().map_err(VolumeError::file("write", &marker))?;
+        }
+        let copied = copy::copy_tree(from.as_fd(), to.as_fd()).map_err(|error| match error {
             CopyError::TooDeep => {
                 VolumeError::TooDeep { target: image.target.clone(), limit: copy::DEPTH_MAX }
             }
-            CopyError::Io(source) => VolumeError::file("copy the image's files to", &path)(source),
-        })?;
-        rustix::fs::syncfs(&to).map_err(VolumeError::file("sync", &path))?;
-        remove_file(&marker)?;
-        Ok(true)
+            CopyError::Io(source) => VolumeError::file("copy the image's files to", path)(source),
+        });
+        let copied =
+            copied.and_then(|()| rustix::fs::syncfs(&to).map_err(VolumeError::file("sync", path)));
+        match copied {
+            Ok(()) if marked => self.unmark(name).map(|()| true),
+            Ok(()) => Ok(true),
+            Err(error) => {
+                // The next one would take it for data. If this fails too, the marker stays for it.
+                let _ = self.settle(name, true);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -265,32 +340,19 @@ impl VolumeDriver for LocalVolumes {
         &self,
         name: String,
         user: String,
+        image: Option<ImageFiles>,
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
-        self.with_volume(name, move |shared, name| {
-            shared.known(name)?;
-            let known = shared.users(name)?.contains(&user);
-            // Entered first: what is mounted has a user that will be asked about.
-            shared.enter_user(name, &user)?;
-            let mounted = shared.mount(name);
-            if mounted.is_err() && !known {
-                shared.leave(name, |other| other == user)?;
+        async move {
+            let source = |shared: &Shared, name: &str| shared.bind_source(name);
+            if let Some(source) = self.with_volume(name.clone(), source).await? {
+                // It may be on a file system that does not answer: not in the turn.
+                find_bind_source(source, false).await?;
             }
-            mounted
-        })
-    }
-
-    fn populate(
-        &self,
-        name: String,
-        image: ImageFiles,
-    ) -> BoxFuture<'_, Result<bool, VolumeError>> {
-        self.with_volume(name, move |shared, name| {
-            if shared.users(name)?.is_empty() {
-                shared.known(name)?;
-                return Err(VolumeError::NotMounted { name: name.to_owned() });
-            }
-            shared.populate(name, &image)
-        })
+            let mount =
+                move |shared: &Shared, name: &str| shared.mount_for(name, &user, image.as_ref());
+            self.with_volume(name, mount).await
+        }
+        .boxed()
     }
 
     fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {
@@ -311,10 +373,14 @@ impl VolumeDriver for LocalVolumes {
         let shared = self.shared.clone();
         let work = move || {
             let mut all = Vec::new();
-            for name in names_in(&shared.dir)? {
-                if check_name(&name).is_ok() {
+            for name in shared.names()? {
+                match shared.read(&name) {
                     // One that is being removed meanwhile is no more.
-                    all.extend(shared.read(&name)?);
+                    Ok(config) => all.extend(config),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(volume = name, %error, "a volume is left out");
+                    }
                 }
             }
             Ok(all)
@@ -326,12 +392,14 @@ impl VolumeDriver for LocalVolumes {
         async move {
             let users = Arc::new(users);
             let mut result = Ok(());
-            for config in self.list().await? {
+            let shared = self.shared.clone();
+            let names = spawn_blocking(move || shared.names()).await;
+            for name in names.map_err(|_| VolumeError::HelperGone)?? {
                 let users = users.clone();
                 let leave = move |shared: &Shared, name: &str| {
                     shared.leave(name, |user| !users.contains(user))
                 };
-                let done = self.with_volume(config.name, leave).await;
+                let done = self.with_volume(name, leave).await;
                 result = result.and(done);
             }
             result

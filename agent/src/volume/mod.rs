@@ -2,10 +2,9 @@
 //!
 //! The worker talks to a [`VolumeDriver`]: [`LocalVolumes`] is the real one, [`FakeVolumes`] the
 //! one for tests of everything above. For a container with a volume it calls, in this order,
-//! [`ensure`](VolumeDriver::ensure), [`mount`](VolumeDriver::mount),
-//! [`populate`](VolumeDriver::populate) unless the mount says `nocopy`, and puts the answered path
-//! into the container as a bind mount. When the container is gone it calls
-//! [`unmount`](VolumeDriver::unmount).
+//! [`ensure`](VolumeDriver::ensure) and [`mount`](VolumeDriver::mount), with the image's files unless
+//! the mount says `nocopy`, and puts the answered path into the container as a bind mount. When the
+//! container is gone it calls [`unmount`](VolumeDriver::unmount).
 
 mod copy;
 mod error;
@@ -23,7 +22,7 @@ pub use shoal_agent_planning::volume::{InvalidVolume, LocalVolume, MountFlags, V
 pub use self::error::VolumeError;
 pub use self::fake::FakeVolumes;
 pub use self::local::LocalVolumes;
-pub use self::source::{check_bind_source, subpath};
+pub use self::source::{check_bind_source, find_bind_source, subpath};
 
 /// A volume ready to be put into a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +31,14 @@ pub struct MountedVolume {
     pub path: PathBuf,
     /// Must be put into the container read-only, whatever the mount says.
     pub read_only: bool,
+    /// Whether it was empty and given the image's files just now.
+    pub populated: bool,
+}
+
+impl MountedVolume {
+    const fn new(path: PathBuf, read_only: bool) -> Self {
+        Self { path, read_only, populated: false }
+    }
 }
 
 /// The files of an image, as far as a new volume takes them.
@@ -55,22 +62,19 @@ pub trait VolumeDriver: Send + Sync {
     /// Makes a volume ready for one user, a container. Users are remembered over a restart of the
     /// agent.
     ///
+    /// With the files of an image, those at the place where the volume will be mounted are copied into
+    /// the volume, if that is empty and may be written to, with owners, modes, times and extended
+    /// attributes; the volume's own directory gets those of the image's. A copy that was cut off is
+    /// gone when the next user comes.
+    ///
     /// # Errors
-    /// There is no such volume, what it binds is not there, the kernel refuses.
+    /// There is no such volume, what it binds is not there, the kernel or the file system refuses.
     fn mount(
         &self,
         name: String,
         user: String,
+        image: Option<ImageFiles>,
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>>;
-
-    /// Copies the image's files at the place where the volume will be mounted into the volume, if
-    /// that is empty, with owners, modes, times and extended attributes; the volume's own
-    /// directory gets those of the image's. Says whether it was empty.
-    ///
-    /// # Errors
-    /// There is no such volume, or it is not mounted; the file system refuses.
-    fn populate(&self, name: String, image: ImageFiles)
-    -> BoxFuture<'_, Result<bool, VolumeError>>;
 
     /// Ends the use of a volume. What is mounted for nobody is unmounted.
     ///
@@ -85,7 +89,7 @@ pub trait VolumeDriver: Send + Sync {
     /// It is in use; the file system refuses.
     fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>>;
 
-    /// Every volume.
+    /// Every volume whose configuration can be read.
     ///
     /// # Errors
     /// The file system refuses.

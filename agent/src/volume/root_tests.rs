@@ -51,7 +51,12 @@ fn names(dir: &Path) -> Vec<String> {
 
 async fn mounted(driver: &LocalVolumes, name: &str) -> PathBuf {
     driver.ensure(config(name, &[])).await.unwrap();
-    driver.mount(name.to_owned(), "c".to_owned()).await.unwrap().path
+    driver.mount(name.to_owned(), "c".to_owned(), None).await.unwrap().path
+}
+
+/// Mounts for a user `c` with the files of an image; whether they were copied.
+async fn populate(driver: &LocalVolumes, name: String, image: ImageFiles) -> bool {
+    driver.mount(name, "c".to_owned(), Some(image)).await.unwrap().populated
 }
 
 #[tokio::test]
@@ -63,7 +68,7 @@ async fn a_new_volume_takes_the_files_of_the_image() {
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
     let data = mounted(&driver, "v").await;
-    assert!(driver.populate("v".to_owned(), image.clone()).await.unwrap());
+    assert!(populate(&driver, "v".to_owned(), image.clone()).await);
 
     assert_eq!(names(&data), ["both", "out", "sub"]);
     assert_eq!(fs::read_to_string(data.join("both")).unwrap(), "above");
@@ -79,7 +84,7 @@ async fn a_new_volume_takes_the_files_of_the_image() {
 
     // It has data now, so it keeps it.
     fs::remove_file(data.join("both")).unwrap();
-    assert!(!driver.populate("v".to_owned(), image).await.unwrap());
+    assert!(!populate(&driver, "v".to_owned(), image).await);
     assert_eq!(names(&data), ["out", "sub"]);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
@@ -96,20 +101,20 @@ async fn links_of_an_image_stay_inside_it() {
     for (name, target) in [("a", "/link"), ("b", "/high")] {
         let data = mounted(&driver, name).await;
         let image = ImageFiles { target: target.into(), ..image.clone() };
-        assert!(driver.populate(name.to_owned(), image).await.unwrap());
+        assert!(populate(&driver, name.to_owned(), image).await);
         assert_eq!(names(&data), ["both", "out", "sub"], "{target}");
     }
     // Nothing there, or no directory: the volume stays empty.
     for (name, target) in [("c", "/missing"), ("d", "/data/both")] {
         let data = mounted(&driver, name).await;
         let image = ImageFiles { target: target.into(), ..image.clone() };
-        assert!(driver.populate(name.to_owned(), image).await.unwrap());
+        assert!(populate(&driver, name.to_owned(), image).await);
         assert_eq!(names(&data), Vec::<String>::new(), "{target}");
     }
     // A single layer is enough.
     let data = mounted(&driver, "e").await;
     let image = ImageFiles { layers: vec![image.layers[1].clone()], ..image };
-    assert!(driver.populate("e".to_owned(), image).await.unwrap());
+    assert!(populate(&driver, "e".to_owned(), image).await);
     assert_eq!(names(&data), ["both", "old", "out", "sub"]);
 }
 
@@ -130,12 +135,102 @@ async fn half_a_copy_is_begun_anew() {
     fs::create_dir(dir.path().join("volumes/.gone-u")).unwrap();
 
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
-    assert_eq!(mounted(&driver, "v").await, data);
-    assert!(driver.populate("v".to_owned(), image).await.unwrap());
+    driver.collect(BTreeSet::new()).await.unwrap();
+    assert!(populate(&driver, "v".to_owned(), image).await);
     assert_eq!(names(&data), ["both", "out", "sub"]);
     assert_eq!(names(&data.join("sub")), ["deep", "twin"]);
     assert_eq!(names(&dir.path().join("volumes")), [".scratch", "v"]);
     assert!(!dir.path().join("volumes/v/populating").exists());
+}
+
+#[tokio::test]
+async fn what_is_written_after_half_a_copy_stays() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path());
+    let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
+    let nothing = ImageFiles { target: "/missing".into(), ..image.clone() };
+    let marker = |name: &str| dir.path().join("volumes").join(name).join("populating");
+    // The next container wants no copy, or its image has nothing to be copied; it writes its own.
+    for (name, files) in [("a", None), ("b", Some(nothing))] {
+        let data = mounted(&driver, name).await;
+        driver.unmount(name.to_owned(), "c".to_owned()).await.unwrap();
+        fs::write(data.join("half"), "ha").unwrap();
+        fs::write(marker(name), "").unwrap();
+        driver.mount(name.to_owned(), "d".to_owned(), files).await.unwrap();
+        assert_eq!(names(&data), Vec::<String>::new(), "{name}");
+        assert!(!marker(name).exists(), "{name}");
+        fs::write(data.join("database"), "").unwrap();
+        driver.unmount(name.to_owned(), "d".to_owned()).await.unwrap();
+        assert!(!populate(&driver, name.to_owned(), image.clone()).await);
+        assert_eq!(names(&data), ["database"], "{name}");
+    }
+    // Who had it before it was marked may have written to it.
+    let data = mounted(&driver, "u").await;
+    fs::write(data.join("database"), "").unwrap();
+    fs::write(marker("u"), "").unwrap();
+    driver.mount("u".to_owned(), "d".to_owned(), Some(image)).await.unwrap();
+    assert_eq!(names(&data), ["database"]);
+    assert!(!marker("u").exists());
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_nothing() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path());
+    fs::write(image.layers[0].join("data/sub-of-2-mib"), vec![1; 2 << 20]).unwrap();
+    let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
+    let options = [("type", "tmpfs"), ("o", "size=1m"), ("device", "tmpfs")];
+    driver.ensure(config("t", &options)).await.unwrap();
+    let data = driver.mount("t".to_owned(), "c".to_owned(), None).await.unwrap().path;
+    // Also where the user stays: the next one does not take half of it for data.
+    let full = driver.mount("t".to_owned(), "c".to_owned(), Some(image)).await.unwrap_err();
+    assert!(full.to_string().starts_with("copy the image's files to"), "{full}");
+    assert_eq!(names(&data), Vec::<String>::new());
+    assert!(!dir.path().join("volumes/t/populating").exists());
+    driver.collect(BTreeSet::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_root_gets_to_volumes_past_containers() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = dir.path().join("volumes");
+    fs::create_dir(&volumes).unwrap();
+    fs::set_permissions(&volumes, fs::Permissions::from_mode(0o711)).unwrap();
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    assert_eq!(fs::metadata(&volumes).unwrap().mode() & 0o7777, 0o700);
+    // Inside of containers every user gets as far as the volume lets them.
+    let data = mounted(&driver, "v").await;
+    assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_no_volume_harms_no_other() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = dir.path().join("volumes");
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    mounted(&driver, "damaged").await;
+    mounted(&driver, "whole").await;
+    fs::write(volumes.join("damaged/volume.json"), "{").unwrap();
+    fs::write(volumes.join("stray"), "").unwrap();
+    let driver = LocalVolumes::open(&volumes).unwrap();
+    driver.collect(BTreeSet::new()).await.unwrap();
+    assert_eq!(driver.list().await.unwrap(), [config("whole", &[])]);
+    for name in ["damaged", "whole"] {
+        driver.remove(name.to_owned()).await.unwrap();
+    }
+    assert_eq!(names(&volumes), ["stray"]);
 }
 
 #[tokio::test]
@@ -149,15 +244,15 @@ async fn binds_and_memory() {
     let device = target.to_str().unwrap();
     let options = [("type", "none"), ("o", "bind,ro"), ("device", device)];
     driver.ensure(config("b", &options)).await.unwrap();
-    let missing = driver.mount("b".to_owned(), "c".to_owned()).await.unwrap_err();
+    let missing = driver.mount("b".to_owned(), "c".to_owned(), None).await.unwrap_err();
     assert_eq!(missing.to_string(), format!("bind source `{device}`"));
     // Who could not have it does not use it.
     driver.remove("b".to_owned()).await.unwrap();
     driver.ensure(config("b", &options)).await.unwrap();
     fs::create_dir(&target).unwrap();
     fs::write(target.join("kept"), "").unwrap();
-    let bound = driver.mount("b".to_owned(), "c".to_owned()).await.unwrap();
-    assert_eq!(bound, MountedVolume { path: target.clone(), read_only: true });
+    let bound = driver.mount("b".to_owned(), "c".to_owned(), None).await.unwrap();
+    assert_eq!(bound, MountedVolume::new(target.clone(), true));
     driver.unmount("b".to_owned(), "c".to_owned()).await.unwrap();
     driver.remove("b".to_owned()).await.unwrap();
     assert!(target.join("kept").exists());
@@ -165,9 +260,9 @@ async fn binds_and_memory() {
     let options = [("type", "tmpfs"), ("o", "size=1m,mode=0700"), ("device", "tmpfs")];
     driver.ensure(config("t", &options)).await.unwrap();
     for user in ["c", "d"] {
-        driver.mount("t".to_owned(), user.to_owned()).await.unwrap();
+        driver.mount("t".to_owned(), user.to_owned(), None).await.unwrap();
     }
-    let data = driver.mount("t".to_owned(), "c".to_owned()).await.unwrap().path;
+    let data = driver.mount("t".to_owned(), "c".to_owned(), None).await.unwrap().path;
     fs::write(data.join("file"), "x").unwrap();
     assert_eq!(fs::metadata(&data).unwrap().mode() & 0o7777, 0o700);
     assert!(fs::write(data.join("big"), vec![0; 2 << 20]).is_err());
@@ -178,7 +273,7 @@ async fn binds_and_memory() {
     let busy = driver.remove("t".to_owned()).await.unwrap_err();
     assert_eq!(busy.to_string(), "volume `t` is in use by d");
     driver.collect(["d".to_owned()].into()).await.unwrap();
-    assert_eq!(driver.mount("t".to_owned(), "d".to_owned()).await.unwrap().path, data);
+    assert_eq!(driver.mount("t".to_owned(), "d".to_owned(), None).await.unwrap().path, data);
     driver.collect(["d".to_owned()].into()).await.unwrap();
     assert!(data.join("file").exists());
     driver.collect(BTreeSet::new()).await.unwrap();
@@ -196,8 +291,9 @@ async fn many_containers_with_one_new_volume_fill_it_once() {
     let image = image(dir.path());
     let driver = LocalVolumes::open(dir.path().join("volumes")).unwrap();
     let data = mounted(&driver, "v").await;
-    let all = (0..8).map(|_| driver.populate("v".to_owned(), image.clone()));
+    let user = |n: i32| driver.mount("v".to_owned(), format!("c{n}"), Some(image.clone()));
+    let all = (0..8).map(user);
     let filled = futures::future::try_join_all(all).await.unwrap();
-    assert_eq!(filled.into_iter().filter(|filled| *filled).count(), 1);
+    assert_eq!(filled.into_iter().filter(|filled| filled.populated).count(), 1);
     assert_eq!(names(&data), ["both", "out", "sub"]);
 }

@@ -1,12 +1,61 @@
 //! Paths that users name.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
 use super::VolumeError;
+
+/// How long the source of a bind mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Sources that are looked at at the same time. One on a file system that does not answer keeps its
+/// thread until it does; the agent has few for blocking work.
+const PARALLEL: usize = 8;
+
+static LOOKING: Semaphore = Semaphore::const_new(PARALLEL);
+
+/// [`check_bind_source`] off the runtime's threads and with a limit. One that is not there is made a
+/// directory if `create` says so.
+///
+/// # Errors
+/// As [`check_bind_source`]; it cannot be made; it does not answer in time.
+pub async fn find_bind_source(path: PathBuf, create: bool) -> Result<(), VolumeError> {
+    let source = path.clone();
+    let look = move || match check_bind_source(&source) {
+        Err(VolumeError::Source { source: error, .. })
+            if create && error.kind() == io::ErrorKind::NotFound =>
+        {
+            fs::create_dir_all(&source).map_err(VolumeError::file("make directory", source))
+        }
+        other => other,
+    };
+    in_time(path, PATIENCE, look).await
+}
+
+async fn in_time(
+    path: PathBuf,
+    patience: Duration,
+    look: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
+) -> Result<(), VolumeError> {
+    let found = async {
+        // Never closed. Given back when the file system has answered, however late.
+        let permit = LOOKING.acquire().await;
+        let look = spawn_blocking(move || {
+            let _permit = permit;
+            look()
+        });
+        look.await.map_err(|_| VolumeError::HelperGone)?
+    };
+    let silent = |_| Err(VolumeError::SourceSilent { path, patience });
+    tokio::time::timeout(patience, found).await.unwrap_or_else(silent)
+}
 
 /// Checks the source of a bind mount before a container is made from it.
 ///
@@ -76,5 +125,39 @@ mod tests {
         for bad in ["a/c", "a/etc", "a/etc/passwd"] {
             assert!(matches!(subpath(dir.path(), bad), Err(VolumeError::Subpath { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_source_that_does_not_answer_holds_nobody_up() {
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        let answered = std::sync::Arc::new(std::sync::Mutex::new(answered));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(PARALLEL + 1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let hang = || {
+                let answered = answered.clone();
+                move || {
+                    let _ = answered.lock().unwrap().recv();
+                    Ok(())
+                }
+            };
+            let patience = Duration::from_millis(20);
+            for _ in 0..PARALLEL + 2 {
+                let error = in_time("/dead".into(), patience, hang()).await.unwrap_err();
+                assert_eq!(error.to_string(), "bind source `/dead` did not answer within 20ms");
+            }
+            spawn_blocking(|| ()).await.unwrap();
+            drop(answer);
+            find_bind_source("/".into(), false).await.unwrap();
+        });
+    }
+
+    #[tokio::test]
+    async fn a_missing_source_is_made_if_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        find_bind_source(path.clone(), false).await.unwrap_err();
+        find_bind_source(path.clone(), true).await.unwrap();
+        assert!(path.is_dir());
     }
 }

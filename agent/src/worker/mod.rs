@@ -24,8 +24,10 @@ mod state;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use shoal_agent_planning::task::Moment;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -64,18 +66,21 @@ impl WorkerConfig {
 /// Where time comes from.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
-    fn now(&self) -> Timestamp;
+    fn now(&self) -> Moment;
 }
 
-/// The host's clock.
+/// The host's clocks. The steady one stands still while the host sleeps.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let nanos = since.map_or(0, |since| since.as_nanos());
-        Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    fn now(&self) -> Moment {
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let timestamp = |since: Duration| {
+            Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment { wall: timestamp(wall), steady: timestamp(BEGINNING.elapsed()) }
     }
 }
 
@@ -159,9 +164,10 @@ impl Worker {
         let (events, inbox) = mpsc::unbounded_channel();
         let runtime = Arc::clone(&drivers.runtime);
         let context = Arc::new(ops::Context::new(config, drivers, ledger));
-        let entries = resume::resume(&context, loaded.tasks, &loaded.networks).await?;
-        let state =
-            state::State::new(context, entries, loaded.networks, reporter.clone(), events.clone());
+        let entries =
+            resume::resume(&context, loaded.tasks, &loaded.lost, &loaded.networks).await?;
+        let held = state::Held { entries, lost: loaded.lost, networks: loaded.networks };
+        let state = state::State::new(context, held, reporter.clone(), events.clone());
         tokio::spawn(state.run(inbox, exits));
         Ok(WorkerHandle { events, reporter, runtime })
     }

@@ -21,10 +21,11 @@ use crate::runtime::{ContainerId, ExitStatus, Observed, ObservedState};
 const PARALLEL: usize = 8;
 
 /// Decides where every accepted task is, removes what belongs to none, and makes networks and volumes
-/// agree with what lives.
+/// agree with what lives. Of the container of a task whose record is `lost` the log stays.
 pub(super) async fn resume(
     context: &Arc<Context>,
     records: BTreeMap<TaskId, TaskRecord>,
+    lost: &BTreeSet<TaskId>,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> Result<BTreeMap<TaskId, Entry>, WorkerError> {
     let observed = context.drivers.runtime.adopt().await.map_err(WorkerError::Adopt)?;
@@ -39,7 +40,7 @@ pub(super) async fn resume(
             None => strays.push(one.id),
         }
     }
-    remove_strays(context, strays).await;
+    remove_strays(context, strays, lost).await;
     let mut entries = BTreeMap::new();
     let mut living = BTreeMap::new();
     for (id, record) in records {
@@ -52,7 +53,7 @@ pub(super) async fn resume(
             context.chooser.keep_known(id, image);
         }
         // Whatever is to be cleaned up first holds nothing that has to be kept for it.
-        if !matches!(machine.next(now), Step::Cleanup { .. }) && machine.holds_resources() {
+        if !matches!(machine.next(now.steady), Step::Cleanup { .. }) && machine.holds_resources() {
             living.insert(id, (record.clone(), supervisor));
         }
         entries.insert(id, Entry::resumed(record, machine));
@@ -66,10 +67,13 @@ pub(super) async fn resume(
     Ok(entries)
 }
 
-async fn remove_strays(context: &Context, strays: Vec<ContainerId>) {
+async fn remove_strays(context: &Context, strays: Vec<ContainerId>, lost: &BTreeSet<TaskId>) {
+    let runtime = &context.drivers.runtime;
     let remove = |id: ContainerId| async move {
-        tracing::warn!(container = %id, "removing a container of no task");
-        if let Err(error) = context.drivers.runtime.remove(&id).await {
+        let keep_log = task_id(&id).is_some_and(|id| lost.contains(&id));
+        tracing::warn!(container = %id, keep_log, "removing a container of no task");
+        let removed = if keep_log { runtime.release(&id) } else { runtime.remove(&id) };
+        if let Err(error) = removed.await {
             tracing::error!(container = %id, error = %chain(&error), "cannot remove it");
         }
     };

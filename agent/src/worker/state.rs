@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
-use shoal_agent_planning::task::{Fact, Machine, Operation, Step, TaskRecord};
+use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Operation, Step, TaskRecord};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(task: AssignedTask, now: Timestamp) -> Self {
+    fn new(task: AssignedTask, now: Moment) -> Self {
         let machine = Machine::new(&task, now);
         let cancel = CancellationToken::new();
         Self { task: Arc::new(task), machine, health: None, cancel }
@@ -47,14 +47,24 @@ impl Entry {
     }
 }
 
+/// What an earlier worker left, put in order.
+pub(super) struct Held {
+    pub entries: BTreeMap<TaskId, Entry>,
+    /// Accepted tasks of which nothing more is known.
+    pub lost: BTreeSet<TaskId>,
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+}
+
 /// Everything that this node holds. Dropping it cuts every operation off.
 pub(super) struct State {
     context: Arc<Context>,
     entries: BTreeMap<TaskId, Entry>,
+    lost: BTreeSet<TaskId>,
     networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     reporter: Reporter,
     events: mpsc::UnboundedSender<Event>,
     operations: JoinSet<()>,
+    /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
     leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
@@ -63,14 +73,15 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(
         context: Arc<Context>,
-        entries: BTreeMap<TaskId, Entry>,
-        networks: BTreeMap<NetworkId, Arc<Network>>,
+        held: Held,
         reporter: Reporter,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
+        let Held { entries, lost, networks } = held;
         Self {
             context,
             entries,
+            lost,
             networks: Arc::new(networks),
             reporter,
             events,
@@ -80,7 +91,7 @@ impl State {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    fn now(&self) -> Moment {
         self.context.drivers.clock.now()
     }
 
@@ -96,7 +107,7 @@ impl State {
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
             }
-            let wake = self.deadlines.first().map(|(at, _)| at.since(self.now()));
+            let wake = self.deadlines.first().map(|(at, _)| at.since(self.now().steady));
             tokio::select! {
                 event = inbox.recv() => {
                     let mut next = event;
@@ -121,7 +132,7 @@ impl State {
                 }
                 Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
                 () = sleep(wake), if wake.is_some() => {
-                    let now = self.now();
+                    let now = self.now().steady;
                     let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
                     dirty.extend(due.map(|(_, id)| *id));
                 }
@@ -238,7 +249,14 @@ impl State {
         match self.entries.get_mut(&id) {
             Some(entry) => entry.machine.want(task.desired_state),
             None => {
-                self.entries.insert(id, Entry::new(task, now));
+                let entry = if self.lost.remove(&id) {
+                    let record = TaskRecord::lost(task, now.wall);
+                    let machine = Machine::resume(&record, Found::Absent, now);
+                    Entry::resumed(record, machine)
+                } else {
+                    Entry::new(task, now)
+                };
+                self.entries.insert(id, entry);
             }
         }
     }
@@ -254,7 +272,7 @@ impl State {
     }
 
     fn probed(&mut self, id: TaskId, probe: Probe, dirty: &mut BTreeSet<TaskId>) {
-        let now = self.now();
+        let now = self.now().steady;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let verdict = entry.health.as_mut().and_then(|health| health.learn(probe, now));
         dirty.insert(id);
@@ -289,7 +307,7 @@ impl State {
         }
         for id in dirty {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let step = entry.machine.next(now);
+            let step = entry.machine.next(now.steady);
             match step {
                 Step::Nothing => {}
                 Step::Wait(at) => {
@@ -300,7 +318,7 @@ impl State {
                     self.perform(id, step, now);
                 }
             }
-            self.look_after(id, now);
+            self.look_after(id, now.steady);
             if let Some(status) = self.entries.get(&id).and_then(|e| e.machine.status()) {
                 self.reporter.report(id, status);
             }
@@ -310,7 +328,7 @@ impl State {
     /// Checks the health of a running container when it is time.
     fn look_after(&mut self, id: TaskId, now: Timestamp) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if !entry.machine.is_running() {
+        if !entry.machine.is_watched() {
             entry.health = None;
             return;
         }
@@ -339,7 +357,7 @@ impl State {
         }
     }
 
-    fn perform(&mut self, id: TaskId, step: Step, now: Timestamp) {
+    fn perform(&mut self, id: TaskId, step: Step, now: Moment) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let context = Arc::clone(&self.context);
         let record = entry.machine.record(&entry.task);
@@ -361,8 +379,10 @@ impl State {
             }
             Step::Abort => entry.cancel.cancel(),
             Step::Start => {
+                entry.cancel = CancellationToken::new();
                 let host = on_host_network(&entry.task, &self.networks);
-                let work = async move { Ok(ops::start(&context, record, host).await) };
+                let cancel = entry.cancel.clone();
+                let work = async move { Ok(ops::start(&context, record, host, &cancel).await) };
                 self.spawn(id, Operation::Start, work);
             }
             Step::Withdraw => {
@@ -379,7 +399,9 @@ impl State {
             }
             Step::Cleanup { keep_log } => {
                 let last = entry.machine.last_record(&entry.task, now);
-                let work = async move { Ok(ops::cleanup(&context, record, keep_log, last).await) };
+                let ended = entry.machine.has_ended();
+                let work =
+                    async move { Ok(ops::cleanup(&context, record, keep_log, ended, last).await) };
                 self.spawn(id, Operation::Cleanup, work);
             }
             Step::Forget => {
@@ -427,9 +449,7 @@ fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Netwo
 }
 
 async fn sleep(wake: Option<std::time::Duration>) {
-    // A clock that was set back must not delay anything for long.
-    let longest = std::time::Duration::from_secs(3600);
-    tokio::time::sleep(wake.unwrap_or(longest).min(longest)).await;
+    tokio::time::sleep(wake.unwrap_or_default()).await;
 }
 
 /// What an operation comes to whose code panicked.

@@ -128,3 +128,27 @@ async fn a_supervisor_that_died_while_no_agent_ran() {
     }
     host.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_log_that_a_reboot_cut_off_ends() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let id = id("rebooted");
+    // A reboot leaves what is in the state directory and nothing else.
+    let dir = host.config.state_dir.join(id.as_str());
+    std::fs::create_dir_all(dir.join("log")).unwrap();
+    let entry = r#"{"log":"last\n","stream":"stdout","time":"2026-01-01T00:00:00.000000000Z"}"#;
+    std::fs::write(dir.join("log/0000000000.log"), format!("{entry}\n")).unwrap();
+    let found = host.runtime.adopt().await.unwrap();
+    let [found] = &found[..] else { panic!("{found:?}") };
+    let ObservedState::Exited(status) = &found.state else { panic!("{found:?}") };
+    assert_eq!(status.message.as_deref(), Some("the host was restarted"));
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let bound = std::time::Duration::from_secs(20);
+    let lines = tokio::time::timeout(bound, host.lines(&id, follow)).await;
+    assert_eq!(lines.expect("an end"), "last\n");
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}

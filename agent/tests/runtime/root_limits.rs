@@ -1,6 +1,8 @@
 //! Limits that really limit.
 
-use shoal_agent::runtime::Runtime;
+use futures::StreamExt as _;
+use shoal_agent::runtime::{LogQuery, Runtime};
+use shoal_agent_planning::oci::ContainerConfig;
 
 use crate::host::{Host, able, id, shell, wait_for};
 
@@ -10,20 +12,38 @@ async fn out_of_memory_is_reported_as_such() {
         return;
     }
     let mut host = Host::new();
+    let limited = |mut config: ContainerConfig| {
+        config.resources.memory_bytes = Some(32 << 20);
+        config
+    };
     // tail keeps the last line, which never ends.
-    let mut config = shell("yes | tr -d '\\n' | tail -n 1");
-    config.resources.memory_bytes = Some(32 << 20);
-    let (status, ..) = host.run(&config).await;
+    let greedy = "tail -n 1 /dev/zero";
+    let (status, ..) = host.run(&limited(shell(&format!("exec {greedy}")))).await;
     assert!(status.oom_killed, "{status:?}");
     assert!(status.to_string().contains("out of memory"), "{status}");
-    // The same command without a limit on its memory is not killed at once, and a plain kill is none.
-    let mut config = shell("kill -9 $$");
-    config.resources.memory_bytes = Some(32 << 20);
-    let id = id("killed");
-    host.start(&id, &shell("sleep 1000")).await;
-    host.runtime.signal(&id, 9).await.unwrap();
-    assert!(!host.exit(&id).await.oom_killed);
-    host.runtime.remove(&id).await.unwrap();
+    // What is killed by anybody else is not, under the same limit.
+    let (plain, starved) = (id("plain"), id("starved"));
+    host.start(&plain, &limited(shell("sleep 1000"))).await;
+    host.runtime.signal(&plain, 9).await.unwrap();
+    let status = host.exit(&plain).await;
+    assert_eq!((status.signal, status.oom_killed, status.message), (Some(9), false, None));
+    // Nor is what lives on when a child was, however it ends then.
+    let note = Some("processes in it were killed for want of memory: 1");
+    for code in [0, 3] {
+        let (status, ..) = host.run(&limited(shell(&format!("{greedy}; exit {code}")))).await;
+        assert_eq!((status.code, status.oom_killed), (Some(code), false), "{status:?}");
+        assert_eq!(status.message.as_deref(), note);
+    }
+    host.start(&starved, &limited(shell(&format!("{greedy}; echo over; sleep 1000")))).await;
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let mut lines = host.runtime.logs(&starved, follow).await.unwrap();
+    while !lines.next().await.unwrap().unwrap().text.contains("over") {}
+    host.runtime.signal(&starved, 9).await.unwrap();
+    let status = host.exit(&starved).await;
+    assert_eq!((status.signal, status.oom_killed), (Some(9), false), "{status:?}");
+    for id in [&plain, &starved] {
+        host.runtime.remove(id).await.unwrap();
+    }
     host.assert_clean().await;
 }
 

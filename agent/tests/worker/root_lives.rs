@@ -148,6 +148,11 @@ fn ends_and_refusals_are_what_they_were() {
             taken,
             task(7, "sleep 100", |c| c.healthcheck = Some(unhealthy)),
             task(8, "", |c| c.mounts = vec![mount(MountKind::Bind, "/no/such/dir", "/x")]),
+            // The directory of the volumes is root's; what is mounted from it is not.
+            task(9, "[ $(id -u) = 1234 ] && ls /data/. && cat /etc/hosts", |c| {
+                c.user = "1234".to_owned();
+                c.mounts = vec![mount(MountKind::Volume, "shared", "/data")];
+            }),
         ]);
         node.until_state(1, TaskState::Complete).await;
         let two = node.until_state(2, TaskState::Failed).await;
@@ -162,6 +167,7 @@ fn ends_and_refusals_are_what_they_were() {
         assert_eq!(seven.err, "unhealthy: sick");
         let eight = node.until_state(8, TaskState::Rejected).await;
         assert!(eight.err.starts_with("mounts[0].source: bind source"), "{}", eight.err);
+        node.until_state(9, TaskState::Complete).await;
         // The first process of a pid namespace is immune to its own signals.
         node.want(3, DesiredState::Shutdown);
         node.until_state(3, TaskState::Shutdown).await;

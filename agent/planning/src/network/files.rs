@@ -48,17 +48,32 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
-/// Contents of `/etc/resolv.conf` (resolv.conf(5)) of a container, from the host's file and the
+/// What a host says about name resolution.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostResolver {
+    /// Its `/etc/resolv.conf`.
+    pub own: String,
+    /// Where systemd-resolved writes down the servers that it asks itself; empty without it.
+    pub resolved: String,
+}
+
+/// Where systemd-resolved answers on its host (systemd-resolved.service(8)).
+const STUB: &str = "127.0.0.53";
+
+/// Contents of `/etc/resolv.conf` (resolv.conf(5)) of a container, from the host's files and the
 /// user's wishes.
 ///
 /// Name servers on a loopback address are dropped, since the container's loopback is its own; so
-/// are link-local ones with a scope, whose interface the container does not have. With
-/// `host_network` the container shares the host's loopback and they stay. No public server is put
-/// in the place of what was dropped: a host with nothing but a loopback resolver needs
+/// are link-local ones with a scope, whose interface the container does not have. Where
+/// systemd-resolved is all there is, the servers that it asks are taken, as Docker does it. With
+/// `host_network` the container shares the host's loopback and everything stays. No public server is
+/// put in the place of what was dropped: a host with nothing but another loopback resolver needs
 /// [`DnsConfig::servers`], and [`ResolvConf::dropped_all`] says so.
 #[must_use]
-pub fn resolv_conf(host: &str, user: &DnsConfig, host_network: bool) -> ResolvConf {
-    let host = parse(host);
+pub fn resolv_conf(host: &HostResolver, user: &DnsConfig, host_network: bool) -> ResolvConf {
+    let own = parse(&host.own);
+    let stub = !host_network && own.servers == [STUB] && !host.resolved.is_empty();
+    let host = if stub { parse(&host.resolved) } else { own };
     let inherited: Vec<String> = host
         .servers
         .iter()
@@ -147,7 +162,8 @@ mod tests {
     fn resolv_conf_of_a_container() {
         let check = |host: &str, user: &DnsConfig, shared: bool, text: &str, dropped_all: bool| {
             let expect = ResolvConf { text: text.to_owned(), dropped_all };
-            assert_eq!(resolv_conf(host, user, shared), expect, "{host}");
+            let resolver = HostResolver { own: host.to_owned(), resolved: String::new() };
+            assert_eq!(resolv_conf(&resolver, user, shared), expect, "{host}");
         };
         let none = DnsConfig::default();
         check(
@@ -161,6 +177,18 @@ mod tests {
         check("nameserver ::1\nnameserver fe80::1%eth0\n", &none, false, "", true);
         check("nameserver 127.0.0.53\n", &none, true, "nameserver 127.0.0.53\n", false);
         check("", &none, false, "", false);
+        let resolved = "nameserver 10.0.0.2\nsearch a\n";
+        let behind = |own: &str, shared: bool| {
+            let host = HostResolver { own: own.to_owned(), resolved: resolved.to_owned() };
+            resolv_conf(&host, &none, shared).text
+        };
+        let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n";
+        assert_eq!(behind(stub, false), resolved);
+        assert!(behind(stub, true).starts_with("nameserver 127.0.0.53\n"));
+        // Another resolver of the host, or servers of its own beside it.
+        assert_eq!(behind("nameserver 127.0.0.1\n", false), "");
+        let both = "nameserver 127.0.0.53\nnameserver 9.9.9.9\n";
+        assert_eq!(behind(both, false), "nameserver 9.9.9.9\n");
         check("domain x\nsearch y z\n", &none, false, "search y z\n", false);
         let user = DnsConfig {
             servers: vec![ip("9.9.9.9")],

@@ -13,8 +13,10 @@ use shoal_types::time::Timestamp;
 
 use super::record::stop_policy;
 use super::report::Outcome;
-use super::{Exit, Fact, Operation, Preparation, Step, StopPolicy, TaskRecord};
+use super::{Exit, Fact, Moment, Operation, Preparation, Step, StopPolicy, TaskRecord};
 
+/// How long a start of what is to stop may take, from its beginning, before it is given up.
+pub const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a killed container may take to end before it is removed by force.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait between two tries of what failed.
@@ -55,6 +57,9 @@ pub struct Machine {
     released: bool,
     cleanup_tried: bool,
     busy: Option<Operation>,
+    /// When what it is busy with was begun. This and the other times of things to come are of the
+    /// steady clock.
+    busy_since: Timestamp,
     aborting: bool,
     waits_for_health: bool,
     tries: u32,
@@ -71,7 +76,8 @@ pub struct Machine {
 impl Machine {
     /// For a task that this node has just been told of.
     #[must_use]
-    pub fn new(task: &AssignedTask, now: Timestamp) -> Self {
+    pub fn new(task: &AssignedTask, now: impl Into<Moment>) -> Self {
+        let now = now.into();
         Self {
             desired: task.desired_state,
             dropped: false,
@@ -88,6 +94,7 @@ impl Machine {
             released: false,
             cleanup_tried: false,
             busy: None,
+            busy_since: now.steady,
             aborting: false,
             waits_for_health: false,
             tries: 0,
@@ -97,7 +104,7 @@ impl Machine {
             progress: String::new(),
             trouble: String::new(),
             container_id: task.id.to_string(),
-            status: TaskStatus::new(TaskState::Assigned, now, "assigned"),
+            status: TaskStatus::new(TaskState::Assigned, now.wall, "assigned"),
         }
     }
 
@@ -142,6 +149,12 @@ impl Machine {
         self.container == Container::Running && self.busy != Some(Operation::Start)
     }
 
+    /// Whether its health matters: not once it is being stopped, for whatever reason.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.is_running() && !self.stopping() && self.doom.is_none()
+    }
+
     /// Whether it holds resources of the node: anything but its log.
     #[must_use]
     pub const fn holds_resources(&self) -> bool {
@@ -154,10 +167,12 @@ impl Machine {
         self.preparation.as_ref()
     }
 
-    /// What to report, once it is in the ledger.
+    /// What to report: once it is in the ledger, or that it cannot be written there.
     #[must_use]
     pub fn status(&self) -> Option<&TaskStatus> {
-        (self.accepted && self.status.state >= TaskState::Accepted).then_some(&self.status)
+        let told = if self.accepted { TaskState::Accepted } else { TaskState::Assigned };
+        let news = self.accepted || !self.trouble.is_empty();
+        (news && self.status.state >= told).then_some(&self.status)
     }
 
     /// What is to be remembered of it now.
@@ -171,10 +186,17 @@ impl Machine {
         }
     }
 
+    /// Whether its container is known to have ended, or never to have run. Otherwise cleaning up is what
+    /// ends it, and only if that succeeds.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
     /// What is to be remembered of it once the cleaning up that is under way is done, if it has ended
     /// then.
     #[must_use]
-    pub fn last_record(&self, task: &AssignedTask, now: Timestamp) -> Option<TaskRecord> {
+    pub fn last_record(&self, task: &AssignedTask, now: impl Into<Moment>) -> Option<TaskRecord> {
         let mut clean = self.clone();
         clean.learn(Fact::Cleaned, now);
         let record = clean.record(task);
@@ -186,12 +208,11 @@ impl Machine {
         self.dropped || self.desired >= DesiredState::Shutdown || self.withdrawn
     }
 
-    /// The next step. Asking twice gives the same answer.
+    /// The next step, by the steady clock. Asking twice gives the same answer.
     #[must_use]
     pub fn next(&self, now: Timestamp) -> Step {
         if let Some(operation) = self.busy {
-            let abort = operation == Operation::Prepare && self.stopping() && !self.aborting;
-            return if abort { Step::Abort } else { Step::Nothing };
+            return self.give_up(operation, now);
         }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return Step::Wait(at);
@@ -218,6 +239,21 @@ impl Machine {
         }
     }
 
+    /// Gives up what makes no sense any more. A start gets a little time, so that what starts is
+    /// stopped as it should be; one that hangs must not keep the task for ever.
+    fn give_up(&self, operation: Operation, now: Timestamp) -> Step {
+        if self.aborting || !self.stopping() {
+            return Step::Nothing;
+        }
+        match operation {
+            Operation::Start if now < self.busy_since + START_PATIENCE => {
+                Step::Wait(self.busy_since + START_PATIENCE)
+            }
+            Operation::Prepare | Operation::Start => Step::Abort,
+            _ => Step::Nothing,
+        }
+    }
+
     fn stop_it(&self, now: Timestamp) -> Step {
         if !self.withdrawn {
             return Step::Withdraw;
@@ -233,7 +269,8 @@ impl Machine {
     }
 
     /// The step is being carried out.
-    pub fn begin(&mut self, step: Step, now: Timestamp) {
+    pub fn begin(&mut self, step: Step, now: impl Into<Moment>) {
+        let now = now.into();
         self.retry_at = None;
         match step {
             Step::Abort => self.aborting = true,
@@ -244,49 +281,50 @@ impl Machine {
         }
         if let Some(operation) = step.operation() {
             self.busy = Some(operation);
+            self.busy_since = now.steady;
         }
-        self.refresh(now);
+        self.refresh(now.wall);
     }
 
     /// Something happened.
-    pub fn learn(&mut self, fact: Fact, now: Timestamp) {
+    pub fn learn(&mut self, fact: Fact, now: impl Into<Moment>) {
+        let now = now.into();
         if !matches!(
             fact,
             Fact::Progress(_) | Fact::Exited(_) | Fact::Healthy | Fact::Unhealthy { .. }
         ) {
             self.busy = None;
+            self.aborting = false;
         }
         match fact {
             Fact::Accepted => {
                 self.accepted = true;
                 self.tries = 0;
+                self.trouble.clear();
             }
             Fact::AcceptFailed { err } | Fact::ForgetFailed { err } => self.again(err, now),
             Fact::Progress(text) => self.progress = text,
             Fact::Prepared(preparation) => self.prepared(preparation),
             Fact::PrepareFailed { err } => {
-                self.aborting = false;
                 let (state, message) = (TaskState::Rejected, "preparing");
-                self.outcome = Some(Outcome { state, at: now, message, err, exit: None });
+                self.outcome = Some(Outcome { state, at: now.wall, message, err, exit: None });
             }
-            Fact::PrepareAborted => {
-                self.aborting = false;
-                self.container = Container::Leftover;
-            }
+            Fact::PrepareAborted => self.container = Container::Leftover,
+            Fact::StartAborted => self.start_aborted(now),
             Fact::Started { pid, ports } => self.run(pid, ports, now),
             Fact::StartFailed { state, err, code } => {
                 self.early_exit = None;
                 let exit = code.map(|code| Exit { code: Some(code), ..Exit::default() });
                 self.note_end(exit.as_ref());
                 let message = "starting";
-                self.outcome = Some(Outcome { state, at: now, message, err, exit });
+                self.outcome = Some(Outcome { state, at: now.wall, message, err, exit });
             }
             Fact::Withdrawn => {
                 self.withdrawn = true;
                 self.status.port_status.clear();
             }
-            Fact::Stopped => self.stopped_at = Some(now),
-            Fact::Killed => self.killed_at = Some(now),
+            Fact::Stopped => self.stopped_at = Some(now.steady),
+            Fact::Killed => self.killed_at = Some(now.steady),
             Fact::Cleaned => self.cleaned(now),
             Fact::CleanupFailed { err, recorded } => {
                 self.cleanup_tried |= recorded;
@@ -294,6 +332,8 @@ impl Machine {
             }
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Healthy => self.waits_for_health = false,
+            // Ending within its grace period is no failure.
+            Fact::Unhealthy { .. } if !self.is_watched() => {}
             Fact::Unhealthy { output } => {
                 let text = match output.trim() {
                     "" => "unhealthy: the health check failed without a word".to_owned(),
@@ -302,17 +342,16 @@ impl Machine {
                 self.doom.get_or_insert(text);
             }
         }
-        self.refresh(now);
+        self.refresh(now.wall);
     }
 
     fn prepared(&mut self, preparation: Preparation) {
-        self.aborting = false;
         self.stop.signal = preparation.stop_signal;
         self.preparation = Some(preparation);
         self.container = Container::Prepared;
     }
 
-    fn run(&mut self, pid: u32, ports: Vec<PortConfig>, now: Timestamp) {
+    fn run(&mut self, pid: u32, ports: Vec<PortConfig>, now: Moment) {
         self.container = Container::Running;
         self.waits_for_health = self.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
         self.status.port_status = ports;
@@ -322,7 +361,16 @@ impl Machine {
         }
     }
 
-    fn exited(&mut self, exit: Exit, now: Timestamp) {
+    /// It may run or not: cleaning up ends it, as managers want.
+    fn start_aborted(&mut self, now: Moment) {
+        self.stopped_at = Some(now.steady);
+        self.container = Container::Ended;
+        if let Some(exit) = self.early_exit.take() {
+            self.exited(exit, now);
+        }
+    }
+
+    fn exited(&mut self, exit: Exit, now: Moment) {
         if self.busy == Some(Operation::Start) {
             self.early_exit = Some(exit);
             return;
@@ -339,7 +387,7 @@ impl Machine {
         }
         self.container = Container::Ended;
         self.note_end(Some(&exit));
-        let at = exit.at.unwrap_or(now);
+        let at = exit.at.unwrap_or(now.wall);
         self.outcome = Some(match self.doom.take() {
             Some(doom) => Outcome::failed(at, doom, Some(exit)),
             None if self.was_told() => Outcome::stopped(at, Some(exit)),
@@ -353,7 +401,7 @@ impl Machine {
         self.stopped_at.is_some() || self.busy == Some(Operation::Stop)
     }
 
-    fn cleaned(&mut self, now: Timestamp) {
+    fn cleaned(&mut self, now: Moment) {
         self.tries = 0;
         self.trouble.clear();
         self.cleanup_tried = true;
@@ -371,8 +419,8 @@ impl Machine {
                 ..Exit::default()
             });
             self.outcome = Some(match self.doom.take() {
-                Some(doom) => Outcome::failed(now, doom, forced),
-                None => Outcome::stopped(now, forced),
+                Some(doom) => Outcome::failed(now.wall, doom, forced),
+                None => Outcome::stopped(now.wall, forced),
             });
         }
         self.container = match self.container {
@@ -383,10 +431,10 @@ impl Machine {
     }
 
     /// Tries again later, with growing patience.
-    fn again(&mut self, err: String, now: Timestamp) {
+    fn again(&mut self, err: String, now: Moment) {
         let wait = Duration::from_secs(1 << self.tries.min(5)).min(RETRY_MAX);
         self.tries = self.tries.saturating_add(1);
-        self.retry_at = Some(now + wait);
+        self.retry_at = Some(now.steady + wait);
         self.trouble = err;
     }
 }

@@ -19,9 +19,26 @@ use shoal_types::spec::PortConfig;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
-pub use machine::{KILL_PATIENCE, Machine};
+pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
 pub use report::ended;
+
+/// One moment by two clocks. What is waited for goes by the steady one; what people are told goes by
+/// the wall, which somebody may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day.
+    pub wall: Timestamp,
+    /// Time since any beginning that stays the same while the agent lives.
+    pub steady: Timestamp,
+}
+
+impl From<Timestamp> for Moment {
+    /// By a clock that nobody sets.
+    fn from(now: Timestamp) -> Self {
+        Self { wall: now, steady: now }
+    }
+}
 
 /// What to do next for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +47,7 @@ pub enum Step {
     Accept,
     /// Make everything short of running it.
     Prepare,
-    /// Give up the preparation under way.
+    /// Give up the preparation or the start under way.
     Abort,
     /// Publish its ports and start the container.
     Start,
@@ -50,7 +67,7 @@ pub enum Step {
     },
     /// Remove what is left, its log and the record of it.
     Forget,
-    /// Nothing before this time.
+    /// Nothing before this time of the steady clock.
     Wait(Timestamp),
     /// Nothing until something happens.
     Nothing,
@@ -125,6 +142,8 @@ pub enum Fact {
         /// The code that a shell gives for it.
         code: Option<i32>,
     },
+    /// The start was given up; nobody knows how far it came.
+    StartAborted,
     /// Nobody new comes. Also when that failed: stopping never waits for it.
     Withdrawn,
     /// The stop signal was sent, or there was nobody to receive it.
@@ -163,7 +182,7 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Signal that ended its first process.
     pub signal: Option<i32>,
-    /// Whether the kernel killed something in it for want of memory.
+    /// Whether the kernel killed its first process for want of memory.
     pub oom_killed: bool,
     /// When, if known.
     pub at: Option<Timestamp>,

@@ -60,6 +60,7 @@ struct World {
     container: Real,
     starts: u32,
     step: Option<Step>,
+    aborted: bool,
     now: u64,
     reported: TaskState,
     forgotten: bool,
@@ -74,6 +75,7 @@ impl World {
             container: Real::Absent,
             starts: 0,
             step: None,
+            aborted: false,
             now: 0,
             reported: TaskState::New,
             forgotten: false,
@@ -103,6 +105,7 @@ impl World {
         }
         if self.machine.next(self.now()) == Step::Abort {
             self.machine.begin(Step::Abort, self.now());
+            self.aborted = true;
         }
         if let Some(status) = self.machine.status() {
             assert!(status.state >= self.reported, "{} after {}", status.state, self.reported);
@@ -113,7 +116,16 @@ impl World {
     fn answer(&mut self, works: bool) {
         let Some(step) = self.step.take() else { return };
         let err = "no".to_owned();
+        let aborted = std::mem::take(&mut self.aborted);
         let fact = match (step, works) {
+            // It comes too late, or in time.
+            (Step::Start, works) if aborted => {
+                if works {
+                    self.container = Real::Running;
+                    self.starts += 1;
+                }
+                Fact::StartAborted
+            }
             (Step::Accept, true) => {
                 self.ledger = Some(self.machine.record(&task(DesiredState::Ready)));
                 Fact::Accepted
@@ -150,13 +162,16 @@ impl World {
                 return;
             }
             (Step::Cleanup { .. }, works) => {
-                let last = self.machine.last_record(&task(DesiredState::Ready), self.now());
-                self.ledger = last.or(self.ledger.take());
+                let recorded = works || self.machine.has_ended();
+                if recorded {
+                    let last = self.machine.last_record(&task(DesiredState::Ready), self.now());
+                    self.ledger = last.or(self.ledger.take());
+                }
                 if works {
                     self.container = Real::Absent;
                     Fact::Cleaned
                 } else {
-                    Fact::CleanupFailed { err, recorded: true }
+                    Fact::CleanupFailed { err, recorded }
                 }
             }
             (Step::Forget, true) => {
@@ -181,6 +196,7 @@ impl World {
 
     fn restart(&mut self) {
         self.step = None;
+        self.aborted = false;
         // What managers were told of a life may be told again; an end is never taken back.
         if !self.reported.is_terminal() {
             self.reported = TaskState::New;

@@ -3,6 +3,8 @@
 use shoal_types::assignment::AssignedTask;
 use shoal_types::object::TaskStatus;
 use shoal_types::spec::{ContainerSpec, Healthcheck};
+use shoal_types::task_state::TaskState;
+use shoal_types::time::Timestamp;
 
 use super::{Exit, StopPolicy};
 
@@ -20,6 +22,15 @@ pub struct TaskRecord {
 }
 
 impl TaskRecord {
+    /// Of a task whose record cannot be read. It may have run, so it is not run again.
+    #[must_use]
+    pub fn lost(task: AssignedTask, now: Timestamp) -> Self {
+        let mut status = TaskStatus::new(TaskState::Failed, now, "accepted");
+        status.err =
+            "its record on this node is damaged, so nobody knows how far it was".to_owned();
+        Self { task, status, started: true, preparation: None }
+    }
+
     /// How its container is asked to stop.
     #[must_use]
     pub fn stop_policy(&self) -> StopPolicy {

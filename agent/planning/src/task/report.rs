@@ -25,7 +25,7 @@ impl Outcome {
 
     /// It ended by itself.
     pub(super) fn by_itself(at: Timestamp, exit: Exit) -> Self {
-        if exit.code == Some(0) && !exit.oom_killed {
+        if exit.code == Some(0) {
             let (state, message) = (TaskState::Complete, "finished");
             return Self { state, at, message, err: String::new(), exit: Some(exit) };
         }
@@ -42,8 +42,8 @@ impl Outcome {
 #[must_use]
 pub fn ended(exit: &Exit) -> String {
     let mut text = match (exit.oom_killed, exit.code, exit.signal) {
-        (true, _, _) => "out of memory: the kernel killed it at its memory limit".to_owned(),
-        (false, Some(code), _) => format!("exit code {code}"),
+        (true, None, _) => "out of memory: the kernel killed it at its memory limit".to_owned(),
+        (_, Some(code), _) => format!("exit code {code}"),
         (false, None, Some(number)) => {
             format!("killed by signal {number} ({})", signal::name(number))
         }
@@ -67,7 +67,8 @@ pub(super) fn note_exit(container: &mut ContainerStatus, exit: &Exit) {
 }
 
 /// Moves a status up the ladder, or rewrites what it says on the same rung. Says whether anything
-/// changed.
+/// changed. Every change has a later time, since managers take nothing else for news; when the task
+/// got to the state they know themselves. An end keeps its time.
 pub(super) fn climb(
     status: &mut TaskStatus,
     state: TaskState,
@@ -83,6 +84,7 @@ pub(super) fn climb(
         status.state = state;
         status.timestamp = at;
     }
+    status.timestamp = status.timestamp.max(at);
     status.message = message;
     status.err = err;
     true

@@ -66,17 +66,35 @@ fn clean(m: &mut Machine, keep_log: bool) {
 }
 
 #[test]
-fn nothing_is_reported_before_it_is_in_the_ledger() {
+fn nothing_but_trouble_is_reported_before_it_is_in_the_ledger() {
     let mut m = Machine::new(&task(DesiredState::Running), at(0));
     assert_eq!(m.status(), None);
     m.begin(Step::Accept, at(0));
     m.learn(Fact::AcceptFailed { err: "disk full".to_owned() }, at(0));
-    assert_eq!(m.status(), None);
+    let told = status(&m);
+    assert_eq!((told.state, told.err.as_str()), (TaskState::Assigned, "disk full"));
+    assert_eq!(told.message, "cannot be accepted");
     assert_eq!(m.next(at(0)), Step::Wait(at(1)));
     assert_eq!(m.next(at(1)), Step::Accept);
     m.begin(Step::Accept, at(1));
     m.learn(Fact::Accepted, at(1));
-    assert_eq!(state(&m), TaskState::Accepted);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Accepted, ""));
+}
+
+#[test]
+fn every_change_of_a_status_is_news() {
+    let mut m = after(DesiredState::Running, &[(Step::Accept, Fact::Accepted)]);
+    m.begin(Step::Prepare, at(1));
+    let mut last = status(&m).clone();
+    for (secs, progress) in [(2, "pulling 10 %"), (3, "pulling 20 %")] {
+        m.learn(Fact::Progress(progress.to_owned()), at(secs));
+        let told = status(&m).clone();
+        assert_eq!((told.state, told.message.as_str()), (TaskState::Preparing, progress));
+        assert!(told.timestamp > last.timestamp, "managers take nothing else");
+        last = told;
+    }
+    m.learn(Fact::Progress("pulling 20 %".to_owned()), at(4));
+    assert_eq!(*status(&m), last, "nothing new");
 }
 
 #[test]
@@ -98,6 +116,7 @@ fn a_life_that_completes() {
 
 #[test]
 fn ends_are_reported_as_what_they_were() {
+    let starved = || Some("processes in it were killed for want of memory: 1".to_owned());
     let unknown = || Exit { message: Some("its supervisor died".to_owned()), ..Exit::default() };
     let cases = [
         (exit(0), TaskState::Complete, "", Some(0)),
@@ -114,11 +133,13 @@ fn ends_are_reported_as_what_they_were() {
             "out of memory: the kernel killed it at its memory limit",
             Some(137),
         ),
+        // Something in it was killed, and it lived on.
+        (Exit { message: starved(), ..exit(0) }, TaskState::Complete, "", Some(0)),
         (
-            Exit { oom_killed: true, ..exit(0) },
+            Exit { message: starved(), ..exit(3) },
             TaskState::Failed,
-            "out of memory: the kernel killed it at its memory limit",
-            Some(0),
+            "exit code 3: processes in it were killed for want of memory: 1",
+            Some(3),
         ),
         (unknown(), TaskState::Failed, "its supervisor died", None),
     ];
@@ -131,6 +152,48 @@ fn ends_are_reported_as_what_they_were() {
         assert_eq!(container.exit_code, code, "{exit:?}");
         assert_eq!(container.oom_killed, exit.oom_killed);
     }
+}
+
+#[test]
+fn a_start_that_hangs_is_given_up_when_the_task_is_to_stop() {
+    let begun = || {
+        let mut m = prepared(DesiredState::Running);
+        m.begin(Step::Start, at(1));
+        assert_eq!(m.next(at(999)), Step::Nothing, "it may take its time");
+        m.want(DesiredState::Shutdown);
+        assert_eq!(m.next(at(2)), Step::Wait(at(11)), "a start is often about to be over");
+        m
+    };
+    let mut m = begun();
+    m.learn(started(), at(3));
+    assert_eq!(m.next(at(3)), Step::Withdraw, "it is stopped as it should be");
+
+    let given_up = || {
+        let mut m = begun();
+        assert_eq!(m.next(at(11)), Step::Abort);
+        m.begin(Step::Abort, at(11));
+        assert_eq!(m.next(at(99)), Step::Nothing);
+        m
+    };
+    let mut m = given_up();
+    m.learn(Fact::StartAborted, at(12));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+    // It had come far enough to be killed by the cleaning up.
+    let mut m = given_up();
+    m.learn(Fact::StartAborted, at(12));
+    m.begin(Step::Cleanup { keep_log: true }, at(12));
+    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), at(13));
+    m.learn(Fact::Cleaned, at(13));
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(137));
+    // Or had ended by then.
+    let mut m = given_up();
+    m.learn(Fact::Exited(exit(3)), at(12));
+    m.learn(Fact::StartAborted, at(12));
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Shutdown);
+    assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(3));
 }
 
 #[test]
@@ -243,6 +306,45 @@ fn what_ends_when_it_is_told_to_is_shut_down_whatever_its_code() {
     clean(&mut m, true);
     assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
     assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(143));
+}
+
+#[test]
+fn health_is_of_no_matter_to_what_is_being_stopped() {
+    let mut m = running();
+    assert!(m.is_watched());
+    m.want(DesiredState::Shutdown);
+    assert!(!m.is_watched());
+    // What it was asked before.
+    m.learn(Fact::Unhealthy { output: "gone".to_owned() }, at(10));
+    m.begin(Step::Withdraw, at(10));
+    m.learn(Fact::Withdrawn, at(10));
+    m.begin(Step::Stop { signal: 15 }, at(10));
+    m.learn(Fact::Stopped, at(10));
+    m.learn(Fact::Unhealthy { output: "gone".to_owned() }, at(11));
+    m.learn(Fact::Exited(exit(0)), at(12));
+    clean(&mut m, true);
+    assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
+}
+
+#[test]
+fn a_clock_that_is_set_changes_no_deadline() {
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    let by = |wall: u64, steady: u64| Moment { wall: at(wall), steady: at(steady) };
+    m.begin(Step::Withdraw, by(10, 10));
+    m.learn(Fact::Withdrawn, by(10, 10));
+    m.begin(Step::Stop { signal: 15 }, by(10, 10));
+    // An hour ahead, then back.
+    m.learn(Fact::Stopped, by(3610, 10));
+    assert_eq!(m.next(at(11)), Step::Wait(at(20)));
+    assert_eq!(m.next(at(20)), Step::Kill);
+    m.begin(Step::Kill, by(20, 20));
+    m.learn(Fact::Killed, by(20, 20));
+    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), by(3621, 21));
+    m.begin(Step::Cleanup { keep_log: true }, by(3621, 21));
+    m.learn(Fact::CleanupFailed { err: "busy".to_owned(), recorded: true }, by(5, 22));
+    assert_eq!(m.next(at(22)), Step::Wait(at(23)));
+    assert_eq!((state(&m), status(&m).timestamp), (TaskState::Shutdown, at(3621)));
 }
 
 #[test]

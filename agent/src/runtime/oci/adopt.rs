@@ -74,6 +74,8 @@ fn without_supervisor(inner: &Inner, id: &ContainerId) -> ObservedState {
             at_nanos: now_nanos(),
             message,
         };
+        // So that the next agent tells the same story, and who follows its log comes to an end.
+        let _ = exit::write(&state_dir, &status);
         return ObservedState::Exited(status);
     }
     ObservedState::Broken { reason: "it was not prepared wholly".to_owned() }

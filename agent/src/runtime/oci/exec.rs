@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -21,12 +22,16 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError};
 use crate::runtime::{ExitStatus, Stream, TermSize};
 use crate::supervise::join::{JoinRequest, Joined};
 use crate::sys::io::watch;
 
+/// How long it may take until the process runs. Its program is looked up and mapped within that, which
+/// a file system that does not answer may never allow.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
 /// Chunks on their way.
@@ -75,9 +80,13 @@ pub(super) async fn exec(
     };
     let mut helper =
         Helper { id: id.clone(), socket: UnixStream::from_std(ours).map_err(failed)?, child };
-    helper.ask(&request, &given).await.map_err(failed)?;
-    drop(given);
-    let (joined, terminal) = helper.hear().await.map_err(failed)?;
+    let began = async {
+        helper.ask(&request, &given).await?;
+        drop(given);
+        helper.hear().await
+    };
+    let slow = |_| Err(std::io::Error::other(format!("it takes longer than {PATIENCE:?}")));
+    let (joined, terminal) = timeout(PATIENCE, began).await.unwrap_or_else(slow).map_err(failed)?;
     let pid = match joined {
         Joined::Started { pid } => pid,
         Joined::Failed(failure) => return Err(failure.into_error(&id)),

@@ -25,8 +25,8 @@ use crate::supervise::log::now_nanos;
 use crate::supervise::protocol::{Failure, LINE_MAX, Message, Op, Request, Status};
 use crate::supervise::setup::{CONTROL_SOCKET, ProcessIdentity};
 
-/// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: the
-/// caller decides when to remove instead.
+/// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: whoever
+/// asked for it gives it up and removes the container instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests under way at most.
 const QUEUE: usize = 64;
@@ -316,13 +316,18 @@ pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatu
         return status;
     }
     let mut message = format!("its supervisor died ({how}), so it was killed");
-    if let Err(e) = &cleared {
-        message = format!("{message}; {e}");
+    match &cleared {
+        Ok(kills) => {
+            if let Some(note) = exit::starved(*kills) {
+                message = format!("{message}; {note}");
+            }
+        }
+        Err(e) => message = format!("{message}; {e}"),
     }
     let status = ExitStatus {
         code: None,
         signal: None,
-        oom_killed: cleared.is_ok_and(|kills| kills > 0),
+        oom_killed: false,
         at_nanos: now_nanos(),
         message: Some(message),
     };

@@ -1,90 +1,162 @@
 //! Reading a container's log, over rotations, without losing or repeating a line.
 //!
-//! A reader is a blocking thread: it lives as long as somebody reads, and sleeps in the kernel.
+//! A reader does something only while somebody wants the next line. It reads a bounded piece at a time
+//! on a thread for blocking work, and holds none while it waits: for whoever reads, or for the log to
+//! grow.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use futures::StreamExt;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use futures::{StreamExt, stream};
 use rustix::fs::inotify;
 use serde::Deserialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 
 use super::{LogQuery, LogStream, RuntimeError};
 use crate::runtime::{LogLine, Stream};
 use crate::supervise::log::{file_name, file_number, parse_rfc3339};
 use crate::supervise::setup::{EXIT_FILE, LOG_DIR};
+use crate::sys;
 
-/// Lines on their way to a reader.
-const QUEUE: usize = 256;
+/// Entries that are read in one go.
+const PIECE: usize = 256;
+/// Pieces that are read at the same time, whoever reads: the agent has few threads for blocking work,
+/// and a slow disk must not take all of them.
+const PARALLEL: usize = 4;
 /// Longest entry that is read: the longest one written is shorter, however much of it is escaped.
 const ENTRY_MAX: u64 = 256 * 1024;
 
-type Sender = mpsc::Sender<Result<LogLine, RuntimeError>>;
+static READING: Semaphore = Semaphore::const_new(PARALLEL);
 
 /// Reads the log of a container, given its state directory.
 pub(super) fn read(state_dir: PathBuf, query: LogQuery) -> LogStream {
-    let (tx, rx) = mpsc::channel(QUEUE);
-    tokio::task::spawn_blocking(move || {
-        if let Err(source) = pump(&state_dir, query, &tx) {
-            let path = state_dir.join(LOG_DIR);
-            let _ = tx.blocking_send(Err(RuntimeError::Io { action: "reading", path, source }));
+    let reader = Reader { state_dir, query, place: Place::Unopened };
+    stream::unfold(Some(reader), |reader| async move {
+        let reader = reader?;
+        let path = reader.state_dir.join(LOG_DIR);
+        match reader.next().await {
+            Ok((lines, reader)) => Some((lines.into_iter().map(Ok).collect(), reader)),
+            Err(source) => {
+                let failed = RuntimeError::Io { action: "reading", path, source };
+                Some((VecDeque::from([Err(failed)]), None))
+            }
         }
-    });
-    ReceiverStream::new(rx).boxed()
+    })
+    .flat_map(stream::iter)
+    .boxed()
 }
 
-fn pump(state_dir: &Path, query: LogQuery, tx: &Sender) -> io::Result<()> {
-    let dir = state_dir.join(LOG_DIR);
-    let watch = query.follow.then(|| Watch::new(state_dir, &dir)).transpose()?;
-    let Some(mut cursor) = Cursor::open(&dir)? else { return Ok(()) };
-    let mut held = query.tail.map(|_| VecDeque::new());
-    loop {
+/// Who reads a log, and how far that is.
+struct Reader {
+    state_dir: PathBuf,
+    query: LogQuery,
+    place: Place,
+}
+
+enum Place {
+    Unopened,
+    Open(Box<Open>),
+}
+
+struct Open {
+    cursor: Cursor,
+    /// The last lines, while those that are there are read and only so many are wanted.
+    held: Option<VecDeque<LogLine>>,
+    watch: Option<AsyncFd<OwnedFd>>,
+}
+
+/// Where a piece ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Where there is more.
+    Piece,
+    /// Where there is nothing yet.
+    Log,
+    /// Where nothing will come, or is wanted.
+    Over,
+}
+
+impl Reader {
+    /// The next lines, and who reads those after them if there may be any. No lines at all are as good
+    /// as some.
+    async fn next(mut self) -> io::Result<(VecDeque<LogLine>, Option<Self>)> {
+        // Never closed.
+        let permit = READING.acquire().await;
+        let piece = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let piece = self.piece()?;
+            Ok::<_, io::Error>((self, piece))
+        });
+        let (reader, (lines, end)) = piece.await.map_err(io::Error::other)??;
+        if end == End::Over {
+            return Ok((lines, None));
+        }
+        if end == End::Log && lines.is_empty() {
+            reader.grown().await?;
+        }
+        Ok((lines, Some(reader)))
+    }
+
+    /// Blocks for as long as the disk takes.
+    fn piece(&mut self) -> io::Result<(VecDeque<LogLine>, End)> {
+        let mut lines = VecDeque::new();
+        let over = (lines.clone(), End::Over);
+        if matches!(self.place, Place::Unopened) {
+            let Some(open) = self.open()? else { return Ok(over) };
+            self.place = Place::Open(Box::new(open));
+        }
+        let Place::Open(open) = &mut self.place else { return Ok(over) };
         // Asked before reading: what is written before the record is then read.
-        let over = !query.follow || ended(state_dir);
-        while let Some(entry) = cursor.next()? {
+        let over = !self.query.follow || ended(&self.state_dir);
+        for _ in 0..PIECE {
+            let Some(entry) = open.cursor.next()? else {
+                lines.extend(open.held.take().into_iter().flatten());
+                return Ok((lines, if over { End::Over } else { End::Log }));
+            };
             let Some(line) = parse(&entry) else { continue };
-            if query.until_nanos.is_some_and(|until| line.at_nanos >= until) {
-                release(held, tx);
-                return Ok(());
+            if self.query.until_nanos.is_some_and(|until| line.at_nanos >= until) {
+                lines.extend(open.held.take().into_iter().flatten());
+                return Ok((lines, End::Over));
             }
-            if !wanted(&line, &query) {
+            if !wanted(&line, &self.query) {
                 continue;
             }
-            match (&mut held, query.tail) {
-                (Some(lines), Some(tail)) => {
-                    lines.push_back(line);
-                    if lines.len() > tail {
-                        lines.pop_front();
+            match (&mut open.held, self.query.tail) {
+                (Some(held), Some(tail)) => {
+                    held.push_back(line);
+                    if held.len() > tail {
+                        held.pop_front();
                     }
                 }
-                _ if send(tx, line).is_break() => return Ok(()),
-                _ => {}
+                _ => lines.push_back(line),
             }
         }
-        release(held.take(), tx);
-        match &watch {
-            Some(watch) if !over && !tx.is_closed() => watch.wait()?,
-            _ => return Ok(()),
-        }
+        Ok((lines, End::Piece))
     }
-}
 
-fn send(tx: &Sender, line: LogLine) -> ControlFlow<()> {
-    match tx.blocking_send(Ok(line)) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
+    /// Watches before it looks, so that nothing comes in between. `None` where there is no log.
+    fn open(&self) -> io::Result<Option<Open>> {
+        let dir = self.state_dir.join(LOG_DIR);
+        let watch = self.query.follow.then(|| watch(&self.state_dir, &dir)).transpose()?;
+        let held = self.query.tail.map(|_| VecDeque::new());
+        Ok(Cursor::open(&dir)?.map(|cursor| Open { cursor, held, watch }))
     }
-}
 
-fn release(held: Option<VecDeque<LogLine>>, tx: &Sender) {
-    let _ = held.into_iter().flatten().try_for_each(|line| send(tx, line));
+    /// Waits until the log has grown or the container has ended, or may have.
+    async fn grown(&self) -> io::Result<()> {
+        let Place::Open(open) = &self.place else { return Ok(()) };
+        let Some(watch) = &open.watch else { return Ok(()) };
+        // What happened is read and not looked at: whatever it was, it is worth a look at the log.
+        let mut events = [0u8; 4096];
+        let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut events[..])?);
+        watch.async_io(Interest::READABLE, read).await.map(drop)
+    }
 }
 
 fn ended(state_dir: &Path) -> bool {
@@ -179,33 +251,18 @@ fn open_file(dir: &Path, number: u64) -> io::Result<Option<BufReader<File>>> {
     }
 }
 
-/// Wakes when the log grows or the container ends.
-struct Watch {
-    fd: std::os::fd::OwnedFd,
-}
-
-impl Watch {
-    fn new(state_dir: &Path, log_dir: &Path) -> io::Result<Self> {
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let fd = inotify::init(flags)?;
-        let events = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::MOVED_TO
-            | inotify::WatchFlags::DELETE_SELF;
-        for dir in [state_dir, log_dir] {
-            inotify::add_watch(&fd, dir, events)?;
-        }
-        Ok(Self { fd })
+/// Can be read when the log has grown or the container has ended.
+fn watch(state_dir: &Path, log_dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let fd = inotify::init(flags)?;
+    let events = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO
+        | inotify::WatchFlags::DELETE_SELF;
+    for dir in [state_dir, log_dir] {
+        inotify::add_watch(&fd, dir, events)?;
     }
-
-    /// Returns on an event, and now and then without one, so that a reader who left is noticed.
-    fn wait(&self) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))?;
-        let mut events = [0u8; 4096];
-        while rustix::io::read(&self.fd, &mut events[..]).is_ok_and(|n| n > 0) {}
-        Ok(())
-    }
+    sys::io::watch(fd)
 }
 
 #[cfg(test)]
@@ -257,5 +314,39 @@ mod tests {
         let got = reader.await.unwrap();
         let expected: Vec<String> = (0..2000).map(|i| format!("{i}\n")).collect();
         assert_eq!(got, expected);
+    }
+
+    /// As many followers, and readers who do not read, as there are threads, and then some.
+    #[test]
+    fn who_waits_for_a_log_holds_no_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(&dir.path().join(LOG_DIR), LogLimits::default()).unwrap();
+        for i in 0..2000 {
+            log.output(Stream::Stdout, format!("{i}\n").as_bytes());
+        }
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).max_blocking_threads(2).enable_all();
+        runtime.build().unwrap().block_on(async {
+            let read = |query| read(dir.path().to_owned(), query);
+            let follow = LogQuery { follow: true, tail: Some(1), ..LogQuery::default() };
+            let mut followers: Vec<_> = (0..8).map(|_| read(follow)).collect();
+            let mut idle: Vec<_> = (0..8).map(|_| read(LogQuery::default())).collect();
+            for reader in followers.iter_mut().chain(&mut idle) {
+                reader.next().await.unwrap().unwrap();
+            }
+            let last: Vec<_> = followers
+                .into_iter()
+                .map(|follower| tokio::spawn(follower.map(|l| l.unwrap().text).collect::<Vec<_>>()))
+                .collect();
+            let bound = std::time::Duration::from_secs(20);
+            let other = tokio::task::spawn_blocking(|| ());
+            tokio::time::timeout(bound, other).await.expect("a thread is free").unwrap();
+            log.output(Stream::Stdout, b"more\n");
+            fs::write(dir.path().join(EXIT_FILE), "{}").unwrap();
+            for follower in last {
+                let lines = tokio::time::timeout(bound, follower).await.unwrap().unwrap();
+                assert_eq!(lines, ["more\n"]);
+            }
+        });
     }
 }

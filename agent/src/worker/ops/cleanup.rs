@@ -8,11 +8,12 @@ use super::files::ContainerFiles;
 use super::{Context, Volumes, networks_of};
 
 /// Gives back everything that a task holds, then writes down `last`, its end, so that it can be
-/// reported. Goes on after an error.
+/// reported; unless it has not `ended` yet and this could not end it. Goes on after an error.
 pub(in crate::worker) async fn cleanup(
     context: &Context,
     record: TaskRecord,
     keep_log: bool,
+    ended: bool,
     last: Option<TaskRecord>,
 ) -> Fact {
     let _permit = context.cleaning.acquire().await;
@@ -44,23 +45,29 @@ pub(in crate::worker) async fn cleanup(
     let files = ContainerFiles::new(context, task.id).remove().await;
     note(files.as_ref().copied().map_err(|e| e as _));
     // Also where something is left: an end that is reported must not be forgotten.
-    let recorded = match last {
-        None => Ok(()),
-        Some(last) => context.ledger.save(&last).await,
+    let recorded = match last.filter(|_| ended || gone.is_ok()) {
+        None => ended || gone.is_ok(),
+        Some(last) => {
+            let saved = context.ledger.save(&last).await;
+            errors.extend(saved.as_ref().err().map(|e| chain(e).to_string()));
+            saved.is_ok()
+        }
     };
-    errors.extend(recorded.as_ref().err().map(|e| chain(e).to_string()));
     if errors.is_empty() {
         return Fact::Cleaned;
     }
     let err = errors.join("; ");
     tracing::warn!(task = %task.id, %err, "cleaning up is not complete");
-    Fact::CleanupFailed { err, recorded: recorded.is_ok() }
+    Fact::CleanupFailed { err, recorded }
 }
 
 /// Removes the log and the record of a task.
 pub(in crate::worker) async fn forget(context: &Context, id: TaskId) -> Result<(), Fact> {
-    let failed =
-        |error: &dyn std::error::Error| Fact::ForgetFailed { err: chain(error).to_string() };
+    let failed = |error: &dyn std::error::Error| {
+        let err = chain(error).to_string();
+        tracing::warn!(task = %id, %err, "cannot forget a task");
+        Fact::ForgetFailed { err }
+    };
     context.drivers.runtime.remove(&id.into()).await.map_err(|e| failed(&e))?;
     context.ledger.remove(id).await.map_err(|e| failed(&e))
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use shoal_agent_planning::lower::{ContainerPlan, own_files};
-use shoal_agent_planning::network::files::{hostname_file, hosts_file, resolv_conf};
+use shoal_agent_planning::network::files::{HostResolver, hostname_file, hosts_file, resolv_conf};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::id::TaskId;
 
@@ -16,6 +16,9 @@ use super::Context;
 use super::prepare::PrepareError;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+/// For people whose container cannot resolve names.
+const NO_SERVERS: &str = "no name resolves in it: the host's name servers cannot be reached from there, and dns names none";
 
 /// The files of one container.
 pub(super) struct ContainerFiles {
@@ -27,20 +30,21 @@ impl ContainerFiles {
         Self { dir: context.files_dir().join(task.to_string()) }
     }
 
-    /// Makes them, as far as they are known before the container has an address.
+    /// Makes them, as far as they are known before the container has an address. Says what people
+    /// should know about them.
     pub(super) async fn make(
         &self,
         plan: &ContainerPlan,
-    ) -> Result<Vec<MountConfig>, PrepareError> {
+    ) -> Result<(Vec<MountConfig>, Option<&'static str>), PrepareError> {
         let wanted = own_files(plan);
         let names: Vec<&'static str> = wanted.iter().map(|(name, _)| *name).collect();
-        self.write(plan, names, Vec::new()).await?;
+        let served = self.write(plan, names, Vec::new()).await?;
         let mount = |(name, destination): (&str, PathBuf)| MountConfig {
             destination,
             kind: MountKind::Bind { source: self.dir.join(name) },
             read_only: plan.config.read_only,
         };
-        Ok(wanted.into_iter().map(mount).collect())
+        Ok((wanted.into_iter().map(mount).collect(), (!served).then_some(NO_SERVERS)))
     }
 
     /// Writes the addresses down, into the same file, which is bound already.
@@ -53,35 +57,41 @@ impl ContainerFiles {
         if !hosts || addresses.is_empty() {
             return Ok(());
         }
-        self.write(plan, vec!["hosts"], addresses.to_vec()).await
+        self.write(plan, vec!["hosts"], addresses.to_vec()).await.map(drop)
     }
 
+    /// Says whether names can be resolved, as far as these files tell.
     async fn write(
         &self,
         plan: &ContainerPlan,
         names: Vec<&'static str>,
         addresses: Vec<IpAddr>,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<bool, PrepareError> {
         let host_network = plan.config.host_network;
         let own = if addresses.is_empty() { vec![IpAddr::from([127, 0, 1, 1])] } else { addresses };
         let hosts = hosts_file(&own, std::slice::from_ref(&plan.hostname), &plan.hosts);
         let hostname = hostname_file(&plan.hostname);
         let (dir, dns) = (self.dir.clone(), plan.dns.clone());
-        let write = move || -> Result<(), (PathBuf, io::Error)> {
+        let write = move || -> Result<bool, (PathBuf, io::Error)> {
+            let mut served = true;
             fs::create_dir_all(&dir).map_err(|e| (dir.clone(), e))?;
             for name in names {
                 let text = match name {
                     "hosts" => hosts.clone(),
                     "hostname" => hostname.clone(),
                     _ => {
-                        let host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-                        resolv_conf(&host, &dns, host_network).text
+                        let read = |path| fs::read_to_string(path).unwrap_or_default();
+                        let host =
+                            HostResolver { own: read(RESOLV_CONF), resolved: read(RESOLVED_CONF) };
+                        let made = resolv_conf(&host, &dns, host_network);
+                        served = !made.dropped_all;
+                        made.text
                     }
                 };
                 let path = dir.join(name);
                 public_file(&path, &text).map_err(|e| (path, e))?;
             }
-            Ok(())
+            Ok(served)
         };
         let done = tokio::task::spawn_blocking(write).await;
         let done = done.unwrap_or_else(|lost| Err((self.dir.clone(), lost.into())));

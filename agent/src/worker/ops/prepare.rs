@@ -51,8 +51,6 @@ pub(super) enum PrepareError {
     Volume { name: String, source: VolumeError },
     #[error("{field}")]
     Bind { field: String, source: VolumeError },
-    #[error("{field}: make directory {}", path.display())]
-    MakeBind { field: String, path: PathBuf, source: io::Error },
     #[error("write {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -92,9 +90,10 @@ async fn attempt(context: &Context, order: &Order) -> Result<Preparation, Prepar
     let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
     networks(context, order, &plan).await?;
     let volumes = Volumes::new(context, task.id);
-    let mut mounts = volumes.make(&plan, &image).await?;
+    let mut mounts = volumes.make(&plan, &image, &order.cancel).await?;
     let files = ContainerFiles::new(context, task.id);
-    mounts.extend(files.make(&plan).await?);
+    let (own, warning) = files.make(&plan).await?;
+    mounts.extend(own);
     let oci = plan.oci_spec(mounts)?;
     let spec = ContainerSpec {
         oci,
@@ -117,8 +116,14 @@ async fn attempt(context: &Context, order: &Order) -> Result<Preparation, Prepar
         image: image.id.to_string(),
         stop_signal: plan.stop_signal,
         healthcheck: plan.healthcheck.clone(),
-        note,
+        note: notes(note, warning),
     })
+}
+
+fn notes(image: String, files: Option<&str>) -> String {
+    let image = Some(image).filter(|note| !note.is_empty());
+    let all: Vec<String> = image.into_iter().chain(files.map(str::to_owned)).collect();
+    all.join("; ")
 }
 
 /// Waits for the image and tells how far it is.

@@ -7,6 +7,7 @@ use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 use shoal_types::spec::PortConfig;
 use shoal_types::task_state::TaskState;
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::runtime::RuntimeError;
@@ -17,18 +18,27 @@ const SIGKILL: i32 = 9;
 pub(in crate::worker) async fn accept(context: &Context, record: TaskRecord) -> Fact {
     match context.ledger.save(&record).await {
         Ok(()) => Fact::Accepted,
-        Err(error) => Fact::AcceptFailed { err: chain(&error).to_string() },
+        Err(error) => {
+            let err = chain(&error).to_string();
+            tracing::warn!(task = %record.task.id, %err, "cannot accept a task");
+            Fact::AcceptFailed { err }
+        }
     }
 }
 
 /// Publishes the task's ports and starts its container. That it is started is written down before:
-/// what may have run is never run again.
+/// what may have run is never run again. Can be given up while it waits for its turn and for the
+/// container, since those may take for ever.
 pub(in crate::worker) async fn start(
     context: &Context,
     mut record: TaskRecord,
     host_network: bool,
+    cancel: &CancellationToken,
 ) -> Fact {
-    let _permit = context.starting.acquire().await;
+    let _permit = tokio::select! {
+        permit = context.starting.acquire() => permit,
+        () = cancel.cancelled() => return Fact::StartAborted,
+    };
     let failed = |state, error: &dyn std::error::Error, code| {
         let err = chain(error).to_string();
         Fact::StartFailed { state, err, code }
@@ -42,7 +52,13 @@ pub(in crate::worker) async fn start(
     if let Err(error) = context.ledger.save(&record).await {
         return failed(TaskState::Failed, &error, None);
     }
-    match context.drivers.runtime.start(&record.task.id.into()).await {
+    let container = record.task.id.into();
+    let started = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Fact::StartAborted,
+        started = context.drivers.runtime.start(&container) => started,
+    };
+    match started {
         Ok(started) => Fact::Started { pid: u32::try_from(started.pid).unwrap_or(0), ports },
         Err(error) => failed(TaskState::Failed, &error, error.shell_code()),
     }

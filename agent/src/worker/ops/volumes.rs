@@ -1,18 +1,16 @@
 //! What is mounted into a container.
 
-use std::io;
-use std::path::Path;
-
 use shoal_agent_planning::lower::{ANONYMOUS, ContainerPlan, PlannedMount, Source};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
-use shoal_types::spec::MountKind as Kind;
+use shoal_types::spec::{Mount, MountKind as Kind};
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::prepare::PrepareError;
 use crate::image::Image;
-use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, check_bind_source};
+use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, find_bind_source};
 
 /// The volumes of one container.
 pub(in crate::worker) struct Volumes<'a> {
@@ -25,18 +23,25 @@ impl<'a> Volumes<'a> {
         Self { context, task }
     }
 
-    /// Makes everything that the container mounts and says where it is.
+    /// Makes everything that the container mounts and says where it is. Gives up when it is cancelled
+    /// while a source does not answer.
     pub(super) async fn make(
         &self,
         plan: &ContainerPlan,
         image: &Image,
+        cancel: &CancellationToken,
     ) -> Result<Vec<MountConfig>, PrepareError> {
         let mut mounts = Vec::with_capacity(plan.mounts.len());
         for planned in &plan.mounts {
             let mut read_only = planned.read_only;
             let kind = match &planned.source {
                 Source::Bind { path, create, field } => {
-                    bind(path, *create, field)?;
+                    let found = tokio::select! {
+                        found = find_bind_source(path.clone(), *create) => found,
+                        () = cancel.cancelled() => return Err(PrepareError::Cancelled),
+                    };
+                    let field = || field.clone();
+                    found.map_err(|source| PrepareError::Bind { field: field(), source })?;
                     MountKind::Bind { source: path.clone() }
                 }
                 Source::Tmpfs { size_bytes, mode } => {
@@ -65,35 +70,30 @@ impl<'a> Volumes<'a> {
     ) -> Result<MountedVolume, VolumeError> {
         let driver = &self.context.drivers.volumes;
         driver.ensure(config.clone()).await?;
-        let mounted = driver.mount(config.name.clone(), self.task.to_string()).await?;
-        if copy && !mounted.read_only {
-            let layers = image.layers.iter().rev().cloned().collect();
-            let files = ImageFiles { layers, target: planned.target.clone() };
-            driver.populate(config.name.clone(), files).await?;
-        }
-        Ok(mounted)
+        let layers = || image.layers.iter().rev().cloned().collect();
+        let files = copy.then(|| ImageFiles { layers: layers(), target: planned.target.clone() });
+        driver.mount(config.name.clone(), self.task.to_string(), files).await
     }
 
-    /// The volumes that a task may use: those it names, and those that were made for it alone.
-    async fn names(&self, task: &AssignedTask) -> Result<(Vec<String>, Vec<String>), VolumeError> {
-        let container = task.spec.container();
-        let mounts = container.map(|c| c.mounts.as_slice()).unwrap_or_default();
-        let named = mounts
-            .iter()
-            .filter(|m| m.kind == Kind::Volume && !m.source.is_empty())
-            .map(|m| m.source.clone())
-            .collect();
-        let all = self.context.drivers.volumes.list().await?;
+    /// The volumes that a task names.
+    fn named(task: &AssignedTask) -> impl Iterator<Item = String> + '_ {
+        let mounts = task.spec.container().map(|c| c.mounts.as_slice()).unwrap_or_default();
+        let named = |m: &&Mount| m.kind == Kind::Volume && !m.source.is_empty();
+        mounts.iter().filter(named).map(|m| m.source.clone())
+    }
+
+    /// The volumes that were made for the task alone.
+    async fn own(&self) -> Result<Vec<String>, VolumeError> {
         let own = self.task.to_string();
-        let mine = |v: &VolumeConfig| v.labels.get(ANONYMOUS) == Some(&own);
-        Ok((named, all.into_iter().filter(mine).map(|v| v.name).collect()))
+        let mut all = self.context.drivers.volumes.list().await?;
+        all.retain(|volume| volume.labels.get(ANONYMOUS) == Some(&own));
+        Ok(all.into_iter().map(|volume| volume.name).collect())
     }
 
     /// Makes the volumes of a container that lives ready for it again, after the agent was restarted.
     pub(in crate::worker) async fn adopt(&self, task: &AssignedTask) -> Result<(), VolumeError> {
-        let (named, own) = self.names(task).await?;
-        for name in named.into_iter().chain(own) {
-            self.context.drivers.volumes.mount(name, self.task.to_string()).await?;
+        for name in Self::named(task).chain(self.own().await?) {
+            self.context.drivers.volumes.mount(name, self.task.to_string(), None).await?;
         }
         Ok(())
     }
@@ -102,32 +102,18 @@ impl<'a> Volumes<'a> {
     /// after an error.
     pub(super) async fn release(&self, task: &AssignedTask) -> Vec<VolumeError> {
         let driver = &self.context.drivers.volumes;
-        let (named, own) = match self.names(task).await {
-            Ok(names) => names,
-            Err(error) => return vec![error],
-        };
         let mut errors = Vec::new();
-        for name in named.iter().chain(&own) {
-            errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
+        for name in Self::named(task) {
+            errors.extend(driver.unmount(name, self.task.to_string()).await.err());
         }
+        let own = self.own().await.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
         for name in own {
+            errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
             errors.extend(driver.remove(name).await.err());
         }
         errors
-    }
-}
-
-fn bind(path: &Path, create: bool, field: &str) -> Result<(), PrepareError> {
-    let failed = |source| PrepareError::Bind { field: field.to_owned(), source };
-    match check_bind_source(path) {
-        Err(VolumeError::Source { source, .. })
-            if create && source.kind() == io::ErrorKind::NotFound =>
-        {
-            std::fs::create_dir_all(path).map_err(|source| {
-                let (field, path) = (field.to_owned(), path.to_owned());
-                PrepareError::MakeBind { field, path, source }
-            })
-        }
-        other => other.map_err(failed),
     }
 }

@@ -168,3 +168,31 @@ async fn a_damaged_ledger_file_harms_nobody_else() {
     assert!(tasks.join("garbage").exists(), "left for people to look at");
     assert!(!tasks.join("half.new").exists());
 }
+
+#[tokio::test]
+async fn a_task_whose_record_is_damaged_is_not_run_again() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {}), task(2, |_| {})]);
+    for id in [1, 2] {
+        lab.until_state(id, TaskState::Running).await;
+    }
+    let record = lab.dir.path().join("ledger/tasks").join(TaskId::from(1).to_string());
+    std::fs::write(&record, b"\xff\xff\xff").unwrap();
+    lab.crash().await;
+    assert!(record.exists(), "left for people to look at");
+    let assignment = lab.assignment.clone();
+    lab.worker.assign_all(assignment);
+    let status = lab.until_state(1, TaskState::Failed).await;
+    assert!(status.err.starts_with("its record on this node is damaged"), "{}", status.err);
+    lab.until_state(2, TaskState::Running).await;
+    assert_eq!(starts(&lab), 2, "each once");
+    let left = lab.runtime.containers()[&container(1)].clone();
+    assert!(left.pid.is_none() && left.released, "only its log is left");
+    // The end is in the ledger by now, and remembered.
+    lab.crash().await;
+    let assignment = lab.assignment.clone();
+    lab.worker.assign_all(assignment);
+    lab.until_state(1, TaskState::Failed).await;
+    lab.worker.leave().await.unwrap();
+    lab.until_empty().await;
+}

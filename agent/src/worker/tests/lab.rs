@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_planning::task::Moment;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
@@ -19,7 +20,7 @@ use crate::network::FakeNetworks;
 use crate::runtime::fake::FakeRuntime;
 use crate::testing::assigner::{self, Assigner};
 use crate::volume::FakeVolumes;
-use crate::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig, WorkerHandle};
+use crate::worker::{Clock, Drivers, Images, SystemClock, Worker, WorkerConfig, WorkerHandle};
 
 /// Images that are there, and ones that never come.
 #[derive(Default)]
@@ -88,6 +89,26 @@ impl Images for SharedImages {
     }
 }
 
+/// The host's clocks, turned forward.
+#[derive(Default)]
+pub(super) struct LabClock {
+    ahead: Mutex<Duration>,
+}
+
+impl LabClock {
+    pub(super) fn advance(&self, by: Duration) {
+        *self.ahead.lock().unwrap() += by;
+    }
+}
+
+impl Clock for LabClock {
+    fn now(&self) -> Moment {
+        let ahead = *self.ahead.lock().unwrap();
+        let Moment { wall, steady } = SystemClock.now();
+        Moment { wall: wall + ahead, steady: steady + ahead }
+    }
+}
+
 /// A host.
 pub(super) struct Lab {
     pub(super) dir: tempfile::TempDir,
@@ -95,6 +116,7 @@ pub(super) struct Lab {
     pub(super) networks: Arc<FakeNetworks>,
     pub(super) volumes: Arc<FakeVolumes>,
     pub(super) images: Arc<FakeImages>,
+    pub(super) clock: Arc<LabClock>,
     assigner: Assigner,
 }
 
@@ -119,9 +141,10 @@ impl Lab {
         let images = Arc::new(FakeImages::default());
         images.add("app:1", None);
         let runtime = FakeRuntime::default();
-        let worker = start(&dir, &runtime, &networks, &volumes, &images).await;
+        let clock = Arc::default();
+        let worker = start(&dir, &runtime, &networks, &volumes, &images, &clock).await;
         let assigner = Assigner::new(worker);
-        Self { dir, runtime, networks, volumes, images, assigner }
+        Self { dir, runtime, networks, volumes, images, clock, assigner }
     }
 
     /// The agent dies and comes back; containers live on.
@@ -135,8 +158,8 @@ impl Lab {
         self.runtime.crash();
         meanwhile(self);
         self.runtime = FakeRuntime::on(self.runtime.host());
-        let worker =
-            start(&self.dir, &self.runtime, &self.networks, &self.volumes, &self.images).await;
+        let Self { dir, runtime, networks, volumes, images, clock, .. } = &*self;
+        let worker = start(dir, runtime, networks, volumes, images, clock).await;
         self.turn_to(worker);
     }
 
@@ -173,6 +196,7 @@ async fn start(
     networks: &Arc<FakeNetworks>,
     volumes: &Arc<FakeVolumes>,
     images: &Arc<FakeImages>,
+    clock: &Arc<LabClock>,
 ) -> WorkerHandle {
     let config = WorkerConfig {
         ledger_dir: dir.path().join("ledger"),
@@ -185,7 +209,7 @@ async fn start(
         networks: Arc::clone(networks) as _,
         volumes: Arc::clone(volumes) as _,
         images: Arc::new(SharedImages(Arc::clone(images))),
-        clock: Arc::new(SystemClock),
+        clock: Arc::clone(clock) as _,
     };
     Worker::start(config, drivers).await.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shoal_agent_planning::task::START_PATIENCE;
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::ImageReference;
 use shoal_types::spec::{Mount, MountKind, PortConfig, Protocol, PublishMode};
@@ -105,6 +106,23 @@ async fn what_fails_says_why() {
     for id in 1..=6 {
         lab.drop_task(id);
     }
+    lab.until_empty().await;
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_is_given_up_and_leaves_nothing() {
+    let mut lab = Lab::new().await;
+    lab.runtime.hang_start(&container(1));
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Starting).await;
+    lab.want(1, DesiredState::Shutdown);
+    lab.clock.advance(START_PATIENCE);
+    // Whatever is heard makes the worker look at its clock.
+    lab.want(1, DesiredState::Shutdown);
+    lab.until_state(1, TaskState::Shutdown).await;
+    assert!(lab.runtime.containers()[&container(1)].released, "only its log is left");
+    lab.nothing_is_leased();
+    lab.drop_task(1);
     lab.until_empty().await;
 }
 

@@ -1,10 +1,9 @@
 //! Putting a machine together again from the ledger and what was found on the host.
 
 use shoal_types::task_state::{DesiredState, TaskState};
-use shoal_types::time::Timestamp;
 
 use super::super::report::Outcome;
-use super::super::{Exit, Found, TaskRecord};
+use super::super::{Exit, Found, Moment, TaskRecord};
 use super::{Container, Machine};
 
 impl Machine {
@@ -14,7 +13,8 @@ impl Machine {
     /// again, what had ended is cleaned up again, and a container whose start was begun and of which
     /// nothing is left has failed, because a task is never started twice.
     #[must_use]
-    pub fn resume(record: &TaskRecord, found: Found, now: Timestamp) -> Self {
+    pub fn resume(record: &TaskRecord, found: Found, now: impl Into<Moment>) -> Self {
+        let now = now.into();
         let mut machine = Self::new(&record.task, now);
         machine.accepted = true;
         machine.started = record.started;
@@ -48,7 +48,7 @@ impl Machine {
                 machine.note_container(pid);
             }
             Found::Exited(exit) if record.started => {
-                machine.stopped_at = told.then_some(now);
+                machine.stopped_at = told.then_some(now.steady);
                 machine.exited(exit, now);
             }
             Found::Absent | Found::Broken { .. } if record.started => {
@@ -56,7 +56,7 @@ impl Machine {
                     Found::Broken { reason } => format!("its container was lost: {reason}"),
                     _ => "the node was restarted".to_owned(),
                 };
-                machine.stopped_at = told.then_some(now);
+                machine.stopped_at = told.then_some(now.steady);
                 let message = Some(reason);
                 machine.exited(Exit { message, ..Exit::default() }, now);
             }
@@ -68,7 +68,7 @@ impl Machine {
             // Anything may be left of a preparation, also where no container is.
             _ => machine.container = Container::Leftover,
         }
-        machine.refresh(now);
+        machine.refresh(now.wall);
         machine
     }
 }

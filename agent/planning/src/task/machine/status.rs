@@ -52,7 +52,11 @@ impl Machine {
             }
             _ => {
                 let (state, message) = self.living();
-                let err = self.doom.clone().unwrap_or_default();
+                let err = match &self.doom {
+                    Some(doom) => doom.clone(),
+                    None if !self.accepted => self.trouble.clone(),
+                    None => String::new(),
+                };
                 (state, now, message, err)
             }
         };
@@ -64,7 +68,8 @@ impl Machine {
 
     fn living(&self) -> (TaskState, String) {
         if !self.accepted {
-            return (TaskState::Assigned, "assigned".to_owned());
+            let tried = if self.trouble.is_empty() { "assigned" } else { "cannot be accepted" };
+            return (TaskState::Assigned, tried.to_owned());
         }
         let noted = |text: &str| match self.preparation.as_ref().map(|p| p.note.as_str()) {
             None | Some("") => text.to_owned(),
