@@ -193,6 +193,44 @@ fn an_update_of_a_waiting_task_still_waits_for_the_one_that_runs() {
     assert_eq!(stage.tasks(web).last().expect("one").desired_state, DesiredState::Ready);
 }
 
+#[test]
+fn the_same_spec_again_goes_on_where_a_deployment_failed() {
+    let mut stage = Stage::new(2);
+    let web = stage.service(service_spec("web", 3));
+    stage.run_for(10 * SECOND);
+    let new = image(service_spec("web", 3), "new");
+    stage.fate.insert((web, 2), TaskState::Rejected);
+    stage.cluster.update_service(web, new.clone());
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Paused);
+    stage.fate.clear();
+    stage.cluster.update_service(web, new);
+    stage.run_for(60 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    assert!(stage.running(web).iter().all(|t| t.spec_version > 1));
+    assert_eq!(stage.running(web).len(), 3);
+}
+
+#[test]
+fn what_was_given_up_in_a_deployment_that_failed_is_tried_again_by_the_next() {
+    let mut stage = Stage::new(1);
+    let policy = RestartPolicy { condition: RestartCondition::None, ..Default::default() };
+    let spec = restart(service_spec("web", 1), policy);
+    let web = stage.cluster.add_service(spec.clone());
+    stage.fate.insert((web, 1), TaskState::Rejected);
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Paused);
+    stage.cluster.update_service(web, spec.clone());
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    let task = stage.running(web)[0].id;
+    // What fails after all went well stays given up.
+    stage.end(task, TaskState::Failed);
+    stage.cluster.update_service(web, spec);
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.running(web), []);
+}
+
 /// A service of two replicas whose second spec fails in its first slot.
 fn failing_update(config: &UpdateConfig, rollback: Option<&UpdateConfig>) -> (Stage, ServiceId) {
     let mut stage = Stage::new(2);
