@@ -87,8 +87,9 @@ impl Pass<'_> {
     ) -> Option<String> {
         let waiting: Vec<&Task> = self
             .slots
-            .values()
-            .filter_map(SlotTasks::wanted)
+            .iter()
+            .filter(|(slot, _)| !self.is_held(**slot))
+            .filter_map(|(_, tasks)| tasks.wanted())
             .filter(|t| t.status.state != TaskState::Running)
             .collect();
         let task = waiting.first()?;

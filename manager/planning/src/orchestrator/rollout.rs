@@ -19,7 +19,8 @@ use crate::Plan;
 pub(super) enum Progress {
     /// Its task is of an older spec.
     Outdated,
-    /// Its task is of an older spec, and stays for as long as its node is paused.
+    /// No new task of it runs, and none can for as long as its node is paused or down. Nothing
+    /// waits for it: it is replaced when the node is back.
     Held,
     /// Its new task is on its way.
     InFlight,
@@ -48,7 +49,7 @@ impl Pass<'_> {
         let config = self.view.rollout_config(self.service);
         match deployment.state {
             DeploymentState::Updating if self.judge(deployment, &config, ids, plan) => return,
-            // What is outdated after the end was on a node that was paused until then.
+            // What is outdated after the end was on a node that was paused or down until then.
             DeploymentState::Updating | DeploymentState::Completed => {}
             DeploymentState::Paused | DeploymentState::RolledBack | DeploymentState::Superseded => {
                 return;
@@ -66,16 +67,17 @@ impl Pass<'_> {
     }
 
     fn progress(&self, slot: Slot, tasks: &SlotTasks<'_>) -> Progress {
-        let Some(task) = tasks.wanted() else {
-            let done = self.is_finished(tasks);
-            return if done { Progress::Finished } else { Progress::InFlight };
+        let runs = |task: &Task| {
+            task.status.state == TaskState::Running && !self.another_runs(tasks, task)
         };
-        if self.is_dirty(task) {
-            if self.is_held(slot) { Progress::Held } else { Progress::Outdated }
-        } else if task.status.state == TaskState::Running && !self.another_runs(tasks, task) {
-            Progress::Running(task.status.timestamp)
-        } else {
-            Progress::InFlight
+        match tasks.wanted() {
+            Some(task) if !self.is_dirty(task) && runs(task) => {
+                Progress::Running(task.status.timestamp)
+            }
+            None if self.is_finished(tasks) => Progress::Finished,
+            _ if self.is_held(slot) => Progress::Held,
+            Some(task) if self.is_dirty(task) => Progress::Outdated,
+            Some(_) | None => Progress::InFlight,
         }
     }
 

@@ -1,7 +1,7 @@
 //! How new specs are rolled out and back.
 
 use shoal_manager_state::testing::with_networks;
-use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::object::DeploymentKind;
 
 use super::*;
@@ -317,26 +317,4 @@ fn a_rollback_to_a_spec_that_is_no_longer_possible_pauses() {
     let deployment = stage.deployment(web);
     assert_eq!(deployment.state, DeploymentState::Paused);
     assert!(deployment.message.contains("network \"backend\""), "{}", deployment.message);
-}
-
-#[test]
-fn a_paused_node_keeps_its_global_task_until_it_is_active_again() {
-    let mut stage = Stage::new(2);
-    let log = stage.service(global_spec("log"));
-    stage.run_for(10 * SECOND);
-    stage.cluster.set_availability(stage.nodes[1], Availability::Pause);
-    stage.cluster.update_service(log, image(global_spec("log"), "new"));
-    stage.run_for(20 * SECOND);
-    assert_eq!(stage.spread(log), [1, 1]);
-    assert_eq!(stage.deployment(log).state, DeploymentState::Completed);
-    let versions = |stage: &Stage| -> Vec<u64> {
-        let of = |node: &NodeId| {
-            stage.running(log).iter().find(|t| t.node_id == Some(*node)).map(|t| t.spec_version)
-        };
-        stage.nodes.iter().filter_map(of).collect()
-    };
-    assert_eq!(versions(&stage), [2, 1]);
-    stage.cluster.set_availability(stage.nodes[1], Availability::Active);
-    stage.run_for(20 * SECOND);
-    assert_eq!(versions(&stage), [2, 2]);
 }
