@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use shoal_types::id::IdSource;
 use shoal_types::object::{DeploymentState, Slot, Task};
-use shoal_types::spec::{UpdateConfig, UpdateOrder};
+use shoal_types::spec::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -24,6 +24,8 @@ pub(super) enum Progress {
     Held,
     /// Its new task is on its way.
     InFlight,
+    /// Its new task has failed and is tried again, and the others are not to wait for it.
+    Failing,
     /// Its new task runs since then, and its predecessor is gone.
     Running(Timestamp),
     /// Its new task has ended, and the policy leaves it at that.
@@ -57,7 +59,11 @@ impl Pass<'_> {
         }
         let progress = |(slot, tasks): (&Slot, &SlotTasks<'_>)| {
             let busy = decided.contains(slot);
-            (*slot, if busy { Progress::InFlight } else { self.progress(*slot, tasks) })
+            let progress = if busy { Progress::InFlight } else { self.progress(*slot, tasks) };
+            let goes_on = config.failure_action == FailureAction::Continue
+                && matches!(progress, Progress::InFlight)
+                && self.failure(tasks, deployment).is_some();
+            (*slot, if goes_on { Progress::Failing } else { progress })
         };
         let progress: Vec<(Slot, Progress)> = self.slots.iter().map(progress).collect();
         self.replace_outdated(&progress, &config, ids, plan);
@@ -104,8 +110,11 @@ impl Pass<'_> {
                     plan.wake(*since + config.delay);
                     in_flight += 1;
                 }
-                Progress::Running(_) | Progress::Outdated | Progress::Held | Progress::Finished => {
-                }
+                Progress::Running(_)
+                | Progress::Outdated
+                | Progress::Held
+                | Progress::Failing
+                | Progress::Finished => {}
             }
         }
         let room = match config.parallelism {

@@ -119,6 +119,41 @@ fn a_failing_update_rolls_back_if_told_to() {
 }
 
 #[test]
+fn a_failing_update_goes_on_if_told_to_and_ends() {
+    let action = UpdateConfig { failure_action: FailureAction::Continue, ..Default::default() };
+    let of_version = |stage: &Stage, web, version| {
+        let tasks = stage.tasks(web);
+        tasks.iter().filter(|t| t.is_wanted() && t.spec_version == version).count()
+    };
+    for recovers in [true, false] {
+        let mut stage = Stage::new(3);
+        let web = stage.service(update(action.clone(), service_spec("web", 3)));
+        stage.run_for(10 * SECOND);
+        stage.fate.insert((web, 2), TaskState::Rejected);
+        let new = update(action.clone(), image(service_spec("web", 3), "bad"));
+        stage.cluster.update_service(web, new);
+        stage.settle();
+        stage.agents();
+        stage.settle();
+        assert_eq!(of_version(&stage, web, 1), 2, "one at a time all the same");
+        stage.run_for(60 * SECOND);
+        assert_eq!(of_version(&stage, web, 2), 3, "the others follow");
+        assert_eq!(stage.deployment(web).state, DeploymentState::Updating);
+        if recovers {
+            stage.fate.clear();
+        }
+        stage.run_for(700 * SECOND);
+        let deployment = stage.deployment(web);
+        if recovers {
+            assert_eq!(deployment.state, DeploymentState::Completed);
+        } else {
+            assert_eq!(deployment.state, DeploymentState::Paused);
+            assert!(deployment.message.contains("no progress"), "{}", deployment.message);
+        }
+    }
+}
+
+#[test]
 fn a_service_that_cannot_be_placed_fails_its_deployment_in_the_end() {
     let mut stage = Stage::new(1);
     let spec = with_task(service_spec("web", 1), |task| {
