@@ -4,7 +4,7 @@ use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
     BindOptions, ContainerSpec, DnsConfig, EndpointSpec, Healthcheck, Mount, MountKind,
     NetworkAttachmentConfig, NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode,
-    Seccomp, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
+    RestartPolicy, Seccomp, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -55,7 +55,7 @@ fn a_plain_service_is_fine() {
 
 #[test]
 fn each_violation_names_path_value_and_what_is_accepted() {
-    let cases: [(ServiceSpec, &str); 12] = [
+    let cases: [(ServiceSpec, &str); 13] = [
         (service(|s, _, _| s.name = "a.b".to_owned()), "name: \"a.b\" is not a name: expected"),
         (service(|_, _, c| c.image = "UP PER".to_owned()), "task_template.container.image: "),
         (service(|_, _, c| c.env = vec!["=x".to_owned()]), "container.env[0]: \"=x\" has no name"),
@@ -63,6 +63,12 @@ fn each_violation_names_path_value_and_what_is_accepted() {
         (service(|_, _, c| c.stop_signal = "SIGFOO".to_owned()), "stop_signal: \"SIGFOO\""),
         (service(|_, _, c| c.init = Some(true)), "container.init: not supported yet"),
         (service(|s, _, _| s.mode = ServiceMode::GlobalJob {}), "mode: \"global-job\""),
+        (
+            service(|_, t, _| {
+                t.restart_policy = Some(RestartPolicy { max_attempts: 101, ..Default::default() });
+            }),
+            "restart_policy.max_attempts: \"101\" is too many: expected at most 100, or 0 for no",
+        ),
         (
             service(|_, t, _| {
                 t.placement =
