@@ -131,7 +131,7 @@ pub enum Command {
         id: NetworkId,
     },
     /// Makes the cluster's part of a stack what its spec says. Specs that are unchanged are not
-    /// touched.
+    /// touched, but for services whose deployment has failed: those begin another one.
     ApplyStack {
         /// What the user wants.
         spec: Arc<StackSpec>,

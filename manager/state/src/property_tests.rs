@@ -6,8 +6,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
-use shoal_types::object::{DeploymentState, NodeState, NodeStatus, Slot, Task, TaskStatus};
-use shoal_types::spec::{Availability, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec};
+use shoal_types::object::{
+    DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus, Reachability, RootCa, Slot,
+    Task, TaskStatus,
+};
+use shoal_types::spec::{
+    Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec,
+};
 use shoal_types::task_state::{DesiredState, TaskState};
 use std::time::Duration;
 
@@ -15,13 +20,15 @@ use crate::testing::{
     TestCluster, cluster_with_nodes, global_spec, network_spec, node_description, service_spec,
     with_host_port, with_networks, with_reservation,
 };
-use crate::{ClusterState, Command, StackIds, UpdateKind, apply, invariant};
+use crate::{
+    ClusterState, Command, JoinSecret, PredefinedIds, StackIds, UpdateKind, apply, invariant,
+};
 
 /// One step: which command, and three choices for its parts.
 type Step = (u8, u8, u8, u8);
 
 /// Kinds of command that [`decide`] makes.
-const KINDS: u8 = 24;
+const KINDS: u8 = 30;
 
 /// One of a table's objects, or an id that is in no table.
 fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
@@ -142,6 +149,50 @@ fn update_service(
     Command::UpdateService { id, expected, deployment_id: ids.next_id(), spec: spec.into(), kind }
 }
 
+/// Commands about the cluster itself and the managers in it, and explanations.
+fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) -> Command {
+    match kind {
+        23 => {
+            let pending = state.tasks().filter(|t| t.status.state == TaskState::Pending);
+            let pending: Vec<TaskId> = pending.map(|t| t.id).collect();
+            let id = pick(pending.into_iter(), a, task(state, a));
+            Command::ExplainTask { id, err: format!("no node {}", b % 3) }
+        }
+        24 => {
+            let known = state.cluster().map_or(1, |cluster| cluster.meta.spec_version);
+            let task_history_retention_limit = u64::from(a % 4);
+            Command::UpdateCluster {
+                expected_spec_version: known + u64::from(b > 200),
+                spec: ClusterSpec { task_history_retention_limit, ..ClusterSpec::default() },
+            }
+        }
+        25 => Command::RotateJoinToken {
+            role: if a % 2 == 0 { NodeRole::Manager } else { NodeRole::Agent },
+            secret: JoinSecret(format!("{:025}", b % 4)),
+        },
+        26 => Command::SetManagerStatus {
+            id: node(state, a),
+            status: (b % 3 > 0).then(|| ManagerStatus {
+                raft_id: u64::from(a),
+                addr: format!("10.0.0.{}:7000", c % 4),
+                leader: c > 127,
+                reachability: Reachability::default(),
+            }),
+        },
+        _ => Command::CreateCluster {
+            id: ids.next_id(),
+            spec: ClusterSpec::default(),
+            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
+            join_tokens: JoinTokens::default(),
+            networks: PredefinedIds {
+                bridge: ids.next_id(),
+                host: ids.next_id(),
+                none: ids.next_id(),
+            },
+        },
+    }
+}
+
 /// The command of one step. Mostly sensible, sometimes not.
 fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
     let state = cluster.state.clone();
@@ -193,6 +244,7 @@ fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         20 => Command::RemoveTask { id },
         21 => Command::OrphanTask { id },
         22 => report(&state, cluster, a, b, c),
+        23..=27 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
         _ => {
             use DeploymentState::{Completed, Paused, RolledBack, Updating};
             let id = pick(state.deployments().map(|d| d.id), a, 9999.into());
@@ -245,6 +297,15 @@ fn only_climbed(before: &ClusterState, after: &ClusterState) -> bool {
     before.tasks().all(|old| after.task(old.id).is_none_or(|new| fine(old, new)))
 }
 
+/// Where the steps begin: a cluster with two nodes, or nothing at all.
+fn start(founded: bool) -> TestCluster {
+    let (mut cluster, _) = cluster_with_nodes(2);
+    if !founded {
+        cluster.state = ClusterState::new();
+    }
+    cluster
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(any::<Step>(), 1..120)
 }
@@ -253,8 +314,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_commands_keep_the_invariants(steps in steps()) {
-        let (mut cluster, _) = cluster_with_nodes(2);
+    fn any_commands_keep_the_invariants(founded in 0..4u8, steps in steps()) {
+        let mut cluster = start(founded > 0);
         cluster.events();
         let mut replica = cluster.state.clone();
         for next in steps {
@@ -275,8 +336,8 @@ proptest! {
 fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
-    for _ in 0..40 {
-        let (mut cluster, _) = cluster_with_nodes(2);
+    for round in 0..60 {
+        let mut cluster = start(round % 3 > 0);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
             let command = decide(&mut cluster, (kind, a, b, c));
@@ -285,6 +346,6 @@ fn every_kind_of_command_gets_through() {
             *count += u32::from(cluster.try_apply(command).is_ok());
         }
     }
-    assert_eq!(applied.len(), 18, "{applied:?}");
+    assert_eq!(applied.len(), 23, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
 }

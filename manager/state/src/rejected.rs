@@ -103,6 +103,17 @@ pub enum Rejected {
         /// Name of the network.
         network: String,
     },
+    /// A service joins the node's own network by its id. What is forbidden there is told from the
+    /// spec alone, so the spec has to say it by name.
+    #[error(
+        "service {service:?} joins the host's network as {network:?}: expected its name, \"host\""
+    )]
+    HostNetworkById {
+        /// Name of the service.
+        service: String,
+        /// What the spec calls it.
+        network: String,
+    },
     /// The network came with the cluster.
     #[error("network {name:?} is predefined and cannot be removed")]
     PredefinedNetwork {
@@ -323,6 +334,7 @@ impl Rejected {
             | Self::UnknownNetwork { .. }
             | Self::NetworkTwice { .. }
             | Self::ExclusiveNetwork { .. }
+            | Self::HostNetworkById { .. }
             | Self::StackIdMissing { .. }
             | Self::StackNameTwice { .. }
             | Self::SlotMismatch { .. }

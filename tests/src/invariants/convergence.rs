@@ -1,25 +1,29 @@
 //! What must be so some time after the last fault healed: every service has its replicas or a
-//! stated reason, nothing is held that is not assigned, and the past is bounded.
+//! stated reason ([`super::explanation`]), nothing is held that is not assigned, and the past is
+//! bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::ClusterState;
-use shoal_types::id::NodeId;
+use shoal_types::id::{NodeId, ServiceId};
 use shoal_types::object::{NodeState, Service, Slot, Task};
-use shoal_types::spec::{Availability, RestartCondition, ServiceMode};
+use shoal_types::spec::{Availability, ServiceMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use super::Moment;
+use super::{Moment, explanation};
 
 /// Ended tasks of a slot that may be left for a moment before they are forgotten.
 const SLACK: u64 = 3;
 
-/// Everything that is not yet as it must be.
+/// Everything that is not yet as it must be. Tasks of `restless` services end and are started again
+/// for ever, as their specs say.
 #[must_use]
-pub fn check(moment: &Moment<'_>) -> Vec<String> {
+pub fn check(moment: &Moment<'_>, restless: &BTreeSet<ServiceId>) -> Vec<String> {
     let mut wrong = Vec::new();
     for service in moment.state.services() {
-        replicas(moment, service, &mut wrong);
+        let explained =
+            if restless.contains(&service.id) { explanation::of_restless } else { explanation::of };
+        replicas(moment, service, explained, &mut wrong);
         history(moment.state, service, &mut wrong);
     }
     homeless(moment.state, &mut wrong);
@@ -27,7 +31,12 @@ pub fn check(moment: &Moment<'_>) -> Vec<String> {
     wrong
 }
 
-fn replicas(moment: &Moment<'_>, service: &Service, wrong: &mut Vec<String>) {
+fn replicas(
+    moment: &Moment<'_>,
+    service: &Service,
+    explained: fn(&[&Task]) -> bool,
+    wrong: &mut Vec<String>,
+) {
     let mut slots: BTreeMap<Slot, Vec<&Task>> = BTreeMap::new();
     for task in moment.state.tasks_of_service(service.id) {
         slots.entry(task.slot).or_default().push(task);
@@ -39,7 +48,7 @@ fn replicas(moment: &Moment<'_>, service: &Service, wrong: &mut Vec<String>) {
                 && t.status.state == TaskState::Running
                 && really.contains(&t.id)
         };
-        tasks.iter().find(runs).is_some() || is_explained(tasks)
+        tasks.iter().find(runs).is_some() || explained(tasks)
     };
     let good = |slot: &Slot| slots.get(slot).is_some_and(fine);
     let show = |slot: &Slot| -> Vec<String> {
@@ -86,27 +95,6 @@ fn nodes_in_use(state: &ClusterState) -> impl Iterator<Item = NodeId> {
         .filter(|n| n.spec.availability == Availability::Active)
         .filter(|n| n.status.state == NodeState::Ready)
         .map(|n| n.id)
-}
-
-/// Whether the newest tasks of a slot say why nothing runs: one waits and says for what, or one
-/// failed and says how, or one has done its work, or the last one has ended for whatever reason and
-/// is never begun again.
-fn is_explained(tasks: &[&Task]) -> bool {
-    let mut tasks: Vec<&&Task> =
-        tasks.iter().filter(|t| t.desired_state < DesiredState::Remove).collect();
-    tasks.sort_by_key(|t| (t.meta.created_at, t.meta.version));
-    let only_once = |task: &Task| {
-        let policy = task.spec.restart_policy.as_ref();
-        policy.is_some_and(|p| p.condition == RestartCondition::None) && !task.is_live()
-    };
-    if tasks.last().is_some_and(|task| only_once(task)) {
-        return true;
-    }
-    tasks
-        .iter()
-        .rev()
-        .take(2)
-        .any(|task| !task.status.err.is_empty() || task.status.state == TaskState::Complete)
 }
 
 fn history(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {

@@ -2,9 +2,11 @@
 //! nodes, and nothing of the code that decides.
 
 pub mod convergence;
+pub mod explanation;
 pub mod nothing_overdrawn;
 pub mod one_running_task_per_slot;
 pub mod planning_comes_to_rest;
+pub mod rolled_out;
 
 use std::collections::BTreeSet;
 

@@ -103,7 +103,7 @@ impl<M: Mind> World<M> {
         let Some(known) = self.state.node(node) else {
             return self.tell(node, Down::Removed);
         };
-        let down = known.status.state == NodeState::Down;
+        let ready = known.status.state == NodeState::Ready;
         let session = match &message {
             Up::Open { description } => {
                 let description = NodeDescription::clone(description);
@@ -113,13 +113,19 @@ impl<M: Mind> World<M> {
                 *session
             }
         };
-        // A node that counts as lost has to come in through a new session.
-        if down || self.leader.sessions.get(&node).is_none_or(|s| s.id != session) {
+        if self.leader.sessions.get(&node).is_none_or(|s| s.id != session) {
             return self.tell(node, Down::NoSession { session });
         }
-        self.leader.heard.insert(node, now);
         match message {
-            Up::Open { .. } | Up::Heartbeat { .. } => {}
+            Up::Open { .. } => {}
+            // A node that counts as lost is back with its next heartbeat, in the same session and
+            // without saying again what it holds. What it reports before that counts, too.
+            Up::Heartbeat { .. } => {
+                self.leader.heard.insert(node, now);
+                if !ready {
+                    self.node_is_ready(node, None);
+                }
+            }
             Up::Statuses { statuses, .. } => {
                 self.apply(Command::UpdateTaskStatuses {
                     node_id: node,
@@ -141,10 +147,15 @@ impl<M: Mind> World<M> {
         let session = self.ctx.count();
         self.leader.heard.insert(node, now);
         self.leader.sessions.insert(node, Session { id: session, sent: None, sequence: 0 });
-        let status = NodeStatus { state: NodeState::Ready, since: now, ..NodeStatus::default() };
-        self.apply(Command::ReportNode { id: node, description: Some(description), status });
+        self.node_is_ready(node, Some(description));
         self.tell(node, Down::Opened { session });
         self.wake_all();
+    }
+
+    fn node_is_ready(&mut self, id: NodeId, description: Option<NodeDescription>) {
+        let since = self.ctx.queue.now;
+        let status = NodeStatus { state: NodeState::Ready, since, ..NodeStatus::default() };
+        self.apply(Command::ReportNode { id, description, status });
     }
 
     /// Tells every connected node what has changed for it.

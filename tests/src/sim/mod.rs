@@ -24,12 +24,15 @@ mod world;
 
 pub use mind::{Mind, Real};
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use shoal_manager_state::Command;
+use shoal_types::id::ServiceId;
 use shoal_types::time::Timestamp;
 
-use crate::invariants::{Moment, convergence};
+use crate::invariants::{Moment, convergence, rolled_out};
 use world::World;
 
 /// How long after the last fault everything must be as it is to be: a minute, and what restart
@@ -38,6 +41,10 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long it must stay so.
 const STABLE_FOR: Duration = Duration::from_secs(20);
+
+/// How long after that every deployment must have ended: ten minutes without progress and what
+/// delays add to it, for an update and for the rollback that follows.
+const DEPLOYED_WITHIN: Duration = Duration::from_secs(2 * 660);
 
 /// What was wrong, when, and what came before.
 #[derive(Debug)]
@@ -95,16 +102,18 @@ fn simulate<M: Mind>(seed: u64, mind: M, traced: bool) -> Result<Summary, Box<Fa
     world.run_until(until);
     world.heal();
     let healed = world.ctx.queue.now;
-    let converged = converge(&mut world, healed);
+    let converged = wait(&mut world, CONVERGED_WITHIN, unfinished);
     if world.wrong.is_empty() {
         let stable = world.ctx.queue.now + STABLE_FOR;
         world.run_until(stable);
         world.look_closely();
-        let wrong = unfinished(&world);
-        // What ends again and again is between two attempts at some moments.
-        if !is_restless(&world) {
-            world.wrong.extend(wrong);
-        }
+        // Beside what ends again and again others get and lose their places at some moments.
+        let grace = if restless(&world).is_empty() { Duration::ZERO } else { STABLE_FOR };
+        wait(&mut world, grace, unfinished);
+        remove_restless(&mut world);
+        wait(&mut world, DEPLOYED_WITHIN, |world| {
+            rolled_out::unended(&world.state, &restless(world))
+        });
     }
     if world.wrong.is_empty() {
         let (applied, refused, state) = (world.applied, world.refused, world.state);
@@ -114,20 +123,24 @@ fn simulate<M: Mind>(seed: u64, mind: M, traced: bool) -> Result<Summary, Box<Fa
     Err(Box::new(Failure { seed, wrong: world.wrong, trace }))
 }
 
-/// Waits until nothing is missing any more; when that was.
-fn converge<M: Mind>(world: &mut World<M>, healed: Timestamp) -> Timestamp {
-    let deadline = healed + CONVERGED_WITHIN;
+/// Waits until nothing is missing any more, for at most `limit`; when that was.
+fn wait<M: Mind>(
+    world: &mut World<M>,
+    limit: Duration,
+    missing: impl Fn(&World<M>) -> Vec<String>,
+) -> Timestamp {
+    let deadline = world.ctx.queue.now + limit;
     while world.wrong.is_empty() {
+        let missing = missing(world);
+        if missing.is_empty() {
+            break;
+        }
+        if world.ctx.queue.now >= deadline {
+            world.wrong.extend(missing);
+            break;
+        }
         let next = world.ctx.queue.now + Duration::from_millis(500);
         world.run_until(next);
-        let missing = unfinished(world);
-        let now = world.ctx.queue.now;
-        if missing.is_empty() {
-            return now;
-        }
-        if now >= deadline {
-            world.wrong.extend(missing);
-        }
     }
     world.ctx.queue.now
 }
@@ -136,17 +149,22 @@ fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
     let (running, held) = world.reality();
     let now = world.ctx.queue.now;
     let moment = Moment { state: &world.state, now, running: &running, held: &held };
-    let mut wrong = convergence::check(&moment);
-    if !is_restless(world) && !world.leader.is_idle() {
+    let mut wrong = convergence::check(&moment, &restless(world));
+    wrong.extend(rolled_out::outdated(&world.state));
+    if !world.leader.is_idle() {
         wrong.push("the leader is still planning".to_owned());
     }
     wrong
 }
 
-/// Whether some service goes on ending and being started again, as its spec says.
-fn is_restless<M: Mind>(world: &World<M>) -> bool {
-    world.state.services().any(|s| user::is_restless(&s.spec))
-        || world.state.tasks().any(|t| {
-            t.is_wanted() && t.spec.container().is_some_and(|c| !c.image.starts_with("good"))
-        })
+/// What goes on for ever says nothing more, and costs much to simulate.
+fn remove_restless<M: Mind>(world: &mut World<M>) {
+    for id in restless(world) {
+        world.apply(Command::RemoveService { id });
+    }
+}
+
+fn restless<M: Mind>(world: &World<M>) -> BTreeSet<ServiceId> {
+    let services = world.state.services();
+    services.filter(|s| user::is_restless(&world.state, s)).map(|s| s.id).collect()
 }

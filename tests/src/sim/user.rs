@@ -6,7 +6,8 @@ use shoal_manager_state::{ClusterState, Command, StackIds, UpdateKind};
 use shoal_types::id::{IdSource, NodeId};
 use shoal_types::object::{Node, Service};
 use shoal_types::spec::{
-    Availability, ClusterSpec, NodeSpec, ServiceMode, ServiceSpec, StackSpec, TaskRuntime,
+    Availability, ClusterSpec, NodeSpec, RestartCondition, ServiceMode, ServiceSpec, StackSpec,
+    TaskRuntime, TaskSpec,
 };
 
 use super::context::Context;
@@ -149,11 +150,21 @@ pub(crate) fn node_to_remove(view: &ClusterState, ctx: &mut Context) -> Option<(
     ctx.random.any(&all).filter(|_| all.len() > 1).map(|id| (id, force))
 }
 
-/// Whether tasks of the service may go on ending for ever.
-pub(crate) fn is_restless(spec: &ServiceSpec) -> bool {
-    let policy = spec.task_template.restart_policy.clone().unwrap_or_default();
-    let image = spec.task_template.container().map_or("", |c| c.image.as_str());
-    let ends = image.starts_with("bad") || image.starts_with("once");
-    let idle = matches!(spec.mode, ServiceMode::Replicated { replicas: 0 });
-    ends && !idle && policy.condition != shoal_types::spec::RestartCondition::None
+/// Whether the tasks of a service go on ending and being started again for ever, as its spec says.
+pub(crate) fn is_restless(view: &ClusterState, service: &Service) -> bool {
+    let idle = matches!(service.spec.mode, ServiceMode::Replicated { replicas: 0 });
+    let wanted = view.tasks_of_service(service.id).filter(|t| t.is_wanted());
+    (!idle && ends_for_ever(&service.spec.task_template))
+        || wanted.into_iter().any(|t| ends_for_ever(&t.spec))
+}
+
+fn ends_for_ever(spec: &TaskSpec) -> bool {
+    let policy = spec.restart_policy.clone().unwrap_or_default();
+    let image = spec.container().map_or("", |c| c.image.as_str());
+    let restarted = match policy.condition {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure => image.starts_with("bad"),
+        RestartCondition::Any => image.starts_with("bad") || image.starts_with("once"),
+    };
+    restarted && policy.max_attempts == 0
 }

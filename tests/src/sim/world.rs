@@ -14,6 +14,7 @@ use super::context::Context;
 use super::leader::Leader;
 use super::mind::Mind;
 use super::queue::Event;
+use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
     Moment, Running, nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest,
@@ -23,7 +24,7 @@ use crate::invariants::{
 const CHAOS: Duration = Duration::from_secs(90);
 
 /// Between two looks of the judges that are slow.
-const SLOW_LOOK_EVERY: u64 = 60;
+const SLOW_LOOK_EVERY: u64 = 40;
 
 pub(crate) struct World<M> {
     pub(crate) ctx: Context,
@@ -127,12 +128,13 @@ impl<M: Mind> World<M> {
     pub(crate) fn run_until(&mut self, until: Timestamp) {
         while self.ctx.queue.now < until && self.wrong.is_empty() {
             let Some(event) = self.ctx.queue.next() else { return };
-            let beat = matches!(event, Event::Beat(..));
+            let beat = matches!(event, Event::Beat(..) | Event::ToLeader(_, Up::Heartbeat { .. }));
             self.handle(event);
-            self.events += 1;
-            if !beat {
-                self.look();
+            if beat {
+                continue;
             }
+            self.look();
+            self.events += 1;
             if self.events.is_multiple_of(SLOW_LOOK_EVERY) {
                 self.look_closely();
             }

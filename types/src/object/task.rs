@@ -168,7 +168,7 @@ pub struct ContainerStatus {
     /// The signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Whether the kernel killed something in it for want of memory.
+    /// Whether the kernel killed its first process for want of memory.
     #[serde(rename = "OOMKilled", skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
 }

@@ -3,8 +3,8 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, EndpointMode, Mount, MountKind, NetworkSpec, Placement, Privileges, PublishMode,
-    ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+    ContainerSpec, EndpointMode, Mount, MountKind, NetworkScope, NetworkSpec, Placement,
+    Privileges, PublishMode, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
 };
 
 fn refuse(c: &mut Check, asked: bool, field: &str, what: &str) {
@@ -146,6 +146,8 @@ pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
         });
     }
     refuse(c, !spec.driver.options.is_empty(), "driver.options", "driver options");
+    let elsewhere = matches!(spec.scope, Some(NetworkScope::Swarm | NetworkScope::Global));
+    refuse(c, elsewhere, "scope", "networks across nodes; expected local");
     refuse(c, spec.enable_ipv6, "enable_ipv6", "IPv6 on bridge networks");
     refuse(c, spec.enable_ipv4 == Some(false), "enable_ipv4", "networks without IPv4");
     refuse(c, spec.attachable, "attachable", "containers that are no tasks");
@@ -156,6 +158,8 @@ pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
         if !matches!(ipam.driver.name.as_str(), "" | "default") {
             c.at("ipam.driver", |c| c.wrong(&ipam.driver.name, "is unknown: expected default"));
         }
+        let options = !ipam.driver.options.is_empty();
+        refuse(c, options, "ipam.driver.options", "driver options");
         let several = ipam.config.len() > 1;
         refuse(c, several, "ipam.config", "more than one subnet");
         c.each("ipam.config", &ipam.config, |c, config| {

@@ -32,7 +32,9 @@ impl Pass<'_> {
         let total = self.slots.len().max(1);
         #[expect(clippy::cast_precision_loss, reason = "a ratio of slot counts")]
         let ratio = failed.len() as f32 / total as f32;
-        let why = if let Some(task) = failed.last().filter(|_| ratio > config.max_failure_ratio) {
+        let goes_on = config.failure_action == FailureAction::Continue;
+        let too_many = !goes_on && ratio > config.max_failure_ratio;
+        let why = if let Some(task) = failed.last().filter(|_| too_many) {
             let reason =
                 if task.status.err.is_empty() { &task.status.message } else { &task.status.err };
             format!("task {} ({}) {}: {reason}", task.name(), task.id, task.status.state)
@@ -42,7 +44,6 @@ impl Pass<'_> {
             return false;
         };
         match (config.failure_action, &self.service.previous_spec) {
-            (FailureAction::Continue, _) => false,
             (FailureAction::Rollback, Some(previous))
                 if deployment.kind == DeploymentKind::Update =>
             {
@@ -64,7 +65,11 @@ impl Pass<'_> {
     }
 
     /// The newest task of this deployment in the slot that failed by itself.
-    fn failure<'t>(&self, tasks: &SlotTasks<'t>, deployment: &Deployment) -> Option<&'t Task> {
+    pub(super) fn failure<'t>(
+        &self,
+        tasks: &SlotTasks<'t>,
+        deployment: &Deployment,
+    ) -> Option<&'t Task> {
         tasks.0.iter().rev().copied().find(|task| {
             let ended_badly = match task.status.state {
                 TaskState::Failed | TaskState::Rejected => true,
@@ -87,8 +92,9 @@ impl Pass<'_> {
     ) -> Option<String> {
         let waiting: Vec<&Task> = self
             .slots
-            .values()
-            .filter_map(SlotTasks::wanted)
+            .iter()
+            .filter(|(slot, _)| !self.is_held(**slot))
+            .filter_map(|(_, tasks)| tasks.wanted())
             .filter(|t| t.status.state != TaskState::Running)
             .collect();
         let task = waiting.first()?;
@@ -150,7 +156,7 @@ impl Pass<'_> {
         let mut since = None;
         for (_, progress) in progress {
             match progress {
-                Progress::Outdated | Progress::InFlight => return,
+                Progress::Outdated | Progress::InFlight | Progress::Failing => return,
                 Progress::Running(at) => since = since.max(Some(*at)),
                 Progress::Held | Progress::Finished => {}
             }

@@ -145,8 +145,7 @@ impl<'a> Pass<'a> {
 
     /// Whether a new task of the slot has to wait for an old one to end.
     fn blocked(&self, slot: Slot) -> bool {
-        let tasks = self.view.tasks_of_service(self.service.id);
-        tasks.filter(|t| t.slot == slot).any(|t| self.may_run(t))
+        self.view.tasks_of_slot(self.service.id, slot).any(|t| self.may_run(t))
     }
 
     /// Whether something of the task may be running within reach. What a lost node runs nobody

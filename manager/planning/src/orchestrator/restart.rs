@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_types::id::IdSource;
-use shoal_types::object::{Slot, Task};
+use shoal_types::object::{DeploymentState, Slot, Task};
 use shoal_types::spec::{RestartCondition, RestartPolicy};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -54,7 +54,7 @@ impl Pass<'_> {
         ids: &mut I,
         plan: &mut Plan,
     ) {
-        let dirty = self.is_dirty(task);
+        let dirty = self.is_dirty(task) || self.is_tried_again(task);
         if !dirty && !self.may_restart(tasks, task) {
             return;
         }
@@ -68,10 +68,24 @@ impl Pass<'_> {
     pub(super) fn is_finished(&self, tasks: &SlotTasks<'_>) -> bool {
         tasks.current().is_some_and(|task| {
             let stopped = task.desired_state > DesiredState::Running;
-            let goes_on =
-                if stopped { is_ever_restarted(task) } else { self.may_restart(tasks, task) };
+            let goes_on = if stopped {
+                is_ever_restarted(task)
+            } else {
+                self.may_restart(tasks, task) || self.is_tried_again(task)
+            };
             !task.is_live() && !self.is_dirty(task) && !goes_on
         })
+    }
+
+    /// Whether a task that its policy has given up gets a successor all the same: it failed in a
+    /// deployment that failed, and somebody has begun another one since.
+    fn is_tried_again(&self, task: &Task) -> bool {
+        matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+            && task.spec_version < self.service.meta.spec_version
+            && !self.is_new(task.status.timestamp)
+            && self.view.deployments_of(self.service.id).any(|d| {
+                d.service_version == task.spec_version && d.state == DeploymentState::Paused
+            })
     }
 
     /// Whether the policy allows a successor of a task that has ended by itself.

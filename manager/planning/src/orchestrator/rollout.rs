@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use shoal_types::id::IdSource;
 use shoal_types::object::{DeploymentState, Slot, Task};
-use shoal_types::spec::{UpdateConfig, UpdateOrder};
+use shoal_types::spec::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -19,10 +19,13 @@ use crate::Plan;
 pub(super) enum Progress {
     /// Its task is of an older spec.
     Outdated,
-    /// Its task is of an older spec, and stays for as long as its node is paused.
+    /// No new task of it runs, and none can for as long as its node is paused or down. Nothing
+    /// waits for it: it is replaced when the node is back.
     Held,
     /// Its new task is on its way.
     InFlight,
+    /// Its new task has failed and is tried again, and the others are not to wait for it.
+    Failing,
     /// Its new task runs since then, and its predecessor is gone.
     Running(Timestamp),
     /// Its new task has ended, and the policy leaves it at that.
@@ -48,7 +51,7 @@ impl Pass<'_> {
         let config = self.view.rollout_config(self.service);
         match deployment.state {
             DeploymentState::Updating if self.judge(deployment, &config, ids, plan) => return,
-            // What is outdated after the end was on a node that was paused until then.
+            // What is outdated after the end was on a node that was paused or down until then.
             DeploymentState::Updating | DeploymentState::Completed => {}
             DeploymentState::Paused | DeploymentState::RolledBack | DeploymentState::Superseded => {
                 return;
@@ -56,7 +59,11 @@ impl Pass<'_> {
         }
         let progress = |(slot, tasks): (&Slot, &SlotTasks<'_>)| {
             let busy = decided.contains(slot);
-            (*slot, if busy { Progress::InFlight } else { self.progress(*slot, tasks) })
+            let progress = if busy { Progress::InFlight } else { self.progress(*slot, tasks) };
+            let goes_on = config.failure_action == FailureAction::Continue
+                && matches!(progress, Progress::InFlight)
+                && self.failure(tasks, deployment).is_some();
+            (*slot, if goes_on { Progress::Failing } else { progress })
         };
         let progress: Vec<(Slot, Progress)> = self.slots.iter().map(progress).collect();
         self.replace_outdated(&progress, &config, ids, plan);
@@ -66,16 +73,17 @@ impl Pass<'_> {
     }
 
     fn progress(&self, slot: Slot, tasks: &SlotTasks<'_>) -> Progress {
-        let Some(task) = tasks.wanted() else {
-            let done = self.is_finished(tasks);
-            return if done { Progress::Finished } else { Progress::InFlight };
+        let runs = |task: &Task| {
+            task.status.state == TaskState::Running && !self.another_runs(tasks, task)
         };
-        if self.is_dirty(task) {
-            if self.is_held(slot) { Progress::Held } else { Progress::Outdated }
-        } else if task.status.state == TaskState::Running && !self.another_runs(tasks, task) {
-            Progress::Running(task.status.timestamp)
-        } else {
-            Progress::InFlight
+        match tasks.wanted() {
+            Some(task) if !self.is_dirty(task) && runs(task) => {
+                Progress::Running(task.status.timestamp)
+            }
+            None if self.is_finished(tasks) => Progress::Finished,
+            _ if self.is_held(slot) => Progress::Held,
+            Some(task) if self.is_dirty(task) => Progress::Outdated,
+            Some(_) | None => Progress::InFlight,
         }
     }
 
@@ -102,8 +110,11 @@ impl Pass<'_> {
                     plan.wake(*since + config.delay);
                     in_flight += 1;
                 }
-                Progress::Running(_) | Progress::Outdated | Progress::Held | Progress::Finished => {
-                }
+                Progress::Running(_)
+                | Progress::Outdated
+                | Progress::Held
+                | Progress::Failing
+                | Progress::Finished => {}
             }
         }
         let room = match config.parallelism {

@@ -86,10 +86,12 @@ impl Pass<'_> {
             && scheduler::has_platform(&self.service.spec.task_template, node)
     }
 
-    /// Whether the slot is bound to a paused node, where nothing can be replaced.
+    /// Whether the slot is bound to a node that is paused or down, where nothing can be replaced.
     pub(super) fn is_held(&self, slot: Slot) -> bool {
         let Slot::Node(id) = slot else { return false };
-        self.view.node(id).is_some_and(|node| node.spec.availability == Availability::Pause)
+        self.view.node(id).is_some_and(|node| {
+            node.spec.availability == Availability::Pause || node.status.state == NodeState::Down
+        })
     }
 
     /// Whether a global service keeps its slot on the node. A node that is merely away keeps it:

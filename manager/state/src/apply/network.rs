@@ -110,6 +110,10 @@ pub(super) fn of_service(
         if exclusive && wanted.len() > 1 {
             return Err(Rejected::ExclusiveNetwork { service: service(), network: name() });
         }
+        if network.spec.driver.name == HOST && attachment.target != network.spec.name {
+            let network = attachment.target.clone();
+            return Err(Rejected::HostNetworkById { service: service(), network });
+        }
         joined.push(TaskNetwork {
             network_id: network.id,
             aliases: attachment.aliases.clone(),

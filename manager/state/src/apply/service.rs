@@ -76,7 +76,9 @@ pub(super) fn update(
     };
     deployment::replace(w, old.deployment_id, state, deployment_id);
     let endpoint = endpoint(&spec);
-    let previous_spec = Some(Arc::clone(&old.spec));
+    // The same spec again is another attempt: what it would be rolled back to stays what it was.
+    let same = old.spec == spec;
+    let previous_spec = if same { old.previous_spec.clone() } else { Some(Arc::clone(&old.spec)) };
     let (meta, stack_id) = (old.meta, old.stack_id);
     w.update_spec(Service {
         id,

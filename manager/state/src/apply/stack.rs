@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, ServiceId, StackId};
-use shoal_types::object::{Meta, Network, Service, Stack, StackRevision, Task};
+use shoal_types::object::{DeploymentState, Meta, Network, Service, Stack, StackRevision, Task};
 use shoal_types::spec::{NetworkSpec, ServiceSpec, StackSpec};
 
 use super::{network, service};
@@ -167,7 +167,10 @@ fn apply_service(
         let holder = old.id.to_string();
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
-    if *old.spec == *spec {
+    // What failed is not as it should be, though its spec is: the same file begins it again.
+    let failed =
+        w.state.deployment(old.deployment_id).is_some_and(|d| d.state == DeploymentState::Paused);
+    if *old.spec == *spec && !failed {
         done.unchanged.push(name);
     } else {
         let (_, deployment) = fresh()?;

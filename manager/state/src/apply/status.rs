@@ -43,11 +43,12 @@ fn believable(old: &TaskStatus, new: &TaskStatus, now: Timestamp) -> Timestamp {
 /// The ladder decides, not the clock of the agent: a higher state is news whatever its time. The
 /// same state is news only with a later time and another content (a task's health changes while
 /// it runs), so that a report which is sent again changes nothing; a node whose clock is behind
-/// refreshes a state only when it has caught up. An end is an end, and managers alone write what comes before and beside the agent's
-/// part of the ladder.
+/// refreshes a state only when it has caught up. An end is an end, and managers alone write what
+/// comes before and beside the agent's part of the ladder; but an agent that cannot accept a task
+/// says why.
 fn is_news(old: &TaskStatus, new: &TaskStatus) -> bool {
     let placed = old.state >= TaskState::Assigned && !old.state.is_terminal();
-    let agents = (TaskState::Accepted..=TaskState::Rejected).contains(&new.state);
+    let agents = (TaskState::Assigned..=TaskState::Rejected).contains(&new.state);
     if !placed || !agents {
         return false;
     }

@@ -28,6 +28,9 @@ const PIDS_MAX: u64 = 4_194_304;
 /// Replicas of one service at the most.
 const REPLICAS_MAX: u64 = 1_000_000;
 
+/// Restarts that a policy may count at the most: as many ended tasks of a slot are remembered.
+const MAX_ATTEMPTS_MAX: u64 = 100;
+
 /// Bytes of one label's key and value together at the most.
 const LABEL_LEN_MAX: usize = 64 << 10;
 
@@ -78,6 +81,11 @@ fn task(c: &mut Check, spec: &TaskSpec) {
     if let Some(resources) = &spec.resources {
         c.at("resources", |c| requirements(c, resources));
     }
+    let attempts = spec.restart_policy.as_ref().map_or(0, |p| p.max_attempts);
+    c.at("restart_policy.max_attempts", |c| {
+        let fits = attempts <= MAX_ATTEMPTS_MAX;
+        c.that(fits, attempts, "is too many: expected at most 100, or 0 for no limit");
+    });
     if let Some(placement) = &spec.placement {
         c.at("placement", |c| self::placement(c, placement));
     }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
-    BindOptions, ContainerSpec, DnsConfig, EndpointSpec, Healthcheck, Mount, MountKind,
-    NetworkAttachmentConfig, NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode,
-    Seccomp, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, Ulimit,
+    BindOptions, ContainerSpec, DnsConfig, Driver, EndpointSpec, Healthcheck, Ipam, Mount,
+    MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec, Placement, PortConfig,
+    Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode, ServiceSpec,
+    TaskRuntime, TaskSpec, Ulimit,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -55,7 +56,7 @@ fn a_plain_service_is_fine() {
 
 #[test]
 fn each_violation_names_path_value_and_what_is_accepted() {
-    let cases: [(ServiceSpec, &str); 12] = [
+    let cases: [(ServiceSpec, &str); 13] = [
         (service(|s, _, _| s.name = "a.b".to_owned()), "name: \"a.b\" is not a name: expected"),
         (service(|_, _, c| c.image = "UP PER".to_owned()), "task_template.container.image: "),
         (service(|_, _, c| c.env = vec!["=x".to_owned()]), "container.env[0]: \"=x\" has no name"),
@@ -63,6 +64,12 @@ fn each_violation_names_path_value_and_what_is_accepted() {
         (service(|_, _, c| c.stop_signal = "SIGFOO".to_owned()), "stop_signal: \"SIGFOO\""),
         (service(|_, _, c| c.init = Some(true)), "container.init: not supported yet"),
         (service(|s, _, _| s.mode = ServiceMode::GlobalJob {}), "mode: \"global-job\""),
+        (
+            service(|_, t, _| {
+                t.restart_policy = Some(RestartPolicy { max_attempts: 101, ..Default::default() });
+            }),
+            "restart_policy.max_attempts: \"101\" is too many: expected at most 100, or 0 for no",
+        ),
         (
             service(|_, t, _| {
                 t.placement =
@@ -121,8 +128,8 @@ fn all_violations_are_told_at_once() {
 fn networks_must_fit_together() {
     let mut spec = NetworkSpec { name: "n".to_owned(), ..Default::default() };
     assert!(spec.validate().is_ok());
-    spec.ipam = Some(crate::spec::Ipam {
-        driver: crate::spec::Driver::default(),
+    spec.ipam = Some(Ipam {
+        driver: Driver::default(),
         config: vec![crate::spec::IpamConfig {
             subnet: "10.1.0.0/24".to_owned(),
             gateway: "10.2.0.1".to_owned(),
@@ -131,6 +138,29 @@ fn networks_must_fit_together() {
     });
     let error = spec.validate().unwrap_err().to_string();
     assert!(error.contains("ipam.config[0].gateway: \"10.2.0.1\" is not an address in"), "{error}");
+}
+
+#[test]
+fn networks_that_no_node_can_make_are_refused_at_once() {
+    let named = || NetworkSpec { name: "n".to_owned(), ..Default::default() };
+    let ipam = |options: &[&str]| {
+        let option = |name: &&str| ((*name).to_owned(), "1".to_owned());
+        let driver = Driver { options: options.iter().map(option).collect(), ..Driver::default() };
+        NetworkSpec { ipam: Some(Ipam { driver, config: Vec::new() }), ..named() }
+    };
+    let scoped = |scope| NetworkSpec { scope: Some(scope), ..named() };
+    let cases = [
+        (ipam(&["foo"]), "ipam.driver.options: not supported yet: driver options"),
+        (scoped(NetworkScope::Swarm), "scope: not supported yet: networks across nodes"),
+        (scoped(NetworkScope::Global), "scope: not supported yet: networks across nodes"),
+    ];
+    for (spec, expected) in cases {
+        let error = spec.validate().unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    for fine in [named(), ipam(&[]), scoped(NetworkScope::Local)] {
+        assert_eq!(fine.validate(), Ok(()));
+    }
 }
 
 #[test]

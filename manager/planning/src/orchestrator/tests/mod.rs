@@ -1,3 +1,4 @@
+mod held;
 mod restarts;
 mod rollouts;
 

@@ -1,7 +1,7 @@
 //! How new specs are rolled out and back.
 
 use shoal_manager_state::testing::with_networks;
-use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::object::DeploymentKind;
 
 use super::*;
@@ -119,6 +119,41 @@ fn a_failing_update_rolls_back_if_told_to() {
 }
 
 #[test]
+fn a_failing_update_goes_on_if_told_to_and_ends() {
+    let action = UpdateConfig { failure_action: FailureAction::Continue, ..Default::default() };
+    let of_version = |stage: &Stage, web, version| {
+        let tasks = stage.tasks(web);
+        tasks.iter().filter(|t| t.is_wanted() && t.spec_version == version).count()
+    };
+    for recovers in [true, false] {
+        let mut stage = Stage::new(3);
+        let web = stage.service(update(action.clone(), service_spec("web", 3)));
+        stage.run_for(10 * SECOND);
+        stage.fate.insert((web, 2), TaskState::Rejected);
+        let new = update(action.clone(), image(service_spec("web", 3), "bad"));
+        stage.cluster.update_service(web, new);
+        stage.settle();
+        stage.agents();
+        stage.settle();
+        assert_eq!(of_version(&stage, web, 1), 2, "one at a time all the same");
+        stage.run_for(60 * SECOND);
+        assert_eq!(of_version(&stage, web, 2), 3, "the others follow");
+        assert_eq!(stage.deployment(web).state, DeploymentState::Updating);
+        if recovers {
+            stage.fate.clear();
+        }
+        stage.run_for(700 * SECOND);
+        let deployment = stage.deployment(web);
+        if recovers {
+            assert_eq!(deployment.state, DeploymentState::Completed);
+        } else {
+            assert_eq!(deployment.state, DeploymentState::Paused);
+            assert!(deployment.message.contains("no progress"), "{}", deployment.message);
+        }
+    }
+}
+
+#[test]
 fn a_service_that_cannot_be_placed_fails_its_deployment_in_the_end() {
     let mut stage = Stage::new(1);
     let spec = with_task(service_spec("web", 1), |task| {
@@ -191,6 +226,44 @@ fn an_update_of_a_waiting_task_still_waits_for_the_one_that_runs() {
     stage.cluster.update_service(web, image(service_spec("web", 1), "new"));
     stage.settle();
     assert_eq!(stage.tasks(web).last().expect("one").desired_state, DesiredState::Ready);
+}
+
+#[test]
+fn the_same_spec_again_goes_on_where_a_deployment_failed() {
+    let mut stage = Stage::new(2);
+    let web = stage.service(service_spec("web", 3));
+    stage.run_for(10 * SECOND);
+    let new = image(service_spec("web", 3), "new");
+    stage.fate.insert((web, 2), TaskState::Rejected);
+    stage.cluster.update_service(web, new.clone());
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Paused);
+    stage.fate.clear();
+    stage.cluster.update_service(web, new);
+    stage.run_for(60 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    assert!(stage.running(web).iter().all(|t| t.spec_version > 1));
+    assert_eq!(stage.running(web).len(), 3);
+}
+
+#[test]
+fn what_was_given_up_in_a_deployment_that_failed_is_tried_again_by_the_next() {
+    let mut stage = Stage::new(1);
+    let policy = RestartPolicy { condition: RestartCondition::None, ..Default::default() };
+    let spec = restart(service_spec("web", 1), policy);
+    let web = stage.cluster.add_service(spec.clone());
+    stage.fate.insert((web, 1), TaskState::Rejected);
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Paused);
+    stage.cluster.update_service(web, spec.clone());
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    let task = stage.running(web)[0].id;
+    // What fails after all went well stays given up.
+    stage.end(task, TaskState::Failed);
+    stage.cluster.update_service(web, spec);
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.running(web), []);
 }
 
 /// A service of two replicas whose second spec fails in its first slot.
@@ -279,28 +352,6 @@ fn a_rollback_to_a_spec_that_is_no_longer_possible_pauses() {
     let deployment = stage.deployment(web);
     assert_eq!(deployment.state, DeploymentState::Paused);
     assert!(deployment.message.contains("network \"backend\""), "{}", deployment.message);
-}
-
-#[test]
-fn a_paused_node_keeps_its_global_task_until_it_is_active_again() {
-    let mut stage = Stage::new(2);
-    let log = stage.service(global_spec("log"));
-    stage.run_for(10 * SECOND);
-    stage.cluster.set_availability(stage.nodes[1], Availability::Pause);
-    stage.cluster.update_service(log, image(global_spec("log"), "new"));
-    stage.run_for(20 * SECOND);
-    assert_eq!(stage.spread(log), [1, 1]);
-    assert_eq!(stage.deployment(log).state, DeploymentState::Completed);
-    let versions = |stage: &Stage| -> Vec<u64> {
-        let of = |node: &NodeId| {
-            stage.running(log).iter().find(|t| t.node_id == Some(*node)).map(|t| t.spec_version)
-        };
-        stage.nodes.iter().filter_map(of).collect()
-    };
-    assert_eq!(versions(&stage), [2, 1]);
-    stage.cluster.set_availability(stage.nodes[1], Availability::Active);
-    stage.run_for(20 * SECOND);
-    assert_eq!(versions(&stage), [2, 2]);
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn services_join_what_they_name() {
 fn services_do_not_join_what_cannot_be_joined() {
     let mut cluster = TestCluster::new();
     let a = cluster.add_network("a").to_string();
+    let host = cluster.state.network_by_name("host").unwrap().id.to_string();
     let (id, deployment_id) = (cluster.ids.next_id(), cluster.ids.next_id());
     let create = |names: &[&str]| Command::CreateService {
         id,
@@ -87,6 +88,7 @@ fn services_do_not_join_what_cannot_be_joined() {
             (create(&["nowhere"]), Code::InvalidArgument, &["\"web\"", "\"nowhere\""]),
             (create(&["a", &a]), Code::InvalidArgument, &["\"a\" twice"]),
             (create(&["a", "host"]), Code::InvalidArgument, &["\"host\"", "excludes"]),
+            (create(&[&host]), Code::InvalidArgument, &[&host, "expected its name, \"host\""]),
             (create(&["none", "a"]), Code::InvalidArgument, &["\"none\"", "excludes"]),
         ],
     );

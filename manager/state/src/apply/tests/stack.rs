@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_types::id::IdSource;
-use shoal_types::object::Stack;
+use shoal_types::object::{DeploymentState, Stack};
 use shoal_types::spec::{NetworkSpec, ServiceSpec, StackSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -79,6 +79,33 @@ fn applying_twice_changes_nothing() {
     assert_eq!((again.id, again.created.len(), again.updated.len()), (outcome.id, 0, 0));
     assert!(feed(&mut cluster).is_empty());
     assert_eq!(shop(&cluster).meta.spec_version, 1);
+}
+
+#[test]
+fn what_failed_is_begun_again_by_the_same_file() {
+    let mut cluster = TestCluster::new();
+    let file = spec(&[web(2), db()], &["shop_net"]);
+    apply(&mut cluster, file.clone(), false);
+    let deployment_id =
+        |cluster: &TestCluster, name| cluster.state.service_by_name(name).unwrap().deployment_id;
+    let failed = deployment_id(&cluster, "shop_web");
+    let (state, message) = (DeploymentState::Paused, "no registry".to_owned());
+    cluster.apply(Command::UpdateDeployment { id: failed, state, message });
+
+    let again = apply(&mut cluster, file.clone(), false);
+    assert_eq!((again.updated, again.unchanged.len()), (vec!["shop_web".to_owned()], 2));
+    let second = deployment_id(&cluster, "shop_web");
+    assert_ne!(second, failed);
+    let state = |id| cluster.state.deployment(id).unwrap().state;
+    assert_eq!(
+        (state(failed), state(second)),
+        (DeploymentState::Paused, DeploymentState::Updating)
+    );
+    let service = cluster.state.service_by_name("shop_web").unwrap();
+    assert_eq!(service.previous_spec, None, "there is nothing else to roll back to");
+    assert_eq!(shop(&cluster).meta.spec_version, 1);
+    cluster.check();
+    assert_eq!(apply(&mut cluster, file, false).unchanged.len(), 3);
 }
 
 #[test]

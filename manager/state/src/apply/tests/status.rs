@@ -71,6 +71,23 @@ fn the_same_state_is_news_only_with_a_later_time_and_another_content() {
 }
 
 #[test]
+fn a_node_that_cannot_accept_a_task_says_why() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let web = cluster.add_service(service_spec("web", 1));
+    let id = cluster.add_task(web, 1);
+    cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+    let mut status = cluster.state.task(id).unwrap().status.clone();
+    status.timestamp = status.timestamp + Duration::from_secs(1);
+    status.err = "no space left on device".to_owned();
+    assert_eq!(cluster.apply(report(nodes[0], id, status.clone())), Outcome::Applied);
+    let kept = &cluster.state.task(id).unwrap().status;
+    assert_eq!((kept.state, &kept.err), (TaskState::Assigned, &status.err));
+    // It is accepted once there is space.
+    cluster.report(id, TaskState::Accepted);
+    assert_eq!(cluster.state.task(id).unwrap().status.state, TaskState::Accepted);
+}
+
+#[test]
 fn a_wrong_clock_hides_no_end_and_is_corrected() {
     for reported in [1, 999, 1000, 1001, 9000] {
         let (mut cluster, nodes, id) = one_running();
