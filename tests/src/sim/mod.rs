@@ -107,8 +107,10 @@ fn simulate<M: Mind>(seed: u64, mind: M, traced: bool) -> Result<Summary, Box<Fa
         let stable = world.ctx.queue.now + STABLE_FOR;
         world.run_until(stable);
         world.look_closely();
-        // Beside what ends again and again others get and lose their places at some moments.
-        let grace = if restless(&world).is_empty() { Duration::ZERO } else { STABLE_FOR };
+        // What ends and is started again is under way at some moments, and so are others that get
+        // and lose their places by it.
+        let unsteady = world.state.services().any(|s| user::is_unsteady(&world.state, s));
+        let grace = if unsteady { STABLE_FOR } else { Duration::ZERO };
         wait(&mut world, grace, unfinished);
         remove_restless(&mut world);
         wait(&mut world, DEPLOYED_WITHIN, |world| {

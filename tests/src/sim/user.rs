@@ -152,19 +152,29 @@ pub(crate) fn node_to_remove(view: &ClusterState, ctx: &mut Context) -> Option<(
 
 /// Whether the tasks of a service go on ending and being started again for ever, as its spec says.
 pub(crate) fn is_restless(view: &ClusterState, service: &Service) -> bool {
-    let idle = matches!(service.spec.mode, ServiceMode::Replicated { replicas: 0 });
-    let wanted = view.tasks_of_service(service.id).filter(|t| t.is_wanted());
-    (!idle && ends_for_ever(&service.spec.task_template))
-        || wanted.into_iter().any(|t| ends_for_ever(&t.spec))
+    any_spec(view, service, |spec| {
+        let attempts = spec.restart_policy.as_ref().map_or(0, |p| p.max_attempts);
+        attempts == 0 && ends_and_starts(spec)
+    })
 }
 
-fn ends_for_ever(spec: &TaskSpec) -> bool {
-    let policy = spec.restart_policy.clone().unwrap_or_default();
+/// Whether they do so for ever or for a while, until that is given up.
+pub(crate) fn is_unsteady(view: &ClusterState, service: &Service) -> bool {
+    any_spec(view, service, ends_and_starts)
+}
+
+/// Of what the service wants and what it still has.
+fn any_spec(view: &ClusterState, service: &Service, is: impl Fn(&TaskSpec) -> bool) -> bool {
+    let idle = matches!(service.spec.mode, ServiceMode::Replicated { replicas: 0 });
+    let mut tasks = view.tasks_of_service(service.id).filter(|t| t.is_wanted());
+    (!idle && is(&service.spec.task_template)) || tasks.any(|t| is(&t.spec))
+}
+
+fn ends_and_starts(spec: &TaskSpec) -> bool {
     let image = spec.container().map_or("", |c| c.image.as_str());
-    let restarted = match policy.condition {
+    match spec.restart_policy.clone().unwrap_or_default().condition {
         RestartCondition::None => false,
         RestartCondition::OnFailure => image.starts_with("bad"),
         RestartCondition::Any => image.starts_with("bad") || image.starts_with("once"),
-    };
-    restarted && policy.max_attempts == 0
+    }
 }
