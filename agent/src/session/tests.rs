@@ -367,8 +367,11 @@ async fn a_process_that_cannot_start_says_why() {
     let Some(Output::Stderr(text)) = text.output else { panic!("no text") };
     assert!(String::from_utf8_lossy(&text).contains("\"missing\" not found"));
     assert_eq!(output(&mut side).await, said(Output::Exit(v1::ExecExit { code: 127 })));
-    drop(side);
+}
 
+#[tokio::test]
+async fn a_process_without_a_program_is_refused() {
+    let (_bench, manager) = Bench::with_manager().await;
     manager.say(start_exec(&[], None)).await;
     let mut side = exec_side(&manager).await;
     output(&mut side).await;
