@@ -125,7 +125,7 @@ impl Constraint {
                 parse_net(&self.value).zip(node.ip).is_some_and(|(net, ip)| net.contains(&ip))
             }
             Key::Os => same(&node.platform.os),
-            Key::Arch => arch(&node.platform.architecture) == arch(&self.value),
+            Key::Arch => same_architecture(&node.platform.architecture, &self.value),
             Key::NodeLabel(k) => label(node.node_labels, k),
             Key::EngineLabel(k) => label(node.engine_labels, k),
         };
@@ -177,13 +177,15 @@ fn parse_net(text: &str) -> Option<ipnet::IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from))
 }
 
-/// Kernel and Go names of architectures are used interchangeably by people.
-fn arch(name: &str) -> String {
-    match name.to_ascii_lowercase().as_str() {
+/// Whether two names mean the same architecture: people use the kernel's and Go's interchangeably.
+#[must_use]
+pub fn same_architecture(a: &str, b: &str) -> bool {
+    let go = |name: &str| match name.to_ascii_lowercase().as_str() {
         "x86_64" => "amd64".to_owned(),
         "aarch64" => "arm64".to_owned(),
         other => other.to_owned(),
-    }
+    };
+    go(a) == go(b)
 }
 
 #[cfg(test)]

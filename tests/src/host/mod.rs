@@ -238,6 +238,9 @@ impl Host {
     /// When there is none, or are several.
     pub fn the(&self, role: Role) -> Result<Process> {
         let mut found: Vec<_> = self.processes().into_iter().filter(|p| role.is(p)).collect();
+        // What it has just forked looks like it until it executes something else.
+        let pids: Vec<i32> = found.iter().map(|p| p.pid).collect();
+        found.retain(|p| process::parent(p.pid).is_none_or(|parent| !pids.contains(&parent)));
         match (found.pop(), found.is_empty()) {
             (Some(process), true) => Ok(process),
             (None, _) => bail!("{} has no {role:?}", self.name),

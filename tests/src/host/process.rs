@@ -82,13 +82,17 @@ pub(super) fn list(belongs: Belongs<'_>) -> Vec<Process> {
 fn ancestors(mut pid: i32) -> Vec<i32> {
     let mut found = vec![pid];
     while pid > 1 {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        let Some(parent) = parent.and_then(|text| text.parse().ok()) else { break };
+        let Some(parent) = parent(pid) else { break };
         found.push(parent);
         pid = parent;
     }
     found
+}
+
+/// Who started a process, if that is still there.
+pub(super) fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Sends a signal; a process that has gone is no error.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use shoal_manager_state::usage;
-use shoal_types::constraint::Constraint;
+use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::object::{Node, NodeState, Task};
 use shoal_types::resources::Resources;
-use shoal_types::spec::{Availability, PortConfig, TaskSpec};
+use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
 
 use super::node_info::NodeInfo;
 
@@ -135,9 +135,9 @@ pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
 pub fn has_platform(spec: &TaskSpec, node: &Node) -> bool {
     let platforms = spec.placement.as_ref().map_or(&[][..], |p| &p.platforms);
     let have = &node.description.platform;
-    let fits = |want: &str, have: &str| want.is_empty() || want == have;
-    platforms.is_empty()
-        || platforms
-            .iter()
-            .any(|p| fits(&p.os, &have.os) && fits(&p.architecture, &have.architecture))
+    let fits = |p: &Platform| {
+        (p.os.is_empty() || p.os == have.os)
+            && (p.architecture.is_empty() || same_architecture(&p.architecture, &have.architecture))
+    };
+    platforms.is_empty() || platforms.iter().any(fits)
 }

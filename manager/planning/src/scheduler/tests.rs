@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
 use shoal_manager_state::testing::{
-    global_spec, service_spec, with_host_port, with_reservation, with_task,
+    cluster_with_nodes, global_spec, service_spec, with_host_port, with_reservation, with_task,
 };
 use shoal_types::object::NodeState;
 use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
 
-use super::filter::{Refusal, explain};
+use super::filter::{Refusal, explain, has_platform};
 use crate::stage::Stage;
 
 fn placed(spec: ServiceSpec, placement: Placement) -> ServiceSpec {
@@ -36,6 +36,20 @@ fn explanations_name_each_filter_with_counts_the_worst_first() {
          nodes; node is down on 1 node)"
     );
     assert_eq!(explain(&BTreeMap::new()), "no suitable node (the cluster has none)");
+}
+
+#[test]
+fn a_platform_is_known_by_either_of_its_names() {
+    let (cluster, nodes) = cluster_with_nodes(1);
+    let node = cluster.state.node(nodes[0]).unwrap();
+    let fits = |architecture: &str, os: &str| {
+        let platforms = vec![Platform { architecture: architecture.into(), os: os.into() }];
+        let spec = placed(service_spec("a", 1), Placement { platforms, ..Default::default() });
+        has_platform(&spec.task_template, node)
+    };
+    assert_eq!(node.description.platform.architecture, "amd64");
+    assert!(fits("amd64", "linux") && fits("x86_64", "linux") && fits("", "linux"));
+    assert!(!fits("aarch64", "linux") && !fits("amd64", "windows"));
 }
 
 #[test]
