@@ -5,6 +5,7 @@
 //! writes its log, waits for its end, records it, and removes its control groups. An agent may die
 //! and come back meanwhile; when the supervisor itself dies, the container dies with it.
 
+mod children;
 pub mod control;
 pub mod create;
 pub mod executor;
@@ -14,6 +15,7 @@ pub mod log;
 pub mod protocol;
 pub mod rootfs;
 pub mod setup;
+mod starting;
 pub mod streams;
 pub mod supervisor;
 pub mod user;

@@ -7,17 +7,17 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::Timespec;
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, waitpid,
-};
+use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
 
+use super::children::{kill_children, poll_in, readable, reap, wait_for};
 use super::control::Control;
-use super::create::{self, Creator, Job};
+use super::create::{self, Job};
 use super::log::{LogWriter, now_nanos};
 use super::protocol::{Failure, Message, Op, Status};
 use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Setup};
+use super::starting::Starting;
 use super::streams::{self, Streams};
 use super::{exit, rootfs};
 use crate::runtime::cgroup::Cgroup;
@@ -37,17 +37,6 @@ enum State {
     Starting(Box<Starting>),
     Running { init: ProcessIdentity, pidfd: OwnedFd },
     Ended,
-}
-
-/// A creator is at work.
-struct Starting {
-    creator: Creator,
-    outcome: Vec<u8>,
-    executed: Vec<u8>,
-    /// Ends that have been seen: of outcome, of executed.
-    ended: [bool; 2],
-    console: Option<UnixListener>,
-    asked: Vec<(u32, u32)>,
 }
 
 /// Everything a supervisor knows.
@@ -261,7 +250,7 @@ impl Supervisor {
                 }
             }
             State::Running { init, pidfd } => {
-                if ended(pidfd) {
+                if readable(pidfd) {
                     let pid = init.pid;
                     self.conclude(pid);
                 }
@@ -370,99 +359,6 @@ impl Supervisor {
     }
 }
 
-impl Starting {
-    /// Reads what the creator says; gives the terminal when it comes.
-    fn progress(&mut self) -> Option<io::Result<OwnedFd>> {
-        let pipes = [
-            (&self.creator.outcome, &mut self.outcome),
-            (&self.creator.executed, &mut self.executed),
-        ];
-        for ((fd, buffer), ended) in pipes.into_iter().zip(&mut self.ended) {
-            while !*ended && readable(fd) {
-                let mut chunk = [0u8; 1024];
-                match rustix::io::read(fd, &mut chunk[..]) {
-                    Ok(0) => *ended = true,
-                    Ok(n) => buffer.extend_from_slice(&chunk[..n]),
-                    Err(Errno::INTR) => {}
-                    Err(_) => *ended = true,
-                }
-            }
-        }
-        let console = self.console.as_ref()?;
-        if !readable(console) {
-            return None;
-        }
-        let terminal = streams::receive_terminal(console);
-        self.console = None;
-        Some(terminal)
-    }
-
-    /// The container's first process, or what went wrong, the closest to the cause.
-    fn verdict(&self, creator: Option<WaitStatus>, out_of_memory: bool) -> Result<i32, Failure> {
-        if let Ok(failure) = serde_json::from_slice::<Failure>(&self.executed) {
-            return Err(failure);
-        }
-        match serde_json::from_slice::<Result<i32, Failure>>(&self.outcome) {
-            Ok(result) if !out_of_memory || result.is_ok() => result,
-            _ => {
-                let reason = if out_of_memory {
-                    "out of memory: its limit is too small to start in".to_owned()
-                } else {
-                    format!("the creator ended without a word ({creator:?})")
-                };
-                Err(Failure::Other { stage: "making the container".to_owned(), reason })
-            }
-        }
-    }
-}
-
 fn failure_text(stage: &str, e: &io::Error) -> Vec<u8> {
     serde_json::to_vec(&Failure::other(stage, e)).unwrap_or_default()
-}
-
-fn readable(fd: &impl AsFd) -> bool {
-    poll_in(&[fd.as_fd()], Some(Timespec { tv_sec: 0, tv_nsec: 0 }))
-}
-
-/// Waits until any of them can be read, or has ended; `false` when the time is over.
-fn poll_in(fds: &[BorrowedFd<'_>], timeout: Option<Timespec>) -> bool {
-    let mut fds: Vec<PollFd<'_>> =
-        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    poll(&mut fds, timeout.as_ref()).is_ok_and(|n| n > 0)
-}
-
-fn ended(pidfd: &OwnedFd) -> bool {
-    readable(pidfd)
-}
-
-/// Waits for one child.
-fn wait_for(pid: i32) -> Option<WaitStatus> {
-    let pid = Pid::from_raw(pid)?;
-    loop {
-        match waitpid(Some(pid), WaitOptions::empty()) {
-            Err(Errno::INTR) => {}
-            Ok(found) => return found.map(|(_, status)| status),
-            Err(_) => return None,
-        }
-    }
-}
-
-/// Kills every child: what libcontainer has left of a container that was not finished.
-fn kill_children() {
-    let me = std::process::id().to_string();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        if let Some(pid) = Pid::from_raw(pid).filter(|_| parent == Some(me.as_str())) {
-            let _ = kill_process(pid, Signal::KILL);
-            let _ = waitpid(Some(pid), WaitOptions::empty());
-        }
-    }
-}
-
-/// Collects children that have ended.
-fn reap() {
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
 }

@@ -11,10 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +25,7 @@ use shoal_types::error_chain::chain;
 use tokio::task::spawn_blocking;
 
 use super::copy::{self, CopyError};
+use super::files::{clear, make_dir, names_in, remove_file, remove_tree};
 use super::overlay::{clean_scratch, is_mount_point, open_target};
 use super::source::find_bind_source;
 use super::{
@@ -419,53 +419,4 @@ fn mount_flags(flags: MountFlags) -> Flags {
     all.set(Flags::NOEXEC, flags.noexec);
     all.set(Flags::NOATIME, flags.noatime);
     all
-}
-
-/// Makes a directory with exactly this mode, whatever the umask.
-fn make_dir(path: &Path, mode: u32) -> Result<(), VolumeError> {
-    let make = || {
-        DirBuilder::new().recursive(true).mode(mode).create(path)?;
-        fs::set_permissions(path, Permissions::from_mode(mode))
-    };
-    make().map_err(VolumeError::file("create", path))
-}
-
-fn names_in(dir: &Path) -> Result<Vec<String>, VolumeError> {
-    let read = || {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            // Volumes have ASCII names.
-            names.extend(entry?.file_name().into_string());
-        }
-        names.sort();
-        Ok::<_, io::Error>(names)
-    };
-    read().map_err(VolumeError::file("list", dir))
-}
-
-fn clear(dir: &Path) -> Result<(), VolumeError> {
-    let read = || fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>();
-    for entry in read().map_err(VolumeError::file("list", dir))? {
-        remove_tree(&entry.path())?;
-    }
-    Ok(())
-}
-
-fn remove_tree(path: &Path) -> Result<(), VolumeError> {
-    let remove = || match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match remove() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(VolumeError::file("remove", path)),
-    }
-}
-
-fn remove_file(path: &Path) -> Result<(), VolumeError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(VolumeError::file("remove", path)),
-    }
 }

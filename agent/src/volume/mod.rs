@@ -9,6 +9,7 @@
 mod copy;
 mod error;
 mod fake;
+mod files;
 mod local;
 mod overlay;
 mod source;

@@ -20,6 +20,7 @@ mod resume;
 #[cfg(test)]
 mod root_tests;
 mod state;
+mod steps;
 #[cfg(test)]
 mod tests;
 

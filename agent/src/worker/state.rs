@@ -1,12 +1,10 @@
 //! The loop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::FutureExt as _;
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
-use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Operation, Step, TaskRecord};
+use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Step, TaskRecord};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -18,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
-use super::ops::{self, Context};
+use super::ops::Context;
+use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, resume, task_id};
 use crate::reporter::Reporter;
 use crate::runtime::Exit;
@@ -28,10 +27,10 @@ const DRAIN_MAX: usize = 1024;
 
 /// One task.
 pub(super) struct Entry {
-    task: Arc<AssignedTask>,
-    machine: Machine,
-    health: Option<Health>,
-    cancel: CancellationToken,
+    pub(super) task: Arc<AssignedTask>,
+    pub(super) machine: Machine,
+    pub(super) health: Option<Health>,
+    pub(super) cancel: CancellationToken,
 }
 
 impl Entry {
@@ -57,13 +56,13 @@ pub(super) struct Held {
 
 /// Everything that this node holds. Dropping it cuts every operation off.
 pub(super) struct State {
-    context: Arc<Context>,
-    entries: BTreeMap<TaskId, Entry>,
+    pub(super) context: Arc<Context>,
+    pub(super) entries: BTreeMap<TaskId, Entry>,
     lost: BTreeSet<TaskId>,
-    networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     reporter: Reporter,
-    events: mpsc::UnboundedSender<Event>,
-    operations: JoinSet<()>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) operations: JoinSet<()>,
     /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
@@ -357,80 +356,6 @@ impl State {
         }
     }
 
-    fn perform(&mut self, id: TaskId, step: Step, now: Moment) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let context = Arc::clone(&self.context);
-        let record = entry.machine.record(&entry.task);
-        match step {
-            Step::Accept => {
-                let work = async move { Ok(ops::accept(&context, record).await) };
-                self.spawn(id, Operation::Accept, work);
-            }
-            Step::Prepare => {
-                entry.cancel = CancellationToken::new();
-                let order = ops::Order {
-                    task: Arc::clone(&entry.task),
-                    networks: Arc::clone(&self.networks),
-                    cancel: entry.cancel.clone(),
-                    events: self.events.clone(),
-                };
-                let work = async move { Ok(ops::prepare(&context, order).await) };
-                self.spawn(id, Operation::Prepare, work);
-            }
-            Step::Abort => entry.cancel.cancel(),
-            Step::Start => {
-                entry.cancel = CancellationToken::new();
-                let host = on_host_network(&entry.task, &self.networks);
-                let cancel = entry.cancel.clone();
-                let work = async move { Ok(ops::start(&context, record, host, &cancel).await) };
-                self.spawn(id, Operation::Start, work);
-            }
-            Step::Withdraw => {
-                let work = async move { Ok(ops::withdraw(&context, record).await) };
-                self.spawn(id, Operation::Withdraw, work);
-            }
-            Step::Stop { signal } => {
-                let work = async move { Ok(ops::stop(&context, id, signal).await) };
-                self.spawn(id, Operation::Stop, work);
-            }
-            Step::Kill => {
-                let work = async move { Ok(ops::kill(&context, id).await) };
-                self.spawn(id, Operation::Kill, work);
-            }
-            Step::Cleanup { keep_log } => {
-                let last = entry.machine.last_record(&entry.task, now);
-                let ended = entry.machine.has_ended();
-                let work =
-                    async move { Ok(ops::cleanup(&context, record, keep_log, ended, last).await) };
-                self.spawn(id, Operation::Cleanup, work);
-            }
-            Step::Forget => {
-                let work = async move { ops::forget(&context, id).await.map_or_else(Ok, Err) };
-                self.spawn(id, Operation::Forget, work);
-            }
-            Step::Wait(_) | Step::Nothing => {}
-        }
-    }
-
-    /// `Err(())` is the end of the task itself.
-    fn spawn(
-        &mut self,
-        id: TaskId,
-        operation: Operation,
-        work: impl Future<Output = Result<Fact, ()>> + Send + 'static,
-    ) {
-        let events = self.events.clone();
-        self.operations.spawn(async move {
-            let event = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(Ok(fact)) => Event::Fact(id, fact),
-                Ok(Err(())) => Event::Forgotten(id),
-                Err(_) => Event::Lost(id, operation),
-            };
-            // The loop may have ended.
-            let _ = events.send(event);
-        });
-    }
-
     /// Nothing is left of any task.
     async fn left(&mut self) {
         self.networks = Arc::default();
@@ -443,26 +368,6 @@ impl State {
     }
 }
 
-fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) -> bool {
-    let host = |id: &NetworkId| networks.get(id).is_some_and(|n| n.spec.driver.name == "host");
-    task.networks.iter().any(|n| host(&n.network_id))
-}
-
 async fn sleep(wake: Option<std::time::Duration>) {
     tokio::time::sleep(wake.unwrap_or_default()).await;
-}
-
-/// What an operation comes to whose code panicked.
-fn lost(operation: Operation) -> Fact {
-    let err = "internal error of the agent, see its log".to_owned();
-    match operation {
-        Operation::Accept => Fact::AcceptFailed { err },
-        Operation::Prepare => Fact::PrepareFailed { err },
-        Operation::Start => Fact::StartFailed { state: TaskState::Failed, err, code: None },
-        Operation::Withdraw => Fact::Withdrawn,
-        Operation::Stop => Fact::Stopped,
-        Operation::Kill => Fact::Killed,
-        Operation::Cleanup => Fact::CleanupFailed { err, recorded: false },
-        Operation::Forget => Fact::ForgetFailed { err },
-    }
 }

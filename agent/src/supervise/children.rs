@@ -1,0 +1,52 @@
+//! Waiting: for descriptors, and for child processes.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+
+/// Whether it can be read, or (a process) has ended.
+pub(super) fn readable(fd: &impl AsFd) -> bool {
+    poll_in(&[fd.as_fd()], Some(Timespec { tv_sec: 0, tv_nsec: 0 }))
+}
+
+/// Waits until any of them can be read, or has ended; `false` when the time is over.
+pub(super) fn poll_in(fds: &[BorrowedFd<'_>], timeout: Option<Timespec>) -> bool {
+    let mut fds: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    poll(&mut fds, timeout.as_ref()).is_ok_and(|n| n > 0)
+}
+
+/// Waits for one child.
+pub(super) fn wait_for(pid: i32) -> Option<WaitStatus> {
+    let pid = Pid::from_raw(pid)?;
+    loop {
+        match waitpid(Some(pid), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            Ok(found) => return found.map(|(_, status)| status),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Kills every child: what libcontainer has left of a container that was not finished.
+pub(super) fn kill_children() {
+    let me = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if let Some(pid) = Pid::from_raw(pid).filter(|_| parent == Some(me.as_str())) {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
+    }
+}
+
+/// Collects children that have ended.
+pub(super) fn reap() {
+    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+}

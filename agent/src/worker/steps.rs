@@ -1,0 +1,114 @@
+//! From a step that planning asks for to the operation that takes it.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use shoal_agent_planning::task::{Fact, Moment, Operation, Step};
+use shoal_types::assignment::AssignedTask;
+use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::object::Network;
+use shoal_types::task_state::TaskState;
+use tokio_util::sync::CancellationToken;
+
+use super::event::Event;
+use super::ops;
+use super::state::State;
+
+impl State {
+    /// Has a step done that takes time.
+    pub(super) fn perform(&mut self, id: TaskId, step: Step, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let context = Arc::clone(&self.context);
+        let record = entry.machine.record(&entry.task);
+        match step {
+            Step::Accept => {
+                let work = async move { Ok(ops::accept(&context, record).await) };
+                self.spawn(id, Operation::Accept, work);
+            }
+            Step::Prepare => {
+                entry.cancel = CancellationToken::new();
+                let order = ops::Order {
+                    task: Arc::clone(&entry.task),
+                    networks: Arc::clone(&self.networks),
+                    cancel: entry.cancel.clone(),
+                    events: self.events.clone(),
+                };
+                let work = async move { Ok(ops::prepare(&context, order).await) };
+                self.spawn(id, Operation::Prepare, work);
+            }
+            Step::Abort => entry.cancel.cancel(),
+            Step::Start => {
+                entry.cancel = CancellationToken::new();
+                let host = on_host_network(&entry.task, &self.networks);
+                let cancel = entry.cancel.clone();
+                let work = async move { Ok(ops::start(&context, record, host, &cancel).await) };
+                self.spawn(id, Operation::Start, work);
+            }
+            Step::Withdraw => {
+                let work = async move { Ok(ops::withdraw(&context, record).await) };
+                self.spawn(id, Operation::Withdraw, work);
+            }
+            Step::Stop { signal } => {
+                let work = async move { Ok(ops::stop(&context, id, signal).await) };
+                self.spawn(id, Operation::Stop, work);
+            }
+            Step::Kill => {
+                let work = async move { Ok(ops::kill(&context, id).await) };
+                self.spawn(id, Operation::Kill, work);
+            }
+            Step::Cleanup { keep_log } => {
+                let last = entry.machine.last_record(&entry.task, now);
+                let ended = entry.machine.has_ended();
+                let work =
+                    async move { Ok(ops::cleanup(&context, record, keep_log, ended, last).await) };
+                self.spawn(id, Operation::Cleanup, work);
+            }
+            Step::Forget => {
+                let work = async move { ops::forget(&context, id).await.map_or_else(Ok, Err) };
+                self.spawn(id, Operation::Forget, work);
+            }
+            Step::Wait(_) | Step::Nothing => {}
+        }
+    }
+
+    /// `Err(())` is the end of the task itself.
+    fn spawn(
+        &mut self,
+        id: TaskId,
+        operation: Operation,
+        work: impl Future<Output = Result<Fact, ()>> + Send + 'static,
+    ) {
+        let events = self.events.clone();
+        self.operations.spawn(async move {
+            let event = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(Ok(fact)) => Event::Fact(id, fact),
+                Ok(Err(())) => Event::Forgotten(id),
+                Err(_) => Event::Lost(id, operation),
+            };
+            // The loop may have ended.
+            let _ = events.send(event);
+        });
+    }
+}
+
+fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) -> bool {
+    let host = |id: &NetworkId| networks.get(id).is_some_and(|n| n.spec.driver.name == "host");
+    task.networks.iter().any(|n| host(&n.network_id))
+}
+
+/// What an operation comes to whose code panicked.
+pub(super) fn lost(operation: Operation) -> Fact {
+    let err = "internal error of the agent, see its log".to_owned();
+    match operation {
+        Operation::Accept => Fact::AcceptFailed { err },
+        Operation::Prepare => Fact::PrepareFailed { err },
+        Operation::Start => Fact::StartFailed { state: TaskState::Failed, err, code: None },
+        Operation::Withdraw => Fact::Withdrawn,
+        Operation::Stop => Fact::Stopped,
+        Operation::Kill => Fact::Killed,
+        Operation::Cleanup => Fact::CleanupFailed { err, recorded: false },
+        Operation::Forget => Fact::ForgetFailed { err },
+    }
+}
