@@ -31,6 +31,17 @@ pub(super) fn wait_for(pid: i32) -> Option<WaitStatus> {
     }
 }
 
+/// Collects the children that have ended; how `init` did, if it is among them.
+pub(super) fn reap_around(init: i32) -> Option<WaitStatus> {
+    let mut found = None;
+    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        if pid.as_raw_nonzero().get() == init {
+            found = Some(status);
+        }
+    }
+    found
+}
+
 /// Kills every child: what libcontainer has left of a container that was not finished.
 pub(super) fn kill_children() {
     let me = std::process::id().to_string();

@@ -11,7 +11,7 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
 
-use super::children::{kill_children, poll_in, readable, reap, wait_for};
+use super::children::{kill_children, poll_in, readable, reap, reap_around, wait_for};
 use super::control::Control;
 use super::create::{self, Job};
 use super::log::{LogWriter, now_nanos};
@@ -48,6 +48,8 @@ pub struct Supervisor {
     streams: Streams,
     log: LogWriter,
     me: ProcessIdentity,
+    /// How the container's first process ended, if it was collected among others.
+    collected: Option<WaitStatus>,
     /// Whether somebody asked for it to be killed.
     killed: bool,
     /// Whether memory has been given back.
@@ -79,8 +81,19 @@ impl Supervisor {
                 let cgroup = Rc::new(cgroup);
                 let (state, streams) = (State::Prepared, Streams::default());
                 let control = std::mem::replace(control, Control::new(None));
-                let (killed, trimmed) = (false, false);
-                Ok(Self { setup, cgroup, control, state, streams, log, me, killed, trimmed })
+                let (collected, killed, trimmed) = (None, false, false);
+                Ok(Self {
+                    setup,
+                    cgroup,
+                    control,
+                    state,
+                    streams,
+                    log,
+                    me,
+                    collected,
+                    killed,
+                    trimmed,
+                })
             }
             Err(failure) => {
                 let _ = cgroup.remove();
@@ -94,6 +107,7 @@ impl Supervisor {
         self.control.say_all(&Message::Prepared);
         while !matches!(self.state, State::Ended) {
             let idle = !self.wait();
+            self.collect();
             if idle && matches!(self.state, State::Running { .. }) {
                 self.trimmed = true;
                 // Fails where it cannot be told what is mapped, and then costs memory, no more.
@@ -265,7 +279,6 @@ impl Supervisor {
         };
         let creator = wait_for(starting.creator.pid);
         let verdict = starting.verdict(creator, self.cgroup.oom_kills() > 0);
-        // The process between creator and container, a child of ours like the container.
         let running = verdict.and_then(|pid| {
             let init = ProcessIdentity::of(pid).ok_or(io::ErrorKind::NotFound);
             let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData);
@@ -285,6 +298,7 @@ impl Supervisor {
         match running {
             Ok((init, pidfd)) => {
                 self.state = State::Running { init, pidfd };
+                self.collect();
                 for (key, seq) in starting.asked {
                     self.reply(key, seq, Ok(()));
                 }
@@ -317,7 +331,7 @@ impl Supervisor {
 
     /// The container has ended: everything it wrote goes to the log, the exit to disk, the news out.
     fn conclude(&mut self, init: i32) {
-        let status = wait_for(init);
+        let status = self.collected.take().or_else(|| wait_for(init));
         let at_nanos = now_nanos();
         // With its first process every other one of its namespace dies; what joined from outside the
         // namespace does not.
@@ -344,6 +358,14 @@ impl Supervisor {
         }
         self.state = State::Ended;
         self.control.say_all(&Message::Exited(status));
+    }
+
+    /// Collects what has ended beside the container: the process that libcontainer puts between its
+    /// creator and the container is a child of ours, and counts in the container's group until then.
+    fn collect(&mut self) {
+        if let State::Running { init, .. } = &self.state {
+            self.collected = self.collected.or_else(|| reap_around(init.pid));
+        }
     }
 
     fn drain(&mut self) {

@@ -99,6 +99,31 @@ async fn a_processor_quota_throttles() {
 }
 
 #[tokio::test]
+async fn a_supervisor_has_one_child_which_is_the_container() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let id = id("alone");
+    let spec = host.spec(&shell("sleep 1000"));
+    let supervisor = host.runtime.prepare(&id, spec).await.unwrap().supervisor_pid;
+    let container = host.runtime.start(&id).await.unwrap().pid;
+    // Those that have ended and were not collected are listed as well.
+    let file = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let mut children = String::new();
+    for _ in 0..1000 {
+        children = std::fs::read_to_string(&file).unwrap();
+        if children.trim() == container.to_string() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(children.trim(), container.to_string());
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
 async fn usage_is_counted() {
     if !able() {
         return;
