@@ -7,8 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
 use shoal_types::object::{
-    DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus, Reachability, RootCa, Slot,
-    Task, TaskStatus,
+    DeploymentState, ManagerStatus, NodeState, NodeStatus, Reachability, Slot, Task, TaskStatus,
 };
 use shoal_types::spec::{
     Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec,
@@ -17,12 +16,10 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use std::time::Duration;
 
 use crate::testing::{
-    TestCluster, cluster_with_nodes, global_spec, network_spec, node_description, service_spec,
-    with_host_port, with_networks, with_reservation,
+    TestCluster, cluster_with_nodes, create_cluster, global_spec, network_spec, node_description,
+    service_spec, with_host_port, with_networks, with_reservation,
 };
-use crate::{
-    ClusterState, Command, JoinSecret, PredefinedIds, StackIds, UpdateKind, apply, invariant,
-};
+use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind, apply, invariant};
 
 /// One step: which command, and three choices for its parts.
 type Step = (u8, u8, u8, u8);
@@ -179,17 +176,7 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
                 reachability: Reachability::default(),
             }),
         },
-        _ => Command::CreateCluster {
-            id: ids.next_id(),
-            spec: ClusterSpec::default(),
-            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
-            join_tokens: JoinTokens::default(),
-            networks: PredefinedIds {
-                bridge: ids.next_id(),
-                host: ids.next_id(),
-                none: ids.next_id(),
-            },
-        },
+        _ => create_cluster(ids),
     }
 }
 

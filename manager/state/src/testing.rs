@@ -159,17 +159,7 @@ impl TestCluster {
     pub fn new() -> Self {
         let now = Timestamp::from_secs(1000);
         let mut cluster = Self { state: ClusterState::new(), ids: SeededIds::new(1), now };
-        let create = Command::CreateCluster {
-            id: cluster.ids.next_id(),
-            spec: ClusterSpec::default(),
-            root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
-            join_tokens: JoinTokens { agent: "a".repeat(25), manager: "m".repeat(25) },
-            networks: PredefinedIds {
-                bridge: cluster.ids.next_id(),
-                host: cluster.ids.next_id(),
-                none: cluster.ids.next_id(),
-            },
-        };
+        let create = create_cluster(&mut cluster.ids);
         cluster.apply(create);
         cluster
     }
@@ -307,5 +297,16 @@ impl TestCluster {
             });
         }
         self.apply(Command::UpdateTaskStatuses { node_id, statuses: vec![(id, status)] })
+    }
+}
+
+/// The command that founds a cluster.
+pub fn create_cluster(ids: &mut impl IdSource) -> Command {
+    Command::CreateCluster {
+        id: ids.next_id(),
+        spec: ClusterSpec::default(),
+        root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
+        join_tokens: JoinTokens { agent: "a".repeat(25), manager: "m".repeat(25) },
+        networks: PredefinedIds { bridge: ids.next_id(), host: ids.next_id(), none: ids.next_id() },
     }
 }
