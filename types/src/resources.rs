@@ -1,7 +1,21 @@
 //! Amounts that are counted: CPU, memory, processes, generic resources.
 
+use std::fmt;
+
 /// Billionths of one CPU, Docker's unit: 1 CPU = 1 000 000 000.
 pub const NANO_CPUS_PER_CPU: u64 = 1_000_000_000;
+
+/// An amount of CPU in billionths, shown as people write it: `0.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpus(pub u64);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / NANO_CPUS_PER_CPU, self.0 % NANO_CPUS_PER_CPU);
+        let text = format!("{whole}.{rest:09}");
+        f.pad(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
 
 /// A resource of a kind the cluster's owner made up (Docker's generic resources).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

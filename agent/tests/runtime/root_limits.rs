@@ -147,3 +147,28 @@ async fn usage_is_counted() {
     host.runtime.remove(&id).await.unwrap();
     host.assert_clean().await;
 }
+
+/// The kernel takes no quota below 1 ms, so a thousandth of a CPU needs a longer period.
+#[tokio::test]
+async fn a_thousandth_of_a_cpu_is_a_limit_that_containers_start_under() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let mut config = shell("echo runs");
+    config.resources.nano_cpus = Some(1_000_000);
+    let id = id("slow");
+    host.start(&id, &config).await;
+    let own = format!("{}/ctr-slow", host.config.cgroup_parent);
+    let read = |path: String| std::fs::read_to_string(path).ok();
+    let limit = read(format!("/sys/fs/cgroup{own}/cpu.max")).or_else(|| {
+        let v1 = format!("/sys/fs/cgroup/cpu{own}");
+        let quota = read(format!("{v1}/cpu.cfs_quota_us"))?;
+        Some(format!("{} {}", quota.trim(), read(format!("{v1}/cpu.cfs_period_us"))?))
+    });
+    assert_eq!(limit.unwrap().trim(), "1000 1000000");
+    host.runtime.signal(&id, 9).await.unwrap();
+    host.exit(&id).await;
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}

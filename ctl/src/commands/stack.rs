@@ -18,7 +18,7 @@ use crate::files;
 use crate::progress::gone;
 use crate::render::table::{bends, whole};
 use crate::render::{Format, json, line, note};
-use crate::stack::{self, Files, Input, Loaded, Source, Variables};
+use crate::stack::{self, Files, Input, Loaded, Source, Variables, to_yaml};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -266,7 +266,7 @@ fn config(shell: &Shell, args: &Config) -> Result {
     if shell.global.format == Format::Json {
         return json::document(&loaded.config);
     }
-    let text = serde_yaml::to_string(&loaded.config)
-        .map_err(|e| CommandError::failed("the result has no YAML form").because(e.to_string()))?;
+    let text = to_yaml(&loaded.config)
+        .map_err(|e| CommandError::failed("the result has no YAML form").because(e))?;
     line(text.trim_end())
 }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_proto::transport::utc_date;
 use shoal_types::object::{Deployment, Node, Reachability, Service};
-use shoal_types::resources::ResourceRequirements;
+use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
     ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
 };
@@ -122,8 +122,13 @@ fn update(page: &mut Page, config: &UpdateConfig) {
 fn container(page: &mut Page, spec: &ContainerSpec) {
     page.title("ContainerSpec");
     page.entry(1, "Image", &spec.image);
-    page.entry(1, "Entrypoint", spec.command.join(" "));
-    page.entry(1, "Args", spec.args.join(" "));
+    let words = |words: &Option<Vec<String>>| match words.as_deref() {
+        None => String::new(),
+        Some([]) => "(none)".to_owned(),
+        Some(words) => words.join(" "),
+    };
+    page.entry(1, "Entrypoint", words(&spec.command));
+    page.entry(1, "Args", words(&spec.args));
     page.entry(1, "Env", spec.env.join(" "));
     page.entry(1, "Dir", &spec.dir);
     page.entry(1, "User", &spec.user);
@@ -154,7 +159,7 @@ fn resources(page: &mut Page, resources: &ResourceRequirements) {
         }
         page.title(&format!("Resources {name}"));
         if nano_cpus != 0 {
-            page.entry(1, "CPU", cpus(nano_cpus));
+            page.entry(1, "CPU", Cpus(nano_cpus));
         }
         if memory_bytes != 0 {
             page.entry(1, "Memory", bytes(memory_bytes));
@@ -208,7 +213,7 @@ pub(crate) fn node(node: &Node) -> String {
     page.entry(1, "Operating System", &node.description.platform.os);
     page.entry(1, "Architecture", &node.description.platform.architecture);
     page.title("Resources");
-    page.entry(1, "CPUs", cpus(node.description.resources.nano_cpus));
+    page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
     page.entry(0, "Engine Version", &node.description.engine.version);
     page.finish()
@@ -225,12 +230,6 @@ pub(crate) const fn reachability(reachability: Reachability) -> &'static str {
 
 fn bytes(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
-}
-
-/// `0.5` of 500 000 000.
-fn cpus(nano_cpus: u64) -> String {
-    let text = format!("{}.{:09}", nano_cpus / 1_000_000_000, nano_cpus % 1_000_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -258,7 +257,8 @@ mod tests {
     fn spec() -> ServiceSpec {
         let container = ContainerSpec {
             image: "nginx:1".to_owned(),
-            args: vec!["-g".to_owned(), "x".to_owned()],
+            args: Some(vec!["-g".to_owned(), "x".to_owned()]),
+            command: Some(Vec::new()),
             env: vec!["A=1".to_owned()],
             ..ContainerSpec::default()
         };
@@ -328,6 +328,7 @@ UpdateConfig:
  Update order:       stop-first
 ContainerSpec:
  Image:              nginx:1
+ Entrypoint:         (none)
  Args:               -g x
  Env:                A=1
 Resources Limits:

@@ -31,45 +31,95 @@ impl EnvFile {
     }
 }
 
-/// Reads an environment file: comments after `#`, an optional `export`, values bare, in single
-/// quotes (taken as they are) or in double quotes (with `\n`, `\r`, `\t`, `\"`, `\\`, `\$`).
-/// Variables in bare and double-quoted values come from `outer`, then from earlier lines. A name
-/// without `=` has no value.
+/// Reads an environment file as Docker Compose does (its page on the syntax of env files): one
+/// `NAME=VALUE` or `NAME: VALUE` a line, comments after `#`, an optional `export`. Values are bare, in
+/// single quotes (taken as they are, but for `\'`) or in double quotes (with `\n`, `\r`, `\t`, `\"`, `\\`,
+/// `\$` and the like); quoted ones may go over several lines. Variables in bare and double-quoted
+/// values come from `outer`, then from earlier lines. A name alone has no value.
 ///
 /// # Errors
 /// The first line that cannot be read.
 pub fn parse(text: &str, outer: &Variables) -> Result<EnvFile, InvalidLine> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let mut known = outer.clone();
     let mut found = EnvFile::default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for (i, line) in text.lines().enumerate() {
-        let at = |text: String| InvalidLine { line: i + 1, text };
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+    let (mut rest, mut line) = (text.as_str(), 1);
+    while !rest.is_empty() {
+        // An entry may go over several lines: the one where it begins is told.
+        let at = |text: String| InvalidLine { line, text };
+        let (entry, after) = entry(rest).map_err(at)?;
+        if let Some(Written { name, value }) = entry {
+            let value = value.map(|v| v.resolved(&known, &mut found.unset)).transpose();
+            let value = value.map_err(at)?;
+            if let Some(value) = &value
+                && !outer.contains_key(name)
+            {
+                known.insert(name.to_owned(), value.clone());
+            }
+            found.lines.push((name.to_owned(), value));
         }
-        let line = line.strip_prefix("export ").map_or(line, str::trim_start);
-        let (name, value) = match line.split_once('=') {
-            Some((name, value)) => (name.trim_end(), Some(value.trim())),
-            None => (line, None),
-        };
-        if !is_name(name) {
-            return Err(at(format!(
-                "{name:?} is not a variable name: expected letters, digits, '_', '.' and '-'"
-            )));
-        }
-        let value = value.map(|v| self::value(v, &known, &mut found.unset)).transpose();
-        let value = value.map_err(at)?;
-        if let Some(value) = &value
-            && !outer.contains_key(name)
-        {
-            known.insert(name.to_owned(), value.clone());
-        }
-        found.lines.push((name.to_owned(), value));
+        line += rest[..rest.len() - after.len()].matches('\n').count();
+        rest = after;
     }
     found.unset.sort();
     found.unset.dedup();
     Ok(found)
+}
+
+/// One entry as it stands in a file.
+struct Written<'a> {
+    name: &'a str,
+    value: Option<Value>,
+}
+
+/// A value, with its quotes and escapes undone.
+struct Value {
+    text: String,
+    /// Whether variables in it take their values.
+    expands: bool,
+}
+
+impl Value {
+    fn resolved(self, known: &Variables, unset: &mut Vec<String>) -> Result<String, String> {
+        if !self.expands {
+            return Ok(self.text);
+        }
+        interpolate(&self.text, known, unset).map_err(|e| e.to_string())
+    }
+}
+
+/// The entry at the beginning of `text`, none if its line is empty or a comment, and what follows it.
+fn entry(text: &str) -> Result<(Option<Written<'_>>, &str), String> {
+    let (line, next) = text.split_once('\n').unwrap_or((text, ""));
+    let bare = line.trim();
+    if bare.is_empty() || bare.starts_with('#') {
+        return Ok((None, next));
+    }
+    let begin = line.trim_start();
+    let begin = begin.strip_prefix("export ").map_or(begin, str::trim_start);
+    let Some(end) = begin.find(['=', ':']) else {
+        let name = begin.split(" #").next().unwrap_or(begin).trim();
+        return Ok((Some(Written { name: named(name)?, value: None }), next));
+    };
+    let name = named(begin[..end].trim_end())?;
+    // From here on a quote may reach over the end of the line.
+    let offset = text.len() - next.len() - usize::from(text.len() > line.len());
+    let value_at = offset - (begin.len() - end - 1);
+    let value = text[value_at..].trim_start_matches([' ', '\t']);
+    let (value, rest) = match value.chars().next() {
+        Some(quote @ ('\'' | '"')) => {
+            let (text, rest) = quoted(&value[1..], quote)?;
+            let (same_line, next) = rest.split_once('\n').unwrap_or((rest, ""));
+            only_comment(same_line)?;
+            (Value { text, expands: quote == '"' }, next)
+        }
+        _ => {
+            let line = value.split('\n').next().unwrap_or_default();
+            let end = comment_start(line).unwrap_or(line.len());
+            (Value { text: line[..end].trim_end().to_owned(), expands: true }, next)
+        }
+    };
+    Ok((Some(Written { name, value: Some(value) }), rest))
 }
 
 /// Reads an environment file as `docker service create` does: a value is the rest of its line as it
@@ -97,30 +147,12 @@ pub fn parse_raw(text: &str) -> Result<Vec<(String, Option<String>)>, InvalidLin
     lines.map(read).collect()
 }
 
-fn is_name(name: &str) -> bool {
-    name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
-fn value(text: &str, known: &Variables, unset: &mut Vec<String>) -> Result<String, String> {
-    match text.chars().next() {
-        Some('\'') => {
-            let inner = &text[1..];
-            let end = inner.find('\'').ok_or("a single quote is never closed")?;
-            only_comment(&inner[end + 1..])?;
-            Ok(inner[..end].to_owned())
-        }
-        Some('"') => {
-            let (inner, rest) =
-                double_quoted(&text[1..]).ok_or("a double quote is never closed")?;
-            only_comment(rest)?;
-            expand(&inner, known, unset)
-        }
-        _ => {
-            let end = comment_start(text).unwrap_or(text.len());
-            expand(text[..end].trim_end(), known, unset)
-        }
+fn named(name: &str) -> Result<&str, String> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+        return Ok(name);
     }
+    Err(format!("{name:?} is not a variable name: expected letters, digits, '_', '.' and '-'"))
 }
 
 /// Where ` #` begins a comment in a bare value.
@@ -139,103 +171,43 @@ fn only_comment(rest: &str) -> Result<(), String> {
     Err(format!("{rest:?} follows the closing quote"))
 }
 
-/// The text up to the closing quote with escapes undone, and what follows. `\$` becomes `$$`,
-/// which interpolation undoes.
-fn double_quoted(text: &str) -> Option<(String, &str)> {
+/// The text up to the closing quote with escapes undone, and what follows.
+fn quoted(text: &str, quote: char) -> Result<(String, &str), String> {
     let mut out = String::new();
     let mut chars = text.char_indices();
     while let Some((i, c)) = chars.next() {
         match c {
-            '"' => return Some((out, &text[i + 1..])),
-            '\\' => match chars.next()?.1 {
-                'n' => out.push('\n'),
-                'r' => out.push('\r'),
-                't' => out.push('\t'),
-                '$' => out.push_str("$$"),
-                c @ ('"' | '\\') => out.push(c),
-                other => out.extend(['\\', other]),
+            c if c == quote => return Ok((out, &text[i + 1..])),
+            '\\' => match chars.next() {
+                Some((_, c)) if c == quote => out.push(c),
+                Some((_, c)) if quote == '"' => out.push_str(&unescaped(c)),
+                Some((_, c)) => out.extend(['\\', c]),
+                None => break,
             },
             c => out.push(c),
         }
     }
-    None
+    let kind = if quote == '"' { "double" } else { "single" };
+    Err(format!("a {kind} quote is never closed"))
 }
 
-fn expand(text: &str, known: &Variables, unset: &mut Vec<String>) -> Result<String, String> {
-    interpolate(text, known, unset).map_err(|e| e.to_string())
+/// What a backslash and this character mean in double quotes. `\$` becomes `$$`, which interpolation
+/// undoes.
+fn unescaped(c: char) -> String {
+    let one = match c {
+        'a' => '\u{7}',
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\u{b}',
+        '\\' => '\\',
+        '$' => return "$$".to_owned(),
+        other => return format!("\\{other}"),
+    };
+    one.to_string()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<String, String> {
-        let outer = Variables::from([("OUT".to_owned(), "outer".to_owned())]);
-        let lines = parse(text, &outer).map_err(|e| e.to_string())?.lines;
-        let show = |(n, v): (String, Option<String>)| match v {
-            Some(v) => format!("{n}={v}"),
-            None => n,
-        };
-        Ok(lines.into_iter().map(show).collect::<Vec<_>>().join("|"))
-    }
-
-    #[test]
-    fn lines() {
-        let cases = [
-            ("A=1\n# no\n\nB = two words # c", "A=1|B=two words"),
-            ("export A=x#y", "A=x#y"),
-            ("A='$B # \"' # c", "A=$B # \""),
-            ("A=\"a\\nb \\$X \\\"\"", "A=a\nb $X \""),
-            ("A=1\nB=${A}2\nC=$OUT\nOUT=x\nD=$OUT", "A=1|B=12|C=outer|OUT=x|D=outer"),
-            ("A\nB=", "A|B="),
-            ("\u{feff}A=1\r\nB=2\r\n", "A=1|B=2"),
-            ("A=${NO:-def}", "A=def"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(read(text).as_deref(), Ok(expected), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_nobody_set_is_told() {
-        let file =
-            parse("PASS=pa$word\nA='$quoted'\nB=$PASS ${OUT-} ${word}", &Variables::new()).unwrap();
-        assert_eq!(file.unset, ["word"]);
-        let told: Vec<String> = file.warnings("x.env").collect();
-        assert!(told[0].starts_with("x.env: variable word is not set"), "{told:?}");
-    }
-
-    #[test]
-    fn raw_lines_are_taken_as_they_are() {
-        let read = |text: &str| parse_raw(text).map_err(|e| e.to_string());
-        let line = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
-        let text = "\u{feff}# no\n\n  A=\"x\" #y \nPASS=pa$word\nHERE\nB=\r\n";
-        let expected = [
-            line("A", Some("\"x\" #y ")),
-            line("PASS", Some("pa$word")),
-            line("HERE", None),
-            line("B", Some("")),
-        ];
-        assert_eq!(read(text).unwrap(), expected);
-        assert!(
-            read("A=1\nA B=2").unwrap_err().starts_with("line 2: \"A B\" is not a variable name")
-        );
-        assert!(read("=2").is_err());
-    }
-
-    #[test]
-    fn refusals() {
-        let cases = [
-            ("A=1\n=2", "line 2: \"\" is not a variable name"),
-            ("A B=2", "\"A B\" is not a variable name"),
-            ("A='x", "never closed"),
-            ("A=\"x", "never closed"),
-            ("A='x' y", "follows the closing quote"),
-            ("A=${x", "never closed"),
-        ];
-        for (text, expected) in cases {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(expected), "{text:?}: {error}");
-        }
-    }
-}
+mod tests;

@@ -37,6 +37,8 @@ fn merge(base: Node, over: Node, shape: Shape) -> Node {
         Shape::Text
         | Shape::Flag
         | Shape::Whole
+        | Shape::Number
+        | Shape::FileMode
         | Shape::Decimal
         | Shape::Time
         | Shape::Size

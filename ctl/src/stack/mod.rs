@@ -14,6 +14,7 @@ mod merge;
 mod mount;
 mod node;
 mod normalise;
+mod number;
 mod output;
 mod paths;
 mod port;
@@ -83,6 +84,8 @@ pub struct Loaded {
     /// The files as one, in long form, with all variables in place.
     pub config: serde_yaml::Value,
 }
+
+pub(crate) use output::yaml as to_yaml;
 
 /// Loads a stack.
 ///

@@ -3,7 +3,7 @@
 use super::node::{Entry, Node, Value};
 use super::normalise::Normaliser;
 use super::problem::Pos;
-use super::{scalar, schema};
+use super::schema;
 
 /// One element of `volumes` in long form.
 pub(super) fn normalise(n: &mut Normaliser<'_>, node: &Node, path: &str) -> Vec<Node> {
@@ -120,12 +120,6 @@ fn check(n: &mut Normaliser<'_>, map: Node, path: &str) -> Option<Node> {
             n.wrong(entry.key_at, &format!("{path}.{other}"), text);
             ok = false;
         }
-    }
-    if let Some(mode) = map.at_path(&["tmpfs", "mode"])
-        && let Err(problem) = scalar::file_mode(mode.as_text().unwrap_or_default())
-    {
-        n.wrong(mode.at, &format!("{path}.tmpfs.mode"), problem);
-        ok = false;
     }
     ok.then_some(map)
 }

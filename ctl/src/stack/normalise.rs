@@ -32,6 +32,8 @@ impl Normaliser<'_> {
             Shape::Whole => {
                 self.scalar(node, path, scalar::whole).map(|n| Node::bare(node.at, n.to_string()))
             }
+            Shape::Number => self.number(node, path).map(|n| Node::text(node.at, n)),
+            Shape::FileMode => self.file_mode(node, path),
             Shape::Decimal => self.checked(node, path, scalar::nano_cpus),
             Shape::Time => self.checked(node, path, scalar::duration),
             Shape::Size => self.checked(node, path, scalar::bytes),
@@ -78,13 +80,14 @@ impl Normaliser<'_> {
         flag
     }
 
+    /// A number, or a text with a number in it.
     pub(super) fn scalar<T>(
         &mut self,
         node: &Node,
         path: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        match read(&self.text(node, path)?) {
+        match read(&self.number(node, path)?) {
             Ok(value) => Some(value),
             Err(problem) => {
                 self.findings.wrong(node.at, path, problem);
@@ -93,7 +96,7 @@ impl Normaliser<'_> {
         }
     }
 
-    /// A text that only has to be readable; it stays as it is.
+    /// A number, or a text with one, that only has to be readable; it stays as it is.
     fn checked<T>(
         &mut self,
         node: &Node,
@@ -101,7 +104,7 @@ impl Normaliser<'_> {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Node> {
         self.scalar(node, path, read)?;
-        Some(Node::text(node.at, node.as_text().unwrap_or_default()))
+        self.number(node, path).map(|text| Node::text(node.at, text))
     }
 
     fn texts(&mut self, node: &Node, path: &str) -> Option<Node> {

@@ -1,5 +1,6 @@
 //! The merged tree as a document that can be loaded again.
 
+use serde_saphyr::{ser_options, to_string_with_options};
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::interpolate::escape;
@@ -16,6 +17,17 @@ pub(crate) fn config(root: &Node, name: Option<&str>) -> Yaml {
         out.insert(entry.key.as_str().into(), value(&entry.value));
     }
     Yaml::Mapping(out)
+}
+
+/// A document as YAML, so that readers of YAML 1.1 take it as those of 1.2 do: what they would turn into
+/// a truth value, a time or a number of base 60 (`yes`, `2024-05-06`, `12:30`) is in quotes.
+///
+/// # Errors
+/// What has no YAML form.
+pub(crate) fn yaml(document: &Yaml) -> Result<String, String> {
+    // Without a limit on their width texts are never folded.
+    let options = ser_options! { folded_wrap_chars: usize::MAX };
+    to_string_with_options(document, options).map_err(|e| e.to_string())
 }
 
 fn value(node: &Node) -> Yaml {

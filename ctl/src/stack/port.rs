@@ -136,19 +136,7 @@ fn check(n: &mut Normaliser<'_>, map: Node, path: &str) -> Option<Node> {
         }
     }
     one_of(&map, "protocol", &["tcp", "udp", "sctp"], &mut wrong);
-    if let Some(node) = map.get("mode") {
-        match node.as_text() {
-            Some("host") => {}
-            Some("ingress") => wrong(
-                node.at,
-                "mode",
-                "ingress is not supported yet: the routing mesh is missing; use mode: host, which \
-                 answers on the nodes that run a task"
-                    .to_owned(),
-            ),
-            _ => wrong(node.at, "mode", format!("is {}: expected host", node.kind())),
-        }
-    }
+    one_of(&map, "mode", &["host", "ingress"], &mut wrong);
     if let Some(node) = map.get("host_ip")
         && let Err(problem) = host_ip(node.as_text().unwrap_or_default())
     {

@@ -98,7 +98,18 @@ pub(crate) fn nano_cpus(text: &str) -> Result<u64, String> {
         return Err(format!("{text:?} is too precise: expected at most 9 decimals"));
     }
     scaled(text, 1_000_000_000)
+        .or_else(|| exponential(text))
         .ok_or_else(|| format!("{text:?} is not an amount of CPU: expected such as 0.5 or 2"))
+}
+
+/// `5e-1`, as programs print small numbers, times a thousand million.
+fn exponential(text: &str) -> Option<u64> {
+    let (number, exponent) = text.split_once(['e', 'E'])?;
+    let exponent = exponent.parse::<i32>().ok()?.checked_add(9)?;
+    match u32::try_from(exponent) {
+        Ok(places) => scaled(number, 10_u64.checked_pow(places)?),
+        Err(_) => None,
+    }
 }
 
 /// Reads a whole number.
@@ -227,7 +238,12 @@ mod tests {
             ("0.0000000001", None),
             ("half", None),
             ("-1", None),
-            ("1e3", None),
+            ("1e3", Some(1_000_000_000_000)),
+            ("5e-1", Some(500_000_000)),
+            ("1.5E-3", Some(1_500_000)),
+            ("1e-10", None),
+            ("1e", None),
+            ("1e99", None),
         ];
         for (text, expected) in cases {
             assert_eq!(nano_cpus(text).ok(), expected, "{text:?}");

@@ -32,6 +32,10 @@ pub(crate) enum Shape {
     Whole,
     /// A whole number with its sign.
     Integer,
+    /// A text that is a number, or contains some.
+    Number,
+    /// Permission bits.
+    FileMode,
     /// A decimal number, not negative.
     Decimal,
     /// A duration such as `1m30s`.
@@ -297,7 +301,7 @@ pub(crate) const ATTACHMENT: &[Key] = &[
 
 pub(crate) const PORT: &[Key] = &[
     is("target", Shape::Whole),
-    is("published", Shape::Text),
+    is("published", Shape::Number),
     is("protocol", Shape::Text),
     is("mode", Shape::Text),
     is("host_ip", Shape::Text),
@@ -327,7 +331,7 @@ const BIND: &[Key] = &[
 const MOUNTED_VOLUME: &[Key] =
     &[is("nocopy", Shape::Flag), is("labels", Shape::TextMap), later("subpath")];
 
-const TMPFS: &[Key] = &[is("size", Shape::Size), is("mode", Shape::Text)];
+const TMPFS: &[Key] = &[is("size", Shape::Size), is("mode", Shape::FileMode)];
 
 pub(crate) const ENV_FILE: &[Key] =
     &[is("path", Shape::Text), is("required", Shape::Flag), later("format")];

@@ -33,7 +33,7 @@ pub const NODE_MEMORY_BYTES: u64 = 8 << 30;
 pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
     let container = ContainerSpec {
         image: "docker.io/library/busybox:1".to_owned(),
-        args: vec!["sleep".to_owned(), "1d".to_owned()],
+        args: Some(vec!["sleep".to_owned(), "1d".to_owned()]),
         ..ContainerSpec::default()
     };
     ServiceSpec {

@@ -16,8 +16,6 @@ use crate::v1 as pb;
 message!(ContainerSpec {
     image: Same,
     labels: Same,
-    command: Same,
-    args: Same,
     hostname: Same,
     env: Same,
     dir: Same,
@@ -42,6 +40,8 @@ message!(ContainerSpec {
     ulimits: List,
     oom_score_adj: Same;
     stop_grace_period => stop_grace_period_nanos: OptionalNanos,
+    | command => (command, command_cleared): OptionalWords,
+    args => (args, args_cleared): OptionalWords,
 });
 
 message!(Privileges {

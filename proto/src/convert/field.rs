@@ -65,6 +65,28 @@ impl<T: Clone> Kind<T, T> for Same {
     }
 }
 
+/// Words that may be absent, which is not the same as none: the message has a flag beside the list,
+/// since a list of protobuf cannot be absent.
+#[derive(Debug)]
+pub struct OptionalWords;
+
+impl Kind<Option<Vec<String>>, (Vec<String>, bool)> for OptionalWords {
+    fn write(value: &Option<Vec<String>>) -> (Vec<String>, bool) {
+        (value.clone().unwrap_or_default(), value.as_ref().is_some_and(Vec::is_empty))
+    }
+
+    fn read(
+        field: &str,
+        (words, cleared): (Vec<String>, bool),
+    ) -> Result<Option<Vec<String>>, InvalidMessage> {
+        match (words.is_empty(), cleared) {
+            (true, cleared) => Ok(cleared.then_some(words)),
+            (false, false) => Ok(Some(words)),
+            (false, true) => Err(InvalidMessage::new(field, "has words and is cleared")),
+        }
+    }
+}
+
 /// In its written form: ids, addresses.
 #[derive(Debug)]
 pub struct Text;

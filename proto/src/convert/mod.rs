@@ -58,16 +58,21 @@ impl InvalidMessage {
 }
 
 /// Both directions between a domain struct and the message of the same name, from one table:
-/// `field: Kind`, and after a `;` those whose name differs, `field => wire_name: Kind`.
+/// `field: Kind`, after a `;` those whose name differs, `field => wire_name: Kind`, and after a `|`
+/// those that the message needs two fields for, `field => (first, second): Kind`.
 macro_rules! message {
     ($name:ident {
         $($field:ident: $kind:ident),* $(,)?
         $(; $($renamed:ident => $wire:ident: $wire_kind:ident),* $(,)?)?
+        $(| $($paired:ident => ($first:ident, $second:ident): $pair_kind:ident),* $(,)?)?
     }) => {
         impl From<&$name> for $crate::v1::$name {
             fn from(value: &$name) -> Self {
-                let $name { $($field,)* $($($renamed,)*)? } = value;
+                let $name { $($field,)* $($($renamed,)*)? $($($paired,)*)? } = value;
+                $($(let ($first, $second) =
+                    $crate::convert::field::write::<field::$pair_kind, _, _>($paired);)*)?
                 Self {
+                    $($($first, $second,)*)?
                     $($field: $crate::convert::field::write::<field::$kind, _, _>($field),)*
                     $($($wire: $crate::convert::field::write::<field::$wire_kind, _, _>($renamed),)*)?
                 }
@@ -79,8 +84,12 @@ macro_rules! message {
 
             fn try_from(wire: $crate::v1::$name) -> Result<Self, Self::Error> {
                 use $crate::convert::field::read;
-                let $crate::v1::$name { $($field,)* $($($wire,)*)? } = wire;
+                let $crate::v1::$name { $($field,)* $($($wire,)*)? $($($first, $second,)*)? } = wire;
                 Ok(Self {
+                    $($($paired: read::<field::$pair_kind, _, _>(
+                        stringify!($first),
+                        ($first, $second),
+                    )?,)*)?
                     $($field: read::<field::$kind, _, _>(stringify!($field), $field)?,)*
                     $($($renamed: read::<field::$wire_kind, _, _>(stringify!($wire), $wire)?,)*)?
                 })

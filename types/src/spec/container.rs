@@ -17,12 +17,12 @@ pub struct ContainerSpec {
     /// Labels of the container.
     #[serde(skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// Replaces the image's entrypoint.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub command: Vec<String>,
-    /// Replaces the image's command.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub args: Vec<String>,
+    /// Replaces the image's entrypoint, and drops the image's command. Absent: the image's; empty: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's command. Absent: the image's; empty: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
     /// Host name inside; the container's id if empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hostname: String,

@@ -28,11 +28,12 @@ pub(super) fn process(
 }
 
 /// A command replaces the image's entrypoint and drops its command; arguments replace its command.
+/// What is empty replaces, too: it leaves none (compose-spec, `command` and `entrypoint`).
 pub(super) fn argv(spec: &ContainerSpec, image: &ImageDefaults) -> Vec<String> {
-    let (entrypoint, cmd) = match (spec.command.as_slice(), spec.args.as_slice()) {
-        ([], []) => (image.entrypoint.as_slice(), image.cmd.as_slice()),
-        ([], args) => (image.entrypoint.as_slice(), args),
-        (command, args) => (command, args),
+    let (entrypoint, cmd): (&[String], &[String]) = match (&spec.command, &spec.args) {
+        (None, None) => (&image.entrypoint, &image.cmd),
+        (None, Some(args)) => (&image.entrypoint, args),
+        (Some(command), args) => (command, args.as_deref().unwrap_or_default()),
     };
     entrypoint.iter().chain(cmd).cloned().collect()
 }

@@ -37,18 +37,21 @@ fn lowered(container: ContainerSpec) -> Result<ContainerPlan, LowerError> {
 
 #[test]
 fn command_and_arguments_replace_as_dockers_do() {
-    let check = |command: &[&str], args: &[&str], expected: &[&str]| {
-        let spec = ContainerSpec {
-            command: words(command),
-            args: words(args),
-            ..ContainerSpec::default()
-        };
+    type Words<'a> = Option<&'a [&'a str]>;
+    let check = |command: Words<'_>, args: Words<'_>, expected: &[&str]| {
+        let (command, args) = (command.map(words), args.map(words));
+        let spec = ContainerSpec { command, args, ..ContainerSpec::default() };
         assert_eq!(lowered(spec).unwrap().config.argv, words(expected));
     };
-    check(&[], &[], &["/entry", "serve", "--all"]);
-    check(&[], &["help"], &["/entry", "help"]);
-    check(&["sh"], &[], &["sh"]);
-    check(&["sh"], &["-c", "x"], &["sh", "-c", "x"]);
+    check(None, None, &["/entry", "serve", "--all"]);
+    check(None, Some(&["help"]), &["/entry", "help"]);
+    check(Some(&["sh"]), None, &["sh"]);
+    check(Some(&["sh"]), Some(&["-c", "x"]), &["sh", "-c", "x"]);
+    // What is empty is not absent: it takes the image's away.
+    check(None, Some(&[]), &["/entry"]);
+    check(Some(&[]), Some(&["sh"]), &["sh"]);
+    check(Some(&["sh"]), Some(&[]), &["sh"]);
+    check(Some(&[]), None, &[]);
 }
 
 #[test]

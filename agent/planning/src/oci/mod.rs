@@ -225,8 +225,12 @@ const RLIMITS: [(&str, PosixRlimitType); 16] = [
 
 /// Period of the processor quota in microseconds, as Docker sets it for `NanoCPUs`.
 const CPU_PERIOD_US: u64 = 100_000;
+/// Longest period the kernel takes, in microseconds.
+const CPU_PERIOD_MAX_US: u64 = 1_000_000;
 /// Smallest quota the kernel takes, in microseconds.
 const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// The least that comes of both, in billionths of a CPU.
+const NANO_CPUS_MIN: u64 = 1_000_000;
 /// Docker's smallest memory limit: below it a container cannot even start.
 const MEMORY_MIN_BYTES: u64 = 6 << 20;
 
@@ -396,7 +400,7 @@ fn resources(limits: &Resources) -> Result<LinuxResources, InvalidContainer> {
     let most = i64::MAX.unsigned_abs();
     range("resources.memory_bytes", limits.memory_bytes, MEMORY_MIN_BYTES, most)?;
     range("resources.memory_reservation_bytes", limits.memory_reservation_bytes, 0, most)?;
-    range("resources.nano_cpus", limits.nano_cpus, 10_000_000, 1 << 50)?;
+    range("resources.nano_cpus", limits.nano_cpus, NANO_CPUS_MIN, 1 << 50)?;
     range("resources.cpu_shares", limits.cpu_shares, 2, 262_144)?;
     range("resources.pids", limits.pids, 1, 4_194_304)?;
     let signed = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
@@ -412,10 +416,10 @@ fn resources(limits: &Resources) -> Result<LinuxResources, InvalidContainer> {
     }
     if limits.nano_cpus.is_some() || limits.cpu_shares.is_some() {
         let mut cpu = LinuxCpu::default();
-        let quota = |nano: u64| (nano / (1_000_000_000 / CPU_PERIOD_US)).max(CPU_QUOTA_MIN_US);
+        let share = limits.nano_cpus.map(cpu_share);
         cpu.set_shares(limits.cpu_shares)
-            .set_quota(limits.nano_cpus.map(|n| signed(quota(n))))
-            .set_period(limits.nano_cpus.map(|_| CPU_PERIOD_US));
+            .set_quota(share.map(|(quota, _)| signed(quota)))
+            .set_period(share.map(|(_, period)| period));
         out.set_cpu(Some(cpu));
     }
     if let Some(pids) = limits.pids {
@@ -426,6 +430,18 @@ fn resources(limits: &Resources) -> Result<LinuxResources, InvalidContainer> {
     let rules: Vec<LinuxDeviceCgroup> = defaults::device_rules();
     out.set_devices(Some(rules));
     Ok(out)
+}
+
+/// Quota and period, in microseconds, of an amount of CPU. What comes to less than the kernel's
+/// smallest quota in the usual period gets that quota in a longer one.
+fn cpu_share(nano_cpus: u64) -> (u64, u64) {
+    const NANO: u64 = 1_000_000_000;
+    match nano_cpus / (NANO / CPU_PERIOD_US) {
+        quota if quota >= CPU_QUOTA_MIN_US => (quota, CPU_PERIOD_US),
+        _ => {
+            (CPU_QUOTA_MIN_US, (CPU_QUOTA_MIN_US * NANO / nano_cpus.max(1)).min(CPU_PERIOD_MAX_US))
+        }
+    }
 }
 
 fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidContainer> {

@@ -94,6 +94,20 @@ fn limits_are_lowered_to_cgroup_terms() {
 }
 
 #[test]
+fn little_cpu_gets_a_longer_period() {
+    // The kernel takes quotas of 1 ms or more in periods of 1 s or less.
+    let cases = [
+        (2_000_000_000, (200_000, 100_000)),
+        (10_000_000, (1_000, 100_000)),
+        (5_000_000, (1_000, 200_000)),
+        (1_000_000, (1_000, 1_000_000)),
+    ];
+    for (nano_cpus, expected) in cases {
+        assert_eq!(cpu_share(nano_cpus), expected, "{nano_cpus}");
+    }
+}
+
+#[test]
 fn own_mounts_replace_defaults_and_parents_come_first() {
     let mut c = config();
     let tmpfs = |d: &str| MountConfig {

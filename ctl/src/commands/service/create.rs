@@ -15,7 +15,7 @@ use super::confine::Surroundings;
 use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::Publish;
-use super::settings::Settings;
+use super::settings::{Settings, words};
 use super::{Waiting, applied, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
@@ -62,9 +62,12 @@ pub(crate) struct Create {
     waiting: Waiting,
     /// The image to run
     image: String,
+    /// Replaces the image's command; split as a shell does, "" for none
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, conflicts_with = "words")]
+    args: Option<String>,
     /// Replaces the image's command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
-    args: Vec<String>,
+    words: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,7 +114,10 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
     let pairs = |list: Vec<KeyValue>| list.into_iter().map(|l| (l.key, l.value)).collect();
     let mut container = ContainerSpec {
         image: args.image,
-        args: args.args,
+        args: match args.args {
+            Some(line) => Some(words("--args", &line)?),
+            None => (!args.words.is_empty()).then_some(args.words),
+        },
         env: env_lines(env, variables),
         labels: pairs(args.container_label),
         mounts: args.mount.into_iter().map(|m| m.0).collect(),
@@ -193,6 +199,22 @@ mod tests {
         let args = Line::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
         let variables = [("FROM_HERE".to_owned(), "1".to_owned())].into();
         serde_json::to_value(spec(args.create, "web".to_owned(), &variables).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_empty_command_is_not_an_absent_one() {
+        let cases = [
+            ("x i", "null", "null"),
+            ("x i sh -c x", "null", r#"["sh","-c","x"]"#),
+            ("x --args= i", "null", "[]"),
+            ("x --entrypoint= i sh", "[]", r#"["sh"]"#),
+        ];
+        for (line, command, args) in cases {
+            let made = made(line);
+            let container = &made["TaskTemplate"]["ContainerSpec"];
+            assert_eq!(container["Command"].to_string(), command, "{line}");
+            assert_eq!(container["Args"].to_string(), args, "{line}");
+        }
     }
 
     #[test]

@@ -61,19 +61,12 @@ fn long(text: &str) -> Result<Publish, String> {
             "protocol" => port.protocol = protocol(value)?,
             "host_ip" => port.host_ip = Some(host_ip(value)?),
             "name" => value.clone_into(&mut port.name),
-            "mode" => {
-                said_mode = true;
-                match value {
-                    "host" => {}
-                    "ingress" => {
-                        return Err("mode=ingress is not supported yet: the routing mesh is \
-                                    missing; use mode=host, which answers on the nodes that run \
-                                    a task"
-                            .to_owned());
-                    }
-                    _ => return Err(format!("mode={value}: expected host")),
-                }
-            }
+            // Docker's tools say `ingress` where nothing was said.
+            "mode" => match value {
+                "host" => said_mode = true,
+                "ingress" => said_mode = false,
+                _ => return Err(format!("mode={value}: expected host or ingress")),
+            },
             _ => {
                 return Err(format!(
                     "{key} is unknown: expected target, published, protocol, mode, host_ip, name"
@@ -138,13 +131,14 @@ mod tests {
             ("target=53,protocol=udp,published=53", "*:53->53/udp", false),
             ("127.0.0.1:1:2", "127.0.0.1:1->2/tcp", false),
             ("target=80", "80/tcp", false),
+            ("target=80,published=81,mode=ingress", "*:81->80/tcp", false),
         ];
         for (text, expected, said_mode) in cases {
             let publish: Publish = text.parse().unwrap();
             assert_eq!(words::ports(&publish.ports), expected, "{text}");
             assert_eq!(publish.said_mode, said_mode, "{text}");
         }
-        for text in ["published=80", "target=80,mode=ingress", "target=0", "target=80,x=1", "x"] {
+        for text in ["published=80", "target=80,mode=x", "target=0", "target=80,x=1", "x"] {
             assert!(text.parse::<Publish>().is_err(), "{text}");
         }
     }

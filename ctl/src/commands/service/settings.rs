@@ -24,7 +24,7 @@ pub(super) struct Settings {
     /// Tasks per node at the most; 0 is without limit
     #[arg(long, value_name = "N")]
     replicas_max_per_node: Option<u64>,
-    /// Replaces the image's entrypoint; split as a shell does
+    /// Replaces the image's entrypoint and drops its command; split as a shell does, "" for none
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
     /// `USER[:GROUP]`, names or numbers
@@ -208,7 +208,7 @@ impl Settings {
         self.restart.apply(task);
         let container = container_mut(task)?;
         if let Some(line) = self.entrypoint {
-            container.command = words("--entrypoint", &line)?;
+            container.command = Some(words("--entrypoint", &line)?);
         }
         set(&mut container.user, self.user);
         set(&mut container.dir, self.workdir);

@@ -21,9 +21,15 @@ pub(crate) struct Update {
     /// Another image
     #[arg(long)]
     image: Option<String>,
-    /// Another command; split as a shell does
+    /// Another command; split as a shell does, "" for none
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     args: Option<String>,
+    /// Back to the image's command
+    #[arg(long, conflicts_with = "args")]
+    args_rm: bool,
+    /// Back to the image's entrypoint
+    #[arg(long, conflicts_with = "entrypoint")]
+    entrypoint_rm: bool,
     /// Add or replace an environment variable; without =VALUE it takes that of this environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     env_add: Vec<String>,
@@ -171,8 +177,14 @@ impl Update {
         if let Some(image) = self.image {
             container.image = image;
         }
+        if self.args_rm {
+            container.args = None;
+        }
         if let Some(line) = self.args {
-            container.args = words("--args", &line)?;
+            container.args = Some(words("--args", &line)?);
+        }
+        if self.entrypoint_rm {
+            container.command = None;
         }
         labels(&mut container.labels, self.container_label_add, &self.container_label_rm)?;
         self.surroundings.apply(container)?;
@@ -321,6 +333,20 @@ mod tests {
         assert_eq!(json["TaskTemplate"]["ForceUpdate"], 5);
         assert_eq!(json["Mode"]["Replicated"]["Replicas"], 5);
         assert_eq!(json["EndpointSpec"]["Ports"][0]["PublishedPort"], 80);
+    }
+
+    #[test]
+    fn back_to_the_images_command() {
+        let words = |spec: &ServiceSpec| {
+            let container = &serde_json::to_value(spec).unwrap()["TaskTemplate"]["ContainerSpec"];
+            format!("{} {}", container["Command"], container["Args"])
+        };
+        let mut spec = update("x --entrypoint= --args a web").unwrap();
+        assert_eq!(words(&spec), r#"[] ["a"]"#);
+        let line = "x --entrypoint-rm --args-rm web".split_whitespace();
+        let back = Line::try_parse_from(line).unwrap().update;
+        back.apply(&mut spec, &Variables::new()).unwrap();
+        assert_eq!(words(&spec), "null null");
     }
 
     #[test]

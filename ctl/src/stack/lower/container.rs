@@ -20,8 +20,8 @@ impl Lower<'_> {
         ContainerSpec {
             image,
             labels: self.labels(node.get("labels")),
-            command: texts(node.get("entrypoint")),
-            args: texts(node.get("command")),
+            command: node.get("entrypoint").map(|words| texts(Some(words))),
+            args: node.get("command").map(|words| texts(Some(words))),
             hostname: text(node, "hostname"),
             env: self.environment(node, path),
             dir: text(node, "working_dir"),

@@ -111,7 +111,8 @@ impl Lower<'_> {
 
     fn ports(&mut self, service: &str, ports: Option<&Node>) -> Vec<PortConfig> {
         let items = ports.map_or(&[][..], Node::items);
-        if items.iter().any(|p| p.get("mode").is_none()) {
+        // Docker's tools write `ingress` where nothing was said.
+        if items.iter().any(|p| text(p, "mode") != "host") {
             self.unsaid_ports.push(service.to_owned());
         }
         items.iter().map(port).collect()

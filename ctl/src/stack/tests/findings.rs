@@ -50,10 +50,7 @@ fn wrong_types() {
         ("ports: [{}]", "ports[0].target: is missing"),
         ("ports: ['80:http']", "4:13: services.web.ports[0]: \"80:http\" is not a port"),
         ("ports: [{target: 99999}]", "ports[0].target: is \"99999\": expected 1 to 65535"),
-        (
-            "ports: [{target: 80, mode: ingress}]",
-            "mode: ingress is not supported yet: the routing mesh",
-        ),
+        ("ports: [{target: 80, mode: mesh}]", "mode: is \"mesh\": expected one of host, ingress"),
         ("deploy: {replicas: three}", "deploy.replicas: \"three\" is not a whole number"),
         ("deploy: {replicas: -1}", "deploy.replicas: \"-1\" is not a whole number"),
         ("deploy: []", "4:13: services.web.deploy: is a list: expected a mapping"),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{load_all, load_in, web};
+use crate::stack::to_yaml;
 
 /// Checks values of the spec by JSON pointer; `null` is for absence.
 fn check(name: &str, texts: &[&str], expected: &[(&str, &str)]) {
@@ -62,6 +63,11 @@ fn containers() {
         &[("C/Args", r#"["nginx", "-g", "daemon off;"]"#)],
     );
     check_web("entrypoint: [/run, a b]", &[("C/Command", r#"["/run", "a b"]"#)]);
+    check_web("command:\nentrypoint: ~", &[("C/Args", "null"), ("C/Command", "null")]);
+    for none in ["[]", "''", "\"\""] {
+        let lines = format!("command: {none}\nentrypoint: {none}");
+        check_web(&lines, &[("C/Args", "[]"), ("C/Command", "[]")]);
+    }
     check_web(
         "user: 1000:1000\nworking_dir: /srv\nhostname: h1\nread_only: yes\ntty: true\n\
          stop_signal: SIGQUIT\nstop_grace_period: 1m30s",
@@ -172,9 +178,9 @@ fn ports() {
 #[test]
 fn services_that_publish_without_a_mode_are_known_once() {
     let text = "services:\n  a:\n    image: i\n    ports: ['1:1']\n  b:\n    image: i\n    ports: \
-                ['2:2', '3:3']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, mode: host}]\n";
+                ['2:2', '3:3']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, mode: host}]\n  d:\n    image: i\n    ports: [{target: 5, published: 5, mode: ingress}]\n";
     let loaded = load_all(&[text]).unwrap();
-    assert_eq!(loaded.unsaid_ports, ["a", "b"]);
+    assert_eq!(loaded.unsaid_ports, ["a", "b", "d"]);
     assert!(loaded.warnings.is_empty(), "a file that is only looked at warns of nothing");
 }
 
@@ -392,8 +398,57 @@ fn the_printed_file_means_the_same() {
              1.50, memory: 1g}}}\nnetworks: [n, default]\nrestart: no\ntmpfs: [/a, /b]")
     );
     let first = load_all(&[&text]).unwrap();
-    let printed = serde_yaml::to_string(&first.config).unwrap();
+    let printed = to_yaml(&first.config).unwrap();
     let second = load_in("/elsewhere", &[&printed]).unwrap_or_else(|p| panic!("{printed}\n{p}"));
     assert_eq!(first.spec, second.spec, "{printed}");
     assert_eq!(first.config, second.config);
+}
+
+#[test]
+fn what_readers_of_yaml_1_1_would_turn_is_printed_in_quotes() {
+    let text = web(
+        "environment: {A: '12:30', B: 'yes', C: '2024-05-06', D: '0o17', E: '1_0', F: '~',\n  \
+                    G: \"a\\nb\\n\", H: 'plain text', I: '', J: 'null', K: '1e3', L: 'n', M: ' x'}",
+    );
+    let loaded = load_all(&[&text]).unwrap();
+    let printed = to_yaml(&loaded.config).unwrap();
+    for quoted in ["12:30", "yes", "2024-05-06", "0o17", "1_0", "~", "null", "1e3", "n", " x"] {
+        let either = [format!(": '{quoted}'\n"), format!(": \"{quoted}\"\n")];
+        assert!(either.iter().any(|e| printed.contains(e)), "{quoted:?} in\n{printed}");
+    }
+    assert!(printed.contains("H: plain text\n"), "{printed}");
+    let again = load_all(&[&printed]).unwrap_or_else(|p| panic!("{printed}\n{p}"));
+    assert_eq!(loaded.spec, again.spec, "{printed}");
+}
+
+#[test]
+fn numbers_have_the_base_they_are_written_in() {
+    let tmpfs =
+        |mode: &str| format!("volumes: [{{type: tmpfs, target: /t, tmpfs: {{mode: {mode}}}}}]");
+    // 511 is what `docker compose config` makes of 0777.
+    for mode in ["511", "0777", "0o777", "'777'", "'0777'", "0x1ff", "'0o777'"] {
+        check_web(&tmpfs(mode), &[("C/Mounts/0/TmpfsOptions/Mode", "511")]);
+    }
+    let warned = load_all(&[&web(&tmpfs("755"))]).unwrap().warnings;
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("755 without quotes is decimal, 0o1363"), "{warned:?}");
+    assert!(load_all(&[&web(&tmpfs("511"))]).unwrap().warnings.is_empty());
+    let refused = load_all(&[&web(&tmpfs("9999"))]).unwrap_err().to_string();
+    assert!(refused.contains("which is no file mode"), "{refused}");
+    check_web("deploy: {replicas: 010}", &[("Mode/Replicated/Replicas", "8")]);
+    check_web("deploy: {replicas: '010'}", &[("Mode/Replicated/Replicas", "10")]);
+    check_web(
+        "ports: [{target: 0x50, published: 0x50}]",
+        &[("EndpointSpec/Ports/0/PublishedPort", "80")],
+    );
+    check_web("ulimits: {nofile: 0x400}", &[("C/Ulimits/0/Hard", "1024")]);
+    check_web("oom_score_adj: -0x10", &[("C/OomScoreAdj", "-16")]);
+    check_web("shm_size: 0x100000", &[("C/Mounts/0/TmpfsOptions/SizeBytes", "1048576")]);
+    check_web(
+        "deploy: {resources: {limits: {cpus: '0.001', memory: 0x4000000}}}",
+        &[("T/Resources/Limits", r#"{"NanoCPUs": 1000000, "MemoryBytes": 67108864}"#)],
+    );
+    let little = web("deploy: {resources: {limits: {cpus: '0.0005'}}}");
+    let little = load_all(&[&little]).unwrap_err().to_string();
+    assert!(little.contains("\"0.0005\" is too little: expected at least 0.001 CPU"), "{little}");
 }

@@ -91,8 +91,8 @@ fn golden_container() -> ContainerSpec {
     ContainerSpec {
         image: "docker.io/library/nginx:1.27".to_owned(),
         labels: pairs("tier=front"),
-        command: words("/docker-entrypoint.sh"),
-        args: words("nginx -g"),
+        command: Some(words("/docker-entrypoint.sh")),
+        args: Some(words("nginx -g")),
         env: words("A=1 B"),
         user: "101:101".to_owned(),
         privileges: Some(Privileges {

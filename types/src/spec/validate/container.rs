@@ -20,6 +20,7 @@ pub(super) fn container(c: &mut Check, spec: &ContainerSpec, host_network: bool)
         c.that(!entry.contains('\0'), name, "contains a NUL byte");
     });
     for (field, list) in [("command", &spec.command), ("args", &spec.args)] {
+        let list = list.as_deref().unwrap_or_default();
         c.each(field, list, |c, arg| c.that(!arg.contains('\0'), arg, "contains a NUL byte"));
     }
     c.at("hostname", |c| {

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use super::{Check, container};
 use crate::constraint::Constraint;
-use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
+use crate::resources::{Cpus, GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
     EndpointMode, EndpointSpec, Labels, Placement, PortConfig, PublishMode, ServiceMode,
     ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
 };
 
-/// The fewest CPUs a reservation may name, in billionths.
+/// The fewest CPUs that may be named, in billionths (as in SwarmKit): the kernel's quota is 1 ms of
+/// 1 s at least.
 const NANO_CPUS_MIN: u64 = 1_000_000;
 
-/// The fewest CPUs a limit may name, in billionths: the kernel's quota is 1 ms of 100 ms at least.
-const NANO_CPUS_LIMIT_MIN: u64 = 10_000_000;
+/// What is said of fewer.
+const CPUS_TOO_LITTLE: &str = "is too little: expected at least 0.001 CPU, or 0 for none";
 
 /// The least memory a reservation may name, in bytes (as in SwarmKit).
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
@@ -104,7 +105,7 @@ fn requirements(c: &mut Check, r: &ResourceRequirements) {
         reservations(c, reserved);
         let over = |have: u64, limit: u64| limit != 0 && have > limit;
         if over(reserved.nano_cpus, limits.nano_cpus) {
-            c.wrong(reserved.nano_cpus, "billionths of a CPU reserved are more than the limit");
+            c.wrong(Cpus(reserved.nano_cpus), "CPUs reserved are more than the limit");
         }
         if over(reserved.memory_bytes, limits.memory_bytes) {
             c.wrong(reserved.memory_bytes, "bytes of memory reserved are more than the limit");
@@ -121,8 +122,8 @@ fn requirements(c: &mut Check, r: &ResourceRequirements) {
 
 fn limits(c: &mut Check, limits: &Limits) {
     c.at("nano_cpus", |c| {
-        let ok = limits.nano_cpus == 0 || limits.nano_cpus >= NANO_CPUS_LIMIT_MIN;
-        c.that(ok, limits.nano_cpus, "is too little: expected at least 0.01 CPU, or 0 for none");
+        let ok = limits.nano_cpus == 0 || limits.nano_cpus >= NANO_CPUS_MIN;
+        c.that(ok, Cpus(limits.nano_cpus), CPUS_TOO_LITTLE);
     });
     c.at("memory_bytes", |c| {
         let ok = limits.memory_bytes == 0 || limits.memory_bytes >= MEMORY_BYTES_LIMIT_MIN;
@@ -136,7 +137,7 @@ fn limits(c: &mut Check, limits: &Limits) {
 fn reservations(c: &mut Check, reserved: &Resources) {
     c.at("nano_cpus", |c| {
         let ok = reserved.nano_cpus == 0 || reserved.nano_cpus >= NANO_CPUS_MIN;
-        c.that(ok, reserved.nano_cpus, "is too little: expected at least 0.001 CPU, or 0 for none");
+        c.that(ok, Cpus(reserved.nano_cpus), CPUS_TOO_LITTLE);
     });
     c.at("memory_bytes", |c| {
         let ok = reserved.memory_bytes == 0 || reserved.memory_bytes >= MEMORY_BYTES_MIN;

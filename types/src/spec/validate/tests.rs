@@ -258,7 +258,7 @@ fn what_no_node_can_do_is_refused_at_once() {
     let on_host = port(8080, PublishMode::Host);
     let six = PortConfig { host_ip: Some(std::net::Ipv6Addr::LOCALHOST.into()), ..on_host.clone() };
     let cases = [
-        (limits(Limits { nano_cpus: 9_999_999, ..Default::default() }), "at least 0.01 CPU"),
+        (limits(Limits { nano_cpus: 500_000, ..Default::default() }), "\"0.0005\" is too little"),
         (limits(Limits { memory_bytes: 5 << 20, ..Default::default() }), "at least 6 MiB"),
         (limits(Limits { pids: 1 << 30, ..Default::default() }), "at most 4194304"),
         (bind(BindOptions { non_recursive: true, ..Default::default() }), "how far a bind"),

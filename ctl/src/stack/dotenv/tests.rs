@@ -1,0 +1,85 @@
+use super::*;
+
+fn read(text: &str) -> Result<String, String> {
+    let outer = Variables::from([("OUT".to_owned(), "outer".to_owned())]);
+    let lines = parse(text, &outer).map_err(|e| e.to_string())?.lines;
+    let show = |(n, v): (String, Option<String>)| match v {
+        Some(v) => format!("{n}={v}"),
+        None => n,
+    };
+    Ok(lines.into_iter().map(show).collect::<Vec<_>>().join("|"))
+}
+
+#[test]
+fn lines() {
+    let cases = [
+        ("A=1\n# no\n\nB = two words # c", "A=1|B=two words"),
+        ("export A=x#y", "A=x#y"),
+        ("A='$B # \"' # c", "A=$B # \""),
+        ("A=\"a\\nb \\$X \\\"\"", "A=a\nb $X \""),
+        ("A=1\nB=${A}2\nC=$OUT\nOUT=x\nD=$OUT", "A=1|B=12|C=outer|OUT=x|D=outer"),
+        ("A\nB=", "A|B="),
+        ("\u{feff}A=1\r\nB=2\r\n", "A=1|B=2"),
+        ("A=${NO:-def}", "A=def"),
+        ("A: 1\nB : two\nURL=http://x:1/y?a=b", "A=1|B=two|URL=http://x:1/y?a=b"),
+        ("A='Let\\'s go!'\nB='C:\\dir'", "A=Let's go!|B=C:\\dir"),
+        ("A=\"{\\\"hello\\\": \\\"json\\\"}\"", "A={\"hello\": \"json\"}"),
+        (
+            "A=\"some\\tvalue\"\nB='some\\tvalue'\nC=some\\tvalue",
+            "A=some\tvalue|B=some\\tvalue|C=some\\tvalue",
+        ),
+        ("A='one\ntwo' # c\nB=\"three\r\n$A\"\nC=4", "A=one\ntwo|B=three\none\ntwo|C=4"),
+        (
+            "KEY=\"-----BEGIN PRIVATE KEY-----\nMIIE=\n-----END PRIVATE KEY-----\"\n",
+            "KEY=-----BEGIN PRIVATE KEY-----\nMIIE=\n-----END PRIVATE KEY-----",
+        ),
+        ("A=x # c\nB='#x' # c\nC=#c\nD # c", "A=x|B=#x|C=|D"),
+        ("A=\n B=1", "A=|B=1"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(read(text).as_deref(), Ok(expected), "{text:?}");
+    }
+}
+
+#[test]
+fn what_nobody_set_is_told() {
+    let file =
+        parse("PASS=pa$word\nA='$quoted'\nB=$PASS ${OUT-} ${word}", &Variables::new()).unwrap();
+    assert_eq!(file.unset, ["word"]);
+    let told: Vec<String> = file.warnings("x.env").collect();
+    assert!(told[0].starts_with("x.env: variable word is not set"), "{told:?}");
+}
+
+#[test]
+fn raw_lines_are_taken_as_they_are() {
+    let read = |text: &str| parse_raw(text).map_err(|e| e.to_string());
+    let line = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+    let text = "\u{feff}# no\n\n  A=\"x\" #y \nPASS=pa$word\nHERE\nB=\r\n";
+    let expected = [
+        line("A", Some("\"x\" #y ")),
+        line("PASS", Some("pa$word")),
+        line("HERE", None),
+        line("B", Some("")),
+    ];
+    assert_eq!(read(text).unwrap(), expected);
+    assert!(read("A=1\nA B=2").unwrap_err().starts_with("line 2: \"A B\" is not a variable name"));
+    assert!(read("=2").is_err());
+}
+
+#[test]
+fn refusals() {
+    let cases = [
+        ("A=1\n=2", "line 2: \"\" is not a variable name"),
+        ("A B=2", "\"A B\" is not a variable name"),
+        ("A='x", "never closed"),
+        ("A=1\nB='x\nC=2\n", "line 2: a single quote is never closed"),
+        ("A='a\nb\n'\nB C=1", "line 4: \"B C\" is not a variable name"),
+        ("A=\"x", "never closed"),
+        ("A='x' y", "follows the closing quote"),
+        ("A=${x", "never closed"),
+    ];
+    for (text, expected) in cases {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+}
