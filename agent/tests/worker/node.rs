@@ -139,7 +139,7 @@ pub(crate) fn task(
 ) -> AssignedTask {
     let mut container = ContainerSpec {
         image: "busybox:1".to_owned(),
-        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        command: Some(["/bin/sh", "-c", script].map(str::to_owned).to_vec()),
         // The first process of a namespace ignores signals that it does not handle.
         stop_grace_period: Some(Duration::from_millis(500)),
         ..ContainerSpec::default()

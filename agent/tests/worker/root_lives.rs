@@ -144,7 +144,7 @@ fn ends_and_refusals_are_what_they_were() {
             task(1, "echo done", |_| {}),
             task(2, "exit 7", |_| {}),
             task(3, "kill -SEGV $$; sleep 1000", |_| {}),
-            task(4, "", |c| c.command = vec!["/no/such".to_owned()]),
+            task(4, "", |c| c.command = Some(vec!["/no/such".to_owned()])),
             taken,
             task(7, "sleep 100", |c| c.healthcheck = Some(unhealthy)),
             task(8, "", |c| c.mounts = vec![mount(MountKind::Bind, "/no/such/dir", "/x")]),
