@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh: puts the programs, the systemd unit, the manager's user and completions in place.
+# install.sh: puts the programs, the systemd units, the manager's user and completions in place.
 # install.sh --remove: takes them away again; what the host holds (/var/lib/shoal) stays.
 #
 # PREFIX       where to (/usr/local)
@@ -14,7 +14,10 @@ target=${TARGET_DIR:-target/release}
 programs=(shoal-agent shoal-manager shoalctl)
 
 bin=$prefix/bin
-unit=/etc/systemd/system/shoal-agent.service
+# Packages put units where they belong; what was built by hand goes where admins put theirs.
+units=/etc/systemd/system
+[ -z "$dest" ] || units=$prefix/lib/systemd/system
+services=(shoal-agent.service shoal-containers.service)
 sysusers=/etc/sysusers.d/shoal.conf
 bash_file=$prefix/share/bash-completion/completions/shoalctl
 zsh_file=$prefix/share/zsh/site-functions/_shoalctl
@@ -30,12 +33,15 @@ if [ "${1:-}" = --remove ]; then
         exit 1
     fi
     if has_systemd; then
-        systemctl disable --now shoal-agent.service 2>/dev/null || true
+        systemctl disable --now "${services[@]}" 2>/dev/null || true
     fi
     for program in "${programs[@]}"; do
         rm -f "$dest$bin/$program"
     done
-    rm -f "$dest$unit" "$dest$sysusers" "$dest$bash_file" "$dest$zsh_file" "$dest$fish_file"
+    for service in "${services[@]}"; do
+        rm -f "$dest$units/$service"
+    done
+    rm -f "$dest$sysusers" "$dest$bash_file" "$dest$zsh_file" "$dest$fish_file"
     if has_systemd; then
         systemctl daemon-reload
     fi
@@ -53,9 +59,11 @@ for program in "${programs[@]}"; do
     fi
     install -D -m 755 "$target/$program" "$dest$bin/$program"
 done
-install -d "$(dirname "$dest$unit")"
-sed "s|@BINDIR@|$bin|" deploy/systemd/shoal-agent.service >"$dest$unit"
-chmod 644 "$dest$unit"
+install -d "$dest$units"
+for service in "${services[@]}"; do
+    sed "s|@BINDIR@|$bin|" "deploy/systemd/$service" >"$dest$units/$service"
+    chmod 644 "$dest$units/$service"
+done
 install -D -m 644 deploy/systemd/shoal.sysusers.conf "$dest$sysusers"
 for shell in bash zsh fish; do
     file=${shell}_file
@@ -67,7 +75,12 @@ done
 if has_systemd; then
     systemd-sysusers "$sysusers"
     systemctl daemon-reload
-    echo "installed; start it with: systemctl enable --now shoal-agent"
+    if systemctl --quiet is-active shoal-agent.service; then
+        echo "installed; the agent that runs is the old one: systemctl restart shoal-agent"
+        echo "(containers go on; the new agent takes them over)"
+    else
+        echo "installed; start it with: systemctl enable --now shoal-agent"
+    fi
 elif on_this_host; then
     if ! id shoal >/dev/null 2>&1; then
         useradd --system --no-create-home --home-dir /var/lib/shoal/manager --shell /usr/sbin/nologin shoal

@@ -28,6 +28,40 @@ pub struct Cli {
 enum Command {
     /// Run the agent (what happens without a command, too)
     Run(RunArgs),
+    /// Have the running agent stop all containers in good order, as before a shutdown of the host; it
+    /// starts none until it is started again
+    StopContainers(SocketArgs),
+}
+
+/// Where the running agent is.
+#[derive(Debug, Clone, Args)]
+pub struct SocketArgs {
+    /// Its directory for sockets
+    #[arg(long, value_name = "DIR", default_value = "/run/shoal", env = "SHOAL_RUN_DIR")]
+    #[arg(value_parser = directory)]
+    run_dir: PathBuf,
+}
+
+impl SocketArgs {
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.run_dir)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Work {
+    /// Run the agent.
+    Run(Box<RunArgs>),
+    /// Ask the running one to stop all containers.
+    StopContainers(SocketArgs),
+}
+
+/// The socket for `shoalctl`.
+fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.sock")
 }
 
 /// What to tell somebody who types a sub-command that the agent keeps for its own helpers.
@@ -41,12 +75,13 @@ pub fn internal(command: &str) -> String {
 }
 
 impl Cli {
-    /// What to run with, whichever way it was written.
+    /// What to do, whichever way it was written.
     #[must_use]
-    pub fn into_run(self) -> RunArgs {
+    pub fn into_work(self) -> Work {
         match self.command {
-            Some(Command::Run(args)) => args,
-            None => self.run,
+            Some(Command::Run(args)) => Work::Run(Box::new(args)),
+            Some(Command::StopContainers(args)) => Work::StopContainers(args),
+            None => Work::Run(Box::new(self.run)),
         }
     }
 }
@@ -146,7 +181,7 @@ impl RunArgs {
     /// The socket for `shoalctl`.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.run_dir.join("agent.sock")
+        socket(&self.run_dir)
     }
 }
 
@@ -199,7 +234,11 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<RunArgs, String> {
         let arguments = std::iter::once("shoal-agent").chain(arguments.iter().copied());
-        Cli::try_parse_from(arguments).map(Cli::into_run).map_err(|e| e.to_string())
+        match Cli::try_parse_from(arguments).map(Cli::into_work) {
+            Ok(Work::Run(args)) => Ok(*args),
+            Ok(Work::StopContainers(args)) => panic!("runs: {args:?}"),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     #[test]

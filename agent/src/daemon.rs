@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, flock};
+use sd_notify::NotifyState;
 use shoal_proto::transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -145,6 +146,7 @@ async fn serve(
     let socket = args.socket();
     let connections =
         unix_incoming(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    tell_service_manager(NotifyState::Ready);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.display(),
@@ -157,11 +159,19 @@ async fn serve(
         () = collecting => Ok(()),
         () = stop.requested() => Ok(()),
     };
+    tell_service_manager(NotifyState::Stopping);
     tracing::info!("stopping; containers live on");
     let _ = fs::remove_file(&socket);
     workload.shut_down().await;
     node.manager().stop().await;
     result
+}
+
+/// As sd_notify(3) has it; does nothing where no service manager asked for it.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// Never ends.

@@ -136,6 +136,10 @@ impl Workload for NodeWorkload {
         .boxed()
     }
 
+    fn halt(&self) -> Answer<'_, ()> {
+        async move { self.worker.halt().await.map_err(|error| failed(&error)) }.boxed()
+    }
+
     fn leave(&self) -> Answer<'_, ()> {
         async move { self.worker.leave().await.map_err(|error| failed(&error)) }.boxed()
     }

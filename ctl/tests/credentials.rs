@@ -104,6 +104,13 @@ impl LocalAgent for Cluster {
         Err(Status::unimplemented(""))
     }
 
+    async fn stop_containers(
+        &self,
+        _: Request<pb::StopContainersRequest>,
+    ) -> Result<Response<pb::StopContainersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_info(
         &self,
         _: Request<pb::GetInfoRequest>,

@@ -3,13 +3,14 @@
 //! Every step may be the last before a crash. What nobody has been given a certificate of is thrown
 //! away by the repeat; what somebody has been given is answered again.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use shoal_agent_planning::network::advertise::{NoAddress, advertised};
 use shoal_proto::transport::{Credentials, DEFAULT_PORT, ManagerAddress, unix_channel};
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
 use shoal_proto::v1::{BootstrapRequest, BootstrapResponse, InitRequest, InitResponse};
@@ -19,6 +20,7 @@ use tonic::{Code, Status};
 use super::internal;
 use crate::identity::{ClusterFile, InitFile, ManagerEndpoint};
 use crate::manager_child::{ManagerChild, ManagerState};
+use crate::network;
 use crate::node::Node;
 
 /// For the manager to start and serve its socket.
@@ -27,11 +29,21 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at a manager that starts.
 const LOOK: Duration = Duration::from_millis(25);
-/// RFC 5737, section 3: routed like any other address, but nobody's. Nothing is sent to it.
-const FAR_AWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+/// RFC 5737, section 3, and RFC 3849: routed like any other address, but nobody's.
+const FAR_AWAY: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
 
 pub(super) async fn init(node: &Arc<Node>, request: InitRequest) -> Result<InitResponse, Status> {
-    let endpoint = endpoint(&request.listen_addr, &request.advertise_addr)?;
+    let here = match usual_address() {
+        Some(usual) => Ok(usual),
+        None => {
+            let candidates = network::host_addresses().await.map_err(|error| internal(&error))?;
+            advertised(None, candidates)
+        }
+    };
+    let endpoint = endpoint(&request.listen_addr, &request.advertise_addr, here)?;
     let _alone = node.change().await;
     let begun = node.store().init().map_err(|error| internal(&error))?;
     let fingerprint = hex::encode(Sha256::digest(&request.admin_csr_der));
@@ -186,7 +198,11 @@ pub(super) fn of_manager(code: Code) -> Code {
 }
 
 /// Where the manager listens and is reached, with what was left open filled in.
-fn endpoint(listen: &str, advertise: &str) -> Result<ManagerEndpoint, Status> {
+fn endpoint(
+    listen: &str,
+    advertise: &str,
+    here: Result<IpAddr, NoAddress>,
+) -> Result<ManagerEndpoint, Status> {
     let listen = match listen {
         "" => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DEFAULT_PORT),
         text => {
@@ -203,7 +219,7 @@ fn endpoint(listen: &str, advertise: &str) -> Result<ManagerEndpoint, Status> {
     };
     let advertise = match advertise {
         "" if !listen.ip().is_unspecified() => listen.into(),
-        "" => SocketAddr::new(usual_address()?, listen.port()).into(),
+        "" => SocketAddr::new(here.map_err(|error| unsaid(&error))?, listen.port()).into(),
         text => text
             .parse::<ManagerAddress>()
             .map_err(|error| Status::invalid_argument(format!("advertise_addr: {error}")))?,
@@ -215,19 +231,21 @@ fn endpoint(listen: &str, advertise: &str) -> Result<ManagerEndpoint, Status> {
     Ok(ManagerEndpoint { listen: listen.to_string(), advertise: advertise.to_string() })
 }
 
-/// The address that this host's packets to far away come from.
-fn usual_address() -> Result<IpAddr, Status> {
-    let ask = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(FAR_AWAY)?;
-        socket.local_addr()
-    };
-    let usual = ask().map(|address| address.ip());
-    usual.map_err(|_| {
-        Status::invalid_argument(
-            "advertise_addr: is empty and this host has no default route to tell it from: name \
-             the address where other hosts reach this one",
-        )
+fn unsaid(error: &NoAddress) -> Status {
+    let hint = "name the one where other hosts reach this one";
+    Status::invalid_argument(format!("advertise_addr: is empty and {error}: {hint}"))
+}
+
+/// The address that this host's packets to far away come from. Nothing is sent.
+fn usual_address() -> Option<IpAddr> {
+    FAR_AWAY.into_iter().find_map(|far| {
+        let any: IpAddr = match far {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
     })
 }
 
@@ -246,9 +264,11 @@ mod tests {
             ("10.0.0.1:0", "", Err("listen_addr:")),
             ("", "http://x", Err("advertise_addr:")),
             ("", "0.0.0.0:1", Err("advertise_addr: 0.0.0.0:1 is no address")),
+            ("", "", Err("advertise_addr: is empty and this host has no address")),
         ];
         for (listen, advertise, expected) in table {
-            match (endpoint(listen, advertise), expected) {
+            let nowhere = Err(NoAddress { candidates: Vec::new() });
+            match (endpoint(listen, advertise, nowhere), expected) {
                 (Ok(found), Ok((listen, advertise))) => {
                     assert_eq!((&found.listen[..], &found.advertise[..]), (listen, advertise));
                 }

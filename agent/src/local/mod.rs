@@ -99,6 +99,19 @@ impl LocalAgent for Local {
         to_the_end(async move { leave::leave(&node, request.into_inner()).await }).await
     }
 
+    async fn stop_containers(
+        &self,
+        _: Request<v1::StopContainersRequest>,
+    ) -> Result<Response<v1::StopContainersResponse>, Status> {
+        let node = self.node.clone();
+        to_the_end(async move {
+            tracing::info!("stopping all containers: the host stops");
+            node.workload().halt().await.map_err(|error| internal(&error))?;
+            Ok(v1::StopContainersResponse {})
+        })
+        .await
+    }
+
     async fn get_info(
         &self,
         _: Request<v1::GetInfoRequest>,

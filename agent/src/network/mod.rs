@@ -25,6 +25,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
+use shoal_agent_planning::network::advertise::HostAddress;
 pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
@@ -33,7 +34,18 @@ pub use shoal_agent_planning::network::{
 pub use self::bridge::{BridgeConfig, BridgeNetworks};
 pub use self::error::{FirewallError, NetworkError};
 pub use self::fake::FakeNetworks;
+use self::netlink::Links;
 pub use self::nft::{Firewall, NftProgram};
+
+/// The addresses of this host that others could reach it by.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn host_addresses() -> Result<Vec<HostAddress>, NetworkError> {
+    let what = "list addresses".to_owned();
+    let links = Links::open().map_err(|source| NetworkError::Link { what, source })?;
+    links.host_addresses(&Rules::default().prefix).await
+}
 
 /// A network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

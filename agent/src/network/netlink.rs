@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use futures::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
@@ -20,6 +20,7 @@ use rtnetlink::{
     RouteMessageBuilder,
 };
 use rustix::io::Errno;
+use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
 use shoal_agent_planning::network::{Attached, Mac, names};
@@ -82,6 +83,42 @@ impl Links {
         let all: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(failed(what))?;
         Ok(all.iter().filter_map(address_of).map(|address| address.addr()).collect())
+    }
+
+    /// Every address of the namespace that others could reach it by, with its interface: what is up, not
+    /// the agent's own by its name, and good for more than one link.
+    pub(super) async fn host_addresses(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<HostAddress>, NetworkError> {
+        let what = || "list links".to_owned();
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
+        let what = || "list addresses".to_owned();
+        let all: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed(what))?;
+        let outside = links.iter().filter_map(|link| {
+            let flags = link.header.flags;
+            let ifname = ifname_of(link)?;
+            let usable = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback);
+            (usable && !names::is_ours(prefix, ifname)).then_some((link.header.index, ifname))
+        });
+        let outside: BTreeMap<u32, &str> = outside.collect();
+        let one = |message: &AddressMessage| {
+            let ifname = (*outside.get(&message.header.index)?).to_owned();
+            let ip = message.attributes.iter().find_map(|attribute| match attribute {
+                // One of IPv6 has no local address beside it.
+                AddressAttribute::Local(ip) | AddressAttribute::Address(ip @ IpAddr::V6(_)) => {
+                    Some(*ip)
+                }
+                _ => None,
+            })?;
+            let far = message.header.scope == AddressScope::Universe;
+            far.then_some(HostAddress { ifname, ip })
+        };
+        let mut found: Vec<HostAddress> = all.iter().filter_map(one).collect();
+        found.sort();
+        Ok(found)
     }
 
     /// Ranges of addresses that the namespace routes to, except by interfaces of the agent itself

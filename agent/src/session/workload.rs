@@ -46,6 +46,10 @@ pub trait Workload: Send + Sync + 'static {
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;
 
+    /// Stops what runs in good order, because the host stops, and takes nothing on any more. May be
+    /// repeated.
+    fn halt(&self) -> Answer<'_, ()>;
+
     /// Stops and removes all tasks and forgets them. May be repeated.
     fn leave(&self) -> Answer<'_, ()>;
 }

@@ -23,6 +23,7 @@ use crate::session::{Answer, Workload, WorkloadError};
 pub(crate) enum Asked {
     All(NodeAssignment),
     Changes(Vec<AssignmentChange>),
+    Halt,
     Leave,
 }
 
@@ -150,6 +151,11 @@ impl Workload for FakeWorkload {
 
     fn task_count(&self) -> Answer<'_, u64> {
         async move { Ok(self.inner().statuses.len() as u64) }.boxed()
+    }
+
+    fn halt(&self) -> Answer<'_, ()> {
+        self.inner().asked.push(Asked::Halt);
+        futures::future::ready(Ok(())).boxed()
     }
 
     fn leave(&self) -> Answer<'_, ()> {

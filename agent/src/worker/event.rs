@@ -27,6 +27,8 @@ pub(super) enum Event {
     Summary(oneshot::Sender<Vec<TaskSummary>>),
     /// End, and leave everything as it is.
     ShutDown(oneshot::Sender<()>),
+    /// Stop what runs in good order, and start nothing any more: the host stops.
+    Halt(oneshot::Sender<()>),
     /// Stop and forget everything.
     Leave(oneshot::Sender<Result<(), WorkerError>>),
 }

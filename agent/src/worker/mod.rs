@@ -229,6 +229,15 @@ impl WorkerHandle {
         let _ = self.ask(Event::ShutDown).await;
     }
 
+    /// Stops every container in good order, because the host stops, and returns when none runs. What is
+    /// assigned from then on is for the next worker. May be repeated.
+    ///
+    /// # Errors
+    /// [`WorkerError::Ended`].
+    pub async fn halt(&self) -> Result<(), WorkerError> {
+        self.ask(Event::Halt).await
+    }
+
     /// Stops and removes every container and network and empties the ledger. What is assigned
     /// meanwhile is not taken on. May be repeated.
     ///

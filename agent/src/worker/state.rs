@@ -65,6 +65,10 @@ pub(super) struct State {
     pub(super) operations: JoinSet<()>,
     /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
+    /// Whether the host stops: nothing is taken on.
+    halted: bool,
+    /// Who waits for nothing to run.
+    halting: Vec<oneshot::Sender<()>>,
     /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
     leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
 }
@@ -86,6 +90,8 @@ impl State {
             events,
             operations: JoinSet::new(),
             deadlines: BTreeSet::new(),
+            halted: false,
+            halting: Vec::new(),
             leaving: Vec::new(),
         }
     }
@@ -105,6 +111,11 @@ impl State {
             self.plan(std::mem::take(&mut dirty));
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
+            }
+            if !self.halting.is_empty() && self.entries.values().all(|e| e.machine.is_at_rest()) {
+                for answer in self.halting.drain(..) {
+                    let _ = answer.send(());
+                }
             }
             let wake = self.deadlines.first().map(|(at, _)| at.since(self.now().steady));
             tokio::select! {
@@ -165,6 +176,14 @@ impl State {
             Event::Summary(answer) => {
                 let _ = answer.send(self.summary());
             }
+            Event::Halt(answer) => {
+                self.halted = true;
+                self.halting.push(answer);
+                for (id, entry) in &mut self.entries {
+                    entry.machine.host_stops();
+                    dirty.insert(*id);
+                }
+            }
             Event::Leave(answer) => {
                 self.leaving.push(answer);
                 for (id, entry) in &mut self.entries {
@@ -193,7 +212,7 @@ impl State {
     }
 
     fn assign_all(&mut self, assignment: NodeAssignment, dirty: &mut BTreeSet<TaskId>) {
-        if !self.leaving.is_empty() {
+        if self.halted || !self.leaving.is_empty() {
             return;
         }
         if *self.networks != assignment.networks {
@@ -212,7 +231,7 @@ impl State {
     }
 
     fn change(&mut self, changes: Vec<AssignmentChange>, dirty: &mut BTreeSet<TaskId>) {
-        if !self.leaving.is_empty() {
+        if self.halted || !self.leaving.is_empty() {
             return;
         }
         let mut networks = false;

@@ -122,6 +122,38 @@ fn a_task_serves_is_told_to_stop_and_leaves_nothing() {
 }
 
 #[test]
+fn a_host_that_stops_ends_its_containers_in_good_order_and_starts_no_more() {
+    if !able() {
+        return;
+    }
+    let space = Space::new("halts");
+    space.block_on(async {
+        let host = Host::new();
+        let mut node = node::start(host.home(), &host.config.cgroup_parent).await;
+        let polite = "trap 'echo saved; exit 0' TERM; while :; do sleep 0.05; done";
+        let deaf = task(2, "trap '' TERM; while :; do sleep 0.05; done", |c| {
+            c.stop_grace_period = Some(Duration::from_millis(300));
+        });
+        node.assign([task(1, polite, |_| {}), deaf]);
+        for id in [1, 2] {
+            node.until_state(id, TaskState::Running).await;
+        }
+        node.worker.halt().await.unwrap();
+        for id in [1, 2] {
+            let status = node.until_state(id, TaskState::Failed).await;
+            assert_eq!(status.err, "the host was shut down");
+        }
+        assert_eq!(log(&node, 1).await, "saved\n");
+        node.assign([task(3, polite, |_| {})]);
+        node.worker.halt().await.unwrap();
+        let held = node.worker.task_summary().await.unwrap();
+        assert!(held.iter().all(|task| task.id != 3.into()), "{held:?}");
+        node.worker.leave().await.unwrap();
+        assert_clean(&host, &space).await;
+    });
+}
+
+#[test]
 fn ends_and_refusals_are_what_they_were() {
     if !able() {
         return;

@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use shoal_proto::transport::{
-    Credentials, DEFAULT_PORT, ManagerAddress, PrivateKey, SecretPem, write_file,
-};
+use shoal_proto::transport::{Credentials, ManagerAddress, PrivateKey, SecretPem, write_file};
 use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell};
@@ -20,7 +17,8 @@ use crate::render::{json, line, note};
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Where other hosts reach this one: HOST[:PORT]
+    /// Where other hosts reach this one: HOST[:PORT] [default: the address of its default route, or its
+    /// only one]
     #[arg(long, value_name = "ADDR")]
     advertise_addr: Option<ManagerAddress>,
     /// Where the manager listens: HOST[:PORT]
@@ -122,20 +120,16 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
     }
     let store = shell.store()?;
     let agent = shell.agent()?;
-    let advertise = match args.advertise_addr {
-        Some(address) => address,
-        None => advertised(&args.listen_addr)?,
-    };
+    // Without one the agent finds it: this program may see another network than the host's.
+    let advertise = args.advertise_addr.map(|address| address.to_string()).unwrap_or_default();
     let pending = PendingKey::load_or_make(&store)?;
     let spec = ClusterSpec { name: args.name.clone(), ..ClusterSpec::default() };
-    let made = agent
-        .init(args.listen_addr.to_string(), advertise.to_string(), pending.csr_der.clone(), &spec)
-        .await?;
+    let made =
+        agent.init(args.listen_addr.to_string(), advertise, pending.csr_der.clone(), &spec).await?;
     let credentials =
         Credentials::from_pem(made.admin_chain_pem, pending.key_pem.clone(), made.root_pem)
             .map_err(|e| CommandError::failed("the new credentials cannot be used").because(e))?;
-    let endpoint =
-        if made.manager_addr.is_empty() { advertise.to_string() } else { made.manager_addr };
+    let endpoint = made.manager_addr;
     let context = Context { cluster: made.cluster_id.clone(), endpoints: vec![endpoint.clone()] };
     let name = store.add(&args.name, context, &credentials)?;
     pending.forget();
@@ -198,28 +192,6 @@ impl PendingKey {
             note(&format!("warning: cannot remove {}: {error}", self.dir.display()));
         }
     }
-}
-
-/// The address that this host has towards others. No packet is sent for it.
-fn advertised(listen: &ManagerAddress) -> Result<ManagerAddress> {
-    let (host, port) = listen.host_and_port();
-    if let Ok(ip) = host.parse::<IpAddr>()
-        && !ip.is_unspecified()
-    {
-        return Ok(listen.clone());
-    }
-    // Addresses set aside for documentation (RFC 5737, RFC 3849) are routed as any other.
-    let towards = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
-    let own = towards.iter().find_map(|(from, to)| {
-        let socket = UdpSocket::bind(from).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
-    });
-    let port = if port == 0 { DEFAULT_PORT } else { port };
-    own.map(|ip| ManagerAddress::from(SocketAddr::from((ip, port)))).ok_or_else(|| {
-        CommandError::failed("this host has no address that others could reach it by")
-            .hint("name it: shoalctl init --advertise-addr ADDR")
-    })
 }
 
 pub(crate) async fn join(shell: &Shell, args: Join) -> Result {

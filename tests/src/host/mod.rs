@@ -14,6 +14,7 @@ mod process;
 mod sweep;
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -198,18 +199,32 @@ impl Host {
             command.args(["--label", label]);
         }
         command.envs(environment.iter().copied());
+        let ready = self.notified(&mut command)?;
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
         let status = command.status().context("start setsid")?;
         if !status.success() {
             bail!("cannot start the agent of {}", self.name);
         }
-        let listening = || match std::os::unix::net::UnixStream::connect(self.socket()) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        within(START, listening).with_context(|| {
-            format!("the agent of {} does not listen; its log:\n{}", self.name, self.last_words())
+        let mut said = [0; 256];
+        let listens = ready.recv(&mut said).context("it does not say that it is ready");
+        let listens = listens.and_then(|len| {
+            let said = String::from_utf8_lossy(&said[..len]);
+            anyhow::ensure!(said.contains("READY=1"), "it says {said:?}");
+            UnixStream::connect(self.socket()).context("ready, it does not listen").map(drop)
+        });
+        listens.with_context(|| {
+            format!("the agent of {} does not come; its log:\n{}", self.name, self.last_words())
         })
+    }
+
+    /// Where a service manager would hear that the agent is ready (sd_notify(3)).
+    fn notified(&self, command: &mut Command) -> Result<UnixDatagram> {
+        let path = self.dir.join("notify.sock");
+        fs::remove_file(&path).ok();
+        let socket = UnixDatagram::bind(&path).context("make the socket for notifications")?;
+        socket.set_read_timeout(Some(START)).context("bound the wait")?;
+        command.env("NOTIFY_SOCKET", &path);
+        Ok(socket)
     }
 
     /// The end of the agent's log.

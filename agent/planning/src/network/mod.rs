@@ -5,10 +5,12 @@
 //! - [`ruleset`]: the node's whole nftables table, derived from the leases, its difference to
 //!   another and its text.
 //! - [`links`]: bridges and veth ports, (desired, observed) -> ordered actions.
+//! - [`advertise`]: the address that a host tells others.
 //! - [`files`]: `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container.
 //!
 //! IPv4 only for now. Everything here is pure: planning twice changes nothing.
 
+pub mod advertise;
 pub mod files;
 pub mod leases;
 pub mod links;

@@ -62,6 +62,8 @@ pub struct Machine {
     busy_since: Timestamp,
     aborting: bool,
     waits_for_health: bool,
+    /// The host stops: nothing is started any more.
+    halted: bool,
     tries: u32,
     retry_at: Option<Timestamp>,
     stop: StopPolicy,
@@ -97,6 +99,7 @@ impl Machine {
             busy_since: now.steady,
             aborting: false,
             waits_for_health: false,
+            halted: false,
             tries: 0,
             retry_at: None,
             stop: stop_policy(task, None),
@@ -112,6 +115,21 @@ impl Machine {
     pub fn want(&mut self, desired: DesiredState) {
         self.desired = self.desired.max(desired);
         self.dropped = false;
+    }
+
+    /// The host stops: what runs is stopped in good order, which is no doing of its own, and nothing is
+    /// started any more.
+    pub fn host_stops(&mut self) {
+        self.halted = true;
+        if !self.is_at_rest() && !self.stopping() {
+            self.doom.get_or_insert_with(|| "the host was shut down".to_owned());
+        }
+    }
+
+    /// Whether nothing of it runs or is being started.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.container != Container::Running && self.busy != Some(Operation::Start)
     }
 
     /// Managers no longer speak of it.
@@ -231,6 +249,7 @@ impl Machine {
         match self.container {
             Container::Leftover | Container::Ended => cleanup,
             Container::Absent | Container::Prepared if self.stopping() => cleanup,
+            Container::Absent | Container::Prepared if self.halted => Step::Nothing,
             Container::Absent => Step::Prepare,
             Container::Prepared if self.desired == DesiredState::Ready => Step::Nothing,
             Container::Prepared => Step::Start,
@@ -242,7 +261,7 @@ impl Machine {
     /// Gives up what makes no sense any more. A start gets a little time, so that what starts is
     /// stopped as it should be; one that hangs must not keep the task for ever.
     fn give_up(&self, operation: Operation, now: Timestamp) -> Step {
-        if self.aborting || !self.stopping() {
+        if self.aborting || !(self.stopping() || self.halted) {
             return Step::Nothing;
         }
         match operation {

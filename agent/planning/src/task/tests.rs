@@ -154,6 +154,47 @@ fn ends_are_reported_as_what_they_were() {
     }
 }
 
+/// Withdrawn, and the signal sent.
+fn told_to_stop(m: &mut Machine) {
+    for fact in [Fact::Withdrawn, Fact::Stopped] {
+        let step = m.next(at(3));
+        let expected = matches!(
+            (&step, &fact),
+            (Step::Withdraw, Fact::Withdrawn) | (Step::Stop { .. }, Fact::Stopped)
+        );
+        assert!(expected, "{step:?} before {fact:?}");
+        m.begin(step, at(3));
+        m.learn(fact, at(3));
+    }
+}
+
+#[test]
+fn what_runs_when_the_host_stops_ends_in_good_order_and_nothing_starts() {
+    let mut m = running();
+    m.host_stops();
+    assert!(!m.is_at_rest());
+    told_to_stop(&mut m);
+    m.learn(Fact::Exited(exit(0)), at(4));
+    assert!(m.is_at_rest());
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Failed, "it was no end of its own: managers replace it");
+    assert_eq!(status(&m).err, "the host was shut down");
+
+    let mut m = prepared(DesiredState::Running);
+    m.host_stops();
+    assert!(m.is_at_rest());
+    assert_eq!((m.next(at(3)), status(&m).err.as_str()), (Step::Nothing, ""));
+
+    // What managers wanted to end anyway ends as they wanted it.
+    let mut m = running();
+    m.want(DesiredState::Shutdown);
+    m.host_stops();
+    told_to_stop(&mut m);
+    m.learn(Fact::Exited(exit(0)), at(4));
+    clean(&mut m, true);
+    assert_eq!(state(&m), TaskState::Shutdown);
+}
+
 #[test]
 fn a_start_that_hangs_is_given_up_when_the_task_is_to_stop() {
     let begun = || {
