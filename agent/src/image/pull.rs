@@ -175,12 +175,15 @@ impl Inner {
         image: &Image,
     ) -> Result<bool, ImageError> {
         let Some(tag) = reference.tag() else { return Ok(false) };
-        let there = match session.head(tag).await {
-            Ok(there) => there,
-            // A registry that does not answer HEAD may well answer GET.
-            Err(RegistryError::Status { status, .. }) if status < 500 => None,
-            Err(source) => return Err(pull_error(reference, source)),
-        };
+        let there =
+            match session.head(tag).await {
+                Ok(there) => there,
+                // A registry that does not answer HEAD may well answer GET.
+                Err(
+                    RegistryError::Status { status, .. } | RegistryError::Elsewhere { status, .. },
+                ) if status < 500 => None,
+                Err(source) => return Err(pull_error(reference, source)),
+            };
         Ok(there.is_some() && there == image.repo_digest)
     }
 

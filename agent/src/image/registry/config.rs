@@ -42,11 +42,13 @@ impl RegistryConfig {
     /// Whether this registry (`host[:port]`) is spoken to without encryption.
     #[must_use]
     pub fn is_plain(&self, registry: &str) -> bool {
-        let host = host_of(registry);
-        if self.root_certificate(registry).is_some() {
-            return false;
-        }
-        is_loopback(host) || self.plain_http.iter().any(|listed| names(listed, registry))
+        self.root_certificate(registry).is_none()
+            && (is_loopback(registry) || self.is_listed(registry))
+    }
+
+    /// Whether `plain_http` names this registry.
+    pub(super) fn is_listed(&self, registry: &str) -> bool {
+        self.plain_http.iter().any(|listed| names(listed, registry))
     }
 
     /// The PEM file configured for this registry.
@@ -71,8 +73,10 @@ fn host_of(registry: &str) -> &str {
     registry.split_once(':').map_or(registry, |(host, _)| host)
 }
 
-/// `localhost` and names below it never leave the host (RFC 6761, section 6.3).
-fn is_loopback(host: &str) -> bool {
+/// Whether `host[:port]` is this host: `localhost` and names below it never leave it (RFC 6761,
+/// section 6.3).
+pub(super) fn is_loopback(registry: &str) -> bool {
+    let host = host_of(registry);
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost"
         || name.ends_with(".localhost")

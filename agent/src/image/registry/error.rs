@@ -73,6 +73,19 @@ pub enum RegistryError {
         /// What the registry says, as `: …`, or nothing.
         detail: String,
     },
+    /// Whoever the registry sent us to refuses. What it says is not shown: it may be a service that
+    /// the registry alone could not reach.
+    #[error("registry {registry} leads to {url} for {what}, which answered {status}")]
+    Elsewhere {
+        /// Host and port.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// Where it leads, without the query.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// The connection broke while something was read.
     #[error("the transfer of {what} from registry {registry} broke off")]
     Interrupted {
@@ -104,8 +117,9 @@ pub enum RegistryError {
     },
     /// An unencrypted address where encryption is required.
     #[error(
-        "registry {registry} leads to {url}, which is not https; plain http is only used for \
-         loopback addresses and registries configured so"
+        "registry {registry} leads to {url}, which is not https; plain http is only used on behalf \
+         of registries that are spoken to so themselves, with loopback addresses and registries \
+         configured so"
     )]
     Insecure {
         /// Host and port.
@@ -130,6 +144,7 @@ impl RegistryError {
         match self {
             Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Interrupted { .. } => true,
             Self::Status { status, .. } => *status >= 500 || *status == 408,
+            Self::Elsewhere { status, .. } => *status >= 500 || [408, 429].contains(status),
             Self::Setup { .. }
             | Self::NotFound { .. }
             | Self::Denied { .. }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use shoal_types::image_ref::{DEFAULT_REGISTRY, Digest, ImageReference};
 use tokio::sync::Mutex;
@@ -201,12 +201,13 @@ impl Session {
         }
     }
 
-    /// One request, authorised if the registry wants that, to a successful answer.
+    /// One request, authorised if the registry wants that, to a successful answer. Whoever the
+    /// registry sends us to has nothing to ask of us: its challenges are not answered.
     async fn ask(&self, path: &str, ask: &Ask<'_>) -> Result<Response, RegistryError> {
         let url = self.base.join(path).map_err(|_| self.protocol(format!("bad path {path:?}")))?;
         let shown = self.authorization.lock().await.clone();
         let mut response = self.follow(url.clone(), ask, shown.as_ref()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        if response.status() == StatusCode::UNAUTHORIZED && self.is_own(response.url()) {
             let fresh = self.authorize(response.headers(), shown).await?;
             if let Some(fresh) = fresh {
                 response = self.follow(url, ask, Some(&fresh)).await?;
@@ -215,27 +216,47 @@ impl Session {
         if response.status().is_success() {
             return Ok(response);
         }
+        if !self.is_own(response.url()) {
+            return Err(RegistryError::Elsewhere {
+                registry: self.registry.clone(),
+                what: ask.what.to_owned(),
+                url: without_query(response.url()),
+                status: response.status().as_u16(),
+            });
+        }
         Err(self.refusal(response, ask.what).await)
     }
 
-    /// Sends, and follows redirects. Credentials go to the registry itself only.
+    /// Whether an address is the registry's own: scheme, host and port.
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// The client for an address that the registry led us to.
+    fn client(&self, url: &Url) -> Result<Client, RegistryError> {
+        self.transport.client(&self.registry, &self.base, url)
+    }
+
+    /// Sends, and follows redirects. Credentials go to the registry itself only, and to nobody any
+    /// more once it has sent us elsewhere.
     async fn follow(
         &self,
         mut url: Url,
         ask: &Ask<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, RegistryError> {
+        let mut at_home = true;
         for _ in 0..=REDIRECTS_MAX {
+            at_home &= self.is_own(&url);
             let method = if ask.head { Method::HEAD } else { Method::GET };
-            let mut request =
-                self.transport.client(&self.registry, &url)?.request(method, url.clone());
+            let mut request = self.client(&url)?.request(method, url.clone());
             if let Some(accept) = ask.accept {
                 request = request.header(ACCEPT, accept);
             }
             if let Some(range) = &ask.range {
                 request = request.header(RANGE, range);
             }
-            if let Some(value) = authorization.filter(|_| url.origin() == self.base.origin()) {
+            if let Some(value) = authorization.filter(|_| at_home) {
                 request = request.header(AUTHORIZATION, value);
             }
             let response = request.send().await.map_err(|error| self.unreachable(error))?;
@@ -283,7 +304,7 @@ impl Session {
         mut realm: Url,
         service: Option<String>,
     ) -> Result<HeaderValue, RegistryError> {
-        let client = self.transport.client(&self.registry, &realm)?;
+        let client = self.client(&realm)?;
         {
             let mut query = realm.query_pairs_mut();
             if let Some(service) = &service {

@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod origin;
+
 /// What the server knows about a request.
 #[derive(Debug, Clone)]
 struct Request {

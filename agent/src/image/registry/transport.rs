@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::config::RegistryConfig;
+use super::config::{RegistryConfig, is_loopback};
 use super::error::RegistryError;
 
 /// Makes clients when they are first needed: the system's certificates cost memory that an agent
@@ -32,12 +32,20 @@ impl Transport {
         &self.config
     }
 
-    /// The client for `url` on behalf of `registry`, if the address may be spoken to at all.
-    pub(super) fn client(&self, registry: &str, url: &Url) -> Result<Client, RegistryError> {
+    /// The client for `url` on behalf of `registry`, whose own address is `base`, if the address may
+    /// be spoken to at all.
+    pub(super) fn client(
+        &self,
+        registry: &str,
+        base: &Url,
+        url: &Url,
+    ) -> Result<Client, RegistryError> {
         let setup = |source| RegistryError::Setup { registry: registry.to_owned(), source };
         match url.scheme() {
             "https" => self.secure(registry).map_err(setup),
-            "http" if self.may_be_plain(url) => self.plain().map_err(setup),
+            "http" if base.scheme() == "http" && self.may_be_plain(base, url) => {
+                self.plain().map_err(setup)
+            }
             _ => Err(RegistryError::Insecure {
                 registry: registry.to_owned(),
                 url: without_query(url),
@@ -45,11 +53,17 @@ impl Transport {
         }
     }
 
-    /// An address leaves out the default port, which a configured name may have.
-    fn may_be_plain(&self, url: &Url) -> bool {
+    /// An address leaves out the default port, which a configured name may have. This host's own
+    /// services are not for registries elsewhere to send us to.
+    fn may_be_plain(&self, base: &Url, url: &Url) -> bool {
         let name = authority(url);
-        self.config.is_plain(&name)
-            || url.port().is_none() && self.config.is_plain(&format!("{name}:80"))
+        let listed = |name: &str| {
+            if is_loopback(name) && !is_loopback(&authority(base)) {
+                return self.config.is_listed(name);
+            }
+            self.config.is_plain(name)
+        };
+        listed(&name) || url.port().is_none() && listed(&format!("{name}:80"))
     }
 
     fn plain(&self) -> Result<Client, BoxError> {
