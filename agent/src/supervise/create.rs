@@ -18,7 +18,9 @@ use rustix::process::umask;
 use rustix::thread::set_thread_groups;
 
 use super::executor::ConfinedExecutor;
+use super::mounts::HeldMount;
 use super::protocol::Failure;
+use super::root::{Missing, RootDir};
 use super::setup::{CONFIG_FILE, OCI_DIR, Setup};
 use super::user;
 use crate::runtime::TermSize;
@@ -38,8 +40,8 @@ pub struct ChildStreams {
 
 /// What the child is to do.
 pub enum Job<'a> {
-    /// Make and start the container.
-    Init,
+    /// Make and start the container, with what is to be mounted in it.
+    Init(Rc<[HeldMount]>),
     /// Run a further process in it, on a terminal of some size.
     Join(&'a Process, Option<TermSize>),
 }
@@ -96,10 +98,14 @@ fn create(
     // libcontainer leaves the caller's groups alone when the container has none of its own.
     set_thread_groups(&[]).map_err(|e| step("giving up groups")(e.into()))?;
     let terminal = match job {
-        Job::Init => None,
+        Job::Init(_) => None,
         Job::Join(_, size) => *size,
     };
-    let executor = ConfinedExecutor::new(setup, Rc::clone(cgroup), executed, terminal);
+    let mounts = match job {
+        Job::Init(mounts) => Some(Rc::clone(mounts)),
+        Job::Join(..) => None,
+    };
+    let executor = ConfinedExecutor::new(setup, Rc::clone(cgroup), executed, terminal, mounts);
     let oci =
         |e: libcontainer::error::LibcontainerError| Failure::other("making the container", &e);
     let mut builder = ContainerBuilder::new(setup.id.to_string(), SyscallType::default())
@@ -114,7 +120,7 @@ fn create(
             .with_stderr(streams.stderr);
     }
     match job {
-        Job::Init => {
+        Job::Init(_) => {
             settle(setup)?;
             let init = builder.as_init(&setup.run_dir).with_systemd(false).with_detach(true);
             let mut container = init.as_sibling(true).build().map_err(oci)?;
@@ -142,7 +148,8 @@ fn settle(setup: &Setup) -> Result<(), Failure> {
     let Some(process) = spec.process_mut() else { return Ok(()) };
     let cwd = process.cwd().clone();
     if cwd != Path::new("/") {
-        user::make_dir_in_root(&setup.rootfs(), &cwd)
+        RootDir::open(&setup.rootfs())
+            .and_then(|root| root.find(&cwd, Missing::Directory))
             .map_err(|e| Failure::other("making the working directory", &e))?;
     }
     identify(process, &setup.rootfs(), &setup.user)?;

@@ -18,14 +18,17 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::fs::{FileType, fchown, fstat};
+use rustix::io::Errno;
+use rustix::process::{Signal, geteuid, set_parent_process_death_signal};
+use rustix::termios::{Winsize, isatty, tcsetwinsize};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, UnshareFlags, capability_is_in_bounding_set,
     clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
 };
 
+use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
 use super::setup::{Confinement, Setup};
 use crate::runtime::TermSize;
@@ -43,19 +46,23 @@ pub struct ConfinedExecutor {
     /// Whether to hide what is above the control groups.
     own_cgroups: bool,
     terminal: Option<TermSize>,
+    /// What is to be mounted; none of it for who joins.
+    mounts: Option<Rc<[HeldMount]>>,
+    read_only_root: bool,
     found: Rc<RefCell<Option<CString>>>,
     env: Rc<RefCell<Vec<CString>>>,
 }
 
 impl ConfinedExecutor {
     /// For a container or a process that joins it. Reports through `report`; gives the terminal, if
-    /// there is one, a size before the program looks.
+    /// there is one, a size before the program looks; puts the container's mounts in place.
     #[must_use]
     pub fn new(
         setup: &Setup,
         cgroup: Rc<Cgroup>,
         report: OwnedFd,
         terminal: Option<TermSize>,
+        mounts: Option<Rc<[HeldMount]>>,
     ) -> Self {
         Self {
             confinement: Rc::new(setup.confinement.clone()),
@@ -63,6 +70,8 @@ impl ConfinedExecutor {
             cgroup,
             own_cgroups: setup.own_cgroups,
             terminal,
+            mounts,
+            read_only_root: setup.read_only_root,
             found: Rc::default(),
             env: Rc::default(),
         }
@@ -77,6 +86,13 @@ impl ConfinedExecutor {
             sys::process::exit_now(1);
         }
         Ok(())
+    }
+
+    /// Completes the container's files.
+    fn mount(&self, spec: &Spec) -> Result<(), Failure> {
+        let Some(mounts) = &self.mounts else { return Ok(()) };
+        mounts::place(mounts, spec)?;
+        if self.read_only_root { mounts::protect_root() } else { Ok(()) }
     }
 
     fn tell(&self, failure: &Failure) {
@@ -135,6 +151,7 @@ impl ConfinedExecutor {
             let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
             let _ = tcsetwinsize(rustix::stdio::stdin(), size);
         }
+        own_streams().map_err(step("handing over the standard streams"))?;
         sys::process::reset_signals();
         self.cgroup.join().map_err(|e| Failure::other("joining the control groups", &e))?;
         if self.own_cgroups {
@@ -155,6 +172,25 @@ impl ConfinedExecutor {
             _ => Failure::CommandNotExecutable { command, reason: error.to_string() },
         })
     }
+}
+
+/// Gives the standard streams to the container's user, who else could not open `/dev/stdout` anew. Not
+/// a device that others use too, but a terminal; the group stays, which for a terminal is `tty`.
+fn own_streams() -> io::Result<()> {
+    let me = geteuid();
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let stat = fstat(fd)?;
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        if stat.st_uid == me.as_raw() || (device && !isatty(fd)) {
+            continue;
+        }
+        match fchown(fd, Some(me), None) {
+            // A file of somebody's whose file system has no owners or cannot be written.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 fn command(spec: &Spec) -> String {
@@ -210,7 +246,7 @@ impl Executor for ConfinedExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let env = spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
         // From here on this process waits, for as long as its creator takes.
-        match self.tie().and_then(|()| find(&command(spec), &env)) {
+        match self.tie().and_then(|()| self.mount(spec)).and_then(|()| find(&command(spec), &env)) {
             Ok(path) => {
                 *self.found.borrow_mut() = Some(path);
                 Ok(())

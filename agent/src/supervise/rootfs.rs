@@ -14,8 +14,10 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
 };
+use rustix::process::umask;
 use rustix::thread::UnshareFlags;
 
+use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
 use super::setup::{Setup, UPPER_DIR, WORK_DIR};
 use crate::runtime::NetworkMode;
@@ -27,14 +29,15 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Longest string fsconfig(2) takes.
 const FSCONFIG_MAX: usize = 255;
 
-/// Enters the namespaces and mounts the root file system.
+/// Enters the namespaces and mounts the root file system. Gives back what is to be mounted in it.
 ///
 /// # Errors
 /// [`Failure::Other`] naming the step.
-pub fn enter(setup: &Setup) -> Result<(), Failure> {
+pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
     let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
     // Opened while the paths still mean the host's.
     let groups = cgroup_views(setup).map_err(step("opening the control groups"))?;
+    let held = mounts::hold(&setup.mounts)?;
     let mut flags = UnshareFlags::NEWNS;
     if setup.network == NetworkMode::Own {
         flags |= UnshareFlags::NEWNET;
@@ -44,6 +47,11 @@ pub fn enter(setup: &Setup) -> Result<(), Failure> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(io::Error::from).map_err(step("detaching mounts"))?;
     overlay(setup).map_err(step("mounting the root file system"))?;
+    // Places for the mounts are made for everybody who uses the container.
+    let own_umask = umask(Mode::from_raw_mode(0o022));
+    let ready = mounts::make_ready(&setup.rootfs(), &held);
+    umask(own_umask);
+    ready?;
     if let Some(groups) = groups {
         show_cgroups(&groups).map_err(step("arranging the control groups"))?;
     }
@@ -56,7 +64,7 @@ pub fn enter(setup: &Setup) -> Result<(), Failure> {
                 .map_err(|e| Failure::other(&format!("setting {name} to {value:?}"), &e))?;
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Mounts the image's layers and the container's own on top.

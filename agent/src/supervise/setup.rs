@@ -12,6 +12,7 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_agent_planning::oci::capabilities::CapabilitySet;
 
+use super::mounts::MountSetup;
 use crate::runtime::cgroup::Layout;
 use crate::runtime::seccomp::Instruction;
 use crate::runtime::{ContainerId, Layers, LogLimits, NetworkMode};
@@ -72,6 +73,12 @@ pub struct Setup {
     pub user: String,
     /// Whether its environment says where home is, so that no user's own does.
     pub home_given: bool,
+    /// What is mounted beside the file systems of every container, parents before children.
+    #[serde(default)]
+    pub mounts: Vec<MountSetup>,
+    /// Whether its root directory cannot be written.
+    #[serde(default)]
+    pub read_only_root: bool,
     /// Parameters of its network namespace, `net.ipv4.…` to value.
     pub net_sysctls: BTreeMap<String, String>,
     /// For people who look here.

@@ -15,6 +15,7 @@ use super::children::{kill_children, poll_in, readable, reap, reap_around, wait_
 use super::control::Control;
 use super::create::{self, Job};
 use super::log::{LogWriter, now_nanos};
+use super::mounts::HeldMount;
 use super::protocol::{Failure, Message, Op, Status};
 use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Setup};
 use super::starting::Starting;
@@ -48,6 +49,8 @@ pub struct Supervisor {
     streams: Streams,
     log: LogWriter,
     me: ProcessIdentity,
+    /// What is to be mounted in the container.
+    mounts: Vec<HeldMount>,
     /// How the container's first process ended, if it was collected among others.
     collected: Option<WaitStatus>,
     /// Whether somebody asked for it to be killed.
@@ -66,7 +69,7 @@ impl Supervisor {
         let cgroup = Cgroup::create(&setup.layout, &setup.cgroup, &setup.resources)
             .map_err(|e| Failure::other("making the control group", &e))?;
         let mut rest = || -> Result<_, Failure> {
-            rootfs::enter(&setup)?;
+            let mounts = rootfs::enter(&setup)?;
             let log = LogWriter::create(&setup.state_dir.join(LOG_DIR), setup.log)
                 .map_err(step("opening the log"))?;
             let me = i32::try_from(std::process::id()).ok().and_then(ProcessIdentity::of);
@@ -74,10 +77,10 @@ impl Supervisor {
             let text = serde_json::to_vec(&me).unwrap_or_default();
             fs::write(SUPERVISOR_FILE, text).map_err(step("writing the supervisor's identity"))?;
             control.listen(CONTROL_SOCKET).map_err(step("listening for agents"))?;
-            Ok((log, me))
+            Ok((log, me, mounts))
         };
         match rest() {
-            Ok((log, me)) => {
+            Ok((log, me, mounts)) => {
                 let cgroup = Rc::new(cgroup);
                 let (state, streams) = (State::Prepared, Streams::default());
                 let control = std::mem::replace(control, Control::new(None));
@@ -90,6 +93,7 @@ impl Supervisor {
                     streams,
                     log,
                     me,
+                    mounts,
                     collected,
                     killed,
                     trimmed,
@@ -244,7 +248,9 @@ impl Supervisor {
             (None, Some(child))
         };
         let path = console.as_ref().map(|_| console_path.as_path());
-        let creator = create::spawn(&self.setup, &self.cgroup, &Job::Init, child, path)?;
+        // Held no longer than until the container has them.
+        let job = Job::Init(std::mem::take(&mut self.mounts).into());
+        let creator = create::spawn(&self.setup, &self.cgroup, &job, child, path)?;
         let (outcome, executed) = (Vec::new(), Vec::new());
         Ok(Starting { creator, outcome, executed, ended: [false; 2], console, asked: Vec::new() })
     }

@@ -96,6 +96,11 @@ impl Host {
         Self { runtime, exits, config, layer: home.join("layer"), tmp: None }
     }
 
+    /// The directory that is every container's image.
+    pub(crate) fn layer(&self) -> &Path {
+        &self.layer
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.config.run_dir.parent().unwrap()
     }

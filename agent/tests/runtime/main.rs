@@ -15,3 +15,5 @@ mod root_exec;
 mod root_faults;
 mod root_lifecycle;
 mod root_limits;
+mod root_mounts;
+mod root_outside;

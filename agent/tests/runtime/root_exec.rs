@@ -68,6 +68,35 @@ async fn pipes_codes_environment_and_confinement() {
 }
 
 #[tokio::test]
+async fn streams_belong_to_the_user_who_joins() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let id = id("streams");
+    host.start(&id, &command(&["sleep", "1000"])).await;
+    let script = "echo out > /dev/stdout && echo err > /dev/stderr && : < /dev/stdin && echo read";
+    let size = TermSize { rows: 24, cols: 80 };
+    for (user, tty, stdin) in [
+        ("1000:1000", None, false),
+        ("1000:1000", None, true),
+        ("app", Some(size), true),
+        ("0", None, true),
+    ] {
+        let user = Some(user.to_owned());
+        let spec = ExecSpec { user, tty, stdin, ..exec(&["sh", "-c", script]) };
+        let (code, output) = finish(host.runtime.exec(&id, spec).await.unwrap()).await;
+        let all = text(&output, Stream::Stdout) + &text(&output, Stream::Stderr);
+        assert_eq!(code, Some(0), "tty {tty:?}, stdin {stdin}: {all}");
+        for line in ["out", "err", "read"] {
+            assert!(all.lines().any(|l| l.trim_end() == line), "tty {tty:?}: {all}");
+        }
+    }
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
 async fn on_a_terminal() {
     if !able() {
         return;

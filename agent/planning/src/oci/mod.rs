@@ -325,7 +325,10 @@ fn mounts(config: &ContainerConfig) -> Result<Vec<Mount>, InvalidContainer> {
         if let MountKind::Bind { source } = &wanted.kind {
             absolute("mounts source", source)?;
         }
-        all.retain(|m| m.destination() != &wanted.destination);
+        // What is below them, the runtime makes in its own; a bind covers it as a whole.
+        let roots = ["/dev", "/proc", "/sys"].map(Path::new);
+        let root = roots.contains(&wanted.destination.as_path());
+        all.retain(|m| root || m.destination() != &wanted.destination);
     }
     // Parents before children, whatever order they were written in.
     let mut extra: Vec<&MountConfig> = config.mounts.iter().collect();
@@ -350,7 +353,8 @@ fn mount(wanted: &MountConfig) -> Mount {
             options.extend(size_bytes.map(|size| format!("size={size}")));
         }
     }
-    options.push(if wanted.read_only { "ro" } else { "rw" }.to_owned());
+    // With everything below.
+    options.push(if wanted.read_only { "rro" } else { "rw" }.to_owned());
     m.set_options(Some(options));
     m
 }

@@ -15,6 +15,7 @@ use super::{ContainerId, ContainerSpec, Inner, RuntimeError, lock};
 use crate::runtime::NetworkMode;
 use crate::runtime::cgroup::Layout;
 use crate::runtime::seccomp::{self, Instruction};
+use crate::supervise::mounts::MountSetup;
 use crate::supervise::protocol::chain;
 use crate::supervise::rootfs::cgroup_view;
 use crate::supervise::setup::{CONFIG_FILE, Confinement, ROOTFS_DIR, SETUP_FILE, Setup};
@@ -91,7 +92,9 @@ fn plan(
         return Err(unsupported("linux.resources.devices", "it is missing"));
     }
     let confinement = Confinement::new(&process, filter.to_vec());
-    let mounts = spec.mounts().clone().unwrap_or_default();
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let own = take_own(&mut mounts).map_err(|reason| unsupported("mounts", &reason))?;
+    spec.set_mounts(Some(mounts.clone()));
     let cgroup_mount = mounts.iter().any(|m| m.typ().as_deref() == Some("cgroup"));
     let is_v1 = matches!(inner.layout, Layout::Hierarchies(_));
     let mut namespaces = linux.namespaces().iter().flatten();
@@ -122,11 +125,27 @@ fn plan(
         user: wanted.user.clone(),
         home_given: process.env().as_ref().is_some_and(|env| user::home(env).is_some()),
         labels: wanted.labels.clone(),
+        mounts: own,
+        read_only_root: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         net_sysctls,
         confinement,
     };
     let config = for_libcontainer(&setup, wanted.oci)?;
     Ok((setup, config))
+}
+
+/// Takes what is the supervisor's to mount out of a specification's mounts.
+fn take_own(mounts: &mut Vec<Mount>) -> Result<Vec<MountSetup>, String> {
+    let mut own = Vec::new();
+    let mut rest = Vec::new();
+    for mount in mounts.drain(..) {
+        match MountSetup::of_spec(&mount)? {
+            Some(setup) => own.push(setup),
+            None => rest.push(mount),
+        }
+    }
+    *mounts = rest;
+    Ok(own)
 }
 
 /// Limits that nobody would apply must not be promised.
@@ -167,7 +186,8 @@ fn compiled(inner: &Inner, profile: &LinuxSeccomp) -> Result<Arc<[Instruction]>,
 /// capabilities and the filter, which are the supervisor's, and the network namespace, which exists.
 fn for_libcontainer(setup: &Setup, mut spec: Spec) -> Result<Spec, RuntimeError> {
     let mut root = spec.root().clone().unwrap_or_default();
-    root.set_path(PathBuf::from(ROOTFS_DIR));
+    // Read-only once what is mounted in it has its place.
+    root.set_path(PathBuf::from(ROOTFS_DIR)).set_readonly(Some(false));
     spec.set_root(Some(root));
     if let Some(process) = spec.process_mut() {
         process.set_capabilities(None).set_no_new_privileges(None);
