@@ -17,7 +17,7 @@ use crate::renewal;
 pub(crate) mod local;
 mod stream;
 
-pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object};
+pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object, WatchSpan};
 
 /// The largest answer that is taken, in bytes: a list of a very large cluster.
 const ANSWER_BYTES_MAX: usize = 256 << 20;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_manager_state::{Event, ObjectRef};
+use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 
 /// Events kept for watchers that come late or are slow. One that falls further behind is told so.
@@ -31,6 +32,10 @@ struct Inner {
     forgotten: u64,
     /// All events up to this index are in.
     newest: u64,
+    /// Of the newest event: clocks may go back, what is told does not.
+    time: Timestamp,
+    /// Of the newest event that is missing.
+    forgotten_time: Timestamp,
 }
 
 #[derive(Debug)]
@@ -76,7 +81,9 @@ impl Feed {
     pub fn append(&self, index: u64, events: Vec<Event>, bytes: usize) {
         let mut inner = self.lock();
         let mut brought = bytes;
-        for event in events {
+        for mut event in events {
+            event.time = event.time.max(inner.time);
+            inner.time = event.time;
             let bytes = own_bytes(&event.object) + std::mem::take(&mut brought);
             inner.bytes += bytes;
             inner.events.push_back(Kept { event: Arc::new(event), bytes });
@@ -84,6 +91,7 @@ impl Feed {
         while inner.events.len() > EVENTS_MAX || inner.bytes > BYTES_MAX {
             let Some(Kept { event, bytes }) = inner.events.pop_front() else { break };
             inner.forgotten = event.index;
+            inner.forgotten_time = event.time;
             inner.bytes -= bytes;
         }
         inner.newest = index;
@@ -91,9 +99,11 @@ impl Feed {
         self.newest.send_replace(index);
     }
 
-    /// Begins anew after the state was replaced as a whole.
-    pub fn restart(&self, index: u64) {
-        *self.lock() = Inner { forgotten: index, newest: index, ..Inner::default() };
+    /// Begins anew after the state was replaced as a whole: what was before `now` is missing.
+    pub fn restart(&self, index: u64, now: Timestamp) {
+        let inner =
+            Inner { forgotten: index, newest: index, forgotten_time: now, ..Inner::default() };
+        *self.lock() = inner;
         self.newest.send_replace(index);
     }
 
@@ -101,6 +111,17 @@ impl Feed {
     #[must_use]
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
+    }
+
+    /// The index after which the events of a time and of those after it begin, and whether some of
+    /// them are forgotten.
+    #[must_use]
+    pub fn begins(&self, time: Timestamp) -> (u64, bool) {
+        let inner = self.lock();
+        let start = inner.events.partition_point(|kept| kept.event.time < time);
+        let before = start.checked_sub(1).and_then(|last| inner.events.get(last));
+        let after = before.map_or(inner.forgotten, |kept| kept.event.index);
+        (after, inner.forgotten > 0 && start == 0 && inner.forgotten_time >= time)
     }
 
     /// Events after `after`, and the index up to which they are complete.
@@ -155,5 +176,24 @@ mod tests {
         feed.append(20_003, vec![event(20_003)], BYTES_MAX);
         assert_eq!(indexes(20_002), Err(Forgotten { after: 20_002, oldest: 20_003 }));
         assert_eq!(indexes(20_003), Ok(vec![]));
+    }
+
+    #[test]
+    fn times_never_go_back_and_events_are_found_by_them() {
+        let feed = Feed::default();
+        let at = |index, secs| Event { time: Timestamp::from_secs(secs), ..event(index) };
+        // The clock was set back before the third.
+        feed.append(3, vec![at(1, 100), at(2, 200), at(3, 150)], 0);
+        let (events, _) = feed.since(0).unwrap();
+        let times: Vec<_> = events.iter().map(|e| e.time.as_nanos() / 1_000_000_000).collect();
+        assert_eq!(times, [100, 200, 200]);
+        let begins = |secs| feed.begins(Timestamp::from_secs(secs));
+        assert_eq!(begins(0), (0, false));
+        assert_eq!(begins(101), (1, false));
+        assert_eq!(begins(200), (1, false));
+        assert_eq!(begins(201), (3, false));
+        feed.restart(9, Timestamp::from_secs(300));
+        assert_eq!(begins(200), (9, true), "what was before is not kept");
+        assert_eq!(begins(301), (9, false));
     }
 }

@@ -10,6 +10,7 @@ use shoal_proto::v1 as pb;
 use tokio::sync::watch;
 use tonic::Code;
 
+use crate::clock;
 use crate::feed::Feed;
 use crate::raft::codec::{decode_command, read_snapshot, write_snapshot};
 use crate::raft::{BoxError, Machine, SnapshotEncoder};
@@ -62,7 +63,7 @@ impl Machine for ClusterMachine {
         self.state = read_snapshot(&mut data)?;
         self.events.clear();
         self.bytes = 0;
-        self.feed.restart(self.state.applied_index());
+        self.feed.restart(self.state.applied_index(), clock::now());
         Ok(())
     }
 }

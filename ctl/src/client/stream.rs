@@ -8,13 +8,27 @@ use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Sta
 use shoal_types::time::Timestamp;
 
 use super::{Client, Result, required};
+use crate::render::note;
 
 /// A change of an object.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     pub(crate) index: u64,
+    /// When it happened; never before an earlier one.
+    pub(crate) time: Timestamp,
     pub(crate) action: EventAction,
     pub(crate) object: Object,
+}
+
+/// Which events are wanted; by itself those from now on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WatchSpan {
+    /// Those after this log index.
+    pub(crate) after: Option<u64>,
+    /// Those of this time or later; does not go with `after`.
+    pub(crate) since: Option<Timestamp>,
+    /// Those before this time.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// What happened to it.
@@ -95,19 +109,6 @@ impl Object {
             Self::Deployment(_) => String::new(),
         }
     }
-
-    /// When it was last written.
-    pub(crate) fn updated_at(&self) -> Timestamp {
-        match self {
-            Self::Cluster(o) => o.meta.updated_at,
-            Self::Node(o) => o.meta.updated_at,
-            Self::Service(o) => o.meta.updated_at,
-            Self::Task(o) => o.meta.updated_at,
-            Self::Network(o) => o.meta.updated_at,
-            Self::Stack(o) => o.meta.updated_at,
-            Self::Deployment(o) => o.meta.updated_at,
-        }
-    }
 }
 
 fn object(wire: pb::watch_event::Object) -> Result<Object, InvalidMessage> {
@@ -131,7 +132,7 @@ fn event(wire: pb::WatchEvent) -> Result<Event> {
         pb::EventAction::Unspecified => return Err(InvalidMessage::missing("action").into()),
     };
     let object = object(wire.object.ok_or_else(|| InvalidMessage::missing("object"))?)?;
-    Ok(Event { index: wire.index, action, object })
+    Ok(Event { index: wire.index, time: Timestamp::from_nanos(wire.time), action, object })
 }
 
 /// A line of a log, or something that its reader should know.
@@ -168,15 +169,22 @@ impl Client {
     pub(crate) async fn watch(
         &self,
         kinds: &[pb::ObjectKind],
-        from_index: Option<u64>,
+        span: WatchSpan,
     ) -> Result<impl Stream<Item = Result<Event>> + Unpin + use<>> {
-        let kinds = kinds.iter().map(|k| (*k).into()).collect();
-        let request = pb::WatchRequest { kinds, from_index };
+        let request = pb::WatchRequest {
+            kinds: kinds.iter().map(|k| (*k).into()).collect(),
+            from_index: span.after,
+            since: span.since.map(Timestamp::as_nanos),
+            until: span.until.map(Timestamp::as_nanos),
+        };
         let mut stream = self.rpc.clone().watch(request).await?.into_inner();
         // The first message says that the stream has begun.
         let first = stream.message().await?.and_then(|m| m.message);
-        if !matches!(first, Some(pb::watch_response::Message::Started(_))) {
+        let Some(pb::watch_response::Message::Started(started)) = first else {
             return Err(InvalidMessage::missing("started").into());
+        };
+        if started.incomplete {
+            note("warning: older events are not kept any more: these are the oldest ones");
         }
         Ok(stream.map(|message| match message?.message {
             Some(pb::watch_response::Message::Event(wire)) => event(wire),

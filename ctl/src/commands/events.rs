@@ -6,15 +6,21 @@ use serde_json::json;
 
 use super::filter::Filters;
 use super::{Result, Shell};
-use crate::client::{Event, Object};
+use crate::client::{Event, Object, WatchSpan};
 use crate::error::{CommandError, Kind};
-use crate::render::{json, line};
+use crate::render::{json, line, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Begin with the changes after this log index, if the manager still remembers them
-    #[arg(long, value_name = "INDEX")]
-    since: Option<u64>,
+    /// Not older than this: 10m, 2026-01-31T12:00:00Z or seconds since the epoch
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Older than this; ends when it has passed
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// Only those after this log index, as JSON output tells it
+    #[arg(long, value_name = "INDEX", conflicts_with = "since")]
+    after: Option<u64>,
     /// Only those that fit: type=, name=, event=, service=, node=
     #[arg(long, short, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -34,14 +40,27 @@ pub(crate) async fn run(shell: &Shell, args: &Events) -> Result {
         };
         kinds.push(*kind);
     }
+    let now = time::now();
+    let read = |flag: &str, text: &Option<String>| {
+        let read = text.as_deref().map(|text| time::parse(text, now)).transpose();
+        read.map_err(|error| CommandError::usage(format!("{flag}: {error}")))
+    };
+    let span = WatchSpan {
+        after: args.after,
+        since: read("--since", &args.since)?,
+        until: read("--until", &args.until)?,
+    };
     let client = shell.manager().await?;
-    let mut events = client.watch(&kinds, args.since).await?;
+    let mut events = client.watch(&kinds, span).await?;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
         };
         let Some(event) = event else {
+            if span.until.is_some_and(|until| until <= time::now()) {
+                return Ok(());
+            }
             return Err(CommandError::failed("the manager ended the stream")
                 .hint("it may have been stopped, or this reader was too slow"));
         };
@@ -73,7 +92,7 @@ fn fits(filters: &Filters, event: &Event) -> bool {
 
 fn show(shell: &Shell, event: &Event) -> Result {
     let object = &event.object;
-    let at = object.updated_at();
+    let at = event.time;
     if shell.is_json() {
         return json::record(&json!({
             "Index": event.index, "Time": at, "Type": object.kind(),

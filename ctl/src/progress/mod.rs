@@ -11,7 +11,7 @@ use shoal_proto::v1::ObjectKind;
 use shoal_types::object::Service;
 use tokio::time::Instant;
 
-use crate::client::{Client, LogLine, LogQuery, TaskQuery};
+use crate::client::{Client, LogLine, LogQuery, TaskQuery, WatchSpan};
 use crate::error::{CommandError, Kind};
 use crate::render::{Format, note};
 
@@ -144,7 +144,7 @@ async fn round(
     reporter: &mut Reporter,
 ) -> Result<Round, CommandError> {
     let kinds = [ObjectKind::Service, ObjectKind::Task, ObjectKind::Deployment];
-    let mut events = client.watch(&kinds, None).await?;
+    let mut events = client.watch(&kinds, WatchSpan::default()).await?;
     load(client, model).await?;
     let mut tick = tokio::time::interval(TICK);
     loop {

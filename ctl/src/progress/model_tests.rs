@@ -110,7 +110,7 @@ fn a_service_that_is_removed_meanwhile_ends_the_wait() {
     let mut model = Model::new(&[service("a", 1, 1)]);
     model.deployment(deployment(1, Create, Updating));
     let object = Object::Service(Box::new(service("a", 1, 1)));
-    model.apply(Event { index: 9, action: EventAction::Remove, object });
+    model.apply(Event { index: 9, time: Timestamp::ZERO, action: EventAction::Remove, object });
     assert_eq!(model.outcome(), Some(Outcome::Gone(vec!["web".to_owned()])));
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use shoal_manager_state::{Action, Event, ObjectRef};
 use shoal_proto::v1 as pb;
+use shoal_types::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Answers, ControlService};
+use crate::clock;
 use crate::feed::Feed;
 
 /// Events on their way to one watcher.
@@ -27,12 +29,21 @@ pub(super) fn watch(
         };
     }
     let feed = api.cluster.feed().clone();
-    let after = request.from_index.unwrap_or_else(|| *feed.newest().borrow());
+    let (after, incomplete) = match (request.from_index, request.since) {
+        (Some(_), Some(_)) => {
+            return Err(Status::invalid_argument("since: does not go with from_index"));
+        }
+        (Some(index), None) => (index, false),
+        (None, Some(since)) => feed.begins(Timestamp::from_nanos(since)),
+        (None, None) => (*feed.newest().borrow(), false),
+    };
+    let until = request.until.map(Timestamp::from_nanos);
     // Says at once if what is asked for is forgotten.
     feed.since(after).map_err(|e| Status::out_of_range(e.to_string()))?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        if let Err(status) = pump(&feed, after, &kinds, &sender).await {
+        let started = pb::WatchStarted { index: after, incomplete };
+        if let Err(status) = pump(&feed, started, until, &kinds, &sender).await {
             // Nobody is left to tell if this fails.
             let _ = sender.send(Err(status)).await;
         }
@@ -40,26 +51,32 @@ pub(super) fn watch(
     Ok(Box::pin(ReceiverStream::new(receiver)))
 }
 
-/// Sends events until the watcher goes away or falls too far behind.
+/// Sends events until the watcher goes away or falls too far behind, or its time is over.
 async fn pump(
     feed: &Feed,
-    mut after: u64,
+    started: pb::WatchStarted,
+    until: Option<Timestamp>,
     kinds: &BTreeSet<i32>,
     to: &mpsc::Sender<Result<pb::WatchResponse, Status>>,
 ) -> Result<(), Status> {
     use pb::watch_response::Message;
     let answer = |message| Ok(pb::WatchResponse { message: Some(message) });
     let mut newest = feed.newest();
-    let started = Message::Started(pb::WatchStarted { index: after });
-    if to.send(answer(started)).await.is_err() {
+    let mut after = started.index;
+    if to.send(answer(Message::Started(started))).await.is_err() {
         return Ok(());
     }
     loop {
         newest.borrow_and_update();
+        // Before the look: what happens meanwhile is no longer asked for.
+        let left = until.map(|until| until.since(clock::now()));
         let (events, complete) =
             feed.since(after).map_err(|e| Status::out_of_range(e.to_string()))?;
         after = complete;
         for event in events {
+            if until.is_some_and(|until| event.time >= until) {
+                return Ok(());
+            }
             let event = to_wire(&event);
             if !kinds.is_empty() && !kinds.contains(&kind_of(&event)) {
                 continue;
@@ -68,8 +85,12 @@ async fn pump(
                 return Ok(());
             }
         }
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(());
+        }
         tokio::select! {
             () = to.closed() => return Ok(()),
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
             changed = newest.changed() => if changed.is_err() {
                 return Err(Status::unavailable("the manager is going away"));
             },
@@ -93,7 +114,12 @@ fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
         Action::Update => pb::EventAction::Update,
         Action::Remove => pb::EventAction::Remove,
     };
-    pb::WatchEvent { index: event.index, action: action as i32, object: Some(object) }
+    pb::WatchEvent {
+        index: event.index,
+        action: action as i32,
+        object: Some(object),
+        time: event.time.as_nanos(),
+    }
 }
 
 fn kind_of(event: &pb::WatchEvent) -> i32 {

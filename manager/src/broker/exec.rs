@@ -63,8 +63,7 @@ impl Broker {
         let node = must_run(view, task)?;
         start.task = task.id.to_string();
         let session = self
-            .sessions
-            .of_node(node)
+            .session_of(node)
             .ok_or_else(|| Status::unavailable("the task's node is not connected"))?;
         let (waiter, agent) = oneshot::channel();
         let exec_id = self.execs.add(node, Waiter(waiter));

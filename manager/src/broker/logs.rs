@@ -10,7 +10,6 @@ use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, ServiceId, TaskId};
 use shoal_types::object::Task;
-use shoal_types::task_state::TaskState;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -75,10 +74,9 @@ impl Wanted {
         }
     }
 
-    /// Its tasks that have been on a node.
+    /// Its tasks that have, or had, a container: nothing else has a log.
     fn tasks(self, view: &ClusterState) -> Vec<Arc<Task>> {
-        let seen =
-            |task: &&Arc<Task>| task.node_id.is_some() && task.status.state >= TaskState::Accepted;
+        let seen = |task: &&Arc<Task>| task.had_container();
         match self {
             Self::Service(id) => view.tasks_of_service(id).filter(seen).cloned().collect(),
             Self::Task(id) => view.task(id).into_iter().filter(seen).cloned().collect(),
@@ -216,7 +214,7 @@ impl Broker {
     async fn ask_once(&self, node: &Arc<Source>, options: pb::LogOptions, reader: &Reader) -> End {
         use pb::session_message::Message;
         let host = &node.hostname;
-        let Some(session) = self.sessions.of_node(node.id) else {
+        let Some(session) = self.session_of(node.id) else {
             let why = format!("node {host} cannot be reached: its logs are missing");
             return End::Cut { why, begun: false };
         };

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, NodeId, TaskId};
+use shoal_types::object::NodeState;
 use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::clock::RandomIds;
 use crate::cluster::Cluster;
-use crate::dispatcher::Sessions;
+use crate::dispatcher::{Session, Sessions};
 
 /// A stream towards a user or an agent.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,6 +38,14 @@ impl Broker {
     pub fn new(cluster: Cluster, sessions: Arc<Sessions>) -> Arc<Self> {
         let (logs, execs) = (Waiting::default(), Waiting::default());
         Arc::new(Self { cluster, sessions, logs, execs })
+    }
+
+    /// The session of a node, unless the node is known to be away: the connection of a host that died
+    /// can outlive it, and nobody should wait for its answer.
+    fn session_of(&self, node: NodeId) -> Option<Session> {
+        let view = self.cluster.view();
+        let ready = view.node(node).is_some_and(|node| node.status.state == NodeState::Ready);
+        self.sessions.of_node(node).filter(|_| ready)
     }
 }
 

@@ -111,6 +111,6 @@ impl Writer<'_> {
     }
 
     fn record(&mut self, action: Action, object: ObjectRef) {
-        self.state.feed.push(Event { index: self.index, action, object });
+        self.state.feed.push(Event { index: self.index, time: self.now, action, object });
     }
 }

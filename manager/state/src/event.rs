@@ -4,12 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::time::Timestamp;
 
 /// One object was written or removed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// Log index of the command.
     pub index: u64,
+    /// When the command was proposed, which is when it happened.
+    pub time: Timestamp,
     /// What happened to the object.
     pub action: Action,
     /// The object as it is now, or as it was when it was removed.

@@ -375,7 +375,7 @@ async fn a_watcher_sees_every_change_in_order() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
     let request =
-        pb::WatchRequest { kinds: vec![pb::ObjectKind::Service as i32], from_index: None };
+        pb::WatchRequest { kinds: vec![pb::ObjectKind::Service as i32], ..Default::default() };
     let mut watch = control.watch(request).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
     for name in ["a", "b", "c"] {

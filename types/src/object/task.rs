@@ -72,6 +72,14 @@ impl Task {
         !self.status.state.is_terminal()
     }
 
+    /// Whether its node has, or had, a container of it, and so a log.
+    #[must_use]
+    pub fn had_container(&self) -> bool {
+        let begun = self.status.container_status.is_some()
+            || (self.is_live() && self.status.state >= TaskState::Starting);
+        self.node_id.is_some() && begun
+    }
+
     /// Whether managers want it to run, now or later, and it can still do so.
     #[must_use]
     pub fn is_wanted(&self) -> bool {

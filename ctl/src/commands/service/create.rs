@@ -11,6 +11,7 @@ use shoal_types::spec::{
     TaskRuntime, TaskSpec,
 };
 
+use super::checked::{By, check};
 use super::confine::Surroundings;
 use super::mount::MountFlag;
 use super::pairs::KeyValue;
@@ -83,6 +84,7 @@ pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
     let name = args.name.take().unwrap_or_else(random_name);
     let unsaid = args.publish.iter().any(|p| !p.said_mode).then(|| name.clone());
     let spec = spec(args, name, &variables_here())?;
+    check(&spec, By::Create)?;
     let client = shell.manager().await?;
     note_host_mode(unsaid.as_slice());
     let service = client.create_service(&spec).await?;

@@ -58,15 +58,16 @@ impl std::str::FromStr for Tail {
 
 pub(super) async fn run(shell: &Shell, args: &Logs) -> Result {
     let now = time::now();
-    let read = |text: &Option<String>| {
-        text.as_deref().map(|t| time::parse(t, now)).transpose().map_err(CommandError::usage)
+    let read = |flag: &str, text: &Option<String>| {
+        let read = text.as_deref().map(|text| time::parse(text, now)).transpose();
+        read.map_err(|error| CommandError::usage(format!("{flag}: {error}")))
     };
     let query = LogQuery {
         reference: args.reference.clone(),
         follow: args.follow,
         tail: args.tail.0,
-        since: read(&args.since)?,
-        until: read(&args.until)?,
+        since: read("--since", &args.since)?,
+        until: read("--until", &args.until)?,
     };
     let client = shell.manager().await?;
     let query = match crate::commands::tasks::find(&client, &query.reference).await? {

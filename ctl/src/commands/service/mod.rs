@@ -1,5 +1,6 @@
 //! Services.
 
+mod checked;
 mod confine;
 mod create;
 mod logs;

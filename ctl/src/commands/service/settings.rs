@@ -18,7 +18,7 @@ use crate::stack::scalar;
 /// Flags that set one thing each.
 #[derive(Debug, Default, Args)]
 pub(super) struct Settings {
-    /// How many tasks
+    /// How many tasks [default: 1]
     #[arg(long)]
     replicas: Option<u64>,
     /// Tasks per node at the most; 0 is without limit
@@ -42,10 +42,10 @@ pub(super) struct Settings {
     /// The root file system cannot be written
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     read_only: Option<bool>,
-    /// The signal that asks a container to stop
+    /// The signal that asks a container to stop [default: the image's, else SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// How long after that it is killed
+    /// How long after that it is killed [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     stop_grace_period: Option<Duration>,
     #[command(flatten)]
@@ -81,16 +81,16 @@ struct ResourceFlags {
 
 #[derive(Debug, Default, Args)]
 struct RestartFlags {
-    /// Which ends of a task lead to a replacement
+    /// Which ends of a task lead to a replacement [default: any]
     #[arg(long, value_enum)]
     restart_condition: Option<ConditionArg>,
-    /// Wait before a replacement
+    /// Wait before a replacement [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     restart_delay: Option<Duration>,
-    /// Replacements at the most; 0 is without limit
+    /// Replacements at the most; 0 is without limit [default: 0]
     #[arg(long, value_name = "N")]
     restart_max_attempts: Option<u64>,
-    /// Time over which they are counted
+    /// Time over which they are counted [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     restart_window: Option<Duration>,
 }
@@ -100,19 +100,19 @@ struct HealthFlags {
     /// Command line that tells whether a container is healthy
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
-    /// Time from one check to the next
+    /// Time from one check to the next [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_interval: Option<Duration>,
-    /// Time after which a check has failed
+    /// Time after which a check has failed [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_timeout: Option<Duration>,
-    /// Failures in a row that make it unhealthy
+    /// Failures in a row that make it unhealthy [default: 3]
     #[arg(long, value_name = "N")]
     health_retries: Option<u64>,
-    /// Time after the start during which failures do not count
+    /// Time after the start during which failures do not count [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_start_period: Option<Duration>,
-    /// Time from one check to the next during that
+    /// Time from one check to the next during that [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_start_interval: Option<Duration>,
     /// Switch the image's health check off
@@ -122,22 +122,22 @@ struct HealthFlags {
 
 #[derive(Debug, Default, Args)]
 struct UpdateFlags {
-    /// Tasks replaced at a time; 0 is all at once
+    /// Tasks replaced at a time; 0 is all at once [default: 1]
     #[arg(long, value_name = "N")]
     update_parallelism: Option<u64>,
-    /// Wait between one and the next
+    /// Wait between one and the next [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     update_delay: Option<Duration>,
-    /// What a failed update leads to
+    /// What a failed update leads to [default: pause]
     #[arg(long, value_enum)]
     update_failure_action: Option<FailureArg>,
-    /// How long a new task is watched for failure
+    /// How long a new task is watched for failure [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     update_monitor: Option<Duration>,
-    /// Share of failed tasks, 0 to 1, that an update tolerates
+    /// Share of failed tasks, 0 to 1, that an update tolerates [default: 0]
     #[arg(long, value_name = "RATIO")]
     update_max_failure_ratio: Option<f32>,
-    /// Whether the old task stops before or after the new one runs
+    /// Whether the old task stops before or after the new one runs [default: stop-first]
     #[arg(long, value_enum)]
     update_order: Option<OrderArg>,
 }

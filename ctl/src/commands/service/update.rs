@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
 
+use super::checked::{By, check};
 use super::confine::NewSurroundings;
 use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
@@ -100,6 +101,9 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     args.apply(&mut spec, &variables_here())?;
     if back && spec != *found.spec {
         return Err(CommandError::usage("--rollback does not go with a change"));
+    }
+    if !back {
+        check(&spec, By::Update)?;
     }
     let service = client.update_service(&found, (!back).then_some(&spec)).await?;
     applied(shell, &service, &service.spec.name)?;

@@ -6,7 +6,7 @@ use shoal_manager_state::usage;
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::object::{Node, NodeState, Task};
-use shoal_types::resources::Resources;
+use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
 
 use super::node_info::NodeInfo;
@@ -17,7 +17,7 @@ pub(super) struct Need<'a> {
     pub(super) spec: &'a TaskSpec,
     reserved: Resources,
     ports: Vec<&'a PortConfig>,
-    constraints: Vec<Option<Constraint>>,
+    constraints: Vec<(&'a str, Option<Constraint>)>,
     max_replicas: usize,
 }
 
@@ -44,10 +44,13 @@ pub(super) enum Refusal {
     Unknown,
     Drained,
     Paused,
-    Constraints,
+    /// The first constraint that does not hold.
+    Constraint(String),
     Platform,
-    Cpu,
-    Memory,
+    /// What is asked for.
+    Cpu(u64),
+    /// What is asked for, in bytes.
+    Memory(u64),
     Port(String),
     MaxReplicas,
 }
@@ -59,10 +62,14 @@ impl Refusal {
             Self::Unknown => "node has not been heard of yet".to_owned(),
             Self::Drained => "node is drained".to_owned(),
             Self::Paused => "node is paused".to_owned(),
-            Self::Constraints => "scheduling constraints not satisfied".to_owned(),
+            Self::Constraint(text) => format!("constraint {text} not satisfied"),
             Self::Platform => "unsupported platform".to_owned(),
-            Self::Cpu => "insufficient CPU".to_owned(),
-            Self::Memory => "insufficient memory".to_owned(),
+            Self::Cpu(nano_cpus) => {
+                format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
+            }
+            Self::Memory(bytes) => {
+                format!("insufficient memory for a reservation of {}", Memory(*bytes))
+            }
             Self::Port(port) => format!("host port {port} already in use"),
             Self::MaxReplicas => "max replicas per node limit exceeded".to_owned(),
         }
@@ -79,18 +86,19 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
         (_, Availability::Drain) => return Some(Refusal::Drained),
         (_, Availability::Pause) => return Some(Refusal::Paused),
     }
-    if !need.constraints.iter().all(|c| c.as_ref().is_some_and(|c| c.matches(&node.facts()))) {
-        return Some(Refusal::Constraints);
+    let holds = |c: &Option<Constraint>| c.as_ref().is_some_and(|c| c.matches(&node.facts()));
+    if let Some((text, _)) = need.constraints.iter().find(|(_, c)| !holds(c)) {
+        return Some(Refusal::Constraint((*text).to_owned()));
     }
     if !has_platform(need.spec, node) {
         return Some(Refusal::Platform);
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {
-        return Some(Refusal::Cpu);
+        return Some(Refusal::Cpu(need.reserved.nano_cpus));
     }
     if need.reserved.memory_bytes > free.memory_bytes {
-        return Some(Refusal::Memory);
+        return Some(Refusal::Memory(need.reserved.memory_bytes));
     }
     let taken = |port: &&&PortConfig| info.usage.port_holder(port).is_some();
     if let Some(port) = need.ports.iter().find(taken) {
@@ -117,16 +125,16 @@ pub(super) fn explain(counts: &BTreeMap<Refusal, usize>) -> String {
     format!("no suitable node ({})", parts.join("; "))
 }
 
-fn constraints(spec: &TaskSpec) -> impl Iterator<Item = Option<Constraint>> {
+fn constraints(spec: &TaskSpec) -> impl Iterator<Item = (&str, Option<Constraint>)> {
     let texts = spec.placement.as_ref().map_or(&[][..], |p| &p.constraints);
     // One that cannot be parsed cannot have come past the API; it counts as not met.
-    texts.iter().map(|text| Constraint::parse(text).ok())
+    texts.iter().map(|text| (text.as_str(), Constraint::parse(text).ok()))
 }
 
 /// Whether the node meets the constraints of the spec.
 #[must_use]
 pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
-    constraints(spec).all(|c| c.is_some_and(|c| c.matches(&node.facts())))
+    constraints(spec).all(|(_, c)| c.is_some_and(|c| c.matches(&node.facts())))
 }
 
 /// Whether the node is of a platform that the spec allows. An empty list allows all, an empty

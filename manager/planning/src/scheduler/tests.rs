@@ -26,13 +26,13 @@ fn why(stage: &Stage, service: shoal_types::id::ServiceId) -> String {
 #[test]
 fn explanations_name_each_filter_with_counts_the_worst_first() {
     let counts = BTreeMap::from([
-        (Refusal::Memory, 3),
+        (Refusal::Memory(64 << 20), 3),
         (Refusal::Down, 1),
         (Refusal::Port("80/tcp".to_owned()), 2),
     ]);
     assert_eq!(
         explain(&counts),
-        "no suitable node (insufficient memory on 3 nodes; host port 80/tcp already in use on 2 \
+        "no suitable node (insufficient memory for a reservation of 64 MiB on 3 nodes; host port 80/tcp already in use on 2 \
          nodes; node is down on 1 node)"
     );
     assert_eq!(explain(&BTreeMap::new()), "no suitable node (the cluster has none)");
@@ -61,13 +61,19 @@ fn each_filter_refuses_and_says_so() {
         ..Default::default()
     };
     let cases = [
-        (placed(service_spec("a", 1), node_1), "scheduling constraints not satisfied on 2 nodes"),
+        (
+            placed(service_spec("a", 1), node_1),
+            "constraint node.hostname==nowhere not satisfied on 2 nodes",
+        ),
         (placed(service_spec("b", 1), arm), "unsupported platform on 2 nodes"),
         (
             with_reservation(service_spec("c", 1), 1000 * NANO_CPUS_PER_CPU, 0),
-            "insufficient CPU on 2",
+            "insufficient CPU for a reservation of 1000 on 2",
         ),
-        (with_reservation(service_spec("d", 1), 0, 1 << 60), "insufficient memory on 2 nodes"),
+        (
+            with_reservation(service_spec("d", 1), 0, 1 << 60),
+            "insufficient memory for a reservation of 1073741824 GiB on 2 nodes",
+        ),
         (with_host_port(service_spec("e", 3), 80), "host port 80/tcp already in use on 2 nodes"),
         (
             placed(service_spec("f", 3), Placement { max_replicas: 1, ..Default::default() }),

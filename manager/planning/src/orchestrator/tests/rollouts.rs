@@ -162,7 +162,7 @@ fn a_service_that_cannot_be_placed_fails_its_deployment_in_the_end() {
     });
     let web = stage.service(spec);
     let why = stage.tasks(web)[0].status.err.clone();
-    assert_eq!(why, "no suitable node (scheduling constraints not satisfied on 1 node)");
+    assert_eq!(why, "no suitable node (constraint node.labels.disk==ssd not satisfied on 1 node)");
     assert_eq!(stage.plan(), [], "an explanation is written once");
     stage.run_for(700 * SECOND);
     let deployment = stage.deployment(web);
