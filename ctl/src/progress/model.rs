@@ -1,6 +1,7 @@
 //! What is known of the deployments that are followed. Knows no clock and prints nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
 use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, Node, Service, Task};
@@ -10,6 +11,10 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use super::reporter::{Line, Reporter};
 use crate::client::{Event, EventAction, Object};
 use crate::error::CommandError;
+use crate::render::time;
+
+/// For rounding: a task is made a moment after its delay was planned.
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
 /// How it all ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,7 +230,11 @@ impl Model {
         let name = task.name();
         let status = &task.status;
         if matches!(status.state, TaskState::New | TaskState::Pending) {
-            return (!status.err.is_empty()).then(|| format!("{name} waits: {}", status.err));
+            let pause = task.start_after.filter(|_| task.rejections > 0);
+            let pause = pause.map(|at| time::human(at.since(task.meta.created_at) + HALF_A_SECOND));
+            let pause = pause.map(|p| format!(" (next try after {p})")).unwrap_or_default();
+            let said = !status.err.is_empty();
+            return said.then(|| format!("{name} waits{pause}: {}", status.err));
         }
         let bad =
             matches!(status.state, TaskState::Failed | TaskState::Rejected | TaskState::Orphaned);

@@ -7,6 +7,7 @@ use shoal_types::spec::{ContainerSpec, Labels, ServiceSpec, TaskRuntime, TaskSpe
 use shoal_types::time::Timestamp;
 
 use super::*;
+use crate::render::words;
 
 fn task_spec(image: &str) -> Arc<TaskSpec> {
     let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
@@ -72,6 +73,7 @@ fn task(id: u128, image: &str, state: TaskState, err: &str) -> Task {
         networks: Vec::new(),
         desired_state: DesiredState::Running,
         start_after: None,
+        rejections: 0,
         status,
     }
 }
@@ -103,6 +105,20 @@ fn outcomes() {
         }
         assert_eq!(model.outcome(), expected, "{asked:?} {rollback:?}");
     }
+}
+
+#[test]
+fn a_task_that_waits_for_its_next_try_says_why_and_how_long() {
+    let mut model = Model::new(&[service("new", 1, 1)]);
+    model.deployment(deployment(1, Update, Updating));
+    let mut waiting = task(1, "new", TaskState::Pending, "last try: no such image");
+    waiting.rejections = 3;
+    waiting.start_after = Some(waiting.meta.created_at + Duration::from_millis(19_990));
+    let now = waiting.meta.created_at + Duration::from_secs(8);
+    assert_eq!(words::current_state(&waiting, now), "Pending, next try in 11 seconds");
+    model.tasks(vec![waiting]);
+    let said = "web runs 0 of 2 (web.1 waits (next try after 20 seconds): last try: no such image)";
+    assert_eq!(model.unfinished(), [said]);
 }
 
 #[test]

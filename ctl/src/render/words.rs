@@ -3,6 +3,7 @@
 use shoal_types::image_ref::ImageReference;
 use shoal_types::object::Task;
 use shoal_types::spec::{PortConfig, PublishMode, ServiceMode};
+use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use super::time;
@@ -24,7 +25,16 @@ pub(crate) fn capital(word: &str) -> String {
 /// `Running 3 minutes ago`.
 pub(crate) fn current_state(task: &Task, now: Timestamp) -> String {
     let state = capital(task.status.state.as_str());
-    format!("{state} {}", time::ago(task.status.timestamp, now))
+    match next_try(task) {
+        Some(at) if at > now => format!("{state}, next try in {}", time::human(at.since(now))),
+        _ => format!("{state} {}", time::ago(task.status.timestamp, now)),
+    }
+}
+
+/// When a task is tried that waits because those before it were rejected.
+fn next_try(task: &Task) -> Option<Timestamp> {
+    let waits = task.rejections > 0 && task.status.state == TaskState::Pending;
+    task.start_after.filter(|_| waits)
 }
 
 /// `*:8080->80/tcp`.

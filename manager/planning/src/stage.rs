@@ -18,13 +18,18 @@ pub(crate) struct Stage {
     pub(crate) nodes: Vec<NodeId>,
     /// How tasks of a service and spec version end instead of running.
     pub(crate) fate: BTreeMap<(ServiceId, u64), TaskState>,
+    /// Whether that happens before they are ready.
+    pub(crate) cannot_prepare: bool,
+    /// What was placed on nodes, and when.
+    pub(crate) placed: Vec<(ServiceId, Timestamp)>,
     wake_at: Option<Timestamp>,
 }
 
 impl Stage {
     pub(crate) fn new(nodes: usize) -> Self {
         let (cluster, nodes) = cluster_with_nodes(nodes);
-        Self { cluster, nodes, fate: BTreeMap::new(), wake_at: None }
+        let (fate, placed) = (BTreeMap::new(), Vec::new());
+        Self { cluster, nodes, fate, cannot_prepare: false, placed, wake_at: None }
     }
 
     pub(crate) fn view(&self) -> &ClusterState {
@@ -38,9 +43,16 @@ impl Stage {
         self.wake_at = plan.wake_at;
         let mut commands = plan.commands;
         self.carry_out(&commands);
-        let placed = scheduler::plan(&self.cluster.state.clone(), self.cluster.now).commands;
-        self.carry_out(&placed);
-        commands.extend(placed);
+        let placed = scheduler::plan(&self.cluster.state.clone(), self.cluster.now);
+        self.wake_at = self.wake_at.into_iter().chain(placed.wake_at).min();
+        self.carry_out(&placed.commands);
+        for command in &placed.commands {
+            if let Command::AssignTask { id, .. } = command {
+                let task = self.cluster.state.task(*id).expect("it was assigned");
+                self.placed.push((task.service_id, self.cluster.now));
+            }
+        }
+        commands.extend(placed.commands);
         commands
     }
 
@@ -77,6 +89,7 @@ impl Stage {
                 .copied()
                 .unwrap_or(TaskState::Running);
             let next = match task.desired_state {
+                DesiredState::Ready if self.cannot_prepare => fate,
                 DesiredState::Ready => TaskState::Ready,
                 DesiredState::Running => fate,
                 DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,

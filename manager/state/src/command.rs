@@ -163,6 +163,9 @@ pub enum Command {
         desired: DesiredState,
         /// When a task that waits out a restart delay is to be told to run.
         start_after: Option<Timestamp>,
+        /// How many tasks of the same spec in a row were rejected in the slot just before it. If
+        /// there are any it is placed and prepared only when the delay is over.
+        rejections: u64,
     },
     /// Places a pending task, if the node still has room for it.
     AssignTask {

@@ -101,6 +101,7 @@ fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) 
         node_id,
         desired: desired(c % 2),
         start_after: None,
+        rejections: 0,
     }
 }
 

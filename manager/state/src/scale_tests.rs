@@ -26,6 +26,7 @@ fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
                 node_id: None,
                 desired: DesiredState::Running,
                 start_after: None,
+                rejections: 0,
             });
             let node_id = *next_node.next().unwrap();
             cluster.apply(Command::AssignTask { id, node_id });

@@ -262,6 +262,7 @@ impl TestCluster {
             node_id,
             desired,
             start_after,
+            rejections: 0,
         };
         (id, command)
     }

@@ -22,6 +22,7 @@ message!(Task {
     networks: List,
     desired_state: Choice,
     start_after: OptionalTime,
+    rejections: Same,
     status: Message,
 });
 

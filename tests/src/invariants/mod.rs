@@ -6,6 +6,7 @@ pub mod explanation;
 pub mod nothing_overdrawn;
 pub mod one_running_task_per_slot;
 pub mod planning_comes_to_rest;
+pub mod retries_are_paced;
 pub mod rolled_out;
 
 use std::collections::BTreeSet;

@@ -235,6 +235,23 @@ fn a_lost_task_without_successor_is_noticed() {
     noticed(|| Resigned(TaskState::Orphaned), &["replicas", "is not on"]);
 }
 
+/// Takes a rejection while a task is prepared for an end like others.
+struct Hasty;
+
+impl Mind for Hasty {
+    fn propose(&mut self, _state: &ClusterState, mut planned: Command) -> Command {
+        if let Command::CreateTask { rejections, .. } = &mut planned {
+            *rejections = 0;
+        }
+        planned
+    }
+}
+
+#[test]
+fn a_rejected_task_that_is_tried_again_at_once_is_noticed() {
+    noticed(|| Hasty, &["after a rejection"]);
+}
+
 /// Leaves what runs as it is, whatever its service has become.
 struct Conservative;
 

@@ -18,6 +18,7 @@ use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
     Moment, Running, nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest,
+    retries_are_paced,
 };
 
 /// How long faults and the user go on.
@@ -35,6 +36,7 @@ pub(crate) struct World<M> {
     pub(crate) wrong: Vec<String>,
     slots: one_running_task_per_slot::Judge,
     room: nothing_overdrawn::Judge,
+    pace: retries_are_paced::Judge,
     /// When faults end.
     pub(crate) chaos_until: Timestamp,
     events: u64,
@@ -56,6 +58,7 @@ impl<M: Mind> World<M> {
             wrong: Vec::new(),
             slots: one_running_task_per_slot::Judge::default(),
             room: nothing_overdrawn::Judge::default(),
+            pace: retries_are_paced::Judge::default(),
             chaos_until: now + CHAOS,
             events: 0,
             applied: 0,
@@ -199,6 +202,7 @@ impl<M: Mind> World<M> {
         let moment = Moment { state: &self.state, now, running: &running, held: &held };
         self.wrong.extend(self.slots.look(&moment));
         self.wrong.extend(self.room.look(&moment));
+        self.wrong.extend(self.pace.look(&moment));
     }
 
     /// The judges that plan or compare everything.

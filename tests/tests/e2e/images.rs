@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use shoal_tests::cluster::busybox_image;
@@ -24,6 +25,7 @@ fn bad_images_are_explained_and_leave_nothing() {
     world.remove("good");
     let before = files(&store);
     what_is_not_there(&world);
+    is_not_asked_for_again_at_once(&world);
     layers_that_lie(&world);
     entries_that_escape(&world);
     let after = files(&store);
@@ -39,6 +41,31 @@ fn what_is_not_there(world: &World) {
     world.refused("image: 10.99.0.1:5999/busybox:1", &["cannot reach registry 10.99.0.1:5999"]);
     let digest = format!("sha256:{}", "0".repeat(64));
     world.refused(&format!("image: REGISTRY/busybox@{digest}"), &["busybox", "does not exist"]);
+}
+
+/// A registry that does not have an image is asked again after a pause, which people see.
+fn is_not_asked_for_again_at_once(world: &World) {
+    world.deploy_badly("patient", &web("image: REGISTRY/nothing-here:1"));
+    let service = "patient_web";
+    let rejected = |count: usize| {
+        let all = world.tasks(service)?;
+        let found = all.iter().filter(|task| task.state == "rejected").count();
+        ensure!(found == count, "{all:#?}");
+        Ok(Instant::now())
+    };
+    let said = world.until("the next try is announced", || {
+        let said = world.cluster.ctl(&["service", "ps", "--no-trunc", service]).both();
+        ensure!(said.contains("next try in") && said.contains("last try: "), "{said}");
+        Ok(said)
+    });
+    assert!(said.contains("does not exist"), "the reason stays in sight: {said}");
+    let seen = Instant::now();
+    let before = world.tasks(service).unwrap().iter().filter(|t| t.state == "rejected").count();
+    let again = world.until("another try", || rejected(before + 1));
+    // The pause before it was ten seconds at least if this is not the second try.
+    let third = world.until("and one more", || rejected(before + 2));
+    assert!(third - again > Duration::from_secs(7), "{:?} after {:?}", third - again, again - seen);
+    world.remove("patient");
 }
 
 /// A deployment that failed for want of an image succeeds, by the same file, once there is one.

@@ -49,6 +49,10 @@ pub struct Task {
     /// For a task that waits out a restart delay: when it is to be told to run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_after: Option<Timestamp>,
+    /// How many tasks of this spec in a row were rejected in its slot, just before it. If there
+    /// are any it is not even prepared before `start_after`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejections: u64,
     /// What has become of it.
     pub status: TaskStatus,
 }
@@ -85,6 +89,11 @@ impl Task {
     pub fn is_wanted(&self) -> bool {
         self.desired_state <= DesiredState::Running && self.is_live()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One place of a service that a task fills.
@@ -157,6 +166,12 @@ impl TaskStatus {
             container_status: None,
             port_status: Vec::new(),
         }
+    }
+
+    /// What went wrong; what is going on if nothing did.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        if self.err.is_empty() { &self.message } else { &self.err }
     }
 }
 

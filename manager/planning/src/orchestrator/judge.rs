@@ -35,8 +35,7 @@ impl Pass<'_> {
         let goes_on = config.failure_action == FailureAction::Continue;
         let too_many = !goes_on && ratio > config.max_failure_ratio;
         let why = if let Some(task) = failed.last().filter(|_| too_many) {
-            let reason =
-                if task.status.err.is_empty() { &task.status.message } else { &task.status.err };
+            let reason = task.status.reason();
             format!("task {} ({}) {}: {reason}", task.name(), task.id, task.status.state)
         } else if let Some(why) = self.stuck(deployment, config, plan) {
             why
@@ -110,8 +109,7 @@ impl Pass<'_> {
             plan.wake(deadline);
             return None;
         }
-        let reason =
-            if task.status.err.is_empty() { &task.status.message } else { &task.status.err };
+        let reason = task.status.reason();
         let waited = PROGRESS_DEADLINE.as_secs();
         let (count, name, state) = (waiting.len(), task.name(), task.status.state);
         Some(format!(

@@ -15,6 +15,7 @@ mod slots;
 mod tests;
 
 pub use dirty::is_dirty;
+use restart::{Delay, delay_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{IdSource, NodeId};
 use shoal_types::object::{Node, NodeState, Service, Slot, Task};
 use shoal_types::spec::{Availability, UpdateOrder};
-use shoal_types::task_state::DesiredState;
+use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
@@ -73,7 +74,7 @@ impl<'a> Pass<'a> {
             self.slots.remove(&slot);
         }
         for slot in self.missing() {
-            self.create(slot, self.blocked(slot), None, ids, plan);
+            self.create(slot, self.blocked(slot), Delay::None, ids, plan);
         }
         // A slot whose tasks are all on their way out for good is no slot any more.
         let used = self.used();
@@ -93,15 +94,20 @@ impl<'a> Pass<'a> {
     }
 
     /// Creates a task for `slot`. It is made ready only, and started by a later pass, if it must
-    /// wait: for the end of another task of the slot, or for a restart delay.
+    /// wait: for the end of another task of the slot, or for a delay.
     fn create<I: IdSource>(
         &self,
         slot: Slot,
         blocked: bool,
-        start_after: Option<Timestamp>,
+        delay: Delay,
         ids: &mut I,
         plan: &mut Plan,
     ) {
+        let (start_after, rejections) = match delay {
+            Delay::None => (None, 0),
+            Delay::Start(at) => (Some(at), 0),
+            Delay::Everything(at, rejections) => (Some(at), rejections),
+        };
         let waits = blocked || start_after.is_some();
         plan.push(Command::CreateTask {
             id: ids.next_id(),
@@ -114,6 +120,7 @@ impl<'a> Pass<'a> {
             },
             desired: if waits { DesiredState::Ready } else { DesiredState::Running },
             start_after,
+            rejections,
         });
     }
 
@@ -123,19 +130,12 @@ impl<'a> Pass<'a> {
             if task.desired_state != DesiredState::Ready || !task.is_live() {
                 continue;
             }
-            let delay = restart::delay(task);
-            if let Some(at) = task.start_after.filter(|at| self.waits(*at, delay)) {
+            if let Some(at) = task.start_after.filter(|at| waits(*at, delay_of(task), self.now)) {
                 plan.wake(at);
             } else if self.order() == UpdateOrder::StartFirst || !self.another_runs(tasks, task) {
                 set_desired(task, DesiredState::Running, plan);
             }
         }
-    }
-
-    /// Whether `at`, the end of a delay of this length, is still to come. If more is left than the
-    /// delay ever was, the clock was turned back meanwhile: that is not waited out.
-    fn waits(&self, at: Timestamp, delay: Duration) -> bool {
-        at > self.now && at.since(self.now) <= delay + CLOCK_SKEW
     }
 
     /// Whether some other task of the slot may still be running somewhere within reach.
@@ -172,6 +172,19 @@ impl<'a> Pass<'a> {
     fn order(&self) -> UpdateOrder {
         self.view.rollout_config(self.service).order
     }
+}
+
+/// Whether `at`, the end of a delay of this length, is still to come. If more is left than the
+/// delay ever was, the clock was turned back meanwhile: that is not waited out.
+fn waits(at: Timestamp, delay: Duration, now: Timestamp) -> bool {
+    at > now && at.since(now) <= delay + CLOCK_SKEW
+}
+
+/// Until when a pending task is not to be placed, because those before it were rejected.
+#[must_use]
+pub fn held_until(task: &Task, now: Timestamp) -> Option<Timestamp> {
+    let held = task.rejections > 0 && task.status.state == TaskState::Pending;
+    task.start_after.filter(|at| held && waits(*at, delay_of(task), now))
 }
 
 /// Moves a task's desired state, unless it is there already or beyond.

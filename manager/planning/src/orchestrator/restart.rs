@@ -6,9 +6,28 @@ use shoal_types::id::IdSource;
 use shoal_types::object::{DeploymentState, Slot, Task};
 use shoal_types::spec::{RestartCondition, RestartPolicy};
 use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
 
-use super::{Pass, SlotTasks, set_desired};
+use super::{Pass, SlotTasks, held_until, set_desired};
 use crate::Plan;
+
+/// After the first rejection, if the restart delay is not longer. A registry that has no such image
+/// is not asked more often, whatever the delay after a crash is.
+const REJECTED_FIRST: Duration = Duration::from_secs(5);
+
+/// After many rejections, if the restart delay is not longer.
+const REJECTED_LAST: Duration = Duration::from_secs(300);
+
+/// What a new task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delay {
+    /// Nothing.
+    None,
+    /// It is prepared at once and starts at this time.
+    Start(Timestamp),
+    /// It is not even placed before this time, as so many before it were rejected.
+    Everything(Timestamp, u64),
+}
 
 impl Pass<'_> {
     /// Replaces the slot's task if it has ended by itself and the policy says so, or if it is
@@ -26,15 +45,23 @@ impl Pass<'_> {
             // Stopped on purpose. Its successor is made by whoever stopped it; if that one is
             // gone (rejected, or its leader died in between), the slot is refilled here.
             if self.is_dirty(task) || is_ever_restarted(task) {
-                self.create(slot, self.blocked(slot), None, ids, plan);
+                let delay = match self.after(task) {
+                    Delay::Start(_) => Delay::None,
+                    other => other,
+                };
+                self.create(slot, self.blocked(slot), delay, ids, plan);
             }
         } else if !task.is_live() {
             self.replace_dead(slot, tasks, task, ids, plan);
+        } else if held_until(task, self.now).is_some() && !self.is_of_present_spec(task) {
+            // What was changed may be what it was rejected for.
+            set_desired(task, DesiredState::Shutdown, plan);
+            self.create(slot, self.blocked(slot), Delay::None, ids, plan);
         } else if matches!(slot, Slot::Replica(_)) && self.is_displaced(task) {
             if is_ever_restarted(task) {
                 set_desired(task, DesiredState::Shutdown, plan);
                 // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
-                self.create(slot, self.blocked(slot), None, ids, plan);
+                self.create(slot, self.blocked(slot), Delay::None, ids, plan);
             } else if !self.is_lost_task(task) {
                 set_desired(task, DesiredState::Shutdown, plan);
             }
@@ -59,9 +86,27 @@ impl Pass<'_> {
             return;
         }
         set_desired(task, DesiredState::Shutdown, plan);
-        let delay = delay(task);
-        let start_after = (!dirty && delay > Duration::ZERO).then(|| self.now + delay);
-        self.create(slot, self.another_runs(tasks, task), start_after, ids, plan);
+        let delay = if dirty { Delay::None } else { self.after(task) };
+        self.create(slot, self.another_runs(tasks, task), delay, ids, plan);
+    }
+
+    /// What the successor of a task that has ended waits for.
+    fn after(&self, task: &Task) -> Delay {
+        let delay = restart_delay(task);
+        match task.status.state {
+            TaskState::Rejected if self.is_of_present_spec(task) => {
+                let rejections = task.rejections.saturating_add(1);
+                Delay::Everything(self.now + back_off(delay, rejections), rejections)
+            }
+            // A new spec version begins anew.
+            TaskState::Rejected => Delay::None,
+            _ if delay.is_zero() => Delay::None,
+            _ => Delay::Start(self.now + delay),
+        }
+    }
+
+    fn is_of_present_spec(&self, task: &Task) -> bool {
+        task.spec_version == self.service.meta.spec_version
     }
 
     /// Whether the slot's last task has ended in a way that its policy leaves at that.
@@ -117,9 +162,22 @@ fn policy(task: &Task) -> RestartPolicy {
     task.spec.restart_policy.clone().unwrap_or_default()
 }
 
-/// How long a successor waits before it starts.
-pub(super) fn delay(task: &Task) -> Duration {
+/// How long the successor of this task waits before it starts.
+fn restart_delay(task: &Task) -> Duration {
     policy(task).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY)
+}
+
+/// How long this task was to wait when it was made.
+pub(super) fn delay_of(task: &Task) -> Duration {
+    let delay = restart_delay(task);
+    if task.rejections == 0 { delay } else { back_off(delay, task.rejections) }
+}
+
+/// How long the next try waits after so many rejections in a row: twice as long each time.
+fn back_off(delay: Duration, rejections: u64) -> Duration {
+    let doublings = u32::try_from(rejections.saturating_sub(1)).unwrap_or(u32::MAX);
+    let grown = delay.max(REJECTED_FIRST).saturating_mul(2u32.saturating_pow(doublings));
+    grown.min(delay.max(REJECTED_LAST))
 }
 
 /// Whether there are ends after which the task gets a successor. Where there are none it is not

@@ -12,7 +12,7 @@ use shoal_types::spec::{FailureAction, UpdateConfig, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use super::{Pass, SlotTasks, is_dirty, set_desired};
+use super::{Delay, Pass, SlotTasks, is_dirty, set_desired, waits};
 use crate::Plan;
 
 /// How far one slot is.
@@ -105,7 +105,8 @@ impl Pass<'_> {
                 Progress::InFlight => in_flight += 1,
                 // The pause between two slots counts from the start of the earlier one.
                 Progress::Running(since)
-                    if self.waits(*since + config.delay, config.delay) && self.is_new(*since) =>
+                    if waits(*since + config.delay, config.delay, self.now)
+                        && self.is_new(*since) =>
                 {
                     plan.wake(*since + config.delay);
                     in_flight += 1;
@@ -150,7 +151,7 @@ impl Pass<'_> {
         }
         if kept.is_none() {
             // Not only for the one it replaces: that may never have run, and wait itself.
-            self.create(slot, stop_first && self.blocked(slot), None, ids, plan);
+            self.create(slot, stop_first && self.blocked(slot), Delay::None, ids, plan);
         }
     }
 

@@ -22,6 +22,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
+use crate::orchestrator::held_until;
 use filter::{Need, explain, first_refusal};
 use node_info::NodeInfo;
 
@@ -29,7 +30,7 @@ use node_info::NodeInfo;
 #[must_use]
 pub fn plan(view: &ClusterState, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let pending = pending(view);
+    let pending = pending(view, now, &mut plan);
     if pending.is_empty() {
         return plan;
     }
@@ -48,10 +49,15 @@ pub fn plan(view: &ClusterState, now: Timestamp) -> Plan {
 
 type Groups<'a> = BTreeMap<(ServiceId, u64), Vec<&'a Task>>;
 
-fn pending(view: &ClusterState) -> Groups<'_> {
+fn pending<'a>(view: &'a ClusterState, now: Timestamp, plan: &mut Plan) -> Groups<'a> {
     let mut groups = Groups::new();
     for task in view.tasks() {
-        if task.status.state == TaskState::Pending && task.desired_state <= DesiredState::Running {
+        if task.status.state != TaskState::Pending || task.desired_state > DesiredState::Running {
+            continue;
+        }
+        if let Some(at) = held_until(task, now) {
+            plan.wake(at);
+        } else {
             groups.entry((task.service_id, task.spec_version)).or_default().push(task);
         }
     }

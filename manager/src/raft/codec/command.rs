@@ -121,6 +121,7 @@ commands! {
         node_id: OptionalText,
         desired: Choice,
         start_after: OptionalTime,
+        rejections: Same,
     }
     AssignTask: AssignTaskCommand { id: Text, node_id: Text }
     ExplainTask: ExplainTaskCommand { id: Text, err: Same }

@@ -127,6 +127,7 @@ fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
         node_id,
         desired,
         start_after,
+        rejections: 0,
     };
     let container = ContainerStatus {
         container_id: "abc".to_owned(),

@@ -68,9 +68,20 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
             stack::apply(w, &spec, &ids, prune, expected)
         }
         C::RemoveStack { id } => stack::remove(w, id),
-        C::CreateTask { id, service_id, service_version, slot, node_id, desired, start_after } => {
-            let plan = task::Plan { service_id, service_version, slot, node_id };
-            task::create(w, id, &plan, desired, start_after)
+        C::CreateTask {
+            id,
+            service_id,
+            service_version,
+            slot,
+            node_id,
+            desired,
+            start_after,
+            rejections,
+        } => {
+            let (service, version) = (service_id, service_version);
+            let plan =
+                task::Plan { service, version, slot, node_id, desired, start_after, rejections };
+            task::create(w, id, &plan)
         }
         C::AssignTask { id, node_id } => task::assign(w, id, node_id),
         C::ExplainTask { id, err } => task::explain(w, id, err),

@@ -17,21 +17,19 @@ use crate::usage::{host_ports, reservations};
 
 /// What a task was planned as.
 pub(super) struct Plan {
-    pub(super) service_id: ServiceId,
-    pub(super) service_version: u64,
+    pub(super) service: ServiceId,
+    pub(super) version: u64,
     pub(super) slot: Slot,
     pub(super) node_id: Option<NodeId>,
+    pub(super) desired: DesiredState,
+    pub(super) start_after: Option<Timestamp>,
+    pub(super) rejections: u64,
 }
 
-pub(super) fn create(
-    w: &mut Writer<'_>,
-    id: TaskId,
-    plan: &Plan,
-    desired: DesiredState,
-    start_after: Option<Timestamp>,
-) -> Result<Outcome, Rejected> {
+pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outcome, Rejected> {
+    let desired = plan.desired;
     w.id_is_free::<Task>(id)?;
-    let service = w.get::<Service>(plan.service_id)?;
+    let service = w.get::<Service>(plan.service)?;
     check_plan(w, id, plan, &service)?;
     if desired > DesiredState::Running {
         return Err(Rejected::DesiredAtStart { task: id, desired });
@@ -40,6 +38,12 @@ pub(super) fn create(
         slot_is_free(w.state, &service, plan.slot, id)?;
     }
     let meta = Meta { created_at: after_all(w, plan), ..Meta::created(w.index, w.now) };
+    // Nothing has to be allocated, so it does not stay new.
+    let mut status = TaskStatus::new(TaskState::Pending, w.now, "waits for a node");
+    if plan.rejections > 0 {
+        "waits for its next try".clone_into(&mut status.message);
+        status.err = last_rejection(w.state, plan);
+    }
     w.create(Task {
         id,
         meta,
@@ -53,11 +57,21 @@ pub(super) fn create(
         endpoint: service.spec.endpoint_spec.clone(),
         networks: service.networks.clone(),
         desired_state: desired,
-        start_after,
-        // Nothing has to be allocated, so it does not stay new.
-        status: TaskStatus::new(TaskState::Pending, w.now, "waits for a node"),
+        start_after: plan.start_after,
+        rejections: plan.rejections,
+        status,
     });
     Ok(Outcome::Applied)
+}
+
+/// Why the last task of the slot was rejected: it may be forgotten while its successor waits, and
+/// the reason is to stay in sight.
+fn last_rejection(state: &ClusterState, plan: &Plan) -> String {
+    let rejected = state
+        .tasks_of_slot(plan.service, plan.slot)
+        .filter(|task| task.status.state == TaskState::Rejected)
+        .max_by_key(|task| task.meta.created_at);
+    rejected.map_or_else(String::new, |task| format!("last try: {}", task.status.reason()))
 }
 
 /// Checks that nothing of the slot but `task` may be running within reach, unless the service
@@ -82,7 +96,7 @@ fn slot_is_free(
 /// The time of creation of the next task of a slot: later than that of all others, whatever the
 /// proposer's clock says, because what is newest decides what becomes of a slot.
 fn after_all(w: &Writer<'_>, plan: &Plan) -> Timestamp {
-    let others = w.state.tasks_of_slot(plan.service_id, plan.slot);
+    let others = w.state.tasks_of_slot(plan.service, plan.slot);
     let newest = others.map(|task| task.meta.created_at).max();
     newest.map_or(w.now, |at| w.now.max(at + Duration::from_nanos(1)))
 }
@@ -93,7 +107,7 @@ fn check_plan(
     plan: &Plan,
     service: &Service,
 ) -> Result<(), Rejected> {
-    let (planned, current) = (plan.service_version, service.meta.spec_version);
+    let (planned, current) = (plan.version, service.meta.spec_version);
     if planned != current {
         return Err(Rejected::StaleTask { task, service: service.id, planned, current });
     }

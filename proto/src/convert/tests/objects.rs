@@ -55,6 +55,7 @@ arbitrary!(Task {
     networks,
     desired_state,
     start_after,
+    rejections,
     status,
 });
 one_of!(Slot |s| { Self::Replica(s.any()), Self::Node(s.any()) });

@@ -1,4 +1,5 @@
 mod held;
+mod rejections;
 mod restarts;
 mod rollouts;
 

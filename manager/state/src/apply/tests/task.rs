@@ -23,6 +23,7 @@ fn create(service_id: ServiceId, slot: Slot, node_id: Option<NodeId>) -> Command
         node_id,
         desired: DesiredState::Running,
         start_after: None,
+        rejections: 0,
     }
 }
 
@@ -371,6 +372,7 @@ fn a_task_runs_only_when_nothing_of_its_slot_may_be_running() {
         node_id,
         desired,
         start_after,
+        rejections: 0,
     });
     let run = Command::SetDesired { id, desired: DesiredState::Running };
     assert_eq!(cluster.try_apply(run.clone()), Err(expected));
