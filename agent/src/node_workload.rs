@@ -11,7 +11,7 @@ use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 
 use crate::image::ImageStore;
-use crate::network::{BridgeConfig, BridgeNetworks, NetworkError};
+use crate::network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
 use crate::runtime::oci::{OciConfig, OciRuntime};
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 use crate::session::{Answer, Workload, WorkloadError};
@@ -81,10 +81,15 @@ async fn start(config: &WorkloadConfig, images: &ImageStore) -> Result<WorkerHan
     let networks =
         BridgeConfig::new(config.state_dir.join("networks"), config.run_dir.join("networks"));
     let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
+    let networks = Arc::new(networks);
+    // Containers are kept apart without it too: what the table does not judge is not routed.
+    if let Err(error) = keep_tables(&networks) {
+        tracing::error!(%error, "cannot hear of changes to the packet filter");
+    }
     let volumes = LocalVolumes::open(config.state_dir.join("volumes"));
     let drivers = Drivers {
         runtime: Arc::new(runtime),
-        networks: Arc::new(networks),
+        networks,
         volumes: Arc::new(volumes.map_err(StartError::Volumes)?),
         images: Arc::new(images.clone()),
         clock: Arc::new(SystemClock),

@@ -115,7 +115,8 @@ impl Book {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError> {
+/// Reads a page; `None` when there is none.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError> {
     match fs::read(path) {
         Ok(text) => serde_json::from_slice::<Page<T>>(&text)
             .map(|page| Some(page.content))
@@ -147,7 +148,7 @@ fn read_containers(dir: &Path) -> Result<BTreeMap<String, ContainerLease>, Netwo
 }
 
 /// Writes beside and renames: a reader finds the old or the new.
-fn write<T: Serialize>(path: &Path, content: &T, durable: bool) -> io::Result<()> {
+pub(super) fn write<T: Serialize>(path: &Path, content: &T, durable: bool) -> io::Result<()> {
     let text = serde_json::to_vec(&Page { version: 1, content })?;
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
@@ -162,7 +163,8 @@ fn write<T: Serialize>(path: &Path, content: &T, durable: bool) -> io::Result<()
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a page that may be gone already.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -1,6 +1,7 @@
 //! The real driver: bridges, veth pairs, one nftables table.
 
 mod containers;
+mod host;
 mod structure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +13,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
-use shoal_agent_planning::network::ruleset::Ruleset;
+use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset};
 
 use super::book::Book;
 use super::netlink::Links;
 use super::ports::HeldPorts;
 use super::reaper::Reaper;
+use super::settings::HostSettings;
 use super::table::Table;
 use super::{
     AttachRequest, Attached, Firewall, Netns, NetworkConfig, NetworkDriver, NetworkError,
@@ -58,6 +60,7 @@ pub struct BridgeNetworks {
     reaper: Reaper,
     table: Table,
     book: Book,
+    settings: HostSettings,
     inner: Mutex<Inner>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
@@ -70,6 +73,8 @@ struct Inner {
     generation: u64,
     /// Networks have changed since they were written down.
     unsaved: bool,
+    /// What the table has to know of the host.
+    facts: HostFacts,
     held: HeldPorts,
     /// Attachments that are being made now, and so are not lost.
     under_way: BTreeSet<(String, String)>,
@@ -103,6 +108,10 @@ impl BridgeNetworks {
             return Err(NetworkError::Table { table });
         }
         let (book, leases) = Book::open(&state_dir, &run_dir)?;
+        let settings = HostSettings::open(&state_dir)?;
+        let forwards_for_us = settings.forwards_for_us();
+        let facts =
+            HostFacts { prefix: rules.prefix.clone(), forwards_for_us, ..HostFacts::default() };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
         Ok(Self {
             rules,
@@ -110,9 +119,15 @@ impl BridgeNetworks {
             reaper: Reaper::default(),
             table: Table::new(table, firewall),
             book,
-            inner: Mutex::new(Inner { leases, ..Inner::default() }),
+            settings,
+            inner: Mutex::new(Inner { leases, facts, ..Inner::default() }),
             structure: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Name of its tables in the packet filter.
+    pub(super) fn table_name(&self) -> &str {
+        self.table.name()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -153,7 +168,7 @@ impl BridgeNetworks {
 
     fn desired_table(&self) -> (u64, Ruleset) {
         let inner = self.lock();
-        (inner.generation, Ruleset::of(&inner.leases))
+        (inner.generation, Ruleset::of(&inner.leases, &inner.facts))
     }
 }
 

@@ -120,7 +120,7 @@ fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
 }
 
 /// The messages of a datagram: type, and what follows the netlink header.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
@@ -143,7 +143,8 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
     })
 }
 
-fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+/// The value of the first attribute of a type.
+pub(super) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _, _)| *kind == wanted).map(|(_, value, _)| value)
 }
 

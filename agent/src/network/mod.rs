@@ -17,8 +17,11 @@ mod netns;
 mod nft;
 mod ports;
 mod reaper;
+mod rules;
+mod settings;
 mod sysctl;
 mod table;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -36,6 +39,7 @@ pub use self::error::{FirewallError, NetworkError};
 pub use self::fake::FakeNetworks;
 use self::netlink::Links;
 pub use self::nft::{Firewall, NftProgram};
+pub use self::watch::keep_tables;
 
 /// The addresses of this host that others could reach it by.
 ///
@@ -72,6 +76,8 @@ impl Netns {
 pub struct Repaired {
     /// Links that were put right, created or removed: one line each, for the log.
     pub links: Vec<String>,
+    /// Routing rules that were added or removed likewise.
+    pub rules: Vec<String>,
     /// The nftables table was not as it should be and has been replaced.
     pub table_replaced: bool,
     /// Containers that lost an attachment. Only [`NetworkDriver::attach`] with their namespace

@@ -35,7 +35,7 @@ const DOOMED: u32 = 0x686f_616c;
 /// A netlink socket in one network namespace. It stays there whatever its threads do.
 #[derive(Debug)]
 pub(super) struct Links {
-    handle: Handle,
+    pub(super) handle: Handle,
     pump: AbortHandle,
 }
 
@@ -118,6 +118,34 @@ impl Links {
         };
         let mut found: Vec<HostAddress> = all.iter().filter_map(one).collect();
         found.sort();
+        Ok(found)
+    }
+
+    /// IPv4 addresses that stand on no wire: those of the loopback interface outside 127.0.0.0/8, and
+    /// those of dummy links.
+    pub(super) async fn addresses_on_no_wire(&self) -> Result<BTreeSet<Ipv4Addr>, NetworkError> {
+        let what = || "list addresses".to_owned();
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let all: Vec<AddressMessage> =
+            request.execute().try_collect().await.map_err(failed(what))?;
+        let mut by_link: BTreeMap<u32, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        for message in &all {
+            let address = address_of(message).map(|address| address.addr());
+            if let Some(address) = address.filter(|address| !address.is_loopback()) {
+                by_link.entry(message.header.index).or_default().insert(address);
+            }
+        }
+        let mut found = BTreeSet::new();
+        for (index, addresses) in by_link {
+            let request = self.handle.link().get().match_index(index);
+            match request.execute().try_next().await {
+                Ok(Some(link)) if is_no_wire(&link) => found.extend(addresses),
+                // Gone meanwhile, and its addresses with it.
+                Err(error) if is(&error, Errno::NODEV) => {}
+                result => drop(result.map_err(failed(|| format!("look up link {index}")))?),
+            }
+        }
         Ok(found)
     }
 
@@ -374,15 +402,22 @@ fn mac_of(link: &LinkMessage) -> Option<Mac> {
     })
 }
 
-fn kind_of(link: &LinkMessage) -> LinkKind {
-    let kind = find(link, |attribute| match attribute {
+fn info_of(link: &LinkMessage) -> Option<&InfoKind> {
+    find(link, |attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
             LinkInfo::Kind(kind) => Some(kind),
             _ => None,
         }),
         _ => None,
-    });
-    match kind {
+    })
+}
+
+fn is_no_wire(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Loopback) || info_of(link) == Some(&InfoKind::Dummy)
+}
+
+fn kind_of(link: &LinkMessage) -> LinkKind {
+    match info_of(link) {
         Some(InfoKind::Bridge) => LinkKind::Bridge,
         Some(InfoKind::Veth) => LinkKind::Veth,
         _ => LinkKind::Other,
@@ -440,13 +475,15 @@ fn used_by_route(
     Some(InUse { subnet, by })
 }
 
-fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+pub(super) fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message)
         if message.raw_code() == -errno.raw_os_error())
 }
 
 /// Turns the library's error into ours: the kernel's own number where there is one.
-fn failed<D: Display>(what: impl FnOnce() -> D) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+pub(super) fn failed<D: Display>(
+    what: impl FnOnce() -> D,
+) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
     move |error| {
         let source = match &error {
             rtnetlink::Error::NetlinkError(message) => message.to_io(),

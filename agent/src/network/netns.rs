@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::netlink::Links;
-use super::{Netns, NetworkError};
+use super::{Netns, NetworkError, sysctl};
 
 /// This thread's namespace. Not `/proc/self`, which is that of the main thread.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -30,7 +30,7 @@ pub(super) fn open(netns: &Netns) -> Result<File, NetworkError> {
     Ok(file)
 }
 
-/// Opens a netlink socket inside a namespace.
+/// Opens a netlink socket inside a container's namespace, where IPv6 is switched off along the way.
 ///
 /// A namespace belongs to a thread, and a thread of the runtime that changed it would take
 /// strangers' work along. So a thread of its own enters, opens the socket, which stays where it
@@ -46,10 +46,10 @@ pub(super) async fn links_in(netns: &Netns, file: &File) -> Result<Links, Networ
         let kind = Some(LinkNameSpaceType::Network);
         let links = match move_into_link_name_space(file.as_fd(), kind) {
             Err(errno) => Err(NetworkError::EnterNetns { path, source: errno.into() }),
-            Ok(()) => {
+            Ok(()) => sysctl::no_ipv6_in_container().and_then(|()| {
                 let _inside = runtime.enter();
                 Links::open().map_err(|source| NetworkError::Netlink { source })
-            }
+            }),
         };
         // A caller that has gone away needs no answer.
         let _ = answer.send(links);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use serde_json::Value;
-use shoal_agent_planning::network::ruleset::FAMILY;
+use serde_json::{Value, json};
+use shoal_agent_planning::network::ruleset::{FAMILY, FRAMES};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -29,7 +29,8 @@ pub trait Firewall: Send + Sync {
     /// The filter cannot be reached, or refuses.
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>>;
 
-    /// The table as libnftables-json(5) shows it; `None` when there is none.
+    /// The tables of this name, of packets and of frames, as libnftables-json(5) shows them, one
+    /// after the other; `None` when there is none.
     ///
     /// # Errors
     /// The filter cannot be reached, or its answer is not understood.
@@ -47,20 +48,33 @@ impl Firewall for NftProgram {
 
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
         async move {
-            match run(&["-j", "list", "table", FAMILY, &table], String::new()).await {
-                Ok(text) => serde_json::from_slice(&text)
-                    .map(Some)
-                    .map_err(|source| FirewallError::Parse { source }),
-                // The text of ENOENT in the C locale.
-                Err(FirewallError::Refused { message })
-                    if message.contains("No such file or directory") =>
-                {
-                    Ok(None)
-                }
-                Err(other) => Err(other),
-            }
+            let both = tokio::try_join!(list(FAMILY, &table), list(FRAMES, &table))?;
+            let objects: Vec<Value> = [both.0, both.1].into_iter().flatten().flatten().collect();
+            Ok((!objects.is_empty()).then(|| json!({ "nftables": objects })))
         }
         .boxed()
+    }
+}
+
+/// The objects of one table.
+async fn list(family: &str, table: &str) -> Result<Option<Vec<Value>>, FirewallError> {
+    match run(&["-j", "list", "table", family, table], String::new()).await {
+        Ok(text) => {
+            let mut listed: Value =
+                serde_json::from_slice(&text).map_err(|source| FirewallError::Parse { source })?;
+            match listed["nftables"].take() {
+                Value::Array(objects) => Ok(Some(objects)),
+                _ => Ok(None),
+            }
+        }
+        // The texts of ENOENT and, for a family that the kernel does not have, of EOPNOTSUPP and
+        // EAFNOSUPPORT in the C locale.
+        Err(FirewallError::Refused { message })
+            if ["No such file", "not supported"].iter().any(|text| message.contains(text)) =>
+        {
+            Ok(None)
+        }
+        Err(other) => Err(other),
     }
 }
 

@@ -5,11 +5,6 @@ use std::path::PathBuf;
 
 use super::NetworkError;
 
-/// Lets the host forward packets: without it neither masquerading nor published ports work.
-pub(super) fn enable_forwarding() -> Result<(), NetworkError> {
-    set("ipv4/ip_forward", "1")
-}
-
 /// Sets the switches of one bridge.
 ///
 /// `route_localnet` lets the host reach ports published on 127.0.0.1: such a packet leaves for
@@ -24,13 +19,40 @@ pub(super) fn prepare_bridge(ifname: &str) -> Result<(), NetworkError> {
     if path(&ipv6).exists() { set(&ipv6, "1") } else { Ok(()) }
 }
 
+/// Switches IPv6 off on what has come and will come into the network namespace of the calling
+/// thread, but for its loopback: the networks are IPv4 only, and an interface that listens to
+/// router advertisements takes its routes from whoever sends some.
+pub(super) fn no_ipv6_in_container() -> Result<(), NetworkError> {
+    let all = path("ipv6/conf");
+    let Ok(entries) = fs::read_dir(&all) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.map_err(|source| NetworkError::Sysctl { path: all.clone(), source })?;
+        let name = entry.file_name();
+        if name != "all" && name != "lo" {
+            set(&format!("ipv6/conf/{}/disable_ipv6", name.to_string_lossy()), "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// A setting as it is; `None` where the kernel does not have it.
+pub(super) fn get(name: &str) -> Option<String> {
+    fs::read_to_string(path(name)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Every interface that has IPv4 settings, `default` included and `all` not.
+pub(super) fn interfaces() -> Vec<String> {
+    let entries = fs::read_dir(path("ipv4/conf")).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name != "all").collect()
+}
+
 fn path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net").join(name)
 }
 
-/// Writes only where it changes something, so that a read-only `/proc/sys` with the right values
+/// Changes a setting. Writes only where it changes something, so that a read-only `/proc/sys` with the right values
 /// is good enough.
-fn set(name: &str, value: &str) -> Result<(), NetworkError> {
+pub(super) fn set(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = path(name);
     if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
         return Ok(());

@@ -1,7 +1,7 @@
-//! The agent's table in the packet filter, kept equal to what should be.
+//! The agent's tables in the packet filter, kept equal to what should be.
 
 use serde_json::Value;
-use shoal_agent_planning::network::ruleset::{FAMILY, Ruleset, frame, remove_text};
+use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame};
 use tokio::sync::Mutex;
 
 use super::{Firewall, FirewallError};
@@ -21,11 +21,24 @@ struct Slot {
     generation: u64,
     /// The declarations and rules as the filter shows them, seen right after it got them from us.
     frame: Option<Vec<Value>>,
+    /// The kernel cannot judge the frames of bridges.
+    without_frames: bool,
+}
+
+impl Slot {
+    fn can(&self, (generation, ruleset): (u64, Ruleset)) -> (u64, Ruleset) {
+        let ruleset = if self.without_frames { ruleset.without_frames() } else { ruleset };
+        (generation, ruleset)
+    }
 }
 
 impl Table {
     pub(super) fn new(name: String, firewall: Box<dyn Firewall>) -> Self {
         Self { name, firewall, slot: Mutex::default() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns when the filter holds the desired table of generation `wanted` or a later one.
@@ -39,10 +52,10 @@ impl Table {
         if slot.applied.is_some() && slot.generation >= wanted {
             return Ok(());
         }
-        let (generation, ruleset) = desired();
+        let (generation, ruleset) = slot.can(desired());
         // Unknown until it is known again, also when this future is dropped half way.
         if let Some(applied) = slot.applied.take()
-            && applied.is_empty() == ruleset.is_empty()
+            && applied.same_chains(&ruleset)
         {
             let result = match ruleset.change_text(&applied, &self.name) {
                 Some(script) => self.firewall.apply(script).await,
@@ -78,9 +91,12 @@ impl Table {
             }
         };
         if intact {
-            return Ok(false);
+            // It holds what it was told last; the book may have moved on.
+            drop(slot);
+            let (newest, _) = desired();
+            return self.sync(newest, desired).await.map(|()| false);
         }
-        let (generation, ruleset) = desired();
+        let (generation, ruleset) = slot.can(desired());
         // The first look after a start finds the table of the agent before.
         let found = match &listed {
             Some(listed) => ruleset.matches(listed),
@@ -99,19 +115,42 @@ impl Table {
         ruleset: Ruleset,
     ) -> Result<(), FirewallError> {
         slot.frame = None;
-        // An empty table is no table at all.
-        let script = if ruleset.is_empty() {
-            format!("add table {FAMILY} {}\n{}", self.name, remove_text(&self.name))
-        } else {
-            ruleset.replace_text(&self.name)
-        };
-        self.firewall.apply(script).await?;
+        let (generation, ruleset) =
+            match self.firewall.apply(ruleset.replace_text(&self.name)).await {
+                Err(FirewallError::Refused { message }) if !slot.without_frames => {
+                    self.look_for_frames(slot, message).await?;
+                    let (generation, ruleset) = slot.can((generation, ruleset));
+                    self.firewall.apply(ruleset.replace_text(&self.name)).await?;
+                    (generation, ruleset)
+                }
+                result => result.map(|()| (generation, ruleset))?,
+            };
         if !ruleset.is_empty() {
             slot.frame = self.firewall.list(self.name.clone()).await?.as_ref().map(frame);
         }
         slot.applied = Some(ruleset);
         slot.generation = generation;
         Ok(())
+    }
+
+    /// Finds out whether a refusal came from a kernel that cannot judge the frames of bridges
+    /// (`CONFIG_NF_TABLES_BRIDGE`); any other refusal is the answer.
+    async fn look_for_frames(&self, slot: &mut Slot, message: String) -> Result<(), FirewallError> {
+        let name = &self.name;
+        let probe = format!("add table {FRAMES} {name}\ndelete table {FRAMES} {name}\n");
+        match self.firewall.apply(probe).await {
+            Err(FirewallError::Refused { message: missing }) => {
+                tracing::warn!(
+                    %missing,
+                    "this kernel has no nftables for bridges: containers on one network can speak \
+                     for each other's addresses"
+                );
+                slot.without_frames = true;
+                Ok(())
+            }
+            Ok(()) => Err(FirewallError::Refused { message }),
+            Err(other) => Err(other),
+        }
     }
 }
 
@@ -124,6 +163,7 @@ mod tests {
     use serde_json::json;
     use shoal_agent_planning::network::NetworkConfig;
     use shoal_agent_planning::network::leases::{Leases, Rules};
+    use shoal_agent_planning::network::ruleset::HostFacts;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -177,7 +217,7 @@ mod tests {
             let config = NetworkConfig { id: id.to_string(), ..NetworkConfig::default() };
             leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
         }
-        (networks, Ruleset::of(&leases))
+        (networks, Ruleset::of(&leases, &HostFacts::default()))
     }
 
     fn is_whole(script: &str) -> bool {
@@ -199,7 +239,29 @@ mod tests {
         assert!(scripts[1].starts_with("add element inet t bridges"), "{}", scripts[1]);
         // The last network gone: no table at all.
         table.sync(4, || (4, desired(0).1)).await.unwrap();
-        assert_eq!(fake.take(), ["add table inet t\ndelete table inet t\n"]);
+        let gone = |family| format!("add table {family} t\ndelete table {family} t\n");
+        assert_eq!(fake.take(), [gone("inet") + &gone("bridge")]);
+    }
+
+    #[tokio::test]
+    async fn a_kernel_without_frames_is_told_from_a_bad_table() {
+        let refused = || FirewallError::Refused { message: "no".to_owned() };
+        // The table and then the probe are refused: it is the kernel.
+        let fake = Fake::new();
+        let table = fake.table();
+        fake.fail_next(refused());
+        fake.fail_next(refused());
+        table.sync(1, || desired(1)).await.unwrap();
+        let scripts = fake.take();
+        assert_eq!(scripts.len(), 3, "{scripts:?}");
+        assert!(scripts[0].contains("table bridge t {") && !scripts[2].contains("bridge t"));
+        // From then on it is not asked for.
+        table.sync(2, || desired(2)).await.unwrap();
+        assert!(!fake.take().concat().contains("element bridge"));
+        // Only the table is refused: it is the table.
+        let fake = Fake::new();
+        fake.fail_next(refused());
+        assert!(fake.table().sync(1, || desired(1)).await.is_err());
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ pub mod io;
 pub mod memory;
 pub mod mount;
 pub mod net;
+#[cfg(test)]
+pub mod packet;
 pub mod process;
 pub mod seccomp;
 

@@ -2,8 +2,10 @@
 //!
 //! - [`leases`]: who holds which subnet, address and host port; the durable book of the node.
 //! - [`pool`]: choosing subnets and addresses.
-//! - [`ruleset`]: the node's whole nftables table, derived from the leases, its difference to
-//!   another and its text.
+//! - [`ruleset`]: the node's whole nftables tables, derived from the leases, their difference to
+//!   others and their text.
+//! - [`fence`]: routing rules that keep closed what the tables do not judge.
+//! - [`settings`]: settings of the whole host, and what they were before.
 //! - [`links`]: bridges and veth ports, (desired, observed) -> ordered actions.
 //! - [`advertise`]: the address that a host tells others.
 //! - [`files`]: `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container.
@@ -11,6 +13,7 @@
 //! IPv4 only for now. Everything here is pure: planning twice changes nothing.
 
 pub mod advertise;
+pub mod fence;
 pub mod files;
 pub mod leases;
 pub mod links;
@@ -18,6 +21,7 @@ pub mod names;
 pub mod pool;
 mod publish;
 pub mod ruleset;
+pub mod settings;
 mod spec;
 mod types;
 

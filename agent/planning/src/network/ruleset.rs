@@ -1,6 +1,6 @@
-//! The node's nftables table.
+//! The node's nftables tables: one that judges packets, one that judges the frames of bridges.
 //!
-//! The chains never change; everything that does is an element of a set or a map. So the desired
+//! The chains hardly ever change; everything that does is an element of a set or a map. So the desired
 //! table is a value, its difference to what the kernel holds is a list of elements, a change
 //! costs what it touches however much is published, and drift is told by comparing two values.
 //!
@@ -12,7 +12,14 @@
 //! - Packets of a bridge leave with the host's address.
 //! - Bridges do not reach each other, except through published ports. What is not published is
 //!   not reachable from outside, even by somebody who has a route to the subnet.
+//! - What is published on one address answers on the wire that has this address, and to containers.
+//!   Addresses of the loopback are the host's own affair; an address that the host has on no wire
+//!   answers on each.
 //! - An internal network reaches nothing but itself and its gateway address.
+//! - A container neither speaks IPv6, which its network does not have, nor for the address or
+//!   hardware address of another container or of the gateway, nor as a DHCP server. Addresses that
+//!   the node has given to nobody are free: what lies behind a container is the user's affair.
+//! - A host that forwards only because of containers forwards nothing else.
 //! - Another firewall on the host that drops forwarded packets is not overruled: nftables has no
 //!   accept that binds a later chain.
 
@@ -22,74 +29,27 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use self::chains::{SETS, frame_chains, packet_chains};
 use super::leases::Leases;
+use super::{Attached, Mac};
 
-/// Family of the table. `inet`, so that IPv6 can join it.
+mod chains;
+
+/// Family of the table of packets. `inet`, so that IPv6 can join it.
 pub const FAMILY: &str = "inet";
+/// Family of the table of frames.
+pub const FRAMES: &str = "bridge";
 
-/// Name, type and flags of each set and map, in the order they are declared.
-const SETS: [(SetName, &str); 8] = [
-    (SetName::Bridges, "set bridges { type ifname; }"),
-    (SetName::Internal, "set internal { type ifname; }"),
-    (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
-    (SetName::Subnets, "set subnets { type ipv4_addr; flags interval; }"),
-    (SetName::Lan, "set lan { type ipv4_addr . ifname; flags interval; }"),
-    (SetName::Gateways, "set gateways { type ifname . ipv4_addr; }"),
-    (
-        SetName::PublishedAt,
-        "map published_at { \
-         type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
-    ),
-    (
-        SetName::PublishedAny,
-        "map published_any { type inet_proto . inet_service : ipv4_addr . inet_service; }",
-    ),
-];
-
-/// The chains. 127.0.0.0/8 is guarded because publishing on 127.0.0.1 needs `route_localnet` on
-/// the bridges, which alone would let containers reach services of the host's loopback
-/// (CVE-2020-8558). The guard stands before address translation, where a genuine reply still
-/// carries the bridge's address.
-const CHAINS: &str = "  chain publish {
-    dnat ip to ip daddr . meta l4proto . th dport map @published_at
-    dnat ip to meta l4proto . th dport map @published_any
-  }
-  chain guard {
-    type filter hook prerouting priority -300; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
-  }
-  chain prerouting {
-    type nat hook prerouting priority -100; policy accept;
-    iifname @internal accept
-    fib daddr type local jump publish
-  }
-  chain output {
-    type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
-  }
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    ip saddr @subnets oifname != @bridges masquerade
-    ip saddr . oifname @lan ct status dnat masquerade
-    ip saddr 127.0.0.0/8 oifname @bridges masquerade
-  }
-  chain input {
-    type filter hook input priority 0; policy accept;
-    iifname @internal ct state established,related accept
-    iifname . ip daddr @gateways accept
-    iifname @internal drop
-  }
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    iifname . oifname @same_bridge accept
-    iifname @internal drop
-    oifname @internal drop
-    ct state established,related accept
-    ct status dnat oifname @bridges accept
-    oifname @bridges drop
-  }
-";
+/// What the tables have to know of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Prefix of the interface names of this agent.
+    pub prefix: String,
+    /// Addresses that it has on no wire.
+    pub on_no_wire: BTreeSet<Ipv4Addr>,
+    /// It forwards packets only because the agent switched that on.
+    pub forwards_for_us: bool,
+}
 
 /// The sets and maps of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,10 +66,20 @@ pub enum SetName {
     Lan,
     /// Each internal bridge beside the host's address on it.
     Gateways,
+    /// Addresses of the host that are on no wire.
+    Anywhere,
     /// Ports published on one address of the host.
     PublishedAt,
     /// Ports published on every address of the host.
     PublishedAny,
+    /// Addresses that the node has given to containers, and its own on bridges.
+    HeldAddresses,
+    /// Hardware addresses likewise.
+    HeldMacs,
+    /// What a container says of itself: bridge port, hardware address, address.
+    Own,
+    /// The first two of these.
+    OwnMacs,
 }
 
 impl SetName {
@@ -123,8 +93,20 @@ impl SetName {
             Self::Subnets => "subnets",
             Self::Lan => "lan",
             Self::Gateways => "gateways",
+            Self::Anywhere => "anywhere",
             Self::PublishedAt => "published_at",
             Self::PublishedAny => "published_any",
+            Self::HeldAddresses => "held_addresses",
+            Self::HeldMacs => "held_macs",
+            Self::Own => "own",
+            Self::OwnMacs => "own_macs",
+        }
+    }
+
+    fn family(self) -> &'static str {
+        match self {
+            Self::HeldAddresses | Self::HeldMacs | Self::Own | Self::OwnMacs => FRAMES,
+            _ => FAMILY,
         }
     }
 }
@@ -195,44 +177,99 @@ impl Element {
     }
 }
 
-/// The whole desired table.
+/// The whole desired tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     elements: BTreeMap<SetName, BTreeSet<Element>>,
+    prefix: String,
+    /// Packets that come from no bridge and go to none are not forwarded.
+    closed: bool,
+    /// The kernel cannot judge the frames of bridges.
+    without_frames: bool,
 }
 
 impl Ruleset {
-    /// Derives the table from the book.
+    /// Derives the tables from the book.
     #[must_use]
-    pub fn of(leases: &Leases) -> Self {
-        let mut ruleset = Self::default();
+    pub fn of(leases: &Leases, host: &HostFacts) -> Self {
+        let (prefix, closed) = (host.prefix.clone(), host.forwards_for_us);
+        let mut ruleset = Self { prefix, closed, ..Self::default() };
+        ruleset.add_networks(leases);
+        ruleset.add_ports(leases);
+        ruleset.add_holders(leases);
+        if !ruleset.is_empty() {
+            for address in &host.on_no_wire {
+                ruleset.add(SetName::Anywhere, vec![Word::Bare(address.to_string())], vec![]);
+            }
+        }
+        ruleset
+    }
+
+    /// The same without the table of frames.
+    #[must_use]
+    pub fn without_frames(mut self) -> Self {
+        self.elements.retain(|set, _| set.family() != FRAMES);
+        self.without_frames = true;
+        self
+    }
+
+    fn add_networks(&mut self, leases: &Leases) {
         for network in leases.networks() {
             let bridge = || Word::Name(network.bridge.clone());
             let subnet = || Word::Prefix(network.subnet.network(), network.subnet.prefix_len());
-            ruleset.add(SetName::Bridges, vec![bridge()], vec![]);
-            ruleset.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
-            ruleset.add(SetName::Lan, vec![subnet(), bridge()], vec![]);
+            self.add(SetName::Bridges, vec![bridge()], vec![]);
+            self.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
+            self.add(SetName::Lan, vec![subnet(), bridge()], vec![]);
+            self.hold(network.gateway, Mac::of_address(network.gateway));
             if network.internal {
                 let gateway = Word::Bare(network.gateway.to_string());
-                ruleset.add(SetName::Internal, vec![bridge()], vec![]);
-                ruleset.add(SetName::Gateways, vec![bridge(), gateway], vec![]);
+                self.add(SetName::Internal, vec![bridge()], vec![]);
+                self.add(SetName::Gateways, vec![bridge(), gateway], vec![]);
             } else {
-                ruleset.add(SetName::Subnets, vec![subnet()], vec![]);
+                self.add(SetName::Subnets, vec![subnet()], vec![]);
             }
         }
+    }
+
+    fn add_ports(&mut self, leases: &Leases) {
         for (_, port, target) in leases.published() {
             let Some(target) = target else { continue };
             let to = vec![Word::Bare(target.to_string()), Word::Port(port.target_port)];
             let service =
                 [Word::Bare(port.protocol.as_str().to_owned()), Word::Port(port.host_port)];
             if port.host_ip.is_unspecified() {
-                ruleset.add(SetName::PublishedAny, service.to_vec(), to);
+                self.add(SetName::PublishedAny, service.to_vec(), to);
             } else {
                 let at = Word::Bare(port.host_ip.to_string());
-                ruleset.add(SetName::PublishedAt, [vec![at], service.to_vec()].concat(), to);
+                self.add(SetName::PublishedAt, [vec![at], service.to_vec()].concat(), to);
             }
         }
-        ruleset
+    }
+
+    /// Each container may use each of its addresses on each of its ports: which way a packet
+    /// leaves is its routes' affair.
+    fn add_holders(&mut self, leases: &Leases) {
+        let mut containers: BTreeMap<&str, Vec<&Attached>> = BTreeMap::new();
+        for attached in leases.ports() {
+            containers.entry(&attached.container).or_default().push(attached);
+        }
+        for attachments in containers.values() {
+            for attached in attachments {
+                self.hold(attached.address.addr(), attached.mac);
+                let port = Word::Name(attached.host_ifname.clone());
+                let who = vec![port, Word::Bare(attached.mac.to_string())];
+                for other in attachments {
+                    let address = Word::Bare(other.address.addr().to_string());
+                    self.add(SetName::Own, [who.clone(), vec![address]].concat(), vec![]);
+                }
+                self.add(SetName::OwnMacs, who, vec![]);
+            }
+        }
+    }
+
+    fn hold(&mut self, address: Ipv4Addr, mac: Mac) {
+        self.add(SetName::HeldAddresses, vec![Word::Bare(address.to_string())], vec![]);
+        self.add(SetName::HeldMacs, vec![Word::Bare(mac.to_string())], vec![]);
     }
 
     /// Whether no network needs a table.
@@ -249,25 +286,49 @@ impl Ruleset {
         self.elements.get(&set).into_iter().flatten()
     }
 
-    /// Text for `nft -f` that puts this table in the place of whatever is there, in one
-    /// transaction.
+    /// Whether the tables have the same chains: [`change_text`](Self::change_text) leads from one
+    /// to the other.
+    #[must_use]
+    pub fn same_chains(&self, other: &Self) -> bool {
+        let chains = |of: &Self| (of.is_empty(), of.closed, of.without_frames);
+        chains(self) == chains(other) && self.prefix == other.prefix
+    }
+
+    /// Text for `nft -f` that puts these tables in the place of whatever is there, in one
+    /// transaction. No networks need no tables.
     #[must_use]
     pub fn replace_text(&self, table: &str) -> String {
-        // The first line makes the second valid where there is no table yet.
-        let mut text = format!("add table {FAMILY} {table}\n{}", remove_text(table));
-        let _ = writeln!(text, "table {FAMILY} {table} {{");
-        for (_, declaration) in SETS {
-            let _ = writeln!(text, "  {declaration}");
+        let families = if self.without_frames { &[FAMILY][..] } else { &[FAMILY, FRAMES][..] };
+        let mut text = String::new();
+        for family in families {
+            // The first line makes the second valid where there is no table yet.
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "add table {family} {table}\ndelete table {family} {table}");
         }
-        text.push_str(CHAINS);
-        text.push_str("}\n");
+        if self.is_empty() {
+            return text;
+        }
+        for family in families {
+            let _ = writeln!(text, "table {family} {table} {{");
+            for (set, declaration) in SETS {
+                if set.family() == *family {
+                    let _ = writeln!(text, "  {declaration}");
+                }
+            }
+            text.push_str(&match *family {
+                FRAMES => frame_chains(&self.prefix),
+                _ => packet_chains(self.closed),
+            });
+            text.push_str("}\n");
+        }
         for (set, _) in SETS {
             write_elements(&mut text, "add", table, set, self.of_set(set).map(Element::text));
         }
         text
     }
 
-    /// Text for `nft -f` that turns the table `from` into this one; `None` when nothing differs.
+    /// Text for `nft -f` that turns the tables `from` into these, whose chains are the same; `None`
+    /// when nothing differs.
     #[must_use]
     pub fn change_text(&self, from: &Self, table: &str) -> Option<String> {
         let mut text = String::new();
@@ -286,22 +347,18 @@ impl Ruleset {
         self.elements.get(&set).is_some_and(|elements| elements.contains(element))
     }
 
-    /// Whether the kernel's table, as `nft -j list table` shows it, holds exactly these elements.
+    /// Whether the kernel's tables, as `nft -j list table` shows them, hold exactly these elements.
     #[must_use]
     pub fn matches(&self, listed: &Value) -> bool {
-        SETS.iter().all(|(set, _)| {
+        let mut sets =
+            SETS.iter().filter(|(set, _)| !self.without_frames || set.family() == FAMILY);
+        sets.all(|(set, _)| {
             let found = listed_elements(listed, set.as_str());
             let wanted: BTreeSet<String> =
                 self.of_set(*set).map(|element| element.json().to_string()).collect();
             found.is_some_and(|found| found == wanted)
         })
     }
-}
-
-/// Text for `nft -f` that removes the table; an error where there is none.
-#[must_use]
-pub fn remove_text(table: &str) -> String {
-    format!("delete table {FAMILY} {table}\n")
 }
 
 /// Everything of a listed table that is neither an element nor a kernel's handle: the
@@ -340,9 +397,9 @@ fn write_elements(
 ) {
     let elements: Vec<String> = elements.collect();
     if !elements.is_empty() {
-        let (set, elements) = (set.as_str(), elements.join(", "));
+        let (family, set, elements) = (set.family(), set.as_str(), elements.join(", "));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{verb} element {FAMILY} {table} {set} {{ {elements} }}");
+        let _ = writeln!(text, "{verb} element {family} {table} {set} {{ {elements} }}");
     }
 }
 

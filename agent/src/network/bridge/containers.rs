@@ -23,7 +23,7 @@ impl BridgeNetworks {
         self.book.check_id(&request.container)?;
         let file = netns::open(&netns)?;
         let key = (request.container.clone(), request.network.clone());
-        let (_, attached) = self.change(|inner| {
+        let (generation, attached) = self.change(|inner| {
             let attached = inner.leases.attach(&request, &self.rules)?;
             let bridge = inner.leases.network(&request.network).map(|state| state.bridge.clone());
             inner.under_way.insert(key.clone());
@@ -34,7 +34,11 @@ impl BridgeNetworks {
         // The address is ours in writing before anybody sees it.
         self.save_container(&attached.container)?;
         let inside = netns::links_in(&netns, &file).await?;
-        self.connect(&attached, &bridge, &file, &inside).await?;
+        let (connected, filtered) = tokio::join!(
+            self.connect(&attached, &bridge, &file, &inside),
+            self.filter(generation),
+        );
+        connected.and(filtered)?;
         Ok(attached)
     }
 
@@ -136,6 +140,11 @@ impl BridgeNetworks {
         container: String,
         wanted: Vec<PublishedPort>,
     ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let named =
+            |port: &PublishedPort| !port.host_ip.is_unspecified() && !port.host_ip.is_loopback();
+        if wanted.iter().any(named) {
+            self.learn_addresses().await?;
+        }
         let mut changed = self.lock().leases.granted(&container).to_vec();
         let (generation, granted) = self.change(|inner| {
             if inner.leases.granted_for(&container, &wanted).is_none() {

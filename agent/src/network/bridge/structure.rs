@@ -18,18 +18,17 @@ impl BridgeNetworks {
         let _structure = self.structure.lock().await;
         let known = {
             let inner = self.lock();
-            let state = inner.leases.find_network(&config).cloned();
-            state.map(|state| (inner.generation, state))
+            inner.leases.find_network(&config).cloned()
         };
-        let (generation, state) = match known {
+        let state = match known {
             Some(known) => known,
             None => {
                 let in_use = self.links.in_use(&self.rules.prefix).await?;
-                let (generation, state) = self.change(|inner| {
+                let (_, state) = self.change(|inner| {
                     inner.unsaved = true;
                     inner.leases.ensure_network(&config, &self.rules, &in_use)
                 });
-                (generation, state?)
+                state?
             }
         };
         self.save_networks().await?;
@@ -39,25 +38,22 @@ impl BridgeNetworks {
             self.links.perform(&action).await?;
         }
         sysctl::prepare_bridge(&state.bridge)?;
-        if !state.internal {
-            sysctl::enable_forwarding()?;
-        }
-        self.filter(generation).await?;
+        self.settle_host().await?;
         Ok(state)
     }
 
     pub(super) async fn do_remove_network(&self, network: String) -> Result<(), NetworkError> {
         let _structure = self.structure.lock().await;
-        let (generation, removed) = self.change(|inner| {
+        let (_, removed) = self.change(|inner| {
             inner.unsaved = true;
             inner.leases.remove_network(&network)
         });
         let bridge = removed?
             .map_or_else(|| names::bridge(&self.rules.prefix, &network), |state| state.bridge);
         let removed = self.links.remove(&bridge).await;
-        self.filter(generation).await?;
+        let settled = self.settle_host().await;
         self.save_networks().await?;
-        removed
+        removed.and(settled)
     }
 
     pub(super) async fn do_collect(
@@ -111,9 +107,6 @@ impl BridgeNetworks {
         }
         for state in leases.networks() {
             errors.push(sysctl::prepare_bridge(&state.bridge));
-            if !state.internal {
-                errors.push(sysctl::enable_forwarding());
-            }
         }
         repaired.lost_attachments = leases
             .ports()
@@ -121,11 +114,20 @@ impl BridgeNetworks {
             .map(|port| (port.container.clone(), port.network.clone()))
             .filter(|key| !under_way.contains(key))
             .collect();
+        errors.push(self.learn_addresses().await);
+        match self.begin_host().await {
+            Ok(rules) => repaired.rules = rules,
+            Err(error) => errors.push(Err(error)),
+        }
         match self.table.repair(|| self.desired_table()).await {
             Ok(replaced) => repaired.table_replaced = replaced,
             // A host without nftables needs none as long as it has no networks.
             Err(FirewallError::Missing) if leases.networks().next().is_none() => {}
             Err(error) => errors.push(Err(error.into())),
+        }
+        match self.finish_host().await {
+            Ok(rules) => repaired.rules.extend(rules),
+            Err(error) => errors.push(Err(error)),
         }
         first_error(errors)?;
         Ok(repaired)

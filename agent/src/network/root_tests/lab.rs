@@ -55,6 +55,16 @@ impl Space {
         run("ip", &all)
     }
 
+    /// Lays a wire from here to `peer`, with this name and an address of /24 at each end.
+    pub(super) fn wire(&self, peer: &Self, name: &str, here: Ipv4Addr, there: Ipv4Addr) {
+        let ends = ["link", "add", name, "type", "veth", "peer", "name", name, "netns"];
+        self.run("ip", &[&ends[..], &[&peer.name]].concat());
+        for (space, address) in [(self, here), (peer, there)] {
+            space.run("ip", &["address", "add", &format!("{address}/24"), "dev", name]);
+            space.run("ip", &["link", "set", name, "up"]);
+        }
+    }
+
     /// Calls a function inside.
     pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let file = File::open(self.path()).unwrap();
@@ -189,15 +199,7 @@ pub(super) struct Lab {
 impl Lab {
     pub(super) fn new() -> Self {
         let (host, outside) = (Space::new("host"), Space::new("outside"));
-        let peer = outside.name.as_str();
-        host.run(
-            "ip",
-            &["link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", peer],
-        );
-        for (space, address) in [(&host, HOST), (&outside, OUTSIDE)] {
-            space.run("ip", &["address", "add", &format!("{address}/24"), "dev", "up0"]);
-            space.run("ip", &["link", "set", "up0", "up"]);
-        }
+        host.wire(&outside, "up0", HOST, OUTSIDE);
         // Somebody outside who knows the way to the containers, were it open.
         let gateway = HOST.to_string();
         outside.run("ip", &["route", "add", "172.20.0.0/14", "via", &gateway]);

@@ -1,9 +1,12 @@
 //! The real driver in real namespaces. Needs root, `ip` and `nft`.
 
+mod closed;
 mod lab;
 mod measure;
+mod neighbours;
 mod reach;
 mod recover;
+mod spoof;
 
 use std::net::Ipv4Addr;
 

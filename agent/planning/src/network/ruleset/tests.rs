@@ -42,19 +42,27 @@ fn sample() -> Leases {
     leases
 }
 
+fn host() -> HostFacts {
+    HostFacts { prefix: "sh".to_owned(), ..HostFacts::default() }
+}
+
+fn of(leases: &Leases) -> Ruleset {
+    Ruleset::of(leases, &host())
+}
+
 #[test]
 fn the_whole_table() {
-    let text = Ruleset::of(&sample()).replace_text("shoal");
+    let text = of(&sample()).replace_text("shoal");
     assert_eq!(text, GOLDEN, "\n{text}");
 }
 
 #[test]
 fn the_difference_is_what_changed() {
     let mut leases = sample();
-    let before = Ruleset::of(&leases);
+    let before = of(&leases);
     leases.unpublish("dns");
     publish(&mut leases, "dns", &[port([127, 0, 0, 1], Protocol::Udp, 54)]);
-    let after = Ruleset::of(&leases);
+    let after = of(&leases);
     let expect = "\
         delete element inet t published_at { 127.0.0.1 . udp . 53 }\n\
         delete element inet t published_any { sctp . 9 }\n\
@@ -65,10 +73,10 @@ fn the_difference_is_what_changed() {
 #[test]
 fn a_port_that_moves_is_taken_away_before_it_is_given() {
     let mut leases = sample();
-    let before = Ruleset::of(&leases);
+    let before = of(&leases);
     leases.unpublish("web");
     publish(&mut leases, "dns", &[port([0, 0, 0, 0], Protocol::Tcp, 8080)]);
-    let text = Ruleset::of(&leases).change_text(&before, "t").unwrap();
+    let text = of(&leases).change_text(&before, "t").unwrap();
     let taken = text.find("delete element inet t published_any").unwrap();
     assert!(taken < text.find("add element inet t published_any").unwrap(), "{text}");
 }
@@ -76,12 +84,12 @@ fn a_port_that_moves_is_taken_away_before_it_is_given() {
 #[test]
 fn planning_twice_changes_nothing() {
     let leases = sample();
-    assert_eq!(Ruleset::of(&leases).change_text(&Ruleset::of(&leases), "t"), None);
+    assert_eq!(of(&leases).change_text(&of(&leases), "t"), None);
 }
 
 #[test]
 fn a_listing_is_compared_by_its_elements() {
-    let ruleset = Ruleset::of(&sample());
+    let ruleset = of(&sample());
     let mut listed: Value = serde_json::from_str(include_str!("listed.json")).unwrap();
     assert!(ruleset.matches(&listed));
     assert!(!Ruleset::default().matches(&listed));
@@ -90,4 +98,30 @@ fn a_listing_is_compared_by_its_elements() {
     objects.retain(|object| object["map"]["name"] != "published_any");
     assert!(!ruleset.matches(&listed));
     assert_ne!(frame(&listed), full);
+}
+
+#[test]
+fn a_host_that_forwards_for_containers_alone_forwards_nothing_else() {
+    let closed = HostFacts { forwards_for_us: true, ..host() };
+    let (open, closed) = (of(&sample()), Ruleset::of(&sample(), &closed));
+    assert!(!open.same_chains(&closed));
+    let rule = "    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n";
+    let text = closed.replace_text("shoal");
+    assert_eq!(text.replace(rule, ""), GOLDEN);
+    assert_ne!(text, GOLDEN);
+}
+
+#[test]
+fn a_kernel_that_cannot_judge_frames_gets_the_rest() {
+    let text = of(&sample()).without_frames().replace_text("shoal");
+    assert!(!text.contains("bridge shoal"), "{text}");
+    assert!(GOLDEN.contains("table bridge shoal"));
+}
+
+#[test]
+fn addresses_on_no_wire_are_published_to_every_wire() {
+    let facts = HostFacts { on_no_wire: BTreeSet::from([[192, 0, 2, 7].into()]), ..host() };
+    let text = Ruleset::of(&sample(), &facts).change_text(&of(&sample()), "t").unwrap();
+    assert_eq!(text, "add element inet t anywhere { 192.0.2.7 }\n");
+    assert!(Ruleset::of(&Leases::default(), &facts).is_empty());
 }

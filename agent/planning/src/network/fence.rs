@@ -1,0 +1,162 @@
+//! Routing rules that let nothing pass a host that the nftables table has not seen.
+//!
+//! A packet filter that is gone accepts everything. So packets to and from bridges are routed only
+//! with the mark that the table's chain `admit` puts on them; where the host forwards for nothing
+//! but containers, everything that is forwarded needs it. The rules stand before those of others
+//! and concern no packet that the host itself sends or receives.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::Ipv4Net;
+
+use super::leases::Leases;
+
+/// The bit of a packet's mark that says that the table has seen it.
+pub const MARK: u32 = 0x2000_0000;
+
+/// Where the rules stand (ip-rule(8)): after the local table, before what others usually add.
+pub const PRIORITIES: std::ops::RangeInclusive<u32> = 60..=69;
+/// The rule to which those who may pass are sent; it does nothing.
+pub const END: u32 = 69;
+
+/// One routing rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FenceRule {
+    /// The end of the fence.
+    End,
+    /// Who has the mark passes.
+    PassMarked,
+    /// What the host itself sends passes.
+    PassOwn,
+    /// Nothing else leaves a bridge.
+    CloseBridge(String),
+    /// Nothing else reaches a subnet.
+    CloseSubnet(Ipv4Net),
+    /// Nothing that comes by an interface goes to another.
+    CloseAll,
+}
+
+impl FenceRule {
+    /// Its priority.
+    #[must_use]
+    pub fn priority(&self) -> u32 {
+        match self {
+            Self::PassMarked => 60,
+            Self::CloseAll => 61,
+            Self::PassOwn => 62,
+            Self::CloseBridge(_) => 63,
+            Self::CloseSubnet(_) => 64,
+            Self::End => END,
+        }
+    }
+}
+
+impl fmt::Display for FenceRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.priority())?;
+        match self {
+            Self::End => f.write_str("nop"),
+            Self::PassMarked => write!(f, "fwmark {MARK:#x}/{MARK:#x} goto {END}"),
+            Self::PassOwn => write!(f, "iif lo goto {END}"),
+            Self::CloseBridge(bridge) => write!(f, "iif {bridge} prohibit"),
+            Self::CloseSubnet(subnet) => write!(f, "to {subnet} prohibit"),
+            Self::CloseAll => f.write_str("not iif lo prohibit"),
+        }
+    }
+}
+
+/// The rules for the networks of the book, in the order of their making: until the last is there,
+/// none of them stops what has to pass.
+#[must_use]
+pub fn rules(leases: &Leases, forwards_for_us: bool) -> Vec<FenceRule> {
+    if leases.networks().next().is_none() {
+        return Vec::new();
+    }
+    let mut rules = vec![FenceRule::End, FenceRule::PassMarked];
+    if forwards_for_us {
+        rules.push(FenceRule::CloseAll);
+        return rules;
+    }
+    rules.push(FenceRule::PassOwn);
+    for network in leases.networks() {
+        rules.push(FenceRule::CloseBridge(network.bridge.clone()));
+        rules.push(FenceRule::CloseSubnet(network.subnet.trunc()));
+    }
+    rules
+}
+
+/// What to take away and what to add so that `present` becomes `wanted`. What closes goes first and
+/// comes last.
+#[must_use]
+pub fn change(
+    present: &BTreeSet<FenceRule>,
+    wanted: &[FenceRule],
+) -> (Vec<FenceRule>, Vec<FenceRule>) {
+    let gone = present.iter().rev().filter(|rule| !wanted.contains(rule)).cloned().collect();
+    let new = wanted.iter().filter(|rule| !present.contains(rule)).cloned().collect();
+    (gone, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NetworkConfig;
+    use crate::network::leases::Rules;
+
+    fn leases(ids: &[&str]) -> Leases {
+        let mut leases = Leases::default();
+        for id in ids {
+            let config = NetworkConfig { id: (*id).to_owned(), ..NetworkConfig::default() };
+            leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
+        }
+        leases
+    }
+
+    #[test]
+    fn a_host_without_networks_has_no_fence() {
+        assert_eq!(rules(&leases(&[]), true), []);
+        assert_eq!(rules(&leases(&[]), false), []);
+    }
+
+    #[test]
+    fn who_forwards_for_us_alone_forwards_nothing_else() {
+        use FenceRule::{CloseAll, End, PassMarked};
+        assert_eq!(rules(&leases(&["a", "b"]), true), [End, PassMarked, CloseAll]);
+    }
+
+    #[test]
+    fn forwarding_of_others_is_left_alone() {
+        let text: Vec<String> =
+            rules(&leases(&["a"]), false).iter().map(ToString::to_string).collect();
+        let bridge = leases(&["a"]).networks().next().unwrap().bridge.clone();
+        let expect = [
+            "69: nop",
+            "60: fwmark 0x20000000/0x20000000 goto 69",
+            "62: iif lo goto 69",
+            &format!("63: iif {bridge} prohibit"),
+            "64: to 172.20.0.0/24 prohibit",
+        ];
+        assert_eq!(text, expect);
+    }
+
+    #[test]
+    fn what_closes_is_never_alone() {
+        let all = rules(&leases(&["a", "b"]), false);
+        let closes = |rule: &FenceRule| {
+            matches!(
+                rule,
+                FenceRule::CloseBridge(_) | FenceRule::CloseSubnet(_) | FenceRule::CloseAll
+            )
+        };
+        let (_, new) = change(&BTreeSet::new(), &all);
+        let first = new.iter().position(closes).unwrap();
+        assert!(new[first..].iter().all(closes), "{new:?}");
+        let (gone, new) = change(&all.iter().cloned().collect(), &[]);
+        assert_eq!(new, []);
+        let last = gone.iter().rposition(closes).unwrap();
+        assert!(gone[..=last].iter().all(closes), "{gone:?}");
+        let (gone, new) = change(&all.iter().cloned().collect(), &all);
+        assert_eq!((gone, new), (vec![], vec![]));
+    }
+}

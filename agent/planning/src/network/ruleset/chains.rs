@@ -1,0 +1,122 @@
+//! What the tables are made of besides their elements.
+
+use super::SetName;
+use crate::network::fence::MARK;
+
+/// Name, type and flags of each set and map, in the order they are declared.
+pub(super) const SETS: [(SetName, &str); 13] = [
+    (SetName::Bridges, "set bridges { type ifname; }"),
+    (SetName::Internal, "set internal { type ifname; }"),
+    (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
+    (SetName::Subnets, "set subnets { type ipv4_addr; flags interval; }"),
+    (SetName::Lan, "set lan { type ipv4_addr . ifname; flags interval; }"),
+    (SetName::Gateways, "set gateways { type ifname . ipv4_addr; }"),
+    (SetName::Anywhere, "set anywhere { type ipv4_addr; }"),
+    (
+        SetName::PublishedAt,
+        "map published_at { \
+         type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
+    ),
+    (
+        SetName::PublishedAny,
+        "map published_any { type inet_proto . inet_service : ipv4_addr . inet_service; }",
+    ),
+    (SetName::HeldAddresses, "set held_addresses { type ipv4_addr; }"),
+    (SetName::HeldMacs, "set held_macs { type ether_addr; }"),
+    (SetName::Own, "set own { type ifname . ether_addr . ipv4_addr; }"),
+    (SetName::OwnMacs, "set own_macs { type ifname . ether_addr; }"),
+];
+
+/// The chains for packets.
+///
+/// 127.0.0.0/8 is guarded on every interface (RFC 1122, 3.2.1.3): the kernel would drop such
+/// packets itself when it routes them, but publishing on 127.0.0.1 translates the address before,
+/// and it needs `route_localnet` on the bridges, which alone would let containers reach services of
+/// the host's loopback (CVE-2020-8558). The guard stands before address translation, where a
+/// genuine reply still carries the bridge's address.
+///
+/// `admit` marks what this table will judge, after addresses were translated back: the routing
+/// rules of [`fence`](crate::network::fence) let nothing else pass, so that nothing is forwarded
+/// while the table is missing.
+pub(super) fn packet_chains(closed: bool) -> String {
+    let closed = if closed {
+        "    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n"
+    } else {
+        ""
+    };
+    format!(
+        "  chain publish {{
+    dnat ip to ip daddr . meta l4proto . th dport map @published_at
+    dnat ip to meta l4proto . th dport map @published_any
+  }}
+  chain guard {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname != \"lo\" ip daddr 127.0.0.0/8 drop
+    iifname != \"lo\" ip saddr 127.0.0.0/8 drop
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority -100; policy accept;
+    iifname @internal accept
+    fib daddr type != local accept
+    iifname @bridges jump publish
+    ip daddr @anywhere jump publish
+    fib daddr . iif type local jump publish
+    dnat ip to meta l4proto . th dport map @published_any
+  }}
+  chain admit {{
+    type filter hook prerouting priority -90; policy accept;
+    iifname @bridges meta mark set meta mark | {MARK:#x}
+    ip daddr @subnets meta mark set meta mark | {MARK:#x}
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local jump publish
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority 100; policy accept;
+    ip saddr @subnets oifname != @bridges masquerade
+    ip saddr . oifname @lan ct status dnat masquerade
+    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+  }}
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname @internal ct state established,related accept
+    iifname . ip daddr @gateways accept
+    iifname @internal drop
+  }}
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    iifname . oifname @same_bridge accept
+    iifname @internal drop
+    oifname @internal drop
+    ct state established,related accept
+    ct status dnat oifname @bridges accept
+    oifname @bridges drop
+{closed}  }}
+"
+    )
+}
+
+/// The chains for frames. A frame with a priority tag (802.1Q with VLAN 0) is received as if it had
+/// none, so it must not carry what the others may not.
+pub(super) fn frame_chains(prefix: &str) -> String {
+    format!(
+        "  chain speak {{
+    vlan id 0 drop
+    meta protocol ip6 drop
+    ether saddr @held_macs iifname . ether saddr != @own_macs drop
+    arp saddr ether @held_macs iifname . arp saddr ether != @own_macs drop
+    arp saddr ip @held_addresses iifname . arp saddr ether . arp saddr ip != @own drop
+    ip saddr @held_addresses iifname . ether saddr . ip saddr != @own drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname \"{prefix}v*\" jump speak
+  }}
+  chain forward {{
+    type filter hook forward priority -300; policy accept;
+    iifname \"{prefix}v*\" udp sport 67 udp dport 68 drop
+  }}
+"
+    )
+}

@@ -1,0 +1,198 @@
+//! What stays closed, and what the host gets back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::network::keep_tables;
+use crate::testing::skip_without_root;
+
+/// How long a repair may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A second wire of the host, with somebody at its end who knows the way to the first.
+fn second_wire(lab: &Lab) -> (Space, Ipv4Addr) {
+    let (here, there) = (Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2));
+    let peer = Space::new("second");
+    lab.host.wire(&peer, "up1", here, there);
+    peer.run("ip", &["route", "add", "198.51.100.0/24", "via", &here.to_string()]);
+    lab.outside.run("ip", &["route", "add", "203.0.113.0/24", "via", &HOST.to_string()]);
+    peer.serve(7000);
+    lab.outside.serve(7000);
+    (peer, there)
+}
+
+fn set(space: &Space, setting: &str) {
+    space.run("sysctl", &["-qw", setting]);
+}
+
+#[test]
+fn nothing_is_forwarded_while_the_table_is_missing() {
+    if skip_without_root() {
+        return;
+    }
+    // Whether the host forwarded before, and how it checks sources.
+    for (forwards, checks) in [("0", "0"), ("0", "1"), ("1", "1"), ("1", "2")] {
+        let lab = Lab::new();
+        let (second, second_at) = second_wire(&lab);
+        set(&lab.host, &format!("net.ipv4.ip_forward={forwards}"));
+        for ifname in ["all", "default", "up0", "up1"] {
+            set(&lab.host, &format!("net.ipv4.conf.{ifname}.rp_filter={checks}"));
+        }
+        lab.block_on(async || {
+            let driver = lab.driver();
+            driver.ensure_network(net("front")).await.unwrap();
+            driver.ensure_network(net("other")).await.unwrap();
+            let (web, at) = container(&driver, "web", &["front"]).await;
+            let (other, _) = container(&driver, "other", &["other"]).await;
+            driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+            let open = || {
+                assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string());
+                assert_eq!(web.ask(OUTSIDE, 7000), HOST.to_string());
+                lab.host.ask(at[0], 80);
+            };
+            open();
+            // The host's own connections need no table.
+            let only_the_host = || {
+                lab.host.ask(OUTSIDE, 7000);
+                lab.host.ask(second_at, 7000);
+                for (stranger, target) in [(&lab.outside, second_at), (&second, OUTSIDE)] {
+                    if forwards == "1" {
+                        stranger.ask(target, 7000);
+                    } else {
+                        stranger.cannot_ask(target, 7000);
+                    }
+                }
+            };
+            only_the_host();
+            lab.host.run("nft", &["flush", "ruleset"]);
+            lab.outside.cannot_ask(at[0], 80);
+            lab.outside.cannot_ask(HOST, 8080);
+            other.cannot_ask(at[0], 80);
+            web.cannot_ask(OUTSIDE, 7000);
+            only_the_host();
+            driver.repair().await.unwrap();
+            open();
+            only_the_host();
+        });
+    }
+}
+
+#[test]
+fn a_flushed_table_is_put_back_at_once() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let driver = Arc::new(lab.driver());
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_web, at) = container(&driver, "web", &["front"]).await;
+        driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+        keep_tables(&driver).unwrap();
+        let intact =
+            || lab.host.run("nft", &["list", "tables"]) == "table inet shoal\ntable bridge shoal\n";
+        let breakages: [&[&str]; 4] = [
+            &["flush", "ruleset"],
+            &["delete", "table", "bridge", "shoal"],
+            &["flush", "ruleset"],
+            &["flush", "chain", "inet", "shoal", "forward"],
+        ];
+        for breakage in breakages {
+            let before = lab.host.run("nft", &["-s", "list", "ruleset"]);
+            lab.host.run("nft", breakage);
+            if breakage == ["flush", "ruleset"] {
+                lab.outside.cannot_ask(at[0], 80);
+            }
+            let deadline = Instant::now() + PATIENCE;
+            while !intact() || lab.host.run("nft", &["-s", "list", "ruleset"]) != before {
+                assert!(Instant::now() < deadline, "{breakage:?} was not repaired");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string(), "{breakage:?}");
+        }
+    });
+}
+
+/// Settings; rules, tables, links, routes.
+type Everything = (BTreeMap<String, String>, String, String, String, String);
+
+/// Every setting of the network, by its path.
+fn settings(space: &Space) -> BTreeMap<String, String> {
+    fn walk(dir: &Path, found: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                found.insert(path.display().to_string(), text);
+            }
+        }
+    }
+    space.enter(|| {
+        let mut found = BTreeMap::new();
+        walk(Path::new("/proc/sys/net"), &mut found);
+        // Counts flows by itself, and random numbers that the kernel makes when it is read first.
+        found.retain(|path, _| {
+            !["nf_conntrack_count", "stable_secret"].iter().any(|end| path.ends_with(end))
+        });
+        found
+    })
+}
+
+#[test]
+fn the_host_gets_back_what_it_was() {
+    if skip_without_root() {
+        return;
+    }
+    for odd in [false, true] {
+        let lab = Lab::new();
+        let (second, second_at) = second_wire(&lab);
+        if odd {
+            // One interface forwarded by itself, and redirects were refused.
+            set(&lab.host, "net.ipv4.conf.up1.forwarding=1");
+            set(&lab.host, "net.ipv4.conf.all.accept_redirects=0");
+        }
+        let everything = || {
+            let rules = lab.host.run("ip", &["rule"]);
+            let nft = lab.host.run("nft", &["list", "ruleset"]);
+            let links = lab.host.run("ip", &["-br", "link"]);
+            // Not those of IPv6, which the kernel makes by and by once a link is up.
+            let routes = lab.host.run("ip", &["-4", "route", "show", "table", "all"]);
+            (settings(&lab.host), rules, nft, links, routes)
+        };
+        // What loading modules brings is there before.
+        lab.block_on(async || {
+            let driver = lab.driver();
+            driver.ensure_network(net("front")).await.unwrap();
+            driver.cleanup_all().await.unwrap();
+        });
+        let before = everything();
+        lab.block_on(async || {
+            let driver = lab.driver();
+            driver.ensure_network(net("front")).await.unwrap();
+            driver.ensure_network(internal("closed")).await.unwrap();
+            let (_web, _) = container(&driver, "web", &["front", "closed"]).await;
+            driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+            assert_eq!(lab.host.run("sysctl", &["-n", "net.ipv4.ip_forward"]), "1\n");
+            // No way between the host's own wires because of that.
+            lab.outside.cannot_ask(second_at, 7000);
+            second.cannot_ask(OUTSIDE, 7000);
+            // Another agent gives back what this one changed.
+            drop(driver);
+            let driver = lab.driver();
+            driver.cleanup_all().await.unwrap();
+        });
+        let after = everything();
+        for (setting, value) in &before.0 {
+            assert_eq!(after.0.get(setting), Some(value), "{setting}");
+        }
+        let more: Vec<&String> =
+            after.0.keys().filter(|key| !before.0.contains_key(*key)).collect();
+        assert_eq!(more, Vec::<&String>::new());
+        let rest = |all: &Everything| (all.1.clone(), all.2.clone(), all.3.clone(), all.4.clone());
+        assert_eq!(rest(&after), rest(&before));
+    }
+}

@@ -1,0 +1,142 @@
+//! The fence of routing rules (ip-rule(8)) in the kernel.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::IpVersion;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use rustix::io::Errno;
+use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES, change};
+
+use super::NetworkError;
+use super::netlink::{Links, failed, is};
+
+const LOOPBACK: &str = "lo";
+
+impl Links {
+    /// Makes the rules of the fence these. Returns what was changed, one line each; nothing where
+    /// the kernel has no routing rules (`CONFIG_IP_MULTIPLE_TABLES`).
+    pub(super) async fn fence(&self, wanted: &[FenceRule]) -> Result<Vec<String>, NetworkError> {
+        let all: Vec<RuleMessage> =
+            match self.handle.rule().get(IpVersion::V4).execute().try_collect().await {
+                Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
+                    return Ok(Vec::new());
+                }
+                result => result.map_err(failed(|| "list routing rules"))?,
+            };
+        let present: BTreeSet<FenceRule> = all.iter().filter_map(read).collect();
+        let (gone, new) = change(&present, wanted);
+        let mut changed = Vec::new();
+        for rule in new {
+            let mut request = self.handle.rule().add();
+            *request.message_mut() = write(&rule);
+            match request.execute().await {
+                Err(error) if is(&error, Errno::EXIST) => {}
+                result => result.map_err(failed(|| format!("add routing rule {rule}")))?,
+            }
+            changed.push(format!("add routing rule {rule}"));
+        }
+        for rule in gone {
+            match self.handle.rule().del(write(&rule)).execute().await {
+                Err(error) if is(&error, Errno::NOENT) => {}
+                result => result.map_err(failed(|| format!("remove routing rule {rule}")))?,
+            }
+            changed.push(format!("remove routing rule {rule}"));
+        }
+        Ok(changed)
+    }
+}
+
+fn write(rule: &FenceRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.attributes.push(RuleAttribute::Priority(rule.priority()));
+    let goto = |message: &mut RuleMessage| {
+        message.header.action = RuleAction::Goto;
+        message.attributes.push(RuleAttribute::Goto(END));
+    };
+    let from = |name: &str| RuleAttribute::Iifname(name.to_owned());
+    message.header.action = RuleAction::Prohibit;
+    match rule {
+        FenceRule::End => message.header.action = RuleAction::Nop,
+        FenceRule::PassMarked => {
+            goto(&mut message);
+            message.attributes.push(RuleAttribute::FwMark(MARK));
+            message.attributes.push(RuleAttribute::FwMask(MARK));
+        }
+        FenceRule::PassOwn => {
+            goto(&mut message);
+            message.attributes.push(from(LOOPBACK));
+        }
+        FenceRule::CloseBridge(bridge) => message.attributes.push(from(bridge)),
+        FenceRule::CloseSubnet(subnet) => {
+            message.header.dst_len = subnet.prefix_len();
+            message.attributes.push(RuleAttribute::Destination(IpAddr::V4(subnet.network())));
+        }
+        FenceRule::CloseAll => {
+            message.header.flags |= RuleFlags::Invert;
+            message.attributes.push(from(LOOPBACK));
+        }
+    }
+    message
+}
+
+/// A rule of the fence; `None` for those of others.
+fn read(message: &RuleMessage) -> Option<FenceRule> {
+    let mut priority = 0;
+    let (mut from, mut to, mut mark) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(value) => priority = *value,
+            RuleAttribute::Iifname(name) => from = Some(name.clone()),
+            RuleAttribute::Destination(IpAddr::V4(address)) => {
+                to = Ipv4Net::new(*address, message.header.dst_len).ok();
+            }
+            RuleAttribute::FwMark(value) => mark = *value == MARK,
+            _ => {}
+        }
+    }
+    if !PRIORITIES.contains(&priority) {
+        return None;
+    }
+    let inverted = message.header.flags.contains(RuleFlags::Invert);
+    let rule = match (message.header.action, from, to) {
+        (RuleAction::Nop, None, None) => FenceRule::End,
+        (RuleAction::Goto, None, None) if mark => FenceRule::PassMarked,
+        (RuleAction::Goto, Some(name), None) if name == LOOPBACK => FenceRule::PassOwn,
+        (RuleAction::Prohibit, Some(name), None) if inverted && name == LOOPBACK => {
+            FenceRule::CloseAll
+        }
+        (RuleAction::Prohibit, Some(name), None) => FenceRule::CloseBridge(name),
+        (RuleAction::Prohibit, None, Some(subnet)) => FenceRule::CloseSubnet(subnet),
+        _ => return None,
+    };
+    (rule.priority() == priority).then_some(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let rules = [
+            FenceRule::End,
+            FenceRule::PassMarked,
+            FenceRule::PassOwn,
+            FenceRule::CloseBridge("shb0".to_owned()),
+            FenceRule::CloseSubnet("172.20.0.0/24".parse().unwrap()),
+            FenceRule::CloseAll,
+        ];
+        for rule in rules {
+            let mut message = write(&rule);
+            assert_eq!(read(&message).as_ref(), Some(&rule));
+            // Elsewhere it is somebody else's.
+            message.attributes[0] = RuleAttribute::Priority(1000);
+            assert_eq!(read(&message), None);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Hearing that somebody changes the tables.
+//!
+//! By the notifications of nf_tables (linux/netfilter/nf_tables.h), whose numbers are here because
+//! no library that we use has them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
+use rustix::io::Errno;
+use shoal_types::error_chain::chain;
+use tokio::task::AbortHandle;
+
+use super::conntrack::{attribute, messages};
+use super::{BridgeNetworks, NetworkDriver as _};
+
+/// The group that hears of every change.
+const GROUP_NFTABLES: u32 = 7;
+const SUBSYSTEM: u16 = 10;
+/// New and deleted tables, chains and rules. Elements are what the agent itself changes all day.
+const FRAME: [u16; 6] = [0, 2, 3, 5, 6, 8];
+/// The attribute of each of them that names the table.
+const TABLE_NAME: u16 = 1;
+/// nfgenmsg.
+const HEADER: usize = 4;
+/// How long is waited between two repairs, so that a quarrel with another program is bounded.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts to repair whatever others do to the tables of a driver, as long as the driver lives. Call
+/// it inside the runtime, in the network namespace of the driver.
+///
+/// # Errors
+/// There is no netlink.
+pub fn keep_tables(networks: &Arc<BridgeNetworks>) -> io::Result<AbortHandle> {
+    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+    socket.socket_mut().bind_auto()?;
+    socket.socket_mut().add_membership(GROUP_NFTABLES)?;
+    let table = networks.table_name().to_owned();
+    let networks = Arc::downgrade(networks);
+    let watch = async move {
+        loop {
+            if let Err(error) = touched(&mut socket, &table).await {
+                tracing::error!(%error, "cannot hear of changes to the packet filter any more");
+                return;
+            }
+            let Some(networks) = networks.upgrade() else { return };
+            match networks.repair().await {
+                Ok(repaired) if repaired.is_clean() => {}
+                Ok(repaired) => {
+                    tracing::warn!(?repaired, "somebody changed the packet filter; put right");
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "cannot put the packet filter right");
+                }
+            }
+            drop(networks);
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    Ok(tokio::spawn(watch).abort_handle())
+}
+
+/// Returns when the tables may have been changed by whoever it was.
+async fn touched(socket: &mut TokioSocket, table: &str) -> io::Result<()> {
+    loop {
+        match socket.recv_from_full().await {
+            Ok((datagram, _)) if is_about(&datagram, table) => return Ok(()),
+            Ok(_) => {}
+            // Too much to remember for the kernel: anything may have been lost.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_about(datagram: &[u8], table: &str) -> bool {
+    messages(datagram).any(|(kind, body)| {
+        let named = body.get(HEADER..).and_then(|body| attribute(body, TABLE_NAME));
+        kind >> 8 == SUBSYSTEM
+            && FRAME.contains(&(kind & 0xff))
+            && named.and_then(|name| name.strip_suffix(&[0])) == Some(table.as_bytes())
+    })
+}
