@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rustix::io::Errno;
 use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES, change};
@@ -54,6 +55,9 @@ fn write(rule: &FenceRule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet;
     message.attributes.push(RuleAttribute::Priority(rule.priority()));
+    // systemd-networkd removes rules of others, but for those of the kernel
+    // (networkd.conf(5), ManageForeignRoutingPolicyRules=).
+    message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Kernel));
     let goto = |message: &mut RuleMessage| {
         message.header.action = RuleAction::Goto;
         message.attributes.push(RuleAttribute::Goto(END));

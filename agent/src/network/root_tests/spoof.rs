@@ -123,6 +123,50 @@ fn router_advertisement() -> Vec<u8> {
     ipv6(58, &body, "")
 }
 
+/// What one container may not say, with the mark by which it is known.
+fn lies(
+    mallory: &Speaker,
+    victim: &Speaker,
+    friend: &Speaker,
+    gateway: Ipv4Addr,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let own = mallory.mac;
+    let gateway_mac = [0x02, 0x73, 172, 20, 0, 1];
+    let mut bad: Vec<(&'static str, Vec<u8>)> = Vec::new();
+    let mut add = |mark: &'static str, to, from, kind, body: &[u8]| {
+        bad.push((mark, ether(to, from, kind, body, mark)));
+    };
+    // Sent as it is, it would be believed; with the mark it is seen.
+    add("<genuine>", ALL_NODES, own, IPV6, &router_advertisement());
+    let kinds: [(&str, u8, [u8; 8]); 4] = [
+        ("<router advertisement>", 58, [134, 0, 0, 0, 64, 0, 7, 8]),
+        ("<router solicitation>", 58, [133, 0, 0, 0, 0, 0, 0, 0]),
+        ("<dhcpv6>", 17, [2, 35, 2, 34, 0, 28, 0, 0]),
+        ("<tcp over ipv6>", 6, [0x0f, 0xa0, 0, 80, 0, 0, 0, 1]),
+    ];
+    for (mark, header, body) in kinds {
+        add(mark, ALL_NODES, own, IPV6, &ipv6(header, &body, mark));
+        add(mark, victim.mac, own, IPV6, &ipv6(header, &body, mark));
+    }
+    for (operation, to) in [(1, EVERYBODY), (2, victim.mac)] {
+        add("<gateway>", to, own, ARP, &arp(operation, own, gateway, victim.at));
+        add("<friend>", to, own, ARP, &arp(operation, own, friend.at, victim.at));
+        add("<as friend>", to, friend.mac, ARP, &arp(operation, friend.mac, friend.at, victim.at));
+        add("<half friend>", to, own, ARP, &arp(operation, friend.mac, friend.at, victim.at));
+        add("<as gateway>", to, gateway_mac, ARP, &arp(operation, gateway_mac, gateway, victim.at));
+        let tagged = [&[0, 0, 8, 6][..], &arp(operation, own, gateway, victim.at)].concat();
+        add("<priority tag>", to, own, 0x8100, &tagged);
+    }
+    let ports = [4000, 4000];
+    let mark = "<address of the friend>";
+    add(mark, victim.mac, own, IPV4, &udp(friend.at, victim.at, ports, mark));
+    let mark = "<hardware address of the friend>";
+    add(mark, victim.mac, friend.mac, IPV4, &udp(mallory.at, victim.at, ports, mark));
+    let mark = "<dhcp server>";
+    add(mark, EVERYBODY, own, IPV4, &udp(mallory.at, Ipv4Addr::BROADCAST, [67, 68], mark));
+    bad
+}
+
 #[test]
 fn a_container_speaks_for_nobody_else() {
     if skip_without_root() {
@@ -135,64 +179,20 @@ fn a_container_speaks_for_nobody_else() {
         let victim = Speaker::new(&driver, "victim").await;
         let friend = Speaker::new(&driver, "friend").await;
         let mallory = Speaker::new(&driver, "mallory").await;
-        let (own, gateway) = (mallory.mac, state.gateway);
-        let gateway_mac = [0x02, 0x73, 172, 20, 0, 1];
+        let gateway = state.gateway;
         // Everybody knows everybody.
         victim.space.ask(friend.at, 80);
         mallory.space.ask(victim.at, 80);
-        let mut bad: Vec<(&str, Vec<u8>)> = Vec::new();
-        let mut add = |mark: &'static str, to, from, kind, body: &[u8]| {
-            bad.push((mark, ether(to, from, kind, body, mark)));
-        };
-        // Sent as it is, it would be believed; with the mark it is seen.
-        add("<genuine>", ALL_NODES, own, IPV6, &router_advertisement());
-        let kinds: [(&str, u8, [u8; 8]); 4] = [
-            ("<router advertisement>", 58, [134, 0, 0, 0, 64, 0, 7, 8]),
-            ("<router solicitation>", 58, [133, 0, 0, 0, 0, 0, 0, 0]),
-            ("<dhcpv6>", 17, [2, 35, 2, 34, 0, 28, 0, 0]),
-            ("<tcp over ipv6>", 6, [0x0f, 0xa0, 0, 80, 0, 0, 0, 1]),
-        ];
-        for (mark, header, body) in kinds {
-            add(mark, ALL_NODES, own, IPV6, &ipv6(header, &body, mark));
-            add(mark, victim.mac, own, IPV6, &ipv6(header, &body, mark));
-        }
-        for (operation, to) in [(1, EVERYBODY), (2, victim.mac)] {
-            add("<gateway>", to, own, ARP, &arp(operation, own, gateway, victim.at));
-            add("<friend>", to, own, ARP, &arp(operation, own, friend.at, victim.at));
-            add(
-                "<as friend>",
-                to,
-                friend.mac,
-                ARP,
-                &arp(operation, friend.mac, friend.at, victim.at),
-            );
-            add("<half friend>", to, own, ARP, &arp(operation, friend.mac, friend.at, victim.at));
-            add(
-                "<as gateway>",
-                to,
-                gateway_mac,
-                ARP,
-                &arp(operation, gateway_mac, gateway, victim.at),
-            );
-            let tagged = [&[0, 0, 8, 6][..], &arp(operation, own, gateway, victim.at)].concat();
-            add("<priority tag>", to, own, 0x8100, &tagged);
-        }
-        let ports = [4000, 4000];
-        let mark = "<address of the friend>";
-        add(mark, victim.mac, own, IPV4, &udp(friend.at, victim.at, ports, mark));
-        let mark = "<hardware address of the friend>";
-        add(mark, victim.mac, friend.mac, IPV4, &udp(mallory.at, victim.at, ports, mark));
-        let mark = "<dhcp server>";
-        add(mark, EVERYBODY, own, IPV4, &udp(mallory.at, Ipv4Addr::BROADCAST, [67, 68], mark));
-
+        let bad = lies(&mallory, &victim, &friend, gateway);
         for (_, frame) in &bad {
             mallory.say(frame);
         }
         // What it may: speak for itself, and for an address that nobody has been given.
         let free = Ipv4Addr::new(172, 20, 0, 200);
+        let own = mallory.mac;
         let good = ether(EVERYBODY, own, ARP, &arp(1, own, free, victim.at), "<free address>");
         mallory.say(&good);
-        let last = udp(mallory.at, victim.at, ports, "<itself>");
+        let last = udp(mallory.at, victim.at, [4000, 4000], "<itself>");
         mallory.say(&ether(victim.mac, own, IPV4, &last, "<itself>"));
         let heard = victim.hear_until("<itself>");
         assert!(heard.iter().any(|frame| has(frame, "<free address>")));
