@@ -28,8 +28,6 @@ use crate::node_workload::{NodeWorkload, WorkloadConfig};
 
 /// The agent waits for disks and networks most of the time.
 const THREADS: usize = 2;
-/// Threads for work that blocks, at most; they end when there is none.
-const BLOCKING_THREADS: usize = 16;
 /// Stacks grow to what is used; this only bounds them.
 const STACK_BYTES: usize = 2 << 20;
 
@@ -52,7 +50,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let _lock = lock(&state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(crate::blocking::THREADS)
         .thread_stack_size(STACK_BYTES)
         .thread_name("shoal-agent")
         .enable_all()

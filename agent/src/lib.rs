@@ -3,6 +3,7 @@
 //! A shell crate: it receives, asks `shoal-agent-planning` what to do, does it and reports.
 
 pub mod backoff;
+pub mod blocking;
 pub mod config;
 pub mod daemon;
 pub mod description;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::error::StoreError;
+use crate::blocking::STORE;
 
 /// Writes a file under another name, makes it durable, and gives it its name.
 pub(super) fn write_atomically(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
@@ -85,10 +86,7 @@ impl Drop for Scratch {
             }
         };
         // A layer may have a million files: not on a thread that drives connections.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
+        STORE.leave(remove);
     }
 }
 
@@ -125,9 +123,9 @@ impl GroupSync {
     }
 }
 
-/// Runs blocking work on a thread made for it.
+/// Runs the store's own work on one of its threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Worker)?
+    STORE.run(work).await.map_err(|_| StoreError::Worker)?
 }

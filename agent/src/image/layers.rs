@@ -3,7 +3,7 @@
 //! `layers/<chain id>/fs` is an overlayfs lower directory, `layers/<chain id>/layer.json` says
 //! what it holds. A layer is made in `tmp/`, made durable and renamed, so one that is there is
 //! whole. Layers of an image are fetched and unpacked in parallel, but take their place from the
-//! lowest up: see `unpack/adopt.rs`.
+//! lowest up: see `unpack/union.rs`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,9 @@ use super::limits::Limits;
 use super::load::ArchiveBlob;
 use super::manifest::LayerSpec;
 use super::registry::Session;
-use super::unpack::{Outcome, Unpacked, adopt, unpack_layer};
+use super::turns::{Parallel, Turns};
+use super::unpack::{Outcome, Unpacked, settle, unpack_layer};
+use crate::blocking::{STORE, UNPACK};
 
 /// The outcome of getting one layer, to be awaited by any number of callers. When all of them are
 /// gone the work stops.
@@ -43,6 +45,8 @@ pub(super) struct Wanted {
     pub source: LayerSource,
     /// Chain ids of the layers beneath, lowest first.
     pub beneath: Vec<Digest>,
+    /// The turns of the pull that wanted it first.
+    pub pull: Arc<Semaphore>,
     /// Counts packed bytes as they arrive.
     pub arrived: Arc<AtomicU64>,
 }
@@ -60,7 +64,7 @@ pub(super) struct Layers {
     dir: PathBuf,
     tmp: PathBuf,
     limits: Limits,
-    permits: Semaphore,
+    turns: Turns,
     sync: GroupSync,
     in_flight: Mutex<HashMap<Digest, Waiting>>,
 }
@@ -70,11 +74,15 @@ impl Layers {
         dir: PathBuf,
         tmp: PathBuf,
         limits: Limits,
-        parallel: usize,
+        parallel: Parallel,
     ) -> Result<Self, StoreError> {
         let sync = GroupSync::new(&dir)?;
-        let permits = Semaphore::new(parallel.max(1));
-        Ok(Self { dir, tmp, limits, permits, sync, in_flight: Mutex::default() })
+        let turns = Turns::new(parallel);
+        Ok(Self { dir, tmp, limits, turns, sync, in_flight: Mutex::default() })
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// The overlayfs lower directory of a layer.
@@ -140,19 +148,13 @@ impl Layers {
         wanted: Wanted,
         beneath: Option<LayerFuture>,
     ) -> Result<(), LayerError> {
-        let (scratch, unpacked) = {
-            // The semaphore is never closed; without a permit there would be no bound, not no layer.
-            let _permit = self.permits.acquire().await.ok();
-            self.unpack(&wanted).await?
-        };
+        let (scratch, unpacked) = self.unpack(&wanted).await?;
         if let Some(beneath) = beneath {
             beneath.await.map_err(LayerError::Beneath)?;
         }
         let layers = Arc::clone(self);
         let place = move || layers.place(&wanted, scratch, &unpacked);
-        tokio::task::spawn_blocking(place)
-            .await
-            .map_err(|_| LayerError::Store(StoreError::Worker))?
+        STORE.run(place).await.map_err(|_| LayerError::Store(StoreError::Worker))?
     }
 
     /// Fetches and unpacks into a new directory, and verifies both digests.
@@ -160,16 +162,15 @@ impl Layers {
         let spec = &wanted.spec;
         let (scratch, outcome) = match &wanted.source {
             LayerSource::Archive(blob) => {
-                let (blob, lowest) = (Arc::clone(blob), wanted.beneath.is_empty());
-                let layers = Arc::clone(self);
+                let (blob, layers) = (Arc::clone(blob), Arc::clone(self));
                 let arrived = Arc::clone(&wanted.arrived);
+                let slot = self.turns.slot().taken().await;
                 let work = move || {
+                    let _slot = slot;
                     let reader = blob.open().map_err(LayerError::Archive)?;
-                    layers.unpack_from(Counting { inner: reader, arrived }, lowest)
+                    layers.unpack_from(Counting { inner: reader, arrived })
                 };
-                tokio::task::spawn_blocking(work)
-                    .await
-                    .map_err(|_| LayerError::Store(StoreError::Worker))??
+                UNPACK.run(work).await.map_err(|_| LayerError::Store(StoreError::Worker))??
             }
             LayerSource::Registry(session) => self.download(session, wanted).await?,
         };
@@ -194,9 +195,12 @@ impl Layers {
     ) -> Result<(Scratch, Outcome), LayerError> {
         // Without a digest there is nothing to ask a registry for; manifests always have one.
         let digest = wanted.spec.blob.unwrap_or(wanted.spec.diff_id);
-        let (feeder, fed) = feed::channel();
-        let (layers, lowest) = (Arc::clone(self), wanted.beneath.is_empty());
-        let unpacking = tokio::task::spawn_blocking(move || layers.unpack_from(fed, lowest));
+        let leave = self.turns.download(&wanted.pull, session.registry()).await;
+        let (feeder, fed) = feed::channel(self.turns.slot());
+        let layers = Arc::clone(self);
+        let unpacking = UNPACK.run(move || layers.unpack_from(fed));
+        // Runs whether or not it is asked about.
+        let unpacking = tokio::spawn(unpacking);
         let mut blob = session.blob(digest, wanted.spec.size);
         let download = async {
             while let Some(chunk) = blob.chunk().await? {
@@ -209,22 +213,20 @@ impl Layers {
             Ok(())
         };
         let downloaded = download.await;
+        drop(leave);
         let unpacked = unpacking.await.map_err(|_| LayerError::Store(StoreError::Worker))?;
+        let unpacked = unpacked.map_err(|_| LayerError::Store(StoreError::Worker))?;
         downloaded.map_err(LayerError::Download)?;
         unpacked
     }
 
-    fn unpack_from(
-        &self,
-        packed: impl std::io::Read,
-        lowest: bool,
-    ) -> Result<(Scratch, Outcome), LayerError> {
+    fn unpack_from(&self, packed: impl std::io::Read) -> Result<(Scratch, Outcome), LayerError> {
         let scratch = Scratch::create(&self.tmp).map_err(LayerError::Store)?;
         let fs = scratch.path().join("fs");
         std::fs::create_dir(&fs)
             .map_err(StoreError::io("create", &fs))
             .map_err(LayerError::Store)?;
-        let outcome = unpack_layer(packed, &fs, &self.limits, lowest);
+        let outcome = unpack_layer(packed, &fs, &self.limits);
         Ok((scratch, outcome))
     }
 
@@ -236,7 +238,7 @@ impl Layers {
         unpacked: &Unpacked,
     ) -> Result<(), LayerError> {
         let beneath: Vec<PathBuf> = wanted.beneath.iter().map(|chain| self.fs(chain)).collect();
-        adopt(&scratch.path().join("fs"), &unpacked.implied, &beneath)
+        settle(&scratch.path().join("fs"), &unpacked.finished, &beneath)
             .map_err(LayerError::Unpack)?;
         let note = Note {
             diff_id: unpacked.diff_id,

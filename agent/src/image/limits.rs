@@ -8,8 +8,8 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Entries (files, directories, links, ...) of one layer; each costs an inode.
     pub layer_entries: u64,
-    /// Total bytes of the paths of one layer's directories, which are kept in memory until the
-    /// layer is complete.
+    /// Total bytes of the paths of one layer's directories, and as many again of its whiteouts:
+    /// they are kept in memory until the layer is complete.
     pub directory_path_bytes: usize,
     /// Elements of one path.
     pub path_depth: usize,

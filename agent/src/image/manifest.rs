@@ -2,7 +2,8 @@
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shoal_types::image_ref::Digest;
 
@@ -26,9 +27,18 @@ pub enum ManifestError {
     /// Both an image and an index, or neither (OCI image specification, GHSA-77vh-xpmg-72qh).
     #[error("the manifest is neither an image nor an index of images")]
     Ambiguous,
-    /// An index that leads to an index.
-    #[error("the index leads to another index")]
-    NestedIndex,
+    /// An index that leads to an index, and so on.
+    #[error("the index leads through more than {limit} indexes")]
+    IndexDepth {
+        /// Indexes accepted.
+        limit: usize,
+    },
+    /// An index of indexes without an image for this host.
+    #[error("the index leads to more than {limit} documents")]
+    IndexDocuments {
+        /// Documents accepted.
+        limit: usize,
+    },
     /// Something else that registries keep: charts, signatures, modules.
     #[error("it is no container image: it has a layer of the type {media_type:?}")]
     NotAnImage {
@@ -87,7 +97,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
     let is_image = probe.layers.is_some() || probe.config.is_some();
     match (is_image, probe.manifests.is_some()) {
         (true, false) => {
-            serde_json::from_slice(bytes).map(Document::Image).map_err(json("manifest"))
+            read_with(bytes, &["layers"]).map(Document::Image).map_err(json("manifest"))
         }
         (false, true) => serde_json::from_slice(bytes).map(Document::Index).map_err(json("index")),
         _ => Err(ManifestError::Ambiguous),
@@ -161,8 +171,26 @@ fn is_layer(media_type: &str) -> bool {
 }
 
 pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ManifestError> {
-    serde_json::from_slice(bytes)
+    read_with(bytes, &["rootfs", "diff_ids"])
         .map_err(|source| ManifestError::Json { what: "image configuration", source })
+}
+
+/// Reads a document whose list at `path` may be absent or `null` when it is empty: that is how Docker
+/// and BuildKit write an image without layers.
+fn read_with<T: DeserializeOwned>(bytes: &[u8], path: &[&str]) -> Result<T, serde_json::Error> {
+    let strict = serde_json::from_slice(bytes);
+    if strict.is_ok() {
+        return strict;
+    }
+    let mut document: Value = serde_json::from_slice(bytes)?;
+    let (last, parents) = path.split_last().unwrap_or((&"", &[]));
+    let parent = parents.iter().try_fold(&mut document, |value, key| value.get_mut(*key));
+    let Some(parent) = parent.and_then(Value::as_object_mut) else { return strict };
+    if parent.get(*last).is_some_and(|list| !list.is_null()) {
+        return strict;
+    }
+    parent.insert((*last).to_owned(), Value::Array(Vec::new()));
+    serde_json::from_value(document)
 }
 
 /// The digests of the uncompressed layers, lowest first.
@@ -234,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    fn descriptor(media_type: &str) -> serde_json::Value {
+    fn descriptor(media_type: &str) -> Value {
         json!({"mediaType": media_type, "digest": format!("sha256:{}", "1".repeat(64)), "size": 9})
     }
 
@@ -298,9 +326,29 @@ mod tests {
             ("{\"schemaVersion\":2,\"layers\":[],\"manifests\":[]}", "neither"),
             ("[", "cannot be read"),
             ("{\"schemaVersion\":2,\"layers\":[]}", "cannot be read"),
+            ("{\"schemaVersion\":2,\"layers\":7,\"config\":{}}", "cannot be read"),
         ] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_image_may_have_no_layers() {
+        for (layers, rootfs) in [
+            ("[]", r#"{"type":"layers","diff_ids":[]}"#),
+            ("null", r#"{"type":"layers","diff_ids":null}"#),
+            ("null", r#"{"type":"layers"}"#),
+        ] {
+            let manifest = format!(
+                r#"{{"schemaVersion":2,"layers":{layers},"config":{{"mediaType":
+                "application/vnd.oci.image.config.v1+json","digest":"{}","size":2}}}}"#,
+                Digest::from_bytes([1; 32])
+            );
+            let Document::Image(manifest) = parse(manifest.as_bytes()).unwrap() else { panic!() };
+            let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{rootfs}}}"#);
+            let config = parse_config(config.as_bytes()).unwrap();
+            assert_eq!(super::layers(&manifest, &config, &Limits::default()).unwrap(), []);
         }
     }
 

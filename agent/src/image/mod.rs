@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! store       the handle: what there is, what it means, what may go      index pins files
-//! pull        reference -> manifest -> configuration -> layers           registry manifest platform
+//! pull        reference -> manifest -> configuration -> layers           registry manifest search platform
 //! load        the same from an OCI layout or a `docker save` archive
-//! layers      one layer: fetched once, unpacked, verified, put in place  feed
+//! layers      one layer: fetched once, unpacked, verified, put in place  feed turns
 //! collector   removes now and then what no task has used for a while
 //! unpack      tar stream -> overlayfs lower directory                    tar_stream pax compression hashing
 //! ```
@@ -28,8 +28,10 @@ mod pins;
 mod platform;
 mod pull;
 mod registry;
+mod search;
 mod store;
 mod tar_stream;
+mod turns;
 mod unpack;
 
 pub use collector::collect_regularly;
@@ -44,4 +46,8 @@ pub use pull::{PullPolicy, PullProgress};
 pub use registry::{RegistryAuth, RegistryConfig, RegistryError};
 pub use store::{GarbageReport, Held, Image, ImageStore, StoreConfig};
 pub use tar_stream::TarError;
+pub use turns::Parallel;
 pub use unpack::{NameFault, UnpackError};
+
+#[cfg(test)]
+mod slow_tests;

@@ -128,33 +128,34 @@ fn amd64_level() -> u32 {
     1
 }
 
-/// The entry of an index that fits `host` best. Entries without a platform are taken when nothing
-/// says that they do not fit; the image's own configuration is checked afterwards.
+/// The entry of an index that fits `host` best.
 pub(super) fn pick<'a>(
     entries: &'a [Descriptor],
     host: &Platform,
 ) -> Result<&'a Descriptor, WrongPlatform> {
-    let mut best: Option<(u32, &Descriptor)> = None;
-    for entry in entries.iter().filter(|entry| !is_attestation(entry)) {
-        let fit = match Platform::of_descriptor(entry) {
-            Some(platform) => host.fit(&platform).map(|fit| fit + 1),
-            None => Some(0),
-        };
-        if let Some(fit) = fit
-            && best.is_none_or(|(known, _)| fit > known)
-        {
-            best = Some((fit, entry));
-        }
-    }
-    best.map(|(_, entry)| entry).ok_or_else(|| {
-        let mut available: Vec<_> = entries
-            .iter()
-            .filter(|entry| !is_attestation(entry))
-            .filter_map(Platform::of_descriptor)
-            .collect();
-        available.dedup();
-        WrongPlatform { wanted: host.clone(), available }
-    })
+    let best = candidates(entries, host).into_iter().next();
+    best.ok_or_else(|| WrongPlatform { wanted: host.clone(), available: available(entries) })
+}
+
+/// The entries of an index that may fit `host`, the best first. Entries without a platform come last:
+/// nothing says that they do not fit. The image's own configuration is checked afterwards.
+pub(super) fn candidates<'a>(entries: &'a [Descriptor], host: &Platform) -> Vec<&'a Descriptor> {
+    let fit = |entry: &Descriptor| match Platform::of_descriptor(entry) {
+        Some(platform) => host.fit(&platform).map(|fit| fit + 1),
+        None => Some(0),
+    };
+    let images = entries.iter().filter(|entry| !is_attestation(entry));
+    let mut all: Vec<_> = images.filter_map(|entry| Some((fit(entry)?, entry))).collect();
+    all.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
+    all.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// What an index says that its entries are for.
+pub(super) fn available(entries: &[Descriptor]) -> Vec<Platform> {
+    let images = entries.iter().filter(|entry| !is_attestation(entry));
+    let mut available: Vec<_> = images.filter_map(Platform::of_descriptor).collect();
+    available.dedup();
+    available
 }
 
 /// BuildKit puts its attestations into the index as if they were images.

@@ -15,6 +15,7 @@ use super::layers::{LayerFuture, LayerSource, Wanted};
 use super::manifest::{self, Document, LayerSpec, ManifestError};
 use super::platform;
 use super::registry::{RawManifest, RegistryAuth, RegistryError, Session};
+use super::search::Search;
 use super::store::{Held, Image, ImageStore, Inner, now};
 
 /// When to ask the registry.
@@ -200,18 +201,18 @@ impl Inner {
         let wanted = pinned.as_deref().or(reference.tag()).unwrap_or_default();
         let top = session.manifest(wanted, limits.manifest_bytes).await.map_err(failed)?;
         let repo_digest = top.digest;
-        let (raw, manifest) = match parse(&top).map_err(refused)? {
-            Document::Image(manifest) => (top, *manifest),
-            Document::Index(index) => {
-                let entry = platform::pick(index.manifests(), &self.platform)
-                    .map_err(|source| platform_error(reference.to_string(), source))?;
-                let digest = manifest::digest(entry).map_err(refused)?.to_string();
-                let raw = session.manifest(&digest, limits.manifest_bytes).await.map_err(failed)?;
-                match parse(&raw).map_err(refused)? {
-                    Document::Image(manifest) => (raw, *manifest),
-                    Document::Index(_) => return Err(refused(ManifestError::NestedIndex)),
-                }
+        let mut search = Search::new(&self.platform);
+        let mut raw = top;
+        let manifest = loop {
+            match parse(&raw).map_err(refused)? {
+                Document::Image(manifest) => break *manifest,
+                Document::Index(index) => search.enter(index.manifests()).map_err(refused)?,
             }
+            let Some(next) = search.next().map_err(refused)? else {
+                return Err(platform_error(reference.to_string(), search.in_vain()));
+            };
+            let next = next.to_string();
+            raw = session.manifest(&next, limits.manifest_bytes).await.map_err(failed)?;
         };
         manifest::check_types(&manifest).map_err(refused)?;
         let config_digest = manifest::digest(manifest.config()).map_err(refused)?;
@@ -270,11 +271,13 @@ impl Inner {
     ) -> (Vec<impl Future<Output = Result<(), ImageError>> + use<>>, Option<Reporter>) {
         let arrived = Arc::new(AtomicU64::new(0));
         let done = Arc::new(AtomicU64::new(0));
+        let pull = self.layers.turns().pull();
         let mut beneath: Vec<Digest> = Vec::new();
         let mut below: Option<LayerFuture> = None;
         let mut waits = Vec::with_capacity(parts.layers.len());
         for (spec, source) in &parts.layers {
             let wanted = Wanted {
+                pull: Arc::clone(&pull),
                 spec: spec.clone(),
                 source: source.clone(),
                 beneath: beneath.clone(),

@@ -30,29 +30,20 @@ use super::manifest::{self, ImageHealthcheck};
 use super::pins::{Pin, Pins};
 use super::platform::Platform;
 use super::registry::{Registries, RegistryConfig};
+use super::turns::Parallel;
 
 /// Uses closer together than this are not written down.
 const TOUCH_SECONDS: u64 = 3600;
 
 /// How a store works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
     /// How registries are spoken to.
     pub registries: RegistryConfig,
     /// What an image may cost.
     pub limits: Limits,
-    /// Layers fetched and unpacked at the same time, over all pulls.
-    pub parallel_layers: usize,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            registries: RegistryConfig::default(),
-            limits: Limits::default(),
-            parallel_layers: 4,
-        }
-    }
+    /// What is downloaded and unpacked at the same time.
+    pub parallel: Parallel,
 }
 
 /// An image that is here, whole and unpacked.
@@ -133,7 +124,7 @@ impl ImageStore {
         let lock = lock(dir)?;
         clear(&tmp)?;
         let index = Index::open(dir.join("images.json"), tmp.clone())?;
-        let layers = Layers::open(layers, tmp, config.limits.clone(), config.parallel_layers)?;
+        let layers = Layers::open(layers, tmp, config.limits.clone(), config.parallel)?;
         let inner = Inner {
             dir: dir.to_owned(),
             registries: Registries::new(config.registries.clone()),

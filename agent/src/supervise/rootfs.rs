@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -26,6 +26,8 @@ use crate::sys;
 
 /// Where libcontainer looks for control groups.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Stands for the layers of an image that has none, in the container's state directory.
+const EMPTY_DIR: &str = "empty";
 /// Longest string fsconfig(2) takes.
 const FSCONFIG_MAX: usize = 255;
 
@@ -72,22 +74,35 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
 /// `volatile` leaves out syncing the container's own layer: it is never mounted a second time, and a
 /// container does not survive its host. Volumes are not in it.
 fn overlay(setup: &Setup) -> io::Result<()> {
-    let (upper, work) = (setup.state_dir.join(UPPER_DIR), setup.state_dir.join(WORK_DIR));
-    for dir in [&upper, &work, &setup.rootfs()] {
+    let layers: Vec<&Path> = setup.layers.0.iter().map(PathBuf::as_path).collect();
+    merge(&layers, &setup.state_dir, &setup.rootfs())
+}
+
+/// Merges layers (lowest first) with those of a container.
+fn merge(image: &[&Path], state_dir: &Path, rootfs: &Path) -> io::Result<()> {
+    let (upper, work) = (state_dir.join(UPPER_DIR), state_dir.join(WORK_DIR));
+    let empty = state_dir.join(EMPTY_DIR);
+    for dir in [&upper, &work, rootfs, &empty] {
         match fs::create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
     }
     // The root directory of an overlay looks like that of its uppermost layer.
-    if let Some(image) = setup.layers.0.last() {
+    if let Some(image) = image.last() {
         let meta = fs::metadata(image)?;
         fs::set_permissions(&upper, meta.permissions())?;
         std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid()))?;
+    } else {
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))?;
     }
-    let layers: Vec<&Path> = setup.layers.0.iter().rev().map(PathBuf::as_path).collect();
-    match overlay_by_fd(&layers, &upper, &work, &setup.rootfs()) {
-        Err(e) if is_old_kernel(&e) => overlay_by_text(&layers, &upper, &work, &setup.rootfs()),
+    let mut layers: Vec<&Path> = image.iter().rev().copied().collect();
+    if layers.is_empty() {
+        // An image may have no layers; an overlay has at least one.
+        layers.push(&empty);
+    }
+    match overlay_by_fd(&layers, &upper, &work, rootfs) {
+        Err(e) if is_old_kernel(&e) => overlay_by_text(&layers, &upper, &work, rootfs),
         other => other,
     }
 }
@@ -183,6 +198,23 @@ fn show_cgroups(views: &[View]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::testing::skip_without_root;
+
+    #[test]
+    fn an_image_without_layers_has_an_empty_root() {
+        if skip_without_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("rootfs");
+        let merged = merge(&[], dir.path(), &at);
+        let written = fs::write(at.join("new"), "");
+        let seen = fs::read_dir(&at).map(Iterator::count);
+        let mode = fs::metadata(&at).map(|meta| meta.mode() & 0o7777);
+        let _ = unmount(&at, UnmountFlags::DETACH);
+        merged.unwrap();
+        written.unwrap();
+        assert_eq!((seen.unwrap(), mode.unwrap()), (1, 0o755));
+    }
 
     /// As many layers as an image may have, under paths as long as those of the image store.
     #[test]

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
 use shoal_agent_planning::volume::check_name;
 use shoal_types::error_chain::chain;
-use tokio::task::spawn_blocking;
+use tokio::sync::Mutex as Turn;
 
 use super::copy::{self, CopyError};
 use super::files::{clear, make_dir, names_in, remove_file, remove_tree};
@@ -31,6 +31,7 @@ use super::source::find_bind_source;
 use super::{
     ImageFiles, LocalVolume, MountFlags, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
 };
+use crate::blocking::{COPY, Class, VOLUMES};
 
 const CONFIG: &str = "volume.json";
 const DATA: &str = "_data";
@@ -52,9 +53,7 @@ struct Shared {
     dir: PathBuf,
     /// Held while something is done about a volume, so that two containers that start with the
     /// same new one do not fill it twice.
-    turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
-    /// One at a time mounts an image's layers on the scratch directory.
-    scratch: Mutex<()>,
+    turns: Mutex<BTreeMap<String, Arc<Turn<()>>>>,
 }
 
 impl LocalVolumes {
@@ -74,24 +73,30 @@ impl LocalVolumes {
                 remove_tree(&dir.join(name))?;
             }
         }
-        let (turns, scratch) = (Mutex::default(), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { dir, turns, scratch }) })
+        Ok(Self { shared: Arc::new(Shared { dir, turns: Mutex::default() }) })
     }
 
-    /// Works on one volume, off the runtime's threads and one call after the other.
+    /// Works on one volume, off the runtime's threads and one call after the other. Whoever waits for
+    /// its turn has no thread meanwhile.
     fn with_volume<T: Send + 'static>(
         &self,
+        class: &'static Class,
         name: String,
         act: impl FnOnce(&Shared, &str) -> Result<T, VolumeError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, VolumeError>> {
         let shared = self.shared.clone();
-        let work = move || {
+        async move {
             check_name(&name)?;
             let turn = lock(&shared.turns).entry(name.clone()).or_default().clone();
-            let _turn = lock(&turn);
-            act(&shared, &name)
-        };
-        async move { spawn_blocking(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+            let turn = turn.lock_owned().await;
+            let work = move || {
+                // Until the work is done, also when nobody waits for it any more.
+                let _turn = turn;
+                act(&shared, &name)
+            };
+            class.run(work).await.map_err(|_| VolumeError::HelperGone)?
+        }
+        .boxed()
     }
 }
 
@@ -295,10 +300,7 @@ impl Shared {
         if !copy::is_empty(&to).map_err(VolumeError::file("list", path))? {
             return Ok(false);
         }
-        let from = {
-            let _scratch = lock(&self.scratch);
-            open_target(image, &self.dir.join(SCRATCH))?
-        };
+        let from = open_target(image, &self.dir.join(SCRATCH))?;
         let Some(from) = from else { return Ok(true) };
         let ours = !matches!(self.known(name)?.1, LocalVolume::Bind { .. });
         let marked = alone && ours;
@@ -330,7 +332,7 @@ impl Shared {
 impl VolumeDriver for LocalVolumes {
     fn ensure(&self, config: VolumeConfig) -> BoxFuture<'_, Result<(), VolumeError>> {
         let name = config.name.clone();
-        self.with_volume(name, move |shared, _| {
+        self.with_volume(&VOLUMES, name, move |shared, _| {
             config.local()?;
             shared.ensure(&config)
         })
@@ -344,23 +346,28 @@ impl VolumeDriver for LocalVolumes {
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
         async move {
             let source = |shared: &Shared, name: &str| shared.bind_source(name);
-            if let Some(source) = self.with_volume(name.clone(), source).await? {
+            if let Some(source) = self.with_volume(&VOLUMES, name.clone(), source).await? {
                 // It may be on a file system that does not answer: not in the turn.
                 find_bind_source(source, false).await?;
             }
+            let copies = image.is_some();
             let mount =
                 move |shared: &Shared, name: &str| shared.mount_for(name, &user, image.as_ref());
-            self.with_volume(name, mount).await
+            // Only a first user's image may take long.
+            let class = if copies { &COPY } else { &VOLUMES };
+            self.with_volume(class, name, mount).await
         }
         .boxed()
     }
 
     fn unmount(&self, name: String, user: String) -> BoxFuture<'_, Result<(), VolumeError>> {
-        self.with_volume(name, move |shared, name| shared.leave(name, |other| other == user))
+        self.with_volume(&VOLUMES, name, move |shared, name| {
+            shared.leave(name, |other| other == user)
+        })
     }
 
     fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>> {
-        self.with_volume(name, |shared, name| {
+        self.with_volume(&VOLUMES, name, |shared, name| {
             let users = shared.users(name)?;
             if users.is_empty() {
                 return shared.remove(name);
@@ -385,7 +392,7 @@ impl VolumeDriver for LocalVolumes {
             }
             Ok(all)
         };
-        async move { spawn_blocking(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+        async move { VOLUMES.run(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
     }
 
     fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>> {
@@ -393,13 +400,13 @@ impl VolumeDriver for LocalVolumes {
             let users = Arc::new(users);
             let mut result = Ok(());
             let shared = self.shared.clone();
-            let names = spawn_blocking(move || shared.names()).await;
+            let names = VOLUMES.run(move || shared.names()).await;
             for name in names.map_err(|_| VolumeError::HelperGone)?? {
                 let users = users.clone();
                 let leave = move |shared: &Shared, name: &str| {
                     shared.leave(name, |user| !users.contains(user))
                 };
-                let done = self.with_volume(name, leave).await;
+                let done = self.with_volume(&VOLUMES, name, leave).await;
                 result = result.and(done);
             }
             result
@@ -420,3 +427,6 @@ fn mount_flags(flags: MountFlags) -> Flags {
     all.set(Flags::NOATIME, flags.noatime);
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,19 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::files::names_in;
 use super::{ImageFiles, VolumeError};
+
+/// Mount points of layers, in the scratch directory, with a number behind.
+const MERGED: &str = "merged";
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Opens the directory of the image at which the volume will be mounted; `None` when the image
 /// has none there.
@@ -26,6 +33,9 @@ pub(super) fn open_target(
     image: &ImageFiles,
     scratch: &Path,
 ) -> Result<Option<OwnedFd>, VolumeError> {
+    if image.layers.is_empty() {
+        return Ok(None);
+    }
     let root = merged(&image.layers, scratch)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -42,13 +52,18 @@ fn merged(layers: &[PathBuf], scratch: &Path) -> Result<File, VolumeError> {
         lower.push(File::open(layer).map_err(VolumeError::file("open layer", layer))?);
     }
     // An overlay without an upper layer wants two lower ones, so there is always an empty one
-    // below.
-    let (empty, at) = (scratch.join("empty"), scratch.join("merged"));
+    // below. Each mount has a place of its own: nobody waits for another's.
+    let empty = scratch.join("empty");
+    let at = scratch.join(format!("{MERGED}{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
     for dir in [&empty, &at] {
         fs::create_dir_all(dir).map_err(VolumeError::file("create", dir))?;
     }
     lower.push(File::open(&empty).map_err(VolumeError::file("open", &empty))?);
-    mount_and_open(&lower, &at).map_err(VolumeError::file("mount the image's layers on", &at))
+    let mounted = mount_and_open(&lower, &at);
+    let removed = fs::remove_dir(&at);
+    let mounted = mounted.map_err(VolumeError::file("mount the image's layers on", &at))?;
+    removed.map_err(VolumeError::file("remove", &at))?;
+    Ok(mounted)
 }
 
 fn mount_and_open(lower: &[File], at: &Path) -> io::Result<File> {
@@ -66,15 +81,25 @@ fn mount_and_open(lower: &[File], at: &Path) -> io::Result<File> {
 
 /// Ends what a process that was killed between mounting and unmounting left behind.
 pub(super) fn clean_scratch(scratch: &Path) -> Result<(), VolumeError> {
-    let at = scratch.join("merged");
-    loop {
-        match unmount(&at, UnmountFlags::DETACH) {
-            Ok(()) => {}
-            // Not a mount point, or not there: done.
-            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(VolumeError::file("unmount", &at)(errno)),
+    let names = match names_in(scratch) {
+        Err(VolumeError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(());
         }
+        names => names?,
+    };
+    for name in names.iter().filter(|name| name.starts_with(MERGED)) {
+        let at = scratch.join(name);
+        loop {
+            match unmount(&at, UnmountFlags::DETACH) {
+                Ok(()) => {}
+                // Not a mount point.
+                Err(Errno::INVAL) => break,
+                Err(errno) => return Err(VolumeError::file("unmount", &at)(errno)),
+            }
+        }
+        fs::remove_dir(&at).map_err(VolumeError::file("remove", &at))?;
     }
+    Ok(())
 }
 
 /// Whether something is mounted right there.

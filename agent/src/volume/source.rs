@@ -1,25 +1,25 @@
 //! Paths that users name.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::Mutex as Turn;
 
 use super::VolumeError;
+use crate::blocking::FOREIGN;
 
 /// How long the source of a bind mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Sources that are looked at at the same time. One on a file system that does not answer keeps its
-/// thread until it does; the agent has few for blocking work.
-const PARALLEL: usize = 8;
-
-static LOOKING: Semaphore = Semaphore::const_new(PARALLEL);
+/// One at a time looks at a path: one on a file system that does not answer keeps its thread until
+/// it does, and one such path is to cost one thread, however many containers want it.
+static TURNS: Mutex<BTreeMap<PathBuf, Arc<Turn<()>>>> = Mutex::new(BTreeMap::new());
 
 /// [`check_bind_source`] off the runtime's threads and with a limit. One that is not there is made a
 /// directory if `create` says so.
@@ -44,17 +44,27 @@ async fn in_time(
     patience: Duration,
     look: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
 ) -> Result<(), VolumeError> {
+    let turn = turn_of(&path);
     let found = async {
-        // Never closed. Given back when the file system has answered, however late.
-        let permit = LOOKING.acquire().await;
-        let look = spawn_blocking(move || {
-            let _permit = permit;
+        let turn = turn.lock_owned().await;
+        let look = move || {
+            // Given back when the file system has answered, however late.
+            let _turn = turn;
             look()
-        });
-        look.await.map_err(|_| VolumeError::HelperGone)?
+        };
+        FOREIGN.run(look).await.map_err(|_| VolumeError::HelperGone)?
     };
     let silent = |_| Err(VolumeError::SourceSilent { path, patience });
     tokio::time::timeout(patience, found).await.unwrap_or_else(silent)
+}
+
+fn turn_of(path: &Path) -> Arc<Turn<()>> {
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(turn) = turns.get(path) {
+        return turn.clone();
+    }
+    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+    turns.entry(path.to_owned()).or_default().clone()
 }
 
 /// Checks the source of a bind mount before a container is made from it.
@@ -97,7 +107,10 @@ pub fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf, VolumeError> {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::join_all;
+
     use super::*;
+    use crate::blocking::{THREADS, VOLUMES};
 
     #[test]
     fn sources() {
@@ -127,12 +140,13 @@ mod tests {
         }
     }
 
+    /// However many containers want it, and however many paths there are like it.
     #[test]
     fn a_source_that_does_not_answer_holds_nobody_up() {
         let (answer, answered) = std::sync::mpsc::channel::<()>();
-        let answered = std::sync::Arc::new(std::sync::Mutex::new(answered));
+        let answered = Arc::new(Mutex::new(answered));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.max_blocking_threads(PARALLEL + 1).enable_all().build().unwrap();
+        let runtime = runtime.max_blocking_threads(THREADS).enable_all().build().unwrap();
         runtime.block_on(async {
             let hang = || {
                 let answered = answered.clone();
@@ -142,11 +156,17 @@ mod tests {
                 }
             };
             let patience = Duration::from_millis(20);
-            for _ in 0..PARALLEL + 2 {
-                let error = in_time("/dead".into(), patience, hang()).await.unwrap_err();
-                assert_eq!(error.to_string(), "bind source `/dead` did not answer within 20ms");
+            let same = (0..200).map(|_| in_time("/dead".into(), patience, hang()));
+            for error in join_all(same).await {
+                let error = error.unwrap_err().to_string();
+                assert_eq!(error, "bind source `/dead` did not answer within 20ms");
             }
-            spawn_blocking(|| ()).await.unwrap();
+            // That was one thread.
+            find_bind_source("/".into(), false).await.unwrap();
+            let like_it = (0..200).map(|n| in_time(format!("/dead/{n}").into(), patience, hang()));
+            assert!(join_all(like_it).await.iter().all(Result::is_err));
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            VOLUMES.run(|| ()).await.unwrap();
             drop(answer);
             find_bind_source("/".into(), false).await.unwrap();
         });

@@ -35,6 +35,9 @@ pub(super) fn argv(spec: &ContainerSpec, image: &ImageDefaults) -> Vec<String> {
         (None, Some(args)) => (&image.entrypoint, args),
         (Some(command), args) => (command, args.as_deref().unwrap_or_default()),
     };
+    // An entrypoint of nothing but an empty text is none: that is how Docker's own commands and files
+    // clear it.
+    let entrypoint = if matches!(entrypoint, [only] if only.is_empty()) { &[] } else { entrypoint };
     entrypoint.iter().chain(cmd).cloned().collect()
 }
 

@@ -52,6 +52,12 @@ fn command_and_arguments_replace_as_dockers_do() {
     check(Some(&[]), Some(&["sh"]), &["sh"]);
     check(Some(&["sh"]), Some(&[]), &["sh"]);
     check(Some(&[]), None, &[]);
+    // As an image's own, an entrypoint of an empty text is none.
+    check(Some(&[""]), Some(&["sh", "-c"]), &["sh", "-c"]);
+    check(Some(&["", ""]), None, &["", ""]);
+    let cleared = ImageDefaults { entrypoint: words(&[""]), cmd: words(&["sh"]), ..image() };
+    let none = plan(&task(ContainerSpec::default()), &BTreeMap::new(), &cleared, &host());
+    assert_eq!(none.unwrap().config.argv, ["sh"]);
 }
 
 #[test]

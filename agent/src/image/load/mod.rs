@@ -14,6 +14,7 @@ use super::platform::WrongPlatform;
 use super::pull::Parts;
 use super::store::{Image, ImageStore, Inner};
 use super::tar_stream::TarError;
+use crate::blocking::FOREIGN;
 
 mod container;
 mod docker_save;
@@ -130,13 +131,13 @@ impl ImageStore {
     ) -> Result<Vec<Image>, ImageError> {
         let inner = Arc::clone(&self.inner);
         let (owned, name) = (path.to_owned(), name.cloned());
-        let found = tokio::task::spawn_blocking(move || {
+        let find = move || {
             inner
                 .find_images(&owned, name)
                 .map_err(|source| ImageError::Load { path: owned, source: Box::new(source) })
-        })
-        .await
-        .map_err(|_| super::error::StoreError::Worker)??;
+        };
+        // The user named it: it may never answer, and an archive takes its time.
+        let found = FOREIGN.run(find).await.map_err(|_| super::error::StoreError::Worker)??;
         let mut images = Vec::new();
         for parts in found {
             images.push(Arc::unwrap_or_clone(self.bring(parts, None).await?.image));

@@ -10,9 +10,10 @@ use shoal_types::image_ref::{Digest, ImageReference};
 use super::super::index::Record;
 use super::super::layers::LayerSource;
 use super::super::limits::Limits;
-use super::super::manifest::{self, Document, ManifestError};
+use super::super::manifest::{self, Document};
 use super::super::platform::{self, Platform};
 use super::super::pull::Parts;
+use super::super::search::Search;
 use super::super::store::now;
 use super::container::{Container, blob_name};
 use super::{Found, LoadError};
@@ -85,25 +86,26 @@ fn image(
     Ok(Found { names, parts })
 }
 
-/// The manifest behind a digest, through one index at most.
+/// The manifest behind a digest, through indexes if need be.
 fn resolve(
     container: &Arc<Container>,
     top: Digest,
     limits: &Limits,
     host: &Platform,
 ) -> Result<(Digest, Vec<u8>, ImageManifest), LoadError> {
-    let read = |digest| container.by_digest(digest, limits.manifest_bytes);
-    let parse = |bytes: &[u8]| manifest::parse(bytes).map_err(LoadError::Manifest);
-    let bytes = read(top)?;
-    let index = match parse(&bytes)? {
-        Document::Image(manifest) => return Ok((top, bytes, *manifest)),
-        Document::Index(index) => index,
-    };
-    let entry = platform::pick(index.manifests(), host).map_err(LoadError::Platform)?;
-    let digest = manifest::digest(entry).map_err(LoadError::Manifest)?;
-    let bytes = read(digest)?;
-    match parse(&bytes)? {
-        Document::Image(manifest) => Ok((digest, bytes, *manifest)),
-        Document::Index(_) => Err(LoadError::Manifest(ManifestError::NestedIndex)),
+    let mut search = Search::new(host);
+    let mut digest = top;
+    loop {
+        let bytes = container.by_digest(digest, limits.manifest_bytes)?;
+        match manifest::parse(&bytes).map_err(LoadError::Manifest)? {
+            Document::Image(manifest) => return Ok((digest, bytes, *manifest)),
+            Document::Index(index) => {
+                search.enter(index.manifests()).map_err(LoadError::Manifest)?;
+            }
+        }
+        let Some(next) = search.next().map_err(LoadError::Manifest)? else {
+            return Err(LoadError::Platform(search.in_vain()));
+        };
+        digest = next;
     }
 }

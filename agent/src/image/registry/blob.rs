@@ -8,6 +8,7 @@ use reqwest::{Response, StatusCode};
 use shoal_types::image_ref::Digest;
 
 use super::error::RegistryError;
+use super::pace::Pace;
 use super::{Ask, Session, retry};
 
 /// The bytes of a blob, in order, resumed where a connection broke. Nothing is verified here: who
@@ -22,6 +23,7 @@ pub(in crate::image) struct BlobStream {
     skip: u64,
     response: Option<Response>,
     failures: u32,
+    pace: Pace,
 }
 
 impl BlobStream {
@@ -29,6 +31,7 @@ impl BlobStream {
         Self {
             what: format!("blob {digest}"),
             path: format!("blobs/{digest}"),
+            pace: Pace::new(session.config()),
             session,
             size,
             offset: 0,
@@ -41,29 +44,35 @@ impl BlobStream {
     /// The next bytes, or nothing after the last.
     ///
     /// # Errors
-    /// When the registry refuses, or after as many failures in a row as configured.
+    /// When the registry refuses, is too slow, or after as many failures in a row as configured.
     pub(in crate::image) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         while self.offset < self.size {
-            match self.try_chunk().await {
-                Ok(Some(bytes)) => return Ok(Some(bytes)),
-                Ok(None) => {}
-                Err(error) if error.is_transient() => {
+            let (session, what, mut pace) =
+                (Arc::clone(&self.session), self.what.clone(), self.pace.clone());
+            let raw = |part: &Result<(u64, Bytes), _>| part.as_ref().map_or(0, |(raw, _)| *raw);
+            // What is waited for may be given up at any time: its state is here.
+            let part = pace.keep(session.registry(), &what, self.try_chunk(), raw).await;
+            self.pace = pace;
+            match part? {
+                Some(Ok((_, bytes))) if !bytes.is_empty() => return Ok(Some(bytes)),
+                Some(Err(error)) if error.is_passing() => {
                     self.response = None;
                     self.failures += 1;
-                    if self.failures >= self.session.config().attempts {
+                    if self.failures >= session.config().attempts {
                         return Err(error);
                     }
-                    tracing::debug!(what = self.what, offset = self.offset, "resuming a transfer");
-                    retry::wait(self.session.config(), self.failures, &error).await;
+                    tracing::debug!(what, offset = self.offset, "resuming a transfer");
+                    retry::wait(session.config(), self.failures, &error).await;
                 }
-                Err(error) => return Err(error),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(_)) | None => {}
             }
         }
         Ok(None)
     }
 
-    /// One chunk, or nothing if it was to be skipped.
-    async fn try_chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+    /// One chunk, empty if it was to be skipped, and how many bytes came.
+    async fn try_chunk(&mut self) -> Result<(u64, Bytes), RegistryError> {
         let interrupted = |source| RegistryError::Interrupted {
             registry: self.session.registry().to_owned(),
             what: self.what.clone(),
@@ -84,18 +93,19 @@ impl BlobStream {
             .await
             .map_err(|error| interrupted(Some(error.without_url())))?
             .ok_or_else(|| interrupted(None))?;
-        let skipped = self.skip.min(chunk.len() as u64);
+        let raw = chunk.len() as u64;
+        let skipped = self.skip.min(raw);
         self.skip -= skipped;
         let chunk = chunk.slice(usize::try_from(skipped).unwrap_or(usize::MAX)..);
         if chunk.is_empty() {
-            return Ok(None);
+            return Ok((raw, chunk));
         }
         self.offset += chunk.len() as u64;
         self.failures = 0;
         if self.offset > self.size {
             return Err(RegistryError::TooLarge { what: self.what.clone(), limit: self.size });
         }
-        Ok(Some(chunk))
+        Ok((raw, chunk))
     }
 }
 

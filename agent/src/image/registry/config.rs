@@ -19,6 +19,12 @@ pub struct RegistryConfig {
     pub connect_timeout: Duration,
     /// How long a registry may be silent within an answer.
     pub read_timeout: Duration,
+    /// Bytes a second that have to come of a transfer while it is waited for, over `rate_window`.
+    pub rate_min: u64,
+    /// How long a transfer may be slower than `rate_min`, all in all.
+    pub rate_window: Duration,
+    /// How long one transfer may take in any case.
+    pub transfer_timeout: Duration,
     /// How often a request is made before its failure is final.
     pub attempts: u32,
     /// Wait before the second attempt; it doubles from then on.
@@ -32,6 +38,9 @@ impl Default for RegistryConfig {
             root_certificates: BTreeMap::new(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
+            rate_min: 10 * 1024,
+            rate_window: Duration::from_secs(60),
+            transfer_timeout: Duration::from_secs(24 * 60 * 60),
             attempts: 4,
             first_retry: Duration::from_millis(250),
         }

@@ -97,6 +97,33 @@ pub enum RegistryError {
         #[source]
         source: Option<reqwest::Error>,
     },
+    /// Bytes come, but so few that whoever waits for them might wait for days.
+    #[error(
+        "registry {registry} sent only {bytes} bytes of {what} in {window:?}, less than {rate} bytes \
+         a second"
+    )]
+    TooSlow {
+        /// Host and port.
+        registry: String,
+        /// What was being read.
+        what: String,
+        /// Bytes that came.
+        bytes: u64,
+        /// Time spent waiting for them.
+        window: Duration,
+        /// Bytes a second that are expected at least.
+        rate: u64,
+    },
+    /// A transfer without an end.
+    #[error("the transfer of {what} from registry {registry} took more than {limit:?}")]
+    TooLong {
+        /// Host and port.
+        registry: String,
+        /// What was being read.
+        what: String,
+        /// How long it may take.
+        limit: Duration,
+    },
     /// A document beyond its limit.
     #[error("{what} has more than {limit} bytes")]
     TooLarge {
@@ -138,11 +165,20 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether trying again at once may help. It does not where trying took long already.
+    pub(super) fn is_passing(&self) -> bool {
+        self.is_transient() && !matches!(self, Self::TooSlow { .. } | Self::TooLong { .. })
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Interrupted { .. } => true,
+            Self::Unreachable { .. }
+            | Self::RateLimited { .. }
+            | Self::Interrupted { .. }
+            | Self::TooSlow { .. }
+            | Self::TooLong { .. } => true,
             Self::Status { status, .. } => *status >= 500 || *status == 408,
             Self::Elsewhere { status, .. } => *status >= 500 || [408, 429].contains(status),
             Self::Setup { .. }

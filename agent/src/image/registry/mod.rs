@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
@@ -18,12 +19,14 @@ mod auth;
 mod blob;
 mod config;
 mod error;
+mod pace;
 mod retry;
 mod transport;
 
 pub(super) use blob::BlobStream;
 pub use config::{RegistryAuth, RegistryConfig};
 pub use error::RegistryError;
+use pace::Pace;
 use transport::{Transport, authority, without_query};
 
 use super::hashing::digest_of;
@@ -107,7 +110,8 @@ impl Registries {
 }
 
 impl Session {
-    fn registry(&self) -> &str {
+    /// Host and port.
+    pub(super) fn registry(&self) -> &str {
         &self.registry
     }
 
@@ -188,7 +192,7 @@ impl Session {
         let mut failures = 0;
         loop {
             match attempt().await {
-                Err(error) if error.is_transient() => {
+                Err(error) if error.is_passing() => {
                     failures += 1;
                     if failures >= self.config().attempts {
                         return Err(error);
@@ -340,8 +344,13 @@ impl Session {
             return Err(too_large());
         }
         let mut bytes = Vec::new();
+        let mut pace = Pace::new(self.config());
         loop {
-            let chunk = response.chunk().await.map_err(|error| RegistryError::Interrupted {
+            let next = response.chunk();
+            let Some(chunk) = pace.keep(&self.registry, what, next, arrived).await? else {
+                continue;
+            };
+            let chunk = chunk.map_err(|error| RegistryError::Interrupted {
                 registry: self.registry.clone(),
                 what: what.to_owned(),
                 source: Some(error.without_url()),
@@ -394,6 +403,10 @@ impl Session {
     fn protocol(&self, detail: String) -> RegistryError {
         RegistryError::Protocol { registry: self.registry.clone(), detail }
     }
+}
+
+fn arrived<E>(chunk: &Result<Option<Bytes>, E>) -> u64 {
+    chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, |chunk| chunk.len() as u64)
 }
 
 fn content_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -21,13 +21,11 @@ pub enum UnpackError {
         /// What is wrong with it.
         fault: NameFault,
     },
-    /// The path leads through a symbolic link.
-    #[error("entry {entry:?} is refused: it leads through the symbolic link {link:?}")]
-    ThroughLink {
+    /// The path leads through symbolic links of the layer, and these in circles or too far.
+    #[error("entry {entry:?} is refused: it leads through too many symbolic links")]
+    TooManyLinks {
         /// The path as the archive has it.
         entry: String,
-        /// The link's path.
-        link: String,
     },
     /// The path leads through something that is no directory.
     #[error("entry {entry:?} is refused: {parent:?} is not a directory")]

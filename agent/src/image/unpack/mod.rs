@@ -3,8 +3,9 @@
 //! Whiteouts become character devices 0:0, opaque marks become `trusted.overlay.opaque`, owners
 //! are numeric, and modes, times, file capabilities and user attributes are kept (OCI image
 //! specification, "Image Layer Filesystem Changeset"; kernel, overlayfs documentation). Entries
-//! with `..` and entries that lead through a symbolic link are refused. An absolute path means the
-//! same path below the layer's root, as Docker and containerd have it.
+//! with `..` are refused. An absolute path means the same path below the layer's root, and a path
+//! through a symbolic link of the layer the place where the link leads in it, as Docker and
+//! containerd have it.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -17,19 +18,18 @@ use super::hashing::{HashingReader, is_too_long};
 use super::limits::Limits;
 use super::tar_stream::{Member, MemberKind, TarError, TarStream};
 
-mod adopt;
 mod error;
 mod meta;
 mod path;
 mod tree;
+mod union;
 
-pub(super) use adopt::adopt;
 pub(super) use error::is_full;
 pub use error::{NameFault, UnpackError};
 use meta::Meta;
-pub(super) use path::LayerPath;
-use path::{Meaning, meaning};
-use tree::Tree;
+use path::{LayerPath, Meaning, meaning};
+use tree::{Finished, Tree};
+pub(super) use union::settle;
 
 /// Bytes of the uncompressed archive read ahead, so that headers are not read one by one through
 /// the decompressor.
@@ -44,8 +44,8 @@ pub(super) struct Unpacked {
     pub content_bytes: u64,
     /// Entries of the archive.
     pub entries: u64,
-    /// Directories whose properties come from the layers beneath, see [`adopt`].
-    pub implied: Vec<LayerPath>,
+    /// What depends on the layers beneath, see [`settle`].
+    pub finished: Finished,
 }
 
 /// What came of a packed layer.
@@ -57,19 +57,13 @@ pub(super) struct Outcome {
     pub layer: Result<Unpacked, UnpackError>,
 }
 
-/// Unpacks the stream `packed` into the empty directory `dir`. `lowest` says that no layer lies
-/// beneath.
+/// Unpacks the stream `packed` into the empty directory `dir`.
 ///
 /// When the layer itself is at fault, the rest of the stream is read all the same: a wrong digest
 /// explains more than the garbage that came of it.
-pub(super) fn unpack_layer(
-    packed: impl Read,
-    dir: &Path,
-    limits: &Limits,
-    lowest: bool,
-) -> Outcome {
+pub(super) fn unpack_layer(packed: impl Read, dir: &Path, limits: &Limits) -> Outcome {
     let mut packed = HashingReader::new(packed, u64::MAX);
-    let layer = unpack_stream(&mut packed, dir, limits, lowest);
+    let layer = unpack_stream(&mut packed, dir, limits);
     let drained = match &layer {
         Err(error) if !error.is_layers_fault() => return Outcome { blob: None, layer },
         _ => packed.drain(),
@@ -85,13 +79,12 @@ fn unpack_stream(
     packed: &mut impl Read,
     dir: &Path,
     limits: &Limits,
-    lowest: bool,
 ) -> Result<Unpacked, UnpackError> {
     let (unpacked, _) = decompress(packed).map_err(UnpackError::Corrupt)?;
     let unpacked = HashingReader::new(unpacked, limits.layer_bytes);
     let buffered = BufReader::with_capacity(READ_AHEAD_BYTES, unpacked);
     let mut archive = TarStream::new(buffered, limits);
-    let mut writer = Writer { tree: Tree::open(dir, limits, lowest)?, limits, content_bytes: 0 };
+    let mut writer = Writer { tree: Tree::open(dir, limits)?, limits, content_bytes: 0 };
     let mut entries = 0;
     while let Some(member) = archive.next_member().map_err(archive_error)? {
         entries += 1;
@@ -107,9 +100,9 @@ fn unpack_stream(
     }
     let mut rest = archive.into_inner().into_inner();
     rest.drain().map_err(corrupt)?;
-    let implied = writer.tree.finish()?;
+    let finished = writer.tree.finish()?;
     let (diff_id, _) = rest.finish();
-    Ok(Unpacked { diff_id, content_bytes: writer.content_bytes, entries, implied })
+    Ok(Unpacked { diff_id, content_bytes: writer.content_bytes, entries, finished })
 }
 
 fn archive_error(error: TarError) -> UnpackError {
@@ -148,7 +141,7 @@ impl Writer<'_> {
         let meta = Meta::of(&mut member);
         match member.kind {
             MemberKind::File => self.file(&path, &meta, member.size, archive),
-            MemberKind::Directory => self.tree.directory(path, meta),
+            MemberKind::Directory => self.tree.directory(&path, meta),
             MemberKind::HardLink => self.tree.hard_link(&path, &member.link),
             MemberKind::Symlink => {
                 self.check_link(&path, &member.link)?;
@@ -198,6 +191,8 @@ impl Writer<'_> {
     }
 }
 
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod root_tests;
 #[cfg(test)]

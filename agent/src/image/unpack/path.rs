@@ -1,5 +1,7 @@
 //! The paths of a layer's entries, made safe before the kernel sees them.
 
+use std::ops::Range;
+
 use super::super::limits::Limits;
 use super::error::{NameFault, UnpackError, lossy};
 
@@ -104,14 +106,40 @@ impl LayerPath {
 
     /// The path itself and every directory above it except the root, outermost first.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = Self> + '_ {
-        let ends = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        self.ends().map(|end| Self(self.0[..end].to_vec()))
+    }
+
+    /// Where its elements end.
+    fn ends(&self) -> impl Iterator<Item = usize> + '_ {
+        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let whole = (!self.is_root()).then_some(self.0.len());
-        ends.chain(whole).map(|end| Self(self.0[..end].to_vec()))
+        slashes.map(|(at, _)| at).chain(whole)
     }
 
     /// Whether this lies below `other`.
     pub(super) fn is_below(&self, other: &Self) -> bool {
         other.is_root() || self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.starts_with(b"/"))
+    }
+
+    /// How many elements it has.
+    pub(super) fn depth(&self) -> usize {
+        self.ends().count()
+    }
+
+    /// What has this name in it.
+    pub(super) fn join(&self, name: &[u8]) -> Self {
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Self(path)
+    }
+
+    /// Everything that sorts between `path/` and what no longer starts with it.
+    pub(super) fn below(&self) -> Range<Self> {
+        let with = |byte| Self([&self.0[..], &[byte]].concat());
+        with(b'/')..with(b'/' + 1)
     }
 
     fn sibling(&self, name: &[u8]) -> Self {
@@ -213,5 +241,10 @@ mod tests {
         assert_eq!(LayerPath::root().parent(), None);
         assert!(parse(b"a/b").unwrap().is_below(&parse(b"a").unwrap()));
         assert!(!parse(b"ab").unwrap().is_below(&parse(b"a").unwrap()));
+        assert_eq!(LayerPath::root().join(b"a").join(b"b"), parse(b"a/b").unwrap());
+        for (other, below) in [("a/b", true), ("a/b/c", true), ("a", false), ("a0", false)] {
+            let other = parse(other.as_bytes()).unwrap();
+            assert_eq!(parse(b"a").unwrap().below().contains(&other), below, "{other:?}");
+        }
     }
 }

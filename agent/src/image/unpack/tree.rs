@@ -2,16 +2,22 @@
 //!
 //! Every parent directory is opened with `openat2` below the layer's root, following no symbolic
 //! link at all; the last element is then created by an `*at` call that follows none either. So no
-//! entry, whatever it is called and whatever came before it, can touch anything outside.
+//! entry, whatever it is called and whatever came before it, can touch anything outside. Where a
+//! path leads through a link of the layer, `tree/reach.rs` finds out which directory of the layer
+//! is meant before anything is opened for writing.
+//!
+//! What an archive takes away from the layers beneath is only noted here: what is beneath is known
+//! when all layers are there, see `union.rs`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, linkat,
-    makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, linkat, makedev, mkdirat,
+    mknodat, openat, openat2, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -20,37 +26,64 @@ use super::error::{UnpackError, lossy};
 use super::meta::Meta;
 use super::path::{LayerPath, Meaning, meaning};
 
-/// The mark of a directory that hides what lies beneath (kernel, overlayfs documentation).
-pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+mod reach;
+
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 128 * 1024;
 
-/// How a directory's own properties are to be set in the end.
+/// A directory of the layer.
 #[derive(Debug)]
-enum DirMeta {
-    /// The archive does not mention it: as in the layer beneath, if that has it.
-    Implied,
-    /// As the archive says.
-    Explicit(Meta),
+struct Known {
+    /// As the archive says; nothing when it does not mention it: then as in the layers beneath.
+    meta: Option<Meta>,
+    /// What it costs of [`Limits::directory_path_bytes`].
+    bytes: usize,
+}
+
+/// What a layer takes away from those beneath, at one path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::image) struct Removal {
+    /// Whatever has this path.
+    pub whole: bool,
+    /// What is in the directory of this path.
+    pub content: bool,
+}
+
+/// The directory used last: entries come sorted by directory.
+#[derive(Debug)]
+struct Recent {
+    /// As the archive calls it.
+    asked: LayerPath,
+    /// Without links.
+    real: LayerPath,
+    fd: OwnedFd,
+}
+
+/// What is left to do once a layer is written.
+#[derive(Debug, Default)]
+pub(in crate::image) struct Finished {
+    /// Directories that the archive did not mention, sorted.
+    pub implied: Vec<LayerPath>,
+    /// What is taken away from the layers beneath.
+    pub removals: BTreeMap<LayerPath, Removal>,
 }
 
 /// A layer being written.
 pub(super) struct Tree {
     root: OwnedFd,
     limits: Limits,
-    /// There is nothing beneath, so nothing to hide.
-    lowest: bool,
     /// Directories get their mode and time when everything is in them.
-    directories: BTreeMap<LayerPath, DirMeta>,
+    directories: BTreeMap<LayerPath, Known>,
     directory_bytes: usize,
-    /// The directory used last: entries come sorted by directory.
-    recent: Option<(LayerPath, OwnedFd)>,
+    removals: BTreeMap<LayerPath, Removal>,
+    removal_bytes: usize,
+    recent: Option<Recent>,
     buffer: Vec<u8>,
 }
 
 impl Tree {
     /// Writes into an existing empty directory.
-    pub(super) fn open(dir: &Path, limits: &Limits, lowest: bool) -> Result<Self, UnpackError> {
+    pub(super) fn open(dir: &Path, limits: &Limits) -> Result<Self, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
             UnpackError::write("open", dir.as_os_str().as_encoded_bytes(), errno)
@@ -58,9 +91,10 @@ impl Tree {
         Ok(Self {
             root,
             limits: limits.clone(),
-            lowest,
-            directories: BTreeMap::from([(LayerPath::root(), DirMeta::Implied)]),
+            directories: BTreeMap::from([(LayerPath::root(), Known { meta: None, bytes: 0 })]),
             directory_bytes: 0,
+            removals: BTreeMap::new(),
+            removal_bytes: 0,
             recent: None,
             buffer: vec![0; COPY_BYTES],
         })
@@ -75,6 +109,7 @@ impl Tree {
     ) -> Result<u64, UnpackError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = &self.locate(path)?;
         let fd = self.place(path, "create", |parent, name| {
             openat(parent, name, flags, Mode::from_raw_mode(0o600))
         })?;
@@ -96,15 +131,12 @@ impl Tree {
     }
 
     /// A directory; one that is there already only changes its properties.
-    pub(super) fn directory(&mut self, path: LayerPath, meta: Meta) -> Result<(), UnpackError> {
+    pub(super) fn directory(&mut self, path: &LayerPath, meta: Meta) -> Result<(), UnpackError> {
+        let path = self.locate(path)?;
         if !path.is_root() {
-            let opaque = self.make_directory(&path)?;
-            if opaque {
-                self.opaque(&path)?;
-            }
+            self.make_directory(&path)?;
         }
-        let xattrs: usize = meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.remember(path, DirMeta::Explicit(meta), xattrs)
+        self.remember(path, Some(meta))
     }
 
     /// Another name for a file of this layer.
@@ -112,16 +144,18 @@ impl Tree {
         let target = LayerPath::parse(raw, &self.limits)?;
         let missing = || UnpackError::LinkTarget { entry: lossy(path.bytes()), target: lossy(raw) };
         let Ok(Meaning::Entry(target)) = meaning(target) else { return Err(missing()) };
+        let path = &self.locate(path)?;
+        let found = self.find(&target.parent().unwrap_or_default()).ok().flatten();
+        let Some(target) = found.map(|parent| parent.join(target.name())) else {
+            return Err(missing());
+        };
         if &target == path {
             return Ok(());
         }
-        let from = match self.open_existing(&target.parent().unwrap_or_default()) {
-            Ok(fd) => fd,
-            Err(Errno::LOOP) => return Err(self.through_link(&target, path)),
-            Err(_) => return Err(missing()),
-        };
+        let from = self.open_existing(&target.parent().unwrap_or_default());
+        let from = from.map_err(|_| missing())?;
         match stat(&from, target.name()) {
-            Ok(Some(stat)) if !is_directory(&stat) && !is_whiteout(&stat) => {}
+            Ok(Some(stat)) if !is_directory(&stat) => {}
             _ => return Err(missing()),
         }
         let result = self.place(path, "link", |parent, name| {
@@ -144,6 +178,7 @@ impl Tree {
         target: &[u8],
         meta: &Meta,
     ) -> Result<(), UnpackError> {
+        let path = &self.locate(path)?;
         self.place(path, "create the link", |parent, name| symlinkat(target, parent, name))?;
         let parent = self.parent_of(path)?;
         meta.apply_at(parent, path.name(), false, path.bytes())
@@ -162,6 +197,7 @@ impl Tree {
             // has them.
             return self.whiteout(path);
         }
+        let path = &self.locate(path)?;
         self.place(path, "create the device", |parent, name| {
             mknodat(parent, name, kind, Mode::from_raw_mode(0o600), makedev(device.0, device.1))
         })?;
@@ -169,73 +205,71 @@ impl Tree {
         meta.apply_at(parent, path.name(), true, path.bytes())
     }
 
-    /// Hides a path of the layers beneath. What this layer itself has there stays, and a
-    /// directory of this layer no longer merges with the one beneath.
+    /// Takes away what the layers beneath have at a path. What this layer itself has there stays,
+    /// and a directory of this layer no longer merges with the one beneath.
     pub(super) fn whiteout(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
-        if self.lowest {
-            return Ok(());
-        }
-        let parent = self.parent_of(path)?;
-        let kind = FileType::CharacterDevice;
-        match mknodat(parent, path.name(), kind, Mode::empty(), makedev(0, 0)) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => {
-                let found = stat(parent, path.name());
-                let found = found.map_err(|e| UnpackError::write("look at", path.bytes(), e))?;
-                if found.is_some_and(|stat| is_directory(&stat)) {
-                    if let Some(meta @ DirMeta::Implied) = self.directories.get_mut(path) {
-                        *meta = DirMeta::Explicit(Meta::implied());
-                    }
-                    self.opaque(path)?;
-                }
-                Ok(())
-            }
-            Err(errno) => Err(UnpackError::write("create the whiteout", path.bytes(), errno)),
-        }
+        let Some(parent) = self.find(&path.parent().unwrap_or_default())? else { return Ok(()) };
+        self.take_away(parent.join(path.name()), |removal| removal.whole = true)
     }
 
-    /// Hides everything that the layers beneath have in a directory.
+    /// Takes away everything that the layers beneath have in a directory.
     pub(super) fn opaque(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
-        if self.lowest {
-            return Ok(());
-        }
-        let fd = self.directory_fd(path, path)?;
-        fsetxattr(fd, OPAQUE_XATTR, b"y", XattrFlags::empty())
-            .map_err(|errno| UnpackError::write("mark as opaque", path.bytes(), errno))
+        let Some(path) = self.find(path)? else { return Ok(()) };
+        self.take_away(path, |removal| removal.content = true)
     }
 
-    /// Sets the properties of all directories. Returns those the archive did not mention.
-    pub(super) fn finish(mut self) -> Result<Vec<LayerPath>, UnpackError> {
+    fn take_away(
+        &mut self,
+        path: LayerPath,
+        how: impl FnOnce(&mut Removal),
+    ) -> Result<(), UnpackError> {
+        let bytes = path.bytes().len();
+        let removal = match self.removals.entry(path) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.removal_bytes += bytes;
+                new.insert(Removal::default())
+            }
+        };
+        how(removal);
+        self.check_bytes(self.removal_bytes, "bytes of the names of whiteouts")
+    }
+
+    /// Sets the properties of all directories.
+    pub(super) fn finish(mut self) -> Result<Finished, UnpackError> {
         self.recent = None;
         let directories = std::mem::take(&mut self.directories);
         let mut implied = Vec::new();
-        for (path, meta) in directories {
+        for (path, known) in directories {
             let fd = self
                 .open_existing(&path)
                 .map_err(|errno| UnpackError::write("open", path.bytes(), errno))?;
-            match meta {
-                DirMeta::Explicit(meta) => meta.apply(&fd, path.bytes())?,
-                DirMeta::Implied => {
+            match known.meta {
+                Some(meta) => meta.apply(&fd, path.bytes())?,
+                None => {
                     Meta::implied().apply(&fd, path.bytes())?;
                     implied.push(path);
                 }
             }
         }
-        Ok(implied)
+        Ok(Finished { implied, removals: self.removals })
     }
 
-    fn remember(
-        &mut self,
-        path: LayerPath,
-        meta: DirMeta,
-        extra: usize,
-    ) -> Result<(), UnpackError> {
-        self.directory_bytes += path.bytes().len() + extra;
-        if self.directory_bytes > self.limits.directory_path_bytes {
-            let limit = self.limits.directory_path_bytes as u64;
-            return Err(UnpackError::TooLarge { what: "bytes of directory names", limit });
+    fn remember(&mut self, path: LayerPath, meta: Option<Meta>) -> Result<(), UnpackError> {
+        let xattrs = meta.iter().flat_map(|meta| &meta.xattrs);
+        let bytes = path.bytes().len()
+            + xattrs.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.directory_bytes += bytes;
+        let before = self.directories.insert(path, Known { meta, bytes });
+        self.directory_bytes -= before.map_or(0, |known| known.bytes);
+        self.check_bytes(self.directory_bytes, "bytes of directory names")
+    }
+
+    fn check_bytes(&self, bytes: usize, what: &'static str) -> Result<(), UnpackError> {
+        let limit = self.limits.directory_path_bytes;
+        if bytes > limit {
+            return Err(UnpackError::TooLarge { what, limit: limit as u64 });
         }
-        self.directories.insert(path, meta);
         Ok(())
     }
 
@@ -263,121 +297,41 @@ impl Tree {
         result.map_err(|errno| UnpackError::write(action, path.bytes(), errno))
     }
 
-    /// Makes a directory unless it is there. Returns whether it took the place of a whiteout.
-    fn make_directory(&mut self, path: &LayerPath) -> Result<bool, UnpackError> {
+    /// Makes a directory unless it is there.
+    fn make_directory(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
         let mode = Mode::from_raw_mode(0o700);
         let fail = |errno| UnpackError::write("create the directory", path.bytes(), errno);
         let parent = self.parent_of(path)?;
         match mkdirat(parent, path.name(), mode) {
-            Ok(()) => return Ok(false),
+            Ok(()) => return Ok(()),
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(fail(errno)),
         }
         let found = stat(parent, path.name()).map_err(fail)?;
         if found.as_ref().is_some_and(is_directory) {
-            return Ok(false);
+            return Ok(());
         }
         self.clear(path)?;
         let parent = self.parent_of(path)?;
-        mkdirat(parent, path.name(), mode).map_err(fail)?;
-        Ok(found.as_ref().is_some_and(is_whiteout))
+        mkdirat(parent, path.name(), mode).map_err(fail)
     }
 
-    /// Removes whatever has this name.
+    /// Removes whatever has this name. The work is that of what was made below it, each of which is
+    /// removed once.
     fn clear(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
         let parent = self.parent_of(path)?;
         remove(parent, path.name())
             .map_err(|errno| UnpackError::write("replace", path.bytes(), errno))?;
-        self.directories.retain(|known, _| known != path && !known.is_below(path));
-        if self.recent.as_ref().is_some_and(|(dir, _)| dir == path || dir.is_below(path)) {
-            self.recent = None;
+        let below = self.directories.range(path.below()).map(|(known, _)| known.clone());
+        let gone: Vec<LayerPath> = below.chain([path.clone()]).collect();
+        for path in gone {
+            self.directory_bytes -= self.directories.remove(&path).map_or(0, |known| known.bytes);
         }
-        Ok(())
-    }
-
-    fn parent_of(&mut self, path: &LayerPath) -> Result<&OwnedFd, UnpackError> {
-        let parent = path.parent().unwrap_or_default();
-        self.directory_fd(&parent, path)
-    }
-
-    /// An open directory of the layer, made if it is missing.
-    fn directory_fd(
-        &mut self,
-        path: &LayerPath,
-        entry: &LayerPath,
-    ) -> Result<&OwnedFd, UnpackError> {
-        if path.is_root() {
-            return Ok(&self.root);
-        }
-        if self.recent.as_ref().is_none_or(|(recent, _)| recent != path) {
-            let fd = match self.open_existing(path) {
-                Err(Errno::NOENT | Errno::NOTDIR) => {
-                    self.make_parents(path, entry)?;
-                    self.open_existing(path)
-                }
-                other => other,
-            };
-            let fd = match fd {
-                Ok(fd) => fd,
-                Err(Errno::LOOP) => return Err(self.through_link(path, entry)),
-                Err(errno) => return Err(UnpackError::write("open", path.bytes(), errno)),
-            };
-            self.recent = Some((path.clone(), fd));
-        }
-        Ok(self.recent.as_ref().map_or(&self.root, |(_, fd)| fd))
-    }
-
-    fn open_existing(&self, path: &LayerPath) -> Result<OwnedFd, Errno> {
-        open_below(&self.root, path)
-    }
-
-    /// Makes the directories that lead to `path`, which the archive did not mention (yet).
-    fn make_parents(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<(), UnpackError> {
-        let prefixes: Vec<LayerPath> = path.prefixes().collect();
-        for prefix in prefixes {
-            let fail = |errno| UnpackError::write("look at", prefix.bytes(), errno);
-            let parent = self.open_existing(&prefix.parent().unwrap_or_default()).map_err(fail)?;
-            let found = stat(&parent, prefix.name()).map_err(fail)?;
-            match found {
-                Some(stat) if is_directory(&stat) => {}
-                Some(stat) if is_whiteout(&stat) => {
-                    self.directory(prefix, Meta::implied())?;
-                }
-                Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                    return Err(UnpackError::ThroughLink {
-                        entry: lossy(entry.bytes()),
-                        link: lossy(prefix.bytes()),
-                    });
-                }
-                Some(_) => {
-                    return Err(UnpackError::ParentNotDirectory {
-                        entry: lossy(entry.bytes()),
-                        parent: lossy(prefix.bytes()),
-                    });
-                }
-                None => {
-                    mkdirat(&parent, prefix.name(), Mode::from_raw_mode(0o700)).map_err(
-                        |errno| UnpackError::write("create the directory", prefix.bytes(), errno),
-                    )?;
-                    self.remember(prefix, DirMeta::Implied, 0)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Which element of `path` is the link that made the kernel refuse it.
-    fn through_link(&self, path: &LayerPath, entry: &LayerPath) -> UnpackError {
-        let link = path.prefixes().find(|prefix| {
-            let parent = self.open_existing(&prefix.parent().unwrap_or_default());
-            let found = parent.and_then(|parent| stat(&parent, prefix.name()));
-            matches!(found, Ok(Some(stat))
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+        // It may have been the link that led to the directory used last.
+        self.recent.take_if(|recent| {
+            recent.asked != recent.real || recent.real == *path || recent.real.is_below(path)
         });
-        UnpackError::ThroughLink {
-            entry: lossy(entry.bytes()),
-            link: lossy(link.as_ref().unwrap_or(path).bytes()),
-        }
+        Ok(())
     }
 }
 
