@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{cluster, context, events, exec, image, network, node, service, stack};
-use crate::render::Format;
+use crate::render::FormatArg;
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,9 +34,9 @@ pub(crate) struct Global {
     /// Which cluster is meant; the current context if absent
     #[arg(long, global = true, env = "SHOAL_CONTEXT", value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// How results are written
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    /// How results are written: table, json, or a Go template for lists and objects
+    #[arg(long, global = true, default_value = "table", value_name = "FORMAT")]
+    pub(crate) format: FormatArg,
     /// Where the agent of this host listens
     #[arg(
         long,
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Info(cluster::Info),
     /// Show versions
     Version(cluster::Version),
+    /// List all tasks
+    Ps(crate::commands::tasks::TaskList),
     /// Manage nodes
     #[command(subcommand)]
     Node(node::Command),
@@ -122,6 +124,12 @@ mod tests {
             "node ls -q --filter label=a=b",
             "node update --label-add a=b --label-rm c --availability drain n",
             "node rm -f n1 n2",
+            "node ps",
+            "node ps --no-trunc h1 h2",
+            "node update --availability drain --wait --timeout 5m h1",
+            "ps -q --filter node=h1",
+            "ps --format {{.Name}}",
+            "node ls --format json",
             "node inspect n",
             "node inspect --pretty n m",
             "service inspect --pretty web",
@@ -181,7 +189,9 @@ mod tests {
             "service create --timeout 5 nginx",
             "stack deploy shop",
             "exec web",
-            "ls --format yaml",
+            "node ls --format yaml",
+            "node ls --format {{.Name",
+            "node update --label-add a=b --wait n",
             "node update --availability gone n",
             "context create prod",
             "completion tcsh2",

@@ -132,7 +132,8 @@ impl From<tonic::Status> for CommandError {
         let message = if status.message().is_empty() {
             format!("{:?}", status.code()).to_lowercase()
         } else {
-            status.message().to_owned()
+            // What follows a newline must not pass for a line of this program's.
+            status.message().replace('\n', "\n    ")
         };
         let error = Self::failed(message);
         match status.code() {

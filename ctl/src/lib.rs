@@ -15,8 +15,8 @@ mod render;
 mod renewal;
 pub mod stack;
 mod terminal;
+mod tips;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: cannot start: {error}");
+            render::note(&format!("error: cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -42,7 +42,10 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = std::io::stderr().write_all(error.report().as_bytes());
+            let report = error.report();
+            if !report.is_empty() {
+                render::note(report.trim_end());
+            }
             ExitCode::from(error.kind().exit_code())
         }
     }
@@ -51,15 +54,32 @@ pub fn main() -> ExitCode {
 /// The command line, or how the program ends when there is nothing to run. A noun alone asks for its
 /// help, as with Docker.
 fn understood() -> Result<cli::Cli, ExitCode> {
-    let matches = help::command().try_get_matches();
-    let error = match matches.and_then(|matches| cli::Cli::from_arg_matches(&matches)) {
+    let error = match read() {
         Ok(cli) => return Ok(cli),
         Err(error) => error,
     };
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = writeln!(std::io::stdout(), "{}", error.render());
+        let _ = render::line(error.render().to_string().trim_end());
         return Err(ExitCode::SUCCESS);
     }
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let error = tips::improve(error, &help::command(), &args);
     let _ = error.print();
     Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)))
+}
+
+fn read() -> Result<cli::Cli, clap::Error> {
+    let mut command = help::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let cli = cli::Cli::from_arg_matches(&matches)?;
+    let (mut name, mut below) = ("shoalctl", &matches);
+    while let Some((next, matches)) = below.subcommand() {
+        (name, below) = (next, matches);
+    }
+    if cli.global.format.template.is_some() && !commands::LISTINGS.contains(&name) {
+        let text = format!("{name} takes no template: expected --format table or json");
+        return Err(command.error(ErrorKind::InvalidValue, text));
+    }
+    Ok(cli)
 }

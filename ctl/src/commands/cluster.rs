@@ -248,11 +248,11 @@ pub(crate) async fn info(shell: &Shell) -> Result {
         let text = format!("neither host nor cluster can be asked: {host}; {cluster}");
         return Err(CommandError::failed(text).hint("start the agent: systemctl start shoal-agent"));
     }
-    if shell.is_json() {
+    if shell.is_json() || shell.is_template() {
         let said = |r: &CommandError| json!({ "Error": r.report().trim().to_owned() });
         let host = host.as_ref().map_or_else(said, |h| json!(h));
         let cluster = cluster.as_ref().map_or_else(said, Clone::clone);
-        return json::document(&json!({ "Host": host, "Cluster": cluster }));
+        return shell.document(&json!({ "Host": host, "Cluster": cluster }));
     }
     match host {
         Ok(host) => {
@@ -300,10 +300,10 @@ pub(crate) async fn version(shell: &Shell) -> Result {
         Ok(client) => client.version().await,
         Err(error) => Err(error),
     };
-    if shell.is_json() {
+    if shell.is_json() || shell.is_template() {
         let manager =
             manager.as_ref().map_or_else(|e| json!({ "Error": e.to_string() }), |m| json!(m));
-        return json::document(&json!({ "Client": { "Version": own }, "Manager": manager }));
+        return shell.document(&json!({ "Client": { "Version": own }, "Manager": manager }));
     }
     line(&format!("Client:  {own}"))?;
     // The client's own version is an answer, too.

@@ -7,8 +7,8 @@ use shoal_proto::transport::{Credentials, PrivateKey, utc_date};
 use super::{Result, Shell};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::render::table::{bends, whole};
-use crate::render::{json, line, time};
+use crate::render::table::{Column, bends, whole};
+use crate::render::{line, time};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -70,6 +70,10 @@ async fn create(shell: &Shell, name: Option<&str>) -> Result {
     shell.result(&said, &json!({ "Current": name, "CertificateExpiry": until }))
 }
 
+/// The columns of the list of contexts.
+pub(crate) const COLUMNS: [Column; 3] =
+    [whole("NAME"), whole("CLUSTER").rank(2), bends("ENDPOINTS").rank(1)];
+
 fn list(shell: &Shell, quiet: bool) -> Result {
     let all = shell.store()?.load()?;
     let current = shell.global.context.as_deref().or(all.current.as_deref()).unwrap_or_default();
@@ -84,15 +88,23 @@ fn list(shell: &Shell, quiet: bool) -> Result {
         })
         .collect();
     let text = |v: &serde_json::Value, key: &str| v[key].as_str().unwrap_or("").to_owned();
-    let columns = [whole("NAME"), whole("CLUSTER"), bends("ENDPOINTS")];
     let row = |v: &serde_json::Value| {
         let mark = if v["Current"] == true { " *" } else { "" };
         let endpoints = v["Endpoints"].as_array().into_iter().flatten();
         let endpoints: Vec<&str> = endpoints.filter_map(|e| e.as_str()).collect();
-        vec![format!("{}{mark}", text(v, "Name")), text(v, "ClusterID"), endpoints.join(", ")]
+        vec![
+            if shell.is_template() {
+                text(v, "Name")
+            } else {
+                format!("{}{mark}", text(v, "Name"))
+            },
+            text(v, "ClusterID"),
+            endpoints.join(", "),
+        ]
     };
     let name: fn(&serde_json::Value) -> String = |v| v["Name"].as_str().unwrap_or("").to_owned();
-    shell.list(&items, quiet.then_some(name), &columns, row, false)
+    let more = |v: &serde_json::Value| vec![v["Current"].to_string()];
+    shell.list_more(&items, quiet.then_some(name), &COLUMNS, row, (&["Current"], more), false)
 }
 
 fn show(shell: &Shell) -> Result {
@@ -103,8 +115,8 @@ fn show(shell: &Shell) -> Result {
             .hint("shoalctl context use NAME selects one, shoalctl init makes one"));
     };
     let identity = *store.credentials(name)?.identity();
-    if shell.is_json() {
-        return json::document(&json!({
+    if shell.is_json() || shell.is_template() {
+        return shell.document(&json!({
             "Name": name, "ClusterID": context.cluster, "Endpoints": context.endpoints,
             "Credentials": store.credentials_dir(name), "CertificateExpiry": identity.not_after,
         }));

@@ -8,7 +8,7 @@ use super::filter::Filters;
 use super::{Result, Shell};
 use crate::client::{Event, Object, WatchSpan};
 use crate::error::{CommandError, Kind};
-use crate::render::{json, line, time};
+use crate::render::{clean, json, line, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -93,11 +93,12 @@ fn fits(filters: &Filters, event: &Event) -> bool {
 fn show(shell: &Shell, event: &Event) -> Result {
     let object = &event.object;
     let at = event.time;
-    if shell.is_json() {
-        return json::record(&json!({
+    if shell.is_json() || shell.is_template() {
+        let record = json!({
             "Index": event.index, "Time": at, "Type": object.kind(),
             "Action": event.action.as_str(), "Object": object,
-        }));
+        });
+        return if shell.is_json() { json::record(&record) } else { shell.document(&record) };
     }
     let words = match object {
         Object::Task(task) if task.status.err.is_empty() => {
@@ -117,6 +118,6 @@ fn show(shell: &Shell, event: &Event) -> Result {
     };
     let (kind, action) = (object.kind(), event.action.as_str());
     let name = object.name();
-    let words = words.replace(|c: char| c.is_control(), " ");
-    line(&format!("{at} {kind} {action} {} {name}{words}", object.id()))
+    let text = format!("{at} {kind} {action} {} {name}{words}", object.id());
+    line(&clean::one_line(&text))
 }

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Result, Shell, each};
 use crate::client::local::Image;
 use crate::error::CommandError;
-use crate::render::table::{bends, whole};
+use crate::render::table::{Column, whole};
 use crate::render::time::{ago, now};
 use crate::render::words::repository_and_tag;
 use crate::render::{id, line};
@@ -132,6 +132,15 @@ struct Row {
     image: Image,
 }
 
+/// The columns of the list of images.
+pub(crate) const COLUMNS: [Column; 5] = [
+    whole("REPOSITORY"),
+    whole("TAG"),
+    whole("IMAGE ID").field("ID"),
+    whole("CREATED").field("CreatedSince").rank(2),
+    whole("SIZE").rank(1),
+];
+
 async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
     let images = shell.agent()?.images().await?;
     if quiet {
@@ -155,8 +164,6 @@ async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
             })
         })
         .collect();
-    let columns =
-        [bends("REPOSITORY"), bends("TAG"), whole("IMAGE ID"), whole("CREATED"), whole("SIZE")];
     let now = now();
     let row = |row: &Row| {
         let created = Timestamp::from_nanos(row.image.created_at);
@@ -168,7 +175,8 @@ async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
             bytesize::ByteSize::b(row.image.size_bytes).display().si().to_string(),
         ]
     };
-    shell.list(&rows, None, &columns, row, no_trunc)
+    let more = |row: &Row| vec![Timestamp::from_nanos(row.image.created_at).to_string()];
+    shell.list_more(&rows, None, &COLUMNS, row, (&["CreatedAt"], more), no_trunc)
 }
 
 fn shown(image_id: &str, whole: bool) -> String {

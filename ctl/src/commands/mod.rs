@@ -12,17 +12,16 @@ pub(crate) mod service;
 pub(crate) mod stack;
 pub(crate) mod tasks;
 
-use std::io;
-
 use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Command, Global};
-use crate::client::Client;
 use crate::client::local::LocalAgent;
+use crate::client::{Client, TaskQuery};
 use crate::context::Store;
 use crate::error::CommandError;
-use crate::render::table::{Column, draw};
-use crate::render::{Format, json, line, terminal_width};
+use crate::render::table::{Column, draw, left_out};
+use crate::render::template::{Template, TemplateError};
+use crate::render::{Format, json, line, note, terminal_width};
 
 pub(crate) type Result<T = (), E = CommandError> = std::result::Result<T, E>;
 
@@ -46,10 +45,15 @@ impl Shell {
     }
 
     pub(crate) fn is_json(&self) -> bool {
-        self.global.format == Format::Json
+        self.global.format.kind == Format::Json
     }
 
-    /// Writes a list: names only, a table, or a document.
+    /// Whether results are written by a template.
+    pub(crate) fn is_template(&self) -> bool {
+        self.global.format.template.is_some()
+    }
+
+    /// Writes a list: names only, a table, a document, or what a template makes of the columns.
     pub(crate) fn list<T: serde::Serialize>(
         &self,
         items: &[T],
@@ -58,14 +62,37 @@ impl Shell {
         row: impl Fn(&T) -> Vec<String>,
         whole: bool,
     ) -> Result {
+        self.list_more(items, names, columns, row, (&[], |_: &T| Vec::new()), whole)
+    }
+
+    /// As [`Self::list`], with more fields for templates than there are columns.
+    pub(crate) fn list_more<T: serde::Serialize>(
+        &self,
+        items: &[T],
+        names: Option<fn(&T) -> String>,
+        columns: &[Column],
+        row: impl Fn(&T) -> Vec<String>,
+        more: (&[&'static str], impl Fn(&T) -> Vec<String>),
+        whole: bool,
+    ) -> Result {
         if let Some(name) = names {
             return items.iter().try_for_each(|item| line(&name(item)));
         }
         if self.is_json() {
             return json::document(&items);
         }
-        let rows = items.iter().map(row).collect();
-        line(&draw(columns, rows, if whole { None } else { terminal_width() }))
+        if let Some(template) = &self.global.format.template {
+            return templated(template, items, columns, row, more);
+        }
+        let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+        let width = if whole { None } else { terminal_width() };
+        let missing = left_out(columns, &rows, width);
+        line(&draw(columns, rows, width))?;
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            note(&format!("hint: too narrow for {missing}; --format json shows everything"));
+        }
+        Ok(())
     }
 
     /// Writes objects as a document, or each as a page.
@@ -74,12 +101,25 @@ impl Shell {
         items: &[T],
         page: Option<impl Fn(&T) -> String>,
     ) -> Result {
-        let Some(page) = page else { return json::document(&items) };
-        if self.is_json() {
-            return Err(CommandError::usage("--pretty does not go with --format json"));
+        let Some(page) = page else { return self.objects(items) };
+        if self.is_json() || self.is_template() {
+            return Err(CommandError::usage("--pretty does not go with --format"));
         }
         let pages: Vec<String> = items.iter().map(page).collect();
         line(&pages.join("\n\n"))
+    }
+
+    /// Writes objects as a document, or by a template, one a line.
+    pub(crate) fn objects<T: serde::Serialize>(&self, items: &[T]) -> Result {
+        let Some(template) = &self.global.format.template else { return json::document(&items) };
+        let objects: Result<Vec<_>, _> = items.iter().map(serde_json::to_value).collect();
+        let objects = objects.map_err(json::not_json)?;
+        line(&template.objects(&objects).map_err(by_template)?)
+    }
+
+    /// Writes one document, or what a template makes of it.
+    pub(crate) fn document(&self, item: &impl serde::Serialize) -> Result {
+        if self.is_template() { self.objects(&[item]) } else { json::document(item) }
     }
 
     /// Writes one line for people, or a record for programs.
@@ -87,6 +127,42 @@ impl Shell {
         if self.is_json() { json::record(record) } else { line(text) }
     }
 }
+
+/// Writes a list by a template.
+fn templated<T>(
+    template: &Template,
+    items: &[T],
+    columns: &[Column],
+    row: impl Fn(&T) -> Vec<String>,
+    (more, fields): (&[&'static str], impl Fn(&T) -> Vec<String>),
+) -> Result {
+    let names: Vec<String> = columns.iter().map(Column::placeholder).collect();
+    let headings: Vec<(&str, &str)> = names
+        .iter()
+        .map(String::as_str)
+        .zip(columns.iter().map(Column::heading))
+        .chain(more.iter().map(|name| (*name, *name)))
+        .collect();
+    let rows: Vec<_> = items
+        .iter()
+        .map(|item| {
+            let own = names.iter().cloned().zip(row(item));
+            let more = more.iter().map(|name| (*name).to_owned()).zip(fields(item));
+            own.chain(more).collect()
+        })
+        .collect();
+    let text = template.rows(&headings, &rows).map_err(by_template)?;
+    if text.is_empty() { Ok(()) } else { line(&text) }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
+fn by_template(error: TemplateError) -> CommandError {
+    CommandError::usage(error.to_string())
+}
+
+/// Subcommands whose results a template can shape.
+pub(crate) const LISTINGS: [&str; 10] =
+    ["ls", "ps", "services", "inspect", "show", "info", "version", "events", "df", "stats"];
 
 /// Runs a command.
 pub(crate) async fn run(cli: Cli) -> Result {
@@ -98,6 +174,10 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::JoinToken(args) => cluster::join_token(&shell, &args).await,
         Command::Info(_) => cluster::info(&shell).await,
         Command::Version(_) => cluster::version(&shell).await,
+        Command::Ps(list) => {
+            let client = shell.manager().await?;
+            tasks::show(&shell, &client, TaskQuery::default(), &list).await
+        }
         Command::Node(command) => node::run(&shell, command).await,
         Command::Service(command) => service::run(&shell, command).await,
         Command::Stack(command) => stack::run(&shell, command).await,
@@ -109,8 +189,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "shoalctl", &mut script);
-            io::Write::write_all(&mut io::stdout().lock(), &script)?;
-            Ok(())
+            crate::render::script(&script)
         }
     }
 }
@@ -124,9 +203,7 @@ where
     for reference in references {
         if let Err(error) = one(reference.clone()).await {
             if references.len() > 1 && last.is_err() {
-                crate::render::note(
-                    last.err().map(|e: CommandError| e.report()).unwrap_or_default().trim_end(),
-                );
+                note(last.err().map(|e: CommandError| e.report()).unwrap_or_default().trim_end());
             }
             last = Err(error);
         }

@@ -9,8 +9,8 @@ use super::filter::Filters;
 use super::service::pairs::KeyValue;
 use super::{Result, Shell, each};
 use crate::error::CommandError;
-use crate::render::table::{bends, whole};
-use crate::render::{id, json};
+use crate::render::table::{Column, whole};
+use crate::render::{id, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -78,7 +78,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             for network in &networks {
                 found.push(client.network(network).await?);
             }
-            json::document(&found)
+            shell.objects(&found)
         }
         Command::Rm { networks } => {
             let client = shell.manager().await?;
@@ -120,6 +120,14 @@ async fn create(shell: &Shell, args: Create) -> Result {
     shell.result(&network.id.to_string(), &network)
 }
 
+/// The columns of the list of networks.
+pub(crate) const COLUMNS: [Column; 4] = [
+    whole("NETWORK ID").field("ID").rank(3),
+    whole("NAME"),
+    whole("DRIVER").rank(1),
+    whole("SCOPE").rank(2),
+];
+
 async fn list(shell: &Shell, args: &List) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "label", "driver", "scope"])?;
     let mut networks = shell.manager().await?.networks().await?;
@@ -130,7 +138,6 @@ async fn list(shell: &Shell, args: &List) -> Result {
             && filters.allows("scope", |v| scope(n) == v)
             && filters.allows_labels("label", &n.spec.labels)
     });
-    let columns = [whole("NETWORK ID"), bends("NAME"), whole("DRIVER"), whole("SCOPE")];
     let row = |n: &Network| {
         vec![
             id(n.id, args.no_trunc),
@@ -140,7 +147,21 @@ async fn list(shell: &Shell, args: &List) -> Result {
         ]
     };
     let names = args.quiet.then_some((|n: &Network| n.id.to_string()) as fn(&Network) -> String);
-    shell.list(&networks, names, &columns, row, args.no_trunc)
+    let more = |n: &Network| {
+        vec![
+            n.spec.internal.to_string(),
+            words::labels(&n.spec.labels),
+            n.meta.created_at.to_string(),
+        ]
+    };
+    shell.list_more(
+        &networks,
+        names,
+        &COLUMNS,
+        row,
+        (&["Internal", "Labels", "CreatedAt"], more),
+        args.no_trunc,
+    )
 }
 
 fn scope(network: &Network) -> &'static str {

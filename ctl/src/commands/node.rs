@@ -1,24 +1,41 @@
 //! Nodes.
 
+mod drain;
+mod usage;
+
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 use shoal_types::object::Node;
 
 use super::cluster::AvailabilityArg;
 use super::filter::Filters;
-use super::service::pairs::KeyValue;
+use super::service::pairs::{KeyValue, duration};
+use super::tasks::TaskList;
 use super::{Result, Shell, each};
+use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
-use crate::render::table::{bends, whole};
+use crate::render::pretty;
+use crate::render::table::{Column, whole};
 use crate::render::words::capital;
-use crate::render::{id, pretty};
+
+pub(crate) use usage::Usage;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List nodes
     #[command(visible_alias = "list")]
     Ls(List),
-    /// Show all that is known of nodes
+    /// List the tasks of nodes
+    Ps {
+        #[command(flatten)]
+        list: TaskList,
+        /// Ids or host names; the manager that answers if absent
+        #[arg(value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Show all that is known of nodes, and what is free there
     Inspect {
         /// Ids or host names
         #[arg(required = true, value_name = "NODE")]
@@ -65,6 +82,12 @@ pub(crate) struct Update {
     /// Whether it takes tasks
     #[arg(long, value_enum)]
     availability: Option<AvailabilityArg>,
+    /// With --availability drain: wait until no task is left there
+    #[arg(long, requires = "availability")]
+    wait: bool,
+    /// Wait no longer than this; 0 waits for ever
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m", requires = "wait")]
+    timeout: Duration,
     /// Changing roles is not supported yet
     #[arg(long, hide = true)]
     role: Option<String>,
@@ -79,9 +102,22 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             let client = shell.manager().await?;
             let mut found = Vec::new();
             for node in &nodes {
-                found.push(client.node(node).await?);
+                found.push(inspected(&client, node).await?);
             }
-            shell.inspected(&found, pretty.then_some(pretty::node))
+            let page = |n: &Inspected| pretty::node(&n.node, &n.usage);
+            shell.inspected(&found, pretty.then_some(page))
+        }
+        Command::Ps { list, nodes } => {
+            let client = shell.manager().await?;
+            let mut node_ids = Vec::new();
+            for node in &nodes {
+                node_ids.push(client.node(node).await?.id.to_string());
+            }
+            if node_ids.is_empty() {
+                node_ids.push(client.version().await?.node_id);
+            }
+            let query = TaskQuery { node_ids, ..TaskQuery::default() };
+            super::tasks::show(shell, &client, query, &list).await
         }
         Command::Update(args) => update(shell, args).await,
         Command::Rm { nodes, force } => {
@@ -98,6 +134,32 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     }
 }
 
+/// A node, and what its tasks have set aside there.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    #[serde(flatten)]
+    node: Node,
+    usage: Usage,
+}
+
+async fn inspected(client: &Client, reference: &str) -> Result<Inspected> {
+    let node = client.node(reference).await?;
+    let query = TaskQuery { node_ids: vec![node.id.to_string()], ..TaskQuery::default() };
+    let usage = Usage::of(&node, &client.tasks(&query).await?);
+    Ok(Inspected { node, usage })
+}
+
+/// The columns of the list of nodes.
+pub(crate) const COLUMNS: [Column; 6] = [
+    whole("ID").rank(4),
+    whole("HOSTNAME"),
+    whole("STATUS"),
+    whole("AVAILABILITY").rank(1),
+    whole("MANAGER STATUS").rank(2),
+    whole("ENGINE VERSION").rank(5),
+];
+
 async fn list(shell: &Shell, args: &List) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "label", "role"])?;
     let client = shell.manager().await?;
@@ -109,18 +171,10 @@ async fn list(shell: &Shell, args: &List) -> Result {
             && filters.allows_labels("label", &n.spec.labels)
     });
     let answering = if args.quiet { String::new() } else { client.version().await?.node_id };
-    let columns = [
-        whole("ID"),
-        bends("HOSTNAME"),
-        whole("STATUS"),
-        whole("AVAILABILITY"),
-        whole("MANAGER STATUS"),
-        bends("ENGINE VERSION"),
-    ];
     let row = |n: &Node| {
         let mark = if n.id.to_string() == answering { " *" } else { "" };
         vec![
-            format!("{}{mark}", id(n.id, true)),
+            if shell.is_template() { n.id.to_string() } else { format!("{}{mark}", n.id) },
             n.description.hostname.clone(),
             capital(n.status.state.as_str()),
             capital(n.spec.availability.as_str()),
@@ -129,7 +183,8 @@ async fn list(shell: &Shell, args: &List) -> Result {
         ]
     };
     let names = args.quiet.then_some((|n: &Node| n.id.to_string()) as fn(&Node) -> String);
-    shell.list(&nodes, names, &columns, row, args.no_trunc)
+    let more = |n: &Node| vec![(n.id.to_string() == answering).to_string()];
+    shell.list_more(&nodes, names, &COLUMNS, row, (&["Self"], more), args.no_trunc)
 }
 
 fn manager_status(node: &Node) -> &'static str {
@@ -149,6 +204,9 @@ async fn update(shell: &Shell, args: Update) -> Result {
             "nothing is to be changed: expected --label-add, --label-rm or --availability",
         ));
     }
+    if args.wait && args.availability != Some(AvailabilityArg::Drain) {
+        return Err(CommandError::usage("--wait goes with --availability drain"));
+    }
     let client = shell.manager().await?;
     let node = client.node(&args.node).await?;
     let mut spec = node.spec.clone();
@@ -162,5 +220,6 @@ async fn update(shell: &Shell, args: Update) -> Result {
         spec.availability = availability.into();
     }
     let node = client.update_node(&node, &spec).await?;
-    shell.result(&args.node, &node)
+    shell.result(&args.node, &node)?;
+    if args.wait { drain::until_empty(shell, &client, &node, args.timeout).await } else { Ok(()) }
 }

@@ -16,8 +16,8 @@ use crate::client::{Applied, TaskQuery};
 use crate::error::CommandError;
 use crate::files;
 use crate::progress::gone;
-use crate::render::table::{bends, whole};
-use crate::render::{Format, json, line, note};
+use crate::render::table::{Column, whole};
+use crate::render::{json, line, note, own_line};
 use crate::stack::{self, Files, Input, Loaded, Source, Variables, to_yaml};
 
 #[derive(Debug, Subcommand)]
@@ -235,12 +235,14 @@ fn said(applied: &Applied) -> Result {
     Ok(())
 }
 
+/// The columns of the list of stacks.
+pub(crate) const COLUMNS: [Column; 2] = [whole("NAME"), whole("SERVICES")];
+
 async fn list(shell: &Shell, quiet: bool) -> Result {
     let stacks = shell.manager().await?.stacks().await?;
-    let columns = [bends("NAME"), whole("SERVICES")];
     let row = |s: &Stack| vec![s.spec.name.clone(), s.services.len().to_string()];
     let names = quiet.then_some((|s: &Stack| s.spec.name.clone()) as fn(&Stack) -> String);
-    shell.list(&stacks, names, &columns, row, false)
+    shell.list(&stacks, names, &COLUMNS, row, false)
 }
 
 async fn remove(shell: &Shell, reference: String, waiting: Waiting) -> Result {
@@ -263,10 +265,10 @@ async fn remove(shell: &Shell, reference: String, waiting: Waiting) -> Result {
 
 fn config(shell: &Shell, args: &Config) -> Result {
     let loaded = load(&args.files, args.stack.as_deref(), Some("stack"))?;
-    if shell.global.format == Format::Json {
+    if shell.is_json() {
         return json::document(&loaded.config);
     }
     let text = to_yaml(&loaded.config)
         .map_err(|e| CommandError::failed("the result has no YAML form").because(e))?;
-    line(text.trim_end())
+    own_line(text.trim_end())
 }

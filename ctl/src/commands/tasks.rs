@@ -11,7 +11,7 @@ use super::filter::Filters;
 use super::{Result, Shell};
 use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
-use crate::render::table::{bends, whole};
+use crate::render::table::{Column, bends, whole};
 use crate::render::{id, time, words};
 
 /// Flags of lists of tasks.
@@ -30,6 +30,18 @@ pub(crate) struct TaskList {
     #[arg(long)]
     no_resolve: bool,
 }
+
+/// The columns of lists of tasks.
+pub(crate) const COLUMNS: [Column; 8] = [
+    whole("ID"),
+    whole("NAME"),
+    bends("IMAGE").rank(5),
+    whole("NODE"),
+    whole("DESIRED STATE").rank(4),
+    bends("CURRENT STATE").rank(1),
+    bends("ERROR").rank(2),
+    bends("PORTS").rank(3),
+];
 
 /// Shows tasks, those of a slot together, the newest first.
 pub(crate) async fn show(
@@ -57,16 +69,6 @@ pub(crate) async fn show(
             && filters.allows("desired-state", |v| t.desired_state.to_string() == v)
     });
     sort(&mut tasks);
-    let columns = [
-        whole("ID"),
-        bends("NAME"),
-        bends("IMAGE"),
-        bends("NODE"),
-        whole("DESIRED STATE"),
-        whole("CURRENT STATE"),
-        bends("ERROR"),
-        bends("PORTS"),
-    ];
     let node_state = |task: &Task| Some(nodes.get(&task.node_id?)?.status.state);
     let now = time::now();
     let firsts = firsts(&tasks);
@@ -94,7 +96,7 @@ pub(crate) async fn show(
         ]
     };
     let names = args.quiet.then_some((|t: &Task| t.id.to_string()) as fn(&Task) -> String);
-    shell.list(&tasks, names, &columns, row, args.no_trunc)
+    shell.list(&tasks, names, &COLUMNS, row, args.no_trunc)
 }
 
 fn host_name(node: Option<&Node>, node_id: NodeId, whole: bool) -> String {

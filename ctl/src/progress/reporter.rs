@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::CommandError;
-use crate::render::{Format, json, line};
+use crate::render::{Format, clean, json, line};
 
 /// How one service fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Reporter {
 
     /// Something that happened.
     pub(super) fn news(&mut self, text: &str) -> Result<(), CommandError> {
-        let text = text.replace(|c: char| c.is_control(), " ");
+        let text = clean::one_line(text);
         match &self.mode {
             Mode::Quiet => Ok(()),
             Mode::Lines => line(&format!("  {text}")),
@@ -84,7 +84,7 @@ impl Reporter {
             Mode::Bars { all, bars } => {
                 let bar = bars.entry(name.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(*desired).with_style(style()));
-                    bar.set_prefix(name.clone());
+                    bar.set_prefix(clean::one_line(name).into_owned());
                     bar
                 });
                 bar.set_length(*desired);

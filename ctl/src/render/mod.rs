@@ -1,8 +1,15 @@
-//! What people and programs see: tables, JSON, times, tasks in words.
+//! What people and programs see: tables, JSON, Go templates, times, tasks in words. What is written
+//! here is written through [`clean`], because names, messages and errors come from containers,
+//! agents and registries.
 
+pub(crate) mod clean;
+pub(crate) mod format;
+#[cfg(test)]
+mod golden;
 pub(crate) mod json;
 pub(crate) mod pretty;
 pub(crate) mod table;
+pub(crate) mod template;
 pub(crate) mod time;
 pub(crate) mod words;
 
@@ -10,15 +17,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::error::CommandError;
 
-/// How results are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs: one document, or one a line for streams.
-    Json,
-}
+pub(crate) use format::{Format, FormatArg};
 
 /// Characters of an id that are shown unless all are asked for.
 const ID_SHOWN: usize = 12;
@@ -31,6 +30,20 @@ pub(crate) fn id(id: impl std::fmt::Display, whole: bool) -> String {
 
 /// Writes lines to standard output.
 pub(crate) fn line(text: &str) -> Result<(), CommandError> {
+    write_line(&clean::lines(text))
+}
+
+/// Writes what came from this user's own files as it is, unless a terminal would act on it.
+pub(crate) fn own_line(text: &str) -> Result<(), CommandError> {
+    if io::stdout().is_terminal() { line(text) } else { write_line(text) }
+}
+
+/// Writes a script that is part of this program, byte for byte.
+pub(crate) fn script(text: &[u8]) -> Result<(), CommandError> {
+    Ok(io::stdout().lock().write_all(text)?)
+}
+
+fn write_line(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
@@ -39,7 +52,7 @@ pub(crate) fn line(text: &str) -> Result<(), CommandError> {
 
 /// Writes something to standard error that is not a result. That nobody reads it is no failure.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", clean::lines(text));
 }
 
 /// Width of the terminal that results go to; `None` if they go elsewhere.

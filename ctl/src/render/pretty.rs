@@ -12,6 +12,7 @@ use shoal_types::spec::{
 };
 
 use super::words::capital;
+use crate::commands::node::Usage;
 
 /// Column in which values begin.
 const VALUES_AT: usize = 20;
@@ -190,7 +191,7 @@ fn ports(page: &mut Page, ports: &[PortConfig]) {
 }
 
 /// A node.
-pub(crate) fn node(node: &Node) -> String {
+pub(crate) fn node(node: &Node, usage: &Usage) -> String {
     let mut page = Page::default();
     page.entry(0, "ID", node.id);
     page.entry(0, "Name", &node.spec.name);
@@ -215,6 +216,13 @@ pub(crate) fn node(node: &Node) -> String {
     page.title("Resources");
     page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
+    page.title("Reserved");
+    page.entry(1, "Tasks", usage.tasks);
+    page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
+    page.entry(1, "Memory", bytes(usage.reserved.memory_bytes));
+    page.title("Free");
+    page.entry(1, "CPUs", Cpus(usage.free.nano_cpus));
+    page.entry(1, "Memory", bytes(usage.free.memory_bytes));
     page.entry(0, "Engine Version", &node.description.engine.version);
     page.finish()
 }
@@ -386,7 +394,14 @@ Platform:
 Resources:
  CPUs:               2
  Memory:             8.0 GiB
+Reserved:
+ Tasks:              0
+ CPUs:               0
+ Memory:             0 B
+Free:
+ CPUs:               2
+ Memory:             8.0 GiB
 ";
-        assert_eq!(without_id(&node(&made)), expected);
+        assert_eq!(without_id(&node(&made, &Usage::of(&made, &[]))), expected);
     }
 }

@@ -57,6 +57,11 @@ pub(crate) fn ports(ports: &[PortConfig]) -> String {
     sorted.into_iter().map(port).collect::<Vec<_>>().join(", ")
 }
 
+/// `a=1,b=2`.
+pub(crate) fn labels(labels: &shoal_types::spec::Labels) -> String {
+    labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+}
+
 /// `2/3`, with the limit of a node.
 pub(crate) fn replicas(running: u64, desired: u64, max_per_node: u64) -> String {
     if max_per_node == 0 {

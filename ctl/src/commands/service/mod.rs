@@ -22,7 +22,7 @@ use super::{Result, Shell};
 use crate::cli::EXIT_CODES;
 use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Wait, follow, gone};
-use crate::render::table::{bends, whole};
+use crate::render::table::{Column, bends, whole};
 use crate::render::{id, json, line, note, pretty, words};
 
 pub(crate) use logs::Logs;
@@ -104,7 +104,7 @@ impl Waiting {
         Wait {
             timeout: Some(self.timeout).filter(|t| !t.is_zero()),
             quiet: self.quiet,
-            format: shell.global.format,
+            format: shell.global.format.kind,
         }
     }
 }
@@ -210,6 +210,16 @@ pub(super) fn note_host_mode(services: &[String]) {
     ));
 }
 
+/// The columns of lists of services.
+pub(crate) const COLUMNS: [Column; 6] = [
+    whole("ID").rank(3),
+    whole("NAME"),
+    whole("MODE").rank(4),
+    whole("REPLICAS"),
+    bends("IMAGE").rank(1),
+    bends("PORTS").rank(2),
+];
+
 /// Services as a table, all or those of a stack.
 pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "label", "mode"])?;
@@ -221,14 +231,6 @@ pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Res
             && filters.allows("mode", |v| service.spec.mode.as_str() == v)
             && filters.allows_labels("label", &service.spec.labels)
     });
-    let columns = [
-        whole("ID"),
-        bends("NAME"),
-        whole("MODE"),
-        whole("REPLICAS"),
-        bends("IMAGE"),
-        bends("PORTS"),
-    ];
     let row = |s: &ServiceSummary| {
         let spec = &s.service.spec;
         let template = &spec.task_template;
@@ -245,5 +247,5 @@ pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Res
     let names = args.quiet.then_some(
         (|s: &ServiceSummary| s.service.id.to_string()) as fn(&ServiceSummary) -> String,
     );
-    shell.list(&services, names, &columns, row, args.no_trunc)
+    shell.list(&services, names, &COLUMNS, row, args.no_trunc)
 }
