@@ -97,8 +97,8 @@ say 'A cluster: the first host makes it, the others join'
 ctl init --advertise-addr "$h1" | sed -E "s/(SHOAL-1-[a-z0-9]{6})[a-z0-9-]+/\1.../"
 token=$("${lab[@]}" ctl join-token -q worker)
 for host in h2 h3; do
-    show "shoalctl join --token ${token:0:14}... $h1   # on $host"
-    "${lab[@]}" ctl --host "$host" join --token "$token" "$h1"
+    show "echo ${token:0:14}... | shoalctl join --token-file - $h1   # on $host"
+    echo "$token" | "${lab[@]}" ctl --host "$host" join --token-file - "$h1"
 done
 ready() {
     "${lab[@]}" ctl node ls --format json |

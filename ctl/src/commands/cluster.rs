@@ -1,8 +1,8 @@
 //! The cluster and this host's place in it.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -34,17 +34,13 @@ pub(crate) struct Init {
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// The token that lets this host in
-    #[arg(
-        long,
-        env = "SHOAL_JOIN_TOKEN",
-        hide_env_values = true,
-        required_unless_present = "token_file"
-    )]
-    token: Option<String>,
-    /// Read the token from a file instead
-    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    /// Read the token that lets this host in from a file, or from standard input: - ; without any
+    /// of these options it is asked for
+    #[arg(long, value_name = "FILE|-")]
     token_file: Option<PathBuf>,
+    /// The token itself, which everybody on this host can see while the command runs
+    #[arg(long, env = "SHOAL_JOIN_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    token: Option<String>,
     /// Where a manager listens: HOST[:PORT]
     #[arg(required = true, value_name = "ADDR")]
     managers: Vec<ManagerAddress>,
@@ -149,7 +145,7 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
     line(&format!("cluster {} is made; this host is its first node, {}", args.name, made.node_id))?;
     line(&format!("context {name} is selected"))?;
     line("\nTo bring in another host, run there:\n")?;
-    line(&format!("    shoalctl join --token {} {endpoint}\n", made.agent_join_token))
+    line(&join_line(&made.agent_join_token, &endpoint))
 }
 
 /// The admin's key lives on disk before anything is asked for, so that an `init` that breaks off
@@ -195,17 +191,53 @@ impl PendingKey {
 }
 
 pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
-    let token = match (args.token, &args.token_file) {
-        (Some(token), _) => token,
-        (None, Some(file)) => fs::read_to_string(file).map_err(|e| {
-            CommandError::failed(format!("cannot read {}", file.display())).because(e)
-        })?,
-        (None, None) => return Err(CommandError::usage("--token is missing")),
-    };
+    let token = token(args.token, args.token_file.as_deref())?;
     let managers = args.managers.iter().map(ToString::to_string).collect();
     let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers).await?;
     let said = format!("this host joined the cluster as a {role}: {node_id}");
     shell.result(&said, &json!({ "NodeID": node_id, "Role": role }))
+}
+
+/// The most that is read where a token is expected, in bytes.
+const TOKEN_MAX: u64 = 4096;
+
+/// From where it is not seen by others, if it was not given.
+fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
+    let unreadable =
+        |name: String| move |e| CommandError::failed(format!("cannot read {name}")).because(e);
+    let mut text = String::new();
+    match (given, file.filter(|file| *file != Path::new("-"))) {
+        (Some(token), _) => return Ok(token),
+        (None, Some(file)) => {
+            let read =
+                fs::File::open(file).and_then(|f| f.take(TOKEN_MAX).read_to_string(&mut text));
+            read.map_err(unreadable(file.display().to_string()))?;
+        }
+        (None, None) => {
+            let input = io::stdin();
+            let asks = file.is_none() && input.is_terminal();
+            if asks {
+                note("join token:");
+            }
+            let mut input = input.lock().take(TOKEN_MAX);
+            // A line, where somebody types: the end of a terminal's input is easily forgotten.
+            let read =
+                if asks { input.read_line(&mut text) } else { input.read_to_string(&mut text) };
+            read.map_err(unreadable("the token from standard input".to_owned()))?;
+        }
+    }
+    if text.trim().is_empty() {
+        let from = file.map_or("standard input".to_owned(), |file| file.display().to_string());
+        let hint = "shoalctl join-token worker, where the cluster is, shows one";
+        return Err(CommandError::usage(format!("there is no join token in {from}")).hint(hint));
+    }
+    Ok(text)
+}
+
+/// What is typed, or pasted, on a host that is to join. The token goes from the shell itself into the
+/// command, so it is in nobody's list of arguments.
+fn join_line(token: &str, address: &str) -> String {
+    format!("    echo {token} | shoalctl join --token-file - {address}\n")
 }
 
 pub(crate) async fn leave(shell: &Shell, args: &Leave) -> Result {
@@ -232,7 +264,7 @@ pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
     }
     let address = managers.first().map_or("ADDR", String::as_str);
     line(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;
-    line(&format!("    shoalctl join --token {token} {address}\n"))
+    line(&join_line(&token, address))
 }
 
 pub(crate) async fn info(shell: &Shell) -> Result {
@@ -310,5 +342,31 @@ pub(crate) async fn version(shell: &Shell) -> Result {
     match manager {
         Ok(manager) => line(&format!("Manager: {}", manager.version)),
         Err(error) => line(&format!("Manager: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_from_a_file_or_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        fs::write(&file, "SHOAL-1-a-b\n").unwrap();
+        assert_eq!(token(None, Some(&file)).unwrap().trim(), "SHOAL-1-a-b");
+        assert_eq!(token(Some("given".to_owned()), None).unwrap(), "given");
+        fs::write(&file, "\n").unwrap();
+        let missed = token(None, Some(&file)).unwrap_err().report();
+        assert!(missed.contains("no join token in") && missed.contains("join-token"), "{missed}");
+        let missed = token(None, Some(&dir.path().join("none"))).unwrap_err().report();
+        assert!(missed.contains("cannot read"), "{missed}");
+    }
+
+    /// In a shell's pipe, never as an argument of a program.
+    #[test]
+    fn what_is_shown_keeps_the_token_out_of_argument_lists() {
+        let line = join_line("SHOAL-1-a-b", "10.0.0.1:4242");
+        assert_eq!(line.trim(), "echo SHOAL-1-a-b | shoalctl join --token-file - 10.0.0.1:4242");
     }
 }
