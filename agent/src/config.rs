@@ -68,7 +68,9 @@ fn socket(run_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn internal(command: &str) -> String {
     let hint = match command {
-        "join" => "to bring this host into a cluster, run `shoalctl join --token TOKEN ADDRESS`",
+        "join" => {
+            "to bring this host into a cluster, run `shoalctl join ADDRESS`, which asks for the token"
+        }
         _ => "to run the agent, run `shoal-agent run`",
     };
     format!("{command:?} is a command that the agent keeps for itself; {hint}")

@@ -25,6 +25,7 @@ use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
 use crate::node_workload::{NodeWorkload, WorkloadConfig};
+use crate::sys;
 
 /// The agent waits for disks and networks most of the time.
 const THREADS: usize = 2;
@@ -40,6 +41,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         anyhow::bail!("the agent must run as root: it makes namespaces, mounts and control groups");
     }
+    keep_to_ourselves()?;
     let labels = args.engine_labels().map_err(anyhow::Error::msg)?;
     // The manager's user passes through to its own directories below.
     for dir in [&args.state_dir, &args.run_dir] {
@@ -60,6 +62,23 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     // What still blocks is not waited for: everything durable is written by rename.
     runtime.shutdown_background();
     result
+}
+
+/// Whatever this process was started with beside its standard streams ends here: neither the manager,
+/// who runs as somebody else, nor a container may get hold of it. Sockets that a service manager hands
+/// over (`LISTEN_FDS`) stay open in this process, which is whom they are for.
+fn keep_to_ourselves() -> anyhow::Result<()> {
+    match sys::process::close_on_exec_from(3) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            // Before Linux 5.11.
+            let entries = fs::read_dir("/proc/self/fd").context("cannot list open files")?;
+            let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+            let inherited: Vec<i32> = numbers.filter(|fd| *fd >= 3).collect();
+            inherited.into_iter().try_for_each(sys::process::close_on_exec)
+        }
+        done => done,
+    }
+    .context("cannot keep inherited files from being handed on")
 }
 
 fn start_logging(args: &RunArgs) -> anyhow::Result<()> {

@@ -11,6 +11,11 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 /// Docker's number of failures in a row that make a container unhealthy.
 const RETRIES: u64 = 3;
+/// Least time between checks that an image may ask for: whoever built it does not pay for them, and a
+/// check costs more than the processes that it starts in the container.
+pub const IMAGE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Least time between checks, whoever asks: less is taken, as by Docker, and checked so often.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Most of a check's output that is kept, in bytes; Docker's limit.
 pub const OUTPUT_MAX: usize = 4096;
 
@@ -39,10 +44,19 @@ pub struct InvalidHealthcheck {
     pub test: Vec<String>,
 }
 
-/// The service's wishes over those of the image: what the service leaves open, the image says.
+/// The service's wishes over those of the image: what the service leaves open, the image says, but for
+/// checks more often than every [`IMAGE_INTERVAL_MIN`].
 #[must_use]
 pub fn merge(service: Option<&Healthcheck>, image: Option<&Healthcheck>) -> Option<Healthcheck> {
-    let Some(service) = service else { return image.cloned() };
+    // Zero is Docker's default, which is longer.
+    let slow =
+        |d: Option<Duration>| d.map(|d| if d.is_zero() { d } else { d.max(IMAGE_INTERVAL_MIN) });
+    let image = image.map(|image| Healthcheck {
+        interval: slow(image.interval),
+        start_interval: slow(image.start_interval),
+        ..image.clone()
+    });
+    let Some(service) = service else { return image };
     let mut merged = service.clone();
     if let Some(image) = image {
         if merged.test.is_empty() {
@@ -78,10 +92,10 @@ impl HealthConfig {
             |given: Option<Duration>, default| given.filter(|d| !d.is_zero()).unwrap_or(default);
         Ok(Some(Self {
             argv,
-            interval: or(check.interval, INTERVAL),
+            interval: or(check.interval, INTERVAL).max(INTERVAL_MIN),
             timeout: or(check.timeout, INTERVAL),
             start_period: check.start_period.unwrap_or_default(),
-            start_interval: or(check.start_interval, START_INTERVAL),
+            start_interval: or(check.start_interval, START_INTERVAL).max(INTERVAL_MIN),
             retries: if check.retries == 0 { RETRIES } else { check.retries },
         }))
     }
@@ -282,6 +296,26 @@ mod tests {
         assert_eq!((merged.timeout, merged.retries), (secs(4), 7));
         let none = merge(Some(&check(&["NONE"])), Some(&image)).unwrap();
         assert_eq!(HealthConfig::of(&none), Ok(None));
+    }
+
+    #[test]
+    fn how_often_a_check_runs_is_bounded() {
+        let often = Healthcheck {
+            interval: Some(Duration::from_nanos(1)),
+            start_interval: Some(Duration::from_millis(1)),
+            ..check(&["CMD", "x"])
+        };
+        let of = |check: Option<Healthcheck>| HealthConfig::of(&check.unwrap()).unwrap().unwrap();
+        let pauses = |config: HealthConfig| (config.interval, config.start_interval);
+        let second = Duration::from_secs(1);
+        assert_eq!(pauses(of(merge(None, Some(&often)))), (second, second), "an image's");
+        let inherits = merge(Some(&check(&[])), Some(&often));
+        assert_eq!(pauses(of(inherits)), (second, second), "an image's, through a service");
+        let tenth = Duration::from_millis(100);
+        let (given, image) = (Some(&often), Some(&often));
+        assert_eq!(pauses(of(merge(given, image))), (tenth, tenth), "a service's own");
+        let zero = Healthcheck { interval: secs(0), ..often };
+        assert_eq!(of(merge(None, Some(&zero))).interval, INTERVAL, "zero is the default");
     }
 
     #[test]

@@ -18,8 +18,8 @@ mod types;
 pub use error::RuntimeError;
 pub use types::{
     ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, ExitStatus,
-    InvalidContainerId, Layers, LogLimits, LogLine, LogQuery, LogStream, NetworkMode, Observed,
-    ObservedState, Prepared, Started, Stream, TermSize,
+    InvalidContainerId, LINE_MAX, Layers, LogLimits, LogLine, LogQuery, LogStream, NetworkMode,
+    Observed, ObservedState, Prepared, Started, Stream, TermSize,
 };
 
 use futures::future::BoxFuture;

@@ -240,6 +240,9 @@ pub struct ExecSpec {
     pub tty: Option<TermSize>,
     /// Whether its stdin can be written; without, it reads end of file at once.
     pub stdin: bool,
+    /// Whether what it has left running is killed at its end. Otherwise it lives on in the container,
+    /// as with Docker.
+    pub sweep: bool,
 }
 
 /// A terminal's size in characters.
@@ -251,14 +254,15 @@ pub struct TermSize {
     pub cols: u16,
 }
 
-/// A process started by exec. Dropping it kills the process.
+/// A process started by exec. Dropping it kills the process and whatever it has started, also what has
+/// changed its user, its session or its parent.
 pub struct ExecSession {
     /// Its first process, as this process sees it.
     pub pid: i32,
     /// Bytes for its stdin or terminal; closing the sender closes its stdin.
     pub stdin: mpsc::Sender<Bytes>,
     /// What it writes, in chunks of at most 64 KiB; with a terminal everything is stdout. Ends when
-    /// all output has been read.
+    /// all output has been read; soon after the process has ended, whoever still could write.
     pub output: mpsc::Receiver<(Stream, Bytes)>,
     /// Sets the size of its terminal; ignored without one.
     pub resize: mpsc::Sender<TermSize>,
@@ -312,6 +316,9 @@ impl Default for LogQuery {
     }
 }
 
+/// Bytes of a line that stay together, at most; a longer one arrives as several.
+pub const LINE_MAX: usize = 1 << 20;
+
 /// One line of a container's output, or a piece of a very long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
@@ -319,9 +326,9 @@ pub struct LogLine {
     pub at_nanos: u64,
     /// Where it was written.
     pub stream: Stream,
-    /// The bytes with the final newline, which is missing when the line goes on in the next entry
-    /// or was never finished. What is not UTF-8 has been replaced.
-    pub text: String,
+    /// The bytes as they were written, with the final newline, which is missing when the line is one of
+    /// more than [`LINE_MAX`] and goes on in the next, or was never finished.
+    pub text: Vec<u8>,
 }
 
 /// Lines as they are asked for.

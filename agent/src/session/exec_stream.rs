@@ -218,6 +218,7 @@ fn read(start: ExecStart) -> Result<(TaskId, ExecSpec), String> {
         cwd: (!workdir.is_empty()).then(|| workdir.into()),
         tty,
         stdin: true,
+        sweep: false,
     };
     Ok((id, spec))
 }

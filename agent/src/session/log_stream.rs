@@ -145,7 +145,7 @@ fn of_line(task: TaskId, line: LogLine) -> TaskLogLine {
         Stream::Stdout => OutputStream::Stdout,
         Stream::Stderr => OutputStream::Stderr,
     };
-    let mut text = line.text.into_bytes();
+    let mut text = line.text;
     if text.last() == Some(&b'\n') {
         text.pop();
     }

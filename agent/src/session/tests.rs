@@ -265,7 +265,11 @@ async fn another_role_renews_the_certificate() {
 #[tokio::test]
 async fn logs_are_sent_and_stopped() {
     let (bench, manager) = Bench::with_manager().await;
-    let line = |text: &str| LogLine { at_nanos: 7, stream: Stream::Stderr, text: text.to_owned() };
+    let line = |text: &str| LogLine {
+        at_nanos: 7,
+        stream: Stream::Stderr,
+        text: text.as_bytes().to_vec(),
+    };
     bench.workload.inner().logs.insert(TaskId::from(1), vec![line("one\n"), line("two")]);
     let start = |follow| {
         let options = v1::LogOptions { follow, stdout: true, stderr: true, ..Default::default() };

@@ -22,9 +22,9 @@ use super::mounts::HeldMount;
 use super::protocol::Failure;
 use super::root::{Missing, RootDir};
 use super::setup::{CONFIG_FILE, OCI_DIR, Setup};
-use super::user;
+use super::{limits, user};
 use crate::runtime::TermSize;
-use crate::runtime::cgroup::Cgroup;
+use crate::runtime::cgroup::{Cgroup, Entry};
 use crate::sys::process::{Fork, exit_now, fork_single_threaded};
 
 /// The ends of a container's standard streams that it gets; none for a terminal.
@@ -40,8 +40,13 @@ pub struct ChildStreams {
 
 /// What the child is to do.
 pub enum Job<'a> {
-    /// Make and start the container, with what is to be mounted in it.
-    Init(Rc<[HeldMount]>),
+    /// Make and start the container.
+    Init {
+        /// What is to be mounted in it.
+        mounts: Rc<[HeldMount]>,
+        /// Its groups, which get their limits when those no longer hold up its making.
+        cgroup: &'a Cgroup,
+    },
     /// Run a further process in it, on a terminal of some size.
     Join(&'a Process, Option<TermSize>),
 }
@@ -63,7 +68,7 @@ pub struct Creator {
 /// [`Failure::Other`] when not even that could be done.
 pub fn spawn(
     setup: &Setup,
-    cgroup: &Rc<Cgroup>,
+    groups: &Rc<Entry>,
     job: &Job<'_>,
     streams: Option<ChildStreams>,
     console: Option<&Path>,
@@ -72,11 +77,11 @@ pub fn spawn(
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()));
     let (outcome, outcome_write) = pipe()?;
     let (executed, executed_write) = pipe()?;
-    match fork_single_threaded(cgroup.fork_target()).map_err(failed)? {
+    match fork_single_threaded(groups.fork_target()).map_err(failed)? {
         Fork::Parent(pid) => Ok(Creator { pid, outcome, executed }),
         Fork::Child => {
             drop((outcome, executed));
-            let result = create(setup, cgroup, job, streams, console, executed_write);
+            let result = create(setup, groups, job, streams, console, executed_write);
             let text = serde_json::to_vec(&result).unwrap_or_default();
             let _ = rustix::io::write(outcome_write.as_fd(), &text);
             exit_now(i32::from(result.is_err()))
@@ -87,7 +92,7 @@ pub fn spawn(
 /// In the child: the new process's id, as the supervisor sees it.
 fn create(
     setup: &Setup,
-    cgroup: &Rc<Cgroup>,
+    groups: &Rc<Entry>,
     job: &Job<'_>,
     streams: Option<ChildStreams>,
     console: Option<&Path>,
@@ -98,14 +103,14 @@ fn create(
     // libcontainer leaves the caller's groups alone when the container has none of its own.
     set_thread_groups(&[]).map_err(|e| step("giving up groups")(e.into()))?;
     let terminal = match job {
-        Job::Init(_) => None,
+        Job::Init { .. } => None,
         Job::Join(_, size) => *size,
     };
     let mounts = match job {
-        Job::Init(mounts) => Some(Rc::clone(mounts)),
+        Job::Init { mounts, .. } => Some(Rc::clone(mounts)),
         Job::Join(..) => None,
     };
-    let executor = ConfinedExecutor::new(setup, Rc::clone(cgroup), executed, terminal, mounts);
+    let executor = ConfinedExecutor::new(setup, Rc::clone(groups), executed, terminal, mounts);
     let oci =
         |e: libcontainer::error::LibcontainerError| Failure::other("making the container", &e);
     let mut builder = ContainerBuilder::new(setup.id.to_string(), SyscallType::default())
@@ -120,7 +125,7 @@ fn create(
             .with_stderr(streams.stderr);
     }
     match job {
-        Job::Init(_) => {
+        Job::Init { cgroup, .. } => {
             settle(setup)?;
             let init = builder.as_init(&setup.run_dir).with_systemd(false).with_detach(true);
             let mut container = init.as_sibling(true).build().map_err(oci)?;
@@ -146,6 +151,7 @@ fn settle(setup: &Setup) -> Result<(), Failure> {
     let bytes = fs::read(&path).map_err(|e| bad(&e))?;
     let mut spec: Spec = serde_json::from_slice(&bytes).map_err(|e| bad(&e))?;
     let Some(process) = spec.process_mut() else { return Ok(()) };
+    limits::check(process)?;
     let cwd = process.cwd().clone();
     if cwd != Path::new("/") {
         RootDir::open(&setup.rootfs())

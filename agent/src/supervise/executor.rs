@@ -32,7 +32,7 @@ use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
 use super::setup::{Confinement, Setup};
 use crate::runtime::TermSize;
-use crate::runtime::cgroup::Cgroup;
+use crate::runtime::cgroup::Entry;
 use crate::sys;
 
 /// Executes the container's program.
@@ -42,7 +42,7 @@ pub struct ConfinedExecutor {
     /// Write end of a pipe whose other end is the supervisor's: closed by a successful exec, else it
     /// carries a [`Failure`].
     report: Rc<OwnedFd>,
-    cgroup: Rc<Cgroup>,
+    groups: Rc<Entry>,
     /// Whether to hide what is above the control groups.
     own_cgroups: bool,
     terminal: Option<TermSize>,
@@ -59,7 +59,7 @@ impl ConfinedExecutor {
     #[must_use]
     pub fn new(
         setup: &Setup,
-        cgroup: Rc<Cgroup>,
+        groups: Rc<Entry>,
         report: OwnedFd,
         terminal: Option<TermSize>,
         mounts: Option<Rc<[HeldMount]>>,
@@ -67,7 +67,7 @@ impl ConfinedExecutor {
         Self {
             confinement: Rc::new(setup.confinement.clone()),
             report: Rc::new(report),
-            cgroup,
+            groups,
             own_cgroups: setup.own_cgroups,
             terminal,
             mounts,
@@ -77,7 +77,8 @@ impl ConfinedExecutor {
         }
     }
 
-    /// Ties this process's life to its supervisor's.
+    /// Ties this process's life to its supervisor's, until it changes its user: the end that cannot be
+    /// shed is by control group, see [`super::guard`].
     fn tie(&self) -> Result<(), Failure> {
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| {
             Failure::other("tying the container to its supervisor", &io::Error::from(e))
@@ -153,7 +154,7 @@ impl ConfinedExecutor {
         }
         own_streams().map_err(step("handing over the standard streams"))?;
         sys::process::reset_signals();
-        self.cgroup.join().map_err(|e| Failure::other("joining the control groups", &e))?;
+        self.groups.join().map_err(|e| Failure::other("joining the control groups", &e))?;
         if self.own_cgroups {
             sys::process::unshare(UnshareFlags::NEWCGROUP)
                 .map_err(step("hiding the host's control groups"))?;

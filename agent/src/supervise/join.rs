@@ -1,7 +1,9 @@
 //! `shoal-agent join`: the short-lived process that runs a further process in a container.
 //!
-//! It is the new process's parent, waits for it and reports its end; when the agent goes away, so
-//! does the process. What is to run comes over the socket, never by argument: it may hold secrets.
+//! It is the new process's parent, waits for it and reports its end. Everything the process starts is
+//! in a control group of its own, below the container's: when the agent goes away, or the session that
+//! wanted it, all of that is killed, whatever user it has become. What is to run comes over the socket,
+//! never by argument: it may hold secrets.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,12 +22,12 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, pidfd_open, pidfd_send_signal,
-    set_child_subreaper, waitpid,
+    Pid, PidfdFlags, WaitOptions, WaitStatus, getpid, pidfd_open, set_child_subreaper, waitpid,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
+use super::children::kill_children;
 use super::create::{self, ChildStreams, Creator, Job};
 use super::log::now_nanos;
 use super::protocol::Failure;
@@ -33,7 +35,7 @@ use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
 use super::streams::receive_terminal;
 use super::user;
 use super::{Given, detach};
-use crate::runtime::cgroup::Cgroup;
+use crate::runtime::cgroup::ExecGroup;
 use crate::runtime::{ExitStatus, TermSize};
 use crate::sys;
 
@@ -53,6 +55,8 @@ pub struct JoinRequest {
     pub cwd: Option<PathBuf>,
     /// The terminal's size, if on one.
     pub tty: Option<TermSize>,
+    /// Whether what it has left running is killed at its end, instead of living on in the container.
+    pub sweep: bool,
     /// The container's first process.
     pub init: ProcessIdentity,
     /// Its supervisor.
@@ -95,13 +99,40 @@ fn run(run_dir: &std::path::Path, agent: &OwnedFd) -> Result<(), Failure> {
     set_child_subreaper(Some(getpid())).map_err(|e| step("becoming a reaper")(e.into()))?;
     let (request, fds) = receive(agent).map_err(step("reading the request"))?;
     let setup = Setup::read(run_dir).map_err(step("reading the setup"))?;
-    let cgroup = Cgroup::open(&setup.layout, &setup.cgroup)
-        .map_err(|e| Failure::other("opening the control group", &e))?
+    let group = ExecGroup::make(&setup.layout, &setup.cgroup)
+        .map_err(|e| Failure::other("making a control group", &e))?
         .ok_or(Failure::NotRunning)?;
-    let cgroup = Rc::new(cgroup);
-    enter(&request).map_err(step("entering the supervisor's mounts"))?;
-    std::env::set_current_dir(run_dir).map_err(step("entering the run directory"))?;
-    let process = process(&setup, &request)?;
+    let ended = execute(&setup, &group, &request, fds, agent);
+    let (status, left) = match ended {
+        Ok(status) if request.sweep => (Ok(status), group.kill()),
+        Ok(status) => (Ok(status), group.hand_over()),
+        Err(failure) => {
+            // Who makes a process is not in the group yet.
+            kill_children();
+            (Err(failure), group.kill())
+        }
+    };
+    // What would neither die nor go stays where it is and is counted there: with the container.
+    if left.is_ok() {
+        let _ = group.remove();
+    }
+    say(agent, &Joined::Ended(status?), None);
+    Ok(())
+}
+
+/// Runs the process to its end.
+fn execute(
+    setup: &Setup,
+    group: &ExecGroup,
+    request: &JoinRequest,
+    fds: Vec<OwnedFd>,
+    agent: &OwnedFd,
+) -> Result<ExitStatus, Failure> {
+    let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
+    let groups = Rc::new(group.entry().map_err(step("opening the control group"))?);
+    enter(request).map_err(step("entering the supervisor's mounts"))?;
+    std::env::set_current_dir(&setup.run_dir).map_err(step("entering the run directory"))?;
+    let process = process(setup, request)?;
     let streams = match <[OwnedFd; 3]>::try_from(fds) {
         Ok([stdin, stdout, stderr]) => Some(ChildStreams { stdin, stdout, stderr }),
         Err(_) => None,
@@ -109,20 +140,18 @@ fn run(run_dir: &std::path::Path, agent: &OwnedFd) -> Result<(), Failure> {
     if streams.is_none() && request.tty.is_none() {
         return Err(step("reading the request")(io::ErrorKind::InvalidInput.into()));
     }
-    let console = request.tty.map(|_| Console::new(&setup)).transpose();
+    let console = request.tty.map(|_| Console::new(setup)).transpose();
     let console = console.map_err(step("making a terminal"))?;
     let path = console.as_ref().map(|c| c.path.as_path());
-    let creator = create::spawn(&setup, &cgroup, &Job::Join(&process, request.tty), streams, path)?;
+    let creator = create::spawn(setup, &groups, &Job::Join(&process, request.tty), streams, path)?;
     let terminal = match &console {
-        Some(console) => console.receive(&creator).map_err(step("taking the terminal"))?,
+        Some(console) => console.receive(&creator, agent).map_err(step("taking the terminal"))?,
         None => None,
     };
-    let pid = outcome(&creator)?;
+    let pid = outcome(&creator, agent)?;
     say(agent, &Joined::Started { pid }, terminal.as_ref().map(AsFd::as_fd));
     drop(terminal);
-    let status = wait(pid, agent, &cgroup)?;
-    say(agent, &Joined::Ended(status), None);
-    Ok(())
+    wait(pid, agent, group)
 }
 
 /// Into the supervisor's mounts, where the container's root file system is and control groups look
@@ -189,12 +218,13 @@ impl Console {
         Ok(Self { listener, path })
     }
 
-    /// The terminal, unless the creator ends without sending one.
-    fn receive(&self, creator: &Creator) -> io::Result<Option<OwnedFd>> {
+    /// The terminal, unless the creator ends without sending one, or the agent has gone.
+    fn receive(&self, creator: &Creator, agent: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         loop {
             let mut fds = [
                 PollFd::new(&self.listener, PollFlags::IN),
                 PollFd::new(&creator.outcome, PollFlags::IN),
+                PollFd::new(agent, PollFlags::RDHUP),
             ];
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => {}
@@ -214,22 +244,38 @@ impl Drop for Console {
     }
 }
 
+/// Waits until it can be read; `false` when the agent has gone, whatever else there is.
+fn readable_for(fd: &OwnedFd, agent: &OwnedFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(fd, PollFlags::IN), PollFd::new(agent, PollFlags::RDHUP)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => {}
+            // Reading says what is wrong.
+            Err(_) => return true,
+            Ok(_) => return fds[1].revents().is_empty(),
+        }
+    }
+}
+
 /// Waits for the creator; the new process's id.
-fn outcome(creator: &Creator) -> Result<i32, Failure> {
+fn outcome(creator: &Creator, agent: &OwnedFd) -> Result<i32, Failure> {
     let read = |fd: &OwnedFd| {
         let mut text = Vec::new();
         let mut chunk = [0u8; 1024];
         loop {
+            if !readable_for(fd, agent) {
+                return Err(Failure::other("joining the container", &agent_gone()));
+            }
             match rustix::io::read(fd, &mut chunk[..]) {
-                Ok(0) => return text,
+                Ok(0) => return Ok(text),
                 Ok(n) => text.extend_from_slice(&chunk[..n]),
                 Err(Errno::INTR) => {}
-                Err(_) => return text,
+                Err(_) => return Ok(text),
             }
         }
     };
-    let outcome = read(&creator.outcome);
-    let executed = read(&creator.executed);
+    let outcome = read(&creator.outcome)?;
+    let executed = read(&creator.executed)?;
     if let Ok(failure) = serde_json::from_slice::<Failure>(&executed) {
         return Err(failure);
     }
@@ -241,27 +287,18 @@ fn outcome(creator: &Creator) -> Result<i32, Failure> {
     })
 }
 
-/// Waits for the process, or for the agent to go away, which ends the process.
-fn wait(pid: i32, agent: &OwnedFd, cgroup: &Cgroup) -> Result<ExitStatus, Failure> {
+fn agent_gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "nobody wants it any more")
+}
+
+/// Waits for the process, or for the agent to go away, which ends it and everything it has started.
+fn wait(pid: i32, agent: &OwnedFd, group: &ExecGroup) -> Result<ExitStatus, Failure> {
     let lost = |e: Errno| Failure::other("waiting for the process", &io::Error::from(e));
     let pid = Pid::from_raw(pid).ok_or(Failure::NotRunning)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(lost)?;
-    let before = cgroup.oom_kills();
-    let mut agent_gone = false;
-    loop {
-        let mut fds =
-            vec![PollFd::new(&pidfd, PollFlags::IN), PollFd::new(agent, PollFlags::RDHUP)];
-        fds.truncate(if agent_gone { 1 } else { 2 });
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            Err(e) => return Err(lost(e)),
-            Ok(_) => {}
-        }
-        if !fds[0].revents().is_empty() {
-            break;
-        }
-        agent_gone = true;
-        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let before = group.container().oom_kills();
+    if !readable_for(&pidfd, agent) {
+        return Err(Failure::other("waiting for the process", &agent_gone()));
     }
     let status = loop {
         match waitpid(Some(pid), WaitOptions::empty()) {
@@ -274,7 +311,7 @@ fn wait(pid: i32, agent: &OwnedFd, cgroup: &Cgroup) -> Result<ExitStatus, Failur
     Ok(ExitStatus {
         code: status.and_then(WaitStatus::exit_status),
         signal,
-        oom_killed: signal == Some(libc::SIGKILL) && cgroup.oom_kills() > before,
+        oom_killed: signal == Some(libc::SIGKILL) && group.container().oom_kills() > before,
         at_nanos: now_nanos(),
         message: None,
     })

@@ -2,13 +2,18 @@
 //!
 //! Files are `<number>.log`, counting up for ever, so that a reader at the end of one knows which
 //! comes next. A line of output longer than 16 KiB is several entries, all but the last without the
-//! newline, as Docker does it.
+//! newline, as Docker does it; readers put it together again. Bytes that are not UTF-8 are replaced in
+//! `log`, where Docker's own readers look, and whole in `bytes`, in base64.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::runtime::{LogLimits, Stream};
 
@@ -179,7 +184,11 @@ fn entry(out: &mut Vec<u8>, stream: Stream, at_nanos: u64, text: &[u8]) {
     };
     out.extend_from_slice(b"{\"log\":");
     // A string always serialises, and a vector always takes it.
-    let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(text));
+    let shown = String::from_utf8_lossy(text);
+    let _ = serde_json::to_writer(&mut *out, &shown);
+    if matches!(shown, Cow::Owned(_)) {
+        let _ = write!(out, ",\"bytes\":\"{}\"", STANDARD.encode(text));
+    }
     let time = rfc3339(at_nanos);
     let _ = writeln!(out, ",\"stream\":\"{name}\",\"time\":\"{time}\"}}");
 }

@@ -3,14 +3,16 @@
 //! It has one thread and no async runtime, so that it may fork: libcontainer runs in a short-lived
 //! child of it. It makes the container's mount and network namespaces, holds its standard streams,
 //! writes its log, waits for its end, records it, and removes its control groups. An agent may die
-//! and come back meanwhile; when the supervisor itself dies, the container dies with it.
+//! and come back meanwhile; when the supervisor itself dies, its [`guard`] ends the container.
 
 mod children;
 pub mod control;
 pub mod create;
 pub mod executor;
 pub mod exit;
+pub mod guard;
 pub mod join;
+pub mod limits;
 pub mod log;
 pub mod mounts;
 pub mod protocol;

@@ -9,16 +9,18 @@
 //! would find those below a bind of the host's root, for one.
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,11 @@ use crate::sys;
 
 /// Where the kernel's own file systems are, below which no image has a say.
 pub const KERNEL_DIRS: [&str; 3] = ["dev", "proc", "sys"];
+
+/// What a container may make of the copy of a file beyond twice the file's own size, in bytes.
+const COPY_BYTES: usize = 64 * 1024;
+/// Where the file system of a copy is for a moment, in the run directory.
+const COPY_DIR: &str = "copy";
 
 /// A mount as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +53,8 @@ pub struct MountSetup {
 pub enum MountSource {
     /// A directory or file of the host, with what is mounted below it.
     Bind(PathBuf),
+    /// A copy of a file of the host, in a little memory of its own.
+    Copy(PathBuf),
     /// Memory, with options of tmpfs(5).
     Tmpfs(Vec<(String, String)>),
 }
@@ -78,6 +87,7 @@ impl MountSetup {
                 }
                 MountSource::Bind(mount.source().clone().unwrap_or_default())
             }
+            Some("copy") => MountSource::Copy(mount.source().clone().unwrap_or_default()),
             // Those of every container.
             Some("tmpfs") if ["/dev", "/dev/shm"].iter().all(|own| at != Path::new(own)) => {
                 let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -91,15 +101,24 @@ impl MountSetup {
     fn failed(&self, error: &io::Error) -> Failure {
         let what = match &self.source {
             MountSource::Bind(source) => source.display().to_string(),
+            MountSource::Copy(source) => format!("a copy of {}", source.display()),
             MountSource::Tmpfs(_) => "tmpfs".to_owned(),
         };
         Failure::other(&format!("mounting {what} on {}", self.at.display()), error)
     }
 
-    fn open(&self) -> io::Result<OwnedFd> {
+    fn open(&self) -> io::Result<HeldMount> {
+        if let MountSource::Copy(source) = &self.source {
+            let (mount, file) = copy_of(source, self.attributes)?;
+            return Ok(HeldMount { setup: self.clone(), mount, file: Some(file) });
+        }
+        Ok(HeldMount { setup: self.clone(), mount: self.open_mount()?, file: None })
+    }
+
+    fn open_mount(&self) -> io::Result<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(self.attributes);
         match &self.source {
-            MountSource::Bind(source) => {
+            MountSource::Bind(source) | MountSource::Copy(source) => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE
                     | OpenTreeFlags::OPEN_TREE_CLOEXEC
                     | OpenTreeFlags::AT_RECURSIVE;
@@ -140,6 +159,8 @@ fn explain(error: io::Error) -> io::Error {
 pub struct HeldMount {
     setup: MountSetup,
     mount: OwnedFd,
+    /// What a copy is written to.
+    file: Option<fs::File>,
 }
 
 /// Makes all mounts, in the order in which they are to be placed.
@@ -147,11 +168,63 @@ pub struct HeldMount {
 /// # Errors
 /// [`Failure::Other`] naming the mount.
 pub fn hold(setups: &[MountSetup]) -> Result<Vec<HeldMount>, Failure> {
-    let one = |setup: &MountSetup| {
-        let mount = setup.open().map_err(|e| setup.failed(&e))?;
-        Ok(HeldMount { setup: setup.clone(), mount })
-    };
+    let one = |setup: &MountSetup| setup.open().map_err(|e| setup.failed(&e));
     setups.iter().map(one).collect()
+}
+
+/// Brings the copies of files up to date, before anybody sees them.
+///
+/// # Errors
+/// [`Failure::Other`] naming the mount.
+pub fn refresh(held: &[HeldMount]) -> Result<(), Failure> {
+    let one = |held: &HeldMount| match (&held.setup.source, &held.file) {
+        (MountSource::Copy(source), Some(file)) => fill(file, &fs::read(source)?),
+        _ => Ok(()),
+    };
+    held.iter().try_for_each(|held| one(held).map_err(|e| held.setup.failed(&e)))
+}
+
+/// A file of its own file system, with a mount of it that has no place, and the file to write to. The
+/// file system is put in place for a moment, in this process's own mounts: one that was nowhere cannot
+/// be shown in part.
+fn copy_of(source: &Path, attributes: u32) -> io::Result<(OwnedFd, fs::File)> {
+    let text = fs::read(source)?;
+    let bytes = text.len().saturating_mul(2).saturating_add(COPY_BYTES);
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let size = bytes.to_string();
+    for (name, value) in [("source", "tmpfs"), ("size", &size), ("nr_inodes", "4"), ("mode", "700")]
+    {
+        fsconfig_set_string(fs.as_fd(), name, value)?;
+    }
+    fsconfig_create(fs.as_fd())?;
+    let nothing_else = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, nothing_else)?;
+    match fs::create_dir(COPY_DIR) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    move_mount(mount.as_fd(), "", CWD, COPY_DIR, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let make = || -> io::Result<(OwnedFd, fs::File)> {
+        let path = Path::new(COPY_DIR).join("file");
+        let file = fs::File::options().write(true).create_new(true).open(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        fill(&file, &text)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, &path, flags)?;
+        let attributes = MountAttrFlags::from_bits_retain(attributes) | nothing_else;
+        sys::mount::set_tree(tree.as_fd(), attributes.bits().into()).map_err(explain)?;
+        Ok((tree, file))
+    };
+    let made = make();
+    unmount(COPY_DIR, UnmountFlags::DETACH)?;
+    made
+}
+
+fn fill(file: &fs::File, text: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(text, 0)
 }
 
 /// Makes ready, in a root file system that nobody uses yet, for the kernel's file systems and for the

@@ -39,7 +39,6 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
     let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
     // Opened while the paths still mean the host's.
     let groups = cgroup_views(setup).map_err(step("opening the control groups"))?;
-    let held = mounts::hold(&setup.mounts)?;
     let mut flags = UnshareFlags::NEWNS;
     if setup.network == NetworkMode::Own {
         flags |= UnshareFlags::NEWNET;
@@ -48,6 +47,8 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
     // What the host unmounts goes here too, so nothing is held busy; what is mounted here stays here.
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(io::Error::from).map_err(step("detaching mounts"))?;
+    // Nothing has been mounted yet, so paths still mean the host's.
+    let held = mounts::hold(&setup.mounts)?;
     overlay(setup).map_err(step("mounting the root file system"))?;
     // Places for the mounts are made for everybody who uses the container.
     let own_umask = umask(Mode::from_raw_mode(0o022));

@@ -14,8 +14,9 @@ use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
 use super::children::{kill_children, poll_in, readable, reap, reap_around, wait_for};
 use super::control::Control;
 use super::create::{self, Job};
+use super::guard::Guard;
 use super::log::{LogWriter, now_nanos};
-use super::mounts::HeldMount;
+use super::mounts::{self, HeldMount};
 use super::protocol::{Failure, Message, Op, Status};
 use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Setup};
 use super::starting::Starting;
@@ -43,7 +44,8 @@ enum State {
 /// Everything a supervisor knows.
 pub struct Supervisor {
     setup: Setup,
-    cgroup: Rc<Cgroup>,
+    cgroup: Cgroup,
+    guard: Guard,
     control: Control,
     state: State,
     streams: Streams,
@@ -69,6 +71,8 @@ impl Supervisor {
         let cgroup = Cgroup::create(&setup.layout, &setup.cgroup, &setup.resources)
             .map_err(|e| Failure::other("making the control group", &e))?;
         let mut rest = || -> Result<_, Failure> {
+            // Before there is anything that it would hold: mounts, sockets, the container's network.
+            let guard = Guard::post(&cgroup, &setup.id).map_err(step("posting a guard"))?;
             let mounts = rootfs::enter(&setup)?;
             let log = LogWriter::create(&setup.state_dir.join(LOG_DIR), setup.log)
                 .map_err(step("opening the log"))?;
@@ -77,17 +81,17 @@ impl Supervisor {
             let text = serde_json::to_vec(&me).unwrap_or_default();
             fs::write(SUPERVISOR_FILE, text).map_err(step("writing the supervisor's identity"))?;
             control.listen(CONTROL_SOCKET).map_err(step("listening for agents"))?;
-            Ok((log, me, mounts))
+            Ok((log, me, guard, mounts))
         };
         match rest() {
-            Ok((log, me, mounts)) => {
-                let cgroup = Rc::new(cgroup);
+            Ok((log, me, guard, mounts)) => {
                 let (state, streams) = (State::Prepared, Streams::default());
                 let control = std::mem::replace(control, Control::new(None));
                 let (collected, killed, trimmed) = (None, false, false);
                 Ok(Self {
                     setup,
                     cgroup,
+                    guard,
                     control,
                     state,
                     streams,
@@ -131,6 +135,7 @@ impl Supervisor {
         }
         let _ = self.cgroup.kill();
         let _ = self.cgroup.remove();
+        self.guard.dismiss();
     }
 
     /// Waits until anything can be done; `false` when nothing was for a while, once.
@@ -248,9 +253,12 @@ impl Supervisor {
             (None, Some(child))
         };
         let path = console.as_ref().map(|_| console_path.as_path());
+        mounts::refresh(&self.mounts)?;
         // Held no longer than until the container has them.
-        let job = Job::Init(std::mem::take(&mut self.mounts).into());
-        let creator = create::spawn(&self.setup, &self.cgroup, &job, child, path)?;
+        let mounts = std::mem::take(&mut self.mounts).into();
+        let job = Job::Init { mounts, cgroup: &self.cgroup };
+        let groups = self.cgroup.entry().map_err(step("opening the control group"))?;
+        let creator = create::spawn(&self.setup, &Rc::new(groups), &job, child, path)?;
         let (outcome, executed) = (Vec::new(), Vec::new());
         Ok(Starting { creator, outcome, executed, ended: [false; 2], console, asked: Vec::new() })
     }

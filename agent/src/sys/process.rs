@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::thread::UnshareFlags;
 
@@ -153,5 +153,51 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0,
         )
     })?;
+    Ok(())
+}
+
+/// Closes every descriptor of this process but those that are given. For a forked child that is going
+/// to use no other one and to end by [`exit_now`], which runs no destructor.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn close_others(kept: &[&OwnedFd]) -> io::Result<()> {
+    let mut kept: Vec<libc::c_uint> =
+        kept.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, libc::c_uint::MAX, 0)
+}
+
+/// Makes every descriptor from `first` on one that does not outlive an `exec`.
+///
+/// # Errors
+/// The kernel's answer, such as `ENOSYS` and `EINVAL` before Linux 5.11.
+pub fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// The same for one descriptor, by number; fine if it is closed.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn close_on_exec(fd: i32) -> io::Result<()> {
+    // SAFETY: changes a flag of a descriptor, or nothing when the number is none.
+    match check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })) {
+        Err(e) if e.raw_os_error() != Some(libc::EBADF) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: no memory is involved. Where descriptors are closed, the caller has promised that no
+    // owner of one of them is used or dropped any more.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })?;
     Ok(())
 }

@@ -9,7 +9,8 @@ use shoal_types::id::TaskId;
 use crate::runtime::{ExecSession, ExecSpec, Runtime};
 
 /// Executes the check in the container and waits for its answer, or for as long as it may take. A
-/// check that takes longer is killed.
+/// check that takes longer is killed. The program's own end decides; what it has left running is
+/// killed with it.
 pub(super) async fn probe(runtime: &dyn Runtime, task: TaskId, config: &HealthConfig) -> Probe {
     match tokio::time::timeout(config.timeout, check(runtime, task, config)).await {
         Ok(probe) => probe,
@@ -25,7 +26,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 async fn check(runtime: &dyn Runtime, task: TaskId, config: &HealthConfig) -> Probe {
-    let spec = ExecSpec { argv: config.argv.clone(), ..ExecSpec::default() };
+    let spec = ExecSpec { argv: config.argv.clone(), sweep: true, ..ExecSpec::default() };
     let mut session = match runtime.exec(&task.into(), spec).await {
         Ok(session) => session,
         Err(error) => return Probe { passed: false, output: chain(&error).to_string() },

@@ -53,7 +53,8 @@ fn make_layer(dir: &Path) {
     let names = [
         "sh", "cat", "sleep", "true", "false", "echo", "id", "mount", "unshare", "dd", "head",
         "tail", "yes", "seq", "kill", "hostname", "ip", "stty", "ls", "env", "pwd", "mknod", "cut",
-        "grep", "tr", "date", "wc", "ps", "readlink", "touch", "test", "usleep",
+        "grep", "tr", "date", "wc", "ps", "readlink", "touch", "test", "usleep", "su", "setsid",
+        "nc", "ping",
     ];
     for name in names {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(name)).unwrap();
@@ -159,7 +160,8 @@ impl Host {
 
     pub(crate) async fn lines(&self, id: &ContainerId, query: LogQuery) -> String {
         let stream = self.runtime.logs(id, query).await.unwrap();
-        stream.map(|l| l.unwrap().text).collect::<Vec<_>>().await.concat()
+        let lines = stream.map(|l| l.unwrap().text).collect::<Vec<_>>().await.concat();
+        String::from_utf8(lines).unwrap()
     }
 
     /// Runs a container to its end: exit, standard output, standard error.

@@ -11,6 +11,7 @@
 mod commands;
 mod host;
 mod root_confinement;
+mod root_ends;
 mod root_exec;
 mod root_faults;
 mod root_lifecycle;

@@ -2,9 +2,9 @@
 
 use futures::StreamExt as _;
 use shoal_agent::runtime::{LogQuery, Runtime};
-use shoal_agent_planning::oci::ContainerConfig;
+use shoal_agent_planning::oci::{ContainerConfig, Rlimit};
 
-use crate::host::{Host, able, id, shell, wait_for};
+use crate::host::{Host, able, command, id, shell, wait_for};
 
 #[tokio::test]
 async fn out_of_memory_is_reported_as_such() {
@@ -37,7 +37,7 @@ async fn out_of_memory_is_reported_as_such() {
     host.start(&starved, &limited(shell(&format!("{greedy}; echo over; sleep 1000")))).await;
     let follow = LogQuery { follow: true, ..LogQuery::default() };
     let mut lines = host.runtime.logs(&starved, follow).await.unwrap();
-    while !lines.next().await.unwrap().unwrap().text.contains("over") {}
+    while !lines.next().await.unwrap().unwrap().text.starts_with(b"over") {}
     host.runtime.signal(&starved, 9).await.unwrap();
     let status = host.exit(&starved).await;
     assert_eq!((status.signal, status.oom_killed), (Some(9), false), "{status:?}");
@@ -99,7 +99,7 @@ async fn a_processor_quota_throttles() {
 }
 
 #[tokio::test]
-async fn a_supervisor_has_one_child_which_is_the_container() {
+async fn a_supervisors_children_are_its_guard_and_the_container() {
     if !able() {
         return;
     }
@@ -107,18 +107,22 @@ async fn a_supervisor_has_one_child_which_is_the_container() {
     let id = id("alone");
     let spec = host.spec(&shell("sleep 1000"));
     let supervisor = host.runtime.prepare(&id, spec).await.unwrap().supervisor_pid;
+    let file = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let guard = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{guard}/comm")).unwrap(), "shoal-guard\n");
+    let line = std::fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap();
+    assert!(line.starts_with("shoal-guard\0alone\0"), "{line:?}");
     let container = host.runtime.start(&id).await.unwrap().pid;
     // Those that have ended and were not collected are listed as well.
-    let file = format!("/proc/{supervisor}/task/{supervisor}/children");
     let mut children = String::new();
     for _ in 0..1000 {
         children = std::fs::read_to_string(&file).unwrap();
-        if children.trim() == container.to_string() {
+        if children.trim() == format!("{guard} {container}") {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    assert_eq!(children.trim(), container.to_string());
+    assert_eq!(children.trim(), format!("{guard} {container}"));
     host.runtime.remove(&id).await.unwrap();
     host.assert_clean().await;
 }
@@ -170,5 +174,94 @@ async fn a_thousandth_of_a_cpu_is_a_limit_that_containers_start_under() {
     host.runtime.signal(&id, 9).await.unwrap();
     host.exit(&id).await;
     host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+#[tokio::test]
+async fn programs_without_root_use_low_ports_and_ping() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let script = "id -u; echo served | nc -l -p 80 & \
+        for i in $(seq 100); do x=$(nc 127.0.0.1 80 </dev/null); [ \"$x\" ] && break; usleep 50000; \
+        done; echo $x";
+    let mut spec = host.spec(&shell(script));
+    spec.user = "app".to_owned();
+    let (status, out, err) = host.run_spec(spec).await;
+    assert_eq!((status.code, out.as_str()), (Some(0), "1000\nserved\n"), "{err}");
+    let id = id("pings");
+    let pid = host.start(&id, &command(&["sleep", "1000"])).await;
+    std::thread::spawn(move || ping_from(pid)).join().unwrap().unwrap();
+    host.runtime.signal(&id, 9).await.unwrap();
+    host.exit(&id).await;
+    host.runtime.remove(&id).await.unwrap();
+    // Whoever wants it otherwise says so.
+    let mut config = shell("nc -l -p 80 -w 1");
+    config.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned());
+    let mut spec = host.spec(&config);
+    spec.user = "app".to_owned();
+    let (status, _, err) = host.run_spec(spec).await;
+    assert!(status.code != Some(0) && err.contains("ermission denied"), "{status:?}: {err}");
+    host.assert_clean().await;
+}
+
+/// Pings as ping does it without root, in a container's network. Changes the calling thread for good.
+fn ping_from(pid: i32) -> std::io::Result<()> {
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), kind)?;
+    let (group, user) =
+        (rustix::process::Gid::from_raw(1001), rustix::process::Uid::from_raw(1000));
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)?;
+    let echo = socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP))?;
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    // Echo request, code, a checksum that the kernel fills in, id, sequence.
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendto(&echo, &[8, 0, 0, 0, 0, 0, 0, 1], flags, &to)?;
+    let mut answer = [0u8; 64];
+    rustix::net::sockopt::set_socket_timeout(
+        &echo,
+        rustix::net::sockopt::Timeout::Recv,
+        Some(std::time::Duration::from_secs(10)),
+    )?;
+    let (n, _) = rustix::net::recv(&echo, &mut answer, rustix::net::RecvFlags::empty())?;
+    assert!(n >= 8 && answer[0] == 0, "an echo reply: {:?}", &answer[..n]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_ulimit_above_the_hosts_is_named() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    // Who may not raise limits passes on its own.
+    let may = rustix::thread::capabilities(None).unwrap().effective;
+    let most: u64 = match may.contains(rustix::thread::CapabilitySet::SYS_RESOURCE) {
+        true => std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap(),
+        false => {
+            let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+            own.expect("a limit of open files")
+        }
+    };
+    let limited = |nofile: u64| {
+        let mut config = shell("ulimit -Hn");
+        let limit = |name: &str, n| Rlimit { name: name.to_owned(), soft: n, hard: n };
+        config.rlimits = vec![limit("core", 1), limit("nofile", nofile)];
+        config
+    };
+    let (status, out, _) = host.run(&limited(most)).await;
+    assert_eq!((status.code, out.trim()), (Some(0), most.to_string().as_str()));
+    let refusal = host.refusal(host.spec(&limited(most + 1))).await.to_string();
+    let asked = (most + 1).to_string();
+    let allowed = format!("this host allows at most {most}");
+    for part in ["ulimit nofile", asked.as_str(), &allowed] {
+        assert!(refusal.contains(part), "{part} in {refusal}");
+    }
     host.assert_clean().await;
 }

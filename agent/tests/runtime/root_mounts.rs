@@ -236,3 +236,64 @@ async fn standard_streams_belong_to_the_containers_user() {
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!(fs::metadata("/dev/null").unwrap().uid(), 0);
 }
+
+/// As `/etc/hosts` is: root in the container does with it what it likes.
+#[tokio::test]
+async fn a_copied_file_is_the_containers_own_and_small() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let source = host.home().join("hosts");
+    fs::write(&source, "before\n").unwrap();
+    let script = "cat /etc/hosts; chmod 4755 /etc/hosts; \
+        dd if=/dev/zero of=/etc/hosts bs=65536 count=64 2>&1 | grep -o 'No space left'; \
+        wc -c < /etc/hosts; cat /proc/self/mountinfo";
+    let mut config = shell(script);
+    config.mounts = vec![MountConfig {
+        destination: "/etc/hosts".into(),
+        kind: MountKind::Copy { source: source.clone() },
+        read_only: false,
+    }];
+    let id = id("copies");
+    host.runtime.prepare(&id, host.spec(&config)).await.unwrap();
+    // Its address is known only now.
+    fs::write(&source, "after\n").unwrap();
+    host.runtime.start(&id).await.unwrap();
+    assert_eq!(host.exit(&id).await.code, Some(0));
+    let log = host.log(&id).await;
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[..2], ["after", "No space left"], "{log}");
+    let size: usize = lines[2].parse().unwrap();
+    assert!((32 * 1024..=80 * 1024).contains(&size), "{size} bytes");
+    // The host has none of it: neither the mode nor the bytes.
+    let mode = std::os::unix::fs::PermissionsExt::mode(&source.metadata().unwrap().permissions());
+    assert_eq!((fs::read(&source).unwrap(), mode & 0o7111), (b"after\n".to_vec(), 0));
+    // Nor is there any other mount that could be filled, or reached by anybody from outside.
+    for line in &lines[3..] {
+        let (mount, kind) = line.split_once(" - ").unwrap();
+        let mount: Vec<&str> = mount.split(' ').collect();
+        let kind: Vec<&str> = kind.split(' ').collect();
+        let is_read_only = mount[5].split(',').any(|o| o == "ro");
+        match kind[0] {
+            "proc" | "sysfs" | "cgroup" | "cgroup2" | "devpts" | "mqueue" => {}
+            "tmpfs" if is_read_only || kind[2].contains("size=") => {}
+            // The container's own layer, below a directory that is root's alone.
+            "overlay" if mount[4] == "/" => {
+                let mode = host.config.state_dir.metadata().unwrap().permissions();
+                assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o700);
+            }
+            // Masks are /dev/null of the container, or of the host where it has none.
+            "devtmpfs" if mount[3] == "/null" => {}
+            _ => panic!("{line}"),
+        }
+        if mount[4] == "/etc/hosts" {
+            assert_eq!(kind[0], "tmpfs");
+            for option in ["nosuid", "nodev", "noexec"] {
+                assert!(mount[5].split(',').any(|o| o == option), "{option}: {line}");
+            }
+        }
+    }
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}

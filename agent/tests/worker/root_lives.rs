@@ -54,7 +54,8 @@ fn fetch(address: &str, port: u16) -> std::io::Result<String> {
 
 async fn log(node: &Assigner, id: u128) -> String {
     let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
-    lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat()
+    let lines = lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat();
+    String::from_utf8(lines).unwrap()
 }
 
 /// Nothing of any container, network or task is left.

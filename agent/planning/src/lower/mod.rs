@@ -255,7 +255,10 @@ fn rlimit(limit: &Ulimit) -> Rlimit {
 }
 
 fn resources(task: &AssignedTask) -> Resources {
-    let Some(wanted) = &task.spec.resources else { return Resources::default() };
+    let pids = Some(oci::defaults::PIDS);
+    let Some(wanted) = &task.spec.resources else {
+        return Resources { pids, ..Resources::default() };
+    };
     let some = |n: u64| Some(n).filter(|n| *n != 0);
     let limits = wanted.limits.unwrap_or_default();
     let memory_bytes = some(limits.memory_bytes);
@@ -265,7 +268,7 @@ fn resources(task: &AssignedTask) -> Resources {
         memory_reservation_bytes: reserved.filter(|r| memory_bytes.is_none_or(|m| *r <= m)),
         nano_cpus: some(limits.nano_cpus),
         cpu_shares: None,
-        pids: some(limits.pids),
+        pids: some(limits.pids).or(pids),
     }
 }
 

@@ -10,6 +10,14 @@ pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 /// Bytes of `/dev/shm`.
 pub const SHM_BYTES: u64 = 64 << 20;
 
+/// Processes and threads of a container whose service sets no limit, at most. Docker has none; so many
+/// are more than any sound program has, and keep one that is not from taking the host's last.
+pub const PIDS: u64 = 16_384;
+
+/// Parameters of a container's own network: any user may use low ports, and ping.
+pub const NET_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
 /// Hidden inside a container, because they tell about the host or reach into it.
 pub const MASKED_PATHS: [&str; 13] = [
     "/proc/acpi",

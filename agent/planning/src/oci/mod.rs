@@ -97,6 +97,12 @@ pub struct MountConfig {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
+    /// A copy of a small file, in memory of its own, which is little: what the container makes of it
+    /// nobody else sees. The file is read when the container starts.
+    Copy {
+        /// Absolute path on the host.
+        source: PathBuf,
+    },
     /// A directory or file of the host; also what lies mounted below it.
     Bind {
         /// Absolute path on the host.
@@ -322,7 +328,7 @@ fn mounts(config: &ContainerConfig) -> Result<Vec<Mount>, InvalidContainer> {
     let mut all = defaults::mounts(config.shm_bytes);
     for wanted in &config.mounts {
         absolute("mounts destination", &wanted.destination)?;
-        if let MountKind::Bind { source } = &wanted.kind {
+        if let MountKind::Bind { source } | MountKind::Copy { source } = &wanted.kind {
             absolute("mounts source", source)?;
         }
         // What is below them, the runtime makes in its own; a bind covers it as a whole.
@@ -345,6 +351,11 @@ fn mount(wanted: &MountConfig) -> Mount {
         MountKind::Bind { source } => {
             m.set_typ(Some("bind".to_owned())).set_source(Some(source.clone()));
             options.extend(["rbind".to_owned(), "rprivate".to_owned()]);
+        }
+        MountKind::Copy { source } => {
+            // Not one of OCI's: the runtime's own.
+            m.set_typ(Some("copy".to_owned())).set_source(Some(source.clone()));
+            options.extend(["nosuid", "nodev", "noexec"].map(str::to_owned));
         }
         MountKind::Tmpfs { size_bytes, mode } => {
             m.set_typ(Some("tmpfs".to_owned())).set_source(Some(PathBuf::from("tmpfs")));
@@ -389,9 +400,18 @@ fn linux(
         .set_masked_paths(Some(defaults::MASKED_PATHS.map(str::to_owned).to_vec()))
         .set_readonly_paths(Some(defaults::READONLY_PATHS.map(str::to_owned).to_vec()))
         .set_seccomp(Some(seccomp::profile(caps)))
-        .set_sysctl(Some(config.sysctls.clone().into_iter().collect()))
+        .set_sysctl(Some(sysctls(config).into_iter().collect()))
         .set_resources(Some(resources(&config.resources)?));
     Ok(linux)
+}
+
+/// What the container asks for, over what every network of a container's own has.
+fn sysctls(config: &ContainerConfig) -> BTreeMap<String, String> {
+    let usual = defaults::NET_SYSCTLS.iter().filter(|_| !config.host_network);
+    let mut all: BTreeMap<String, String> =
+        usual.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    all.extend(config.sysctls.clone());
+    all
 }
 
 fn resources(limits: &Resources) -> Result<LinuxResources, InvalidContainer> {

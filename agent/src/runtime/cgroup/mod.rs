@@ -6,26 +6,36 @@
 //! system-wide lock).
 
 pub mod devices;
+mod entry;
 mod error;
+mod exec;
 mod layout;
 mod v1;
 mod v2;
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+pub use entry::Entry;
 pub use error::CgroupError;
+pub use exec::ExecGroup;
 pub use layout::{Hierarchy, Layout};
 
 use super::ContainerStats;
 
 /// How long emptying or removing a group may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How deep groups may lie below a container's own: those of its executions, and none below them.
+const DEPTH_MAX: u32 = 4;
+/// Processes that are killed in one round, each with a descriptor open meanwhile.
+const KILLED_AT_ONCE: usize = 512;
 
 /// The groups of one container: one directory, or one per hierarchy.
 #[derive(Debug)]
@@ -114,27 +124,18 @@ impl Cgroup {
         layout.open(path)
     }
 
-    /// For a fork straight into the group, where the kernel offers it (version 2).
+    /// What it holds open.
     #[must_use]
-    pub fn fork_target(&self) -> Option<BorrowedFd<'_>> {
-        self.dirs.first().filter(|_| self.unified).map(|d| d.dir.as_fd())
+    pub fn descriptors(&self) -> Vec<&OwnedFd> {
+        self.dirs.iter().flat_map(|d| [&d.parent, &d.dir]).collect()
     }
 
-    /// Moves this process, which must have only one thread, into the groups, unless it has been
-    /// forked into them.
-    ///
-    /// A container's first process does this last of all before it is confined. On a busy host,
-    /// whoever comes into a new group waits for its turn there; so nothing is made from inside.
+    /// For processes that are to be in it.
     ///
     /// # Errors
-    /// [`CgroupError::Write`].
-    pub fn join(&self) -> Result<(), CgroupError> {
-        if self.unified {
-            return Ok(());
-        }
-        // Moving one's own single thread spares the kernel a system-wide lock, and us its grace
-        // period, which is milliseconds for every hierarchy.
-        self.dirs.iter().try_for_each(|d| d.write("tasks", "0"))
+    /// The kernel's answer.
+    pub fn entry(&self) -> io::Result<Entry> {
+        Entry::new(self.unified, self.dirs.iter().map(|d| d.dir.as_fd()))
     }
 
     /// Sets the limits that would have held up, or counted, the making of the container: on
@@ -173,15 +174,28 @@ impl Cgroup {
     /// The processes in it, as this process sees them.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
-        let mut all: Vec<i32> = self
-            .dirs
-            .iter()
-            .filter_map(|d| d.read("cgroup.procs").ok())
-            .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
-            .collect();
+        let mut all = Vec::new();
+        for dir in &self.dirs {
+            // In the older hierarchies a group below it is one of several of the same processes.
+            list(&dir.dir, if self.unified { DEPTH_MAX } else { 0 }, &mut all);
+        }
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Sends SIGKILL to everything in it: to the processes that are there by a second look at
+    /// descriptors that were opened after the first, so that never a stranger is hit that has got
+    /// the number of one that ended meanwhile.
+    fn kill_each(&self) {
+        let found = self.processes().into_iter().filter_map(|pid| {
+            Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?))
+        });
+        let found: Vec<(i32, OwnedFd)> = found.take(KILLED_AT_ONCE).collect();
+        let still = self.processes();
+        for (_, pidfd) in found.iter().filter(|(pid, _)| still.binary_search(pid).is_ok()) {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
     }
 
     /// Kills everything in it and waits until it is empty.
@@ -200,7 +214,7 @@ impl Cgroup {
                 return Err(CgroupError::NotEmpty { processes: alive });
             }
             let kill = if self.unified { v2::kill } else { v1::kill };
-            kill(self, &alive);
+            kill(self);
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
@@ -242,16 +256,38 @@ fn remove(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
     }
 }
 
-/// Groups that the container made below its own.
+/// Groups that were made below a container's own.
 fn remove_children(parent: &OwnedFd, name: &str) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = openat(parent, name, flags, Mode::empty()) else { return };
-    let Ok(entries) = rustix::fs::Dir::read_from(&dir) else { return };
-    for entry in entries.flatten() {
-        let child = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type() == rustix::fs::FileType::Directory && child != "." && child != ".." {
-            remove_children(&dir, &child);
-            let _ = unlinkat(&dir, child.as_str(), AtFlags::REMOVEDIR);
+    for child in children(&dir) {
+        remove_children(&dir, &child);
+        let _ = unlinkat(&dir, child.as_str(), AtFlags::REMOVEDIR);
+    }
+}
+
+/// The names of the groups below one.
+fn children(dir: &OwnedFd) -> Vec<String> {
+    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return Vec::new() };
+    let dirs = entries.flatten().filter(|e| e.file_type() == FileType::Directory);
+    let names = dirs.map(|e| e.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+/// The processes in a group and, so many levels deep, in those below it.
+fn list(dir: &OwnedFd, depth: u32, into: &mut Vec<i32>) {
+    let file = openat(dir, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut text = String::new();
+    if file.is_ok_and(|file| fs::File::from(file).read_to_string(&mut text).is_ok()) {
+        into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    }
+    if depth == 0 {
+        return;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for name in children(dir) {
+        if let Ok(child) = openat(dir, name.as_str(), flags, Mode::empty()) {
+            list(&child, depth - 1, into);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The older hierarchies: the kernel's Documentation/admin-guide/cgroup-v1.
 
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::ContainerStats;
 use super::{Cgroup, CgroupError, Dir, keyed};
@@ -58,14 +57,12 @@ fn device(dir: &Dir, rule: &LinuxDeviceCgroup) -> Result<(), CgroupError> {
 }
 
 /// Frozen, nothing can fork away from the list of processes.
-pub(super) fn kill(group: &Cgroup, alive: &[i32]) {
+pub(super) fn kill(group: &Cgroup) {
     let freezer = group.with("freezer");
     if let Some(dir) = freezer {
         let _ = dir.write("freezer.state", "FROZEN");
     }
-    for pid in alive.iter().copied().chain(group.processes()).filter_map(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::KILL);
-    }
+    group.kill_each();
     if let Some(dir) = freezer {
         let _ = dir.write("freezer.state", "THAWED");
     }

@@ -1,7 +1,6 @@
 //! Version 2: the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::ContainerStats;
 use super::{Cgroup, CgroupError, devices, keyed};
@@ -60,16 +59,14 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-pub(super) fn kill(group: &Cgroup, alive: &[i32]) {
+pub(super) fn kill(group: &Cgroup) {
     let Some(dir) = group.dirs.first() else { return };
     // Since Linux 5.14; kills what forks meanwhile, too.
     if dir.write("cgroup.kill", "1").is_ok() {
         return;
     }
     let _ = dir.write("cgroup.freeze", "1");
-    for pid in alive.iter().copied().chain(group.processes()).filter_map(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::KILL);
-    }
+    group.kill_each();
     let _ = dir.write("cgroup.freeze", "0");
 }
 

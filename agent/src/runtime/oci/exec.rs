@@ -21,13 +21,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 
 use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError};
 use crate::runtime::{ExitStatus, Stream, TermSize};
 use crate::supervise::join::{JoinRequest, Joined};
-use crate::sys::io::watch;
+use crate::sys::io;
 
 /// How long it may take until the process runs. Its program is looked up and mapped within that, which
 /// a file system that does not answer may never allow.
@@ -36,6 +36,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CHUNK: usize = 64 * 1024;
 /// Chunks on their way.
 const QUEUE: usize = 16;
+/// How long, once the process has ended, there may be no output until that is taken for all of it:
+/// others may hold its streams open for ever.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long output is waited for after that end altogether.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Bytes that are read after that end at most. What the process itself has written last is among the
+/// first of them: no pipe and no terminal holds as much.
+const DRAIN_BYTES: usize = 1 << 20;
 
 pub(super) async fn exec(
     inner: Arc<Inner>,
@@ -61,7 +69,8 @@ pub(super) async fn exec(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
+        // Not to be killed before it has ended what it started, which it does when its socket closes.
+        .kill_on_drop(false)
         .spawn()
         .map_err(failed)?;
     let tty = spec.tty;
@@ -75,6 +84,7 @@ pub(super) async fn exec(
         user: spec.user,
         cwd: spec.cwd,
         tty,
+        sweep: spec.sweep,
         init,
         supervisor: status.supervisor,
     };
@@ -196,15 +206,16 @@ fn pipes(stdin: bool) -> std::io::Result<(Streams, Vec<OwnedFd>)> {
     let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Without stdin the write end closes here, which the process reads as end of file.
-    let stdin = stdin.then(|| watch(in_write)).transpose()?;
-    let outputs = vec![(Stream::Stdout, watch(out_read)?), (Stream::Stderr, watch(err_read)?)];
+    let stdin = stdin.then(|| io::watch(in_write)).transpose()?;
+    let outputs =
+        vec![(Stream::Stdout, io::watch(out_read)?), (Stream::Stderr, io::watch(err_read)?)];
     Ok((Streams { stdin, outputs, terminal: None }, vec![in_read, out_write, err_write]))
 }
 
 impl Streams {
     fn terminal(master: OwnedFd) -> std::io::Result<Self> {
         let dup = || rustix::io::fcntl_dupfd_cloexec(&master, 3).map_err(std::io::Error::from);
-        let (stdin, output) = (watch(dup()?)?, watch(dup()?)?);
+        let (stdin, output) = (io::watch(dup()?)?, io::watch(dup()?)?);
         let outputs = vec![(Stream::Stdout, output)];
         Ok(Self { stdin: Some(stdin), outputs, terminal: Some(master) })
     }
@@ -215,11 +226,12 @@ fn session(pid: i32, helper: Helper, streams: Streams) -> ExecSession {
     let (output_tx, output) = mpsc::channel(QUEUE);
     let (resize, mut resize_rx) = mpsc::channel::<TermSize>(QUEUE);
     let (done_tx, done) = oneshot::channel();
+    let (ended_tx, ended) = watch::channel(false);
     if let Some(fd) = streams.stdin {
         tokio::spawn(write_all(fd, stdin_rx));
     }
     for (stream, fd) in streams.outputs {
-        tokio::spawn(read_all(stream, fd, output_tx.clone()));
+        tokio::spawn(read_all(stream, fd, output_tx.clone(), ended.clone()));
     }
     tokio::spawn(async move {
         while let Some(size) = resize_rx.recv().await {
@@ -236,6 +248,7 @@ fn session(pid: i32, helper: Helper, streams: Streams) -> ExecSession {
         tokio::select! {
             () = done_tx.closed() => {}
             result = helper.end() => {
+                let _ = ended_tx.send(true);
                 let _ = done_tx.send(result);
             }
         }
@@ -262,14 +275,33 @@ async fn write_all(fd: AsyncFd<OwnedFd>, mut from: mpsc::Receiver<Bytes>) {
     }
 }
 
-async fn read_all(stream: Stream, fd: AsyncFd<OwnedFd>, to: mpsc::Sender<(Stream, Bytes)>) {
+async fn read_all(
+    stream: Stream,
+    fd: AsyncFd<OwnedFd>,
+    to: mpsc::Sender<(Stream, Bytes)>,
+    mut ended: watch::Receiver<bool>,
+) {
     let mut chunk = vec![0u8; CHUNK];
-    loop {
-        let read =
-            fd.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut chunk[..])?)).await;
+    let (mut left, mut waited) = (DRAIN_BYTES, Duration::ZERO);
+    while left > 0 && waited < DRAIN {
+        let begin = Instant::now();
+        let read = fd.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut chunk[..])?));
+        let read = tokio::select! {
+            biased;
+            read = read => read,
+            // Also when whoever would say it is gone.
+            () = async {
+                let _ = ended.wait_for(|ended| *ended).await;
+                tokio::time::sleep(QUIET).await;
+            } => return,
+        };
         match read {
             Ok(0) => return,
             Ok(n) => {
+                if *ended.borrow() {
+                    waited += begin.elapsed();
+                    left = left.saturating_sub(n);
+                }
                 if to.send((stream, Bytes::copy_from_slice(&chunk[..n]))).await.is_err() {
                     return;
                 }

@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, stream};
 use rustix::fs::inotify;
 use serde::Deserialize;
@@ -19,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::{LogQuery, LogStream, RuntimeError};
-use crate::runtime::{LogLine, Stream};
+use crate::runtime::{LINE_MAX, LogLine, Stream};
 use crate::supervise::log::{file_name, file_number, parse_rfc3339};
 use crate::supervise::setup::{EXIT_FILE, LOG_DIR};
 use crate::sys;
@@ -66,9 +68,28 @@ enum Place {
 
 struct Open {
     cursor: Cursor,
+    begun: Begun,
     /// The last lines, while those that are there are read and only so many are wanted.
     held: Option<VecDeque<LogLine>>,
     watch: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Open {
+    /// Puts a line where it belongs, if it is wanted.
+    fn take(&mut self, line: LogLine, query: &LogQuery, lines: &mut VecDeque<LogLine>) {
+        if !wanted(&line, query) {
+            return;
+        }
+        match (&mut self.held, query.tail) {
+            (Some(held), Some(tail)) => {
+                held.push_back(line);
+                if held.len() > tail {
+                    held.pop_front();
+                }
+            }
+            _ => lines.push_back(line),
+        }
+    }
 }
 
 /// Where a piece ends.
@@ -115,26 +136,27 @@ impl Reader {
         // Asked before reading: what is written before the record is then read.
         let over = !self.query.follow || ended(&self.state_dir);
         for _ in 0..PIECE {
-            let Some(entry) = open.cursor.next()? else {
-                lines.extend(open.held.take().into_iter().flatten());
-                return Ok((lines, if over { End::Over } else { End::Log }));
-            };
-            let Some(line) = parse(&entry) else { continue };
-            if self.query.until_nanos.is_some_and(|until| line.at_nanos >= until) {
-                lines.extend(open.held.take().into_iter().flatten());
-                return Ok((lines, End::Over));
-            }
-            if !wanted(&line, &self.query) {
-                continue;
-            }
-            match (&mut open.held, self.query.tail) {
-                (Some(held), Some(tail)) => {
-                    held.push_back(line);
-                    if held.len() > tail {
-                        held.pop_front();
-                    }
+            let entry = open.cursor.next()?;
+            let more = entry.is_some();
+            let entry = entry.and_then(|entry| parse(&entry));
+            let is_late =
+                |line: &LogLine| self.query.until_nanos.is_some_and(|u| line.at_nanos >= u);
+            // What was written too late may end a line that was begun in time.
+            let new = entry.as_ref().is_some_and(|e| is_late(e) && !open.begun.has(e));
+            let late = new && open.begun.is_empty();
+            if !more && over {
+                for line in open.begun.finish() {
+                    open.take(line, &self.query, &mut lines);
                 }
-                _ => lines.push_back(line),
+            }
+            if late || !more {
+                lines.extend(open.held.take().into_iter().flatten());
+                let end = if late || over { End::Over } else { End::Log };
+                return Ok((lines, end));
+            }
+            let entry = entry.filter(|_| !new);
+            if let Some(line) = entry.and_then(|entry| open.begun.add(entry)) {
+                open.take(line, &self.query, &mut lines);
             }
         }
         Ok((lines, End::Piece))
@@ -145,7 +167,7 @@ impl Reader {
         let dir = self.state_dir.join(LOG_DIR);
         let watch = self.query.follow.then(|| watch(&self.state_dir, &dir)).transpose()?;
         let held = self.query.tail.map(|_| VecDeque::new());
-        Ok(Cursor::open(&dir)?.map(|cursor| Open { cursor, held, watch }))
+        Ok(Cursor::open(&dir)?.map(|cursor| Open { cursor, begun: Begun::default(), held, watch }))
     }
 
     /// Waits until the log has grown or the container has ended, or may have.
@@ -171,18 +193,60 @@ fn wanted(line: &LogLine, query: &LogQuery) -> bool {
     stream && query.since_nanos.is_none_or(|since| line.at_nanos >= since)
 }
 
-/// An entry as Docker writes it, too.
+/// An entry as Docker writes it, too, which knows no `bytes`.
 #[derive(Deserialize)]
 struct Entry {
     log: String,
     stream: Stream,
     time: String,
+    bytes: Option<String>,
 }
 
 fn parse(entry: &[u8]) -> Option<LogLine> {
     let entry: Entry = serde_json::from_slice(entry).ok()?;
     let at_nanos = parse_rfc3339(&entry.time)?;
-    Some(LogLine { at_nanos, stream: entry.stream, text: entry.log })
+    let exact = entry.bytes.and_then(|text| STANDARD.decode(text).ok());
+    let text = exact.unwrap_or_else(|| entry.log.into_bytes());
+    Some(LogLine { at_nanos, stream: entry.stream, text })
+}
+
+/// Lines that have begun, one of each stream.
+#[derive(Debug, Default)]
+struct Begun([Option<LogLine>; 2]);
+
+impl Begun {
+    /// Takes an entry; gives the line that it ends. A line has the time of its first entry.
+    fn add(&mut self, entry: LogLine) -> Option<LogLine> {
+        let begun = &mut self.0[usize::from(entry.stream == Stream::Stderr)];
+        let line = match begun.take() {
+            None => entry,
+            Some(mut line) => {
+                line.text.extend_from_slice(&entry.text);
+                line
+            }
+        };
+        if line.text.last() == Some(&b'\n') || line.text.len() >= LINE_MAX {
+            return Some(line);
+        }
+        *begun = Some(line);
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// Whether an entry goes on with a line that has begun.
+    fn has(&self, entry: &LogLine) -> bool {
+        self.0[usize::from(entry.stream == Stream::Stderr)].is_some()
+    }
+
+    /// Gives what will not be ended, the earlier first.
+    fn finish(&mut self) -> impl Iterator<Item = LogLine> + use<> {
+        let mut all: Vec<LogLine> = std::mem::take(&mut self.0).into_iter().flatten().collect();
+        all.sort_by_key(|line| line.at_nanos);
+        all.into_iter()
+    }
 }
 
 /// A place in the log.
@@ -272,7 +336,82 @@ mod tests {
     use crate::supervise::log::LogWriter;
 
     async fn all(dir: &Path, query: LogQuery) -> Vec<String> {
-        read(dir.to_owned(), query).map(|l| l.unwrap().text).collect().await
+        let text = |l: Result<LogLine, _>| String::from_utf8(l.unwrap().text).unwrap();
+        read(dir.to_owned(), query).map(text).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_line_ends_where_the_program_ended_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { max_bytes: 100_000, max_files: 1000 };
+        let mut log = LogWriter::create(&dir.path().join(LOG_DIR), limits).unwrap();
+        let long = "é".repeat(150_000);
+        // In pieces as they are read from a pipe, with the other stream in between.
+        for chunk in format!("a\n{long}\nb\n").as_bytes().chunks(30_001) {
+            log.output(Stream::Stdout, chunk);
+            log.output(Stream::Stderr, b"e\n");
+        }
+        log.output(Stream::Stdout, "x".repeat(40_000).as_bytes());
+        log.finish();
+        let out = LogQuery { stderr: false, ..LogQuery::default() };
+        let expected =
+            ["a\n".to_owned(), format!("{long}\n"), "b\n".to_owned(), "x".repeat(40_000)];
+        assert!(all(dir.path(), out).await == expected);
+        let tail = all(dir.path(), LogQuery { tail: Some(3), ..out }).await;
+        assert!(tail == expected[1..], "{} lines", tail.len());
+        let lines: Vec<LogLine> =
+            read(dir.path().to_owned(), out).map(Result::unwrap).collect().await;
+        let until = Some(lines[1].at_nanos + 1);
+        let begun = all(dir.path(), LogQuery { until_nanos: until, ..out }).await;
+        assert!(begun == expected[..2], "a line that was begun in time is whole");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_cut_at_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { max_bytes: 1 << 20, max_files: 1000 };
+        let mut log = LogWriter::create(&dir.path().join(LOG_DIR), limits).unwrap();
+        for _ in 0..40 {
+            log.output(Stream::Stdout, &[b'z'; 64 * 1024]);
+        }
+        log.finish();
+        let lines = all(dir.path(), LogQuery::default()).await;
+        assert!(lines.iter().all(|l| l.len() < LINE_MAX + 16 * 1024), "bounded");
+        assert_eq!((lines.len(), lines.concat().len()), (3, 40 * 64 * 1024));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_text_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(&dir.path().join(LOG_DIR), LogLimits::default()).unwrap();
+        let bytes: Vec<u8> = (0..=255).filter(|b| *b != b'\n').chain([b'\n']).collect();
+        // Longer than one entry, and never finished.
+        let latin1 = [0xe9; 40_000];
+        log.output(Stream::Stdout, &bytes);
+        log.output(Stream::Stderr, &latin1);
+        log.finish();
+        let lines: Vec<Vec<u8>> = read(dir.path().to_owned(), LogQuery::default())
+            .map(|l| l.unwrap().text)
+            .collect()
+            .await;
+        assert_eq!(lines, [bytes, latin1.to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn who_follows_gets_a_long_line_when_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(&dir.path().join(LOG_DIR), LogLimits::default()).unwrap();
+        let follow = LogQuery { follow: true, tail: Some(1), ..LogQuery::default() };
+        log.output(Stream::Stdout, b"first\n");
+        log.output(Stream::Stdout, &[b'y'; 50_000]);
+        let mut lines = read(dir.path().to_owned(), follow);
+        assert_eq!(lines.next().await.unwrap().unwrap().text, b"first\n");
+        log.output(Stream::Stdout, b"\n");
+        let line = lines.next().await.unwrap().unwrap().text;
+        assert_eq!(line.len(), 50_001);
+        log.finish();
+        fs::write(dir.path().join(EXIT_FILE), "{}").unwrap();
+        assert!(lines.next().await.is_none());
     }
 
     #[tokio::test]
@@ -345,7 +484,7 @@ mod tests {
             fs::write(dir.path().join(EXIT_FILE), "{}").unwrap();
             for follower in last {
                 let lines = tokio::time::timeout(bound, follower).await.unwrap().unwrap();
-                assert_eq!(lines, ["more\n"]);
+                assert_eq!(lines, [b"more\n"]);
             }
         });
     }

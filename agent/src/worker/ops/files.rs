@@ -1,10 +1,10 @@
-//! The files that tell a container who and where it is, bound into it from the host.
+//! The files that tell a container who and where it is, of which it gets copies.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use shoal_agent_planning::lower::{ContainerPlan, own_files};
@@ -41,13 +41,13 @@ impl ContainerFiles {
         let served = self.write(plan, names, Vec::new()).await?;
         let mount = |(name, destination): (&str, PathBuf)| MountConfig {
             destination,
-            kind: MountKind::Bind { source: self.dir.join(name) },
+            kind: MountKind::Copy { source: self.dir.join(name) },
             read_only: plan.config.read_only,
         };
         Ok((wanted.into_iter().map(mount).collect(), (!served).then_some(NO_SERVERS)))
     }
 
-    /// Writes the addresses down, into the same file, which is bound already.
+    /// Writes the addresses down, into the same file, which is copied when the container starts.
     pub(super) async fn know(
         &self,
         plan: &ContainerPlan,
@@ -74,7 +74,7 @@ impl ContainerFiles {
         let (dir, dns) = (self.dir.clone(), plan.dns.clone());
         let write = move || -> Result<bool, (PathBuf, io::Error)> {
             let mut served = true;
-            fs::create_dir_all(&dir).map_err(|e| (dir.clone(), e))?;
+            private_dir(&dir).map_err(|e| (dir.clone(), e))?;
             for name in names {
                 let text = match name {
                     "hosts" => hosts.clone(),
@@ -107,7 +107,17 @@ impl ContainerFiles {
     }
 }
 
-/// Every user of the container may read it, whatever the agent's umask says.
+/// Makes the directory of one container and, above it, that of all. They are nobody else's business.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    match dir.parent() {
+        // It may have been made by somebody else, for everybody.
+        Some(all) => fs::set_permissions(all, fs::Permissions::from_mode(0o700)),
+        None => Ok(()),
+    }
+}
+
+/// Every user of the container may read its copy, whatever the agent's umask says.
 fn public_file(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))

@@ -156,6 +156,21 @@ async fn what_belongs_to_nobody_is_removed() {
 }
 
 #[tokio::test]
+async fn nobody_on_the_host_gets_to_the_files_of_containers() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut lab = Lab::new().await;
+    let files = lab.dir.path().join("run/files");
+    std::fs::create_dir_all(&files).unwrap();
+    std::fs::set_permissions(&files, std::fs::Permissions::from_mode(0o755)).unwrap();
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    for dir in [&files, &files.join(container(1).as_str())] {
+        let mode = std::fs::metadata(dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", dir.display());
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_ledger_file_harms_nobody_else() {
     let mut lab = Lab::new().await;
     lab.assign([task(1, |_| {})]);

@@ -1,10 +1,13 @@
 //! `service logs`.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures::StreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{LogLine, LogQuery};
 use crate::commands::{Result, Shell};
@@ -96,12 +99,13 @@ fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
         return Ok(());
     };
     if shell.is_json() {
-        return json::record(&json!({
+        let mut record = json!({
             "TaskID": task_id, "NodeID": node_id, "Hostname": hostname, "Service": service,
             "Slot": slot, "Time": at,
             "Stream": if stderr { "stderr" } else { "stdout" },
-            "Line": String::from_utf8_lossy(&line),
-        }));
+        });
+        add_text(&mut record, &line);
+        return json::record(&record);
     }
     let mut out = Vec::with_capacity(line.len() + 80);
     if args.timestamps {
@@ -125,4 +129,30 @@ fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
         io::stdout().lock().write_all(&out)?;
     }
     Ok(())
+}
+
+/// A line in JSON, which knows text only: where the line is not UTF-8, what is not is replaced in
+/// `Line`, and `Bytes` has all of it in base64.
+fn add_text(record: &mut Value, line: &[u8]) {
+    let text = String::from_utf8_lossy(line);
+    if matches!(text, Cow::Owned(_)) {
+        record["Bytes"] = STANDARD.encode(line).into();
+    }
+    record["Line"] = text.into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_json_lose_nothing() {
+        let record = |line: &[u8]| {
+            let mut record = json!({});
+            add_text(&mut record, line);
+            record
+        };
+        assert_eq!(record("é".as_bytes()), json!({ "Line": "é" }));
+        assert_eq!(record(b"caf\xe9"), json!({ "Line": "caf\u{fffd}", "Bytes": "Y2Fm6Q==" }));
+    }
 }

@@ -85,7 +85,7 @@ fn a_process_can_be_forked_into_a_group() {
     use crate::sys::process::{Fork, exit_now, fork_single_threaded};
     let Some((_place, group)) = Group::new("fork") else { return };
     // A test process has several threads, which must not be forked.
-    match fork_single_threaded(group.fork_target()) {
+    match fork_single_threaded(group.entry().unwrap().fork_target()) {
         Ok(Fork::Child) => exit_now(0),
         Ok(Fork::Parent(_)) => panic!("forked with several threads"),
         Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EDEADLK)),
