@@ -106,6 +106,8 @@ impl CommandError {
             text.push_str(&format!(": {error}"));
             source = error.source();
         }
+        // Further lines are set in: none that others wrote passes for a hint of this program.
+        let mut text = text.replace('\n', "\n    ");
         for hint in &self.hints {
             text.push_str(&format!("\nhint: {hint}"));
         }
@@ -132,8 +134,7 @@ impl From<tonic::Status> for CommandError {
         let message = if status.message().is_empty() {
             format!("{:?}", status.code()).to_lowercase()
         } else {
-            // What follows a newline must not pass for a line of this program's.
-            status.message().replace('\n', "\n    ")
+            status.message().to_owned()
         };
         let error = Self::failed(message);
         match status.code() {

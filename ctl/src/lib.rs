@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let report = error.report();
             if !report.is_empty() {
-                render::note(report.trim_end());
+                render::report(report.trim_end());
             }
             ExitCode::from(error.kind().exit_code())
         }
@@ -59,7 +59,7 @@ fn understood() -> Result<cli::Cli, ExitCode> {
         Err(error) => error,
     };
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = render::line(error.render().to_string().trim_end());
+        let _ = render::block(error.render().to_string().trim_end());
         return Err(ExitCode::SUCCESS);
     }
     let args: Vec<String> =

@@ -13,7 +13,7 @@ use super::{Result, Shell};
 use crate::client::Client;
 use crate::context::{Context, Store};
 use crate::error::CommandError;
-use crate::render::{json, line, note};
+use crate::render::{block, json, line, note};
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
@@ -144,8 +144,9 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
     }
     line(&format!("cluster {} is made; this host is its first node, {}", args.name, made.node_id))?;
     line(&format!("context {name} is selected"))?;
-    line("\nTo bring in another host, run there:\n")?;
-    line(&join_line(&made.agent_join_token, &endpoint))
+    block("\nTo bring in another host, run there:\n")?;
+    line(&join_line(&made.agent_join_token, &endpoint))?;
+    block("")
 }
 
 /// The admin's key lives on disk before anything is asked for, so that an `init` that breaks off
@@ -237,7 +238,7 @@ fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
 /// What is typed, or pasted, on a host that is to join. The token goes from the shell itself into the
 /// command, so it is in nobody's list of arguments.
 fn join_line(token: &str, address: &str) -> String {
-    format!("    echo {token} | shoalctl join --token-file - {address}\n")
+    format!("    echo {token} | shoalctl join --token-file - {address}")
 }
 
 pub(crate) async fn leave(shell: &Shell, args: &Leave) -> Result {
@@ -263,8 +264,9 @@ pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
         }));
     }
     let address = managers.first().map_or("ADDR", String::as_str);
-    line(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;
-    line(&join_line(&token, address))
+    block(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;
+    line(&join_line(&token, address))?;
+    block("")
 }
 
 pub(crate) async fn info(shell: &Shell) -> Result {

@@ -62,7 +62,10 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
                 let agent = agent.clone();
                 async move {
                     let removed = agent.remove_image(&image).await?;
-                    shell.result(&removed.join("\n"), &json!({ "Removed": removed }))
+                    if shell.is_json() {
+                        return crate::render::json::record(&json!({ "Removed": removed }));
+                    }
+                    removed.iter().try_for_each(|name| line(name))
                 }
             })
             .await

@@ -21,7 +21,7 @@ use crate::context::Store;
 use crate::error::CommandError;
 use crate::render::table::{Column, draw, left_out};
 use crate::render::template::{Template, TemplateError};
-use crate::render::{Format, json, line, note, terminal_width};
+use crate::render::{Format, block, json, line, note, report, terminal_width};
 
 pub(crate) type Result<T = (), E = CommandError> = std::result::Result<T, E>;
 
@@ -87,7 +87,7 @@ impl Shell {
         let rows: Vec<Vec<String>> = items.iter().map(row).collect();
         let width = if whole { None } else { terminal_width() };
         let missing = left_out(columns, &rows, width);
-        line(&draw(columns, rows, width))?;
+        block(&draw(columns, rows, width))?;
         if !missing.is_empty() {
             let missing = missing.join(", ");
             note(&format!("hint: too narrow for {missing}; --format json shows everything"));
@@ -106,7 +106,7 @@ impl Shell {
             return Err(CommandError::usage("--pretty does not go with --format"));
         }
         let pages: Vec<String> = items.iter().map(page).collect();
-        line(&pages.join("\n\n"))
+        block(&pages.join("\n\n"))
     }
 
     /// Writes objects as a document, or by a template, one a line.
@@ -114,7 +114,7 @@ impl Shell {
         let Some(template) = &self.global.format.template else { return json::document(&items) };
         let objects: Result<Vec<_>, _> = items.iter().map(serde_json::to_value).collect();
         let objects = objects.map_err(json::not_json)?;
-        line(&template.objects(&objects).map_err(by_template)?)
+        block(&template.objects(&objects).map_err(by_template)?)
     }
 
     /// Writes one document, or what a template makes of it.
@@ -152,7 +152,7 @@ fn templated<T>(
         })
         .collect();
     let text = template.rows(&headings, &rows).map_err(by_template)?;
-    if text.is_empty() { Ok(()) } else { line(&text) }
+    if text.is_empty() { Ok(()) } else { block(&text) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
@@ -203,7 +203,7 @@ where
     for reference in references {
         if let Err(error) = one(reference.clone()).await {
             if references.len() > 1 && last.is_err() {
-                note(last.err().map(|e: CommandError| e.report()).unwrap_or_default().trim_end());
+                report(last.err().map(|e: CommandError| e.report()).unwrap_or_default().trim_end());
             }
             last = Err(error);
         }

@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
-use super::{clean, line};
+use super::{block, clean};
 use crate::error::CommandError;
 
 /// One document, indented.
 pub(crate) fn document(value: &impl Serialize) -> Result<(), CommandError> {
-    line(&clean::json(&serde_json::to_string_pretty(value).map_err(not_json)?))
+    block(&clean::json(&serde_json::to_string_pretty(value).map_err(not_json)?))
 }
 
 /// One document on one line.
 pub(crate) fn record(value: &impl Serialize) -> Result<(), CommandError> {
-    line(&clean::json(&serde_json::to_string(value).map_err(not_json)?))
+    block(&clean::json(&serde_json::to_string(value).map_err(not_json)?))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]

@@ -28,14 +28,20 @@ pub(crate) fn id(id: impl std::fmt::Display, whole: bool) -> String {
     if whole { text } else { text.chars().take(ID_SHOWN).collect() }
 }
 
-/// Writes lines to standard output.
+/// Writes a line to standard output. Further lines in it are set in, so that none that others wrote
+/// passes for one of this program.
 pub(crate) fn line(text: &str) -> Result<(), CommandError> {
+    block(&text.replace('\n', "\n    "))
+}
+
+/// Writes lines to standard output whose ends are this program's: tables, pages, documents.
+pub(crate) fn block(text: &str) -> Result<(), CommandError> {
     write_line(&clean::lines(text))
 }
 
 /// Writes what came from this user's own files as it is, unless a terminal would act on it.
 pub(crate) fn own_line(text: &str) -> Result<(), CommandError> {
-    if io::stdout().is_terminal() { line(text) } else { write_line(text) }
+    if io::stdout().is_terminal() { block(text) } else { write_line(text) }
 }
 
 /// Writes a script that is part of this program, byte for byte.
@@ -51,7 +57,13 @@ fn write_line(text: &str) -> Result<(), CommandError> {
 }
 
 /// Writes something to standard error that is not a result. That nobody reads it is no failure.
+/// Further lines are set in, so that none that others wrote passes for one of this program.
 pub(crate) fn note(text: &str) {
+    report(&text.replace('\n', "\n    "));
+}
+
+/// Writes how a command failed, with its hints, to standard error.
+pub(crate) fn report(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", clean::lines(text));
 }
 

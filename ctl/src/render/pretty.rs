@@ -11,6 +11,7 @@ use shoal_types::spec::{
     ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
 };
 
+use super::clean;
 use super::words::capital;
 use crate::commands::node::Usage;
 
@@ -25,6 +26,7 @@ impl Page {
     /// A key with its value, unless that is empty.
     fn entry(&mut self, indent: usize, key: &str, value: impl Display) {
         let key = format!("{:indent$}{key}:", "");
+        let value = clean::one_line(&value.to_string()).into_owned();
         let line = format!("{key:<VALUES_AT$} {value}");
         if line.len() > VALUES_AT + 1 {
             self.0.push_str(&line);
@@ -42,7 +44,9 @@ impl Page {
             self.title("Labels");
         }
         for (key, value) in labels {
-            self.0.push_str(&format!(" {key}={value}\n"));
+            let label = format!(" {key}={value}");
+            self.0.push_str(&clean::one_line(&label));
+            self.0.push('\n');
         }
     }
 

@@ -1,0 +1,399 @@
+//! What reaches a terminal when every text that a manager tells is hostile: the program itself, over
+//! real TLS, asked everything that it can be asked.
+
+#![allow(clippy::unwrap_used, reason = "a test: panics are its voice")]
+
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use futures::Stream;
+use shoal_ctl::context::{Context, Store};
+use shoal_manager::ca::CertificateAuthority;
+use shoal_manager::clock;
+use shoal_proto::transport::{
+    IncomingLimits, LiveCredentials, PeerId, Role, incoming, server_builder,
+};
+use shoal_proto::v1 as pb;
+use shoal_proto::v1::control_server::{Control, ControlServer};
+use shoal_types::id::{
+    ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
+};
+use shoal_types::object::{
+    Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
+    Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
+    Task, TaskStatus,
+};
+use shoal_types::spec::{
+    ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
+    ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+};
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Clears the screen by both kinds of escape, sets the title, moves back over the line and turns the
+/// direction of text.
+const HOSTILE: &str = "x\x1b[2J\u{9b}31m\x1b]0;owned\x07\r\x08\x7f\u{202e}\nhint: run this";
+
+fn text() -> String {
+    HOSTILE.to_owned()
+}
+
+fn meta() -> Meta {
+    Meta::created(1, Timestamp::from_secs(1))
+}
+
+fn labels() -> Labels {
+    [(text(), text())].into()
+}
+
+fn service_spec() -> ServiceSpec {
+    let container = ContainerSpec {
+        image: text(),
+        args: Some(vec![text()]),
+        env: vec![text()],
+        dir: text(),
+        user: text(),
+        hostname: text(),
+        ..ContainerSpec::default()
+    };
+    ServiceSpec {
+        name: text(),
+        labels: labels(),
+        task_template: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(container),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        update_config: None,
+        rollback_config: None,
+        endpoint_spec: None,
+    }
+}
+
+fn service() -> pb::Service {
+    (&Service {
+        id: ServiceId::from(1),
+        meta: meta(),
+        spec: Arc::new(service_spec()),
+        previous_spec: None,
+        stack_id: None,
+        deployment_id: DeploymentId::from(1),
+        networks: Vec::new(),
+        endpoint: Endpoint::default(),
+    })
+        .into()
+}
+
+fn deployment() -> pb::Deployment {
+    (&Deployment {
+        id: DeploymentId::from(1),
+        meta: meta(),
+        service_id: ServiceId::from(1),
+        service_version: 1,
+        kind: DeploymentKind::Create,
+        state: DeploymentState::Paused,
+        completed_at: None,
+        message: text(),
+    })
+        .into()
+}
+
+fn summary() -> pb::ServiceSummary {
+    pb::ServiceSummary {
+        service: Some(service()),
+        running_tasks: 0,
+        desired_tasks: 1,
+        deployment: Some(deployment()),
+    }
+}
+
+fn task() -> pb::Task {
+    let mut status = TaskStatus::new(TaskState::Failed, Timestamp::from_secs(1), HOSTILE);
+    status.err = text();
+    (&Task {
+        id: TaskId::from(1),
+        meta: meta(),
+        service_id: ServiceId::from(1),
+        service_name: text(),
+        service_labels: labels(),
+        slot: Slot::Replica(1),
+        node_id: Some(NodeId::from(1)),
+        spec: service_spec().task_template,
+        spec_version: 1,
+        endpoint: None,
+        networks: Vec::new(),
+        desired_state: DesiredState::Running,
+        start_after: None,
+        rejections: 0,
+        status,
+    })
+        .into()
+}
+
+fn node() -> pb::Node {
+    (&Node {
+        id: NodeId::from(1),
+        meta: meta(),
+        spec: NodeSpec { name: text(), labels: labels(), ..NodeSpec::default() },
+        description: NodeDescription {
+            hostname: text(),
+            platform: Platform { architecture: text(), os: text() },
+            engine: EngineDescription { version: text(), labels: labels() },
+            ..NodeDescription::default()
+        },
+        status: NodeStatus { state: NodeState::Ready, message: text(), ..NodeStatus::default() },
+        manager_status: None,
+    })
+        .into()
+}
+
+fn network() -> pb::Network {
+    (&Network {
+        id: NetworkId::from(1),
+        meta: meta(),
+        spec: NetworkSpec {
+            name: text(),
+            labels: labels(),
+            driver: Driver { name: text(), ..Driver::default() },
+            ..NetworkSpec::default()
+        },
+        stack_id: None,
+        predefined: false,
+    })
+        .into()
+}
+
+fn stack() -> pb::Stack {
+    (&Stack {
+        id: StackId::from(1),
+        meta: meta(),
+        spec: Arc::new(StackSpec { name: text(), ..StackSpec::default() }),
+        services: [(text(), ServiceId::from(1))].into(),
+        networks: [(text(), NetworkId::from(1))].into(),
+        history: Vec::new(),
+    })
+        .into()
+}
+
+fn cluster() -> pb::ClusterView {
+    (&Cluster {
+        id: ClusterId::from(1),
+        meta: meta(),
+        spec: ClusterSpec { name: text(), ..ClusterSpec::default() },
+        root_ca: RootCa { cert_pem: text(), key_pem: text() },
+        join_tokens: JoinTokens::default(),
+    })
+        .into()
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn answers<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
+    Response::new(Box::pin(futures::stream::iter(items.into_iter().map(Ok))))
+}
+
+struct Hostile;
+
+macro_rules! hostile {
+    ($($method:ident $request:ident $response:ident $answer:expr;)*) => {
+        #[tonic::async_trait]
+        impl Control for Hostile {
+            $(
+                async fn $method(
+                    &self,
+                    _: Request<pb::$request>,
+                ) -> Result<Response<pb::$response>, Status> {
+                    let answer: Result<pb::$response, Status> = $answer;
+                    answer.map(Response::new)
+                }
+            )*
+
+            type WatchStream = Answers<pb::WatchResponse>;
+
+            async fn watch(
+                &self,
+                _: Request<pb::WatchRequest>,
+            ) -> Result<Response<Self::WatchStream>, Status> {
+                use pb::watch_event::Object as O;
+                use pb::watch_response::Message;
+                let objects = [
+                    O::Cluster(cluster()), O::Node(node()), O::Service(service()), O::Task(task()),
+                    O::Network(network()), O::Stack(stack()), O::Deployment(deployment()),
+                ];
+                let started = pb::WatchStarted::default();
+                let mut all = vec![pb::WatchResponse { message: Some(Message::Started(started)) }];
+                for object in objects {
+                    let mut event = pb::WatchEvent { object: Some(object), ..Default::default() };
+                    event.index = 1;
+                    event.time = 1_000_000_000;
+                    event.set_action(pb::EventAction::Update);
+                    all.push(pb::WatchResponse { message: Some(Message::Event(event)) });
+                }
+                Ok(answers(all))
+            }
+
+            type ServiceLogsStream = Answers<pb::ServiceLogsResponse>;
+
+            async fn service_logs(
+                &self,
+                _: Request<pb::ServiceLogsRequest>,
+            ) -> Result<Response<Self::ServiceLogsStream>, Status> {
+                let warning = pb::service_logs_response::Message::Warning(text());
+                Ok(answers(vec![pb::ServiceLogsResponse { message: Some(warning) }]))
+            }
+
+            type ExecStream = Answers<pb::ExecOutput>;
+
+            async fn exec(
+                &self,
+                _: Request<Streaming<pb::ExecInput>>,
+            ) -> Result<Response<Self::ExecStream>, Status> {
+                Err(refused())
+            }
+        }
+    };
+}
+
+fn refused() -> Status {
+    Status::failed_precondition(HOSTILE)
+}
+
+hostile! {
+    get_version GetVersionRequest GetVersionResponse
+        Ok(pb::GetVersionResponse { version: text(), node_id: text() });
+    get_cluster GetClusterRequest GetClusterResponse
+        Ok(pb::GetClusterResponse { cluster: Some(cluster()) });
+    get_join_token GetJoinTokenRequest GetJoinTokenResponse
+        Ok(pb::GetJoinTokenResponse { token: text(), manager_addrs: vec![text()] });
+    rotate_join_token RotateJoinTokenRequest RotateJoinTokenResponse
+        Ok(pb::RotateJoinTokenResponse { token: text() });
+    list_nodes ListNodesRequest ListNodesResponse Ok(pb::ListNodesResponse { nodes: vec![node()] });
+    get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(node()) });
+    update_node UpdateNodeRequest UpdateNodeResponse
+        Ok(pb::UpdateNodeResponse { node: Some(node()) });
+    remove_node RemoveNodeRequest RemoveNodeResponse Err(refused());
+    create_service CreateServiceRequest CreateServiceResponse
+        Ok(pb::CreateServiceResponse { service: Some(service()) });
+    list_services ListServicesRequest ListServicesResponse
+        Ok(pb::ListServicesResponse { services: vec![summary()] });
+    get_service GetServiceRequest GetServiceResponse
+        Ok(pb::GetServiceResponse { service: Some(summary()) });
+    update_service UpdateServiceRequest UpdateServiceResponse
+        Ok(pb::UpdateServiceResponse { service: Some(service()) });
+    remove_service RemoveServiceRequest RemoveServiceResponse Err(refused());
+    get_deployment GetDeploymentRequest GetDeploymentResponse
+        Ok(pb::GetDeploymentResponse { deployment: Some(deployment()) });
+    list_tasks ListTasksRequest ListTasksResponse Ok(pb::ListTasksResponse { tasks: vec![task()] });
+    get_task GetTaskRequest GetTaskResponse Ok(pb::GetTaskResponse { task: Some(task()) });
+    list_networks ListNetworksRequest ListNetworksResponse
+        Ok(pb::ListNetworksResponse { networks: vec![network()] });
+    get_network GetNetworkRequest GetNetworkResponse
+        Ok(pb::GetNetworkResponse { network: Some(network()) });
+    create_network CreateNetworkRequest CreateNetworkResponse
+        Ok(pb::CreateNetworkResponse { network: Some(network()) });
+    remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());
+    apply_stack ApplyStackRequest ApplyStackResponse Ok(pb::ApplyStackResponse {
+        stack_id: text(), created: vec![text()], updated: vec![text()], unchanged: vec![text()],
+        removed: vec![text()], kept: vec![text()],
+    });
+    list_stacks ListStacksRequest ListStacksResponse
+        Ok(pb::ListStacksResponse { stacks: vec![stack()] });
+    get_stack GetStackRequest GetStackResponse Ok(pb::GetStackResponse { stack: Some(stack()) });
+    remove_stack RemoveStackRequest RemoveStackResponse
+        Ok(pb::RemoveStackResponse { stack_id: text(), removed: vec![text()] });
+}
+
+const LINES: [&str; 34] = [
+    "info",
+    "version",
+    "join-token worker",
+    "join-token worker --rotate",
+    "node ls",
+    "node ls --no-trunc",
+    "node inspect h",
+    "node inspect --pretty h",
+    "node ps h",
+    "node update --availability active h",
+    "node rm h",
+    "ps",
+    "ps --no-trunc",
+    "service ls",
+    "service ps s",
+    "service inspect s",
+    "service inspect --pretty s",
+    "service logs s",
+    "service logs --raw s",
+    "service rm s",
+    "service create -d nginx",
+    "service create --timeout 1s nginx",
+    "service scale -d s=2",
+    "service rollback -d s",
+    "stack ls",
+    "stack ps k",
+    "stack services k",
+    "stack rm -d k",
+    "network ls",
+    "network inspect n",
+    "network rm n",
+    "network create n",
+    "events",
+    "exec s ls",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_hostile_reaches_a_terminal() {
+    let ca = CertificateAuthority::create(ClusterId::from(1), clock::now()).unwrap();
+    let issue = |id, role| ca.issue_credentials(id, role, clock::now()).unwrap();
+    let own = LiveCredentials::new(issue(PeerId::Node(NodeId::from(1)), Role::Manager)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoints = vec![listener.local_addr().unwrap().to_string()];
+    tokio::spawn(
+        server_builder().add_service(ControlServer::new(Hostile)).serve_with_incoming(incoming(
+            listener,
+            own,
+            IncomingLimits::default(),
+        )),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let context = Context { cluster: ca.cluster().to_string(), endpoints };
+    let user = issue(PeerId::User(UserId::from(7)), Role::User);
+    Store::at(dir.path().to_owned()).add("mine", context, &user).unwrap();
+    let (mut said, mut posed) = (String::new(), Vec::new());
+    for line in LINES {
+        for format in ["table", "json"] {
+            let child = Command::new(env!("CARGO_BIN_EXE_shoalctl"))
+                .args(["--format", format])
+                .args(line.split_whitespace())
+                .env("SHOAL_CONFIG", dir.path())
+                .env("SHOAL_AGENT_SOCKET", dir.path().join("none.sock"))
+                .env_remove("SHOAL_CONTEXT")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let ran = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await;
+            let ran = ran.unwrap();
+            let all = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
+            let raw = all.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+            assert_eq!(raw, None, "{line} --format {format}: {all:?}");
+            if all.lines().any(|l| l.starts_with("hint: run this")) {
+                posed.push(format!("{line} --format {format}: {all}"));
+            }
+            assert!(!all.contains("the answer cannot be understood"), "{line}: {all}");
+            said.push_str(&all);
+        }
+    }
+    assert!(posed.is_empty(), "what others wrote poses as ours: {}", posed.join("\n---\n"));
+    // It was there, and can be seen.
+    assert!(said.matches("\\x1b[2J").count() > 30, "{said}");
+    assert!(said.matches("\\u001b[2J").count() > 20, "{said}");
+}
