@@ -35,3 +35,76 @@ impl Usage {
         usage
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_types::id::{NodeId, ServiceId, TaskId};
+    use shoal_types::object::{Meta, NodeDescription, NodeStatus, Slot, TaskStatus};
+    use shoal_types::resources::ResourceRequirements;
+    use shoal_types::spec::{ContainerSpec, Labels, NodeSpec, TaskRuntime, TaskSpec};
+    use shoal_types::task_state::DesiredState;
+    use shoal_types::time::Timestamp;
+
+    use super::*;
+
+    fn resources(nano_cpus: u64, memory_bytes: u64) -> Resources {
+        Resources { nano_cpus, memory_bytes, ..Resources::default() }
+    }
+
+    fn task(node: Option<u128>, state: TaskState, reserved: Option<Resources>) -> Task {
+        let needs = |reservations| ResourceRequirements { reservations, ..Default::default() };
+        Task {
+            id: TaskId::from(1),
+            meta: Meta::default(),
+            service_id: ServiceId::from(1),
+            service_name: "web".to_owned(),
+            service_labels: Labels::new(),
+            slot: Slot::Replica(1),
+            node_id: node.map(NodeId::from),
+            spec: Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(ContainerSpec::default()),
+                resources: Some(needs(reserved)),
+                restart_policy: None,
+                placement: None,
+                networks: Vec::new(),
+                log_driver: None,
+                force_update: 0,
+            }),
+            spec_version: 1,
+            endpoint: None,
+            networks: Vec::new(),
+            desired_state: DesiredState::Running,
+            start_after: None,
+            rejections: 0,
+            status: TaskStatus::new(state, Timestamp::ZERO, ""),
+        }
+    }
+
+    #[test]
+    fn what_is_free_is_what_no_living_task_of_the_node_has_reserved() {
+        let node = Node {
+            id: NodeId::from(1),
+            meta: Meta::default(),
+            spec: NodeSpec::default(),
+            description: NodeDescription {
+                resources: resources(4_000, 1_000),
+                ..NodeDescription::default()
+            },
+            status: NodeStatus::default(),
+            manager_status: None,
+        };
+        let tasks = [
+            task(Some(1), TaskState::Running, Some(resources(1_000, 100))),
+            task(Some(1), TaskState::Assigned, Some(resources(500, 50))),
+            task(Some(1), TaskState::Preparing, None),
+            task(Some(1), TaskState::Failed, Some(resources(2_000, 700))),
+            task(Some(2), TaskState::Running, Some(resources(2_000, 700))),
+            task(None, TaskState::Pending, Some(resources(2_000, 700))),
+        ];
+        let expected =
+            Usage { tasks: 3, reserved: resources(1_500, 150), free: resources(2_500, 850) };
+        assert_eq!(Usage::of(&node, &tasks), expected);
+    }
+}
