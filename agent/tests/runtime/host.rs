@@ -237,6 +237,10 @@ impl Drop for Host {
                         kill(pid.parse().unwrap(), 9);
                     }
                     if dir.file_type().is_ok_and(|t| t.is_dir()) {
+                        // Those of executions first.
+                        for below in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
+                            let _ = fs::remove_dir(below.path());
+                        }
                         let _ = fs::remove_dir(dir.path());
                     }
                 }
