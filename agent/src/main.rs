@@ -1,17 +1,12 @@
 //! `shoal-agent`: everything one host does.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Parser as _;
 use shoal_agent::config::{Cli, Work};
 use shoal_agent::supervise::{self, Given};
-use shoal_agent::{config, daemon};
-use shoal_proto::transport::unix_channel;
-use shoal_proto::v1::StopContainersRequest;
-use shoal_proto::v1::local_agent_client::LocalAgentClient;
+use shoal_agent::{config, daemon, local};
 use shoal_types::error_chain::chain;
 
 /// Exit code of a wrong command line, as clap has it.
@@ -32,7 +27,7 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().into_work() {
         Work::Run(args) => daemon::run(*args),
-        Work::StopContainers(args) => stop_containers(&args.socket()),
+        Work::StopContainers(args) => local::stop_containers(&args.socket()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,19 +35,6 @@ fn main() -> ExitCode {
             say(&chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
-    }
-}
-
-/// For whoever shuts the host down; how long that may take is theirs to say.
-fn stop_containers(socket: &Path) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let request = StopContainersRequest {};
-    let asked = runtime.block_on(async {
-        LocalAgentClient::new(unix_channel(socket)).stop_containers(request).await
-    });
-    match asked {
-        Ok(_) => Ok(()),
-        Err(status) => bail!("the agent at {}: {}", socket.display(), status.message()),
     }
 }
 

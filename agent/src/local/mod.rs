@@ -3,6 +3,7 @@
 //! The socket's mode is the check: whoever can open it is root here.
 
 mod archive;
+mod halt;
 mod images;
 mod init;
 mod join;
@@ -11,6 +12,8 @@ mod user;
 
 #[cfg(test)]
 mod tests;
+
+pub use halt::stop_containers;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -31,6 +31,7 @@ use super::children::kill_children;
 use super::create::{self, ChildStreams, Creator, Job};
 use super::log::now_nanos;
 use super::protocol::Failure;
+use super::root::RootDir;
 use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
 use super::streams::receive_terminal;
 use super::user;
@@ -91,7 +92,7 @@ pub fn main(given: Given) -> ExitCode {
     }
 }
 
-fn run(run_dir: &std::path::Path, agent: &OwnedFd) -> Result<(), Failure> {
+fn run(run_dir: &Path, agent: &OwnedFd) -> Result<(), Failure> {
     let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
     // That the agent goes away is seen by the socket, not by a death signal: that would come when the
     // agent's *thread* ends that has forked this process.
@@ -133,6 +134,12 @@ fn execute(
     enter(request).map_err(step("entering the supervisor's mounts"))?;
     std::env::set_current_dir(&setup.run_dir).map_err(step("entering the run directory"))?;
     let process = process(setup, request)?;
+    if let Some(cwd) = &request.cwd {
+        // Said here: of what fails inside, the runtime's library only tells that it failed.
+        RootDir::open(Path::new(&format!("/proc/{}/root", request.init.pid)))
+            .and_then(|root| root.has_directory(cwd))
+            .map_err(|e| Failure::other(&format!("entering {}", cwd.display()), &e))?;
+    }
     let streams = match <[OwnedFd; 3]>::try_from(fds) {
         Ok([stdin, stdout, stderr]) => Some(ChildStreams { stdin, stdout, stderr }),
         Err(_) => None,

@@ -67,6 +67,17 @@ impl RootDir {
         Ok(openat2(&self.0, file, flags, Mode::empty(), resolve)?)
     }
 
+    /// Checks that a directory is there.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn has_directory(&self, path: &Path) -> io::Result<()> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.0, path, flags, Mode::empty(), resolve)?;
+        Ok(())
+    }
+
     /// Finds where a path leads, through links too. What is missing is made: directories on the way,
     /// and at its end (so also at the end of a link that leads nowhere) what `missing` says.
     ///

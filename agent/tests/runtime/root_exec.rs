@@ -37,6 +37,12 @@ async fn pipes_codes_environment_and_confinement() {
     assert_eq!(code, Some(3));
     assert_eq!(text(&output, Stream::Stdout), "container exec /tmp\n1000\n/tmp\n");
     assert_eq!(text(&output, Stream::Stderr), "oops\n");
+    for (cwd, why) in [("/no/such", "No such file"), ("/bin/busybox", "Not a directory")] {
+        let mut spec = exec(&["true"]);
+        spec.cwd = Some(cwd.into());
+        let error = host.runtime.exec(&id, spec).await.err().expect("refused").to_string();
+        assert!(error.contains(&format!("entering {cwd}: {why}")), "{error}");
+    }
     let mut spec = exec(&["sh", "-c", "echo $HOME"]);
     spec.env = vec!["HOME=".to_owned()];
     let (_, output) = finish(host.runtime.exec(&id, spec).await.unwrap()).await;
