@@ -17,3 +17,4 @@ mod assigner;
 mod host;
 mod node;
 mod root_lives;
+mod root_volumes;

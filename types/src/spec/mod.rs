@@ -23,7 +23,9 @@ pub use container::{
     PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,
 };
 pub use json::PayloadId;
-pub use mount::{BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions};
+pub use mount::{
+    BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions, refused_place,
+};
 pub use network::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
 pub use node::{Availability, NodeRole, NodeSpec};
 pub use payload::{ConfigSpec, SecretSpec};

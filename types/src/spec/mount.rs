@@ -87,6 +87,52 @@ impl MountKind {
     }
 }
 
+/// Files of `/proc` that others may stand for, as runc allows them (for lxcfs(1) and its like).
+const PROC_FILES: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// Why a mount of some kind cannot be at a place, among the kernel's own file systems; `None` when it
+/// can. The source is the host's path of a bind.
+///
+/// Docker's users bind the host's `/dev` and `/sys` or files into them, and put memory below; a volume
+/// there, which an image can ask for too, would only hide what holds the container.
+#[must_use]
+pub fn refused_place(kind: MountKind, source: &str, target: &str) -> Option<String> {
+    let parts = |path: &str| -> Vec<String> {
+        let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+        parts.map(str::to_owned).collect()
+    };
+    let place = parts(target);
+    let (top, below) = place.split_first()?;
+    let bind = kind == MountKind::Bind;
+    match (top.as_str(), below.join("/").as_str()) {
+        ("proc", "") if bind && parts(source) == ["proc"] => None,
+        ("proc", "") => Some("is /proc: expected nothing there but a bind of /proc".to_owned()),
+        ("proc", file) if bind && PROC_FILES.contains(&file) => None,
+        ("proc", _) => {
+            let files = PROC_FILES.join(", ");
+            Some(format!("is in /proc: expected nothing there but binds of files to {files}"))
+        }
+        ("dev" | "sys", "") if bind => None,
+        ("dev" | "sys", "") => Some(format!("is /{top}: expected nothing there but a bind")),
+        ("dev" | "sys", _) if bind || kind == MountKind::Tmpfs => None,
+        ("dev", _) if below.first().is_some_and(|name| name == "shm") => None,
+        ("dev", _) => Some("is in /dev: expected a bind, tmpfs, or /dev/shm".to_owned()),
+        ("sys", _) => Some("is in /sys: expected a bind or tmpfs".to_owned()),
+        _ => None,
+    }
+}
+
 /// Options of a bind mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -100,7 +146,7 @@ pub struct BindOptions {
     pub create_mountpoint: bool,
     /// Whether read-only covers only the top mount.
     pub read_only_non_recursive: bool,
-    /// Whether it fails unless read-only covers every mount below.
+    /// Whether it fails unless read-only covers every mount below, as it does here in any case.
     pub read_only_force_recursive: bool,
 }
 

@@ -129,9 +129,7 @@ fn mount(c: &mut Check, mount: &Mount) {
         refuse(c, !options.options.is_empty(), "tmpfs_options.options", "further tmpfs options");
     }
     if let Some(options) = &mount.bind_options {
-        let reach = options.non_recursive
-            || options.read_only_non_recursive
-            || options.read_only_force_recursive;
+        let reach = options.non_recursive || options.read_only_non_recursive;
         refuse(c, reach, "bind_options", "choosing how far a bind or its read-only reaches");
         let shared = !matches!(options.propagation.as_str(), "" | "rprivate");
         let what = "mounts that pass between host and container; expected rprivate";

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use shoal_types::assignment::AssignedTask;
-use shoal_types::spec::{ContainerSpec, Mount, MountKind, VolumeMountOptions};
+use shoal_types::spec::{ContainerSpec, Mount, MountKind, VolumeMountOptions, refused_place};
 
 use super::{ImageDefaults, LowerError, invalid, unsupported};
 use crate::volume::VolumeConfig;
@@ -64,11 +64,12 @@ pub(super) fn plan(
     let mut planned = Vec::new();
     for (i, mount) in spec.mounts.iter().enumerate() {
         let source = source(task, i, mount)?;
-        let target = target(&format!("mounts[{i}].target"), &mount.target)?;
+        let field = format!("mounts[{i}].target");
+        let target = target(&field, mount.kind, &mount.source, &mount.target)?;
         planned.push(PlannedMount { target, read_only: mount.read_only, source });
     }
     for (i, place) in image.volumes.iter().enumerate() {
-        let target = target("volume of the image", place)?;
+        let target = target("volume of the image", MountKind::Volume, "", place)?;
         if planned.iter().any(|m: &PlannedMount| m.target == target) {
             continue;
         }
@@ -79,14 +80,17 @@ pub(super) fn plan(
     Ok(planned)
 }
 
-fn target(field: &str, text: &str) -> Result<PathBuf, LowerError> {
+fn target(field: &str, kind: MountKind, source: &str, text: &str) -> Result<PathBuf, LowerError> {
     let plain = text.starts_with('/') && !text.split('/').any(|part| part == "..");
     // Through the components, so that a trailing slash makes no difference.
     let path: PathBuf = PathBuf::from(text).components().collect();
-    if plain && path.parent().is_some() {
-        return Ok(path);
+    if !plain || path.parent().is_none() {
+        return Err(invalid(field, text, "is not an absolute path below the root without '..'"));
     }
-    Err(invalid(field, text, "is not an absolute path below the root without '..'"))
+    match refused_place(kind, source, text) {
+        Some(why) => Err(invalid(field, text, why)),
+        None => Ok(path),
+    }
 }
 
 fn source(task: &AssignedTask, i: usize, mount: &Mount) -> Result<Source, LowerError> {
@@ -98,9 +102,7 @@ fn source(task: &AssignedTask, i: usize, mount: &Mount) -> Result<Source, LowerE
                 let what = format!("propagation {}", options.propagation);
                 return Err(unsupported(field("bind_options.propagation"), what));
             }
-            let reach = options.non_recursive
-                || options.read_only_non_recursive
-                || options.read_only_force_recursive;
+            let reach = options.non_recursive || options.read_only_non_recursive;
             if reach {
                 return Err(unsupported(field("bind_options"), "choosing how far a bind reaches"));
             }

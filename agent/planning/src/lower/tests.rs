@@ -169,6 +169,24 @@ fn mounts_and_the_images_volumes() {
 }
 
 #[test]
+fn volumes_of_an_image_do_not_cover_the_kernels_own() {
+    let with = |place: &str| {
+        let image = ImageDefaults { volumes: [place.to_owned()].into(), ..image() };
+        plan(&task(ContainerSpec::default()), &BTreeMap::new(), &image, &host())
+    };
+    for place in ["/proc", "/proc/sys", "/proc/uptime", "/sys", "/sys/fs", "/dev", "/dev/pts/"] {
+        let error = with(place).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("volume of the image: {place:?} is ")), "{error}");
+    }
+    for place in ["/dev/shm", "/devices", "/srv/proc"] {
+        assert_eq!(with(place).unwrap().mounts[0].target, PathBuf::from(place));
+    }
+    let mounts = vec![mount(MountKind::Bind, "/x", "/proc/sys")];
+    let error = lowered(ContainerSpec { mounts, ..Default::default() }).unwrap_err().to_string();
+    assert!(error.starts_with("mounts[0].target: \"/proc/sys\" is in /proc"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let bind =
         |options| Mount { bind_options: Some(options), ..mount(MountKind::Bind, "/a", "/b") };

@@ -1,7 +1,7 @@
 //! Rules for mounts.
 
 use super::Check;
-use crate::spec::{Mount, MountKind};
+use crate::spec::{Mount, MountKind, refused_place};
 
 pub(super) fn mounts(c: &mut Check, mounts: &[Mount]) {
     let mut targets = std::collections::BTreeSet::new();
@@ -18,6 +18,9 @@ fn one(c: &mut Check, mount: &Mount) {
         c.that(mount.target.starts_with('/'), &mount.target, "is not absolute: expected /PATH");
         c.that(inside, &mount.target, "contains '..'");
         c.that(!mount.target.trim_matches('/').is_empty(), &mount.target, "is the root directory");
+        if let Some(why) = refused_place(mount.kind, &mount.source, &mount.target) {
+            c.wrong(&mount.target, why);
+        }
     });
     c.at("source", |c| match mount.kind {
         MountKind::Bind => {

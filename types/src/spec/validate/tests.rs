@@ -115,6 +115,48 @@ fn each_violation_names_path_value_and_what_is_accepted() {
 }
 
 #[test]
+fn mounts_among_the_kernels_own_are_refused_but_for_dockers_few() {
+    use MountKind::{Bind, Tmpfs, Volume};
+    let found = |kind, source: &str, target: &str| {
+        let mount = Mount::new(kind, source, target);
+        violations(&service(move |_, _, c| c.mounts = vec![mount]))
+    };
+    for (kind, source, target) in [
+        (Bind, "/proc", "/host/proc"),
+        (Bind, "/proc", "/proc"),
+        (Bind, "/var/lib/lxcfs/proc/uptime", "/proc/uptime"),
+        (Bind, "/x", "//proc/./sys/crypto/fips_enabled"),
+        (Bind, "/sys", "/sys"),
+        (Bind, "/sys/fs/cgroup", "/sys/fs/cgroup"),
+        (Bind, "/dev", "/dev/"),
+        (Bind, "/dev/net/tun", "/dev/net/tun"),
+        (Tmpfs, "", "/dev/shm"),
+        (Tmpfs, "", "/sys/firmware"),
+        (Volume, "shared", "/dev/shm"),
+        (Volume, "v", "/process"),
+        (Volume, "v", "/data/proc"),
+    ] {
+        assert_eq!(found(kind, source, target), Vec::<String>::new(), "{target}");
+    }
+    for (kind, source, target, accepted) in [
+        (Bind, "/x", "/proc", "a bind of /proc"),
+        (Tmpfs, "", "/proc", "a bind of /proc"),
+        (Bind, "/x", "/proc/sys", "cpuinfo, diskstats"),
+        (Bind, "/x", "/./proc//self/attr", "cpuinfo, diskstats"),
+        (Volume, "v", "/proc/uptime", "cpuinfo, diskstats"),
+        (Volume, "v", "/sys", "a bind"),
+        (Volume, "v", "/sys/fs/cgroup/", "a bind or tmpfs"),
+        (Tmpfs, "", "/dev", "a bind"),
+        (Volume, "", "/dev/pts", "a bind, tmpfs, or /dev/shm"),
+    ] {
+        let found = found(kind, source, target);
+        assert_eq!(found.len(), 1, "{target}: {found:?}");
+        assert!(found[0].contains(&format!("mounts[0].target: {target:?} is")), "{found:?}");
+        assert!(found[0].contains(accepted), "{found:?}");
+    }
+}
+
+#[test]
 fn all_violations_are_told_at_once() {
     let spec = service(|s, _, c| {
         s.name = String::new();
