@@ -40,7 +40,8 @@ async fn pipes_codes_environment_and_confinement() {
     for (cwd, why) in [("/no/such", "No such file"), ("/bin/busybox", "Not a directory")] {
         let mut spec = exec(&["true"]);
         spec.cwd = Some(cwd.into());
-        let error = host.runtime.exec(&id, spec).await.err().expect("refused").to_string();
+        let Err(error) = host.runtime.exec(&id, spec).await else { panic!("{cwd}: no error") };
+        let error = error.to_string();
         assert!(error.contains(&format!("entering {cwd}: {why}")), "{error}");
     }
     let mut spec = exec(&["sh", "-c", "echo $HOME"]);

@@ -46,7 +46,10 @@ impl Judge {
             {
                 self.waiting.insert(task.id, *at);
             }
-            let placed = task.status.state >= TaskState::Assigned && task.node_id.is_some();
+            // One of a global service has its node while it waits, and may be stopped or lose it then.
+            let state = task.status.state;
+            let begun = state >= TaskState::Assigned && task.is_live();
+            let placed = task.node_id.is_some() && (begun || state == TaskState::Rejected);
             if placed
                 && let Some(at) = self.waiting.remove(&task.id)
                 && moment.now.since(at) < PAUSE
