@@ -190,6 +190,18 @@ pub enum Rejected {
         /// The present spec version.
         current: u64,
     },
+    /// The task was planned as the first try of its spec, and meanwhile a try was rejected: the next
+    /// one has to wait.
+    #[error(
+        "task {task} was planned before task {before} of its slot was rejected: the next try has \
+         to wait"
+    )]
+    TriedAtOnce {
+        /// The task that was to be made.
+        task: TaskId,
+        /// The rejected one.
+        before: TaskId,
+    },
     /// The slot does not fit the service's mode, or the node does not fit the slot.
     #[error("slot {slot} does not fit {mode} service {service}")]
     SlotMismatch {
@@ -328,7 +340,9 @@ impl Rejected {
             Self::ClusterExists { .. } | Self::IdTaken { .. } | Self::NameTaken { .. } => {
                 RejectedCode::AlreadyExists
             }
-            Self::OutOfSequence { .. } | Self::StaleTask { .. } => RejectedCode::Aborted,
+            Self::OutOfSequence { .. } | Self::StaleTask { .. } | Self::TriedAtOnce { .. } => {
+                RejectedCode::Aborted
+            }
             Self::NameImmutable { .. }
             | Self::ModeImmutable { .. }
             | Self::UnknownNetwork { .. }

@@ -21,9 +21,6 @@ pub struct Judge {
     seen: BTreeSet<TaskId>,
     /// Successors that were not placed yet when last seen, and when the one before was rejected.
     waiting: BTreeMap<TaskId, Timestamp>,
-    /// How often a slot was tried too soon, by the version of its spec. Once may be right: the task was
-    /// to leave a drained node and was rejected while that was being written.
-    soon: BTreeMap<(ServiceId, Slot, u64), u32>,
 }
 
 impl Judge {
@@ -58,12 +55,6 @@ impl Judge {
                 && moment.now.since(at) < PAUSE
             {
                 let pause = moment.now.since(at);
-                let soon =
-                    self.soon.entry((task.service_id, task.slot, task.spec_version)).or_default();
-                *soon += 1;
-                if *soon == 1 {
-                    continue;
-                }
                 wrong.push(format!("task {} is tried {pause:?} after a rejection", task.id));
             }
         }

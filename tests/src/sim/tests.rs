@@ -235,13 +235,13 @@ fn a_lost_task_without_successor_is_noticed() {
     noticed(|| Resigned(TaskState::Orphaned), &["replicas", "is not on"]);
 }
 
-/// Takes a rejection while a task is prepared for an end like others.
+/// Counts rejections, and does not wait after them.
 struct Hasty;
 
 impl Mind for Hasty {
     fn propose(&mut self, _state: &ClusterState, mut planned: Command) -> Command {
-        if let Command::CreateTask { rejections, .. } = &mut planned {
-            *rejections = 0;
+        if let Command::CreateTask { start_after, rejections: 1.., .. } = &mut planned {
+            *start_after = None;
         }
         planned
     }

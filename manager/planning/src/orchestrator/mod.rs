@@ -103,7 +103,7 @@ impl<'a> Pass<'a> {
         ids: &mut I,
         plan: &mut Plan,
     ) {
-        let (start_after, rejections) = match delay {
+        let (start_after, rejections) = match self.paced(slot, delay) {
             Delay::None => (None, 0),
             Delay::Start(at) => (Some(at), 0),
             Delay::Everything(at, rejections) => (Some(at), rejections),

@@ -91,7 +91,7 @@ impl Pass<'_> {
     }
 
     /// What the successor of a task that has ended waits for.
-    fn after(&self, task: &Task) -> Delay {
+    pub(super) fn after(&self, task: &Task) -> Delay {
         let delay = restart_delay(task);
         match task.status.state {
             TaskState::Rejected if self.is_of_present_spec(task) => {
@@ -102,6 +102,21 @@ impl Pass<'_> {
             TaskState::Rejected => Delay::None,
             _ if delay.is_zero() => Delay::None,
             _ => Delay::Start(self.now + delay),
+        }
+    }
+
+    /// What a new task waits for if the one before it was rejected: whatever it is made for, it is
+    /// another try. The state refuses one that does not wait.
+    pub(super) fn paced(&self, slot: Slot, delay: Delay) -> Delay {
+        let newest = self.slots.get(&slot).and_then(|tasks| tasks.0.last());
+        let rejected = newest.filter(|task| {
+            task.status.state == TaskState::Rejected
+                && task.desired_state < DesiredState::Remove
+                && self.is_of_present_spec(task)
+        });
+        match (delay, rejected) {
+            (Delay::None | Delay::Start(_), Some(task)) => self.after(task),
+            _ => delay,
         }
     }
 

@@ -24,7 +24,8 @@ pub(super) enum Progress {
     Held,
     /// Its new task is on its way.
     InFlight,
-    /// Its new task has failed and is tried again, and the others are not to wait for it.
+    /// Its new task has failed and is tried again, or finds no place, and the others are not to wait
+    /// for it.
     Failing,
     /// Its new task runs since then, and its predecessor is gone.
     Running(Timestamp),
@@ -61,9 +62,11 @@ impl Pass<'_> {
             let busy = decided.contains(slot);
             let progress = if busy { Progress::InFlight } else { self.progress(*slot, tasks) };
             let goes_on = config.failure_action == FailureAction::Continue
-                && matches!(progress, Progress::InFlight)
                 && self.failure(tasks, deployment).is_some();
-            (*slot, if goes_on { Progress::Failing } else { progress })
+            // After the end nobody judges any more what finds no place.
+            let left = deployment.state == DeploymentState::Completed && tasks.finds_no_place();
+            let alone = matches!(progress, Progress::InFlight) && (goes_on || left);
+            (*slot, if alone { Progress::Failing } else { progress })
         };
         let progress: Vec<(Slot, Progress)> = self.slots.iter().map(progress).collect();
         self.replace_outdated(&progress, &config, ids, plan);
@@ -151,8 +154,20 @@ impl Pass<'_> {
         }
         if kept.is_none() {
             // Not only for the one it replaces: that may never have run, and wait itself.
-            self.create(slot, stop_first && self.blocked(slot), Delay::None, ids, plan);
+            let blocked = stop_first && self.blocked(slot);
+            self.create(slot, blocked, self.after_a_try(tasks), ids, plan);
         }
+    }
+
+    /// What the next try waits for, if one of the present spec has ended by itself beside what it
+    /// was to replace.
+    fn after_a_try(&self, tasks: &SlotTasks<'_>) -> Delay {
+        let tried = tasks.0.last().filter(|task| {
+            !task.is_live()
+                && task.desired_state <= DesiredState::Running
+                && task.spec_version == self.service.meta.spec_version
+        });
+        tried.map_or(Delay::None, |task| self.after(task))
     }
 
     /// Whether something that happened at `at` belongs to the present deployment.

@@ -106,6 +106,12 @@ impl Pass<'_> {
 }
 
 impl<'a> SlotTasks<'a> {
+    /// Whether the slot waits for a node, and the scheduler has said that there is none.
+    pub(super) fn finds_no_place(&self) -> bool {
+        let pending = |task: &Task| task.status.state == TaskState::Pending;
+        self.wanted().is_some_and(|task| pending(task) && !task.status.err.is_empty())
+    }
+
     /// The newest task that is wanted and not known to have ended.
     pub(super) fn wanted(&self) -> Option<&'a Task> {
         self.0.iter().rev().find(|t| t.is_wanted()).copied()

@@ -37,6 +37,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
     if desired == DesiredState::Running {
         slot_is_free(w.state, &service, plan.slot, id)?;
     }
+    is_paced(w.state, plan, id)?;
     let meta = Meta { created_at: after_all(w, plan), ..Meta::created(w.index, w.now) };
     // Nothing has to be allocated, so it does not stay new.
     let mut status = TaskStatus::new(TaskState::Pending, w.now, "waits for a node");
@@ -91,6 +92,22 @@ fn slot_is_free(
         .tasks_of_slot(service.id, slot)
         .find(|t| t.id != task && t.is_live() && t.node_id.is_some_and(within_reach));
     holder.map_or(Ok(()), |holder| Err(Rejected::SlotTaken { task, holder: holder.id }))
+}
+
+/// Checks that a try after a rejection was planned as one. Whoever planned this may have seen a
+/// task that was only on the wrong node, and that has been rejected since.
+fn is_paced(state: &ClusterState, plan: &Plan, task: TaskId) -> Result<(), Rejected> {
+    if plan.rejections > 0 {
+        return Ok(());
+    }
+    let newest =
+        state.tasks_of_slot(plan.service, plan.slot).max_by_key(|before| before.meta.created_at);
+    let tried = newest.filter(|before| {
+        before.status.state == TaskState::Rejected
+            && before.spec_version == plan.version
+            && before.desired_state < DesiredState::Remove
+    });
+    tried.map_or(Ok(()), |before| Err(Rejected::TriedAtOnce { task, before: before.id }))
 }
 
 /// The time of creation of the next task of a slot: later than that of all others, whatever the

@@ -1,6 +1,7 @@
 //! Rollouts of global services while some nodes are paused or down: nobody else can fill their
 //! slots, so nothing waits for them.
 
+use shoal_manager_state::testing::{NODE_MEMORY_BYTES, with_reservation};
 use shoal_types::id::{NodeId, ServiceId};
 
 use super::*;
@@ -50,6 +51,30 @@ fn a_node_that_is_down_does_not_hold_up_the_others() {
     stage.cluster.set_node(stage.nodes[1], NodeState::Ready);
     stage.run_for(30 * SECOND);
     assert_eq!(versions(&stage, log), [2, 2, 2]);
+}
+
+#[test]
+fn a_node_that_comes_back_does_not_wait_for_one_that_has_no_room() {
+    let mut stage = Stage::new(3);
+    let full = with_reservation(global_spec("full"), 0, NODE_MEMORY_BYTES);
+    stage.service(with_task(full, |task| {
+        let constraints = vec!["node.hostname==node-1".to_owned()];
+        task.placement = Some(Placement { constraints, ..Placement::default() });
+    }));
+    let log = stage.service(global_spec("log"));
+    stage.run_for(10 * SECOND);
+    stage.cluster.set_node(stage.nodes[0], NodeState::Down);
+    stage.cluster.set_node(stage.nodes[1], NodeState::Down);
+    stage.cluster.update_service(log, with_reservation(global_spec("log"), 0, 1));
+    stage.run_for(30 * SECOND);
+    assert_eq!(versions(&stage, log), [1, 1, 2]);
+    assert_eq!(stage.deployment(log).state, DeploymentState::Completed);
+    stage.cluster.set_node(stage.nodes[0], NodeState::Ready);
+    stage.run_for(30 * SECOND);
+    assert_eq!(versions(&stage, log), [0, 1, 2], "the new task finds no room");
+    stage.cluster.set_node(stage.nodes[1], NodeState::Ready);
+    stage.run_for(30 * SECOND);
+    assert_eq!(versions(&stage, log), [0, 2, 2]);
 }
 
 #[test]

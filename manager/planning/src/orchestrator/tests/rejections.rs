@@ -46,6 +46,34 @@ fn tasks_of_a_global_service_wait_too() {
 }
 
 #[test]
+fn a_try_beside_the_one_that_still_runs_waits_too() {
+    let never = RestartPolicy { condition: RestartCondition::None, ..Default::default() };
+    let config = UpdateConfig {
+        order: UpdateOrder::StartFirst,
+        failure_action: FailureAction::Continue,
+        ..Default::default()
+    };
+    let spec = || update(config.clone(), restart(service_spec("web", 1), never.clone()));
+    for (cannot_prepare, end) in [(true, TaskState::Rejected), (false, TaskState::Failed)] {
+        let mut stage = Stage::new(2);
+        let web = stage.service(spec());
+        stage.run_for(10 * SECOND);
+        stage.placed.clear();
+        stage.fate.insert((web, 2), end);
+        stage.cannot_prepare = cannot_prepare;
+        stage.cluster.update_service(web, image(spec(), "bad"));
+        stage.run_for(80 * SECOND);
+        let tries = tries(&stage, web);
+        if cannot_prepare {
+            assert_eq!(tries, [0, 5, 15, 35, 75]);
+        } else {
+            assert!((10..=18).contains(&tries.len()), "one in five seconds: {tries:?}");
+        }
+        assert_eq!(stage.running(web).len(), 1, "the old one runs on");
+    }
+}
+
+#[test]
 fn the_reason_and_the_time_of_the_next_try_are_in_the_waiting_task() {
     let (mut stage, web) = rejected(service_spec("web", 1));
     stage.run_for(SECOND);

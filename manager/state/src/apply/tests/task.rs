@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use shoal_types::id::{NodeId, ServiceId, TaskId};
 use shoal_types::object::{NodeState, Slot};
 use shoal_types::resources::NANO_CPUS_PER_CPU;
@@ -349,6 +351,38 @@ fn the_last_made_task_of_a_slot_is_the_newest_whatever_the_clock_says() {
     let third = cluster.add_task(web, 1);
     let made = |id| cluster.state.task(id).expect("there").meta.created_at;
     assert!(made(first) < made(second) && made(second) < made(third));
+}
+
+#[test]
+fn a_try_after_a_rejection_is_refused_if_it_was_planned_before_it() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let web = cluster.add_service(service_spec("web", 1));
+    let before = cluster.add_running(web, 1, nodes[0]);
+    let (task, planned) = cluster.new_task(web, Slot::Replica(1));
+    // Both happen while the plan is on its way.
+    cluster.report(before, TaskState::Rejected);
+    cluster.apply(Command::SetDesired { id: before, desired: DesiredState::Shutdown });
+    let refused = Err(Rejected::TriedAtOnce { task, before });
+    assert_eq!(cluster.try_apply(planned.clone()), refused);
+    let Command::CreateTask { id, service_id, service_version, slot, node_id, desired, .. } =
+        planned
+    else {
+        panic!("another command")
+    };
+    let start_after = Some(cluster.now + Duration::from_secs(5));
+    let rejections = 1;
+    let waits = Command::CreateTask {
+        id,
+        service_id,
+        service_version,
+        slot,
+        node_id,
+        desired,
+        start_after,
+        rejections,
+    };
+    assert_eq!(cluster.apply(waits), Outcome::Applied);
+    cluster.check();
 }
 
 #[test]
