@@ -9,12 +9,12 @@ use shoal_tests::skip::skip;
 use crate::world::PATIENCE;
 
 /// Hosts that are in no cluster yet.
-struct Hosts {
-    lab: Lab,
+pub(crate) struct Hosts {
+    pub(crate) lab: Lab,
 }
 
 impl Hosts {
-    fn start(count: usize) -> Self {
+    pub(crate) fn start(count: usize) -> Self {
         sweep().unwrap();
         let lab = Lab::prepare(None, count, &Programs::find().unwrap()).unwrap();
         let hosts = Self { lab };
@@ -25,7 +25,7 @@ impl Hosts {
         hosts
     }
 
-    fn init(&self, contexts: &str, host: &Host) {
+    pub(crate) fn init(&self, contexts: &str, host: &Host) {
         self.ok(contexts, host, &["init", "--advertise-addr", &host.address]);
     }
 
@@ -36,7 +36,7 @@ impl Hosts {
         run(command.args(words), PATIENCE).unwrap()
     }
 
-    fn ok(&self, contexts: &str, host: &Host, words: &[&str]) -> String {
+    pub(crate) fn ok(&self, contexts: &str, host: &Host, words: &[&str]) -> String {
         let said = self.ctl(contexts, host, words);
         assert_eq!(said.code, 0, "{words:?}: {}", said.both());
         said.out

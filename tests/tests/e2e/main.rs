@@ -12,6 +12,7 @@
 mod deploy;
 mod examples;
 mod faults;
+mod guests;
 mod identities;
 mod images;
 mod refusals;

@@ -1,0 +1,155 @@
+//! A host is a guest's house: what it was before `init`, it is after `leave`, and meanwhile it does
+//! for others what it did before.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use shoal_tests::cluster::busybox_image;
+use shoal_tests::eventually::eventually;
+use shoal_tests::host::{Host, REGISTRY, inside, succeed};
+use shoal_tests::skip::skip;
+
+use crate::identities::Hosts;
+use crate::world::{PATIENCE, page, service};
+
+/// The host's address on a second wire, and that of the stranger at its other end.
+const HERE: &str = "10.98.0.1";
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 2);
+const PORT: u16 = 7000;
+/// How long a connection that must not come about is waited for.
+const IMPATIENCE: Duration = Duration::from_millis(500);
+
+/// Somebody on a second wire of a host, who serves a port.
+struct Stranger {
+    netns: String,
+}
+
+impl Stranger {
+    fn new(hosts: &Hosts, host: &Host) -> Self {
+        let netns = format!("{}-far", hosts.lab.name);
+        let (home, switch) = (host.netns(), hosts.lab.switch());
+        let stranger = Self { netns: netns.clone() };
+        for words in [
+            format!("netns add {netns}"),
+            format!("-n {home} link add eth1 type veth peer name eth1 netns {netns}"),
+            format!("-n {home} addr add {HERE}/24 dev eth1"),
+            format!("-n {netns} addr add {FAR}/24 dev eth1"),
+            format!("-n {home} link set eth1 up"),
+            format!("-n {netns} link set eth1 up"),
+            format!("-n {netns} route add default via {HERE}"),
+            format!("-n {switch} route add 10.98.0.0/24 via {}", host.address),
+        ] {
+            succeed(Command::new("ip").args(words.split_whitespace()), PATIENCE).unwrap();
+        }
+        let listener = inside(&netns, || Ok(TcpListener::bind((FAR, PORT))?)).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // A client that went away is its own affair.
+                let _ = stream.and_then(|mut stream| stream.write_all(b"far"));
+            }
+        });
+        stranger
+    }
+
+    /// Asked from where the host's first wire leads.
+    fn answers(&self, hosts: &Hosts) -> bool {
+        let ask = || {
+            let mut stream =
+                TcpStream::connect_timeout(&SocketAddr::from((FAR, PORT)), IMPATIENCE)?;
+            stream.set_read_timeout(Some(IMPATIENCE))?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            ensure!(answer == "far", "{answer:?}");
+            Ok(())
+        };
+        hosts.lab.inside(ask).is_ok()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // Not asserted: a panic here would hide the one that is under way.
+        let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
+    }
+}
+
+/// What a host is like: settings, rules, links, addresses, routes, mounts; by name.
+fn house(host: &Host) -> Result<BTreeMap<String, String>> {
+    let ask = |words: &str| {
+        let mut words = words.split_whitespace();
+        let mut command = host.command(words.next().unwrap_or_default())?;
+        succeed(command.args(words), PATIENCE)
+    };
+    let mut house = BTreeMap::new();
+    for words in [
+        "nft -s list ruleset",
+        "ip -br link",
+        "ip -4 -br address",
+        "ip -4 route show table all",
+        "ip rule",
+    ] {
+        house.insert(words.to_owned(), ask(words)?);
+    }
+    let mounts = ask("cat /proc/self/mountinfo")?;
+    let place = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    let mut mounts: Vec<String> = mounts.lines().filter_map(place).collect();
+    mounts.sort();
+    house.insert("mounts".to_owned(), mounts.join("\n"));
+    // Not those that only some can read.
+    for line in ask("find /proc/sys/net -type f -perm -044")?.lines() {
+        // It counts by itself.
+        if line.ends_with("nf_conntrack_count") {
+            continue;
+        }
+        let read = || Ok(std::fs::read_to_string(line).unwrap_or_default());
+        house.insert(line.to_owned(), inside(&host.netns(), read)?);
+    }
+    Ok(house)
+}
+
+fn as_before(before: &BTreeMap<String, String>, host: &Host) -> Result<()> {
+    let after = house(host)?;
+    for (name, value) in before {
+        let now = after.get(name).with_context(|| format!("{name} is gone"))?;
+        ensure!(now == value, "{name} was\n{value}\nand is\n{now}");
+    }
+    let more: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
+    ensure!(more.is_empty(), "there are new settings: {more:?}");
+    Ok(())
+}
+
+#[test]
+fn a_host_that_leaves_is_what_it_was() {
+    if skip() {
+        return;
+    }
+    let hosts = Hosts::start(1);
+    let [host] = &hosts.lab.hosts[..] else { panic!("one host") };
+    let stranger = Stranger::new(&hosts, host);
+    assert!(!stranger.answers(&hosts), "the host does not forward");
+    let before = house(host).unwrap();
+    hosts.init("one", host);
+    hosts.lab.inside(|| busybox_image()?.build()?.push(REGISTRY, "busybox", "1")).unwrap();
+    let file = hosts.lab.dir.join("stack.yaml");
+    let lines = format!("{}\nports: ['8080:8080']\nnetworks: [front, closed]", page("hello"));
+    let yaml = service("web", &lines) + "networks: {front: {}, closed: {internal: true}}\n";
+    std::fs::write(&file, yaml.replace("REGISTRY", REGISTRY)).unwrap();
+    hosts.ok("one", host, &["stack", "deploy", "-c", &file.to_string_lossy(), "shop"]);
+
+    let address = format!("{}:8080", host.address);
+    eventually("the published port answers", PATIENCE, || {
+        hosts.lab.inside(|| Ok(TcpStream::connect(&address)?)).map(drop)
+    });
+    let forward =
+        inside(&host.netns(), || Ok(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?));
+    assert_eq!(forward.unwrap(), "1\n");
+    assert!(!stranger.answers(&hosts), "the host forwards for containers only");
+
+    hosts.ok("one", host, &["leave", "--force"]);
+    eventually("everything is as it was", PATIENCE, || as_before(&before, host));
+    assert!(!stranger.answers(&hosts));
+}
