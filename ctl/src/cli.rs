@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{cluster, context, events, exec, image, network, node, service, stack};
+use crate::commands::{
+    cluster, context, events, exec, image, login, network, node, service, stack,
+};
 use crate::render::FormatArg;
 
 pub(crate) const EXIT_CODES: &str = "\
@@ -80,6 +82,10 @@ pub(crate) enum Command {
     /// Manage the images of this host
     #[command(subcommand)]
     Image(image::Command),
+    /// Log in to a registry
+    Login(login::Login),
+    /// Log out of a registry
+    Logout(login::Logout),
     /// Run a program in a running container
     Exec(exec::Exec),
     /// Show changes as they happen
@@ -162,6 +168,11 @@ mod tests {
             "image load -i x.tar",
             "image ls --no-trunc",
             "image rm x",
+            "login",
+            "login -u me --password-stdin registry.lan:5000",
+            "login --username me -p secret registry.lan",
+            "logout registry.lan",
+            "logout",
             "context use a",
             "context create --local",
             "context create --local prod",
@@ -191,6 +202,8 @@ mod tests {
             "service create --timeout 5 nginx",
             "stack deploy shop",
             "exec web",
+            "login --password-stdin registry.lan",
+            "login -u me -p x --password-stdin registry.lan",
             "node ls --format yaml",
             "node ls --format {{.Name",
             "node update --label-add a=b --wait n",

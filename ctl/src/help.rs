@@ -48,6 +48,11 @@ const EXAMPLES: &[(&str, &str)] = &[
         "shoalctl node update --label-add disk=ssd h2\nshoalctl node update --availability drain h2",
     ),
     (
+        "login",
+        "shoalctl login registry.lan:5000\n\
+         shoalctl login --username ci --password-stdin registry.lan:5000",
+    ),
+    (
         "service create",
         "shoalctl service create --name web --replicas 3 -p 80:8080 registry.lan/web:1\n\
          shoalctl service create --name db --mount type=volume,source=data,target=/var/lib/data \\\n    \

@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 mod files;
 mod help;
+mod logins;
 mod progress;
 mod render;
 mod renewal;

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
+use crate::render;
 
 /// Rows and columns of the terminal, if there is one.
 pub(crate) fn size() -> Option<(u16, u16)> {
@@ -40,4 +41,57 @@ impl Drop for RawMode {
         // A terminal that is gone needs no repair.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
+}
+
+/// The terminal does not show what is typed, until this is dropped.
+#[derive(Debug)]
+struct Silent {
+    before: Termios,
+}
+
+impl Silent {
+    fn enter() -> Result<Self, CommandError> {
+        let failed = |e: rustix::io::Errno| {
+            CommandError::failed("cannot hide what is typed").because(io::Error::from(e))
+        };
+        let before = tcgetattr(io::stdin()).map_err(failed)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(failed)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no repair.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Asks the user for a line, which is shown as it is typed or not.
+///
+/// # Errors
+/// When there is no terminal, nothing is said, or the user gives up.
+pub(crate) async fn ask(prompt: &'static str, shown: bool) -> Result<String, CommandError> {
+    let silent = if shown { None } else { Some(Silent::enter()?) };
+    render::prompt(prompt);
+    // Reading cannot be given up: the thread is left behind when the program ends.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        line = read => line,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(CommandError::new(Kind::Interrupted, "interrupted"));
+        }
+    };
+    if silent.is_some() {
+        // The end of the line was not shown either.
+        render::prompt("\n");
+    }
+    let failed = |e: io::Error| CommandError::failed("cannot read the answer").because(e);
+    let line = line.map_err(|e| failed(e.into()))?.map_err(failed)?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }

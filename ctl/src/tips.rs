@@ -10,7 +10,7 @@ const HARMFUL: [&str; 8] =
 
 /// What Docker calls it, and what helps here. The longest that fits counts; where the text names
 /// commands, they exist (a test looks).
-const DOCKERS: [(&str, &str); 47] = [
+const DOCKERS: [(&str, &str); 46] = [
     ("attach", "shoalctl service logs -f shows output, shoalctl exec -it TASK sh goes inside"),
     ("build", "images are built elsewhere; shoalctl image load takes them in"),
     ("compose", "stack files are deployed with shoalctl stack deploy"),
@@ -25,7 +25,6 @@ const DOCKERS: [(&str, &str); 47] = [
     ("inspect", "shoalctl service inspect, shoalctl node inspect or shoalctl network inspect"),
     ("kill", "shoalctl service scale SERVICE=0 stops its tasks"),
     ("load", "shoalctl image load"),
-    ("login", "registries with a password cannot be used yet"),
     ("logs", "shoalctl service logs"),
     ("ls", "shoalctl service ls or shoalctl ps"),
     ("network connect", "networks of a service are changed with shoalctl service update"),

@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_registry::RegistryError;
 use shoal_types::image_ref::Digest;
 
 use super::load::LoadError;
 use super::manifest::ManifestError;
 use super::platform::WrongPlatform;
-use super::registry::RegistryError;
 use super::unpack::{UnpackError, is_full};
 
 /// What can go wrong with images.

@@ -3,12 +3,8 @@
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
+pub(super) use shoal_registry::digest_of;
 use shoal_types::image_ref::Digest;
-
-/// The digest of some bytes in memory.
-pub(super) fn digest_of(bytes: &[u8]) -> Digest {
-    Digest::from_bytes(Sha256::digest(bytes).into())
-}
 
 /// Passes a stream through, hashing and counting, and fails beyond a number of bytes.
 pub(super) struct HashingReader<R> {

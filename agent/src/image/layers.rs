@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use serde::{Deserialize, Serialize};
+use shoal_registry::Session;
 use shoal_types::image_ref::Digest;
 use tokio::sync::Semaphore;
 
@@ -22,7 +23,6 @@ use super::files::{GroupSync, Scratch, sync_parent};
 use super::limits::Limits;
 use super::load::ArchiveBlob;
 use super::manifest::LayerSpec;
-use super::registry::Session;
 use super::turns::{Parallel, Turns};
 use super::unpack::{Outcome, Unpacked, settle, unpack_layer};
 use crate::blocking::{STORE, UNPACK};

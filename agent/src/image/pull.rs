@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
+use shoal_registry::{RawManifest, RegistryAuth, RegistryError, Session};
 use shoal_types::image_ref::{Digest, ImageReference};
 use tokio::sync::watch;
 
@@ -14,7 +15,6 @@ use super::index::Record;
 use super::layers::{LayerFuture, LayerSource, Wanted};
 use super::manifest::{self, Document, LayerSpec, ManifestError};
 use super::platform;
-use super::registry::{RawManifest, RegistryAuth, RegistryError, Session};
 use super::search::Search;
 use super::store::{Held, Image, ImageStore, Inner, now};
 

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::ImageConfiguration;
 use shoal_agent_planning::image::{ImageUse, keeps};
+use shoal_registry::{Registries, RegistryConfig};
 use shoal_types::image_ref::{Digest, ImageReference};
 
 use super::error::{ImageError, StoreError};
@@ -29,7 +30,6 @@ use super::limits::Limits;
 use super::manifest::{self, ImageHealthcheck};
 use super::pins::{Pin, Pins};
 use super::platform::Platform;
-use super::registry::{Registries, RegistryConfig};
 use super::turns::Parallel;
 
 /// Uses closer together than this are not written down.

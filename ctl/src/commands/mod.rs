@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod image;
+pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod service;
@@ -183,6 +184,8 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Stack(command) => stack::run(&shell, command).await,
         Command::Network(command) => network::run(&shell, command).await,
         Command::Image(command) => image::run(&shell, command).await,
+        Command::Login(args) => login::login(&shell, args).await,
+        Command::Logout(args) => login::logout(&shell, &args).await,
         Command::Exec(args) => exec::run(&shell, args).await,
         Command::Events(args) => events::run(&shell, &args).await,
         Command::Context(command) => context::run(&shell, command).await,

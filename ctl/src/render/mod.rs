@@ -67,6 +67,12 @@ pub(crate) fn report(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", clean::lines(text));
 }
 
+/// Asks for an answer on the same line.
+pub(crate) fn prompt(text: &'static str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Width of the terminal that results go to; `None` if they go elsewhere.
 pub(crate) fn terminal_width() -> Option<u16> {
     let out = io::stdout();

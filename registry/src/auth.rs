@@ -6,7 +6,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-use super::config::RegistryAuth;
+use shoal_types::registry_auth::RegistryAuth;
 
 /// Longest answer of a token server, in bytes.
 pub(super) const TOKEN_BYTES_MAX: u64 = 1 << 20;
@@ -75,7 +75,7 @@ fn secret(text: &str) -> HeaderValue {
 pub(super) fn for_token_server(auth: Option<&RegistryAuth>) -> Option<HeaderValue> {
     match auth {
         Some(RegistryAuth::Basic { username, password }) => Some(basic(username, password)),
-        Some(RegistryAuth::Token(_)) | None => None,
+        Some(RegistryAuth::Identity(_) | RegistryAuth::Token(_)) | None => None,
     }
 }
 
@@ -84,11 +84,14 @@ pub(super) fn for_token_server(auth: Option<&RegistryAuth>) -> Option<HeaderValu
 pub(super) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
+    refresh_token: Option<String>,
 }
 
 impl TokenAnswer {
-    pub(super) fn into_token(self) -> Option<String> {
-        self.token.or(self.access_token).filter(|token| !token.is_empty())
+    /// The token for the registry, and the identity token if there is one.
+    pub(super) fn into_tokens(self) -> (Option<String>, Option<String>) {
+        let said = |token: &String| !token.is_empty();
+        (self.token.or(self.access_token).filter(said), self.refresh_token.filter(said))
     }
 }
 

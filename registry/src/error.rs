@@ -51,6 +51,14 @@ pub enum RegistryError {
         /// What the registry says, as `: …`, or nothing.
         detail: String,
     },
+    /// The registry, or its token server, does not know the user or the password.
+    #[error("registry {registry} does not accept this user and password{detail}")]
+    LoginRefused {
+        /// Host and port.
+        registry: String,
+        /// What the registry says, as `: …`, or nothing.
+        detail: String,
+    },
     /// Too many requests.
     #[error("registry {registry} limits the rate of requests{detail}")]
     RateLimited {
@@ -184,6 +192,7 @@ impl RegistryError {
             Self::Setup { .. }
             | Self::NotFound { .. }
             | Self::Denied { .. }
+            | Self::LoginRefused { .. }
             | Self::TooLarge { .. }
             | Self::DigestMismatch { .. }
             | Self::Insecure { .. }

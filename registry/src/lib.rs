@@ -1,4 +1,5 @@
-//! A client for the pull half of the OCI distribution protocol.
+//! A client for the pull half of the OCI distribution protocol, for agents that pull and for people
+//! who log in.
 //!
 //! Every answer is bounded, every redirect is checked, credentials are those of one pull and go to
 //! the registry and its token server only. The HTTP and TLS below are reqwest's and rustls's.
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use shoal_types::image_ref::{DEFAULT_REGISTRY, Digest, ImageReference};
 use tokio::sync::Mutex;
@@ -22,15 +23,19 @@ mod error;
 mod pace;
 mod retry;
 mod transport;
+mod verify;
 
-pub(super) use blob::BlobStream;
-pub use config::{RegistryAuth, RegistryConfig};
+pub use blob::BlobStream;
+pub use config::RegistryConfig;
 pub use error::RegistryError;
+pub use shoal_types::registry_auth::RegistryAuth;
+pub use verify::Verified;
+
 use pace::Pace;
 use transport::{Transport, authority, without_query};
 
-use super::hashing::digest_of;
-
+/// What we call ourselves to token servers.
+const CLIENT_ID: &str = "shoal";
 /// Where the default registry really answers.
 const DEFAULT_REGISTRY_HOST: &str = "registry-1.docker.io";
 /// Redirects followed for one request.
@@ -47,26 +52,33 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
 
 /// All registries.
 #[derive(Debug, Clone)]
-pub(super) struct Registries {
+pub struct Registries {
     transport: Arc<Transport>,
 }
 
 /// A manifest as it came.
 #[derive(Debug)]
-pub(super) struct RawManifest {
+pub struct RawManifest {
+    /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Their digest.
     pub digest: Digest,
+    /// What the registry says that it is.
     pub content_type: Option<String>,
 }
 
 /// One repository of one registry, on behalf of one pull.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     transport: Arc<Transport>,
     registry: String,
     repository: String,
     base: Url,
     auth: Option<RegistryAuth>,
+    /// Whether the token server is asked for an identity token, too.
+    offline: bool,
+    /// The identity token that it gave.
+    granted: Mutex<Option<String>>,
     /// What the registry took last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -80,38 +92,56 @@ struct Ask<'a> {
 }
 
 impl Registries {
-    pub(super) fn new(config: RegistryConfig) -> Self {
+    /// Registries that are spoken to in this way.
+    #[must_use]
+    pub fn new(config: RegistryConfig) -> Self {
         Self { transport: Arc::new(Transport::new(config)) }
     }
 
     /// Starts talking about the repository of `reference`. Nothing is sent yet.
-    pub(super) fn session(
+    ///
+    /// # Errors
+    /// [`RegistryError::Protocol`] when the reference makes no address.
+    pub fn session(
         &self,
         reference: &ImageReference,
         auth: Option<RegistryAuth>,
     ) -> Result<Arc<Session>, RegistryError> {
-        let registry = reference.registry();
+        self.open(reference.registry(), reference.repository(), auth).map(Arc::new)
+    }
+
+    /// About the registry itself if `repository` is empty.
+    fn open(
+        &self,
+        registry: &str,
+        repository: &str,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Session, RegistryError> {
         let host = if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_HOST } else { registry };
         let scheme = if self.transport.config().is_plain(registry) { "http" } else { "https" };
-        let base = format!("{scheme}://{host}/v2/{}/", reference.repository());
+        let below = if repository.is_empty() { String::new() } else { format!("{repository}/") };
+        let base = format!("{scheme}://{host}/v2/{below}");
         let base = base.parse().map_err(|_| RegistryError::Protocol {
             registry: registry.to_owned(),
             detail: format!("{base:?} is not an address"),
         })?;
-        Ok(Arc::new(Session {
+        Ok(Session {
             transport: Arc::clone(&self.transport),
             registry: registry.to_owned(),
-            repository: reference.repository().to_owned(),
+            repository: repository.to_owned(),
             base,
             auth,
+            offline: false,
+            granted: Mutex::new(None),
             authorization: Mutex::new(None),
-        }))
+        })
     }
 }
 
 impl Session {
     /// Host and port.
-    pub(super) fn registry(&self) -> &str {
+    #[must_use]
+    pub fn registry(&self) -> &str {
         &self.registry
     }
 
@@ -121,7 +151,10 @@ impl Session {
 
     /// The digest that a tag has now, without fetching (and, on Docker Hub, without counting as)
     /// a pull. Nothing when the registry does not say.
-    pub(super) async fn head(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+    ///
+    /// # Errors
+    /// When the registry refuses or cannot be asked.
+    pub async fn head(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
         let what = format!("manifest {tag}");
         let path = format!("manifests/{tag}");
         let ask = Ask { what: &what, accept: Some(MANIFEST_TYPES), range: None, head: true };
@@ -131,7 +164,10 @@ impl Session {
 
     /// A manifest or index by tag or digest. The digest is that of the bytes; if one was asked
     /// for, it is that one.
-    pub(super) async fn manifest(
+    ///
+    /// # Errors
+    /// When the registry refuses or cannot be asked, or sends something else.
+    pub async fn manifest(
         &self,
         tag_or_digest: &str,
         limit: u64,
@@ -149,11 +185,10 @@ impl Session {
     }
 
     /// A small blob, whole and verified.
-    pub(super) async fn small_blob(
-        &self,
-        digest: Digest,
-        limit: u64,
-    ) -> Result<Vec<u8>, RegistryError> {
+    ///
+    /// # Errors
+    /// As [`Session::manifest`].
+    pub async fn small_blob(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let what = format!("blob {digest}");
         let (bytes, _) = self.document(&format!("blobs/{digest}"), &what, None, limit).await?;
         let actual = digest_of(&bytes);
@@ -164,7 +199,7 @@ impl Session {
     }
 
     /// A blob of any size, unverified.
-    pub(super) fn blob(self: &Arc<Self>, digest: Digest, size: u64) -> BlobStream {
+    pub fn blob(self: &Arc<Self>, digest: Digest, size: u64) -> BlobStream {
         BlobStream::new(Arc::clone(self), digest, size)
     }
 
@@ -291,7 +326,8 @@ impl Session {
             (auth::Challenge::Basic, Some(RegistryAuth::Basic { username, password })) => {
                 Some(auth::basic(username, password))
             }
-            (auth::Challenge::Basic, None) => None,
+            // An identity token is for a token server, and here is none.
+            (auth::Challenge::Basic, Some(RegistryAuth::Identity(_)) | None) => None,
             (auth::Challenge::Bearer { realm, service }, _) => {
                 Some(self.fetch_token(realm, service).await?)
             }
@@ -303,34 +339,64 @@ impl Session {
         Ok(fresh)
     }
 
-    async fn fetch_token(
+    /// The question to a token server (distribution specification, "Token Authentication" and "OAuth2
+    /// Token Authentication").
+    fn token_request(
         &self,
         mut realm: Url,
+        service: Option<&str>,
+    ) -> Result<RequestBuilder, RegistryError> {
+        let client = self.client(&realm)?;
+        let mut fields = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(service) = service {
+            fields.append_pair("service", service);
+        }
+        if !self.repository.is_empty() {
+            fields.append_pair("scope", &format!("repository:{}:pull", self.repository));
+        }
+        if self.offline || matches!(self.auth, Some(RegistryAuth::Identity(_))) {
+            fields.append_pair("client_id", CLIENT_ID);
+        }
+        if let Some(RegistryAuth::Identity(token)) = &self.auth {
+            fields.append_pair("grant_type", "refresh_token");
+            fields.append_pair("refresh_token", token);
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            return Ok(client.post(realm).header(CONTENT_TYPE, form).body(fields.finish()));
+        }
+        if self.offline {
+            fields.append_pair("offline_token", "true");
+            if let Some(username) = self.auth.as_ref().and_then(RegistryAuth::username) {
+                fields.append_pair("account", username);
+            }
+        }
+        let own = realm.query().map(|query| format!("{query}&")).unwrap_or_default();
+        realm.set_query(Some(&format!("{own}{}", fields.finish())));
+        let request = client.get(realm);
+        Ok(match auth::for_token_server(self.auth.as_ref()) {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        })
+    }
+
+    async fn fetch_token(
+        &self,
+        realm: Url,
         service: Option<String>,
     ) -> Result<HeaderValue, RegistryError> {
-        let client = self.client(&realm)?;
-        {
-            let mut query = realm.query_pairs_mut();
-            if let Some(service) = &service {
-                query.append_pair("service", service);
-            }
-            query.append_pair("scope", &format!("repository:{}:pull", self.repository));
-        }
-        let mut request = client.get(realm.clone());
-        if let Some(value) = auth::for_token_server(self.auth.as_ref()) {
-            request = request.header(AUTHORIZATION, value);
-        }
+        let request = self.token_request(realm.clone(), service.as_deref())?;
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         let what = format!("a token from {}", without_query(&realm));
         if !response.status().is_success() {
             return Err(self.refusal(response, &what).await);
         }
         let bytes = self.read(response, &what, auth::TOKEN_BYTES_MAX).await?;
-        serde_json::from_slice::<auth::TokenAnswer>(&bytes)
-            .ok()
-            .and_then(auth::TokenAnswer::into_token)
-            .and_then(|token| auth::bearer(&token))
-            .ok_or_else(|| self.protocol(format!("{} sent no token", authority(&realm))))
+        let nothing = || self.protocol(format!("{} sent no token", authority(&realm)));
+        let answer: auth::TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| nothing())?;
+        let (token, granted) = answer.into_tokens();
+        if self.offline {
+            *self.granted.lock().await = granted;
+        }
+        token.and_then(|token| auth::bearer(&token)).ok_or_else(nothing)
     }
 
     async fn read(
@@ -378,6 +444,9 @@ impl Session {
             detail,
         };
         match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.repository.is_empty() => {
+                RegistryError::LoginRefused { registry, detail }
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => denied(detail),
             StatusCode::NOT_FOUND if explanation.has("NAME_UNKNOWN") => denied(detail),
             StatusCode::NOT_FOUND => {
@@ -462,6 +531,13 @@ impl Explanation {
             .collect();
         format!(": {line}")
     }
+}
+
+/// The digest of some bytes in memory.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    use sha2::{Digest as _, Sha256};
+    Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{Ask, Session, retry};
 
 /// The bytes of a blob, in order, resumed where a connection broke. Nothing is verified here: who
 /// reads it hashes it anyway.
-pub(in crate::image) struct BlobStream {
+pub struct BlobStream {
     session: Arc<Session>,
     what: String,
     path: String,
@@ -45,7 +45,7 @@ impl BlobStream {
     ///
     /// # Errors
     /// When the registry refuses, is too slow, or after as many failures in a row as configured.
-    pub(in crate::image) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         while self.offset < self.size {
             let (session, what, mut pace) =
                 (Arc::clone(&self.session), self.what.clone(), self.pace.clone());

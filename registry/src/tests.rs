@@ -331,3 +331,99 @@ async fn nonsense_is_no_distribution_protocol() {
     let error = server.session(None).manifest("tag", 100).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
 }
+
+fn identity() -> Option<RegistryAuth> {
+    Some(RegistryAuth::Identity("id/1".into()))
+}
+
+/// Token servers that take identity tokens take them by POST (OAuth 2).
+#[tokio::test]
+async fn an_identity_token_stands_for_the_password() {
+    let server = Server::start(|_, request| {
+        let host = &request.headers["host"];
+        match (request.line.split(' ').next(), request.headers.get("authorization")) {
+            (Some("POST"), None) => {
+                let expected = "service=s&scope=repository%3Arepo%3Apull&client_id=shoal&\
+                                grant_type=refresh_token&refresh_token=id%2F1";
+                assert_eq!(request.headers["content-length"], expected.len().to_string());
+                ok(b"{\"access_token\":\"abc\"}")
+            }
+            (_, Some(token)) if token == "Bearer abc" => ok(b"{}"),
+            _ => {
+                let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+                answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"")
+            }
+        }
+    })
+    .await;
+    server.session(identity()).manifest("tag", 100).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+
+    // Where there is no token server, it is shown to nobody.
+    let challenge = [("WWW-Authenticate", "Basic realm=x")];
+    let server = Server::start(move |_, _| answer("401 Unauthorized", &challenge, b"")).await;
+    let error = server.session(identity()).manifest("tag", 100).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { needs: "other credentials", .. }), "{error}");
+    assert!(server.requests().iter().all(|r| !r.headers.contains_key("authorization")));
+}
+
+async fn verify(server: &Server, auth: RegistryAuth) -> Result<Verified, RegistryError> {
+    let config = RegistryConfig { attempts: 1, ..RegistryConfig::default() };
+    Registries::new(config).verify(&server.address, auth).await
+}
+
+#[tokio::test]
+async fn a_login_is_tried_where_it_will_be_used() {
+    let challenge = [("WWW-Authenticate", "Basic realm=x")];
+    let taken = |request: &Request| {
+        request.headers.get("authorization").is_some_and(|a| a == "Basic dXNlcjpwYXNz")
+    };
+    let server = Server::start(move |_, request| match taken(request) {
+        true => ok(b"{}"),
+        false => answer("401 Unauthorized", &challenge, b"{\"details\":\"who?\"}"),
+    })
+    .await;
+    let verified = verify(&server, basic().unwrap()).await.unwrap();
+    assert_eq!(verified, Verified { identity: None, asked: true });
+    assert!(server.requests().iter().all(|r| r.line.starts_with("GET /v2/ ")));
+    let wrong = RegistryAuth::Basic { username: "user".into(), password: "hunter2".into() };
+    let error = verify(&server, wrong).await.unwrap_err();
+    let expected =
+        format!("registry {} does not accept this user and password: who?", server.address);
+    assert_eq!(error.to_string(), expected);
+
+    let open = Server::start(|_, _| ok(b"{}")).await;
+    let verified = verify(&open, basic().unwrap()).await.unwrap();
+    assert_eq!(verified, Verified { identity: None, asked: false });
+}
+
+#[tokio::test]
+async fn a_login_at_a_token_server_brings_an_identity_token() {
+    let server = Server::start(|_, request| {
+        let host = &request.headers["host"];
+        if request.line.starts_with("GET /token?a=b&service=s&") {
+            if request.headers["authorization"] != "Basic dXNlcjpwYXNz" {
+                return answer("401 Unauthorized", &[], b"{\"details\":\"no\"}");
+            }
+            for part in ["client_id=shoal", "offline_token=true", "account=user"] {
+                assert!(request.line.contains(part), "{}", request.line);
+            }
+            assert!(!request.line.contains("scope"), "{}", request.line);
+            return ok(b"{\"token\":\"abc\",\"refresh_token\":\"keep\"}");
+        }
+        match request.headers.get("authorization") {
+            Some(token) if token == "Bearer abc" => ok(b"{}"),
+            _ => {
+                let challenge = format!("Bearer realm=\"http://{host}/token?a=b\",service=\"s\"");
+                answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"")
+            }
+        }
+    })
+    .await;
+    let verified = verify(&server, basic().unwrap()).await.unwrap();
+    assert_eq!(verified, Verified { identity: Some("keep".into()), asked: true });
+    assert!(!format!("{verified:?}").contains("keep"));
+    let wrong = RegistryAuth::Basic { username: "user".into(), password: "hunter2".into() };
+    let error = verify(&server, wrong).await.unwrap_err();
+    assert!(matches!(error, RegistryError::LoginRefused { .. }), "{error}");
+}

@@ -1,7 +1,6 @@
-//! How registries are spoken to, and as whom.
+//! How registries are spoken to.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,30 +91,6 @@ pub(super) fn is_loopback(registry: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Who asks.
-#[derive(Clone, PartialEq, Eq)]
-pub enum RegistryAuth {
-    /// User and password (or access token), as of `docker login`.
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// A bearer token that the registry takes as it is.
-    Token(String),
-}
-
-/// Never shows a secret.
-impl fmt::Debug for RegistryAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Basic { username, .. } => write!(f, "Basic({username}, …)"),
-            Self::Token(_) => f.write_str("Token(…)"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +122,5 @@ mod tests {
         ] {
             assert_eq!(config.is_plain(registry), plain, "{registry}");
         }
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let basic = RegistryAuth::Basic { username: "u".into(), password: "hunter2".into() };
-        let token = RegistryAuth::Token("hunter2".into());
-        assert!(!format!("{basic:?}{token:?}").contains("hunter2"));
     }
 }
