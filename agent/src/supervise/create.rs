@@ -47,8 +47,15 @@ pub enum Job<'a> {
         /// Its groups, which get their limits when those no longer hold up its making.
         cgroup: &'a Cgroup,
     },
-    /// Run a further process in it, on a terminal of some size.
-    Join(&'a Process, Option<TermSize>),
+    /// Run a further process in it.
+    Join {
+        /// Which one.
+        process: &'a Process,
+        /// The size of its terminal, if it has one.
+        terminal: Option<TermSize>,
+        /// Where libcontainer finds the container's state, and leaves what it needs beside.
+        root: &'a Path,
+    },
 }
 
 /// A creator at work.
@@ -102,19 +109,15 @@ fn create(
     umask(Mode::from_raw_mode(0o022));
     // libcontainer leaves the caller's groups alone when the container has none of its own.
     set_thread_groups(&[]).map_err(|e| step("giving up groups")(e.into()))?;
-    let terminal = match job {
-        Job::Init { .. } => None,
-        Job::Join(_, size) => *size,
-    };
-    let mounts = match job {
-        Job::Init { mounts, .. } => Some(Rc::clone(mounts)),
-        Job::Join(..) => None,
+    let (terminal, mounts, root) = match job {
+        Job::Init { mounts, .. } => (None, Some(Rc::clone(mounts)), setup.run_dir.join(OCI_DIR)),
+        Job::Join { terminal, root, .. } => (*terminal, None, root.to_path_buf()),
     };
     let executor = ConfinedExecutor::new(setup, Rc::clone(groups), executed, terminal, mounts);
     let oci =
         |e: libcontainer::error::LibcontainerError| Failure::other("making the container", &e);
     let mut builder = ContainerBuilder::new(setup.id.to_string(), SyscallType::default())
-        .with_root_path(setup.run_dir.join(OCI_DIR))
+        .with_root_path(root)
         .map_err(oci)?
         .with_executor(executor)
         .with_console_socket(console);
@@ -136,7 +139,7 @@ fn create(
             container.start().map_err(oci)?;
             Ok(pid)
         }
-        Job::Join(process, _) => {
+        Job::Join { process, .. } => {
             let file = process_file(process).map_err(step("handing over the process"))?;
             let tenant = builder.as_tenant().with_process(Some(file.1)).with_detach(true);
             Ok(tenant.as_sibling(true).build().map_err(oci)?.as_raw())

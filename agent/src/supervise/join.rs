@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::children::kill_children;
 use super::create::{self, ChildStreams, Creator, Job};
 use super::log::now_nanos;
+use super::own_dir::OwnDir;
 use super::protocol::Failure;
 use super::root::RootDir;
 use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
@@ -42,6 +43,9 @@ use crate::sys;
 
 /// Longest request: arguments and environment together, as the kernel bounds them.
 const REQUEST_MAX: usize = 4 << 20;
+
+/// Where libcontainer sends a terminal.
+const CONSOLE: &str = "console.sock";
 
 /// What is to run. Standard input, output and error come with it as descriptors, unless on a terminal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,17 +151,19 @@ fn execute(
     if streams.is_none() && request.tty.is_none() {
         return Err(step("reading the request")(io::ErrorKind::InvalidInput.into()));
     }
-    let console = request.tty.map(|_| Console::new(setup)).transpose();
+    let own = OwnDir::new(setup).map_err(step("making a directory"))?;
+    let console = request.tty.map(|_| Console::new(&own)).transpose();
     let console = console.map_err(step("making a terminal"))?;
     let path = console.as_ref().map(|c| c.path.as_path());
-    let creator = create::spawn(setup, &groups, &Job::Join(&process, request.tty), streams, path)?;
+    let job = Job::Join { process: &process, terminal: request.tty, root: own.path() };
+    let creator = create::spawn(setup, &groups, &job, streams, path)?;
     let terminal = match &console {
         Some(console) => console.receive(&creator, agent).map_err(step("taking the terminal"))?,
         None => None,
     };
     let pid = outcome(&creator, agent)?;
     say(agent, &Joined::Started { pid }, terminal.as_ref().map(AsFd::as_fd));
-    drop(terminal);
+    drop((terminal, console, own));
     wait(pid, agent, group)
 }
 
@@ -218,11 +224,11 @@ struct Console {
 }
 
 impl Console {
-    fn new(setup: &Setup) -> io::Result<Self> {
-        let name = format!("console-{}.sock", std::process::id());
-        let path = setup.run_dir.join(&name);
-        let listener = UnixListener::bind(name)?;
-        Ok(Self { listener, path })
+    fn new(own: &OwnDir) -> io::Result<Self> {
+        let path = own.path().join(CONSOLE);
+        // From here, as the whole path may be longer than a socket's.
+        let here = Path::new(own.path().file_name().unwrap_or_default()).join(CONSOLE);
+        Ok(Self { listener: UnixListener::bind(here)?, path })
     }
 
     /// The terminal, unless the creator ends without sending one, or the agent has gone.
@@ -242,12 +248,6 @@ impl Console {
                 Ok(_) => return Ok(None),
             }
         }
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod join;
 pub mod limits;
 pub mod log;
 pub mod mounts;
+mod own_dir;
 pub mod protocol;
 pub mod root;
 pub mod rootfs;

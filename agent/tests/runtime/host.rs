@@ -10,8 +10,8 @@ use futures::StreamExt;
 use shoal_agent::runtime::cgroup::Layout;
 use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent::runtime::{
-    ContainerId, ContainerSpec, Exit, ExitStatus, Layers, LogLimits, LogQuery, NetworkMode,
-    Runtime, RuntimeError, Stream,
+    ContainerId, ContainerSpec, ExecSession, Exit, ExitStatus, Layers, LogLimits, LogQuery,
+    NetworkMode, Runtime, RuntimeError, Stream,
 };
 use shoal_agent_planning::oci::{self, ContainerConfig};
 use tokio::sync::mpsc;
@@ -211,6 +211,23 @@ impl Host {
         found
     }
 
+    /// Everything below the run directory, in order.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.config.run_dir.clone()];
+        while let Some(dir) = dirs.pop() {
+            // Some are in the middle of going away.
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    dirs.push(entry.path());
+                }
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        found
+    }
+
     pub(crate) async fn assert_clean(&self) {
         wait_for("everything to be gone", || self.remains().is_empty())
             .await
@@ -315,6 +332,16 @@ pub(crate) async fn wait_for(
     };
     let patience = Duration::from_secs(20);
     timeout(patience, polled).await.map_err(|_| format!("waited {patience:?} for {what}"))
+}
+
+/// Reads an execution to its end: its code and its output.
+pub(crate) async fn finish(mut session: ExecSession) -> (Option<i32>, Vec<(Stream, bytes::Bytes)>) {
+    let mut output = Vec::new();
+    while let Some(chunk) = timeout(PATIENCE, session.output.recv()).await.expect("no end in time")
+    {
+        output.push(chunk);
+    }
+    (session.wait.await.unwrap().code, output)
 }
 
 /// All output of a stream as text.

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use shoal_agent::runtime::{ExecSession, ExecSpec, Runtime, Stream, TermSize};
+use shoal_agent::runtime::{ExecSpec, Runtime, Stream, TermSize};
 
 use crate::host::{
-    Host, PATIENCE, able, alive, command, id, kill, shell, supervisors, text, wait_for,
+    Host, able, alive, command, finish, id, kill, shell, supervisors, text, wait_for,
 };
 
 /// Ways of a program to lose what ties it to whoever started it, each ending in `sleep NUMBER`.
@@ -163,16 +163,6 @@ async fn without_agent_and_supervisor_nothing_lives_on() {
     host.assert_clean().await;
     let guards = || supervisors("shoal-guard\0box").into_iter().filter(|p| alive(*p)).count();
     wait_for("the guard to go", || guards() == 0).await.unwrap();
-}
-
-async fn finish(mut session: ExecSession) -> (Option<i32>, Vec<(Stream, bytes::Bytes)>) {
-    let mut output = Vec::new();
-    while let Some(chunk) =
-        tokio::time::timeout(PATIENCE, session.output.recv()).await.expect("no end in time")
-    {
-        output.push(chunk);
-    }
-    (session.wait.await.unwrap().code, output)
 }
 
 #[tokio::test]

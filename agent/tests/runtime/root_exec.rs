@@ -1,22 +1,34 @@
 //! Further processes in a container.
 
 use bytes::Bytes;
-use shoal_agent::runtime::{ExecSession, ExecSpec, Runtime, RuntimeError, Stream, TermSize};
+use shoal_agent::runtime::{ExecSpec, Runtime, RuntimeError, Stream, TermSize};
 
-use crate::host::{Host, PATIENCE, able, command, id, shell, text, wait_for};
+use crate::host::{Host, PATIENCE, able, command, finish, id, shell, text, wait_for};
 
 fn exec(argv: &[&str]) -> ExecSpec {
     ExecSpec { argv: argv.iter().map(ToString::to_string).collect(), ..ExecSpec::default() }
 }
 
-async fn finish(mut session: ExecSession) -> (Option<i32>, Vec<(Stream, Bytes)>) {
-    let mut output = Vec::new();
-    while let Some(chunk) =
-        tokio::time::timeout(PATIENCE, session.output.recv()).await.expect("no end in time")
-    {
-        output.push(chunk);
+#[tokio::test]
+async fn an_execution_leaves_no_file() {
+    if !able() {
+        return;
     }
-    (session.wait.await.unwrap().code, output)
+    let host = Host::new();
+    let id = id("box");
+    host.start(&id, &command(&["sleep", "1000"])).await;
+    let before = host.files();
+    for tty in [None, Some(TermSize { rows: 24, cols: 80 })] {
+        for argv in [&["true"][..], &["false"], &["no-such-program"]] {
+            // One that cannot be started leaves nothing either.
+            if let Ok(session) = host.runtime.exec(&id, ExecSpec { tty, ..exec(argv) }).await {
+                finish(session).await;
+            }
+        }
+    }
+    wait_for("nothing is left", || host.files() == before)
+        .await
+        .unwrap_or_else(|_| panic!("left behind: {:#?}", host.files()));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod faults;
 mod guests;
 mod identities;
 mod images;
+mod patience;
 mod refusals;
 mod running;
 mod world;

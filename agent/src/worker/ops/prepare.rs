@@ -81,16 +81,17 @@ async fn attempt(context: &Context, order: &Order) -> Result<Preparation, Prepar
     let Chosen { held, note } = image(context, order, &reference).await?;
     context.chooser.keep(task.id, held.pin);
     let image = held.image;
-    // Images come one by one as the registry gives them; what follows is local and bounded.
-    let _permit = tokio::select! {
-        permit = context.preparing.acquire() => permit,
-        () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
-    };
     let host = HostFacts { hostname: context.config.hostname.clone() };
     let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
     networks(context, order, &plan).await?;
     let volumes = Volumes::new(context, task.id);
     let mut mounts = volumes.make(&plan, &image, &order.cancel).await?;
+    // Images come as the registry gives them, and what users mount may never answer; what follows
+    // is local and bounded.
+    let _permit = tokio::select! {
+        permit = context.preparing.acquire() => permit,
+        () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
+    };
     let files = ContainerFiles::new(context, task.id);
     let (own, warning) = files.make(&plan).await?;
     mounts.extend(own);
