@@ -142,8 +142,10 @@ fn start(
             Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::plan).await,
             Loop::Liveness => {
                 let mut watch = Watch::begin(clock::steady());
-                let planner =
-                    |view: &_, now| watch.plan(view, &sessions.heard(), now, clock::now());
+                let planner = |view: &ClusterState, now| {
+                    sessions.retain(|node| view.node(node).is_some());
+                    watch.plan(view, &sessions.heard(), now, clock::now())
+                };
                 plan_loop(&cluster, clock::steady, planner).await;
             }
         }

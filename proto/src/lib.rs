@@ -3,6 +3,7 @@
 
 mod confidential;
 pub mod convert;
+pub mod parts;
 pub mod transport;
 
 /// Generated from `shoal/v1/*.proto`: messages, gRPC clients and servers.

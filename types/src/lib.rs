@@ -22,4 +22,5 @@ pub mod resources;
 pub mod signal;
 pub mod spec;
 pub mod task_state;
+pub mod text;
 pub mod time;

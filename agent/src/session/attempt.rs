@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use rand::Rng as _;
+use shoal_proto::parts::{PART_BYTES, Parts};
 use shoal_proto::transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::session_message::Message;
@@ -13,14 +14,19 @@ use shoal_proto::v1::{
     AssignmentsRequest, ClusterFacts, HeartbeatRequest, NodeRole, SessionMessage, SessionRequest,
     SessionStarted, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
-use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::assignment::AssignmentChange;
 use shoal_types::error_chain::chain;
+use shoal_types::text::cut;
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
 
-use super::failure::{Failure, heartbeat_patience, heartbeat_wait};
+use super::assembly::{Assembly, Taken};
+use super::failure::{ASSIGNMENTS, Failure, heartbeat_patience, heartbeat_wait};
 use super::sequence::{Sequence, Step};
-use super::{Client, Member, SessionContext, Standing, exec_stream, log_stream, renew_now};
+use super::{
+    Client, Member, SessionContext, Standing, Trouble, exec_stream, log_stream, renew_now,
+};
 
 /// For the first message of a session, connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,20 +34,23 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Log and exec streams at a time, each.
 const MAX_STREAMS: usize = 128;
-/// The longest message, in bytes: an assignment of thousands of tasks.
-const MAX_MESSAGE: usize = 64 << 20;
-/// COMPLETE assignments asked for in a row because a change was missing, before the session is
-/// given up.
+/// The longest message, in bytes. What grows with the cluster comes in parts of [`PART_BYTES`]; a
+/// single task is smaller than twice the 2 MiB of the command that brought its spec.
+const MAX_MESSAGE: usize = 8 << 20;
+/// COMPLETE assignments asked for in a row because a change was missing, before that is a failure.
 const MAX_GAPS: u32 = 3;
+/// Bytes of the reason that managers are told.
+const TROUBLE_BYTES_MAX: usize = 1024;
 
-/// Never returns but with why it ended. `began` says whether there was a session at all.
+/// Never returns but with why it ended. `began` says since when there was a session, if there was one.
 pub(super) async fn session(
     context: &SessionContext,
     member: &Member,
     turn: u32,
-    began: &mut bool,
+    began: &mut Option<Instant>,
+    trouble: &Trouble,
 ) -> Failure {
-    match try_session(context, member, turn, began).await {
+    match try_session(context, member, turn, began, trouble).await {
         Err(failure) => failure,
     }
 }
@@ -50,7 +59,8 @@ async fn try_session(
     context: &SessionContext,
     member: &Member,
     turn: u32,
-    began: &mut bool,
+    began: &mut Option<Instant>,
+    trouble: &Trouble,
 ) -> Result<Infallible, Failure> {
     let address = member.managers.pick(turn).ok_or(Failure::NoManager)?;
     let channel = client_channel(address.clone(), member.credentials.clone(), MANAGER_NAME);
@@ -60,7 +70,7 @@ async fn try_session(
 
     let description = Some((context.describe)().into());
     let open = async {
-        let request = SessionRequest { description };
+        let request = SessionRequest { description, unable: trouble.borrow().clone() };
         let stream = client.session(request).await.map_err(Failure::call("session"))?;
         let mut stream = stream.into_inner();
         let first = next("session", &mut stream).await?;
@@ -73,7 +83,7 @@ async fn try_session(
         let why = "it does not begin with the session's id".to_owned();
         return Err(Failure::Message { call: "session", why });
     };
-    *began = true;
+    *began = Some(Instant::now());
     tracing::info!(manager = %address, session = session_id, "session began");
     context.standing.send_replace(Standing::Active);
     context.workload.report_everything();
@@ -82,8 +92,8 @@ async fn try_session(
     let mut requests = Requests::new(context, member, client.clone(), address);
     tokio::select! {
         end = requests.serve(stream) => end,
-        end = heartbeats(client.clone(), &session_id, period) => end,
-        end = assignments(context, client.clone(), &session_id) => end,
+        end = heartbeats(client.clone(), &session_id, period, trouble) => end,
+        end = assignments(context, client.clone(), &session_id, trouble) => end,
         end = statuses(context, client.clone(), &session_id) => end,
     }
 }
@@ -117,29 +127,79 @@ async fn heartbeats(
     mut client: Client,
     session: &str,
     mut period: Duration,
+    trouble: &Trouble,
 ) -> Result<Infallible, Failure> {
+    let mut trouble = trouble.subscribe();
     loop {
         let wait = heartbeat_wait(period, rand::rng().random());
-        tokio::time::sleep(wait).await;
-        let request = HeartbeatRequest { session_id: session.to_owned() };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Managers are told at once; fails only when we are gone.
+            _ = trouble.changed() => {}
+        }
+        let unable = trouble.borrow_and_update().clone();
+        let request = HeartbeatRequest { session_id: session.to_owned(), unable };
         let call = client.heartbeat(request);
         let answer = unary("heartbeat", heartbeat_patience(period), call).await?;
         period = Duration::from_nanos(answer.period_nanos);
     }
 }
 
+/// Takes what is assigned. If that cannot be done, the session goes on: what runs is still looked
+/// after, managers hear why, and it is tried again ever less often.
 async fn assignments(
+    context: &SessionContext,
+    client: Client,
+    session: &str,
+    trouble: &Trouble,
+) -> Result<Infallible, Failure> {
+    let mut row: u32 = 0;
+    loop {
+        let mut taken = false;
+        let failure = match follow(context, client.clone(), session, trouble, &mut taken).await {
+            Err(failure) if failure.is_of_assignment() => failure,
+            end => return end,
+        };
+        row = if taken { 1 } else { row.saturating_add(1) };
+        let why = chain(&failure).to_string();
+        let wait = failure.wait(row, rand::rng().random());
+        tracing::error!(why, ?wait, "this node cannot take what is assigned to it");
+        // Once may be an accident of the connection.
+        if row > 1 {
+            tell(trouble, &why);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Notes why this node cannot take its assignment; empty if it can.
+fn tell(trouble: &Trouble, why: &str) {
+    let why = cut(why, TROUBLE_BYTES_MAX);
+    trouble.send_if_modified(|known| {
+        let new = *known != *why;
+        if new {
+            *known = why.into_owned();
+        }
+        new
+    });
+}
+
+/// Follows streams of assignments; a new one whenever a message is missing. `taken` says whether a
+/// whole assignment has come.
+async fn follow(
     context: &SessionContext,
     mut client: Client,
     session: &str,
+    trouble: &Trouble,
+    taken: &mut bool,
 ) -> Result<Infallible, Failure> {
-    const CALL: &str = "assignments";
+    const CALL: &str = ASSIGNMENTS;
     let mut gaps = 0;
     loop {
         let request = AssignmentsRequest { session_id: session.to_owned() };
         let open = client.assignments(request);
         let mut stream = unary(CALL, OPEN_TIMEOUT, open).await?;
-        let mut sequence = Sequence::default();
+        let (mut sequence, mut assembly) = (Sequence::default(), Assembly::default());
         loop {
             let message = next(CALL, &mut stream).await?;
             let step = sequence.accept(message.kind, message.applies_to, message.results_in);
@@ -147,14 +207,19 @@ async fn assignments(
             let changes: Result<Vec<_>, _> = changes.collect();
             let changes = changes.map_err(Failure::invalid(CALL))?;
             match step {
-                Step::Replace => {
-                    let mut assignment = NodeAssignment::default();
-                    assignment.apply(changes);
-                    context.workload.assign_all(assignment);
-                }
-                Step::Change => {
-                    gaps = 0;
-                    context.workload.change(changes);
+                Step::Replace | Step::Change => {
+                    if step == Step::Change {
+                        gaps = 0;
+                    }
+                    match assembly.take(step == Step::Replace, changes, message.more) {
+                        Taken::All(assignment) => {
+                            context.workload.assign_all(assignment);
+                            *taken = true;
+                            tell(trouble, "");
+                        }
+                        Taken::Changes(changes) => context.workload.change(changes),
+                        Taken::Part => {}
+                    }
                 }
                 Step::Gap if gaps < MAX_GAPS => {
                     gaps += 1;
@@ -177,9 +242,11 @@ async fn statuses(
 ) -> Result<Infallible, Failure> {
     loop {
         let batch = context.workload.next_statuses().await;
-        let updates = batch.iter().map(TaskStatusUpdate::from).collect();
-        let request = UpdateTaskStatusRequest { session_id: session.to_owned(), updates };
-        unary("status", STATUS_TIMEOUT, client.update_task_status(request)).await?;
+        let updates: Vec<TaskStatusUpdate> = batch.iter().map(Into::into).collect();
+        for updates in Parts::new(updates, PART_BYTES) {
+            let request = UpdateTaskStatusRequest { session_id: session.to_owned(), updates };
+            unary("status", STATUS_TIMEOUT, client.update_task_status(request)).await?;
+        }
     }
 }
 

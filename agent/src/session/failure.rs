@@ -12,6 +12,15 @@ const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), last: Durati
 /// When managers refuse this node: somebody has to do something first.
 const REFUSED: Backoff = Backoff { first: Duration::from_secs(10), last: Duration::from_secs(60) };
 
+/// When what is assigned cannot be read: it is large, perhaps, and will be the same next time.
+const UNREADABLE: Backoff =
+    Backoff { first: Duration::from_millis(100), last: Duration::from_secs(60) };
+/// A session that lives so long is not part of a row of failures.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// The call by which this node learns what it is to hold.
+pub(super) const ASSIGNMENTS: &str = "assignments";
+
 /// Why a session ended or did not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -66,10 +75,41 @@ impl Failure {
         matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
     }
 
+    /// Whether what is assigned to the node cannot be read, and asking for it once more may be all
+    /// that helps: the connection is not at fault.
+    #[must_use]
+    pub fn is_of_assignment(&self) -> bool {
+        match self {
+            Self::Message { call, .. } => *call == ASSIGNMENTS,
+            Self::Call { call, status } => {
+                // Too large, not a message, damaged.
+                let unreadable = [Code::OutOfRange, Code::Internal, Code::DataLoss];
+                *call == ASSIGNMENTS && unreadable.contains(&status.code())
+            }
+            _ => false,
+        }
+    }
+
     /// How long to wait after the `failures`-th failure in a row (from 1).
     #[must_use]
     pub fn wait(&self, failures: u32, draw: f64) -> Duration {
-        if self.is_refusal() { REFUSED } else { AGAIN }.wait(failures, draw)
+        let waits = match self {
+            _ if self.is_refusal() => REFUSED,
+            _ if self.is_of_assignment() => UNREADABLE,
+            _ => AGAIN,
+        };
+        waits.wait(failures, draw)
+    }
+}
+
+/// The place of a failure in its row, after `before` others. A session that lasted begins a new
+/// row; one that breaks as soon as it has begun is a failure like any other, or it would be begun
+/// again at once, for ever.
+#[must_use]
+pub(super) fn place(before: u32, lasted: Option<Duration>) -> u32 {
+    match lasted {
+        Some(lasted) if lasted >= LASTING => 1,
+        _ => before.saturating_add(1),
     }
 }
 
@@ -116,6 +156,43 @@ mod tests {
         for (failure, refusal, millis) in table {
             assert_eq!(failure.is_refusal(), refusal, "{failure}");
             assert_eq!(failure.wait(1, 0.0), Duration::from_millis(millis), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_asked_for_ever_less_often() {
+        let of = |call, status: Status| Failure::call(call)(status);
+        let why = || "no such change".to_owned();
+        let table = [
+            (of(ASSIGNMENTS, Status::out_of_range("too large")), true, 60),
+            (of(ASSIGNMENTS, Status::internal("no message")), true, 60),
+            (Failure::Message { call: ASSIGNMENTS, why: why() }, true, 60),
+            (of(ASSIGNMENTS, Status::unavailable("gone")), false, 4),
+            (of(ASSIGNMENTS, Status::aborted("another stream")), false, 4),
+            (of("session", Status::out_of_range("too large")), false, 4),
+            (Failure::Message { call: "session", why: why() }, false, 4),
+            (Failure::Ended(ASSIGNMENTS), false, 4),
+        ];
+        for (failure, unreadable, last) in table {
+            assert_eq!(failure.is_of_assignment(), unreadable, "{failure}");
+            assert_eq!(failure.wait(1, 0.0), Duration::from_millis(100), "{failure}");
+            assert_eq!(failure.wait(99, 0.0), Duration::from_secs(last), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_breaks_at_once_is_one_more_failure() {
+        let secs = Duration::from_secs;
+        let table = [
+            (0, None, 1),
+            (7, None, 8),
+            (7, Some(secs(0)), 8),
+            (7, Some(secs(9)), 8),
+            (7, Some(secs(10)), 1),
+            (u32::MAX, None, u32::MAX),
+        ];
+        for (before, lasted, expected) in table {
+            assert_eq!(place(before, lasted), expected, "{before} {lasted:?}");
         }
     }
 

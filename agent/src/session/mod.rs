@@ -5,6 +5,7 @@
 //! it lives in one scope: when one part fails, everything ends, and after a pause the next session
 //! begins at the next manager. The containers know nothing of it.
 
+mod assembly;
 mod attempt;
 mod exec_stream;
 mod failure;
@@ -26,6 +27,7 @@ use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_types::error_chain::chain;
 use shoal_types::object::NodeDescription;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use failure::{Failure, heartbeat_patience, heartbeat_wait};
@@ -37,6 +39,9 @@ use crate::identity::IdentityStore;
 use renewal::{renew_now, renew_somewhere};
 
 type Client = DispatcherClient<Channel>;
+
+/// Why this node cannot take its assignment; empty if it can.
+type Trouble = watch::Sender<String>;
 
 /// Where this host stands with its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,10 +98,11 @@ async fn sessions(context: &SessionContext, member: &Member) {
     let mut failures: u32 = 0;
     // Moves on with every failure, also with the first one after a long session.
     let mut turn: u32 = 0;
+    let trouble = Trouble::default();
     loop {
-        let mut began = false;
-        let failure = attempt::session(context, member, turn, &mut began).await;
-        failures = if began { 1 } else { failures.saturating_add(1) };
+        let mut began: Option<Instant> = None;
+        let failure = attempt::session(context, member, turn, &mut began, &trouble).await;
+        failures = failure::place(failures, began.map(|at| at.elapsed()));
         turn = turn.wrapping_add(1);
         let why = chain(&failure).to_string();
         let wait = failure.wait(failures, rand::rng().random());

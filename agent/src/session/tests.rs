@@ -227,6 +227,99 @@ async fn a_refusal_is_shown_with_its_reason() {
 }
 
 #[tokio::test]
+async fn an_assignment_that_comes_in_parts_counts_when_it_is_whole() {
+    use v1::AssignmentsKind::{Complete, Incremental};
+    let (bench, manager) = Bench::with_manager().await;
+    let part = |kind: v1::AssignmentsKind, applies_to, more| v1::AssignmentsMessage {
+        kind: kind.into(),
+        applies_to,
+        results_in: applies_to + 1,
+        changes: vec![removal(9)],
+        more,
+    };
+    let streams = |count| {
+        let manager = &manager;
+        move || (manager.seen().assignments.len() == count).then_some(())
+    };
+    eventually("a stream", streams(1)).await;
+    manager.assign_message(part(Complete, 0, true)).await;
+    let session = manager.seen().sessions[0].clone();
+    session.send(Err(Status::aborted("ended"))).await.expect("open");
+    eventually("the next session's stream", streams(2)).await;
+    // What an earlier stream has brought is no part of this one.
+    manager.assign_message(part(Incremental, 1, false)).await;
+    eventually("another stream", streams(3)).await;
+    manager.assign_message(part(Complete, 0, true)).await;
+    manager.assign_message(part(Incremental, 1, true)).await;
+    // One is missing: what came before it is not enough to know what is not to be held.
+    manager.assign_message(part(Incremental, 3, false)).await;
+    eventually("another stream", streams(4)).await;
+    assert_eq!(bench.workload.inner().asked, []);
+    manager.assign_message(part(Complete, 0, true)).await;
+    manager.assign_message(part(Incremental, 1, false)).await;
+    manager.assign_message(part(Incremental, 2, false)).await;
+    let asked = eventually("both", || {
+        let asked = bench.workload.inner().asked.clone();
+        (asked.len() == 2).then_some(asked)
+    });
+    let change = AssignmentChange::RemoveTask(TaskId::from(9));
+    assert_eq!(asked.await, [Asked::All(Default::default()), Asked::Changes(vec![change])]);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_take_its_assignment_says_why_until_it_can() {
+    let (_bench, manager) = Bench::with_manager().await;
+    let streams = |count| {
+        let manager = &manager;
+        move || (manager.seen().assignments.len() == count).then_some(())
+    };
+    for n in 1..=2 {
+        eventually("a stream of assignments", streams(n)).await;
+        assert!(manager.seen().unable.iter().all(String::is_empty), "once may be an accident");
+        let nothing = v1::AssignmentChange { change: None };
+        manager.assign(v1::AssignmentsKind::Complete, 0, 1, vec![nothing]).await;
+    }
+    let said = |expected: &'static str| {
+        let manager = &manager;
+        move || manager.seen().unable.last().filter(|why| why.contains(expected)).map(|_| ())
+    };
+    eventually("the reason", said("assignments message is unusable")).await;
+    assert_eq!(manager.seen().sessions.len(), 1, "what runs is still looked after");
+    eventually("one more stream of assignments", streams(3)).await;
+    manager.seen().unable.clear();
+    manager.assign(v1::AssignmentsKind::Complete, 0, 1, Vec::new()).await;
+    let well = || manager.seen().unable.last().filter(|why| why.is_empty()).map(|_| ());
+    eventually("all is well", well).await;
+}
+
+#[tokio::test]
+async fn sessions_that_break_at_once_are_begun_ever_less_often() {
+    let (bench, manager) = Bench::with_manager().await;
+    let begun = Instant::now();
+    for n in 1..=5 {
+        bench.sessions(&manager, n).await;
+        let newest = manager.seen().sessions[n - 1].clone();
+        newest.send(Err(Status::aborted("ended"))).await.expect("open");
+    }
+    bench.sessions(&manager, 6).await;
+    // The pauses double from a tenth of a second on, less what chance takes.
+    let pauses = begun.elapsed();
+    assert!(pauses > Duration::from_millis(1000), "five pauses took {pauses:?}");
+}
+
+#[tokio::test]
+async fn many_statuses_come_in_parts() {
+    let (bench, manager) = Bench::with_manager().await;
+    for task in 0..40 {
+        let mut status = running();
+        status.err = "x".repeat(200_000);
+        bench.workload.report(TaskId::from(task), status);
+    }
+    eventually("all", || (manager.seen().statuses.len() == 40).then_some(())).await;
+    assert_eq!(manager.seen().sessions.len(), 1, "in one session");
+}
+
+#[tokio::test]
 async fn a_foreign_certificate_is_refused_and_says_so() {
     let manager = FakeManager::start(Arc::new(TestCa::new(1))).await;
     let stranger = TestCa::new(2);

@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) assignments: Vec<Out<v1::AssignmentsMessage>>,
     pub(crate) heartbeats: usize,
     pub(crate) statuses: Vec<v1::TaskStatusUpdate>,
+    /// Why the agent cannot take its assignment, as each session and heartbeat said.
+    pub(crate) unable: Vec<String>,
     pub(crate) logs: Vec<v1::PublishLogsMessage>,
     pub(crate) logs_ended: usize,
     pub(crate) execs: Vec<ExecSide>,
@@ -107,8 +109,14 @@ impl FakeManager {
         changes: Vec<v1::AssignmentChange>,
     ) {
         let to = self.seen().assignments.last().expect("a stream").clone();
-        let kind = kind.into();
-        let message = v1::AssignmentsMessage { kind, applies_to, results_in, changes };
+        let (kind, more) = (kind.into(), false);
+        let message = v1::AssignmentsMessage { kind, applies_to, results_in, changes, more };
+        to.send(Ok(message)).await.expect("open");
+    }
+
+    /// Sends this on the newest stream of assignments.
+    pub(crate) async fn assign_message(&self, message: v1::AssignmentsMessage) {
+        let to = self.seen().assignments.last().expect("a stream").clone();
         to.send(Ok(message)).await.expect("open");
     }
 }
@@ -154,7 +162,9 @@ impl Dispatcher for Service {
         if let Some(status) = seen.refuse.clone() {
             return Err(status);
         }
-        let description = request.into_inner().description.unwrap_or_default();
+        let request = request.into_inner();
+        seen.unable.push(request.unable);
+        let description = request.description.unwrap_or_default();
         seen.hostnames.push(description.hostname);
         let (to, answer) = stream();
         let started = v1::SessionStarted {
@@ -177,6 +187,7 @@ impl Dispatcher for Service {
             return Err(Status::not_found("another session has begun"));
         }
         seen.heartbeats += 1;
+        seen.unable.push(request.into_inner().unable);
         let period_nanos = Duration::from_millis(60).as_nanos() as u64;
         Ok(Response::new(v1::HeartbeatResponse { period_nanos }))
     }

@@ -17,7 +17,7 @@ use super::{Result, Shell, each};
 use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::pretty;
-use crate::render::table::{Column, whole};
+use crate::render::table::{Column, bends, whole};
 use crate::render::words::capital;
 
 pub(crate) use usage::Usage;
@@ -154,7 +154,7 @@ async fn inspected(client: &Client, reference: &str) -> Result<Inspected> {
 pub(crate) const COLUMNS: [Column; 6] = [
     whole("ID").rank(4),
     whole("HOSTNAME"),
-    whole("STATUS"),
+    bends("STATUS").rank(0),
     whole("AVAILABILITY").rank(1),
     whole("MANAGER STATUS").rank(2),
     whole("ENGINE VERSION").rank(5),
@@ -173,10 +173,11 @@ async fn list(shell: &Shell, args: &List) -> Result {
     let answering = if args.quiet { String::new() } else { client.version().await?.node_id };
     let row = |n: &Node| {
         let mark = if n.id.to_string() == answering { " *" } else { "" };
+        let state = capital(n.status.state.as_str());
         vec![
             if shell.is_template() { n.id.to_string() } else { format!("{}{mark}", n.id) },
             n.description.hostname.clone(),
-            capital(n.status.state.as_str()),
+            if shell.is_template() { state } else { state_words(n) },
             capital(n.spec.availability.as_str()),
             manager_status(n).to_owned(),
             n.description.engine.version.clone(),
@@ -185,6 +186,15 @@ async fn list(shell: &Shell, args: &List) -> Result {
     let names = args.quiet.then_some((|n: &Node| n.id.to_string()) as fn(&Node) -> String);
     let more = |n: &Node| vec![(n.id.to_string() == answering).to_string()];
     shell.list_more(&nodes, names, &COLUMNS, row, (&["Self"], more), args.no_trunc)
+}
+
+/// The state, and why a node that is there takes no tasks.
+fn state_words(node: &Node) -> String {
+    let state = capital(node.status.state.as_str());
+    match node.status.unable() {
+        Some(why) => format!("{state}: {why}"),
+        None => state,
+    }
 }
 
 fn manager_status(node: &Node) -> &'static str {

@@ -1,11 +1,13 @@
 //! Which nodes count as lost.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::NodeId;
 use shoal_types::object::{Node, NodeState, NodeStatus};
 use shoal_types::spec::ClusterSpec;
+use shoal_types::text::cut;
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
@@ -81,6 +83,30 @@ impl Watch {
         }
         plan
     }
+}
+
+/// Bytes of a node's own words that are kept.
+const UNABLE_BYTES_MAX: usize = 1024;
+
+/// The status of a node that is heard of: it is ready, unless it says why it is `unable` to take
+/// what is assigned to it. Then it gets nothing more, and keeps what it has.
+#[must_use]
+pub fn there(unable: &str, addr: Option<IpAddr>, since: Timestamp) -> NodeStatus {
+    let (state, message) = match unable {
+        "" => (NodeState::Ready, String::new()),
+        why => {
+            let why = cut(why, UNABLE_BYTES_MAX);
+            (NodeState::Unknown, format!("it cannot take its tasks: {why}"))
+        }
+    };
+    NodeStatus { state, message, addr, since }
+}
+
+/// Whether a heartbeat tells something else than is known of the node.
+#[must_use]
+pub fn is_news(known: &NodeStatus, unable: &str) -> bool {
+    let now = there(unable, known.addr, known.since);
+    (known.state, &known.message) != (now.state, &now.message)
 }
 
 fn lost(node: &Node, since: Timestamp) -> Command {
@@ -205,5 +231,28 @@ mod tests {
             let end = back + PERIOD * 7;
             assert_eq!(watch_until(&mut watch, &cluster, silent, end).len(), 1, "{halt:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_says_why_it_cannot_is_not_ready() {
+        let (addr, at) = (None, Timestamp::from_secs(1));
+        let well = there("", addr, at);
+        assert_eq!((well.state, well.message.as_str()), (NodeState::Ready, ""));
+        let unwell = there("no room", addr, at);
+        assert_eq!(unwell.state, NodeState::Unknown);
+        assert_eq!(unwell.message, "it cannot take its tasks: no room");
+        let long = there(&"ü".repeat(1_000_000), addr, at);
+        assert!(long.message.len() < 1100, "{} bytes", long.message.len());
+        for (known, unable, expected) in [
+            (&well, "", false),
+            (&well, "no room", true),
+            (&unwell, "no room", false),
+            (&unwell, "no light", true),
+            (&unwell, "", true),
+            (&NodeStatus { state: NodeState::Down, ..well.clone() }, "", true),
+        ] {
+            assert_eq!(is_news(known, unable), expected, "{known:?} {unable:?}");
+        }
+        assert!(!is_news(&long, &"ü".repeat(1_000_000)), "the same words again are no news");
     }
 }

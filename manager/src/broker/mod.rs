@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, NodeId, TaskId};
-use shoal_types::object::NodeState;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -44,8 +43,8 @@ impl Broker {
     /// can outlive it, and nobody should wait for its answer.
     fn session_of(&self, node: NodeId) -> Option<Session> {
         let view = self.cluster.view();
-        let ready = view.node(node).is_some_and(|node| node.status.state == NodeState::Ready);
-        self.sessions.of_node(node).filter(|_| ready)
+        let there = view.node(node).is_some_and(|node| node.is_reachable());
+        self.sessions.of_node(node).filter(|_| there)
     }
 }
 

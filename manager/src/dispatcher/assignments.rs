@@ -5,70 +5,162 @@ use std::time::Duration;
 
 use shoal_manager_planning::assignment::assignment;
 use shoal_manager_state::ClusterState;
+use shoal_proto::parts::Parts;
 use shoal_proto::v1 as pb;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::id::NodeId;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::Session;
-
-/// Messages on their way to one agent.
-pub(super) const QUEUE: usize = 16;
-
-/// Changes in one message at the most; more follow in the next one.
-const CHANGES_MAX: usize = 500;
+/// Messages on their way to one agent; each is a part of bounded size.
+pub(super) const QUEUE: usize = 4;
 
 /// Changes that come within this time travel together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// Sends everything, then changes, until the session ends or the agent goes away.
+/// Sends everything, then changes, in messages of so many bytes, until `ended` is cancelled or the
+/// agent goes away.
 pub(super) async fn pump(
-    session: Session,
-    mut states: watch::Receiver<Arc<ClusterState>>,
+    node: NodeId,
+    ended: CancellationToken,
+    states: watch::Receiver<Arc<ClusterState>>,
     to: mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
+    bytes: usize,
 ) {
-    let mut held = assignment(&states.borrow_and_update(), session.node);
-    let mut sequence = 1;
-    if to.send(Ok(complete(&held, sequence))).await.is_err() {
-        return;
+    tokio::select! {
+        () = send_all(node, states, &to, bytes) => return,
+        () = ended.cancelled() => {}
     }
+    // If nobody takes it, nobody needs it.
+    let why = "the session has ended, or another stream of it has begun";
+    let _ = to.send(Err(Status::aborted(why))).await;
+}
+
+async fn send_all(
+    node: NodeId,
+    mut states: watch::Receiver<Arc<ClusterState>>,
+    to: &mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
+    bytes: usize,
+) {
+    let mut held = NodeAssignment::default();
+    let mut sequence = 0;
     loop {
-        tokio::select! {
-            () = to.closed() => return,
-            () = session.ended.cancelled() => {
-                // If nobody takes it, nobody needs it.
-                let _ = to.send(Err(Status::aborted("the session has ended"))).await;
+        let wanted = assignment(&states.borrow_and_update(), node);
+        let changes = held.diff(&wanted);
+        for message in messages(&changes, sequence, bytes) {
+            sequence = message.results_in;
+            if to.send(Ok(message)).await.is_err() {
                 return;
             }
+        }
+        held = wanted;
+        tokio::select! {
+            () = to.closed() => return,
             changed = states.changed() => if changed.is_err() { return },
         }
         tokio::time::sleep(DEBOUNCE).await;
-        let wanted = assignment(&states.borrow_and_update(), session.node);
-        for changes in held.diff(&wanted).chunks(CHANGES_MAX) {
-            if to.send(Ok(incremental(changes, sequence))).await.is_err() {
-                return;
+    }
+}
+
+/// Changes in parts that follow the message of this sequence; the first part of all, which there
+/// always is, is the COMPLETE one.
+fn messages(
+    changes: &[AssignmentChange],
+    mut sequence: u64,
+    bytes: usize,
+) -> impl Iterator<Item = pb::AssignmentsMessage> {
+    let mut parts = Parts::new(changes.iter().map(pb::AssignmentChange::from), bytes);
+    std::iter::from_fn(move || {
+        let (kind, changes) = match (sequence, parts.next()) {
+            (0, part) => (pb::AssignmentsKind::Complete, part.unwrap_or_default()),
+            (_, Some(part)) => (pb::AssignmentsKind::Incremental, part),
+            (_, None) => return None,
+        };
+        let applies_to = sequence;
+        sequence += 1;
+        Some(pb::AssignmentsMessage {
+            kind: kind.into(),
+            applies_to,
+            results_in: sequence,
+            changes,
+            more: parts.more(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use shoal_manager_state::Command;
+    use shoal_manager_state::testing::{cluster_with_nodes, service_spec, with_task};
+    use shoal_types::spec::TaskRuntime;
+
+    use super::*;
+
+    /// What has lost a node once: 400 tasks of it are more than the 64 MiB of one message.
+    const ENVIRONMENT: usize = 190_000;
+
+    /// A node with so many tasks that have an environment of so many bytes each.
+    fn crowded(tasks: u64, environment: usize) -> (Arc<ClusterState>, NodeId) {
+        let (mut cluster, nodes) = cluster_with_nodes(1);
+        let spec = with_task(service_spec("big", tasks), |task| {
+            if let TaskRuntime::Container(container) = &mut task.runtime {
+                container.env = vec![format!("BIG={}", "x".repeat(environment))];
             }
-            sequence += 1;
+        });
+        let service = cluster.add_service(spec);
+        for replica in 1..=tasks {
+            let task = cluster.add_task(service, replica);
+            cluster.apply(Command::AssignTask { id: task, node_id: nodes[0] });
         }
-        held = wanted;
+        (Arc::new(cluster.state), nodes[0])
     }
-}
 
-fn complete(held: &NodeAssignment, results_in: u64) -> pb::AssignmentsMessage {
-    let changes = NodeAssignment::default().diff(held);
-    pb::AssignmentsMessage {
-        kind: pb::AssignmentsKind::Complete as i32,
-        applies_to: 0,
-        results_in,
-        changes: changes.iter().map(Into::into).collect(),
+    async fn received(tasks: u64, environment: usize, bytes: usize) -> Vec<pb::AssignmentsMessage> {
+        let (state, node) = crowded(tasks, environment);
+        let (_states, states) = watch::channel(state);
+        let (to, mut messages) = mpsc::channel(QUEUE);
+        tokio::spawn(pump(node, CancellationToken::new(), states, to, bytes));
+        let mut all: Vec<pb::AssignmentsMessage> = Vec::new();
+        while all.last().is_none_or(|last| last.more) {
+            all.push(messages.recv().await.expect("open").expect("a message"));
+        }
+        all
     }
-}
 
-fn incremental(changes: &[AssignmentChange], applies_to: u64) -> pb::AssignmentsMessage {
-    pb::AssignmentsMessage {
-        kind: pb::AssignmentsKind::Incremental as i32,
-        applies_to,
-        results_in: applies_to + 1,
-        changes: changes.iter().map(Into::into).collect(),
+    #[tokio::test]
+    async fn no_message_grows_with_the_tasks_of_a_node() {
+        let part = shoal_proto::parts::PART_BYTES;
+        // The last: each task is more than a part may have, and goes alone.
+        for (tasks, environment, bytes) in
+            [(400, ENVIRONMENT, part), (400, 1000, 64 << 10), (3, 9000, 4096)]
+        {
+            let all = received(tasks, environment, bytes).await;
+            assert!(all.len() > 2, "{} messages", all.len());
+            let (mut assignment, mut sequence) = (NodeAssignment::default(), 0);
+            for (at, message) in all.into_iter().enumerate() {
+                let size = message.encoded_len();
+                let bound = if environment > bytes { environment + 4096 } else { bytes };
+                assert!(size <= bound, "message {at} of {tasks} tasks has {size} bytes");
+                let complete = message.kind == pb::AssignmentsKind::Complete as i32;
+                assert_eq!(complete, at == 0, "the others add to the first");
+                assert_eq!((message.applies_to, message.results_in), (sequence, sequence + 1));
+                sequence = message.results_in;
+                let changes = message.changes.into_iter().map(AssignmentChange::try_from);
+                assignment.apply(changes.collect::<Result<_, _>>().expect("valid"));
+            }
+            let (state, node) = crowded(tasks, environment);
+            let expected = super::assignment(&state, node);
+            assert!(assignment == expected, "the node knows all of its {tasks} tasks");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_without_tasks_is_told_so() {
+        let all = received(0, 0, 1000).await;
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].kind, pb::AssignmentsKind::Complete as i32);
+        assert_eq!(all[0].changes, []);
     }
 }

@@ -10,13 +10,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use shoal_manager_planning::liveness::{is_news, there};
 use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::convert::InvalidMessage;
+use shoal_proto::parts::PART_BYTES;
 use shoal_proto::transport::ConnectInfo;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::dispatcher_server::Dispatcher;
 use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
-use shoal_types::object::{NodeDescription, NodeState, NodeStatus, TaskStatus};
+use shoal_types::object::{NodeDescription, TaskStatus};
 use shoal_types::spec::ClusterSpec;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,20 +59,16 @@ impl DispatcherService {
         self.sessions.get(node, id)
     }
 
-    /// Records that the node is there.
-    async fn report_ready(
+    /// Records that the node is there, and why it is not ready if it is `unable`.
+    async fn report_there(
         &self,
         id: NodeId,
         description: Option<NodeDescription>,
         addr: Option<IpAddr>,
+        unable: &str,
     ) -> Result<(), Status> {
         let known = self.cluster.view().node(id).and_then(|n| n.status.addr);
-        let status = NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: addr.or(known),
-            since: clock::now(),
-        };
+        let status = there(unable, addr.or(known), clock::now());
         self.cluster.propose(Command::ReportNode { id, description, status }).await?;
         Ok(())
     }
@@ -113,9 +111,8 @@ impl Dispatcher for DispatcherService {
         let node = node_of(&request)?;
         self.cluster.must_lead()?;
         let addr = request.extensions().get::<ConnectInfo>().map(|info| info.address.ip());
-        let description: NodeDescription = request
-            .into_inner()
-            .description
+        let pb::SessionRequest { description, unable } = request.into_inner();
+        let description: NodeDescription = description
             .ok_or_else(|| Status::invalid_argument("description: is required"))?
             .try_into()
             .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
@@ -125,7 +122,7 @@ impl Dispatcher for DispatcherService {
             heartbeat_period_nanos: heartbeat_period(&self.cluster.view()),
         });
         let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
-        self.report_ready(node, Some(description), addr).await?;
+        self.report_there(node, Some(description), addr, &unable).await?;
         let view = self.cluster.view();
         session.send(message(Message::Facts(facts(&view, node))))?;
         tracing::info!(%node, session = %session.id, "session opened");
@@ -137,12 +134,13 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let node = node_of(&request)?;
-        let session = self.find_session(node, &request.get_ref().session_id)?;
+        let pb::HeartbeatRequest { session_id, unable } = request.into_inner();
+        let session = self.find_session(node, &session_id)?;
         self.sessions.hear(&session, clock::steady());
         let view = self.cluster.view();
         // A manager that was held up itself may have given a living node up.
-        if view.node(node).is_some_and(|n| n.status.state != NodeState::Ready) {
-            self.report_ready(node, None, None).await?;
+        if view.node(node).is_some_and(|n| is_news(&n.status, &unable)) {
+            self.report_there(node, None, None, &unable).await?;
         }
         Ok(Response::new(pb::HeartbeatResponse { period_nanos: heartbeat_period(&view) }))
     }
@@ -156,7 +154,9 @@ impl Dispatcher for DispatcherService {
         let node = node_of(&request)?;
         let session = self.find_session(node, &request.get_ref().session_id)?;
         let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
-        tokio::spawn(assignments::pump(session, self.cluster.changes(), to));
+        let ended = self.sessions.begin_assignments(&session);
+        let changes = self.cluster.changes();
+        tokio::spawn(assignments::pump(node, ended, changes, to, PART_BYTES));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 

@@ -47,6 +47,8 @@ pub struct Sessions(Mutex<BTreeMap<NodeId, Entry>>);
 struct Entry {
     session: Session,
     heard: Timestamp,
+    /// Ends the session's stream of assignments.
+    assignments: CancellationToken,
 }
 
 impl Sessions {
@@ -67,11 +69,35 @@ impl Sessions {
         // It is empty: there is room.
         let _ = outbox.try_send(first);
         let session = Session { node, id, ended: CancellationToken::new(), outbox };
-        let entry = Entry { session: session.clone(), heard: now };
+        let assignments = session.ended.child_token();
+        let entry = Entry { session: session.clone(), heard: now, assignments };
         if let Some(old) = self.lock().insert(node, entry) {
             old.session.ended.cancel();
         }
         (session, messages)
+    }
+
+    /// Begins the session's stream of assignments and ends the one before: a session has one.
+    /// Cancelled when the new one is to end.
+    #[must_use]
+    pub fn begin_assignments(&self, session: &Session) -> CancellationToken {
+        let begun = session.ended.child_token();
+        match self.lock().get_mut(&session.node).filter(|entry| entry.session.id == session.id) {
+            Some(entry) => std::mem::replace(&mut entry.assignments, begun.clone()).cancel(),
+            None => begun.cancel(),
+        }
+        begun
+    }
+
+    /// Ends the sessions of nodes that are members no more.
+    pub fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
+        self.lock().retain(|node, entry| {
+            let stays = is_member(*node);
+            if !stays {
+                entry.session.ended.cancel();
+            }
+            stays
+        });
     }
 
     /// The session of this id, if it is the node's present one.
@@ -132,4 +158,41 @@ pub(super) fn until_ended(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(sessions: &Sessions, node: u128, id: u128) -> Session {
+        let first = pb::SessionMessage::default();
+        sessions.open(NodeId::from(node), SessionId::from(id), Timestamp::ZERO, first).0
+    }
+
+    #[test]
+    fn a_session_has_one_stream_of_assignments() {
+        let sessions = Sessions::default();
+        let session = opened(&sessions, 1, 1);
+        let first = sessions.begin_assignments(&session);
+        assert!(!first.is_cancelled());
+        let second = sessions.begin_assignments(&session);
+        assert!(first.is_cancelled(), "a new one ends the old");
+        assert!(!second.is_cancelled());
+        let next = opened(&sessions, 1, 2);
+        assert!(second.is_cancelled(), "and so does a new session");
+        assert!(sessions.begin_assignments(&session).is_cancelled(), "an old session has none");
+        assert!(!sessions.begin_assignments(&next).is_cancelled());
+    }
+
+    #[test]
+    fn sessions_of_removed_nodes_end() {
+        let sessions = Sessions::default();
+        let (stays, goes) = (opened(&sessions, 1, 1), opened(&sessions, 2, 2));
+        let streamed = sessions.begin_assignments(&goes);
+        sessions.retain(|node| node == stays.node);
+        assert!(goes.ended.is_cancelled() && streamed.is_cancelled());
+        assert!(!stays.ended.is_cancelled());
+        assert!(sessions.of_node(goes.node).is_none());
+        assert_eq!(sessions.heard().len(), 1);
+    }
 }

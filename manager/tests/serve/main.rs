@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser as _;
+use prost::Message as _;
 use shoal_manager::config::{Cli, Command, RunOptions};
 use shoal_manager::server;
 use shoal_proto::transport::{
@@ -177,7 +178,10 @@ impl Agent {
     /// Nothing if the manager does not serve sessions yet, or ends this one at once.
     async fn try_connect(channel: Channel, hostname: &str) -> Option<Self> {
         let mut client = DispatcherClient::new(channel);
-        let request = pb::SessionRequest { description: Some((&description(hostname)).into()) };
+        let request = pb::SessionRequest {
+            description: Some((&description(hostname)).into()),
+            ..Default::default()
+        };
         let mut session = client.session(request).await.ok()?.into_inner();
         let first = session.message().await.ok()??.message?;
         let pb::session_message::Message::Started(started) = first else { panic!("{first:?}") };
@@ -188,14 +192,17 @@ impl Agent {
         Some(Self { client, session_id, session, assignments, held })
     }
 
-    async fn receive(&mut self) {
+    /// Takes the next part of the assignment; its bytes, and whether more belongs to it.
+    async fn receive(&mut self) -> (usize, bool) {
         let message = self.assignments.message().await.unwrap().unwrap();
+        let (bytes, more) = (message.encoded_len(), message.more);
         if message.kind == pb::AssignmentsKind::Complete as i32 {
             self.held = NodeAssignment::default();
         }
         let changes: Vec<AssignmentChange> =
             message.changes.into_iter().map(|c| c.try_into().unwrap()).collect();
         self.held.apply(changes);
+        (bytes, more)
     }
 
     async fn receive_until(&mut self, what: &str, done: impl Fn(&NodeAssignment) -> bool) {
@@ -285,7 +292,8 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     let (mut client, session_id) = (second.client.clone(), second.session_id.clone());
     let beating = tokio::spawn(async move {
         loop {
-            let request = pb::HeartbeatRequest { session_id: session_id.clone() };
+            let request =
+                pb::HeartbeatRequest { session_id: session_id.clone(), ..Default::default() };
             client.heartbeat(request).await.unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -318,6 +326,72 @@ async fn a_manager_that_moved_tells_its_new_address() {
     let user = &mut control_at(dir.path(), new).await;
     let told = user.get_join_token(tokens).await.unwrap().into_inner();
     assert_eq!(told.manager_addrs, [new.to_string()]);
+    manager.stop().await;
+}
+
+/// 400 tasks with the environment of 190 kB each, as users with large replicated services and their
+/// history have them, once lost their node for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_takes_an_assignment_of_any_size() {
+    const ENVIRONMENT: usize = 190_000;
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let agent = Agent::connect(channel(address, node.current()), "first").await;
+    let mut large = spec("large", 400);
+    let runtime = large.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
+    let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
+    container.env = vec![format!("LARGE={}", "x".repeat(ENVIRONMENT))];
+    control.create_service(pb::CreateServiceRequest { spec: Some(large) }).await.unwrap();
+    // One that lags behind, and then begins anew.
+    drop(agent);
+    let (mut parts, mut bytes, mut largest) = (0, 0, 0);
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let all = async {
+        loop {
+            let (size, more) = agent.receive().await;
+            (parts, bytes, largest) = (parts + 1, bytes + size, largest.max(size));
+            if agent.held.tasks.len() == 400 && !more {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, all).await.expect("everything comes");
+    assert!(bytes > 400 * ENVIRONMENT, "{bytes} bytes are not all of it");
+    assert!(largest <= 1 << 20, "a part of {largest} bytes");
+    assert!(parts >= bytes >> 20, "{parts} parts of {bytes} bytes");
+    manager.stop().await;
+}
+
+/// One that is there and cannot take what is assigned to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let beat = async |agent: &mut Agent, unable: &str| {
+        let (session_id, unable) = (agent.session_id.clone(), unable.to_owned());
+        agent.client.heartbeat(pb::HeartbeatRequest { session_id, unable }).await.unwrap();
+    };
+    beat(&mut agent, "it is too much").await;
+    let reference = "first".to_owned();
+    let found = control.get_node(pb::GetNodeRequest { reference }).await.unwrap().into_inner();
+    let status = found.node.unwrap().status.unwrap();
+    assert_eq!(status.state, pb::NodeState::Unknown as i32);
+    assert_eq!(status.message, "it cannot take its tasks: it is too much");
+
+    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    let why = eventually("the task says what it waits for", || {
+        let mut control = control.clone();
+        async move {
+            let request = pb::ListTasksRequest::default();
+            let tasks = control.list_tasks(request).await.unwrap().into_inner().tasks;
+            let status = tasks.into_iter().next()?.status?;
+            (!status.err.is_empty()).then_some(status.err)
+        }
+    });
+    assert_eq!(why.await, "no suitable node (node cannot take its tasks on 1 node)");
+    beat(&mut agent, "").await;
+    agent.receive_until("the task, as all is well", |held| held.tasks.len() == 1).await;
     manager.stop().await;
 }
 

@@ -43,7 +43,7 @@ impl Node {
     /// Whether its agent is connected, as far as managers know.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
-        self.status.state == NodeState::Ready
+        self.status.state == NodeState::Ready || self.status.unable().is_some()
     }
 
     /// What placement constraints look at.
@@ -102,11 +102,21 @@ pub struct NodeStatus {
     pub since: Timestamp,
 }
 
+impl NodeStatus {
+    /// Why a node that is there takes no tasks, if that is so.
+    #[must_use]
+    pub fn unable(&self) -> Option<&str> {
+        let why = (self.state == NodeState::Unknown).then_some(self.message.as_str());
+        why.filter(|why| !why.is_empty())
+    }
+}
+
 /// Whether a node is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
-    /// It has joined, and its agent has not connected yet.
+    /// It has joined, and its agent has not connected yet; or it is there and cannot take what is
+    /// assigned to it, see [`NodeStatus::unable`].
     #[default]
     Unknown,
     /// It missed its heartbeats.

@@ -42,6 +42,8 @@ impl<'a> Need<'a> {
 pub(super) enum Refusal {
     Down,
     Unknown,
+    /// It is there, and says that it cannot take what is assigned to it.
+    Unable,
     Drained,
     Paused,
     /// The first constraint that does not hold.
@@ -60,6 +62,7 @@ impl Refusal {
         match self {
             Self::Down => "node is down".to_owned(),
             Self::Unknown => "node has not been heard of yet".to_owned(),
+            Self::Unable => "node cannot take its tasks".to_owned(),
             Self::Drained => "node is drained".to_owned(),
             Self::Paused => "node is paused".to_owned(),
             Self::Constraint(text) => format!("constraint {text} not satisfied"),
@@ -82,6 +85,7 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     match (node.status.state, node.spec.availability) {
         (NodeState::Ready, Availability::Active) => {}
         (NodeState::Down | NodeState::Disconnected, _) => return Some(Refusal::Down),
+        (NodeState::Unknown, _) if node.status.unable().is_some() => return Some(Refusal::Unable),
         (NodeState::Unknown, _) => return Some(Refusal::Unknown),
         (_, Availability::Drain) => return Some(Refusal::Drained),
         (_, Availability::Pause) => return Some(Refusal::Paused),

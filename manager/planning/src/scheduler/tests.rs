@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
     cluster_with_nodes, global_spec, service_spec, with_host_port, with_reservation, with_task,
 };
@@ -8,6 +9,7 @@ use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
 
 use super::filter::{Refusal, explain, has_platform};
+use crate::liveness::there;
 use crate::stage::Stage;
 
 fn placed(spec: ServiceSpec, placement: Placement) -> ServiceSpec {
@@ -100,6 +102,11 @@ fn nodes_that_take_no_tasks_are_named() {
         "no suitable node (node is down on 1 node; node is drained on 1 node; node is paused on 1 \
          node)"
     );
+    let unable = there("too much for it", None, stage.cluster.now);
+    let id = stage.nodes[0];
+    stage.cluster.apply(Command::ReportNode { id, description: None, status: unable });
+    stage.settle();
+    assert!(why(&stage, web).contains("node cannot take its tasks on 1 node"));
     stage.cluster.set_node(stage.nodes[0], NodeState::Ready);
     stage.run();
     assert_eq!(stage.running(web).len(), 1, "a node that comes back is used");

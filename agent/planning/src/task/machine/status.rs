@@ -2,6 +2,7 @@
 
 use shoal_types::object::ContainerStatus;
 use shoal_types::task_state::TaskState;
+use shoal_types::text::cut_to;
 use shoal_types::time::Timestamp;
 
 use super::super::report::{climb, note_exit};
@@ -101,13 +102,6 @@ impl Machine {
 }
 
 fn shortened(mut text: String) -> String {
-    if text.len() > ERR_MAX {
-        let mut end = ERR_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
-    }
+    cut_to(&mut text, ERR_MAX);
     text
 }
