@@ -14,10 +14,14 @@ Exit codes:
   0    done; a deployment that was waited for has converged
   1    an error, or something was refused
   2    the command line makes no sense
-  3    a deployment failed and stopped where it was
-  4    a deployment failed and was rolled back
+  3    a deployment failed, and at least a part of it is still in force
+  4    a deployment failed, and what ran before runs again
   5    not done or not converged in the time given
-  130  interrupted
+  6    what was to be put back did not come up again
+  7    something newer took the place of the deployment
+  8    what was deployed was removed in the meantime
+  130  interrupted (Ctrl-C)
+  143  asked to end (SIGTERM)
   exec passes on the exit code of the program that it runs.";
 
 /// Deploys and watches containers on a cluster of hosts.
@@ -100,6 +104,18 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        match self {
+            Self::Stack(command) => command.writes_records(),
+            Self::Service(command) => command.writes_records(),
+            Self::Events(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -158,6 +174,9 @@ mod tests {
             "stack ps shop",
             "stack services shop",
             "stack rm shop",
+            "stack rollback shop",
+            "stack rollback --to 3 -d shop",
+            "stack inspect shop blog",
             "stack config -c a.yaml",
             "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
             "network ls",

@@ -1,10 +1,14 @@
 //! The connection to a manager. Messages stop here: what goes in and comes out is
 //! `shoal_types`.
 
+use std::collections::BTreeMap;
+
 use futures::{Stream, StreamExt as _};
+use shoal_proto::convert::field::{Kind as _, Text, TextMap};
 use shoal_proto::transport::{LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
+use shoal_types::id::{DeploymentId, StackId};
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
 use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec};
 use tonic::Code;
@@ -61,16 +65,52 @@ pub(crate) struct TaskQuery {
 }
 
 /// What applying a stack did; full names.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Applied {
     #[serde(rename = "StackID")]
-    pub(crate) stack_id: String,
+    pub(crate) stack_id: StackId,
     pub(crate) created: Vec<String>,
     pub(crate) updated: Vec<String>,
     pub(crate) unchanged: Vec<String>,
     pub(crate) removed: Vec<String>,
     pub(crate) kept: Vec<String>,
+    /// Version of the stack that is in force now.
+    pub(crate) spec_version: u64,
+    /// Deployments of its services that are in force now.
+    pub(crate) deployments: BTreeMap<String, DeploymentId>,
+}
+
+fn applied(wire: pb::ApplyStackResponse) -> Result<Applied> {
+    let pb::ApplyStackResponse {
+        stack_id,
+        created,
+        updated,
+        unchanged,
+        removed,
+        kept,
+        spec_version,
+        deployments,
+    } = wire;
+    let deployments = TextMap::read("deployments", deployments)?;
+    Ok(Applied {
+        stack_id: Text::read("stack_id", stack_id)?,
+        created,
+        updated,
+        unchanged,
+        removed,
+        kept,
+        spec_version,
+        deployments,
+    })
+}
+
+/// A service with the deployment that a request began as its present one: by the time of the
+/// answer another one may have taken its place.
+fn begun(service: Option<pb::Service>, deployment_id: &str) -> Result<Service> {
+    let mut service: Service = required("service", service)?;
+    service.deployment_id = Text::read("deployment_id", deployment_id.to_owned())?;
+    Ok(service)
 }
 
 /// A field that has to be there.
@@ -191,7 +231,8 @@ impl Client {
 
     pub(crate) async fn create_service(&self, spec: &ServiceSpec) -> Result<Service> {
         let request = pb::CreateServiceRequest { spec: Some(spec.into()) };
-        required("service", call!(self.create_service(request)).service)
+        let answer = call!(self.create_service(request));
+        begun(answer.service, &answer.deployment_id)
     }
 
     pub(crate) async fn services(&self, stack: Option<&str>) -> Result<Vec<ServiceSummary>> {
@@ -220,7 +261,8 @@ impl Client {
                 None => Change::Rollback(pb::Nothing {}),
             }),
         };
-        required("service", call!(self.update_service(request)).service)
+        let answer = call!(self.update_service(request));
+        begun(answer.service, &answer.deployment_id)
     }
 
     pub(crate) async fn remove_service(&self, reference: &str) -> Result<String> {
@@ -228,9 +270,14 @@ impl Client {
         Ok(call!(self.remove_service(request)).id)
     }
 
-    pub(crate) async fn deployment(&self, id: &str) -> Result<Deployment> {
+    /// `None` if there is no such deployment, or not any more.
+    pub(crate) async fn find_deployment(&self, id: &str) -> Result<Option<Deployment>> {
         let request = pb::GetDeploymentRequest { id: id.to_owned() };
-        required("deployment", call!(self.get_deployment(request)).deployment)
+        match self.rpc.clone().get_deployment(request).await {
+            Ok(answer) => required("deployment", answer.into_inner().deployment).map(Some),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
     }
 
     pub(crate) async fn tasks(&self, query: &TaskQuery) -> Result<Vec<Task>> {
@@ -281,9 +328,28 @@ impl Client {
     pub(crate) async fn apply_stack(&self, spec: &StackSpec, prune: bool) -> Result<Applied> {
         let request =
             pb::ApplyStackRequest { spec: Some(spec.into()), prune, expected_version: None };
-        let pb::ApplyStackResponse { stack_id, created, updated, unchanged, removed, kept } =
-            call!(self.apply_stack(request));
-        Ok(Applied { stack_id, created, updated, unchanged, removed, kept })
+        applied(call!(self.apply_stack(request)))
+    }
+
+    /// Puts an earlier version of a stack back; the last one that was not left so itself, if none
+    /// is named.
+    pub(crate) async fn roll_back_stack(&self, stack: &Stack, to: Option<u64>) -> Result<Applied> {
+        let request = pb::RollBackStackRequest {
+            reference: stack.id.to_string(),
+            to,
+            expected_version: Some(stack.meta.spec_version),
+        };
+        applied(call!(self.roll_back_stack(request)))
+    }
+
+    /// `None` if there is no such stack.
+    pub(crate) async fn find_stack(&self, reference: &str) -> Result<Option<Stack>> {
+        let request = pb::GetStackRequest { reference: reference.to_owned() };
+        match self.rpc.clone().get_stack(request).await {
+            Ok(answer) => required("stack", answer.into_inner().stack).map(Some),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
     }
 
     pub(crate) async fn stacks(&self) -> Result<Vec<Stack>> {

@@ -17,14 +17,22 @@ pub enum Kind {
     Failed,
     /// The command line makes no sense.
     Usage,
-    /// A deployment failed and stopped where it was.
+    /// A deployment failed, and at least a part of it is still in force.
     DeploymentFailed,
-    /// A deployment failed and the previous specs were put back.
+    /// A deployment failed, and what ran before runs again.
     RolledBack,
+    /// What was to be put back did not come up again.
+    RollbackFailed,
+    /// Something newer took the place of a deployment.
+    Superseded,
+    /// What was deployed was removed before it had converged.
+    Removed,
     /// It did not get done in the time given.
     TimedOut,
     /// The user pressed Ctrl-C.
     Interrupted,
+    /// Somebody asked the program to end.
+    Terminated,
     /// Whoever read the output went away; nothing is said about it.
     BrokenPipe,
     /// A program that was run for the user ended with this code; nothing is said about it.
@@ -41,9 +49,31 @@ impl Kind {
             Self::DeploymentFailed => 3,
             Self::RolledBack => 4,
             Self::TimedOut => 5,
+            Self::RollbackFailed => 6,
+            Self::Superseded => 7,
+            Self::Removed => 8,
             Self::Interrupted => 130,
+            Self::Terminated => 143,
             Self::BrokenPipe => 141,
             Self::Exit(code) => code,
+        }
+    }
+
+    /// The word for it in the last record of a stream.
+    #[must_use]
+    pub const fn outcome(self) -> &'static str {
+        match self {
+            Self::Failed | Self::BrokenPipe => "error",
+            Self::Usage => "usage-error",
+            Self::DeploymentFailed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::RollbackFailed => "rollback-failed",
+            Self::Superseded => "superseded",
+            Self::Removed => "removed-meanwhile",
+            Self::TimedOut => "timed-out",
+            Self::Interrupted | Self::Exit(130) => "interrupted",
+            Self::Terminated => "terminated",
+            Self::Exit(_) => "ended",
         }
     }
 }
@@ -54,13 +84,14 @@ pub struct CommandError {
     kind: Kind,
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
+    details: Vec<String>,
     hints: Vec<String>,
 }
 
 impl CommandError {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, hints: Vec::new() }
+        Self { kind, message: message.into(), source: None, details: Vec::new(), hints: Vec::new() }
     }
 
     /// Something went wrong, or was refused.
@@ -80,6 +111,13 @@ impl CommandError {
         self
     }
 
+    /// One more line of what happened.
+    #[must_use]
+    pub fn detail(mut self, line: impl Into<String>) -> Self {
+        self.details.push(line.into());
+        self
+    }
+
     /// What could be done about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -93,21 +131,39 @@ impl CommandError {
         self.kind
     }
 
-    /// The message with everything that it came from, then the hints, each on a line of its own;
+    /// What could be done about it, one thing each.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// The message with everything that it came from; empty if nothing is to be said.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        if matches!(self.kind, Kind::BrokenPipe | Kind::Exit(_)) {
+            return String::new();
+        }
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+
+    /// The message with everything that it came from, details, then the hints, each on a line of its own;
     /// empty if nothing is to be said.
     #[must_use]
     pub fn report(&self) -> String {
         if matches!(self.kind, Kind::BrokenPipe | Kind::Exit(_)) {
             return String::new();
         }
-        let mut text = format!("error: {self}");
-        let mut source = self.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
+        // Further lines are set in: none that others wrote passes for one of this program.
+        let mut text = format!("error: {}", self.reason().replace('\n', "\n    "));
+        for detail in &self.details {
+            text.push_str(&format!("\n  {}", detail.replace('\n', "\n      ")));
         }
-        // Further lines are set in: none that others wrote passes for a hint of this program.
-        let mut text = text.replace('\n', "\n    ");
         for hint in &self.hints {
             text.push_str(&format!("\nhint: {hint}"));
         }

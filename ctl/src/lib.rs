@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 mod files;
 mod help;
+mod interrupt;
 mod logins;
 mod progress;
 mod render;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
 use clap::error::ErrorKind;
+
+use crate::error::CommandError;
 
 /// Runs the program.
 #[must_use]
@@ -66,8 +69,27 @@ fn understood() -> Result<cli::Cli, ExitCode> {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let error = tips::improve(error, &help::command(), &args);
+    let helps = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !helps && asks_for_json(&args) {
+        let text = error.to_string();
+        let reason = text.trim().trim_start_matches("error: ");
+        render::record::end(Err(&CommandError::usage(reason)), &[]);
+    }
     let _ = error.print();
     Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)))
+}
+
+/// Whether a command line that makes no sense asks for JSON nevertheless: programs that read records
+/// get one of them as well.
+fn asks_for_json(args: &[String]) -> bool {
+    let mut after = false;
+    for arg in args.iter().take_while(|arg| *arg != "--") {
+        if arg == "--format=json" || (after && arg == "json") {
+            return true;
+        }
+        after = arg == "--format";
+    }
+    false
 }
 
 fn read() -> Result<cli::Cli, clap::Error> {

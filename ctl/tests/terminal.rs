@@ -22,7 +22,7 @@ use shoal_types::id::{
 use shoal_types::object::{
     Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
     Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
-    Task, TaskStatus,
+    StackRevision, Task, TaskStatus,
 };
 use shoal_types::spec::{
     ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
@@ -98,6 +98,7 @@ fn deployment() -> pb::Deployment {
         meta: meta(),
         service_id: ServiceId::from(1),
         service_version: 1,
+        stack_version: Some(1),
         kind: DeploymentKind::Create,
         state: DeploymentState::Paused,
         completed_at: None,
@@ -178,9 +179,31 @@ fn stack() -> pb::Stack {
         spec: Arc::new(StackSpec { name: text(), ..StackSpec::default() }),
         services: [(text(), ServiceId::from(1))].into(),
         networks: [(text(), NetworkId::from(1))].into(),
-        history: Vec::new(),
+        history: vec![StackRevision {
+            spec_version: 1,
+            applied_at: Timestamp::from_secs(1),
+            spec: Arc::new(StackSpec { name: text(), ..StackSpec::default() }),
+            rolled_back: Some(text()),
+        }],
     })
         .into()
+}
+
+fn stack_applied() -> pb::ApplyStackResponse {
+    pb::ApplyStackResponse {
+        stack_id: StackId::from(1).to_string(),
+        created: vec![text()],
+        updated: vec![text()],
+        unchanged: vec![text()],
+        removed: vec![text()],
+        kept: vec![text()],
+        spec_version: 1,
+        deployments: [(text(), deployment_id())].into(),
+    }
+}
+
+fn deployment_id() -> String {
+    DeploymentId::from(1).to_string()
 }
 
 fn cluster() -> pb::ClusterView {
@@ -281,13 +304,13 @@ hostile! {
         Ok(pb::UpdateNodeResponse { node: Some(node()) });
     remove_node RemoveNodeRequest RemoveNodeResponse Err(refused());
     create_service CreateServiceRequest CreateServiceResponse
-        Ok(pb::CreateServiceResponse { service: Some(service()) });
+        Ok(pb::CreateServiceResponse { service: Some(service()), deployment_id: deployment_id() });
     list_services ListServicesRequest ListServicesResponse
         Ok(pb::ListServicesResponse { services: vec![summary()] });
     get_service GetServiceRequest GetServiceResponse
         Ok(pb::GetServiceResponse { service: Some(summary()) });
     update_service UpdateServiceRequest UpdateServiceResponse
-        Ok(pb::UpdateServiceResponse { service: Some(service()) });
+        Ok(pb::UpdateServiceResponse { service: Some(service()), deployment_id: deployment_id() });
     remove_service RemoveServiceRequest RemoveServiceResponse Err(refused());
     get_deployment GetDeploymentRequest GetDeploymentResponse
         Ok(pb::GetDeploymentResponse { deployment: Some(deployment()) });
@@ -300,10 +323,8 @@ hostile! {
     create_network CreateNetworkRequest CreateNetworkResponse
         Ok(pb::CreateNetworkResponse { network: Some(network()) });
     remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());
-    apply_stack ApplyStackRequest ApplyStackResponse Ok(pb::ApplyStackResponse {
-        stack_id: text(), created: vec![text()], updated: vec![text()], unchanged: vec![text()],
-        removed: vec![text()], kept: vec![text()],
-    });
+    apply_stack ApplyStackRequest ApplyStackResponse Ok(stack_applied());
+    roll_back_stack RollBackStackRequest ApplyStackResponse Ok(stack_applied());
     list_stacks ListStacksRequest ListStacksResponse
         Ok(pb::ListStacksResponse { stacks: vec![stack()] });
     get_stack GetStackRequest GetStackResponse Ok(pb::GetStackResponse { stack: Some(stack()) });
@@ -311,7 +332,7 @@ hostile! {
         Ok(pb::RemoveStackResponse { stack_id: text(), removed: vec![text()] });
 }
 
-const LINES: [&str; 34] = [
+const LINES: [&str; 36] = [
     "info",
     "version",
     "join-token worker",
@@ -337,6 +358,8 @@ const LINES: [&str; 34] = [
     "service scale -d s=2",
     "service rollback -d s",
     "stack ls",
+    "stack inspect k",
+    "stack rollback --timeout 5s k",
     "stack ps k",
     "stack services k",
     "stack rm -d k",

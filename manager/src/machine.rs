@@ -6,6 +6,7 @@ use prost::Message as _;
 use shoal_manager_state::{
     ClusterState, Event, Outcome, Rejected, RejectedCode, StackOutcome, apply,
 };
+use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use tokio::sync::watch;
 use tonic::Code;
@@ -90,6 +91,8 @@ fn encode_result(result: Result<Outcome, Rejected>) -> pb::CommandResult {
             unchanged: stack.unchanged,
             removed: stack.removed,
             kept: stack.kept,
+            spec_version: stack.spec_version,
+            deployments: TextMap::write(&stack.deployments),
         }),
         Err(rejected) => Wire::Rejected(pb::CommandRejected {
             code: status_code(rejected.code()) as i32,
@@ -130,6 +133,8 @@ pub fn decode_result(bytes: &[u8]) -> Result<Outcome, CommandRejected> {
             unchanged: stack.unchanged,
             removed: stack.removed,
             kept: stack.kept,
+            spec_version: stack.spec_version,
+            deployments: TextMap::read("deployments", stack.deployments).map_err(|_| garbled())?,
         })),
         Wire::Rejected(rejected) => {
             Err(CommandRejected { code: Code::from_i32(rejected.code), message: rejected.message })
@@ -150,6 +155,8 @@ mod tests {
             unchanged: vec!["b".to_owned()],
             removed: Vec::new(),
             kept: vec!["c".to_owned()],
+            spec_version: 3,
+            deployments: [("a".to_owned(), 9.into())].into(),
         };
         for outcome in [Outcome::Applied, Outcome::Unchanged, Outcome::Stack(stack)] {
             let bytes = encode_result(Ok(outcome.clone())).encode_to_vec();

@@ -13,6 +13,8 @@ pub(crate) mod service;
 pub(crate) mod stack;
 pub(crate) mod tasks;
 
+use std::cell::RefCell;
+
 use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Command, Global};
@@ -20,9 +22,11 @@ use crate::client::local::LocalAgent;
 use crate::client::{Client, TaskQuery};
 use crate::context::Store;
 use crate::error::CommandError;
+use crate::interrupt::asked_to_stop;
+use crate::progress::ServiceReport;
 use crate::render::table::{Column, draw, left_out};
 use crate::render::template::{Template, TemplateError};
-use crate::render::{Format, block, json, line, note, report, terminal_width};
+use crate::render::{Format, block, json, line, note, record, report, terminal_width};
 
 pub(crate) type Result<T = (), E = CommandError> = std::result::Result<T, E>;
 
@@ -30,6 +34,14 @@ pub(crate) type Result<T = (), E = CommandError> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) global: Global,
+    ended: RefCell<Ended>,
+}
+
+/// How a stream of records ends if all is well.
+#[derive(Debug)]
+struct Ended {
+    outcome: &'static str,
+    services: Vec<ServiceReport>,
 }
 
 impl Shell {
@@ -123,6 +135,11 @@ impl Shell {
         if self.is_template() { self.objects(&[item]) } else { json::document(item) }
     }
 
+    /// Notes how a command that writes records has ended, for the last of them.
+    pub(crate) fn ended(&self, outcome: &'static str, services: Vec<ServiceReport>) {
+        self.ended.replace(Ended { outcome, services });
+    }
+
     /// Writes one line for people, or a record for programs.
     pub(crate) fn result(&self, text: &str, record: &impl serde::Serialize) -> Result {
         if self.is_json() { json::record(record) } else { line(text) }
@@ -165,30 +182,45 @@ fn by_template(error: TemplateError) -> CommandError {
 pub(crate) const LISTINGS: [&str; 10] =
     ["ls", "ps", "services", "inspect", "show", "info", "version", "events", "df", "stats"];
 
-/// Runs a command.
+/// Runs a command. One that writes records ends with one that says how it ended, whatever happens.
 pub(crate) async fn run(cli: Cli) -> Result {
-    let shell = Shell { global: cli.global };
-    match cli.command {
-        Command::Init(args) => cluster::init(&shell, args).await,
-        Command::Join(args) => cluster::join(&shell, args).await,
-        Command::Leave(args) => cluster::leave(&shell, &args).await,
-        Command::JoinToken(args) => cluster::join_token(&shell, &args).await,
-        Command::Info(_) => cluster::info(&shell).await,
-        Command::Version(_) => cluster::version(&shell).await,
+    let ended = RefCell::new(Ended { outcome: "done", services: Vec::new() });
+    let shell = Shell { global: cli.global, ended };
+    if !shell.is_json() || !cli.command.writes_records() {
+        return dispatch(&shell, cli.command).await;
+    }
+    let result = tokio::select! {
+        biased;
+        result = dispatch(&shell, cli.command) => result,
+        kind = asked_to_stop() => Err(CommandError::new(kind, kind.outcome())),
+    };
+    let Ended { outcome, services } = shell.ended.into_inner();
+    record::end(result.as_ref().map(|()| outcome), &services);
+    result
+}
+
+async fn dispatch(shell: &Shell, command: Command) -> Result {
+    match command {
+        Command::Init(args) => cluster::init(shell, args).await,
+        Command::Join(args) => cluster::join(shell, args).await,
+        Command::Leave(args) => cluster::leave(shell, &args).await,
+        Command::JoinToken(args) => cluster::join_token(shell, &args).await,
+        Command::Info(_) => cluster::info(shell).await,
+        Command::Version(_) => cluster::version(shell).await,
         Command::Ps(list) => {
             let client = shell.manager().await?;
-            tasks::show(&shell, &client, TaskQuery::default(), &list).await
+            tasks::show(shell, &client, TaskQuery::default(), &list).await
         }
-        Command::Node(command) => node::run(&shell, command).await,
-        Command::Service(command) => service::run(&shell, command).await,
-        Command::Stack(command) => stack::run(&shell, command).await,
-        Command::Network(command) => network::run(&shell, command).await,
-        Command::Image(command) => image::run(&shell, command).await,
-        Command::Login(args) => login::login(&shell, args).await,
-        Command::Logout(args) => login::logout(&shell, &args).await,
-        Command::Exec(args) => exec::run(&shell, args).await,
-        Command::Events(args) => events::run(&shell, &args).await,
-        Command::Context(command) => context::run(&shell, command).await,
+        Command::Node(command) => node::run(shell, command).await,
+        Command::Service(command) => service::run(shell, command).await,
+        Command::Stack(command) => stack::run(shell, command).await,
+        Command::Network(command) => network::run(shell, command).await,
+        Command::Image(command) => image::run(shell, command).await,
+        Command::Login(args) => login::login(shell, args).await,
+        Command::Logout(args) => login::logout(shell, &args).await,
+        Command::Exec(args) => exec::run(shell, args).await,
+        Command::Events(args) => events::run(shell, &args).await,
+        Command::Context(command) => context::run(shell, command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "shoalctl", &mut script);

@@ -1,23 +1,26 @@
 //! Stacks.
 
-use std::collections::BTreeSet;
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
+use shoal_types::id::StackId;
 use shoal_types::object::Stack;
+use shoal_types::time::Timestamp;
 
 use super::service::{self, Waiting, wait_for};
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, each};
 use crate::cli::EXIT_CODES;
-use crate::client::{Applied, TaskQuery};
+use crate::client::{Applied, Client, TaskQuery};
 use crate::error::CommandError;
 use crate::files;
-use crate::progress::gone;
+use crate::progress::{Followed, gone};
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, whole};
-use crate::render::{json, line, note, own_line};
+use crate::render::{json, line, note, own_line, time};
 use crate::stack::{self, Files, Input, Loaded, Source, Variables, to_yaml};
 
 #[derive(Debug, Subcommand)]
@@ -46,6 +49,23 @@ pub(crate) enum Command {
         /// Id or name
         stack: String,
     },
+    /// Show all that is known of stacks, their history included
+    Inspect {
+        /// Ids or names
+        #[arg(required = true, value_name = "STACK")]
+        stacks: Vec<String>,
+    },
+    /// Put an earlier version of a stack back, whole, and wait until it runs
+    #[command(after_help = EXIT_CODES)]
+    Rollback {
+        /// Which version; the last one that was not itself left by a rollback if absent
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        /// Id or name
+        stack: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Remove stacks and wait until their tasks are gone
     #[command(visible_aliases = ["remove", "down"], after_help = EXIT_CODES)]
     Rm {
@@ -57,6 +77,20 @@ pub(crate) enum Command {
     },
     /// Check stack files and show what they mean
     Config(Config),
+}
+
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        match self {
+            Self::Deploy(_) | Self::Rollback { .. } | Self::Rm { .. } => true,
+            Self::Ls { .. }
+            | Self::Ps { .. }
+            | Self::Services { .. }
+            | Self::Inspect { .. }
+            | Self::Config(_) => false,
+        }
+    }
 }
 
 /// Where a stack comes from.
@@ -105,6 +139,15 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             let stack = shell.manager().await?.stack(&stack).await?.id.to_string();
             service::list(shell, &list, Some(&stack)).await
         }
+        Command::Inspect { stacks } => {
+            let client = shell.manager().await?;
+            let mut found = Vec::new();
+            for stack in &stacks {
+                found.push(client.stack(stack).await?);
+            }
+            shell.objects(&found)
+        }
+        Command::Rollback { to, stack, waiting } => rollback(shell, &stack, to, waiting).await,
         Command::Rm { stacks, waiting } => {
             each(&stacks, |stack| remove(shell, stack, waiting)).await
         }
@@ -195,25 +238,44 @@ async fn deploy(shell: &Shell, args: Deploy) -> Result {
     service::note_host_mode(&loaded.unsaid_ports);
     let client = shell.manager().await?;
     let applied = client.apply_stack(&loaded.spec, args.prune).await?;
+    wait_for_stack(shell, &client, &loaded.spec.name, &applied, args.waiting).await
+}
+
+async fn rollback(shell: &Shell, reference: &str, to: Option<u64>, waiting: Waiting) -> Result {
+    let client = shell.manager().await?;
+    let stack = client.stack(reference).await?;
+    let applied = client.roll_back_stack(&stack, to).await?;
+    wait_for_stack(shell, &client, &stack.spec.name, &applied, waiting).await
+}
+
+/// Says what was done to a stack, and waits for all of it: also for what did not change, as a
+/// stack has converged when all of it has.
+async fn wait_for_stack(
+    shell: &Shell,
+    client: &Client,
+    name: &str,
+    applied: &Applied,
+    waiting: Waiting,
+) -> Result {
     if shell.is_json() {
-        json::record(
-            &serde_json::json!({ "Event": "applied", "Stack": loaded.spec.name, "Applied": applied }),
-        )?;
-    } else if !args.waiting.quiet {
-        said(&applied)?;
+        let what = serde_json::json!({ "Stack": name, "Applied": applied });
+        record::write(&Record::Applied { what })?;
+    } else if !waiting.quiet {
+        said(applied)?;
     }
-    if args.waiting.detach {
-        return Ok(());
+    let mut services = Vec::new();
+    if !waiting.detach && !applied.deployments.is_empty() {
+        let all = client.services(Some(&applied.stack_id.to_string())).await?;
+        for mut service in all.into_iter().map(|s| s.service) {
+            // What is waited for is what this began, whatever came after it.
+            if let Some(id) = applied.deployments.get(&service.spec.name) {
+                service.deployment_id = *id;
+                services.push(service);
+            }
+        }
     }
-    // Also those that did not change: a stack has converged when all of it has.
-    let names: BTreeSet<&str> = loaded.spec.services.values().map(|s| s.name.as_str()).collect();
-    let all = client.services(Some(&applied.stack_id)).await?;
-    let services: Vec<_> = all
-        .into_iter()
-        .map(|s| s.service)
-        .filter(|s| names.contains(s.spec.name.as_str()))
-        .collect();
-    wait_for(shell, &client, &services, args.waiting).await
+    let stack = Some((applied.stack_id, applied.spec_version));
+    wait_for(shell, client, Followed { services, stack }, waiting).await
 }
 
 fn said(applied: &Applied) -> Result {
@@ -236,13 +298,56 @@ fn said(applied: &Applied) -> Result {
 }
 
 /// The columns of the list of stacks.
-pub(crate) const COLUMNS: [Column; 2] = [whole("NAME"), whole("SERVICES")];
+pub(crate) const COLUMNS: [Column; 4] =
+    [whole("NAME"), whole("SERVICES"), whole("VERSION"), whole("UPDATED").rank(1)];
 
 async fn list(shell: &Shell, quiet: bool) -> Result {
     let stacks = shell.manager().await?.stacks().await?;
-    let row = |s: &Stack| vec![s.spec.name.clone(), s.services.len().to_string()];
-    let names = quiet.then_some((|s: &Stack| s.spec.name.clone()) as fn(&Stack) -> String);
+    let stacks: Vec<Listed> = stacks.iter().map(Listed::from).collect();
+    let now = time::now();
+    let row = |s: &Listed| {
+        let updated = time::ago(s.updated_at, now);
+        vec![s.name.clone(), s.services.to_string(), s.version.to_string(), updated]
+    };
+    let names = quiet.then_some((|s: &Listed| s.name.clone()) as fn(&Listed) -> String);
     shell.list(&stacks, names, &COLUMNS, row, false)
+}
+
+/// A stack in a list. All that is known of it, specs and history, `stack inspect` has.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    #[serde(rename = "ID")]
+    id: StackId,
+    name: String,
+    services: usize,
+    networks: usize,
+    /// Its spec version.
+    version: u64,
+    /// Earlier versions that are kept.
+    earlier: usize,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    /// Full names.
+    service_names: Vec<String>,
+    network_names: Vec<String>,
+}
+
+impl From<&Stack> for Listed {
+    fn from(stack: &Stack) -> Self {
+        Self {
+            id: stack.id,
+            name: stack.spec.name.clone(),
+            services: stack.services.len(),
+            networks: stack.networks.len(),
+            version: stack.meta.spec_version,
+            earlier: stack.history.len(),
+            created_at: stack.meta.created_at,
+            updated_at: stack.meta.updated_at,
+            service_names: stack.services.keys().cloned().collect(),
+            network_names: stack.networks.keys().cloned().collect(),
+        }
+    }
 }
 
 async fn remove(shell: &Shell, reference: String, waiting: Waiting) -> Result {
@@ -251,12 +356,14 @@ async fn remove(shell: &Shell, reference: String, waiting: Waiting) -> Result {
     let services = stack.services.values().map(ToString::to_string).collect();
     let removed = client.remove_stack(&stack.id.to_string()).await?;
     if shell.is_json() {
-        json::record(&serde_json::json!({ "Stack": stack.spec.name, "Removed": removed }))?;
+        let what = serde_json::json!({ "Stack": stack.spec.name, "Removed": removed });
+        record::write(&Record::Applied { what })?;
     } else if !waiting.quiet {
         for name in &removed {
             line(&format!("{name}: removed"))?;
         }
     }
+    shell.ended(if waiting.detach { "accepted" } else { "removed" }, Vec::new());
     if waiting.detach {
         return Ok(());
     }

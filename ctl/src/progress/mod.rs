@@ -1,6 +1,7 @@
 //! Following deployments until they end one way or another.
 
 mod model;
+mod outcome;
 mod removal;
 mod reporter;
 
@@ -8,16 +9,19 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use shoal_proto::v1::ObjectKind;
-use shoal_types::object::Service;
 use tokio::time::Instant;
 
 use crate::client::{Client, LogLine, LogQuery, TaskQuery, WatchSpan};
 use crate::error::{CommandError, Kind};
+use crate::interrupt::asked_to_stop;
 use crate::render::{Format, note};
 
-use model::{Model, Outcome};
+use model::Model;
+use outcome::Outcome;
 use reporter::Reporter;
 
+pub(crate) use model::Followed;
+pub(crate) use outcome::ServiceReport;
 pub(crate) use removal::gone;
 
 /// How a command waits.
@@ -45,64 +49,49 @@ enum Round {
     Broken(CommandError),
 }
 
-/// Follows the deployments of services that were just created or updated until all have ended.
+/// Follows the deployments of services that were just created or updated until all have ended:
+/// theirs, and the rollbacks that came of them. Gives what has become of each service as well.
 ///
 /// # Errors
-/// By outcome: [`Kind::DeploymentFailed`], [`Kind::RolledBack`], [`Kind::TimedOut`],
-/// [`Kind::Interrupted`], else [`Kind::Failed`].
+/// One [`Kind`] for each outcome.
 pub(crate) async fn follow(
     client: &Client,
-    services: &[Service],
+    followed: &Followed,
     wait: Wait,
-) -> Result<(), CommandError> {
-    let mut model = Model::new(services);
+) -> (Vec<ServiceReport>, Result<(), CommandError>) {
+    let mut model = Model::new(followed);
     let mut reporter = Reporter::new(wait.format, wait.quiet);
     let deadline = wait.timeout.map(|t| Instant::now() + t);
     let outcome = tokio::select! {
         outcome = until_done(client, &mut model, &mut reporter) => outcome,
         () = expired(deadline) => {
-            reporter.finish();
             let seconds = wait.timeout.unwrap_or_default().as_secs();
             let rest = model.unfinished().join("; ");
-            return Err(CommandError::new(
+            Err(CommandError::new(
                 Kind::TimedOut,
                 format!("not converged after {seconds} s: {rest}"),
             )
             .hint("it goes on without this command; shoalctl service ps SERVICE shows how")
-            .hint("--timeout waits longer"));
+            .hint("--timeout waits longer"))
         }
-        _ = tokio::signal::ctrl_c() => {
-            reporter.finish();
-            return Err(CommandError::new(Kind::Interrupted, "interrupted")
-                .hint("the deployment goes on without this command"));
+        kind = asked_to_stop() => {
+            Err(CommandError::new(kind, format!("{}: {}", kind.outcome(), model.unfinished().join("; ")))
+                .hint("the deployment goes on without this command"))
         }
     };
     reporter.finish();
-    match outcome? {
-        Outcome::Converged => reporter.outcome("converged"),
-        Outcome::Superseded(names) => {
-            reporter.outcome("superseded")?;
-            let names = names.join(", ");
-            Err(CommandError::failed(format!(
-                "a newer deployment took the place of this one: {names}"
-            )))
+    let states = model.reports();
+    let result = match outcome {
+        Err(error) => Err(error),
+        Ok(outcome) => {
+            if !matches!(outcome, Outcome::Converged | Outcome::Superseded(_) | Outcome::Removed(_))
+            {
+                show_last_failure(client, &model).await;
+            }
+            outcome.result(&states)
         }
-        Outcome::Gone(names) => {
-            reporter.outcome("removed")?;
-            Err(CommandError::failed(format!("removed in the meantime: {}", names.join(", "))))
-        }
-        Outcome::Failed { why, rolled_back } => {
-            reporter.outcome(if rolled_back { "rolled-back" } else { "failed" })?;
-            show_last_failure(client, &model).await;
-            let (kind, what) = if rolled_back {
-                (Kind::RolledBack, "the deployment failed and was rolled back")
-            } else {
-                (Kind::DeploymentFailed, "the deployment failed")
-            };
-            Err(CommandError::new(kind, format!("{what}: {}", why.join("; ")))
-                .hint("shoalctl service ps --no-trunc SERVICE shows all its tasks"))
-        }
-    }
+    };
+    (states, result)
 }
 
 async fn expired(deadline: Option<Instant>) {
@@ -117,16 +106,18 @@ async fn until_done(
     model: &mut Model,
     reporter: &mut Reporter,
 ) -> Result<Outcome, CommandError> {
+    let begun = Instant::now();
     let mut away_since: Option<Instant> = None;
     loop {
         let started = Instant::now();
-        match round(client, model, reporter).await {
+        match round(client, model, reporter, begun).await {
             Ok(Round::Done(outcome)) => return Ok(outcome),
             Ok(Round::Broken(_)) if started.elapsed() > TICK => away_since = None,
             Ok(Round::Broken(error)) | Err(error) => {
                 let since = *away_since.get_or_insert_with(Instant::now);
                 if since == started || since.elapsed() < TICK {
-                    reporter.news(&format!("the manager is away, trying again: {error}"))?;
+                    let text = format!("the manager is away, trying again: {}", error.reason());
+                    reporter.notice("manager-away", &text)?;
                 }
                 if since.elapsed() > AWAY_MAX {
                     return Err(error);
@@ -142,15 +133,24 @@ async fn round(
     client: &Client,
     model: &mut Model,
     reporter: &mut Reporter,
+    begun: Instant,
 ) -> Result<Round, CommandError> {
-    let kinds = [ObjectKind::Service, ObjectKind::Task, ObjectKind::Deployment];
-    let mut events = client.watch(&kinds, WatchSpan::default()).await?;
+    let kinds = [ObjectKind::Service, ObjectKind::Task, ObjectKind::Deployment, ObjectKind::Stack];
+    // Stacks carry the specs of their history: only for those who need them.
+    let kinds = &kinds[..if model.stack_id().is_some() { 4 } else { 3 }];
+    let mut events = client.watch(kinds, WatchSpan::default()).await?;
     load(client, model).await?;
     let mut tick = tokio::time::interval(TICK);
     loop {
-        model.report(reporter)?;
-        if let Some(outcome) = model.outcome() {
-            return Ok(Round::Done(outcome));
+        model.report(reporter, begun.elapsed())?;
+        if model.outcome().is_some() {
+            // One change comes as several events, between which the picture is half drawn: what
+            // looks like an end is one if a fresh look says so, too.
+            load(client, model).await?;
+            if let Some(outcome) = model.outcome() {
+                model.report(reporter, begun.elapsed())?;
+                return Ok(Round::Done(outcome));
+            }
         }
         tokio::select! {
             event = events.next() => match event {
@@ -165,8 +165,16 @@ async fn round(
 
 async fn load(client: &Client, model: &mut Model) -> Result<(), CommandError> {
     model.hosts(&client.nodes().await?);
-    let query = TaskQuery { service_ids: model.service_ids(), ..TaskQuery::default() };
-    let tasks = client.tasks(&query).await?;
+    if let Some(id) = model.stack_id() {
+        let stack = client.find_stack(&id.to_string()).await?;
+        let there = stack.is_some();
+        model.stack(stack);
+        if there {
+            for summary in client.services(Some(&id.to_string())).await? {
+                model.service(summary.service);
+            }
+        }
+    }
     for id in model.service_ids() {
         match client.find_service(&id).await? {
             Some(summary) => model.service(summary.service),
@@ -174,9 +182,17 @@ async fn load(client: &Client, model: &mut Model) -> Result<(), CommandError> {
         }
     }
     for id in model.deployment_ids() {
-        model.deployment(client.deployment(&id).await?);
+        match client.find_deployment(&id.to_string()).await? {
+            Some(deployment) => model.deployment(deployment),
+            None => model.forgotten(id),
+        }
     }
-    model.tasks(tasks);
+    let service_ids = model.service_ids();
+    // Without a service this would ask for all tasks of the cluster.
+    if !service_ids.is_empty() {
+        let query = TaskQuery { service_ids, ..TaskQuery::default() };
+        model.tasks(client.tasks(&query).await?);
+    }
     Ok(())
 }
 

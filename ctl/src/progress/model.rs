@@ -1,33 +1,30 @@
 //! What is known of the deployments that are followed. Knows no clock and prints nothing.
 
+mod news;
+mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
-use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, Node, Service, Task};
+use shoal_types::id::{DeploymentId, NodeId, ServiceId, StackId, TaskId};
+use shoal_types::object::{Deployment, Node, Service, Stack, Task};
 use shoal_types::spec::ServiceMode;
 use shoal_types::task_state::{DesiredState, TaskState};
 
+use super::outcome::ServiceReport;
 use super::reporter::{Line, Reporter};
 use crate::client::{Event, EventAction, Object};
 use crate::error::CommandError;
-use crate::render::time;
 
-/// For rounding: a task is made a moment after its delay was planned.
-const HALF_A_SECOND: Duration = Duration::from_millis(500);
+pub(super) use news::News;
 
-/// How it all ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Converged,
-    /// At least one deployment failed.
-    Failed {
-        why: Vec<String>,
-        /// All that failed were rolled back.
-        rolled_back: bool,
-    },
-    Superseded(Vec<String>),
-    Gone(Vec<String>),
+/// What is followed.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    /// Each with the deployment that was asked for as its present one.
+    pub(crate) services: Vec<Service>,
+    /// The stack that they were applied with, and its spec version then.
+    pub(crate) stack: Option<(StackId, u64)>,
 }
 
 #[derive(Debug)]
@@ -38,46 +35,75 @@ struct Target {
     gone: bool,
 }
 
+/// A stack that is followed.
+#[derive(Debug)]
+struct Whole {
+    id: StackId,
+    /// The version that was asked for.
+    version: u64,
+    latest: Option<Stack>,
+    gone: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Model {
     targets: BTreeMap<ServiceId, Target>,
+    stack: Option<Whole>,
     deployments: BTreeMap<DeploymentId, Deployment>,
+    /// Deployments that nobody remembers any more.
+    forgotten: BTreeSet<DeploymentId>,
     tasks: BTreeMap<TaskId, Task>,
+    /// Tasks that had ended before anything was asked for: history, no news.
+    past: Option<BTreeSet<TaskId>>,
     hosts: BTreeMap<NodeId, String>,
     told: BTreeSet<(TaskId, String)>,
+    activity: news::Activity,
 }
 
 impl Model {
-    pub(super) fn new(services: &[Service]) -> Self {
-        let target = |service: &Service| {
-            let deployment_id = service.deployment_id;
-            (service.id, Target { service: service.clone(), deployment_id, gone: false })
-        };
-        Self { targets: services.iter().map(target).collect(), ..Self::default() }
+    pub(super) fn new(followed: &Followed) -> Self {
+        let mut model = Self::default();
+        for service in &followed.services {
+            model.follow(service.clone());
+        }
+        model.stack =
+            followed.stack.map(|(id, version)| Whole { id, version, latest: None, gone: false });
+        model
+    }
+
+    fn follow(&mut self, service: Service) {
+        let deployment_id = service.deployment_id;
+        self.targets.insert(service.id, Target { service, deployment_id, gone: false });
     }
 
     pub(super) fn service_ids(&self) -> Vec<String> {
         self.targets.keys().map(ToString::to_string).collect()
     }
 
+    pub(super) fn stack_id(&self) -> Option<StackId> {
+        self.stack.as_ref().map(|stack| stack.id)
+    }
+
     /// Those that were asked for, and those that came after them.
-    pub(super) fn deployment_ids(&self) -> Vec<String> {
-        let ids: BTreeSet<DeploymentId> = self
-            .targets
+    pub(super) fn deployment_ids(&self) -> BTreeSet<DeploymentId> {
+        self.targets
             .values()
             .filter(|t| !t.gone)
             .flat_map(|t| [t.deployment_id, t.service.deployment_id])
-            .collect();
-        ids.iter().map(ToString::to_string).collect()
+            .collect()
     }
 
     pub(super) fn hosts(&mut self, nodes: &[Node]) {
         self.hosts = nodes.iter().map(|n| (n.id, n.description.hostname.clone())).collect();
     }
 
+    /// A service as it is. One that came with the stack's going back is followed from now on.
     pub(super) fn service(&mut self, service: Service) {
         if let Some(target) = self.targets.get_mut(&service.id) {
             target.service = service;
+            target.gone = false;
+        } else if self.stack_went_back().is_some() && service.stack_id == self.stack_id() {
+            self.follow(service);
         }
     }
 
@@ -87,15 +113,31 @@ impl Model {
         }
     }
 
+    /// The stack as it is; none if it is gone.
+    pub(super) fn stack(&mut self, stack: Option<Stack>) {
+        if let Some(whole) = &mut self.stack {
+            whole.gone = stack.is_none();
+            whole.latest = stack.or(whole.latest.take());
+        }
+    }
+
     pub(super) fn deployment(&mut self, deployment: Deployment) {
         if self.targets.contains_key(&deployment.service_id) {
             self.deployments.insert(deployment.id, deployment);
         }
     }
 
+    pub(super) fn forgotten(&mut self, id: DeploymentId) {
+        self.forgotten.insert(id);
+    }
+
     /// Takes the place of all tasks known so far.
     pub(super) fn tasks(&mut self, tasks: Vec<Task>) {
         self.tasks = tasks.into_iter().map(|t| (t.id, t)).collect();
+        if self.past.is_none() {
+            let past = self.tasks.values().filter(|t| !t.is_live() && !self.is_new(t));
+            self.past = Some(past.map(|t| t.id).collect());
+        }
     }
 
     pub(super) fn apply(&mut self, event: Event) {
@@ -111,60 +153,18 @@ impl Model {
             (EventAction::Create | EventAction::Update, Object::Deployment(d)) => {
                 self.deployment(*d);
             }
+            (action, Object::Stack(s)) if self.stack_id() == Some(s.id) => {
+                self.stack((action != EventAction::Remove).then_some(*s));
+            }
             _ => {}
         }
     }
 
-    /// The deployment that decides about a target now: the one that was asked for, or the rollback
-    /// that follows it.
-    fn deciding<'a>(&'a self, target: &'a Target) -> Option<(&'a Deployment, bool)> {
-        let asked = self.deployments.get(&target.deployment_id)?;
-        let present = self.deployments.get(&target.service.deployment_id);
-        match present {
-            Some(present)
-                if present.id != asked.id
-                    && present.kind == DeploymentKind::Rollback
-                    && asked.state == DeploymentState::RolledBack =>
-            {
-                Some((present, true))
-            }
-            _ => Some((asked, false)),
-        }
-    }
-
-    /// `None` while something is still under way.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        let (mut why, mut gone, mut superseded) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rolled_back = true;
-        for target in self.targets.values() {
-            let name = target.service.spec.name.clone();
-            if target.gone {
-                gone.push(name);
-                continue;
-            }
-            let (deployment, rollback) = self.deciding(target)?;
-            let asked = self.deployments.get(&target.deployment_id)?;
-            let words = |d: &Deployment| match d.message.as_str() {
-                "" => name.clone(),
-                message => format!("{name}: {message}"),
-            };
-            match deployment.state {
-                DeploymentState::Updating => return None,
-                DeploymentState::Completed if rollback => why.push(words(asked)),
-                DeploymentState::Completed => {}
-                DeploymentState::RolledBack => why.push(words(asked)),
-                DeploymentState::Paused => {
-                    why.push(words(deployment));
-                    rolled_back = false;
-                }
-                DeploymentState::Superseded => superseded.push(name),
-            }
-        }
-        Some(match () {
-            () if !why.is_empty() => Outcome::Failed { why, rolled_back },
-            () if !gone.is_empty() => Outcome::Gone(gone),
-            () if !superseded.is_empty() => Outcome::Superseded(superseded),
-            () => Outcome::Converged,
+    /// Whether a task was made for the deployment that was asked for, or for one after it.
+    fn is_new(&self, task: &Task) -> bool {
+        self.targets.get(&task.service_id).is_some_and(|target| {
+            let asked = self.deployments.get(&target.deployment_id);
+            asked.is_some_and(|d| task.meta.created_at >= d.meta.created_at)
         })
     }
 
@@ -174,6 +174,13 @@ impl Model {
             task.spec_version >= target.service.meta.spec_version
                 || task.spec == target.service.spec.task_template
         })
+    }
+
+    /// Whether what becomes of a task is news to whoever follows: not if it had ended before, and
+    /// not if it is of a spec that is on its way out anyway.
+    fn concerns(&self, task: &Task) -> bool {
+        let past = self.past.as_ref().is_some_and(|past| past.contains(&task.id));
+        !past && (self.is_new(task) || self.is_current(task))
     }
 
     fn counts(&self, target: &Target) -> (u64, u64) {
@@ -191,92 +198,56 @@ impl Model {
         (running, desired)
     }
 
-    /// Tells how each service fares, and what has happened to its tasks since.
-    pub(super) fn report(&mut self, reporter: &mut Reporter) -> Result<(), CommandError> {
-        let news: Vec<(TaskId, String)> = self
+    /// Tells how each service fares, and what has happened to its tasks since. `elapsed` is how
+    /// long it has been followed.
+    pub(super) fn report(
+        &mut self,
+        reporter: &mut Reporter,
+        elapsed: Duration,
+    ) -> Result<(), CommandError> {
+        let news: Vec<News> = self
             .tasks
             .values()
-            .filter(|t| self.is_current(t))
-            .filter_map(|t| Some((t.id, self.words(t)?)))
-            .filter(|item| !self.told.contains(item))
+            .filter(|t| self.concerns(t))
+            .filter_map(|t| self.trouble(t))
+            .filter(|news| !self.told.contains(&(news.task_id, news.message.clone())))
             .collect();
-        for (id, words) in news {
-            reporter.news(&words)?;
-            self.told.insert((id, words));
+        for item in news {
+            reporter.news(&item)?;
+            self.activity.moved(item.service_id, elapsed);
+            self.told.insert((item.task_id, item.message));
         }
         for target in self.targets.values() {
             let (running, desired) = self.counts(target);
-            let deciding = self.deciding(target);
-            let state = match deciding.map(|(d, rollback)| (d.state, rollback)) {
-                _ if target.gone => "removed",
-                Some((DeploymentState::Updating, true)) => "rolling back",
-                Some((DeploymentState::Updating, false)) if running >= desired => "verifying",
-                None | Some((DeploymentState::Updating, false)) => "starting",
-                Some((DeploymentState::Completed, true) | (DeploymentState::RolledBack, _)) => {
-                    "rolled back"
-                }
-                Some((DeploymentState::Completed, false)) => "converged",
-                Some((DeploymentState::Paused, _)) => "failed",
-                Some((DeploymentState::Superseded, _)) => "superseded",
-            };
             let name = target.service.spec.name.clone();
-            reporter.service(&Line { name, running, desired, state })?;
+            let state = self.state(target);
+            let line = Line { name, id: target.service.id.to_string(), running, desired, state };
+            if reporter.service(&line)? {
+                self.activity.moved(target.service.id, elapsed);
+            }
+        }
+        for item in self.silent(elapsed) {
+            reporter.news(&item)?;
         }
         Ok(())
     }
 
-    /// What people should know of a task; `None` if all is well with it.
-    fn words(&self, task: &Task) -> Option<String> {
-        let name = task.name();
-        let status = &task.status;
-        if matches!(status.state, TaskState::New | TaskState::Pending) {
-            let pause = task.start_after.filter(|_| task.rejections > 0);
-            let pause = pause.map(|at| time::human(at.since(task.meta.created_at) + HALF_A_SECOND));
-            let pause = pause.map(|p| format!(" (next try after {p})")).unwrap_or_default();
-            let said = !status.err.is_empty();
-            return said.then(|| format!("{name} waits{pause}: {}", status.err));
-        }
-        let bad =
-            matches!(status.state, TaskState::Failed | TaskState::Rejected | TaskState::Orphaned);
-        if !bad {
-            return None;
-        }
-        let host = task.node_id.map(|id| {
-            self.hosts.get(&id).filter(|h| !h.is_empty()).cloned().unwrap_or_else(|| id.to_string())
-        });
-        let host = host.map(|h| format!(" on {h}")).unwrap_or_default();
-        let why = if status.err.is_empty() { &status.message } else { &status.err };
-        Some(format!("{name} {}{host}: {why}", status.state))
-    }
-
-    /// The newest failed task: id, name, and what became of it.
-    pub(super) fn last_failure(&self) -> Option<(String, String, String)> {
-        let of_targets = self.tasks.values().filter(|t| self.targets.contains_key(&t.service_id));
-        of_targets
-            .filter(|t| matches!(t.status.state, TaskState::Failed | TaskState::Rejected))
-            .max_by_key(|t| t.status.timestamp)
-            .and_then(|t| Some((t.id.to_string(), t.name(), self.words(t)?)))
-    }
-
-    /// What is missing, in words.
-    pub(super) fn unfinished(&self) -> Vec<String> {
-        let under_way =
-            |t: &&Target| !self.deciding(t).is_some_and(|(d, _)| d.state.is_final()) && !t.gone;
-        self.targets
-            .values()
-            .filter(under_way)
-            .map(|target| {
-                let (running, desired) = self.counts(target);
-                let waits = self
-                    .tasks
-                    .values()
-                    .filter(|t| t.service_id == target.service.id && self.is_current(t))
-                    .filter(|t| t.is_live())
-                    .find_map(|t| self.words(t));
-                let waits = waits.map(|w| format!(" ({w})")).unwrap_or_default();
-                format!("{} runs {running} of {desired}{waits}", target.service.spec.name)
-            })
-            .collect()
+    /// What has become of every service, by name.
+    pub(super) fn reports(&self) -> Vec<ServiceReport> {
+        let report = |target: &Target| {
+            let (running, desired) = self.counts(target);
+            ServiceReport {
+                service: target.service.spec.name.clone(),
+                service_id: target.service.id.to_string(),
+                state: self.state(target),
+                running,
+                desired,
+                message: self.reason(target),
+            }
+        };
+        let mut reports: Vec<ServiceReport> = self.targets.values().map(report).collect();
+        reports.sort_by(|a, b| a.service.cmp(&b.service));
+        reports
     }
 }
 

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::client::{Client, TaskQuery};
 use crate::error::{CommandError, Kind};
+use crate::interrupt::asked_to_stop;
+use crate::render::record::{self, Record};
 use crate::render::words::count;
 use crate::render::{Format, line};
 
@@ -49,9 +51,13 @@ pub(crate) async fn gone(
         if tasks.is_empty() {
             return Ok(());
         }
-        if shown != Some(tasks.len()) && !wait.quiet && wait.format == Format::Table {
+        if shown != Some(tasks.len()) && !wait.quiet {
             shown = Some(tasks.len());
-            line(&format!("waiting for {} to end", count(tasks.len(), "task")))?;
+            let words = format!("waiting for {} to end", count(tasks.len(), "task"));
+            match wait.format {
+                Format::Json => record::write(&Record::notice("waiting", &words))?,
+                Format::Table => line(&words)?,
+            }
         }
         if deadline.is_some_and(|d| Instant::now() > d) {
             let names: BTreeSet<String> =
@@ -69,7 +75,7 @@ pub(crate) async fn gone(
 async fn pause(time: Duration) -> Result<(), CommandError> {
     tokio::select! {
         () = tokio::time::sleep(time) => Ok(()),
-        _ = tokio::signal::ctrl_c() => Err(CommandError::new(Kind::Interrupted, "interrupted")
+        kind = asked_to_stop() => Err(CommandError::new(kind, kind.outcome())
             .hint("the removal goes on without this command")),
     }
 }

@@ -4,26 +4,20 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
 
+use super::model::News;
 use crate::error::CommandError;
-use crate::render::{Format, clean, json, line};
+use crate::render::record::{self, Record};
+use crate::render::{Format, clean, line};
 
 /// How one service fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) name: String,
+    pub(super) id: String,
     pub(super) running: u64,
     pub(super) desired: u64,
     pub(super) state: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "Event", rename_all = "lowercase", rename_all_fields = "PascalCase")]
-enum Record<'a> {
-    Progress { service: &'a str, running: u64, desired: u64, state: &'a str },
-    News { message: &'a str },
-    Outcome { outcome: &'a str },
 }
 
 #[derive(Debug)]
@@ -38,8 +32,6 @@ enum Mode {
 #[derive(Debug)]
 pub(super) struct Reporter {
     mode: Mode,
-    /// Whether programs read it.
-    json: bool,
     last: BTreeMap<String, Line>,
 }
 
@@ -54,53 +46,74 @@ impl Reporter {
             },
             Format::Table => Mode::Lines,
         };
-        Self { mode, json: format == Format::Json, last: BTreeMap::new() }
+        Self { mode, last: BTreeMap::new() }
     }
 
-    /// Something that happened.
-    pub(super) fn news(&mut self, text: &str) -> Result<(), CommandError> {
+    /// Something that happened to a task, or what it is doing.
+    pub(super) fn news(&mut self, news: &News) -> Result<(), CommandError> {
+        match self.mode {
+            Mode::Json => record::write(&Record::News {
+                kind: news.kind,
+                service: Some(&news.service),
+                service_id: Some(news.service_id.to_string()),
+                task: Some(&news.task),
+                task_id: Some(news.task_id.to_string()),
+                node: Some(news.node.as_str()).filter(|n| !n.is_empty()),
+                node_id: news.node_id.map(|id| id.to_string()),
+                state: Some(news.state.as_str()),
+                since: Some(news.since),
+                next_try: news.next_try.map(|(at, _)| at),
+                message: &news.message,
+            }),
+            _ => self.say(&news.words()),
+        }
+    }
+
+    /// Something about the following itself.
+    pub(super) fn notice(&mut self, kind: &'static str, text: &str) -> Result<(), CommandError> {
+        match self.mode {
+            Mode::Json => record::write(&Record::notice(kind, text)),
+            _ => self.say(text),
+        }
+    }
+
+    fn say(&self, text: &str) -> Result<(), CommandError> {
         let text = clean::one_line(text);
         match &self.mode {
-            Mode::Quiet => Ok(()),
+            Mode::Quiet | Mode::Json => Ok(()),
             Mode::Lines => line(&format!("  {text}")),
-            Mode::Json => json::record(&Record::News { message: &text }),
             Mode::Bars { all, .. } => Ok(all.println(format!("  {text}"))?),
         }
     }
 
-    pub(super) fn service(&mut self, now: &Line) -> Result<(), CommandError> {
-        if self.last.get(&now.name) == Some(now) {
-            return Ok(());
+    /// How a service fares; true if that is new.
+    pub(super) fn service(&mut self, now: &Line) -> Result<bool, CommandError> {
+        if self.last.get(&now.id) == Some(now) {
+            return Ok(false);
         }
-        self.last.insert(now.name.clone(), now.clone());
-        let Line { name, running, desired, state } = now;
+        self.last.insert(now.id.clone(), now.clone());
+        let Line { name, id, running, desired, state } = now;
+        let words = state.replace('-', " ");
         match &mut self.mode {
-            Mode::Quiet => Ok(()),
-            Mode::Lines => line(&format!("{name}: {running}/{desired} {state}")),
+            Mode::Quiet => {}
+            Mode::Lines => line(&format!("{name}: {running}/{desired} {words}"))?,
             Mode::Json => {
                 let (running, desired) = (*running, *desired);
-                json::record(&Record::Progress { service: name, running, desired, state })
+                let (service, service_id) = (name, id);
+                record::write(&Record::Progress { service, service_id, running, desired, state })?;
             }
             Mode::Bars { all, bars } => {
-                let bar = bars.entry(name.clone()).or_insert_with(|| {
+                let bar = bars.entry(id.clone()).or_insert_with(|| {
                     let bar = all.add(ProgressBar::new(*desired).with_style(style()));
                     bar.set_prefix(clean::one_line(name).into_owned());
                     bar
                 });
                 bar.set_length(*desired);
                 bar.set_position(*running);
-                bar.set_message(*state);
-                Ok(())
+                bar.set_message(words);
             }
         }
-    }
-
-    /// How it ended; for programs alone, people see it from the rest.
-    pub(super) fn outcome(&self, outcome: &str) -> Result<(), CommandError> {
-        match self.json {
-            true => json::record(&Record::Outcome { outcome }),
-            false => Ok(()),
-        }
+        Ok(true)
     }
 
     /// Leaves the bars as they are and stops drawing.

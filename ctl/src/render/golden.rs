@@ -110,7 +110,10 @@ const LISTS: [List; 7] = [
     List {
         name: "stack ls",
         columns: &stack::COLUMNS,
-        rows: &[&["shop", "3"], &["monitoring", "12"]],
+        rows: &[
+            &["shop", "3", "12", "2 hours ago"],
+            &["monitoring", "12", "1", "Less than a second ago"],
+        ],
         known_by: &["shop", "monitoring"],
     },
 ];

@@ -8,6 +8,7 @@ pub(crate) mod format;
 mod golden;
 pub(crate) mod json;
 pub(crate) mod pretty;
+pub(crate) mod record;
 pub(crate) mod table;
 pub(crate) mod template;
 pub(crate) mod time;

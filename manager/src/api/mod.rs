@@ -114,6 +114,7 @@ unary! {
     create_network networks CreateNetworkRequest CreateNetworkResponse;
     remove_network networks RemoveNetworkRequest RemoveNetworkResponse;
     apply_stack stacks ApplyStackRequest ApplyStackResponse;
+    roll_back_stack stacks RollBackStackRequest ApplyStackResponse;
     list_stacks stacks ListStacksRequest ListStacksResponse;
     get_stack stacks GetStackRequest GetStackResponse;
     remove_stack stacks RemoveStackRequest RemoveStackResponse;

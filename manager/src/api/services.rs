@@ -28,7 +28,8 @@ pub(super) async fn create_service(
     let spec = checked(request.spec)?;
     let (id, deployment_id) = (RandomIds.next_id(), RandomIds.next_id());
     api.cluster.propose(Command::CreateService { id, deployment_id, spec }).await?;
-    Ok(pb::CreateServiceResponse { service: Some(written(api, id)?) })
+    let deployment_id = deployment_id.to_string();
+    Ok(pb::CreateServiceResponse { service: Some(written(api, id)?), deployment_id })
 }
 
 fn written(api: &ControlService, id: ServiceId) -> Result<pb::Service, Status> {
@@ -109,7 +110,8 @@ pub(super) async fn update_service(
         UpdateKind::Rollback => request.expected_version.or(Some(service.meta.spec_version)),
     };
     api.cluster.propose(Command::UpdateService { id, expected, deployment_id, spec, kind }).await?;
-    Ok(pb::UpdateServiceResponse { service: Some(written(api, id)?) })
+    let deployment_id = deployment_id.to_string();
+    Ok(pb::UpdateServiceResponse { service: Some(written(api, id)?), deployment_id })
 }
 
 pub(super) async fn remove_service(

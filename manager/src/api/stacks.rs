@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shoal_manager_state::{Command, Outcome, StackIds};
+use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_types::id::IdSource as _;
 use shoal_types::object::Stack;
@@ -19,22 +20,64 @@ pub(super) async fn apply_stack(
 ) -> Result<pb::ApplyStackResponse, Status> {
     let spec: StackSpec = required(request.spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
     spec.validate().map_err(|e| violations(&e))?;
-    let mut ids = RandomIds;
-    let stack_ids = StackIds {
-        stack: ids.next_id(),
-        services: spec
-            .services
-            .keys()
-            .map(|key| (key.clone(), (ids.next_id(), ids.next_id())))
-            .collect(),
-        networks: spec.networks.keys().map(|key| (key.clone(), ids.next_id())).collect(),
-    };
     let command = Command::ApplyStack {
+        ids: fresh_ids(&spec),
         spec: Arc::new(spec),
-        ids: stack_ids,
         prune: request.prune,
         expected: request.expected_version,
     };
+    applied(api, command).await
+}
+
+pub(super) async fn roll_back_stack(
+    api: &ControlService,
+    request: pb::RollBackStackRequest,
+) -> Result<pb::ApplyStackResponse, Status> {
+    let view = api.cluster.read().await?;
+    let stack = view.resolve_stack(&request.reference).map_err(|e| unresolved(&e))?;
+    let name = &stack.spec.name;
+    let revision = match request.to {
+        Some(version) => stack.history.iter().find(|r| r.spec_version == version),
+        None => stack.rollback_target(),
+    };
+    let revision = revision.ok_or_else(|| {
+        let kept: Vec<String> = stack.history.iter().map(|r| r.spec_version.to_string()).collect();
+        Status::failed_precondition(match (request.to, kept.is_empty()) {
+            (_, true) => format!("stack {name} has no earlier version"),
+            (Some(to), false) => {
+                format!("stack {name} has no version {to}: expected one of {}", kept.join(", "))
+            }
+            (None, false) => format!(
+                "stack {name} has no earlier version that differs and was not left by going back: \
+                 name one of {}",
+                kept.join(", ")
+            ),
+        })
+    })?;
+    let command = Command::RollBackStack {
+        id: stack.id,
+        // It is what was read here that goes back; somebody else's update must not be lost.
+        expected: request.expected_version.unwrap_or(stack.meta.spec_version),
+        to: revision.spec_version,
+        ids: fresh_ids(&revision.spec),
+        failed: None,
+    };
+    applied(api, command).await
+}
+
+/// Ids for whatever a spec may have to make.
+fn fresh_ids(spec: &StackSpec) -> StackIds {
+    let mut ids = RandomIds;
+    let mut pair = || (ids.next_id(), ids.next_id());
+    StackIds {
+        services: spec.services.keys().map(|key| (key.clone(), pair())).collect(),
+        stack: ids.next_id(),
+        networks: spec.networks.keys().map(|key| (key.clone(), ids.next_id())).collect(),
+    }
+}
+
+/// Proposes a command that answers with what it did to a stack.
+async fn applied(api: &ControlService, command: Command) -> Result<pb::ApplyStackResponse, Status> {
     match api.cluster.propose(command).await? {
         Outcome::Stack(outcome) => Ok(pb::ApplyStackResponse {
             stack_id: outcome.id.to_string(),
@@ -43,6 +86,8 @@ pub(super) async fn apply_stack(
             unchanged: outcome.unchanged,
             removed: outcome.removed,
             kept: outcome.kept,
+            spec_version: outcome.spec_version,
+            deployments: TextMap::write(&outcome.deployments),
         }),
         Outcome::Applied | Outcome::Unchanged => {
             Err(Status::internal("applying a stack did not answer with what it did"))

@@ -89,6 +89,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Control/RemoveNode", Who::CONTROL),
     ("/shoal.v1.Control/RemoveService", Who::CONTROL),
     ("/shoal.v1.Control/RemoveStack", Who::CONTROL),
+    ("/shoal.v1.Control/RollBackStack", Who::CONTROL),
     ("/shoal.v1.Control/RotateJoinToken", Who::CONTROL),
     ("/shoal.v1.Control/ServiceLogs", Who::CONTROL),
     ("/shoal.v1.Control/UpdateNode", Who::CONTROL),

@@ -142,6 +142,23 @@ pub enum Command {
         /// The stack's spec version that the user has seen, 0 for none; not compared if absent.
         expected: Option<u64>,
     },
+    /// Puts an earlier version of a stack back whole, as a version of its own: what the present
+    /// version brought goes, what it took comes back. Rejected if the present version is not
+    /// `expected`, if there is none `to` go back to, or if one of its parts cannot be put back.
+    RollBackStack {
+        /// Which stack.
+        id: StackId,
+        /// The stack's spec version that is left.
+        expected: u64,
+        /// The spec version that is put back; one of the history.
+        to: u64,
+        /// Ids for whatever has to be made.
+        ids: StackIds,
+        /// The deployment whose failure led to it; none if somebody asked for it. After a failure
+        /// each service goes back to what it was before the version that failed, and one that was
+        /// changed by itself since is left alone.
+        failed: Option<DeploymentId>,
+    },
     /// Removes a stack with its services and networks.
     RemoveStack {
         /// Which stack.
@@ -285,4 +302,8 @@ pub struct StackOutcome {
     pub removed: Vec<String>,
     /// Left the spec and stay: pruning was not asked for, or a network is still in use.
     pub kept: Vec<String>,
+    /// The stack's spec version now.
+    pub spec_version: u64,
+    /// The deployments of the spec's services that are in force now.
+    pub deployments: BTreeMap<String, DeploymentId>,
 }

@@ -88,6 +88,33 @@ fn stack(ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
     Command::ApplyStack { spec: Arc::new(spec), ids: stack_ids, prune: a & 128 != 0, expected }
 }
 
+fn roll_back_stack(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8) -> Command {
+    let found = state.stack_by_name("st");
+    let revision = found.and_then(|s| pick(s.history.iter().map(Some), a, None));
+    let mut stack_ids = StackIds {
+        stack: ids.next_id(),
+        services: Default::default(),
+        networks: Default::default(),
+    };
+    if let Some(revision) = revision.filter(|_| a < 250) {
+        for key in revision.spec.services.keys() {
+            stack_ids.services.insert(key.clone(), (ids.next_id(), ids.next_id()));
+        }
+        for key in revision.spec.networks.keys() {
+            stack_ids.networks.insert(key.clone(), ids.next_id());
+        }
+    }
+    Command::RollBackStack {
+        id: found.map_or(9999.into(), |s| s.id),
+        expected: found.map_or(1, |s| s.meta.spec_version) + u64::from(b % 16 == 15),
+        to: revision.map_or(1, |r| r.spec_version),
+        ids: stack_ids,
+        failed: b
+            .is_multiple_of(2)
+            .then(|| pick(state.deployments().map(|d| d.id), b / 2, 9999.into())),
+    }
+}
+
 fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
     let service_id = service(state, a);
     let found = state.service(service_id);
@@ -224,7 +251,9 @@ fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
             Command::CreateNetwork { id: ids.next_id(), spec: network_spec(&name) }
         }
         10 => Command::RemoveNetwork { id: pick(state.networks().map(|n| n.id), a, 9999.into()) },
-        11 | 12 => stack(ids, a, b, c),
+        11 => stack(ids, a, b, c),
+        12 if a.is_multiple_of(2) => stack(ids, a / 2, b, c),
+        12 => roll_back_stack(&state, ids, a, b),
         13 => Command::RemoveStack { id: pick(state.stacks().map(|s| s.id), a, 9999.into()) },
         14..=16 => new_task(&state, ids, a, b, c),
         17 | 18 => assign(&state, a, b),
@@ -334,6 +363,6 @@ fn every_kind_of_command_gets_through() {
             *count += u32::from(cluster.try_apply(command).is_ok());
         }
     }
-    assert_eq!(applied.len(), 23, "{applied:?}");
+    assert_eq!(applied.len(), 24, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
 }

@@ -147,6 +147,14 @@ pub enum Rejected {
         /// Its key in the spec.
         key: String,
     },
+    /// A stack has no such version to go back to.
+    #[error("stack {stack:?} has no earlier version {version}: expected one of its history")]
+    NoRevision {
+        /// Name of the stack.
+        stack: String,
+        /// The version that was asked for.
+        version: u64,
+    },
     /// Two parts of one stack have the same full name.
     #[error("stack {stack:?} names two {kind}s {name:?}")]
     StackNameTwice {
@@ -357,6 +365,7 @@ impl Rejected {
             | Self::PredefinedNetwork { .. }
             | Self::NetworkInUse { .. }
             | Self::NetworkImmutable { .. }
+            | Self::NoRevision { .. }
             | Self::NodeInUse { .. }
             | Self::NodeIsManager { .. }
             | Self::LastManager { .. }

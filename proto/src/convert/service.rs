@@ -111,6 +111,7 @@ message!(Deployment {
     meta: Message,
     service_id: Text,
     service_version: Same,
+    stack_version: Same,
     kind: Choice,
     state: Choice,
     completed_at: OptionalTime,

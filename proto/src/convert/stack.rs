@@ -24,4 +24,4 @@ message!(Stack {
     history: List,
 });
 
-message!(StackRevision { spec_version: Same, applied_at: Time, spec: Shared });
+message!(StackRevision { spec_version: Same, applied_at: Time, spec: Shared, rolled_back: Same });

@@ -25,7 +25,8 @@ pub(crate) fn wish(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
             let all: Vec<_> = view.services().map(|s| s.id).collect();
             ctx.random.any(&all).map(|id| Command::RemoveService { id })
         }
-        10 | 11 => Some(apply_stack(view, ctx)),
+        10 | 11 if ctx.random.chance(80) => Some(apply_stack(view, ctx)),
+        10 | 11 => roll_back_stack(view, ctx),
         12 => {
             let all: Vec<_> = view.stacks().map(|s| s.id).collect();
             ctx.random.any(&all).map(|id| Command::RemoveStack { id })
@@ -115,6 +116,28 @@ fn apply_stack(view: &ClusterState, ctx: &mut Context) -> Command {
         ids.services.insert(key.to_owned(), (ctx.ids.next_id(), ctx.ids.next_id()));
     }
     Command::ApplyStack { spec: Arc::new(spec), ids, prune: ctx.random.chance(50), expected: None }
+}
+
+/// Takes a stack back to some earlier version.
+fn roll_back_stack(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
+    let all: Vec<_> = view.stacks().cloned().collect();
+    let stack = ctx.random.any(&all)?;
+    let revision = ctx.random.any(&stack.history)?;
+    let mut ids =
+        StackIds { stack: stack.id, services: Default::default(), networks: Default::default() };
+    for key in revision.spec.services.keys() {
+        ids.services.insert(key.clone(), (ctx.ids.next_id(), ctx.ids.next_id()));
+    }
+    for key in revision.spec.networks.keys() {
+        ids.networks.insert(key.clone(), ctx.ids.next_id());
+    }
+    Some(Command::RollBackStack {
+        id: stack.id,
+        expected: stack.meta.spec_version,
+        to: revision.spec_version,
+        ids,
+        failed: None,
+    })
 }
 
 fn change_node(

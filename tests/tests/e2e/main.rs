@@ -10,6 +10,7 @@
 )]
 
 mod deploy;
+mod endings;
 mod examples;
 mod faults;
 mod guests;

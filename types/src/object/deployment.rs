@@ -22,6 +22,9 @@ pub struct Deployment {
     pub service_id: ServiceId,
     /// The version of its spec that is rolled out.
     pub service_version: u64,
+    /// The spec version of the stack that it was begun with, if a stack was applied or put back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_version: Option<u64>,
     /// What led to it.
     pub kind: DeploymentKind,
     /// How far it is.

@@ -34,6 +34,14 @@ pub struct Stack {
 impl Stack {
     /// Earlier specs kept.
     pub const HISTORY_MAX: usize = 10;
+
+    /// The earlier version to go back to unless another one is named: the newest that was not
+    /// itself left by going back, and that differs from the present one.
+    #[must_use]
+    pub fn rollback_target(&self) -> Option<&StackRevision> {
+        let mut earlier = self.history.iter().rev();
+        earlier.find(|r| r.rolled_back.is_none() && r.spec != self.spec)
+    }
 }
 
 /// A spec that was applied before.
@@ -46,4 +54,7 @@ pub struct StackRevision {
     pub applied_at: Timestamp,
     /// What was applied.
     pub spec: Arc<StackSpec>,
+    /// Why it was left, for people, if the stack went back from it to an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
 }

@@ -17,7 +17,7 @@ use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
-use super::{Waiting, applied, note_host_mode, wait_for};
+use super::{Waiting, alone, applied, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
 use crate::files;
@@ -89,7 +89,7 @@ pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
     note_host_mode(unsaid.as_slice());
     let service = client.create_service(&spec).await?;
     applied(shell, &service, &service.id.to_string())?;
-    wait_for(shell, &client, &[service], waiting).await
+    wait_for(shell, &client, alone(vec![service]), waiting).await
 }
 
 /// The environment of this process, as far as it is text.

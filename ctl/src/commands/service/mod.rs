@@ -21,9 +21,10 @@ use super::tasks::{self, TaskList};
 use super::{Result, Shell};
 use crate::cli::EXIT_CODES;
 use crate::client::{Client, ServiceSummary, TaskQuery};
-use crate::progress::{Wait, follow, gone};
+use crate::progress::{Followed, Wait, follow, gone};
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
-use crate::render::{id, json, line, note, pretty, words};
+use crate::render::{id, line, note, pretty, words};
 
 pub(crate) use logs::Logs;
 
@@ -152,11 +153,27 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     }
 }
 
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        match self {
+            Self::Create(_)
+            | Self::Update(_)
+            | Self::Scale { .. }
+            | Self::Logs(_)
+            | Self::Rollback { .. }
+            | Self::Rm { .. } => true,
+            Self::Ls(_) | Self::Ps { .. } | Self::Inspect { .. } => false,
+        }
+    }
+}
+
 /// Says that a service was created or changed.
 fn applied(shell: &Shell, service: &Service, words: &str) -> Result {
     let (id, name) = (service.id, &service.spec.name);
+    let what = json!({ "ID": id, "Name": name, "DeploymentID": service.deployment_id });
     match shell.is_json() {
-        true => json::record(&json!({ "Event": "applied", "ID": id, "Name": name })),
+        true => record::write(&Record::Applied { what }),
         false => line(words),
     }
 }
@@ -165,13 +182,21 @@ fn applied(shell: &Shell, service: &Service, words: &str) -> Result {
 pub(crate) async fn wait_for(
     shell: &Shell,
     client: &Client,
-    services: &[Service],
+    followed: Followed,
     waiting: Waiting,
 ) -> Result {
     if waiting.detach {
+        shell.ended("accepted", Vec::new());
         return Ok(());
     }
-    follow(client, services, waiting.wait(shell)).await
+    let (services, result) = follow(client, &followed, waiting.wait(shell)).await;
+    shell.ended("converged", services);
+    result
+}
+
+/// What is followed of services without a stack.
+fn alone(services: Vec<Service>) -> Followed {
+    Followed { services, stack: None }
 }
 
 async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result {
@@ -181,8 +206,11 @@ async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result 
         let client = client.clone();
         async move {
             let id = client.remove_service(&service).await?;
-            shell.result(&service, &json!({ "ID": id }))?;
-            Ok(())
+            let what = json!({ "ID": id, "Name": service, "Removed": true });
+            match shell.is_json() {
+                true => record::write(&Record::Applied { what }),
+                false => line(&service),
+            }
         }
     });
     // Ids first: a service that is gone cannot be looked up any more.
@@ -192,6 +220,7 @@ async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result 
         }
     }
     removed.await?;
+    shell.ended(if waiting.detach { "accepted" } else { "removed" }, Vec::new());
     if waiting.detach {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
-use super::{Waiting, applied, note_host_mode, wait_for};
+use super::{Waiting, alone, applied, note_host_mode, wait_for};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
 use crate::stack::Variables;
@@ -107,7 +107,7 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     }
     let service = client.update_service(&found, (!back).then_some(&spec)).await?;
     applied(shell, &service, &service.spec.name)?;
-    wait_for(shell, &client, &[service], waiting).await
+    wait_for(shell, &client, alone(vec![service]), waiting).await
 }
 
 pub(super) async fn rollback(shell: &Shell, reference: &str, waiting: Waiting) -> Result {
@@ -115,7 +115,7 @@ pub(super) async fn rollback(shell: &Shell, reference: &str, waiting: Waiting) -
     let found = client.service(reference).await?.service;
     let service = client.update_service(&found, None).await?;
     applied(shell, &service, &service.spec.name)?;
-    wait_for(shell, &client, &[service], waiting).await
+    wait_for(shell, &client, alone(vec![service]), waiting).await
 }
 
 /// `NAME=REPLICAS` of several services.
@@ -150,7 +150,7 @@ pub(super) async fn scale(shell: &Shell, wanted: &[KeyValue], waiting: Waiting) 
         applied(shell, &service, &format!("{} scaled to {replicas}", service.spec.name))?;
         updated.push(service);
     }
-    wait_for(shell, &client, &updated, waiting).await
+    wait_for(shell, &client, alone(updated), waiting).await
 }
 
 impl Update {

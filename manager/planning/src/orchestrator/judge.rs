@@ -1,12 +1,11 @@
 //! How a rollout goes: whether it has failed and what follows, or whether it is complete.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_manager_state::{Command, UpdateKind};
+use shoal_manager_state::Command;
 use shoal_types::id::IdSource;
-use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, Slot, Task};
-use shoal_types::spec::{FailureAction, ServiceSpec, UpdateConfig};
+use shoal_types::object::{Deployment, DeploymentState, Slot, Task};
+use shoal_types::spec::{FailureAction, UpdateConfig};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
@@ -42,25 +41,8 @@ impl Pass<'_> {
         } else {
             return false;
         };
-        match (config.failure_action, &self.service.previous_spec) {
-            (FailureAction::Rollback, Some(previous))
-                if deployment.kind == DeploymentKind::Update =>
-            {
-                match self.missing_network(previous) {
-                    None => self.roll_back(deployment, previous, &why, ids, plan),
-                    Some(name) => {
-                        let gone = format!("cannot roll back: network {name:?} does not exist");
-                        let why = format!("{why}; {gone}");
-                        self.note(deployment, DeploymentState::Paused, why, plan);
-                    }
-                }
-                true
-            }
-            _ => {
-                self.note(deployment, DeploymentState::Paused, why, plan);
-                true
-            }
-        }
+        self.fail(deployment, config.failure_action, why, ids, plan);
+        true
     }
 
     /// The newest task of this deployment in the slot that failed by itself.
@@ -117,32 +99,6 @@ impl Pass<'_> {
         ))
     }
 
-    /// A network that the spec joins and that is gone.
-    fn missing_network<'s>(&self, spec: &'s ServiceSpec) -> Option<&'s str> {
-        let mut targets = spec.task_template.networks.iter().map(|n| n.target.as_str());
-        targets.find(|target| self.view.network_target(target).is_none())
-    }
-
-    fn roll_back<I: IdSource>(
-        &self,
-        deployment: &Deployment,
-        previous: &Arc<ServiceSpec>,
-        why: &str,
-        ids: &mut I,
-        plan: &mut Plan,
-    ) {
-        // The update itself ends the deployment as rolled back; were that a command of its own, a
-        // leader that dies between the two would leave the failed spec in force for good.
-        self.note(deployment, DeploymentState::Updating, why.to_owned(), plan);
-        plan.push(Command::UpdateService {
-            id: self.service.id,
-            expected: Some(self.service.meta.spec_version),
-            deployment_id: ids.next_id(),
-            spec: Arc::clone(previous),
-            kind: UpdateKind::Rollback,
-        });
-    }
-
     /// Completes the deployment when every slot has run for the monitoring time.
     pub(super) fn complete(
         &self,
@@ -171,7 +127,7 @@ impl Pass<'_> {
     }
 
     /// Notes how far the deployment is, and why.
-    fn note(
+    pub(super) fn note(
         &self,
         deployment: &Deployment,
         state: DeploymentState,

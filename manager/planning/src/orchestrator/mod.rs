@@ -2,10 +2,11 @@
 //!
 //! One pass over a service looks at its slots in this order: how many there are to be
 //! ([`slots`]), which ended tasks are replaced ([`restart`]), which waiting ones may start, which
-//! outdated ones are replaced ([`rollout`], [`judge`]), and which past ones are forgotten
+//! outdated ones are replaced ([`rollout`], [`judge`], [`fail`]), and which past ones are forgotten
 //! ([`reaper`]).
 
 mod dirty;
+mod fail;
 mod judge;
 mod reaper;
 mod restart;
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
-use shoal_types::id::{IdSource, NodeId};
+use shoal_types::id::{IdSource, NodeId, StackId};
 use shoal_types::object::{Node, NodeState, Service, Slot, Task};
 use shoal_types::spec::{Availability, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -36,10 +37,19 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 pub fn plan<I: IdSource>(view: &ClusterState, now: Timestamp, ids: &mut I) -> Plan {
     let mut plan = Plan::default();
     for service in view.services() {
+        // What would be planned for it is of a version that is being left.
+        if service.stack_id.is_some_and(|id| goes_back(&plan, id)) {
+            continue;
+        }
         Pass::new(view, service, now).run(ids, &mut plan);
     }
     reaper::homeless(view, &mut plan);
     plan
+}
+
+/// Whether it is planned that a stack goes back to an earlier version.
+fn goes_back(plan: &Plan, stack: StackId) -> bool {
+    plan.commands.iter().any(|c| matches!(c, Command::RollBackStack { id, .. } if *id == stack))
 }
 
 /// The tasks of one slot, oldest first.

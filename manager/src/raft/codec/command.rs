@@ -113,6 +113,13 @@ commands! {
     RemoveNetwork: RemoveNetworkCommand { id: Text }
     ApplyStack: ApplyStackCommand { spec: Shared, ids: Ids, prune: Same, expected: Same }
     RemoveStack: RemoveStackCommand { id: Text }
+    RollBackStack: RollBackStackCommand {
+        id: Text,
+        expected: Same,
+        to: Same,
+        ids: Ids,
+        failed: OptionalText,
+    }
     CreateTask: CreateTaskCommand {
         id: Text,
         service_id: Text,

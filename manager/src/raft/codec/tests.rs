@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use shoal_manager_state::testing::{
-    cluster_with_nodes, network_spec, node_description, service_spec, with_host_port, with_networks,
+    TestCluster, cluster_with_nodes, network_spec, node_description, service_spec, with_host_port,
+    with_networks,
 };
 use shoal_manager_state::{
     ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds, UpdateKind,
@@ -18,7 +19,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId};
 use shoal_types::object::{
-    ContainerStatus, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
+    ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
     Reachability, RootCa, Slot, TaskStatus,
 };
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec};
@@ -104,6 +105,14 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         networks: BTreeMap::from([("back".to_owned(), ids.next_id())]),
     };
     let stack = stack_ids.stack;
+    let back_ids = stack_ids.clone();
+    let back = |failed| Command::RollBackStack {
+        id: stack,
+        expected: 4,
+        to: 2,
+        ids: back_ids.clone(),
+        failed,
+    };
     let spec_of_stack = Arc::new(stack_spec());
     vec![
         Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) },
@@ -114,6 +123,8 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         Command::RemoveNetwork { id: network },
         Command::ApplyStack { spec: spec_of_stack, ids: stack_ids, prune: true, expected: Some(0) },
         Command::RemoveStack { id: stack },
+        back(None),
+        back(Some(deployment_id)),
     ]
 }
 
@@ -168,7 +179,7 @@ fn every_command_survives() {
     let mut kinds: Vec<_> = commands.iter().map(discriminant).collect();
     kinds.sort_by_key(|k| format!("{k:?}"));
     kinds.dedup();
-    assert_eq!(kinds.len(), 23, "a command is missing here");
+    assert_eq!(kinds.len(), 24, "a command is missing here");
     for command in commands {
         let decoded = decode_command(&encode_command(TIME, &command)).unwrap();
         assert_eq!(decoded, TimedCommand { time: TIME, command });
@@ -221,7 +232,11 @@ fn named_commands() -> Vec<(String, Command)> {
 #[test]
 fn bytes_of_the_first_version_are_still_read() {
     let mut missing = Vec::new();
-    let mut names = vec!["snapshot".to_owned()];
+    let snapshots = [
+        ("snapshot", before_stack_versions(&full_state())),
+        ("snapshot_stack_versions", stack_went_back()),
+    ];
+    let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {
         let today = encode_command(TIME, &command);
         if let Some(bytes) = golden_bytes(&name, &today, &mut missing) {
@@ -230,8 +245,10 @@ fn bytes_of_the_first_version_are_still_read() {
         }
         names.push(name);
     }
-    if let Some(bytes) = golden_bytes("snapshot", &written(&full_state()), &mut missing) {
-        assert_eq!(read_snapshot(&mut &*bytes).unwrap(), full_state());
+    for (name, state) in snapshots {
+        if let Some(bytes) = golden_bytes(name, &written(&state), &mut missing) {
+            assert_eq!(read_snapshot(&mut &*bytes).unwrap(), state, "{name}");
+        }
     }
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
     for file in std::fs::read_dir(golden()).unwrap() {
@@ -296,6 +313,40 @@ fn full_state() -> ClusterState {
     cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
     let shop = cluster.state.service_by_name("shop_web").unwrap().id;
     cluster.add_task(shop, 1);
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
+/// A state as it was when deployments did not know the version of their stack.
+fn before_stack_versions(state: &ClusterState) -> ClusterState {
+    let objects = state.export().into_iter().map(|object| match object {
+        ObjectRef::Deployment(d) => {
+            ObjectRef::Deployment(Arc::new(Deployment { stack_version: None, ..(*d).clone() }))
+        }
+        other => other,
+    });
+    ClusterState::import(state.applied_index(), objects).unwrap()
+}
+
+/// A stack that has gone back to its first version.
+fn stack_went_back() -> ClusterState {
+    let (mut cluster, _) = cluster_with_nodes(1);
+    let next = |cluster: &mut TestCluster| StackIds {
+        stack: cluster.ids.next_id(),
+        services: [("web".to_owned(), (cluster.ids.next_id(), cluster.ids.next_id()))].into(),
+        networks: [("back".to_owned(), cluster.ids.next_id())].into(),
+    };
+    for replicas in [2, 3] {
+        let ids = next(&mut cluster);
+        let web = service_spec("shop_web", replicas);
+        let services = BTreeMap::from([("web".to_owned(), web)]);
+        let spec = Arc::new(StackSpec { services, ..stack_spec() });
+        cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
+    }
+    let id = cluster.state.stack_by_name("shop").unwrap().id;
+    let ids = StackIds { stack: id, ..next(&mut cluster) };
+    cluster.apply(Command::RollBackStack { id, expected: 2, to: 1, ids, failed: None });
     cluster.check();
     cluster.events();
     cluster.state

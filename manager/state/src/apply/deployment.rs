@@ -36,6 +36,7 @@ pub(super) fn begin(
     id: DeploymentId,
     service_id: ServiceId,
     service_version: u64,
+    stack_version: Option<u64>,
     kind: DeploymentKind,
 ) {
     w.create(Deployment {
@@ -43,6 +44,7 @@ pub(super) fn begin(
         meta: Meta::created(w.index, w.now),
         service_id,
         service_version,
+        stack_version,
         kind,
         state: DeploymentState::Updating,
         completed_at: None,

@@ -14,6 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use shoal_types::object::DeploymentKind;
 use shoal_types::time::Timestamp;
 
 use crate::cluster_state::{ClusterState, Writer};
@@ -56,16 +57,19 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::ReportNode { id, description, status } => node::report(w, id, description, status),
         C::SetManagerStatus { id, status } => node::set_manager_status(w, id, status),
         C::CreateService { id, deployment_id, spec } => {
-            service::create(w, id, deployment_id, spec, None)
+            service::create(w, id, deployment_id, spec, DeploymentKind::Create, None)
         }
         C::UpdateService { id, expected, deployment_id, spec, kind } => {
-            service::update(w, id, expected, deployment_id, spec, kind)
+            service::update(w, id, expected, deployment_id, spec, kind, None)
         }
         C::RemoveService { id } => service::remove(w, id),
         C::CreateNetwork { id, spec } => network::create(w, id, spec, None),
         C::RemoveNetwork { id } => network::remove(w, id),
         C::ApplyStack { spec, ids, prune, expected } => {
             stack::apply(w, &spec, &ids, prune, expected)
+        }
+        C::RollBackStack { id, expected, to, ids, failed } => {
+            stack::roll_back(w, id, expected, to, &ids, failed)
         }
         C::RemoveStack { id } => stack::remove(w, id),
         C::CreateTask {

@@ -21,7 +21,8 @@ pub(super) fn create(
     id: ServiceId,
     deployment_id: DeploymentId,
     spec: Arc<ServiceSpec>,
-    stack_id: Option<StackId>,
+    kind: DeploymentKind,
+    stack: Option<(StackId, u64)>,
 ) -> Result<Outcome, Rejected> {
     w.id_is_free::<Service>(id)?;
     w.id_is_free::<Deployment>(deployment_id)?;
@@ -38,12 +39,12 @@ pub(super) fn create(
         meta,
         spec,
         previous_spec,
-        stack_id,
+        stack_id: stack.map(|(id, _)| id),
         deployment_id,
         networks,
         endpoint,
     });
-    deployment::begin(w, deployment_id, id, 1, DeploymentKind::Create);
+    deployment::begin(w, deployment_id, id, 1, stack.map(|(_, version)| version), kind);
     Ok(Outcome::Applied)
 }
 
@@ -54,6 +55,7 @@ pub(super) fn update(
     deployment_id: DeploymentId,
     spec: Arc<ServiceSpec>,
     kind: UpdateKind,
+    stack_version: Option<u64>,
 ) -> Result<Outcome, Rejected> {
     let old = w.get::<Service>(id)?;
     if let Some(expected) = expected {
@@ -90,7 +92,7 @@ pub(super) fn update(
         networks,
         endpoint,
     });
-    deployment::begin(w, deployment_id, id, old.meta.spec_version + 1, kind);
+    deployment::begin(w, deployment_id, id, old.meta.spec_version + 1, stack_version, kind);
     Ok(Outcome::Applied)
 }
 

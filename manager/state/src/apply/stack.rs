@@ -4,14 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, ServiceId, StackId};
-use shoal_types::object::{DeploymentState, Meta, Network, Service, Stack, StackRevision, Task};
+use shoal_types::object::{
+    DeploymentKind, DeploymentState, Meta, Network, Service, Stack, StackRevision, Task,
+};
 use shoal_types::spec::{NetworkSpec, ServiceSpec, StackSpec};
+
+mod rollback;
 
 use super::{network, service};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, StackIds, StackOutcome, UpdateKind};
 use crate::event::ObjectKind;
 use crate::rejected::Rejected;
+
+pub(super) use rollback::roll_back;
 
 pub(super) fn apply(
     w: &mut Writer<'_>,
@@ -30,6 +36,15 @@ pub(super) fn apply(
     // a refusal puts the state back. The copy shares everything with the original.
     let before = snapshot(w.state);
     let result = apply_parts(w, spec, ids, prune, old.as_deref());
+    whole(w, before, result)
+}
+
+/// Puts the state back if something was refused.
+fn whole(
+    w: &mut Writer<'_>,
+    before: (ClusterState, usize),
+    result: Result<StackOutcome, Rejected>,
+) -> Result<Outcome, Rejected> {
     if result.is_err() {
         restore(w.state, before);
     }
@@ -83,6 +98,44 @@ fn twice<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> 
     names.find(|name| !seen.insert(*name))
 }
 
+/// What the parts of a stack are applied with.
+struct Applying<'a> {
+    id: StackId,
+    /// The stack's spec version once this is done.
+    version: u64,
+    ids: &'a StackIds,
+    kind: UpdateKind,
+    done: StackOutcome,
+}
+
+impl<'a> Applying<'a> {
+    fn new(spec: &StackSpec, ids: &'a StackIds, old: Option<&Stack>, kind: UpdateKind) -> Self {
+        let id = old.map_or(ids.stack, |stack| stack.id);
+        let version =
+            old.map_or(1, |stack| stack.meta.spec_version + u64::from(*stack.spec != *spec));
+        let done = StackOutcome {
+            id,
+            created: Vec::new(),
+            updated: Vec::new(),
+            unchanged: Vec::new(),
+            removed: Vec::new(),
+            kept: Vec::new(),
+            spec_version: version,
+            deployments: BTreeMap::new(),
+        };
+        Self { id, version, ids, kind, done }
+    }
+
+    /// Notes which deployments are in force now.
+    fn finish(mut self, state: &ClusterState, spec: &StackSpec) -> StackOutcome {
+        let names = spec.services.values().map(|s| &s.name);
+        let present = names
+            .filter_map(|name| Some((name.clone(), state.service_by_name(name)?.deployment_id)));
+        self.done.deployments = present.collect();
+        self.done
+    }
+}
+
 fn apply_parts(
     w: &mut Writer<'_>,
     spec: &Arc<StackSpec>,
@@ -90,57 +143,55 @@ fn apply_parts(
     prune: bool,
     old: Option<&Stack>,
 ) -> Result<StackOutcome, Rejected> {
-    let id = old.map_or(ids.stack, |stack| stack.id);
-    let mut done = StackOutcome {
-        id,
-        created: Vec::new(),
-        updated: Vec::new(),
-        unchanged: Vec::new(),
-        removed: Vec::new(),
-        kept: Vec::new(),
-    };
-    let mut networks = BTreeMap::new();
-    for (key, part) in &spec.networks {
-        let id = apply_network(w, id, ids, key, part, &mut done)?;
-        networks.insert(part.name.clone(), id);
-    }
+    let mut a = Applying::new(spec, ids, old, UpdateKind::Update);
+    let mut networks = apply_networks(w, &mut a, spec)?;
     let mut services = BTreeMap::new();
     for (key, part) in &spec.services {
-        let id = apply_service(w, id, ids, key, part, &mut done)?;
+        let id = apply_service(w, &mut a, key, part)?;
         services.insert(part.name.clone(), id);
     }
     if let Some(old) = old {
-        leave_services(w, old, prune, &mut services, &mut done);
-        leave_networks(w, old, prune, &mut networks, &mut done);
+        leave_services(w, old, |_| prune, &mut services, &mut a.done);
+        leave_networks(w, old, |_| prune, &mut networks, &mut a.done);
     }
-    write(w, id, spec, old, services, networks);
-    Ok(done)
+    write(w, a.id, spec, old, services, networks, None);
+    Ok(a.finish(w.state, spec))
+}
+
+fn apply_networks(
+    w: &mut Writer<'_>,
+    a: &mut Applying<'_>,
+    spec: &StackSpec,
+) -> Result<BTreeMap<String, NetworkId>, Rejected> {
+    let mut networks = BTreeMap::new();
+    for (key, part) in &spec.networks {
+        networks.insert(part.name.clone(), apply_network(w, a, key, part)?);
+    }
+    Ok(networks)
 }
 
 fn apply_network(
     w: &mut Writer<'_>,
-    stack: StackId,
-    ids: &StackIds,
+    a: &mut Applying<'_>,
     key: &str,
     spec: &NetworkSpec,
-    done: &mut StackOutcome,
 ) -> Result<NetworkId, Rejected> {
     let name = spec.name.clone();
     let Some(old) = w.state.network_by_name(&name).cloned() else {
-        let id = *ids.networks.get(key).ok_or_else(|| missing(ObjectKind::Network, key))?;
-        network::create(w, id, spec.clone(), Some(stack))?;
-        done.created.push(name);
+        let id = *a.ids.networks.get(key).ok_or_else(|| missing(ObjectKind::Network, key))?;
+        network::create(w, id, spec.clone(), Some(a.id))?;
+        a.done.created.push(name);
         return Ok(id);
     };
-    if old.stack_id != Some(stack) {
+    if old.stack_id != Some(a.id) {
         let holder = old.id.to_string();
         return Err(Rejected::NameTaken { kind: ObjectKind::Network, name, holder });
     }
     if old.spec == *spec {
-        done.unchanged.push(name);
+        a.done.unchanged.push(name);
     } else if (NetworkSpec { labels: spec.labels.clone(), ..old.spec.clone() }) == *spec {
         w.update_spec(Network { spec: spec.clone(), ..Network::clone(&old) });
-        done.updated.push(name);
+        a.done.updated.push(name);
     } else {
         return Err(Rejected::NetworkImmutable { name });
     }
@@ -149,21 +200,24 @@ fn apply_network(
 
 fn apply_service(
     w: &mut Writer<'_>,
-    stack: StackId,
-    ids: &StackIds,
+    a: &mut Applying<'_>,
     key: &str,
     spec: &ServiceSpec,
-    done: &mut StackOutcome,
 ) -> Result<ServiceId, Rejected> {
     let name = spec.name.clone();
-    let fresh = || ids.services.get(key).copied().ok_or_else(|| missing(ObjectKind::Service, key));
+    let fresh = a.ids.services.get(key).copied().ok_or_else(|| missing(ObjectKind::Service, key));
     let Some(old) = w.state.service_by_name(&name).cloned() else {
-        let (id, deployment) = fresh()?;
-        service::create(w, id, deployment, Arc::new(spec.clone()), Some(stack))?;
-        done.created.push(name);
+        let (id, deployment) = fresh?;
+        let kind = match a.kind {
+            UpdateKind::Update => DeploymentKind::Create,
+            UpdateKind::Rollback => DeploymentKind::Rollback,
+        };
+        let stack = Some((a.id, a.version));
+        service::create(w, id, deployment, Arc::new(spec.clone()), kind, stack)?;
+        a.done.created.push(name);
         return Ok(id);
     };
-    if old.stack_id != Some(stack) {
+    if old.stack_id != Some(a.id) {
         let holder = old.id.to_string();
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
@@ -171,12 +225,12 @@ fn apply_service(
     let failed =
         w.state.deployment(old.deployment_id).is_some_and(|d| d.state == DeploymentState::Paused);
     if *old.spec == *spec && !failed {
-        done.unchanged.push(name);
+        a.done.unchanged.push(name);
     } else {
-        let (_, deployment) = fresh()?;
+        let (_, deployment) = fresh?;
         let spec = Arc::new(spec.clone());
-        service::update(w, old.id, None, deployment, spec, UpdateKind::Update)?;
-        done.updated.push(name);
+        service::update(w, old.id, None, deployment, spec, a.kind, Some(a.version))?;
+        a.done.updated.push(name);
     }
     Ok(old.id)
 }
@@ -189,7 +243,7 @@ fn missing(kind: ObjectKind, key: &str) -> Rejected {
 fn leave_services(
     w: &mut Writer<'_>,
     old: &Stack,
-    prune: bool,
+    goes: impl Fn(&str) -> bool,
     services: &mut BTreeMap<String, ServiceId>,
     done: &mut StackOutcome,
 ) {
@@ -197,7 +251,7 @@ fn leave_services(
         if services.contains_key(name) {
             continue;
         }
-        if prune {
+        if goes(name) {
             service::erase(w, *id);
             done.removed.push(name.clone());
         } else {
@@ -212,7 +266,7 @@ fn leave_services(
 fn leave_networks(
     w: &mut Writer<'_>,
     old: &Stack,
-    prune: bool,
+    goes: impl Fn(&str) -> bool,
     networks: &mut BTreeMap<String, NetworkId>,
     done: &mut StackOutcome,
 ) {
@@ -223,7 +277,7 @@ fn leave_networks(
         let unused = w.state.network(*id).is_none_or(|network| {
             network::refuse_if_used(w.state, network, |_| true, Task::is_wanted).is_ok()
         });
-        if prune && unused {
+        if goes(name) && unused {
             w.remove::<Network>(*id);
             done.removed.push(name.clone());
         } else {
@@ -240,6 +294,7 @@ fn write(
     old: Option<&Stack>,
     services: BTreeMap<String, ServiceId>,
     networks: BTreeMap<String, NetworkId>,
+    rolled_back: Option<String>,
 ) {
     let spec = Arc::clone(spec);
     let Some(old) = old else {
@@ -259,6 +314,7 @@ fn write(
         spec_version: old.meta.spec_version,
         applied_at: old.meta.updated_at,
         spec: Arc::clone(&old.spec),
+        rolled_back,
     });
     history.drain(..history.len().saturating_sub(Stack::HISTORY_MAX));
     w.update_spec(Stack { id, meta: old.meta, spec, services, networks, history });

@@ -27,6 +27,7 @@ arbitrary!(Deployment {
     meta,
     service_id,
     service_version,
+    stack_version,
     kind,
     state,
     completed_at,
@@ -70,7 +71,7 @@ arbitrary!(Volume { id, meta, spec, node_id });
 arbitrary!(Secret { id, meta, spec });
 arbitrary!(Config { id, meta, spec });
 arbitrary!(Stack { id, meta, spec, services, networks, history });
-arbitrary!(StackRevision { spec_version, applied_at, spec });
+arbitrary!(StackRevision { spec_version, applied_at, spec, rolled_back });
 
 arbitrary!(AssignedTask {
     id,

@@ -2,6 +2,7 @@ mod held;
 mod rejections;
 mod restarts;
 mod rollouts;
+mod stacks;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ mod network;
 mod node;
 mod service;
 mod stack;
+mod stack_rollback;
 mod status;
 mod task;
 

@@ -13,7 +13,7 @@ use crate::testing::{
 use crate::{Command, ObjectKind, Outcome, Rejected, RejectedCode as Code, StackIds, StackOutcome};
 
 /// A stack `shop`; services and networks get the keys of the file from their full names.
-fn spec(services: &[ServiceSpec], networks: &[&str]) -> StackSpec {
+pub(super) fn spec(services: &[ServiceSpec], networks: &[&str]) -> StackSpec {
     let key = |name: &str| name.trim_start_matches("shop_").to_owned();
     StackSpec {
         name: "shop".to_owned(),
@@ -23,11 +23,11 @@ fn spec(services: &[ServiceSpec], networks: &[&str]) -> StackSpec {
     }
 }
 
-fn web(replicas: u64) -> ServiceSpec {
+pub(super) fn web(replicas: u64) -> ServiceSpec {
     with_networks(service_spec("shop_web", replicas), &["shop_net"])
 }
 
-fn db() -> ServiceSpec {
+pub(super) fn db() -> ServiceSpec {
     service_spec("shop_db", 1)
 }
 
@@ -44,7 +44,7 @@ fn command(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> Command {
 }
 
 #[track_caller]
-fn apply(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> StackOutcome {
+pub(super) fn apply(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> StackOutcome {
     let command = command(cluster, spec, prune);
     match cluster.apply(command) {
         Outcome::Stack(outcome) => outcome,
@@ -52,7 +52,7 @@ fn apply(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> StackOutcom
     }
 }
 
-fn shop(cluster: &TestCluster) -> &Stack {
+pub(super) fn shop(cluster: &TestCluster) -> &Stack {
     cluster.state.stack_by_name("shop").unwrap()
 }
 
