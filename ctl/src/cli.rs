@@ -110,6 +110,7 @@ impl Command {
         match self {
             Self::Stack(command) => command.writes_records(),
             Self::Service(command) => command.writes_records(),
+            Self::Node(command) => command.writes_records(),
             Self::Events(_) => true,
             _ => false,
         }

@@ -49,6 +49,12 @@ fn errors_before_anything_began_end_with_a_record() {
         ("service scale --format json web=two", 2, "usage-error", "SERVICE=REPLICAS"),
         ("service rm --format json web", 1, "error", "there is no context"),
         ("service update --format json --frob web", 2, "usage-error", "--frob"),
+        (
+            "node update --format json --availability drain --wait h1",
+            1,
+            "error",
+            "there is no context",
+        ),
         ("events --format json", 1, "error", "there is no context"),
     ];
     for (line, code, outcome, reason) in lines {

@@ -9,7 +9,7 @@ use shoal_types::image_ref::Digest;
 
 use super::error::RegistryError;
 use super::pace::Pace;
-use super::{Ask, Session, retry};
+use super::{Ask, Session};
 
 /// The bytes of a blob, in order, resumed where a connection broke. Nothing is verified here: who
 /// reads it hashes it anyway.
@@ -62,7 +62,7 @@ impl BlobStream {
                         return Err(error);
                     }
                     tracing::debug!(what, offset = self.offset, "resuming a transfer");
-                    retry::wait(session.config(), self.failures, &error).await;
+                    session.pause(self.failures, &error).await;
                 }
                 Some(Err(error)) => return Err(error),
                 Some(Ok(_)) | None => {}
@@ -101,7 +101,10 @@ impl BlobStream {
             return Ok((raw, chunk));
         }
         self.offset += chunk.len() as u64;
-        self.failures = 0;
+        if self.failures > 0 {
+            self.failures = 0;
+            self.session.goes_on();
+        }
         if self.offset > self.size {
             return Err(RegistryError::TooLarge { what: self.what.clone(), limit: self.size });
         }

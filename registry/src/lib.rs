@@ -4,7 +4,8 @@
 //! Every answer is bounded, every redirect is checked, credentials are those of one pull and go to
 //! the registry and its token server only. The HTTP and TLS below are reqwest's and rustls's.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
+use shoal_types::error_chain::chain;
 use shoal_types::image_ref::{DEFAULT_REGISTRY, Digest, ImageReference};
 use tokio::sync::Mutex;
 
@@ -81,6 +83,17 @@ pub struct Session {
     granted: Mutex<Option<String>>,
     /// What the registry took last.
     authorization: Mutex<Option<HeaderValue>>,
+    /// Who is told why something is tried again.
+    listener: OnceLock<Listener>,
+}
+
+/// Hears of trouble.
+struct Listener(Box<dyn Fn(Option<String>) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// One request.
@@ -134,6 +147,7 @@ impl Registries {
             offline: false,
             granted: Mutex::new(None),
             authorization: Mutex::new(None),
+            listener: OnceLock::new(),
         })
     }
 }
@@ -147,6 +161,29 @@ impl Session {
 
     fn config(&self) -> &RegistryConfig {
         self.transport.config()
+    }
+
+    /// From now on this is told why something is tried again, for people, and with `None` that
+    /// something has arrived after all.
+    pub fn on_trouble(&self, told: impl Fn(Option<String>) + Send + Sync + 'static) {
+        // A session belongs to one pull, which asks once.
+        let _ = self.listener.set(Listener(Box::new(told)));
+    }
+
+    /// Waits before something is tried again that failed so many times in a row, and tells of it.
+    async fn pause(&self, failures: u32, error: &RegistryError) {
+        if let Some(Listener(told)) = self.listener.get() {
+            let tries = self.config().attempts;
+            told(Some(format!("try {} of {tries}, after: {}", failures + 1, chain(error))));
+        }
+        retry::wait(self.config(), failures, error).await;
+    }
+
+    /// Something has arrived: there is no trouble any more.
+    fn goes_on(&self) {
+        if let Some(Listener(told)) = self.listener.get() {
+            told(None);
+        }
     }
 
     /// The digest that a tag has now, without fetching (and, on Docker Hub, without counting as)
@@ -233,9 +270,12 @@ impl Session {
                         return Err(error);
                     }
                     tracing::debug!(registry = self.registry, %error, "trying again");
-                    retry::wait(self.config(), failures, &error).await;
+                    self.pause(failures, &error).await;
                 }
-                other => return other,
+                other => {
+                    self.goes_on();
+                    return other;
+                }
             }
         }
     }

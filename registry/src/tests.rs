@@ -427,3 +427,27 @@ async fn a_login_at_a_token_server_brings_an_identity_token() {
     let error = verify(&server, wrong).await.unwrap_err();
     assert!(matches!(error, RegistryError::LoginRefused { .. }), "{error}");
 }
+
+/// People who wait for a pull hear why nothing moves, and that it goes on again.
+#[tokio::test]
+async fn what_is_tried_again_is_told_until_something_arrives() {
+    let content = b"the whole blob";
+    let server = Server::start(|n, _| match n {
+        0 => answer("503 Service Unavailable", &[], b"out to lunch"),
+        1 => answer("200 OK", &[("Content-Length", "14")], b"the wh"),
+        2 => answer("502 Bad Gateway", &[], b""),
+        _ => ok(content),
+    })
+    .await;
+    let heard = Arc::new(StdMutex::new(Vec::new()));
+    let session = server.session(None);
+    let told = Arc::clone(&heard);
+    session.on_trouble(move |trouble| told.lock().unwrap().push(trouble));
+    let blob = session.blob(digest_of(content), content.len() as u64);
+    assert_eq!(whole(blob).await.unwrap(), content);
+    let heard = heard.lock().unwrap().clone();
+    let first = format!("try 2 of 3, after: registry {} answered 503 for blob", server.address);
+    assert!(heard[0].as_ref().unwrap().starts_with(&first), "{heard:#?}");
+    assert!(heard.iter().flatten().any(|why| why.contains("answered 502")), "{heard:#?}");
+    assert_eq!(heard.last().unwrap(), &None, "{heard:#?}");
+}

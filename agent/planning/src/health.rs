@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use shoal_types::spec::Healthcheck;
+use shoal_types::text::cut;
 use shoal_types::time::Timestamp;
+
+use crate::task::Doing;
 
 /// Docker's time from one check to the next, and after which a check has failed.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -18,6 +21,10 @@ pub const IMAGE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Most of a check's output that is kept, in bytes; Docker's limit.
 pub const OUTPUT_MAX: usize = 4096;
+/// Most of a check's command that people are told while it is waited for, in bytes.
+const COMMAND_TOLD_MAX: usize = 120;
+/// Most of what a check said that people are told while it is waited for, in bytes.
+const OUTPUT_TOLD_MAX: usize = 300;
 
 /// A health check with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +154,9 @@ pub struct Health {
     started: Timestamp,
     state: State,
     failures: u64,
+    /// Failures since the start, forgiven ones too, and what the last of them said.
+    failed: u64,
+    said: String,
     due: Timestamp,
     checking: bool,
 }
@@ -157,8 +167,16 @@ impl Health {
     #[must_use]
     pub fn new(config: HealthConfig, started: Timestamp, healthy: bool) -> Self {
         let state = if healthy { State::Healthy } else { State::Starting };
-        let mut health =
-            Self { config, started, state, failures: 0, due: started, checking: false };
+        let mut health = Self {
+            config,
+            started,
+            state,
+            failures: 0,
+            failed: 0,
+            said: String::new(),
+            due: started,
+            checking: false,
+        };
         health.due = started + health.pause(started);
         health
     }
@@ -167,6 +185,35 @@ impl Health {
     #[must_use]
     pub const fn config(&self) -> &HealthConfig {
         &self.config
+    }
+
+    /// What is waited for until the first check has passed.
+    #[must_use]
+    pub fn doing(&self) -> Option<Doing> {
+        if self.state != State::Starting {
+            return None;
+        }
+        let command = match self.config.argv.as_slice() {
+            [shell, flag, command] if shell == "/bin/sh" && flag == "-c" => command.clone(),
+            argv => argv.join(" "),
+        };
+        let command = one_line(&command, COMMAND_TOLD_MAX);
+        let check = format!("the health check {command:?}");
+        Some(match self.failed {
+            0 => Doing::new(format!("waiting for {check} to pass"), ""),
+            failed => {
+                let said = match self.said.as_str() {
+                    "" => "without a word".to_owned(),
+                    said => format!("last: {said}"),
+                };
+                let counts = match self.failures {
+                    0 => "none of them counts yet".to_owned(),
+                    n => format!("{n} of {} in a row that make it unhealthy", self.config.retries),
+                };
+                let how_far = format!("{failed} failed, {counts}; {said}");
+                Doing::new(format!("{check} has not passed yet"), how_far)
+            }
+        })
     }
 
     fn in_start_period(&self, now: Timestamp) -> bool {
@@ -197,6 +244,10 @@ impl Health {
     pub fn learn(&mut self, probe: Probe, now: Timestamp) -> Option<Verdict> {
         self.checking = false;
         let forgiven = !probe.passed && self.in_start_period(now);
+        if !probe.passed {
+            self.failed += 1;
+            self.said = one_line(&probe.output, OUTPUT_TOLD_MAX);
+        }
         let verdict = match (probe.passed, self.state) {
             (_, State::Unhealthy) => None,
             (true, state) => {
@@ -218,6 +269,11 @@ impl Health {
     }
 }
 
+/// Text without line breaks, and without blanks around, cut at a bound in bytes.
+fn one_line(text: &str, bytes: usize) -> String {
+    cut(&text.split_whitespace().collect::<Vec<_>>().join(" "), bytes).into_owned()
+}
+
 fn bounded(mut text: String) -> String {
     if text.len() > OUTPUT_MAX {
         let mut end = OUTPUT_MAX;
@@ -230,144 +286,4 @@ fn bounded(mut text: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(secs: u64) -> Timestamp {
-        Timestamp::from_secs(1000 + secs)
-    }
-
-    fn check(test: &[&str]) -> Healthcheck {
-        Healthcheck { test: test.iter().map(ToString::to_string).collect(), ..Default::default() }
-    }
-
-    fn secs(n: u64) -> Option<Duration> {
-        Some(Duration::from_secs(n))
-    }
-
-    fn health(start_period: u64) -> Health {
-        let config = HealthConfig {
-            argv: vec!["true".to_owned()],
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(3),
-            start_period: Duration::from_secs(start_period),
-            start_interval: Duration::from_secs(2),
-            retries: 2,
-        };
-        Health::new(config, at(0), false)
-    }
-
-    fn probe(passed: bool) -> Probe {
-        Probe { passed, output: "said".to_owned() }
-    }
-
-    #[test]
-    fn forms_of_a_test() {
-        let argv = |test: &[&str]| HealthConfig::of(&check(test)).map(|c| c.map(|c| c.argv));
-        let some = |argv: &[&str]| Ok(Some(argv.iter().map(ToString::to_string).collect()));
-        assert_eq!(argv(&[]), Ok(None));
-        assert_eq!(argv(&["NONE"]), Ok(None));
-        assert_eq!(argv(&["CMD", "a", "b"]), some(&["a", "b"]));
-        assert_eq!(argv(&["CMD-SHELL", "a | b"]), some(&["/bin/sh", "-c", "a | b"]));
-        for bad in [&["CMD"][..], &["CMD-SHELL", "a", "b"], &["a"], &["NONE", "x"]] {
-            assert!(argv(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn defaults_are_dockers_and_zero_means_default() {
-        let mut c = check(&["CMD", "x"]);
-        c.interval = secs(0);
-        let config = HealthConfig::of(&c).unwrap().unwrap();
-        assert_eq!((config.interval, config.timeout), (INTERVAL, INTERVAL));
-        assert_eq!((config.start_interval, config.retries), (START_INTERVAL, 3));
-        assert_eq!(config.start_period, Duration::ZERO);
-    }
-
-    #[test]
-    fn the_service_wins_field_by_field() {
-        let image =
-            Healthcheck { retries: 7, interval: secs(9), timeout: secs(4), ..check(&["CMD", "i"]) };
-        assert_eq!(merge(None, None), None);
-        assert_eq!(merge(None, Some(&image)), Some(image.clone()));
-        let service = Healthcheck { interval: secs(1), ..check(&[]) };
-        let merged = merge(Some(&service), Some(&image)).unwrap();
-        assert_eq!((merged.test, merged.interval), (image.test.clone(), secs(1)));
-        assert_eq!((merged.timeout, merged.retries), (secs(4), 7));
-        let none = merge(Some(&check(&["NONE"])), Some(&image)).unwrap();
-        assert_eq!(HealthConfig::of(&none), Ok(None));
-    }
-
-    #[test]
-    fn how_often_a_check_runs_is_bounded() {
-        let often = Healthcheck {
-            interval: Some(Duration::from_nanos(1)),
-            start_interval: Some(Duration::from_millis(1)),
-            ..check(&["CMD", "x"])
-        };
-        let of = |check: Option<Healthcheck>| HealthConfig::of(&check.unwrap()).unwrap().unwrap();
-        let pauses = |config: HealthConfig| (config.interval, config.start_interval);
-        let second = Duration::from_secs(1);
-        assert_eq!(pauses(of(merge(None, Some(&often)))), (second, second), "an image's");
-        let inherits = merge(Some(&check(&[])), Some(&often));
-        assert_eq!(pauses(of(inherits)), (second, second), "an image's, through a service");
-        let tenth = Duration::from_millis(100);
-        let (given, image) = (Some(&often), Some(&often));
-        assert_eq!(pauses(of(merge(given, image))), (tenth, tenth), "a service's own");
-        let zero = Healthcheck { interval: secs(0), ..often };
-        assert_eq!(of(merge(None, Some(&zero))).interval, INTERVAL, "zero is the default");
-    }
-
-    #[test]
-    fn a_life_without_start_period() {
-        let mut h = health(0);
-        assert_eq!(h.next(at(0)), HealthStep::Wait(at(10)));
-        assert_eq!(h.next(at(10)), HealthStep::Check);
-        h.begin();
-        assert_eq!(h.next(at(10)), HealthStep::Nothing);
-        assert_eq!(h.learn(probe(true), at(11)), Some(Verdict::Healthy));
-        assert_eq!(h.next(at(11)), HealthStep::Wait(at(21)));
-        assert_eq!(h.learn(probe(true), at(21)), None);
-        assert_eq!(h.learn(probe(false), at(31)), None, "one failure is forgiven");
-        assert_eq!(h.learn(probe(true), at(41)), None);
-        assert_eq!(h.learn(probe(false), at(51)), None, "a success in between resets the count");
-        let unhealthy = Verdict::Unhealthy { output: "said".to_owned() };
-        assert_eq!(h.learn(probe(false), at(61)), Some(unhealthy));
-        assert_eq!(h.next(at(99)), HealthStep::Nothing);
-        assert_eq!(h.learn(probe(true), at(99)), None, "the verdict is final");
-    }
-
-    #[test]
-    fn failures_in_the_start_period_do_not_count() {
-        let mut h = health(5);
-        assert_eq!(h.next(at(0)), HealthStep::Wait(at(2)));
-        for t in [2, 4] {
-            assert_eq!(h.learn(probe(false), at(t)), None);
-            assert_eq!(h.next(at(t)), HealthStep::Wait(at(t + 2)));
-        }
-        assert_eq!(h.learn(probe(false), at(6)), None, "the first that counts");
-        assert_eq!(h.next(at(6)), HealthStep::Wait(at(16)));
-        assert!(matches!(h.learn(probe(false), at(16)), Some(Verdict::Unhealthy { .. })));
-    }
-
-    #[test]
-    fn a_success_ends_the_start_period() {
-        let mut h = health(100);
-        assert_eq!(h.learn(probe(true), at(2)), Some(Verdict::Healthy));
-        assert_eq!(h.next(at(2)), HealthStep::Wait(at(12)));
-        assert_eq!(h.learn(probe(false), at(12)), None);
-        assert!(matches!(h.learn(probe(false), at(22)), Some(Verdict::Unhealthy { .. })));
-    }
-
-    #[test]
-    fn output_is_bounded() {
-        let mut h = health(0);
-        let output = "ä".repeat(OUTPUT_MAX);
-        h.learn(Probe { passed: false, output: output.clone() }, at(1));
-        let Some(Verdict::Unhealthy { output }) = h.learn(Probe { passed: false, output }, at(2))
-        else {
-            panic!("unhealthy after two failures");
-        };
-        assert!(output.len() <= OUTPUT_MAX);
-    }
-}
+mod tests;

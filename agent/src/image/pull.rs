@@ -31,7 +31,7 @@ pub enum PullPolicy {
 }
 
 /// How far a pull is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PullProgress {
     /// Layers of the image; 0 until the manifest is known.
     pub layers: usize,
@@ -41,6 +41,8 @@ pub struct PullProgress {
     pub bytes: u64,
     /// Packed bytes that are here.
     pub bytes_done: u64,
+    /// Why something is tried again, from the failure until something arrives; for people.
+    pub trouble: Option<String>,
 }
 
 /// How often progress is reported.
@@ -84,10 +86,12 @@ impl ImageStore {
     ) -> Result<Held, ImageError> {
         let known = self.used(reference).await?;
         let session = || {
-            self.inner
-                .registries
-                .session(reference, auth)
-                .map_err(|source| pull_error(reference, source))
+            let session = self.inner.registries.session(reference, auth);
+            let session = session.map_err(|source| pull_error(reference, source))?;
+            if let Some(progress) = progress.clone() {
+                session.on_trouble(move |trouble| progress.send_modify(|p| p.trouble = trouble));
+            }
+            Ok::<_, ImageError>(session)
         };
         let session = match (policy, known) {
             (PullPolicy::Missing | PullPolicy::Never, Some(held)) => return Ok(held),
@@ -345,11 +349,14 @@ impl Reporter {
         // Layers that were here already, or that somebody else fetches, count when they are done.
         let arrived = self.arrived.load(Ordering::Relaxed).min(self.bytes);
         let bytes_done = if layers_done == self.layers { self.bytes } else { arrived };
-        self.sender.send_replace(PullProgress {
-            layers: self.layers,
-            layers_done,
-            bytes: self.bytes,
-            bytes_done,
+        self.sender.send_modify(|progress| {
+            *progress = PullProgress {
+                layers: self.layers,
+                layers_done,
+                bytes: self.bytes,
+                bytes_done,
+                trouble: progress.trouble.take(),
+            };
         });
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use shoal_agent_planning::lower::ImageDefaults;
+use shoal_agent_planning::task::Doing;
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::{DEFAULT_TAG, Digest, ImageReference};
@@ -182,10 +183,18 @@ fn healthcheck(check: &ImageHealthcheck) -> Healthcheck {
 }
 
 /// How far a pull is, for people.
-pub(super) fn describe(reference: &ImageReference, progress: PullProgress) -> String {
-    if progress.layers == 0 {
-        return format!("pulling {reference}");
-    }
+pub(super) fn describe(reference: &ImageReference, progress: &PullProgress) -> Doing {
+    let what = match &progress.trouble {
+        Some(trouble) => format!("pulling {reference}, {trouble}"),
+        None => format!("pulling {reference}"),
+    };
     let unit = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes % 1_000_000 / 100_000);
-    format!("pulling {reference} {} of {} MB", unit(progress.bytes_done), unit(progress.bytes))
+    let PullProgress { layers, layers_done, bytes, bytes_done, .. } = *progress;
+    let how_far = match layers {
+        0 => String::new(),
+        _ => {
+            format!("{} of {} MB, {layers_done} of {layers} layers", unit(bytes_done), unit(bytes))
+        }
+    };
+    Doing::new(what, how_far)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
-use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Step, TaskRecord};
+use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Step, TaskRecord, Tell, Telling};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -29,7 +29,7 @@ const DRAIN_MAX: usize = 1024;
 pub(super) struct Entry {
     pub(super) task: Arc<AssignedTask>,
     pub(super) machine: Machine,
-    pub(super) health: Option<Health>,
+    pub(super) health: Option<(Health, Telling)>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -292,7 +292,7 @@ impl State {
     fn probed(&mut self, id: TaskId, probe: Probe, dirty: &mut BTreeSet<TaskId>) {
         let now = self.now().steady;
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let verdict = entry.health.as_mut().and_then(|health| health.learn(probe, now));
+        let verdict = entry.health.as_mut().and_then(|(health, _)| health.learn(probe, now));
         dirty.insert(id);
         match verdict {
             Some(Verdict::Healthy) => self.learn(id, Fact::Healthy, dirty),
@@ -337,6 +337,7 @@ impl State {
                 }
             }
             self.look_after(id, now.steady);
+            self.tell(id, now);
             if let Some(status) = self.entries.get(&id).and_then(|e| e.machine.status()) {
                 self.reporter.report(id, status);
             }
@@ -355,9 +356,9 @@ impl State {
             // What made no sense was refused when it was prepared.
             let Some(Ok(Some(config))) = check.map(HealthConfig::of) else { return };
             let healthy = entry.machine.status().is_some_and(|s| s.state >= TaskState::Running);
-            entry.health = Some(Health::new(config, now, healthy));
+            entry.health = Some((Health::new(config, now, healthy), Telling::new(now)));
         }
-        let Some(health) = &mut entry.health else { return };
+        let Some((health, _)) = &mut entry.health else { return };
         match health.next(now) {
             HealthStep::Nothing => {}
             HealthStep::Wait(at) => {
@@ -371,6 +372,23 @@ impl State {
                     let probe = health::probe(&*runtime, id, &config).await;
                     let _ = events.send(Event::Probed(id, probe));
                 });
+            }
+        }
+    }
+
+    /// Tells which health check a container waits for, and what that says.
+    fn tell(&mut self, id: TaskId, now: Moment) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some((health, telling)) = &mut entry.health else { return };
+        let Some(doing) = health.doing() else { return };
+        match telling.next(&doing, now.steady) {
+            Tell::Nothing => {}
+            Tell::Wait(at) => {
+                self.deadlines.insert((at, id));
+            }
+            Tell::Now => {
+                entry.machine.learn(Fact::Progress(doing.text()), now);
+                telling.tell(doing, now.steady);
             }
         }
     }

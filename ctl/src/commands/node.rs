@@ -16,9 +16,10 @@ use super::tasks::TaskList;
 use super::{Result, Shell, each};
 use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
-use crate::render::pretty;
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
 use crate::render::words::capital;
+use crate::render::{line, pretty};
 
 pub(crate) use usage::Usage;
 
@@ -93,6 +94,13 @@ pub(crate) struct Update {
     role: Option<String>,
     /// Id or host name
     node: String,
+}
+
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Update(Update { wait: true, .. }))
+    }
 }
 
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
@@ -230,6 +238,15 @@ async fn update(shell: &Shell, args: Update) -> Result {
         spec.availability = availability.into();
     }
     let node = client.update_node(&node, &spec).await?;
-    shell.result(&args.node, &node)?;
-    if args.wait { drain::until_empty(shell, &client, &node, args.timeout).await } else { Ok(()) }
+    if !args.wait {
+        return shell.result(&args.node, &node);
+    }
+    let what = json!({ "ID": node.id, "Node": node.description.hostname, "Availability": "drain" });
+    match shell.is_json() {
+        true => record::write(&Record::Applied { what })?,
+        false => line(&args.node)?,
+    }
+    drain::until_empty(shell, &client, &node, args.timeout).await?;
+    shell.ended("drained", Vec::new());
+    Ok(())
 }

@@ -29,6 +29,13 @@ pub(crate) enum Record<'a> {
         desired: u64,
         state: &'a str,
     },
+    /// How many tasks a node that is drained still has.
+    Draining {
+        node: &'a str,
+        #[serde(rename = "NodeID")]
+        node_id: String,
+        tasks: usize,
+    },
     /// Something happened, or this is what is being done.
     News {
         kind: &'a str,

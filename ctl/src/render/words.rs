@@ -22,12 +22,21 @@ pub(crate) fn capital(word: &str) -> String {
     }
 }
 
-/// `Running 3 minutes ago`.
+/// `Running 3 minutes ago`; of a task on its way also what it is doing.
 pub(crate) fn current_state(task: &Task, now: Timestamp) -> String {
     let state = capital(task.status.state.as_str());
-    match next_try(task) {
-        Some(at) if at > now => format!("{state}, next try in {}", time::human(at.since(now))),
-        _ => format!("{state} {}", time::ago(task.status.timestamp, now)),
+    if let Some(at) = next_try(task).filter(|at| *at > now) {
+        return format!("{state}, next try in {}", time::human(at.since(now)));
+    }
+    let ago = time::ago(task.status.timestamp, now);
+    let on_its_way = TaskState::Assigned..TaskState::Running;
+    let doing = Some(task.status.message.as_str())
+        .filter(|_| task.is_wanted() && on_its_way.contains(&task.status.state))
+        // One word says no more than the state.
+        .filter(|message| message.contains(' '));
+    match doing {
+        Some(doing) => format!("{state} {ago}: {doing}"),
+        None => format!("{state} {ago}"),
     }
 }
 

@@ -1,12 +1,14 @@
 //! How deployments end, as a pipeline sees it: the exit code, the last record, and what runs at that
 //! very moment.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shoal_tests::cluster::at;
+use shoal_tests::host::inside;
 use shoal_tests::skip::skip;
 
 use crate::world::{World, service};
@@ -117,6 +119,7 @@ fn an_exit_code_is_a_fact_about_what_runs() {
     time_is_up(&world);
     interrupted(&world);
     superseded_and_removed(&world);
+    what_is_waited_for_is_told(&world);
     world.end();
 }
 
@@ -241,4 +244,61 @@ fn superseded_and_removed(world: &World) {
     world.remove("turn");
     let (code, outcome) = second.end();
     assert_eq!((code, at(&outcome, "/Outcome")), (8, "removed-meanwhile"), "{outcome:#}");
+}
+
+/// A registry on the first host itself that has no time for anybody.
+fn busy_registry(world: &World) -> String {
+    let netns = world.cluster.host(1).netns();
+    let listener = inside(&netns, || Ok(TcpListener::bind("127.0.0.1:0")?)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Ends with the process: nobody asks it any more when the cluster is gone.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 15\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            if stream.read(&mut head).is_ok_and(|n| n > 0) {
+                let _ = stream.write_all(answer);
+            }
+        }
+    });
+    address
+}
+
+fn what_is_waited_for_is_told(world: &World) {
+    let registry = busy_registry(world);
+    let yaml = service("web", &format!("image: {registry}/slow:1"));
+    let mut stream = deploy(world, "slow", &yaml, &["--timeout", "9s"]);
+    let news = stream.until("it says what is tried again", |r| {
+        r["Kind"] == "activity" && at(r, "/Message").contains("try 2 of")
+    });
+    let message = at(&news, "/Message");
+    let expected = format!("pulling {registry}/slow:1, try 2 of 4, after: ");
+    assert!(message.starts_with(&expected) && message.contains("limits the rate"), "{news:#}");
+    assert_eq!((at(&news, "/Task"), at(&news, "/State")), ("slow_web.1", "preparing"), "{news:#}");
+    let listed = world.ok(&["service", "ps", "--no-trunc", "slow_web"]);
+    assert!(listed.contains("try 2 of 4, after: "), "{listed}");
+    let (code, outcome) = stream.end();
+    assert_eq!(code, 5, "{outcome:#}");
+    assert!(at(&outcome, "/Reason").contains("limits the rate"), "{outcome:#}");
+    world.remove("slow");
+
+    let check = "healthcheck: {test: 'echo nobody home; exit 1', interval: 1s, start_period: 60s, start_interval: 1s}";
+    let yaml = service("web", &format!("{IDLES}\n{check}"));
+    let file = world.cluster.stack_file("ill", &yaml);
+    let said = world.cluster.ctl(&[
+        "stack",
+        "deploy",
+        "--timeout",
+        "9s",
+        "-c",
+        &file.to_string_lossy(),
+        "ill",
+    ]);
+    assert_eq!(said.code, 5, "{}", said.both());
+    for text in [&said.out, &said.err] {
+        let check = "the health check \"echo nobody home; exit 1\" has not passed yet";
+        assert!(text.contains(check) && text.contains("last: nobody home"), "{}", said.both());
+    }
+    world.remove("ill");
 }

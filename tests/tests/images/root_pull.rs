@@ -201,7 +201,8 @@ async fn progress_ends_with_everything() {
     let name = parse(&format!("{}/web:1", registry.address()));
     host.store.ensure(&name, PullPolicy::Missing, None, Some(sender)).await.unwrap();
     let bytes = image.layers.iter().map(|layer| layer.bytes.len() as u64).sum();
-    let expected = PullProgress { layers: 2, layers_done: 2, bytes, bytes_done: bytes };
+    let expected =
+        PullProgress { layers: 2, layers_done: 2, bytes, bytes_done: bytes, trouble: None };
     assert_eq!(*receiver.borrow(), expected);
 }
 

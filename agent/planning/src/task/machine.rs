@@ -294,7 +294,10 @@ impl Machine {
         match step {
             Step::Abort => self.aborting = true,
             Step::Prepare => self.progress.clear(),
-            Step::Start => self.started = true,
+            Step::Start => {
+                self.started = true;
+                self.progress.clear();
+            }
             Step::Cleanup { .. } if self.killed_at.is_some() => self.given_up = true,
             _ => {}
         }

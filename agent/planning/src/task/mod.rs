@@ -10,6 +10,7 @@ mod machine;
 mod property_tests;
 mod record;
 mod report;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use shoal_types::time::Timestamp;
 pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
 pub use report::ended;
+pub use telling::{Doing, TELL_INTERVAL, Tell, Telling};
 
 /// One moment by two clocks. What is waited for goes by the steady one; what people are told goes by
 /// the wall, which somebody may set.
@@ -115,7 +117,7 @@ pub enum Fact {
         /// Why, for people.
         err: String,
     },
-    /// How far the preparation is, for people.
+    /// How far the preparation is, or what a started container waits for, for people.
     Progress(String),
     /// Everything is there.
     Prepared(Preparation),

@@ -5,6 +5,7 @@ mod cleanup;
 mod files;
 mod prepare;
 mod run;
+mod stage;
 mod volumes;
 
 use std::path::PathBuf;

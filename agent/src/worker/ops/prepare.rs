@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use shoal_agent_planning::lower::{self, ContainerPlan, HostFacts, LowerError, NetworkPlan};
 use shoal_agent_planning::oci::InvalidContainer;
@@ -18,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::files::ContainerFiles;
+use super::stage::{Stage, tell};
 use super::{Context, Volumes};
 use crate::image::ImageError;
 use crate::network::{Netns, NetworkError};
@@ -26,10 +26,7 @@ use crate::runtime::{
 };
 use crate::volume::VolumeError;
 use crate::worker::event::Event;
-use crate::worker::images::{Chosen, defaults, describe};
-
-/// How often people are told how far a pull is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+use crate::worker::images::{Chosen, defaults};
 
 /// Why a task cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -67,31 +64,45 @@ pub(in crate::worker) struct Order {
 
 /// Prepares a task. What was made when it fails is left to the cleaning up that follows.
 pub(in crate::worker) async fn prepare(context: &Context, order: Order) -> Fact {
-    match attempt(context, &order).await {
+    let stage = Stage::default();
+    let attempt = tokio::select! {
+        biased;
+        attempt = attempt(context, &order, &stage) => attempt,
+        never = tell(context, &order, &stage) => match never {},
+    };
+    match attempt {
         Ok(preparation) => Fact::Prepared(preparation),
         Err(PrepareError::Cancelled) => Fact::PrepareAborted,
         Err(error) => Fact::PrepareFailed { err: chain(&error).to_string() },
     }
 }
 
-async fn attempt(context: &Context, order: &Order) -> Result<Preparation, PrepareError> {
+async fn attempt(
+    context: &Context,
+    order: &Order,
+    stage: &Stage,
+) -> Result<Preparation, PrepareError> {
     let task = &order.task;
     let container = task.spec.container().ok_or(LowerError::NoContainer)?;
     let reference = ImageReference::parse(&container.image)?;
-    let Chosen { held, note } = image(context, order, &reference).await?;
+    let Chosen { held, note } = image(context, order, &reference, stage).await?;
     context.chooser.keep(task.id, held.pin);
     let image = held.image;
     let host = HostFacts { hostname: context.config.hostname.clone() };
     let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
+    stage.is("making its networks");
     networks(context, order, &plan).await?;
+    stage.is("preparing its volumes and mounts");
     let volumes = Volumes::new(context, task.id);
     let mut mounts = volumes.make(&plan, &image, &order.cancel).await?;
+    stage.is("waiting for its turn to be made");
     // Images come as the registry gives them, and what users mount may never answer; what follows
     // is local and bounded.
     let _permit = tokio::select! {
         permit = context.preparing.acquire() => permit,
         () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
     };
+    stage.is("making its container");
     let files = ContainerFiles::new(context, task.id);
     let (own, warning) = files.make(&plan).await?;
     mounts.extend(own);
@@ -127,26 +138,19 @@ fn notes(image: String, files: Option<&str>) -> String {
     all.join("; ")
 }
 
-/// Waits for the image and tells how far it is.
+/// Waits for the image.
 async fn image(
     context: &Context,
     order: &Order,
     reference: &ImageReference,
+    stage: &Stage,
 ) -> Result<Chosen, PrepareError> {
-    let (mut choice, mut progress) = context.chooser.choose(reference);
-    let tell = |text: String| {
-        // The loop may have ended.
-        let _ = order.events.send(Event::Fact(order.task.id, Fact::Progress(text)));
-    };
-    let mut told = tokio::time::interval(PROGRESS_INTERVAL);
-    told.tick().await;
-    loop {
-        tokio::select! {
-            biased;
-            () = order.cancel.cancelled() => return Err(PrepareError::Cancelled),
-            chosen = &mut choice => return Ok(chosen?),
-            _ = told.tick() => tell(describe(reference, *progress.borrow_and_update())),
-        }
+    let (choice, progress) = context.chooser.choose(reference);
+    stage.is_pull(reference.clone(), progress);
+    tokio::select! {
+        biased;
+        () = order.cancel.cancelled() => Err(PrepareError::Cancelled),
+        chosen = choice => Ok(chosen?),
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct FakeImages {
     pub(super) unreachable: Mutex<bool>,
     pub(super) slow: Mutex<BTreeSet<ImageReference>>,
     pub(super) hurry: Notify,
+    /// Who hears of the pull of a slow one.
+    pub(super) pulls: Mutex<Option<watch::Sender<PullProgress>>>,
     pub(super) pins: Pins,
 }
 
@@ -63,13 +65,14 @@ impl Images for SharedImages {
         &self,
         reference: ImageReference,
         policy: PullPolicy,
-        _progress: watch::Sender<PullProgress>,
+        progress: watch::Sender<PullProgress>,
     ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let images = Arc::clone(&self.0);
         async move {
             images.asked.lock().unwrap().push((reference.clone(), policy));
             let slow = images.slow.lock().unwrap().contains(&reference);
             if slow {
+                images.pulls.lock().unwrap().replace(progress);
                 images.hurry.notified().await;
             }
             let name = reference.to_string();

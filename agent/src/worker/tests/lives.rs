@@ -1,6 +1,7 @@
 //! Whole lives and failures.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shoal_agent_planning::task::START_PATIENCE;
 use shoal_types::id::TaskId;
@@ -10,7 +11,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
-use crate::image::{ImageHealthcheck, PullPolicy};
+use crate::image::{ImageHealthcheck, PullPolicy, PullProgress};
 use crate::runtime::fake::Call;
 use crate::runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
 
@@ -154,7 +155,7 @@ async fn a_slow_pull_blocks_nobody_and_can_be_given_up() {
     lab.images.slow.lock().unwrap().insert(slow);
     let mut tasks: Vec<_> = (1..=40).map(|i| task(i, |c| c.image = "slow:1".to_owned())).collect();
     tasks.extend((41..=140).map(|i| task(i, |_| {})));
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     lab.assign(tasks);
     for id in 41..=140 {
         lab.until_state(id, TaskState::Running).await;
@@ -225,6 +226,61 @@ async fn health_gates_running_and_its_loss_is_a_failure() {
     assert!(!ran, "it was never healthy");
     lab.runtime.exec_code(&["good"], 1);
     lab.until_state(1, TaskState::Failed).await;
+}
+
+/// However often a pull moves on, and a check fails, managers hear of it once a second at most.
+#[tokio::test]
+async fn what_a_task_waits_for_is_told_and_seldom() {
+    let mut lab = Lab::new().await;
+    let slow = ImageReference::parse("slow:1").unwrap();
+    lab.images.slow.lock().unwrap().insert(slow.clone());
+    let check = ImageHealthcheck {
+        test: vec!["CMD-SHELL".to_owned(), "curl -f http://localhost/".to_owned()],
+        interval: 1_000_000_000,
+        timeout: 0,
+        start_period: 60_000_000_000,
+        start_interval: 1_000_000_000,
+        retries: 2,
+    };
+    lab.images.add("slow:1", Some(check));
+    lab.runtime.exec_code(&["/bin/sh", "-c", "curl -f http://localhost/"], 7);
+    lab.assign([task(1, |c| c.image = "slow:1".to_owned())]);
+    lab.until_state(1, TaskState::Preparing).await;
+    let begun = Instant::now();
+    let images = Arc::clone(&lab.images);
+    let moves = tokio::spawn(async move {
+        for n in 0.. {
+            if let Some(progress) = &*images.pulls.lock().unwrap() {
+                progress.send_replace(PullProgress {
+                    layers: 3,
+                    layers_done: 1,
+                    bytes: 90_000_000,
+                    bytes_done: n * 100_000,
+                    trouble: (n > 150).then(|| "try 2 of 4, after: no route to host".to_owned()),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let status = lab.until(1, |s| s.message.contains("of 90.0 MB, 1 of 3 layers")).await;
+    assert!(status.message.starts_with("pulling docker.io/library/slow:1; "), "{status:?}");
+    let status = lab.until(1, |s| s.message.contains("try 2 of 4")).await;
+    assert!(status.message.contains("slow:1, try 2 of 4, after: no route to host; "), "{status:?}");
+    let told = lab.history.lock().unwrap().len() as u64;
+    let seconds = begun.elapsed().as_secs();
+    assert!(told <= 2 + seconds, "{told} statuses in {seconds} s");
+
+    moves.abort();
+    lab.images.slow.lock().unwrap().clear();
+    lab.images.hurry.notify_one();
+    let status = lab.until(1, |s| s.message.contains("none of them counts yet")).await;
+    assert_eq!(status.state, TaskState::Starting);
+    let check = "started, not healthy yet: the health check \"curl -f http://localhost/\"";
+    assert!(status.message.starts_with(check), "{status:?}");
+    assert!(status.message.contains("the health check ended with exit code 7"), "{status:?}");
+    lab.runtime.exec_code(&["/bin/sh", "-c", "curl -f http://localhost/"], 0);
+    let status = lab.until_state(1, TaskState::Running).await;
+    assert_eq!(status.message, "started");
 }
 
 #[tokio::test]

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use shoal_types::object::{Node, NodeState, Task};
 use tokio::time::Instant;
 
 use crate::client::{Client, TaskQuery};
 use crate::commands::{Result, Shell};
 use crate::error::{CommandError, Kind};
-use crate::render::{json, line};
+use crate::interrupt::asked_to_stop;
+use crate::render::line;
+use crate::render::record::{self, Record};
 
 /// How often the tasks of the node are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -54,8 +55,8 @@ pub(super) async fn until_empty(
         }
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
-            _ = tokio::signal::ctrl_c() => {
-                return Err(CommandError::new(Kind::Interrupted, "interrupted")
+            kind = asked_to_stop() => {
+                return Err(CommandError::new(kind, kind.outcome())
                     .hint("the node is drained without this command"));
             }
         }
@@ -70,10 +71,11 @@ async fn left(client: &Client, node: &Node) -> Result<Vec<Task>> {
 }
 
 fn said(shell: &Shell, node: &Node, left: usize) -> Result {
-    if shell.is_json() {
-        return json::record(&json!({ "Event": "progress", "NodeID": node.id, "Tasks": left }));
-    }
     let name = &node.description.hostname;
+    if shell.is_json() {
+        let node_id = node.id.to_string();
+        return record::write(&Record::Draining { node: name, node_id, tasks: left });
+    }
     match left {
         0 => line(&format!("{name}: empty")),
         1 => line(&format!("{name}: 1 task left")),

@@ -85,7 +85,11 @@ impl Machine {
                 (TaskState::Draining, "stopping".to_owned())
             }
             (Container::Running, _) if self.waits_for_health => {
-                (TaskState::Starting, noted("started, not healthy yet"))
+                let waits = match self.progress.as_str() {
+                    "" => "started, not healthy yet".to_owned(),
+                    why => format!("started, not healthy yet: {why}"),
+                };
+                (TaskState::Starting, noted(&waits))
             }
             (Container::Running, _) => (TaskState::Running, noted("started")),
             (Container::Ended, _) => (self.status.state, self.status.message.clone()),
