@@ -25,15 +25,19 @@ pub static VOLUMES: Class = Class::new(SHARES[2]);
 pub static COPY: Class = Class::new(SHARES[3]);
 /// Paths that users name: they may be on file systems that never answer.
 pub static FOREIGN: Class = Class::new(SHARES[4]);
+/// Directories whose files are counted because somebody has asked.
+pub static MEASURE: Class = Class::new(SHARES[5]);
+/// The kernel's counts of what is used.
+pub static COUNT: Class = Class::new(SHARES[6]);
 
 /// Threads of each class, in the order above.
-const SHARES: [usize; 5] = [36, 6, 4, 4, 16];
+const SHARES: [usize; 7] = [36, 6, 4, 4, 16, 2, 2];
 /// Threads for everything else.
 const RESERVE: usize = 16;
 /// Threads for work that blocks, at most; they end when there is none.
 pub const THREADS: usize = {
-    let [a, b, c, d, e] = SHARES;
-    a + b + c + d + e + RESERVE
+    let [a, b, c, d, e, f, g] = SHARES;
+    a + b + c + d + e + f + g + RESERVE
 };
 
 /// The work panicked, or the runtime ended before it was begun.
@@ -89,7 +93,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let all = [&UNPACK, &STORE, &VOLUMES, &COPY, &FOREIGN];
+        let all = [&UNPACK, &STORE, &VOLUMES, &COPY, &FOREIGN, &MEASURE, &COUNT];
         runtime.block_on(async {
             let (answer, silence) = mpsc::channel::<()>();
             let silence = std::sync::Arc::new(std::sync::Mutex::new(silence));

@@ -7,6 +7,7 @@ pub mod blocking;
 pub mod config;
 pub mod daemon;
 pub mod description;
+mod disk;
 pub mod identity;
 pub mod image;
 pub mod ledger;
@@ -20,6 +21,7 @@ pub mod runtime;
 pub mod session;
 pub mod supervise;
 pub mod sys;
+mod upkeep;
 pub mod volume;
 pub mod worker;
 

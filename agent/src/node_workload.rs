@@ -9,12 +9,14 @@ use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
+use shoal_types::question::{self, Question};
 
 use crate::image::ImageStore;
 use crate::network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
 use crate::runtime::oci::{OciConfig, OciRuntime};
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 use crate::session::{Answer, Workload, WorkloadError};
+use crate::upkeep::Upkeep;
 use crate::volume::{LocalVolumes, VolumeError};
 use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
 
@@ -53,6 +55,7 @@ pub enum StartError {
 /// A worker over the real drivers.
 pub struct NodeWorkload {
     worker: WorkerHandle,
+    upkeep: Upkeep,
 }
 
 impl NodeWorkload {
@@ -61,7 +64,8 @@ impl NodeWorkload {
     /// # Errors
     /// [`StartError`]; nothing is started on a host that cannot confine it.
     pub async fn start(config: WorkloadConfig, images: ImageStore) -> Result<Self, StartError> {
-        Ok(Self { worker: start(&config, &images).await? })
+        let (worker, drivers) = start(&config, &images).await?;
+        Ok(Self { upkeep: Upkeep::new(worker.clone(), &drivers, images), worker })
     }
 
     /// Ends the work of this process. Containers live on.
@@ -70,7 +74,10 @@ impl NodeWorkload {
     }
 }
 
-async fn start(config: &WorkloadConfig, images: &ImageStore) -> Result<WorkerHandle, StartError> {
+async fn start(
+    config: &WorkloadConfig,
+    images: &ImageStore,
+) -> Result<(WorkerHandle, Drivers), StartError> {
     let runtime = OciRuntime::new(OciConfig {
         run_dir: config.run_dir.join("containers"),
         state_dir: config.state_dir.join("containers"),
@@ -100,7 +107,8 @@ async fn start(config: &WorkloadConfig, images: &ImageStore) -> Result<WorkerHan
         hostname: config.hostname.clone(),
         parallel: WorkerConfig::PARALLEL,
     };
-    Worker::start(worker, drivers).await.map_err(StartError::Worker)
+    let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;
+    Ok((worker, drivers))
 }
 
 fn failed(error: &WorkerError) -> WorkloadError {
@@ -131,6 +139,10 @@ impl Workload for NodeWorkload {
 
     fn logs(&self, task: TaskId, query: LogQuery) -> Answer<'_, LogStream> {
         async move { Ok(self.worker.logs(task, query).await?) }.boxed()
+    }
+
+    fn answer(&self, question: Question) -> Answer<'_, question::Answer> {
+        async move { self.upkeep.answer(question).await }.boxed()
     }
 
     fn task_count(&self) -> Answer<'_, u64> {

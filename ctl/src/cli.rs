@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, context, events, exec, image, login, network, node, service, stack,
+    cluster, context, events, exec, image, login, network, node, service, stack, system, volume,
 };
 use crate::render::FormatArg;
 
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Version(cluster::Version),
     /// List all tasks
     Ps(crate::commands::tasks::TaskList),
+    /// Show what tasks use: processors, memory, network
+    Stats(crate::commands::stats::Stats),
     /// Manage nodes
     #[command(subcommand)]
     Node(node::Command),
@@ -83,6 +85,12 @@ pub(crate) enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
+    /// See what nodes keep on their disks, and remove what nobody uses
+    #[command(subcommand)]
+    System(system::Command),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Manage the images of this host
     #[command(subcommand)]
     Image(image::Command),
@@ -111,6 +119,7 @@ impl Command {
             Self::Stack(command) => command.writes_records(),
             Self::Service(command) => command.writes_records(),
             Self::Node(command) => command.writes_records(),
+            Self::Stats(args) => args.writes_records(),
             Self::Events(_) => true,
             _ => false,
         }
@@ -207,6 +216,31 @@ mod tests {
     }
 
     #[test]
+    fn lines_about_what_nodes_have_and_use() {
+        let lines = [
+            "stats",
+            "stats --no-stream --format {{.Name}}:{{.CPUPerc}} web db.1",
+            "service stats --no-stream web",
+            "node stats --no-trunc h1",
+            "system df",
+            "system df --format {{.Type}}={{.Reclaimable}} h1 h2",
+            "system prune -a -f --volumes",
+            "system prune --node h1",
+            "volume ls -q --filter dangling=true --filter label=a",
+            "volume inspect data --node h1",
+            "volume rm -f data cache",
+            "volume rm --node h1 --node h2 data",
+            "volume prune",
+            "volume prune -a -f --filter label!=keep --filter label=a=b",
+        ];
+        for line in lines {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn lines_that_make_no_sense() {
         let lines = [
             "",
@@ -229,6 +263,8 @@ mod tests {
             "node update --label-add a=b --wait n",
             "node update --availability gone n",
             "context create prod",
+            "volume prune --filter until=1h",
+            "volume rm",
             "completion tcsh2",
         ];
         for line in lines {

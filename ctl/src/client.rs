@@ -19,8 +19,10 @@ use crate::error::CommandError;
 use crate::renewal;
 
 pub(crate) mod local;
+mod nodes;
 mod stream;
 
+pub(crate) use nodes::{Partial, UsageQuery};
 pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object, WatchSpan};
 
 /// The largest answer that is taken, in bytes: a list of a very large cluster.

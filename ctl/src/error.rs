@@ -86,12 +86,21 @@ pub struct CommandError {
     source: Option<Box<dyn Error + Send + Sync>>,
     details: Vec<String>,
     hints: Vec<String>,
+    /// Whether the other side said that it does not exist.
+    not_found: bool,
 }
 
 impl CommandError {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, details: Vec::new(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+            details: Vec::new(),
+            hints: Vec::new(),
+            not_found: false,
+        }
     }
 
     /// Something went wrong, or was refused.
@@ -129,6 +138,12 @@ impl CommandError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether the other side said that what was asked for does not exist.
+    #[must_use]
+    pub const fn is_not_found(&self) -> bool {
+        self.not_found
     }
 
     /// What could be done about it, one thing each.
@@ -192,7 +207,8 @@ impl From<tonic::Status> for CommandError {
         } else {
             status.message().to_owned()
         };
-        let error = Self::failed(message);
+        let mut error = Self::failed(message);
+        error.not_found = status.code() == Code::NotFound;
         match status.code() {
             Code::Unavailable => error
                 .hint("is the manager running? shoalctl context show tells which one was asked"),

@@ -75,6 +75,23 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("stack config", "shoalctl stack config -c stack.yaml -c stack.prod.yaml"),
     ("network create", "shoalctl network create --driver bridge --subnet 10.1.0.0/24 back"),
+    (
+        "volume ls",
+        "shoalctl volume ls --filter dangling=true\nshoalctl volume ls -q --filter node=h1",
+    ),
+    ("volume rm", "shoalctl volume rm shop_data\nshoalctl volume rm --node h1 shop_data"),
+    ("volume prune", "shoalctl volume prune\nshoalctl volume prune --all --filter label!=keep"),
+    ("stats", "shoalctl stats --no-stream\nshoalctl stats --format {{.Name}}:{{.CPUPerc}} web"),
+    ("service stats", "shoalctl service stats --no-stream"),
+    ("system df", "shoalctl system df\nshoalctl system df h1"),
+    ("system prune", "shoalctl system prune\nshoalctl system prune --all --volumes --node h1"),
+    ("node stats", "shoalctl node stats h1"),
+    (
+        "volume ls",
+        "shoalctl volume ls --filter dangling=true\nshoalctl volume ls -q --filter node=h1",
+    ),
+    ("volume rm", "shoalctl volume rm shop_data\nshoalctl volume rm --node h1 shop_data"),
+    ("volume prune", "shoalctl volume prune\nshoalctl volume prune --all --filter label!=keep"),
     ("exec", "shoalctl exec -it web.1 sh\nshoalctl exec web.1 cat /etc/hosts"),
     (
         "events",

@@ -10,7 +10,7 @@ const HARMFUL: [&str; 8] =
 
 /// What Docker calls it, and what helps here. The longest that fits counts; where the text names
 /// commands, they exist (a test looks).
-const DOCKERS: [(&str, &str); 46] = [
+const DOCKERS: [(&str, &str); 45] = [
     ("attach", "shoalctl service logs -f shows output, shoalctl exec -it TASK sh goes inside"),
     ("build", "images are built elsewhere; shoalctl image load takes them in"),
     ("compose", "stack files are deployed with shoalctl stack deploy"),
@@ -42,20 +42,19 @@ const DOCKERS: [(&str, &str); 46] = [
     ("save", "images cannot be saved yet; shoalctl image load takes an archive"),
     ("secret", "secrets do not exist yet; shoalctl service create takes --mount and --env"),
     ("start", "shoalctl service scale SERVICE=1 starts a task"),
-    ("stats", "the use of resources cannot be shown yet; shoalctl node inspect shows what is free"),
     ("stop", "shoalctl service scale SERVICE=0 stops its tasks"),
     ("swarm", "shoalctl init, shoalctl join, shoalctl leave or shoalctl join-token"),
     ("swarm init", "shoalctl init"),
     ("swarm join", "shoalctl join"),
     ("swarm join-token", "shoalctl join-token"),
     ("swarm leave", "this host leaves its cluster with a command of its own; see shoalctl --help"),
-    ("system", "shoalctl info, shoalctl events"),
     ("system events", "shoalctl events"),
     ("system info", "shoalctl info"),
     ("tag", "images are tagged elsewhere"),
     ("top", "shoalctl exec TASK ps"),
     ("update", "shoalctl service update"),
-    ("volume", "volumes are made where tasks need them: shoalctl service create --mount"),
+    ("volume create", "volumes are made where tasks need them: shoalctl service create --mount"),
+    ("volume update", "volumes are not changed; shoalctl volume ls lists them"),
     ("wait", "shoalctl stack deploy and shoalctl service update wait by themselves"),
 ];
 
@@ -141,6 +140,7 @@ mod tests {
             ("run nginx", "shoalctl service create"),
             ("node promote h1", "the role of a node cannot be changed yet"),
             ("--context prod node demote h1", "the role of a node cannot be changed yet"),
+            ("volume create data", "made where tasks need them"),
             ("network connect a b", "shoalctl service update"),
         ];
         for (line, tip) in cases {

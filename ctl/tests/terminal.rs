@@ -24,6 +24,10 @@ use shoal_types::object::{
     Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
     StackRevision, Task, TaskStatus,
 };
+use shoal_types::question::{
+    DiskUsage, NamedUsage, NodeUsage, NodeVolume, PlacedDisk, PlacedUsage, PlacedVolume, Pruned,
+    PrunedNode, Silent, Used,
+};
 use shoal_types::spec::{
     ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
     ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
@@ -217,6 +221,46 @@ fn cluster() -> pb::ClusterView {
         .into()
 }
 
+fn volume() -> pb::PlacedVolume {
+    let volume = NodeVolume {
+        name: text(),
+        driver: text(),
+        options: labels(),
+        labels: labels(),
+        mountpoint: text(),
+        ..NodeVolume::default()
+    };
+    let (node_id, used_by) = (NodeId::from(1), vec![text()]);
+    (&PlacedVolume { node_id, hostname: text(), volume, used_by }).into()
+}
+
+fn pruned() -> pb::PrunedNode {
+    let pruned = Pruned {
+        volumes: vec![text()],
+        images: vec![text()],
+        containers: vec![text()],
+        reclaimed_bytes: 1 << 20,
+        errors: vec![text()],
+    };
+    (&PrunedNode { node_id: NodeId::from(1), hostname: text(), pruned }).into()
+}
+
+fn usage() -> pb::PlacedUsage {
+    let (id, used) = (TaskId::from(1), Used::default());
+    let task = NamedUsage { id, name: text(), service: text(), used };
+    let (node_id, usage) = (NodeId::from(1), NodeUsage::default());
+    (&PlacedUsage { node_id, hostname: text(), usage, tasks: vec![task] }).into()
+}
+
+fn disk() -> pb::PlacedDisk {
+    let (node_id, usage) = (NodeId::from(1), DiskUsage::default());
+    (&PlacedDisk { node_id, hostname: text(), usage }).into()
+}
+
+fn silent() -> pb::Silent {
+    (&Silent { node_id: NodeId::from(1), hostname: text(), reason: text() }).into()
+}
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn answers<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
@@ -330,9 +374,24 @@ hostile! {
     get_stack GetStackRequest GetStackResponse Ok(pb::GetStackResponse { stack: Some(stack()) });
     remove_stack RemoveStackRequest RemoveStackResponse
         Ok(pb::RemoveStackResponse { stack_id: text(), removed: vec![text()] });
+    list_volumes ListVolumesRequest ListVolumesResponse Ok(pb::ListVolumesResponse {
+        volumes: vec![volume()], silent: vec![silent()],
+    });
+    get_disk_usage GetDiskUsageRequest GetDiskUsageResponse Ok(pb::GetDiskUsageResponse {
+        nodes: vec![disk()], silent: vec![silent()],
+    });
+    get_usage GetUsageRequest GetUsageResponse Ok(pb::GetUsageResponse {
+        nodes: vec![usage()], silent: vec![silent()],
+    });
+    remove_volume RemoveVolumeRequest RemoveVolumeResponse Ok(pb::RemoveVolumeResponse {
+        nodes: vec![pruned()], silent: vec![silent()],
+    });
+    prune_nodes PruneNodesRequest PruneNodesResponse Ok(pb::PruneNodesResponse {
+        nodes: vec![pruned()], silent: vec![silent()],
+    });
 }
 
-const LINES: [&str; 36] = [
+const LINES: [&str; 44] = [
     "info",
     "version",
     "join-token worker",
@@ -367,6 +426,14 @@ const LINES: [&str; 36] = [
     "network inspect n",
     "network rm n",
     "network create n",
+    "system df",
+    "system prune -f",
+    "stats --no-stream",
+    "service stats --no-stream",
+    "node stats --no-stream",
+    "volume ls",
+    "volume rm v",
+    "volume prune -f",
     "events",
     "exec s ls",
 ];

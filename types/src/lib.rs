@@ -17,6 +17,7 @@ pub mod join_token;
 pub mod log_filter;
 pub mod name;
 pub mod object;
+pub mod question;
 pub mod registry_auth;
 pub mod resources;
 pub mod signal;

@@ -5,7 +5,9 @@ pub mod image;
 pub mod lower;
 pub mod network;
 pub mod oci;
+pub mod prune;
 pub mod task;
+pub mod usage;
 pub mod volume;
 
 #[cfg(test)]

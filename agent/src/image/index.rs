@@ -28,6 +28,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// What people know it by.
+    pub(super) fn name(&self) -> String {
+        self.reference.as_ref().map_or_else(|| self.id.to_string(), ToString::to_string)
+    }
+
     /// The same image when its tag means another one now, and nobody asks for it by hand any more.
     fn under_digest(&self) -> Self {
         let reference = self.reference.as_ref().zip(self.repo_digest);

@@ -18,8 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::ImageConfiguration;
 use shoal_agent_planning::image::{ImageUse, keeps};
+use shoal_agent_planning::prune::{ImageOnDisk, takes_image};
 use shoal_registry::{Registries, RegistryConfig};
 use shoal_types::image_ref::{Digest, ImageReference};
+use shoal_types::question::ImagePrune;
 
 use super::error::{ImageError, StoreError};
 use super::files::{Scratch, write_atomically};
@@ -80,6 +82,8 @@ pub struct Held {
 pub struct GarbageReport {
     /// Images that are no longer listed.
     pub images: Vec<Digest>,
+    /// Their names, or their ids if they have none.
+    pub names: Vec<String>,
     /// Layers that are gone.
     pub layers: usize,
     /// Bytes of the files in those layers.
@@ -208,7 +212,34 @@ impl ImageStore {
     /// # Errors
     /// When the list cannot be written. What could not be deleted is in the report.
     pub async fn collect_garbage(&self, unused_for: Duration) -> Result<GarbageReport, ImageError> {
-        Ok(self.inner.blocking(move |inner| inner.collect(unused_for)).await?)
+        let drop = move |record: &Record, in_use: bool, now: u64| {
+            let image =
+                ImageUse { in_use, loaded: record.loaded, last_used_secs: record.last_used };
+            !keeps(image, now, unused_for)
+        };
+        Ok(self.inner.blocking(move |inner| inner.collect(drop)).await?)
+    }
+
+    /// Removes images that nobody holds, then everything that no image needs, as
+    /// [`ImageStore::collect_garbage`] does.
+    ///
+    /// # Errors
+    /// When the list cannot be written.
+    pub async fn prune(&self, prune: ImagePrune) -> Result<GarbageReport, ImageError> {
+        let drop = move |record: &Record, in_use: bool, _: u64| {
+            // By a digest alone is known what had a tag that means another image now.
+            let tagged = record.reference.as_ref().is_some_and(|name| name.digest().is_none());
+            takes_image(in_use, tagged, prune)
+        };
+        Ok(self.inner.blocking(move |inner| inner.collect(drop)).await?)
+    }
+
+    /// What the images take.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn on_disk(&self) -> Result<Vec<ImageOnDisk>, ImageError> {
+        Ok(self.inner.blocking(|inner| Ok(inner.on_disk())).await?)
     }
 }
 
@@ -291,7 +322,25 @@ impl Inner {
         }
     }
 
-    fn collect(&self, unused_for: Duration) -> Result<GarbageReport, StoreError> {
+    fn on_disk(&self) -> Vec<ImageOnDisk> {
+        let (ids, pinned) = {
+            let index = self.index();
+            let ids: BTreeSet<Digest> = index.records().iter().map(|record| record.id).collect();
+            (ids, self.pins.all())
+        };
+        let one = |id: &Digest| {
+            let chains = self.chains_of(id).into_iter();
+            let layers = chains.filter_map(|c| Some((c, self.layers.content_bytes(&c)?))).collect();
+            ImageOnDisk { in_use: pinned.contains(id), layers }
+        };
+        ids.iter().map(one).collect()
+    }
+
+    /// `drop` says of a record whether it goes, by whether its image is in use and what time it is.
+    fn collect(
+        &self,
+        drop: impl Fn(&Record, bool, u64) -> bool,
+    ) -> Result<GarbageReport, StoreError> {
         let mut report = GarbageReport::default();
         let now = now();
         let mut retired = Vec::new();
@@ -302,14 +351,8 @@ impl Inner {
             let pinned = self.pins.all();
             // Unused is counted from when the last task let go of it.
             index.touch_all(&pinned, now, TOUCH_SECONDS)?;
-            let dropped = index.retain(|record| {
-                let image = ImageUse {
-                    in_use: pinned.contains(&record.id),
-                    loaded: record.loaded,
-                    last_used_secs: record.last_used,
-                };
-                keeps(image, now, unused_for)
-            })?;
+            let dropped = index.retain(|record| !drop(record, pinned.contains(&record.id), now))?;
+            report.names = dropped.iter().map(Record::name).collect();
             report.images = dropped.into_iter().map(|record| record.id).collect();
             let mut blobs = index.blobs();
             blobs.extend(&pinned);

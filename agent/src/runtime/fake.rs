@@ -12,9 +12,9 @@ use futures::{FutureExt, StreamExt, future, stream};
 use tokio::sync::mpsc;
 
 use super::{
-    Answer, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, ExitStatus,
-    LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime, RuntimeError,
-    Started, TermSize,
+    Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
+    ExitStatus, LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime,
+    RuntimeError, Started, TermSize,
 };
 
 /// A kind of call, for scripting failures and reading the record.
@@ -330,6 +330,10 @@ impl Runtime for FakeRuntime {
             let from = query.tail.map_or(0, |n| c.log.len().saturating_sub(n));
             stream::iter(c.log[from..].to_vec()).map(Ok).boxed()
         }))
+    }
+
+    fn disk<'a>(&'a self, _: &'a ContainerId) -> Answer<'a, ContainerDisk> {
+        ready(Ok(ContainerDisk::default())).boxed()
     }
 
     fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats> {

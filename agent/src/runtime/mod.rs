@@ -17,9 +17,9 @@ mod types;
 
 pub use error::RuntimeError;
 pub use types::{
-    ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, ExitStatus,
-    InvalidContainerId, LINE_MAX, Layers, LogLimits, LogLine, LogQuery, LogStream, NetworkMode,
-    Observed, ObservedState, Prepared, Started, Stream, TermSize,
+    ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
+    ExitStatus, InvalidContainerId, LINE_MAX, Layers, LogLimits, LogLine, LogQuery, LogStream,
+    NetworkMode, Observed, ObservedState, Prepared, Started, Stream, TermSize,
 };
 
 use futures::future::BoxFuture;
@@ -85,4 +85,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What the container uses now.
     fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats>;
+
+    /// How much of the disk it takes, also after its end.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`].
+    fn disk<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerDisk>;
 }

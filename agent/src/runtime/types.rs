@@ -10,9 +10,11 @@ use futures::Stream as FuturesStream;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shoal_types::id::TaskId;
+use shoal_types::question::NetworkUsed;
 use tokio::sync::mpsc;
 
 use super::RuntimeError;
+use crate::disk::Measured;
 
 /// Names a container on this host: a task's id in production. 1 to 64 of `a-z`, `0-9`, `-`, `_`,
 /// starting with a letter or digit, so that it is a file name and a control group name as it stands.
@@ -334,6 +336,15 @@ pub struct LogLine {
 /// Lines as they are asked for.
 pub type LogStream = Pin<Box<dyn FuturesStream<Item = Result<LogLine, RuntimeError>> + Send>>;
 
+/// How much of the disk a container takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ContainerDisk {
+    /// What it has written beside its image.
+    pub written: Measured,
+    /// Its log.
+    pub log: Measured,
+}
+
 /// What a container uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContainerStats {
@@ -341,8 +352,12 @@ pub struct ContainerStats {
     pub cpu_nanos: u64,
     /// Memory charged now, in bytes, page cache included.
     pub memory_bytes: u64,
+    /// As much of it as the kernel gives back first, in bytes: files that have not been used for long.
+    pub inactive_file_bytes: u64,
     /// The memory limit in bytes; `None` without one.
     pub memory_limit: Option<u64>,
     /// Processes and threads.
     pub pids: u64,
+    /// What went over its network; nothing where that is the host's, or no process is left.
+    pub network: Option<NetworkUsed>,
 }

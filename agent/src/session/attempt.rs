@@ -25,14 +25,14 @@ use super::assembly::{Assembly, Taken};
 use super::failure::{ASSIGNMENTS, Failure, heartbeat_patience, heartbeat_wait};
 use super::sequence::{Sequence, Step};
 use super::{
-    Client, Member, SessionContext, Standing, Trouble, exec_stream, log_stream, renew_now,
+    Client, Member, SessionContext, Standing, Trouble, exec_stream, log_stream, question, renew_now,
 };
 
 /// For the first message of a session, connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a batch of statuses to become durable.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Log and exec streams at a time, each.
+/// Log streams, exec streams and answers at a time, each.
 const MAX_STREAMS: usize = 128;
 /// The longest message, in bytes. What grows with the cluster comes in parts of [`PART_BYTES`]; a
 /// single task is smaller than twice the 2 MiB of the command that brought its spec.
@@ -260,6 +260,7 @@ struct Requests<'a> {
     /// By the manager's name for them.
     logs: BTreeMap<String, AbortHandle>,
     execs: BTreeMap<String, Id>,
+    questions: BTreeMap<String, Id>,
     renewal: Option<Id>,
 }
 
@@ -270,9 +271,9 @@ impl<'a> Requests<'a> {
         client: Client,
         address: ManagerAddress,
     ) -> Self {
-        let (logs, execs) = (BTreeMap::new(), BTreeMap::new());
+        let (logs, execs, questions) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let tasks = JoinSet::new();
-        Self { context, member, client, address, tasks, logs, execs, renewal: None }
+        Self { context, member, client, address, tasks, logs, execs, questions, renewal: None }
     }
 
     async fn serve(
@@ -295,6 +296,7 @@ impl<'a> Requests<'a> {
     fn ended(&mut self, id: Id) {
         self.logs.retain(|_, task| task.id() != id);
         self.execs.retain(|_, task| *task != id);
+        self.questions.retain(|_, task| *task != id);
         if self.renewal == Some(id) {
             self.renewal = None;
         }
@@ -330,6 +332,17 @@ impl<'a> Requests<'a> {
                 let work = exec_stream::serve(client, workload, request, refused);
                 let task = self.tasks.spawn(work);
                 self.execs.insert(name, task.id());
+            }
+            Some(Message::Ask(request)) => {
+                let name = request.question_id.clone();
+                if self.questions.contains_key(&name) {
+                    return;
+                }
+                let refused = (self.questions.len() >= MAX_STREAMS)
+                    .then_some("it answers too many questions already");
+                let work = question::answer(client, workload, request, refused);
+                let task = self.tasks.spawn(work);
+                self.questions.insert(name, task.id());
             }
             // A second start says nothing new; later versions may say more than we know.
             Some(Message::Started(_)) | None => {}

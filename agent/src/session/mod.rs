@@ -1,7 +1,7 @@
 //! The connection to the managers: a session at a time, for ever.
 //!
 //! A session is the stream of that name and, side by side with it, heartbeats, one stream of
-//! assignments, batches of statuses, and the log and exec streams that the manager asks for. All of
+//! assignments, batches of statuses, and the log streams, exec streams and answers that the manager asks for. All of
 //! it lives in one scope: when one part fails, everything ends, and after a pause the next session
 //! begins at the next manager. The containers know nothing of it.
 
@@ -11,6 +11,7 @@ mod exec_stream;
 mod failure;
 mod log_stream;
 mod managers;
+mod question;
 mod renewal;
 mod sequence;
 mod workload;

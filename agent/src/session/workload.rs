@@ -4,6 +4,7 @@ use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
+use shoal_types::question::{self, Question};
 
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
 
@@ -42,6 +43,9 @@ pub trait Workload: Send + Sync + 'static {
 
     /// Reads a task's log.
     fn logs(&self, task: TaskId, query: LogQuery) -> Answer<'_, LogStream>;
+
+    /// Answers a question about this node.
+    fn answer(&self, question: Question) -> Answer<'_, question::Answer>;
 
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;

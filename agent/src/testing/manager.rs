@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) unable: Vec<String>,
     pub(crate) logs: Vec<v1::PublishLogsMessage>,
     pub(crate) logs_ended: usize,
+    pub(crate) answers: Vec<v1::AnswerMessage>,
+    pub(crate) answers_ended: usize,
     pub(crate) execs: Vec<ExecSide>,
     pub(crate) joined: Vec<String>,
     /// The answer to every session, instead of one.
@@ -221,6 +223,18 @@ impl Dispatcher for Service {
         }
         self.seen().logs_ended += 1;
         Ok(Response::new(v1::PublishLogsResponse {}))
+    }
+
+    async fn answer_question(
+        &self,
+        request: Request<Streaming<v1::AnswerMessage>>,
+    ) -> Result<Response<v1::AnswerQuestionResponse>, Status> {
+        let mut messages = request.into_inner();
+        while let Ok(Some(message)) = messages.message().await {
+            self.seen().answers.push(message);
+        }
+        self.seen().answers_ended += 1;
+        Ok(Response::new(v1::AnswerQuestionResponse {}))
     }
 
     type ExecStreamStream = Answers<v1::ExecInput>;

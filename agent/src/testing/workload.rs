@@ -1,6 +1,6 @@
 //! A workload that runs nothing and writes everything down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
+use shoal_types::question::{self, Question};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::runtime::{
@@ -23,6 +24,7 @@ use crate::session::{Answer, Workload, WorkloadError};
 pub(crate) enum Asked {
     All(NodeAssignment),
     Changes(Vec<AssignmentChange>),
+    Question(Question),
     Halt,
     Leave,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) processes: Vec<ProcessSide>,
     /// Tasks with their lines; those that follow never end.
     pub(crate) logs: BTreeMap<TaskId, Vec<LogLine>>,
+    /// The answers to the next questions; one without an answer takes for ever.
+    pub(crate) answers: VecDeque<Result<question::Answer, String>>,
     /// The answer to the next leave.
     pub(crate) cannot_leave: Option<String>,
 }
@@ -145,6 +149,19 @@ impl Workload for FakeWorkload {
                 false => existing.boxed(),
             };
             Ok(stream)
+        }
+        .boxed()
+    }
+
+    fn answer(&self, question: Question) -> Answer<'_, question::Answer> {
+        let mut inner = self.inner();
+        inner.asked.push(Asked::Question(question));
+        let answer = inner.answers.pop_front();
+        async move {
+            match answer {
+                Some(answer) => answer.map_err(WorkloadError::Failed),
+                None => std::future::pending().await,
+            }
         }
         .boxed()
     }

@@ -31,6 +31,9 @@ async fn honour(driver: &dyn VolumeDriver) {
     assert_eq!(driver.mount(name(), user("d"), None).await.unwrap(), first);
     let busy = driver.remove(name()).await.unwrap_err();
     assert_eq!(text(busy), "volume `v` is in use by c, d");
+    let described = driver.describe().await.unwrap().remove(0);
+    assert_eq!((&*described.name, &*described.driver), ("v", "local"));
+    assert_eq!(described.users, ["c", "d"]);
     driver.collect([user("d")].into()).await.unwrap();
     assert_eq!(text(driver.remove(name()).await.unwrap_err()), "volume `v` is in use by d");
     driver.unmount(name(), user("d")).await.unwrap();

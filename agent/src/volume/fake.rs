@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
-use super::{ImageFiles, LocalVolume, MountedVolume, VolumeConfig, VolumeDriver, VolumeError};
+use shoal_types::question::NodeVolume;
+
+use super::{
+    ImageFiles, LocalVolume, Measured, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
+};
 
 /// Grants and refuses as the real driver does, keeps no data, and can be told to fail.
 #[derive(Debug, Default)]
@@ -133,6 +137,24 @@ impl VolumeDriver for FakeVolumes {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<VolumeConfig>, VolumeError>> {
         self.answer(|inner| Ok(inner.volumes.values().map(|entry| entry.config.clone()).collect()))
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<Vec<NodeVolume>, VolumeError>> {
+        self.answer(|inner| {
+            let described = inner.volumes.values().map(|entry| NodeVolume {
+                name: entry.config.name.clone(),
+                driver: "local".to_owned(),
+                options: entry.config.options.clone(),
+                labels: entry.config.labels.clone(),
+                users: entry.users.iter().cloned().collect(),
+                ..NodeVolume::default()
+            });
+            Ok(described.collect())
+        })
+    }
+
+    fn measure(&self, _: String) -> BoxFuture<'_, Measured> {
+        ready(Measured { bytes: 0, whole: true }).boxed()
     }
 
     fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>> {

@@ -16,12 +16,15 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
-use shoal_agent_planning::volume::check_name;
+use shoal_agent_planning::volume::{LOCAL, check_name};
 use shoal_types::error_chain::chain;
+use shoal_types::question::NodeVolume;
+use shoal_types::time::Timestamp;
 use tokio::sync::Mutex as Turn;
 
 use super::copy::{self, CopyError};
@@ -29,9 +32,11 @@ use super::files::{clear, make_dir, names_in, remove_file, remove_tree};
 use super::overlay::{clean_scratch, is_mount_point, open_target};
 use super::source::find_bind_source;
 use super::{
-    ImageFiles, LocalVolume, MountFlags, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
+    ImageFiles, LocalVolume, Measured, MountFlags, MountedVolume, VolumeConfig, VolumeDriver,
+    VolumeError,
 };
 use crate::blocking::{COPY, Class, VOLUMES};
+use crate::disk;
 
 const CONFIG: &str = "volume.json";
 const DATA: &str = "_data";
@@ -154,6 +159,31 @@ impl Shared {
         make_dir(&dir, 0o700)?;
         let file = dir.join(user);
         File::create(&file).map(drop).map_err(VolumeError::file("create", file))
+    }
+
+    fn describe(&self, name: &str) -> Result<NodeVolume, VolumeError> {
+        let (config, local) = self.known(name)?;
+        let path = self.volume(name).join(CONFIG);
+        // It is written once, when the volume is made.
+        let made = fs::metadata(&path).and_then(|file| file.modified());
+        let made = made.map_err(VolumeError::file("look at", path))?;
+        let since = made.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mountpoint = match local {
+            LocalVolume::Bind { source, .. } => source,
+            LocalVolume::Directory | LocalVolume::Tmpfs { .. } => {
+                self.volume(name).join(DATA).to_string_lossy().into_owned()
+            }
+        };
+        let driver = if config.driver.is_empty() { LOCAL.to_owned() } else { config.driver };
+        Ok(NodeVolume {
+            name: config.name,
+            driver,
+            options: config.options,
+            labels: config.labels,
+            mountpoint,
+            created_at: Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+            users: self.users(name)?,
+        })
     }
 
     /// Strikes out users, and unmounts what nobody uses.
@@ -393,6 +423,37 @@ impl VolumeDriver for LocalVolumes {
             Ok(all)
         };
         async move { VOLUMES.run(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+    }
+
+    fn describe(&self) -> BoxFuture<'_, Result<Vec<NodeVolume>, VolumeError>> {
+        let shared = self.shared.clone();
+        let work = move || {
+            let mut all = Vec::new();
+            for name in shared.names()? {
+                match shared.describe(&name) {
+                    Ok(volume) => all.push(volume),
+                    // One that is being removed meanwhile is no more.
+                    Err(VolumeError::Unknown { .. }) => {}
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(volume = name, %error, "a volume is left out");
+                    }
+                }
+            }
+            Ok(all)
+        };
+        async move { VOLUMES.run(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+    }
+
+    fn measure(&self, name: String) -> BoxFuture<'_, Measured> {
+        let shared = self.shared.clone();
+        disk::measure(move || match shared.known(&name) {
+            Ok((_, LocalVolume::Directory | LocalVolume::Tmpfs { .. })) => {
+                Some(shared.volume(&name).join(DATA))
+            }
+            _ => None,
+        })
+        .boxed()
     }
 
     fn collect(&self, users: BTreeSet<String>) -> BoxFuture<'_, Result<(), VolumeError>> {

@@ -19,11 +19,13 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 pub use shoal_agent_planning::volume::{InvalidVolume, LocalVolume, MountFlags, VolumeConfig};
+use shoal_types::question::NodeVolume;
 
 pub use self::error::VolumeError;
 pub use self::fake::FakeVolumes;
 pub use self::local::LocalVolumes;
 pub use self::source::{check_bind_source, find_bind_source, subpath};
+pub use crate::disk::Measured;
 
 /// A volume ready to be put into a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,16 @@ pub trait VolumeDriver: Send + Sync {
     /// # Errors
     /// It is in use; the file system refuses.
     fn remove(&self, name: String) -> BoxFuture<'_, Result<(), VolumeError>>;
+
+    /// Every volume whose configuration can be read, with where it is and who uses it.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    fn describe(&self) -> BoxFuture<'_, Result<Vec<NodeVolume>, VolumeError>>;
+
+    /// How much of the disk the data of a volume takes; nothing for what a volume binds, and what is not
+    /// there.
+    fn measure(&self, name: String) -> BoxFuture<'_, Measured>;
 
     /// Every volume whose configuration can be read.
     ///

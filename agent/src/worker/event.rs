@@ -1,6 +1,7 @@
 //! Everything that the loop can hear of.
 
 use shoal_agent_planning::health::Probe;
+use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Fact, Operation};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
@@ -25,6 +26,8 @@ pub(super) enum Event {
     Probed(TaskId, Probe),
     /// Asks for every task.
     Summary(oneshot::Sender<Vec<TaskSummary>>),
+    /// Asks what every task holds.
+    Holdings(oneshot::Sender<Vec<Holding>>),
     /// End, and leave everything as it is.
     ShutDown(oneshot::Sender<()>),
     /// Stop what runs in good order, and start nothing any more: the host stops.

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::Moment;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
@@ -205,6 +206,14 @@ impl WorkerHandle {
     /// [`WorkerError::Ended`].
     pub async fn task_summary(&self) -> Result<Vec<TaskSummary>, WorkerError> {
         self.ask(Event::Summary).await
+    }
+
+    /// What every task of this node holds.
+    ///
+    /// # Errors
+    /// [`WorkerError::Ended`].
+    pub async fn holdings(&self) -> Result<Vec<Holding>, WorkerError> {
+        self.ask(Event::Holdings).await
     }
 
     /// Runs a further process in the container of a task.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
+use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Step, TaskRecord, Tell, Telling};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
-use super::ops::Context;
+use super::ops::{Context, Volumes};
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, resume, task_id};
 use crate::reporter::Reporter;
@@ -176,6 +177,9 @@ impl State {
             Event::Summary(answer) => {
                 let _ = answer.send(self.summary());
             }
+            Event::Holdings(answer) => {
+                let _ = answer.send(self.holdings());
+            }
             Event::Halt(answer) => {
                 self.halted = true;
                 self.halting.push(answer);
@@ -313,6 +317,16 @@ impl State {
                 state: status.map_or(TaskState::Assigned, |s| s.state),
                 err: status.map(|s| s.err.clone()).unwrap_or_default(),
             }
+        };
+        self.entries.iter().map(one).collect()
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        let one = |(id, entry): (&TaskId, &Entry)| Holding {
+            id: *id,
+            volumes: Volumes::named(&entry.task).collect(),
+            ended: entry.machine.status().is_some_and(|status| status.state.is_terminal()),
+            released: !entry.machine.holds_resources(),
         };
         self.entries.iter().map(one).collect()
     }

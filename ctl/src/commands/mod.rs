@@ -9,9 +9,13 @@ pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod stack;
+pub(crate) mod stats;
+pub(crate) mod system;
 pub(crate) mod tasks;
+pub(crate) mod volume;
 
 use std::cell::RefCell;
 
@@ -215,6 +219,9 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
         Command::Service(command) => service::run(shell, command).await,
         Command::Stack(command) => stack::run(shell, command).await,
         Command::Network(command) => network::run(shell, command).await,
+        Command::Stats(args) => stats::run(shell, args).await,
+        Command::System(command) => system::run(shell, command).await,
+        Command::Volume(command) => volume::run(shell, command).await,
         Command::Image(command) => image::run(shell, command).await,
         Command::Login(args) => login::login(shell, args).await,
         Command::Logout(args) => login::logout(shell, &args).await,

@@ -13,7 +13,7 @@ use super::cluster::AvailabilityArg;
 use super::filter::Filters;
 use super::service::pairs::{KeyValue, duration};
 use super::tasks::TaskList;
-use super::{Result, Shell, each};
+use super::{Result, Shell, each, stats};
 use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
@@ -44,6 +44,14 @@ pub(crate) enum Command {
         /// For people
         #[arg(long)]
         pretty: bool,
+    },
+    /// Show what nodes use as a whole; 100 % is one processor
+    Stats {
+        #[command(flatten)]
+        flags: stats::Flags,
+        /// Ids or host names; all if absent
+        #[arg(value_name = "NODE")]
+        nodes: Vec<String>,
     },
     /// Change what is wanted of a node
     Update(Update),
@@ -99,7 +107,11 @@ pub(crate) struct Update {
 impl Command {
     /// Whether the command writes records one after the other rather than one document.
     pub(crate) const fn writes_records(&self) -> bool {
-        matches!(self, Self::Update(Update { wait: true, .. }))
+        match self {
+            Self::Stats { flags, .. } => flags.writes_records(),
+            Self::Update(update) => update.wait,
+            _ => false,
+        }
     }
 }
 
@@ -114,6 +126,9 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             }
             let page = |n: &Inspected| pretty::node(&n.node, &n.usage);
             shell.inspected(&found, pretty.then_some(page))
+        }
+        Command::Stats { flags, nodes } => {
+            stats::show(shell, flags, stats::Of::Nodes, &[], &nodes).await
         }
         Command::Ps { list, nodes } => {
             let client = shell.manager().await?;

@@ -2,7 +2,9 @@
 //! picture anew with `SHOAL_WRITE_GOLDEN=1 cargo test -p shoalctl --lib every_list` and read the difference.
 
 use super::table::{Column, draw};
-use crate::commands::{context, image, network, node, service, stack, tasks};
+use crate::commands::{
+    context, image, network, node, service, stack, stats, system, tasks, volume,
+};
 
 const GOLDEN: &str = "src/render/golden.txt";
 
@@ -14,7 +16,7 @@ struct List {
     known_by: &'static [&'static str],
 }
 
-const LISTS: [List; 7] = [
+const LISTS: [List; 12] = [
     List {
         name: "service ls",
         columns: &service::COLUMNS,
@@ -84,6 +86,71 @@ const LISTS: [List; 7] = [
             "local",
         ]],
         known_by: &["shop_a_network_with_a_name_that_is_rather_long"],
+    },
+    List {
+        name: "volume ls",
+        columns: &volume::COLUMNS,
+        rows: &[
+            &["local", "shop_data", "host-one.example.com", "shop_db.1, shop_backup.1"],
+            &["local", "6rmt4hxm5gfcr5wm6rsmn8w95-i0", "host-two.example.com", ""],
+        ],
+        known_by: &["shop_data", "6rmt4hxm5gfcr5wm6rsmn8w95-i0", "host-one.example.com"],
+    },
+    List {
+        name: "stats",
+        columns: &stats::TASKS,
+        rows: &[
+            &[
+                "8llefviybvga",
+                "shop_frontend.1",
+                "host-one.example.com",
+                "103.25%",
+                "1.2 GiB / 3.8 GiB",
+                "31.58%",
+                "1.2 GB / 345.6 MB",
+                "17",
+            ],
+            &["80rr7zkrywn9", "shop_db.1", "h2", "--", "512.0 KiB / 64.0 MiB", "0.78%", "--", "1"],
+        ],
+        known_by: &["shop_frontend.1", "shop_db.1", "103.25%"],
+    },
+    List {
+        name: "service stats",
+        columns: &stats::SERVICES,
+        rows: &[&[
+            "shop_frontend",
+            "12",
+            "203.25%",
+            "1.2 GiB / 3.8 GiB",
+            "31.58%",
+            "1.2 GB / 345.6 MB",
+            "170",
+        ]],
+        known_by: &["shop_frontend", "203.25%"],
+    },
+    List {
+        name: "node stats",
+        columns: &stats::NODES,
+        rows: &[&[
+            "67q4brnh2grk1cmwglf7y4q5m",
+            "host-one.example.com",
+            "4",
+            "203.25%",
+            "1.2 GiB / 3.8 GiB",
+            "31.58%",
+            "1.2 GB / 345.6 MB",
+            "1170",
+        ]],
+        known_by: &["host-one.example.com", "203.25%"],
+    },
+    List {
+        name: "system df",
+        columns: &system::COLUMNS,
+        rows: &[
+            &["Images", "host-one.example.com", "12", "3", "12.3 GB", "10.1 GB (82%)"],
+            &["Local Volumes", "host-one.example.com", "1", "1", "345.6 MB", "0 B (0%)"],
+        ],
+        known_by: &["Local Volumes", "host-one.example.com", "345.6 MB", "10.1 GB (82%)"],
     },
     List {
         name: "image ls",

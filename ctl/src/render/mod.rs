@@ -50,6 +50,17 @@ pub(crate) fn script(text: &[u8]) -> Result<(), CommandError> {
     Ok(io::stdout().lock().write_all(text)?)
 }
 
+/// Clears the terminal that results go to, so that the next ones stand where the last ones stood; does
+/// nothing where they go elsewhere.
+pub(crate) fn clear_screen() -> Result<(), CommandError> {
+    let out = io::stdout();
+    if out.is_terminal() {
+        // Home, and all below it (ECMA-48: CUP, ED).
+        out.lock().write_all(b"\x1b[H\x1b[J")?;
+    }
+    Ok(())
+}
+
 fn write_line(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -10,6 +10,7 @@
 //! - [`assignment`]: what one node must hold
 //! - [`liveness`]: which nodes count as lost
 //! - [`address`]: where managers are reached
+//! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 
 pub mod address;
 pub mod assignment;
@@ -18,6 +19,8 @@ pub mod orchestrator;
 pub mod scheduler;
 #[cfg(test)]
 mod stage;
+pub mod usage;
+pub mod volume;
 
 use shoal_manager_state::Command;
 use shoal_types::time::Timestamp;

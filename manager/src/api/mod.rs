@@ -7,6 +7,8 @@ mod nodes;
 mod services;
 mod stacks;
 mod tasks;
+mod usage;
+mod volumes;
 mod watch;
 
 use std::pin::Pin;
@@ -118,4 +120,9 @@ unary! {
     list_stacks stacks ListStacksRequest ListStacksResponse;
     get_stack stacks GetStackRequest GetStackResponse;
     remove_stack stacks RemoveStackRequest RemoveStackResponse;
+    list_volumes volumes ListVolumesRequest ListVolumesResponse;
+    remove_volume volumes RemoveVolumeRequest RemoveVolumeResponse;
+    get_usage usage GetUsageRequest GetUsageResponse;
+    get_disk_usage volumes GetDiskUsageRequest GetDiskUsageResponse;
+    prune_nodes volumes PruneNodesRequest PruneNodesResponse;
 }

@@ -1,4 +1,4 @@
-//! Brings people and containers together: log and exec streams.
+//! Brings people and containers together: log and exec streams, and questions to nodes.
 //!
 //! Managers never dial agents. What a user asks for goes to the agent through its session stream;
 //! the agent then opens a stream of its own, which is joined here with the user's by an id that
@@ -6,6 +6,7 @@
 
 mod exec;
 mod logs;
+mod question;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -13,12 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, NodeId, TaskId};
+use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::clock::RandomIds;
 use crate::cluster::Cluster;
 use crate::dispatcher::{Session, Sessions};
+
+pub use question::Answers as NodeAnswers;
 
 /// A stream towards a user or an agent.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -29,14 +33,22 @@ pub struct Broker {
     sessions: Arc<Sessions>,
     logs: Waiting<logs::Subscriber>,
     execs: Waiting<exec::Waiter>,
+    questions: Waiting<question::Asker>,
+    questions_free: Semaphore,
 }
 
 impl Broker {
     /// For the sessions of this manager.
     #[must_use]
     pub fn new(cluster: Cluster, sessions: Arc<Sessions>) -> Arc<Self> {
-        let (logs, execs) = (Waiting::default(), Waiting::default());
-        Arc::new(Self { cluster, sessions, logs, execs })
+        Arc::new(Self {
+            cluster,
+            sessions,
+            logs: Waiting::default(),
+            execs: Waiting::default(),
+            questions: Waiting::default(),
+            questions_free: Semaphore::new(question::QUESTIONS_MAX),
+        })
     }
 
     /// The session of a node, unless the node is known to be away: the connection of a host that died

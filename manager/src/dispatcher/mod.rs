@@ -192,6 +192,15 @@ impl Dispatcher for DispatcherService {
         Ok(Response::new(pb::PublishLogsResponse {}))
     }
 
+    async fn answer_question(
+        &self,
+        request: Request<Streaming<pb::AnswerMessage>>,
+    ) -> Result<Response<pb::AnswerQuestionResponse>, Status> {
+        let node = node_of(&request)?;
+        self.broker.answer_question(node, request.into_inner()).await?;
+        Ok(Response::new(pb::AnswerQuestionResponse {}))
+    }
+
     type ExecStreamStream = ToAgent<pb::ExecInput>;
 
     async fn exec_stream(

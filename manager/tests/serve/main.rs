@@ -9,6 +9,7 @@
 )]
 
 mod logs;
+mod questions;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -17,6 +17,7 @@ mod mount;
 mod network;
 mod node;
 mod payload;
+mod question;
 mod resources;
 mod service;
 mod stack;

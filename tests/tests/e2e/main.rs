@@ -19,4 +19,5 @@ mod images;
 mod patience;
 mod refusals;
 mod running;
+mod upkeep;
 mod world;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use shoal_types::assignment::AssignedTask;
+pub use shoal_types::question::ANONYMOUS;
 use shoal_types::spec::{ContainerSpec, Mount, MountKind, VolumeMountOptions, refused_place};
 
 use super::{ImageDefaults, LowerError, invalid, unsupported};
@@ -10,9 +11,6 @@ use crate::volume::VolumeConfig;
 
 /// Permission bits of a tmpfs that says nothing: everybody, sticky.
 const TMPFS_MODE: u32 = 0o1777;
-
-/// Label of volumes that go with their task; its value is the task's id.
-pub const ANONYMOUS: &str = "io.shoal.anonymous";
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

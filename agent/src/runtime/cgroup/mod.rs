@@ -19,8 +19,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, stat, statat, unlinkat};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use shoal_agent_planning::usage;
+use shoal_types::question::NetworkUsed;
 
 pub use entry::Entry;
 pub use error::CgroupError;
@@ -169,6 +171,27 @@ impl Cgroup {
     #[must_use]
     pub fn stats(&self) -> ContainerStats {
         if self.unified { v2::stats(self) } else { v1::stats(self) }
+    }
+
+    /// What went over the network of its processes; nothing where that is this process's own.
+    fn network(&self) -> Option<NetworkUsed> {
+        // The first is the one that the container began with, unless it is gone.
+        let pid = *self.processes().first()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
+        // Opened first, then looked at again: never is a stranger read that has got its number.
+        if self.processes().binary_search(&pid).is_err() {
+            return None;
+        }
+        let (own, its) = (stat("/proc/self/ns/net"), statat(&process, "ns/net", AtFlags::empty()));
+        let (own, its) = (own.ok()?, its.ok()?);
+        if (own.st_dev, own.st_ino) == (its.st_dev, its.st_ino) {
+            return None;
+        }
+        let file = openat(&process, "net/dev", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut text = String::new();
+        fs::File::from(file.ok()?).read_to_string(&mut text).ok()?;
+        Some(usage::network(&text, |_| false))
     }
 
     /// The processes in it, as this process sees them.

@@ -71,14 +71,15 @@ pub(super) fn kill(group: &Cgroup) {
 pub(super) fn stats(group: &Cgroup) -> ContainerStats {
     let memory = group.with("memory");
     let number = |controller: &str, file: &str| group.with(controller).and_then(|d| d.number(file));
+    let stat = memory.and_then(|d| d.read("memory.stat").ok()).unwrap_or_default();
     // A child of the hierarchy may be limited from above as well.
-    let hierarchical = memory
-        .and_then(|d| d.read("memory.stat").ok())
-        .and_then(|text| keyed(&text, "hierarchical_memory_limit"));
+    let hierarchical = keyed(&stat, "hierarchical_memory_limit");
     ContainerStats {
         cpu_nanos: number("cpuacct", "cpuacct.usage").unwrap_or(0),
         memory_bytes: number("memory", "memory.usage_in_bytes").unwrap_or(0),
+        inactive_file_bytes: keyed(&stat, "total_inactive_file").unwrap_or(0),
         memory_limit: hierarchical.filter(|l| *l < UNLIMITED),
         pids: number("pids", "pids.current").unwrap_or(0),
+        network: group.network(),
     }
 }

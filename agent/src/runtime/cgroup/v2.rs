@@ -73,11 +73,14 @@ pub(super) fn kill(group: &Cgroup) {
 pub(super) fn stats(group: &Cgroup) -> ContainerStats {
     let Some(dir) = group.dirs.first() else { return ContainerStats::default() };
     let cpu = dir.read("cpu.stat").unwrap_or_default();
+    let memory = dir.read("memory.stat").unwrap_or_default();
     ContainerStats {
         cpu_nanos: keyed(&cpu, "usage_usec").unwrap_or(0).saturating_mul(1000),
         memory_bytes: dir.number("memory.current").unwrap_or(0),
+        inactive_file_bytes: keyed(&memory, "inactive_file").unwrap_or(0),
         memory_limit: dir.number("memory.max"),
         pids: dir.number("pids.current").unwrap_or(0),
+        network: group.network(),
     }
 }
 

@@ -20,10 +20,13 @@ use tokio::sync::mpsc;
 use super::cgroup::{Cgroup, Layout};
 use super::seccomp::Instruction;
 use super::{
-    Answer, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit, LogQuery,
-    LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
+    Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
+    LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
 };
+use crate::blocking::{COUNT, Lost};
+use crate::disk;
 use crate::supervise::protocol::Op;
+use crate::supervise::setup::{LOG_DIR, UPPER_DIR};
 use link::Link;
 use remove::Keep;
 
@@ -198,16 +201,37 @@ impl Runtime for OciRuntime {
         .boxed()
     }
 
-    fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats> {
+    fn disk<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerDisk> {
         async move {
-            let group = Cgroup::open(&self.inner.layout, &self.inner.cgroup(id));
+            self.inner.known(id)?;
+            let of = |dir: &str| {
+                let dir = self.inner.state_dir(id).join(dir);
+                // What a container wrote goes at its end.
+                disk::measure(move || Some(dir).filter(|dir| dir.exists()))
+            };
+            Ok(ContainerDisk { written: of(UPPER_DIR).await, log: of(LOG_DIR).await })
+        }
+        .boxed()
+    }
+
+    fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats> {
+        let (layout, path) = (self.inner.layout.clone(), self.inner.cgroup(id));
+        async move {
+            let count =
+                move || Cgroup::open(&layout, &path).map(|group| group.map(|group| group.stats()));
+            let lost = |e: Lost| RuntimeError::Failed {
+                id: id.clone(),
+                stage: "reading usage".to_owned(),
+                reason: e.to_string(),
+            };
+            let stats = COUNT.run(count).await.map_err(lost)?;
             let failed = |e: &dyn std::error::Error| RuntimeError::Failed {
                 id: id.clone(),
                 stage: "reading usage".to_owned(),
                 reason: crate::supervise::protocol::chain(e),
             };
-            match group.map_err(|e| failed(&e))? {
-                Some(group) => Ok(group.stats()),
+            match stats.map_err(|e| failed(&e))? {
+                Some(stats) => Ok(stats),
                 None => {
                     self.inner.known(id)?;
                     Err(RuntimeError::NotRunning { id: id.clone() })

@@ -12,6 +12,9 @@ use super::prepare::PrepareError;
 use crate::image::Image;
 use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, find_bind_source};
 
+/// Tries at mounting a volume that is removed again and again.
+const MOUNT_TRIES: u32 = 3;
+
 /// The volumes of one container.
 pub(in crate::worker) struct Volumes<'a> {
     context: &'a Context,
@@ -69,14 +72,22 @@ impl<'a> Volumes<'a> {
         image: &Image,
     ) -> Result<MountedVolume, VolumeError> {
         let driver = &self.context.drivers.volumes;
-        driver.ensure(config.clone()).await?;
         let layers = || image.layers.iter().rev().cloned().collect();
         let files = copy.then(|| ImageFiles { layers: layers(), target: planned.target.clone() });
+        for _ in 1..MOUNT_TRIES {
+            driver.ensure(config.clone()).await?;
+            match driver.mount(config.name.clone(), self.task.to_string(), files.clone()).await {
+                // Removed by somebody just now, when nobody used it.
+                Err(VolumeError::Unknown { .. }) => {}
+                other => return other,
+            }
+        }
+        driver.ensure(config.clone()).await?;
         driver.mount(config.name.clone(), self.task.to_string(), files).await
     }
 
     /// The volumes that a task names.
-    fn named(task: &AssignedTask) -> impl Iterator<Item = String> + '_ {
+    pub(in crate::worker) fn named(task: &AssignedTask) -> impl Iterator<Item = String> + '_ {
         let mounts = task.spec.container().map(|c| c.mounts.as_slice()).unwrap_or_default();
         let named = |m: &&Mount| m.kind == Kind::Volume && !m.source.is_empty();
         mounts.iter().filter(named).map(|m| m.source.clone())

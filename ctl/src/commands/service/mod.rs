@@ -18,7 +18,7 @@ use shoal_types::object::Service;
 
 use super::filter::Filters;
 use super::tasks::{self, TaskList};
-use super::{Result, Shell};
+use super::{Result, Shell, stats};
 use crate::cli::EXIT_CODES;
 use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Followed, Wait, follow, gone};
@@ -67,6 +67,14 @@ pub(crate) enum Command {
     },
     /// Show what the containers of a service or a task wrote
     Logs(Logs),
+    /// Show what services use, all their running tasks together; 100 % is one processor
+    Stats {
+        #[command(flatten)]
+        flags: stats::Flags,
+        /// Ids or names; all if absent
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
     /// Put the previous spec of a service back, and wait until that is done
     #[command(after_help = EXIT_CODES)]
     Rollback {
@@ -148,6 +156,9 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         Command::Update(args) => update::run(shell, *args).await,
         Command::Scale { wanted, waiting } => update::scale(shell, &wanted, waiting).await,
         Command::Logs(args) => logs::run(shell, &args).await,
+        Command::Stats { flags, services } => {
+            stats::show(shell, flags, stats::Of::Services, &services, &[]).await
+        }
         Command::Rollback { service, waiting } => update::rollback(shell, &service, waiting).await,
         Command::Rm { services, waiting } => remove(shell, &services, waiting).await,
     }
@@ -163,6 +174,7 @@ impl Command {
             | Self::Logs(_)
             | Self::Rollback { .. }
             | Self::Rm { .. } => true,
+            Self::Stats { flags, .. } => flags.writes_records(),
             Self::Ls(_) | Self::Ps { .. } | Self::Inspect { .. } => false,
         }
     }

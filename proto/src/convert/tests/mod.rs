@@ -4,6 +4,7 @@ mod arbitrary;
 mod docker;
 mod numbers;
 mod objects;
+mod questions;
 mod refusals;
 mod specs;
 
@@ -18,6 +19,9 @@ use prost::Message;
 use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::TaskId;
 use shoal_types::object::*;
+use shoal_types::question::{
+    Answer, PlacedDisk, PlacedUsage, PlacedVolume, PrunedNode, Question, Silent,
+};
 use shoal_types::resources::{GenericResource, Limits, ResourceRequirements, Resources};
 use shoal_types::spec::*;
 
@@ -64,6 +68,9 @@ survive! {
     networks: Network => Network;
     payloads: Secret => Secret, Config => Config, Volume => Volume;
     stacks: Stack => Stack;
+    questions: Question => NodeQuestion, Answer => NodeAnswer, Silent => Silent,
+        PlacedVolume => PlacedVolume, PrunedNode => PrunedNode,
+        PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk;
     assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange;
 }
 

@@ -1,0 +1,34 @@
+//! What nodes and tasks use.
+
+use std::collections::BTreeMap;
+
+use shoal_manager_planning::usage::{asked, named};
+use shoal_proto::v1 as pb;
+use shoal_types::question::{Answer, Question};
+use tonic::Status;
+
+use super::volumes::meant;
+use super::{ControlService, unresolved};
+
+pub(super) async fn get_usage(
+    api: &ControlService,
+    request: pb::GetUsageRequest,
+) -> Result<pb::GetUsageResponse, Status> {
+    let view = api.cluster.read().await?;
+    let nodes = meant(&view, &request.nodes)?;
+    let asked = asked(&view, nodes, &request.references, request.without_tasks);
+    let asked = asked.map_err(|e| unresolved(&e))?;
+    let question = Question::Usage(asked.question);
+    let answers = api.ask(&view, asked.nodes.into_iter().collect(), &question).await?;
+    let mut told = BTreeMap::new();
+    for (node, answer) in answers.answers {
+        if let Answer::Usage(usage) = answer {
+            told.insert(node, usage);
+        }
+    }
+    let nodes = named(&view, told, None);
+    Ok(pb::GetUsageResponse {
+        nodes: nodes.iter().map(Into::into).collect(),
+        silent: answers.silent.iter().map(Into::into).collect(),
+    })
+}

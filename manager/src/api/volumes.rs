@@ -1,0 +1,135 @@
+//! Volumes, which nodes have and no manager keeps; and what nodes may remove.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_manager_planning::volume::{NotRemoved, placed, removal};
+use shoal_manager_state::ClusterState;
+use shoal_proto::v1 as pb;
+use shoal_types::id::NodeId;
+use shoal_types::question::{
+    Answer, PlacedDisk, PlacedVolume, Prune, PrunedNode, Question, Silent,
+};
+use tonic::Status;
+
+use super::error::required;
+use super::{ControlService, invalid, unresolved};
+
+/// The nodes that are meant; all if none is named.
+pub(super) fn meant(view: &ClusterState, references: &[String]) -> Result<Vec<NodeId>, Status> {
+    if references.is_empty() {
+        return Ok(view.nodes().map(|node| node.id).collect());
+    }
+    let one = |r: &String| view.resolve_node(r).map(|node| node.id).map_err(|e| unresolved(&e));
+    references.iter().map(one).collect()
+}
+
+impl ControlService {
+    pub(super) async fn ask(
+        &self,
+        view: &ClusterState,
+        nodes: Vec<NodeId>,
+        question: &Question,
+    ) -> Result<crate::broker::NodeAnswers, Status> {
+        // Only the leader has the nodes' sessions.
+        self.cluster.must_lead()?;
+        Ok(self.broker.ask(view, nodes, question).await)
+    }
+
+    async fn volumes(
+        &self,
+        nodes: &[String],
+    ) -> Result<(Arc<ClusterState>, Vec<PlacedVolume>, Vec<Silent>), Status> {
+        let view = self.cluster.read().await?;
+        let answers = self.ask(&view, meant(&view, nodes)?, &Question::Volumes).await?;
+        let mut found = BTreeMap::new();
+        for (node, answer) in answers.answers {
+            if let Answer::Volumes(volumes) = answer {
+                found.insert(node, volumes);
+            }
+        }
+        // Tasks may have come since.
+        let view = self.cluster.view();
+        let placed = placed(&view, found, None);
+        Ok((view, placed, answers.silent))
+    }
+
+    async fn prune(
+        &self,
+        view: &ClusterState,
+        nodes: Vec<NodeId>,
+        question: &Question,
+    ) -> Result<(Vec<pb::PrunedNode>, Vec<pb::Silent>), Status> {
+        let answers = self.ask(view, nodes, question).await?;
+        let mut pruned = Vec::new();
+        for (node_id, answer) in answers.answers {
+            if let Answer::Pruned(what) = answer {
+                let hostname = view.node(node_id).map(|n| n.description.hostname.clone());
+                let hostname = hostname.unwrap_or_else(|| node_id.to_string());
+                pruned.push((&PrunedNode { node_id, hostname, pruned: what }).into());
+            }
+        }
+        Ok((pruned, answers.silent.iter().map(Into::into).collect()))
+    }
+}
+
+pub(super) async fn list_volumes(
+    api: &ControlService,
+    request: pb::ListVolumesRequest,
+) -> Result<pb::ListVolumesResponse, Status> {
+    let (_, volumes, silent) = api.volumes(&request.nodes).await?;
+    Ok(pb::ListVolumesResponse {
+        volumes: volumes.iter().map(Into::into).collect(),
+        silent: silent.iter().map(Into::into).collect(),
+    })
+}
+
+pub(super) async fn remove_volume(
+    api: &ControlService,
+    request: pb::RemoveVolumeRequest,
+) -> Result<pb::RemoveVolumeResponse, Status> {
+    let name = request.name;
+    let (view, volumes, silent) = api.volumes(&request.nodes).await?;
+    let nodes = removal(&volumes, &name, &silent).map_err(|error| {
+        let text = error.to_string();
+        match error {
+            NotRemoved::InUse { .. } => Status::failed_precondition(text),
+            NotRemoved::Unknown { .. } => Status::not_found(text),
+        }
+    })?;
+    let (nodes, more) = api.prune(&view, nodes, &Question::RemoveVolume(name)).await?;
+    let silent = silent.iter().map(Into::into).chain(more).collect();
+    Ok(pb::RemoveVolumeResponse { nodes, silent })
+}
+
+pub(super) async fn prune_nodes(
+    api: &ControlService,
+    request: pb::PruneNodesRequest,
+) -> Result<pb::PruneNodesResponse, Status> {
+    let prune: Prune = required(request.prune, "prune")?.try_into().map_err(|e| invalid(&e))?;
+    let view = api.cluster.read().await?;
+    let nodes = meant(&view, &request.nodes)?;
+    let (nodes, silent) = api.prune(&view, nodes, &Question::Prune(prune)).await?;
+    Ok(pb::PruneNodesResponse { nodes, silent })
+}
+
+pub(super) async fn get_disk_usage(
+    api: &ControlService,
+    request: pb::GetDiskUsageRequest,
+) -> Result<pb::GetDiskUsageResponse, Status> {
+    let view = api.cluster.read().await?;
+    let answers = api.ask(&view, meant(&view, &request.nodes)?, &Question::DiskUsage).await?;
+    let mut placed: Vec<PlacedDisk> = Vec::new();
+    for (node_id, answer) in answers.answers {
+        if let Answer::DiskUsage(usage) = answer {
+            let hostname = view.node(node_id).map(|n| n.description.hostname.clone());
+            let hostname = hostname.unwrap_or_else(|| node_id.to_string());
+            placed.push(PlacedDisk { node_id, hostname, usage });
+        }
+    }
+    placed.sort_by(|a, b| (&a.hostname, a.node_id).cmp(&(&b.hostname, b.node_id)));
+    Ok(pb::GetDiskUsageResponse {
+        nodes: placed.iter().map(Into::into).collect(),
+        silent: answers.silent.iter().map(Into::into).collect(),
+    })
+}

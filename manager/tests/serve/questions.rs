@@ -1,0 +1,190 @@
+//! Questions to nodes: who answers, who does not, and what that costs.
+
+use std::time::Instant;
+
+use pb::answer_message::Message as FromAgent;
+use shoal_types::question::{Answer, NodeVolume, PlacedVolume, Pruned, PrunedNode, Question};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::*;
+
+impl Agent {
+    /// Waits until it is asked something.
+    async fn is_questioned(&mut self) -> (String, Question) {
+        let asked = async {
+            loop {
+                let message = self.session.message().await.unwrap().unwrap().message;
+                if let Some(pb::session_message::Message::Ask(ask)) = message {
+                    return (ask.question_id, ask.question.unwrap().try_into().unwrap());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("the agent is asked")
+    }
+
+    async fn answers(&self, question_id: &str, rest: Vec<FromAgent>) -> Result<(), tonic::Status> {
+        let attach = pb::AnswerAttach { question_id: question_id.to_owned() };
+        let all = std::iter::once(FromAgent::Attach(attach)).chain(rest);
+        let all = all.map(|message| pb::AnswerMessage { message: Some(message) });
+        let messages = tokio_stream::iter(all.collect::<Vec<_>>());
+        self.client.clone().answer_question(messages).await.map(drop)
+    }
+
+    /// Keeps its session alive.
+    fn beats(&self) -> JoinHandle<()> {
+        let (mut client, session_id) = (self.client.clone(), self.session_id.clone());
+        tokio::spawn(async move {
+            loop {
+                let request =
+                    pb::HeartbeatRequest { session_id: session_id.clone(), ..Default::default() };
+                let _ = client.heartbeat(request).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        })
+    }
+}
+
+fn volumes(names: &[&str]) -> FromAgent {
+    let one = |name: &&str| NodeVolume { name: (*name).to_owned(), ..NodeVolume::default() };
+    FromAgent::Part(Answer::Volumes(names.iter().map(one).collect()).into())
+}
+
+async fn join_as(address: SocketAddr, token: &str, hostname: &str) -> Agent {
+    let token: JoinToken = token.parse().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let manager: ManagerAddress = address.to_string().parse().unwrap();
+    let joined = join(manager, &token, &key, pb::NodeHints::default()).await.unwrap();
+    Agent::connect(channel(address, joined), hostname).await
+}
+
+fn names(answer: &pb::ListVolumesResponse) -> Vec<(String, String)> {
+    let placed = answer.volumes.iter().map(|v| PlacedVolume::try_from(v.clone()).unwrap());
+    placed.map(|v| (v.hostname, v.volume.name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, control, node, agent_token } = bootstrap(dir.path(), address).await;
+    let mut first = Agent::connect(channel(address, node.current()), "first").await;
+    let mute = join_as(address, &agent_token, "mute").await;
+    let mut liar = join_as(address, &agent_token, "liar").await;
+    let beating = [first.beats(), mute.beats(), liar.beats()];
+    let gone = join_as(address, &agent_token, "gone").await;
+    drop(gone);
+    // Its heartbeats are missed first.
+    eventually("the one that went is down", || {
+        let mut control = control.clone();
+        async move {
+            let nodes = control.list_nodes(pb::ListNodesRequest {}).await.ok()?.into_inner().nodes;
+            let down = |n: &&pb::Node| n.status.as_ref().unwrap().state() == pb::NodeState::Down;
+            (nodes.iter().filter(down).count() == 1).then_some(())
+        }
+    })
+    .await;
+
+    let mut user = control.clone();
+    let began = Instant::now();
+    let asking = tokio::spawn(async move {
+        user.list_volumes(pb::ListVolumesRequest::default()).await.unwrap().into_inner()
+    });
+    let (id, question) = first.is_questioned().await;
+    assert_eq!(question, Question::Volumes);
+    // Nobody answers for another node.
+    let stolen = liar.answers(&id, vec![volumes(&["forged"])]).await.unwrap_err();
+    assert_eq!(stolen.code(), Code::NotFound, "{stolen}");
+    first.answers(&id, vec![volumes(&["b"]), volumes(&["a"])]).await.unwrap();
+    let (id, _) = liar.is_questioned().await;
+    let pruned = FromAgent::Part(Answer::Pruned(Pruned::default()).into());
+    liar.answers(&id, vec![volumes(&["c"]), pruned]).await.unwrap();
+
+    let answer = asking.await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(names(&answer), [("first", "a"), ("first", "b")].map(|(h, v)| (h.into(), v.into())));
+    let silent: Vec<(&str, &str)> =
+        answer.silent.iter().map(|s| (&*s.hostname, &*s.reason)).collect();
+    assert_eq!(
+        silent,
+        [
+            ("gone", "it cannot be reached"),
+            ("liar", "its answer cannot be understood: its parts do not belong together"),
+            ("mute", "it did not answer within 5 s"),
+        ]
+    );
+    assert!((5..15).contains(&took.as_secs()), "{took:?}");
+    for beat in beating {
+        beat.abort();
+    }
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let beating = agent.beats();
+
+    // Without end.
+    let mut user = control.clone();
+    let asking = tokio::spawn(async move {
+        user.list_volumes(pb::ListVolumesRequest::default()).await.unwrap().into_inner()
+    });
+    let (question_id, _) = agent.is_questioned().await;
+    let (to_manager, messages) = tokio::sync::mpsc::channel(4);
+    let mut client = agent.client.clone();
+    let call =
+        tokio::spawn(async move { client.answer_question(ReceiverStream::new(messages)).await });
+    let part = volumes(&[&"x".repeat(1 << 20)]);
+    let all = std::iter::once(FromAgent::Attach(pb::AnswerAttach { question_id }));
+    for message in all.chain(std::iter::repeat_n(part, 10_000)) {
+        let message = pb::AnswerMessage { message: Some(message) };
+        if to_manager.send(message).await.is_err() {
+            break;
+        }
+    }
+    call.await.unwrap().unwrap();
+    let answer = asking.await.unwrap();
+    assert!(answer.volumes.is_empty());
+    assert_eq!(answer.silent[0].reason, "its answer is longer than 8 MiB");
+
+    // Used by somebody whom the manager does not know.
+    let remove = |name: &str| {
+        let mut user = control.clone();
+        let request = pb::RemoveVolumeRequest { name: name.to_owned(), nodes: Vec::new() };
+        tokio::spawn(async move { user.remove_volume(request).await })
+    };
+    let list = || {
+        let users = vec!["somebody".to_owned()];
+        let used = NodeVolume { name: "used".to_owned(), users, ..NodeVolume::default() };
+        let free = NodeVolume { name: "free".to_owned(), ..NodeVolume::default() };
+        vec![FromAgent::Part(Answer::Volumes(vec![used, free]).into())]
+    };
+    let asking = remove("used");
+    let (id, question) = agent.is_questioned().await;
+    assert_eq!(question, Question::Volumes);
+    agent.answers(&id, list()).await.unwrap();
+    let refused = asking.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.message(), "volume used is in use by somebody on first");
+
+    let asking = remove("free");
+    let (id, _) = agent.is_questioned().await;
+    agent.answers(&id, list()).await.unwrap();
+    // The next thing that it is asked: the refusal above has led to nothing.
+    let (id, question) = agent.is_questioned().await;
+    assert_eq!(question, Question::RemoveVolume("free".to_owned()));
+    let pruned =
+        Pruned { volumes: vec!["free".to_owned()], reclaimed_bytes: 9, ..Pruned::default() };
+    agent.answers(&id, vec![FromAgent::Part(Answer::Pruned(pruned.clone()).into())]).await.unwrap();
+    let done = asking.await.unwrap().unwrap().into_inner();
+    let node = PrunedNode::try_from(done.nodes[0].clone()).unwrap();
+    assert_eq!((&*node.hostname, node.pruned), ("first", pruned));
+
+    let unknown = remove("none");
+    let (id, _) = agent.is_questioned().await;
+    agent.answers(&id, list()).await.unwrap();
+    assert_eq!(unknown.await.unwrap().unwrap_err().code(), Code::NotFound);
+    beating.abort();
+    manager.stop().await;
+}
