@@ -2,41 +2,53 @@
 //!
 //! [`AuthLayer`] stands before every service of the manager's port. It turns the verdict of the
 //! transport into a [`Caller`], asks the cluster whether that member still is one, looks the method
-//! up, and only then lets the request through. Handlers take the caller from [`caller`].
+//! up, and only then lets the request through. Handlers take the caller from [`caller`]. While the
+//! answer streams, the question is asked again whenever the members change.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use shoal_proto::transport::{ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role};
+use shoal_manager_state::ClusterState;
+use shoal_manager_state::permission::{self, Asked};
+use shoal_proto::transport::{
+    ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role, utc_date,
+};
+use shoal_types::spec::UserRole;
 use shoal_types::time::Timestamp;
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
 
+pub mod audit;
+mod guard;
 mod members;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
-pub use members::{StateMembers, role_in};
-pub use table::{TABLE, Who};
+pub use members::{Standing, StateMembers, role_in, standing_in};
+pub use table::{TABLE, Who, is_audited, who_may};
 
 /// Who made a request that was let through; in the extensions of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A member of the cluster, with the lesser of the role in its certificate and the role that
-    /// the cluster gives it now.
-    Member(Identity),
+    /// the cluster gives it now, and what the cluster knows of it.
+    Member(Identity, Standing),
     /// A host that wants to become one. Only the methods open to [`Who::JOINER`] see it.
     Joiner(Joiner),
 }
 
 /// What the cluster knows of its members; asked at every request, so it must not block.
 pub trait Membership: Send + Sync + 'static {
-    /// The role that the cluster gives to the holder of an id now; `None` if it is no member, so
-    /// that a removed node or user is refused although its certificate is valid.
-    fn role_of(&self, id: PeerId) -> Option<Role>;
+    /// What the cluster gives to the holder of an id now; `None` if it is no member, so that a
+    /// removed node or user is refused although its certificate is valid.
+    fn standing_of(&self, id: PeerId) -> Option<Standing>;
+
+    /// Changes whenever the standing of any member may have changed.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// The caller of a request that passed an [`AuthLayer`].
@@ -54,12 +66,13 @@ pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
 /// As [`caller`]; `PERMISSION_DENIED` for joiners.
 pub fn member<T>(request: &Request<T>) -> Result<&Identity, Status> {
     match caller(request)? {
-        Caller::Member(identity) => Ok(identity),
+        Caller::Member(identity, _) => Ok(identity),
         Caller::Joiner(_) => Err(joiners_only_join()),
     }
 }
 
-/// Decides about one request.
+/// Decides about one request as far as that can be done before it is decoded. Which users may call
+/// the method, and for which object, is decided by [`permit`].
 ///
 /// # Errors
 /// `UNAUTHENTICATED` with the reason if the peer cannot be trusted, `PERMISSION_DENIED` if it is
@@ -86,20 +99,57 @@ pub fn authorise(
         let expired = Refusal::Expired { who, not_after: identity.not_after };
         return Err(Status::unauthenticated(expired.to_string()));
     }
-    let Some(given) = members.role_of(identity.id) else {
+    let Some(standing) = members.standing_of(identity.id) else {
         let message = format!("{} is not a member of this cluster (any more)", identity.id);
         return Err(Status::unauthenticated(message));
     };
-    let identity = Identity { role: lesser(identity.role, given), ..*identity };
+    if let Some(end) = standing.ends().filter(|end| *end <= now) {
+        let (who, when) = (standing.title(identity.id), utc_date(end));
+        return Err(Status::unauthenticated(format!("the time of {who} ended on {when}")));
+    }
+    let identity = Identity { role: lesser(identity.role, standing.role()), ..*identity };
     match who_may(path) {
         None => Err(Status::unimplemented(format!("there is no method {path}"))),
-        Some(who) if who.contains(Who::of(identity.role)) => Ok(Caller::Member(identity)),
+        Some(who) if who.meets(Who::of(identity.role)) => Ok(Caller::Member(identity, standing)),
         Some(who) => Err(Status::permission_denied(format!(
             "{} has role {} and may not call {path}, which is for {who}",
             identity.id,
             identity.role.noun(),
         ))),
     }
+}
+
+/// Decides about a decoded call of a member: whether its role may call the method, and a user for
+/// what the call is about. `view` has to be new enough for that.
+///
+/// # Errors
+/// `PERMISSION_DENIED` with the reason.
+pub fn permit(
+    identity: &Identity,
+    standing: &Standing,
+    path: &str,
+    asked: Asked<'_>,
+    view: &ClusterState,
+) -> Result<(), Status> {
+    let who = who_may(path).unwrap_or_default();
+    let (own, role) = match standing {
+        Standing::Node(role) => (Who::of(*role), role.noun()),
+        Standing::User(user) => (Who::of_user(user.spec.role), user.spec.role.as_str()),
+        Standing::Unlisted => (Who::ADMIN, UserRole::Admin.as_str()),
+    };
+    if !who.contains(own) {
+        let (who_asks, path) = (standing.title(identity.id), method(path));
+        return Err(Status::permission_denied(format!(
+            "{who_asks} has role {role} and may not call {path}, which is for {who}"
+        )));
+    }
+    let Standing::User(user) = standing else { return Ok(()) };
+    permission::permit(view, user, asked).map_err(|e| Status::permission_denied(e.to_string()))
+}
+
+/// The last part of a method's path.
+fn method(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn joiners_only_join() -> Status {
@@ -113,10 +163,6 @@ fn lesser(certified: Role, given: Role) -> Role {
         (Role::Manager, given) => given,
         (certified, _) => certified,
     }
-}
-
-fn who_may(path: &str) -> Option<Who> {
-    TABLE.iter().find(|(method, _)| *method == path).map(|(_, who)| *who)
 }
 
 /// Puts [`authorise`] before services.
@@ -151,36 +197,39 @@ pub struct Authorised<S> {
 impl<S, B> Service<http::Request<B>> for Authorised<S>
 where
     S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = futures::future::Either<
-        S::Future,
-        std::future::Ready<Result<http::Response<Body>, S::Error>>,
-    >;
+    type Future = futures::future::BoxFuture<'static, Result<http::Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        use futures::future::Either;
         let path = request.uri().path().to_owned();
         let info = request.extensions().get::<ConnectInfo>().cloned();
         let verdict = match &info {
             Some(info) => authorise(&info.peer, &path, &*self.auth.members, (self.auth.now)()),
             None => Err(Status::unauthenticated("connection carries no identity")),
         };
-        match verdict {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                Either::Left(self.inner.call(request))
+        match (verdict, info) {
+            (Ok(caller), Some(info)) => {
+                request.extensions_mut().insert(caller.clone());
+                let revoked = guard::revoked(self.auth.clone(), info.peer, path, caller);
+                Box::pin(guard::guarded(self.inner.call(request), revoked))
             }
-            Err(status) => {
-                let address = info.map(|info| info.address);
+            (verdict, info) => {
+                let status = verdict.err().unwrap_or_else(|| Status::internal("no peer"));
+                let address = info.as_ref().map(|info| info.address);
                 let reason = status.message();
                 tracing::info!(?address, path, reason, "refused a call");
-                Either::Right(std::future::ready(Ok(status.into_http())))
+                if is_audited(&path) {
+                    audit::refused(info.as_ref().map(|info| &*info.peer), &path, &status);
+                }
+                Box::pin(std::future::ready(Ok(status.into_http())))
             }
         }
     }

@@ -13,14 +13,17 @@ use shoal_proto::transport::{
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_server::Bootstrap;
 use shoal_types::error_chain::chain;
-use shoal_types::id::{IdSource as _, NodeId};
-use shoal_types::object::{ManagerStatus, NodeDescription, Reachability};
-use shoal_types::spec::{Availability, ClusterSpec, Labels, NodeRole, NodeSpec};
+use shoal_types::id::{IdSource as _, NodeId, UserId};
+use shoal_types::object::{ManagerStatus, NodeDescription, Reachability, User};
+use shoal_types::spec::{
+    Availability, ClusterSpec, Labels, NodeRole, NodeSpec, UserRole, UserSpec,
+};
 use tokio::sync::{Mutex, watch};
 use tonic::{Request, Response, Status};
 
+use crate::api::users::FIRST_NAME;
 use crate::api::{invalid, violations};
-use crate::auth::role_in;
+use crate::auth::{audit, role_in};
 use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
 use crate::clock::{self, RandomIds};
 use crate::cluster::Cluster;
@@ -129,6 +132,50 @@ impl BootstrapService {
     }
 }
 
+impl BootstrapService {
+    /// The admin of this name, made if there is none.
+    async fn admin(&self, view: &ClusterState, name: &str) -> Result<UserId, Status> {
+        if let Some(known) = view.user_by_name(name).filter(|user| is_lasting_admin(user)) {
+            return Ok(known.id);
+        }
+        let id = RandomIds.next_id();
+        let spec = UserSpec { name: name.to_owned(), role: UserRole::Admin, ..UserSpec::default() };
+        self.cluster.propose(Command::CreateUser { id, spec }).await?;
+        Ok(id)
+    }
+
+    /// As [`Self::admin`]; where nothing can be written, as when the quorum is lost, another admin
+    /// that exists. Root of this host holds the authority's key: it gains nothing by it.
+    async fn admin_or_any(&self, view: &ClusterState, name: &str) -> Result<UserId, Status> {
+        // Of a cluster from before there were users: a first one would lock the others out.
+        if view.users().len() == 0 {
+            return Ok(RandomIds.next_id());
+        }
+        match self.admin(view, name).await {
+            Ok(id) => Ok(id),
+            Err(status) => {
+                let other = view.users().find(|user| is_lasting_admin(user));
+                other.map(|user| user.id).ok_or(status)
+            }
+        }
+    }
+
+    /// What root of this host is called as a user.
+    fn local_name(&self, view: &ClusterState) -> String {
+        let raft = self.raft.id();
+        let own = |node: &&Arc<shoal_types::object::Node>| {
+            node.manager_status.as_ref().is_some_and(|status| status.raft_id == raft)
+        };
+        let host = view.nodes().find(own).map(|node| node.description.hostname.clone());
+        let name = format!("root-{}", host.unwrap_or_default().replace('.', "-"));
+        if shoal_types::name::is_valid(&name) { name } else { "root".to_owned() }
+    }
+}
+
+fn is_lasting_admin(user: &User) -> bool {
+    user.spec.role == UserRole::Admin && user.spec.expires_at.is_none()
+}
+
 fn create_cluster(spec: ClusterSpec) -> Result<Command, Status> {
     let mut ids = RandomIds;
     let id = ids.next_id();
@@ -185,7 +232,7 @@ impl Bootstrap for BootstrapService {
         let node_chain = ca
             .issue(&request.node_csr_der, PeerId::Node(node), Role::Agent, now)
             .map_err(|e| bad_csr("node_csr_der", &e))?;
-        let user = PeerId::User(RandomIds.next_id());
+        let user = PeerId::User(self.admin(&view, FIRST_NAME).await?);
         let admin_chain = ca
             .issue(&request.admin_csr_der, user, Role::User, now)
             .map_err(|e| bad_csr("admin_csr_der", &e))?;
@@ -196,6 +243,7 @@ impl Bootstrap for BootstrapService {
             self.identity.send_replace(Some(live));
         }
         tracing::info!(cluster = %ca.cluster(), %node, "made a cluster");
+        audit::local("/shoal.v1.Bootstrap/Bootstrap", &format!("user {FIRST_NAME}"), Ok(()));
         Ok(Response::new(pb::BootstrapResponse {
             cluster_id: ca.cluster().to_string(),
             node_id: node.to_string(),
@@ -215,8 +263,17 @@ impl Bootstrap for BootstrapService {
         // What this manager has applied: with a quorum lost, people need their access most.
         let view = self.cluster.view();
         let (ca, _) = authority(&view)?;
-        let user = PeerId::User(RandomIds.next_id());
         let csr = &request.get_ref().csr_der;
+        public_key_of_request(csr).map_err(|e| bad_csr("csr_der", &e))?;
+        let name = self.local_name(&view);
+        let admin = self.admin_or_any(&view, &name).await;
+        let about = format!("user {name}");
+        audit::local(
+            "/shoal.v1.Bootstrap/IssueUserCertificate",
+            &about,
+            admin.as_ref().map(|_| ()),
+        );
+        let user = PeerId::User(admin?);
         let issued =
             ca.issue(csr, user, Role::User, clock::now()).map_err(|e| bad_csr("csr_der", &e))?;
         tracing::warn!(%user, "issued a certificate to a user on request of root of this host");

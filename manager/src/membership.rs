@@ -10,7 +10,7 @@ use shoal_types::spec::{NodeRole, NodeSpec};
 use shoal_types::time::Timestamp;
 use tonic::{Code, Status};
 
-use crate::auth::role_in;
+use crate::auth::{Standing, role_in, standing_in};
 use crate::ca::{Admission, CertificateAuthority, ClusterCa, JoinSecrets};
 use crate::clock;
 use crate::cluster::Cluster;
@@ -68,8 +68,8 @@ impl ClusterCa for StateCa {
         }
     }
 
-    async fn role_of(&self, id: PeerId) -> Result<Option<Role>, Status> {
-        Ok(role_in(&*self.0.read().await?, id))
+    async fn standing_of(&self, id: PeerId) -> Result<Option<Standing>, Status> {
+        Ok(standing_in(&*self.0.read().await?, id))
     }
 
     fn now(&self) -> Timestamp {

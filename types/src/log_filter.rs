@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 /// Plain levels with what they mean. The consensus library reports its own bookkeeping one level too
-/// loudly for people who run a cluster: several lines for each heartbeat and each connection.
+/// loudly for people who run a cluster: several lines for each heartbeat and each connection. What users
+/// wrote is said at every level that says anything.
 const LEVELS: [(&str, &str); 6] = [
     ("off", "off"),
-    ("error", "error"),
-    ("warn", "warn"),
+    ("error", "error,audit=info"),
+    ("warn", "warn,audit=info"),
     ("info", "info,openraft=warn"),
     ("debug", "debug,openraft=info"),
     ("trace", "trace"),
@@ -31,7 +32,7 @@ mod tests {
             ("info", "info,openraft=warn"),
             ("INFO ", "info,openraft=warn"),
             ("debug", "debug,openraft=info"),
-            ("error", "error"),
+            ("error", "error,audit=info"),
             ("off", "off"),
             ("trace", "trace"),
             ("info,openraft=info", "info,openraft=info"),

@@ -1,5 +1,6 @@
 //! The API that `shoalctl` calls: receive, convert, validate, ask the state or propose, answer.
 
+mod asked;
 mod cluster;
 mod error;
 mod networks;
@@ -8,6 +9,7 @@ mod services;
 mod stacks;
 mod tasks;
 mod usage;
+pub(crate) mod users;
 mod volumes;
 mod watch;
 
@@ -21,6 +23,8 @@ use shoal_types::id::NodeId;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::asked::Asker;
+use crate::auth::audit;
 use crate::broker::Broker;
 use crate::cluster::Cluster;
 
@@ -49,8 +53,21 @@ impl ControlService {
     }
 }
 
+/// The path of a method, from its own name.
+macro_rules! path {
+    ($name:ident) => {
+        concat!("/shoal.v1.Control/", stringify!($name))
+    };
+}
+
+/// Serves every method: who asks, whether that is permitted for what is asked, the handler of the
+/// module, and a line in the audit. The handlers of the second list have to know who asks.
 macro_rules! unary {
-    ($($method:ident $module:ident $request:ident $response:ident;)*) => {
+    ({
+        $($method:ident $module:ident $name:ident $request:ident $response:ident;)*
+    } asked by {
+        $($by_method:ident $by_module:ident $by_name:ident $by_request:ident $by_response:ident;)*
+    }) => {
         #[tonic::async_trait]
         impl Control for ControlService {
             $(
@@ -58,7 +75,31 @@ macro_rules! unary {
                     &self,
                     request: Request<pb::$request>,
                 ) -> Result<Response<pb::$response>, Status> {
-                    $module::$method(self, request.into_inner()).await.map(Response::new)
+                    let asker = Asker::of(&request)?;
+                    let message = request.into_inner();
+                    let entry = asker.entry(path!($name), &message);
+                    let outcome = match self.permit(&asker, path!($name), &message).await {
+                        Ok(()) => $module::$method(self, message).await,
+                        Err(status) => Err(status),
+                    };
+                    audit::ended(entry, &outcome);
+                    outcome.map(Response::new)
+                }
+            )*
+            $(
+                async fn $by_method(
+                    &self,
+                    request: Request<pb::$by_request>,
+                ) -> Result<Response<pb::$by_response>, Status> {
+                    let asker = Asker::of(&request)?;
+                    let message = request.into_inner();
+                    let entry = asker.entry(path!($by_name), &message);
+                    let outcome = match self.permit(&asker, path!($by_name), &message).await {
+                        Ok(()) => $by_module::$by_method(self, &asker, message).await,
+                        Err(status) => Err(status),
+                    };
+                    audit::ended(entry, &outcome);
+                    outcome.map(Response::new)
                 }
             )*
 
@@ -68,7 +109,9 @@ macro_rules! unary {
                 &self,
                 request: Request<pb::WatchRequest>,
             ) -> Result<Response<Self::WatchStream>, Status> {
-                watch::watch(self, request.get_ref()).map(Response::new)
+                let asker = Asker::of(&request)?;
+                self.permit(&asker, path!(Watch), request.get_ref()).await?;
+                watch::watch(self, asker, request.get_ref()).map(Response::new)
             }
 
             type ServiceLogsStream = Answers<pb::ServiceLogsResponse>;
@@ -77,6 +120,8 @@ macro_rules! unary {
                 &self,
                 request: Request<pb::ServiceLogsRequest>,
             ) -> Result<Response<Self::ServiceLogsStream>, Status> {
+                let asker = Asker::of(&request)?;
+                self.permit(&asker, path!(ServiceLogs), request.get_ref()).await?;
                 let view = self.cluster.read().await?;
                 self.broker.service_logs(&view, request.get_ref()).map(Response::new)
             }
@@ -87,42 +132,58 @@ macro_rules! unary {
                 &self,
                 request: Request<Streaming<pb::ExecInput>>,
             ) -> Result<Response<Self::ExecStream>, Status> {
-                let view = self.cluster.read().await?;
-                self.broker.exec(&view, request.into_inner()).await.map(Response::new)
+                let asker = Asker::of(&request)?;
+                let mut input = request.into_inner();
+                let start = crate::broker::exec_start(&mut input).await?;
+                let entry = asker.entry(path!(Exec), &start);
+                let outcome = async {
+                    self.permit(&asker, path!(Exec), &start).await?;
+                    let view = self.cluster.read().await?;
+                    self.broker.exec(&view, start, input).await
+                };
+                let outcome = outcome.await;
+                audit::ended(entry, &outcome);
+                outcome.map(Response::new)
             }
         }
     };
 }
 
-unary! {
-    get_version cluster GetVersionRequest GetVersionResponse;
-    get_cluster cluster GetClusterRequest GetClusterResponse;
-    get_join_token cluster GetJoinTokenRequest GetJoinTokenResponse;
-    rotate_join_token cluster RotateJoinTokenRequest RotateJoinTokenResponse;
-    list_nodes nodes ListNodesRequest ListNodesResponse;
-    get_node nodes GetNodeRequest GetNodeResponse;
-    update_node nodes UpdateNodeRequest UpdateNodeResponse;
-    remove_node nodes RemoveNodeRequest RemoveNodeResponse;
-    create_service services CreateServiceRequest CreateServiceResponse;
-    list_services services ListServicesRequest ListServicesResponse;
-    get_service services GetServiceRequest GetServiceResponse;
-    update_service services UpdateServiceRequest UpdateServiceResponse;
-    remove_service services RemoveServiceRequest RemoveServiceResponse;
-    get_deployment services GetDeploymentRequest GetDeploymentResponse;
-    list_tasks tasks ListTasksRequest ListTasksResponse;
-    get_task tasks GetTaskRequest GetTaskResponse;
-    list_networks networks ListNetworksRequest ListNetworksResponse;
-    get_network networks GetNetworkRequest GetNetworkResponse;
-    create_network networks CreateNetworkRequest CreateNetworkResponse;
-    remove_network networks RemoveNetworkRequest RemoveNetworkResponse;
-    apply_stack stacks ApplyStackRequest ApplyStackResponse;
-    roll_back_stack stacks RollBackStackRequest ApplyStackResponse;
-    list_stacks stacks ListStacksRequest ListStacksResponse;
-    get_stack stacks GetStackRequest GetStackResponse;
-    remove_stack stacks RemoveStackRequest RemoveStackResponse;
-    list_volumes volumes ListVolumesRequest ListVolumesResponse;
-    remove_volume volumes RemoveVolumeRequest RemoveVolumeResponse;
-    get_usage usage GetUsageRequest GetUsageResponse;
-    get_disk_usage volumes GetDiskUsageRequest GetDiskUsageResponse;
-    prune_nodes volumes PruneNodesRequest PruneNodesResponse;
-}
+unary! {{
+    get_version cluster GetVersion GetVersionRequest GetVersionResponse;
+    get_cluster cluster GetCluster GetClusterRequest GetClusterResponse;
+    get_join_token cluster GetJoinToken GetJoinTokenRequest GetJoinTokenResponse;
+    rotate_join_token cluster RotateJoinToken RotateJoinTokenRequest RotateJoinTokenResponse;
+    list_nodes nodes ListNodes ListNodesRequest ListNodesResponse;
+    get_node nodes GetNode GetNodeRequest GetNodeResponse;
+    update_node nodes UpdateNode UpdateNodeRequest UpdateNodeResponse;
+    remove_node nodes RemoveNode RemoveNodeRequest RemoveNodeResponse;
+    create_service services CreateService CreateServiceRequest CreateServiceResponse;
+    get_service services GetService GetServiceRequest GetServiceResponse;
+    update_service services UpdateService UpdateServiceRequest UpdateServiceResponse;
+    remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
+    get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
+    get_task tasks GetTask GetTaskRequest GetTaskResponse;
+    list_networks networks ListNetworks ListNetworksRequest ListNetworksResponse;
+    get_network networks GetNetwork GetNetworkRequest GetNetworkResponse;
+    create_network networks CreateNetwork CreateNetworkRequest CreateNetworkResponse;
+    remove_network networks RemoveNetwork RemoveNetworkRequest RemoveNetworkResponse;
+    apply_stack stacks ApplyStack ApplyStackRequest ApplyStackResponse;
+    roll_back_stack stacks RollBackStack RollBackStackRequest ApplyStackResponse;
+    get_stack stacks GetStack GetStackRequest GetStackResponse;
+    remove_stack stacks RemoveStack RemoveStackRequest RemoveStackResponse;
+    list_volumes volumes ListVolumes ListVolumesRequest ListVolumesResponse;
+    remove_volume volumes RemoveVolume RemoveVolumeRequest RemoveVolumeResponse;
+    get_usage usage GetUsage GetUsageRequest GetUsageResponse;
+    get_disk_usage volumes GetDiskUsage GetDiskUsageRequest GetDiskUsageResponse;
+    prune_nodes volumes PruneNodes PruneNodesRequest PruneNodesResponse;
+} asked by {
+    list_services services ListServices ListServicesRequest ListServicesResponse;
+    list_tasks tasks ListTasks ListTasksRequest ListTasksResponse;
+    list_stacks stacks ListStacks ListStacksRequest ListStacksResponse;
+    create_user users CreateUser CreateUserRequest CreateUserResponse;
+    list_users users ListUsers ListUsersRequest ListUsersResponse;
+    get_user users GetUser GetUserRequest GetUserResponse;
+    update_user users UpdateUser UpdateUserRequest UpdateUserResponse;
+    remove_user users RemoveUser RemoveUserRequest RemoveUserResponse;
+}}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::{ClusterState, Command, UpdateKind};
+use shoal_manager_state::{ClusterState, Command, UpdateKind, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, ServiceId};
 use shoal_types::object::{NodeState, Service, Task};
@@ -10,6 +10,7 @@ use shoal_types::spec::{ServiceMode, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use tonic::Status;
 
+use super::asked::Asker;
 use super::error::{required, vanished};
 use super::{ControlService, invalid, unresolved, violations};
 use crate::clock::RandomIds;
@@ -40,6 +41,7 @@ fn written(api: &ControlService, id: ServiceId) -> Result<pb::Service, Status> {
 
 pub(super) async fn list_services(
     api: &ControlService,
+    asker: &Asker,
     request: pb::ListServicesRequest,
 ) -> Result<pb::ListServicesResponse, Status> {
     let view = api.cluster.read().await?;
@@ -49,6 +51,9 @@ pub(super) async fn list_services(
     };
     let mut services: Vec<&Arc<Service>> =
         view.services().filter(|s| stack.is_none() || s.stack_id == stack).collect();
+    if let Some(user) = asker.bound() {
+        services.retain(|s| permission::sees_service(&view, &user.spec, s));
+    }
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     let services = services.into_iter().map(|service| summary(&view, service)).collect();
     Ok(pb::ListServicesResponse { services })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::{Command, Outcome, StackIds};
+use shoal_manager_state::{Command, Outcome, StackIds, permission};
 use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_types::id::IdSource as _;
@@ -10,6 +10,7 @@ use shoal_types::object::Stack;
 use shoal_types::spec::StackSpec;
 use tonic::Status;
 
+use super::asked::Asker;
 use super::error::required;
 use super::{ControlService, invalid, unresolved, violations};
 use crate::clock::RandomIds;
@@ -97,10 +98,14 @@ async fn applied(api: &ControlService, command: Command) -> Result<pb::ApplyStac
 
 pub(super) async fn list_stacks(
     api: &ControlService,
+    asker: &Asker,
     _: pb::ListStacksRequest,
 ) -> Result<pb::ListStacksResponse, Status> {
     let view = api.cluster.read().await?;
     let mut stacks: Vec<&Arc<Stack>> = view.stacks().collect();
+    if let Some(user) = asker.bound() {
+        stacks.retain(|s| permission::sees_stack(&view, &user.spec, Some(s.id)));
+    }
     stacks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Ok(pb::ListStacksResponse { stacks: stacks.into_iter().map(|s| (&**s).into()).collect() })
 }

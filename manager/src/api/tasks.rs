@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use shoal_manager_state::permission;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{InvalidId, NodeId, ServiceId};
 use shoal_types::object::Task;
 use shoal_types::task_state::DesiredState;
 use tonic::Status;
 
+use super::asked::Asker;
 use super::{ControlService, unresolved};
 
 fn ids<T: FromStr<Err = InvalidId> + Ord>(
@@ -25,6 +27,7 @@ fn ids<T: FromStr<Err = InvalidId> + Ord>(
 
 pub(super) async fn list_tasks(
     api: &ControlService,
+    asker: &Asker,
     request: pb::ListTasksRequest,
 ) -> Result<pb::ListTasksResponse, Status> {
     let services: BTreeSet<ServiceId> = ids("service_ids", &request.service_ids)?;
@@ -39,6 +42,7 @@ pub(super) async fn list_tasks(
             && (nodes.is_empty() || task.node_id.is_some_and(|id| nodes.contains(&id)))
             && stack.is_none_or(|s| s.services.values().any(|id| *id == task.service_id))
             && (!request.desired_running || task.desired_state <= DesiredState::Running)
+            && asker.bound().is_none_or(|user| permission::sees_task(&view, &user.spec, task))
     };
     let mut tasks: Vec<&Arc<Task>> = view.tasks().filter(wanted).collect();
     tasks.sort_by(|a, b| {

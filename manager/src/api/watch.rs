@@ -3,22 +3,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shoal_manager_state::{Action, Event, ObjectRef};
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, permission};
 use shoal_proto::v1 as pb;
+use shoal_types::id::ServiceId;
+use shoal_types::object::Service;
+use shoal_types::spec::UserRole;
 use shoal_types::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::asked::Asker;
 use super::{Answers, ControlService};
+use crate::auth::Standing;
 use crate::clock;
-use crate::feed::Feed;
+use crate::cluster::Cluster;
 
 /// Events on their way to one watcher.
 const QUEUE: usize = 256;
 
 pub(super) fn watch(
     api: &ControlService,
+    asker: Asker,
     request: &pb::WatchRequest,
 ) -> Result<Answers<pb::WatchResponse>, Status> {
     let mut kinds = BTreeSet::new();
@@ -28,7 +34,8 @@ pub(super) fn watch(
             _ => return Err(Status::invalid_argument(format!("kinds[{i}]: {wire} is no kind"))),
         };
     }
-    let feed = api.cluster.feed().clone();
+    let cluster = api.cluster.clone();
+    let feed = cluster.feed();
     let (after, incomplete) = match (request.from_index, request.since) {
         (Some(_), Some(_)) => {
             return Err(Status::invalid_argument("since: does not go with from_index"));
@@ -42,8 +49,9 @@ pub(super) fn watch(
     feed.since(after).map_err(|e| Status::out_of_range(e.to_string()))?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
+        let shown = Shown::new(&cluster.view(), asker);
         let started = pb::WatchStarted { index: after, incomplete };
-        if let Err(status) = pump(&feed, started, until, &kinds, &sender).await {
+        if let Err(status) = pump(&cluster, started, until, &kinds, shown, &sender).await {
             // Nobody is left to tell if this fails.
             let _ = sender.send(Err(status)).await;
         }
@@ -53,13 +61,15 @@ pub(super) fn watch(
 
 /// Sends events until the watcher goes away or falls too far behind, or its time is over.
 async fn pump(
-    feed: &Feed,
+    cluster: &Cluster,
     started: pb::WatchStarted,
     until: Option<Timestamp>,
     kinds: &BTreeSet<i32>,
+    mut shown: Shown,
     to: &mpsc::Sender<Result<pb::WatchResponse, Status>>,
 ) -> Result<(), Status> {
     use pb::watch_response::Message;
+    let feed = cluster.feed();
     let answer = |message| Ok(pb::WatchResponse { message: Some(message) });
     let mut newest = feed.newest();
     let mut after = started.index;
@@ -76,6 +86,9 @@ async fn pump(
         for event in events {
             if until.is_some_and(|until| event.time >= until) {
                 return Ok(());
+            }
+            if !shown.shows(&cluster.view(), &event.object) {
+                continue;
             }
             let event = to_wire(&event);
             if !kinds.is_empty() && !kinds.contains(&kind_of(&event)) {
@@ -98,6 +111,48 @@ async fn pump(
     }
 }
 
+/// Which events a watcher is shown: users are for admins, and deployers see what is of their stacks.
+struct Shown {
+    asker: Asker,
+    /// Services of a deployer's stacks, also those that are gone: their tasks go after them.
+    services: BTreeSet<ServiceId>,
+}
+
+impl Shown {
+    fn new(view: &ClusterState, asker: Asker) -> Self {
+        let own = |s: &&Arc<Service>| {
+            asker.bound().is_some_and(|user| permission::sees_service(view, &user.spec, s))
+        };
+        let services = view.services().filter(own).map(|service| service.id).collect();
+        Self { asker, services }
+    }
+
+    fn shows(&mut self, view: &ClusterState, object: &ObjectRef) -> bool {
+        if let ObjectRef::User(user) = object {
+            return match &self.asker.standing {
+                Standing::User(own) => own.spec.role == UserRole::Admin || own.id == user.id,
+                Standing::Node(_) | Standing::Unlisted => true,
+            };
+        }
+        let Some(own) = self.asker.bound() else { return true };
+        match object {
+            ObjectRef::Stack(stack) => own.spec.stacks.contains(&stack.spec.name),
+            ObjectRef::Service(service) => {
+                if permission::sees_service(view, &own.spec, service) {
+                    self.services.insert(service.id);
+                }
+                self.services.contains(&service.id)
+            }
+            ObjectRef::Task(task) => self.services.contains(&task.service_id),
+            ObjectRef::Deployment(deployment) => self.services.contains(&deployment.service_id),
+            ObjectRef::Cluster(_)
+            | ObjectRef::Node(_)
+            | ObjectRef::Network(_)
+            | ObjectRef::User(_) => true,
+        }
+    }
+}
+
 fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
     use pb::watch_event::Object;
     let object = match &event.object {
@@ -108,6 +163,7 @@ fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
         ObjectRef::Network(o) => Object::Network((&**o).into()),
         ObjectRef::Stack(o) => Object::Stack((&**o).into()),
         ObjectRef::Deployment(o) => Object::Deployment((&**o).into()),
+        ObjectRef::User(o) => Object::User((&**o).into()),
     };
     let action = match event.action {
         Action::Create => pb::EventAction::Create,
@@ -133,6 +189,7 @@ fn kind_of(event: &pb::WatchEvent) -> i32 {
         Some(Object::Network(_)) => pb::ObjectKind::Network,
         Some(Object::Stack(_)) => pb::ObjectKind::Stack,
         Some(Object::Deployment(_)) => pb::ObjectKind::Deployment,
+        Some(Object::User(_)) => pb::ObjectKind::User,
     };
     kind as i32
 }

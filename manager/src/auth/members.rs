@@ -4,39 +4,122 @@ use std::sync::Arc;
 
 use shoal_manager_state::ClusterState;
 use shoal_proto::transport::{PeerId, Role};
-use shoal_types::object::Node;
+use shoal_types::object::{Node, User};
+use shoal_types::spec::UserRole;
+use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 
 use super::Membership;
 
+/// What the cluster gives to a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is a node, with this role.
+    Node(Role),
+    /// It is a user.
+    User(Arc<User>),
+    /// It is a user of a cluster from before users were objects of the state: as there is none, any
+    /// certificate that the authority has issued to a user is an admin's, as it was then. The first
+    /// user that is made ends that.
+    Unlisted,
+}
+
+impl Standing {
+    /// Which kind of certificate it is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Node(role) => *role,
+            Self::User(_) | Self::Unlisted => Role::User,
+        }
+    }
+
+    /// Its role for people.
+    #[must_use]
+    pub fn role_name(&self) -> &'static str {
+        match self {
+            Self::Node(role) => role.noun(),
+            Self::User(user) => user.spec.role.as_str(),
+            Self::Unlisted => UserRole::Admin.as_str(),
+        }
+    }
+
+    /// When it ends, if that is known.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        match self {
+            Self::User(user) => user.spec.expires_at,
+            Self::Node(_) | Self::Unlisted => None,
+        }
+    }
+
+    /// What it is called for people: `user NAME`, else by its id.
+    #[must_use]
+    pub fn title(&self, id: PeerId) -> String {
+        match self {
+            Self::User(user) => format!("user {}", user.spec.name),
+            Self::Node(_) | Self::Unlisted => id.to_string(),
+        }
+    }
+}
+
 /// [`Membership`] over the newest state that this manager has applied.
 #[derive(Debug, Clone)]
-pub struct StateMembers(watch::Receiver<Arc<ClusterState>>);
+pub struct StateMembers {
+    states: watch::Receiver<Arc<ClusterState>>,
+    changes: watch::Receiver<u64>,
+}
 
 impl StateMembers {
-    /// `states` carries each state as it is applied.
+    /// `states` carries each state as it is applied. Must be called within a runtime.
     #[must_use]
     pub fn new(states: watch::Receiver<Arc<ClusterState>>) -> Self {
-        Self(states)
+        let (changed, changes) = watch::channel(0);
+        tokio::spawn(tell_changes(states.clone(), changed));
+        Self { states, changes }
+    }
+}
+
+/// Most states differ in tasks alone: those who wait for members are not woken for them.
+async fn tell_changes(mut states: watch::Receiver<Arc<ClusterState>>, to: watch::Sender<u64>) {
+    let mut last = Arc::clone(&states.borrow_and_update());
+    // Also what was applied before the receiver was taken.
+    to.send_modify(|count| *count += 1);
+    while states.changed().await.is_ok() {
+        let new = Arc::clone(&states.borrow_and_update());
+        if !new.shares_members_with(&last) {
+            to.send_modify(|count| *count += 1);
+        }
+        last = new;
     }
 }
 
 impl Membership for StateMembers {
-    fn role_of(&self, id: PeerId) -> Option<Role> {
-        role_in(&self.0.borrow(), id)
+    fn standing_of(&self, id: PeerId) -> Option<Standing> {
+        standing_in(&self.states.borrow(), id)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+/// What `state` gives to the holder of an id; `None` if it is no member.
+#[must_use]
+pub fn standing_in(state: &ClusterState, id: PeerId) -> Option<Standing> {
+    match id {
+        PeerId::Node(id) => state.node(id).map(|node| Standing::Node(role_of_node(node))),
+        PeerId::User(id) => match state.user(id) {
+            Some(user) => Some(Standing::User(Arc::clone(user))),
+            None => (state.users().len() == 0).then_some(Standing::Unlisted),
+        },
     }
 }
 
 /// The role that `state` gives to the holder of an id; `None` if it is no member.
-///
-/// Users are no objects of the state: whoever has a certificate of this cluster's CA as a user is
-/// one until it expires.
 #[must_use]
 pub fn role_in(state: &ClusterState, id: PeerId) -> Option<Role> {
-    match id {
-        PeerId::Node(id) => state.node(id).map(|node| role_of_node(node)),
-        PeerId::User(_) => Some(Role::User),
-    }
+    standing_in(state, id).map(|standing| standing.role())
 }
 
 /// A node that is being demoted stays a manager until Raft has let it go: it may have to send the
@@ -54,9 +137,23 @@ mod tests {
     use shoal_manager_state::testing::TestCluster;
     use shoal_types::id::{NodeId, UserId};
     use shoal_types::object::{ManagerStatus, Reachability};
-    use shoal_types::spec::{NodeRole, NodeSpec};
+    use shoal_types::spec::{NodeRole, NodeSpec, UserSpec};
 
     use super::*;
+
+    /// A cluster from before there were users must not lock its admins out; and once there are
+    /// users, nobody else is one.
+    #[test]
+    fn without_users_every_certificate_of_a_user_is_an_admins_and_with_them_none() {
+        let mut cluster = TestCluster::new();
+        let (old, known) = (PeerId::User(UserId::from(1)), UserId::from(2));
+        assert_eq!(standing_in(&cluster.state, old), Some(Standing::Unlisted));
+        let spec = UserSpec { name: "admin".into(), role: UserRole::Admin, ..UserSpec::default() };
+        cluster.apply(Command::CreateUser { id: known, spec });
+        assert_eq!(standing_in(&cluster.state, old), None);
+        let standing = standing_in(&cluster.state, PeerId::User(known)).expect("known");
+        assert_eq!((standing.role_name(), standing.role()), ("admin", Role::User));
+    }
 
     #[test]
     fn roles_follow_the_state() {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use shoal_types::id::{ClusterId, NodeId, UserId};
+use shoal_types::object::{Meta, User};
+use shoal_types::spec::UserSpec;
 use tonic::Code;
 
 use super::*;
@@ -45,8 +47,15 @@ fn is_local(path: &str) -> bool {
 struct Members(BTreeMap<PeerId, Role>);
 
 impl Membership for Members {
-    fn role_of(&self, id: PeerId) -> Option<Role> {
-        self.0.get(&id).copied()
+    fn standing_of(&self, id: PeerId) -> Option<Standing> {
+        match self.0.get(&id)? {
+            Role::User => Some(Standing::Unlisted),
+            role => Some(Standing::Node(*role)),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
     }
 }
 
@@ -124,5 +133,121 @@ fn a_demoted_manager_is_seen_as_an_agent() {
     let members = Members(BTreeMap::from([(node(2), Role::Agent)]));
     let peer = Peer::Trusted(identity(node(2), Role::Manager));
     let caller = authorise(&peer, RENEW, &members, NOW).expect("let through");
-    assert_eq!(caller, Caller::Member(identity(node(2), Role::Agent)));
+    let expected = Caller::Member(identity(node(2), Role::Agent), Standing::Node(Role::Agent));
+    assert_eq!(caller, expected);
+}
+
+fn user(role: UserRole) -> Standing {
+    let spec = UserSpec {
+        name: "ann".to_owned(),
+        role,
+        stacks: vec!["shop".to_owned()],
+        ..UserSpec::default()
+    };
+    Standing::User(Arc::new(User { id: 4.into(), meta: Meta::default(), spec }))
+}
+
+/// What each role may call, in full: a new row has to be put here by somebody who thinks about it.
+#[test]
+fn each_role_may_call_these_methods() {
+    let viewer = [
+        "GetCluster",
+        "GetDeployment",
+        "GetDiskUsage",
+        "GetNetwork",
+        "GetNode",
+        "GetService",
+        "GetStack",
+        "GetTask",
+        "GetUsage",
+        "GetUser",
+        "GetVersion",
+        "ListNetworks",
+        "ListNodes",
+        "ListServices",
+        "ListStacks",
+        "ListTasks",
+        "ListVolumes",
+        "ServiceLogs",
+        "Watch",
+    ];
+    let deployer =
+        ["ApplyStack", "Exec", "RemoveService", "RemoveStack", "RollBackStack", "UpdateService"];
+    let operator = [
+        "CreateNetwork",
+        "CreateService",
+        "GetJoinToken",
+        "PruneNodes",
+        "RemoveNetwork",
+        "RemoveNode",
+        "RemoveVolume",
+        "RotateJoinToken",
+        "UpdateNode",
+    ];
+    // What these tell is not told apart by stacks.
+    let not_for_deployers = ["GetDiskUsage", "GetUsage", "ListVolumes"];
+    let admin = ["CreateUser", "ListUsers", "RemoveUser", "UpdateUser"];
+    let mut expected = BTreeSet::new();
+    let sets: [(UserRole, &[&str]); 4] = [
+        (UserRole::Viewer, &viewer),
+        (UserRole::Deployer, &deployer),
+        (UserRole::Operator, &operator),
+        (UserRole::Admin, &admin),
+    ];
+    let identity = identity(PeerId::User(UserId::from(4)), Role::User);
+    let view = ClusterState::new();
+    for (role, more) in sets {
+        expected.extend(more.iter().map(|m| (*m).to_owned()));
+        let may = |path: &String| {
+            permit(&identity, &user(role), path, Asked::Common, &view).is_ok()
+                && path.starts_with("/shoal.v1.Control/")
+        };
+        let allowed: BTreeSet<String> =
+            methods().iter().filter(|p| may(p)).map(|p| method(p).to_owned()).collect();
+        let mut own = expected.clone();
+        if role == UserRole::Deployer {
+            own.retain(|m| !not_for_deployers.contains(&m.as_str()));
+        }
+        assert_eq!(allowed, own, "{role}");
+    }
+    // What is not a read is audited, and a join.
+    let audited: BTreeSet<String> =
+        methods().iter().filter(|p| is_audited(p)).map(|p| method(p).to_owned()).collect();
+    let mut writes: BTreeSet<String> =
+        [&deployer[..], &operator, &admin].concat().iter().map(|m| (*m).to_owned()).collect();
+    writes.insert("IssueNodeCertificate".to_owned());
+    assert_eq!(audited, writes);
+}
+
+#[test]
+fn a_refusal_says_who_may() {
+    let identity = identity(PeerId::User(UserId::from(4)), Role::User);
+    let (path, view) = ("/shoal.v1.Control/RemoveNode", ClusterState::new());
+    let said = permit(&identity, &user(UserRole::Viewer), path, Asked::Common, &view);
+    assert_eq!(
+        said.expect_err("refused").message(),
+        "user ann has role viewer and may not call RemoveNode, which is for managers and operators \
+         and admins"
+    );
+}
+
+#[test]
+fn a_user_whose_time_is_over_is_refused_although_its_certificate_is_valid() {
+    struct Expired;
+    impl Membership for Expired {
+        fn standing_of(&self, _: PeerId) -> Option<Standing> {
+            let Standing::User(user) = user(UserRole::Admin) else { return None };
+            let mut user = User::clone(&user);
+            user.spec.expires_at = Some(NOW);
+            Some(Standing::User(Arc::new(user)))
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            watch::channel(0).1
+        }
+    }
+    let peer = Peer::Trusted(identity(PeerId::User(UserId::from(4)), Role::User));
+    let status = authorise(&peer, RENEW, &Expired, NOW).expect_err("refused");
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.message(), "the time of user ann ended on 2027-01-15 08:00 UTC");
 }

@@ -42,20 +42,28 @@ fn must_run(view: &ClusterState, task: &Task) -> Result<NodeId, Status> {
     }
 }
 
+/// The first message of a user's stream.
+///
+/// # Errors
+/// It is another one.
+pub async fn exec_start(from_user: &mut Streaming<pb::ExecInput>) -> Result<pb::ExecStart, Status> {
+    match from_user.message().await?.and_then(|m| m.input) {
+        Some(pb::exec_input::Input::Start(start)) => Ok(start),
+        _ => Err(Status::invalid_argument("start: must be the first message")),
+    }
+}
+
 impl Broker {
-    /// Serves a user who runs a process in a container.
+    /// Serves a user who runs a process in a container, after the first message of its stream.
     ///
     /// # Errors
-    /// The stream does not begin as it must; the task does not run; its node does not answer.
+    /// The task does not run; its node does not answer.
     pub async fn exec(
         &self,
         view: &ClusterState,
-        mut from_user: Streaming<pb::ExecInput>,
+        mut start: pb::ExecStart,
+        from_user: Streaming<pb::ExecInput>,
     ) -> Result<Answers<pb::ExecOutput>, Status> {
-        let first = from_user.message().await?.and_then(|m| m.input);
-        let Some(pb::exec_input::Input::Start(mut start)) = first else {
-            return Err(Status::invalid_argument("start: must be the first message"));
-        };
         if start.argv.is_empty() {
             return Err(Status::invalid_argument("start.argv: names no program"));
         }

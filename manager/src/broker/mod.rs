@@ -8,6 +8,8 @@ mod exec;
 mod logs;
 mod question;
 
+pub use exec::exec_start;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

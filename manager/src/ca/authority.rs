@@ -23,6 +23,8 @@ use super::{CaError, CaMaterial};
 
 /// Validity of users' certificates, and of nodes' if the cluster says nothing else.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// The longest validity of a certificate of a user whose end was chosen; later ones are renewed.
+pub const USER_LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Validity of the root: 20 years.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Certificates begin this long before now, for hosts whose clocks are behind.
@@ -123,9 +125,26 @@ impl CertificateAuthority {
         role: Role,
         now: Timestamp,
     ) -> Result<IssuedChain, CaError> {
+        self.issue_until(request, id, role, now, None)
+    }
+
+    /// As [`CertificateAuthority::issue`]; with `until`, valid until then, but not for more than
+    /// [`USER_LIFE_MAX`].
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::issue`].
+    pub fn issue_until(
+        &self,
+        request: &[u8],
+        id: PeerId,
+        role: Role,
+        now: Timestamp,
+        until: Option<Timestamp>,
+    ) -> Result<IssuedChain, CaError> {
         let key = key_of_request(request)?;
         let public_key = key.subject_public_key_info();
-        Ok(IssuedChain { pem: self.issue_for(&key, id, role, now)?, public_key })
+        let life = until.map(|until| until.since(now).min(USER_LIFE_MAX));
+        Ok(IssuedChain { pem: self.issue_for(&key, id, role, now, life)?, public_key })
     }
 
     /// A key made here and its certificate: for the first manager and the first user.
@@ -154,7 +173,7 @@ impl CertificateAuthority {
         role: Role,
         now: Timestamp,
     ) -> Result<Credentials, CaError> {
-        let chain = self.issue_for(key.signer(), id, role, now)?;
+        let chain = self.issue_for(key.signer(), id, role, now, None)?;
         Credentials::from_pem(chain, key.to_pem(), self.material.trusted_pem())
             .map_err(CaError::Credentials)
     }
@@ -165,12 +184,13 @@ impl CertificateAuthority {
         id: PeerId,
         role: Role,
         now: Timestamp,
+        life: Option<Duration>,
     ) -> Result<String, CaError> {
         let mut params = leaf_params(self.cluster, id, role)?;
-        let life = match id {
+        let life = life.unwrap_or(match id {
             PeerId::Node(_) => self.node_life,
             PeerId::User(_) => CERTIFICATE_LIFE,
-        };
+        });
         set_validity(&mut params, now, life);
         let issuer = self.issuer()?;
         let leaf = params.signed_by(key, &issuer).map_err(CaError::Issue)?;

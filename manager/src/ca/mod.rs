@@ -16,7 +16,8 @@ mod service_tests;
 mod tests;
 
 pub use authority::{
-    CERTIFICATE_LIFE, CertificateAuthority, IssuedChain, node_id_of_key, public_key_of_request,
+    CERTIFICATE_LIFE, CertificateAuthority, IssuedChain, USER_LIFE_MAX, node_id_of_key,
+    public_key_of_request,
 };
 pub use material::CaMaterial;
 pub use service::{Admission, CaService, ClusterCa};

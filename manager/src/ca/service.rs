@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::transport::{PeerId, Role};
+use shoal_proto::transport::{Joiner, PeerId, Role};
 use shoal_proto::v1;
 use shoal_proto::v1::ca_server::Ca;
 use shoal_types::error_chain::chain;
@@ -11,7 +11,7 @@ use shoal_types::time::Timestamp;
 use tonic::{Request, Response, Status};
 
 use super::{CaError, CertificateAuthority, JoinSecrets, TokenError, node_id_of_key};
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Standing, audit, caller};
 
 /// Longest hostname (RFC 1035, 2.3.4) or address that is taken from a joiner, in bytes.
 const MAX_HINT: usize = 253;
@@ -43,11 +43,11 @@ pub trait ClusterCa: Send + Sync + 'static {
     /// A status for the joiner.
     async fn admit(&self, admission: Admission) -> Result<Role, Status>;
 
-    /// The role that the cluster gives a member now; `None` if it is none.
+    /// What the cluster gives a member now; `None` if it is none.
     ///
     /// # Errors
     /// `UNAVAILABLE` while this manager does not know.
-    async fn role_of(&self, id: PeerId) -> Result<Option<Role>, Status>;
+    async fn standing_of(&self, id: PeerId) -> Result<Option<Standing>, Status>;
 
     /// The time.
     fn now(&self) -> Timestamp;
@@ -62,31 +62,13 @@ impl<C: ClusterCa> CaService<C> {
     pub fn new(cluster: C) -> Self {
         Self(cluster)
     }
-}
 
-#[tonic::async_trait]
-impl<C: ClusterCa> Ca for CaService<C> {
-    async fn get_root_certificate(
+    /// Makes whoever shows a valid token a node.
+    async fn let_in(
         &self,
-        _: Request<v1::GetRootCertificateRequest>,
-    ) -> Result<Response<v1::GetRootCertificateResponse>, Status> {
-        let (ca, _) = self.0.authority().await?;
-        Ok(Response::new(v1::GetRootCertificateResponse {
-            root_pem: ca.material().trusted_pem(),
-            cluster_id: ca.cluster().to_string(),
-        }))
-    }
-
-    async fn issue_node_certificate(
-        &self,
-        request: Request<v1::IssueNodeCertificateRequest>,
-    ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
-        let Caller::Joiner(joiner) = caller(&request)?.clone() else {
-            return Err(Status::failed_precondition(
-                "this host is a member of the cluster already",
-            ));
-        };
-        let message = request.into_inner();
+        joiner: Joiner,
+        message: v1::IssueNodeCertificateRequest,
+    ) -> Result<v1::IssueNodeCertificateResponse, Status> {
         let (ca, secrets) = self.0.authority().await?;
         let role = secrets.admit(&ca, &message.join_token).map_err(|e| token_status(&e))?;
         let hints = message.hints.unwrap_or_default();
@@ -116,11 +98,41 @@ impl<C: ClusterCa> Ca for CaService<C> {
             issued.map_err(|error| ca_status(&error))?
         };
         tracing::info!(%node, role = granted.noun(), "issued a certificate to a joining node");
-        Ok(Response::new(v1::IssueNodeCertificateResponse {
+        Ok(v1::IssueNodeCertificateResponse {
             certificate: Some(certificate(&ca, issued.pem)),
             node_id: node.to_string(),
             cluster_id: ca.cluster().to_string(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<C: ClusterCa> Ca for CaService<C> {
+    async fn get_root_certificate(
+        &self,
+        _: Request<v1::GetRootCertificateRequest>,
+    ) -> Result<Response<v1::GetRootCertificateResponse>, Status> {
+        let (ca, _) = self.0.authority().await?;
+        Ok(Response::new(v1::GetRootCertificateResponse {
+            root_pem: ca.material().trusted_pem(),
+            cluster_id: ca.cluster().to_string(),
         }))
+    }
+
+    async fn issue_node_certificate(
+        &self,
+        request: Request<v1::IssueNodeCertificateRequest>,
+    ) -> Result<Response<v1::IssueNodeCertificateResponse>, Status> {
+        let Caller::Joiner(joiner) = caller(&request)?.clone() else {
+            return Err(Status::failed_precondition(
+                "this host is a member of the cluster already",
+            ));
+        };
+        let message = request.into_inner();
+        let hostname = message.hints.as_ref().map(|h| h.hostname.clone()).unwrap_or_default();
+        let outcome = self.let_in(joiner, message).await;
+        audit::join(&hostname, outcome.as_ref().map(|answer| answer.node_id.as_str()));
+        outcome.map(Response::new)
     }
 
     async fn renew_certificate(
@@ -128,14 +140,15 @@ impl<C: ClusterCa> Ca for CaService<C> {
         request: Request<v1::RenewCertificateRequest>,
     ) -> Result<Response<v1::RenewCertificateResponse>, Status> {
         let id = match caller(&request)? {
-            Caller::Member(identity) => identity.id,
+            Caller::Member(identity, _) => identity.id,
             Caller::Joiner(_) => return Err(Status::permission_denied("join first")),
         };
-        let role = self.0.role_of(id).await?.ok_or_else(|| {
+        let standing = self.0.standing_of(id).await?.ok_or_else(|| {
             Status::permission_denied(format!("{id} is not a member of the cluster any more"))
         })?;
+        let (role, until) = (standing.role(), standing.ends());
         let (ca, _) = self.0.authority().await?;
-        let issued = ca.issue(&request.get_ref().csr_der, id, role, self.0.now());
+        let issued = ca.issue_until(&request.get_ref().csr_der, id, role, self.0.now(), until);
         let issued = issued.map_err(|error| ca_status(&error))?;
         tracing::info!(%id, role = role.noun(), "renewed a certificate");
         let certificate = Some(certificate(&ca, issued.pem));

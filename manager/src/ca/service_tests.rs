@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::auth::{AuthLayer, Membership};
+use crate::auth::{AuthLayer, Membership, Standing};
 
 /// A cluster that is a map.
 #[derive(Clone)]
@@ -31,6 +31,10 @@ struct Cluster {
 }
 
 impl Cluster {
+    fn role_of(&self, id: PeerId) -> Option<Role> {
+        self.members.lock().expect("lock").get(&id).copied()
+    }
+
     fn set(&self, id: PeerId, role: Option<Role>) {
         let mut members = self.members.lock().expect("lock");
         match role {
@@ -53,8 +57,16 @@ impl Cluster {
 }
 
 impl Membership for Cluster {
-    fn role_of(&self, id: PeerId) -> Option<Role> {
-        self.members.lock().expect("lock").get(&id).copied()
+    fn standing_of(&self, id: PeerId) -> Option<Standing> {
+        match self.role_of(id)? {
+            Role::User => Some(Standing::Unlisted),
+            role => Some(Standing::Node(role)),
+        }
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        // Nothing here streams.
+        tokio::sync::watch::channel(0).1
     }
 }
 
@@ -69,8 +81,8 @@ impl ClusterCa for Cluster {
         Ok(*members.entry(PeerId::Node(admission.node)).or_insert(admission.role))
     }
 
-    async fn role_of(&self, id: PeerId) -> Result<Option<Role>, Status> {
-        Ok(Membership::role_of(self, id))
+    async fn standing_of(&self, id: PeerId) -> Result<Option<Standing>, Status> {
+        Ok(Membership::standing_of(self, id))
     }
 
     fn now(&self) -> Timestamp {
@@ -125,7 +137,7 @@ async fn a_token_makes_a_node_and_a_repeat_the_same_one() {
         let token = cluster.token(secret);
         let first = join(address.into(), &token, &key, hints()).await.expect("joins");
         assert_eq!(first.identity().role, role);
-        assert_eq!(Membership::role_of(&cluster, first.identity().id), Some(role));
+        assert_eq!(cluster.role_of(first.identity().id), Some(role));
         let again = join(address.into(), &token, &key, hints()).await.expect("joins");
         assert_eq!(again.identity().id, first.identity().id);
 

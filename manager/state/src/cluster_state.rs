@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
 use crate::event::{Action, Event, ObjectRef};
@@ -23,6 +23,7 @@ pub struct ClusterState {
     pub(crate) deployments: Table<Deployment>,
     pub(crate) stacks: Table<Stack>,
     pub(crate) tasks: Table<Task>,
+    pub(crate) users: Table<User>,
     pub(crate) indexes: Indexes,
     pub(crate) feed: Vec<Event>,
 }
@@ -43,6 +44,13 @@ impl ClusterState {
     /// Notes that a log entry without command was passed.
     pub fn pass(&mut self, index: u64) {
         self.applied = self.applied.max(index);
+    }
+
+    /// Whether both states have the same members, nodes and users, for all that the tables show
+    /// without a look at each. False may also mean that a member changed to and fro.
+    #[must_use]
+    pub fn shares_members_with(&self, other: &Self) -> bool {
+        self.nodes.ptr_eq(&other.nodes) && self.users.ptr_eq(&other.users)
     }
 
     /// Takes the change feed: what was written since it was last taken, in order of writing.

@@ -10,12 +10,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use shoal_types::id::{ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_types::id::{
+    ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
+};
 use shoal_types::object::{
     DeploymentState, JoinTokens, ManagerStatus, NodeDescription, NodeStatus, RootCa, Slot,
     TaskStatus,
 };
-use shoal_types::spec::{ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec};
+use shoal_types::spec::{
+    ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+};
 use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
 
@@ -232,6 +236,27 @@ pub enum Command {
         state: DeploymentState,
         /// Why, for people.
         message: String,
+    },
+    /// Makes a user.
+    CreateUser {
+        /// Its id.
+        id: UserId,
+        /// What is wanted of it.
+        spec: UserSpec,
+    },
+    /// Replaces what is wanted of a user. The last admin stays one.
+    UpdateUser {
+        /// Which user.
+        id: UserId,
+        /// The spec version that the writer has seen.
+        expected: u64,
+        /// The new spec.
+        spec: UserSpec,
+    },
+    /// Forgets a user: its certificates open nothing any more. The last admin stays.
+    RemoveUser {
+        /// Which user.
+        id: UserId,
     },
 }
 

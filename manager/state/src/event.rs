@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
 /// One object was written or removed.
@@ -47,6 +47,8 @@ pub enum ObjectRef {
     Stack(Arc<Stack>),
     /// A task.
     Task(Arc<Task>),
+    /// A user.
+    User(Arc<User>),
 }
 
 impl ObjectRef {
@@ -61,6 +63,7 @@ impl ObjectRef {
             Self::Deployment(_) => ObjectKind::Deployment,
             Self::Stack(_) => ObjectKind::Stack,
             Self::Task(_) => ObjectKind::Task,
+            Self::User(_) => ObjectKind::User,
         }
     }
 
@@ -75,6 +78,7 @@ impl ObjectRef {
             Self::Deployment(o) => o.id.to_string(),
             Self::Stack(o) => o.id.to_string(),
             Self::Task(o) => o.id.to_string(),
+            Self::User(o) => o.id.to_string(),
         }
     }
 }
@@ -96,11 +100,13 @@ pub enum ObjectKind {
     Stack,
     /// A task.
     Task,
+    /// A user.
+    User,
 }
 
 impl ObjectKind {
     /// All kinds, in the order in which a snapshot holds them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Cluster,
         Self::Node,
         Self::Network,
@@ -108,6 +114,7 @@ impl ObjectKind {
         Self::Deployment,
         Self::Stack,
         Self::Task,
+        Self::User,
     ];
 
     /// Its name in lower case.
@@ -121,6 +128,7 @@ impl ObjectKind {
             Self::Deployment => "deployment",
             Self::Stack => "stack",
             Self::Task => "task",
+            Self::User => "user",
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId};
-use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task};
+use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
+use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, User};
 
 use crate::usage::NodeUsage;
 
@@ -15,6 +15,7 @@ pub(crate) struct Indexes {
     pub(crate) service_names: OrdMap<Arc<str>, ServiceId>,
     pub(crate) network_names: OrdMap<Arc<str>, NetworkId>,
     pub(crate) stack_names: OrdMap<Arc<str>, StackId>,
+    pub(crate) user_names: OrdMap<Arc<str>, UserId>,
     /// Host names and given names; neither has to be unique.
     pub(crate) node_names: OrdSet<(Arc<str>, NodeId)>,
     pub(crate) slot_tasks: OrdSet<(ServiceId, Slot, TaskId)>,
@@ -48,6 +49,14 @@ impl Indexes {
 
     pub(crate) fn leave_stack(&mut self, stack: &Stack) {
         self.stack_names.remove(stack.spec.name.as_str());
+    }
+
+    pub(crate) fn enter_user(&mut self, user: &User) {
+        self.user_names.insert(user.spec.name.as_str().into(), user.id);
+    }
+
+    pub(crate) fn leave_user(&mut self, user: &User) {
+        self.user_names.remove(user.spec.name.as_str());
     }
 
     pub(crate) fn enter_node(&mut self, node: &Node) {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task};
+use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::spec::UserRole;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::cluster_state::ClusterState;
@@ -22,6 +23,7 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     state.networks().for_each(|network| self::network(state, network, &mut wrong));
     state.tasks().for_each(|task| self::task(state, task, &mut wrong));
     host_ports(state, &mut wrong);
+    admins(state, &mut wrong);
     wrong
 }
 
@@ -48,10 +50,12 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     enter::<Deployment>(state, &mut fresh, wrong);
     enter::<Stack>(state, &mut fresh, wrong);
     enter::<Task>(state, &mut fresh, wrong);
+    enter::<User>(state, &mut fresh, wrong);
     let have = &state.indexes;
     demand!(wrong, have.service_names == fresh.service_names, "index of service names is wrong");
     demand!(wrong, have.network_names == fresh.network_names, "index of network names is wrong");
     demand!(wrong, have.stack_names == fresh.stack_names, "index of stack names is wrong");
+    demand!(wrong, have.user_names == fresh.user_names, "index of user names is wrong");
     demand!(wrong, have.node_names == fresh.node_names, "index of node names is wrong");
     demand!(wrong, have.slot_tasks == fresh.slot_tasks, "index of tasks by slot is wrong");
     demand!(wrong, have.node_tasks == fresh.node_tasks, "index of tasks by node is wrong");
@@ -67,6 +71,7 @@ fn names(state: &ClusterState, wrong: &mut Vec<String>) {
         ("service", state.services.len(), have.service_names.len()),
         ("network", state.networks.len(), have.network_names.len()),
         ("stack", state.stacks.len(), have.stack_names.len()),
+        ("user", state.users.len(), have.user_names.len()),
     ];
     for (kind, objects, names) in counts {
         demand!(wrong, objects == names, "{objects} {kind} objects have {names} names");
@@ -88,6 +93,13 @@ fn versions(state: &ClusterState, wrong: &mut Vec<String>) {
     each::<Deployment>(state, wrong);
     each::<Stack>(state, wrong);
     each::<Task>(state, wrong);
+    each::<User>(state, wrong);
+}
+
+/// Where there are users, one of them can make others.
+fn admins(state: &ClusterState, wrong: &mut Vec<String>) {
+    let any = state.users().any(|user| user.spec.role == UserRole::Admin);
+    demand!(wrong, any || state.users().len() == 0, "no user is an admin");
 }
 
 fn service(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {

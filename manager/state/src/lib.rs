@@ -11,6 +11,7 @@ mod command;
 mod event;
 mod index;
 pub mod invariant;
+pub mod permission;
 #[cfg(test)]
 mod property_tests;
 mod query;

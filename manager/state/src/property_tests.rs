@@ -10,7 +10,8 @@ use shoal_types::object::{
     DeploymentState, ManagerStatus, NodeState, NodeStatus, Reachability, Slot, Task, TaskStatus,
 };
 use shoal_types::spec::{
-    Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec,
+    Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec, UserRole,
+    UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind, apply, inva
 type Step = (u8, u8, u8, u8);
 
 /// Kinds of command that [`decide`] makes.
-const KINDS: u8 = 30;
+const KINDS: u8 = 33;
 
 /// One of a table's objects, or an id that is in no table.
 fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
@@ -208,6 +209,24 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
     }
 }
 
+/// Commands about users.
+fn user(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) -> Command {
+    let spec = UserSpec {
+        name: format!("u{}", b % 4),
+        role: UserRole::ALL[usize::from(c) % 4],
+        ..UserSpec::default()
+    };
+    let id = pick(state.users().map(|u| u.id), a, 9999.into());
+    match kind {
+        30 => Command::CreateUser { id: ids.next_id(), spec },
+        31 => {
+            let known = state.user(id).map_or(1, |u| u.meta.spec_version);
+            Command::UpdateUser { id, expected: known + u64::from(a > 250), spec }
+        }
+        _ => Command::RemoveUser { id },
+    }
+}
+
 /// The command of one step. Mostly sensible, sometimes not.
 fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
     let state = cluster.state.clone();
@@ -261,6 +280,7 @@ fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         20 => Command::RemoveTask { id },
         21 => Command::OrphanTask { id },
         22 => report(&state, cluster, a, b, c),
+        30..=32 => user(&state, ids, (kind % KINDS, a, b, c)),
         23..=27 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
         _ => {
             use DeploymentState::{Completed, Paused, RolledBack, Updating};
@@ -353,7 +373,7 @@ proptest! {
 fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
-    for round in 0..60 {
+    for round in 0..90 {
         let mut cluster = start(round % 3 > 0);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
@@ -363,6 +383,6 @@ fn every_kind_of_command_gets_through() {
             *count += u32::from(cluster.try_apply(command).is_ok());
         }
     }
-    assert_eq!(applied.len(), 24, "{applied:?}");
+    assert_eq!(applied.len(), 27, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
 }

@@ -6,9 +6,11 @@ mod tests;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use shoal_types::id::{DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_types::id::{
+    DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
+};
 use shoal_types::object::{
-    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task,
+    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task, User,
 };
 use shoal_types::spec::UpdateConfig;
 
@@ -68,6 +70,7 @@ tables! {
     deployment deployments Deployment DeploymentId "deployment";
     stack stacks Stack StackId "stack";
     task tasks Task TaskId "task";
+    user users User UserId "user";
 }
 
 /// Lowest and highest of each id, as bounds of ranges.
@@ -97,6 +100,12 @@ impl ClusterState {
     #[must_use]
     pub fn stack_by_name(&self, name: &str) -> Option<&Arc<Stack>> {
         self.stack(*self.indexes.stack_names.get(name)?)
+    }
+
+    /// The user of this name.
+    #[must_use]
+    pub fn user_by_name(&self, name: &str) -> Option<&Arc<User>> {
+        self.user(*self.indexes.user_names.get(name)?)
     }
 
     /// Nodes of this host name or given name.
@@ -191,6 +200,14 @@ impl ClusterState {
     /// See [`ClusterState::resolve_node`].
     pub fn resolve_stack(&self, reference: &str) -> Result<&Arc<Stack>, Unresolved> {
         self.resolve(reference, self.stack_by_name(reference).as_slice())
+    }
+
+    /// The user meant by an id, a name, or the beginning of an id.
+    ///
+    /// # Errors
+    /// See [`ClusterState::resolve_node`].
+    pub fn resolve_user(&self, reference: &str) -> Result<&Arc<User>, Unresolved> {
+        self.resolve(reference, self.user_by_name(reference).as_slice())
     }
 
     /// The deployment meant by an id or the beginning of one.

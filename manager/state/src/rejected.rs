@@ -312,6 +312,18 @@ pub enum Rejected {
         /// The other one.
         holder: TaskId,
     },
+    /// The first user has to be able to make others.
+    #[error("user {name:?} is the first one and has to be an admin")]
+    FirstUser {
+        /// The user's name.
+        name: String,
+    },
+    /// Without an admin nobody could make one again.
+    #[error("user {name:?} is the last admin: make another one first")]
+    LastAdmin {
+        /// The user's name.
+        name: String,
+    },
     /// The deployment has ended.
     #[error("deployment {id} has ended as {} and cannot become {}", current.as_str(), wanted.as_str())]
     DeploymentEnded {
@@ -369,6 +381,8 @@ impl Rejected {
             | Self::NodeInUse { .. }
             | Self::NodeIsManager { .. }
             | Self::LastManager { .. }
+            | Self::LastAdmin { .. }
+            | Self::FirstUser { .. }
             | Self::DesiredBackwards { .. }
             | Self::TaskNotPending { .. }
             | Self::TaskNotEnded { .. }

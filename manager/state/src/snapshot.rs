@@ -27,7 +27,7 @@ impl ClusterState {
         fn all<T: Stored>(state: &ClusterState) -> impl Iterator<Item = ObjectRef> {
             T::table(state).values().map(|object| T::wrap(Arc::clone(object)))
         }
-        use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task};
+        use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
         let cluster = self.cluster.iter().map(|c| ObjectRef::Cluster(Arc::clone(c)));
         cluster
             .chain(all::<Node>(self))
@@ -36,6 +36,7 @@ impl ClusterState {
             .chain(all::<Deployment>(self))
             .chain(all::<Stack>(self))
             .chain(all::<Task>(self))
+            .chain(all::<User>(self))
             .collect()
     }
 
@@ -64,6 +65,7 @@ impl ClusterState {
                 ObjectRef::Deployment(object) => state.enter(object)?,
                 ObjectRef::Stack(object) => state.enter(object)?,
                 ObjectRef::Task(object) => state.enter(object)?,
+                ObjectRef::User(object) => state.enter(object)?,
             }
         }
         Ok(state)

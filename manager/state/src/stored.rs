@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId};
-use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task};
+use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
+use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task, User};
 
 use crate::cluster_state::ClusterState;
 use crate::event::{ObjectKind, ObjectRef};
@@ -90,6 +90,7 @@ stored! {
     Deployment DeploymentId deployments enter_deployment leave_deployment
         |d: &Deployment| (d.service_id, d.service_version);
     Stack StackId stacks enter_stack leave_stack |s: &Stack| s.spec.name.clone();
+    User UserId users enter_user leave_user |u: &User| u.spec.name.clone();
     // What a task reserves never changes.
     Task TaskId tasks enter_task leave_task |t: &Task| (t.node_id, NodeUsage::counts(t));
 }

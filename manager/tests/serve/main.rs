@@ -10,6 +10,7 @@
 
 mod logs;
 mod questions;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::Path;

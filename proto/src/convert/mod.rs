@@ -23,6 +23,7 @@ mod service;
 mod stack;
 mod task;
 mod task_spec;
+mod user;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ mod payload;
 mod service;
 mod stack;
 mod task;
+mod user;
 
 pub use cluster::{Cluster, JoinTokens, RootCa};
 pub use deployment::{Deployment, DeploymentKind, DeploymentState};
@@ -19,6 +20,7 @@ pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};
+pub use user::User;
 
 use crate::time::Timestamp;
 

@@ -14,6 +14,7 @@ mod payload;
 mod service;
 mod stack;
 pub mod unsupported;
+mod user;
 pub mod validate;
 mod volume;
 
@@ -36,6 +37,7 @@ pub use service::{
     UpdateOrder,
 };
 pub use stack::StackSpec;
+pub use user::{UserRole, UserSpec};
 pub use validate::{Violation, Violations};
 pub use volume::VolumeSpec;
 

@@ -137,6 +137,9 @@ commands! {
     OrphanTask: OrphanTaskCommand { id: Text }
     UpdateTaskStatuses: UpdateTaskStatusesCommand { node_id: Text, statuses: List }
     UpdateDeployment: UpdateDeploymentCommand { id: Text, state: Choice, message: Same }
+    CreateUser: CreateUserCommand { id: Text, spec: Message }
+    UpdateUser: UpdateUserCommand { id: Text, expected: Same, spec: Message }
+    RemoveUser: RemoveUserCommand { id: Text }
 }
 
 /// The ids of predefined networks.

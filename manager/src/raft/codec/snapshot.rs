@@ -187,4 +187,4 @@ macro_rules! objects {
     };
 }
 
-objects!(Cluster, Node, Network, Service, Deployment, Stack, Task);
+objects!(Cluster, Node, Network, Service, Deployment, Stack, Task, User);

@@ -17,12 +17,12 @@ use shoal_manager_state::{
 };
 use shoal_proto::v1 as pb;
 use shoal_types::error_chain::chain;
-use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId};
+use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId, UserId};
 use shoal_types::object::{
     ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
     Reachability, RootCa, Slot, TaskStatus,
 };
-use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec};
+use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec, UserRole, UserSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -167,8 +167,28 @@ fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
     ]
 }
 
+fn user_spec() -> UserSpec {
+    UserSpec {
+        name: "ci".to_owned(),
+        labels: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
+        role: UserRole::Deployer,
+        stacks: vec!["shop".to_owned(), "blog".to_owned()],
+        host_access: true,
+        expires_at: Some(TIME),
+    }
+}
+
+fn user_commands(ids: &mut SeededIds) -> Vec<Command> {
+    let id: UserId = ids.next_id();
+    vec![
+        Command::CreateUser { id, spec: user_spec() },
+        Command::UpdateUser { id, expected: 3, spec: user_spec() },
+        Command::RemoveUser { id },
+    ]
+}
+
 fn commands() -> Vec<Command> {
-    [cluster_commands, node_commands, service_commands, task_commands]
+    [cluster_commands, node_commands, service_commands, task_commands, user_commands]
         .map(|commands| commands(&mut SeededIds::new(3)))
         .concat()
 }
@@ -179,7 +199,7 @@ fn every_command_survives() {
     let mut kinds: Vec<_> = commands.iter().map(discriminant).collect();
     kinds.sort_by_key(|k| format!("{k:?}"));
     kinds.dedup();
-    assert_eq!(kinds.len(), 24, "a command is missing here");
+    assert_eq!(kinds.len(), 27, "a command is missing here");
     for command in commands {
         let decoded = decode_command(&encode_command(TIME, &command)).unwrap();
         assert_eq!(decoded, TimedCommand { time: TIME, command });
@@ -233,7 +253,8 @@ fn named_commands() -> Vec<(String, Command)> {
 fn bytes_of_the_first_version_are_still_read() {
     let mut missing = Vec::new();
     let snapshots = [
-        ("snapshot", before_stack_versions(&full_state())),
+        ("snapshot", before_stack_versions(&state_without_users())),
+        ("snapshot_users", before_stack_versions(&full_state())),
         ("snapshot_stack_versions", stack_went_back()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -294,7 +315,24 @@ fn what_is_no_command_is_refused() {
     assert!(text.ends_with("UpdateService.kind: is 1: expected an update or a rollback"), "{text}");
 }
 
+/// As states were before there were users.
+fn state_without_users() -> ClusterState {
+    without_users().state
+}
+
 fn full_state() -> ClusterState {
+    let mut cluster = without_users();
+    let spec = UserSpec { name: "admin".to_owned(), role: UserRole::Admin, ..UserSpec::default() };
+    for spec in [spec, user_spec()] {
+        let id = cluster.ids.next_id();
+        cluster.apply(Command::CreateUser { id, spec });
+    }
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
+fn without_users() -> TestCluster {
     let (mut cluster, nodes) = cluster_with_nodes(3);
     cluster.add_network("back");
     let web = with_networks(with_host_port(service_spec("web", 2), 8080), &["back"]);
@@ -315,7 +353,7 @@ fn full_state() -> ClusterState {
     cluster.add_task(shop, 1);
     cluster.check();
     cluster.events();
-    cluster.state
+    cluster
 }
 
 /// A state as it was when deployments did not know the version of their stack.

@@ -11,6 +11,7 @@ mod status;
 mod task;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::sync::Arc;
 
@@ -94,6 +95,9 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::OrphanTask { id } => task::orphan(w, id),
         C::UpdateTaskStatuses { node_id, statuses } => status::update(w, node_id, statuses),
         C::UpdateDeployment { id, state, message } => deployment::update(w, id, state, message),
+        C::CreateUser { id, spec } => user::create(w, id, spec),
+        C::UpdateUser { id, expected, spec } => user::update(w, id, expected, spec),
+        C::RemoveUser { id } => user::remove(w, id),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use shoal_types::id::{
     ClusterId, ConfigId, DeploymentId, IdSource, NetworkId, NodeId, SecretId, SeededIds, ServiceId,
-    StackId, TaskId, VolumeId,
+    StackId, TaskId, UserId, VolumeId,
 };
 use shoal_types::time::Timestamp;
 
@@ -192,4 +192,6 @@ macro_rules! ids {
     )*};
 }
 
-ids!(ClusterId NodeId ServiceId TaskId DeploymentId NetworkId VolumeId SecretId ConfigId StackId);
+ids!(
+    ClusterId NodeId ServiceId TaskId DeploymentId NetworkId VolumeId SecretId ConfigId StackId UserId
+);

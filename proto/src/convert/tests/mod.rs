@@ -71,6 +71,7 @@ survive! {
     questions: Question => NodeQuestion, Answer => NodeAnswer, Silent => Silent,
         PlacedVolume => PlacedVolume, PrunedNode => PrunedNode,
         PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk;
+    users: User => User, UserSpec => UserSpec;
     assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange;
 }
 

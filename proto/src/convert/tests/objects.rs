@@ -71,6 +71,7 @@ arbitrary!(Volume { id, meta, spec, node_id });
 arbitrary!(Secret { id, meta, spec });
 arbitrary!(Config { id, meta, spec });
 arbitrary!(Stack { id, meta, spec, services, networks, history });
+arbitrary!(User { id, meta, spec });
 arbitrary!(StackRevision { spec_version, applied_at, spec, rolled_back });
 
 arbitrary!(AssignedTask {

@@ -172,3 +172,5 @@ arbitrary!(ClusterSpec {
     node_cert_expiry,
 });
 arbitrary!(StackSpec { name, services, networks, volumes, secrets, configs });
+arbitrary!(UserSpec { name, labels, role, stacks, host_access, expires_at });
+one_of!(UserRole |s| { Self::Viewer, Self::Deployer, Self::Operator, Self::Admin });

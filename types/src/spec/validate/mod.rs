@@ -7,10 +7,11 @@ mod network;
 mod service;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::fmt;
 
-use super::{ClusterSpec, NetworkSpec, NodeSpec, ServiceSpec, StackSpec};
+use super::{ClusterSpec, NetworkSpec, NodeSpec, ServiceSpec, StackSpec, UserSpec};
 use crate::name;
 
 /// One thing that is wrong with a spec.
@@ -167,6 +168,16 @@ impl NodeSpec {
             }
             service::labels(c, &self.labels);
         })
+    }
+}
+
+impl UserSpec {
+    /// As [`ServiceSpec::validate`].
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate(&self) -> Result<(), Violations> {
+        run(|c| user::user(c, self))
     }
 }
 

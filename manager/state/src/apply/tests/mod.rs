@@ -8,6 +8,7 @@ mod stack;
 mod stack_rollback;
 mod status;
 mod task;
+mod user;
 
 use crate::testing::TestCluster;
 use crate::{Action, Command, Rejected, RejectedCode};

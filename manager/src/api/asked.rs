@@ -1,0 +1,203 @@
+//! What each request is about: for the authorisation of users and for the audit.
+
+use shoal_manager_state::ClusterState;
+use shoal_manager_state::permission::Asked;
+use shoal_proto::transport::Identity;
+use shoal_proto::v1 as pb;
+use shoal_types::object::User;
+use shoal_types::spec::{ServiceSpec, StackSpec, UserRole};
+use tonic::{Request, Status};
+
+use super::error::invalid;
+use crate::auth::{Caller, Standing, audit, caller, permit};
+
+/// Who makes a call.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) identity: Identity,
+    pub(super) standing: Standing,
+}
+
+impl Asker {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        match caller(request)? {
+            Caller::Member(identity, standing) => {
+                Ok(Self { identity: *identity, standing: standing.clone() })
+            }
+            Caller::Joiner(_) => Err(Status::unauthenticated("a joining host may only join")),
+        }
+    }
+
+    /// The call's place in the audit.
+    pub(super) fn entry(&self, path: &'static str, message: &impl Asks) -> Option<audit::Entry> {
+        audit::Entry::of(path, &self.identity, &self.standing, || message.object())
+    }
+
+    /// The user, if what it may see depends on that.
+    pub(super) fn bound(&self) -> Option<&User> {
+        match &self.standing {
+            Standing::User(user) if user.spec.role == UserRole::Deployer => Some(user),
+            Standing::User(_) | Standing::Node(_) | Standing::Unlisted => None,
+        }
+    }
+
+    /// Whether the state has to be asked about what the call is about.
+    fn needs_state(&self) -> bool {
+        match &self.standing {
+            Standing::User(user) => user.spec.role != UserRole::Admin,
+            Standing::Node(_) | Standing::Unlisted => false,
+        }
+    }
+}
+
+/// What one message asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// As it stands there.
+    Known(Asked<'a>),
+    /// A stack as it is to be.
+    Stack(Option<&'a pb::StackSpec>),
+    /// A service and what it is to be.
+    Service(&'a str, Option<&'a pb::update_service_request::Change>),
+}
+
+/// A request of the control API.
+pub(super) trait Asks {
+    /// What is asked for.
+    fn wanted(&self) -> Wanted<'_>;
+
+    /// The object's kind and name, for the audit.
+    fn object(&self) -> String;
+}
+
+impl super::ControlService {
+    /// Whether the asker may make this call.
+    pub(super) async fn permit(
+        &self,
+        asker: &Asker,
+        path: &str,
+        message: &impl Asks,
+    ) -> Result<(), Status> {
+        let view = match asker.needs_state() {
+            true => self.cluster.read().await?,
+            false => self.cluster.view(),
+        };
+        permit_in(&view, asker, path, message.wanted())
+    }
+}
+
+fn permit_in(
+    view: &ClusterState,
+    asker: &Asker,
+    path: &str,
+    wanted: Wanted<'_>,
+) -> Result<(), Status> {
+    let ask = |asked| permit(&asker.identity, &asker.standing, path, asked, view);
+    match wanted {
+        Wanted::Known(asked) => ask(asked),
+        // Only who is bound to stacks needs the specs before they are checked.
+        Wanted::Stack(_) | Wanted::Service(..) if asker.bound().is_none() => ask(Asked::Common),
+        Wanted::Stack(spec) => {
+            let spec: StackSpec =
+                spec.cloned().unwrap_or_default().try_into().map_err(|e| invalid(&e))?;
+            ask(Asked::Apply(&spec))
+        }
+        Wanted::Service(reference, Some(pb::update_service_request::Change::Spec(spec))) => {
+            let spec: ServiceSpec = spec.clone().try_into().map_err(|e| invalid(&e))?;
+            ask(Asked::Update(reference, Some(&spec)))
+        }
+        Wanted::Service(reference, _) => ask(Asked::Update(reference, None)),
+    }
+}
+
+macro_rules! asks {
+    ($($request:ident |$r:ident| $wanted:expr, $object:expr;)*) => {$(
+        impl Asks for pb::$request {
+            fn wanted(&self) -> Wanted<'_> {
+                let $r = self;
+                let _ = $r;
+                $wanted
+            }
+
+            fn object(&self) -> String {
+                let $r = self;
+                let _ = $r;
+                $object
+            }
+        }
+    )*};
+}
+
+const COMMON: Wanted<'static> = Wanted::Known(Asked::Common);
+
+fn token(role: i32) -> Wanted<'static> {
+    match pb::NodeRole::try_from(role) {
+        Ok(pb::NodeRole::Manager) => Wanted::Known(Asked::ManagerToken),
+        _ => COMMON,
+    }
+}
+
+fn token_name(role: i32) -> String {
+    let role = pb::NodeRole::try_from(role).unwrap_or_default();
+    let role = if role == pb::NodeRole::Manager { "managers" } else { "workers" };
+    format!("join token of {role}")
+}
+
+fn named(kind: &str, name: Option<&String>) -> String {
+    format!("{kind} {}", name.map_or("", String::as_str))
+}
+
+asks! {
+    GetVersionRequest |r| COMMON, String::new();
+    GetClusterRequest |r| COMMON, String::new();
+    GetJoinTokenRequest |r| token(r.role), token_name(r.role);
+    RotateJoinTokenRequest |r| token(r.role), token_name(r.role);
+    ListNodesRequest |r| COMMON, String::new();
+    GetNodeRequest |r| COMMON, format!("node {}", r.reference);
+    UpdateNodeRequest |r| COMMON, format!("node {}", r.reference);
+    RemoveNodeRequest |r| COMMON, format!("node {}", r.reference);
+    CreateServiceRequest |r| COMMON, named("service", r.spec.as_ref().map(|s| &s.name));
+    ListServicesRequest |r| match &r.stack {
+        Some(stack) => Wanted::Known(Asked::Stack(stack)),
+        None => COMMON,
+    }, String::new();
+    GetServiceRequest |r| Wanted::Known(Asked::Service(&r.reference)),
+        format!("service {}", r.reference);
+    UpdateServiceRequest |r| Wanted::Service(&r.reference, r.change.as_ref()),
+        format!("service {}", r.reference);
+    RemoveServiceRequest |r| Wanted::Known(Asked::Service(&r.reference)),
+        format!("service {}", r.reference);
+    GetDeploymentRequest |r| Wanted::Known(Asked::Deployment(&r.id)),
+        format!("deployment {}", r.id);
+    ListTasksRequest |r| match &r.stack {
+        Some(stack) => Wanted::Known(Asked::Stack(stack)),
+        None => COMMON,
+    }, String::new();
+    GetTaskRequest |r| Wanted::Known(Asked::Task(&r.reference)), format!("task {}", r.reference);
+    ListNetworksRequest |r| COMMON, String::new();
+    GetNetworkRequest |r| COMMON, format!("network {}", r.reference);
+    CreateNetworkRequest |r| COMMON, named("network", r.spec.as_ref().map(|s| &s.name));
+    RemoveNetworkRequest |r| COMMON, format!("network {}", r.reference);
+    ApplyStackRequest |r| Wanted::Stack(r.spec.as_ref()),
+        named("stack", r.spec.as_ref().map(|s| &s.name));
+    RollBackStackRequest |r| Wanted::Known(Asked::RollBack(&r.reference, r.to)),
+        format!("stack {}", r.reference);
+    ListStacksRequest |r| COMMON, String::new();
+    GetStackRequest |r| Wanted::Known(Asked::Stack(&r.reference)), format!("stack {}", r.reference);
+    RemoveStackRequest |r| Wanted::Known(Asked::Stack(&r.reference)),
+        format!("stack {}", r.reference);
+    ListVolumesRequest |r| COMMON, String::new();
+    RemoveVolumeRequest |r| COMMON, format!("volume {}", r.name);
+    GetUsageRequest |r| COMMON, String::new();
+    GetDiskUsageRequest |r| COMMON, String::new();
+    PruneNodesRequest |r| COMMON, format!("nodes {}", r.nodes.join(", "));
+    CreateUserRequest |r| COMMON, named("user", r.spec.as_ref().map(|s| &s.name));
+    ListUsersRequest |r| COMMON, String::new();
+    GetUserRequest |r| Wanted::Known(Asked::User(&r.reference)), format!("user {}", r.reference);
+    UpdateUserRequest |r| Wanted::Known(Asked::User(&r.reference)), format!("user {}", r.reference);
+    RemoveUserRequest |r| Wanted::Known(Asked::User(&r.reference)), format!("user {}", r.reference);
+    WatchRequest |r| COMMON, String::new();
+    ServiceLogsRequest |r| Wanted::Known(Asked::ServiceOrTask(&r.reference)),
+        format!("logs of {}", r.reference);
+    ExecStart |r| Wanted::Known(Asked::Task(&r.task)), format!("task {}", r.task);
+}

@@ -1,0 +1,230 @@
+use std::collections::BTreeMap;
+
+use shoal_types::id::{IdSource as _, TaskId};
+use shoal_types::object::Meta;
+use shoal_types::spec::{Driver, Mount, MountKind, Privileges, VolumeMountOptions};
+use shoal_types::time::Timestamp;
+
+use super::*;
+use crate::testing::{TestCluster, network_spec, service_spec, with_networks, with_task};
+use crate::{Command, StackIds};
+
+fn user(role: UserRole, stacks: &[&str]) -> User {
+    let spec = UserSpec {
+        name: "ci".to_owned(),
+        role,
+        stacks: stacks.iter().map(|s| (*s).to_owned()).collect(),
+        ..UserSpec::default()
+    };
+    User { id: 5.into(), meta: Meta::created(1, Timestamp::ZERO), spec }
+}
+
+fn stack(name: &str) -> StackSpec {
+    let (web, back) = (format!("{name}_web"), format!("{name}_back"));
+    StackSpec {
+        name: name.to_owned(),
+        services: BTreeMap::from([("web".to_owned(), service_spec(&web, 1))]),
+        networks: BTreeMap::from([("back".to_owned(), network_spec(&back))]),
+        ..StackSpec::default()
+    }
+}
+
+fn apply(cluster: &mut TestCluster, spec: StackSpec) {
+    let ids = StackIds {
+        stack: cluster.ids.next_id(),
+        services: spec
+            .services
+            .keys()
+            .map(|k| (k.clone(), (cluster.ids.next_id(), cluster.ids.next_id())))
+            .collect(),
+        networks: spec.networks.keys().map(|k| (k.clone(), cluster.ids.next_id())).collect(),
+    };
+    cluster.apply(Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None });
+}
+
+/// Stacks `shop` and `blog` and a service `alone` without one, each with a task.
+fn cluster() -> (TestCluster, BTreeMap<&'static str, TaskId>) {
+    let mut cluster = TestCluster::new();
+    apply(&mut cluster, stack("shop"));
+    apply(&mut cluster, stack("blog"));
+    cluster.add_service(service_spec("alone", 1));
+    let mut tasks = BTreeMap::new();
+    for name in ["shop_web", "blog_web", "alone"] {
+        let service = cluster.state.service_by_name(name).expect("there").id;
+        tasks.insert(name, cluster.add_task(service, 1));
+    }
+    (cluster, tasks)
+}
+
+#[test]
+fn a_deployer_touches_its_own_stacks_alone() {
+    let (cluster, tasks) = cluster();
+    let (view, ci) = (&cluster.state, user(UserRole::Deployer, &["shop", "new"]));
+    let deployment =
+        |name: &str| view.service_by_name(name).expect("there").deployment_id.to_string();
+    let (own, other) = (deployment("shop_web"), deployment("blog_web"));
+    let (own_task, other_task) = (tasks["shop_web"].to_string(), tasks["blog_web"].to_string());
+    let other_id = view.stack_by_name("blog").expect("there").id.to_string();
+    let (spec, new, foreign) = (stack("shop"), stack("new"), stack("blog"));
+    let next = service_spec("shop_web", 3);
+    let allowed = [
+        Asked::Common,
+        Asked::Stack("shop"),
+        Asked::Stack("nowhere"),
+        Asked::Apply(&spec),
+        Asked::Apply(&new),
+        Asked::Service("shop_web"),
+        Asked::Service("nowhere"),
+        Asked::Update("shop_web", Some(&next)),
+        Asked::Update("shop_web", None),
+        Asked::Task("shop_web.1"),
+        Asked::Task(&own_task),
+        Asked::ServiceOrTask("shop_web"),
+        Asked::ServiceOrTask("shop_web.1"),
+        Asked::Deployment(&own),
+        Asked::User(""),
+    ];
+    for asked in allowed {
+        assert_eq!(permit(view, &ci, asked), Ok(()), "{asked:?}");
+    }
+    let refused = [
+        Asked::Stack("blog"),
+        Asked::Stack(&other_id),
+        Asked::Apply(&foreign),
+        Asked::Service("blog_web"),
+        Asked::Service("alone"),
+        Asked::Update("blog_web", Some(&next)),
+        Asked::Update("alone", None),
+        Asked::Task("blog_web.1"),
+        Asked::Task("alone.1"),
+        Asked::Task(&other_task),
+        Asked::ServiceOrTask("blog_web"),
+        Asked::ServiceOrTask("blog_web.1"),
+        Asked::ServiceOrTask(&other_task),
+        Asked::Deployment(&other),
+        Asked::ManagerToken,
+        Asked::User("admin"),
+    ];
+    for asked in refused {
+        assert!(permit(view, &ci, asked).is_err(), "{asked:?}");
+        let admin = user(UserRole::Admin, &[]);
+        assert_eq!(permit(view, &admin, asked), Ok(()), "{asked:?}");
+    }
+    let said = permit(view, &ci, Asked::Service("blog_web")).expect_err("refused").to_string();
+    assert_eq!(said, "user ci deploys stacks shop, new, and service blog_web is not part of that");
+}
+
+#[test]
+fn a_deployer_sees_its_own_stacks_alone_also_while_they_go() {
+    let (mut cluster, tasks) = cluster();
+    let (ci, viewer) = (user(UserRole::Deployer, &["shop"]), user(UserRole::Viewer, &[]));
+    let seen = |state: &ClusterState, user: &User| -> Vec<String> {
+        let shown = state.tasks().filter(|t| sees_task(state, &user.spec, t));
+        shown.map(|t| t.service_name.clone()).collect()
+    };
+    assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
+    assert_eq!(seen(&cluster.state, &viewer).len(), 3);
+    for name in ["shop", "blog"] {
+        let id = cluster.state.stack_by_name(name).expect("there").id;
+        cluster.apply(Command::RemoveStack { id });
+    }
+    if cluster.state.task(tasks["shop_web"]).is_some() {
+        assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
+    }
+}
+
+#[test]
+fn a_deployer_does_not_reach_hosts_or_other_stacks() {
+    let (mut cluster, _) = cluster();
+    apply(&mut cluster, stack("shop_b"));
+    cluster.add_network("common");
+    let view = &cluster.state;
+    let plain = || service_spec("shop_web", 1);
+    let container = |change: &dyn Fn(&mut ContainerSpecOf)| {
+        with_task(plain(), |task| {
+            if let shoal_types::spec::TaskRuntime::Container(c) = &mut task.runtime {
+                change(c);
+            }
+        })
+    };
+    let mount = |kind, source: &str| {
+        let mount = Mount::new(kind, source, "/data");
+        container(&move |c| c.mounts.push(mount.clone()))
+    };
+    let with_driver = {
+        let options = [("device".to_owned(), "/".to_owned())].into();
+        let driver = Driver { name: "local".to_owned(), options };
+        let volume_options =
+            Some(VolumeMountOptions { driver_config: Some(driver), ..Default::default() });
+        let mount = Mount::new(MountKind::Volume, "shop_data", "/data");
+        let mount = Mount { volume_options, ..mount };
+        container(&move |c| c.mounts.push(mount.clone()))
+    };
+    let unconfined = Privileges {
+        seccomp: Some(shoal_types::spec::Seccomp::Unconfined),
+        app_armor: Some(shoal_types::spec::AppArmor::Disabled),
+        ..Privileges::default()
+    };
+    let fine = [
+        plain(),
+        mount(MountKind::Volume, "shop_data"),
+        mount(MountKind::Volume, ""),
+        mount(MountKind::Tmpfs, ""),
+        with_networks(plain(), &["shop_back"]),
+        with_networks(plain(), &["common"]),
+        with_networks(plain(), &["bridge"]),
+    ];
+    let reaching = [
+        (mount(MountKind::Bind, "/"), "web.mounts[0]: bind \"/\" is the host's"),
+        (mount(MountKind::Volume, "blog_data"), "is not a volume of the stack"),
+        (mount(MountKind::Volume, "shop_b_data"), "is not a volume of the stack"),
+        (mount(MountKind::Volume, "shopdata"), "is not a volume of the stack"),
+        (with_driver, "has options for its driver"),
+        (with_networks(plain(), &["host"]), "web.networks[0]: \"host\" is the host's own"),
+        (with_networks(plain(), &["blog_back"]), "\"blog_back\" is of another stack"),
+        (container(&|c| c.capability_add = vec!["SYS_ADMIN".to_owned()]), "SYS_ADMIN is more"),
+        (container(&move |c| c.privileges = Some(unconfined.clone())), "privileges.app_armor"),
+    ];
+    let deploys = |spec: &ServiceSpec, host_access| {
+        let mut ci = user(UserRole::Deployer, &["shop"]);
+        ci.spec.host_access = host_access;
+        let services = BTreeMap::from([("web".to_owned(), spec.clone())]);
+        let applied = StackSpec { services, ..stack("shop") };
+        let update = permit(view, &ci, Asked::Update("shop_web", Some(spec)));
+        let apply = permit(view, &ci, Asked::Apply(&applied));
+        assert_eq!(update.is_ok(), apply.is_ok(), "{spec:?}");
+        apply
+    };
+    for spec in fine {
+        assert_eq!(deploys(&spec, false), Ok(()), "{spec:?}");
+    }
+    for (spec, part) in reaching {
+        let said = deploys(&spec, false).expect_err(part).to_string();
+        assert!(said.contains(part), "{said} lacks {part}");
+        assert_eq!(deploys(&spec, true), Ok(()), "{part}");
+    }
+}
+
+type ContainerSpecOf = shoal_types::spec::ContainerSpec;
+
+#[test]
+fn managers_tokens_and_other_users_are_for_admins() {
+    let mut cluster = TestCluster::new();
+    let names = [("admin", UserRole::Admin), ("op", UserRole::Operator)];
+    for (id, (name, role)) in (1u128..).zip(names) {
+        let spec = UserSpec { name: name.to_owned(), role, ..UserSpec::default() };
+        cluster.apply(Command::CreateUser { id: id.into(), spec });
+    }
+    let view = &cluster.state;
+    let op = User::clone(view.user_by_name("op").expect("there"));
+    assert_eq!(permit(view, &op, Asked::User("op")), Ok(()));
+    assert_eq!(permit(view, &op, Asked::Service("anything")), Ok(()));
+    for (asked, what) in [
+        (Asked::User("admin"), "what concerns other users"),
+        (Asked::User("nobody"), "what concerns other users"),
+        (Asked::ManagerToken, "the join token of managers"),
+    ] {
+        let said = permit(view, &op, asked).expect_err(what).to_string();
+        assert_eq!(said, format!("user op has role operator, and {what} is for admins"));
+    }
+}
