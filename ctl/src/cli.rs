@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, context, events, exec, image, login, network, node, service, stack, system, volume,
+    cluster, context, events, exec, image, login, network, node, service, stack, system, user,
+    volume,
 };
 use crate::render::FormatArg;
 
@@ -105,6 +106,9 @@ pub(crate) enum Command {
     /// Manage contexts: which cluster is meant
     #[command(subcommand)]
     Context(context::Command),
+    /// Manage users: who may do what
+    #[command(subcommand)]
+    User(user::Command),
     /// Write a completion script for a shell
     Completion {
         /// Which shell
@@ -134,6 +138,14 @@ mod tests {
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("shoalctl").chain(line.split_whitespace()))
+    }
+
+    fn understood(lines: &[&str]) {
+        for line in lines {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
     }
 
     #[test]
@@ -202,17 +214,33 @@ mod tests {
             "login --username me -p secret registry.lan",
             "logout registry.lan",
             "logout",
+            "completion bash",
+        ];
+        understood(&lines);
+    }
+
+    #[test]
+    fn lines_about_contexts_and_users() {
+        understood(&[
             "context use a",
             "context create --local",
             "context create --local prod",
             "--context a context ls",
-            "completion bash",
-        ];
-        for line in lines {
-            if let Err(error) = parse(line) {
-                panic!("{line}: {error}");
-            }
-        }
+            "context export -o ci.yaml",
+            "context export prod --output -",
+            "context import ci.yaml --name ci",
+            "context import -",
+            "context inspect",
+            "context rm -f ci",
+            "user create ci --role deployer --stack shop --stack blog --expires 30d --output ci.yaml",
+            "user create ann --role admin -o -",
+            "user ls --filter role=admin",
+            "user inspect",
+            "user update --host-access ci",
+            "user update --role viewer --expires never ci",
+            "user update --stack-add a --stack-rm b ci",
+            "user rm ci ann",
+        ]);
     }
 
     #[test]
@@ -265,6 +293,9 @@ mod tests {
             "context create prod",
             "volume prune --filter until=1h",
             "volume rm",
+            "user create ci --role king --output x",
+            "user create ci --role viewer",
+            "user create ci --role viewer --output x --expires soon",
             "completion tcsh2",
         ];
         for line in lines {

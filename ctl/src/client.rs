@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
 use shoal_proto::convert::field::{Kind as _, Text, TextMap};
-use shoal_proto::transport::{LiveCredentials, MANAGER_NAME, client_channel};
+use shoal_proto::transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_types::id::{DeploymentId, StackId};
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task};
-use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec};
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::context::{ContextError, RECOVERY, Store};
+use crate::commands::no_context;
+use crate::context::{Context, ContextError, Store};
 use crate::error::CommandError;
+use crate::portable::Portable;
 use crate::renewal;
 
 pub(crate) mod local;
@@ -115,6 +117,15 @@ fn begun(service: Option<pb::Service>, deployment_id: &str) -> Result<Service> {
     Ok(service)
 }
 
+/// A user that was made.
+pub(crate) struct NewUser {
+    pub(crate) user: User,
+    pub(crate) chain_pem: String,
+    pub(crate) root_pem: String,
+    /// What the caller is called now, if it was no user before.
+    pub(crate) adopted: String,
+}
+
 /// A field that has to be there.
 fn required<W, T>(field: &str, wire: Option<W>) -> Result<T>
 where
@@ -153,12 +164,25 @@ impl Client {
     pub(crate) async fn connect(store: &Store, named: Option<&str>) -> Result<Self> {
         let contexts = store.load()?;
         let Some((name, context)) = contexts.select(named)? else {
-            return Err(CommandError::failed("there is no context: no cluster is known here")
-                .hint("shoalctl init makes a cluster on this host")
-                .hint("or copy contexts.yaml and credentials/ from the host where it was made")
-                .hint(RECOVERY));
+            return Err(no_context());
         };
-        let credentials = store.credentials(name)?;
+        let (client, channel, live) = Self::dial(name, context, store.credentials(name)?).await?;
+        renewal::on_use(store, name, channel, &live).await;
+        Ok(client)
+    }
+
+    /// Connects with a context that is not kept here, so that its certificate stays as it is.
+    pub(crate) async fn over(carried: Portable) -> Result<Self> {
+        let name = carried.name.clone();
+        let (context, credentials) = carried.open()?;
+        Ok(Self::dial(&name, &context, credentials).await?.0)
+    }
+
+    async fn dial(
+        name: &str,
+        context: &Context,
+        credentials: Credentials,
+    ) -> Result<(Self, Channel, LiveCredentials)> {
         let live = LiveCredentials::new(credentials)
             .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
         let addresses = context.addresses()?;
@@ -178,8 +202,7 @@ impl Client {
                 last = Some(status);
                 continue;
             }
-            renewal::on_use(store, name, channel, &live).await;
-            return Ok(client);
+            return Ok((client, channel, live));
         }
         Err(last.map_or_else(
             || CommandError::failed(format!("context {name:?} has no endpoint")),
@@ -367,6 +390,41 @@ impl Client {
     pub(crate) async fn remove_stack(&self, reference: &str) -> Result<Vec<String>> {
         let request = pb::RemoveStackRequest { reference: reference.to_owned() };
         Ok(call!(self.remove_stack(request)).removed)
+    }
+
+    pub(crate) async fn users(&self) -> Result<Vec<User>> {
+        all("users", call!(self.list_users(pb::ListUsersRequest {})).users)
+    }
+
+    /// The caller if `reference` is empty.
+    pub(crate) async fn user(&self, reference: &str) -> Result<User> {
+        let reference = reference.to_owned();
+        required("user", call!(self.get_user(pb::GetUserRequest { reference })).user)
+    }
+
+    pub(crate) async fn create_user(&self, spec: &UserSpec, csr_der: Vec<u8>) -> Result<NewUser> {
+        let request = pb::CreateUserRequest { spec: Some(spec.into()), csr_der };
+        let pb::CreateUserResponse { user, certificate, adopted } =
+            call!(self.create_user(request));
+        let user = required("user", user)?;
+        let certificate = certificate
+            .ok_or_else(|| shoal_proto::convert::InvalidMessage::missing("certificate"))?;
+        let pb::Certificate { chain_pem, root_pem } = certificate;
+        Ok(NewUser { user, chain_pem, root_pem, adopted })
+    }
+
+    pub(crate) async fn update_user(&self, user: &User, spec: &UserSpec) -> Result<User> {
+        let request = pb::UpdateUserRequest {
+            reference: user.id.to_string(),
+            expected_version: user.meta.spec_version,
+            spec: Some(spec.into()),
+        };
+        required("user", call!(self.update_user(request)).user)
+    }
+
+    pub(crate) async fn remove_user(&self, reference: &str) -> Result<String> {
+        let request = pb::RemoveUserRequest { reference: reference.to_owned() };
+        Ok(call!(self.remove_user(request)).id)
     }
 
     /// What a process in a container says, in answer to what is put in.

@@ -108,6 +108,12 @@ pub enum ContextError {
         /// The cluster that it was to mean.
         ours: String,
     },
+    /// A name that has a context of the same cluster already.
+    #[error("there is a context {0:?} of this cluster already")]
+    Exists(String),
+    /// The selected context is not removed by the way.
+    #[error("context {0:?} is selected")]
+    Selected(String),
     /// The credentials are not there.
     #[error("context {name:?} has no credentials below {path}")]
     NoCredentials {
@@ -123,7 +129,12 @@ impl From<ContextError> for CommandError {
         let hint = match &error {
             ContextError::NoHome => Some("set SHOAL_CONFIG to a directory"),
             ContextError::Unknown { .. } => Some("shoalctl context ls lists them"),
-            ContextError::Taken { .. } => Some("give it another name"),
+            ContextError::Taken { .. } | ContextError::Exists(_) => {
+                Some("give it another name with --name")
+            }
+            ContextError::Selected(_) => {
+                Some("shoalctl context use selects another one; --force removes it all the same")
+            }
             ContextError::Credentials { .. } | ContextError::NoCredentials { .. } => Some(RECOVERY),
             _ => None,
         };
@@ -226,6 +237,16 @@ impl Store {
         context: Context,
         credentials: &Credentials,
     ) -> Result<String, ContextError> {
+        self.add_beside(name, context, credentials, true)
+    }
+
+    fn add_beside(
+        &self,
+        name: &str,
+        context: Context,
+        credentials: &Credentials,
+        select: bool,
+    ) -> Result<String, ContextError> {
         let _alone = self.lock()?;
         let all = self.load()?;
         let mut name = name.to_owned();
@@ -233,12 +254,60 @@ impl Store {
             let piece: String = context.cluster.chars().take(8).collect();
             name = format!("{name}-{piece}");
         }
-        self.put(all, &name, context, credentials)?;
+        self.put(all, &name, context, credentials, select)?;
         Ok(name)
     }
 
-    /// Gives new credentials to the context of a cluster and selects it. The context is the one that
-    /// is named, else the one that this cluster has here, else a new one with the cluster's name.
+    /// As [`Store::add`], but selects it only where no other one is selected. Returns the name.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub fn import(
+        &self,
+        name: &str,
+        context: Context,
+        credentials: &Credentials,
+    ) -> Result<String, ContextError> {
+        let _alone = self.lock()?;
+        let all = self.load()?;
+        if let Some(old) = all.contexts.get(name) {
+            let (name, theirs) = (name.to_owned(), old.cluster.clone());
+            return Err(match old.cluster == context.cluster {
+                true => ContextError::Exists(name),
+                false => ContextError::Taken { name, theirs, ours: context.cluster },
+            });
+        }
+        self.put(all, name, context, credentials, false)?;
+        Ok(name.to_owned())
+    }
+
+    /// Removes a context with its key. The selected one only with `force`; then none is selected.
+    ///
+    /// # Errors
+    /// [`ContextError::Unknown`], [`ContextError::Selected`], and when something cannot be written.
+    pub fn remove(&self, name: &str, force: bool) -> Result<(), ContextError> {
+        let _alone = self.lock()?;
+        let mut all = self.load()?;
+        all.select(Some(name))?;
+        if all.current.as_deref() == Some(name) {
+            if !force {
+                return Err(ContextError::Selected(name.to_owned()));
+            }
+            all.current = None;
+        }
+        all.contexts.remove(name);
+        self.save(&all)?;
+        let dir = self.credentials_dir(name);
+        match fs::remove_dir_all(&dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(ContextError::Write { path: dir, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives new credentials to the context of a cluster, and selects it only where none is
+    /// selected. The context is the one that is named, else the one that this cluster has here, else a new one with the cluster's name.
     /// Other endpoints that it has are kept, after the given ones. Returns the name.
     ///
     /// # Errors
@@ -256,7 +325,7 @@ impl Store {
             Some(name) => name.to_owned(),
             None => {
                 drop(lock);
-                return self.add(cluster_name, context, credentials);
+                return self.add_beside(cluster_name, context, credentials, false);
             }
         };
         if let Some(old) = all.contexts.get(&name) {
@@ -268,7 +337,7 @@ impl Store {
             let others: Vec<String> = others.cloned().collect();
             context.endpoints.extend(others);
         }
-        self.put(all, &name, context, credentials)?;
+        self.put(all, &name, context, credentials, false)?;
         Ok(name)
     }
 
@@ -278,6 +347,7 @@ impl Store {
         name: &str,
         context: Context,
         credentials: &Credentials,
+        select: bool,
     ) -> Result<(), ContextError> {
         if !shoal_types::name::is_valid(name) {
             return Err(ContextError::Name(name.to_owned()));
@@ -286,7 +356,9 @@ impl Store {
         self.make_dir(&dir)?;
         self.save_credentials(name, credentials)?;
         all.contexts.insert(name.to_owned(), context);
-        all.current = Some(name.to_owned());
+        if select || all.current.is_none() {
+            all.current = Some(name.to_owned());
+        }
         self.save(&all)
     }
 

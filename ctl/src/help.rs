@@ -97,6 +97,21 @@ const EXAMPLES: &[(&str, &str)] = &[
         "events",
         "shoalctl events --since 10m --filter type=task\nshoalctl events --since 1h --until 30m",
     ),
+    (
+        "context export",
+        "shoalctl context export --output prod.yaml prod\n\
+         shoalctl context export --output - | ssh other shoalctl context import -",
+    ),
+    ("context import", "shoalctl context import ci.yaml\nshoalctl context import --name ci -"),
+    (
+        "user create",
+        "shoalctl user create ci --role deployer --stack shop --expires 90d --output ci.yaml\n\
+         shoalctl user create ann --role operator --output ann.yaml",
+    ),
+    (
+        "user update",
+        "shoalctl user update --stack-add blog ci\nshoalctl user update --expires never ci",
+    ),
     ("image load", "shoalctl image load -i image.tar"),
     ("completion", "shoalctl completion bash > /etc/bash_completion.d/shoalctl"),
 ];
@@ -151,7 +166,8 @@ mod tests {
             assert!(find(&root, path).is_some(), "{path} is no command");
             for example in examples.replace("\\\n", " ").lines() {
                 let words = example.split_whitespace().skip_while(|word| *word != "shoalctl");
-                let words: Vec<&str> = words.take_while(|word| *word != ">").collect();
+                let words: Vec<&str> =
+                    words.take_while(|word| !matches!(*word, ">" | "|")).collect();
                 if let Err(error) = command().try_get_matches_from(&words) {
                     panic!("{example}: {error}");
                 }

@@ -12,6 +12,7 @@ mod files;
 mod help;
 mod interrupt;
 mod logins;
+mod portable;
 mod progress;
 mod render;
 mod renewal;

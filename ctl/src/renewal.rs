@@ -74,7 +74,10 @@ async fn attempt(
         Ok(answer) => answer.map_err(|error| failed().because(error))?,
         Err(_) => return Err(failed().because(format!("no answer within {PATIENCE:?}"))),
     };
-    store.save_credentials(name, &renewed)?;
+    // Where the end was chosen, a new certificate ends as the old one does.
+    if renewed.identity().not_after > current.identity().not_after {
+        store.save_credentials(name, &renewed)?;
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use shoal_ctl::context::{Context, Store};
-use shoal_manager::auth::{AuthLayer, Membership};
+use shoal_manager::auth::{AuthLayer, Membership, Standing};
 use shoal_manager::ca::{Admission, CaService, CertificateAuthority, ClusterCa, JoinSecrets};
 use shoal_manager::clock;
 use shoal_proto::transport::{
@@ -37,11 +37,17 @@ struct Cluster {
 }
 
 impl Membership for Cluster {
-    fn role_of(&self, id: PeerId) -> Option<Role> {
+    fn standing_of(&self, id: PeerId) -> Option<Standing> {
+        let known = self.knows_users.load(Ordering::Relaxed);
         match id {
-            PeerId::Node(_) => Some(Role::Manager),
-            PeerId::User(_) => self.knows_users.load(Ordering::Relaxed).then_some(Role::User),
+            PeerId::Node(_) => Some(Standing::Node(Role::Manager)),
+            PeerId::User(_) => known.then_some(Standing::Unlisted),
         }
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        // Nothing here streams.
+        tokio::sync::watch::channel(0).1
     }
 }
 
@@ -55,9 +61,9 @@ impl ClusterCa for Cluster {
         Err(Status::permission_denied("nobody joins here"))
     }
 
-    async fn role_of(&self, id: PeerId) -> Result<Option<Role>, Status> {
+    async fn standing_of(&self, id: PeerId) -> Result<Option<Standing>, Status> {
         self.renewals.fetch_add(1, Ordering::Relaxed);
-        Ok(Membership::role_of(self, id))
+        Ok(Membership::standing_of(self, id))
     }
 
     fn now(&self) -> Timestamp {
@@ -146,6 +152,8 @@ struct Bench {
     cluster: Cluster,
     address: SocketAddr,
     store: Store,
+    /// Variables of programs that are run.
+    carried: Vec<(&'static str, String)>,
 }
 
 impl Bench {
@@ -172,7 +180,7 @@ impl Bench {
             .serve_with_incoming(unix_incoming(&dir.path().join("agent.sock")).unwrap());
         tokio::spawn(agent);
         let store = Store::at(dir.path().join("config"));
-        Self { dir, cluster, address, store }
+        Self { dir, cluster, address, store, carried: Vec::new() }
     }
 
     /// The user's certificate, issued some days ago; those have 90.
@@ -199,6 +207,7 @@ impl Bench {
             .env("SHOAL_CONFIG", self.dir.path().join("config"))
             .env("SHOAL_AGENT_SOCKET", self.dir.path().join("agent.sock"))
             .env_remove("SHOAL_CONTEXT")
+            .envs(self.carried.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -296,7 +305,7 @@ async fn who_is_locked_out_is_told_the_way_back_and_it_works() {
     // The context that the cluster has already is the one that is repaired.
     let ran = bench.run("context create --local").await;
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.starts_with("context mine is selected; "), "{}", ran.out);
+    assert!(ran.out.starts_with("context mine has a new certificate, "), "{}", ran.out);
     let new = bench.store.credentials("mine").unwrap();
     assert!(new.identity().not_after > old.identity().not_after);
     let all = bench.store.load().unwrap();
@@ -324,7 +333,70 @@ async fn a_context_of_another_cluster_is_never_overwritten() {
     assert_eq!(bench.run("context create --local").await.code, 0);
     let all = bench.store.load().unwrap();
     assert_eq!(all.contexts["prod"], other);
-    assert!(all.current.unwrap().starts_with("prod-"));
+    // The one that was selected stays so; how to select the new one is said.
+    assert_eq!(all.current.as_deref(), Some("prod"));
+    assert!(all.contexts.keys().any(|name| name.starts_with("prod-")), "{:?}", all.contexts);
     assert_eq!(bench.store.credentials("prod").unwrap().chain_pem(), kept.chain_pem());
     assert_eq!(bench.run("context create --local -x-").await.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_is_carried_in_one_file_and_used_from_the_environment() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut bench = Bench::start().await;
+    let credentials = bench.login(0);
+    let file = bench.dir.path().join("ci.yaml");
+    let at = file.display().to_string();
+    let ran = bench.run(&format!("context export --output {at}")).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let ran = bench.run(&format!("context export --output {at}")).await;
+    assert!(ran.code == 1 && ran.err.contains("exists already"), "{}", ran.err);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(bench.run("context export mine -o -").await.out, text);
+
+    // Elsewhere: nothing is kept there, one variable is all.
+    std::fs::remove_dir_all(bench.dir.path().join("config")).unwrap();
+    let ran = bench.run("context show").await;
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    for (variable, value) in [("SHOAL_CONTEXT_FILE", at.clone()), ("SHOAL_CONTEXT_DATA", text)] {
+        bench.carried = vec![(variable, value)];
+        let ran = bench.run("context show").await;
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let who = format!("Identity: {}", credentials.identity().id);
+        assert!(ran.out.contains(&who) && ran.out.contains(variable), "{}", ran.out);
+        // This bench serves no control API: that answer is the manager's.
+        let ran = bench.run("node ls").await;
+        assert!(
+            ran.err.contains("operation is not implemented") || ran.err.contains("unimplemented"),
+            "{}",
+            ran.err
+        );
+    }
+    bench.carried.push(("SHOAL_CONTEXT_FILE", at.clone()));
+    assert!(bench.run("node ls").await.err.contains("expected one of them"));
+
+    // Imported, it is selected as there is none; a second one is not.
+    bench.carried.clear();
+    let ran = bench.run(&format!("context import {at}")).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.ends_with("it is selected\n"), "{}", ran.out);
+    let ran = bench.run(&format!("context import {at}")).await;
+    assert!(ran.code == 1 && ran.err.contains("--name"), "{}", ran.err);
+    let ran = bench.run(&format!("context import {at} --name other")).await;
+    assert!(ran.out.ends_with("shoalctl context use other selects it\n"), "{}", ran.out);
+    assert_eq!(bench.store.load().unwrap().current.as_deref(), Some("mine"));
+    let same = bench.store.credentials("other").unwrap();
+    assert_eq!(same.key_pem().reveal(), credentials.key_pem().reveal());
+    let ran = bench.run("context inspect other").await;
+    assert!(ran.out.contains("\"Name\": \"other\"") && !ran.out.contains("PRIVATE"), "{}", ran.out);
+
+    let ran = bench.run("context rm mine").await;
+    assert!(ran.code == 1 && ran.err.contains("is selected"), "{}", ran.err);
+    assert_eq!(bench.run("context rm --force mine other").await.code, 0);
+    assert!(
+        !bench.store.credentials_dir("other").exists()
+            && !bench.store.credentials_dir("mine").exists()
+    );
+    assert_eq!(bench.store.load().unwrap(), shoal_ctl::context::Contexts::default());
 }

@@ -22,7 +22,7 @@ use shoal_types::id::{
 use shoal_types::object::{
     Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
     Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
-    StackRevision, Task, TaskStatus,
+    StackRevision, Task, TaskStatus, User,
 };
 use shoal_types::question::{
     DiskUsage, NamedUsage, NodeUsage, NodeVolume, PlacedDisk, PlacedUsage, PlacedVolume, Pruned,
@@ -30,7 +30,7 @@ use shoal_types::question::{
 };
 use shoal_types::spec::{
     ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
-    ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
@@ -210,6 +210,21 @@ fn deployment_id() -> String {
     DeploymentId::from(1).to_string()
 }
 
+fn user() -> pb::User {
+    (&User {
+        id: UserId::from(1),
+        meta: meta(),
+        spec: UserSpec {
+            name: text(),
+            labels: labels(),
+            role: UserRole::Deployer,
+            stacks: vec![text()],
+            ..UserSpec::default()
+        },
+    })
+        .into()
+}
+
 fn cluster() -> pb::ClusterView {
     (&Cluster {
         id: ClusterId::from(1),
@@ -294,6 +309,7 @@ macro_rules! hostile {
                 let objects = [
                     O::Cluster(cluster()), O::Node(node()), O::Service(service()), O::Task(task()),
                     O::Network(network()), O::Stack(stack()), O::Deployment(deployment()),
+                    O::User(user()),
                 ];
                 let started = pb::WatchStarted::default();
                 let mut all = vec![pb::WatchResponse { message: Some(Message::Started(started)) }];
@@ -389,9 +405,19 @@ hostile! {
     prune_nodes PruneNodesRequest PruneNodesResponse Ok(pb::PruneNodesResponse {
         nodes: vec![pruned()], silent: vec![silent()],
     });
+    create_user CreateUserRequest CreateUserResponse Ok(pb::CreateUserResponse {
+        user: Some(user()),
+        certificate: Some(pb::Certificate { chain_pem: text(), root_pem: text() }),
+        adopted: text(),
+    });
+    list_users ListUsersRequest ListUsersResponse Ok(pb::ListUsersResponse { users: vec![user()] });
+    get_user GetUserRequest GetUserResponse Ok(pb::GetUserResponse { user: Some(user()) });
+    update_user UpdateUserRequest UpdateUserResponse
+        Ok(pb::UpdateUserResponse { user: Some(user()) });
+    remove_user RemoveUserRequest RemoveUserResponse Ok(pb::RemoveUserResponse { id: text() });
 }
 
-const LINES: [&str; 44] = [
+const LINES: [&str; 50] = [
     "info",
     "version",
     "join-token worker",
@@ -434,6 +460,12 @@ const LINES: [&str; 44] = [
     "volume ls",
     "volume rm v",
     "volume prune -f",
+    "user ls",
+    "user ls --no-trunc",
+    "user inspect u",
+    "user update --expires never u",
+    "user rm u",
+    "user create u --role viewer --output -",
     "events",
     "exec s ls",
 ];

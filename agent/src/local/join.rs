@@ -11,6 +11,7 @@ use tonic::Status;
 use super::internal;
 use crate::identity::ClusterFile;
 use crate::node::Node;
+use crate::session::Standing;
 
 /// Managers in one request.
 const MAX_ADDRESSES: usize = 32;
@@ -27,7 +28,7 @@ pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinR
     }
     let _alone = node.change().await;
     if let Some(credentials) = node.store().credentials().map_err(|error| internal(&error))? {
-        return again(&credentials, &token);
+        return Err(already(&credentials, &token, &node.standing()));
     }
     let key = node.store().enrolment_key().map_err(|error| internal(&error))?;
     let hints = NodeHints { hostname: node.describe().hostname, advertise_address: String::new() };
@@ -58,15 +59,30 @@ fn addresses(texts: &[String]) -> Result<Vec<ManagerAddress>, Status> {
     texts.iter().map(parse).collect()
 }
 
-/// A repeat of what has succeeded already; anything else is a second membership.
-fn again(credentials: &Credentials, token: &JoinToken) -> Result<JoinResponse, Status> {
-    let roots = credentials.root_digests().map_err(|error| internal(&error))?;
-    if roots.contains(&token.root) {
-        return answer(credentials);
+/// Nothing joins here. What is said of the membership that there is comes from a manager: a session
+/// that is alive, or the refusal of one.
+fn already(credentials: &Credentials, token: &JoinToken, standing: &Standing) -> Status {
+    let identity = credentials.identity();
+    let cluster = identity.cluster;
+    if !credentials.root_digests().is_ok_and(|roots| roots.contains(&token.root)) {
+        let why = format!("this host belongs to cluster {cluster} already; leave that first");
+        return Status::failed_precondition(why);
     }
-    let cluster = credentials.identity().cluster;
-    let why = format!("this host belongs to cluster {cluster} already; leave that first");
-    Err(Status::failed_precondition(why))
+    let who = identity.id;
+    Status::failed_precondition(match standing {
+        Standing::Active => {
+            format!("this host is {who} of this cluster already; leave it first to join anew")
+        }
+        Standing::Refused(why) => format!(
+            "this host was {who} of this cluster, which refuses it now: {why}; leave it first, then \
+             join again"
+        ),
+        Standing::Pending(why) => format!(
+            "this host belongs to this cluster already, as {who}, but has no session: {why}; leave \
+             it first to join anew"
+        ),
+        Standing::Inactive => format!("this host is just leaving, as {who}: try again"),
+    })
 }
 
 /// Asks each manager in turn. One that refuses speaks for all.

@@ -7,17 +7,19 @@ use tonic::Status;
 
 use super::internal;
 use crate::node::Node;
+use crate::session::farewell;
 
-/// Sessions end first, so that nothing new is assigned; the credentials go last, so that a repeat
-/// after a failure goes on.
+/// Sessions end first, so that nothing new is assigned; then everything stops, and only then the
+/// managers are told; the credentials go last, so that a repeat after a failure goes on.
 pub(super) async fn leave(
     node: &Arc<Node>,
     request: LeaveRequest,
 ) -> Result<LeaveResponse, Status> {
     let _alone = node.change().await;
     if node.store().credentials().map_err(|error| internal(&error))?.is_none() {
-        return Ok(LeaveResponse {});
+        return Err(Status::failed_precondition("this host belongs to no cluster"));
     }
+    let member = node.member();
     let cluster = node.store().cluster().map_err(|error| internal(&error))?;
     let has_manager = cluster.manager.is_some();
     if has_manager && !request.force {
@@ -43,7 +45,14 @@ pub(super) async fn leave(
             return Err(Status::internal(why));
         }
     }
+    // With the last manager the cluster goes: there is nobody to tell.
+    let not_told = match &member {
+        Some(member) if !has_manager => farewell(member).await.err().unwrap_or_default(),
+        _ => String::new(),
+    };
+    let identity = member.map(|member| *member.credentials.current().identity());
+    let node_id = identity.and_then(|identity| identity.node()).map(|id| id.to_string());
     node.store().forget().map_err(|error| internal(&error))?;
-    tracing::info!("left the cluster");
-    Ok(LeaveResponse {})
+    tracing::info!(not_told, "left the cluster");
+    Ok(LeaveResponse { not_told, node_id: node_id.unwrap_or_default() })
 }

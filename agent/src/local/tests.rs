@@ -116,8 +116,8 @@ impl Bench {
         self.client.clone().init(request).await.map(Response::into_inner)
     }
 
-    async fn leave(&self, force: bool) -> Result<(), Status> {
-        self.client.clone().leave(v1::LeaveRequest { force }).await.map(drop)
+    async fn leave(&self, force: bool) -> Result<v1::LeaveResponse, Status> {
+        self.client.clone().leave(v1::LeaveRequest { force }).await.map(Response::into_inner)
     }
 }
 
@@ -149,8 +149,11 @@ async fn a_host_joins_once_and_leaves() {
     );
     assert_eq!(info.manager_addrs, addrs);
 
-    let again = bench.join(token, &addrs).await.expect("a repeat");
-    assert_eq!(again, joined);
+    // Nothing joins a second time, and nobody is told that it did.
+    let status = bench.join(token.clone(), &addrs).await.expect_err("a member already");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let said = format!("this host is node {} of this cluster already; leave it", joined.node_id);
+    assert!(status.message().contains(&said), "{status}");
     let other = TestCa::new(2).token(7).reveal();
     let status = bench.join(other, &addrs).await.expect_err("a second cluster");
     assert_eq!(status.code(), Code::FailedPrecondition);
@@ -160,12 +163,52 @@ async fn a_host_joins_once_and_leaves() {
     let status = bench.leave(false).await.expect_err("cannot");
     assert!(status.message().contains("a container stays"), "{status}");
     bench.state(v1::MembershipState::Active).await;
-    bench.leave(false).await.expect("leaves");
-    bench.leave(false).await.expect("a repeat");
+    assert!(manager.seen().left.is_empty(), "it has not stopped everything");
+    let left = bench.leave(false).await.expect("leaves");
+    assert_eq!((left.not_told.as_str(), &left.node_id), ("", &joined.node_id));
+    assert_eq!(manager.seen().left, [joined.node_id]);
+    let status = bench.leave(false).await.expect_err("a repeat");
+    assert_eq!(status.message(), "this host belongs to no cluster");
     bench.state(v1::MembershipState::Inactive).await;
     let asked = bench.workload.inner().asked.clone();
     assert_eq!(asked.iter().filter(|asked| **asked == Asked::Leave).count(), 2);
     assert!(bench.node.store().credentials().expect("readable").is_none());
+}
+
+/// The words about a membership are a manager's.
+#[tokio::test]
+async fn a_removed_host_does_not_join_before_it_has_left() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let (token, addrs) = (manager.ca.token(7).reveal(), [manager.address.to_string()]);
+    bench.join(token.clone(), &addrs).await.expect("joins");
+    bench.state(v1::MembershipState::Active).await;
+    manager.seen().refuse = Some(Status::unauthenticated("node x is not a member (any more)"));
+    manager.seen().sessions.clear();
+    bench.state(v1::MembershipState::Error).await;
+    let status = bench.join(token.clone(), &addrs).await.expect_err("nothing joins");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("refuses it now: "), "{status}");
+    assert!(status.message().contains("leave it first, then join again"), "{status}");
+
+    manager.seen().refuse = None;
+    bench.leave(false).await.expect("leaves");
+    bench.join(token, &addrs).await.expect("joins again");
+    bench.state(v1::MembershipState::Active).await;
+}
+
+/// With no manager in reach a host can still go; it says who has to be told.
+#[tokio::test]
+async fn a_host_that_leaves_unheard_says_so() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let addrs = [manager.address.to_string()];
+    let joined = bench.join(manager.ca.token(7).reveal(), &addrs).await.expect("joins");
+    drop(manager);
+    let left = bench.leave(false).await.expect("leaves");
+    assert!(left.not_told.contains(&addrs[0]), "{left:?}");
+    assert_eq!(left.node_id, joined.node_id);
+    bench.state(v1::MembershipState::Inactive).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod assembly;
 mod attempt;
 mod exec_stream;
 mod failure;
+mod farewell;
 mod log_stream;
 mod managers;
 mod question;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use failure::{Failure, heartbeat_patience, heartbeat_wait};
+pub use farewell::farewell;
 pub use managers::Managers;
 pub use sequence::{Sequence, Step};
 pub use workload::{Answer, Workload, WorkloadError};

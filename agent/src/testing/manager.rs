@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) answers_ended: usize,
     pub(crate) execs: Vec<ExecSide>,
     pub(crate) joined: Vec<String>,
+    /// Nodes that said farewell.
+    pub(crate) left: Vec<String>,
     /// The answer to every session, instead of one.
     pub(crate) refuse: Option<Status>,
     /// The role of those who join.
@@ -153,6 +155,20 @@ fn stream<T: Send + 'static>() -> (Out<T>, Response<Answers<T>>) {
 
 #[tonic::async_trait]
 impl Dispatcher for Service {
+    async fn leave(
+        &self,
+        request: Request<v1::LeaveClusterRequest>,
+    ) -> Result<Response<v1::LeaveClusterResponse>, Status> {
+        check(&request)?;
+        if let Peer::Trusted(identity) =
+            &*request.extensions().get::<ConnectInfo>().expect("our transport").peer
+        {
+            let node = identity.node().expect("a node").to_string();
+            self.seen().left.push(node);
+        }
+        Ok(Response::new(v1::LeaveClusterResponse {}))
+    }
+
     type SessionStream = Answers<v1::SessionMessage>;
 
     async fn session(

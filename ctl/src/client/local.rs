@@ -136,9 +136,11 @@ impl LocalAgent {
         Ok((answer.node_id, role))
     }
 
-    pub(crate) async fn leave(&self, force: bool) -> Result<()> {
-        self.rpc.clone().leave(pb::LeaveRequest { force }).await.map_err(refused)?;
-        Ok(())
+    /// The node that this host was, and why no manager could be told, if none could.
+    pub(crate) async fn leave(&self, force: bool) -> Result<(String, String)> {
+        let answer = self.rpc.clone().leave(pb::LeaveRequest { force }).await.map_err(refused)?;
+        let pb::LeaveResponse { not_told, node_id } = answer.into_inner();
+        Ok((node_id, not_told))
     }
 
     pub(crate) async fn info(&self) -> Result<HostInfo> {

@@ -4,7 +4,7 @@ use futures::{Stream, StreamExt as _};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, TaskId};
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task};
+use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
 use super::{Client, Result, required};
@@ -60,10 +60,11 @@ pub(crate) enum Object {
     Network(Box<Network>),
     Stack(Box<Stack>),
     Deployment(Box<Deployment>),
+    User(Box<User>),
 }
 
 impl Object {
-    pub(crate) const KINDS: [(&'static str, pb::ObjectKind); 7] = [
+    pub(crate) const KINDS: [(&'static str, pb::ObjectKind); 8] = [
         ("cluster", pb::ObjectKind::Cluster),
         ("node", pb::ObjectKind::Node),
         ("service", pb::ObjectKind::Service),
@@ -71,6 +72,7 @@ impl Object {
         ("network", pb::ObjectKind::Network),
         ("stack", pb::ObjectKind::Stack),
         ("deployment", pb::ObjectKind::Deployment),
+        ("user", pb::ObjectKind::User),
     ];
 
     pub(crate) const fn kind(&self) -> &'static str {
@@ -82,6 +84,7 @@ impl Object {
             Self::Network(_) => "network",
             Self::Stack(_) => "stack",
             Self::Deployment(_) => "deployment",
+            Self::User(_) => "user",
         }
     }
 
@@ -94,6 +97,7 @@ impl Object {
             Self::Network(o) => o.id.to_string(),
             Self::Stack(o) => o.id.to_string(),
             Self::Deployment(o) => o.id.to_string(),
+            Self::User(o) => o.id.to_string(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Object {
             Self::Network(o) => o.spec.name.clone(),
             Self::Stack(o) => o.spec.name.clone(),
             Self::Deployment(_) => String::new(),
+            Self::User(o) => o.spec.name.clone(),
         }
     }
 }
@@ -121,6 +126,7 @@ fn object(wire: pb::watch_event::Object) -> Result<Object, InvalidMessage> {
         Wire::Network(o) => Object::Network(Box::new(o.try_into()?)),
         Wire::Stack(o) => Object::Stack(Box::new(o.try_into()?)),
         Wire::Deployment(o) => Object::Deployment(Box::new(o.try_into()?)),
+        Wire::User(o) => Object::User(Box::new(o.try_into()?)),
     })
 }
 

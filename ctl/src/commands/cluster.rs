@@ -242,11 +242,25 @@ fn join_line(token: &str, address: &str) -> String {
 }
 
 pub(crate) async fn leave(shell: &Shell, args: &Leave) -> Result {
-    shell.agent()?.leave(args.force).await?;
-    shell.result("this host left the cluster", &json!({ "Left": true }))
+    let (node_id, not_told) = shell.agent()?.leave(args.force).await?;
+    if !not_told.is_empty() {
+        note(&format!(
+            "warning: no manager could be told ({not_told}): node {node_id} stays in the list until \
+             somebody removes it with shoalctl node rm {node_id}"
+        ));
+    }
+    let record = json!({ "Left": true, "NodeID": node_id, "Removed": not_told.is_empty() });
+    shell.result("this host left the cluster", &record)
 }
 
 pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
+    if args.role == RoleArg::Manager && !args.rotate {
+        return Err(CommandError::failed(
+            "managers cannot join yet: a cluster has one manager for now, so that this token would \
+             be refused",
+        )
+        .hint("shoalctl join-token worker shows the one that lets hosts in"));
+    }
     let client = shell.manager().await?;
     let role = NodeRole::from(args.role);
     let rotated = if args.rotate { Some(client.rotate_join_token(role).await?) } else { None };
@@ -262,6 +276,9 @@ pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
         return json::document(&json!({
             "Role": role.as_str(), "Token": token, "ManagerAddrs": managers,
         }));
+    }
+    if role == NodeRole::Manager {
+        return line("the token of managers is replaced; managers cannot join yet");
     }
     let address = managers.first().map_or("ADDR", String::as_str);
     block(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;

@@ -1,12 +1,15 @@
 //! Contexts.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use serde_json::json;
-use shoal_proto::transport::{Credentials, PrivateKey, utc_date};
+use shoal_proto::transport::{Credentials, Identity, PrivateKey, utc_date};
 
-use super::{Result, Shell};
-use crate::context::Context;
+use super::{Result, Shell, each, no_context};
+use crate::context::{Context, Store};
 use crate::error::CommandError;
+use crate::portable::{Output, Portable};
 use crate::render::table::{Column, bends, whole};
 use crate::render::{line, time};
 
@@ -20,6 +23,38 @@ pub(crate) enum Command {
         /// back in when those of all users are lost or have expired
         #[arg(long, required = true)]
         local: bool,
+    },
+    /// Write a context with its key and certificate to one file, for another machine or a program
+    Export {
+        /// Which; the one that is meant if absent
+        name: Option<String>,
+        /// A new file, readable by you alone, or - for standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Take in a context that was exported, or made with a user; selects it if none is selected
+    Import {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// How it is called here; by default as in the file
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show all that is known of contexts, but for the keys
+    Inspect {
+        /// Which; the one that is meant if absent
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Remove contexts with their keys from this machine; their users stay
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Which
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Also the one that is selected
+        #[arg(long, short)]
+        force: bool,
     },
     /// List contexts
     #[command(visible_alias = "list")]
@@ -46,6 +81,18 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             shell.result(&name, &json!({ "Current": name }))
         }
         Command::Show => show(shell),
+        Command::Export { name, output } => export(shell, name.as_deref(), output),
+        Command::Import { file, name } => import(shell, &file, name),
+        Command::Inspect { names } => inspect(shell, &names),
+        Command::Rm { names, force } => {
+            each(&names, |name| {
+                std::future::ready(shell.store().and_then(|store| {
+                    store.remove(&name, force)?;
+                    shell.result(&name, &json!({ "Removed": name }))
+                }))
+            })
+            .await
+        }
     }
 }
 
@@ -64,10 +111,79 @@ async fn create(shell: &Shell, name: Option<&str>) -> Result {
     let name = store.recover(name, &issued.cluster_name, context, &credentials)?;
     let until = credentials.identity().not_after;
     let said = format!(
-        "context {name} is selected; its certificate is valid until {} and is renewed by use",
-        utc_date(until)
+        "context {name} has a new certificate, valid until {} and renewed by use; {}",
+        utc_date(until),
+        selection(&store, &name)?
     );
-    shell.result(&said, &json!({ "Current": name, "CertificateExpiry": until }))
+    shell.result(&said, &json!({ "Name": name, "CertificateExpiry": until }))
+}
+
+/// Whether a context is selected, and how it would be.
+fn selection(store: &Store, name: &str) -> Result<String> {
+    Ok(match store.load()?.current {
+        Some(current) if current == name => "it is selected".to_owned(),
+        _ => format!("shoalctl context use {name} selects it"),
+    })
+}
+
+fn export(shell: &Shell, name: Option<&str>, output: PathBuf) -> Result {
+    let output = Output::new(output)?;
+    let carried = if name.is_none() { shell.carried()? } else { None };
+    let context = match carried {
+        Some((carried, _)) => carried,
+        None => {
+            let store = shell.store()?;
+            let all = store.load()?;
+            let named = name.or(shell.global.context.as_deref());
+            let (name, context) = all.select(named)?.ok_or_else(no_context)?;
+            Portable::of(name, context, &store.credentials(name)?)
+        }
+    };
+    output.write(&context)?;
+    if output.is_shown() {
+        return Ok(());
+    }
+    let name = &context.name;
+    shell.result(&format!("context {name} is in {output}"), &json!({ "Name": name }))
+}
+
+fn import(shell: &Shell, file: &Path, name: Option<String>) -> Result {
+    let context = Portable::read(file, "this command")?;
+    let name = name.unwrap_or_else(|| context.name.clone());
+    let (context, credentials) = context.open()?;
+    let store = shell.store()?;
+    let name = store.import(&name, context, &credentials)?;
+    let until = credentials.identity().not_after;
+    let said = format!(
+        "context {name} is imported, its certificate is valid until {}; {}",
+        utc_date(until),
+        selection(&store, &name)?
+    );
+    shell.result(&said, &json!({ "Name": name, "CertificateExpiry": until }))
+}
+
+fn inspect(shell: &Shell, names: &[String]) -> Result {
+    if names.is_empty() {
+        let (name, context, identity, place) = meant(shell)?;
+        return shell.objects(&[document(&name, &context, &identity, &place)]);
+    }
+    let store = shell.store()?;
+    let all = store.load()?;
+    let mut found = Vec::new();
+    for name in names {
+        let (name, context) = all.select(Some(name))?.ok_or_else(no_context)?;
+        let place = store.credentials_dir(name).display().to_string();
+        found.push(document(name, context, store.credentials(name)?.identity(), &place));
+    }
+    shell.objects(&found)
+}
+
+fn document(name: &str, context: &Context, identity: &Identity, place: &str) -> serde_json::Value {
+    json!({
+        "Name": name, "ClusterID": context.cluster, "Endpoints": context.endpoints,
+        "Credentials": place, "Identity": identity.id.to_string(),
+        "CertificateExpiry": identity.not_after,
+    })
 }
 
 /// The columns of the list of contexts.
@@ -107,24 +223,32 @@ fn list(shell: &Shell, quiet: bool) -> Result {
     shell.list_more(&items, quiet.then_some(name), &COLUMNS, row, (&["Current"], more), false)
 }
 
-fn show(shell: &Shell) -> Result {
+/// The context that is meant: name, where it answers, who asks, and where the key comes from.
+fn meant(shell: &Shell) -> Result<(String, Context, Identity, String)> {
+    if let Some((carried, variable)) = shell.carried()? {
+        let name = carried.name.clone();
+        let (context, credentials) = carried.open()?;
+        return Ok((name, context, *credentials.identity(), variable.to_owned()));
+    }
     let store = shell.store()?;
     let all = store.load()?;
     let Some((name, context)) = all.select(shell.global.context.as_deref())? else {
         return Err(CommandError::failed("no context is selected")
             .hint("shoalctl context use NAME selects one, shoalctl init makes one"));
     };
-    let identity = *store.credentials(name)?.identity();
+    let place = store.credentials_dir(name).display().to_string();
+    Ok((name.to_owned(), context.clone(), *store.credentials(name)?.identity(), place))
+}
+
+fn show(shell: &Shell) -> Result {
+    let (name, context, identity, place) = meant(shell)?;
     if shell.is_json() || shell.is_template() {
-        return shell.document(&json!({
-            "Name": name, "ClusterID": context.cluster, "Endpoints": context.endpoints,
-            "Credentials": store.credentials_dir(name), "CertificateExpiry": identity.not_after,
-        }));
+        return shell.document(&document(&name, &context, &identity, &place));
     }
     line(&format!("Name: {name}"))?;
     line(&format!("Cluster: {}", context.cluster))?;
     line(&format!("Endpoints: {}", context.endpoints.join(", ")))?;
-    line(&format!("Credentials: {}", store.credentials_dir(name).display()))?;
+    line(&format!("Credentials: {place}"))?;
     line(&format!("Identity: {}", identity.id))?;
     let word = if identity.not_after > time::now() { "valid until" } else { "expired on" };
     line(&format!("Certificate: {word} {}", utc_date(identity.not_after)))

@@ -15,6 +15,7 @@ pub(crate) mod stack;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod tasks;
+pub(crate) mod user;
 pub(crate) mod volume;
 
 use std::cell::RefCell;
@@ -24,9 +25,10 @@ use clap::CommandFactory as _;
 use crate::cli::{Cli, Command, Global};
 use crate::client::local::LocalAgent;
 use crate::client::{Client, TaskQuery};
-use crate::context::Store;
+use crate::context::{Context, RECOVERY, Store};
 use crate::error::CommandError;
 use crate::interrupt::asked_to_stop;
+use crate::portable::Portable;
 use crate::progress::ServiceReport;
 use crate::render::table::{Column, draw, left_out};
 use crate::render::template::{Template, TemplateError};
@@ -54,7 +56,28 @@ impl Shell {
     }
 
     pub(crate) async fn manager(&self) -> Result<Client> {
-        Client::connect(&self.store()?, self.global.context.as_deref()).await
+        match self.carried()? {
+            Some((carried, _)) => Client::over(carried).await,
+            None => Client::connect(&self.store()?, self.global.context.as_deref()).await,
+        }
+    }
+
+    /// The context that the environment holds, unless another one is named.
+    pub(crate) fn carried(&self) -> Result<Option<(Portable, &'static str)>> {
+        if self.global.context.is_some() { Ok(None) } else { Portable::from_env() }
+    }
+
+    /// Name and context of who asks.
+    pub(crate) fn context(&self) -> Result<(String, Context)> {
+        if let Some((carried, _)) = self.carried()? {
+            let name = carried.name.clone();
+            return Ok((name, carried.open()?.0));
+        }
+        let all = self.store()?.load()?;
+        match all.select(self.global.context.as_deref())? {
+            Some((name, context)) => Ok((name.to_owned(), context.clone())),
+            None => Err(no_context()),
+        }
     }
 
     pub(crate) fn agent(&self) -> Result<LocalAgent> {
@@ -186,6 +209,14 @@ fn by_template(error: TemplateError) -> CommandError {
 pub(crate) const LISTINGS: [&str; 10] =
     ["ls", "ps", "services", "inspect", "show", "info", "version", "events", "df", "stats"];
 
+/// There is none, so no cluster is known.
+pub(crate) fn no_context() -> CommandError {
+    CommandError::failed("there is no context: no cluster is known here")
+        .hint("shoalctl init makes a cluster on this host")
+        .hint("shoalctl context import FILE takes one that somebody else has exported")
+        .hint(RECOVERY)
+}
+
 /// Runs a command. One that writes records ends with one that says how it ended, whatever happens.
 pub(crate) async fn run(cli: Cli) -> Result {
     let ended = RefCell::new(Ended { outcome: "done", services: Vec::new() });
@@ -228,6 +259,7 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
         Command::Exec(args) => exec::run(shell, args).await,
         Command::Events(args) => events::run(shell, &args).await,
         Command::Context(command) => context::run(shell, command).await,
+        Command::User(command) => user::run(shell, command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "shoalctl", &mut script);

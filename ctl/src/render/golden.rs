@@ -3,7 +3,7 @@
 
 use super::table::{Column, draw};
 use crate::commands::{
-    context, image, network, node, service, stack, stats, system, tasks, volume,
+    context, image, network, node, service, stack, stats, system, tasks, user, volume,
 };
 
 const GOLDEN: &str = "src/render/golden.txt";
@@ -16,7 +16,7 @@ struct List {
     known_by: &'static [&'static str],
 }
 
-const LISTS: [List; 12] = [
+const LISTS: [List; 13] = [
     List {
         name: "service ls",
         columns: &service::COLUMNS,
@@ -173,6 +173,21 @@ const LISTS: [List; 12] = [
             "10.0.0.1:4242, 10.0.0.2:4242, 10.0.0.3:4242",
         ]],
         known_by: &["production *"],
+    },
+    List {
+        name: "user ls",
+        columns: &user::COLUMNS,
+        rows: &[
+            &[
+                "3n8s1x0qd5p7",
+                "shop-deployer",
+                "deployer",
+                "shop, shop-staging (with the hosts)",
+                "2027-02-26",
+            ],
+            &["7jq0m2c9w4ta", "admin", "admin", "", "never"],
+        ],
+        known_by: &["shop-deployer", "admin"],
     },
     List {
         name: "stack ls",

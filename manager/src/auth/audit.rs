@@ -72,6 +72,13 @@ pub fn join(hostname: &str, outcome: Result<&str, &Status>) {
     write(&who, "joiner", PATH, hostname, code, why);
 }
 
+/// Writes down a node that leaves.
+pub fn leave(node: &str, outcome: Result<(), &Status>) {
+    let (code, why) = outcome.map_or_else(|s| (code_name(s), s.message()), |()| ("ok", ""));
+    let who = format!("node {node}");
+    write(&who, "node", "/shoal.v1.Dispatcher/Leave", &who, code, why);
+}
+
 fn write(who: &str, role: &str, path: &str, object: &str, outcome: &str, why: &str) {
     let end = object.floor_char_boundary(OBJECT_BYTES_MAX);
     let (method, object) = (method(path), object.get(..end).unwrap_or_default());

@@ -147,6 +147,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Dispatcher/Assignments", Who::NODE),
     ("/shoal.v1.Dispatcher/ExecStream", Who::NODE),
     ("/shoal.v1.Dispatcher/Heartbeat", Who::NODE),
+    ("/shoal.v1.Dispatcher/Leave", Who::NODE),
     ("/shoal.v1.Dispatcher/PublishLogs", Who::NODE),
     ("/shoal.v1.Dispatcher/Session", Who::NODE),
     ("/shoal.v1.Dispatcher/UpdateTaskStatus", Who::NODE),

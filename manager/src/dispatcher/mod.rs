@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::invalid;
-use crate::auth::member;
+use crate::auth::{audit, member};
 use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
@@ -199,6 +199,20 @@ impl Dispatcher for DispatcherService {
         let node = node_of(&request)?;
         self.broker.answer_question(node, request.into_inner()).await?;
         Ok(Response::new(pb::AnswerQuestionResponse {}))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<pb::LeaveClusterRequest>,
+    ) -> Result<Response<pb::LeaveClusterResponse>, Status> {
+        let id = node_of(&request)?;
+        // It says itself that nothing runs there any more.
+        let outcome = self.cluster.propose(Command::RemoveNode { id, force: true }).await;
+        let outcome = outcome.map_err(Status::from);
+        audit::leave(&id.to_string(), outcome.as_ref().map(|_| ()));
+        outcome?;
+        tracing::info!(node = %id, "a node has left");
+        Ok(Response::new(pb::LeaveClusterResponse {}))
     }
 
     type ExecStreamStream = ToAgent<pb::ExecInput>;

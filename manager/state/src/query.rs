@@ -169,12 +169,17 @@ impl ClusterState {
         by_id.or_else(|| self.network_by_name(target))
     }
 
-    /// The node meant by an id, a host name or given name, or the beginning of an id.
+    /// The node meant by an id, a host name or given name, or the beginning of an id. Of nodes with
+    /// one name those that can be reached are meant, if there are any: a host that came back as
+    /// another node is not hidden by what it was before.
     ///
     /// # Errors
     /// None, or several, are meant. So for all `resolve_*`.
     pub fn resolve_node(&self, reference: &str) -> Result<&Arc<Node>, Unresolved> {
-        let named: Vec<_> = self.nodes_by_name(reference).collect();
+        let mut named: Vec<_> = self.nodes_by_name(reference).collect();
+        if named.iter().any(|node| node.is_reachable()) {
+            named.retain(|node| node.is_reachable());
+        }
         self.resolve(reference, &named)
     }
 

@@ -171,6 +171,31 @@ async fn a_viewer_reads_and_does_nothing_else() {
     manager.stop().await;
 }
 
+/// Names of services in all events until a stack is removed.
+async fn names_until_a_stack_goes(watch: &mut Streaming<pb::WatchResponse>) -> Vec<String> {
+    let mut seen = Vec::new();
+    let all = async {
+        loop {
+            let message = watch.message().await.unwrap().unwrap().message.unwrap();
+            let pb::watch_response::Message::Event(event) = message else { panic!("{message:?}") };
+            match event.object.unwrap() {
+                pb::watch_event::Object::Service(s) => seen.push(s.spec.unwrap().name),
+                pb::watch_event::Object::Task(t) => seen.push(t.service_name),
+                pb::watch_event::Object::User(_) => panic!("users are for admins"),
+                pb::watch_event::Object::Stack(s) => {
+                    seen.push(format!("{}_web", s.spec.unwrap().name));
+                    if event.action == pb::EventAction::Remove as i32 {
+                        return;
+                    }
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("the stack is seen to go");
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
@@ -226,27 +251,7 @@ async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
     };
     control.update_service(update).await.unwrap();
     c.remove_stack(pb::RemoveStackRequest { reference: "shop".to_owned() }).await.unwrap();
-    let mut seen = Vec::new();
-    let all = async {
-        loop {
-            let message = watch.message().await.unwrap().unwrap().message.unwrap();
-            let pb::watch_response::Message::Event(event) = message else { panic!("{message:?}") };
-            match event.object.unwrap() {
-                pb::watch_event::Object::Service(s) => seen.push(s.spec.unwrap().name),
-                pb::watch_event::Object::Task(t) => seen.push(t.service_name),
-                pb::watch_event::Object::User(_) => panic!("users are for admins"),
-                pb::watch_event::Object::Stack(s) => {
-                    let name = s.spec.unwrap().name;
-                    seen.push(format!("{name}_web"));
-                    if event.action == pb::EventAction::Remove as i32 {
-                        return;
-                    }
-                }
-                _ => {}
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, all).await.expect("the stack is seen to go");
+    let seen = names_until_a_stack_goes(&mut watch).await;
     assert!(seen.len() > 3 && seen.iter().all(|name| name == "shop_web"), "{seen:?}");
     manager.stop().await;
 }
@@ -329,7 +334,7 @@ async fn every_write_and_every_refused_one_is_in_the_audit() {
     viewer.control.remove_service(remove).await.unwrap_err();
     let get = pb::GetServiceRequest { reference };
     viewer.control.get_service(get).await.unwrap();
-    let absent = pb::RemoveServiceRequest { reference: "b".to_owned() };
+    let absent = pb::RemoveServiceRequest { reference: "no-such".to_owned() };
     control.remove_service(absent).await.unwrap_err();
     manager.stop().await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -338,7 +343,7 @@ async fn every_write_and_every_refused_one_is_in_the_audit() {
         r#"who="user admin" role="admin" method="CreateUser" object="user v" outcome="ok""#,
         r#"who="user admin" role="admin" method="CreateService" object="service a" outcome="ok""#,
         r#"who="user v" role="viewer" method="RemoveService" object="service a" outcome="refused""#,
-        r#"who="user admin" role="admin" method="RemoveService" object="service b" outcome="failed""#,
+        r#"who="user admin" role="admin" method="RemoveService" object="service no-such" outcome="failed""#,
     ];
     for line in expected {
         assert!(text.contains(line), "{line} is not in\n{text}");

@@ -79,10 +79,10 @@ fn strangers_are_told_why() {
     };
     let right = tokens(&hosts, &token("one", first), &token("other", second));
 
-    // Let in; a repeat changes nothing.
-    for _ in 0..2 {
-        hosts.ok("one", third, &["join", "--token", &right, &first.address]);
-    }
+    // Let in once; nothing joins by a repeat, and it says so.
+    let words = ["join", "--token", &right, &first.address];
+    hosts.ok("one", third, &words);
+    hosts.refused("one", third, &words, &["this cluster already", "leave it first"]);
     eventually("the host is a member", PATIENCE, || {
         let nodes = hosts.ok("one", first, &["node", "ls", "--format", "json"]);
         ensure!(nodes.contains("\"h3\"") && !nodes.contains("\"h2\""), "{nodes}");

@@ -205,6 +205,31 @@ fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     }
 }
 
+/// What an admin once let a stack reach does not come back by its deployer's hand.
+#[test]
+fn going_back_is_bound_by_what_is_gone_back_to() {
+    let mut cluster = TestCluster::new();
+    let binds = with_task(service_spec("shop_web", 1), |task| {
+        if let shoal_types::spec::TaskRuntime::Container(container) = &mut task.runtime {
+            container.capability_add = vec!["SYS_ADMIN".to_owned()];
+        }
+    });
+    let services = BTreeMap::from([("web".to_owned(), binds)]);
+    apply(&mut cluster, StackSpec { services, ..stack("shop") });
+    apply(&mut cluster, stack("shop"));
+    let view = &cluster.state;
+    let mut ci = user(UserRole::Deployer, &["shop"]);
+    for to in [None, Some(1)] {
+        let asked = Asked::RollBack("shop", to);
+        let said = permit(view, &ci, asked).expect_err("it reaches the host").to_string();
+        assert!(said.contains("SYS_ADMIN"), "{said}");
+    }
+    ci.spec.host_access = true;
+    assert_eq!(permit(view, &ci, Asked::RollBack("shop", None)), Ok(()));
+    let other = user(UserRole::Deployer, &["blog"]);
+    permit(view, &other, Asked::RollBack("shop", None)).expect_err("another's stack");
+}
+
 type ContainerSpecOf = shoal_types::spec::ContainerSpec;
 
 #[test]

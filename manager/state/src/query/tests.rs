@@ -56,6 +56,13 @@ fn host_names_may_be_ambiguous() {
     assert_eq!(cluster.state.resolve_node("node-2").unwrap().id, nodes[1]);
     let twin = cluster.add_node("node-2");
     assert!(matches!(cluster.state.resolve_node("node-2"), Err(Unresolved::Ambiguous { .. })));
+    // A dead one does not hide the living one of its name.
+    cluster.set_node(nodes[1], shoal_types::object::NodeState::Down);
+    assert_eq!(cluster.state.resolve_node("node-2").unwrap().id, twin);
+    cluster.set_node(twin, shoal_types::object::NodeState::Down);
+    assert!(matches!(cluster.state.resolve_node("node-2"), Err(Unresolved::Ambiguous { .. })));
+    cluster.set_node(nodes[1], shoal_types::object::NodeState::Ready);
+    cluster.set_node(twin, shoal_types::object::NodeState::Ready);
     assert_eq!(cluster.state.resolve_node(&twin.to_string()).unwrap().id, twin);
     let mut spec = cluster.state.node(twin).unwrap().spec.clone();
     spec.name = "twin".to_owned();
