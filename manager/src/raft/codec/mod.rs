@@ -5,6 +5,7 @@
 //! applied would make this manager's state another one than theirs.
 
 mod command;
+mod shared_specs;
 mod snapshot;
 
 #[cfg(test)]

@@ -9,8 +9,12 @@ use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1::snapshot_record::Record;
 use shoal_proto::v1::{SnapshotPreamble, SnapshotRecord};
 
+use super::shared_specs::{ReadSpecs, WrittenSpecs};
+
 /// The version of the records' meaning that this manager writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+///
+/// 2: tasks may refer to the specs of earlier ones.
+const FORMAT: u32 = 2;
 
 /// The most bytes one record may take. The largest object is a stack with its history; what comes
 /// in by gRPC is at most 4 MiB each time.
@@ -84,9 +88,14 @@ pub fn write_snapshot(state: &ClusterState, out: &mut impl Write) -> Result<(), 
         records: objects.len() as u64,
         applied_index: state.applied_index(),
     };
-    write_record(0, Record::Preamble(preamble), out)?;
+    write_record(0, &plain(Record::Preamble(preamble)), out)?;
+    let mut specs = WrittenSpecs::default();
     for (number, object) in (1..).zip(&objects) {
-        write_record(number, to_wire(object), out)?;
+        let record = match object {
+            ObjectRef::Task(task) => specs.record(task),
+            other => plain(to_wire(other)),
+        };
+        write_record(number, &record, out)?;
     }
     Ok(())
 }
@@ -96,7 +105,7 @@ pub fn write_snapshot(state: &ClusterState, out: &mut impl Write) -> Result<(), 
 /// # Errors
 /// When `input` fails or ends early, is damaged, or was written by a newer manager.
 pub fn read_snapshot(input: &mut impl Read) -> Result<ClusterState, SnapshotError> {
-    let Record::Preamble(preamble) = read_record(0, input)? else {
+    let (Record::Preamble(preamble), _) = read_record(0, input)? else {
         return Err(invalid(0)(InvalidMessage::new("record", "is no preamble")));
     };
     let SnapshotPreamble { format, records, applied_index } = preamble;
@@ -104,8 +113,10 @@ pub fn read_snapshot(input: &mut impl Read) -> Result<ClusterState, SnapshotErro
         return Err(SnapshotError::Format { found: format });
     }
     let mut objects = Vec::new();
+    let mut specs = ReadSpecs::default();
     for number in 1..=records {
-        objects.push(from_wire(read_record(number, input)?).map_err(invalid(number))?);
+        let (record, task_spec) = read_record(number, input)?;
+        objects.push(specs.object(record, task_spec).map_err(invalid(number))?);
     }
     let io = |source| SnapshotError::Io { action: "read", record: records, source };
     match input.take(1).read_to_end(&mut Vec::new()).map_err(io)? {
@@ -118,8 +129,12 @@ fn invalid(record: u64) -> impl Fn(InvalidMessage) -> SnapshotError {
     move |source| SnapshotError::Invalid { record, source }
 }
 
-fn write_record(number: u64, record: Record, out: &mut impl Write) -> Result<(), SnapshotError> {
-    let bytes = SnapshotRecord { record: Some(record) }.encode_to_vec();
+fn write_record(
+    number: u64,
+    record: &SnapshotRecord,
+    out: &mut impl Write,
+) -> Result<(), SnapshotError> {
+    let bytes = record.encode_to_vec();
     let length = bytes.len() as u64;
     if length > RECORD_BYTES_MAX {
         return Err(SnapshotError::TooLong { record: number, bytes: length });
@@ -130,7 +145,8 @@ fn write_record(number: u64, record: Record, out: &mut impl Write) -> Result<(),
     out.write_all(&varint).and_then(|()| out.write_all(&bytes)).map_err(io)
 }
 
-fn read_record(number: u64, input: &mut impl Read) -> Result<Record, SnapshotError> {
+/// A record, and of a task the number of its spec.
+fn read_record(number: u64, input: &mut impl Read) -> Result<(Record, u64), SnapshotError> {
     let io = |source| SnapshotError::Io { action: "read", record: number, source };
     let length = read_varint(input).map_err(io)?;
     if length > RECORD_BYTES_MAX {
@@ -142,11 +158,10 @@ fn read_record(number: u64, input: &mut impl Read) -> Result<Record, SnapshotErr
     if (bytes.len() as u64) < length {
         return Err(io(io::ErrorKind::UnexpectedEof.into()));
     }
-    let record = SnapshotRecord::decode(&*bytes)
-        .map_err(|source| SnapshotError::Decode { record: number, source })?
-        .record;
+    let SnapshotRecord { record, task_spec } = SnapshotRecord::decode(&*bytes)
+        .map_err(|source| SnapshotError::Decode { record: number, source })?;
     let unknown = || InvalidMessage::new("record", "is missing, or unknown to this version");
-    record.ok_or_else(unknown).map_err(invalid(number))
+    Ok((record.ok_or_else(unknown).map_err(invalid(number))?, task_spec))
 }
 
 /// A base-128 varint of at most 64 bits, as protobuf has it.
@@ -163,6 +178,10 @@ fn read_varint(input: &mut impl Read) -> io::Result<u64> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "a record's length does not end"))
 }
 
+fn plain(record: Record) -> SnapshotRecord {
+    SnapshotRecord { record: Some(record), task_spec: 0 }
+}
+
 macro_rules! objects {
     ($($kind:ident),*) => {
         fn to_wire(object: &ObjectRef) -> Record {
@@ -171,7 +190,7 @@ macro_rules! objects {
             }
         }
 
-        fn from_wire(record: Record) -> Result<ObjectRef, InvalidMessage> {
+        pub(super) fn from_wire(record: Record) -> Result<ObjectRef, InvalidMessage> {
             match record {
                 $(Record::$kind(object) => {
                     let object = object.try_into();
