@@ -11,6 +11,7 @@
 //! - [`liveness`]: which nodes count as lost
 //! - [`address`]: where managers are reached
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
+//! - [`words`]: what of an agent's words is kept
 
 pub mod address;
 pub mod assignment;
@@ -21,6 +22,7 @@ pub mod scheduler;
 mod stage;
 pub mod usage;
 pub mod volume;
+pub mod words;
 
 use shoal_manager_state::Command;
 use shoal_types::time::Timestamp;

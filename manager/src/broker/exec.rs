@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::NodeId;
@@ -162,7 +163,8 @@ async fn pass_output(
                 (Ok(output), last)
             }
             Ok(Some(Some(Message::Failed(failed)))) => {
-                (Err(Status::new(Code::from_i32(failed.code), failed.message)), true)
+                let message = words::text(&failed.message);
+                (Err(Status::new(Code::from_i32(failed.code), message)), true)
             }
             Ok(Some(Some(Message::Attach(_)) | None)) => {
                 (Err(Status::internal("the node sent a message that makes no sense")), true)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, ServiceId, TaskId};
@@ -290,6 +291,7 @@ impl Broker {
                     }
                 }
                 Some(Some(Message::Warning(text))) => {
+                    let text = words::text(&text);
                     warn(&reader, format!("node {}: {text}", node.hostname)).await;
                 }
                 Some(Some(Message::Attach(_)) | None) => {

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use shoal_manager_planning::liveness::{is_news, there};
+use shoal_manager_planning::words;
 use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::parts::PART_BYTES;
@@ -122,6 +123,7 @@ impl Dispatcher for DispatcherService {
             heartbeat_period_nanos: heartbeat_period(&self.cluster.view()),
         });
         let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
+        let description = words::description(description);
         self.report_there(node, Some(description), addr, &unable).await?;
         let view = self.cluster.view();
         session.send(message(Message::Facts(facts(&view, node))))?;
@@ -170,7 +172,8 @@ impl Dispatcher for DispatcherService {
         let mut statuses: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
         for (i, update) in request.updates.into_iter().enumerate() {
             let named = |e: InvalidMessage| invalid(&e.under(&format!("updates[{i}]")));
-            statuses.push(update.try_into().map_err(named)?);
+            let (task, status): (TaskId, TaskStatus) = update.try_into().map_err(named)?;
+            statuses.push((task, words::status(status)));
         }
         let part = |part: &[(TaskId, TaskStatus)]| Command::UpdateTaskStatuses {
             node_id,
