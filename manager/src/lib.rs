@@ -23,4 +23,5 @@ pub mod machine;
 pub mod membership;
 pub mod propose;
 pub mod raft;
+pub mod removal;
 pub mod server;

@@ -34,6 +34,7 @@ use crate::machine::ClusterMachine;
 use crate::membership::{StateCa, authority};
 use crate::propose::{ProposeConfig, Proposer};
 use crate::raft::{BoxError, PeerConnector, RaftConfig, RaftId, RaftNode};
+use crate::removal::RemovalLayer;
 use crate::{clock, leader};
 
 /// How long connections are waited for when the manager stops.
@@ -129,6 +130,7 @@ async fn serve(
     tokio::spawn(renew(live.clone(), cluster.clone(), credentials_dir));
     tracing::info!(listen = options.listen, advertise = options.advertise, "serving");
     let server = server_builder()
+        .layer(RemovalLayer::new(cluster.clone()))
         .layer(AuthLayer::new(members, clock::now))
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(DispatcherServer::new(dispatcher))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shoal_proto::convert::InvalidMessage;
+use shoal_proto::transport::is_removed;
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
@@ -73,6 +74,13 @@ impl Failure {
     pub fn is_refusal(&self) -> bool {
         let Self::Call { status, .. } = self else { return false };
         matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+    }
+
+    /// Whether the cluster itself says that this node was removed from it. Nothing else says so: not a
+    /// refusal by a manager that may not know better, and no failure of a connection.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        matches!(self, Self::Call { status, .. } if is_removed(status))
     }
 
     /// Whether what is assigned to the node cannot be read, and asking for it once more may be all

@@ -43,6 +43,17 @@ use renewal::{renew_now, renew_somewhere};
 
 type Client = DispatcherClient<Channel>;
 
+/// Stops everything: this node was removed, and others have its tasks. What came of it, for people.
+async fn give_up(context: &SessionContext, why: &str) -> String {
+    tracing::error!(why, "this node was removed from its cluster: its containers are stopped");
+    let stopping = format!("{why}; its containers are being stopped");
+    context.standing.send_replace(Standing::Refused(stopping));
+    match context.workload.leave().await {
+        Ok(()) => format!("{why}; its containers were stopped"),
+        Err(error) => format!("{why}; its containers cannot be stopped: {}", chain(&error)),
+    }
+}
+
 /// Why this node cannot take its assignment; empty if it can.
 type Trouble = watch::Sender<String>;
 
@@ -107,7 +118,10 @@ async fn sessions(context: &SessionContext, member: &Member) {
         let failure = attempt::session(context, member, turn, &mut began, &trouble).await;
         failures = failure::place(failures, began.map(|at| at.elapsed()));
         turn = turn.wrapping_add(1);
-        let why = chain(&failure).to_string();
+        let mut why = chain(&failure).to_string();
+        if failure.is_removal() {
+            why = give_up(context, &why).await;
+        }
         let wait = failure.wait(failures, rand::rng().random());
         let standing = if failure.is_refusal() {
             tracing::error!(why, ?wait, "the managers refuse this node");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_proto::transport::{Credentials, LiveCredentials, Role};
+use shoal_proto::transport::{Credentials, LiveCredentials, Role, removed};
 use shoal_proto::v1;
 use shoal_proto::v1::exec_input::Input;
 use shoal_proto::v1::exec_output::Output;
@@ -317,6 +317,66 @@ async fn many_statuses_come_in_parts() {
     }
     eventually("all", || (manager.seen().statuses.len() == 40).then_some(())).await;
     assert_eq!(manager.seen().sessions.len(), 1, "in one session");
+}
+
+/// Lets the agent try again at once, as new credentials do.
+fn hurry(bench: &Bench) {
+    let same = bench.member.credentials.current();
+    bench.member.credentials.replace(same).expect("usable");
+}
+
+fn left(bench: &Bench) -> usize {
+    bench.workload.inner().asked.iter().filter(|asked| **asked == Asked::Leave).count()
+}
+
+/// Ends the agent's session in this way, and has every later one refused so.
+async fn refuse(manager: &FakeManager, status: Status) {
+    manager.seen().refuse = Some(status.clone());
+    let session = manager.seen().sessions.last().expect("a session").clone();
+    session.send(Err(status)).await.expect("open");
+}
+
+fn says(what: &'static str) -> impl Fn(&Standing) -> bool {
+    move |standing| matches!(standing, Standing::Refused(why) if why.contains(what))
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_stops_its_containers_and_says_so() {
+    let (bench, manager) = Bench::with_manager().await;
+    bench.workload.inner().cannot_leave = Some("busy".to_owned());
+    let refusal = || Status::unauthenticated("node 5 is not a member of this cluster (any more)");
+    refuse(&manager, removed(refusal())).await;
+    bench.standing("says why not", says("its containers cannot be stopped: busy")).await;
+    hurry(&bench);
+    bench.standing("stopped", says("(any more); its containers were stopped")).await;
+    assert_eq!(left(&bench), 2, "what fails is tried again");
+}
+
+#[tokio::test]
+async fn a_node_that_is_refused_for_anything_else_keeps_its_containers() {
+    let (bench, manager) = Bench::with_manager().await;
+    for (n, (refusal, what)) in [
+        (Status::unauthenticated("the certificate has expired"), "expired"),
+        // A manager that has not heard of the node yet, or speaks for itself alone.
+        (Status::unauthenticated("node 5 is not a member of this cluster (any more)"), "not a"),
+        (Status::permission_denied("node 5 has role worker and may not"), "may not"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if n == 0 {
+            refuse(&manager, refusal).await;
+        } else {
+            manager.seen().refuse = Some(refusal);
+            hurry(&bench);
+        }
+        bench.standing("refused", says(what)).await;
+    }
+    manager.seen().refuse = Some(Status::unavailable("gone"));
+    hurry(&bench);
+    let pending = |standing: &Standing| matches!(standing, Standing::Pending(_));
+    bench.standing("pending", pending).await;
+    assert_eq!(left(&bench), 0);
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ use prost::Message as _;
 use shoal_manager::config::{Cli, Command, RunOptions};
 use shoal_manager::server;
 use shoal_proto::transport::{
-    Credentials, LiveCredentials, MANAGER_NAME, ManagerAddress, PrivateKey, client_channel, join,
-    unix_channel,
+    Credentials, LiveCredentials, MANAGER_NAME, ManagerAddress, PrivateKey, client_channel,
+    is_removed, join, unix_channel,
 };
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
@@ -309,6 +309,40 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_removed_hears_it_for_good() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, agent_token, .. } = bootstrap(dir.path(), address).await;
+    let token: JoinToken = agent_token.parse().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let manager_address: ManagerAddress = address.to_string().parse().unwrap();
+    let joined = join(manager_address, &token, &key, pb::NodeHints::default()).await.unwrap();
+    let reference = joined.identity().node().unwrap().to_string();
+    let mut agent = Agent::connect(channel(address, joined.clone()), "second").await;
+    let request = pb::RemoveNodeRequest { reference, force: true };
+    control.remove_node(request).await.unwrap();
+
+    // What is open ends, and what is opened says why.
+    let ends = async {
+        while let Ok(Some(_)) = agent.session.message().await {}
+        while let Ok(Some(_)) = agent.assignments.message().await {}
+    };
+    tokio::time::timeout(PATIENCE, ends).await.expect("the streams of a removed node end");
+    let request = pb::SessionRequest {
+        description: Some((&description("second")).into()),
+        ..Default::default()
+    };
+    let status = agent.client.session(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    assert!(is_removed(&status), "{status:?}");
+
+    // Any other refusal is no such word.
+    let heartbeat = pb::HeartbeatRequest { session_id: agent.session_id, ..Default::default() };
+    let status = agent.client.heartbeat(heartbeat).await.unwrap_err();
+    assert!(!is_removed(&status), "{status:?}");
+    manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_moved_tells_its_new_address() {
     let (dir, old, new) = (tempfile::tempdir().unwrap(), free_address(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), old).await;
@@ -412,6 +446,11 @@ async fn a_report_may_be_larger_than_a_command() {
     let reference = "web".to_owned();
     let found = control.get_service(pb::GetServiceRequest { reference }).await.unwrap();
     assert_eq!(found.into_inner().service.unwrap().running_tasks, 300);
+    let tasks = control.list_tasks(pb::ListTasksRequest::default()).await;
+    for task in tasks.unwrap().into_inner().tasks {
+        let message = task.status.unwrap().message;
+        assert!(message.len() <= 4096 && message.ends_with("x…"), "{} bytes", message.len());
+    }
     manager.stop().await;
 }
 

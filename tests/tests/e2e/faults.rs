@@ -1,7 +1,7 @@
 //! Programs and hosts that die at bad moments.
 
 use anyhow::ensure;
-use shoal_tests::host::Role;
+use shoal_tests::host::{Host, Role};
 use shoal_tests::skip::skip;
 
 use crate::world::{World, web};
@@ -188,6 +188,48 @@ fn hosts_die_return_and_reboot() {
     world.runs("idle_web", 6);
     world.remove("idle");
     world.end();
+}
+
+/// Others have its tasks now: a host that is removed while it lives must not go on beside them, and
+/// neither must one that hears of it only when its agent is back.
+#[test]
+fn a_removed_host_that_lives_stops_its_containers() {
+    if skip() {
+        return;
+    }
+    let world = World::start(3);
+    world.deploy("idle", &web("command: [sleep, '1000']\ndeploy: {replicas: 3}"));
+    let before = world.runs("idle_web", 3);
+    for host in ["h2", "h3"] {
+        assert!(before.iter().any(|t| t.host == host), "{before:#?}");
+    }
+    let (first, late, gone) =
+        (world.cluster.host(1), world.cluster.named("h2"), world.cluster.named("h3"));
+
+    world.ok(&["node", "rm", "--force", "h3"]);
+    stopped(&world, gone);
+    elsewhere(&world, "h3");
+    let log = std::fs::read_to_string(gone.log()).unwrap();
+    assert!(log.contains("this node was removed from its cluster"), "{log}");
+
+    late.crash(Role::Agent).unwrap();
+    world.ok(&["node", "rm", "--force", "h2"]);
+    elsewhere(&world, "h2");
+    assert!(!late.supervisors().is_empty(), "it has not heard of it");
+    late.start_agent().unwrap();
+    stopped(&world, late);
+    let running = world.runs("idle_web", 3);
+    assert!(running.iter().all(|t| t.host == "h1"), "{running:#?}");
+    assert_eq!(first.supervisors().len(), 3, "only the replacements run");
+    world.remove("idle");
+    world.end();
+}
+
+fn stopped(world: &World, host: &Host) {
+    world.until("the containers of a removed host are gone", || {
+        ensure!(host.supervisors().is_empty(), "{:?}", host.supervisors());
+        Ok(())
+    });
 }
 
 /// Waits until all tasks run on hosts other than one.
