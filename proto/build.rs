@@ -9,13 +9,14 @@ use prost::Message as _;
 const SOURCES: &str = "shoal/v1";
 
 /// Messages with secrets in them, whose `Debug` is written by hand in `src/confidential.rs`.
-const CONFIDENTIAL: [&str; 10] = [
+const CONFIDENTIAL: [&str; 11] = [
     "BootstrapResponse",
     "GetJoinTokenResponse",
     "InitResponse",
     "IssueNodeCertificateRequest",
     "JoinRequest",
     "JoinTokens",
+    "RegistryAuth",
     "RootCa",
     "RotateJoinTokenCommand",
     "RotateJoinTokenResponse",

@@ -25,6 +25,7 @@ use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
 use crate::node_workload::{NodeWorkload, WorkloadConfig};
+use crate::session::CredentialLine;
 use crate::sys;
 
 /// The agent waits for disks and networks most of the time.
@@ -147,7 +148,9 @@ async fn serve(
         program: std::env::current_exe().context("cannot find this program")?,
         hostname,
     };
-    let workload = Arc::new(NodeWorkload::start(workload, images.clone()).await?);
+    let line = CredentialLine::default();
+    let workload = NodeWorkload::start(workload, images.clone(), line.clone()).await?;
+    let workload = Arc::new(workload);
     let collecting = collect_images(&args, &images);
     let manager = ManagerChild::new(manager_config(&args));
     let name = args.hostname.clone();
@@ -155,6 +158,7 @@ async fn serve(
         store: IdentityStore::new(state_dir.clone()),
         manager,
         workload: workload.clone(),
+        line,
         describe: Arc::new(move || describe(name.as_deref(), &labels)),
     })?;
     let node = Arc::new(node);

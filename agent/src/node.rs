@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::identity::{ClusterFile, IdentityError, IdentityStore};
 use crate::manager_child::ManagerChild;
-use crate::session::{self, Managers, Member, SessionContext, Standing, Workload};
+use crate::session::{self, CredentialLine, Managers, Member, SessionContext, Standing, Workload};
 
 /// Why a membership cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,8 @@ pub struct NodeParts {
     pub manager: ManagerChild,
     /// Runs the tasks.
     pub workload: Arc<dyn Workload>,
+    /// With which the workload asks for credentials.
+    pub line: CredentialLine,
     /// Describes this host.
     pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
 }
@@ -51,9 +53,13 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn open(parts: NodeParts) -> Result<Self, NodeError> {
-        let NodeParts { store, manager, workload, describe } = parts;
-        let context =
-            SessionContext { workload, describe, standing: watch::Sender::new(Standing::Inactive) };
+        let NodeParts { store, manager, workload, line, describe } = parts;
+        let context = SessionContext {
+            workload,
+            describe,
+            line,
+            standing: watch::Sender::new(Standing::Inactive),
+        };
         let node = Self {
             store,
             manager,

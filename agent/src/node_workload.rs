@@ -15,7 +15,7 @@ use crate::image::ImageStore;
 use crate::network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
 use crate::runtime::oci::{OciConfig, OciRuntime};
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
-use crate::session::{Answer, Workload, WorkloadError};
+use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::volume::{LocalVolumes, VolumeError};
 use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -63,8 +63,12 @@ impl NodeWorkload {
     ///
     /// # Errors
     /// [`StartError`]; nothing is started on a host that cannot confine it.
-    pub async fn start(config: WorkloadConfig, images: ImageStore) -> Result<Self, StartError> {
-        let (worker, drivers) = start(&config, &images).await?;
+    pub async fn start(
+        config: WorkloadConfig,
+        images: ImageStore,
+        line: CredentialLine,
+    ) -> Result<Self, StartError> {
+        let (worker, drivers) = start(&config, &images, line).await?;
         Ok(Self { upkeep: Upkeep::new(worker.clone(), &drivers, images), worker })
     }
 
@@ -77,6 +81,7 @@ impl NodeWorkload {
 async fn start(
     config: &WorkloadConfig,
     images: &ImageStore,
+    line: CredentialLine,
 ) -> Result<(WorkerHandle, Drivers), StartError> {
     let runtime = OciRuntime::new(OciConfig {
         run_dir: config.run_dir.join("containers"),
@@ -99,6 +104,7 @@ async fn start(
         networks,
         volumes: Arc::new(volumes.map_err(StartError::Volumes)?),
         images: Arc::new(images.clone()),
+        credentials: Arc::new(line),
         clock: Arc::new(SystemClock),
     };
     let worker = WorkerConfig {

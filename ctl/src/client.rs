@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
-use shoal_proto::convert::field::{Kind as _, Text, TextMap};
+use shoal_proto::convert::field::{Auths, Kind as _, Text, TextMap};
 use shoal_proto::transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_types::id::{DeploymentId, StackId};
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -254,8 +255,13 @@ impl Client {
         Ok(call!(self.remove_node(request)).id)
     }
 
-    pub(crate) async fn create_service(&self, spec: &ServiceSpec) -> Result<Service> {
-        let request = pb::CreateServiceRequest { spec: Some(spec.into()) };
+    pub(crate) async fn create_service(
+        &self,
+        spec: &ServiceSpec,
+        auths: &RegistryAuths,
+    ) -> Result<Service> {
+        let registry_auths = Auths::write(auths);
+        let request = pb::CreateServiceRequest { spec: Some(spec.into()), registry_auths };
         let answer = call!(self.create_service(request));
         begun(answer.service, &answer.deployment_id)
     }
@@ -276,6 +282,7 @@ impl Client {
         &self,
         service: &Service,
         spec: Option<&ServiceSpec>,
+        auths: &RegistryAuths,
     ) -> Result<Service> {
         use pb::update_service_request::Change;
         let request = pb::UpdateServiceRequest {
@@ -285,6 +292,7 @@ impl Client {
                 Some(spec) => Change::Spec(spec.into()),
                 None => Change::Rollback(pb::Nothing {}),
             }),
+            registry_auths: Auths::write(auths),
         };
         let answer = call!(self.update_service(request));
         begun(answer.service, &answer.deployment_id)
@@ -350,9 +358,18 @@ impl Client {
         Ok(call!(self.remove_network(request)).id)
     }
 
-    pub(crate) async fn apply_stack(&self, spec: &StackSpec, prune: bool) -> Result<Applied> {
-        let request =
-            pb::ApplyStackRequest { spec: Some(spec.into()), prune, expected_version: None };
+    pub(crate) async fn apply_stack(
+        &self,
+        spec: &StackSpec,
+        prune: bool,
+        auths: &RegistryAuths,
+    ) -> Result<Applied> {
+        let request = pb::ApplyStackRequest {
+            spec: Some(spec.into()),
+            prune,
+            expected_version: None,
+            registry_auths: Auths::write(auths),
+        };
         applied(call!(self.apply_stack(request)))
     }
 

@@ -25,6 +25,7 @@ show_only! {
     IssueNodeCertificateRequest { hints }
     JoinRequest { manager_addrs, listen_addr, advertise_addr }
     JoinTokens {}
+    RegistryAuth { username }
     RootCa { cert_pem }
     RotateJoinTokenCommand { role }
     RotateJoinTokenResponse {}
@@ -45,6 +46,9 @@ mod tests {
         let of_one = [
             ("JoinTokens", "agent"),
             ("JoinTokens", "manager"),
+            ("RegistryAuth", "password"),
+            ("RegistryAuth", "identity_token"),
+            ("RegistryAuth", "registry_token"),
             ("RootCa", "key_pem"),
             ("RotateJoinTokenCommand", "secret"),
             ("SecretSpec", "data"),
@@ -67,7 +71,7 @@ mod tests {
             };
         }
         decode!(BootstrapResponse GetJoinTokenResponse InitResponse IssueNodeCertificateRequest
-            JoinRequest JoinTokens RootCa RotateJoinTokenCommand RotateJoinTokenResponse SecretSpec)
+            JoinRequest JoinTokens RegistryAuth RootCa RotateJoinTokenCommand RotateJoinTokenResponse SecretSpec)
     }
 
     #[test]
@@ -83,6 +87,6 @@ mod tests {
                 assert!(!shown.contains("hush"), "{shown}");
             }
         }
-        assert_eq!(found, 10, "a secret field has another name now");
+        assert_eq!(found, 11, "a secret field has another name now");
     }
 }

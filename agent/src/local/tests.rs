@@ -59,6 +59,7 @@ impl Bench {
         let workload = Arc::new(FakeWorkload::default());
         let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
         let node = Node::open(NodeParts {
+            line: Default::default(),
             store: IdentityStore::new(dir.path().join("agent")),
             manager: ManagerChild::new(manager_config(dir.path(), user)),
             workload: workload.clone(),
@@ -267,6 +268,7 @@ async fn a_membership_outlives_the_agent() {
     let addrs = [manager.address.to_string()];
     bench.join(manager.ca.token(7).reveal(), &addrs).await.expect("joins");
     let node = Node::open(NodeParts {
+        line: Default::default(),
         store: bench.node.store().clone(),
         manager: ManagerChild::new(manager_config(bench.dir.path(), &me())),
         workload: bench.workload.clone(),

@@ -88,6 +88,7 @@ async fn try_session(
     context.standing.send_replace(Standing::Active);
     context.workload.report_everything();
 
+    let _line = context.line.open(client.clone(), session_id.clone());
     let period = Duration::from_nanos(heartbeat_period_nanos);
     let mut requests = Requests::new(context, member, client.clone(), address);
     tokio::select! {

@@ -7,6 +7,7 @@
 
 mod assembly;
 mod attempt;
+mod credentials;
 mod exec_stream;
 mod failure;
 mod farewell;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+pub use credentials::CredentialLine;
 pub use failure::{Failure, heartbeat_patience, heartbeat_wait};
 pub use farewell::farewell;
 pub use managers::Managers;
@@ -90,6 +92,8 @@ pub struct SessionContext {
     pub workload: Arc<dyn Workload>,
     /// Describes this host anew for each session.
     pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
+    /// Told of the present session.
+    pub line: CredentialLine,
     /// Told whenever the standing changes.
     pub standing: watch::Sender<Standing>,
 }

@@ -13,6 +13,7 @@ use shoal_proto::v1::session_message::Message;
 use shoal_types::assignment::AssignmentChange;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
+use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinHandle;
@@ -26,6 +27,7 @@ use crate::testing::{Asked, ExecSide, FakeManager, FakeWorkload, ProcessSide, Te
 struct Bench {
     workload: Arc<FakeWorkload>,
     standing: watch::Sender<Standing>,
+    line: CredentialLine,
     member: Member,
     task: JoinHandle<()>,
     _dir: tempfile::TempDir,
@@ -46,7 +48,9 @@ impl Bench {
         let workload = Arc::new(FakeWorkload::default());
         let standing = watch::Sender::new(Standing::Inactive);
         let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
+        let line = CredentialLine::default();
         let context = SessionContext {
+            line: line.clone(),
             workload: workload.clone(),
             describe: Arc::new(describe),
             standing: standing.clone(),
@@ -57,7 +61,7 @@ impl Bench {
             let member = member.clone();
             tokio::spawn(async move { run(&context, &member).await })
         };
-        Self { workload, standing, member, task, _dir: dir }
+        Self { workload, standing, line, member, task, _dir: dir }
     }
 
     async fn with_manager() -> (Self, FakeManager) {
@@ -586,4 +590,33 @@ async fn a_question_is_answered_in_parts_or_with_a_reason() {
         last(ended(3).await),
         Some(Part::Failed("it does not know the question".to_owned()))
     );
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for_in_the_present_session() {
+    use crate::worker::Credentials as _;
+    let (bench, manager) = Bench::with_manager().await;
+    let auth = RegistryAuth::Basic { username: "u".to_owned(), password: "hunter2".to_owned() };
+    manager.seen().auth = Some(Ok(Some((&auth).into())));
+    let wait = Duration::from_secs(10);
+    assert_eq!(bench.line.for_task(7.into(), wait).await.unwrap(), Some(auth));
+    let asked = manager.seen().auths_asked.clone();
+    assert_eq!(asked, [("session-0".to_owned(), TaskId::from(7).to_string())]);
+
+    manager.seen().auth = Some(Ok(None));
+    assert_eq!(bench.line.for_task(7.into(), wait).await.unwrap(), None);
+    manager.seen().auth = None;
+    let of_older = bench.line.for_task(7.into(), wait).await;
+    assert_eq!(of_older.unwrap(), None, "an older manager has none to give");
+    manager.seen().auth = Some(Err(Status::not_found("no task of this node")));
+    let refused = bench.line.for_task(7.into(), wait).await.unwrap_err();
+    assert_eq!(refused.to_string(), "no task of this node");
+
+    drop(manager);
+    eventually("the session's end", || {
+        matches!(*bench.standing.borrow(), Standing::Pending(_)).then_some(())
+    })
+    .await;
+    let nobody = bench.line.for_task(7.into(), Duration::ZERO).await.unwrap_err();
+    assert_eq!(nobody.to_string(), "there is no session with a manager");
 }

@@ -46,6 +46,10 @@ pub(crate) struct Seen {
     pub(crate) joined: Vec<String>,
     /// Nodes that said farewell.
     pub(crate) left: Vec<String>,
+    /// Session and task of each question for a credential.
+    pub(crate) auths_asked: Vec<(String, String)>,
+    /// The answer to them; that of an older manager if absent.
+    pub(crate) auth: Option<Result<Option<v1::RegistryAuth>, Status>>,
     /// The answer to every session, instead of one.
     pub(crate) refuse: Option<Status>,
     /// The role of those who join.
@@ -227,6 +231,17 @@ impl Dispatcher for Service {
     ) -> Result<Response<v1::UpdateTaskStatusResponse>, Status> {
         self.seen().statuses.extend(request.into_inner().updates);
         Ok(Response::new(v1::UpdateTaskStatusResponse {}))
+    }
+
+    async fn get_registry_auth(
+        &self,
+        request: Request<v1::GetRegistryAuthRequest>,
+    ) -> Result<Response<v1::GetRegistryAuthResponse>, Status> {
+        let request = request.into_inner();
+        let mut seen = self.seen();
+        seen.auths_asked.push((request.session_id, request.task_id));
+        let answer = seen.auth.clone().unwrap_or_else(|| Err(Status::unimplemented("not here")));
+        answer.map(|auth| Response::new(v1::GetRegistryAuthResponse { auth }))
     }
 
     async fn publish_logs(

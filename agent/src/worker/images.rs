@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use shoal_agent_planning::lower::ImageDefaults;
 use shoal_agent_planning::task::Doing;
+use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
-use shoal_types::id::TaskId;
+use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::image_ref::{DEFAULT_TAG, Digest, ImageReference};
+use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::Healthcheck;
 use tokio::sync::watch;
 
 use crate::image::{
     Held, Image, ImageError, ImageHealthcheck, ImageStore, Pin, PullPolicy, PullProgress,
+    RegistryError,
 };
 
 /// Brings images.
@@ -33,9 +37,28 @@ pub trait Images: Send + Sync + 'static {
         &self,
         reference: ImageReference,
         policy: PullPolicy,
+        auth: Option<RegistryAuth>,
         progress: watch::Sender<PullProgress>,
     ) -> BoxFuture<'static, Result<Held, ImageError>>;
 }
+
+/// Knows the credentials of tasks.
+pub trait Credentials: Send + Sync + 'static {
+    /// The one with which a task's image is pulled, if there is one. `wait` is for somebody to ask.
+    ///
+    /// # Errors
+    /// Nobody could be asked.
+    fn for_task(
+        &self,
+        task: TaskId,
+        wait: Duration,
+    ) -> BoxFuture<'static, Result<Option<RegistryAuth>, Unasked>>;
+}
+
+/// Why nobody could be asked for a credential.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Unasked(pub String);
 
 impl Images for ImageStore {
     fn hold(&self, reference: &ImageReference) -> Option<Held> {
@@ -50,10 +73,11 @@ impl Images for ImageStore {
         &self,
         reference: ImageReference,
         policy: PullPolicy,
+        auth: Option<RegistryAuth>,
         progress: watch::Sender<PullProgress>,
     ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let store = self.clone();
-        async move { Self::ensure(&store, &reference, policy, None, Some(progress)).await }.boxed()
+        async move { Self::ensure(&store, &reference, policy, auth, Some(progress)).await }.boxed()
     }
 }
 
@@ -64,7 +88,29 @@ pub(super) struct Chosen {
     pub note: String,
 }
 
-type Answer = Result<Chosen, Arc<ImageError>>;
+/// Why there is no image for a task.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChoiceError {
+    #[error(transparent)]
+    Image(ImageError),
+    /// The registry wants a credential, and whether there is one is not known.
+    #[error("no manager could be asked for a login ({why})")]
+    Unasked { why: Unasked, source: ImageError },
+}
+
+impl ChoiceError {
+    /// What could be done about it.
+    pub(super) fn hint(&self) -> Option<String> {
+        let Self::Image(ImageError::Pull { source, .. }) = self else { return None };
+        let RegistryError::Denied { registry, .. } = source else { return None };
+        Some(format!("shoalctl login {registry}, then deploy with --with-registry-auth"))
+    }
+}
+
+type Answer = Result<Chosen, Arc<ChoiceError>>;
+/// How long a task whose image is not here waits for a manager who knows its credential.
+const CREDENTIAL_WAIT: Duration = Duration::from_secs(10);
+
 type Choice = BoxFuture<'static, Answer>;
 
 struct Active {
@@ -72,17 +118,19 @@ struct Active {
     progress: watch::Receiver<PullProgress>,
 }
 
-/// Chooses images; tasks that want the same one at the same time share one question.
+/// Chooses images; tasks of a service that want the same one at the same time share one question.
 pub(super) struct Chooser {
     images: Arc<dyn Images>,
-    active: Mutex<BTreeMap<ImageReference, Active>>,
+    credentials: Arc<dyn Credentials>,
+    /// By service too: what one may see, another perhaps may not.
+    active: Mutex<BTreeMap<(ImageReference, ServiceId), Active>>,
     /// What keeps the image of each task, from its choice until its container is gone.
     kept: Mutex<BTreeMap<TaskId, Arc<Pin>>>,
 }
 
 impl Chooser {
-    pub(super) fn new(images: Arc<dyn Images>) -> Self {
-        Self { images, active: Mutex::default(), kept: Mutex::default() }
+    pub(super) fn new(images: Arc<dyn Images>, credentials: Arc<dyn Credentials>) -> Self {
+        Self { images, credentials, active: Mutex::default(), kept: Mutex::default() }
     }
 
     /// Keeps the image of a task.
@@ -103,20 +151,23 @@ impl Chooser {
     /// The answer to come, and how far it is. It is worked on while anybody waits for it.
     pub(super) fn choose(
         &self,
+        task: &AssignedTask,
         reference: &ImageReference,
     ) -> (Shared<Choice>, watch::Receiver<PullProgress>) {
         let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
         active.retain(|_, a| a.choice.upgrade().is_some_and(|c| c.peek().is_none()));
-        if let Some(known) = active.get(reference)
+        let key = (reference.clone(), task.service_id);
+        if let Some(known) = active.get(&key)
             && let Some(choice) = known.choice.upgrade()
         {
             return (choice, known.progress.clone());
         }
         let (sender, progress) = watch::channel(PullProgress::default());
-        let choice = choose(Arc::clone(&self.images), reference.clone(), sender).boxed().shared();
+        let sources = (Arc::clone(&self.images), Arc::clone(&self.credentials));
+        let choice = choose(sources, task.id, reference.clone(), sender).boxed().shared();
         if let Some(weak) = choice.downgrade() {
             let entry = Active { choice: weak, progress: progress.clone() };
-            active.insert(reference.clone(), entry);
+            active.insert(key, entry);
         }
         (choice, progress)
     }
@@ -125,25 +176,39 @@ impl Chooser {
 /// A tag that moves is asked for each time, everything else only when it is not here. A registry that
 /// cannot be asked, or does not know an image that was loaded by hand, is no reason to fail.
 async fn choose(
-    images: Arc<dyn Images>,
+    (images, credentials): (Arc<dyn Images>, Arc<dyn Credentials>),
+    task: TaskId,
     reference: ImageReference,
     progress: watch::Sender<PullProgress>,
 ) -> Answer {
     let moves = reference.digest().is_none() && reference.tag() == Some(DEFAULT_TAG);
     let policy = if moves { PullPolicy::Always } else { PullPolicy::Missing };
-    let (error, here) = match images.ensure(reference.clone(), policy, progress).await {
+    let here = images.hold(&reference).is_some();
+    let asked = match (policy, here) {
+        (PullPolicy::Missing | PullPolicy::Never, true) => Ok(None),
+        // What is here is not held up by managers that are gone.
+        (_, true) => credentials.for_task(task, Duration::ZERO).await,
+        (_, false) => credentials.for_task(task, CREDENTIAL_WAIT).await,
+    };
+    let auth = asked.as_ref().ok().cloned().flatten();
+    let (error, here) = match images.ensure(reference.clone(), policy, auth, progress).await {
         Ok(held) => return Ok(Chosen { held, note: String::new() }),
         Err(error @ (ImageError::Pull { .. } | ImageError::NotFound { .. })) => {
             (error, images.hold(&reference))
         }
-        Err(error) => return Err(Arc::new(error)),
+        Err(error) => return Err(Arc::new(ChoiceError::Image(error))),
     };
     match here {
         Some(held) => {
             let note = format!("using the image of this node: {}", chain(&error));
             Ok(Chosen { held, note })
         }
-        None => Err(Arc::new(error)),
+        None => Err(Arc::new(match (asked, error) {
+            (Err(why), source @ ImageError::Pull { source: RegistryError::Denied { .. }, .. }) => {
+                ChoiceError::Unasked { why, source }
+            }
+            (_, error) => ChoiceError::Image(error),
+        })),
     }
 }
 
@@ -170,8 +235,7 @@ pub(super) fn defaults(image: &Image) -> ImageDefaults {
 }
 
 fn healthcheck(check: &ImageHealthcheck) -> Healthcheck {
-    let nanos =
-        |n: i64| u64::try_from(n).ok().filter(|n| *n != 0).map(std::time::Duration::from_nanos);
+    let nanos = |n: i64| u64::try_from(n).ok().filter(|n| *n != 0).map(Duration::from_nanos);
     Healthcheck {
         test: check.test.clone(),
         interval: nanos(check.interval),

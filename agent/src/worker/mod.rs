@@ -45,7 +45,7 @@ use crate::runtime::{
 use crate::volume::{VolumeDriver, VolumeError};
 
 use event::Event;
-pub use images::Images;
+pub use images::{Credentials, Images, Unasked};
 
 /// Where a worker keeps things and how much it does at once.
 #[derive(Debug, Clone)]
@@ -97,6 +97,8 @@ pub struct Drivers {
     pub volumes: Arc<dyn VolumeDriver>,
     /// Brings their images.
     pub images: Arc<dyn Images>,
+    /// Says with which credentials.
+    pub credentials: Arc<dyn Credentials>,
     /// Says what time it is.
     pub clock: Arc<dyn Clock>,
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use shoal_agent::image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress};
+use shoal_agent::image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress, RegistryAuth};
 use shoal_agent::network::{BridgeConfig, BridgeNetworks};
 use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
+use shoal_agent::session::CredentialLine;
 use shoal_agent::volume::LocalVolumes;
 use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
 use shoal_types::assignment::AssignedTask;
@@ -99,6 +100,7 @@ impl Images for OneImage {
         &self,
         reference: ImageReference,
         _policy: PullPolicy,
+        _auth: Option<RegistryAuth>,
         _progress: watch::Sender<PullProgress>,
     ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let held = self.hold(&reference);
@@ -120,6 +122,7 @@ pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Assigner {
         networks: Arc::new(BridgeNetworks::open(networks).unwrap()),
         volumes: Arc::new(LocalVolumes::open(home.join("volumes")).unwrap()),
         images: Arc::new(OneImage(home.join("layer"))),
+        credentials: Arc::new(CredentialLine::default()),
         clock: Arc::new(SystemClock),
     };
     let config = WorkerConfig {

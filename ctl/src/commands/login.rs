@@ -1,4 +1,4 @@
-//! `login` and `logout`.
+//! `login` and `logout`, and the logins that go with what is deployed.
 
 use std::io::{self, IsTerminal as _};
 
@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 use shoal_registry::{Registries, RegistryConfig, RegistryError};
 use shoal_types::image_ref::DEFAULT_REGISTRY;
-use shoal_types::registry_auth::{RegistryAuth, registry_of_server};
+use shoal_types::registry_auth::{RegistryAuth, RegistryAuths, registry_of_server};
+use shoal_types::spec::ServiceSpec;
 
 use super::{Result, Shell};
 use crate::error::CommandError;
@@ -37,6 +38,42 @@ pub(crate) struct Login {
 pub(crate) struct Logout {
     /// The registry, HOST or HOST:PORT; Docker Hub if absent
     server: Option<String>,
+}
+
+/// Flag of commands that deploy.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WithLogins {
+    /// Give the nodes this user's logins for the registries of the images; see shoalctl login
+    #[arg(long)]
+    with_registry_auth: bool,
+}
+
+impl WithLogins {
+    /// What goes with images, if anything is to. Says where there is no login.
+    pub(crate) async fn of<'a>(
+        self,
+        images: impl Iterator<Item = &'a str>,
+    ) -> Result<RegistryAuths> {
+        if !self.with_registry_auth {
+            return Ok(RegistryAuths::new());
+        }
+        let (auths, without) = Logins::from_env()?.of_images(images).await?;
+        for registry in without {
+            note(&format!(
+                "note: there is no login for {registry} here, so nodes get none; shoalctl login \
+                 {registry} makes one"
+            ));
+        }
+        Ok(auths)
+    }
+
+    /// The same for services.
+    pub(crate) async fn of_services<'a>(
+        self,
+        specs: impl Iterator<Item = &'a ServiceSpec>,
+    ) -> Result<RegistryAuths> {
+        self.of(specs.filter_map(|spec| Some(spec.task_template.container()?.image.as_str()))).await
+    }
 }
 
 impl From<LoginError> for CommandError {

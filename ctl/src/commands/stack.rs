@@ -10,6 +10,7 @@ use shoal_types::id::StackId;
 use shoal_types::object::Stack;
 use shoal_types::time::Timestamp;
 
+use super::login::WithLogins;
 use super::service::{self, Waiting, wait_for};
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, each};
@@ -111,6 +112,8 @@ pub(crate) struct Deploy {
     /// Remove members that are not in the file any more
     #[arg(long)]
     prune: bool,
+    #[command(flatten)]
+    logins: WithLogins,
     #[command(flatten)]
     waiting: Waiting,
     /// Name of the stack; that of the file if absent
@@ -236,8 +239,9 @@ fn variables(args: &FileArgs, dir: &Path) -> Result<Variables> {
 async fn deploy(shell: &Shell, args: Deploy) -> Result {
     let loaded = load(&args.files, args.stack.as_deref(), None)?;
     service::note_host_mode(&loaded.unsaid_ports);
+    let auths = args.logins.of_services(loaded.spec.services.values()).await?;
     let client = shell.manager().await?;
-    let applied = client.apply_stack(&loaded.spec, args.prune).await?;
+    let applied = client.apply_stack(&loaded.spec, args.prune, &auths).await?;
     wait_for_stack(shell, &client, &loaded.spec.name, &applied, args.waiting).await
 }
 

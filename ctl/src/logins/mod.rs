@@ -9,7 +9,8 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 
-use shoal_types::registry_auth::{InvalidRegistryAuth, RegistryAuth};
+use shoal_types::image_ref::ImageReference;
+use shoal_types::registry_auth::{InvalidRegistryAuth, RegistryAuth, RegistryAuths};
 
 use file::File;
 use helper::{Helper, HelperError};
@@ -119,6 +120,28 @@ impl Logins {
             self.file.save(&document)?;
         }
         Ok(found)
+    }
+
+    /// The logins for the registries of images, and the registries for which there is none.
+    pub(crate) async fn of_images<'a>(
+        &self,
+        images: impl Iterator<Item = &'a str>,
+    ) -> Result<(RegistryAuths, Vec<String>)> {
+        let (mut auths, mut without) = (RegistryAuths::new(), Vec::new());
+        // What is no reference is refused elsewhere, with its place.
+        for reference in images.filter_map(|image| ImageReference::parse(image).ok()) {
+            let registry = reference.registry().to_owned();
+            if auths.contains_key(&registry) || without.contains(&registry) {
+                continue;
+            }
+            match self.get(&registry).await? {
+                Some(auth) => {
+                    auths.insert(registry, auth);
+                }
+                None => without.push(registry),
+            }
+        }
+        Ok((auths, without))
     }
 }
 

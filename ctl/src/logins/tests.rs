@@ -51,6 +51,10 @@ async fn logins_that_others_stored_are_found() {
     ] {
         assert_eq!(logins.get(registry).await.unwrap(), expected, "{registry}");
     }
+    let images = ["nginx", "old.lan/a:1", "old.lan/b", "other.lan/x", "Not An Image"];
+    let (auths, without) = logins.of_images(images.into_iter()).await.unwrap();
+    assert_eq!(auths.into_keys().collect::<Vec<_>>(), ["docker.io", "old.lan"]);
+    assert_eq!(without, ["other.lan"]);
 }
 
 #[tokio::test]

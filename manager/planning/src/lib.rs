@@ -8,6 +8,7 @@
 //! - [`orchestrator`]: services -> tasks: slots, restarts, rollouts, forgetting the past
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
 //! - [`assignment`]: what one node must hold
+//! - [`credential`]: with what one node may pull an image
 //! - [`liveness`]: which nodes count as lost
 //! - [`address`]: where managers are reached
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
@@ -15,6 +16,7 @@
 
 pub mod address;
 pub mod assignment;
+pub mod credential;
 pub mod liveness;
 pub mod orchestrator;
 pub mod scheduler;

@@ -2,6 +2,7 @@
 
 mod asked;
 mod cluster;
+mod credentials;
 mod error;
 mod networks;
 mod nodes;

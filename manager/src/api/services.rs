@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::asked::Asker;
 use super::error::{required, vanished};
-use super::{ControlService, invalid, unresolved, violations};
+use super::{ControlService, credentials, invalid, unresolved, violations};
 use crate::clock::RandomIds;
 
 /// A spec that came in, checked.
@@ -28,7 +28,8 @@ pub(super) async fn create_service(
 ) -> Result<pb::CreateServiceResponse, Status> {
     let spec = checked(request.spec)?;
     let (id, deployment_id) = (RandomIds.next_id(), RandomIds.next_id());
-    api.cluster.propose(Command::CreateService { id, deployment_id, spec }).await?;
+    let command = Command::CreateService { id, deployment_id, spec };
+    api.cluster.propose(credentials::with(request.registry_auths, command)?).await?;
     let deployment_id = deployment_id.to_string();
     Ok(pb::CreateServiceResponse { service: Some(written(api, id)?), deployment_id })
 }
@@ -114,7 +115,8 @@ pub(super) async fn update_service(
         UpdateKind::Update => request.expected_version,
         UpdateKind::Rollback => request.expected_version.or(Some(service.meta.spec_version)),
     };
-    api.cluster.propose(Command::UpdateService { id, expected, deployment_id, spec, kind }).await?;
+    let command = Command::UpdateService { id, expected, deployment_id, spec, kind };
+    api.cluster.propose(credentials::with(request.registry_auths, command)?).await?;
     let deployment_id = deployment_id.to_string();
     Ok(pb::UpdateServiceResponse { service: Some(written(api, id)?), deployment_id })
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::asked::Asker;
 use super::error::required;
-use super::{ControlService, invalid, unresolved, violations};
+use super::{ControlService, credentials, invalid, unresolved, violations};
 use crate::clock::RandomIds;
 
 pub(super) async fn apply_stack(
@@ -27,7 +27,7 @@ pub(super) async fn apply_stack(
         prune: request.prune,
         expected: request.expected_version,
     };
-    applied(api, command).await
+    applied(api, credentials::with(request.registry_auths, command)?).await
 }
 
 pub(super) async fn roll_back_stack(

@@ -146,6 +146,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Dispatcher/AnswerQuestion", Who::NODE),
     ("/shoal.v1.Dispatcher/Assignments", Who::NODE),
     ("/shoal.v1.Dispatcher/ExecStream", Who::NODE),
+    ("/shoal.v1.Dispatcher/GetRegistryAuth", Who::NODE),
     ("/shoal.v1.Dispatcher/Heartbeat", Who::NODE),
     ("/shoal.v1.Dispatcher/Leave", Who::NODE),
     ("/shoal.v1.Dispatcher/PublishLogs", Who::NODE),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use shoal_manager_planning::credential::registry_auth;
 use shoal_manager_planning::liveness::{is_news, there};
 use shoal_manager_planning::words;
 use shoal_manager_state::{ClusterState, Command};
@@ -184,6 +185,24 @@ impl Dispatcher for DispatcherService {
             result.map_err(ProposalError::from)?;
         }
         Ok(Response::new(pb::UpdateTaskStatusResponse {}))
+    }
+
+    async fn get_registry_auth(
+        &self,
+        request: Request<pb::GetRegistryAuthRequest>,
+    ) -> Result<Response<pb::GetRegistryAuthResponse>, Status> {
+        let node = node_of(&request)?;
+        let request = request.into_inner();
+        self.find_session(node, &request.session_id)?;
+        let task: TaskId = request
+            .task_id
+            .parse()
+            .map_err(|e| Status::invalid_argument(format!("task_id: {e}")))?;
+        let view = self.cluster.view();
+        let auth = registry_auth(&view, node, task)
+            .inspect_err(|error| tracing::warn!(%error, "refused a credential"))
+            .map_err(|error| Status::not_found(error.to_string()))?;
+        Ok(Response::new(pb::GetRegistryAuthResponse { auth: auth.map(Into::into) }))
     }
 
     async fn publish_logs(

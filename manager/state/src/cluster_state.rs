@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
+use crate::credentials::Credentials;
 use crate::event::{Action, Event, ObjectRef};
 use crate::index::Indexes;
 use crate::stored::{Stored, Table};
@@ -24,6 +25,7 @@ pub struct ClusterState {
     pub(crate) stacks: Table<Stack>,
     pub(crate) tasks: Table<Task>,
     pub(crate) users: Table<User>,
+    pub(crate) credentials: Credentials,
     pub(crate) indexes: Indexes,
     pub(crate) feed: Vec<Event>,
 }

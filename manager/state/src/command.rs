@@ -17,6 +17,7 @@ use shoal_types::object::{
     DeploymentState, JoinTokens, ManagerStatus, NodeDescription, NodeStatus, RootCa, Slot,
     TaskStatus,
 };
+use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
     ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
 };
@@ -257,6 +258,14 @@ pub enum Command {
     RemoveUser {
         /// Which user.
         id: UserId,
+    },
+    /// Does what another command does, which makes or changes services, and keeps credentials for the
+    /// registries of their images. Rejected as that command is, and if it is another one.
+    WithRegistryAuth {
+        /// By registry. Those that no image is from have no effect.
+        auths: RegistryAuths,
+        /// The other command.
+        command: Box<Command>,
     },
 }
 

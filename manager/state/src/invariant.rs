@@ -7,6 +7,7 @@ use shoal_types::spec::UserRole;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::cluster_state::ClusterState;
+use crate::credentials::image_of;
 use crate::index::Indexes;
 use crate::stored::Stored;
 
@@ -24,6 +25,7 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     state.tasks().for_each(|task| self::task(state, task, &mut wrong));
     host_ports(state, &mut wrong);
     admins(state, &mut wrong);
+    credentials(state, &mut wrong);
     wrong
 }
 
@@ -33,6 +35,19 @@ macro_rules! demand {
             $wrong.push(format!($($text)*));
         }
     };
+}
+
+/// Credentials are those of services, for repositories that they take their image from.
+fn credentials(state: &ClusterState, wrong: &mut Vec<String>) {
+    for (id, credentials) in state.credentials() {
+        let service = state.service(id);
+        let specs = service.into_iter().flat_map(|s| [Some(&s.spec), s.previous_spec.as_ref()]);
+        let images = specs.flatten().filter_map(|spec| image_of(spec));
+        let names: Vec<String> = images.map(|image| image.name()).collect();
+        let known = credentials.0.keys().all(|name| names.contains(name));
+        let some = !credentials.0.is_empty();
+        demand!(wrong, known && some, "service {id} has credentials for something else or none");
+    }
 }
 
 /// Indexes, usage included, are those that follow from the tables.

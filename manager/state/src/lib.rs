@@ -8,6 +8,7 @@
 mod apply;
 mod cluster_state;
 mod command;
+mod credentials;
 mod event;
 mod index;
 pub mod invariant;
@@ -29,6 +30,7 @@ pub use cluster_state::ClusterState;
 pub use command::{
     Command, JoinSecret, Outcome, PredefinedIds, StackIds, StackOutcome, UpdateKind,
 };
+pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
 pub use rejected::{Rejected, RejectedCode};

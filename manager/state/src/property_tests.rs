@@ -9,6 +9,7 @@ use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
 use shoal_types::object::{
     DeploymentState, ManagerStatus, NodeState, NodeStatus, Reachability, Slot, Task, TaskStatus,
 };
+use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{
     Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec, UserRole,
     UserSpec,
@@ -290,7 +291,16 @@ fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         }
     };
     cluster.ids = ids.clone();
-    command
+    // Mostly with commands that they go with.
+    let goes = matches!(kind % KINDS, 5..=7 | 11 | 12) || kind == 19;
+    if goes && c % 3 == 0 { with_registry_auth(command, a) } else { command }
+}
+
+fn with_registry_auth(command: Command, a: u8) -> Command {
+    let auth = RegistryAuth::Token(format!("token {}", a % 3));
+    let registry = if a.is_multiple_of(5) { "elsewhere.lan" } else { "docker.io" };
+    let auths = [(registry.to_owned(), auth)].into();
+    Command::WithRegistryAuth { auths, command: Box::new(command) }
 }
 
 /// Applies a step to the cluster and to its replica, and looks at everything that must hold.
@@ -315,6 +325,10 @@ fn step(
     let untouched = {
         let mut before = before.clone();
         before.pass(index);
+        if here.is_ok() {
+            // Of credentials nobody hears.
+            before.credentials = cluster.state.credentials.clone();
+        }
         before == cluster.state
     };
     match here {
@@ -360,11 +374,13 @@ proptest! {
         }
         let mut objects = cluster.state.export();
         let applied = cluster.state.applied_index();
+        let credentials = cluster.state.credentials().map(|(id, c)| (id, c.clone()));
+        let credentials: Vec<_> = credentials.collect();
         let imported = ClusterState::import(applied, objects.clone()).unwrap();
-        prop_assert!(imported == cluster.state);
+        prop_assert!(imported.with_credentials(credentials.clone()).unwrap() == cluster.state);
         objects.reverse();
         let imported = ClusterState::import(applied, objects).unwrap();
-        prop_assert!(imported == cluster.state);
+        prop_assert!(imported.with_credentials(credentials).unwrap() == cluster.state);
     }
 }
 
@@ -373,7 +389,7 @@ proptest! {
 fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
-    for round in 0..90 {
+    for round in 0..120 {
         let mut cluster = start(round % 3 > 0);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
@@ -383,6 +399,6 @@ fn every_kind_of_command_gets_through() {
             *count += u32::from(cluster.try_apply(command).is_ok());
         }
     }
-    assert_eq!(applied.len(), 27, "{applied:?}");
+    assert_eq!(applied.len(), 28, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
 }

@@ -11,6 +11,9 @@ use crate::event::ObjectKind;
 /// Why the state refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
+    /// Credentials came with a command that makes or changes no service.
+    #[error("credentials for registries go only with commands that make or change services")]
+    CredentialsForNothing,
     /// There is no cluster yet.
     #[error("there is no cluster yet: it has to be initialised first")]
     NoCluster,
@@ -372,7 +375,8 @@ impl Rejected {
             | Self::StackIdMissing { .. }
             | Self::StackNameTwice { .. }
             | Self::SlotMismatch { .. }
-            | Self::DesiredAtStart { .. } => RejectedCode::InvalidArgument,
+            | Self::DesiredAtStart { .. }
+            | Self::CredentialsForNothing => RejectedCode::InvalidArgument,
             Self::NoCluster
             | Self::PredefinedNetwork { .. }
             | Self::NetworkInUse { .. }

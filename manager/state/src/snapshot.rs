@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use shoal_types::id::ServiceId;
+
 use crate::cluster_state::ClusterState;
+use crate::credentials::ServiceCredentials;
 use crate::event::{ObjectKind, ObjectRef};
 use crate::stored::Stored;
 
@@ -17,6 +20,12 @@ pub enum ImportError {
         kind: ObjectKind,
         /// Their id; of two clusters, that of the second.
         id: String,
+    },
+    /// A service has credentials twice, or there is no such service.
+    #[error("the credentials of service {id} are there twice, or it is not")]
+    Credentials {
+        /// Its id.
+        id: ServiceId,
     },
 }
 
@@ -69,6 +78,23 @@ impl ClusterState {
             }
         }
         Ok(state)
+    }
+
+    /// The same state with these credentials for registries, which [`ClusterState::export`] leaves out.
+    ///
+    /// # Errors
+    /// They are not those of this state's services.
+    pub fn with_credentials(
+        mut self,
+        all: impl IntoIterator<Item = (ServiceId, ServiceCredentials)>,
+    ) -> Result<Self, ImportError> {
+        for (id, credentials) in all {
+            let known = self.service(id).is_some();
+            if !known || self.credentials.insert(id, Arc::new(credentials)).is_some() {
+                return Err(ImportError::Credentials { id });
+            }
+        }
+        Ok(self)
     }
 
     fn enter<T: Stored>(&mut self, object: Arc<T>) -> Result<(), ImportError> {

@@ -107,7 +107,13 @@ async fn read(
 
 /// Tells of the node's only task.
 async fn run_one(control: &mut ControlClient<Channel>, agent: &mut Agent) {
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 1)),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     agent.receive_until("a task", |held| held.tasks.len() == 1).await;
     agent.report(TaskState::Running).await;
 }

@@ -8,6 +8,7 @@
     reason = "a test: panics and prints are its voice"
 )]
 
+mod credentials;
 mod logs;
 mod questions;
 mod users;
@@ -243,7 +244,13 @@ async fn a_service_reaches_an_agent_and_survives_a_restart_of_the_manager() {
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
 
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 3)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 3)),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     agent.receive_until("three tasks", |held| held.tasks.len() == 3).await;
     agent.report(TaskState::Running).await;
     let listed = control.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
@@ -284,7 +291,13 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     let joined = join(manager_address, &token, &key, pb::NodeHints::default()).await.unwrap();
 
     let mut first = Agent::connect(channel(address, node.current()), "first").await;
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 1)),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     first.receive_until("a task", |held| held.tasks.len() == 1).await;
     first.report(TaskState::Running).await;
     drop(first);
@@ -377,7 +390,10 @@ async fn a_node_takes_an_assignment_of_any_size() {
     let runtime = large.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
     let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
     container.env = vec![format!("LARGE={}", "x".repeat(ENVIRONMENT))];
-    control.create_service(pb::CreateServiceRequest { spec: Some(large) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest { spec: Some(large), ..Default::default() })
+        .await
+        .unwrap();
     // One that lags behind, and then begins anew.
     drop(agent);
     let (mut parts, mut bytes, mut largest) = (0, 0, 0);
@@ -415,7 +431,13 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
     assert_eq!(status.state, pb::NodeState::Unknown as i32);
     assert_eq!(status.message, "it cannot take its tasks: it is too much");
 
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 1)),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     let why = eventually("the task says what it waits for", || {
         let mut control = control.clone();
         async move {
@@ -437,7 +459,10 @@ async fn a_report_may_be_larger_than_a_command() {
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
     control
-        .create_service(pb::CreateServiceRequest { spec: Some(spec("web", 300)) })
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 300)),
+            ..Default::default()
+        })
         .await
         .unwrap();
     agent.receive_until("all tasks", |held| held.tasks.len() == 300).await;
@@ -462,14 +487,16 @@ async fn bad_requests_are_refused_with_all_their_faults() {
     let runtime = bad.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
     let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
     container.dir = "etc".to_owned();
-    let status = control.create_service(pb::CreateServiceRequest { spec: Some(bad) }).await;
+    let status = control
+        .create_service(pb::CreateServiceRequest { spec: Some(bad), ..Default::default() })
+        .await;
     let status = status.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     for path in ["name: \"not a name\"", "task_template.container.dir: \"etc\""] {
         assert!(status.message().contains(path), "{path}: {status}");
     }
 
-    let request = pb::CreateServiceRequest { spec: Some(spec("web", 1)) };
+    let request = pb::CreateServiceRequest { spec: Some(spec("web", 1)), ..Default::default() };
     control.create_service(request.clone()).await.unwrap();
     let status = control.create_service(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists, "{status}");
@@ -495,7 +522,10 @@ async fn a_watcher_sees_every_change_in_order() {
     watch.message().await.unwrap().unwrap();
     for name in ["a", "b", "c"] {
         control
-            .create_service(pb::CreateServiceRequest { spec: Some(spec(name, 0)) })
+            .create_service(pb::CreateServiceRequest {
+                spec: Some(spec(name, 0)),
+                ..Default::default()
+            })
             .await
             .unwrap();
     }
@@ -512,12 +542,16 @@ async fn a_watcher_sees_every_change_in_order() {
 
 /// A user's client that root of the manager's host makes.
 async fn control_at(dir: &Path, address: SocketAddr) -> ControlClient<Channel> {
+    ControlClient::new(user_channel(dir, address).await)
+}
+
+async fn user_channel(dir: &Path, address: SocketAddr) -> Channel {
     let key = PrivateKey::generate().unwrap();
     let request = pb::IssueUserCertificateRequest { csr_der: key.request().unwrap() };
     let mut client = BootstrapClient::new(unix_channel(&dir.join("manager.sock")));
     let issued = client.issue_user_certificate(request).await.unwrap().into_inner();
     let user = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem).unwrap();
-    ControlClient::new(channel(address, user))
+    channel(address, user)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -549,6 +583,12 @@ async fn root_of_the_host_gets_a_user_in_again() {
     assert_eq!(issued.cluster_id, cluster.cluster.unwrap().id);
     let user = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem).unwrap();
     let mut control = ControlClient::new(channel(address, user));
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("web", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest {
+            spec: Some(spec("web", 1)),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     manager.stop().await;
 }

@@ -81,7 +81,10 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
     let watch = pb::WatchRequest::default();
     let mut open = op.control.watch(watch.clone()).await.unwrap().into_inner();
     open.message().await.unwrap().unwrap();
-    op.control.create_service(pb::CreateServiceRequest { spec: Some(spec("a", 0)) }).await.unwrap();
+    op.control
+        .create_service(pb::CreateServiceRequest { spec: Some(spec("a", 0)), ..Default::default() })
+        .await
+        .unwrap();
 
     // A change of its rights ends what was begun with the old ones.
     let update = pb::UpdateUserRequest {
@@ -92,7 +95,7 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
     control.update_user(update).await.unwrap();
     let status = end_of(&mut open).await;
     assert!(status.message().contains("rights have changed"), "{status}");
-    let request = pb::CreateServiceRequest { spec: Some(spec("b", 0)) };
+    let request = pb::CreateServiceRequest { spec: Some(spec("b", 0)), ..Default::default() };
     let status = op.control.create_service(request).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
 
@@ -140,7 +143,10 @@ async fn a_removed_node_loses_its_streams_at_once() {
 async fn a_viewer_reads_and_does_nothing_else() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("a", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest { spec: Some(spec("a", 1)), ..Default::default() })
+        .await
+        .unwrap();
     let mut viewer = make(&mut control, address, user_spec("v", pb::UserRole::Viewer, &[])).await;
     let v = &mut viewer.control;
     let services = v.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
@@ -237,7 +243,12 @@ async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
             .await
             .map(|_| ()),
         c.remove_stack(pb::RemoveStackRequest { reference: "blog".to_owned() }).await.map(|_| ()),
-        c.create_service(pb::CreateServiceRequest { spec: Some(spec("x", 1)) }).await.map(|_| ()),
+        c.create_service(pb::CreateServiceRequest {
+            spec: Some(spec("x", 1)),
+            ..Default::default()
+        })
+        .await
+        .map(|_| ()),
     ];
     for (i, outcome) in refused.into_iter().enumerate() {
         let status = outcome.expect_err("a deployer may not");
@@ -248,6 +259,7 @@ async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
         reference: reference(),
         expected_version: None,
         change: Some(pb::update_service_request::Change::Spec(spec("blog_web", 2))),
+        ..Default::default()
     };
     control.update_service(update).await.unwrap();
     c.remove_stack(pb::RemoveStackRequest { reference: "shop".to_owned() }).await.unwrap();
@@ -328,7 +340,10 @@ async fn every_write_and_every_refused_one_is_in_the_audit() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
     let mut viewer = make(&mut control, address, user_spec("v", pb::UserRole::Viewer, &[])).await;
-    control.create_service(pb::CreateServiceRequest { spec: Some(spec("a", 1)) }).await.unwrap();
+    control
+        .create_service(pb::CreateServiceRequest { spec: Some(spec("a", 1)), ..Default::default() })
+        .await
+        .unwrap();
     let reference = "a".to_owned();
     let remove = pb::RemoveServiceRequest { reference: reference.clone() };
     viewer.control.remove_service(remove).await.unwrap_err();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shoal_types::time::Timestamp;
 
 use super::InvalidMessage;
+pub use super::registry_auth::Auths;
 
 /// A way to carry a `T` as a `W`. Reading what was written gives the same value.
 pub trait Kind<T, W> {

@@ -18,6 +18,7 @@ mod network;
 mod node;
 mod payload;
 mod question;
+mod registry_auth;
 mod resources;
 mod service;
 mod stack;

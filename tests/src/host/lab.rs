@@ -18,6 +18,8 @@ use crate::eventually::within;
 pub const SWITCH_ADDRESS: &str = "10.99.0.1";
 /// Where hosts find the registry.
 pub const REGISTRY: &str = "10.99.0.1:5000";
+/// Where hosts find a registry that wants a password, if a test starts one.
+pub const PRIVATE_REGISTRY: &str = "10.99.0.1:5001";
 const NAMES: [&str; 3] = ["shoal-manager", "shoal-agent", "shoalctl"];
 
 /// A switch with hosts.
@@ -176,6 +178,7 @@ impl Lab {
         let mut command = self.on_switch(self.programs().join("shoalctl"));
         command.env("SHOAL_CONFIG", self.config()).env("SHOAL_AGENT_SOCKET", host.socket());
         command.env_remove("SHOAL_CONTEXT").env("NO_COLOR", "1");
+        command.env("DOCKER_CONFIG", self.dir.join("docker"));
         command
     }
 

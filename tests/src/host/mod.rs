@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Said, run, succeed};
 pub use inventory::Inventory;
-pub use lab::{Lab, Programs, REGISTRY, SWITCH_ADDRESS};
+pub use lab::{Lab, PRIVATE_REGISTRY, Programs, REGISTRY, SWITCH_ADDRESS};
 pub use netns::inside;
 pub use process::Process;
 pub use sweep::sweep;
@@ -193,7 +193,10 @@ impl Host {
         command.arg("run");
         command.arg("--state-dir").arg(self.state_dir()).arg("--run-dir").arg(self.run_dir());
         command.args(["--cgroup-parent", &self.cgroup(), "--hostname", &self.name]);
-        command.args(["--manager-user", "nobody", "--plain-http-registry", REGISTRY]);
+        command.args(["--manager-user", "nobody"]);
+        for registry in [REGISTRY, PRIVATE_REGISTRY] {
+            command.args(["--plain-http-registry", registry]);
+        }
         command.arg("--manager-binary").arg(self.programs.join("shoal-manager"));
         for label in &self.labels {
             command.args(["--label", label]);

@@ -18,6 +18,7 @@ mod identities;
 mod images;
 mod patience;
 mod refusals;
+mod registries;
 mod running;
 mod upkeep;
 mod world;

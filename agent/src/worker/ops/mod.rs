@@ -41,7 +41,7 @@ impl Context {
     pub(super) fn new(config: WorkerConfig, drivers: Drivers, ledger: Ledger) -> Self {
         let parallel = config.parallel.max(1);
         Self {
-            chooser: Chooser::new(Arc::clone(&drivers.images)),
+            chooser: Chooser::new(Arc::clone(&drivers.images), Arc::clone(&drivers.credentials)),
             keeper: NetworkKeeper::new(Arc::clone(&drivers.networks)),
             preparing: Semaphore::new(parallel),
             starting: Semaphore::new(parallel),

@@ -19,14 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::files::ContainerFiles;
 use super::stage::{Stage, tell};
 use super::{Context, Volumes};
-use crate::image::ImageError;
 use crate::network::{Netns, NetworkError};
 use crate::runtime::{
     ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Prepared, RuntimeError,
 };
 use crate::volume::VolumeError;
 use crate::worker::event::Event;
-use crate::worker::images::{Chosen, defaults};
+use crate::worker::images::{ChoiceError, Chosen, defaults};
 
 /// Why a task cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +36,7 @@ pub(super) enum PrepareError {
     #[error(transparent)]
     Reference(#[from] InvalidImageReference),
     #[error(transparent)]
-    Image(#[from] Arc<ImageError>),
+    Image(#[from] Arc<ChoiceError>),
     #[error(transparent)]
     Lower(#[from] LowerError),
     #[error("the container makes no sense")]
@@ -73,7 +72,19 @@ pub(in crate::worker) async fn prepare(context: &Context, order: Order) -> Fact 
     match attempt {
         Ok(preparation) => Fact::Prepared(preparation),
         Err(PrepareError::Cancelled) => Fact::PrepareAborted,
-        Err(error) => Fact::PrepareFailed { err: chain(&error).to_string() },
+        Err(error) => Fact::PrepareFailed { err: explained(&error) },
+    }
+}
+
+/// What is wrong, and what could be done about it.
+fn explained(error: &PrepareError) -> String {
+    let text = chain(error).to_string();
+    match error {
+        PrepareError::Image(image) => match image.hint() {
+            Some(hint) => format!("{text} (hint: {hint})"),
+            None => text,
+        },
+        _ => text,
     }
 }
 
@@ -145,7 +156,7 @@ async fn image(
     reference: &ImageReference,
     stage: &Stage,
 ) -> Result<Chosen, PrepareError> {
-    let (choice, progress) = context.chooser.choose(reference);
+    let (choice, progress) = context.chooser.choose(&order.task, reference);
     stage.is_pull(reference.clone(), progress);
     tokio::select! {
         biased;

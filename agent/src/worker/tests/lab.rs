@@ -9,24 +9,34 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_planning::task::Moment;
 use shoal_types::assignment::AssignedTask;
+use shoal_types::id::TaskId;
 use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
 use crate::image::{
-    Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryError,
+    Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryAuth,
+    RegistryError,
 };
 use crate::network::FakeNetworks;
 use crate::runtime::fake::FakeRuntime;
 use crate::testing::assigner::{self, Assigner};
 use crate::volume::FakeVolumes;
-use crate::worker::{Clock, Drivers, Images, SystemClock, Worker, WorkerConfig, WorkerHandle};
+use crate::worker::{
+    Clock, Credentials, Drivers, Images, SystemClock, Unasked, Worker, WorkerConfig, WorkerHandle,
+};
 
 /// Images that are there, and ones that never come.
 #[derive(Default)]
 pub(super) struct FakeImages {
     pub(super) known: Mutex<BTreeMap<ImageReference, Image>>,
     pub(super) asked: Mutex<Vec<(ImageReference, PullPolicy)>>,
+    /// Credentials that came with each question.
+    pub(super) shown: Mutex<Vec<Option<RegistryAuth>>>,
+    /// Images of registries that want a credential.
+    pub(super) private: Mutex<BTreeMap<ImageReference, Image>>,
+    /// What a manager would say, by task; nobody answers if it is not there.
+    pub(super) credentials: Mutex<BTreeMap<TaskId, Option<RegistryAuth>>>,
     pub(super) unreachable: Mutex<bool>,
     pub(super) slow: Mutex<BTreeSet<ImageReference>>,
     pub(super) hurry: Notify,
@@ -65,11 +75,13 @@ impl Images for SharedImages {
         &self,
         reference: ImageReference,
         policy: PullPolicy,
+        auth: Option<RegistryAuth>,
         progress: watch::Sender<PullProgress>,
     ) -> BoxFuture<'static, Result<Held, ImageError>> {
         let images = Arc::clone(&self.0);
         async move {
             images.asked.lock().unwrap().push((reference.clone(), policy));
+            images.shown.lock().unwrap().push(auth.clone());
             let slow = images.slow.lock().unwrap().contains(&reference);
             if slow {
                 images.pulls.lock().unwrap().replace(progress);
@@ -81,12 +93,41 @@ impl Images for SharedImages {
                 what: "manifest".to_owned(),
                 detail: String::new(),
             };
+            let private = images.private.lock().unwrap().get(&reference).cloned();
+            if let Some(image) = private.filter(|_| auth.is_some()) {
+                images.known.lock().unwrap().insert(reference.clone(), image);
+            } else if images.private.lock().unwrap().contains_key(&reference)
+                && images.hold(&reference).is_none()
+            {
+                let source = RegistryError::Denied {
+                    registry: reference.registry().to_owned(),
+                    repository: reference.repository().to_owned(),
+                    needs: "credentials",
+                    detail: String::new(),
+                };
+                return Err(ImageError::Pull { reference: name, source });
+            }
             if *images.unreachable.lock().unwrap() && policy == PullPolicy::Always {
                 return Err(ImageError::Pull { reference: name, source: gone() });
             }
             images
                 .hold(&reference)
                 .ok_or_else(|| ImageError::NotFound { reference: name, source: gone() })
+        }
+        .boxed()
+    }
+}
+
+impl Credentials for SharedImages {
+    fn for_task(
+        &self,
+        task: TaskId,
+        wait: Duration,
+    ) -> BoxFuture<'static, Result<Option<RegistryAuth>, Unasked>> {
+        let images = Arc::clone(&self.0);
+        async move {
+            let known = images.credentials.lock().unwrap().get(&task).cloned();
+            known.ok_or_else(|| Unasked(format!("nobody is there within {wait:?}")))
         }
         .boxed()
     }
@@ -212,6 +253,7 @@ async fn start(
         networks: Arc::clone(networks) as _,
         volumes: Arc::clone(volumes) as _,
         images: Arc::new(SharedImages(Arc::clone(images))),
+        credentials: Arc::new(SharedImages(Arc::clone(images))),
         clock: Arc::clone(clock) as _,
     };
     Worker::start(config, drivers).await.unwrap()

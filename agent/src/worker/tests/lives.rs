@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use shoal_agent_planning::task::START_PATIENCE;
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::ImageReference;
+use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{Mount, MountKind, PortConfig, Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -324,4 +325,46 @@ async fn volumes_are_released_and_anonymous_ones_removed() {
     let names: Vec<_> = lab.volumes.list().await.unwrap().into_iter().map(|v| v.name).collect();
     assert_eq!(names, ["db"]);
     assert!(lab.volumes.users("db").is_empty());
+}
+
+/// What its manager says is shown to the registry, for its own service alone.
+#[tokio::test]
+async fn an_image_is_pulled_with_the_credential_of_its_task() {
+    let mut lab = Lab::new().await;
+    let auth = RegistryAuth::Token("t".to_owned());
+    for name in ["private:1", "private:2"] {
+        lab.images.add(name, None);
+        let reference = ImageReference::parse(name).unwrap();
+        let image = lab.images.known.lock().unwrap().remove(&reference).unwrap();
+        lab.images.private.lock().unwrap().insert(reference, image);
+    }
+    let of = |id: u128, service: u128, image: &str| {
+        let mut task = task(id, |c| c.image = image.to_owned());
+        task.service_id = service.into();
+        task
+    };
+    let known = [(1.into(), None), (2.into(), Some(auth.clone()))];
+    lab.images.credentials.lock().unwrap().extend(known);
+
+    lab.assign([of(1, 71, "private:1")]);
+    let denied = "cannot pull image docker.io/library/private:1: access to library/private on \
+                  registry docker.io is denied: it does not exist, or it needs credentials";
+    let hint = " (hint: shoalctl login docker.io, then deploy with --with-registry-auth)";
+    let status = lab.until_state(1, TaskState::Rejected).await;
+    assert_eq!(status.err, format!("{denied}{hint}"));
+
+    lab.assign([of(2, 72, "private:1")]);
+    lab.until_state(2, TaskState::Running).await;
+    let shown = lab.images.shown.lock().unwrap().clone();
+    assert_eq!(shown, [None, Some(auth)]);
+
+    // As with Docker: who may run on a node may use what lies there.
+    lab.assign([of(3, 71, "private:1")]);
+    lab.until_state(3, TaskState::Running).await;
+
+    // No manager answers for this one.
+    lab.assign([of(4, 72, "private:2")]);
+    let status = lab.until_state(4, TaskState::Rejected).await;
+    let unasked = "no manager could be asked for a login (nobody is there within 10s): ";
+    assert_eq!(status.err, format!("{unasked}{}", denied.replace(":1", ":2")));
 }

@@ -18,6 +18,7 @@ use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
 use super::{Waiting, alone, applied, note_host_mode, wait_for};
+use crate::commands::login::WithLogins;
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
 use crate::files;
@@ -60,6 +61,8 @@ pub(crate) struct Create {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
+    logins: WithLogins,
+    #[command(flatten)]
     waiting: Waiting,
     /// The image to run
     image: String,
@@ -80,14 +83,15 @@ enum ModeArg {
 }
 
 pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
-    let waiting = args.waiting;
+    let (waiting, logins) = (args.waiting, args.logins);
     let name = args.name.take().unwrap_or_else(random_name);
     let unsaid = args.publish.iter().any(|p| !p.said_mode).then(|| name.clone());
     let spec = spec(args, name, &variables_here())?;
     check(&spec, By::Create)?;
+    let auths = logins.of_services([&spec].into_iter()).await?;
     let client = shell.manager().await?;
     note_host_mode(unsaid.as_slice());
-    let service = client.create_service(&spec).await?;
+    let service = client.create_service(&spec, &auths).await?;
     applied(shell, &service, &service.id.to_string())?;
     wait_for(shell, &client, alone(vec![service]), waiting).await
 }

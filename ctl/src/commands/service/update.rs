@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
 
 use super::checked::{By, check};
@@ -13,6 +14,7 @@ use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
 use super::{Waiting, alone, applied, note_host_mode, wait_for};
+use crate::commands::login::WithLogins;
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
 use crate::stack::Variables;
@@ -84,13 +86,15 @@ pub(crate) struct Update {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
+    logins: WithLogins,
+    #[command(flatten)]
     waiting: Waiting,
     /// Id or name
     service: String,
 }
 
 pub(super) async fn run(shell: &Shell, args: Update) -> Result {
-    let waiting = args.waiting;
+    let (waiting, logins) = (args.waiting, args.logins);
     let back = args.rollback;
     let client = shell.manager().await?;
     let found = client.service(&args.service).await?.service;
@@ -105,7 +109,9 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     if !back {
         check(&spec, By::Update)?;
     }
-    let service = client.update_service(&found, (!back).then_some(&spec)).await?;
+    let target = if back { found.previous_spec.as_deref() } else { Some(&spec) };
+    let auths = logins.of_services(target.into_iter()).await?;
+    let service = client.update_service(&found, (!back).then_some(&spec), &auths).await?;
     applied(shell, &service, &service.spec.name)?;
     wait_for(shell, &client, alone(vec![service]), waiting).await
 }
@@ -113,7 +119,7 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
 pub(super) async fn rollback(shell: &Shell, reference: &str, waiting: Waiting) -> Result {
     let client = shell.manager().await?;
     let found = client.service(reference).await?.service;
-    let service = client.update_service(&found, None).await?;
+    let service = client.update_service(&found, None, &RegistryAuths::new()).await?;
     applied(shell, &service, &service.spec.name)?;
     wait_for(shell, &client, alone(vec![service]), waiting).await
 }
@@ -146,7 +152,7 @@ pub(super) async fn scale(shell: &Shell, wanted: &[KeyValue], waiting: Waiting) 
     }
     let mut updated = Vec::new();
     for (found, spec, replicas) in services {
-        let service = client.update_service(&found, Some(&spec)).await?;
+        let service = client.update_service(&found, Some(&spec), &RegistryAuths::new()).await?;
         applied(shell, &service, &format!("{} scaled to {replicas}", service.spec.name))?;
         updated.push(service);
     }

@@ -5,8 +5,8 @@ use prost::Message as _;
 use shoal_manager_state::{Command, JoinSecret, PredefinedIds, StackIds, UpdateKind};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{
-    Choice, Kind, List, Message, OptionalMessage, OptionalText, OptionalTime, Same, Shared, Text,
-    TextMap, read, write,
+    Auths, Choice, Kind, List, Message, OptionalMessage, OptionalText, OptionalTime, Same, Shared,
+    Text, TextMap, read, write,
 };
 use shoal_proto::v1 as pb;
 use shoal_types::time::Timestamp;
@@ -140,6 +140,38 @@ commands! {
     CreateUser: CreateUserCommand { id: Text, spec: Message }
     UpdateUser: UpdateUserCommand { id: Text, expected: Same, spec: Message }
     RemoveUser: RemoveUserCommand { id: Text }
+    WithRegistryAuth: WithRegistryAuthCommand { auths: Auths, command: Deploying }
+}
+
+/// A command that credentials for registries go with.
+struct Deploying;
+
+impl Kind<Box<Command>, Option<pb::with_registry_auth_command::Command>> for Deploying {
+    fn write(value: &Box<Command>) -> Option<pb::with_registry_auth_command::Command> {
+        use pb::command::Kind as From;
+        use pb::with_registry_auth_command::Command as To;
+        match to_wire(value) {
+            From::CreateService(command) => Some(To::CreateService(command)),
+            From::UpdateService(command) => Some(To::UpdateService(command)),
+            From::ApplyStack(command) => Some(To::ApplyStack(command)),
+            // Rejected wherever it is applied; nobody proposes it.
+            _ => None,
+        }
+    }
+
+    fn read(
+        field: &str,
+        wire: Option<pb::with_registry_auth_command::Command>,
+    ) -> Result<Box<Command>, InvalidMessage> {
+        use pb::command::Kind as To;
+        use pb::with_registry_auth_command::Command as From;
+        let kind = match wire.ok_or_else(|| InvalidMessage::missing(field))? {
+            From::CreateService(command) => To::CreateService(command),
+            From::UpdateService(command) => To::UpdateService(command),
+            From::ApplyStack(command) => To::ApplyStack(command),
+        };
+        from_wire(kind).map(Box::new).map_err(|e| e.under(field))
+    }
 }
 
 /// The ids of predefined networks.

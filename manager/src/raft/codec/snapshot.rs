@@ -4,10 +4,13 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use prost::Message as _;
-use shoal_manager_state::{ClusterState, ImportError, ObjectRef};
+use shoal_manager_state::{ClusterState, ImportError, ObjectRef, ServiceCredentials};
 use shoal_proto::convert::InvalidMessage;
+use shoal_proto::convert::field::{Auths, Kind as _, Text};
+use shoal_proto::v1 as pb;
 use shoal_proto::v1::snapshot_record::Record;
 use shoal_proto::v1::{SnapshotPreamble, SnapshotRecord};
+use shoal_types::id::ServiceId;
 
 use super::shared_specs::{ReadSpecs, WrittenSpecs};
 
@@ -85,7 +88,7 @@ pub fn write_snapshot(state: &ClusterState, out: &mut impl Write) -> Result<(), 
     let objects = state.export();
     let preamble = SnapshotPreamble {
         format: FORMAT,
-        records: objects.len() as u64,
+        records: (objects.len() + state.credentials().len()) as u64,
         applied_index: state.applied_index(),
     };
     write_record(0, &plain(Record::Preamble(preamble)), out)?;
@@ -96,6 +99,13 @@ pub fn write_snapshot(state: &ClusterState, out: &mut impl Write) -> Result<(), 
             other => plain(to_wire(other)),
         };
         write_record(number, &record, out)?;
+    }
+    for (number, (service, ServiceCredentials(auths))) in
+        (objects.len() as u64 + 1..).zip(state.credentials())
+    {
+        let (service_id, auths) = (service.to_string(), Auths::write(auths));
+        let record = pb::ServiceCredentials { service_id, auths };
+        write_record(number, &plain(Record::ServiceCredentials(record)), out)?;
     }
     Ok(())
 }
@@ -112,17 +122,29 @@ pub fn read_snapshot(input: &mut impl Read) -> Result<ClusterState, SnapshotErro
     if format == 0 || format > FORMAT {
         return Err(SnapshotError::Format { found: format });
     }
-    let mut objects = Vec::new();
+    let (mut objects, mut credentials) = (Vec::new(), Vec::new());
     let mut specs = ReadSpecs::default();
     for number in 1..=records {
-        let (record, task_spec) = read_record(number, input)?;
-        objects.push(specs.object(record, task_spec).map_err(invalid(number))?);
+        match read_record(number, input)? {
+            (Record::ServiceCredentials(found), _) => {
+                credentials.push(credentials_from_wire(found).map_err(invalid(number))?);
+            }
+            (record, spec) => objects.push(specs.object(record, spec).map_err(invalid(number))?),
+        }
     }
     let io = |source| SnapshotError::Io { action: "read", record: records, source };
     match input.take(1).read_to_end(&mut Vec::new()).map_err(io)? {
-        0 => Ok(ClusterState::import(applied_index, objects)?),
+        0 => Ok(ClusterState::import(applied_index, objects)?.with_credentials(credentials)?),
         _ => Err(SnapshotError::TrailingData { records }),
     }
+}
+
+fn credentials_from_wire(
+    wire: pb::ServiceCredentials,
+) -> Result<(ServiceId, ServiceCredentials), InvalidMessage> {
+    let pb::ServiceCredentials { service_id, auths } = wire;
+    let service = Text::read("service_id", service_id)?;
+    Ok((service, ServiceCredentials(Auths::read("auths", auths)?)))
 }
 
 fn invalid(record: u64) -> impl Fn(InvalidMessage) -> SnapshotError {
@@ -197,6 +219,9 @@ macro_rules! objects {
                     object.map(|o| ObjectRef::$kind(Arc::new(o)))
                         .map_err(|e: InvalidMessage| e.under(stringify!($kind)))
                 })*
+                Record::ServiceCredentials(_) => {
+                    Err(InvalidMessage::new("record", "is no object"))
+                }
                 Record::Preamble(_) => Err(InvalidMessage::new("record", "is a second preamble")),
                 Record::Volume(_) | Record::Secret(_) | Record::Config(_) => {
                     Err(InvalidMessage::new("record", "is of a kind unknown to this version"))

@@ -23,6 +23,7 @@ use shoal_types::object::{
     ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
     Reachability, RootCa, Slot, Task, TaskStatus,
 };
+use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
 use shoal_types::spec::{
     ClusterSpec, NodeRole, NodeSpec, StackSpec, TaskRuntime, UserRole, UserSpec,
 };
@@ -40,6 +41,15 @@ fn stack_spec() -> StackSpec {
         networks: BTreeMap::from([("back".to_owned(), network_spec("shop_back"))]),
         ..StackSpec::default()
     }
+}
+
+fn auths() -> RegistryAuths {
+    let basic = RegistryAuth::Basic { username: "ci".to_owned(), password: "hush".to_owned() };
+    [
+        ("docker.io".to_owned(), basic),
+        ("registry.lan:5000".to_owned(), RegistryAuth::Identity("refresh".to_owned())),
+    ]
+    .into()
 }
 
 fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
@@ -128,6 +138,10 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         Command::RemoveStack { id: stack },
         back(None),
         back(Some(deployment_id)),
+        Command::WithRegistryAuth {
+            auths: auths(),
+            command: Box::new(update(None, UpdateKind::Update)),
+        },
     ]
 }
 
@@ -202,7 +216,7 @@ fn every_command_survives() {
     let mut kinds: Vec<_> = commands.iter().map(discriminant).collect();
     kinds.sort_by_key(|k| format!("{k:?}"));
     kinds.dedup();
-    assert_eq!(kinds.len(), 27, "a command is missing here");
+    assert_eq!(kinds.len(), 28, "a command is missing here");
     for command in commands {
         let decoded = decode_command(&encode_command(TIME, &command)).unwrap();
         assert_eq!(decoded, TimedCommand { time: TIME, command });
@@ -542,4 +556,25 @@ fn a_snapshot_of_a_newer_manager_is_refused() {
     assert!(matches!(error, SnapshotError::Import(_)));
     let read = read_snapshot(&mut &*framed(&[preamble(1, 0)])).unwrap();
     assert_eq!(read.applied_index(), 9);
+}
+
+#[test]
+fn credentials_survive_a_snapshot_and_belong_to_a_service() {
+    let mut cluster = cluster_with_nodes(1).0;
+    let (id, deployment_id) = (cluster.ids.next_id(), cluster.ids.next_id());
+    let spec = Arc::new(service_spec("web", 1));
+    let command = Box::new(Command::CreateService { id, deployment_id, spec });
+    cluster.apply(Command::WithRegistryAuth { auths: auths(), command });
+    cluster.events();
+    let state = cluster.state;
+    assert!(state.registry_auth(id, "busybox").is_some());
+    assert_eq!(read_snapshot(&mut &*written(&state)).unwrap(), state);
+
+    use pb::snapshot_record::Record;
+    let preamble =
+        Record::Preamble(pb::SnapshotPreamble { format: 1, records: 1, applied_index: 9 });
+    let orphan = pb::ServiceCredentials { service_id: id.to_string(), ..Default::default() };
+    let bytes = framed(&[preamble, Record::ServiceCredentials(orphan)]);
+    let error = read_snapshot(&mut &*bytes).unwrap_err();
+    assert!(matches!(error, SnapshotError::Import(_)), "{error}");
 }

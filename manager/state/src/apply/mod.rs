@@ -2,6 +2,7 @@
 //! only when nothing can be refused any more.
 
 mod cluster;
+mod credentials;
 mod deployment;
 mod network;
 mod node;
@@ -98,6 +99,7 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::CreateUser { id, spec } => user::create(w, id, spec),
         C::UpdateUser { id, expected, spec } => user::update(w, id, expected, spec),
         C::RemoveUser { id } => user::remove(w, id),
+        C::WithRegistryAuth { auths, command } => credentials::with(w, &auths, *command),
     }
 }
 

@@ -82,16 +82,10 @@ pub(super) fn update(
     let same = old.spec == spec;
     let previous_spec = if same { old.previous_spec.clone() } else { Some(Arc::clone(&old.spec)) };
     let (meta, stack_id) = (old.meta, old.stack_id);
-    w.update_spec(Service {
-        id,
-        meta,
-        spec,
-        previous_spec,
-        stack_id,
-        deployment_id,
-        networks,
-        endpoint,
-    });
+    let service =
+        Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint };
+    w.keep_credentials(&service);
+    w.update_spec(service);
     deployment::begin(w, deployment_id, id, old.meta.spec_version + 1, stack_version, kind);
     Ok(Outcome::Applied)
 }
@@ -121,6 +115,7 @@ pub(super) fn erase(w: &mut Writer<'_>, id: ServiceId) {
     for deployment in deployments {
         w.remove::<Deployment>(deployment);
     }
+    w.state.credentials.remove(&id);
     w.remove::<Service>(id);
 }
 

@@ -1,6 +1,7 @@
 //! Every command: what it does, when it does nothing, and each refusal.
 
 mod cluster;
+mod credentials;
 mod network;
 mod node;
 mod service;
