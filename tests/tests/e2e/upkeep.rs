@@ -33,7 +33,7 @@ fn what_nodes_have_is_seen_and_removed() {
 fn draining(world: &World) {
     let lines = "command: [sh, -c, 'trap : TERM; while :; do sleep 1; done']\n\
                  stop_grace_period: 6s\n\
-                 deploy: {replicas: 2, placement: {preferences: [{spread: node.hostname}]}}";
+                 deploy: {replicas: 2}";
     let yaml = web(lines).replacen("    stop_grace_period: 1s\n", "", 1);
     world.deploy("drain", &yaml);
     let on = |host: &str| {
