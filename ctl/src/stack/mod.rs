@@ -34,8 +34,7 @@ use shoal_types::spec::StackSpec;
 
 use problem::Findings;
 
-/// The label by which Docker's clients know what belongs to a stack.
-pub const NAMESPACE_LABEL: &str = "com.docker.stack.namespace";
+pub use shoal_types::spec::NAMESPACE_LABEL;
 
 /// One stack file.
 #[derive(Debug, Clone)]

@@ -46,5 +46,8 @@ use std::collections::BTreeMap;
 /// Free labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
+/// The label by which Docker's clients know what belongs to a stack: its name.
+pub const NAMESPACE_LABEL: &str = "com.docker.stack.namespace";
+
 /// Name and options of a pluggable driver option map.
 pub type Options = BTreeMap<String, String>;

@@ -7,7 +7,7 @@ mod tests;
 
 use shoal_types::id::StackId;
 use shoal_types::object::{Service, Task, User};
-use shoal_types::spec::{ServiceSpec, StackSpec, UserRole, UserSpec};
+use shoal_types::spec::{NAMESPACE_LABEL, ServiceSpec, StackSpec, UserRole, UserSpec};
 
 use crate::cluster_state::ClusterState;
 use crate::query::Unresolved;
@@ -227,15 +227,15 @@ pub fn sees_task(view: &ClusterState, user: &UserSpec, task: &Task) -> bool {
     }
     match view.service(task.service_id) {
         Some(service) => sees_service(view, user, service),
-        None => sees_left_over(view, user, &task.service_name),
+        None => sees_left_over(user, task),
     }
 }
 
-/// Tasks of a service that is gone belonged to the stack whose name theirs begins with. Where a
-/// second stack's name fits, too, nobody can tell any more, and they are not shown.
-fn sees_left_over(view: &ClusterState, user: &UserSpec, name: &str) -> bool {
-    let of = |stack: &str| name.strip_prefix(stack).is_some_and(|rest| rest.starts_with('_'));
-    user.stacks
-        .iter()
-        .any(|stack| of(stack) && !view.stacks().any(|s| s.spec.name != *stack && of(&s.spec.name)))
+/// Tasks of a service that is gone belonged to the stack that their labels name, if their own name
+/// begins with it, too. The name alone does not tell: `shop_b_web` is of `shop_b` and not of `shop`,
+/// also when neither is there any more.
+fn sees_left_over(user: &UserSpec, task: &Task) -> bool {
+    let Some(stack) = task.service_labels.get(NAMESPACE_LABEL) else { return false };
+    let of_stack = task.service_name.strip_prefix(stack.as_str());
+    user.stacks.contains(stack) && of_stack.is_some_and(|rest| rest.starts_with('_'))
 }

@@ -21,9 +21,11 @@ fn user(role: UserRole, stacks: &[&str]) -> User {
 
 fn stack(name: &str) -> StackSpec {
     let (web, back) = (format!("{name}_web"), format!("{name}_back"));
+    let mut web = service_spec(&web, 1);
+    web.labels.insert(NAMESPACE_LABEL.to_owned(), name.to_owned());
     StackSpec {
         name: name.to_owned(),
-        services: BTreeMap::from([("web".to_owned(), service_spec(&web, 1))]),
+        services: BTreeMap::from([("web".to_owned(), web)]),
         networks: BTreeMap::from([("back".to_owned(), network_spec(&back))]),
         ..StackSpec::default()
     }
@@ -131,6 +133,22 @@ fn a_deployer_sees_its_own_stacks_alone_also_while_they_go() {
     if cluster.state.task(tasks["shop_web"]).is_some() {
         assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
     }
+}
+
+#[test]
+fn what_a_removed_stack_leaves_is_not_of_one_whose_name_begins_its_own() {
+    let (mut cluster, _) = cluster();
+    apply(&mut cluster, stack("shop_b"));
+    let service = cluster.state.service_by_name("shop_b_web").expect("there").id;
+    let node = cluster.add_node("node-1");
+    let task = cluster.add_running(service, 1, node);
+    let id = cluster.state.stack_by_name("shop_b").expect("there").id;
+    cluster.apply(Command::RemoveStack { id });
+    let task = cluster.state.task(task).expect("it still stops").clone();
+    assert!(cluster.state.service(service).is_none());
+    let sees = |stack| sees_task(&cluster.state, &user(UserRole::Deployer, &[stack]).spec, &task);
+    assert!(sees("shop_b"));
+    assert!(!sees("shop"));
 }
 
 #[test]
