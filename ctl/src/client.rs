@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
+use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{Auths, Kind as _, Text, TextMap};
 use shoal_proto::transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_proto::v1 as pb;
@@ -23,13 +24,15 @@ use crate::renewal;
 
 pub(crate) mod local;
 mod nodes;
+mod parts;
 mod stream;
 
 pub(crate) use nodes::{Partial, UsageQuery};
 pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object, WatchSpan};
 
-/// The largest answer that is taken, in bytes: a list of a very large cluster.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// The largest message that is taken, in bytes. Lists come in parts; what is largest is one stack with
+/// the ten specs before its own, each of which came in a command of at most 2 MiB.
+const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 type Result<T, E = CommandError> = std::result::Result<T, E>;
 
@@ -130,33 +133,51 @@ pub(crate) struct NewUser {
 /// A field that has to be there.
 fn required<W, T>(field: &str, wire: Option<W>) -> Result<T>
 where
-    T: TryFrom<W, Error = shoal_proto::convert::InvalidMessage>,
+    T: TryFrom<W, Error = InvalidMessage>,
 {
-    let wire = wire.ok_or_else(|| shoal_proto::convert::InvalidMessage::missing(field))?;
+    let wire = wire.ok_or_else(|| InvalidMessage::missing(field))?;
     T::try_from(wire).map_err(|e| e.under(field).into())
 }
 
 fn all<W, T>(field: &str, wire: Vec<W>) -> Result<Vec<T>>
 where
-    T: TryFrom<W, Error = shoal_proto::convert::InvalidMessage>,
+    T: TryFrom<W, Error = InvalidMessage>,
 {
     wire.into_iter().map(|w| T::try_from(w).map_err(|e| e.under(field).into())).collect()
 }
 
-fn summary(wire: pb::ServiceSummary) -> Result<ServiceSummary> {
-    let pb::ServiceSummary { service, running_tasks, desired_tasks, deployment } = wire;
-    Ok(ServiceSummary {
-        service: required("service", service)?,
-        running_tasks,
-        desired_tasks,
-        deployment: deployment.map(Deployment::try_from).transpose()?,
-    })
+impl TryFrom<pb::ServiceSummary> for ServiceSummary {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: pb::ServiceSummary) -> Result<Self, InvalidMessage> {
+        let pb::ServiceSummary { service, running_tasks, desired_tasks, deployment } = wire;
+        let service = service.ok_or_else(|| InvalidMessage::missing("service"))?;
+        Ok(Self {
+            service: service.try_into().map_err(|e: InvalidMessage| e.under("service"))?,
+            running_tasks,
+            desired_tasks,
+            deployment: deployment.map(Deployment::try_from).transpose()?,
+        })
+    }
 }
 
 macro_rules! call {
     ($self:ident . $method:ident ( $request:expr )) => {
         $self.rpc.clone().$method($request).await?.into_inner()
     };
+}
+
+/// All elements of a list.
+macro_rules! list {
+    ($self:ident . $method:ident ( $request:expr ) . $field:ident) => {{
+        let mut found = Vec::new();
+        parts::each(call!($self.$method($request)), |part| {
+            found.extend(all(stringify!($field), part.$field)?);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }};
 }
 
 impl Client {
@@ -193,7 +214,7 @@ impl Client {
             let channel = client_channel(address, live.clone(), MANAGER_NAME)
                 .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
             let rpc =
-                ControlClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+                ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let client = Self { rpc };
             // One that cannot be reached is passed over; any other answer is an answer.
             if several
@@ -233,7 +254,7 @@ impl Client {
     }
 
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>> {
-        all("nodes", call!(self.list_nodes(pb::ListNodesRequest {})).nodes)
+        list!(self.list_nodes(pb::ListNodesRequest {}).nodes)
     }
 
     pub(crate) async fn node(&self, reference: &str) -> Result<Node> {
@@ -268,13 +289,12 @@ impl Client {
 
     pub(crate) async fn services(&self, stack: Option<&str>) -> Result<Vec<ServiceSummary>> {
         let request = pb::ListServicesRequest { stack: stack.map(str::to_owned) };
-        call!(self.list_services(request)).services.into_iter().map(summary).collect()
+        list!(self.list_services(request).services)
     }
 
     pub(crate) async fn service(&self, reference: &str) -> Result<ServiceSummary> {
         let request = pb::GetServiceRequest { reference: reference.to_owned() };
-        let service = call!(self.get_service(request)).service;
-        summary(service.ok_or_else(|| shoal_proto::convert::InvalidMessage::missing("service"))?)
+        required("service", call!(self.get_service(request)).service)
     }
 
     /// `None` puts the previous spec back.
@@ -316,7 +336,7 @@ impl Client {
     pub(crate) async fn tasks(&self, query: &TaskQuery) -> Result<Vec<Task>> {
         let TaskQuery { service_ids, node_ids, stack, desired_running } = query.clone();
         let request = pb::ListTasksRequest { service_ids, node_ids, stack, desired_running };
-        all("tasks", call!(self.list_tasks(request)).tasks)
+        list!(self.list_tasks(request).tasks)
     }
 
     /// `None` if there is no such task.
@@ -333,14 +353,14 @@ impl Client {
     pub(crate) async fn find_service(&self, reference: &str) -> Result<Option<ServiceSummary>> {
         let request = pb::GetServiceRequest { reference: reference.to_owned() };
         match self.rpc.clone().get_service(request).await {
-            Ok(answer) => answer.into_inner().service.map(summary).transpose(),
+            Ok(answer) => required("service", answer.into_inner().service).map(Some),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status.into()),
         }
     }
 
     pub(crate) async fn networks(&self) -> Result<Vec<Network>> {
-        all("networks", call!(self.list_networks(pb::ListNetworksRequest {})).networks)
+        list!(self.list_networks(pb::ListNetworksRequest {}).networks)
     }
 
     pub(crate) async fn network(&self, reference: &str) -> Result<Network> {
@@ -395,7 +415,7 @@ impl Client {
     }
 
     pub(crate) async fn stacks(&self) -> Result<Vec<Stack>> {
-        all("stacks", call!(self.list_stacks(pb::ListStacksRequest {})).stacks)
+        list!(self.list_stacks(pb::ListStacksRequest {}).stacks)
     }
 
     pub(crate) async fn stack(&self, reference: &str) -> Result<Stack> {
@@ -410,7 +430,7 @@ impl Client {
     }
 
     pub(crate) async fn users(&self) -> Result<Vec<User>> {
-        all("users", call!(self.list_users(pb::ListUsersRequest {})).users)
+        list!(self.list_users(pb::ListUsersRequest {}).users)
     }
 
     /// The caller if `reference` is empty.
@@ -424,8 +444,7 @@ impl Client {
         let pb::CreateUserResponse { user, certificate, adopted } =
             call!(self.create_user(request));
         let user = required("user", user)?;
-        let certificate = certificate
-            .ok_or_else(|| shoal_proto::convert::InvalidMessage::missing("certificate"))?;
+        let certificate = certificate.ok_or_else(|| InvalidMessage::missing("certificate"))?;
         let pb::Certificate { chain_pem, root_pem } = certificate;
         Ok(NewUser { user, chain_pem, root_pem, adopted })
     }

@@ -131,10 +131,12 @@ impl LocalAgent for Cluster {
         Err(Status::unimplemented(""))
     }
 
+    type ListImagesStream = tokio_stream::Empty<Result<pb::ListImagesResponse, Status>>;
+
     async fn list_images(
         &self,
         _: Request<pb::ListImagesRequest>,
-    ) -> Result<Response<pb::ListImagesResponse>, Status> {
+    ) -> Result<Response<Self::ListImagesStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -285,7 +285,11 @@ fn answers<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
 struct Hostile;
 
 macro_rules! hostile {
-    ($($method:ident $request:ident $response:ident $answer:expr;)*) => {
+    ({
+        $($method:ident $request:ident $response:ident $answer:expr;)*
+    } in parts {
+        $($of_method:ident $of_request:ident $of_response:ident $of_stream:ident $of_part:expr;)*
+    }) => {
         #[tonic::async_trait]
         impl Control for Hostile {
             $(
@@ -295,6 +299,18 @@ macro_rules! hostile {
                 ) -> Result<Response<pb::$response>, Status> {
                     let answer: Result<pb::$response, Status> = $answer;
                     answer.map(Response::new)
+                }
+            )*
+
+            $(
+                type $of_stream = Answers<pb::$of_response>;
+
+                async fn $of_method(
+                    &self,
+                    _: Request<pb::$of_request>,
+                ) -> Result<Response<Self::$of_stream>, Status> {
+                    let part: pb::$of_response = $of_part;
+                    Ok(answers(vec![part]))
                 }
             )*
 
@@ -349,7 +365,7 @@ fn refused() -> Status {
     Status::failed_precondition(HOSTILE)
 }
 
-hostile! {
+hostile! {{
     get_version GetVersionRequest GetVersionResponse
         Ok(pb::GetVersionResponse { version: text(), node_id: text() });
     get_cluster GetClusterRequest GetClusterResponse
@@ -358,15 +374,12 @@ hostile! {
         Ok(pb::GetJoinTokenResponse { token: text(), manager_addrs: vec![text()] });
     rotate_join_token RotateJoinTokenRequest RotateJoinTokenResponse
         Ok(pb::RotateJoinTokenResponse { token: text() });
-    list_nodes ListNodesRequest ListNodesResponse Ok(pb::ListNodesResponse { nodes: vec![node()] });
     get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(node()) });
     update_node UpdateNodeRequest UpdateNodeResponse
         Ok(pb::UpdateNodeResponse { node: Some(node()) });
     remove_node RemoveNodeRequest RemoveNodeResponse Err(refused());
     create_service CreateServiceRequest CreateServiceResponse
         Ok(pb::CreateServiceResponse { service: Some(service()), deployment_id: deployment_id() });
-    list_services ListServicesRequest ListServicesResponse
-        Ok(pb::ListServicesResponse { services: vec![summary()] });
     get_service GetServiceRequest GetServiceResponse
         Ok(pb::GetServiceResponse { service: Some(summary()) });
     update_service UpdateServiceRequest UpdateServiceResponse
@@ -374,10 +387,7 @@ hostile! {
     remove_service RemoveServiceRequest RemoveServiceResponse Err(refused());
     get_deployment GetDeploymentRequest GetDeploymentResponse
         Ok(pb::GetDeploymentResponse { deployment: Some(deployment()) });
-    list_tasks ListTasksRequest ListTasksResponse Ok(pb::ListTasksResponse { tasks: vec![task()] });
     get_task GetTaskRequest GetTaskResponse Ok(pb::GetTaskResponse { task: Some(task()) });
-    list_networks ListNetworksRequest ListNetworksResponse
-        Ok(pb::ListNetworksResponse { networks: vec![network()] });
     get_network GetNetworkRequest GetNetworkResponse
         Ok(pb::GetNetworkResponse { network: Some(network()) });
     create_network CreateNetworkRequest CreateNetworkResponse
@@ -385,37 +395,52 @@ hostile! {
     remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());
     apply_stack ApplyStackRequest ApplyStackResponse Ok(stack_applied());
     roll_back_stack RollBackStackRequest ApplyStackResponse Ok(stack_applied());
-    list_stacks ListStacksRequest ListStacksResponse
-        Ok(pb::ListStacksResponse { stacks: vec![stack()] });
     get_stack GetStackRequest GetStackResponse Ok(pb::GetStackResponse { stack: Some(stack()) });
     remove_stack RemoveStackRequest RemoveStackResponse
         Ok(pb::RemoveStackResponse { stack_id: text(), removed: vec![text()] });
-    list_volumes ListVolumesRequest ListVolumesResponse Ok(pb::ListVolumesResponse {
-        volumes: vec![volume()], silent: vec![silent()],
-    });
-    get_disk_usage GetDiskUsageRequest GetDiskUsageResponse Ok(pb::GetDiskUsageResponse {
-        nodes: vec![disk()], silent: vec![silent()],
-    });
-    get_usage GetUsageRequest GetUsageResponse Ok(pb::GetUsageResponse {
-        nodes: vec![usage()], silent: vec![silent()],
-    });
-    remove_volume RemoveVolumeRequest RemoveVolumeResponse Ok(pb::RemoveVolumeResponse {
-        nodes: vec![pruned()], silent: vec![silent()],
-    });
-    prune_nodes PruneNodesRequest PruneNodesResponse Ok(pb::PruneNodesResponse {
-        nodes: vec![pruned()], silent: vec![silent()],
-    });
     create_user CreateUserRequest CreateUserResponse Ok(pb::CreateUserResponse {
         user: Some(user()),
         certificate: Some(pb::Certificate { chain_pem: text(), root_pem: text() }),
         adopted: text(),
     });
-    list_users ListUsersRequest ListUsersResponse Ok(pb::ListUsersResponse { users: vec![user()] });
     get_user GetUserRequest GetUserResponse Ok(pb::GetUserResponse { user: Some(user()) });
     update_user UpdateUserRequest UpdateUserResponse
         Ok(pb::UpdateUserResponse { user: Some(user()) });
     remove_user RemoveUserRequest RemoveUserResponse Ok(pb::RemoveUserResponse { id: text() });
-}
+} in parts {
+    list_nodes ListNodesRequest ListNodesResponse ListNodesStream
+        pb::ListNodesResponse { nodes: vec![node()] };
+    list_services ListServicesRequest ListServicesResponse ListServicesStream
+        pb::ListServicesResponse { services: vec![summary()] };
+    list_tasks ListTasksRequest ListTasksResponse ListTasksStream
+        pb::ListTasksResponse { tasks: vec![task()] };
+    list_networks ListNetworksRequest ListNetworksResponse ListNetworksStream
+        pb::ListNetworksResponse { networks: vec![network()] };
+    list_stacks ListStacksRequest ListStacksResponse ListStacksStream
+        pb::ListStacksResponse { stacks: vec![stack()] };
+    list_volumes ListVolumesRequest ListVolumesResponse ListVolumesStream
+        pb::ListVolumesResponse {
+        volumes: vec![volume()], silent: vec![silent()],
+    };
+    get_disk_usage GetDiskUsageRequest GetDiskUsageResponse GetDiskUsageStream
+        pb::GetDiskUsageResponse {
+        nodes: vec![disk()], silent: vec![silent()],
+    };
+    get_usage GetUsageRequest GetUsageResponse GetUsageStream
+        pb::GetUsageResponse {
+        nodes: vec![usage()], silent: vec![silent()],
+    };
+    remove_volume RemoveVolumeRequest RemoveVolumeResponse RemoveVolumeStream
+        pb::RemoveVolumeResponse {
+        nodes: vec![pruned()], silent: vec![silent()],
+    };
+    prune_nodes PruneNodesRequest PruneNodesResponse PruneNodesStream
+        pb::PruneNodesResponse {
+        nodes: vec![pruned()], silent: vec![silent()],
+    };
+    list_users ListUsersRequest ListUsersResponse ListUsersStream
+        pb::ListUsersResponse { users: vec![user()] };
+}}
 
 const LINES: [&str; 50] = [
     "info",

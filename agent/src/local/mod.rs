@@ -19,6 +19,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use shoal_proto::parts::{PART_BYTES, Parts};
 use shoal_proto::transport::Role;
 use shoal_proto::v1;
 use shoal_proto::v1::local_agent_server::{LocalAgent, LocalAgentServer};
@@ -161,11 +164,15 @@ impl LocalAgent for Local {
         Ok(Response::new(v1::LoadImageResponse { images }))
     }
 
+    type ListImagesStream = BoxStream<'static, Result<v1::ListImagesResponse, Status>>;
+
     async fn list_images(
         &self,
         _: Request<v1::ListImagesRequest>,
-    ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        Ok(Response::new(v1::ListImagesResponse { images: images::list(&self.images) }))
+    ) -> Result<Response<Self::ListImagesStream>, Status> {
+        let parts = Parts::new(images::list(&self.images), PART_BYTES);
+        let parts = parts.map(|images| Ok(v1::ListImagesResponse { images }));
+        Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
 
     async fn remove_image(

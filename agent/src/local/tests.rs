@@ -316,7 +316,8 @@ async fn what_is_no_archive_is_no_image() {
     let left = std::fs::read_dir(bench.dir.path().join("upload")).expect("list").count();
     assert_eq!(left, 0, "no file stays");
     let images = bench.client.clone().list_images(v1::ListImagesRequest {}).await;
-    assert!(images.expect("answers").into_inner().images.is_empty());
+    let part = images.expect("answers").into_inner().message().await.expect("a list");
+    assert_eq!(part, None, "an empty list has no part");
     let request = v1::RemoveImageRequest { reference: "web:1".to_owned() };
     let status = bench.client.clone().remove_image(request).await.expect_err("none");
     assert_eq!(status.code(), Code::NotFound, "{status}");

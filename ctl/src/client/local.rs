@@ -11,7 +11,7 @@ use shoal_proto::v1::local_agent_client::LocalAgentClient;
 use shoal_types::spec::ClusterSpec;
 use tonic::transport::Channel;
 
-use super::Result;
+use super::{Result, parts};
 use crate::error::CommandError;
 
 /// The agent of this host.
@@ -190,7 +190,13 @@ impl LocalAgent {
 
     pub(crate) async fn images(&self) -> Result<Vec<Image>> {
         let answer = self.rpc.clone().list_images(pb::ListImagesRequest {}).await;
-        Ok(answer.map_err(refused)?.into_inner().images.into_iter().map(Image::from).collect())
+        let mut images = Vec::new();
+        parts::each(answer.map_err(refused)?.into_inner(), |part: pb::ListImagesResponse| {
+            images.extend(part.images.into_iter().map(Image::from));
+            Ok(())
+        })
+        .await?;
+        Ok(images)
     }
 
     pub(crate) async fn remove_image(&self, reference: &str) -> Result<Vec<String>> {

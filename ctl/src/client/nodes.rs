@@ -3,7 +3,7 @@
 use shoal_proto::v1 as pb;
 use shoal_types::question::{PlacedDisk, PlacedUsage, PlacedVolume, Prune, PrunedNode, Silent};
 
-use super::{Client, Result, all};
+use super::{Client, Result, all, parts};
 
 /// What those answered that did.
 #[derive(Debug, Clone)]
@@ -23,21 +23,33 @@ pub(crate) struct UsageQuery {
     pub(crate) without_tasks: bool,
 }
 
+/// What nodes have answered, in whatever parts it comes.
+macro_rules! partial {
+    ($self:ident . $method:ident ( $request:expr ) . $field:ident) => {{
+        let mut found = Partial { items: Vec::new(), silent: Vec::new() };
+        let answer = $self.rpc.clone().$method($request).await?.into_inner();
+        parts::each(answer, |part| {
+            found.items.extend(all(stringify!($field), part.$field)?);
+            found.silent.extend(all("silent", part.silent)?);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }};
+}
+
 impl Client {
     /// What nodes and tasks use now.
     pub(crate) async fn usage(&self, query: &UsageQuery) -> Result<Partial<PlacedUsage>> {
         let UsageQuery { nodes, references, without_tasks } = query.clone();
         let request = pb::GetUsageRequest { nodes, references, without_tasks };
-        let answer = self.rpc.clone().get_usage(request).await?.into_inner();
-        Ok(Partial { items: all("nodes", answer.nodes)?, silent: all("silent", answer.silent)? })
+        partial!(self.get_usage(request).nodes)
     }
 
     /// The volumes of nodes, of all if none is named.
     pub(crate) async fn volumes(&self, nodes: &[String]) -> Result<Partial<PlacedVolume>> {
         let request = pb::ListVolumesRequest { nodes: nodes.to_vec() };
-        let answer = self.rpc.clone().list_volumes(request).await?.into_inner();
-        let items = all("volumes", answer.volumes)?;
-        Ok(Partial { items, silent: all("silent", answer.silent)? })
+        partial!(self.list_volumes(request).volumes)
     }
 
     pub(crate) async fn remove_volume(
@@ -46,15 +58,13 @@ impl Client {
         nodes: &[String],
     ) -> Result<Partial<PrunedNode>> {
         let request = pb::RemoveVolumeRequest { name: name.to_owned(), nodes: nodes.to_vec() };
-        let answer = self.rpc.clone().remove_volume(request).await?.into_inner();
-        Ok(Partial { items: all("nodes", answer.nodes)?, silent: all("silent", answer.silent)? })
+        partial!(self.remove_volume(request).nodes)
     }
 
     /// What nodes keep on their disks, all if none is named.
     pub(crate) async fn disk_usage(&self, nodes: &[String]) -> Result<Partial<PlacedDisk>> {
         let request = pb::GetDiskUsageRequest { nodes: nodes.to_vec() };
-        let answer = self.rpc.clone().get_disk_usage(request).await?.into_inner();
-        Ok(Partial { items: all("nodes", answer.nodes)?, silent: all("silent", answer.silent)? })
+        partial!(self.get_disk_usage(request).nodes)
     }
 
     pub(crate) async fn prune(
@@ -63,7 +73,6 @@ impl Client {
         nodes: &[String],
     ) -> Result<Partial<PrunedNode>> {
         let request = pb::PruneNodesRequest { nodes: nodes.to_vec(), prune: Some(prune.into()) };
-        let answer = self.rpc.clone().prune_nodes(request).await?.into_inner();
-        Ok(Partial { items: all("nodes", answer.nodes)?, silent: all("silent", answer.silent)? })
+        partial!(self.prune_nodes(request).nodes)
     }
 }

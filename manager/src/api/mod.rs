@@ -6,6 +6,7 @@ mod credentials;
 mod error;
 mod networks;
 mod nodes;
+mod parts;
 mod services;
 mod stacks;
 mod tasks;
@@ -62,12 +63,16 @@ macro_rules! path {
 }
 
 /// Serves every method: who asks, whether that is permitted for what is asked, the handler of the
-/// module, and a line in the audit. The handlers of the second list have to know who asks.
+/// module, and a line in the audit. The handlers of the second list have to know who asks; so do those
+/// of the third, which answer in parts.
 macro_rules! unary {
     ({
         $($method:ident $module:ident $name:ident $request:ident $response:ident;)*
     } asked by {
         $($by_method:ident $by_module:ident $by_name:ident $by_request:ident $by_response:ident;)*
+    } in parts {
+        $($of_method:ident $of_module:ident $of_name:ident $of_request:ident $of_response:ident
+            $of_stream:ident;)*
     }) => {
         #[tonic::async_trait]
         impl Control for ControlService {
@@ -97,6 +102,25 @@ macro_rules! unary {
                     let entry = asker.entry(path!($by_name), &message);
                     let outcome = match self.permit(&asker, path!($by_name), &message).await {
                         Ok(()) => $by_module::$by_method(self, &asker, message).await,
+                        Err(status) => Err(status),
+                    };
+                    audit::ended(entry, &outcome);
+                    outcome.map(Response::new)
+                }
+            )*
+
+            $(
+                type $of_stream = Answers<pb::$of_response>;
+
+                async fn $of_method(
+                    &self,
+                    request: Request<pb::$of_request>,
+                ) -> Result<Response<Self::$of_stream>, Status> {
+                    let asker = Asker::of(&request)?;
+                    let message = request.into_inner();
+                    let entry = asker.entry(path!($of_name), &message);
+                    let outcome = match self.permit(&asker, path!($of_name), &message).await {
+                        Ok(()) => $of_module::$of_method(self, &asker, message).await,
                         Err(status) => Err(status),
                     };
                     audit::ended(entry, &outcome);
@@ -155,7 +179,6 @@ unary! {{
     get_cluster cluster GetCluster GetClusterRequest GetClusterResponse;
     get_join_token cluster GetJoinToken GetJoinTokenRequest GetJoinTokenResponse;
     rotate_join_token cluster RotateJoinToken RotateJoinTokenRequest RotateJoinTokenResponse;
-    list_nodes nodes ListNodes ListNodesRequest ListNodesResponse;
     get_node nodes GetNode GetNodeRequest GetNodeResponse;
     update_node nodes UpdateNode UpdateNodeRequest UpdateNodeResponse;
     remove_node nodes RemoveNode RemoveNodeRequest RemoveNodeResponse;
@@ -165,7 +188,6 @@ unary! {{
     remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
     get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
     get_task tasks GetTask GetTaskRequest GetTaskResponse;
-    list_networks networks ListNetworks ListNetworksRequest ListNetworksResponse;
     get_network networks GetNetwork GetNetworkRequest GetNetworkResponse;
     create_network networks CreateNetwork CreateNetworkRequest CreateNetworkResponse;
     remove_network networks RemoveNetwork RemoveNetworkRequest RemoveNetworkResponse;
@@ -173,18 +195,21 @@ unary! {{
     roll_back_stack stacks RollBackStack RollBackStackRequest ApplyStackResponse;
     get_stack stacks GetStack GetStackRequest GetStackResponse;
     remove_stack stacks RemoveStack RemoveStackRequest RemoveStackResponse;
-    list_volumes volumes ListVolumes ListVolumesRequest ListVolumesResponse;
-    remove_volume volumes RemoveVolume RemoveVolumeRequest RemoveVolumeResponse;
-    get_usage usage GetUsage GetUsageRequest GetUsageResponse;
-    get_disk_usage volumes GetDiskUsage GetDiskUsageRequest GetDiskUsageResponse;
-    prune_nodes volumes PruneNodes PruneNodesRequest PruneNodesResponse;
 } asked by {
-    list_services services ListServices ListServicesRequest ListServicesResponse;
-    list_tasks tasks ListTasks ListTasksRequest ListTasksResponse;
-    list_stacks stacks ListStacks ListStacksRequest ListStacksResponse;
     create_user users CreateUser CreateUserRequest CreateUserResponse;
-    list_users users ListUsers ListUsersRequest ListUsersResponse;
     get_user users GetUser GetUserRequest GetUserResponse;
     update_user users UpdateUser UpdateUserRequest UpdateUserResponse;
     remove_user users RemoveUser RemoveUserRequest RemoveUserResponse;
+} in parts {
+    list_nodes nodes ListNodes ListNodesRequest ListNodesResponse ListNodesStream;
+    list_services services ListServices ListServicesRequest ListServicesResponse ListServicesStream;
+    list_tasks tasks ListTasks ListTasksRequest ListTasksResponse ListTasksStream;
+    list_networks networks ListNetworks ListNetworksRequest ListNetworksResponse ListNetworksStream;
+    list_stacks stacks ListStacks ListStacksRequest ListStacksResponse ListStacksStream;
+    list_users users ListUsers ListUsersRequest ListUsersResponse ListUsersStream;
+    list_volumes volumes ListVolumes ListVolumesRequest ListVolumesResponse ListVolumesStream;
+    remove_volume volumes RemoveVolume RemoveVolumeRequest RemoveVolumeResponse RemoveVolumeStream;
+    get_usage usage GetUsage GetUsageRequest GetUsageResponse GetUsageStream;
+    get_disk_usage volumes GetDiskUsage GetDiskUsageRequest GetDiskUsageResponse GetDiskUsageStream;
+    prune_nodes volumes PruneNodes PruneNodesRequest PruneNodesResponse PruneNodesStream;
 }}

@@ -9,18 +9,22 @@ use shoal_types::object::Network;
 use shoal_types::spec::NetworkSpec;
 use tonic::Status;
 
+use super::asked::Asker;
 use super::error::{required, vanished};
-use super::{ControlService, invalid, unresolved, violations};
+use super::parts::in_parts;
+use super::{Answers, ControlService, invalid, unresolved, violations};
 use crate::clock::RandomIds;
 
 pub(super) async fn list_networks(
     api: &ControlService,
+    _: &Asker,
     _: pb::ListNetworksRequest,
-) -> Result<pb::ListNetworksResponse, Status> {
+) -> Result<Answers<pb::ListNetworksResponse>, Status> {
     let view = api.cluster.read().await?;
-    let mut networks: Vec<&Arc<Network>> = view.networks().collect();
+    let mut networks: Vec<Arc<Network>> = view.networks().cloned().collect();
     networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    Ok(pb::ListNetworksResponse { networks: networks.into_iter().map(|n| (&**n).into()).collect() })
+    let networks = networks.into_iter().map(|network| (&*network).into());
+    Ok(in_parts(networks, |networks| pb::ListNetworksResponse { networks }))
 }
 
 pub(super) async fn get_network(

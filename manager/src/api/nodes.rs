@@ -1,19 +1,27 @@
 //! Nodes.
 
+use std::sync::Arc;
+
 use shoal_manager_state::Command;
 use shoal_proto::v1 as pb;
+use shoal_types::object::Node;
 use shoal_types::spec::NodeSpec;
 use tonic::Status;
 
+use super::asked::Asker;
 use super::error::{required, vanished};
-use super::{ControlService, invalid, unresolved, violations};
+use super::parts::in_parts;
+use super::{Answers, ControlService, invalid, unresolved, violations};
 
 pub(super) async fn list_nodes(
     api: &ControlService,
+    _: &Asker,
     _: pb::ListNodesRequest,
-) -> Result<pb::ListNodesResponse, Status> {
+) -> Result<Answers<pb::ListNodesResponse>, Status> {
     let view = api.cluster.read().await?;
-    Ok(pb::ListNodesResponse { nodes: view.nodes().map(|node| (&**node).into()).collect() })
+    let nodes: Vec<Arc<Node>> = view.nodes().cloned().collect();
+    let nodes = nodes.into_iter().map(|node| (&*node).into());
+    Ok(in_parts(nodes, |nodes| pb::ListNodesResponse { nodes }))
 }
 
 pub(super) async fn get_node(

@@ -12,7 +12,8 @@ use tonic::Status;
 
 use super::asked::Asker;
 use super::error::{required, vanished};
-use super::{ControlService, credentials, invalid, unresolved, violations};
+use super::parts::in_parts;
+use super::{Answers, ControlService, credentials, invalid, unresolved, violations};
 use crate::clock::RandomIds;
 
 /// A spec that came in, checked.
@@ -44,20 +45,20 @@ pub(super) async fn list_services(
     api: &ControlService,
     asker: &Asker,
     request: pb::ListServicesRequest,
-) -> Result<pb::ListServicesResponse, Status> {
+) -> Result<Answers<pb::ListServicesResponse>, Status> {
     let view = api.cluster.read().await?;
     let stack = match &request.stack {
         Some(reference) => Some(view.resolve_stack(reference).map_err(|e| unresolved(&e))?.id),
         None => None,
     };
-    let mut services: Vec<&Arc<Service>> =
-        view.services().filter(|s| stack.is_none() || s.stack_id == stack).collect();
+    let in_stack = |s: &&Arc<Service>| stack.is_none() || s.stack_id == stack;
+    let mut services: Vec<Arc<Service>> = view.services().filter(in_stack).cloned().collect();
     if let Some(user) = asker.bound() {
         services.retain(|s| permission::sees_service(&view, &user.spec, s));
     }
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    let services = services.into_iter().map(|service| summary(&view, service)).collect();
-    Ok(pb::ListServicesResponse { services })
+    let services = services.into_iter().map(move |service| summary(&view, &service));
+    Ok(in_parts(services, |services| pb::ListServicesResponse { services }))
 }
 
 /// A service and how it fares. Tasks of nodes that are away are not counted as running.

@@ -12,7 +12,8 @@ use tonic::Status;
 
 use super::asked::Asker;
 use super::error::required;
-use super::{ControlService, credentials, invalid, unresolved, violations};
+use super::parts::in_parts;
+use super::{Answers, ControlService, credentials, invalid, unresolved, violations};
 use crate::clock::RandomIds;
 
 pub(super) async fn apply_stack(
@@ -100,14 +101,15 @@ pub(super) async fn list_stacks(
     api: &ControlService,
     asker: &Asker,
     _: pb::ListStacksRequest,
-) -> Result<pb::ListStacksResponse, Status> {
+) -> Result<Answers<pb::ListStacksResponse>, Status> {
     let view = api.cluster.read().await?;
-    let mut stacks: Vec<&Arc<Stack>> = view.stacks().collect();
+    let mut stacks: Vec<Arc<Stack>> = view.stacks().cloned().collect();
     if let Some(user) = asker.bound() {
         stacks.retain(|s| permission::sees_stack(&view, &user.spec, Some(s.id)));
     }
     stacks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    Ok(pb::ListStacksResponse { stacks: stacks.into_iter().map(|s| (&**s).into()).collect() })
+    let stacks = stacks.into_iter().map(|stack| (&*stack).into());
+    Ok(in_parts(stacks, |stacks| pb::ListStacksResponse { stacks }))
 }
 
 pub(super) async fn get_stack(

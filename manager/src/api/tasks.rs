@@ -13,7 +13,8 @@ use shoal_types::task_state::DesiredState;
 use tonic::Status;
 
 use super::asked::Asker;
-use super::{ControlService, unresolved};
+use super::parts::in_parts;
+use super::{Answers, ControlService, unresolved};
 
 fn ids<T: FromStr<Err = InvalidId> + Ord>(
     field: &str,
@@ -29,7 +30,7 @@ pub(super) async fn list_tasks(
     api: &ControlService,
     asker: &Asker,
     request: pb::ListTasksRequest,
-) -> Result<pb::ListTasksResponse, Status> {
+) -> Result<Answers<pb::ListTasksResponse>, Status> {
     let services: BTreeSet<ServiceId> = ids("service_ids", &request.service_ids)?;
     let nodes: BTreeSet<NodeId> = ids("node_ids", &request.node_ids)?;
     let view = api.cluster.read().await?;
@@ -44,12 +45,13 @@ pub(super) async fn list_tasks(
             && (!request.desired_running || task.desired_state <= DesiredState::Running)
             && asker.bound().is_none_or(|user| permission::sees_task(&view, &user.spec, task))
     };
-    let mut tasks: Vec<&Arc<Task>> = view.tasks().filter(wanted).collect();
+    let mut tasks: Vec<Arc<Task>> = view.tasks().filter(wanted).cloned().collect();
     tasks.sort_by(|a, b| {
         let key = |t: &Task| (t.slot, Reverse((t.meta.created_at, t.meta.version, t.id)));
         a.service_name.cmp(&b.service_name).then_with(|| key(a).cmp(&key(b)))
     });
-    Ok(pb::ListTasksResponse { tasks: tasks.into_iter().map(|t| (&**t).into()).collect() })
+    let tasks = tasks.into_iter().map(|task| (&*task).into());
+    Ok(in_parts(tasks, |tasks| pb::ListTasksResponse { tasks }))
 }
 
 pub(super) async fn get_task(

@@ -7,13 +7,16 @@ use shoal_proto::v1 as pb;
 use shoal_types::question::{Answer, Question};
 use tonic::Status;
 
+use super::asked::Asker;
+use super::parts::with_silent;
 use super::volumes::meant;
-use super::{ControlService, unresolved};
+use super::{Answers, ControlService, unresolved};
 
 pub(super) async fn get_usage(
     api: &ControlService,
+    _: &Asker,
     request: pb::GetUsageRequest,
-) -> Result<pb::GetUsageResponse, Status> {
+) -> Result<Answers<pb::GetUsageResponse>, Status> {
     let view = api.cluster.read().await?;
     let nodes = meant(&view, &request.nodes)?;
     let asked = asked(&view, nodes, &request.references, request.without_tasks);
@@ -26,9 +29,11 @@ pub(super) async fn get_usage(
             told.insert(node, usage);
         }
     }
-    let nodes = named(&view, told, None);
-    Ok(pb::GetUsageResponse {
-        nodes: nodes.iter().map(Into::into).collect(),
-        silent: answers.silent.iter().map(Into::into).collect(),
-    })
+    let nodes = named(&view, told, None).into_iter().map(pb::PlacedUsage::from);
+    Ok(with_silent(
+        nodes,
+        |nodes| pb::GetUsageResponse { nodes, silent: Vec::new() },
+        answers.silent,
+        |silent| pb::GetUsageResponse { nodes: Vec::new(), silent },
+    ))
 }

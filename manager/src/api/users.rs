@@ -13,7 +13,8 @@ use tonic::Status;
 
 use super::asked::Asker;
 use super::error::{required, vanished};
-use super::{ControlService, invalid, unresolved, violations};
+use super::parts::in_parts;
+use super::{Answers, ControlService, invalid, unresolved, violations};
 use crate::auth::Standing;
 use crate::ca::{USER_LIFE_MAX, public_key_of_request};
 use crate::clock::{self, RandomIds};
@@ -93,11 +94,12 @@ pub(super) async fn list_users(
     api: &ControlService,
     _: &Asker,
     _: pb::ListUsersRequest,
-) -> Result<pb::ListUsersResponse, Status> {
+) -> Result<Answers<pb::ListUsersResponse>, Status> {
     let view = api.cluster.read().await?;
-    let mut users: Vec<&Arc<User>> = view.users().collect();
+    let mut users: Vec<Arc<User>> = view.users().cloned().collect();
     users.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    Ok(pb::ListUsersResponse { users: users.into_iter().map(|u| (&**u).into()).collect() })
+    let users = users.into_iter().map(|user| (&*user).into());
+    Ok(in_parts(users, |users| pb::ListUsersResponse { users }))
 }
 
 pub(super) async fn get_user(

@@ -12,8 +12,10 @@ use shoal_types::question::{
 };
 use tonic::Status;
 
+use super::asked::Asker;
 use super::error::required;
-use super::{ControlService, invalid, unresolved};
+use super::parts::with_silent;
+use super::{Answers, ControlService, invalid, unresolved};
 
 /// The nodes that are meant; all if none is named.
 pub(super) fn meant(view: &ClusterState, references: &[String]) -> Result<Vec<NodeId>, Status> {
@@ -59,35 +61,39 @@ impl ControlService {
         view: &ClusterState,
         nodes: Vec<NodeId>,
         question: &Question,
-    ) -> Result<(Vec<pb::PrunedNode>, Vec<pb::Silent>), Status> {
+    ) -> Result<(Vec<PrunedNode>, Vec<Silent>), Status> {
         let answers = self.ask(view, nodes, question).await?;
         let mut pruned = Vec::new();
         for (node_id, answer) in answers.answers {
             if let Answer::Pruned(what) = answer {
                 let hostname = view.node(node_id).map(|n| n.description.hostname.clone());
                 let hostname = hostname.unwrap_or_else(|| node_id.to_string());
-                pruned.push((&PrunedNode { node_id, hostname, pruned: what }).into());
+                pruned.push(PrunedNode { node_id, hostname, pruned: what });
             }
         }
-        Ok((pruned, answers.silent.iter().map(Into::into).collect()))
+        Ok((pruned, answers.silent))
     }
 }
 
 pub(super) async fn list_volumes(
     api: &ControlService,
+    _: &Asker,
     request: pb::ListVolumesRequest,
-) -> Result<pb::ListVolumesResponse, Status> {
+) -> Result<Answers<pb::ListVolumesResponse>, Status> {
     let (_, volumes, silent) = api.volumes(&request.nodes).await?;
-    Ok(pb::ListVolumesResponse {
-        volumes: volumes.iter().map(Into::into).collect(),
-        silent: silent.iter().map(Into::into).collect(),
-    })
+    Ok(with_silent(
+        volumes.into_iter().map(pb::PlacedVolume::from),
+        |volumes| pb::ListVolumesResponse { volumes, silent: Vec::new() },
+        silent,
+        |silent| pb::ListVolumesResponse { volumes: Vec::new(), silent },
+    ))
 }
 
 pub(super) async fn remove_volume(
     api: &ControlService,
+    _: &Asker,
     request: pb::RemoveVolumeRequest,
-) -> Result<pb::RemoveVolumeResponse, Status> {
+) -> Result<Answers<pb::RemoveVolumeResponse>, Status> {
     let name = request.name;
     let (view, volumes, silent) = api.volumes(&request.nodes).await?;
     let nodes = removal(&volumes, &name, &silent).map_err(|error| {
@@ -98,25 +104,36 @@ pub(super) async fn remove_volume(
         }
     })?;
     let (nodes, more) = api.prune(&view, nodes, &Question::RemoveVolume(name)).await?;
-    let silent = silent.iter().map(Into::into).chain(more).collect();
-    Ok(pb::RemoveVolumeResponse { nodes, silent })
+    Ok(with_silent(
+        nodes.into_iter().map(pb::PrunedNode::from),
+        |nodes| pb::RemoveVolumeResponse { nodes, silent: Vec::new() },
+        silent.into_iter().chain(more),
+        |silent| pb::RemoveVolumeResponse { nodes: Vec::new(), silent },
+    ))
 }
 
 pub(super) async fn prune_nodes(
     api: &ControlService,
+    _: &Asker,
     request: pb::PruneNodesRequest,
-) -> Result<pb::PruneNodesResponse, Status> {
+) -> Result<Answers<pb::PruneNodesResponse>, Status> {
     let prune: Prune = required(request.prune, "prune")?.try_into().map_err(|e| invalid(&e))?;
     let view = api.cluster.read().await?;
     let nodes = meant(&view, &request.nodes)?;
     let (nodes, silent) = api.prune(&view, nodes, &Question::Prune(prune)).await?;
-    Ok(pb::PruneNodesResponse { nodes, silent })
+    Ok(with_silent(
+        nodes.into_iter().map(pb::PrunedNode::from),
+        |nodes| pb::PruneNodesResponse { nodes, silent: Vec::new() },
+        silent,
+        |silent| pb::PruneNodesResponse { nodes: Vec::new(), silent },
+    ))
 }
 
 pub(super) async fn get_disk_usage(
     api: &ControlService,
+    _: &Asker,
     request: pb::GetDiskUsageRequest,
-) -> Result<pb::GetDiskUsageResponse, Status> {
+) -> Result<Answers<pb::GetDiskUsageResponse>, Status> {
     let view = api.cluster.read().await?;
     let answers = api.ask(&view, meant(&view, &request.nodes)?, &Question::DiskUsage).await?;
     let mut placed: Vec<PlacedDisk> = Vec::new();
@@ -128,8 +145,10 @@ pub(super) async fn get_disk_usage(
         }
     }
     placed.sort_by(|a, b| (&a.hostname, a.node_id).cmp(&(&b.hostname, b.node_id)));
-    Ok(pb::GetDiskUsageResponse {
-        nodes: placed.iter().map(Into::into).collect(),
-        silent: answers.silent.iter().map(Into::into).collect(),
-    })
+    Ok(with_silent(
+        placed.into_iter().map(pb::PlacedDisk::from),
+        |nodes| pb::GetDiskUsageResponse { nodes, silent: Vec::new() },
+        answers.silent,
+        |silent| pb::GetDiskUsageResponse { nodes: Vec::new(), silent },
+    ))
 }

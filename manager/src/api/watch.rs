@@ -19,8 +19,9 @@ use crate::auth::Standing;
 use crate::clock;
 use crate::cluster::Cluster;
 
-/// Events on their way to one watcher.
-const QUEUE: usize = 256;
+/// Events on their way to one watcher. One may be as large as an object; the feed, which shares them with
+/// the state, keeps the others.
+const QUEUE: usize = 1;
 
 pub(super) fn watch(
     api: &ControlService,

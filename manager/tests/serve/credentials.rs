@@ -73,7 +73,7 @@ async fn a_credential_is_for_the_node_of_its_task_and_shown_to_nobody_else() {
     let get = pb::GetServiceRequest { reference: reference.clone() };
     let answer = control.get_service(get).await.unwrap().into_inner();
     assert!(!has_secret(&answer.encode_to_vec()));
-    let tasks = control.list_tasks(pb::ListTasksRequest::default()).await.unwrap().into_inner();
+    let tasks = whole(control.list_tasks(pb::ListTasksRequest::default())).await.unwrap();
     assert!(!has_secret(&tasks.encode_to_vec()));
     let watch = pb::WatchRequest { since: Some(0), ..pb::WatchRequest::default() };
     let mut events = control.watch(watch).await.unwrap().into_inner();

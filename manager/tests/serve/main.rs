@@ -11,6 +11,7 @@
 mod credentials;
 mod logs;
 mod questions;
+mod sizes;
 mod users;
 
 use std::net::SocketAddr;
@@ -114,6 +115,17 @@ async fn eventually<T, F: Future<Output = Option<T>>>(
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// An answer that comes in parts, as one message.
+async fn whole<R: prost::Message + Default>(
+    call: impl Future<Output = Result<tonic::Response<Streaming<R>>, tonic::Status>>,
+) -> Result<R, tonic::Status> {
+    let (mut parts, mut whole) = (call.await?.into_inner(), R::default());
+    while let Some(part) = parts.message().await? {
+        whole.merge(&*part.encode_to_vec()).unwrap();
+    }
+    Ok(whole)
 }
 
 /// A made cluster: its manager, a user's client, an agent's credentials for the first node.
@@ -253,8 +265,9 @@ async fn a_service_reaches_an_agent_and_survives_a_restart_of_the_manager() {
         .unwrap();
     agent.receive_until("three tasks", |held| held.tasks.len() == 3).await;
     agent.report(TaskState::Running).await;
-    let listed = control.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
-    let summary = listed.into_inner().services.remove(0);
+    let listed =
+        whole(control.list_services(pb::ListServicesRequest { stack: None })).await.unwrap();
+    let summary = listed.services.first().unwrap();
     assert_eq!((summary.running_tasks, summary.desired_tasks), (3, 3));
 
     let before = agent.held.clone();
@@ -314,7 +327,7 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
         }
     });
     second.receive_until("the task comes over", |held| held.tasks.len() == 1).await;
-    let nodes = control.list_nodes(pb::ListNodesRequest {}).await.unwrap().into_inner().nodes;
+    let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
     let states: Vec<i32> = nodes.iter().map(|n| n.status.as_ref().unwrap().state).collect();
     assert!(states.contains(&(pb::NodeState::Down as i32)), "{states:?}");
     beating.abort();
@@ -378,42 +391,6 @@ async fn a_manager_that_moved_tells_its_new_address() {
     manager.stop().await;
 }
 
-/// 400 tasks with the environment of 190 kB each, as users with large replicated services and their
-/// history have them, once lost their node for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_takes_an_assignment_of_any_size() {
-    const ENVIRONMENT: usize = 190_000;
-    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
-    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
-    let agent = Agent::connect(channel(address, node.current()), "first").await;
-    let mut large = spec("large", 400);
-    let runtime = large.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
-    let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };
-    container.env = vec![format!("LARGE={}", "x".repeat(ENVIRONMENT))];
-    control
-        .create_service(pb::CreateServiceRequest { spec: Some(large), ..Default::default() })
-        .await
-        .unwrap();
-    // One that lags behind, and then begins anew.
-    drop(agent);
-    let (mut parts, mut bytes, mut largest) = (0, 0, 0);
-    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
-    let all = async {
-        loop {
-            let (size, more) = agent.receive().await;
-            (parts, bytes, largest) = (parts + 1, bytes + size, largest.max(size));
-            if agent.held.tasks.len() == 400 && !more {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE * 3, all).await.expect("everything comes");
-    assert!(bytes > 400 * ENVIRONMENT, "{bytes} bytes are not all of it");
-    assert!(largest <= 1 << 20, "a part of {largest} bytes");
-    assert!(parts >= bytes >> 20, "{parts} parts of {bytes} bytes");
-    manager.stop().await;
-}
-
 /// One that is there and cannot take what is assigned to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more() {
@@ -442,7 +419,7 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
         let mut control = control.clone();
         async move {
             let request = pb::ListTasksRequest::default();
-            let tasks = control.list_tasks(request).await.unwrap().into_inner().tasks;
+            let tasks = whole(control.list_tasks(request)).await.unwrap().tasks;
             let status = tasks.into_iter().next()?.status?;
             (!status.err.is_empty()).then_some(status.err)
         }
@@ -450,32 +427,6 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
     assert_eq!(why.await, "no suitable node (node cannot take its tasks on 1 node)");
     beat(&mut agent, "").await;
     agent.receive_until("the task, as all is well", |held| held.tasks.len() == 1).await;
-    manager.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_may_be_larger_than_a_command() {
-    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
-    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
-    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
-    control
-        .create_service(pb::CreateServiceRequest {
-            spec: Some(spec("web", 300)),
-            ..Default::default()
-        })
-        .await
-        .unwrap();
-    agent.receive_until("all tasks", |held| held.tasks.len() == 300).await;
-    // 3 MB, of which a command takes 2 MiB and a message 4 MiB.
-    agent.report_saying(TaskState::Running, &"x".repeat(10_000)).await;
-    let reference = "web".to_owned();
-    let found = control.get_service(pb::GetServiceRequest { reference }).await.unwrap();
-    assert_eq!(found.into_inner().service.unwrap().running_tasks, 300);
-    let tasks = control.list_tasks(pb::ListTasksRequest::default()).await;
-    for task in tasks.unwrap().into_inner().tasks {
-        let message = task.status.unwrap().message;
-        assert!(message.len() <= 4096 && message.ends_with("x…"), "{} bytes", message.len());
-    }
     manager.stop().await;
 }
 

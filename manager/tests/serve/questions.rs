@@ -76,7 +76,7 @@ async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
     eventually("the one that went is down", || {
         let mut control = control.clone();
         async move {
-            let nodes = control.list_nodes(pb::ListNodesRequest {}).await.ok()?.into_inner().nodes;
+            let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.ok()?.nodes;
             let down = |n: &&pb::Node| n.status.as_ref().unwrap().state() == pb::NodeState::Down;
             (nodes.iter().filter(down).count() == 1).then_some(())
         }
@@ -86,7 +86,7 @@ async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
     let mut user = control.clone();
     let began = Instant::now();
     let asking = tokio::spawn(async move {
-        user.list_volumes(pb::ListVolumesRequest::default()).await.unwrap().into_inner()
+        whole(user.list_volumes(pb::ListVolumesRequest::default())).await.unwrap()
     });
     let (id, question) = first.is_questioned().await;
     assert_eq!(question, Question::Volumes);
@@ -128,7 +128,7 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     // Without end.
     let mut user = control.clone();
     let asking = tokio::spawn(async move {
-        user.list_volumes(pb::ListVolumesRequest::default()).await.unwrap().into_inner()
+        whole(user.list_volumes(pb::ListVolumesRequest::default())).await.unwrap()
     });
     let (question_id, _) = agent.is_questioned().await;
     let (to_manager, messages) = tokio::sync::mpsc::channel(4);
@@ -152,7 +152,7 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     let remove = |name: &str| {
         let mut user = control.clone();
         let request = pb::RemoveVolumeRequest { name: name.to_owned(), nodes: Vec::new() };
-        tokio::spawn(async move { user.remove_volume(request).await })
+        tokio::spawn(async move { whole(user.remove_volume(request)).await })
     };
     let list = || {
         let users = vec!["somebody".to_owned()];
@@ -177,7 +177,7 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     let pruned =
         Pruned { volumes: vec!["free".to_owned()], reclaimed_bytes: 9, ..Pruned::default() };
     agent.answers(&id, vec![FromAgent::Part(Answer::Pruned(pruned.clone()).into())]).await.unwrap();
-    let done = asking.await.unwrap().unwrap().into_inner();
+    let done = asking.await.unwrap().unwrap();
     let node = PrunedNode::try_from(done.nodes[0].clone()).unwrap();
     assert_eq!((&*node.hostname, node.pruned), ("first", pruned));
 

@@ -104,7 +104,7 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
     remove(&mut control, "op").await;
     let status = end_of(&mut open).await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-    let status = op.control.list_nodes(pb::ListNodesRequest {}).await.unwrap_err();
+    let status = whole(op.control.list_nodes(pb::ListNodesRequest {})).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     assert_eq!(
         status.message(),
@@ -115,7 +115,7 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
         other => panic!("a removed user's certificate was renewed: {:?}", other.map(|_| ())),
     }
     // The admin goes on.
-    control.list_nodes(pb::ListNodesRequest {}).await.unwrap();
+    whole(control.list_nodes(pb::ListNodesRequest {})).await.unwrap();
     let status = control.remove_user(pb::RemoveUserRequest { reference: "admin".to_owned() }).await;
     assert_eq!(status.unwrap_err().code(), Code::FailedPrecondition, "the last admin stays");
     manager.stop().await;
@@ -149,8 +149,8 @@ async fn a_viewer_reads_and_does_nothing_else() {
         .unwrap();
     let mut viewer = make(&mut control, address, user_spec("v", pb::UserRole::Viewer, &[])).await;
     let v = &mut viewer.control;
-    let services = v.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
-    assert_eq!(services.into_inner().services.len(), 1);
+    let services = whole(v.list_services(pb::ListServicesRequest { stack: None })).await.unwrap();
+    assert_eq!(services.services.len(), 1);
     let own = v.get_user(pb::GetUserRequest::default()).await.unwrap().into_inner().user.unwrap();
     assert_eq!(own.spec.unwrap().name, "v");
 
@@ -165,7 +165,7 @@ async fn a_viewer_reads_and_does_nothing_else() {
             .await
             .map(|_| ()),
         v.remove_service(pb::RemoveServiceRequest { reference: "a".to_owned() }).await.map(|_| ()),
-        v.list_users(pb::ListUsersRequest {}).await.map(|_| ()),
+        whole(v.list_users(pb::ListUsersRequest {})).await.map(|_| ()),
         v.get_user(pb::GetUserRequest { reference: "admin".to_owned() }).await.map(|_| ()),
         v.create_user(pb::CreateUserRequest::default()).await.map(|_| ()),
     ];
@@ -215,21 +215,17 @@ async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
     watch.message().await.unwrap().unwrap();
 
     c.apply_stack(apply(shop())).await.unwrap();
-    let listed = c.list_services(pb::ListServicesRequest { stack: None }).await.unwrap();
-    let names: Vec<_> = listed
-        .into_inner()
-        .services
-        .into_iter()
-        .map(|s| s.service.unwrap().spec.unwrap().name)
-        .collect();
+    let listed = whole(c.list_services(pb::ListServicesRequest { stack: None })).await.unwrap();
+    let names: Vec<_> =
+        listed.services.into_iter().map(|s| s.service.unwrap().spec.unwrap().name).collect();
     assert_eq!(names, ["shop_web"]);
-    let stacks = c.list_stacks(pb::ListStacksRequest {}).await.unwrap().into_inner().stacks;
+    let stacks = whole(c.list_stacks(pb::ListStacksRequest {})).await.unwrap().stacks;
     assert_eq!(stacks.len(), 1);
     let tasks = eventually("the task of the own stack", || {
         let mut c = c.clone();
         async move {
-            let tasks = c.list_tasks(pb::ListTasksRequest::default()).await.unwrap();
-            Some(tasks.into_inner().tasks).filter(|tasks| !tasks.is_empty())
+            let tasks = whole(c.list_tasks(pb::ListTasksRequest::default())).await.unwrap();
+            Some(tasks.tasks).filter(|tasks| !tasks.is_empty())
         }
     });
     assert!(tasks.await.iter().all(|t| t.service_name == "shop_web"));
