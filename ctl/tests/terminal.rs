@@ -345,8 +345,22 @@ macro_rules! hostile {
                 &self,
                 _: Request<pb::ServiceLogsRequest>,
             ) -> Result<Response<Self::ServiceLogsStream>, Status> {
-                let warning = pb::service_logs_response::Message::Warning(text());
-                Ok(answers(vec![pb::ServiceLogsResponse { message: Some(warning) }]))
+                use pb::service_logs_response::Message;
+                let mut line = pb::TaskLogLine {
+                    task_id: TaskId::from(1).to_string(),
+                    line: b"a line".to_vec(),
+                    ..Default::default()
+                };
+                line.set_stream(pb::OutputStream::Stdout);
+                let line = pb::ServiceLogLine {
+                    line: Some(line),
+                    node_id: NodeId::from(1).to_string(),
+                    node_hostname: text(),
+                    service_name: text(),
+                    slot: Some(pb::Slot { slot: Some(pb::slot::Slot::Replica(1)) }),
+                };
+                let all = [Message::Warning(text()), Message::Line(line)];
+                Ok(answers(all.map(|m| pb::ServiceLogsResponse { message: Some(m) }).to_vec()))
             }
 
             type ExecStream = Answers<pb::ExecOutput>;

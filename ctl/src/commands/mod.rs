@@ -171,6 +171,20 @@ impl Shell {
     pub(crate) fn result(&self, text: &str, record: &impl serde::Serialize) -> Result {
         if self.is_json() { json::record(record) } else { line(text) }
     }
+
+    /// Removes objects one by one, as [`each`] does, and says which; what removes answers with an id.
+    pub(crate) async fn remove(
+        &self,
+        references: &[String],
+        remove: impl AsyncFn(&Client, &str) -> Result<String>,
+    ) -> Result {
+        let (client, remove) = (&self.manager().await?, &remove);
+        let one = |reference: String| async move {
+            let id = remove(client, &reference).await?;
+            self.result(&reference, &serde_json::json!({ "ID": id }))
+        };
+        each(references, one).await
+    }
 }
 
 /// Writes a list by a template.

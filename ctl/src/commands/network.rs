@@ -1,13 +1,12 @@
 //! Networks.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 use shoal_types::object::Network;
 use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
 
 use super::filter::Filters;
 use super::service::pairs::KeyValue;
-use super::{Result, Shell, each};
+use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::render::table::{Column, whole};
 use crate::render::{id, words};
@@ -81,15 +80,9 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             shell.objects(&found)
         }
         Command::Rm { networks } => {
-            let client = shell.manager().await?;
-            each(&networks, |network| {
-                let client = client.clone();
-                async move {
-                    let id = client.remove_network(&network).await?;
-                    shell.result(&network, &json!({ "ID": id }))
-                }
-            })
-            .await
+            shell
+                .remove(&networks, async |client, network| client.remove_network(network).await)
+                .await
         }
     }
 }

@@ -13,7 +13,7 @@ use super::cluster::AvailabilityArg;
 use super::filter::Filters;
 use super::service::pairs::{KeyValue, duration};
 use super::tasks::TaskList;
-use super::{Result, Shell, each, stats};
+use super::{Result, Shell, stats};
 use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
@@ -144,15 +144,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         }
         Command::Update(args) => update(shell, args).await,
         Command::Rm { nodes, force } => {
-            let client = shell.manager().await?;
-            each(&nodes, |node| {
-                let client = client.clone();
-                async move {
-                    let id = client.remove_node(&node, force).await?;
-                    shell.result(&node, &json!({ "ID": id }))
-                }
-            })
-            .await
+            shell.remove(&nodes, async |client, node| client.remove_node(node, force).await).await
         }
     }
 }

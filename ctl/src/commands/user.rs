@@ -12,7 +12,7 @@ use shoal_types::time::Timestamp;
 
 use super::filter::Filters;
 use super::service::pairs::KeyValue;
-use super::{Result, Shell, each};
+use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::portable::{Output, Portable};
 use crate::render::table::{Column, bends, whole};
@@ -153,15 +153,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         Command::Inspect { users } => inspect(shell, users).await,
         Command::Update(args) => update(shell, args).await,
         Command::Rm { users } => {
-            let client = shell.manager().await?;
-            each(&users, |user| {
-                let client = client.clone();
-                async move {
-                    let id = client.remove_user(&user).await?;
-                    shell.result(&user, &json!({ "ID": id }))
-                }
-            })
-            .await
+            shell.remove(&users, async |client, user| client.remove_user(user).await).await
         }
     }
 }

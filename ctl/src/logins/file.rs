@@ -52,17 +52,7 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(LoginError::Read { path, source }),
         };
-        if text.trim().is_empty() {
-            return Ok(Document { path, root: Map::new() });
-        }
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(root)) => Ok(Document { path, root }),
-            Ok(_) => {
-                let field = "it".to_owned();
-                Err(LoginError::Field { path, field, expected: "an object" })
-            }
-            Err(source) => Err(LoginError::Parse { path, source }),
-        }
+        Document::parse(&text, path)
     }
 
     /// Replaces the file as a whole; nobody else may read it.
@@ -93,6 +83,21 @@ pub(super) struct Document {
 }
 
 impl Document {
+    /// `path` is what errors call it.
+    pub(super) fn parse(text: &str, path: PathBuf) -> Result<Self> {
+        if text.trim().is_empty() {
+            return Ok(Self { path, root: Map::new() });
+        }
+        match serde_json::from_str(text) {
+            Ok(Value::Object(root)) => Ok(Self { path, root }),
+            Ok(_) => {
+                let field = "it".to_owned();
+                Err(LoginError::Field { path, field, expected: "an object" })
+            }
+            Err(source) => Err(LoginError::Parse { path, source }),
+        }
+    }
+
     fn wrong(&self, field: &str, expected: &'static str) -> LoginError {
         LoginError::Field { path: self.path.clone(), field: field.to_owned(), expected }
     }

@@ -1,6 +1,7 @@
 //! Credentials for registries, kept where Docker and its relatives keep them, so that each finds what
 //! the other has stored: in `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`, or with the
-//! credential helper that is configured there.
+//! credential helper that is configured there. What the variable `DOCKER_AUTH_CONFIG` holds, which CI
+//! systems set, comes before all of these and is never written.
 
 mod file;
 mod helper;
@@ -12,8 +13,11 @@ use std::path::PathBuf;
 use shoal_types::image_ref::ImageReference;
 use shoal_types::registry_auth::{InvalidRegistryAuth, RegistryAuth, RegistryAuths};
 
-use file::File;
+use file::{Document, File};
 use helper::{Helper, HelperError};
+
+/// Holds logins in the form of the file, for the programs that it is given to.
+const GIVEN: &str = "DOCKER_AUTH_CONFIG";
 
 /// Why credentials cannot be had or kept. No text here has a part of one in it.
 #[derive(Debug, thiserror::Error)]
@@ -56,31 +60,43 @@ pub(crate) enum Kept {
 #[derive(Debug)]
 pub(crate) struct Logins {
     file: File,
+    /// What the environment holds, if it holds any.
+    given: Option<Document>,
 }
 
 impl Logins {
     pub(crate) fn from_env() -> Result<Self> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let dir = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")));
-        Ok(Self::at(dir.ok_or(LoginError::NoHome)?))
+        let given = set(GIVEN).map(|text| Document::parse(&text.to_string_lossy(), GIVEN.into()));
+        Ok(Self { given: given.transpose()?, ..Self::at(dir.ok_or(LoginError::NoHome)?) })
     }
 
     pub(crate) fn at(dir: PathBuf) -> Self {
-        Self { file: File::at(dir) }
+        Self { file: File::at(dir), given: None }
     }
 
     /// The login for a registry (as image references name it).
     pub(crate) async fn get(&self, registry: &str) -> Result<Option<RegistryAuth>> {
-        let document = self.file.load()?;
-        let auth = match Helper::of(&document, registry)? {
-            Some(helper) => helper.get(registry).await?,
-            None => document.get(registry)?,
+        let given = self.given.as_ref().map(|given| given.get(registry)).transpose()?.flatten();
+        let auth = match given {
+            Some(auth) => Some(auth),
+            None => self.stored(registry).await?,
         };
         if let Some(auth) = &auth {
             let registry = registry.to_owned();
             auth.validate().map_err(|source| LoginError::Invalid { registry, source })?;
         }
         Ok(auth)
+    }
+
+    /// What is kept for a registry.
+    async fn stored(&self, registry: &str) -> Result<Option<RegistryAuth>> {
+        let document = self.file.load()?;
+        match Helper::of(&document, registry)? {
+            Some(helper) => helper.get(registry).await,
+            None => document.get(registry),
+        }
     }
 
     /// Keeps a login in place of an earlier one. `username` is for people.

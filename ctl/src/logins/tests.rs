@@ -58,6 +58,23 @@ async fn logins_that_others_stored_are_found() {
 }
 
 #[tokio::test]
+async fn what_the_environment_holds_comes_first_and_stays_as_it_is() {
+    let (dir, mut logins) = logins(&json!({ "auths": {
+        "a.lan": { "username": "kept", "password": "p" },
+        "b.lan": { "username": "kept", "password": "p" },
+    }}));
+    let given = json!({ "auths": { "a.lan": { "auth": AUTH } }, "credsStore": "none-such" });
+    logins.given = Some(Document::parse(&given.to_string(), GIVEN.into()).unwrap());
+    assert_eq!(logins.get("a.lan").await.unwrap(), Some(basic("user", "pa:ss")));
+    assert_eq!(logins.get("b.lan").await.unwrap(), Some(basic("kept", "p")));
+    logins.store("a.lan", "new", &basic("new", "p")).await.unwrap();
+    assert_eq!(read(dir.path())["auths"]["a.lan"], json!({ "auth": "bmV3OnA=" }));
+    assert_eq!(logins.get("a.lan").await.unwrap(), Some(basic("user", "pa:ss")));
+    let wrong = CommandError::from(Document::parse("[]", GIVEN.into()).unwrap_err()).report();
+    assert!(wrong.contains("cannot understand DOCKER_AUTH_CONFIG"), "{wrong}");
+}
+
+#[tokio::test]
 async fn a_login_is_kept_for_its_owner_alone_and_nothing_else_changes() {
     let others = json!({
         "HttpHeaders": { "X": "y" }, "detachKeys": "ctrl-e",

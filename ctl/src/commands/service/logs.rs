@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::client::{LogLine, LogQuery};
 use crate::commands::{Result, Shell};
 use crate::error::{CommandError, Kind};
-use crate::render::{id, json, note, time};
+use crate::render::{clean, id, json, note, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
@@ -119,7 +119,8 @@ fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
             format!(".{}", id(task_id, args.no_trunc))
         };
         let host = if hostname.is_empty() { id(node_id, args.no_trunc) } else { hostname };
-        out.extend_from_slice(format!("{service}.{slot}{task}@{host}    | ").as_bytes());
+        let whose = format!("{service}.{slot}{task}@{host}    | ");
+        out.extend_from_slice(clean::one_line(&whose).as_bytes());
     }
     out.extend_from_slice(&line);
     out.push(b'\n');
