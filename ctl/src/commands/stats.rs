@@ -103,13 +103,19 @@ pub(crate) async fn show(
     nodes: &[String],
 ) -> Result {
     let client = shell.manager().await?;
-    let query = UsageQuery {
+    let mut query = UsageQuery {
         nodes: nodes.to_vec(),
         references: known(&client, references).await?,
         without_tasks: of == Of::Nodes,
     };
     let mut before = client.usage(&query).await?;
     let mut warned = None;
+    if flags.no_stream && !before.items.is_empty() {
+        // Who is silent was waited for once.
+        warn_of(&before.silent);
+        warned = Some(before.silent.clone());
+        query.nodes = before.items.iter().map(|node| node.node_id.to_string()).collect();
+    }
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
