@@ -188,6 +188,7 @@ fn stack() -> pb::Stack {
             applied_at: Timestamp::from_secs(1),
             spec: Arc::new(StackSpec { name: text(), ..StackSpec::default() }),
             rolled_back: Some(text()),
+            by_hand: true,
         }],
     })
         .into()

@@ -201,6 +201,7 @@ fn stack_at(spec_version: u64, left: Option<&str>) -> Stack {
         applied_at: Timestamp::ZERO,
         spec: Arc::clone(&spec),
         rolled_back: Some(why.to_owned()),
+        by_hand: false,
     });
     Stack {
         id: StackId::from(5),
@@ -241,6 +242,20 @@ fn a_stack_has_gone_back_when_all_of_it_has() {
     assert_eq!(error.kind().exit_code(), 6);
     assert!(error.report().contains("\n  s_a is rolled back, "), "{}", error.report());
     assert!(error.report().contains("\n  s_b is rollback failed, "), "{}", error.report());
+}
+
+#[test]
+fn a_stack_that_somebody_takes_back_meanwhile_has_not_failed() {
+    let mut model = stack_model([Superseded, Completed]);
+    let mut stack = stack_at(3, Some("rolled back by hand"));
+    stack.history[0].by_hand = true;
+    model.stack(Some(stack));
+    goes_back(&mut model, 1, Completed);
+    model.removed(&ServiceId::from(12).to_string());
+    assert_eq!(said(model.outcome().as_ref()), "superseded");
+    let error = model.outcome().unwrap().result(&model.reports()).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 7);
+    assert!(error.report().contains("rolled back by hand"), "{}", error.report());
 }
 
 #[test]

@@ -24,4 +24,10 @@ message!(Stack {
     history: List,
 });
 
-message!(StackRevision { spec_version: Same, applied_at: Time, spec: Shared, rolled_back: Same });
+message!(StackRevision {
+    spec_version: Same,
+    applied_at: Time,
+    spec: Shared,
+    rolled_back: Same,
+    by_hand: Same
+});

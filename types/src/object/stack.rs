@@ -39,7 +39,13 @@ impl Stack {
     /// itself left by going back, and that differs from the present one.
     #[must_use]
     pub fn rollback_target(&self) -> Option<&StackRevision> {
-        let mut earlier = self.history.iter().rev();
+        self.good_before(self.meta.spec_version)
+    }
+
+    /// The same for a version that has failed, and all that came since, of which it is a part.
+    #[must_use]
+    pub fn good_before(&self, version: u64) -> Option<&StackRevision> {
+        let mut earlier = self.history.iter().rev().filter(|r| r.spec_version < version);
         earlier.find(|r| r.rolled_back.is_none() && r.spec != self.spec)
     }
 }
@@ -57,4 +63,7 @@ pub struct StackRevision {
     /// Why it was left, for people, if the stack went back from it to an earlier version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<String>,
+    /// Whether somebody wanted that, rather than a deployment having failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
 }

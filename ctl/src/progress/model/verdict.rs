@@ -1,7 +1,7 @@
 //! Whether what was asked for has ended, and how. An end is what runs now: a service that went
 //! back has ended when it runs again as before, not when that was decided.
 
-use shoal_types::object::{Deployment, DeploymentKind, DeploymentState};
+use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, StackRevision};
 
 use super::super::outcome::Outcome;
 use super::{Model, Target};
@@ -18,11 +18,16 @@ pub(super) enum End {
 }
 
 impl Model {
-    /// Why the stack left the version that was asked for and went back, if it did.
+    /// Why the stack left the version that was asked for and went back, if it did because something
+    /// had failed.
     pub(super) fn stack_went_back(&self) -> Option<&str> {
+        self.left().filter(|r| !r.by_hand)?.rolled_back.as_deref()
+    }
+
+    /// What the stack's history says of the version that was asked for.
+    fn left(&self) -> Option<&StackRevision> {
         let whole = self.stack.as_ref()?;
-        let left = whole.latest.as_ref()?.history.iter().find(|r| r.spec_version == whole.version);
-        left?.rolled_back.as_deref()
+        whole.latest.as_ref()?.history.iter().find(|r| r.spec_version == whole.version)
     }
 
     /// `None` while something is still under way, or not yet known.
@@ -67,7 +72,9 @@ impl Model {
         let back = self.stack_went_back();
         if target.gone {
             // What only the version that failed had goes with it.
-            return Some(back.map_or(End::Removed, |why| End::RolledBack(why.to_owned())));
+            let by_hand = self.left().filter(|r| r.by_hand).and_then(|r| r.rolled_back.clone());
+            let end = back.map(|why| End::RolledBack(why.to_owned()));
+            return end.or_else(|| by_hand.map(End::Superseded)).or(Some(End::Removed));
         }
         let present_id = target.service.deployment_id;
         let present = self.deployments.get(&present_id);

@@ -42,8 +42,8 @@ impl Pass<'_> {
         self.note(deployment, DeploymentState::Paused, why, plan);
     }
 
-    /// Takes the stack back to the version before, if this deployment came with its present one.
-    /// False if it did not, or there is no earlier version.
+    /// Takes the stack back to the version before the one that this deployment came with, which all
+    /// later ones have in them. False if it came with none, or there is no earlier version.
     ///
     /// # Errors
     /// Some part of the stack cannot be put back. That is found by trying: a part may depend on
@@ -58,8 +58,8 @@ impl Pass<'_> {
         let Some(stack) = self.service.stack_id.and_then(|id| self.view.stack(id)) else {
             return Ok(false);
         };
-        let present = deployment.stack_version == Some(stack.meta.spec_version);
-        let Some(revision) = stack.rollback_target().filter(|_| present) else { return Ok(false) };
+        let earlier = deployment.stack_version.and_then(|version| stack.good_before(version));
+        let Some(revision) = earlier else { return Ok(false) };
         let spec = &revision.spec;
         let services = spec.services.keys();
         let back = Command::RollBackStack {

@@ -4,7 +4,7 @@ use shoal_types::id::{DeploymentId, ServiceId};
 use shoal_types::object::{Deployment, DeploymentKind, DeploymentState, Meta};
 
 use crate::cluster_state::Writer;
-use crate::command::Outcome;
+use crate::command::{Outcome, UpdateKind};
 use crate::rejected::Rejected;
 
 /// Deployments kept of each service, the present one included.
@@ -59,19 +59,16 @@ pub(super) fn begin(
 
 /// Ends a service's deployment because another one takes its place; one that has ended by itself
 /// stays as it is.
-pub(super) fn replace(
-    w: &mut Writer<'_>,
-    id: DeploymentId,
-    state: DeploymentState,
-    by: DeploymentId,
-) {
+pub(super) fn replace(w: &mut Writer<'_>, id: DeploymentId, kind: UpdateKind, by: DeploymentId) {
     let Some(old) = w.state.deployment(id).filter(|d| !d.state.is_final()) else { return };
     let mut deployment = Deployment::clone(old);
-    let rolled_back = state == DeploymentState::RolledBack;
-    // Whoever rolls back by himself has said why.
-    if !rolled_back || deployment.message.is_empty() {
-        let how = if rolled_back { "rolled back" } else { "superseded" };
-        deployment.message = format!("{how} by deployment {by}");
+    // What goes back because it has failed has said why; where nothing failed, somebody wanted it so.
+    let state = match kind {
+        UpdateKind::Rollback if !deployment.message.is_empty() => DeploymentState::RolledBack,
+        UpdateKind::Rollback | UpdateKind::Update => DeploymentState::Superseded,
+    };
+    if state == DeploymentState::Superseded {
+        deployment.message = format!("superseded by deployment {by}");
     }
     enter(w, &mut deployment, state);
     w.update(deployment);

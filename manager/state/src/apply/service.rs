@@ -4,9 +4,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use shoal_types::id::{DeploymentId, ServiceId, StackId};
-use shoal_types::object::{
-    Deployment, DeploymentKind, DeploymentState, Endpoint, Meta, Service, Stack, Task,
-};
+use shoal_types::object::{Deployment, DeploymentKind, Endpoint, Meta, Service, Stack, Task};
 use shoal_types::spec::ServiceSpec;
 use shoal_types::task_state::DesiredState;
 
@@ -22,7 +20,7 @@ pub(super) fn create(
     deployment_id: DeploymentId,
     spec: Arc<ServiceSpec>,
     kind: DeploymentKind,
-    stack: Option<(StackId, u64)>,
+    stack: Option<(StackId, Option<u64>)>,
 ) -> Result<Outcome, Rejected> {
     w.id_is_free::<Service>(id)?;
     w.id_is_free::<Deployment>(deployment_id)?;
@@ -44,7 +42,7 @@ pub(super) fn create(
         networks,
         endpoint,
     });
-    deployment::begin(w, deployment_id, id, 1, stack.map(|(_, version)| version), kind);
+    deployment::begin(w, deployment_id, id, 1, stack.and_then(|(_, version)| version), kind);
     Ok(Outcome::Applied)
 }
 
@@ -72,11 +70,11 @@ pub(super) fn update(
         return Err(Rejected::ModeImmutable { service, mode, wanted });
     }
     let networks = network::of_service(w.state, &spec)?;
-    let (state, kind) = match kind {
-        UpdateKind::Update => (DeploymentState::Superseded, DeploymentKind::Update),
-        UpdateKind::Rollback => (DeploymentState::RolledBack, DeploymentKind::Rollback),
+    deployment::replace(w, old.deployment_id, kind, deployment_id);
+    let kind = match kind {
+        UpdateKind::Update => DeploymentKind::Update,
+        UpdateKind::Rollback => DeploymentKind::Rollback,
     };
-    deployment::replace(w, old.deployment_id, state, deployment_id);
     let endpoint = endpoint(&spec);
     // The same spec again is another attempt: what it would be rolled back to stays what it was.
     let same = old.spec == spec;

@@ -103,6 +103,8 @@ struct Applying<'a> {
     id: StackId,
     /// The stack's spec version once this is done.
     version: u64,
+    /// Whether it has that version by this.
+    is_new: bool,
     ids: &'a StackIds,
     kind: UpdateKind,
     done: StackOutcome,
@@ -111,8 +113,8 @@ struct Applying<'a> {
 impl<'a> Applying<'a> {
     fn new(spec: &StackSpec, ids: &'a StackIds, old: Option<&Stack>, kind: UpdateKind) -> Self {
         let id = old.map_or(ids.stack, |stack| stack.id);
-        let version =
-            old.map_or(1, |stack| stack.meta.spec_version + u64::from(*stack.spec != *spec));
+        let is_new = old.is_none_or(|stack| *stack.spec != *spec);
+        let version = old.map_or(0, |stack| stack.meta.spec_version) + u64::from(is_new);
         let done = StackOutcome {
             id,
             created: Vec::new(),
@@ -123,7 +125,7 @@ impl<'a> Applying<'a> {
             spec_version: version,
             deployments: BTreeMap::new(),
         };
-        Self { id, version, ids, kind, done }
+        Self { id, version, is_new, ids, kind, done }
     }
 
     /// Notes which deployments are in force now.
@@ -154,7 +156,7 @@ fn apply_parts(
         leave_services(w, old, |_| prune, &mut services, &mut a.done);
         leave_networks(w, old, |_| prune, &mut networks, &mut a.done);
     }
-    write(w, a.id, spec, old, services, networks, None);
+    write(w, a.id, spec, old, services, networks, Left::default());
     Ok(a.finish(w.state, spec))
 }
 
@@ -212,7 +214,7 @@ fn apply_service(
             UpdateKind::Update => DeploymentKind::Create,
             UpdateKind::Rollback => DeploymentKind::Rollback,
         };
-        let stack = Some((a.id, a.version));
+        let stack = Some((a.id, a.is_new.then_some(a.version)));
         service::create(w, id, deployment, Arc::new(spec.clone()), kind, stack)?;
         a.done.created.push(name);
         return Ok(id);
@@ -222,14 +224,18 @@ fn apply_service(
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
     // What failed is not as it should be, though its spec is: the same file begins it again.
-    let failed =
-        w.state.deployment(old.deployment_id).is_some_and(|d| d.state == DeploymentState::Paused);
-    if *old.spec == *spec && !failed {
+    let failed = w.state.deployment(old.deployment_id);
+    let failed = failed.filter(|d| d.state == DeploymentState::Paused);
+    if *old.spec == *spec && failed.is_none() {
         a.done.unchanged.push(name);
     } else {
+        // A version that was good already is not left because a service that somebody had changed
+        // fails on its way back to it.
+        let again = failed.is_some_and(|d| d.stack_version == Some(a.version));
+        let version = (a.is_new || again).then_some(a.version);
         let (_, deployment) = fresh?;
         let spec = Arc::new(spec.clone());
-        service::update(w, old.id, None, deployment, spec, a.kind, Some(a.version))?;
+        service::update(w, old.id, None, deployment, spec, a.kind, version)?;
         a.done.updated.push(name);
     }
     Ok(old.id)
@@ -287,6 +293,13 @@ fn leave_networks(
     }
 }
 
+/// Why a stack leaves its version; nothing if it goes forward.
+#[derive(Default)]
+struct Left {
+    rolled_back: Option<String>,
+    by_hand: bool,
+}
+
 fn write(
     w: &mut Writer<'_>,
     id: StackId,
@@ -294,7 +307,7 @@ fn write(
     old: Option<&Stack>,
     services: BTreeMap<String, ServiceId>,
     networks: BTreeMap<String, NetworkId>,
-    rolled_back: Option<String>,
+    left: Left,
 ) {
     let spec = Arc::clone(spec);
     let Some(old) = old else {
@@ -314,7 +327,8 @@ fn write(
         spec_version: old.meta.spec_version,
         applied_at: old.meta.updated_at,
         spec: Arc::clone(&old.spec),
-        rolled_back,
+        rolled_back: left.rolled_back,
+        by_hand: left.by_hand,
     });
     history.drain(..history.len().saturating_sub(Stack::HISTORY_MAX));
     w.update_spec(Stack { id, meta: old.meta, spec, services, networks, history });

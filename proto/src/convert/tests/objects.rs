@@ -72,7 +72,7 @@ arbitrary!(Secret { id, meta, spec });
 arbitrary!(Config { id, meta, spec });
 arbitrary!(Stack { id, meta, spec, services, networks, history });
 arbitrary!(User { id, meta, spec });
-arbitrary!(StackRevision { spec_version, applied_at, spec, rolled_back });
+arbitrary!(StackRevision { spec_version, applied_at, spec, rolled_back, by_hand });
 
 arbitrary!(AssignedTask {
     id,

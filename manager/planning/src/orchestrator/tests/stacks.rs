@@ -169,6 +169,67 @@ fn what_somebody_changed_meanwhile_stays_and_scaling_is_remembered() {
 }
 
 #[test]
+fn a_service_that_fails_on_its_way_back_to_a_good_version_leaves_the_stack_there() {
+    let mut stage = Stage::new(3);
+    for tag in ["1", "2"] {
+        deploy(&mut stage, &[web(tag), worker(tag)]);
+        stage.run_for(30 * SECOND);
+    }
+    let id = stage.view().service_by_name("shop_web").expect("there").id;
+    stage.cluster.update_service(id, web("hotfix"));
+    stage.run_for(20 * SECOND);
+    fail_next(&mut stage, "shop_web");
+    deploy(&mut stage, &[web("2"), worker("2")]);
+    stage.run_for(60 * SECOND);
+    let (update, completed) = (DeploymentKind::Update, DeploymentState::Completed);
+    let worker = ("shop_worker".to_owned(), "2".to_owned(), update, completed);
+    assert_eq!(seen(&stage), [back("shop_web", "hotfix"), worker]);
+    assert_eq!(shop(&stage).meta.spec_version, 2);
+}
+
+#[test]
+fn a_service_that_was_removed_and_fails_when_it_is_made_again_leaves_the_stack_there() {
+    let mut stage = Stage::new(3);
+    for tag in ["1", "2"] {
+        deploy(&mut stage, &[web(tag), worker(tag)]);
+        stage.run_for(30 * SECOND);
+    }
+    let id = stage.view().service_by_name("shop_web").expect("there").id;
+    stage.cluster.apply(Command::RemoveService { id });
+    stage.run_for(30 * SECOND);
+    deploy(&mut stage, &[web("2"), worker("2")]);
+    let made = stage.view().service_by_name("shop_web").expect("there").id;
+    stage.fate.insert((made, 1), TaskState::Failed);
+    stage.run_for(60 * SECOND);
+    let expected = [
+        ("shop_web", DeploymentKind::Create, DeploymentState::Paused),
+        ("shop_worker", DeploymentKind::Update, DeploymentState::Completed),
+    ];
+    let expected = expected.map(|(name, k, s)| (name.to_owned(), "2".to_owned(), k, s));
+    assert_eq!(seen(&stage), expected);
+    assert_eq!(shop(&stage).meta.spec_version, 2);
+}
+
+#[test]
+fn a_failure_takes_back_all_versions_that_have_it() {
+    let mut stage = Stage::new(3);
+    let cache = |tag| with_action("shop_cache", tag, FailureAction::Pause);
+    deploy(&mut stage, &[web("1"), worker("1"), cache("1")]);
+    stage.run_for(20 * SECOND);
+    fail_next(&mut stage, "shop_web");
+    deploy(&mut stage, &[web("2"), worker("1"), cache("2")]);
+    deploy(&mut stage, &[web("2"), worker("3"), cache("3")]);
+    stage.run_for(60 * SECOND);
+    let all = ["shop_cache", "shop_web", "shop_worker"].map(|name| back(name, "1"));
+    assert_eq!(seen(&stage), all);
+    let stack = shop(&stage);
+    let first = file(&[web("1"), worker("1"), cache("1")]);
+    assert_eq!((stack.meta.spec_version, &*stack.spec), (4, &first));
+    let left: Vec<_> = stack.history.iter().map(|r| r.rolled_back.is_some()).collect();
+    assert_eq!(left, [false, true, true]);
+}
+
+#[test]
 fn a_rollback_that_fails_stops_and_is_not_rolled_back() {
     let mut stage = Stage::new(3);
     deploy(&mut stage, &[web("1"), worker("1")]);

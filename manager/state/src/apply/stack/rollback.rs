@@ -1,14 +1,15 @@
 //! Stacks that go back to an earlier version, whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_types::id::{DeploymentId, StackId};
-use shoal_types::object::{Deployment, Stack};
+use shoal_types::object::{Deployment, Stack, StackRevision};
 use shoal_types::spec::{ServiceSpec, StackSpec};
 
 use super::{
-    Applying, apply_networks, apply_service, leave_networks, leave_services, snapshot, whole, write,
+    Applying, Left, apply_networks, apply_service, leave_networks, leave_services, snapshot, whole,
+    write,
 };
 use crate::cluster_state::Writer;
 use crate::command::{Outcome, StackIds, StackOutcome, UpdateKind};
@@ -35,7 +36,7 @@ pub(in crate::apply) fn roll_back(
         old: &old,
         to,
         spec: &revision.spec,
-        undo: failed.is_some(),
+        failed: failed.is_some(),
         why: why.unwrap_or_else(|| BY_HAND.to_owned()),
     };
     let before = snapshot(w.state);
@@ -48,9 +49,9 @@ struct Back<'a> {
     to: u64,
     /// What is put back.
     spec: &'a Arc<StackSpec>,
-    /// Whether services go back to what they were before the present version, rather than to what
-    /// the earlier one says: somebody may have changed them in between.
-    undo: bool,
+    /// Whether something has failed. Then services go back to what they were before, rather than to
+    /// what the earlier version says: somebody may have changed them in between.
+    failed: bool,
     why: String,
 }
 
@@ -72,18 +73,25 @@ impl Back<'_> {
             let id = apply_service(w, &mut a, key, &wanted)?;
             services.insert(part.name.clone(), id);
         }
-        // Only what the version that is left has brought goes.
-        let brought: Vec<&str> = old.spec.services.values().map(|s| s.name.as_str()).collect();
+        // Only what the versions that are left have brought goes.
+        let left = || self.later().map(|r| &*r.spec).chain([&*old.spec]);
+        let brought: BTreeSet<&str> =
+            left().flat_map(|spec| spec.services.values()).map(|s| s.name.as_str()).collect();
         leave_services(w, old, |name| brought.contains(&name), &mut services, &mut a.done);
-        let brought: Vec<&str> = old.spec.networks.values().map(|n| n.name.as_str()).collect();
+        let brought: BTreeSet<&str> =
+            left().flat_map(|spec| spec.networks.values()).map(|n| n.name.as_str()).collect();
         leave_networks(w, old, |name| brought.contains(&name), &mut networks, &mut a.done);
         // All that came after it is left with the present version, so that going back once more
         // does not come to one of those.
         let mut left = old.clone();
         for later in left.history.iter_mut().filter(|r| r.spec_version > self.to) {
-            later.rolled_back.get_or_insert_with(|| self.why.clone());
+            if later.rolled_back.is_none() {
+                later.rolled_back = Some(self.why.clone());
+                later.by_hand = !self.failed;
+            }
         }
-        write(w, a.id, spec, Some(&left), services, networks, Some(self.why));
+        let why = Left { by_hand: !self.failed, rolled_back: Some(self.why) };
+        write(w, a.id, spec, Some(&left), services, networks, why);
         Ok(a.finish(w.state, spec))
     }
 
@@ -91,16 +99,27 @@ impl Back<'_> {
     fn wanted(&self, w: &Writer<'_>, part: &ServiceSpec) -> Option<ServiceSpec> {
         let own = |id: Option<StackId>| id == Some(self.old.id);
         let present = w.state.service_by_name(&part.name).filter(|s| own(s.stack_id));
-        let (true, Some(service)) = (self.undo, present) else { return Some(part.clone()) };
+        let (true, Some(service)) = (self.failed, present) else { return Some(part.clone()) };
         let deployment = w.state.deployment(service.deployment_id)?;
-        if deployment.stack_version != Some(self.old.meta.spec_version) {
-            return None;
-        }
-        Some(service.previous_spec.as_deref().unwrap_or(part).clone())
+        let since = deployment.stack_version.filter(|version| *version > self.to)?;
+        // What it was before that may be something that another version has left.
+        let before = self.later().filter(|r| r.spec_version < since).last();
+        let before = before.map_or(self.spec, |r| &r.spec);
+        let same = before.services.values().find(|s| s.name == part.name) == Some(part);
+        let previous = service.previous_spec.as_deref().filter(|_| same);
+        Some(previous.unwrap_or(part).clone())
+    }
+
+    /// The versions between the one that is put back and the present one.
+    fn later(&self) -> impl Iterator<Item = &StackRevision> {
+        self.old.history.iter().filter(|r| r.spec_version > self.to)
     }
 
     /// Says at a deployment that is cut off why it was.
     fn explain(&self, w: &mut Writer<'_>, wanted: &ServiceSpec) {
+        if !self.failed {
+            return;
+        }
         let present = w.state.service_by_name(&wanted.name).filter(|s| *s.spec != *wanted);
         let present = present.map(|s| s.deployment_id);
         let Some(deployment) = present.and_then(|id| w.state.deployment(id)) else { return };

@@ -55,8 +55,8 @@ fn an_earlier_version_is_put_back_as_a_version_of_its_own() {
     assert_eq!(outcome.removed, ["shop_cache", "shop_new"]);
     let stack = shop(&cluster);
     assert_eq!((stack.meta.spec_version, &*stack.spec), (3, &first));
-    let notes: Vec<_> = stack.history.iter().map(|r| r.rolled_back.as_deref()).collect();
-    assert_eq!(notes, [None, Some("rolled back by hand")]);
+    let notes = stack.history.iter().map(|r| (r.rolled_back.as_deref(), r.by_hand));
+    assert_eq!(notes.collect::<Vec<_>>(), [(None, false), (Some("rolled back by hand"), true)]);
     assert!(stack.rollback_target().is_none(), "there is nothing before it");
     for name in ["shop_web", "shop_db"] {
         let deployment = deployment(&cluster, name);
@@ -106,6 +106,7 @@ fn deployments_that_a_failure_cuts_off_say_why() {
     assert_eq!((other.state, other.message), (DeploymentState::RolledBack, with_it));
     let left = shop(&cluster).history.last().unwrap();
     assert_eq!((left.spec_version, left.rolled_back.as_ref()), (2, Some(&message)));
+    assert!(!left.by_hand);
     cluster.check();
 }
 
