@@ -55,6 +55,8 @@ pub enum Job<'a> {
         terminal: Option<TermSize>,
         /// Where libcontainer finds the container's state, and leaves what it needs beside.
         root: &'a Path,
+        /// The name of its group, below that of the container.
+        group: &'a str,
     },
 }
 
@@ -139,9 +141,12 @@ fn create(
             container.start().map_err(oci)?;
             Ok(pid)
         }
-        Job::Join { process, .. } => {
+        Job::Join { process, group, .. } => {
             let file = process_file(process).map_err(step("handing over the process"))?;
             let tenant = builder.as_tenant().with_process(Some(file.1)).with_detach(true);
+            // On version 2, where libcontainer finds groups, it would move what has been forked into
+            // this one to the container's own.
+            let tenant = tenant.with_sub_cgroup(Some((*group).to_owned()));
             Ok(tenant.as_sibling(true).build().map_err(oci)?.as_raw())
         }
     }

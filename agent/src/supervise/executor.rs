@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 
@@ -96,6 +96,14 @@ impl ConfinedExecutor {
         if self.read_only_root { mounts::protect_root() } else { Ok(()) }
     }
 
+    /// Closes what a name could lead through that the kernel looks up for the program: the program's own
+    /// or its interpreter's, below `/proc/self/fd`. Close-on-exec comes too late for that.
+    fn let_go(&self) -> io::Result<()> {
+        let [stdin, stdout, stderr] =
+            [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        sys::process::close_others(&[stdin, stdout, stderr, self.report.as_fd()])
+    }
+
     fn tell(&self, failure: &Failure) {
         if let Ok(text) = serde_json::to_vec(failure) {
             // Shorter than a pipe's buffer, so it is written whole.
@@ -159,6 +167,7 @@ impl ConfinedExecutor {
             sys::process::unshare(UnshareFlags::NEWCGROUP)
                 .map_err(step("hiding the host's control groups"))?;
         }
+        self.let_go().map_err(step("closing what is not the container's"))?;
         self.confine().map_err(step("confining the container"))?;
         // Again after the last change of credentials, which may have cleared it.
         self.tie()?;
@@ -239,7 +248,8 @@ impl Executor for ConfinedExecutor {
             Ok(()) => Ok(()),
             Err(failure) => {
                 self.tell(&failure);
-                Err(ExecutorError::Other("the program could not be executed".to_owned()))
+                // Whoever is above owns descriptors that may be closed.
+                sys::process::exit_now(1)
             }
         }
     }

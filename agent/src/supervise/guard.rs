@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::process::{
@@ -69,13 +69,13 @@ fn watch(supervisor: &OwnedFd, cgroup: &Cgroup, id: &ContainerId) {
     let _ = rustix::thread::set_name(c"shoal-guard");
     // Whoever looks for supervisors must not find, and end, their guards as well.
     let _ = rename(id);
-    let mut kept = cgroup.descriptors();
-    kept.push(supervisor);
+    let kept: Vec<BorrowedFd<'_>> =
+        cgroup.descriptors().into_iter().chain([supervisor]).map(AsFd::as_fd).collect();
     if sys::process::close_others(&kept).is_err() {
         // The agent would take its open socket for a living supervisor.
         return;
     }
-    while !poll_in(&[std::os::fd::AsFd::as_fd(supervisor)], None) {}
+    while !poll_in(&[supervisor.as_fd()], None) {}
     // What would not die within that time is left to the next agent.
     let _ = cgroup.kill();
 }

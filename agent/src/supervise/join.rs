@@ -155,7 +155,8 @@ fn execute(
     let console = request.tty.map(|_| Console::new(&own)).transpose();
     let console = console.map_err(step("making a terminal"))?;
     let path = console.as_ref().map(|c| c.path.as_path());
-    let job = Job::Join { process: &process, terminal: request.tty, root: own.path() };
+    let (root, terminal) = (own.path(), request.tty);
+    let job = Job::Join { process: &process, terminal, root, group: group.name() };
     let creator = create::spawn(setup, &groups, &job, streams, path)?;
     let terminal = match &console {
         Some(console) => console.receive(&creator, agent).map_err(step("taking the terminal"))?,

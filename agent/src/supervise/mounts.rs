@@ -22,6 +22,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
+use rustix::process::fchdir;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::Failure;
@@ -275,9 +276,9 @@ pub fn place(held: &[HeldMount], spec: &Spec) -> Result<(), Failure> {
     }
     // The one there was may have been covered.
     let cwd = spec.process().as_ref().map_or(Path::new("/"), |process| process.cwd());
-    let enter = || std::env::set_current_dir(cwd);
+    // By what was found: the path could by now be a link, and one through a descriptor of this process.
     root.find(cwd, Missing::Directory)
-        .and_then(|_| enter())
+        .and_then(|place| Ok(fchdir(&place.fd)?))
         .map_err(failed("entering the working directory"))
 }
 

@@ -294,6 +294,9 @@ impl Supervisor {
         let creator = wait_for(starting.creator.pid);
         let verdict = starting.verdict(creator, self.cgroup.oom_kills() > 0);
         let running = verdict.and_then(|pid| {
+            self.cgroup
+                .settle_started(&self.setup.resources)
+                .map_err(|e| Failure::other("limiting the container", &e))?;
             let init = ProcessIdentity::of(pid).ok_or(io::ErrorKind::NotFound);
             let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData);
             let pidfd = raw.and_then(|pid| {

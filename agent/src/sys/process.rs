@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::thread::UnshareFlags;
 
@@ -156,15 +156,16 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor of this process but those that are given. For a forked child that is going
-/// to use no other one and to end by [`exit_now`], which runs no destructor.
+/// Closes every descriptor of this process but those that are given. For a process that is going to
+/// use no other one and to end by [`exit_now`], which runs no destructor, or by [`execve`].
 ///
 /// # Errors
 /// The kernel's answer.
-pub fn close_others(kept: &[&OwnedFd]) -> io::Result<()> {
+pub fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<libc::c_uint> =
         kept.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
     kept.sort_unstable();
+    kept.dedup();
     let mut first = 0;
     for fd in kept {
         if fd > first {

@@ -77,6 +77,11 @@ async fn who_drops_an_execution_ends_all_of_it() {
         }
         until_sleeping(row).await;
         assert_eq!(exec_groups(&host, "drop").len(), WAYS.len());
+        let sleepers = (0..WAYS.len()).flat_map(|way| sleeping(&number(row, way)));
+        for sleeper in sleepers {
+            let groups = fs::read_to_string(format!("/proc/{sleeper}/cgroup")).unwrap();
+            assert!(groups.contains("/ctr-drop/exec-"), "row {row}: it is in {groups}");
+        }
         drop(sessions);
         until_gone(row).await;
         wait_for("the groups to go", || exec_groups(&host, "drop").is_empty()).await.unwrap();

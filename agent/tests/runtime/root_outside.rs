@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use shoal_agent::runtime::{Exit, Runtime, RuntimeError};
-use shoal_agent_planning::oci::{MountConfig, MountKind};
+use shoal_agent::runtime::{ExecSpec, Exit, Runtime, RuntimeError, Stream};
+use shoal_agent_planning::oci::{ContainerConfig, MountConfig, MountKind};
 
-use crate::host::{Host, able, id, shell};
+use crate::host::{Host, able, command, finish, id, shell, text};
 
 /// What is at a path: inode, time of its last change, content or link's target.
 type Seen = BTreeMap<PathBuf, (u64, i64, i64, Vec<u8>)>;
@@ -164,4 +164,119 @@ fn changed(before: &(Seen, Seen), after: &(Seen, Seen)) -> Vec<PathBuf> {
     };
     let (a, b) = (before, after);
     [differs(&a.0, &b.0), differs(&b.0, &a.0), differs(&a.1, &b.1), differs(&b.1, &a.1)].concat()
+}
+
+/// Numbers of descriptors that the process may have which becomes the container's program.
+const DESCRIPTORS: std::ops::Range<u32> = 3..48;
+/// Up to the root directory of whoever sees the host's.
+const FAR_UP: &str = "../../../../../../../../../../..";
+
+/// A link that leads through a descriptor of the process that follows it is no way out (CVE-2024-21626):
+/// what is mounted over the working directory has it in the directory's place.
+#[tokio::test]
+async fn no_working_directory_leads_to_the_host() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    fs::create_dir_all(host.layer().join("m/x")).unwrap();
+    let canary = host.home().join("canary");
+    fs::write(&canary, "of the host").unwrap();
+    let mut ran = 0;
+    for number in DESCRIPTORS {
+        let volume = host.home().join(format!("volume-{number}"));
+        fs::create_dir(&volume).unwrap();
+        symlink(format!("/proc/self/fd/{number}"), volume.join("x")).unwrap();
+        let script = format!("pwd; cat {FAR_UP}{} 2>/dev/null; true", canary.display());
+        let mut config = shell(&script);
+        config.cwd = "/m/x".into();
+        let bind = |source: &Path, destination: &str| MountConfig {
+            destination: destination.into(),
+            kind: MountKind::Bind { source: source.to_owned() },
+            read_only: false,
+        };
+        // There, the text of a link to a control group leads to something inside, too.
+        let groups = Path::new("/sys/fs/cgroup");
+        config.mounts = vec![bind(groups, "/sys/fs/cgroup"), bind(&volume, "/m")];
+        let id = id("cwd");
+        host.runtime.prepare(&id, host.spec(&config)).await.unwrap();
+        if host.runtime.start(&id).await.is_ok() {
+            host.exit(&id).await;
+            ran += 1;
+            let said = host.log(&id).await;
+            assert!(!said.contains("of the host"), "by descriptor {number}: {said}");
+            assert!(said.starts_with('/') && !said.contains("unreachable"), "{number}: {said}");
+        }
+        host.runtime.remove(&id).await.unwrap();
+    }
+    assert!(ran > 0, "somewhere inside it can work");
+    host.assert_clean().await;
+}
+
+/// Nor when a container makes such a link of the directory in which the next execution is to begin.
+#[tokio::test]
+async fn no_working_directory_of_an_execution_leads_to_the_host() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let canary = host.home().join("canary");
+    fs::write(&canary, "of the host").unwrap();
+    let id = id("cwd");
+    let config = ContainerConfig { cwd: "/w".into(), ..command(&["sleep", "1000"]) };
+    host.start(&id, &config).await;
+    let run = |script: String, cwd: Option<&str>| {
+        let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        let spec = ExecSpec { argv, cwd: cwd.map(PathBuf::from), ..ExecSpec::default() };
+        let (runtime, id) = (&host.runtime, &id);
+        async move { Ok::<_, RuntimeError>(finish(runtime.exec(id, spec).await?).await) }
+    };
+    let mut refused = 0;
+    for number in DESCRIPTORS {
+        let plant = format!("busybox rm -rf /w; busybox ln -s /proc/self/fd/{number} /w");
+        assert_eq!(run(plant, Some("/")).await.unwrap().0, Some(0));
+        for cwd in [None, Some("/w")] {
+            match run(format!("cat {FAR_UP}{}", canary.display()), cwd).await {
+                Ok((_, said)) => assert_eq!(text(&said, Stream::Stdout), "", "{number} {cwd:?}"),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 0, "a descriptor that is none is no directory");
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+/// Nor is it for a program's own name, or for an execution's.
+#[tokio::test]
+async fn no_command_leads_to_the_host() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let program = host.home().join("echo");
+    fs::copy(host.layer().join("bin/busybox"), &program).unwrap();
+    let argv = |number: u32| {
+        let path = format!("/proc/self/fd/{number}/{FAR_UP}{}", program.display());
+        [path, "of the host".to_owned()].to_vec()
+    };
+    for number in DESCRIPTORS {
+        let id = id("argv");
+        let config = ContainerConfig { argv: argv(number), ..ContainerConfig::default() };
+        host.runtime.prepare(&id, host.spec(&config)).await.unwrap();
+        if host.runtime.start(&id).await.is_ok() {
+            host.exit(&id).await;
+            panic!("by descriptor {number}: {}", host.log(&id).await);
+        }
+        host.runtime.remove(&id).await.unwrap();
+    }
+    let id = id("joined");
+    host.start(&id, &command(&["sleep", "1000"])).await;
+    for number in DESCRIPTORS {
+        let spec = ExecSpec { argv: argv(number), ..ExecSpec::default() };
+        let joined = host.runtime.exec(&id, spec).await;
+        assert!(joined.is_err(), "by descriptor {number}");
+    }
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
 }

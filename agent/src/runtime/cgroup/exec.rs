@@ -80,6 +80,12 @@ impl ExecGroup {
         Entry::new(false, others.map(|(_, d)| d.dir.as_fd()).chain(own))
     }
 
+    /// Its name below the container's group.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.own.dirs.first().map_or("", |d| d.name.as_str())
+    }
+
     /// The groups of the container.
     #[must_use]
     pub fn container(&self) -> &Cgroup {

@@ -141,18 +141,30 @@ impl Cgroup {
     }
 
     /// Sets the limits that would have held up, or counted, the making of the container: on
-    /// processors and on processes.
+    /// processes, and on processors as far as nothing is in its groups yet.
     ///
     /// # Errors
     /// [`CgroupError::Write`].
     pub fn settle(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        if self.unified { v2::limit_cpu(self, resources) } else { v1::limit_cpu(self, resources) }?;
+        if !self.unified {
+            v1::limit_cpu(self, resources)?;
+        }
         match (self.with("pids"), resources.pids()) {
             (Some(dir), Some(pids)) if pids.limit() > 0 => {
                 dir.write("pids.max", &pids.limit().to_string())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Sets what [`Cgroup::settle`] has left, when the container's program has taken over. On version
+    /// 2 whoever makes the container is in its groups from the beginning, and would get no further
+    /// with a thousandth of a processor.
+    ///
+    /// # Errors
+    /// [`CgroupError::Write`].
+    pub fn settle_started(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        if self.unified { v2::limit_cpu(self, resources) } else { Ok(()) }
     }
 
     fn with(&self, controller: &str) -> Option<&Dir> {
