@@ -124,9 +124,25 @@ impl Command {
             Self::Service(command) => command.writes_records(),
             Self::Node(command) => command.writes_records(),
             Self::Stats(args) => args.writes_records(),
+            Self::Network(command) => command.writes_records(),
+            Self::Volume(command) => command.writes_records(),
+            Self::Image(command) => command.writes_records(),
+            Self::Context(command) => command.writes_records(),
+            Self::User(command) => command.writes_records(),
             Self::Events(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether the command goes on until it is asked to stop, so that there is nothing to say then.
+    pub(crate) const fn is_endless(&self) -> bool {
+        matches!(
+            self,
+            Self::Events(_)
+                | Self::Stats(_)
+                | Self::Node(node::Command::Stats { .. })
+                | Self::Service(service::Command::Stats { .. } | service::Command::Logs(_))
+        )
     }
 }
 

@@ -194,9 +194,11 @@ impl Client {
     }
 
     /// Connects with a context that is not kept here, so that its certificate stays as it is.
-    pub(crate) async fn over(carried: Portable) -> Result<Self> {
+    /// `variable` is where it comes from.
+    pub(crate) async fn over(carried: Portable, variable: &str) -> Result<Self> {
         let name = carried.name.clone();
         let (context, credentials) = carried.open()?;
+        renewal::note_end(&name, credentials.identity(), variable);
         Ok(Self::dial(&name, &context, credentials).await?.0)
     }
 

@@ -86,8 +86,44 @@ pub struct CommandError {
     source: Option<Box<dyn Error + Send + Sync>>,
     details: Vec<String>,
     hints: Vec<String>,
-    /// Whether the other side said that it does not exist.
-    not_found: bool,
+    answer: Answer,
+}
+
+/// What came of asking the other side, as far as it decides what is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nobody was asked, or it was refused for good: asking again changes nothing.
+    Final,
+    /// What was asked for does not exist.
+    NotFound,
+    /// There was no answer, or none for now.
+    Away,
+}
+
+impl Answer {
+    /// See the list of codes in gRPC's "Status codes and their use": which of them a client may try
+    /// again.
+    const fn of(code: Code) -> Self {
+        match code {
+            Code::NotFound => Self::NotFound,
+            Code::Ok
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated => Self::Final,
+            Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss => Self::Away,
+        }
+    }
 }
 
 impl CommandError {
@@ -99,7 +135,7 @@ impl CommandError {
             source: None,
             details: Vec::new(),
             hints: Vec::new(),
-            not_found: false,
+            answer: Answer::Final,
         }
     }
 
@@ -143,7 +179,13 @@ impl CommandError {
     /// Whether the other side said that what was asked for does not exist.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
-        self.not_found
+        matches!(self.answer, Answer::NotFound)
+    }
+
+    /// Whether the other side gave no answer, or none for now, so that asking again may help.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self.answer, Answer::Away)
     }
 
     /// What could be done about it, one thing each.
@@ -208,7 +250,7 @@ impl From<tonic::Status> for CommandError {
             status.message().to_owned()
         };
         let mut error = Self::failed(message);
-        error.not_found = status.code() == Code::NotFound;
+        error.answer = Answer::of(status.code());
         match status.code() {
             Code::Unavailable => error
                 .hint("is the manager running? shoalctl context show tells which one was asked"),

@@ -17,6 +17,9 @@ use crate::render::{note, time};
 /// For the manager to answer. It only signs; a command must not be held up for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long before its end it is told that a certificate is not renewed.
+const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
+
 /// What a certificate needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -55,6 +58,25 @@ pub(crate) async fn on_use(store: &Store, name: &str, channel: Channel, live: &L
             chain(&error)
         ));
     }
+}
+
+/// Tells that a certificate which cannot be renewed by use, as it is in a variable, ends soon.
+pub(crate) fn note_end(name: &str, identity: &Identity, variable: &str) {
+    if ends_soon(identity, time::now()) {
+        note(&format!(
+            "note: the certificate of context {name:?} expires on {}, and use does not renew it, as it \
+             comes from {variable}: shoalctl user create makes another user, and shoalctl context \
+             export writes the context anew where it is kept",
+            utc_date(identity.not_after)
+        ));
+    }
+}
+
+/// Whether somebody should see to it; of a short life it is the second half.
+fn ends_soon(identity: &Identity, now: Timestamp) -> bool {
+    let (left, life) =
+        (identity.not_after.since(now), identity.not_after.since(identity.not_before));
+    !left.is_zero() && left <= NOTICE.min(life / 2)
 }
 
 async fn attempt(

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::error::{CommandError, Kind};
+use crate::error::CommandError;
 use crate::render;
 
 /// Rows and columns of the terminal, if there is one.
@@ -81,12 +81,7 @@ pub(crate) async fn ask(prompt: &'static str, shown: bool) -> Result<String, Com
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
     });
-    let line = tokio::select! {
-        line = read => line,
-        _ = tokio::signal::ctrl_c() => {
-            return Err(CommandError::new(Kind::Interrupted, "interrupted"));
-        }
-    };
+    let line = read.await;
     if silent.is_some() {
         // The end of the line was not shown either.
         render::prompt("\n");

@@ -343,6 +343,26 @@ async fn a_context_of_another_cluster_is_never_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_carried_certificate_is_told_in_its_last_days() {
+    let mut bench = Bench::start().await;
+    let file = bench.dir.path().join("ci.yaml");
+    let at = file.display().to_string();
+    for (age_days, told) in [(0, false), (75, false), (77, true), (89, true)] {
+        bench.carried.clear();
+        let credentials = bench.login(age_days);
+        let _ = std::fs::remove_file(&file);
+        assert_eq!(bench.run(&format!("context export mine --output {at}")).await.code, 0);
+        bench.carried = vec![("SHOAL_CONTEXT_FILE", at.clone())];
+        let err = bench.run("node ls").await.err;
+        let date = shoal_proto::transport::utc_date(credentials.identity().not_after);
+        let note = format!("expires on {date}, and use does not renew it");
+        assert_eq!(err.contains(&note), told, "{age_days}: {err}");
+        assert_eq!(err.contains("SHOAL_CONTEXT_FILE"), told, "{age_days}: {err}");
+        assert_eq!(bench.cluster.renewals.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_is_carried_in_one_file_and_used_from_the_environment() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut bench = Bench::start().await;

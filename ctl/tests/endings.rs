@@ -20,6 +20,7 @@ fn spawn(dir: &tempfile::TempDir, line: &str) -> Child {
         .current_dir(dir.path())
         .env("SHOAL_CONFIG", dir.path().join("config"))
         .env_remove("SHOAL_CONTEXT")
+        .env("SHOAL_AGENT_SOCKET", dir.path().join("none.sock"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -55,6 +56,14 @@ fn errors_before_anything_began_end_with_a_record() {
             "error",
             "there is no context",
         ),
+        ("node rm --format json h1 h2", 1, "error", "there is no context"),
+        ("network rm --format json n", 1, "error", "there is no context"),
+        ("user rm --format json u", 1, "error", "there is no context"),
+        ("volume rm --format json v", 1, "error", "there is no context"),
+        ("image rm --format json x y", 1, "error", "none.sock"),
+        ("context rm --format json a b", 1, "error", "\"b\""),
+        ("service logs --format json web", 1, "error", "there is no context"),
+        ("stats --format json", 1, "error", "there is no context"),
         ("events --format json", 1, "error", "there is no context"),
     ];
     for (line, code, outcome, reason) in lines {

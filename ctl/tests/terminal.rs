@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: panics are its voice")]
 
+use std::path::Path;
 use std::pin::Pin;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::Stream;
+use rustix::process::{Pid, Signal, kill_process};
 use shoal_ctl::context::{Context, Store};
 use shoal_manager::ca::CertificateAuthority;
 use shoal_manager::clock;
@@ -35,7 +39,8 @@ use shoal_types::spec::{
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::sync::Notify;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Clears the screen by both kinds of escape, sets the title, moves back over the line and turns the
 /// direction of text.
@@ -283,7 +288,36 @@ fn answers<T: Send + 'static>(items: Vec<T>) -> Response<Answers<T>> {
     Response::new(Box::pin(futures::stream::iter(items.into_iter().map(Ok))))
 }
 
-struct Hostile;
+/// What becomes of a method from the second time on that it is asked.
+#[derive(Clone, Copy)]
+enum Later {
+    Hangs,
+    Refuses(Code),
+}
+
+#[derive(Default)]
+struct Hostile {
+    later: Option<(&'static str, Later)>,
+    asked: AtomicU64,
+    /// Told when a method hangs.
+    hangs: Arc<Notify>,
+}
+
+impl Hostile {
+    async fn before(&self, method: &str) -> Result<(), Status> {
+        let Some((_, later)) = self.later.filter(|(name, _)| *name == method) else {
+            return Ok(());
+        };
+        match later {
+            _ if self.asked.fetch_add(1, Ordering::Relaxed) == 0 => Ok(()),
+            Later::Hangs => {
+                self.hangs.notify_one();
+                std::future::pending().await
+            }
+            Later::Refuses(code) => Err(Status::new(code, "not for you")),
+        }
+    }
+}
 
 macro_rules! hostile {
     ({
@@ -298,6 +332,7 @@ macro_rules! hostile {
                     &self,
                     _: Request<pb::$request>,
                 ) -> Result<Response<pb::$response>, Status> {
+                    self.before(stringify!($method)).await?;
                     let answer: Result<pb::$response, Status> = $answer;
                     answer.map(Response::new)
                 }
@@ -310,6 +345,7 @@ macro_rules! hostile {
                     &self,
                     _: Request<pb::$of_request>,
                 ) -> Result<Response<Self::$of_stream>, Status> {
+                    self.before(stringify!($of_method)).await?;
                     let part: pb::$of_response = $of_part;
                     Ok(answers(vec![part]))
                 }
@@ -510,15 +546,15 @@ const LINES: [&str; 50] = [
     "exec s ls",
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_hostile_reaches_a_terminal() {
+/// A directory with a context for a manager that is served.
+async fn served(hostile: Hostile) -> tempfile::TempDir {
     let ca = CertificateAuthority::create(ClusterId::from(1), clock::now()).unwrap();
     let issue = |id, role| ca.issue_credentials(id, role, clock::now()).unwrap();
     let own = LiveCredentials::new(issue(PeerId::Node(NodeId::from(1)), Role::Manager)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoints = vec![listener.local_addr().unwrap().to_string()];
     tokio::spawn(
-        server_builder().add_service(ControlServer::new(Hostile)).serve_with_incoming(incoming(
+        server_builder().add_service(ControlServer::new(hostile)).serve_with_incoming(incoming(
             listener,
             own,
             IncomingLimits::default(),
@@ -528,22 +564,163 @@ async fn nothing_hostile_reaches_a_terminal() {
     let context = Context { cluster: ca.cluster().to_string(), endpoints };
     let user = issue(PeerId::User(UserId::from(7)), Role::User);
     Store::at(dir.path().to_owned()).add("mine", context, &user).unwrap();
+    dir
+}
+
+fn spawn(dir: &Path, format: &str, line: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_shoalctl"))
+        .args(["--format", format])
+        .args(line.split_whitespace())
+        .env("SHOAL_CONFIG", dir)
+        .env("SHOAL_AGENT_SOCKET", dir.join("none.sock"))
+        .env_remove("SHOAL_CONTEXT")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+async fn ended(child: Child) -> Output {
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
+    tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_ends_what_waits_while_the_manager_is_silent() {
+    // Waiting for tasks to end, for a rollout, for what is used, for an answer.
+    let lines = [
+        ("stack rm k", "list_tasks", true),
+        ("service create nginx", "get_deployment", true),
+        ("stats", "get_usage", false),
+        ("network rm n n", "remove_network", true),
+    ];
+    for (line, method, says_so) in lines {
+        for (signal, code, word) in
+            [(Signal::INT, 130, "interrupted"), (Signal::TERM, 143, "terminated")]
+        {
+            let hangs = Arc::<Notify>::default();
+            let later = Some((method, Later::Hangs));
+            let dir = served(Hostile { later, hangs: hangs.clone(), ..Hostile::default() }).await;
+            let child = spawn(dir.path(), "table", line);
+            tokio::time::timeout(Duration::from_secs(60), hangs.notified()).await.unwrap();
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            let ran = ended(child).await;
+            let told = String::from_utf8(ran.stderr).unwrap();
+            assert_eq!(ran.status.code(), Some(code), "{line}: {told}");
+            assert_eq!(told.contains(&format!("error: {word}")), says_so, "{line}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_refuses_is_not_waited_for() {
+    let codes = [
+        Code::PermissionDenied,
+        Code::Unauthenticated,
+        Code::InvalidArgument,
+        Code::FailedPrecondition,
+        Code::Unimplemented,
+    ];
+    for (line, method) in [("stack rm k", "list_tasks"), ("service create nginx", "get_deployment")]
+    {
+        for code in codes {
+            let later = Some((method, Later::Refuses(code)));
+            let dir = served(Hostile { later, ..Hostile::default() }).await;
+            let begun = Instant::now();
+            let ran = ended(spawn(dir.path(), "table", line)).await;
+            let told = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
+            assert_eq!(ran.status.code(), Some(1), "{line}, {code:?}: {told}");
+            assert!(told.contains("error: not for you"), "{line}, {code:?}: {told}");
+            assert!(!told.contains("away"), "{line}, {code:?}: {told}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{line}: {:?}", begun.elapsed());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn placeholders_that_scripts_for_docker_use() {
+    let dir = served(Hostile::default()).await;
+    let task: String = TaskId::from(1).to_string().chars().take(12).collect();
+    let cases = [
+        ("node ls", "{{.TLSStatus}}/{{.Self}}", "Ready/false".to_owned()),
+        ("node ls", "{{.ID}}", NodeId::from(1).to_string()),
+        ("network ls", "{{.IPv4}}/{{.IPv6}}/{{.Internal}}", "true/false/false".to_owned()),
+        ("stats --no-stream", "{{.Container}}|{{.BlockIO}}", format!("{task}|--")),
+        ("stats --no-stream --no-trunc", "{{.Container}}", TaskId::from(1).to_string()),
+    ];
+    for (line, template, expected) in cases {
+        let ran = ended(spawn(dir.path(), template, line)).await;
+        let told = String::from_utf8(ran.stderr).unwrap();
+        let out = String::from_utf8(ran.stdout).unwrap();
+        assert_eq!(out.trim_end(), expected, "{line} --format {template}: {told}");
+    }
+}
+
+/// Each with what must be among its records.
+const RECORDED: [(&str, &[&str]); 11] = [
+    ("events", &["change"]),
+    ("service logs s", &["news", "line"]),
+    ("stats", &["usage"]),
+    ("service stats", &["usage"]),
+    ("node stats", &["usage"]),
+    ("user rm u v", &["applied"]),
+    ("volume rm v", &["applied"]),
+    ("network rm n m", &["news"]),
+    ("node rm h", &[]),
+    ("stack rm -d k", &["applied"]),
+    ("service create --timeout 1s nginx", &["applied", "progress"]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_programs_read_is_documented_and_ends_with_its_outcome() {
+    use std::io::BufRead as _;
+    let documented = include_str!("../../docs/outcomes.md");
+    let dir = served(Hostile::default()).await;
+    for (line, expected) in RECORDED {
+        let mut child = spawn(dir.path(), "json", line);
+        let read = move || {
+            let mut records: Vec<serde_json::Value> = Vec::new();
+            for text in std::io::BufReader::new(child.stdout.take().unwrap()).lines() {
+                let record: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+                if record["Event"] == "usage" && records.is_empty() {
+                    // It would go on.
+                    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+                }
+                records.push(record);
+            }
+            (child.wait().unwrap(), records)
+        };
+        let read = tokio::task::spawn_blocking(read);
+        let (status, records) =
+            tokio::time::timeout(Duration::from_secs(60), read).await.unwrap().unwrap();
+        let events: Vec<&str> = records.iter().map(|r| r["Event"].as_str().unwrap()).collect();
+        assert!(expected.iter().all(|event| events.contains(event)), "{line}: {events:?}");
+        let last = records.last().unwrap();
+        assert_eq!(last["Event"], "outcome", "{line}: {last}");
+        assert_eq!(last["ExitCode"], status.code().unwrap(), "{line}: {last}");
+        for record in &records {
+            let event = format!("| `{}` |", record["Event"].as_str().unwrap());
+            let row = documented.lines().find(|row| row.starts_with(&event));
+            let row = row.unwrap_or_else(|| panic!("docs/outcomes.md has no row {event}"));
+            assert_eq!(record["Version"], 1, "{line}: {record}");
+            assert!(record["Time"].as_str().unwrap().ends_with('Z'), "{line}: {record}");
+            for field in record.as_object().unwrap().keys() {
+                let known = ["Version", "Time", "Event"].contains(&field.as_str())
+                    || row.contains(&format!("`{field}`"));
+                assert!(known, "docs/outcomes.md does not tell of {field} in {record}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_hostile_reaches_a_terminal() {
+    let dir = served(Hostile::default()).await;
     let (mut said, mut posed) = (String::new(), Vec::new());
     for line in LINES {
         for format in ["table", "json"] {
-            let child = Command::new(env!("CARGO_BIN_EXE_shoalctl"))
-                .args(["--format", format])
-                .args(line.split_whitespace())
-                .env("SHOAL_CONFIG", dir.path())
-                .env("SHOAL_AGENT_SOCKET", dir.path().join("none.sock"))
-                .env_remove("SHOAL_CONTEXT")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let ran = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await;
-            let ran = ran.unwrap();
+            let ran = ended(spawn(dir.path(), format, line)).await;
             let all = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
             let raw = all.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
             assert_eq!(raw, None, "{line} --format {format}: {all:?}");

@@ -6,6 +6,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task, User};
 use shoal_types::time::Timestamp;
+use tonic::Status;
 
 use super::{Client, Result, required};
 use crate::render::note;
@@ -185,7 +186,8 @@ impl Client {
         };
         let mut stream = self.rpc.clone().watch(request).await?.into_inner();
         // The first message says that the stream has begun.
-        let first = stream.message().await?.and_then(|m| m.message);
+        let first = stream.message().await?;
+        let first = first.ok_or_else(|| Status::unavailable("the stream ended"))?.message;
         let Some(pb::watch_response::Message::Started(started)) = first else {
             return Err(InvalidMessage::missing("started").into());
         };

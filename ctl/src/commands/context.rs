@@ -72,6 +72,13 @@ pub(crate) enum Command {
     Show,
 }
 
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Rm { .. })
+    }
+}
+
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Create { name, local: _ } => create(shell, name.as_deref()).await,
@@ -85,10 +92,11 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         Command::Import { file, name } => import(shell, &file, name),
         Command::Inspect { names } => inspect(shell, &names),
         Command::Rm { names, force } => {
-            each(&names, |name| {
+            shell.ended("removed", Vec::new());
+            each(shell, &names, |name| {
                 std::future::ready(shell.store().and_then(|store| {
                     store.remove(&name, force)?;
-                    shell.result(&name, &json!({ "Removed": name }))
+                    shell.removed(&name, json!({ "Name": name }))
                 }))
             })
             .await

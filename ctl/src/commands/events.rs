@@ -7,8 +7,9 @@ use serde_json::json;
 use super::filter::Filters;
 use super::{Result, Shell};
 use crate::client::{Event, Object, WatchSpan};
-use crate::error::{CommandError, Kind};
-use crate::render::{clean, json, line, time};
+use crate::error::CommandError;
+use crate::render::record::{self, Record};
+use crate::render::{clean, line, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -53,11 +54,7 @@ pub(crate) async fn run(shell: &Shell, args: &Events) -> Result {
     let client = shell.manager().await?;
     let mut events = client.watch(&kinds, span).await?;
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
-        };
-        let Some(event) = event else {
+        let Some(event) = events.next().await else {
             if span.until.is_some_and(|until| until <= time::now()) {
                 return Ok(());
             }
@@ -94,11 +91,15 @@ fn show(shell: &Shell, event: &Event) -> Result {
     let object = &event.object;
     let at = event.time;
     if shell.is_json() || shell.is_template() {
-        let record = json!({
-            "Index": event.index, "Time": at, "Type": object.kind(),
-            "Action": event.action.as_str(), "Object": object,
+        let mut what = json!({
+            "Index": event.index, "Type": object.kind(), "Action": event.action.as_str(),
+            "Object": object,
         });
-        return if shell.is_json() { json::record(&record) } else { shell.document(&record) };
+        if shell.is_json() {
+            return record::write_at(at, &Record::Change { what });
+        }
+        what["Time"] = at.to_string().into();
+        return shell.document(&what);
     }
     let words = match object {
         Object::Task(task) if task.status.err.is_empty() => {

@@ -14,10 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Result, Shell, each};
 use crate::client::local::Image;
 use crate::error::CommandError;
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, whole};
 use crate::render::time::{ago, now};
 use crate::render::words::repository_and_tag;
-use crate::render::{id, line};
+use crate::render::{id, json, line};
 
 /// Bytes of an archive that are sent at a time; the agent takes no more than 1 MiB.
 const PIECE_BYTES: usize = 256 << 10;
@@ -52,18 +53,27 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Rm { .. } | Self::Load { .. })
+    }
+}
+
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Load { input, quiet } => load(shell, input, quiet).await,
         Command::Ls { quiet, no_trunc } => list(shell, quiet, no_trunc).await,
         Command::Rm { images } => {
             let agent = shell.agent()?;
-            each(&images, |image| {
+            shell.ended("removed", Vec::new());
+            each(shell, &images, |image| {
                 let agent = agent.clone();
                 async move {
                     let removed = agent.remove_image(&image).await?;
                     if shell.is_json() {
-                        return crate::render::json::record(&json!({ "Removed": removed }));
+                        let what = json!({ "Image": image, "Removed": removed });
+                        return record::write(&Record::Applied { what });
                     }
                     removed.iter().try_for_each(|name| line(name))
                 }
@@ -122,7 +132,12 @@ async fn load(shell: &Shell, input: Option<PathBuf>, quiet: bool) -> Result {
         } else {
             image.references.join(", ")
         };
-        shell.result(&format!("loaded {names}"), image)?;
+        if shell.is_json() {
+            let what = serde_json::to_value(image).map_err(json::not_json)?;
+            record::write(&Record::Applied { what })?;
+        } else {
+            line(&format!("loaded {names}"))?;
+        }
     }
     Ok(())
 }
@@ -131,6 +146,8 @@ async fn load(shell: &Shell, input: Option<PathBuf>, quiet: bool) -> Result {
 struct Row {
     repository: String,
     tag: String,
+    /// Of the manifest, where the reference has it.
+    digest: Option<String>,
     #[serde(flatten)]
     image: Image,
 }
@@ -150,19 +167,20 @@ async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
         return images.iter().try_for_each(|i| line(&shown(&i.id, no_trunc)));
     }
     if shell.is_json() {
-        return crate::render::json::document(&images);
+        return json::document(&images);
     }
     let rows: Vec<Row> = images
         .into_iter()
         .flat_map(|image| {
-            let names: Vec<(String, String)> = if image.references.is_empty() {
-                vec![("<none>".to_owned(), "<none>".to_owned())]
+            let names: Vec<(String, String, Option<String>)> = if image.references.is_empty() {
+                vec![("<none>".to_owned(), "<none>".to_owned(), None)]
             } else {
-                image.references.iter().map(|r| repository_and_tag(r)).collect()
+                image.references.iter().map(|reference| named(reference)).collect()
             };
-            names.into_iter().map(move |(repository, tag)| Row {
+            names.into_iter().map(move |(repository, tag, digest)| Row {
                 repository,
                 tag,
+                digest,
                 image: image.clone(),
             })
         })
@@ -178,10 +196,32 @@ async fn list(shell: &Shell, quiet: bool, no_trunc: bool) -> Result {
             bytesize::ByteSize::b(row.image.size_bytes).display().si().to_string(),
         ]
     };
-    let more = |row: &Row| vec![Timestamp::from_nanos(row.image.created_at).to_string()];
-    shell.list_more(&rows, None, &COLUMNS, row, (&["CreatedAt"], more), no_trunc)
+    let more = |row: &Row| {
+        let digest = row.digest.clone().unwrap_or_else(|| "<none>".to_owned());
+        vec![Timestamp::from_nanos(row.image.created_at).to_string(), digest]
+    };
+    shell.list_more(&rows, None, &COLUMNS, row, (&["CreatedAt", "Digest"], more), no_trunc)
+}
+
+/// Repository, tag and digest of a reference.
+fn named(reference: &str) -> (String, String, Option<String>) {
+    let (repository, tag) = repository_and_tag(reference);
+    (repository, tag, reference.split_once('@').map(|(_, digest)| digest.to_owned()))
 }
 
 fn shown(image_id: &str, whole: bool) -> String {
     if whole { image_id.to_owned() } else { id(image_id.trim_start_matches("sha256:"), false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_has_a_digest_or_none() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let of = |reference: &str| named(reference).2;
+        assert_eq!(of(&format!("docker.io/library/nginx:1@{digest}")), Some(digest));
+        assert_eq!(of("docker.io/library/nginx:1"), None);
+    }
 }

@@ -21,18 +21,20 @@ pub(crate) mod volume;
 use std::cell::RefCell;
 
 use clap::CommandFactory as _;
+use serde_json::{Value, json};
 
 use crate::cli::{Cli, Command, Global};
 use crate::client::local::LocalAgent;
 use crate::client::{Client, TaskQuery};
 use crate::context::{Context, RECOVERY, Store};
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
 use crate::portable::Portable;
 use crate::progress::ServiceReport;
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, draw, left_out};
 use crate::render::template::{Template, TemplateError};
-use crate::render::{Format, block, json, line, note, record, report, terminal_width};
+use crate::render::{Format, block, json, line, note, report, terminal_width};
 
 pub(crate) type Result<T = (), E = CommandError> = std::result::Result<T, E>;
 
@@ -57,7 +59,7 @@ impl Shell {
 
     pub(crate) async fn manager(&self) -> Result<Client> {
         match self.carried()? {
-            Some((carried, _)) => Client::over(carried).await,
+            Some((carried, variable)) => Client::over(carried, variable).await,
             None => Client::connect(&self.store()?, self.global.context.as_deref()).await,
         }
     }
@@ -172,6 +174,15 @@ impl Shell {
         if self.is_json() { json::record(record) } else { line(text) }
     }
 
+    /// Says that something was removed: its name for people, all of `what` for programs.
+    pub(crate) fn removed(&self, name: &str, mut what: Value) -> Result {
+        if !self.is_json() {
+            return line(name);
+        }
+        what["Removed"] = true.into();
+        record::write(&Record::Applied { what })
+    }
+
     /// Removes objects one by one, as [`each`] does, and says which; what removes answers with an id.
     pub(crate) async fn remove(
         &self,
@@ -181,9 +192,10 @@ impl Shell {
         let (client, remove) = (&self.manager().await?, &remove);
         let one = |reference: String| async move {
             let id = remove(client, &reference).await?;
-            self.result(&reference, &serde_json::json!({ "ID": id }))
+            self.removed(&reference, json!({ "ID": id, "Name": reference }))
         };
-        each(references, one).await
+        self.ended("removed", Vec::new());
+        each(self, references, one).await
     }
 }
 
@@ -231,18 +243,31 @@ pub(crate) fn no_context() -> CommandError {
         .hint(RECOVERY)
 }
 
-/// Runs a command. One that writes records ends with one that says how it ended, whatever happens.
+/// Runs a command until it ends or a signal asks it to. One that writes records ends with one that says
+/// how it ended, whatever happens.
 pub(crate) async fn run(cli: Cli) -> Result {
     let ended = RefCell::new(Ended { outcome: "done", services: Vec::new() });
     let shell = Shell { global: cli.global, ended };
-    if !shell.is_json() || !cli.command.writes_records() {
+    if matches!(cli.command, Command::Exec(_)) {
+        // What is run for the user decides what a signal means.
         return dispatch(&shell, cli.command).await;
     }
+    let writes_records = shell.is_json() && cli.command.writes_records();
+    let is_endless = cli.command.is_endless();
+    // Once somebody has listened for a signal it does nothing by itself any more, so that somebody
+    // has to listen all the time. What is told of a signal within comes first: it knows more.
     let result = tokio::select! {
         biased;
         result = dispatch(&shell, cli.command) => result,
-        kind = asked_to_stop() => Err(CommandError::new(kind, kind.outcome())),
+        kind = asked_to_stop() => Err(match is_endless {
+            // It ends in no other way.
+            true => CommandError::new(Kind::Exit(kind.exit_code()), ""),
+            false => CommandError::new(kind, kind.outcome()),
+        }),
     };
+    if !writes_records {
+        return result;
+    }
     let Ended { outcome, services } = shell.ended.into_inner();
     record::end(result.as_ref().map(|()| outcome), &services);
     result
@@ -282,18 +307,24 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
     }
 }
 
-/// Runs the same on several references, all of them even if some fail; the last error counts.
-pub(crate) async fn each<F>(references: &[String], mut one: impl FnMut(String) -> F) -> Result
+/// Runs the same on several references, all of them even if some fail. The last error counts; those
+/// before it are told as they come, to programs as news.
+pub(crate) async fn each<F>(
+    shell: &Shell,
+    references: &[String],
+    mut one: impl FnMut(String) -> F,
+) -> Result
 where
     F: Future<Output = Result>,
 {
-    let mut last = Ok(());
+    let mut last: Result = Ok(());
     for reference in references {
-        if let Err(error) = one(reference.clone()).await {
-            if references.len() > 1 && last.is_err() {
-                report(last.err().map(|e: CommandError| e.report()).unwrap_or_default().trim_end());
+        let Err(error) = one(reference.clone()).await else { continue };
+        if let Err(before) = std::mem::replace(&mut last, Err(error)) {
+            report(before.report().trim_end());
+            if shell.is_json() {
+                record::write(&Record::notice("error", &before.reason()))?;
             }
-            last = Err(error);
         }
     }
     last

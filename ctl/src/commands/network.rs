@@ -67,6 +67,13 @@ pub(crate) struct List {
     no_trunc: bool,
 }
 
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Rm { .. })
+    }
+}
+
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Create(args) => create(shell, args).await,
@@ -145,6 +152,8 @@ async fn list(shell: &Shell, args: &List) -> Result {
             n.spec.internal.to_string(),
             words::labels(&n.spec.labels),
             n.meta.created_at.to_string(),
+            n.spec.enable_ipv4.unwrap_or(true).to_string(),
+            n.spec.enable_ipv6.to_string(),
         ]
     };
     shell.list_more(
@@ -152,7 +161,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
         names,
         &COLUMNS,
         row,
-        (&["Internal", "Labels", "CreatedAt"], more),
+        (&["Internal", "Labels", "CreatedAt", "IPv4", "IPv6"], more),
         args.no_trunc,
     )
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use shoal_types::object::Node;
+use shoal_types::object::{Node, NodeState};
 
 use super::cluster::AvailabilityArg;
 use super::filter::Filters;
@@ -18,8 +18,8 @@ use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
-use crate::render::words::capital;
-use crate::render::{line, pretty};
+use crate::render::words::{self, capital};
+use crate::render::{id, line, pretty};
 
 pub(crate) use usage::Usage;
 
@@ -110,6 +110,7 @@ impl Command {
         match self {
             Self::Stats { flags, .. } => flags.writes_records(),
             Self::Update(update) => update.wait,
+            Self::Rm { .. } => true,
             _ => false,
         }
     }
@@ -167,7 +168,7 @@ async fn inspected(client: &Client, reference: &str) -> Result<Inspected> {
 
 /// The columns of the list of nodes.
 pub(crate) const COLUMNS: [Column; 6] = [
-    whole("ID").rank(4),
+    whole("ID"),
     whole("HOSTNAME"),
     bends("STATUS").rank(0),
     whole("AVAILABILITY").rank(1),
@@ -189,8 +190,10 @@ async fn list(shell: &Shell, args: &List) -> Result {
     let row = |n: &Node| {
         let mark = if n.id.to_string() == answering { " *" } else { "" };
         let state = capital(n.status.state.as_str());
+        let own = id(n.id, args.no_trunc);
         vec![
-            if shell.is_template() { n.id.to_string() } else { format!("{}{mark}", n.id) },
+            // Scripts for Docker, which shortens no node's id, hand it on.
+            if shell.is_template() { n.id.to_string() } else { format!("{own}{mark}") },
             n.description.hostname.clone(),
             if shell.is_template() { state } else { state_words(n) },
             capital(n.spec.availability.as_str()),
@@ -199,8 +202,14 @@ async fn list(shell: &Shell, args: &List) -> Result {
         ]
     };
     let names = args.quiet.then_some((|n: &Node| n.id.to_string()) as fn(&Node) -> String);
-    let more = |n: &Node| vec![(n.id.to_string() == answering).to_string()];
-    shell.list_more(&nodes, names, &COLUMNS, row, (&["Self"], more), args.no_trunc)
+    let more = |n: &Node| {
+        // A session begins with a certificate that the cluster's own root has signed.
+        let tls = if n.status.state == NodeState::Ready { "Ready" } else { "Unknown" };
+        let own = (n.id.to_string() == answering).to_string();
+        vec![own, tls.to_owned(), words::labels(&n.spec.labels)]
+    };
+    let fields = &["Self", "TLSStatus", "Labels"];
+    shell.list_more(&nodes, names, &COLUMNS, row, (fields, more), args.no_trunc)
 }
 
 /// The state, and why a node that is there takes no tasks.

@@ -152,7 +152,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         }
         Command::Rollback { to, stack, waiting } => rollback(shell, &stack, to, waiting).await,
         Command::Rm { stacks, waiting } => {
-            each(&stacks, |stack| remove(shell, stack, waiting)).await
+            each(shell, &stacks, |stack| remove(shell, stack, waiting)).await
         }
         Command::Config(args) => config(shell, &args),
     }

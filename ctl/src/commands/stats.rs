@@ -12,7 +12,7 @@ use shoal_types::question::PlacedUsage;
 use super::prune::{bytes, warn_of};
 use super::{Result, Shell};
 use crate::client::{Client, Partial, UsageQuery};
-use crate::error::{CommandError, Kind};
+use crate::render::record::{self, Record};
 use crate::render::table::{Column, whole};
 use crate::render::{clear_screen, id, json};
 
@@ -117,10 +117,7 @@ pub(crate) async fn show(
         query.nodes = before.items.iter().map(|node| node.node_id.to_string()).collect();
     }
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(TICK) => {}
-            _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
-        }
+        tokio::time::sleep(TICK).await;
         let now = client.usage(&query).await?;
         let rows = rows(of, &by_node(&before), &now.items);
         if !flags.no_stream && !shell.is_json() && !shell.is_template() {
@@ -158,7 +155,9 @@ fn by_node(usage: &Partial<PlacedUsage>) -> BTreeMap<String, &PlacedUsage> {
 
 fn write(shell: &Shell, flags: &Flags, of: Of, rows: &[Row]) -> Result {
     if shell.is_json() && !flags.no_stream {
-        return rows.iter().try_for_each(|row| json::record(&document(row)));
+        return rows
+            .iter()
+            .try_for_each(|row| record::write(&Record::Usage { what: document(row) }));
     }
     if shell.is_json() {
         let all: Vec<_> = rows.iter().map(document).collect();
@@ -179,13 +178,27 @@ fn write(shell: &Shell, flags: &Flags, of: Of, rows: &[Row]) -> Result {
         cells.extend(used(row));
         cells
     };
-    let shown: Vec<Shown> = rows.iter().map(|row| Shown(cells(row))).collect();
-    shell.list(&shown, None, columns, |row: &Shown| row.0.clone(), flags.no_trunc)
+    let shown: Vec<Shown> = rows
+        .iter()
+        .map(|row| Shown { cells: cells(row), container: container(row, flags.no_trunc) })
+        .collect();
+    // Docker's names of what is not counted, or is called otherwise here.
+    let more = |row: &Shown| vec![row.container.clone(), "--".to_owned()];
+    let row = |row: &Shown| row.cells.clone();
+    shell.list_more(&shown, None, columns, row, (&["Container", "BlockIO"], more), flags.no_trunc)
 }
 
 /// A row as it is drawn.
 #[derive(serde::Serialize)]
-struct Shown(Vec<String>);
+struct Shown {
+    cells: Vec<String>,
+    container: String,
+}
+
+/// What stands for Docker's container: the task, or what has no id by its name.
+fn container(row: &Row, whole: bool) -> String {
+    if row.id.is_empty() { row.name.clone() } else { id(&row.id, whole) }
+}
 
 /// As Docker writes them.
 fn used(row: &Row) -> [String; 5] {

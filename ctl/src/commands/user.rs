@@ -80,7 +80,8 @@ pub(crate) struct Create {
     #[arg(long)]
     host_access: bool,
     /// When it ends, certificate and user: a duration such as 30d or 12h, at most 365d. Without, the
-    /// certificate lives for 90 days and is renewed by use
+    /// certificate lives for 90 days and is renewed by use where the context was imported; one in
+    /// SHOAL_CONTEXT_FILE or SHOAL_CONTEXT_DATA never is
     #[arg(long, value_name = "DURATION", value_parser = life)]
     expires: Option<Duration>,
     /// A label
@@ -144,6 +145,13 @@ fn life_or_never(text: &str) -> Result<Life, String> {
 
 fn end(life: Duration) -> Timestamp {
     time::now() + life
+}
+
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Rm { .. })
+    }
 }
 
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {

@@ -9,7 +9,7 @@ use super::prune::{confirm, failures, told, warn_of};
 use super::{Result, Shell, each};
 use crate::error::CommandError;
 use crate::render::table::{Column, bends, whole};
-use crate::render::{json, words};
+use crate::render::words;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -66,6 +66,13 @@ pub(crate) struct PruneArgs {
     /// Only on these nodes: ids or host names
     #[arg(long, value_name = "NODE")]
     node: Vec<String>,
+}
+
+impl Command {
+    /// Whether the command writes records one after the other rather than one document.
+    pub(crate) const fn writes_records(&self) -> bool {
+        matches!(self, Self::Rm { .. })
+    }
 }
 
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
@@ -160,18 +167,16 @@ async fn inspect(shell: &Shell, names: &[String], nodes: &[String]) -> Result {
 
 async fn remove(shell: &Shell, names: &[String], nodes: &[String], force: bool) -> Result {
     let client = shell.manager().await?;
-    each(names, |name| {
+    shell.ended("removed", Vec::new());
+    each(shell, names, |name| {
         let client = client.clone();
         async move {
             let done = match client.remove_volume(&name, nodes).await {
                 Err(error) if force && error.is_not_found() => return Ok(()),
                 other => other?,
             };
-            if shell.is_json() {
-                json::record(&json!({ "Name": name, "Nodes": done.items, "Silent": done.silent }))?;
-            } else {
-                shell.result(&name, &json!({}))?;
-            }
+            let what = json!({ "Name": name, "Nodes": done.items, "Silent": done.silent });
+            shell.removed(&name, what)?;
             warn_of(&done.silent);
             failures(&done)
         }

@@ -1,5 +1,6 @@
 //! Following deployments until they end one way or another.
 
+mod away;
 mod model;
 mod outcome;
 mod removal;
@@ -10,12 +11,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use shoal_proto::v1::ObjectKind;
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::client::{Client, LogLine, LogQuery, TaskQuery, WatchSpan};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
 use crate::render::{Format, note};
 
+use away::Away;
 use model::Model;
 use outcome::Outcome;
 use reporter::Reporter;
@@ -35,8 +38,6 @@ pub(crate) struct Wait {
 
 /// How often what depends on time alone is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a manager may stay away before following it is given up.
-const AWAY_MAX: Duration = Duration::from_secs(60);
 /// Lines of a failed task's log that are shown.
 const LOG_LINES: u64 = 10;
 /// How long is waited for those.
@@ -107,20 +108,16 @@ async fn until_done(
     reporter: &mut Reporter,
 ) -> Result<Outcome, CommandError> {
     let begun = Instant::now();
-    let mut away_since: Option<Instant> = None;
+    let mut away = Away::default();
     loop {
         let started = Instant::now();
         match round(client, model, reporter, begun).await {
             Ok(Round::Done(outcome)) => return Ok(outcome),
-            Ok(Round::Broken(_)) if started.elapsed() > TICK => away_since = None,
+            Ok(Round::Broken(_)) if started.elapsed() > TICK => away.is_back(),
             Ok(Round::Broken(error)) | Err(error) => {
-                let since = *away_since.get_or_insert_with(Instant::now);
-                if since == started || since.elapsed() < TICK {
-                    let text = format!("the manager is away, trying again: {}", error.reason());
+                let text = format!("the manager is away, trying again: {}", error.reason());
+                if away.bear(error, Instant::now())? {
                     reporter.notice("manager-away", &text)?;
-                }
-                if since.elapsed() > AWAY_MAX {
-                    return Err(error);
                 }
             }
         }
@@ -156,7 +153,7 @@ async fn round(
             event = events.next() => match event {
                 Some(Ok(event)) => model.apply(event),
                 Some(Err(error)) => return Ok(Round::Broken(error)),
-                None => return Ok(Round::Broken(CommandError::failed("the stream ended"))),
+                None => return Ok(Round::Broken(Status::unavailable("the stream ended").into())),
             },
             _ = tick.tick() => {}
         }

@@ -214,7 +214,7 @@ impl Model {
             .collect();
         for item in news {
             reporter.news(&item)?;
-            self.activity.moved(item.service_id, elapsed);
+            self.activity.told(&item, elapsed);
             self.told.insert((item.task_id, item.message));
         }
         for target in self.targets.values() {

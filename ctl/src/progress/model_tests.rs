@@ -10,7 +10,7 @@ use shoal_types::time::Timestamp;
 
 use super::super::outcome::Outcome;
 use super::*;
-use crate::render::words;
+use crate::render::{Format, words};
 
 fn task_spec(image: &str) -> Arc<TaskSpec> {
     let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
@@ -330,6 +330,20 @@ fn what_failed_before_is_no_news_of_this_deployment() {
     });
     let (_, _, words) = model.last_failure().expect("this one is");
     assert_eq!(words, "web.1 failed: exit code 9");
+}
+
+#[test]
+fn what_a_task_waits_for_is_told_once() {
+    let mut model = Model::new(&followed(&[service("new", 2, 1)]));
+    model.deployment(deployment(1, Update, Updating));
+    model.tasks(vec![task(1, "new", TaskState::Pending, "no suitable node")]);
+    let mut reporter = Reporter::new(Format::Table, true);
+    model.report(&mut reporter, Duration::ZERO).unwrap();
+    assert!(!model.told.is_empty(), "at once");
+    assert_eq!(model.silent(Duration::from_secs(20)), []);
+    // What has changed is told.
+    model.tasks(vec![task(1, "new", TaskState::Pending, "no node has the label")]);
+    assert_eq!(model.silent(Duration::from_secs(20)).len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::render::record::{self, Record};
 use crate::render::words::count;
 use crate::render::{Format, line};
 
-use super::{AWAY_MAX, TICK, Wait};
+use super::{Away, TICK, Wait};
 
 /// How often is looked.
 const PERIOD: Duration = Duration::from_millis(300);
@@ -29,22 +29,32 @@ pub(crate) async fn gone(
     if service_ids.is_empty() {
         return Ok(());
     }
+    tokio::select! {
+        biased;
+        gone = all_gone(client, service_ids, wait) => gone,
+        kind = asked_to_stop() => Err(CommandError::new(kind, kind.outcome())
+            .hint("the removal goes on without this command")),
+    }
+}
+
+async fn all_gone(
+    client: &Client,
+    service_ids: Vec<String>,
+    wait: Wait,
+) -> Result<(), CommandError> {
     let query = TaskQuery { service_ids, ..TaskQuery::default() };
     let deadline = wait.timeout.map(|t| Instant::now() + t);
     let mut shown = None;
-    let mut away_since = None;
+    let mut away = Away::default();
     loop {
         let tasks = match client.tasks(&query).await {
             Ok(tasks) => {
-                away_since = None;
+                away.is_back();
                 tasks
             }
             Err(error) => {
-                let since = *away_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > AWAY_MAX {
-                    return Err(error);
-                }
-                pause(TICK).await?;
+                away.bear(error, Instant::now())?;
+                tokio::time::sleep(TICK).await;
                 continue;
             }
         };
@@ -68,14 +78,6 @@ pub(crate) async fn gone(
                 "a node that cannot be reached keeps its tasks until it comes back or is removed",
             ));
         }
-        pause(PERIOD).await?;
-    }
-}
-
-async fn pause(time: Duration) -> Result<(), CommandError> {
-    tokio::select! {
-        () = tokio::time::sleep(time) => Ok(()),
-        kind = asked_to_stop() => Err(CommandError::new(kind, kind.outcome())
-            .hint("the removal goes on without this command")),
+        tokio::time::sleep(PERIOD).await;
     }
 }

@@ -64,17 +64,10 @@ const LISTS: [List; 13] = [
         name: "node ls",
         columns: &node::COLUMNS,
         rows: &[
-            &[
-                "67q4brnh2grk1cmwglf7y4q5m *",
-                "host-one.example.com",
-                "Ready",
-                "Active",
-                "Leader",
-                "0.1.0",
-            ],
-            &["6i2t1m0i5ch4kk9h2vhw5j4dz", "host-two.example.com", "Down", "Drain", "", "0.1.0"],
+            &["67q4brnh2grk *", "host-one.example.com", "Ready", "Active", "Leader", "0.1.0"],
+            &["6i2t1m0i5ch4", "host-two.example.com", "Down", "Drain", "", "0.1.0"],
         ],
-        known_by: &["host-one.example.com", "host-two.example.com"],
+        known_by: &["67q4brnh2grk", "6i2t1m0i5ch4", "host-one.example.com", "host-two.example.com"],
     },
     List {
         name: "network ls",

@@ -2,6 +2,7 @@
 //! here is written through [`clean`], because names, messages and errors come from containers,
 //! agents and registries.
 
+mod absent;
 pub(crate) mod clean;
 pub(crate) mod format;
 #[cfg(test)]

@@ -59,6 +59,21 @@ pub(crate) enum Record<'a> {
         next_try: Option<Timestamp>,
         message: &'a str,
     },
+    /// A line that a container wrote.
+    Line {
+        #[serde(flatten)]
+        what: serde_json::Value,
+    },
+    /// A change of an object.
+    Change {
+        #[serde(flatten)]
+        what: serde_json::Value,
+    },
+    /// What a task, a service or a node uses.
+    Usage {
+        #[serde(flatten)]
+        what: serde_json::Value,
+    },
     /// How it ended; the last record of every stream.
     Outcome {
         outcome: &'a str,
@@ -99,7 +114,12 @@ struct Stamped<'a> {
 
 /// Writes a record with its version and the time of writing.
 pub(crate) fn write(record: &Record<'_>) -> Result<(), CommandError> {
-    json::record(&Stamped { version: VERSION, time: time::now(), record })
+    write_at(time::now(), record)
+}
+
+/// Writes a record of something that has a time of its own.
+pub(crate) fn write_at(time: Timestamp, record: &Record<'_>) -> Result<(), CommandError> {
+    json::record(&Stamped { version: VERSION, time, record })
 }
 
 /// Writes the last record of a stream. Nobody is left to hear that it could not be written.

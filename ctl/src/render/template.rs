@@ -7,6 +7,7 @@ use std::time::Duration;
 use gtmpl_ng::{Context, Func, FuncError, Limits, NumberKind, Value};
 use serde_json::Value as Json;
 
+use super::absent;
 use super::table::{draw, whole};
 
 /// Bytes of a template; scripts have less than a hundred.
@@ -21,7 +22,8 @@ const STACK_BYTES: usize = 64 << 20;
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Fields whose keys users chose: one that is absent has no value, rather than being a mistake.
-const MAPS: [&str; 6] = ["Labels", "Options", "Sysctls", "DriverOpts", "Services", "Networks"];
+pub(super) const MAPS: [&str; 6] =
+    ["Labels", "Options", "Sysctls", "DriverOpts", "Services", "Networks"];
 
 /// Why a template cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,8 +92,10 @@ impl Template {
     pub(crate) fn objects(&self, objects: &[Json]) -> Result<String, TemplateError> {
         with_room(|| {
             let parsed = self.parsed()?;
-            let lines: Result<Vec<String>, _> =
-                objects.iter().map(|object| render(&parsed, &value(object, false))).collect();
+            let lines: Result<Vec<String>, _> = objects
+                .iter()
+                .map(|object| render(&parsed, &value(&absent::filled(object.clone()), false)))
+                .collect();
             Ok(lines?.join("\n"))
         })
     }
@@ -188,7 +192,8 @@ fn with_room<T: Send>(
 /// A document as templates see it; `open` where users chose the keys.
 fn value(json: &Json, open: bool) -> Value {
     match json {
-        Json::Null => Value::Nil,
+        // What has no value has no fields either, and asking for one is no mistake.
+        Json::Null => Value::NoValue,
         Json::Bool(b) => Value::from(*b),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => Value::Array(items.iter().map(|i| value(i, false)).collect()),
@@ -240,7 +245,7 @@ const FUNCTIONS: [(&str, Func); 8] = [
 
 fn json(args: &[Value]) -> Result<Value, FuncError> {
     let [value] = args else { return Err(FuncError::ExactlyXArgs("json".to_owned(), 1)) };
-    Ok(Value::from(to_json(value).to_string()))
+    Ok(Value::from(absent::emptied(to_json(value)).to_string()))
 }
 
 fn text(args: &[Value], i: usize) -> Result<&str, FuncError> {

@@ -35,11 +35,16 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", human(now.since(then)))
 }
 
-/// Reads a point in time: RFC 3339, seconds since the Unix epoch, or how long ago it was (`10m`).
+/// Reads a point in time: RFC 3339, with less than that in this host's time zone (`2026-01-31`,
+/// `2026-01-31T12:00:00`), seconds since the Unix epoch, or how long ago it was (`10m`).
 ///
 /// # Errors
 /// What would be accepted.
 pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    parse_in(text, now, &jiff::tz::TimeZone::system())
+}
+
+fn parse_in(text: &str, now: Timestamp, zone: &jiff::tz::TimeZone) -> Result<Timestamp, String> {
     if let Ok(ago) = crate::stack::scalar::duration(text) {
         let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
         return Ok(Timestamp::from_nanos(now.as_nanos().saturating_sub(ago)));
@@ -49,10 +54,23 @@ pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     {
         return Ok(Timestamp::from_secs(seconds));
     }
-    let parsed = text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_nanosecond);
-    parsed.and_then(|nanos| u64::try_from(nanos).ok()).map(Timestamp::from_nanos).ok_or_else(|| {
-        format!("{text:?} is not a time: expected such as 10m, 2026-01-31T12:00:00Z or seconds")
-    })
+    let civil = || {
+        // An offset or a zone that cannot be read must not pass for none.
+        let known = text.bytes().all(|b| b.is_ascii_digit() || b"-:.T ".contains(&b));
+        let civil = text.parse::<jiff::civil::DateTime>().ok().filter(|_| known)?;
+        civil.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
+    };
+    let parsed = text.parse::<jiff::Timestamp>().ok().or_else(civil);
+    parsed
+        .map(jiff::Timestamp::as_nanosecond)
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .map(Timestamp::from_nanos)
+        .ok_or_else(|| {
+            format!(
+                "{text:?} is not a time: expected such as 10m, 2026-01-31, 2026-01-31T12:00:00, \
+             2026-01-31T12:00:00Z or seconds"
+            )
+        })
 }
 
 #[cfg(test)]
@@ -88,6 +106,20 @@ mod tests {
         assert_eq!(parse("5", now), Ok(Timestamp::from_secs(5)));
         assert_eq!(parse("1970-01-01T00:00:07Z", now), Ok(Timestamp::from_secs(7)));
         assert!(parse("yesterday", now).is_err());
+        let east = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
+        for (text, seconds) in [
+            ("1970-01-02", 22 * 3600),
+            ("1970-01-01T02:00", 0),
+            ("1970-01-01T02:00:07", 7),
+            ("1970-01-01 02:00:07", 7),
+            ("1970-01-01T02:00:07Z", 2 * 3600 + 7),
+            ("1970-01-01T02:00:07+01:00", 3600 + 7),
+        ] {
+            assert_eq!(parse_in(text, now, &east), Ok(Timestamp::from_secs(seconds)), "{text}");
+        }
+        for text in ["1970-13-01", "1970-01-02T25:00", "1970-01-01T02:00:07[Nowhere/City]"] {
+            assert!(parse_in(text, now, &east).is_err(), "{text}");
+        }
         assert_eq!(ago(now, Timestamp::from_secs(1_000_180)), "3 minutes ago");
         assert_eq!(ago(now, Timestamp::from_secs(1)), "less than a second ago");
     }

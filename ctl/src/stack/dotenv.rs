@@ -148,8 +148,8 @@ pub fn parse_raw(text: &str) -> Result<Vec<(String, Option<String>)>, InvalidLin
 }
 
 fn named(name: &str) -> Result<&str, String> {
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+    // As compose-go: whatever a name begins with.
+    if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_.-".contains(c)) {
         return Ok(name);
     }
     Err(format!("{name:?} is not a variable name: expected letters, digits, '_', '.' and '-'"))

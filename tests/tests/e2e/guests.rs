@@ -89,8 +89,11 @@ fn house(host: &Host) -> Result<BTreeMap<String, String>> {
         "nft -s list ruleset",
         "ip -br link",
         "ip -4 -br address",
+        "ip -6 -br address",
         "ip -4 route show table all",
+        "ip -6 route show table all",
         "ip rule",
+        "ip -6 rule",
     ] {
         house.insert(words.to_owned(), ask(words)?);
     }

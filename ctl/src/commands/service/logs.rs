@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::client::{LogLine, LogQuery};
 use crate::commands::{Result, Shell};
-use crate::error::{CommandError, Kind};
-use crate::render::{clean, id, json, note, time};
+use crate::error::CommandError;
+use crate::render::record::{self, Record};
+use crate::render::{clean, id, note, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
@@ -78,16 +79,10 @@ pub(super) async fn run(shell: &Shell, args: &Logs) -> Result {
         None => query,
     };
     let mut lines = client.logs(&query).await?;
-    loop {
-        let next = tokio::select! {
-            next = lines.next() => next,
-            _ = tokio::signal::ctrl_c() => return Err(CommandError::new(Kind::Exit(130), "")),
-        };
-        match next {
-            None => return Ok(()),
-            Some(line) => show(shell, args, line?)?,
-        }
+    while let Some(line) = lines.next().await {
+        show(shell, args, line?)?;
     }
+    Ok(())
 }
 
 fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
@@ -95,17 +90,19 @@ fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {
     else {
         if let LogLine::Warning(text) = line {
             note(&format!("warning: {text}"));
+            if shell.is_json() {
+                return record::write(&Record::notice("warning", &text));
+            }
         }
         return Ok(());
     };
     if shell.is_json() {
-        let mut record = json!({
+        let mut what = json!({
             "TaskID": task_id, "NodeID": node_id, "Hostname": hostname, "Service": service,
-            "Slot": slot, "Time": at,
-            "Stream": if stderr { "stderr" } else { "stdout" },
+            "Slot": slot, "Stream": if stderr { "stderr" } else { "stdout" },
         });
-        add_text(&mut record, &line);
-        return json::record(&record);
+        add_text(&mut what, &line);
+        return record::write_at(at, &Record::Line { what });
     }
     let mut out = Vec::with_capacity(line.len() + 80);
     if args.timestamps {

@@ -214,15 +214,11 @@ fn alone(services: Vec<Service>) -> Followed {
 async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result {
     let client = shell.manager().await?;
     let mut ids = Vec::new();
-    let removed = super::each(services, |service| {
+    let removed = super::each(shell, services, |service| {
         let client = client.clone();
         async move {
             let id = client.remove_service(&service).await?;
-            let what = json!({ "ID": id, "Name": service, "Removed": true });
-            match shell.is_json() {
-                true => record::write(&Record::Applied { what }),
-                false => line(&service),
-            }
+            shell.removed(&service, json!({ "ID": id, "Name": service }))
         }
     });
     // Ids first: a service that is gone cannot be looked up any more.

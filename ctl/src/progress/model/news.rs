@@ -70,6 +70,12 @@ impl Activity {
         self.moved.insert(service, elapsed);
     }
 
+    /// Something was told of a task, for whatever reason.
+    pub(super) fn told(&mut self, news: &News, elapsed: Duration) {
+        self.moved(news.service_id, elapsed);
+        self.told.insert(news.task_id, (elapsed, news.words()));
+    }
+
     /// Whether something is to be told now.
     fn is_due(&self, news: &News, elapsed: Duration) -> bool {
         let heard = self.moved.get(&news.service_id).copied().unwrap_or_default();

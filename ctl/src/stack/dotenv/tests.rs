@@ -35,6 +35,7 @@ fn lines() {
         ),
         ("A=x # c\nB='#x' # c\nC=#c\nD # c", "A=x|B=#x|C=|D"),
         ("A=\n B=1", "A=|B=1"),
+        ("1A=x\n2=y\n.A=z\nÄ=1", "1A=x|2=y|.A=z|Ä=1"),
     ];
     for (text, expected) in cases {
         assert_eq!(read(text).as_deref(), Ok(expected), "{text:?}");
