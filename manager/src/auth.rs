@@ -41,6 +41,18 @@ pub enum Caller {
     Joiner(Joiner),
 }
 
+impl Caller {
+    /// Whether it may do what the other one may.
+    fn may_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Member(one, standing), Self::Member(other, given)) => {
+                one == other && standing.gives_as(given)
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// What the cluster knows of its members; asked at every request, so it must not block.
 pub trait Membership: Send + Sync + 'static {
     /// What the cluster gives to the holder of an id now; `None` if it is no member, so that a
@@ -103,7 +115,7 @@ pub fn authorise(
         let message = format!("{} is not a member of this cluster (any more)", identity.id);
         return Err(Status::unauthenticated(message));
     };
-    if let Some(end) = standing.ends().filter(|end| *end <= now) {
+    if let Some(end) = standing.ends().filter(|_| standing.has_ended(now)) {
         let (who, when) = (standing.title(identity.id), utc_date(end));
         return Err(Status::unauthenticated(format!("the time of {who} ended on {when}")));
     }

@@ -14,24 +14,27 @@ use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_server::Bootstrap;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource as _, NodeId, UserId};
-use shoal_types::object::{ManagerStatus, NodeDescription, Reachability, User};
+use shoal_types::object::{ManagerStatus, NodeDescription, Reachability};
 use shoal_types::spec::{
     Availability, ClusterSpec, Labels, NodeRole, NodeSpec, UserRole, UserSpec,
 };
 use tokio::sync::{Mutex, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::api::users::FIRST_NAME;
 use crate::api::{invalid, violations};
 use crate::auth::{audit, role_in};
 use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
 use crate::clock::{self, RandomIds};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ProposalError};
 use crate::membership::authority;
 use crate::raft::{LeaderState, RaftNode};
 
 /// How long a group of one may take to have a leader.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Names that are tried for root of this host, if others have them.
+const NAMES_MAX: u32 = 99;
 
 /// Serves `Bootstrap`.
 pub struct BootstrapService {
@@ -114,6 +117,41 @@ impl BootstrapService {
         Ok(self.cluster.view())
     }
 
+    /// A cluster with its first node and its first user.
+    async fn make(
+        &self,
+        node: NodeId,
+        request: &pb::BootstrapRequest,
+    ) -> Result<pb::BootstrapResponse, Status> {
+        let _alone = self.busy.lock().await;
+        let view = self.make_cluster(node, request).await?;
+        let (ca, secrets) = authority(&view)?;
+        let now = clock::now();
+        let node_chain = ca
+            .issue(&request.node_csr_der, PeerId::Node(node), Role::Agent, now)
+            .map_err(|e| bad_csr("node_csr_der", &e))?;
+        let user = PeerId::User(self.admin(&view, FIRST_NAME).await.map_err(Status::from)?);
+        let admin_chain = ca
+            .issue(&request.admin_csr_der, user, Role::User, now)
+            .map_err(|e| bad_csr("admin_csr_der", &e))?;
+        let own = self.own_credentials(&ca, node)?;
+        // A repeat changes nothing: what is in use is renewed in its place.
+        if self.identity.borrow().is_none() {
+            let live = LiveCredentials::new(own).map_err(|e| internal(&e))?;
+            self.identity.send_replace(Some(live));
+        }
+        tracing::info!(cluster = %ca.cluster(), %node, "made a cluster");
+        Ok(pb::BootstrapResponse {
+            cluster_id: ca.cluster().to_string(),
+            node_id: node.to_string(),
+            node_chain_pem: node_chain.pem,
+            admin_chain_pem: admin_chain.pem,
+            root_pem: ca.material().trusted_pem(),
+            agent_join_token: ca.join_token(secrets.agent).reveal(),
+            manager_join_token: ca.join_token(secrets.manager).reveal(),
+        })
+    }
+
     /// The manager's own key and certificate, made if there are none.
     fn own_credentials(
         &self,
@@ -134,8 +172,8 @@ impl BootstrapService {
 
 impl BootstrapService {
     /// The admin of this name, made if there is none.
-    async fn admin(&self, view: &ClusterState, name: &str) -> Result<UserId, Status> {
-        if let Some(known) = view.user_by_name(name).filter(|user| is_lasting_admin(user)) {
+    async fn admin(&self, view: &ClusterState, name: &str) -> Result<UserId, ProposalError> {
+        if let Some(known) = view.user_by_name(name).filter(|user| user.is_lasting_admin()) {
             return Ok(known.id);
         }
         let id = RandomIds.next_id();
@@ -144,20 +182,38 @@ impl BootstrapService {
         Ok(id)
     }
 
-    /// As [`Self::admin`]; where nothing can be written, as when the quorum is lost, another admin
-    /// that exists. Root of this host holds the authority's key: it gains nothing by it.
-    async fn admin_or_any(&self, view: &ClusterState, name: &str) -> Result<UserId, Status> {
+    /// As [`Self::admin`], with its name. Somebody else may have that: a number is added. Where nothing
+    /// can be written, as when the quorum is lost, another admin that exists: root of this host holds
+    /// the authority's key, it gains nothing by it.
+    async fn admin_or_any(
+        &self,
+        view: &ClusterState,
+        name: &str,
+    ) -> Result<(UserId, String), Status> {
         // Of a cluster from before there were users: a first one would lock the others out.
         if view.users().len() == 0 {
-            return Ok(RandomIds.next_id());
+            let id = RandomIds.next_id();
+            return Ok((id, PeerId::User(id).to_string()));
         }
-        match self.admin(view, name).await {
-            Ok(id) => Ok(id),
-            Err(status) => {
-                let other = view.users().find(|user| is_lasting_admin(user));
-                other.map(|user| user.id).ok_or(status)
+        let numbered = (2..=NAMES_MAX).map(|number| format!("{name}-{number}"));
+        for name in std::iter::once(name.to_owned()).chain(numbered) {
+            let error = match self.admin(view, &name).await {
+                Ok(id) => return Ok((id, name)),
+                Err(error) => Status::from(error),
+            };
+            match error.code() {
+                Code::AlreadyExists => {}
+                Code::Unavailable | Code::Unknown => {
+                    let other = view.users().find(|user| user.is_lasting_admin()).ok_or(error)?;
+                    return Ok((other.id, other.spec.name.clone()));
+                }
+                _ => return Err(error),
             }
         }
+        Err(Status::already_exists(format!(
+            "the names {name} and {name}-2 to {name}-{NAMES_MAX} have users who are no admins for \
+             good: remove one of them"
+        )))
     }
 
     /// What root of this host is called as a user.
@@ -168,12 +224,10 @@ impl BootstrapService {
         };
         let host = view.nodes().find(own).map(|node| node.description.hostname.clone());
         let name = format!("root-{}", host.unwrap_or_default().replace('.', "-"));
-        if shoal_types::name::is_valid(&name) { name } else { "root".to_owned() }
+        // With room for a number.
+        let is_valid = shoal_types::name::is_valid(&format!("{name}-{NAMES_MAX}"));
+        if is_valid { name } else { "root".to_owned() }
     }
-}
-
-fn is_lasting_admin(user: &User) -> bool {
-    user.spec.role == UserRole::Admin && user.spec.expires_at.is_none()
 }
 
 fn create_cluster(spec: ClusterSpec) -> Result<Command, Status> {
@@ -225,40 +279,18 @@ impl Bootstrap for BootstrapService {
         public_key_of_request(&request.admin_csr_der).map_err(|e| bad_csr("admin_csr_der", &e))?;
         let node = node_id_of_key(&key);
 
-        let _alone = self.busy.lock().await;
-        let view = self.make_cluster(node, &request).await?;
-        let (ca, secrets) = authority(&view)?;
-        let now = clock::now();
-        let node_chain = ca
-            .issue(&request.node_csr_der, PeerId::Node(node), Role::Agent, now)
-            .map_err(|e| bad_csr("node_csr_der", &e))?;
-        let user = PeerId::User(self.admin(&view, FIRST_NAME).await?);
-        let admin_chain = ca
-            .issue(&request.admin_csr_der, user, Role::User, now)
-            .map_err(|e| bad_csr("admin_csr_der", &e))?;
-        let own = self.own_credentials(&ca, node)?;
-        // A repeat changes nothing: what is in use is renewed in its place.
-        if self.identity.borrow().is_none() {
-            let live = LiveCredentials::new(own).map_err(|e| internal(&e))?;
-            self.identity.send_replace(Some(live));
-        }
-        tracing::info!(cluster = %ca.cluster(), %node, "made a cluster");
-        audit::local("/shoal.v1.Bootstrap/Bootstrap", &format!("user {FIRST_NAME}"), Ok(()));
-        Ok(Response::new(pb::BootstrapResponse {
-            cluster_id: ca.cluster().to_string(),
-            node_id: node.to_string(),
-            node_chain_pem: node_chain.pem,
-            admin_chain_pem: admin_chain.pem,
-            root_pem: ca.material().trusted_pem(),
-            agent_join_token: ca.join_token(secrets.agent).reveal(),
-            manager_join_token: ca.join_token(secrets.manager).reveal(),
-        }))
+        let object = format!("user {FIRST_NAME}");
+        let entry = audit::Entry::local("/shoal.v1.Bootstrap/Bootstrap", object);
+        let outcome = self.make(node, &request).await;
+        entry.ended(&outcome);
+        outcome.map(Response::new)
     }
 
     async fn issue_user_certificate(
         &self,
         request: Request<pb::IssueUserCertificateRequest>,
     ) -> Result<Response<pb::IssueUserCertificateResponse>, Status> {
+        const PATH: &str = "/shoal.v1.Bootstrap/IssueUserCertificate";
         check_peer(&request)?;
         // What this manager has applied: with a quorum lost, people need their access most.
         let view = self.cluster.view();
@@ -266,14 +298,14 @@ impl Bootstrap for BootstrapService {
         let csr = &request.get_ref().csr_der;
         public_key_of_request(csr).map_err(|e| bad_csr("csr_der", &e))?;
         let name = self.local_name(&view);
+        let entry = audit::Entry::local(PATH, format!("user {name}"));
         let admin = self.admin_or_any(&view, &name).await;
-        let about = format!("user {name}");
-        audit::local(
-            "/shoal.v1.Bootstrap/IssueUserCertificate",
-            &about,
-            admin.as_ref().map(|_| ()),
-        );
-        let user = PeerId::User(admin?);
+        let entry = match &admin {
+            Ok((_, name)) => entry.about(format!("user {name}")),
+            Err(_) => entry,
+        };
+        entry.ended(&admin);
+        let user = PeerId::User(admin?.0);
         let issued =
             ca.issue(csr, user, Role::User, clock::now()).map_err(|e| bad_csr("csr_der", &e))?;
         tracing::warn!(%user, "issued a certificate to a user on request of root of this host");

@@ -113,29 +113,37 @@ impl Feed {
         self.newest.subscribe()
     }
 
-    /// The index after which the events of a time and of those after it begin, and whether some of
-    /// them are forgotten.
+    /// An index after which are the events of a time and of those after it, and whether some of them
+    /// are forgotten. Events that were written together have one index: some that follow it may be older
+    /// than the time.
     #[must_use]
     pub fn begins(&self, time: Timestamp) -> (u64, bool) {
         let inner = self.lock();
         let start = inner.events.partition_point(|kept| kept.event.time < time);
-        let before = start.checked_sub(1).and_then(|last| inner.events.get(last));
-        let after = before.map_or(inner.forgotten, |kept| kept.event.index);
-        (after, inner.forgotten > 0 && start == 0 && inner.forgotten_time >= time)
+        let first = inner.events.get(start).map(|kept| kept.event.index);
+        let after = first.map_or(inner.newest, |first| first - 1).max(inner.forgotten);
+        // Of those that were written together, the first ones may be the ones that are forgotten.
+        let is_cut = first.is_some_and(|first| first <= after);
+        (after, is_cut || inner.forgotten > 0 && start == 0 && inner.forgotten_time >= time)
     }
 
-    /// Events after `after`, and the index up to which they are complete.
+    /// The next events after `after`, and the index up to which they are complete. About `most` of
+    /// them: what was written together is not taken apart.
     ///
     /// # Errors
     /// Some of them are forgotten.
-    pub fn since(&self, after: u64) -> Result<(Vec<Arc<Event>>, u64), Forgotten> {
+    pub fn since(&self, after: u64, most: usize) -> Result<(Vec<Arc<Event>>, u64), Forgotten> {
         let inner = self.lock();
         if after < inner.forgotten {
             return Err(Forgotten { after, oldest: inner.forgotten });
         }
         let start = inner.events.partition_point(|kept| kept.event.index <= after);
-        let events = inner.events.range(start..).map(|kept| Arc::clone(&kept.event)).collect();
-        Ok((events, inner.newest.max(after)))
+        let last =
+            inner.events.get(start.saturating_add(most.max(1) - 1)).map(|kept| kept.event.index);
+        let complete = last.unwrap_or(inner.newest.max(after));
+        let next = inner.events.range(start..).map(|kept| &kept.event);
+        let events = next.take_while(|event| event.index <= complete).map(Arc::clone).collect();
+        Ok((events, complete))
     }
 }
 
@@ -157,7 +165,8 @@ mod tests {
     fn a_watcher_that_is_too_far_behind_is_told_so() {
         let feed = Feed::default();
         let indexes = |after| {
-            feed.since(after).map(|(events, _)| events.iter().map(|e| e.index).collect::<Vec<_>>())
+            feed.since(after, usize::MAX)
+                .map(|(events, _)| events.iter().map(|e| e.index).collect::<Vec<_>>())
         };
         for index in 1..=EVENTS_MAX as u64 {
             feed.append(index, vec![event(index)], 100);
@@ -184,7 +193,7 @@ mod tests {
         let at = |index, secs| Event { time: Timestamp::from_secs(secs), ..event(index) };
         // The clock was set back before the third.
         feed.append(3, vec![at(1, 100), at(2, 200), at(3, 150)], 0);
-        let (events, _) = feed.since(0).unwrap();
+        let (events, _) = feed.since(0, usize::MAX).unwrap();
         let times: Vec<_> = events.iter().map(|e| e.time.as_nanos() / 1_000_000_000).collect();
         assert_eq!(times, [100, 200, 200]);
         let begins = |secs| feed.begins(Timestamp::from_secs(secs));
@@ -195,5 +204,37 @@ mod tests {
         feed.restart(9, Timestamp::from_secs(300));
         assert_eq!(begins(200), (9, true), "what was before is not kept");
         assert_eq!(begins(301), (9, false));
+    }
+
+    /// Commands that were proposed together have one index, and a time each.
+    #[test]
+    fn what_was_written_together_is_neither_skipped_nor_taken_apart() {
+        let feed = Feed::default();
+        let at = |index, secs| Event { time: Timestamp::from_secs(secs), ..event(index) };
+        feed.append(5, vec![at(4, 90), at(5, 100), at(5, 101), at(5, 102)], 0);
+        let from = |secs| {
+            let (after, incomplete) = feed.begins(Timestamp::from_secs(secs));
+            let (events, _) = feed.since(after, usize::MAX).expect("kept");
+            let found = events.iter().filter(|e| e.time >= Timestamp::from_secs(secs)).count();
+            (found, incomplete)
+        };
+        assert_eq!(from(101), (2, false), "in the middle of what was written together");
+        assert_eq!(from(100), (3, false));
+        assert_eq!(from(103), (0, false));
+
+        let next = |after, most| {
+            let (events, complete) = feed.since(after, most).expect("kept");
+            (events.len(), complete)
+        };
+        assert_eq!(next(3, 1), (1, 4));
+        assert_eq!(next(3, 2), (4, 5), "the second has two beside it");
+        assert_eq!(next(4, 1), (3, 5));
+        assert_eq!(next(5, 1), (0, 5));
+
+        // Only the first of those of one index is forgotten.
+        feed.append(6, vec![at(6, 110), at(6, 111)], 0);
+        feed.append(7, vec![at(7, 120)], BYTES_MAX - 2 * EVENT_BYTES);
+        let (after, incomplete) = feed.begins(Timestamp::from_secs(111));
+        assert_eq!((after, incomplete), (6, true), "one that is kept cannot be told any more");
     }
 }

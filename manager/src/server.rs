@@ -134,7 +134,7 @@ async fn serve(
         .layer(AuthLayer::new(members, clock::now))
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(DispatcherServer::new(dispatcher))
-        .add_service(CaServer::new(CaService::new(StateCa(cluster.clone()))))
+        .add_service(CaServer::new(CaService::new(StateCa::new(cluster.clone()))))
         .add_service(raft.service())
         .serve_with_incoming_shutdown(
             incoming(listener, live, IncomingLimits::default()),

@@ -9,17 +9,8 @@ use shoal_types::question::{NamedUsage, NodeUsage, PlacedUsage, UsageQuestion};
 
 use crate::volume::Sees;
 
-/// Which nodes are asked, and what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The nodes; each at most once.
-    pub nodes: BTreeSet<NodeId>,
-    /// What they are asked.
-    pub question: UsageQuestion,
-}
-
-/// Whom to ask for the usage of tasks and services, or of everything on some nodes. `nodes` are those that
-/// are meant if no task is.
+/// Whom to ask for the usage of tasks and services, or of everything on some nodes, and what each: a node
+/// is told of its own tasks alone. `nodes` are those that are meant if no task is.
 ///
 /// # Errors
 /// A reference leads to neither a service nor a task.
@@ -28,15 +19,12 @@ pub fn asked(
     nodes: impl IntoIterator<Item = NodeId>,
     references: &[String],
     without_tasks: bool,
-) -> Result<Asked, Unresolved> {
-    let mut meant: BTreeSet<NodeId> = nodes.into_iter().collect();
-    let mut tasks = BTreeSet::new();
-    let mut on = BTreeSet::new();
+) -> Result<BTreeMap<NodeId, UsageQuestion>, Unresolved> {
+    let mut tasks: BTreeMap<NodeId, BTreeSet<TaskId>> = BTreeMap::new();
     for reference in references {
         let mut add = |task: &Task| {
             if let Some(node) = task.node_id.filter(|_| !task.status.state.is_terminal()) {
-                tasks.insert(task.id);
-                on.insert(node);
+                tasks.entry(node).or_default().insert(task.id);
             }
         };
         match view.resolve_service(reference) {
@@ -47,11 +35,12 @@ pub fn asked(
             },
         }
     }
-    if !references.is_empty() {
-        meant.retain(|node| on.contains(node));
-    }
-    let tasks: Vec<TaskId> = tasks.into_iter().collect();
-    Ok(Asked { nodes: meant, question: UsageQuestion { without_tasks, tasks } })
+    let question = |node: NodeId| {
+        let tasks = tasks.get(&node).into_iter().flatten().copied().collect();
+        (node, UsageQuestion { without_tasks, tasks })
+    };
+    let is_meant = |node: &NodeId| references.is_empty() || tasks.contains_key(node);
+    Ok(nodes.into_iter().filter(is_meant).map(question).collect())
 }
 
 /// What nodes have told, by host, with the names of the tasks, by name. Left out are tasks that are not
@@ -64,7 +53,6 @@ pub fn named(
 ) -> Vec<PlacedUsage> {
     let mut all = Vec::new();
     for (node_id, usage) in told {
-        let host = view.node(node_id).map(|node| node.description.hostname.clone());
         let mut tasks: Vec<NamedUsage> = usage
             .tasks
             .iter()
@@ -79,7 +67,7 @@ pub fn named(
             })
             .collect();
         tasks.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-        let hostname = host.unwrap_or_else(|| node_id.to_string());
+        let hostname = view.hostname(node_id);
         let usage = NodeUsage { tasks: Vec::new(), ..usage };
         all.push(PlacedUsage { node_id, hostname, usage, tasks });
     }
@@ -110,16 +98,16 @@ mod tests {
         let ask = |references: &[&str]| {
             let references: Vec<String> = references.iter().map(|r| (*r).to_owned()).collect();
             let asked = asked(&cluster.state, all, &references, false)?;
-            Ok::<_, Unresolved>((asked.nodes, asked.question.tasks))
+            Ok::<_, Unresolved>(asked.into_iter().map(|(node, q)| (node, q.tasks)).collect())
         };
-        assert_eq!(ask(&[]), Ok((all.into(), vec![])));
-        let sorted = |mut ids: Vec<TaskId>| {
-            ids.sort();
-            ids
+        type Each = Result<BTreeMap<NodeId, Vec<TaskId>>, Unresolved>;
+        let each = |expected: &[(NodeId, &[TaskId])]| -> Each {
+            Ok(expected.iter().map(|(node, tasks)| (*node, tasks.to_vec())).collect())
         };
-        assert_eq!(ask(&["web"]), Ok(([h1, h2].into(), sorted(vec![one, two]))));
-        let both = ask(&["db", &one.to_string()]);
-        assert_eq!(both, Ok(([h1, h2].into(), sorted(vec![one, other]))));
+        assert_eq!(ask(&[]), each(&[(h1, &[]), (h2, &[]), (h3, &[])]));
+        // Nobody hears of what others have.
+        assert_eq!(ask(&["web"]), each(&[(h1, &[one]), (h2, &[two])]));
+        assert_eq!(ask(&["db", &one.to_string()]), each(&[(h1, &[one]), (h2, &[other])]));
         assert!(ask(&["web", "nothing"]).is_err());
     }
 

@@ -62,8 +62,7 @@ pub fn placed(
 ) -> Vec<PlacedVolume> {
     let mut all = Vec::new();
     for (node_id, volumes) in found {
-        let host = view.node(node_id).map(|node| node.description.hostname.clone());
-        let hostname = host.unwrap_or_else(|| node_id.to_string());
+        let hostname = view.hostname(node_id);
         let wanted = wanted(view, node_id);
         all.extend(volumes.into_iter().filter_map(|volume| {
             let mut users: BTreeSet<String> = volume.users.iter().cloned().collect();
@@ -81,8 +80,8 @@ pub fn placed(
         }));
     }
     all.sort_by(|a, b| {
-        let key = |v: &PlacedVolume| (v.volume.name.clone(), v.hostname.clone(), v.node_id);
-        key(a).cmp(&key(b))
+        let (of_a, of_b) = ((&a.volume.name, &a.hostname), (&b.volume.name, &b.hostname));
+        of_a.cmp(&of_b).then_with(|| a.node_id.cmp(&b.node_id))
     });
     all
 }

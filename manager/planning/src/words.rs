@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use shoal_types::object::{NodeDescription, TaskStatus};
+use shoal_types::object::{ContainerStatus, NodeDescription, TaskStatus};
 use shoal_types::resources::GenericResource;
+use shoal_types::spec::PortConfig;
 use shoal_types::text::{cut, cut_to};
 
 /// Bytes of a text for people, such as the last words of a container.
@@ -16,7 +17,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 253;
 /// Bytes of a label's value.
 const VALUE_BYTES_MAX: usize = 1024;
-/// Labels of an engine, and made-up resources of a node.
+/// Labels of an engine, made-up resources of a node, ports of a task.
 const COUNT_MAX: usize = 256;
 
 /// A text for people.
@@ -25,13 +26,30 @@ pub fn text(text: &str) -> String {
     cut(text, TEXT_BYTES_MAX).into_owned()
 }
 
-/// A status as an agent reports it.
+/// A status as an agent reports it. Taken apart field by field, so that none that comes is forgotten.
 #[must_use]
 pub fn status(mut status: TaskStatus) -> TaskStatus {
-    cut_to(&mut status.message, TEXT_BYTES_MAX);
-    cut_to(&mut status.err, TEXT_BYTES_MAX);
-    if let Some(container) = &mut status.container_status {
-        cut_to(&mut container.container_id, NAME_BYTES_MAX);
+    let TaskStatus { state: _, timestamp: _, message, err, container_status, port_status } =
+        &mut status;
+    cut_to(message, TEXT_BYTES_MAX);
+    cut_to(err, TEXT_BYTES_MAX);
+    if let Some(container) = container_status {
+        let ContainerStatus { container_id, pid: _, exit_code: _, signal: _, oom_killed: _ } =
+            container;
+        cut_to(container_id, NAME_BYTES_MAX);
+    }
+    port_status.truncate(COUNT_MAX);
+    port_status.shrink_to_fit();
+    for port in port_status {
+        let PortConfig {
+            name,
+            protocol: _,
+            target_port: _,
+            published_port: _,
+            publish_mode: _,
+            host_ip: _,
+        } = port;
+        cut_to(name, NAME_BYTES_MAX);
     }
     status
 }
@@ -69,7 +87,7 @@ pub fn description(mut description: NodeDescription) -> NodeDescription {
 
 #[cfg(test)]
 mod tests {
-    use shoal_types::object::ContainerStatus;
+    use shoal_types::spec::{Protocol, PublishMode};
     use shoal_types::task_state::TaskState;
     use shoal_types::time::Timestamp;
 
@@ -91,7 +109,20 @@ mod tests {
         said.err = long();
         said.container_status =
             Some(ContainerStatus { container_id: long(), ..Default::default() });
+        let port = |name: String| PortConfig {
+            name,
+            protocol: Protocol::Tcp,
+            target_port: 1,
+            published_port: 1,
+            publish_mode: PublishMode::Host,
+            host_ip: None,
+        };
+        said.port_status =
+            std::iter::once(port(long())).chain((0..1000).map(|n| port(n.to_string()))).collect();
         let kept = status(said);
+        assert_eq!(kept.port_status.len(), 256);
+        is_cut(&kept.port_status[0].name, 253);
+        assert_eq!(kept.port_status[255].name, "254");
         is_cut(&kept.message, 4096);
         is_cut(&kept.err, 4096);
         is_cut(&kept.container_status.expect("kept").container_id, 253);

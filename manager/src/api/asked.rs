@@ -1,7 +1,9 @@
 //! What each request is about: for the authorisation of users and for the audit.
 
-use shoal_manager_state::ClusterState;
+use std::sync::Arc;
+
 use shoal_manager_state::permission::Asked;
+use shoal_manager_state::{ClusterState, ObjectKind, Rejected};
 use shoal_proto::transport::Identity;
 use shoal_proto::v1 as pb;
 use shoal_types::object::User;
@@ -33,6 +35,11 @@ impl Asker {
         audit::Entry::of(path, &self.identity, &self.standing, || message.object())
     }
 
+    /// The same for something else that the call does first.
+    pub(super) fn entry_about(&self, path: &'static str, object: String) -> Option<audit::Entry> {
+        audit::Entry::of(path, &self.identity, &self.standing, || object)
+    }
+
     /// The user, if what it may see depends on that.
     pub(super) fn bound(&self) -> Option<&User> {
         match &self.standing {
@@ -48,6 +55,30 @@ impl Asker {
             Standing::Node(_) | Standing::Unlisted => false,
         }
     }
+
+    /// The version that a change of an object is to be of: the one that was named, else none. Who is
+    /// bound to stacks is permitted to change what was seen at `version` and nothing that came after it.
+    ///
+    /// # Errors
+    /// It named another one.
+    pub(super) fn expected(
+        &self,
+        named: Option<u64>,
+        version: u64,
+        (kind, id): (ObjectKind, String),
+    ) -> Result<Option<u64>, Status> {
+        if self.bound().is_none() {
+            return Ok(named);
+        }
+        let current = version;
+        match named.filter(|named| *named != version) {
+            None => Ok(Some(version)),
+            Some(expected) => {
+                let late = Rejected::OutOfSequence { kind, id, expected, current };
+                Err(Status::aborted(late.to_string()))
+            }
+        }
+    }
 }
 
 /// What one message asks for.
@@ -61,6 +92,13 @@ pub(super) enum Wanted<'a> {
     Service(&'a str, Option<&'a pb::update_service_request::Change>),
 }
 
+impl Wanted<'_> {
+    /// Whether it refers to something that has to be found.
+    fn refers(self) -> bool {
+        !matches!(self, Self::Known(Asked::Common | Asked::ManagerToken) | Self::Stack(_))
+    }
+}
+
 /// A request of the control API.
 pub(super) trait Asks {
     /// What is asked for.
@@ -71,18 +109,21 @@ pub(super) trait Asks {
 }
 
 impl super::ControlService {
-    /// Whether the asker may make this call.
+    /// Whether the asker may make this call, and the state in which that was judged: it has everything
+    /// that was acknowledged before the call if the call refers to anything.
     pub(super) async fn permit(
         &self,
         asker: &Asker,
         path: &str,
         message: &impl Asks,
-    ) -> Result<(), Status> {
-        let view = match asker.needs_state() {
+    ) -> Result<Arc<ClusterState>, Status> {
+        let wanted = message.wanted();
+        let view = match asker.needs_state() || wanted.refers() {
             true => self.cluster.read().await?,
             false => self.cluster.view(),
         };
-        permit_in(&view, asker, path, message.wanted())
+        permit_in(&view, asker, path, wanted)?;
+        Ok(view)
     }
 }
 

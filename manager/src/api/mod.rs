@@ -8,6 +8,7 @@ mod networks;
 mod nodes;
 mod parts;
 mod services;
+mod shares;
 mod stacks;
 mod tasks;
 mod usage;
@@ -26,6 +27,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::asked::Asker;
+use self::shares::Shares;
 use crate::auth::audit;
 use crate::broker::Broker;
 use crate::cluster::Cluster;
@@ -40,13 +42,21 @@ pub struct ControlService {
     cluster: Cluster,
     broker: Arc<Broker>,
     node_id: NodeId,
+    watches: Shares,
+    questions: Shares,
 }
 
 impl ControlService {
     /// The API of the manager on node `node_id`.
     #[must_use]
     pub fn new(cluster: Cluster, broker: Arc<Broker>, node_id: NodeId) -> Self {
-        Self { cluster, broker, node_id }
+        Self {
+            cluster,
+            broker,
+            node_id,
+            watches: Shares::new(watch::WATCHES_MAX, "open watches"),
+            questions: Shares::new(volumes::QUESTIONS_MAX, "calls that ask nodes under way"),
+        }
     }
 
     /// What this manager has applied so far, for reading back what was just written.
@@ -64,7 +74,9 @@ macro_rules! path {
 
 /// Serves every method: who asks, whether that is permitted for what is asked, the handler of the
 /// module, and a line in the audit. The handlers of the second list have to know who asks; so do those
-/// of the third, which answer in parts.
+/// of the third, which answer in parts. Those of the fourth are about one object that the caller refers
+/// to, and look for it in the very state in which the caller was permitted to do so: in a later one the
+/// reference may lead to something else.
 macro_rules! unary {
     ({
         $($method:ident $module:ident $name:ident $request:ident $response:ident;)*
@@ -73,6 +85,8 @@ macro_rules! unary {
     } in parts {
         $($of_method:ident $of_module:ident $of_name:ident $of_request:ident $of_response:ident
             $of_stream:ident;)*
+    } referring {
+        $($to_method:ident $to_module:ident $to_name:ident $to_request:ident $to_response:ident;)*
     }) => {
         #[tonic::async_trait]
         impl Control for ControlService {
@@ -85,7 +99,7 @@ macro_rules! unary {
                     let message = request.into_inner();
                     let entry = asker.entry(path!($name), &message);
                     let outcome = match self.permit(&asker, path!($name), &message).await {
-                        Ok(()) => $module::$method(self, message).await,
+                        Ok(_) => $module::$method(self, message).await,
                         Err(status) => Err(status),
                     };
                     audit::ended(entry, &outcome);
@@ -101,7 +115,24 @@ macro_rules! unary {
                     let message = request.into_inner();
                     let entry = asker.entry(path!($by_name), &message);
                     let outcome = match self.permit(&asker, path!($by_name), &message).await {
-                        Ok(()) => $by_module::$by_method(self, &asker, message).await,
+                        Ok(_) => $by_module::$by_method(self, &asker, message).await,
+                        Err(status) => Err(status),
+                    };
+                    audit::ended(entry, &outcome);
+                    outcome.map(Response::new)
+                }
+            )*
+
+            $(
+                async fn $to_method(
+                    &self,
+                    request: Request<pb::$to_request>,
+                ) -> Result<Response<pb::$to_response>, Status> {
+                    let asker = Asker::of(&request)?;
+                    let message = request.into_inner();
+                    let entry = asker.entry(path!($to_name), &message);
+                    let outcome = match self.permit(&asker, path!($to_name), &message).await {
+                        Ok(view) => $to_module::$to_method(self, &asker, &view, message).await,
                         Err(status) => Err(status),
                     };
                     audit::ended(entry, &outcome);
@@ -120,7 +151,7 @@ macro_rules! unary {
                     let message = request.into_inner();
                     let entry = asker.entry(path!($of_name), &message);
                     let outcome = match self.permit(&asker, path!($of_name), &message).await {
-                        Ok(()) => $of_module::$of_method(self, &asker, message).await,
+                        Ok(_) => $of_module::$of_method(self, &asker, message).await,
                         Err(status) => Err(status),
                     };
                     audit::ended(entry, &outcome);
@@ -146,8 +177,7 @@ macro_rules! unary {
                 request: Request<pb::ServiceLogsRequest>,
             ) -> Result<Response<Self::ServiceLogsStream>, Status> {
                 let asker = Asker::of(&request)?;
-                self.permit(&asker, path!(ServiceLogs), request.get_ref()).await?;
-                let view = self.cluster.read().await?;
+                let view = self.permit(&asker, path!(ServiceLogs), request.get_ref()).await?;
                 self.broker.service_logs(&view, request.get_ref()).map(Response::new)
             }
 
@@ -162,8 +192,7 @@ macro_rules! unary {
                 let start = crate::broker::exec_start(&mut input).await?;
                 let entry = asker.entry(path!(Exec), &start);
                 let outcome = async {
-                    self.permit(&asker, path!(Exec), &start).await?;
-                    let view = self.cluster.read().await?;
+                    let view = self.permit(&asker, path!(Exec), &start).await?;
                     self.broker.exec(&view, start, input).await
                 };
                 let outcome = outcome.await;
@@ -183,23 +212,12 @@ unary! {{
     update_node nodes UpdateNode UpdateNodeRequest UpdateNodeResponse;
     remove_node nodes RemoveNode RemoveNodeRequest RemoveNodeResponse;
     create_service services CreateService CreateServiceRequest CreateServiceResponse;
-    get_service services GetService GetServiceRequest GetServiceResponse;
-    update_service services UpdateService UpdateServiceRequest UpdateServiceResponse;
-    remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
-    get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
-    get_task tasks GetTask GetTaskRequest GetTaskResponse;
     get_network networks GetNetwork GetNetworkRequest GetNetworkResponse;
     create_network networks CreateNetwork CreateNetworkRequest CreateNetworkResponse;
     remove_network networks RemoveNetwork RemoveNetworkRequest RemoveNetworkResponse;
     apply_stack stacks ApplyStack ApplyStackRequest ApplyStackResponse;
-    roll_back_stack stacks RollBackStack RollBackStackRequest ApplyStackResponse;
-    get_stack stacks GetStack GetStackRequest GetStackResponse;
-    remove_stack stacks RemoveStack RemoveStackRequest RemoveStackResponse;
 } asked by {
     create_user users CreateUser CreateUserRequest CreateUserResponse;
-    get_user users GetUser GetUserRequest GetUserResponse;
-    update_user users UpdateUser UpdateUserRequest UpdateUserResponse;
-    remove_user users RemoveUser RemoveUserRequest RemoveUserResponse;
 } in parts {
     list_nodes nodes ListNodes ListNodesRequest ListNodesResponse ListNodesStream;
     list_services services ListServices ListServicesRequest ListServicesResponse ListServicesStream;
@@ -212,4 +230,16 @@ unary! {{
     get_usage usage GetUsage GetUsageRequest GetUsageResponse GetUsageStream;
     get_disk_usage volumes GetDiskUsage GetDiskUsageRequest GetDiskUsageResponse GetDiskUsageStream;
     prune_nodes volumes PruneNodes PruneNodesRequest PruneNodesResponse PruneNodesStream;
+} referring {
+    get_service services GetService GetServiceRequest GetServiceResponse;
+    update_service services UpdateService UpdateServiceRequest UpdateServiceResponse;
+    remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
+    get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
+    get_task tasks GetTask GetTaskRequest GetTaskResponse;
+    roll_back_stack stacks RollBackStack RollBackStackRequest ApplyStackResponse;
+    get_stack stacks GetStack GetStackRequest GetStackResponse;
+    remove_stack stacks RemoveStack RemoveStackRequest RemoveStackResponse;
+    get_user users GetUser GetUserRequest GetUserResponse;
+    update_user users UpdateUser UpdateUserRequest UpdateUserResponse;
+    remove_user users RemoveUser RemoveUserRequest RemoveUserResponse;
 }}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::{ClusterState, Command, UpdateKind, permission};
+use shoal_manager_state::{ClusterState, Command, ObjectKind, UpdateKind, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, ServiceId};
 use shoal_types::object::{NodeState, Service, Task};
@@ -84,21 +84,23 @@ fn summary(view: &ClusterState, service: &Service) -> pb::ServiceSummary {
 }
 
 pub(super) async fn get_service(
-    api: &ControlService,
+    _: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::GetServiceRequest,
 ) -> Result<pb::GetServiceResponse, Status> {
-    let view = api.cluster.read().await?;
     let service = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?;
-    Ok(pb::GetServiceResponse { service: Some(summary(&view, service)) })
+    Ok(pb::GetServiceResponse { service: Some(summary(view, service)) })
 }
 
 pub(super) async fn update_service(
     api: &ControlService,
+    asker: &Asker,
+    view: &ClusterState,
     request: pb::UpdateServiceRequest,
 ) -> Result<pb::UpdateServiceResponse, Status> {
     use pb::update_service_request::Change;
     let change = required(request.change, "spec")?;
-    let view = api.cluster.read().await?;
     let service = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?;
     let (spec, kind) = match change {
         Change::Spec(spec) => (checked(Some(spec))?, UpdateKind::Update),
@@ -112,9 +114,12 @@ pub(super) async fn update_service(
     };
     let (id, deployment_id) = (service.id, RandomIds.next_id());
     // A rollback is of what was read here; somebody else's update in between must not be lost.
+    let current = service.meta.spec_version;
+    let of = (ObjectKind::Service, id.to_string());
+    let expected = asker.expected(request.expected_version, current, of)?;
     let expected = match kind {
-        UpdateKind::Update => request.expected_version,
-        UpdateKind::Rollback => request.expected_version.or(Some(service.meta.spec_version)),
+        UpdateKind::Update => expected,
+        UpdateKind::Rollback => expected.or(Some(current)),
     };
     let command = Command::UpdateService { id, expected, deployment_id, spec, kind };
     api.cluster.propose(credentials::with(request.registry_auths, command)?).await?;
@@ -124,19 +129,21 @@ pub(super) async fn update_service(
 
 pub(super) async fn remove_service(
     api: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::RemoveServiceRequest,
 ) -> Result<pb::RemoveServiceResponse, Status> {
-    let view = api.cluster.read().await?;
     let id = view.resolve_service(&request.reference).map_err(|e| unresolved(&e))?.id;
     api.cluster.propose(Command::RemoveService { id }).await?;
     Ok(pb::RemoveServiceResponse { id: id.to_string() })
 }
 
 pub(super) async fn get_deployment(
-    api: &ControlService,
+    _: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::GetDeploymentRequest,
 ) -> Result<pb::GetDeploymentResponse, Status> {
-    let view = api.cluster.read().await?;
     let deployment = view.resolve_deployment(&request.id).map_err(|e| unresolved(&e))?;
     Ok(pb::GetDeploymentResponse { deployment: Some((&**deployment).into()) })
 }

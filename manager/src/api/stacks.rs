@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::{Command, Outcome, StackIds, permission};
+use shoal_manager_state::{ClusterState, Command, ObjectKind, Outcome, StackIds, permission};
 use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_types::id::IdSource as _;
@@ -33,9 +33,10 @@ pub(super) async fn apply_stack(
 
 pub(super) async fn roll_back_stack(
     api: &ControlService,
+    asker: &Asker,
+    view: &ClusterState,
     request: pb::RollBackStackRequest,
 ) -> Result<pb::ApplyStackResponse, Status> {
-    let view = api.cluster.read().await?;
     let stack = view.resolve_stack(&request.reference).map_err(|e| unresolved(&e))?;
     let name = &stack.spec.name;
     let revision = match request.to {
@@ -56,10 +57,13 @@ pub(super) async fn roll_back_stack(
             ),
         })
     })?;
+    let current = stack.meta.spec_version;
+    let of = (ObjectKind::Stack, stack.id.to_string());
+    let expected = asker.expected(request.expected_version, current, of)?;
     let command = Command::RollBackStack {
         id: stack.id,
         // It is what was read here that goes back; somebody else's update must not be lost.
-        expected: request.expected_version.unwrap_or(stack.meta.spec_version),
+        expected: expected.unwrap_or(current),
         to: revision.spec_version,
         ids: fresh_ids(&revision.spec),
         failed: None,
@@ -113,19 +117,21 @@ pub(super) async fn list_stacks(
 }
 
 pub(super) async fn get_stack(
-    api: &ControlService,
+    _: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::GetStackRequest,
 ) -> Result<pb::GetStackResponse, Status> {
-    let view = api.cluster.read().await?;
     let stack = view.resolve_stack(&request.reference).map_err(|e| unresolved(&e))?;
     Ok(pb::GetStackResponse { stack: Some((&**stack).into()) })
 }
 
 pub(super) async fn remove_stack(
     api: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::RemoveStackRequest,
 ) -> Result<pb::RemoveStackResponse, Status> {
-    let view = api.cluster.read().await?;
     let stack = view.resolve_stack(&request.reference).map_err(|e| unresolved(&e))?;
     let id = stack.id;
     let removed = stack.services.keys().chain(stack.networks.keys()).cloned().collect();

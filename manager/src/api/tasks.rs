@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use shoal_manager_state::permission;
+use shoal_manager_state::{ClusterState, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{InvalidId, NodeId, ServiceId};
 use shoal_types::object::Task;
@@ -55,10 +55,11 @@ pub(super) async fn list_tasks(
 }
 
 pub(super) async fn get_task(
-    api: &ControlService,
+    _: &ControlService,
+    _: &Asker,
+    view: &ClusterState,
     request: pb::GetTaskRequest,
 ) -> Result<pb::GetTaskResponse, Status> {
-    let view = api.cluster.read().await?;
     let task = view.resolve_task(&request.reference).map_err(|e| unresolved(&e))?;
     Ok(pb::GetTaskResponse { task: Some((&**task).into()) })
 }

@@ -14,15 +14,15 @@ use super::{Answers, ControlService, unresolved};
 
 pub(super) async fn get_usage(
     api: &ControlService,
-    _: &Asker,
+    asker: &Asker,
     request: pb::GetUsageRequest,
 ) -> Result<Answers<pb::GetUsageResponse>, Status> {
     let view = api.cluster.read().await?;
     let nodes = meant(&view, &request.nodes)?;
     let asked = asked(&view, nodes, &request.references, request.without_tasks);
     let asked = asked.map_err(|e| unresolved(&e))?;
-    let question = Question::Usage(asked.question);
-    let answers = api.ask(&view, asked.nodes.into_iter().collect(), &question).await?;
+    let asked = asked.into_iter().map(|(node, question)| (node, Question::Usage(question)));
+    let answers = api.ask(asker, &view, asked).await?;
     let mut told = BTreeMap::new();
     for (node, answer) in answers.answers {
         if let Answer::Usage(usage) = answer {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::Command;
+use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::transport::{PeerId, Role};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, UserId};
@@ -15,7 +15,7 @@ use super::asked::Asker;
 use super::error::{required, vanished};
 use super::parts::in_parts;
 use super::{Answers, ControlService, invalid, unresolved, violations};
-use crate::auth::Standing;
+use crate::auth::{Standing, audit};
 use crate::ca::{USER_LIFE_MAX, public_key_of_request};
 use crate::clock::{self, RandomIds};
 use crate::membership;
@@ -51,7 +51,10 @@ pub(super) async fn create_user(
     let view = api.cluster.read().await?;
     let adopted = match adopt(&view, asker, &spec) {
         Some((name, command)) => {
-            api.cluster.propose(command).await?;
+            let entry = asker.entry_about("/shoal.v1.Control/CreateUser", format!("user {name}"));
+            let outcome = api.cluster.propose(command).await.map_err(Status::from);
+            audit::ended(entry, &outcome);
+            outcome?;
             name
         }
         None => String::new(),
@@ -74,11 +77,7 @@ pub(super) async fn create_user(
 
 /// Where there are no users yet, whoever makes the first one would be locked out by it: the caller
 /// comes first.
-fn adopt(
-    view: &shoal_manager_state::ClusterState,
-    asker: &Asker,
-    new: &UserSpec,
-) -> Option<(String, Command)> {
+fn adopt(view: &ClusterState, asker: &Asker, new: &UserSpec) -> Option<(String, Command)> {
     let (Standing::Unlisted, Some(id)) = (&asker.standing, asker.identity.user()) else {
         return None;
     };
@@ -103,11 +102,11 @@ pub(super) async fn list_users(
 }
 
 pub(super) async fn get_user(
-    api: &ControlService,
+    _: &ControlService,
     asker: &Asker,
+    view: &ClusterState,
     request: pb::GetUserRequest,
 ) -> Result<pb::GetUserResponse, Status> {
-    let view = api.cluster.read().await?;
     let found = match request.reference.as_str() {
         "" => {
             let own = asker.identity.user().and_then(|id| view.user(id));
@@ -121,10 +120,10 @@ pub(super) async fn get_user(
 pub(super) async fn update_user(
     api: &ControlService,
     _: &Asker,
+    view: &ClusterState,
     request: pb::UpdateUserRequest,
 ) -> Result<pb::UpdateUserResponse, Status> {
     let spec = checked(request.spec, clock::now())?;
-    let view = api.cluster.read().await?;
     let id = view.resolve_user(&request.reference).map_err(|e| unresolved(&e))?.id;
     let expected = request.expected_version;
     api.cluster.propose(Command::UpdateUser { id, expected, spec }).await?;
@@ -136,9 +135,9 @@ pub(super) async fn update_user(
 pub(super) async fn remove_user(
     api: &ControlService,
     _: &Asker,
+    view: &ClusterState,
     request: pb::RemoveUserRequest,
 ) -> Result<pb::RemoveUserResponse, Status> {
-    let view = api.cluster.read().await?;
     let id = view.resolve_user(&request.reference).map_err(|e| unresolved(&e))?.id;
     api.cluster.propose(Command::RemoveUser { id }).await?;
     Ok(pb::RemoveUserResponse { id: id.to_string() })

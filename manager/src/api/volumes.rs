@@ -26,24 +26,34 @@ pub(super) fn meant(view: &ClusterState, references: &[String]) -> Result<Vec<No
     references.iter().map(one).collect()
 }
 
+/// The same question to each.
+fn all(nodes: Vec<NodeId>, question: &Question) -> impl Iterator<Item = (NodeId, Question)> {
+    nodes.into_iter().map(|node| (node, question.clone()))
+}
+
+/// Calls of one caller that ask nodes at the same time: they have half of the places at the most.
+pub(super) const QUESTIONS_MAX: usize = 4;
+
 impl ControlService {
     pub(super) async fn ask(
         &self,
+        asker: &Asker,
         view: &ClusterState,
-        nodes: Vec<NodeId>,
-        question: &Question,
+        asked: impl IntoIterator<Item = (NodeId, Question)>,
     ) -> Result<crate::broker::NodeAnswers, Status> {
         // Only the leader has the nodes' sessions.
         self.cluster.must_lead()?;
-        Ok(self.broker.ask(view, nodes, question).await)
+        let _share = self.questions.take(asker)?;
+        Ok(self.broker.ask(view, asked).await)
     }
 
     async fn volumes(
         &self,
+        asker: &Asker,
         nodes: &[String],
     ) -> Result<(Arc<ClusterState>, Vec<PlacedVolume>, Vec<Silent>), Status> {
         let view = self.cluster.read().await?;
-        let answers = self.ask(&view, meant(&view, nodes)?, &Question::Volumes).await?;
+        let answers = self.ask(asker, &view, all(meant(&view, nodes)?, &Question::Volumes)).await?;
         let mut found = BTreeMap::new();
         for (node, answer) in answers.answers {
             if let Answer::Volumes(volumes) = answer {
@@ -58,16 +68,16 @@ impl ControlService {
 
     async fn prune(
         &self,
+        asker: &Asker,
         view: &ClusterState,
         nodes: Vec<NodeId>,
         question: &Question,
     ) -> Result<(Vec<PrunedNode>, Vec<Silent>), Status> {
-        let answers = self.ask(view, nodes, question).await?;
+        let answers = self.ask(asker, view, all(nodes, question)).await?;
         let mut pruned = Vec::new();
         for (node_id, answer) in answers.answers {
             if let Answer::Pruned(what) = answer {
-                let hostname = view.node(node_id).map(|n| n.description.hostname.clone());
-                let hostname = hostname.unwrap_or_else(|| node_id.to_string());
+                let hostname = view.hostname(node_id);
                 pruned.push(PrunedNode { node_id, hostname, pruned: what });
             }
         }
@@ -77,10 +87,10 @@ impl ControlService {
 
 pub(super) async fn list_volumes(
     api: &ControlService,
-    _: &Asker,
+    asker: &Asker,
     request: pb::ListVolumesRequest,
 ) -> Result<Answers<pb::ListVolumesResponse>, Status> {
-    let (_, volumes, silent) = api.volumes(&request.nodes).await?;
+    let (_, volumes, silent) = api.volumes(asker, &request.nodes).await?;
     Ok(with_silent(
         volumes.into_iter().map(pb::PlacedVolume::from),
         |volumes| pb::ListVolumesResponse { volumes, silent: Vec::new() },
@@ -91,11 +101,11 @@ pub(super) async fn list_volumes(
 
 pub(super) async fn remove_volume(
     api: &ControlService,
-    _: &Asker,
+    asker: &Asker,
     request: pb::RemoveVolumeRequest,
 ) -> Result<Answers<pb::RemoveVolumeResponse>, Status> {
     let name = request.name;
-    let (view, volumes, silent) = api.volumes(&request.nodes).await?;
+    let (view, volumes, silent) = api.volumes(asker, &request.nodes).await?;
     let nodes = removal(&volumes, &name, &silent).map_err(|error| {
         let text = error.to_string();
         match error {
@@ -103,7 +113,7 @@ pub(super) async fn remove_volume(
             NotRemoved::Unknown { .. } => Status::not_found(text),
         }
     })?;
-    let (nodes, more) = api.prune(&view, nodes, &Question::RemoveVolume(name)).await?;
+    let (nodes, more) = api.prune(asker, &view, nodes, &Question::RemoveVolume(name)).await?;
     Ok(with_silent(
         nodes.into_iter().map(pb::PrunedNode::from),
         |nodes| pb::RemoveVolumeResponse { nodes, silent: Vec::new() },
@@ -114,13 +124,13 @@ pub(super) async fn remove_volume(
 
 pub(super) async fn prune_nodes(
     api: &ControlService,
-    _: &Asker,
+    asker: &Asker,
     request: pb::PruneNodesRequest,
 ) -> Result<Answers<pb::PruneNodesResponse>, Status> {
     let prune: Prune = required(request.prune, "prune")?.try_into().map_err(|e| invalid(&e))?;
     let view = api.cluster.read().await?;
     let nodes = meant(&view, &request.nodes)?;
-    let (nodes, silent) = api.prune(&view, nodes, &Question::Prune(prune)).await?;
+    let (nodes, silent) = api.prune(asker, &view, nodes, &Question::Prune(prune)).await?;
     Ok(with_silent(
         nodes.into_iter().map(pb::PrunedNode::from),
         |nodes| pb::PruneNodesResponse { nodes, silent: Vec::new() },
@@ -131,16 +141,16 @@ pub(super) async fn prune_nodes(
 
 pub(super) async fn get_disk_usage(
     api: &ControlService,
-    _: &Asker,
+    asker: &Asker,
     request: pb::GetDiskUsageRequest,
 ) -> Result<Answers<pb::GetDiskUsageResponse>, Status> {
     let view = api.cluster.read().await?;
-    let answers = api.ask(&view, meant(&view, &request.nodes)?, &Question::DiskUsage).await?;
+    let answers =
+        api.ask(asker, &view, all(meant(&view, &request.nodes)?, &Question::DiskUsage)).await?;
     let mut placed: Vec<PlacedDisk> = Vec::new();
     for (node_id, answer) in answers.answers {
         if let Answer::DiskUsage(usage) = answer {
-            let hostname = view.node(node_id).map(|n| n.description.hostname.clone());
-            let hostname = hostname.unwrap_or_else(|| node_id.to_string());
+            let hostname = view.hostname(node_id);
             placed.push(PlacedDisk { node_id, hostname, usage });
         }
     }

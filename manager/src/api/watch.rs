@@ -6,8 +6,8 @@ use std::sync::Arc;
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::ServiceId;
-use shoal_types::object::Service;
-use shoal_types::spec::UserRole;
+use shoal_types::object::{Service, Stack, StackRevision};
+use shoal_types::spec::{StackSpec, UserRole};
 use shoal_types::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,6 +22,12 @@ use crate::cluster::Cluster;
 /// Events on their way to one watcher. One may be as large as an object; the feed, which shares them with
 /// the state, keeps the others.
 const QUEUE: usize = 1;
+
+/// Events that one look at the feed brings: they are kept for the watcher until it has taken them.
+const LOOK: usize = 64;
+
+/// Watches of one caller: each keeps as much as an event or three.
+pub(super) const WATCHES_MAX: usize = 64;
 
 pub(super) fn watch(
     api: &ControlService,
@@ -45,14 +51,19 @@ pub(super) fn watch(
         (None, Some(since)) => feed.begins(Timestamp::from_nanos(since)),
         (None, None) => (*feed.newest().borrow(), false),
     };
-    let until = request.until.map(Timestamp::from_nanos);
+    let span = Span {
+        since: request.since.map(Timestamp::from_nanos),
+        until: request.until.map(Timestamp::from_nanos),
+    };
     // Says at once if what is asked for is forgotten.
-    feed.since(after).map_err(|e| Status::out_of_range(e.to_string()))?;
+    feed.since(after, 1).map_err(|e| Status::out_of_range(e.to_string()))?;
+    let share = api.watches.take(&asker)?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
+        let _share = share;
         let shown = Shown::new(&cluster.view(), asker);
         let started = pb::WatchStarted { index: after, incomplete };
-        if let Err(status) = pump(&cluster, started, until, &kinds, shown, &sender).await {
+        if let Err(status) = pump(&cluster, started, span, &kinds, shown, &sender).await {
             // Nobody is left to tell if this fails.
             let _ = sender.send(Err(status)).await;
         }
@@ -60,11 +71,20 @@ pub(super) fn watch(
     Ok(Box::pin(ReceiverStream::new(receiver)))
 }
 
+/// Which events are asked for, by their time.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    /// Those before it are left out.
+    since: Option<Timestamp>,
+    /// Those of it and after it are left out.
+    until: Option<Timestamp>,
+}
+
 /// Sends events until the watcher goes away or falls too far behind, or its time is over.
 async fn pump(
     cluster: &Cluster,
     started: pb::WatchStarted,
-    until: Option<Timestamp>,
+    Span { since, until }: Span,
     kinds: &BTreeSet<i32>,
     mut shown: Shown,
     to: &mpsc::Sender<Result<pb::WatchResponse, Status>>,
@@ -82,13 +102,15 @@ async fn pump(
         // Before the look: what happens meanwhile is no longer asked for.
         let left = until.map(|until| until.since(clock::now()));
         let (events, complete) =
-            feed.since(after).map_err(|e| Status::out_of_range(e.to_string()))?;
+            feed.since(after, LOOK).map_err(|e| Status::out_of_range(e.to_string()))?;
         after = complete;
+        let is_all = events.is_empty();
         for event in events {
             if until.is_some_and(|until| event.time >= until) {
                 return Ok(());
             }
-            if !shown.shows(&cluster.view(), &event.object) {
+            let is_shown = shown.shows(&cluster.view(), &event.object);
+            if !is_shown || since.is_some_and(|since| event.time < since) {
                 continue;
             }
             let event = to_wire(&event);
@@ -98,6 +120,9 @@ async fn pump(
             if to.send(answer(Message::Event(event))).await.is_err() {
                 return Ok(());
             }
+        }
+        if !is_all {
+            continue;
         }
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(());
@@ -154,6 +179,15 @@ impl Shown {
     }
 }
 
+/// A stack has all its earlier specs, ten times its own size: whoever watches it has seen them.
+fn without_earlier_specs(stack: &Stack) -> Stack {
+    let name = || StackSpec { name: stack.spec.name.clone(), ..StackSpec::default() };
+    let only_name = Arc::new(name());
+    let history = stack.history.iter();
+    let history = history.map(|r| StackRevision { spec: Arc::clone(&only_name), ..r.clone() });
+    Stack { history: history.collect(), ..stack.clone() }
+}
+
 fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
     use pb::watch_event::Object;
     let object = match &event.object {
@@ -162,7 +196,7 @@ fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
         ObjectRef::Service(o) => Object::Service((&**o).into()),
         ObjectRef::Task(o) => Object::Task((&**o).into()),
         ObjectRef::Network(o) => Object::Network((&**o).into()),
-        ObjectRef::Stack(o) => Object::Stack((&**o).into()),
+        ObjectRef::Stack(o) => Object::Stack((&without_earlier_specs(o)).into()),
         ObjectRef::Deployment(o) => Object::Deployment((&**o).into()),
         ObjectRef::User(o) => Object::User((&**o).into()),
     };

@@ -2,6 +2,7 @@
 //! change the cluster: who, as what, which method, what it was about, what came of it.
 
 use shoal_proto::transport::{Identity, Peer};
+use shoal_types::id::NodeId;
 use tonic::Status;
 
 use super::{Standing, is_audited, method};
@@ -9,13 +10,15 @@ use super::{Standing, is_audited, method};
 /// Longest name of an object that is written, in bytes: it comes from the caller.
 const OBJECT_BYTES_MAX: usize = 256;
 
-/// A call that is written down when its outcome is known.
+/// A call that is written down when its outcome is known; and as `unknown` when it is dropped before
+/// that, as a call is whose caller hangs up: what it had begun may still take effect.
 #[derive(Debug)]
 pub struct Entry {
     path: &'static str,
     who: String,
     role: &'static str,
     object: String,
+    is_written: bool,
 }
 
 impl Entry {
@@ -27,23 +30,75 @@ impl Entry {
         standing: &Standing,
         object: impl FnOnce() -> String,
     ) -> Option<Self> {
-        is_audited(path).then(|| Self {
-            path,
-            who: standing.title(identity.id),
-            role: standing.role_name(),
-            object: object(),
-        })
+        let (who, role) = (|| standing.title(identity.id), standing.role_name());
+        is_audited(path).then(|| Self::new(path, who(), role, object()))
+    }
+
+    /// What root of this host does by a local socket.
+    #[must_use]
+    pub fn local(path: &'static str, object: String) -> Self {
+        Self::new(path, "root of this host".to_owned(), "root", object)
+    }
+
+    /// A host that wants to join.
+    #[must_use]
+    pub fn join(hostname: String) -> Self {
+        const PATH: &str = "/shoal.v1.Ca/IssueNodeCertificate";
+        Self::new(PATH, "a joining host".to_owned(), "joiner", hostname)
+    }
+
+    /// A node that leaves.
+    #[must_use]
+    pub fn leave(node: NodeId) -> Self {
+        let who = format!("node {node}");
+        Self::new("/shoal.v1.Dispatcher/Leave", who.clone(), "node", who)
+    }
+
+    fn new(path: &'static str, who: String, role: &'static str, object: String) -> Self {
+        Self { path, who, role, object, is_written: false }
+    }
+
+    /// Says whom or what it turned out to be about.
+    #[must_use]
+    pub fn about(mut self, object: String) -> Self {
+        self.object = object;
+        self
+    }
+
+    /// Says who the caller has become by it.
+    #[must_use]
+    pub fn by(mut self, who: String) -> Self {
+        self.who = who;
+        self
+    }
+
+    /// Writes it down with what came of it.
+    pub fn ended<T>(mut self, outcome: &Result<T, Status>) {
+        match outcome {
+            Ok(_) => self.write("ok", ""),
+            Err(status) => self.write(code_name(status), status.message()),
+        }
+    }
+
+    fn write(&mut self, outcome: &str, why: &str) {
+        self.is_written = true;
+        write(&self.who, self.role, self.path, &self.object, outcome, why);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.write("unknown", "the call was given up before its answer");
+        }
     }
 }
 
 /// Writes down what came of a call, if it is one of those.
 pub fn ended<T>(entry: Option<Entry>, outcome: &Result<T, Status>) {
-    let Some(entry) = entry else { return };
-    let (code, why) = match outcome {
-        Ok(_) => ("ok", ""),
-        Err(status) => (code_name(status), status.message()),
-    };
-    write(&entry.who, entry.role, entry.path, &entry.object, code, why);
+    if let Some(entry) = entry {
+        entry.ended(outcome);
+    }
 }
 
 /// Writes down a call that was refused before it was decoded.
@@ -54,29 +109,6 @@ pub(super) fn refused(peer: Option<&Peer>, path: &str, status: &Status) {
         Some(Peer::Refused(_)) | None => ("a stranger".to_owned(), "none"),
     };
     write(&who, role, path, "", code_name(status), status.message());
-}
-
-/// Writes down what root of this host did by a local socket.
-pub fn local(path: &str, object: &str, outcome: Result<(), &Status>) {
-    let (code, why) = outcome.map_or_else(|s| (code_name(s), s.message()), |()| ("ok", ""));
-    write("root of this host", "root", path, object, code, why);
-}
-
-/// Writes down a host that joined, or was not let in.
-pub fn join(hostname: &str, outcome: Result<&str, &Status>) {
-    const PATH: &str = "/shoal.v1.Ca/IssueNodeCertificate";
-    let (who, code, why) = match outcome {
-        Ok(node) => (format!("node {node}"), "ok", ""),
-        Err(status) => ("a joining host".to_owned(), code_name(status), status.message()),
-    };
-    write(&who, "joiner", PATH, hostname, code, why);
-}
-
-/// Writes down a node that leaves.
-pub fn leave(node: &str, outcome: Result<(), &Status>) {
-    let (code, why) = outcome.map_or_else(|s| (code_name(s), s.message()), |()| ("ok", ""));
-    let who = format!("node {node}");
-    write(&who, "node", "/shoal.v1.Dispatcher/Leave", &who, code, why);
 }
 
 fn write(who: &str, role: &str, path: &str, object: &str, outcome: &str, why: &str) {

@@ -38,7 +38,7 @@ pub(super) async fn revoked(
         let now = (auth.now)();
         match authorise(&peer, &path, &*auth.members, now) {
             Err(status) => return status,
-            Ok(now) if now != caller => {
+            Ok(now) if !now.may_as(&caller) => {
                 return Status::unauthenticated("the caller's rights have changed: call again");
             }
             Ok(_) => {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_manager_state::ClusterState;
 use shoal_proto::transport::{PeerId, Role};
 use shoal_types::object::{Node, User};
-use shoal_types::spec::UserRole;
+use shoal_types::spec::{UserRole, UserSpec};
 use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 
@@ -41,6 +41,28 @@ impl Standing {
             Self::Node(role) => role.noun(),
             Self::User(user) => user.spec.role.as_str(),
             Self::Unlisted => UserRole::Admin.as_str(),
+        }
+    }
+
+    /// Whether it lets its holder do what the other one does, and for as long: a user that is called
+    /// otherwise now, or has another label, is the same one.
+    #[must_use]
+    pub fn gives_as(&self, other: &Self) -> bool {
+        let (Self::User(one), Self::User(other)) = (self, other) else { return self == other };
+        let rights = |user: &User| {
+            let UserSpec { name: _, labels: _, role, stacks, host_access, expires_at } =
+                user.spec.clone();
+            (user.id, role, stacks, host_access, expires_at)
+        };
+        rights(one) == rights(other)
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        match self {
+            Self::User(user) => user.has_expired(now),
+            Self::Node(_) | Self::Unlisted => false,
         }
     }
 
@@ -137,7 +159,7 @@ mod tests {
     use shoal_manager_state::testing::TestCluster;
     use shoal_types::id::{NodeId, UserId};
     use shoal_types::object::{ManagerStatus, Reachability};
-    use shoal_types::spec::{NodeRole, NodeSpec, UserSpec};
+    use shoal_types::spec::{NodeRole, NodeSpec};
 
     use super::*;
 

@@ -36,7 +36,7 @@ fn must_run(view: &ClusterState, task: &Task) -> Result<NodeId, Status> {
     };
     let running = matches!(state, TaskState::Starting | TaskState::Running | TaskState::Draining);
     let node = task.node_id.filter(|_| running).ok_or_else(not_running)?;
-    let host = view.node(node).map_or_else(|| node.to_string(), |n| n.description.hostname.clone());
+    let host = view.hostname(node);
     match view.node(node).is_some_and(|n| n.is_reachable()) {
         true => Ok(node),
         false => Err(Status::unavailable(format!("node {host} cannot be reached"))),

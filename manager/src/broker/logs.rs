@@ -157,8 +157,7 @@ impl Broker {
             by_node.entry(node).or_default().insert(task.id.to_string(), task);
         }
         for (id, tasks) in by_node {
-            let hostname =
-                view.node(id).map_or_else(|| id.to_string(), |n| n.description.hostname.clone());
+            let hostname = view.hostname(id);
             let source = Source::new(id, hostname, tasks, BTreeMap::new());
             let work = Arc::clone(self).ask_node(source, *options, reader.clone());
             streams.spawn(work);

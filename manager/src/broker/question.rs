@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use prost::Message as _;
+use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::NodeId;
@@ -19,12 +20,15 @@ use super::{Broker, Forgotten, to_agent};
 /// How long an agent may take to open its stream.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
 /// Nodes that are asked at the same time, for one user.
-const ASKED_AT_ONCE: usize = 64;
+const ASKED_AT_ONCE: usize = 32;
 /// Questions under way, for all users.
 pub(super) const QUESTIONS_MAX: usize = 256;
 /// Bytes of one node's answer: some ten thousand volumes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Bytes of all answers to one user.
+/// Items of one node's answer, and of what is listed in them: one of two bytes takes a hundred times that
+/// once it is read.
+const ANSWER_ITEMS_MAX: usize = 50_000;
+/// Bytes of all answers to one user, and of the reasons for which there are none.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
 /// Whoever waits for an answer.
@@ -67,16 +71,15 @@ impl NoAnswer {
 }
 
 impl Broker {
-    /// Asks nodes the same question, some at a time. What it costs in time is bounded by the patience
+    /// Asks nodes, some at a time. What it costs in time is bounded by the patience
     /// that one node is given, for each [`ASKED_AT_ONCE`] nodes.
     pub async fn ask(
         &self,
         view: &ClusterState,
-        nodes: impl IntoIterator<Item = NodeId>,
-        question: &Question,
+        questions: impl IntoIterator<Item = (NodeId, Question)>,
     ) -> Answers {
-        let asked =
-            nodes.into_iter().map(|id| async move { (id, self.ask_one(id, question).await) });
+        let one = |(id, question)| async move { (id, self.ask_one(id, &question).await) };
+        let asked = questions.into_iter().map(one);
         let mut asked = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
         let (mut all, mut room) = (Answers::default(), ANSWERS_BYTES_MAX);
         while let Some((id, answered)) = asked.next().await {
@@ -88,8 +91,12 @@ impl Broker {
             });
             match answered {
                 Ok(answer) => drop(all.answers.insert(id, answer)),
-                Err(NoAnswer(reason)) => {
-                    let hostname = hostname(view, id);
+                Err(NoAnswer(mut reason)) => {
+                    match room.checked_sub(reason.len()) {
+                        Some(left) => room = left,
+                        None => "it said why, and others too much".clone_into(&mut reason),
+                    }
+                    let hostname = view.hostname(id);
                     all.silent.push(Silent { node_id: id, hostname, reason });
                 }
             }
@@ -100,7 +107,10 @@ impl Broker {
 
     async fn ask_one(&self, node: NodeId, question: &Question) -> Result<Answered, NoAnswer> {
         let away = || NoAnswer::new("it cannot be reached");
-        let _turn = self.questions_free.acquire().await.map_err(|_| away())?;
+        let turn = timeout(ATTACH_PATIENCE, self.questions_free.acquire()).await;
+        let turn =
+            turn.map_err(|_| NoAnswer::new("too many questions are under way: ask again"))?;
+        let _turn = turn.map_err(|_| away())?;
         let session = self.session_of(node).ok_or_else(away)?;
         let ((begun, has_begun), (answer, answered)) = (oneshot::channel(), oneshot::channel());
         let question_id = self.questions.add(node, Asker { begun, answer });
@@ -157,7 +167,7 @@ impl Broker {
 async fn whole(mut parts: Streaming<pb::AnswerMessage>) -> Result<Answered, NoAnswer> {
     use pb::answer_message::Message;
     let strange = |why: String| NoAnswer::new(format!("its answer cannot be understood: {why}"));
-    let (mut answer, mut bytes): (Option<Answer>, usize) = (None, 0);
+    let (mut answer, mut bytes, mut items): (Option<Answer>, usize, usize) = (None, 0, 0);
     loop {
         let message = match parts.message().await {
             Ok(Some(message)) => message,
@@ -171,18 +181,20 @@ async fn whole(mut parts: Streaming<pb::AnswerMessage>) -> Result<Answered, NoAn
         }
         let part = match message.message {
             Some(Message::Part(part)) => part,
-            Some(Message::Failed(why)) => return Err(NoAnswer::new(why)),
+            Some(Message::Failed(why)) => return Err(NoAnswer::new(words::text(&why))),
             Some(Message::Attach(_)) | None => return Err(strange("expected a part".to_owned())),
         };
         let part = Answer::try_from(part).map_err(|e| strange(e.to_string()))?;
+        items += part.items();
+        if items > ANSWER_ITEMS_MAX {
+            return Err(NoAnswer::new(format!(
+                "its answer has more than {ANSWER_ITEMS_MAX} items"
+            )));
+        }
         answer = Some(match answer {
             None => part,
             Some(before) => before.followed_by(part).map_err(|e| strange(e.to_string()))?,
         });
     }
     answer.map(|answer| (answer, bytes)).ok_or_else(|| strange("it is empty".to_owned()))
-}
-
-pub(super) fn hostname(view: &ClusterState, node: NodeId) -> String {
-    view.node(node).map_or_else(|| node.to_string(), |n| n.description.hostname.clone())
 }

@@ -36,6 +36,12 @@ pub trait ClusterCa: Send + Sync + 'static {
     /// `UNAVAILABLE` while this manager does not know.
     async fn authority(&self) -> Result<(Arc<CertificateAuthority>, JoinSecrets), Status>;
 
+    /// The same as far as this manager knows, which costs next to nothing: strangers may ask.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` while there is no cluster.
+    fn known_authority(&self) -> Result<(Arc<CertificateAuthority>, JoinSecrets), Status>;
+
     /// Makes the node a member, durably, unless it is one already, and returns the role it has. To
     /// be repeated safely.
     ///
@@ -69,8 +75,14 @@ impl<C: ClusterCa> CaService<C> {
         joiner: Joiner,
         message: v1::IssueNodeCertificateRequest,
     ) -> Result<v1::IssueNodeCertificateResponse, Status> {
-        let (ca, secrets) = self.0.authority().await?;
-        let role = secrets.admit(&ca, &message.join_token).map_err(|e| token_status(&e))?;
+        let admit = |(ca, secrets): &(Arc<CertificateAuthority>, JoinSecrets)| {
+            secrets.admit(ca, &message.join_token).map_err(|e| token_status(&e))
+        };
+        // Who has no token at all makes no work for the other managers.
+        admit(&self.0.known_authority()?)?;
+        let newest = self.0.authority().await?;
+        let role = admit(&newest)?;
+        let (ca, _) = newest;
         let hints = message.hints.unwrap_or_default();
         check_hint("hints.hostname", &hints.hostname)?;
         if !hints.advertise_address.is_empty() {
@@ -112,7 +124,7 @@ impl<C: ClusterCa> Ca for CaService<C> {
         &self,
         _: Request<v1::GetRootCertificateRequest>,
     ) -> Result<Response<v1::GetRootCertificateResponse>, Status> {
-        let (ca, _) = self.0.authority().await?;
+        let (ca, _) = self.0.known_authority()?;
         Ok(Response::new(v1::GetRootCertificateResponse {
             root_pem: ca.material().trusted_pem(),
             cluster_id: ca.cluster().to_string(),
@@ -130,8 +142,13 @@ impl<C: ClusterCa> Ca for CaService<C> {
         };
         let message = request.into_inner();
         let hostname = message.hints.as_ref().map(|h| h.hostname.clone()).unwrap_or_default();
+        let entry = audit::Entry::join(hostname);
         let outcome = self.let_in(joiner, message).await;
-        audit::join(&hostname, outcome.as_ref().map(|answer| answer.node_id.as_str()));
+        let entry = match &outcome {
+            Ok(answer) => entry.by(format!("node {}", answer.node_id)),
+            Err(_) => entry,
+        };
+        entry.ended(&outcome);
         outcome.map(Response::new)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,6 +29,8 @@ struct Cluster {
     ca: Arc<CertificateAuthority>,
     secrets: JoinSecrets,
     members: Arc<Mutex<BTreeMap<PeerId, Role>>>,
+    /// How often other managers would have been asked.
+    reads: Arc<AtomicUsize>,
 }
 
 impl Cluster {
@@ -73,6 +76,11 @@ impl Membership for Cluster {
 #[tonic::async_trait]
 impl ClusterCa for Cluster {
     async fn authority(&self) -> Result<(Arc<CertificateAuthority>, JoinSecrets), Status> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.known_authority()
+    }
+
+    fn known_authority(&self) -> Result<(Arc<CertificateAuthority>, JoinSecrets), Status> {
         Ok((self.ca.clone(), self.secrets))
     }
 
@@ -99,7 +107,8 @@ fn now() -> Timestamp {
 async fn serve() -> (Cluster, SocketAddr) {
     let ca = CertificateAuthority::create(ClusterId::from(1), now()).expect("authority");
     let secrets = JoinSecrets::generate().expect("secrets");
-    let cluster = Cluster { ca: Arc::new(ca), secrets, members: Arc::default() };
+    let cluster =
+        Cluster { ca: Arc::new(ca), secrets, members: Arc::default(), reads: Arc::default() };
     let credentials = cluster.issue(Role::Manager, now());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
@@ -126,6 +135,23 @@ fn refused(outcome: Result<Credentials, EnrolError>) -> String {
         EnrolError::Refused(message) => message,
         other => panic!("not refused, but {other:?}"),
     }
+}
+
+/// Whoever can reach the port can ask for the root certificate, and show a token that is none.
+#[tokio::test]
+async fn strangers_make_no_work_for_other_managers() {
+    let (cluster, address) = serve().await;
+    let other = JoinSecrets::generate().expect("secrets");
+    let key = PrivateKey::generate().expect("key");
+    for _ in 0..3 {
+        let refused = join(address.into(), &cluster.token(other.agent), &key, hints()).await;
+        refused.expect_err("a token of nobody");
+    }
+    assert_eq!(cluster.reads.load(Ordering::Relaxed), 0);
+    join(address.into(), &cluster.token(cluster.secrets.agent), &key, hints())
+        .await
+        .expect("joins");
+    assert_eq!(cluster.reads.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

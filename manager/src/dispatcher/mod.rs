@@ -228,10 +228,11 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::LeaveClusterRequest>,
     ) -> Result<Response<pb::LeaveClusterResponse>, Status> {
         let id = node_of(&request)?;
+        let entry = audit::Entry::leave(id);
         // It says itself that nothing runs there any more.
         let outcome = self.cluster.propose(Command::RemoveNode { id, force: true }).await;
         let outcome = outcome.map_err(Status::from);
-        audit::leave(&id.to_string(), outcome.as_ref().map(|_| ()));
+        entry.ended(&outcome);
         outcome?;
         tracing::info!(node = %id, "a node has left");
         Ok(Response::new(pb::LeaveClusterResponse {}))

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
-use shoal_types::spec::UserRole;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::cluster_state::ClusterState;
@@ -111,10 +110,10 @@ fn versions(state: &ClusterState, wrong: &mut Vec<String>) {
     each::<User>(state, wrong);
 }
 
-/// Where there are users, one of them can make others.
+/// Where there are users, one of them can always make others.
 fn admins(state: &ClusterState, wrong: &mut Vec<String>) {
-    let any = state.users().any(|user| user.spec.role == UserRole::Admin);
-    demand!(wrong, any || state.users().len() == 0, "no user is an admin");
+    let any = state.users().any(|user| user.is_lasting_admin());
+    demand!(wrong, any || state.users().len() == 0, "no user is an admin for good");
 }
 
 fn service(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {

@@ -156,6 +156,12 @@ impl ClusterState {
         own.or(spec.update_config.as_ref()).cloned().unwrap_or_default()
     }
 
+    /// What a node is called for people: its host's name, its id if it is not known.
+    #[must_use]
+    pub fn hostname(&self, id: NodeId) -> String {
+        self.node(id).map_or_else(|| id.to_string(), |node| node.description.hostname.clone())
+    }
+
     /// What the tasks on a node hold there.
     #[must_use]
     pub fn node_usage(&self, id: NodeId) -> &NodeUsage {

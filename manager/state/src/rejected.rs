@@ -316,13 +316,13 @@ pub enum Rejected {
         holder: TaskId,
     },
     /// The first user has to be able to make others.
-    #[error("user {name:?} is the first one and has to be an admin")]
+    #[error("user {name:?} is the first one and has to be an admin without an end")]
     FirstUser {
         /// The user's name.
         name: String,
     },
     /// Without an admin nobody could make one again.
-    #[error("user {name:?} is the last admin: make another one first")]
+    #[error("user {name:?} is the last admin without an end: make another one first")]
     LastAdmin {
         /// The user's name.
         name: String,

@@ -11,6 +11,7 @@
 mod credentials;
 mod logs;
 mod questions;
+mod races;
 mod sizes;
 mod users;
 
@@ -541,5 +542,19 @@ async fn root_of_the_host_gets_a_user_in_again() {
         })
         .await
         .unwrap();
+
+    // The name that it had is somebody's now who is no admin: it gets another one.
+    let update = pb::UpdateUserRequest {
+        reference: "root-first".to_owned(),
+        expected_version: 1,
+        spec: Some(users::user_spec("root-first", pb::UserRole::Viewer, &[])),
+    };
+    control.update_user(update).await.unwrap();
+    let issued = ask(key.request().unwrap()).await.unwrap().into_inner();
+    let user = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem).unwrap();
+    let mut control = ControlClient::new(channel(address, user));
+    let own = control.get_user(pb::GetUserRequest::default()).await.unwrap().into_inner();
+    let own = own.user.unwrap().spec.unwrap();
+    assert_eq!((&*own.name, own.role), ("root-first-2", pb::UserRole::Admin as i32));
     manager.stop().await;
 }

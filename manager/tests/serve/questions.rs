@@ -188,3 +188,53 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     beating.abort();
     manager.stop().await;
 }
+
+/// A user who asks all nodes for their volumes.
+fn list_volumes(control: &ControlClient<Channel>) -> JoinHandle<pb::ListVolumesResponse> {
+    let mut user = control.clone();
+    tokio::spawn(async move {
+        whole(user.list_volumes(pb::ListVolumesRequest::default())).await.unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_a_node_nor_a_user_takes_what_others_need() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let beating = agent.beats();
+
+    // Little on the wire and much in memory.
+    let asking = list_volumes(&control);
+    let (id, _) = agent.is_questioned().await;
+    let all = vec![NodeVolume::default(); 50_001];
+    let part = FromAgent::Part(Answer::Volumes(all).into());
+    agent.answers(&id, vec![part]).await.unwrap();
+    let answer = asking.await.unwrap();
+    assert!(answer.volumes.is_empty());
+    assert_eq!(answer.silent[0].reason, "its answer has more than 50000 items");
+    // A reason without end.
+    let asking = list_volumes(&control);
+    let (id, _) = agent.is_questioned().await;
+    agent.answers(&id, vec![FromAgent::Failed("x".repeat(1 << 20))]).await.unwrap();
+    let reason = asking.await.unwrap().silent.swap_remove(0).reason;
+    assert!(reason.len() <= 4096 && reason.ends_with("x…"), "{} bytes", reason.len());
+
+    // One who asks much leaves the others their turns.
+    let asking: Vec<_> = (0..4).map(|_| list_volumes(&control)).collect();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(agent.is_questioned().await.0);
+    }
+    let fifth = control.clone().list_volumes(pb::ListVolumesRequest::default()).await;
+    let status = fifth.map(drop).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    for id in ids {
+        agent.answers(&id, vec![volumes(&["a"])]).await.unwrap();
+    }
+    for asked in asking {
+        assert_eq!(asked.await.unwrap().volumes.len(), 1);
+    }
+    beating.abort();
+    manager.stop().await;
+}

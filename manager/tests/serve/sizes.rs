@@ -6,7 +6,7 @@ use super::*;
 const MESSAGE_BYTES: usize = (1 << 20) + 1024;
 
 /// A spec of about `bytes`.
-fn large(name: &str, replicas: u64, bytes: usize) -> pb::ServiceSpec {
+pub(super) fn large(name: &str, replicas: u64, bytes: usize) -> pb::ServiceSpec {
     let mut spec = spec(name, replicas);
     let runtime = spec.task_template.as_mut().unwrap().runtime.as_mut().unwrap();
     let pb::task_spec::Runtime::Container(container) = runtime else { panic!("{runtime:?}") };

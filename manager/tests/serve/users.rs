@@ -3,20 +3,18 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use shoal_proto::transport::{EnrolError, renew};
-use shoal_types::id::{IdSource as _, SeededIds};
-
 use super::*;
+use shoal_proto::transport::{EnrolError, renew};
 
 /// A user with a connection of its own.
-struct Known {
+pub(super) struct Known {
     id: String,
-    control: ControlClient<Channel>,
+    pub(super) control: ControlClient<Channel>,
     credentials: Credentials,
     channel: Channel,
 }
 
-fn user_spec(name: &str, role: pb::UserRole, stacks: &[&str]) -> pb::UserSpec {
+pub(super) fn user_spec(name: &str, role: pb::UserRole, stacks: &[&str]) -> pb::UserSpec {
     pb::UserSpec {
         name: name.to_owned(),
         role: role as i32,
@@ -25,7 +23,7 @@ fn user_spec(name: &str, role: pb::UserRole, stacks: &[&str]) -> pb::UserSpec {
     }
 }
 
-async fn make(
+pub(super) async fn make(
     admin: &mut ControlClient<Channel>,
     address: SocketAddr,
     spec: pb::UserSpec,
@@ -50,7 +48,7 @@ fn shop() -> pb::StackSpec {
     stack("shop")
 }
 
-fn stack(name: &str) -> pb::StackSpec {
+pub(super) fn stack(name: &str) -> pb::StackSpec {
     let service = spec(&format!("{name}_web"), 1);
     pb::StackSpec {
         name: name.to_owned(),
@@ -86,10 +84,27 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
         .await
         .unwrap();
 
-    // A change of its rights ends what was begun with the old ones.
+    // What it is called is no right: nothing ends.
+    let mut labelled = operator;
+    labelled.labels.insert("team".to_owned(), "red".to_owned());
     let update = pb::UpdateUserRequest {
         reference: "op".to_owned(),
         expected_version: 1,
+        spec: Some(labelled),
+    };
+    control.update_user(update).await.unwrap();
+    let late = pb::CreateServiceRequest { spec: Some(spec("late", 0)), ..Default::default() };
+    control.create_service(late).await.unwrap();
+    let is_late = |message: pb::WatchResponse| {
+        let Some(pb::watch_response::Message::Event(event)) = message.message else { return false };
+        matches!(event.object, Some(pb::watch_event::Object::Service(s)) if s.spec.as_ref().unwrap().name == "late")
+    };
+    while !is_late(open.message().await.unwrap().unwrap()) {}
+
+    // A change of its rights ends what was begun with the old ones.
+    let update = pb::UpdateUserRequest {
+        reference: "op".to_owned(),
+        expected_version: 2,
         spec: Some(user_spec("op", pb::UserRole::Viewer, &[])),
     };
     control.update_user(update).await.unwrap();
@@ -291,24 +306,8 @@ async fn a_certificate_lives_as_long_as_was_chosen_also_when_it_is_renewed() {
     manager.stop().await;
 }
 
-/// Certificates that the authority has issued to users of whom the state knows nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_user_is_refused_however_good_its_certificate_is() {
-    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
-    let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
-    let spec = user_spec("gone", pb::UserRole::Admin, &[]);
-    let mut gone = make(&mut control, address, spec).await;
-    remove(&mut control, "gone").await;
-    let id: shoal_types::id::UserId = SeededIds::new(9).next_id();
-    assert_ne!(id.to_string(), gone.id);
-    let request = pb::GetClusterRequest {};
-    let status = gone.control.get_cluster(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-    manager.stop().await;
-}
-
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -323,8 +322,14 @@ impl Write for Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_write_and_every_refused_one_is_in_the_audit() {
+impl Log {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// What this process writes to its audit from now on.
+pub(super) fn audit() -> Log {
     let log = LOG.get_or_init(Log::default).clone();
     let writer = log.clone();
     tracing_subscriber::fmt()
@@ -333,6 +338,12 @@ async fn every_write_and_every_refused_one_is_in_the_audit() {
         .with_writer(move || writer.clone())
         .try_init()
         .expect("nobody else logs in this process");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_write_and_every_refused_one_is_in_the_audit() {
+    let log = audit();
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
     let mut viewer = make(&mut control, address, user_spec("v", pb::UserRole::Viewer, &[])).await;
@@ -348,7 +359,7 @@ async fn every_write_and_every_refused_one_is_in_the_audit() {
     let absent = pb::RemoveServiceRequest { reference: "no-such".to_owned() };
     control.remove_service(absent).await.unwrap_err();
     manager.stop().await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let expected = [
         r#"who="root of this host" role="root" method="Bootstrap" object="user admin" outcome="ok""#,
         r#"who="user admin" role="admin" method="CreateUser" object="user v" outcome="ok""#,

@@ -28,4 +28,10 @@ impl User {
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.spec.expires_at.is_some_and(|end| end <= now)
     }
+
+    /// Whether it may do everything, and for as long as nobody takes that back.
+    #[must_use]
+    pub fn is_lasting_admin(&self) -> bool {
+        self.spec.is_lasting_admin()
+    }
 }

@@ -66,6 +66,17 @@ impl Answer {
             _ => Err(Mismatch),
         }
     }
+
+    /// How many things it lists, and in them: what it takes in memory, however short its names are.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        match self {
+            Self::Volumes(volumes) => volumes.iter().map(NodeVolume::items).sum(),
+            Self::Pruned(pruned) => pruned.items(),
+            Self::Usage(usage) => usage.tasks.len(),
+            Self::DiskUsage(_) => 1,
+        }
+    }
 }
 
 /// What may be removed if nobody uses it.
@@ -109,6 +120,15 @@ pub struct Pruned {
     pub reclaimed_bytes: u64,
     /// What could not be removed, and why.
     pub errors: Vec<String>,
+}
+
+impl Pruned {
+    /// How many things it lists.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        let Self { volumes, images, containers, reclaimed_bytes: _, errors } = self;
+        volumes.len() + images.len() + containers.len() + errors.len()
+    }
 }
 
 /// What was removed, and where.

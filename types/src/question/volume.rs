@@ -36,6 +36,14 @@ impl NodeVolume {
     pub fn is_anonymous(&self) -> bool {
         self.labels.contains_key(ANONYMOUS)
     }
+
+    /// It, and all that it lists.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        let Self { name: _, driver: _, options, labels, mountpoint: _, created_at: _, users } =
+            self;
+        1 + options.len() + labels.len() + users.len()
+    }
 }
 
 /// A volume and where it is.

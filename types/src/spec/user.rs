@@ -31,6 +31,14 @@ pub struct UserSpec {
     pub expires_at: Option<Timestamp>,
 }
 
+impl UserSpec {
+    /// Whether such a user may do everything, and for as long as nobody takes that back.
+    #[must_use]
+    pub fn is_lasting_admin(&self) -> bool {
+        self.role == UserRole::Admin && self.expires_at.is_none()
+    }
+}
+
 /// What a user may do. Each role may do what those before it may, a deployer's part of it within
 /// the named stacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]

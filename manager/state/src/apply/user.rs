@@ -2,7 +2,7 @@
 
 use shoal_types::id::UserId;
 use shoal_types::object::{Meta, User};
-use shoal_types::spec::{UserRole, UserSpec};
+use shoal_types::spec::UserSpec;
 
 use crate::cluster_state::Writer;
 use crate::command::Outcome;
@@ -12,7 +12,7 @@ use crate::rejected::Rejected;
 pub(super) fn create(w: &mut Writer<'_>, id: UserId, spec: UserSpec) -> Result<Outcome, Rejected> {
     w.id_is_free::<User>(id)?;
     name_is_free(w, id, &spec.name)?;
-    if w.state.users().len() == 0 && spec.role != UserRole::Admin {
+    if w.state.users().len() == 0 && !spec.is_lasting_admin() {
         return Err(Rejected::FirstUser { name: spec.name });
     }
     let meta = Meta::created(w.index, w.now);
@@ -29,7 +29,7 @@ pub(super) fn update(
     let user = w.get::<User>(id)?;
     w.in_sequence(user.as_ref(), expected)?;
     name_is_free(w, id, &spec.name)?;
-    if spec.role != UserRole::Admin {
+    if !spec.is_lasting_admin() {
         an_admin_stays(w, &user)?;
     }
     w.update_spec(User { spec, ..User::clone(&user) });
@@ -53,12 +53,11 @@ fn name_is_free(w: &Writer<'_>, id: UserId, name: &str) -> Result<(), Rejected> 
     }
 }
 
-/// Without an admin nobody could make users any more; and without users at all, the state would
-/// look as one from before there were users.
+/// Without an admin nobody could make users any more, and one whose time ends is none from then on;
+/// and without users at all, the state would look as one from before there were users.
 fn an_admin_stays(w: &Writer<'_>, user: &User) -> Result<(), Rejected> {
-    let is_admin = |user: &User| user.spec.role == UserRole::Admin;
-    let another = || w.state.users().any(|other| other.id != user.id && is_admin(other));
-    if is_admin(user) && !another() {
+    let another = || w.state.users().any(|other| other.id != user.id && other.is_lasting_admin());
+    if user.is_lasting_admin() && !another() {
         return Err(Rejected::LastAdmin { name: user.spec.name.clone() });
     }
     Ok(())

@@ -1,41 +1,92 @@
 //! What in a service's spec reaches out of its containers, to the host or to what is others'.
 
 use shoal_types::spec::{
-    AppArmor, ContainerSpec, Mount, MountKind, Seccomp, ServiceSpec, TaskRuntime,
+    AppArmor, ContainerSpec, Mount, MountKind, Privileges, Seccomp, ServiceSpec, StackSpec,
+    TaskRuntime, TaskSpec, Ulimit,
 };
 
 use crate::cluster_state::ClusterState;
 
+/// Where a service is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Home<'a> {
+    /// Name of its stack; empty if it has none.
+    pub stack: &'a str,
+    /// The stack as it is to be, if the networks of its spec are made with it.
+    pub makes: Option<&'a StackSpec>,
+}
+
+impl<'a> Home<'a> {
+    /// In a stack that is made, or changed, as a whole.
+    #[must_use]
+    pub fn of_stack(spec: &'a StackSpec) -> Self {
+        Self { stack: &spec.name, makes: Some(spec) }
+    }
+
+    /// Whether a network of this name is made with the stack. It is refused if another one has it.
+    fn makes(self, network: &str) -> bool {
+        self.makes.is_some_and(|spec| spec.networks.values().any(|n| n.name == network))
+    }
+}
+
 /// Each part of a spec that gives its containers more than a container of its stack has by itself,
-/// with its path below `key`; nothing if there is none.
+/// with its path below `key`; nothing if there is none. Specs are taken apart field by field, so that
+/// one that comes has to be judged.
 #[must_use]
 pub fn reaches_host(
     view: &ClusterState,
-    stack: &str,
+    home: Home<'_>,
     key: &str,
     spec: &ServiceSpec,
 ) -> Vec<String> {
+    // Ports are published beside those that the host's own programs have, never over them.
+    let ServiceSpec {
+        name: _,
+        labels: _,
+        task_template,
+        mode: _,
+        update_config: _,
+        rollback_config: _,
+        endpoint_spec: _,
+    } = spec;
+    let TaskSpec {
+        runtime,
+        resources: _,
+        restart_policy: _,
+        placement: _,
+        networks,
+        log_driver,
+        force_update: _,
+    } = &**task_template;
     let mut found = Vec::new();
-    match &spec.task_template.runtime {
-        TaskRuntime::Container(container) => of_container(view, stack, container, &mut found),
+    match runtime {
+        TaskRuntime::Container(container) => of_container(view, home.stack, container, &mut found),
         TaskRuntime::Plugin(_) | TaskRuntime::Attachment { .. } => {
             found.push("runtime: it is no container".to_owned());
         }
     }
-    for (i, joined) in spec.task_template.networks.iter().enumerate() {
-        let target = &joined.target;
-        let others = |id| view.stack(id).is_some_and(|s| s.spec.name != stack);
-        match view.network_target(target) {
-            _ if target == "host" => {
-                found.push(format!("networks[{i}]: {target:?} is the host's own"));
-            }
-            Some(network) if network.stack_id.is_some_and(others) => {
-                found.push(format!("networks[{i}]: {target:?} is of another stack"));
-            }
-            _ => {}
+    for (i, joined) in networks.iter().enumerate() {
+        if let Some(why) = of_network(view, home, &joined.target) {
+            found.push(format!("networks[{i}]: {:?} {why}", joined.target));
         }
     }
+    // Its options name hosts that are written to, or files.
+    if let Some(driver) = log_driver {
+        found.push(format!("log_driver: {:?} is not the default", driver.name));
+    }
     found.into_iter().map(|part| format!("{key}.{part}")).collect()
+}
+
+fn of_network(view: &ClusterState, home: Home<'_>, target: &str) -> Option<&'static str> {
+    if target == "host" {
+        return Some("is the host's own");
+    }
+    let Some(network) = view.network_target(target) else {
+        // It may be another stack's when the spec is applied.
+        return (!home.makes(target)).then_some("does not exist, and is none of the stack's");
+    };
+    let others = |id| view.stack(id).is_some_and(|s| s.spec.name != home.stack);
+    network.stack_id.is_some_and(others).then_some("is of another stack")
 }
 
 fn of_container(
@@ -44,23 +95,85 @@ fn of_container(
     container: &ContainerSpec,
     found: &mut Vec<String>,
 ) {
-    for (i, mount) in container.mounts.iter().enumerate() {
+    let ContainerSpec {
+        image: _,
+        labels: _,
+        command: _,
+        args: _,
+        hostname: _,
+        env: _,
+        dir: _,
+        // Whoever it is inside, it has the default capabilities at the most.
+        user: _,
+        groups: _,
+        privileges,
+        init: _,
+        stop_signal: _,
+        tty: _,
+        open_stdin: _,
+        read_only: _,
+        mounts,
+        stop_grace_period: _,
+        healthcheck: _,
+        hosts: _,
+        dns_config: _,
+        // No stack has any yet.
+        secrets,
+        configs,
+        isolation: _,
+        // All that are accepted are the container's own.
+        sysctls: _,
+        capability_add,
+        capability_drop: _,
+        ulimits,
+        oom_score_adj,
+    } = container;
+    for (i, mount) in mounts.iter().enumerate() {
         if let Some(why) = of_mount(view, stack, mount) {
             found.push(format!("mounts[{i}]: {} {:?} {why}", mount.kind.as_str(), mount.source));
         }
     }
-    if !container.capability_add.is_empty() {
-        let names = container.capability_add.join(", ");
+    if !secrets.is_empty() {
+        found.push("secrets: they may be another stack's".to_owned());
+    }
+    if !configs.is_empty() {
+        found.push("configs: they may be another stack's".to_owned());
+    }
+    if !capability_add.is_empty() {
+        let names = capability_add.join(", ");
         found.push(format!("capability_add: {names} is more than the default"));
     }
-    let Some(privileges) = &container.privileges else { return };
-    if matches!(privileges.seccomp, Some(Seccomp::Unconfined | Seccomp::Custom(_))) {
+    for (i, Ulimit { name, soft: _, hard }) in ulimits.iter().enumerate() {
+        // A process that is always first takes the processors from the host.
+        if *hard != 0 && PRIORITY_ULIMITS.contains(&name.as_str()) {
+            found.push(format!("ulimits[{i}]: {name} {hard} is more than the default"));
+        }
+    }
+    // The kernel kills something of the host instead.
+    if let Some(adj) = oom_score_adj.filter(|adj| *adj < 0) {
+        found.push(format!("oom_score_adj: {adj} is more than the default"));
+    }
+    if let Some(privileges) = privileges {
+        of_privileges(privileges, found);
+    }
+}
+
+/// Limits of how far a process may put itself before others; the default is 0.
+const PRIORITY_ULIMITS: [&str; 2] = ["nice", "rtprio"];
+
+fn of_privileges(privileges: &Privileges, found: &mut Vec<String>) {
+    let Privileges { credential_spec, selinux_context, seccomp, app_armor, no_new_privileges: _ } =
+        privileges;
+    if credential_spec.is_some() {
+        found.push("privileges.credential_spec: it is the node's".to_owned());
+    }
+    if matches!(seccomp, Some(Seccomp::Unconfined | Seccomp::Custom(_))) {
         found.push("privileges.seccomp: it is not the default profile".to_owned());
     }
-    if privileges.app_armor == Some(AppArmor::Disabled) {
+    if *app_armor == Some(AppArmor::Disabled) {
         found.push("privileges.app_armor: it is switched off".to_owned());
     }
-    if privileges.selinux_context.is_some() {
+    if selinux_context.is_some() {
         found.push("privileges.selinux_context: it is not the default".to_owned());
     }
 }

@@ -12,7 +12,7 @@ use shoal_types::spec::{NAMESPACE_LABEL, ServiceSpec, StackSpec, UserRole, UserS
 use crate::cluster_state::ClusterState;
 use crate::query::Unresolved;
 
-pub use confined::reaches_host;
+pub use confined::{Home, reaches_host};
 
 /// What a call is about. References are those of the caller.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,8 @@ fn stacks_of(names: &[String]) -> String {
 }
 
 /// Whether a user whose role may call the method may do so for what it is about. What a reference
-/// does not lead to is let through: there is nothing to protect, and the answer says so.
+/// does not lead to is let through: there is nothing to protect, and the answer says so. That, and all
+/// the rest, holds for this view: whoever carries the call out finds what is meant in the same one.
 ///
 /// # Errors
 /// [`Forbidden`], in the user's words.
@@ -117,29 +118,35 @@ fn of_deployer(view: &ClusterState, user: &UserSpec, asked: Asked<'_>) -> Result
         },
         Asked::Apply(spec) => {
             own(user, user.stacks.contains(&spec.name), "stack", &spec.name)?;
-            confined(view, user, &spec.name, spec.services.iter().map(|(k, s)| (k.as_str(), s)))
+            let services = spec.services.iter().map(|(k, s)| (k.as_str(), s));
+            confined(view, user, Home::of_stack(spec), services)
         }
         Asked::RollBack(reference, to) => {
             of_deployer(view, user, Asked::Stack(reference))?;
+            // What leads nowhere was let through, and its caller will find out.
             let Ok(stack) = view.resolve_stack(reference) else { return Ok(()) };
             let revision = match to {
                 Some(version) => stack.history.iter().find(|r| r.spec_version == version),
                 None => stack.rollback_target(),
             };
-            let services = revision.into_iter().flat_map(|r| &r.spec.services);
-            confined(view, user, &stack.spec.name, services.map(|(k, s)| (k.as_str(), s)))
+            let Some(revision) = revision else { return Ok(()) };
+            let services = revision.spec.services.iter().map(|(k, s)| (k.as_str(), s));
+            confined(view, user, Home::of_stack(&revision.spec), services)
         }
         Asked::Service(reference) => match view.resolve_service(reference) {
             Ok(service) => own_service(view, user, service, reference),
             Err(error) => unknown(user, &error, "service", reference),
         },
         Asked::Update(reference, spec) => {
-            let Ok(service) = view.resolve_service(reference) else { return Ok(()) };
+            let service = match view.resolve_service(reference) {
+                Ok(service) => service,
+                Err(error) => return unknown(user, &error, "service", reference),
+            };
             own_service(view, user, service, reference)?;
             let stack = service.stack_id.and_then(|id| view.stack(id));
-            let stack = stack.map_or("", |stack| stack.spec.name.as_str());
+            let home = Home { stack: stack.map_or("", |s| s.spec.name.as_str()), makes: None };
             let spec = spec.or(service.previous_spec.as_deref());
-            confined(view, user, stack, spec.map(|s| (s.name.as_str(), s)).into_iter())
+            confined(view, user, home, spec.map(|s| (s.name.as_str(), s)).into_iter())
         }
         Asked::Task(reference) => match view.resolve_task(reference) {
             Ok(task) => own(user, sees_task(view, user, task), "task", reference),
@@ -190,14 +197,14 @@ fn unknown(
 fn confined<'a>(
     view: &ClusterState,
     user: &UserSpec,
-    stack: &str,
+    home: Home<'_>,
     services: impl Iterator<Item = (&'a str, &'a ServiceSpec)>,
 ) -> Result<(), Forbidden> {
     if user.host_access {
         return Ok(());
     }
     let parts: Vec<String> =
-        services.flat_map(|(key, spec)| reaches_host(view, stack, key, spec)).collect();
+        services.flat_map(|(key, spec)| reaches_host(view, home, key, spec)).collect();
     if parts.is_empty() {
         return Ok(());
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use shoal_types::id::{IdSource as _, TaskId};
 use shoal_types::object::Meta;
-use shoal_types::spec::{Driver, Mount, MountKind, Privileges, VolumeMountOptions};
+use shoal_types::spec::{Driver, Mount, MountKind, Privileges, Ulimit, VolumeMountOptions};
 use shoal_types::time::Timestamp;
 
 use super::*;
@@ -44,16 +44,16 @@ fn apply(cluster: &mut TestCluster, spec: StackSpec) {
     cluster.apply(Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None });
 }
 
-/// Stacks `shop` and `blog` and a service `alone` without one, each with a task.
+/// Stacks `shop` and `blog` and a service `alone` without one, each with a task that runs.
 fn cluster() -> (TestCluster, BTreeMap<&'static str, TaskId>) {
     let mut cluster = TestCluster::new();
     apply(&mut cluster, stack("shop"));
     apply(&mut cluster, stack("blog"));
     cluster.add_service(service_spec("alone", 1));
-    let mut tasks = BTreeMap::new();
+    let (mut tasks, node) = (BTreeMap::new(), cluster.add_node("node-0"));
     for name in ["shop_web", "blog_web", "alone"] {
         let service = cluster.state.service_by_name(name).expect("there").id;
-        tasks.insert(name, cluster.add_task(service, 1));
+        tasks.insert(name, cluster.add_running(service, 1, node));
     }
     (cluster, tasks)
 }
@@ -130,9 +130,42 @@ fn a_deployer_sees_its_own_stacks_alone_also_while_they_go() {
         let id = cluster.state.stack_by_name(name).expect("there").id;
         cluster.apply(Command::RemoveStack { id });
     }
-    if cluster.state.task(tasks["shop_web"]).is_some() {
-        assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
+    let is_left = |name| cluster.state.task(tasks[name]).is_some();
+    assert!(is_left("shop_web") && is_left("blog_web"), "they run until their node says otherwise");
+    assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
+}
+
+/// Two services whose ids begin alike, and one that nobody has: what may be done with the one that is
+/// meant is decided in the state in which it is found.
+#[test]
+fn what_is_ambiguous_is_refused_and_what_is_nowhere_is_let_through() {
+    let (mut cluster, _) = cluster();
+    for id in [1_u128, 2] {
+        let spec = service_spec(&format!("more-{id}"), 1).into();
+        cluster.apply(Command::CreateService { id: id.into(), deployment_id: id.into(), spec });
     }
+    let (view, ci) = (&cluster.state, user(UserRole::Deployer, &["shop"]));
+    let id = view.service_by_name("more-1").expect("made").id.to_string();
+    let prefix = &id[..id.len() - 1];
+    assert!(matches!(view.resolve_service(prefix), Err(Unresolved::Ambiguous { .. })));
+    let next = service_spec("shop_web", 3);
+    for spec in [None, Some(&next)] {
+        assert!(permit(view, &ci, Asked::Update(prefix, spec)).is_err());
+        assert_eq!(permit(view, &ci, Asked::Update("nowhere", spec)), Ok(()));
+    }
+}
+
+/// Networks that are made with the stack are its own; those that are not there may be anybody's.
+#[test]
+fn a_network_that_does_not_exist_is_the_stacks_if_it_makes_it() {
+    let (view, ci) = (cluster().0.state, user(UserRole::Deployer, &["new"]));
+    let joins = |network: &str| {
+        let web = with_networks(service_spec("new_web", 1), &[network]);
+        StackSpec { services: [("web".to_owned(), web)].into(), ..stack("new") }
+    };
+    assert_eq!(permit(&view, &ci, Asked::Apply(&joins("new_back"))), Ok(()));
+    let said = permit(&view, &ci, Asked::Apply(&joins("later"))).expect_err("anybody's");
+    assert!(said.to_string().contains("web.networks[0]: \"later\" does not exist"), "{said}");
 }
 
 #[test]
@@ -151,6 +184,51 @@ fn what_a_removed_stack_leaves_is_not_of_one_whose_name_begins_its_own() {
     assert!(!sees("shop"));
 }
 
+/// A service of stack `shop` with a changed container.
+fn container(change: &dyn Fn(&mut ContainerSpecOf)) -> ServiceSpec {
+    with_task(service_spec("shop_web", 1), |task| {
+        if let shoal_types::spec::TaskRuntime::Container(c) = &mut task.runtime {
+            change(c);
+        }
+    })
+}
+
+/// Whether a deployer of stack `shop` may give its service this spec, in the one way and the other.
+fn deploys(view: &ClusterState, spec: &ServiceSpec, host_access: bool) -> Result<(), Forbidden> {
+    let mut ci = user(UserRole::Deployer, &["shop"]);
+    ci.spec.host_access = host_access;
+    let services = BTreeMap::from([("web".to_owned(), spec.clone())]);
+    let applied = StackSpec { services, ..stack("shop") };
+    let update = permit(view, &ci, Asked::Update("shop_web", Some(spec)));
+    let apply = permit(view, &ci, Asked::Apply(&applied));
+    assert_eq!(update.is_ok(), apply.is_ok(), "{spec:?}");
+    apply
+}
+
+/// What the kernel takes from others for it is the host's, too.
+#[test]
+fn a_deployer_does_not_come_before_the_host() {
+    let (cluster, _) = cluster();
+    let limits = |names: &'static [&str]| {
+        let limit = |name: &&str| Ulimit { name: (*name).to_owned(), soft: 1, hard: 99 };
+        container(&|c| c.ulimits = names.iter().map(limit).collect())
+    };
+    let adjusted = |adj| container(&move |c| c.oom_score_adj = Some(adj));
+    for spec in [adjusted(0), adjusted(500), limits(&["nofile", "memlock"])] {
+        assert_eq!(deploys(&cluster.state, &spec, false), Ok(()), "{spec:?}");
+    }
+    for (spec, part) in [
+        (adjusted(-1), "web.oom_score_adj: -1 is more than the default"),
+        (adjusted(-1000), "web.oom_score_adj: -1000 is more than the default"),
+        (limits(&["nofile", "nice"]), "web.ulimits[1]: nice 99 is more than the default"),
+        (limits(&["rtprio"]), "web.ulimits[0]: rtprio 99 is more than the default"),
+    ] {
+        let said = deploys(&cluster.state, &spec, false).expect_err(part).to_string();
+        assert!(said.contains(part), "{said} lacks {part}");
+        assert_eq!(deploys(&cluster.state, &spec, true), Ok(()), "{part}");
+    }
+}
+
 #[test]
 fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     let (mut cluster, _) = cluster();
@@ -158,13 +236,6 @@ fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     cluster.add_network("common");
     let view = &cluster.state;
     let plain = || service_spec("shop_web", 1);
-    let container = |change: &dyn Fn(&mut ContainerSpecOf)| {
-        with_task(plain(), |task| {
-            if let shoal_types::spec::TaskRuntime::Container(c) = &mut task.runtime {
-                change(c);
-            }
-        })
-    };
     let mount = |kind, source: &str| {
         let mount = Mount::new(kind, source, "/data");
         container(&move |c| c.mounts.push(mount.clone()))
@@ -200,19 +271,12 @@ fn a_deployer_does_not_reach_hosts_or_other_stacks() {
         (with_driver, "has options for its driver"),
         (with_networks(plain(), &["host"]), "web.networks[0]: \"host\" is the host's own"),
         (with_networks(plain(), &["blog_back"]), "\"blog_back\" is of another stack"),
+        // Whose it is when the spec is applied, nobody knows.
+        (with_networks(plain(), &["blog_new"]), "\"blog_new\" does not exist"),
         (container(&|c| c.capability_add = vec!["SYS_ADMIN".to_owned()]), "SYS_ADMIN is more"),
         (container(&move |c| c.privileges = Some(unconfined.clone())), "privileges.app_armor"),
     ];
-    let deploys = |spec: &ServiceSpec, host_access| {
-        let mut ci = user(UserRole::Deployer, &["shop"]);
-        ci.spec.host_access = host_access;
-        let services = BTreeMap::from([("web".to_owned(), spec.clone())]);
-        let applied = StackSpec { services, ..stack("shop") };
-        let update = permit(view, &ci, Asked::Update("shop_web", Some(spec)));
-        let apply = permit(view, &ci, Asked::Apply(&applied));
-        assert_eq!(update.is_ok(), apply.is_ok(), "{spec:?}");
-        apply
-    };
+    let deploys = |spec: &ServiceSpec, host_access| deploys(view, spec, host_access);
     for spec in fine {
         assert_eq!(deploys(&spec, false), Ok(()), "{spec:?}");
     }

@@ -1,5 +1,6 @@
 use shoal_types::id::{IdSource as _, UserId};
 use shoal_types::spec::{UserRole, UserSpec};
+use shoal_types::time::Timestamp;
 
 use super::*;
 
@@ -64,6 +65,33 @@ fn there_is_always_an_admin_once_there_are_users() {
     add(&mut cluster, "second", UserRole::Admin);
     cluster.apply(demote(1));
     cluster.apply(remove);
+    cluster.check();
+}
+
+/// An admin whose time ends is none when it has ended: it neither counts as another one nor may it be
+/// the first, and the last lasting one is not given an end.
+#[test]
+fn the_last_admin_is_one_for_good() {
+    let ending = |name| UserSpec {
+        expires_at: Some(Timestamp::from_secs(9)),
+        ..spec(name, UserRole::Admin)
+    };
+    let mut cluster = TestCluster::new();
+    let first = Command::CreateUser { id: 1.into(), spec: ending("ci") };
+    assert!(matches!(cluster.try_apply(first), Err(Rejected::FirstUser { .. })));
+    let admin = add(&mut cluster, "admin", UserRole::Admin);
+    cluster.apply(Command::CreateUser { id: 1.into(), spec: ending("ci") });
+    for command in [
+        Command::RemoveUser { id: admin },
+        Command::UpdateUser { id: admin, expected: 1, spec: spec("admin", UserRole::Viewer) },
+        Command::UpdateUser { id: admin, expected: 1, spec: ending("admin") },
+    ] {
+        assert!(matches!(cluster.try_apply(command), Err(Rejected::LastAdmin { .. })));
+    }
+    // The other one is nobody's last hope.
+    cluster.apply(Command::RemoveUser { id: 1.into() });
+    add(&mut cluster, "second", UserRole::Admin);
+    cluster.apply(Command::UpdateUser { id: admin, expected: 1, spec: ending("admin") });
     cluster.check();
 }
 
