@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, context, events, exec, image, login, network, node, service, stack, system, user,
-    volume,
+    cluster, context, events, exec, image, leave, login, network, node, service, stack, system,
+    user, volume,
 };
 use crate::render::FormatArg;
 
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Make this host a node of an existing cluster
     Join(cluster::Join),
     /// Take this host out of its cluster
-    Leave(cluster::Leave),
+    Leave(leave::Leave),
     /// Show or replace the tokens that let hosts join
     JoinToken(cluster::JoinToken),
     /// Show the cluster and this host
@@ -129,7 +129,7 @@ impl Command {
             Self::Image(command) => command.writes_records(),
             Self::Context(command) => command.writes_records(),
             Self::User(command) => command.writes_records(),
-            Self::Events(_) => true,
+            Self::Events(_) | Self::Leave(_) => true,
             _ => false,
         }
     }
@@ -178,7 +178,9 @@ mod tests {
             "join --token-file t 10.0.0.1 10.0.0.2:4243",
             "join --token-file - 10.0.0.1",
             "join 10.0.0.1",
+            "leave",
             "leave --force",
+            "leave --timeout 90s",
             "join-token -q worker",
             "join-token manager --rotate",
             "info --format json",

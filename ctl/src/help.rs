@@ -41,6 +41,7 @@ const GROUPED: [&str; 2] = ["service create", "service update"];
 const EXAMPLES: &[(&str, &str)] = &[
     ("init", "shoalctl init\nshoalctl init --advertise-addr 10.0.0.1"),
     ("join", "shoalctl join --token-file token.txt 10.0.0.1:4242"),
+    ("leave", "shoalctl leave\nshoalctl leave --timeout 1m\nshoalctl leave --force"),
     ("join-token", "shoalctl join-token worker\nshoalctl join-token --rotate worker"),
     ("node ls", "shoalctl node ls --filter label=disk=ssd"),
     (

@@ -114,6 +114,13 @@ impl LocalAgent for Cluster {
         Err(Status::unimplemented(""))
     }
 
+    async fn drain(
+        &self,
+        _: Request<pb::DrainRequest>,
+    ) -> Result<Response<pb::DrainResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn stop_containers(
         &self,
         _: Request<pb::StopContainersRequest>,

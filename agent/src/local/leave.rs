@@ -2,12 +2,44 @@
 
 use std::sync::Arc;
 
-use shoal_proto::v1::{LeaveRequest, LeaveResponse};
+use shoal_proto::v1::{DrainResponse, LeaveRequest, LeaveResponse};
 use tonic::Status;
 
 use super::internal;
 use crate::node::Node;
-use crate::session::farewell;
+use crate::session::{drain, farewell};
+
+/// Whether this host has a manager that goes with it.
+fn may_leave(node: &Node, force: bool) -> Result<bool, Status> {
+    if node.store().credentials().map_err(|error| internal(&error))?.is_none() {
+        return Err(Status::failed_precondition("this host belongs to no cluster"));
+    }
+    let cluster = node.store().cluster().map_err(|error| internal(&error))?;
+    let has_manager = cluster.manager.is_some();
+    if has_manager && !force {
+        return Err(Status::failed_precondition(
+            "this host runs the cluster's manager: leaving removes the cluster's state and its \
+             certificate authority for good; force it if that is wanted",
+        ));
+    }
+    Ok(has_manager)
+}
+
+/// What comes before leaving in good order. Sessions go on, so that the tasks end as they are told and
+/// the managers hear of it.
+pub(super) async fn prepare(node: &Arc<Node>) -> Result<DrainResponse, Status> {
+    may_leave(node, false)?;
+    let Some(member) = node.member() else {
+        return Err(Status::unavailable("another change of the membership is under way"));
+    };
+    let (drained, not_told) = match drain(&member).await {
+        Ok(drained) => (drained, String::new()),
+        Err(why) => (None, why),
+    };
+    let identity = *member.credentials.current().identity();
+    let node_id = identity.node().map(|id| id.to_string()).unwrap_or_default();
+    Ok(DrainResponse { drained, not_told, node_id })
+}
 
 /// Sessions end first, so that nothing new is assigned; then everything stops, and only then the
 /// managers are told; the credentials go last, so that a repeat after a failure goes on.
@@ -16,18 +48,8 @@ pub(super) async fn leave(
     request: LeaveRequest,
 ) -> Result<LeaveResponse, Status> {
     let _alone = node.change().await;
-    if node.store().credentials().map_err(|error| internal(&error))?.is_none() {
-        return Err(Status::failed_precondition("this host belongs to no cluster"));
-    }
+    let has_manager = may_leave(node, request.force)?;
     let member = node.member();
-    let cluster = node.store().cluster().map_err(|error| internal(&error))?;
-    let has_manager = cluster.manager.is_some();
-    if has_manager && !request.force {
-        return Err(Status::failed_precondition(
-            "this host runs the cluster's manager: leaving removes the cluster's state and its \
-             certificate authority for good; force it if that is wanted",
-        ));
-    }
     node.suspend().await;
     if let Err(error) = node.workload().leave().await {
         node.resume();

@@ -105,6 +105,13 @@ impl LocalAgent for Local {
         to_the_end(async move { leave::leave(&node, request.into_inner()).await }).await
     }
 
+    async fn drain(
+        &self,
+        _: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        leave::prepare(&self.node).await.map(Response::new)
+    }
+
     async fn stop_containers(
         &self,
         _: Request<v1::StopContainersRequest>,

@@ -176,6 +176,46 @@ async fn a_host_joins_once_and_leaves() {
     assert!(bench.node.store().credentials().expect("readable").is_none());
 }
 
+/// Before a host leaves its node is drained, while its sessions go on.
+#[tokio::test]
+async fn a_host_is_drained_before_it_leaves() {
+    let manager = manager(1).await;
+    let bench = Bench::start("exit 1", &me());
+    let drain = async || {
+        let answer = bench.client.clone().drain(v1::DrainRequest {}).await;
+        answer.map(Response::into_inner)
+    };
+    let status = drain().await.expect_err("no member");
+    assert_eq!(status.message(), "this host belongs to no cluster");
+    let addrs = [free_address(), manager.address.to_string()];
+    let joined = bench.join(manager.ca.token(7).reveal(), &addrs).await.expect("joins");
+    bench.state(v1::MembershipState::Active).await;
+
+    let first = drain().await.expect("drained");
+    assert_eq!((first.not_told.as_str(), &first.node_id), ("", &joined.node_id));
+    assert!(first.drained.expect("by a manager").begun);
+    let again = v1::DrainNodeResponse { left: 2, awaited: 1, ..Default::default() };
+    manager.seen().drained = Some(again.clone());
+    assert_eq!(drain().await.expect("answers").drained, Some(again));
+    assert_eq!(bench.info().await.state(), v1::MembershipState::Active);
+    assert!(!bench.workload.inner().asked.contains(&Asked::Leave), "nothing is stopped");
+
+    // Nobody can be told, and there is nothing to tell.
+    let table = [
+        (Status::unauthenticated("node x is not a member"), ""),
+        (Status::unimplemented("an older one"), "an older one"),
+        (Status::unavailable("does not lead"), "does not lead"),
+    ];
+    for (refusal, why) in table {
+        manager.seen().refuse = Some(refusal.clone());
+        let said = drain().await.expect("it may go all the same");
+        assert_eq!(said.drained, None, "{refusal}");
+        assert!(said.not_told.contains(why) && said.not_told.is_empty() == why.is_empty());
+    }
+    manager.seen().refuse = None;
+    bench.leave(false).await.expect("leaves");
+}
+
 /// The words about a membership are a manager's.
 #[tokio::test]
 async fn a_removed_host_does_not_join_before_it_has_left() {

@@ -35,7 +35,7 @@ use tonic::transport::Channel;
 
 pub use credentials::CredentialLine;
 pub use failure::{Failure, heartbeat_patience, heartbeat_wait};
-pub use farewell::farewell;
+pub use farewell::{drain, farewell};
 pub use managers::Managers;
 pub use sequence::{Sequence, Step};
 pub use workload::{Answer, Workload, WorkloadError};

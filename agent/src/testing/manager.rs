@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) joined: Vec<String>,
     /// Nodes that said farewell.
     pub(crate) left: Vec<String>,
+    /// How far a node that drains itself is said to be; nobody has drained if absent.
+    pub(crate) drained: Option<v1::DrainNodeResponse>,
     /// Session and task of each question for a credential.
     pub(crate) auths_asked: Vec<(String, String)>,
     /// The answer to them; that of an older manager if absent.
@@ -171,6 +173,21 @@ impl Dispatcher for Service {
             self.seen().left.push(node);
         }
         Ok(Response::new(v1::LeaveClusterResponse {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        check(&request)?;
+        let mut seen = self.seen();
+        if let Some(status) = seen.refuse.clone() {
+            return Err(status);
+        }
+        let begun = seen.drained.is_none();
+        let drained = seen.drained.get_or_insert_default();
+        drained.begun = begun;
+        Ok(Response::new(drained.clone()))
     }
 
     type SessionStream = Answers<v1::SessionMessage>;

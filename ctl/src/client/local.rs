@@ -57,6 +57,56 @@ pub(crate) struct UserCertificate {
     pub(crate) manager_addrs: Vec<String>,
 }
 
+/// How far this host is on its way out.
+#[derive(Debug, Default)]
+pub(crate) struct Draining {
+    /// Absent if nobody drains it: no manager could be told, or it is no node any more.
+    pub(crate) drained: Option<Drained>,
+    pub(crate) not_told: String,
+    pub(crate) node_id: String,
+}
+
+/// The same in a manager's words; `left` and so on are for people.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    pub(crate) begun: bool,
+    pub(crate) hostname: String,
+    pub(crate) left: usize,
+    pub(crate) awaited: usize,
+    pub(crate) unplaced: usize,
+    pub(crate) left_names: Vec<String>,
+    pub(crate) awaited_names: Vec<String>,
+    pub(crate) unplaced_names: Vec<String>,
+}
+
+impl From<pb::DrainNodeResponse> for Drained {
+    fn from(wire: pb::DrainNodeResponse) -> Self {
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let names = |role: pb::DrainedRole| -> Vec<String> {
+            wire.tasks.iter().filter(|task| task.role() == role).map(words).collect()
+        };
+        Self {
+            begun: wire.begun,
+            left: count(wire.left),
+            awaited: count(wire.awaited),
+            unplaced: count(wire.unplaced),
+            left_names: names(pb::DrainedRole::Left),
+            awaited_names: names(pb::DrainedRole::Awaited),
+            unplaced_names: names(pb::DrainedRole::Unplaced),
+            hostname: wire.hostname,
+        }
+    }
+}
+
+fn words(task: &pb::DrainedTask) -> String {
+    let state = shoal_types::task_state::TaskState::try_from(task.state());
+    let state = state.map_or("unknown", shoal_types::task_state::TaskState::as_str);
+    match task.reason.as_str() {
+        "" => format!("{} ({state})", task.name),
+        reason => format!("{} ({state}: {reason})", task.name),
+    }
+}
+
 /// Where a host stands.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -141,6 +191,13 @@ impl LocalAgent {
         let answer = self.rpc.clone().leave(pb::LeaveRequest { force }).await.map_err(refused)?;
         let pb::LeaveResponse { not_told, node_id } = answer.into_inner();
         Ok((node_id, not_told))
+    }
+
+    /// Has this host's node drained, and hears how far that is.
+    pub(crate) async fn drain(&self) -> Result<Draining> {
+        let answer = self.rpc.clone().drain(pb::DrainRequest {}).await.map_err(refused)?;
+        let pb::DrainResponse { drained, not_told, node_id } = answer.into_inner();
+        Ok(Draining { drained: drained.map(Drained::from), not_told, node_id })
     }
 
     pub(crate) async fn info(&self) -> Result<HostInfo> {

@@ -47,13 +47,6 @@ pub(crate) struct Join {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Leave {
-    /// Also when the cluster loses something by it: its last manager, or its quorum
-    #[arg(long, short)]
-    force: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct JoinToken {
     /// What the joining host will be
     #[arg(value_enum, default_value = "worker")]
@@ -239,18 +232,6 @@ fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
 /// command, so it is in nobody's list of arguments.
 fn join_line(token: &str, address: &str) -> String {
     format!("    echo {token} | shoalctl join --token-file - {address}")
-}
-
-pub(crate) async fn leave(shell: &Shell, args: &Leave) -> Result {
-    let (node_id, not_told) = shell.agent()?.leave(args.force).await?;
-    if !not_told.is_empty() {
-        note(&format!(
-            "warning: no manager could be told ({not_told}): node {node_id} stays in the list until \
-             somebody removes it with shoalctl node rm {node_id}"
-        ));
-    }
-    let record = json!({ "Left": true, "NodeID": node_id, "Removed": not_told.is_empty() });
-    shell.result("this host left the cluster", &record)
 }
 
 pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {

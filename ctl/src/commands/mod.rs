@@ -2,10 +2,12 @@
 
 pub(crate) mod cluster;
 pub(crate) mod context;
+mod draining;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod image;
+pub(crate) mod leave;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;
@@ -277,7 +279,7 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Init(args) => cluster::init(shell, args).await,
         Command::Join(args) => cluster::join(shell, args).await,
-        Command::Leave(args) => cluster::leave(shell, &args).await,
+        Command::Leave(args) => leave::run(shell, &args).await,
         Command::JoinToken(args) => cluster::join_token(shell, &args).await,
         Command::Info(_) => cluster::info(shell).await,
         Command::Version(_) => cluster::version(shell).await,

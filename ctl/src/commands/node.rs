@@ -1,15 +1,15 @@
 //! Nodes.
 
-mod drain;
 mod usage;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use shoal_types::object::{Node, NodeState};
+use shoal_types::object::{Node, NodeState, Task};
 
 use super::cluster::AvailabilityArg;
+use super::draining::{Remaining, Wait};
 use super::filter::Filters;
 use super::service::pairs::{KeyValue, duration};
 use super::tasks::TaskList;
@@ -262,7 +262,35 @@ async fn update(shell: &Shell, args: Update) -> Result {
         true => record::write(&Record::Applied { what })?,
         false => line(&args.node)?,
     }
-    drain::until_empty(shell, &client, &node, args.timeout).await?;
+    let wait = Wait {
+        shell,
+        node: &node.description.hostname,
+        node_id: &node.id.to_string(),
+        timeout: args.timeout,
+        hint: format!("it goes on without this command; shoalctl node ps {} shows how", args.node),
+    };
+    wait.until_empty(async || remaining(&client, &node).await).await?;
     shell.ended("drained", Vec::new());
     Ok(())
+}
+
+/// What has not ended on a node that can still say so.
+async fn remaining(client: &Client, node: &Node) -> Result<Remaining> {
+    let query = TaskQuery { node_ids: vec![node.id.to_string()], ..TaskQuery::default() };
+    let mut tasks = client.tasks(&query).await?;
+    tasks.retain(Task::is_live);
+    let names = tasks.iter().map(|t| format!("{} ({})", t.name(), t.status.state)).collect();
+    let remaining = Remaining { left: tasks.len(), awaited: 0, names };
+    if tasks.is_empty() {
+        return Ok(remaining);
+    }
+    let now = client.node(&node.id.to_string()).await?;
+    if now.status.state != NodeState::Ready {
+        return Err(CommandError::failed(format!(
+            "the node is {}: what became of {} cannot be known",
+            now.status.state.as_str(),
+            remaining.named()
+        )));
+    }
+    Ok(remaining)
 }

@@ -29,12 +29,14 @@ pub(crate) enum Record<'a> {
         desired: u64,
         state: &'a str,
     },
-    /// How many tasks a node that is drained still has.
+    /// How many tasks a node that is drained still has, and how many do not run elsewhere yet.
     Draining {
         node: &'a str,
         #[serde(rename = "NodeID")]
         node_id: String,
         tasks: usize,
+        #[serde(skip_serializing_if = "is_zero")]
+        awaited: usize,
     },
     /// Something happened, or this is what is being done.
     News {
@@ -82,6 +84,11 @@ pub(crate) enum Record<'a> {
         hints: &'a [String],
         services: &'a [ServiceReport],
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl<'a> Record<'a> {

@@ -9,6 +9,7 @@
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
 //! - [`assignment`]: what one node must hold
 //! - [`credential`]: with what one node may pull an image
+//! - [`departure`]: what a node that is drained waits for
 //! - [`liveness`]: which nodes count as lost
 //! - [`address`]: where managers are reached
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
@@ -17,6 +18,7 @@
 pub mod address;
 pub mod assignment;
 pub mod credential;
+pub mod departure;
 pub mod liveness;
 pub mod orchestrator;
 pub mod scheduler;

@@ -47,11 +47,11 @@ impl Entry {
         Self::new(PATH, "a joining host".to_owned(), "joiner", hostname)
     }
 
-    /// A node that leaves.
+    /// What a node does to itself: it drains itself and leaves.
     #[must_use]
-    pub fn leave(node: NodeId) -> Self {
+    pub fn node(path: &'static str, node: NodeId) -> Self {
         let who = format!("node {node}");
-        Self::new("/shoal.v1.Dispatcher/Leave", who.clone(), "node", who)
+        Self::new(path, who.clone(), "node", who)
     }
 
     fn new(path: &'static str, who: String, role: &'static str, object: String) -> Self {

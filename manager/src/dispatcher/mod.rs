@@ -4,6 +4,7 @@
 //! stops leading, all of them end and the agents look for the new one.
 
 mod assignments;
+mod drain;
 mod sessions;
 
 use std::net::IpAddr;
@@ -228,7 +229,7 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::LeaveClusterRequest>,
     ) -> Result<Response<pb::LeaveClusterResponse>, Status> {
         let id = node_of(&request)?;
-        let entry = audit::Entry::leave(id);
+        let entry = audit::Entry::node("/shoal.v1.Dispatcher/Leave", id);
         // It says itself that nothing runs there any more.
         let outcome = self.cluster.propose(Command::RemoveNode { id, force: true }).await;
         let outcome = outcome.map_err(Status::from);
@@ -236,6 +237,14 @@ impl Dispatcher for DispatcherService {
         outcome?;
         tracing::info!(node = %id, "a node has left");
         Ok(Response::new(pb::LeaveClusterResponse {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<pb::DrainNodeRequest>,
+    ) -> Result<Response<pb::DrainNodeResponse>, Status> {
+        let id = node_of(&request)?;
+        drain::drain(&self.cluster, id).await.map(Response::new)
     }
 
     type ExecStreamStream = ToAgent<pb::ExecInput>;

@@ -9,6 +9,7 @@
 )]
 
 mod credentials;
+mod departures;
 mod logs;
 mod questions;
 mod races;

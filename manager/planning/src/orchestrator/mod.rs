@@ -16,7 +16,9 @@ mod slots;
 mod tests;
 
 pub use dirty::is_dirty;
+pub(crate) use restart::is_ever_restarted;
 use restart::{Delay, delay_of};
+pub(crate) use slots::finds_no_place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -197,6 +197,6 @@ fn back_off(delay: Duration, rejections: u64) -> Duration {
 
 /// Whether there are ends after which the task gets a successor. Where there are none it is not
 /// begun again on another node either.
-fn is_ever_restarted(task: &Task) -> bool {
+pub(crate) fn is_ever_restarted(task: &Task) -> bool {
     policy(task).condition != RestartCondition::None
 }

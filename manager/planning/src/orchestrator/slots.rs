@@ -105,11 +105,15 @@ impl Pass<'_> {
     }
 }
 
+/// Whether the task waits for a node, and the scheduler has said that there is none.
+pub(crate) fn finds_no_place(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && !task.status.err.is_empty()
+}
+
 impl<'a> SlotTasks<'a> {
     /// Whether the slot waits for a node, and the scheduler has said that there is none.
     pub(super) fn finds_no_place(&self) -> bool {
-        let pending = |task: &Task| task.status.state == TaskState::Pending;
-        self.wanted().is_some_and(|task| pending(task) && !task.status.err.is_empty())
+        self.wanted().is_some_and(finds_no_place)
     }
 
     /// The newest task that is wanted and not known to have ended.

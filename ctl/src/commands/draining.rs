@@ -1,0 +1,137 @@
+//! Waiting until a node that is drained is empty, and others run what it ran.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Result, Shell};
+use crate::error::{CommandError, Kind};
+use crate::interrupt::asked_to_stop;
+use crate::render::line;
+use crate::render::record::{self, Record};
+
+/// How often the tasks of the node are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// Tasks that are named, where they are.
+const NAMED_MAX: usize = 5;
+/// After this long without a change it is told what is waited for.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What is still to come.
+#[derive(Debug, Default)]
+pub(super) struct Remaining {
+    /// Tasks of the node that have not ended.
+    pub(super) left: usize,
+    /// Tasks that are to run elsewhere instead, and do not yet.
+    pub(super) awaited: usize,
+    /// Some of both, with their states.
+    pub(super) names: Vec<String>,
+}
+
+impl Remaining {
+    /// Some of them by name, and how many more there are.
+    pub(super) fn named(&self) -> String {
+        let mut names: Vec<String> = self.names.iter().take(NAMED_MAX).cloned().collect();
+        let more = (self.left + self.awaited).saturating_sub(names.len());
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
+        names.join(", ")
+    }
+}
+
+/// Who is waited for, and how long.
+#[derive(Debug)]
+pub(super) struct Wait<'a> {
+    pub(super) shell: &'a Shell,
+    /// The node's name.
+    pub(super) node: &'a str,
+    pub(super) node_id: &'a str,
+    /// Zero: for ever.
+    pub(super) timeout: Duration,
+    /// What it means to give up here, and what can be done.
+    pub(super) hint: String,
+}
+
+impl Wait<'_> {
+    /// Waits until nothing is left and nothing awaited.
+    ///
+    /// # Errors
+    /// [`Kind::TimedOut`], [`Kind::Interrupted`], or that of `look`.
+    pub(super) async fn until_empty(
+        &self,
+        mut look: impl AsyncFnMut() -> Result<Remaining>,
+    ) -> Result {
+        let mut seen = None;
+        let mut told = String::new();
+        let mut since = Instant::now();
+        let deadline = (!self.timeout.is_zero()).then(|| since + self.timeout);
+        loop {
+            let remaining = look().await?;
+            let now = (remaining.left, remaining.awaited);
+            if seen != Some(now) {
+                (seen, since) = (Some(now), Instant::now());
+                self.progress(now)?;
+            }
+            if now == (0, 0) {
+                return Ok(());
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let time = self.timeout.as_secs();
+                let what = if remaining.left > 0 { "not empty" } else { "not replaced" };
+                let text = format!("{what} after {time} s: {}", remaining.named());
+                return Err(CommandError::new(Kind::TimedOut, text).hint(self.hint.clone()));
+            }
+            if since.elapsed() >= SILENCE && told != remaining.named() {
+                told = remaining.named();
+                self.news(&format!("waiting for {told}"))?;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                kind = asked_to_stop() => {
+                    return Err(CommandError::new(kind, kind.outcome()).hint(self.hint.clone()));
+                }
+            }
+        }
+    }
+
+    /// Tells something about the waiting.
+    pub(super) fn news(&self, text: &str) -> Result {
+        if self.shell.is_json() {
+            return record::write(&Record::notice("waiting", text));
+        }
+        line(&format!("  {text}"))
+    }
+
+    fn progress(&self, (left, awaited): (usize, usize)) -> Result {
+        let node = self.node;
+        if self.shell.is_json() {
+            let node_id = self.node_id.to_owned();
+            return record::write(&Record::Draining { node, node_id, tasks: left, awaited });
+        }
+        let left = match left {
+            0 => "empty".to_owned(),
+            1 => "1 task left".to_owned(),
+            left => format!("{left} tasks left"),
+        };
+        match awaited {
+            0 => line(&format!("{node}: {left}")),
+            1 => line(&format!("{node}: {left}, 1 task does not run elsewhere yet")),
+            n => line(&format!("{node}: {left}, {n} tasks do not run elsewhere yet")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_are_named_and_the_rest_is_counted() {
+        let names: Vec<String> = (1..=7).map(|n| format!("web.{n} (running)")).collect();
+        let few = Remaining { left: 1, awaited: 1, names: names[..2].to_vec() };
+        assert_eq!(few.named(), "web.1 (running), web.2 (running)");
+        let many = Remaining { left: 300, awaited: 7, names };
+        assert!(many.named().ends_with("web.5 (running), 302 more"), "{}", many.named());
+    }
+}
