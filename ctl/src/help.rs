@@ -1,9 +1,12 @@
 //! What `--help` adds to the command line itself: groups of options, examples, and help for a noun that
 //! stands alone.
 
-use clap::{Command, CommandFactory as _};
+mod examples;
+
+use clap::{Arg, Command, CommandFactory as _};
 
 use crate::cli::Cli;
+use examples::EXAMPLES;
 
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
@@ -29,87 +32,32 @@ const GROUPS: &[(&str, &str)] = &[
     ("ulimit", "Confinement"),
     ("oom-", "Confinement"),
     ("read-only", "Confinement"),
+    ("env", "Environment"),
+    ("label", "Labels"),
+    ("container-label", "Labels"),
+    ("mount", "Storage"),
+    ("image", "Image"),
+    ("with-registry-auth", "Image"),
+    ("args", "Process"),
+    ("entrypoint", "Process"),
+    ("user", "Process"),
+    ("workdir", "Process"),
+    ("tty", "Process"),
+    ("stop-", "Process"),
+    ("tail", "Selection"),
+    ("since", "Selection"),
+    ("until", "Selection"),
+    ("filter", "Selection"),
+    ("timestamps", "Output"),
+    ("raw", "Output"),
+    ("no-t", "Output"),
     ("detach", "Waiting"),
     ("timeout", "Waiting"),
     ("quiet", "Waiting"),
 ];
 
-/// Commands whose many options are grouped.
-const GROUPED: [&str; 2] = ["service create", "service update"];
-
-/// Examples, by command.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("init", "shoalctl init\nshoalctl init --advertise-addr 10.0.0.1"),
-    ("join", "shoalctl join --token-file token.txt 10.0.0.1:4242"),
-    ("leave", "shoalctl leave\nshoalctl leave --timeout 1m\nshoalctl leave --force"),
-    ("join-token", "shoalctl join-token worker\nshoalctl join-token --rotate worker"),
-    ("node ls", "shoalctl node ls --filter label=disk=ssd"),
-    (
-        "node update",
-        "shoalctl node update --label-add disk=ssd h2\nshoalctl node update --availability drain h2",
-    ),
-    (
-        "login",
-        "shoalctl login registry.lan:5000\n\
-         shoalctl login --username ci --password-stdin registry.lan:5000",
-    ),
-    (
-        "service create",
-        "shoalctl service create --name web --replicas 3 -p 80:8080 registry.lan/web:1\n\
-         shoalctl service create --name db --mount type=volume,source=data,target=/var/lib/data \\\n    \
-         --constraint node.labels.disk==ssd --limit-memory 512m registry.lan/db:1",
-    ),
-    (
-        "service update",
-        "shoalctl service update --image registry.lan/web:2 web\n\
-         shoalctl service update --env-add LEVEL=debug --update-order start-first web",
-    ),
-    ("service scale", "shoalctl service scale web=5 worker=2"),
-    (
-        "service logs",
-        "shoalctl service logs -f --tail 20 web\nshoalctl service logs --since 10m web.1",
-    ),
-    (
-        "stack deploy",
-        "shoalctl stack deploy -c stack.yaml shop\n\
-         VERSION=2 shoalctl --format json stack deploy -c stack.yaml --timeout 5m shop",
-    ),
-    ("stack config", "shoalctl stack config -c stack.yaml -c stack.prod.yaml"),
-    ("network create", "shoalctl network create --driver bridge --subnet 10.1.0.0/24 back"),
-    (
-        "volume ls",
-        "shoalctl volume ls --filter dangling=true\nshoalctl volume ls -q --filter node=h1",
-    ),
-    ("volume rm", "shoalctl volume rm shop_data\nshoalctl volume rm --node h1 shop_data"),
-    ("volume prune", "shoalctl volume prune\nshoalctl volume prune --all --filter label!=keep"),
-    ("stats", "shoalctl stats --no-stream\nshoalctl stats --format {{.Name}}:{{.CPUPerc}} web"),
-    ("service stats", "shoalctl service stats --no-stream"),
-    ("system df", "shoalctl system df\nshoalctl system df h1"),
-    ("system prune", "shoalctl system prune\nshoalctl system prune --all --volumes --node h1"),
-    ("node stats", "shoalctl node stats h1"),
-    ("exec", "shoalctl exec -it web.1 sh\nshoalctl exec web.1 cat /etc/hosts"),
-    (
-        "events",
-        "shoalctl events --since 10m --filter type=task\nshoalctl events --since 1h --until 30m",
-    ),
-    (
-        "context export",
-        "shoalctl context export --output prod.yaml prod\n\
-         shoalctl context export --output - | ssh other shoalctl context import -",
-    ),
-    ("context import", "shoalctl context import ci.yaml\nshoalctl context import --name ci -"),
-    (
-        "user create",
-        "shoalctl user create ci --role deployer --stack shop --expires 90d --output ci.yaml\n\
-         shoalctl user create ann --role operator --output ann.yaml",
-    ),
-    (
-        "user update",
-        "shoalctl user update --stack-add blog ci\nshoalctl user update --expires never ci",
-    ),
-    ("image load", "shoalctl image load -i image.tar"),
-    ("completion", "shoalctl completion bash > /etc/bash_completion.d/shoalctl"),
-];
+/// Options of one command that are shown in one list at the most.
+const UNGROUPED_MAX: usize = 6;
 
 /// The command line with all that its help says.
 pub(crate) fn command() -> Command {
@@ -122,7 +70,7 @@ fn dressed(mut command: Command, path: &str) -> Command {
     if command.has_subcommands() {
         command = command.arg_required_else_help(true);
     }
-    if GROUPED.contains(&path) {
+    if command.get_arguments().filter(|arg| is_own_option(arg)).count() > UNGROUPED_MAX {
         command = command.mut_args(|arg| match arg.get_long().and_then(group) {
             Some(heading) => arg.help_heading(heading),
             None => arg,
@@ -140,6 +88,11 @@ fn dressed(mut command: Command, path: &str) -> Command {
         let name = below.get_name().to_owned();
         dressed(below, &if path.is_empty() { name } else { format!("{path} {name}") })
     })
+}
+
+/// Whether it is listed among the options of this command, and not of all.
+fn is_own_option(arg: &Arg) -> bool {
+    !arg.is_positional() && !arg.is_hide_set() && !arg.is_global_set()
 }
 
 fn group(option: &str) -> Option<&'static str> {
@@ -173,12 +126,86 @@ mod tests {
                 assert!(shown.to_string().contains("Examples:"), "{path}");
             }
         }
-        for path in GROUPED {
-            let help = find(&root, path).unwrap().clone().render_help().to_string();
+    }
+
+    /// All commands that do something, with their paths.
+    fn leaves<'a>(command: &'a Command, path: &str, found: &mut Vec<(String, &'a Command)>) {
+        for below in command.get_subcommands() {
+            let path = format!("{path} {}", below.get_name()).trim_start().to_owned();
+            if below.has_subcommands() {
+                leaves(below, &path, found);
+            } else {
+                found.push((path, below));
+            }
+        }
+    }
+
+    fn each_leaf(mut look: impl FnMut(&str, &Command)) {
+        let mut root = command();
+        root.build();
+        let mut found = Vec::new();
+        leaves(&root, "", &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        for (path, command) in found {
+            look(&path, command);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut without = Vec::new();
+        each_leaf(|path, command| {
+            let help = command.clone().render_long_help().to_string();
+            if !help.contains("Examples:\n  ") {
+                without.push(path.to_owned());
+            }
+        });
+        assert!(without.is_empty(), "without an example in ctl/src/help/examples.rs: {without:?}");
+    }
+
+    #[test]
+    fn every_page_groups_its_options() {
+        each_leaf(|path, command| {
+            let listed =
+                |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && arg.get_id() != "help";
+            let options = || command.get_arguments().filter(listed);
+            let loose: Vec<_> = options()
+                .filter(|arg| arg.get_help_heading().is_none())
+                .map(|arg| arg.get_id().to_string())
+                .collect();
+            assert!(loose.len() <= UNGROUPED_MAX, "{path}: in no group of GROUPS: {loose:?}");
+            let global: Vec<_> =
+                options().filter(|a| a.get_help_heading() == Some(GLOBAL)).collect();
+            assert_eq!(global.len(), 3, "{path}: what every command takes stands apart");
+        });
+        for path in ["service create", "service update"] {
+            let help = find(&command(), path).unwrap().clone().render_help().to_string();
             for heading in ["Resources", "Restart policy", "Health check", "Updates", "Network"] {
                 assert!(help.contains(&format!("\n{heading}:\n")), "{path}: {heading}\n{help}");
             }
         }
+    }
+
+    /// Policies have values also where nothing is given; their flags say which.
+    #[test]
+    fn defaults_are_said() {
+        const POLICIES: [&str; 8] =
+            ["restart-", "update-", "rollback-", "health-", "stop-", "replicas", "timeout", "oom-"];
+        const WITHOUT: [&str; 1] = ["health-cmd"];
+        let mut seen = 0;
+        each_leaf(|path, command| {
+            for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                let name = arg.get_long().unwrap_or_default();
+                if !POLICIES.iter().any(|p| name.starts_with(p)) || WITHOUT.contains(&name) {
+                    continue;
+                }
+                seen += 1;
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let said = !arg.get_default_values().is_empty() || help.contains("[default: ");
+                assert!(said, "{path} --{name}: what holds without it? {help}");
+            }
+        });
+        assert!(seen > 40, "{seen}");
     }
 
     #[test]

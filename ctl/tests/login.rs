@@ -183,24 +183,20 @@ fn asked(child: &mut Child, prompt: &str) {
     }
 }
 
-#[test]
-fn what_is_typed_for_a_password_is_not_shown() {
-    let dir = tempfile::tempdir().unwrap();
-    let (dir, registry) = (dir.path(), registry(false));
+/// Answers what a program asks on a terminal; what it says, and what the terminal has shown.
+fn on_a_terminal(mut command: Command, answers: &[(&str, &str)]) -> (bool, String, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let other_end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    let mut command = shoalctl(dir, &["login", &registry]);
     let mut child = command.stdin(other_end.try_clone().unwrap()).spawn().unwrap();
     let mut terminal = File::from(terminal);
-    asked(&mut child, "Username: ");
-    terminal.write_all(b"user\n").unwrap();
-    asked(&mut child, "Password: ");
-    terminal.write_all(b"hunter2\n").unwrap();
+    for (prompt, answer) in answers {
+        asked(&mut child, prompt);
+        terminal.write_all(answer.as_bytes()).unwrap();
+    }
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
     // Echo is on again, and all that it showed is here.
     terminal.write_all(b"end\n").unwrap();
     let mut shown = Vec::new();
@@ -209,5 +205,34 @@ fn what_is_typed_for_a_password_is_not_shown() {
         terminal.read_exact(&mut byte).unwrap();
         shown.push(byte[0]);
     }
-    assert_eq!(String::from_utf8(shown).unwrap(), "user\r\nend\r\n");
+    (output.status.success(), said(&output), String::from_utf8(shown).unwrap())
+}
+
+#[test]
+fn what_is_typed_for_a_password_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, registry) = (dir.path(), registry(false));
+    let command = shoalctl(dir, &["login", &registry]);
+    let answers = [("Username: ", "user\n"), ("Password: ", "hunter2\n")];
+    let (done, words, shown) = on_a_terminal(command, &answers);
+    assert!(done, "{words}");
+    assert_eq!(shown, "user\r\nend\r\n");
+}
+
+/// A token lets a host in: it is as good as a password.
+#[test]
+fn what_is_typed_for_a_join_token_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let words = ["--agent-socket", socket.to_str().unwrap(), "join", "10.0.0.1"];
+    let command = shoalctl(dir.path(), &words);
+    let (done, words, shown) = on_a_terminal(command, &[("Join token: ", "SHOAL-1-hush\n")]);
+    // It was read, and there is nobody here to take it.
+    assert!(!done && words.contains("cannot reach the agent"), "{words}");
+    assert!(!words.contains("hush"), "{words}");
+    assert_eq!(shown, "end\r\n");
+    let command = shoalctl(dir.path(), &["join", "10.0.0.1"]);
+    let (done, words, shown) = on_a_terminal(command, &[("Join token: ", "\n")]);
+    assert!(!done && words.contains("no join token in standard input"), "{words}");
+    assert_eq!(shown, "end\r\n");
 }

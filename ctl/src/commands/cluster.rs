@@ -1,7 +1,7 @@
 //! The cluster and this host's place in it.
 
 use std::fs;
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::context::{Context, Store};
 use crate::error::CommandError;
 use crate::render::{block, json, line, note};
+use crate::terminal;
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
@@ -185,7 +186,7 @@ impl PendingKey {
 }
 
 pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
-    let token = token(args.token, args.token_file.as_deref())?;
+    let token = token(args.token, args.token_file.as_deref()).await?;
     let managers = args.managers.iter().map(ToString::to_string).collect();
     let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers).await?;
     let said = format!("this host joined the cluster as a {role}: {node_id}");
@@ -196,7 +197,7 @@ pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
 const TOKEN_MAX: u64 = 4096;
 
 /// From where it is not seen by others, if it was not given.
-fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
+async fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
     let unreadable =
         |name: String| move |e| CommandError::failed(format!("cannot read {name}")).because(e);
     let mut text = String::new();
@@ -207,16 +208,11 @@ fn token(given: Option<String>, file: Option<&Path>) -> Result<String> {
                 fs::File::open(file).and_then(|f| f.take(TOKEN_MAX).read_to_string(&mut text));
             read.map_err(unreadable(file.display().to_string()))?;
         }
+        (None, None) if io::stdin().is_terminal() => {
+            text = terminal::ask("Join token: ", false).await?;
+        }
         (None, None) => {
-            let input = io::stdin();
-            let asks = file.is_none() && input.is_terminal();
-            if asks {
-                note("join token:");
-            }
-            let mut input = input.lock().take(TOKEN_MAX);
-            // A line, where somebody types: the end of a terminal's input is easily forgotten.
-            let read =
-                if asks { input.read_line(&mut text) } else { input.read_to_string(&mut text) };
+            let read = io::stdin().lock().take(TOKEN_MAX).read_to_string(&mut text);
             read.map_err(unreadable("the token from standard input".to_owned()))?;
         }
     }
@@ -349,17 +345,17 @@ pub(crate) async fn version(shell: &Shell) -> Result {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_token_comes_from_a_file_or_is_missed() {
+    #[tokio::test]
+    async fn a_token_comes_from_a_file_or_is_missed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         fs::write(&file, "SHOAL-1-a-b\n").unwrap();
-        assert_eq!(token(None, Some(&file)).unwrap().trim(), "SHOAL-1-a-b");
-        assert_eq!(token(Some("given".to_owned()), None).unwrap(), "given");
+        assert_eq!(token(None, Some(&file)).await.unwrap().trim(), "SHOAL-1-a-b");
+        assert_eq!(token(Some("given".to_owned()), None).await.unwrap(), "given");
         fs::write(&file, "\n").unwrap();
-        let missed = token(None, Some(&file)).unwrap_err().report();
+        let missed = token(None, Some(&file)).await.unwrap_err().report();
         assert!(missed.contains("no join token in") && missed.contains("join-token"), "{missed}");
-        let missed = token(None, Some(&dir.path().join("none"))).unwrap_err().report();
+        let missed = token(None, Some(&dir.path().join("none"))).await.unwrap_err().report();
         assert!(missed.contains("cannot read"), "{missed}");
     }
 

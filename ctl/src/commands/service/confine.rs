@@ -28,7 +28,7 @@ pub(super) struct Confinement {
     /// Drop a capability; ALL for every one, RESET for no drop
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// How gladly the kernel kills it for memory, -1000 to 1000
+    /// How gladly the kernel kills it for memory, -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     oom_score_adj: Option<i64>,
 }

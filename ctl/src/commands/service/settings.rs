@@ -21,7 +21,7 @@ pub(super) struct Settings {
     /// How many tasks [default: 1]
     #[arg(long)]
     replicas: Option<u64>,
-    /// Tasks per node at the most; 0 is without limit
+    /// Tasks per node at the most; 0 is without limit [default: 0]
     #[arg(long, value_name = "N")]
     replicas_max_per_node: Option<u64>,
     /// Replaces the image's entrypoint and drops its command; split as a shell does, "" for none
