@@ -14,6 +14,8 @@ use crate::blocking::MEASURE;
 const TIME_MAX: Duration = Duration::from_secs(20);
 /// Entries that are looked at.
 const ENTRIES_MAX: u64 = 4_000_000;
+/// Files with several names that are remembered, to be counted once.
+const LINKED_MAX: usize = 256 << 10;
 /// Directories inside of each other; each holds a descriptor while what is below it is counted.
 const DEPTH_MAX: usize = 128;
 /// Bytes of a block as the kernel counts them (stat(2)).
@@ -33,14 +35,14 @@ pub struct Measured {
 pub(crate) async fn measure(find: impl FnOnce() -> Option<PathBuf> + Send + 'static) -> Measured {
     let until = Instant::now() + TIME_MAX;
     let work = move || match find() {
-        Some(dir) => count(&dir, until).unwrap_or_default(),
+        Some(dir) => count(&dir, until, LINKED_MAX).unwrap_or_default(),
         None => Measured { bytes: 0, whole: true },
     };
     MEASURE.run(work).await.unwrap_or_default()
 }
 
 /// Follows no link and leaves the file system of `dir` nowhere.
-fn count(dir: &Path, until: Instant) -> io::Result<Measured> {
+fn count(dir: &Path, until: Instant, linked_max: usize) -> io::Result<Measured> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = openat(CWD, dir, flags, Mode::empty())?;
     let own = rustix::fs::fstat(&top)?;
@@ -69,6 +71,11 @@ fn count(dir: &Path, until: Instant) -> io::Result<Measured> {
             continue;
         }
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !is_dir && stat.st_nlink > 1 && seen.len() == linked_max && !seen.contains(&stat.st_ino)
+        {
+            all.whole = false;
+            break;
+        }
         if is_dir || stat.st_nlink <= 1 || seen.insert(stat.st_ino) {
             all.bytes += blocks(&stat);
         }
@@ -106,11 +113,11 @@ mod tests {
         fs::write(&outside, vec![1; 1 << 20]).unwrap();
         symlink(&outside, inside.join("file")).unwrap();
         symlink("..", inside.join("a/up")).unwrap();
-        let empty = count(&inside, far()).unwrap();
+        let empty = count(&inside, far(), LINKED_MAX).unwrap();
         assert!(empty.whole && empty.bytes < 1 << 16, "{empty:?}");
         fs::write(inside.join("a/b/data"), vec![1; 3 << 20]).unwrap();
         fs::hard_link(inside.join("a/b/data"), inside.join("again")).unwrap();
-        let full = count(&inside, far()).unwrap();
+        let full = count(&inside, far(), LINKED_MAX).unwrap();
         let more = full.bytes - empty.bytes;
         assert!(full.whole && (3 << 20..(3 << 20) + 65_536).contains(&more), "{more}");
     }
@@ -124,14 +131,28 @@ mod tests {
         }
         fs::create_dir_all(&deep).unwrap();
         fs::write(dir.path().join("file"), vec![1; 1 << 20]).unwrap();
-        let found = count(dir.path(), far()).unwrap();
+        let found = count(dir.path(), far(), LINKED_MAX).unwrap();
         assert!(!found.whole && found.bytes >= 1 << 20, "{found:?}");
         let wide = tempfile::tempdir().unwrap();
         for n in 0..300 {
             fs::write(wide.path().join(n.to_string()), b"").unwrap();
         }
-        assert!(!count(wide.path(), Instant::now()).unwrap().whole);
-        assert!(count(wide.path(), far()).unwrap().whole);
-        assert!(count(&wide.path().join("none"), far()).is_err());
+        assert!(!count(wide.path(), Instant::now(), LINKED_MAX).unwrap().whole);
+        assert!(count(wide.path(), far(), LINKED_MAX).unwrap().whole);
+        assert!(count(&wide.path().join("none"), far(), LINKED_MAX).is_err());
+    }
+
+    #[test]
+    fn files_with_several_names_are_remembered_within_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..4 {
+            let file = dir.path().join(n.to_string());
+            fs::write(&file, vec![1; 1 << 20]).unwrap();
+            fs::hard_link(&file, dir.path().join(format!("{n}-again"))).unwrap();
+        }
+        let whole = count(dir.path(), far(), 4).unwrap();
+        assert!(whole.whole && (4 << 20..5 << 20).contains(&whole.bytes), "{whole:?}");
+        let part = count(dir.path(), far(), 3).unwrap();
+        assert!(!part.whole && (3 << 20..4 << 20).contains(&part.bytes), "{part:?}");
     }
 }

@@ -27,6 +27,17 @@ pub enum VolumeError {
     Source { path: PathBuf, source: io::Error },
     #[error("bind source `{}` did not answer within {patience:?}", path.display())]
     SourceSilent { path: PathBuf, patience: Duration },
+    #[error(
+        "bind source `{}` waited {patience:?} for its turn: its file system, at `{}`, did not answer",
+        path.display(),
+        at.display()
+    )]
+    SourceWaits { path: PathBuf, patience: Duration, at: PathBuf },
+    #[error(
+        "bind source `{}` waited {patience:?} for its turn: too many other file systems did not answer",
+        path.display()
+    )]
+    SourceCrowded { path: PathBuf, patience: Duration },
     #[error("subpath `{subpath}` must be relative and without `..`")]
     SubpathInvalid { subpath: String },
     #[error("subpath `{subpath}` of `{}`", path.display())]

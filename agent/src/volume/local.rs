@@ -9,13 +9,13 @@
 //! <dir>/.scratch             mount points that are used for a moment
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use futures::FutureExt as _;
@@ -25,17 +25,17 @@ use shoal_agent_planning::volume::{LOCAL, check_name};
 use shoal_types::error_chain::chain;
 use shoal_types::question::NodeVolume;
 use shoal_types::time::Timestamp;
-use tokio::sync::Mutex as Turn;
 
 use super::copy::{self, CopyError};
 use super::files::{clear, make_dir, names_in, remove_file, remove_tree};
 use super::overlay::{clean_scratch, is_mount_point, open_target};
 use super::source::find_bind_source;
+use super::turns::Turns;
 use super::{
     ImageFiles, LocalVolume, Measured, MountFlags, MountedVolume, VolumeConfig, VolumeDriver,
     VolumeError,
 };
-use crate::blocking::{COPY, Class, VOLUMES};
+use crate::blocking::{COPY, Class, FOREIGN, VOLUMES};
 use crate::disk;
 
 const CONFIG: &str = "volume.json";
@@ -58,7 +58,7 @@ struct Shared {
     dir: PathBuf,
     /// Held while something is done about a volume, so that two containers that start with the
     /// same new one do not fill it twice.
-    turns: Mutex<BTreeMap<String, Arc<Turn<()>>>>,
+    turns: Turns<String>,
 }
 
 impl LocalVolumes {
@@ -78,7 +78,7 @@ impl LocalVolumes {
                 remove_tree(&dir.join(name))?;
             }
         }
-        Ok(Self { shared: Arc::new(Shared { dir, turns: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { dir, turns: Turns::new() }) })
     }
 
     /// Works on one volume, off the runtime's threads and one call after the other. Whoever waits for
@@ -89,20 +89,46 @@ impl LocalVolumes {
         name: String,
         act: impl FnOnce(&Shared, &str) -> Result<T, VolumeError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, VolumeError>> {
-        let shared = self.shared.clone();
         async move {
-            check_name(&name)?;
-            let turn = lock(&shared.turns).entry(name.clone()).or_default().clone();
-            let turn = turn.lock_owned().await;
-            let work = move || {
-                // Until the work is done, also when nobody waits for it any more.
-                let _turn = turn;
-                act(&shared, &name)
-            };
-            class.run(work).await.map_err(|_| VolumeError::HelperGone)?
+            let turn = self.turn(&name).await?;
+            let done = self.in_turn(turn, class, name, act).await?;
+            Ok(done.1)
         }
         .boxed()
     }
+
+    async fn turn(&self, name: &str) -> Result<Turn, VolumeError> {
+        check_name(name)?;
+        Ok(self.shared.turns.take(name.to_owned()).await)
+    }
+
+    /// Works on one volume in a turn that goes on after it, unless nobody waits for that any more: then
+    /// it lasts until the work is done.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        class: &'static Class,
+        name: String,
+        act: impl FnOnce(&Shared, &str) -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<(Turn, T), VolumeError> {
+        let shared = self.shared.clone();
+        let work = move || act(&shared, &name).map(|done| (turn, done));
+        class.run(work).await.map_err(|_| VolumeError::HelperGone)?
+    }
+}
+
+/// A turn at a volume.
+type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// A volume that is ready for a user but for the image's files.
+struct Ready {
+    mounted: MountedVolume,
+    /// Whether the user was known before.
+    known: bool,
+    /// Whether the user has it for itself.
+    alone: bool,
+    /// Whether it lacks the image's files, as far as can be told.
+    lacks: bool,
 }
 
 impl Shared {
@@ -221,30 +247,47 @@ impl Shared {
         write().map_err(VolumeError::file("write", &path))
     }
 
-    /// Makes a volume ready for one user, whose copy of the image's files is a part of it: so whoever
-    /// else is a user is past its own.
-    fn mount_for(
-        &self,
-        name: &str,
-        user: &str,
-        image: Option<&ImageFiles>,
-    ) -> Result<MountedVolume, VolumeError> {
+    /// Makes a volume ready for one user but for the image's files, whose copy is a part of the turn:
+    /// so whoever else is a user is past its own.
+    fn mount_for(&self, name: &str, user: &str, copies: bool) -> Result<Ready, VolumeError> {
         self.known(name)?;
         let users = self.users(name)?;
         self.settle(name, users.is_empty())?;
         // Entered first: what is mounted has a user that will be asked about.
         self.enter_user(name, user)?;
         let alone = users.iter().all(|other| other == user);
-        let mounted = self.mount(name).and_then(|mut mounted| {
-            if let Some(image) = image.filter(|_| !mounted.read_only) {
-                mounted.populated = self.populate(name, &mounted.path, image, alone)?;
-            }
-            Ok(mounted)
+        let known = users.iter().any(|known| known == user);
+        let ready = self.mount(name).and_then(|mounted| {
+            let lacks = copies && !mounted.read_only && empty_at(&mounted.path)?.is_some();
+            Ok(Ready { mounted, known, alone, lacks })
         });
-        if mounted.is_err() && !users.iter().any(|known| known == user) {
+        if ready.is_err() && !known {
             self.leave(name, |other| other == user)?;
         }
-        mounted
+        ready
+    }
+
+    /// Gives it the image's files.
+    fn fill(
+        &self,
+        name: &str,
+        user: &str,
+        image: &ImageFiles,
+        ready: Ready,
+    ) -> Result<MountedVolume, VolumeError> {
+        let Ready { mut mounted, known, alone, .. } = ready;
+        match self.populate(name, &mounted.path, image, alone) {
+            Ok(populated) => {
+                mounted.populated = populated;
+                Ok(mounted)
+            }
+            Err(error) => {
+                if !known {
+                    self.leave(name, |other| other == user)?;
+                }
+                Err(error)
+            }
+        }
     }
 
     fn mount(&self, name: &str) -> Result<MountedVolume, VolumeError> {
@@ -323,13 +366,7 @@ impl Shared {
         image: &ImageFiles,
         alone: bool,
     ) -> Result<bool, VolumeError> {
-        if !path.is_dir() {
-            return Ok(false);
-        }
-        let to = File::open(path).map_err(VolumeError::file("open", path))?;
-        if !copy::is_empty(&to).map_err(VolumeError::file("list", path))? {
-            return Ok(false);
-        }
+        let Some(to) = empty_at(path)? else { return Ok(false) };
         let from = open_target(image, &self.dir.join(SCRATCH))?;
         let Some(from) = from else { return Ok(true) };
         let ours = !matches!(self.known(name)?.1, LocalVolume::Bind { .. });
@@ -376,16 +413,26 @@ impl VolumeDriver for LocalVolumes {
     ) -> BoxFuture<'_, Result<MountedVolume, VolumeError>> {
         async move {
             let source = |shared: &Shared, name: &str| shared.bind_source(name);
-            if let Some(source) = self.with_volume(&VOLUMES, name.clone(), source).await? {
+            let source = self.with_volume(&VOLUMES, name.clone(), source).await?;
+            // What is looked at then is not ours.
+            let looks = if source.is_some() && image.is_some() { &FOREIGN } else { &VOLUMES };
+            if let Some(source) = source {
                 // It may be on a file system that does not answer: not in the turn.
                 find_bind_source(source, false).await?;
             }
-            let copies = image.is_some();
-            let mount =
-                move |shared: &Shared, name: &str| shared.mount_for(name, &user, image.as_ref());
+            let (copies, who) = (image.is_some(), user.clone());
+            let mount = move |shared: &Shared, name: &str| shared.mount_for(name, &who, copies);
+            let turn = self.turn(&name).await?;
+            let (turn, ready) = self.in_turn(turn, looks, name.clone(), mount).await?;
             // Only a first user's image may take long.
-            let class = if copies { &COPY } else { &VOLUMES };
-            self.with_volume(class, name, mount).await
+            match image.filter(|_| ready.lacks) {
+                None => Ok(ready.mounted),
+                Some(image) => {
+                    let fill =
+                        move |shared: &Shared, name: &str| shared.fill(name, &user, &image, ready);
+                    Ok(self.in_turn(turn, &COPY, name, fill).await?.1)
+                }
+            }
         }
         .boxed()
     }
@@ -476,8 +523,14 @@ impl VolumeDriver for LocalVolumes {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A directory, if there is one at a path and nothing is in it.
+fn empty_at(path: &Path) -> Result<Option<File>, VolumeError> {
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let directory = File::open(path).map_err(VolumeError::file("open", path))?;
+    let empty = copy::is_empty(&directory).map_err(VolumeError::file("list", path))?;
+    Ok(empty.then_some(directory))
 }
 
 fn mount_flags(flags: MountFlags) -> Flags {

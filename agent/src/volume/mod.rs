@@ -11,8 +11,10 @@ mod error;
 mod fake;
 mod files;
 mod local;
+mod mount_table;
 mod overlay;
 mod source;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use shoal_types::question::NodeVolume;
 pub use self::error::VolumeError;
 pub use self::fake::FakeVolumes;
 pub use self::local::LocalVolumes;
-pub use self::source::{check_bind_source, find_bind_source, subpath};
+pub use self::source::{find_bind_source, subpath};
 pub use crate::disk::Measured;
 
 /// A volume ready to be put into a container.

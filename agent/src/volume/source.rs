@@ -1,6 +1,6 @@
 //! Paths that users name.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,78 +8,170 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-
-use tokio::sync::Mutex as Turn;
+use rustix::io::Errno;
 
 use super::VolumeError;
+use super::mount_table::MountTable;
+use super::turns::Turns;
 use crate::blocking::FOREIGN;
 
 /// How long the source of a bind mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One at a time looks at a path: one on a file system that does not answer keeps its thread until
-/// it does, and one such path is to cost one thread, however many containers want it.
-static TURNS: Mutex<BTreeMap<PathBuf, Arc<Turn<()>>>> = Mutex::new(BTreeMap::new());
+/// Links followed on one way, as the kernel bounds them (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
+/// One at a time looks at a file system, by its mount point: one that does not answer keeps the thread
+/// until it does, and is to cost one thread, however many paths of it are wanted.
+static TURNS: Turns<PathBuf> = Turns::new();
 
-/// [`check_bind_source`] off the runtime's threads and with a limit. One that is not there is made a
-/// directory if `create` says so.
+/// Checks the source of a bind mount before a container is made from it: off the runtime's threads and
+/// with a limit. One that is not there is made a directory if `create` says so.
 ///
 /// # Errors
-/// As [`check_bind_source`]; it cannot be made; it does not answer in time.
+/// It is not absolute or contains `..`; it is not there, or cannot be looked at; it cannot be made; it
+/// does not answer in time.
 pub async fn find_bind_source(path: PathBuf, create: bool) -> Result<(), VolumeError> {
-    let source = path.clone();
-    let look = move || match check_bind_source(&source) {
-        Err(VolumeError::Source { source: error, .. })
-            if create && error.kind() == io::ErrorKind::NotFound =>
-        {
-            fs::create_dir_all(&source).map_err(VolumeError::file("make directory", source))
-        }
-        other => other,
-    };
-    in_time(path, PATIENCE, look).await
-}
-
-async fn in_time(
-    path: PathBuf,
-    patience: Duration,
-    look: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
-) -> Result<(), VolumeError> {
-    let turn = turn_of(&path);
-    let found = async {
-        let turn = turn.lock_owned().await;
-        let look = move || {
-            // Given back when the file system has answered, however late.
-            let _turn = turn;
-            look()
-        };
-        FOREIGN.run(look).await.map_err(|_| VolumeError::HelperGone)?
-    };
-    let silent = |_| Err(VolumeError::SourceSilent { path, patience });
-    tokio::time::timeout(patience, found).await.unwrap_or_else(silent)
-}
-
-fn turn_of(path: &Path) -> Arc<Turn<()>> {
-    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(turn) = turns.get(path) {
-        return turn.clone();
-    }
-    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-    turns.entry(path.to_owned()).or_default().clone()
-}
-
-/// Checks the source of a bind mount before a container is made from it.
-///
-/// # Errors
-/// It is not absolute or contains `..`; it is not there, or cannot be looked at.
-pub fn check_bind_source(path: &Path) -> Result<(), VolumeError> {
     let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     if !path.is_absolute() || !path.components().all(plain) {
-        return Err(VolumeError::SourceNotAbsolute { path: path.to_owned() });
+        return Err(VolumeError::SourceNotAbsolute { path });
     }
-    match fs::metadata(path) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(VolumeError::Source { path: path.to_owned(), source }),
+    let source = path.clone();
+    let go = move |mounts: &MountTable, way| go(&source, create, mounts, way);
+    let mounts = || MountTable::read().boxed();
+    in_time(path, PATIENCE, mounts, go).await
+}
+
+/// A path on its way to where it leads.
+#[derive(Debug)]
+struct Way {
+    /// So far: a path without links.
+    at: PathBuf,
+    /// The names that follow, the first one last.
+    todo: Vec<OsString>,
+    links: u32,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        Self { at: PathBuf::from("/"), todo: names(path), links: 0 }
     }
+}
+
+/// The names of a path, the first one last.
+fn names(path: &Path) -> Vec<OsString> {
+    let name = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+/// Goes on as far as the file system reaches that it is on, and asks no other one. `None` at the end.
+fn go(
+    source: &Path,
+    create: bool,
+    mounts: &MountTable,
+    mut way: Way,
+) -> Result<Option<Way>, VolumeError> {
+    let failed = |error| VolumeError::Source { path: source.to_owned(), source: error };
+    let own = mounts.of(&way.at).to_owned();
+    while mounts.of(&way.at) == own {
+        let Some(name) = way.todo.pop() else {
+            return fs::symlink_metadata(&way.at).map(|_| None).map_err(failed);
+        };
+        if name == ".." {
+            way.at.pop();
+            continue;
+        }
+        let next = way.at.join(name);
+        if mounts.of(&next) != own {
+            way.at = next;
+            continue;
+        }
+        match fs::symlink_metadata(&next) {
+            Ok(meta) if meta.is_symlink() => {
+                way.links += 1;
+                if way.links > LINKS_MAX {
+                    return Err(failed(Errno::LOOP.into()));
+                }
+                let target = fs::read_link(&next).map_err(failed)?;
+                if target.is_absolute() {
+                    way.at = PathBuf::from("/");
+                }
+                way.todo.extend(names(&target));
+            }
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
+                match fs::create_dir(&next) {
+                    // Somebody else was quicker.
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(VolumeError::file("make directory", next)(error));
+                    }
+                    _ => way.at = next,
+                }
+            }
+            other => {
+                other.map_err(failed)?;
+                way.at = next;
+            }
+        }
+    }
+    Ok(Some(way))
+}
+
+/// What is waited for.
+enum Stage {
+    /// That somebody else's look at the file system that is mounted there ends.
+    Turn(PathBuf),
+    /// A thread.
+    Thread,
+    /// The file system.
+    Answer,
+}
+
+async fn in_time<G>(
+    path: PathBuf,
+    patience: Duration,
+    mounts: impl Fn() -> BoxFuture<'static, io::Result<MountTable>>,
+    go: G,
+) -> Result<(), VolumeError>
+where
+    G: Fn(&MountTable, Way) -> Result<Option<Way>, VolumeError> + Clone + Send + 'static,
+{
+    let stage = Arc::new(Mutex::new(Stage::Thread));
+    let enter = |next| *stage.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    let found = async {
+        let mut way = Way::to(&path);
+        loop {
+            // Each time: whoever looks may be what makes it mounted.
+            let mounts = mounts().await.map_err(VolumeError::file("read", "mountinfo"))?;
+            let at = mounts.of(&way.at).to_owned();
+            enter(Stage::Turn(at.clone()));
+            let turn = TURNS.take(at).await;
+            enter(Stage::Thread);
+            let (go, stage) = (go.clone(), stage.clone());
+            let look = move || {
+                // Given back when the file system has answered, however late.
+                let _turn = turn;
+                *stage.lock().unwrap_or_else(PoisonError::into_inner) = Stage::Answer;
+                go(&mounts, way)
+            };
+            match FOREIGN.run(look).await.map_err(|_| VolumeError::HelperGone)?? {
+                Some(next) => way = next,
+                None => return Ok(()),
+            }
+        }
+    };
+    let Ok(found) = tokio::time::timeout(patience, found).await else {
+        return Err(match &*stage.lock().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Turn(at) => VolumeError::SourceWaits { path, patience, at: at.clone() },
+            Stage::Thread => VolumeError::SourceCrowded { path, patience },
+            Stage::Answer => VolumeError::SourceSilent { path, patience },
+        });
+    };
+    found
 }
 
 /// Path of a directory or file inside a volume. Symbolic links on the way are refused, since what
@@ -106,78 +198,4 @@ pub fn subpath(volume: &Path, subpath: &str) -> Result<PathBuf, VolumeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::future::join_all;
-
-    use super::*;
-    use crate::blocking::{THREADS, VOLUMES};
-
-    #[test]
-    fn sources() {
-        let dir = tempfile::tempdir().unwrap();
-        check_bind_source(dir.path()).unwrap();
-        let refused = |path: PathBuf, expect: &str| {
-            let error = check_bind_source(&path).unwrap_err();
-            assert_eq!(error.to_string(), expect);
-        };
-        let missing = dir.path().join("missing");
-        refused(missing.clone(), &format!("bind source `{}`", missing.display()));
-        refused("a".into(), "bind source `a` must be an absolute path without `..`");
-        refused("/a/../b".into(), "bind source `/a/../b` must be an absolute path without `..`");
-    }
-
-    #[test]
-    fn subpaths() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("a/etc")).unwrap();
-        assert_eq!(subpath(dir.path(), "a/b").unwrap(), dir.path().join("a/b"));
-        for bad in ["", "/a", "../x", "a/../b"] {
-            assert!(matches!(subpath(dir.path(), bad), Err(VolumeError::SubpathInvalid { .. })));
-        }
-        for bad in ["a/c", "a/etc", "a/etc/passwd"] {
-            assert!(matches!(subpath(dir.path(), bad), Err(VolumeError::Subpath { .. })), "{bad}");
-        }
-    }
-
-    /// However many containers want it, and however many paths there are like it.
-    #[test]
-    fn a_source_that_does_not_answer_holds_nobody_up() {
-        let (answer, answered) = std::sync::mpsc::channel::<()>();
-        let answered = Arc::new(Mutex::new(answered));
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.max_blocking_threads(THREADS).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let hang = || {
-                let answered = answered.clone();
-                move || {
-                    let _ = answered.lock().unwrap().recv();
-                    Ok(())
-                }
-            };
-            let patience = Duration::from_millis(20);
-            let same = (0..200).map(|_| in_time("/dead".into(), patience, hang()));
-            for error in join_all(same).await {
-                let error = error.unwrap_err().to_string();
-                assert_eq!(error, "bind source `/dead` did not answer within 20ms");
-            }
-            // That was one thread.
-            find_bind_source("/".into(), false).await.unwrap();
-            let like_it = (0..200).map(|n| in_time(format!("/dead/{n}").into(), patience, hang()));
-            assert!(join_all(like_it).await.iter().all(Result::is_err));
-            tokio::task::spawn_blocking(|| ()).await.unwrap();
-            VOLUMES.run(|| ()).await.unwrap();
-            drop(answer);
-            find_bind_source("/".into(), false).await.unwrap();
-        });
-    }
-
-    #[tokio::test]
-    async fn a_missing_source_is_made_if_wanted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b");
-        find_bind_source(path.clone(), false).await.unwrap_err();
-        find_bind_source(path.clone(), true).await.unwrap();
-        assert!(path.is_dir());
-    }
-}
+mod tests;
