@@ -112,7 +112,9 @@ fn run(run_dir: &Path, agent: &OwnedFd) -> Result<(), Failure> {
         Ok(status) if request.sweep => (Ok(status), group.kill()),
         Ok(status) => (Ok(status), group.hand_over()),
         Err(failure) => {
-            // Who makes a process is not in the group yet.
+            // First what runs already. Who makes a process is not in the group yet, and may have come
+            // to it, or left something there, before its own end.
+            let _ = group.kill();
             kill_children();
             (Err(failure), group.kill())
         }

@@ -328,6 +328,8 @@ impl Supervisor {
 
     /// The container could not be started: record it, say so, end.
     fn fail(&mut self, asked: &[(u32, u32)], failure: &Failure) {
+        let _ = self.cgroup.kill();
+        // Who makes a container is not in its groups yet, and may have come to them meanwhile.
         kill_children();
         let _ = self.cgroup.kill();
         reap();

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod dead;
 mod host;
 mod root_confinement;
 mod root_ends;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use shoal_agent::runtime::{ExecSpec, Runtime, Stream, TermSize};
+use shoal_agent_planning::oci::{ContainerConfig, MountConfig, MountKind};
 
+use crate::dead::Dead;
 use crate::host::{
     Host, able, alive, command, finish, id, kill, shell, supervisors, text, wait_for,
 };
@@ -86,6 +88,38 @@ async fn who_drops_an_execution_ends_all_of_it() {
         until_gone(row).await;
         wait_for("the groups to go", || exec_groups(&host, "drop").is_empty()).await.unwrap();
     }
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+/// One that waits for a file system that does not answer cannot be killed; it keeps no other alive.
+#[tokio::test]
+async fn who_cannot_be_killed_holds_up_no_other_end() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let dead = Dead::mount();
+    let id = id("dead");
+    let bind = MountConfig {
+        destination: "/m".into(),
+        kind: MountKind::Bind { source: dead.path().to_owned() },
+        read_only: false,
+    };
+    let config = ContainerConfig { mounts: vec![bind], ..command(&["sleep", "1000"]) };
+    host.start(&id, &config).await;
+    let before = dead.unanswered();
+    let sleeps = number(9, 0);
+    let script = format!("su app -c 'sleep {sleeps}' & exec cat /m/file");
+    let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    let spec = ExecSpec { argv, ..ExecSpec::default() };
+    let session = host.runtime.exec(&id, spec).await.unwrap();
+    let stuck = || dead.unanswered() > before && sleeping(&sleeps).len() == 1;
+    wait_for("it to be stuck", stuck).await.unwrap();
+    drop(session);
+    wait_for("the other to end", || sleeping(&sleeps).is_empty()).await.unwrap();
+    drop(dead);
+    wait_for("the group to go", || exec_groups(&host, "dead").is_empty()).await.unwrap();
     host.runtime.remove(&id).await.unwrap();
     host.assert_clean().await;
 }

@@ -1,7 +1,9 @@
 //! Agents and supervisors that die.
 
 use shoal_agent::runtime::{LogQuery, ObservedState, Runtime};
+use shoal_agent_planning::oci::{MountConfig, MountKind};
 
+use crate::dead::Dead;
 use crate::host::{Host, able, alive, command, id, kill, shell, supervisors, wait_for};
 
 /// Not a test: the agent that is killed by the tests below, in a process of its own. It starts what
@@ -150,5 +152,31 @@ async fn a_log_that_a_reboot_cut_off_ends() {
     let lines = tokio::time::timeout(bound, host.lines(&id, follow)).await;
     assert_eq!(lines.expect("an end"), "last\n");
     host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+/// The one that was to take half a minute at most takes that, and no other waits for it.
+#[tokio::test]
+async fn a_supervisor_that_cannot_be_killed_is_left_to_end_by_itself() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let dead = Dead::mount();
+    let mut config = command(&["true"]);
+    config.mounts = vec![MountConfig {
+        destination: "/m".into(),
+        kind: MountKind::Bind { source: dead.path().join("x") },
+        read_only: false,
+    }];
+    let stuck = id("stuck");
+    let prepared = host.runtime.prepare(&stuck, host.spec(&config));
+    let prepared = tokio::time::timeout(std::time::Duration::from_secs(55), prepared).await;
+    let error = prepared.expect("an answer").unwrap_err().to_string();
+    assert!(dead.unanswered() > 0 && error.contains("not prepared in time"), "{error}");
+    let (status, out, _) = host.run(&shell("echo beside")).await;
+    assert_eq!((status.code, out.as_str()), (Some(0), "beside\n"));
+    drop(dead);
+    host.runtime.remove(&stuck).await.unwrap();
     host.assert_clean().await;
 }

@@ -1,6 +1,7 @@
 //! The group of one execution, below that of its container: whatever its processes become, and
 //! whoever they run as, they are found and ended by it.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -115,11 +116,22 @@ impl ExecGroup {
             if Instant::now() > deadline {
                 return Err(CgroupError::NotEmpty { processes: left });
             }
-            // What has ended meanwhile need not go.
-            for pid in left {
+            self.move_up(above, &left);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Moves processes to the group above, each after a look whether it is here still: a number that was
+    /// listed may by now be that of somebody else's process, which would end with the container. What
+    /// has ended meanwhile need not go.
+    fn move_up(&self, above: &Dir, listed: &[i32]) {
+        let here = self.own.dirs.iter().map(|dir| format!("/{}/{}", above.name, dir.name));
+        let here: Vec<String> = here.collect();
+        for pid in listed {
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if groups.lines().any(|line| here.iter().any(|here| line.ends_with(here))) {
                 let _ = above.write("cgroup.procs", &pid.to_string());
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -129,5 +141,64 @@ impl ExecGroup {
     /// [`CgroupError::Remove`].
     pub fn remove(&self) -> Result<(), CgroupError> {
         self.own.remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use oci_spec::runtime::LinuxResources;
+
+    use super::*;
+    use crate::testing::skip_without_root;
+
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn new() -> Self {
+            Self(Command::new("sleep").arg("1000").spawn().unwrap())
+        }
+
+        fn pid(&self) -> i32 {
+            i32::try_from(self.0.id()).unwrap()
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The groups of a container, gone at the end.
+    struct Container(Cgroup);
+
+    impl Drop for Container {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.remove();
+        }
+    }
+
+    #[test]
+    fn who_is_somebody_elses_by_now_is_not_handed_over() {
+        if skip_without_root() {
+            return;
+        }
+        let layout = Layout::detect().unwrap();
+        let path = format!("/shoal-test-hand-over-{}", std::process::id());
+        let container =
+            Container(Cgroup::create(&layout, &path, &LinuxResources::default()).unwrap());
+        let group = ExecGroup::make(&layout, &path).unwrap().unwrap();
+        let (own, strange) = (Sleeper::new(), Sleeper::new());
+        group.own.dirs[0].write("cgroup.procs", &own.pid().to_string()).unwrap();
+        let above = &group.container.dirs[group.at];
+        // As when the second one had got the number of one that was listed.
+        group.move_up(above, &[own.pid(), strange.pid()]);
+        assert_eq!(container.0.processes(), [own.pid()]);
+        assert!(group.own.processes().is_empty());
+        group.remove().unwrap();
     }
 }

@@ -28,6 +28,8 @@ use crate::supervise::setup::{CONTROL_SOCKET, ProcessIdentity};
 /// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: whoever
 /// asked for it gives it up and removes the container instead.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a killed supervisor may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests under way at most.
 const QUEUE: usize = 64;
 
@@ -94,7 +96,7 @@ pub(super) async fn launch(inner: &Arc<Inner>, id: &ContainerId) -> Result<Link,
         Ok(Some(Message::NotPrepared(failure))) => Err(failure.into_error(id)),
         Ok(Some(_)) => Err(supervisor_error(id, "it said something unexpected")),
         Ok(None) => {
-            let how = child.wait().await.map(|s| s.to_string()).unwrap_or_default();
+            let how = ended(&mut child).await;
             Err(supervisor_error(id, &format!("it ended before it was prepared ({how})")))
         }
         Err(_) => Err(supervisor_error(id, "it was not prepared in time")),
@@ -104,12 +106,24 @@ pub(super) async fn launch(inner: &Arc<Inner>, id: &ContainerId) -> Result<Link,
             Ok(attach(inner, id, connection, supervisor, Some(child), false))
         }
         (prepared, _) => {
-            let _ = child.kill().await;
+            let _ = child.start_kill();
+            ended(&mut child).await;
             let (inner, id) = (Arc::clone(inner), id.clone());
             let cgroup = inner.cgroup(&id);
             let _ = tokio::task::spawn_blocking(move || clear_cgroup(&inner, &cgroup)).await;
             Err(prepared.err().unwrap_or_else(|| supervisor_error(&id, "it vanished")))
         }
+    }
+}
+
+/// Waits for a supervisor's end, and says how that was. One that is in the middle of a call to a file
+/// system that does not answer cannot be killed before that answers: it is left to end then, since
+/// what waits for its end holds up others.
+async fn ended(child: &mut Child) -> String {
+    match timeout(END_PATIENCE, child.wait()).await {
+        Ok(Ok(status)) => status.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it cannot be killed".to_owned(),
     }
 }
 
