@@ -33,7 +33,7 @@ if [ "${1:-}" = --remove ]; then
         exit 1
     fi
     if has_systemd; then
-        systemctl disable --now "${services[@]}" 2>/dev/null || true
+        systemctl disable --now shoal-agent.service 2>/dev/null || true
     fi
     for program in "${programs[@]}"; do
         rm -f "$dest$bin/$program"
@@ -44,6 +44,8 @@ if [ "${1:-}" = --remove ]; then
     rm -f "$dest$sysusers" "$dest$bash_file" "$dest$zsh_file" "$dest$fish_file"
     if has_systemd; then
         systemctl daemon-reload
+        # Refused while its file said so.
+        systemctl stop shoal-containers.service 2>/dev/null || true
     fi
     echo "removed; /var/lib/shoal and the user shoal are left"
     exit 0

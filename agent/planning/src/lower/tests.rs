@@ -319,6 +319,25 @@ fn resources_health_and_annotations_reach_the_container() {
 }
 
 #[test]
+fn processes_are_bounded_whatever_is_asked_for() {
+    let limits = |limits| Some(ResourceRequirements { limits, ..Default::default() });
+    let memory = Limits { memory_bytes: 64 << 20, ..Limits::default() };
+    for (resources, expected) in [
+        (None, 16_384),
+        (limits(None), 16_384),
+        (limits(Some(memory)), 16_384),
+        (limits(Some(Limits { pids: 100_000, ..memory })), 100_000),
+    ] {
+        let mut task = task(ContainerSpec::default());
+        Arc::make_mut(&mut task.spec).resources = resources;
+        let plan = plan(&task, &BTreeMap::new(), &image(), &host()).unwrap();
+        let spec = plan.oci_spec(Vec::new()).unwrap();
+        let resources = spec.linux().clone().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.pids().unwrap().limit(), expected);
+    }
+}
+
+#[test]
 fn own_files_give_way_to_mounts() {
     let spec = ContainerSpec {
         mounts: vec![mount(MountKind::Bind, "/x", "/etc/hosts")],
