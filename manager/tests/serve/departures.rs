@@ -30,8 +30,8 @@ async fn a_node_drains_itself_and_nobody_else() {
     };
     control.update_node(request).await.unwrap();
     let specs = async || {
-        let nodes = admin.clone().list_nodes(pb::ListNodesRequest {}).await.unwrap();
-        let mut specs = nodes.into_inner().nodes;
+        let mut admin = admin.clone();
+        let mut specs = whole(admin.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
         specs.sort_by_key(|node| node.id != leaver);
         specs.into_iter().map(|node| node.spec.unwrap()).collect::<Vec<_>>()
     };
