@@ -242,3 +242,40 @@ asks! {
         format!("logs of {}", r.reference);
     ExecStart |r| Wanted::Known(Asked::Task(&r.task)), format!("task {}", r.task);
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::transport::{PeerId, Role};
+    use shoal_types::id::UserId;
+    use shoal_types::object::Meta;
+    use shoal_types::spec::UserSpec;
+    use shoal_types::time::Timestamp;
+    use tonic::Code;
+
+    use super::*;
+
+    /// Whatever version it names or does not: nothing that came after the judgement is changed.
+    #[test]
+    fn a_deployer_changes_the_version_that_was_judged() {
+        let asker = |role| {
+            let id = UserId::from(7);
+            let spec = UserSpec { name: "ci".to_owned(), role, ..UserSpec::default() };
+            let user = User { id, meta: Meta::created(1, Timestamp::ZERO), spec };
+            let identity = Identity {
+                id: PeerId::User(id),
+                role: Role::User,
+                cluster: 1.into(),
+                not_before: Timestamp::ZERO,
+                not_after: Timestamp::from_secs(1),
+            };
+            Asker { identity, standing: Standing::User(Arc::new(user)) }
+        };
+        let of = || (ObjectKind::Stack, "shop".to_owned());
+        let expected = |role, named| asker(role).expected(named, 5, of()).map_err(|s| s.code());
+        assert_eq!(expected(UserRole::Deployer, None), Ok(Some(5)));
+        assert_eq!(expected(UserRole::Deployer, Some(5)), Ok(Some(5)));
+        assert_eq!(expected(UserRole::Deployer, Some(6)), Err(Code::Aborted));
+        assert_eq!(expected(UserRole::Operator, None), Ok(None));
+        assert_eq!(expected(UserRole::Operator, Some(6)), Ok(Some(6)));
+    }
+}

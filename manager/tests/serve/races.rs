@@ -96,41 +96,6 @@ async fn what_is_changed_is_what_was_permitted_to_be() {
     manager.stop().await;
 }
 
-/// What a deployer goes back to, or changes, is what it was permitted to: a version that it names and
-/// that is not the present one is refused before anything else.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deployer_changes_the_version_that_was_judged() {
-    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
-    let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
-    let ci = user_spec("ci", pb::UserRole::Deployer, &["shop"]);
-    let mut ci = make(&mut control, address, ci).await;
-    let apply = |replicas| {
-        let mut spec = stack("shop");
-        spec.services.insert("web".to_owned(), super::spec("shop_web", replicas));
-        pb::ApplyStackRequest { spec: Some(spec), ..Default::default() }
-    };
-    ci.control.apply_stack(apply(1)).await.unwrap();
-    ci.control.apply_stack(apply(2)).await.unwrap();
-    let back = |expected_version| pb::RollBackStackRequest {
-        reference: "shop".to_owned(),
-        expected_version,
-        ..Default::default()
-    };
-    let status = ci.control.roll_back_stack(back(Some(3))).await.unwrap_err();
-    assert_eq!(status.code(), Code::Aborted, "{status}");
-    let change = |expected_version| pb::UpdateServiceRequest {
-        reference: "shop_web".to_owned(),
-        expected_version,
-        change: Some(pb::update_service_request::Change::Spec(spec("shop_web", 3))),
-        ..Default::default()
-    };
-    let status = ci.control.update_service(change(Some(9))).await.unwrap_err();
-    assert_eq!(status.code(), Code::Aborted, "{status}");
-    ci.control.roll_back_stack(back(Some(2))).await.unwrap();
-    ci.control.update_service(change(None)).await.unwrap();
-    manager.stop().await;
-}
-
 /// What waits for one watcher is bounded in bytes, and so is what waits for all watchers of a user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_takes_a_bounded_part_of_the_managers_memory() {

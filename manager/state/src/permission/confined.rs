@@ -192,9 +192,11 @@ fn of_mount(view: &ClusterState, stack: &str, mount: &Mount) -> Option<&'static 
             let of = |name: &str| {
                 mount.source.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'))
             };
-            // `shop_b_data` may be of stack `shop` and of stack `shop_b`.
-            let closer = |other: &str| other.len() > stack.len() && of(other);
-            let own = of(stack) && !view.stacks().any(|s| closer(&s.spec.name));
+            // `shop_b_data` may be of stack `shop` and of stack `shop_b`, also while the latter is not
+            // there and somebody may deploy it again.
+            let closer = |other: &String| other.len() > stack.len() && of(other);
+            let granted = view.users().any(|user| user.spec.stacks.iter().any(closer));
+            let own = of(stack) && !granted && !view.stacks().any(|s| closer(&s.spec.name));
             (!own).then_some("is not a volume of the stack")
         }
     }

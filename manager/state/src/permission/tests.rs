@@ -229,6 +229,28 @@ fn a_deployer_does_not_come_before_the_host() {
     }
 }
 
+/// A volume outlives its stack, and is there for whoever deploys that again.
+#[test]
+fn volumes_of_a_stack_that_is_gone_are_its_deployers() {
+    let (mut cluster, _) = cluster();
+    for (id, name, role, stacks) in [
+        (1_u128, "admin", UserRole::Admin, vec![]),
+        (2, "other", UserRole::Deployer, vec!["shop_b".to_owned()]),
+    ] {
+        let spec = UserSpec { name: name.to_owned(), role, stacks, ..UserSpec::default() };
+        cluster.apply(Command::CreateUser { id: id.into(), spec });
+    }
+    let mounts = |source: &'static str| {
+        let mount = Mount::new(MountKind::Volume, source, "/data");
+        container(&move |c| c.mounts.push(mount.clone()))
+    };
+    let said = deploys(&cluster.state, &mounts("shop_b_data"), false).expect_err("of shop_b");
+    assert!(said.to_string().contains("is not a volume of the stack"), "{said}");
+    for own in ["shop_data", "shop_my_data", "shop_bdata"] {
+        assert_eq!(deploys(&cluster.state, &mounts(own), false), Ok(()), "{own}");
+    }
+}
+
 #[test]
 fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     let (mut cluster, _) = cluster();
