@@ -657,6 +657,26 @@ async fn placeholders_that_scripts_for_docker_use() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_in_the_mode_of_the_mesh_are_taken_with_one_note() {
+    let dir = served(Hostile::default()).await;
+    let file = dir.path().join("stack.yaml");
+    let line = format!("stack deploy -d -c {} k", file.display());
+    for (port, noted) in [
+        ("'80:80'", true),
+        ("{target: 80, published: 80, mode: ingress}", true),
+        ("{target: 80, published: 80, mode: host}", false),
+    ] {
+        std::fs::write(&file, format!("services: {{web: {{image: i, ports: [{port}]}}}}\n"))
+            .unwrap();
+        let ran = ended(spawn(dir.path(), "table", &line)).await;
+        let told = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{port}: {told}");
+        let notes = told.matches("warning: published ports of web answer only on nodes").count();
+        assert_eq!(notes, usize::from(noted), "{port}: {told}");
+    }
+}
+
 /// Each with what must be among its records.
 const RECORDED: [(&str, &[&str]); 11] = [
     ("events", &["change"]),

@@ -9,7 +9,7 @@ use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::render::table::{Column, whole};
-use crate::render::{id, words};
+use crate::render::{id, label, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -154,6 +154,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
             n.meta.created_at.to_string(),
             n.spec.enable_ipv4.unwrap_or(true).to_string(),
             n.spec.enable_ipv6.to_string(),
+            label::field(&n.spec.labels),
         ]
     };
     shell.list_more(
@@ -161,7 +162,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
         names,
         &COLUMNS,
         row,
-        (&["Internal", "Labels", "CreatedAt", "IPv4", "IPv6"], more),
+        (&["Internal", "Labels", "CreatedAt", "IPv4", "IPv6", label::FIELD], more),
         args.no_trunc,
     )
 }

@@ -9,7 +9,7 @@ use super::prune::{confirm, failures, told, warn_of};
 use super::{Result, Shell, each};
 use crate::error::CommandError;
 use crate::render::table::{Column, bends, whole};
-use crate::render::words;
+use crate::render::{label, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -93,7 +93,8 @@ pub(crate) const COLUMNS: [Column; 4] = [
 ];
 
 /// Fields of the list that have no column.
-const MORE: [&str; 7] = ["Labels", "Links", "Mountpoint", "Scope", "Size", "Status", "CreatedAt"];
+const MORE: [&str; 8] =
+    ["Labels", "Links", "Mountpoint", "Scope", "Size", "Status", "CreatedAt", label::FIELD];
 
 async fn list(shell: &Shell, args: &List) -> Result {
     let known = ["name", "label", "driver", "node", "dangling"];
@@ -132,6 +133,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
             "N/A".to_owned(),
             String::new(),
             v.volume.created_at.to_string(),
+            label::field(&v.volume.labels),
         ]
     };
     let names =

@@ -8,6 +8,7 @@ pub(crate) mod format;
 #[cfg(test)]
 mod golden;
 pub(crate) mod json;
+pub(crate) mod label;
 pub(crate) mod pretty;
 pub(crate) mod record;
 pub(crate) mod table;

@@ -8,6 +8,7 @@ use gtmpl_ng::{Context, Func, FuncError, Limits, NumberKind, Value};
 use serde_json::Value as Json;
 
 use super::absent;
+use super::label;
 use super::table::{draw, whole};
 
 /// Bytes of a template; scripts have less than a hundred.
@@ -67,7 +68,7 @@ impl Template {
             return Err(TemplateError::TooMany { parentheses, actions });
         }
         // Scripts write both between plain quotes.
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
+        let text = label::as_function(&text.replace("\\t", "\t").replace("\\n", "\n"));
         let template = match text.strip_prefix("table") {
             Some(rest) if rest.starts_with([' ', '\t']) => {
                 Self { text: rest.trim_start().to_owned(), table: true }
@@ -232,7 +233,8 @@ fn to_json(value: &Value) -> Json {
 }
 
 /// What Docker adds to Go's own functions.
-const FUNCTIONS: [(&str, Func); 8] = [
+const FUNCTIONS: [(&str, Func); 9] = [
+    ("label", label::label),
     ("json", json),
     ("split", split),
     ("join", join),

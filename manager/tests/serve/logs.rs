@@ -178,3 +178,39 @@ async fn who_follows_logs_gets_the_rest_when_the_agent_is_back() {
     drop(logs);
     manager.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_down_costs_no_wait_and_only_logs_that_exist_are_missed() {
+    for runs in [false, true] {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+        let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+        // Its connection stays, and nothing comes over it.
+        let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+        let spec = Some(spec("web", 1));
+        let request = pb::CreateServiceRequest { spec, ..Default::default() };
+        control.create_service(request).await.unwrap();
+        agent.receive_until("a task", |held| held.tasks.len() == 1).await;
+        if runs {
+            agent.report(TaskState::Running).await;
+        }
+        eventually("the host is down", || {
+            let mut control = control.clone();
+            async move {
+                let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.ok()?.nodes;
+                let state = nodes[0].status.as_ref().unwrap().state();
+                (state == pb::NodeState::Down).then_some(())
+            }
+        })
+        .await;
+        let begun = std::time::Instant::now();
+        let mut logs = read(&mut control, false).await;
+        if runs {
+            let missing = "node first cannot be reached: its logs are missing".to_owned();
+            assert_eq!(next(&mut logs).await, Some(Err(missing)));
+        }
+        assert_eq!(next(&mut logs).await, None, "runs: {runs}");
+        // An agent that is asked has five seconds.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        manager.stop().await;
+    }
+}

@@ -176,6 +176,13 @@ fn health(world: &World) {
     });
     world.runs("late_web", 1);
     world.remove("late");
+
+    // What a check writes is its user's to write.
+    let prints = "user: '1000:1000'\n\
+                  command: [sleep, '1000']\n\
+                  healthcheck: {test: [CMD, sh, -c, 'echo well > /dev/stdout && echo bad > /dev/stderr'], interval: 200ms, retries: 1, start_period: 0s}";
+    world.deploy("prints", &web(prints));
+    world.remove("prints");
 }
 
 fn networks(world: &World) {
@@ -217,8 +224,10 @@ fn exec(world: &World) {
 
 fn logs_and_events(world: &World) {
     let dir = &world.cluster.lab.dir;
-    let events = world.background(&["events", "--filter", "type=service"], &dir.join("events"));
-    world.deploy("talk", &service("web", "command: [sh, -c, 'echo first; while [ ! -e /tmp/go ]; do usleep 50000; done; echo second; sleep 1000']"));
+    // From before it begins to listen: a deployment may be quicker.
+    let words = ["events", "--since", "10m", "--filter", "type=service"];
+    let events = world.background(&words, &dir.join("events"));
+    world.deploy("talk", &service("web", "command: [sh, -c, 'echo first; while [ ! -e /tmp/go ]; do usleep 50000; done; printf \"%040000d\\n\" 0; echo second; sleep 1000']"));
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
     let follow = world.background(&["service", "logs", "-f", "talk_web"], &dir.join("follow"));
     world.until("the first line", || {
@@ -233,6 +242,15 @@ fn logs_and_events(world: &World) {
     drop(follow);
     let tail = world.ok(&["service", "logs", "--raw", "--tail", "1", "talk_web"]);
     assert_eq!(tail.trim(), "second");
+    // A line is what the program ended, however long.
+    let long = "0".repeat(40_000);
+    let raw = world.ok(&["service", "logs", "--raw", "talk_web"]);
+    assert_eq!(raw.lines().collect::<Vec<_>>(), ["first", &*long, "second"]);
+    let timed = world.ok(&["service", "logs", "--timestamps", "talk_web"]);
+    let timed: Vec<&str> = timed.lines().collect();
+    assert_eq!(timed.len(), 3, "{timed:.200?}");
+    assert!(timed.iter().all(|line| line.starts_with("20") && line.contains("Z talk_web.1")));
+    assert!(timed[1].ends_with(&format!("    | {long}")));
     world.remove("talk");
     world.until("the service's life in events", || {
         let seen = read("events");
