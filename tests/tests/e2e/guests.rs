@@ -114,6 +114,15 @@ fn house(host: &Host) -> Result<BTreeMap<String, String>> {
     Ok(house)
 }
 
+/// The kernel asks whether anybody else has a new IPv6 address (RFC 4862, 5.4), and makes a route to it
+/// when nobody answers.
+fn settled(host: &Host) -> Result<()> {
+    let mut command = host.command("ip")?;
+    let asked = succeed(command.args(["-6", "address", "show", "tentative"]), PATIENCE)?;
+    ensure!(asked.trim().is_empty(), "{asked}");
+    Ok(())
+}
+
 fn as_before(before: &BTreeMap<String, String>, host: &Host) -> Result<()> {
     let after = house(host)?;
     for (name, value) in before {
@@ -134,6 +143,7 @@ fn a_host_that_leaves_is_what_it_was() {
     let [host] = &hosts.lab.hosts[..] else { panic!("one host") };
     let stranger = Stranger::new(&hosts, host);
     assert!(!stranger.answers(&hosts), "the host does not forward");
+    eventually("IPv6 knows its addresses", PATIENCE, || settled(host));
     let before = house(host).unwrap();
     hosts.init("one", host);
     hosts.lab.inside(|| busybox_image()?.build()?.push(REGISTRY, "busybox", "1")).unwrap();
