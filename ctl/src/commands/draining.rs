@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Result, Shell};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
+use crate::progress::Away;
 use crate::render::line;
 use crate::render::record::{self, Record};
 
@@ -54,20 +55,39 @@ pub(super) struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Waits until nothing is left and nothing awaited.
+    /// Waits until nothing is left and nothing awaited. A manager may be away for a while.
     ///
     /// # Errors
     /// [`Kind::TimedOut`], [`Kind::Interrupted`], or that of `look`.
-    pub(super) async fn until_empty(
-        &self,
-        mut look: impl AsyncFnMut() -> Result<Remaining>,
-    ) -> Result {
+    pub(super) async fn until_empty(&self, look: impl AsyncFnMut() -> Result<Remaining>) -> Result {
+        tokio::select! {
+            biased;
+            empty = self.empty(look) => empty,
+            kind = asked_to_stop() => {
+                Err(CommandError::new(kind, kind.outcome()).hint(self.hint.clone()))
+            }
+        }
+    }
+
+    async fn empty(&self, mut look: impl AsyncFnMut() -> Result<Remaining>) -> Result {
+        let mut away = Away::default();
         let mut seen = None;
         let mut told = String::new();
         let mut since = Instant::now();
         let deadline = (!self.timeout.is_zero()).then(|| since + self.timeout);
         loop {
-            let remaining = look().await?;
+            let remaining = match look().await {
+                Ok(remaining) => remaining,
+                Err(error) => {
+                    let text = format!("the manager is away, trying again: {}", error.reason());
+                    if away.bear(error, Instant::now())? {
+                        self.notice("manager-away", &text)?;
+                    }
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+            };
+            away.is_back();
             let now = (remaining.left, remaining.awaited);
             if seen != Some(now) {
                 (seen, since) = (Some(now), Instant::now());
@@ -86,19 +106,18 @@ impl Wait<'_> {
                 told = remaining.named();
                 self.news(&format!("waiting for {told}"))?;
             }
-            tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
-                kind = asked_to_stop() => {
-                    return Err(CommandError::new(kind, kind.outcome()).hint(self.hint.clone()));
-                }
-            }
+            tokio::time::sleep(TICK).await;
         }
     }
 
     /// Tells something about the waiting.
     pub(super) fn news(&self, text: &str) -> Result {
+        self.notice("waiting", text)
+    }
+
+    fn notice(&self, kind: &'static str, text: &str) -> Result {
         if self.shell.is_json() {
-            return record::write(&Record::notice("waiting", text));
+            return record::write(&Record::notice(kind, text));
         }
         line(&format!("  {text}"))
     }
@@ -124,7 +143,31 @@ impl Wait<'_> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use tonic::Status;
+
+    use super::super::Ended;
     use super::*;
+
+    #[tokio::test]
+    async fn a_manager_that_is_away_for_a_while_is_waited_for_and_a_refusal_is_not() {
+        let cli = crate::cli::Cli::try_parse_from(["shoalctl", "info"]).unwrap();
+        let ended = Ended { outcome: "done", services: Vec::new() }.into();
+        let shell = Shell { global: cli.global, ended };
+        let (timeout, hint) = (Duration::from_secs(60), String::new());
+        let wait = Wait { shell: &shell, node: "h1", node_id: "1", timeout, hint };
+        let away = || Err(Status::unavailable("no route").into());
+        let left = |left| Ok(Remaining { left, ..Remaining::default() });
+
+        let mut answers = vec![left(1), away(), away(), left(0)].into_iter();
+        wait.until_empty(async || answers.next().unwrap()).await.unwrap();
+        assert!(answers.next().is_none());
+
+        let refused = Err(Status::permission_denied("not for you").into());
+        let mut answers = vec![left(1), away(), refused, left(0)].into_iter();
+        let ended = wait.until_empty(async || answers.next().unwrap()).await;
+        assert_eq!(ended.unwrap_err().reason(), "not for you");
+    }
 
     #[test]
     fn some_are_named_and_the_rest_is_counted() {

@@ -18,11 +18,11 @@ use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
 use crate::render::{Format, note};
 
-use away::Away;
 use model::Model;
 use outcome::Outcome;
 use reporter::Reporter;
 
+pub(crate) use away::Away;
 pub(crate) use model::Followed;
 pub(crate) use outcome::ServiceReport;
 pub(crate) use removal::gone;
