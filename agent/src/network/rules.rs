@@ -16,11 +16,17 @@ use super::NetworkError;
 use super::netlink::{Links, failed, is};
 
 const LOOPBACK: &str = "lo";
+/// Number of the table of the host's own addresses (rtnetlink(7)).
+const TABLE_LOCAL: u8 = 255;
 
 impl Links {
-    /// Makes the rules of the fence these. Returns what was changed, one line each; nothing where
-    /// the kernel has no routing rules (`CONFIG_IP_MULTIPLE_TABLES`).
-    pub(super) async fn fence(&self, wanted: &[FenceRule]) -> Result<Vec<String>, NetworkError> {
+    /// Makes the rules of the fence what is wanted on a host with routing domains, or without.
+    /// Returns what was changed, one line each; nothing where the kernel has no routing rules
+    /// (`CONFIG_IP_MULTIPLE_TABLES`).
+    pub(super) async fn fence(
+        &self,
+        wanted: impl FnOnce(bool) -> Vec<FenceRule>,
+    ) -> Result<Vec<String>, NetworkError> {
         let all: Vec<RuleMessage> =
             match self.handle.rule().get(IpVersion::V4).execute().try_collect().await {
                 Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
@@ -29,7 +35,8 @@ impl Links {
                 result => result.map_err(failed(|| "list routing rules"))?,
             };
         let present: BTreeSet<FenceRule> = all.iter().filter_map(read).collect();
-        let (gone, new) = change(&present, wanted);
+        let has_domains = all.iter().any(is_of_domains);
+        let (gone, new) = change(&present, &wanted(has_domains));
         let mut changed = Vec::new();
         for rule in new {
             let mut request = self.handle.rule().add();
@@ -66,6 +73,10 @@ fn write(rule: &FenceRule) -> RuleMessage {
     message.header.action = RuleAction::Prohibit;
     match rule {
         FenceRule::End => message.header.action = RuleAction::Nop,
+        FenceRule::Receive => {
+            message.header.action = RuleAction::ToTable;
+            message.header.table = TABLE_LOCAL;
+        }
         FenceRule::PassMarked => {
             goto(&mut message);
             message.attributes.push(RuleAttribute::FwMark(MARK));
@@ -86,6 +97,11 @@ fn write(rule: &FenceRule) -> RuleMessage {
         }
     }
     message
+}
+
+/// Whether it leads into routing domains (kernel, "Virtual Routing and Forwarding").
+fn is_of_domains(message: &RuleMessage) -> bool {
+    message.attributes.contains(&RuleAttribute::L3MDev(true))
 }
 
 /// A rule of the fence; `None` for those of others.
@@ -109,6 +125,9 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
     let inverted = message.header.flags.contains(RuleFlags::Invert);
     let rule = match (message.header.action, from, to) {
         (RuleAction::Nop, None, None) => FenceRule::End,
+        (RuleAction::ToTable, None, None) if message.header.table == TABLE_LOCAL => {
+            FenceRule::Receive
+        }
         (RuleAction::Goto, None, None) if mark => FenceRule::PassMarked,
         (RuleAction::Goto, Some(name), None) if name == LOOPBACK => FenceRule::PassOwn,
         (RuleAction::Prohibit, Some(name), None) if inverted && name == LOOPBACK => {
@@ -129,6 +148,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let rules = [
             FenceRule::End,
+            FenceRule::Receive,
             FenceRule::PassMarked,
             FenceRule::PassOwn,
             FenceRule::CloseBridge("shb0".to_owned()),

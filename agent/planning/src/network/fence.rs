@@ -3,7 +3,9 @@
 //! A packet filter that is gone accepts everything. So packets to and from bridges are routed only
 //! with the mark that the table's chain `admit` puts on them; where the host forwards for nothing
 //! but containers, everything that is forwarded needs it. The rules stand before those of others
-//! and concern no packet that the host itself sends or receives.
+//! and concern no packet that the host itself sends or receives: before what closes everything, the
+//! host's own addresses are looked up, wherever its rule for them stands. A host with routing
+//! domains of their own (VRF) has addresses elsewhere, too; there only bridges are closed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +17,8 @@ use super::leases::Leases;
 /// The bit of a packet's mark that says that the table has seen it.
 pub const MARK: u32 = 0x2000_0000;
 
-/// Where the rules stand (ip-rule(8)): after the local table, before what others usually add.
+/// Where the rules stand (ip-rule(8)): after the kernel's own rule for the local table, before what
+/// others usually add.
 pub const PRIORITIES: std::ops::RangeInclusive<u32> = 60..=69;
 /// The rule to which those who may pass are sent; it does nothing.
 pub const END: u32 = 69;
@@ -25,6 +28,8 @@ pub const END: u32 = 69;
 pub enum FenceRule {
     /// The end of the fence.
     End,
+    /// What is for the host itself arrives, also where its own rule for that comes later.
+    Receive,
     /// Who has the mark passes.
     PassMarked,
     /// What the host itself sends passes.
@@ -42,11 +47,12 @@ impl FenceRule {
     #[must_use]
     pub fn priority(&self) -> u32 {
         match self {
-            Self::PassMarked => 60,
-            Self::CloseAll => 61,
-            Self::PassOwn => 62,
-            Self::CloseBridge(_) => 63,
-            Self::CloseSubnet(_) => 64,
+            Self::Receive => 60,
+            Self::PassMarked => 61,
+            Self::CloseAll => 62,
+            Self::PassOwn => 63,
+            Self::CloseBridge(_) => 64,
+            Self::CloseSubnet(_) => 65,
             Self::End => END,
         }
     }
@@ -57,6 +63,7 @@ impl fmt::Display for FenceRule {
         write!(f, "{}: ", self.priority())?;
         match self {
             Self::End => f.write_str("nop"),
+            Self::Receive => f.write_str("lookup local"),
             Self::PassMarked => write!(f, "fwmark {MARK:#x}/{MARK:#x} goto {END}"),
             Self::PassOwn => write!(f, "iif lo goto {END}"),
             Self::CloseBridge(bridge) => write!(f, "iif {bridge} prohibit"),
@@ -66,18 +73,28 @@ impl fmt::Display for FenceRule {
     }
 }
 
+/// What the fence has to know of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// It forwards only because the agent switched that on.
+    pub forwards_for_us: bool,
+    /// It has routing domains (a rule of kind `l3mdev`), whose addresses are in no table that the
+    /// fence could look into.
+    pub has_domains: bool,
+}
+
 /// The rules for the networks of the book, in the order of their making: until the last is there,
 /// none of them stops what has to pass.
 #[must_use]
-pub fn rules(leases: &Leases, forwards_for_us: bool) -> Vec<FenceRule> {
+pub fn rules(leases: &Leases, routing: Routing) -> Vec<FenceRule> {
     if leases.networks().next().is_none() {
         return Vec::new();
     }
-    let mut rules = vec![FenceRule::End, FenceRule::PassMarked];
-    if forwards_for_us {
-        rules.push(FenceRule::CloseAll);
-        return rules;
+    if routing.forwards_for_us && !routing.has_domains {
+        use FenceRule::{CloseAll, End, PassMarked, Receive};
+        return vec![End, Receive, PassMarked, CloseAll];
     }
+    let mut rules = vec![FenceRule::End, FenceRule::PassMarked];
     rules.push(FenceRule::PassOwn);
     for network in leases.networks() {
         rules.push(FenceRule::CloseBridge(network.bridge.clone()));
@@ -113,50 +130,67 @@ mod tests {
         leases
     }
 
+    fn routing(forwards_for_us: bool) -> Routing {
+        Routing { forwards_for_us, has_domains: false }
+    }
+
     #[test]
     fn a_host_without_networks_has_no_fence() {
-        assert_eq!(rules(&leases(&[]), true), []);
-        assert_eq!(rules(&leases(&[]), false), []);
+        for forwards_for_us in [true, false] {
+            assert_eq!(rules(&leases(&[]), routing(forwards_for_us)), []);
+        }
     }
 
     #[test]
     fn who_forwards_for_us_alone_forwards_nothing_else() {
-        use FenceRule::{CloseAll, End, PassMarked};
-        assert_eq!(rules(&leases(&["a", "b"]), true), [End, PassMarked, CloseAll]);
-    }
-
-    #[test]
-    fn forwarding_of_others_is_left_alone() {
         let text: Vec<String> =
-            rules(&leases(&["a"]), false).iter().map(ToString::to_string).collect();
-        let bridge = leases(&["a"]).networks().next().unwrap().bridge.clone();
+            rules(&leases(&["a", "b"]), routing(true)).iter().map(ToString::to_string).collect();
         let expect = [
             "69: nop",
-            "60: fwmark 0x20000000/0x20000000 goto 69",
-            "62: iif lo goto 69",
-            &format!("63: iif {bridge} prohibit"),
-            "64: to 172.20.0.0/24 prohibit",
+            "60: lookup local",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "62: not iif lo prohibit",
         ];
         assert_eq!(text, expect);
     }
 
     #[test]
+    fn forwarding_of_others_is_left_alone() {
+        let text: Vec<String> =
+            rules(&leases(&["a"]), routing(false)).iter().map(ToString::to_string).collect();
+        let bridge = leases(&["a"]).networks().next().unwrap().bridge.clone();
+        let expect = [
+            "69: nop",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "63: iif lo goto 69",
+            &format!("64: iif {bridge} prohibit"),
+            "65: to 172.20.0.0/24 prohibit",
+        ];
+        assert_eq!(text, expect);
+        // Addresses of routing domains would be closed with everything else.
+        let domains = Routing { forwards_for_us: true, has_domains: true };
+        assert_eq!(rules(&leases(&["a"]), domains), rules(&leases(&["a"]), routing(false)));
+    }
+
+    #[test]
     fn what_closes_is_never_alone() {
-        let all = rules(&leases(&["a", "b"]), false);
         let closes = |rule: &FenceRule| {
             matches!(
                 rule,
                 FenceRule::CloseBridge(_) | FenceRule::CloseSubnet(_) | FenceRule::CloseAll
             )
         };
-        let (_, new) = change(&BTreeSet::new(), &all);
-        let first = new.iter().position(closes).unwrap();
-        assert!(new[first..].iter().all(closes), "{new:?}");
-        let (gone, new) = change(&all.iter().cloned().collect(), &[]);
-        assert_eq!(new, []);
-        let last = gone.iter().rposition(closes).unwrap();
-        assert!(gone[..=last].iter().all(closes), "{gone:?}");
-        let (gone, new) = change(&all.iter().cloned().collect(), &all);
-        assert_eq!((gone, new), (vec![], vec![]));
+        for forwards_for_us in [true, false] {
+            let all = rules(&leases(&["a", "b"]), routing(forwards_for_us));
+            let (_, new) = change(&BTreeSet::new(), &all);
+            let first = new.iter().position(closes).unwrap();
+            assert!(new[first..].iter().all(closes), "{new:?}");
+            let (gone, new) = change(&all.iter().cloned().collect(), &[]);
+            assert_eq!(new, []);
+            let last = gone.iter().rposition(closes).unwrap();
+            assert!(gone[..=last].iter().all(closes), "{gone:?}");
+            let (gone, new) = change(&all.iter().cloned().collect(), &all);
+            assert_eq!((gone, new), (vec![], vec![]));
+        }
     }
 }

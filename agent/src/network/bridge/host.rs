@@ -1,7 +1,7 @@
 //! What networks mean for the whole host: its settings, the fence of routing rules, the table; in an
 //! order in which it is open for nothing but containers at every moment.
 
-use shoal_agent_planning::network::fence;
+use shoal_agent_planning::network::fence::{self, Routing};
 
 use super::BridgeNetworks;
 use crate::network::NetworkError;
@@ -51,11 +51,12 @@ impl BridgeNetworks {
     }
 
     async fn fence(&self) -> Result<Vec<String>, NetworkError> {
-        let wanted = {
+        let wanted = |has_domains| {
             let inner = self.lock();
-            fence::rules(&inner.leases, inner.facts.forwards_for_us)
+            let forwards_for_us = inner.facts.forwards_for_us;
+            fence::rules(&inner.leases, Routing { forwards_for_us, has_domains })
         };
-        self.links.fence(&wanted).await
+        self.links.fence(wanted).await
     }
 
     /// Looks which addresses of the host are on no wire.

@@ -33,14 +33,27 @@ fn nothing_is_forwarded_while_the_table_is_missing() {
     if skip_without_root() {
         return;
     }
-    // Whether the host forwarded before, and how it checks sources.
-    for (forwards, checks) in [("0", "0"), ("0", "1"), ("1", "1"), ("1", "2")] {
+    // Whether the host forwarded before, how it checks sources, and where it looks up its own
+    // addresses.
+    let hosts = [
+        ("0", "0", "0"),
+        ("0", "1", "0"),
+        ("0", "0", "32765"),
+        ("1", "1", "0"),
+        ("1", "2", "32765"),
+    ];
+    for (forwards, checks, local) in hosts {
         let lab = Lab::new();
         let (second, second_at) = second_wire(&lab);
         set(&lab.host, &format!("net.ipv4.ip_forward={forwards}"));
         for ifname in ["all", "default", "up0", "up1"] {
             set(&lab.host, &format!("net.ipv4.conf.{ifname}.rp_filter={checks}"));
         }
+        if local != "0" {
+            lab.host.run("ip", &["rule", "add", "pref", local, "lookup", "local"]);
+            lab.host.run("ip", &["rule", "del", "pref", "0", "lookup", "local"]);
+        }
+        lab.host.serve(9000);
         lab.block_on(async || {
             let driver = lab.driver();
             driver.ensure_network(net("front")).await.unwrap();
@@ -58,6 +71,7 @@ fn nothing_is_forwarded_while_the_table_is_missing() {
             let only_the_host = || {
                 lab.host.ask(OUTSIDE, 7000);
                 lab.host.ask(second_at, 7000);
+                lab.outside.ask(HOST, 9000);
                 for (stranger, target) in [(&lab.outside, second_at), (&second, OUTSIDE)] {
                     if forwards == "1" {
                         stranger.ask(target, 7000);
@@ -78,6 +92,46 @@ fn nothing_is_forwarded_while_the_table_is_missing() {
             only_the_host();
         });
     }
+}
+
+/// A host with routing domains has addresses that only their own tables know.
+#[test]
+fn addresses_of_routing_domains_answer() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let (_second, _) = second_wire(&lab);
+    let of_domain = Ipv4Addr::new(203, 0, 113, 77);
+    set(&lab.host, "net.ipv4.ip_forward=0");
+    for rule in [
+        &["rule", "add", "pref", "1000", "l3mdev"][..],
+        // What that rule leads to, on a kernel without such links too.
+        &["rule", "add", "pref", "1001", "lookup", "10"],
+        &["route", "add", "local", &of_domain.to_string(), "dev", "lo", "table", "10"],
+    ] {
+        lab.host.run("ip", rule);
+    }
+    lab.host.serve(9000);
+    // The kernel answers from no address of such a table here, so only the way in is tried.
+    let arrives = || {
+        let from = OUTSIDE.to_string();
+        let way = ["route", "get", &of_domain.to_string(), "from", &from, "iif", "up0"];
+        let way = lab.host.run("ip", &way);
+        assert!(way.starts_with("local "), "{way}");
+    };
+    arrives();
+    lab.block_on(async || {
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        let (web, at) = container(&driver, "web", &["front"]).await;
+        arrives();
+        lab.outside.ask(HOST, 9000);
+        lab.host.run("nft", &["flush", "ruleset"]);
+        lab.outside.cannot_ask(at[0], 80);
+        web.cannot_ask(OUTSIDE, 7000);
+        arrives();
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use shoal_agent_planning::network::Mac;
 
 use super::*;
 use crate::sys::packet::packet_socket;
@@ -131,7 +132,7 @@ fn lies(
     gateway: Ipv4Addr,
 ) -> Vec<(&'static str, Vec<u8>)> {
     let own = mallory.mac;
-    let gateway_mac = [0x02, 0x73, 172, 20, 0, 1];
+    let gateway_mac = Mac::of_address(gateway).0;
     let mut bad: Vec<(&'static str, Vec<u8>)> = Vec::new();
     let mut add = |mark: &'static str, to, from, kind, body: &[u8]| {
         bad.push((mark, ether(to, from, kind, body, mark)));
@@ -154,8 +155,31 @@ fn lies(
         add("<as friend>", to, friend.mac, ARP, &arp(operation, friend.mac, friend.at, victim.at));
         add("<half friend>", to, own, ARP, &arp(operation, friend.mac, friend.at, victim.at));
         add("<as gateway>", to, gateway_mac, ARP, &arp(operation, gateway_mac, gateway, victim.at));
-        let tagged = [&[0, 0, 8, 6][..], &arp(operation, own, gateway, victim.at)].concat();
-        add("<priority tag>", to, own, 0x8100, &tagged);
+    }
+    // One tag or several that the kernel takes off, with a priority and without.
+    let tags: [(&str, &[u16]); 8] = [
+        ("<802.1Q>", &[0x8100, 0]),
+        ("<802.1Q, urgent>", &[0x8100, 0xe000]),
+        ("<802.1ad>", &[0x88a8, 0]),
+        ("<802.1ad, urgent>", &[0x88a8, 0xe000]),
+        ("<802.1ad, 802.1Q>", &[0x88a8, 0, 0x8100, 0]),
+        ("<802.1ad twice>", &[0x88a8, 0, 0x88a8, 0]),
+        ("<802.1Q, 802.1ad>", &[0x8100, 0, 0x88a8, 0]),
+        ("<802.1ad, 802.1Q twice>", &[0x88a8, 0, 0x8100, 0, 0x8100, 0]),
+    ];
+    for (mark, tag) in tags {
+        let mut add = |to, kind: u16, body: &[u8]| {
+            let inner = tag[1..].iter().chain([&kind]).flat_map(|n| n.to_be_bytes());
+            let inner: Vec<u8> = inner.chain(body.iter().copied()).collect();
+            add(mark, to, own, tag[0], &inner);
+        };
+        for operation in [1, 2] {
+            add(victim.mac, ARP, &arp(operation, own, gateway, victim.at));
+            add(EVERYBODY, ARP, &arp(operation, own, friend.at, victim.at));
+            add(gateway_mac, ARP, &arp(operation, own, friend.at, gateway));
+            add(gateway_mac, ARP, &arp(operation, own, victim.at, gateway));
+        }
+        add(victim.mac, IPV4, &udp(friend.at, victim.at, [4000, 4000], mark));
     }
     let ports = [4000, 4000];
     let mark = "<address of the friend>";
@@ -180,7 +204,9 @@ fn a_container_speaks_for_nobody_else() {
         let friend = Speaker::new(&driver, "friend").await;
         let mallory = Speaker::new(&driver, "mallory").await;
         let gateway = state.gateway;
-        // Everybody knows everybody.
+        // Everybody knows everybody, and so does the host.
+        lab.host.ask(victim.at, 80);
+        lab.host.ask(friend.at, 80);
         victim.space.ask(friend.at, 80);
         mallory.space.ask(victim.at, 80);
         let bad = lies(&mallory, &victim, &friend, gateway);
@@ -204,13 +230,21 @@ fn a_container_speaks_for_nobody_else() {
         assert_eq!(arrived, BTreeSet::new());
         assert_eq!(victim.space.run("ip", &["-6", "-o", "address", "show", "dev", "eth0"]), "");
         // Nor did the kernel of the victim learn anything, nor the bridge.
-        let neighbours = victim.space.run("ip", &["neigh"]);
-        let is_at = |ip: Ipv4Addr, mac: [u8; 6]| {
-            let mac = shoal_agent_planning::network::Mac(mac).to_string();
-            neighbours.lines().any(|l| l.starts_with(&format!("{ip} ")) && l.contains(&mac))
-        };
-        assert!(is_at(friend.at, friend.mac), "{neighbours}");
-        assert!(!is_at(gateway, own) && !is_at(friend.at, own), "{neighbours}");
+        for (who, others) in
+            [(&victim.space, vec![friend.at]), (&lab.host, vec![victim.at, friend.at])]
+        {
+            let neighbours = who.run("ip", &["neigh"]);
+            let is_at = |ip: Ipv4Addr, mac: Mac| {
+                let (ip, mac) = (format!("{ip} "), mac.to_string());
+                neighbours.lines().any(|l| l.starts_with(&ip) && l.contains(&mac))
+            };
+            for other in others {
+                assert!(is_at(other, Mac::of_address(other)), "{neighbours}");
+            }
+            for other in [gateway, victim.at, friend.at] {
+                assert!(!is_at(other, Mac(own)), "{neighbours}");
+            }
+        }
         assert_eq!(victim.space.ask(friend.at, 80), victim.at.to_string());
         for speaker in [&victim, &friend, &mallory] {
             let addresses =

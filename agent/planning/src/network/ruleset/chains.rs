@@ -97,12 +97,13 @@ pub(super) fn packet_chains(closed: bool) -> String {
     )
 }
 
-/// The chains for frames. A frame with a priority tag (802.1Q with VLAN 0) is received as if it had
-/// none, so it must not carry what the others may not.
+/// The chains for frames. A frame with a priority tag (VLAN 0, of 802.1Q or of 802.1ad) is received
+/// as if it had none, and so is one with several of them: none may carry what the others may not.
 pub(super) fn frame_chains(prefix: &str) -> String {
     format!(
         "  chain speak {{
     vlan id 0 drop
+    ether type 8021ad vlan id 0 drop
     meta protocol ip6 drop
     ether saddr @held_macs iifname . ether saddr != @own_macs drop
     arp saddr ether @held_macs iifname . arp saddr ether != @own_macs drop
