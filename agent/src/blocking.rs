@@ -15,7 +15,7 @@ pub struct Class {
     free: Semaphore,
 }
 
-/// Layers that are unpacked, one for each download (see `image/turns.rs`), and archives.
+/// Layers that are unpacked, one for each download and each slot (see `image/turns.rs`).
 pub static UNPACK: Class = Class::new(SHARES[0]);
 /// Files of the image store: its list, its layers put in place and removed.
 pub static STORE: Class = Class::new(SHARES[1]);
@@ -31,7 +31,7 @@ pub static MEASURE: Class = Class::new(SHARES[5]);
 pub static COUNT: Class = Class::new(SHARES[6]);
 
 /// Threads of each class, in the order above.
-const SHARES: [usize; 7] = [36, 6, 4, 4, 16, 2, 2];
+const SHARES: [usize; 7] = [68, 6, 4, 4, 16, 2, 2];
 /// Threads for everything else.
 const RESERVE: usize = 16;
 /// Threads for work that blocks, at most; they end when there is none.

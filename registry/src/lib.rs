@@ -159,6 +159,12 @@ impl Session {
         &self.registry
     }
 
+    /// The repository, without its registry.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
     fn config(&self) -> &RegistryConfig {
         self.transport.config()
     }

@@ -58,7 +58,10 @@ impl Feeder {
 impl Fed {
     fn receive(&mut self) -> Option<Item> {
         let item = match self.receiver.try_recv() {
-            Ok(item) => Some(item),
+            Ok(item) => {
+                self.slot.pass_on(&self.runtime);
+                Some(item)
+            }
             Err(TryRecvError::Disconnected) => None,
             Err(TryRecvError::Empty) => {
                 self.slot.leave();
@@ -91,7 +94,8 @@ mod tests {
     use super::*;
 
     fn slot() -> Slot {
-        Turns::new(Parallel { unpacks: 1, ..Parallel::default() }).slot()
+        let turns = Turns::new(Parallel { unpacks: 1, ..Parallel::default() });
+        turns.slot(&turns.pull())
     }
 
     /// A download that has not sent anything does not keep others from unpacking.
@@ -104,11 +108,11 @@ mod tests {
                 fed.read_to_end(&mut all).map(|_| all).unwrap()
             })
         };
-        let (dripping, fed) = channel(turns.slot());
+        let (dripping, fed) = channel(turns.slot(&turns.pull()));
         let slow = read(fed);
         assert!(dripping.send(Bytes::from("drop")).await);
         for _ in 0..3 {
-            let (feeder, fed) = channel(turns.slot());
+            let (feeder, fed) = channel(turns.slot(&turns.pull()));
             let quick = read(fed);
             assert!(feeder.send(Bytes::from("all")).await);
             feeder.end().await;

@@ -4,6 +4,9 @@
 //! what it holds. A layer is made in `tmp/`, made durable and renamed, so one that is there is
 //! whole. Layers of an image are fetched and unpacked in parallel, but take their place from the
 //! lowest up: see `unpack/union.rs`.
+//!
+//! Only who wants a layer from the same place waits for the same download: that one registry claims
+//! to have a layer is no reason to wait for it when another has it, too.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +18,6 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use serde::{Deserialize, Serialize};
 use shoal_registry::Session;
 use shoal_types::image_ref::Digest;
-use tokio::sync::Semaphore;
 
 use super::error::{LayerError, StoreError};
 use super::feed;
@@ -23,7 +25,7 @@ use super::files::{GroupSync, Scratch, sync_parent};
 use super::limits::Limits;
 use super::load::ArchiveBlob;
 use super::manifest::LayerSpec;
-use super::turns::{Parallel, Turns};
+use super::turns::{Parallel, Pull, Turns};
 use super::unpack::{Outcome, Unpacked, settle, unpack_layer};
 use crate::blocking::{STORE, UNPACK};
 
@@ -32,11 +34,39 @@ use crate::blocking::{STORE, UNPACK};
 pub(super) type LayerFuture = Shared<BoxFuture<'static, Result<(), Arc<LayerError>>>>;
 type Waiting = WeakShared<BoxFuture<'static, Result<(), Arc<LayerError>>>>;
 
+/// One layer from one place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    chain: Digest,
+    blob: Option<Digest>,
+    origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Origin {
+    Repository(String, String),
+    Archive(PathBuf, u64),
+}
+
 /// Where the packed bytes are.
 #[derive(Clone)]
 pub(super) enum LayerSource {
     Registry(Arc<Session>),
     Archive(Arc<ArchiveBlob>),
+}
+
+impl LayerSource {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Registry(session) => {
+                Origin::Repository(session.registry().to_owned(), session.repository().to_owned())
+            }
+            Self::Archive(blob) => {
+                let (path, offset) = blob.place();
+                Origin::Archive(path.to_owned(), offset)
+            }
+        }
+    }
 }
 
 /// A layer that somebody wants.
@@ -46,7 +76,7 @@ pub(super) struct Wanted {
     /// Chain ids of the layers beneath, lowest first.
     pub beneath: Vec<Digest>,
     /// The turns of the pull that wanted it first.
-    pub pull: Arc<Semaphore>,
+    pub pull: Arc<Pull>,
     /// Counts packed bytes as they arrive.
     pub arrived: Arc<AtomicU64>,
 }
@@ -66,7 +96,7 @@ pub(super) struct Layers {
     limits: Limits,
     turns: Turns,
     sync: GroupSync,
-    in_flight: Mutex<HashMap<Digest, Waiting>>,
+    in_flight: Mutex<HashMap<Key, Waiting>>,
 }
 
 impl Layers {
@@ -112,35 +142,38 @@ impl Layers {
         Ok(all)
     }
 
-    /// Gets a layer, or joins those who wait for it already. `beneath` is the layer below, which
+    /// Gets a layer, or joins those who wait for it from the same place already. `beneath` is the layer below, which
     /// has to be there first.
     pub(super) fn get(
         self: &Arc<Self>,
         wanted: Wanted,
         beneath: Option<LayerFuture>,
     ) -> LayerFuture {
-        let chain = wanted.spec.chain;
+        let LayerSpec { chain, blob, .. } = wanted.spec;
         let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = in_flight.get(&chain).and_then(Waiting::upgrade) {
-            return known;
-        }
+        // First, as it may have come from elsewhere in the meantime.
         if self.content_bytes(&chain).is_some() {
             return futures::future::ready(Ok(())).boxed().shared();
         }
+        let key = Key { chain, blob, origin: wanted.source.origin() };
+        if let Some(known) = in_flight.get(&key).and_then(Waiting::upgrade) {
+            return known;
+        }
         let layers = Arc::clone(self);
+        let own = key.clone();
         let work = async move {
             let result = layers.make(wanted, beneath).await.map_err(Arc::new);
-            layers.forget(&chain);
+            layers.forget(&own);
             result
         };
         let future = work.boxed().shared();
         in_flight.retain(|_, waiting| waiting.upgrade().is_some());
-        in_flight.extend(future.downgrade().map(|waiting| (chain, waiting)));
+        in_flight.extend(future.downgrade().map(|waiting| (key, waiting)));
         future
     }
 
-    fn forget(&self, chain: &Digest) {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(chain);
+    fn forget(&self, key: &Key) {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     async fn make(
@@ -152,9 +185,17 @@ impl Layers {
         if let Some(beneath) = beneath {
             beneath.await.map_err(LayerError::Beneath)?;
         }
+        let lost = |_| LayerError::Store(StoreError::Worker);
+        let slot = self.turns.slot(&wanted.pull).taken().await;
         let layers = Arc::clone(self);
-        let place = move || layers.place(&wanted, scratch, &unpacked);
-        STORE.run(place).await.map_err(|_| LayerError::Store(StoreError::Worker))?
+        let settle = move || {
+            let _slot = slot;
+            layers.settle(&wanted, scratch, unpacked)
+        };
+        let (note, scratch, home) = UNPACK.run(settle).await.map_err(lost)??;
+        let layers = Arc::clone(self);
+        let finish = move || layers.finish(&note, scratch, &home).map_err(LayerError::Store);
+        STORE.run(finish).await.map_err(lost)?
     }
 
     /// Fetches and unpacks into a new directory, and verifies both digests.
@@ -164,7 +205,7 @@ impl Layers {
             LayerSource::Archive(blob) => {
                 let (blob, layers) = (Arc::clone(blob), Arc::clone(self));
                 let arrived = Arc::clone(&wanted.arrived);
-                let slot = self.turns.slot().taken().await;
+                let slot = self.turns.slot(&wanted.pull).taken().await;
                 let work = move || {
                     let _slot = slot;
                     let reader = blob.open().map_err(LayerError::Archive)?;
@@ -196,9 +237,13 @@ impl Layers {
         // Without a digest there is nothing to ask a registry for; manifests always have one.
         let digest = wanted.spec.blob.unwrap_or(wanted.spec.diff_id);
         let leave = self.turns.download(&wanted.pull, session.registry()).await;
-        let (feeder, fed) = feed::channel(self.turns.slot());
+        let (feeder, fed) = feed::channel(self.turns.slot(&wanted.pull));
         let layers = Arc::clone(self);
-        let unpacking = UNPACK.run(move || layers.unpack_from(fed));
+        let unpacking = UNPACK.run(move || {
+            // Who has downloaded faster than it is unpacked does not begin with the next.
+            let _leave = leave;
+            layers.unpack_from(fed)
+        });
         // Runs whether or not it is asked about.
         let unpacking = tokio::spawn(unpacking);
         let mut blob = session.blob(digest, wanted.spec.size);
@@ -213,7 +258,6 @@ impl Layers {
             Ok(())
         };
         let downloaded = download.await;
-        drop(leave);
         let unpacked = unpacking.await.map_err(|_| LayerError::Store(StoreError::Worker))?;
         let unpacked = unpacked.map_err(|_| LayerError::Store(StoreError::Worker))?;
         downloaded.map_err(LayerError::Download)?;
@@ -230,25 +274,26 @@ impl Layers {
         Ok((scratch, outcome))
     }
 
-    /// Gives an unpacked layer its place, durably.
-    fn place(
+    /// Makes an unpacked layer one that lies on those beneath, and says what to note of it and where
+    /// it belongs.
+    fn settle(
         &self,
         wanted: &Wanted,
         scratch: Scratch,
-        unpacked: &Unpacked,
-    ) -> Result<(), LayerError> {
+        unpacked: Unpacked,
+    ) -> Result<(Note, Scratch, PathBuf), LayerError> {
         let beneath: Vec<PathBuf> = wanted.beneath.iter().map(|chain| self.fs(chain)).collect();
-        settle(&scratch.path().join("fs"), &unpacked.finished, &beneath)
-            .map_err(LayerError::Unpack)?;
         let note = Note {
             diff_id: unpacked.diff_id,
             content_bytes: unpacked.content_bytes,
             entries: unpacked.entries,
         };
-        let home = self.home(&wanted.spec.chain);
-        self.finish(&note, scratch, &home).map_err(LayerError::Store)
+        settle(&scratch.path().join("fs"), unpacked.finished, &beneath, &self.limits)
+            .map_err(LayerError::Unpack)?;
+        Ok((note, scratch, self.home(&wanted.spec.chain)))
     }
 
+    /// Gives a layer its place, durably.
     fn finish(&self, note: &Note, scratch: Scratch, home: &Path) -> Result<(), StoreError> {
         let path = scratch.path().join("layer.json");
         let text = serde_json::to_vec(note)

@@ -28,7 +28,8 @@ enum Manner {
     Stall,
 }
 
-/// One registry: the layers of its repositories `drip` and `stall` come so, those of others at once.
+/// One registry: the layers of its repositories `drip…` and `stall…` come so, those of others at
+/// once. Repositories whose names end alike have the same image.
 struct Registry {
     address: String,
     layers_asked: Arc<AtomicUsize>,
@@ -36,7 +37,8 @@ struct Registry {
 
 /// An image's documents by their paths, and its layers.
 fn image(name: &str) -> (HashMap<String, Vec<u8>>, HashMap<String, Vec<u8>>) {
-    let file = |n| Archive::of(&[Entry::file(&format!("{name}{n}"), name.as_bytes())]);
+    let content = name.rsplit('/').next().unwrap();
+    let file = |n| Archive::of(&[Entry::file(&format!("{content}{n}"), content.as_bytes())]);
     let layers: Vec<Vec<u8>> = (0..LAYERS).map(file).collect();
     let digests: Vec<String> = layers.iter().map(|layer| digest_of(layer).to_string()).collect();
     let platform = Platform::host();
@@ -177,6 +179,34 @@ async fn slow_layers_hold_up_no_other_pull() {
     for pull in slow_pulls {
         pull.abort();
     }
+}
+
+/// Whoever lists another's layers as his own cannot keep it from being pulled.
+#[tokio::test]
+async fn nobody_waits_for_a_layer_from_elsewhere() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(&dir.path().join("images"), StoreConfig::default()).unwrap();
+    let slow = Registry::start(&["drip/same", "other/same"]).await;
+    let slow_pull = tokio::spawn(pull(store.clone(), slow.reference("drip/same")));
+    let per_pull = Parallel::default().per_pull;
+    let busy = async {
+        while slow.layers_asked.load(Ordering::SeqCst) < per_pull {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, busy).await.unwrap();
+    let other = Registry::start(&["same"]).await;
+    // The second finds what the first brought, also below what is still on its way.
+    for reference in [other.reference("same"), slow.reference("other/same")] {
+        let pulled = timeout(PATIENCE, pull(store.clone(), reference.clone())).await;
+        let pulled = pulled.unwrap_or_else(|_| panic!("{reference} has to wait for others"));
+        assert_eq!(pulled.unwrap().image.layers.len(), LAYERS);
+    }
+    assert!(!slow_pull.is_finished(), "it was slow");
+    slow_pull.abort();
 }
 
 #[tokio::test]

@@ -150,6 +150,11 @@ impl Archive {
 }
 
 impl ArchiveBlob {
+    /// The file it is in, and where it begins there.
+    pub(in crate::image) fn place(&self) -> (&Path, u64) {
+        (&self.path, self.offset)
+    }
+
     /// The bytes, from the start.
     pub(in crate::image) fn open(&self) -> Result<impl Read + Send + use<>, LoadError> {
         let mut file = File::open(&self.path).map_err(LoadError::io("open it"))?;

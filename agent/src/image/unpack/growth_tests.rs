@@ -36,6 +36,12 @@ fn files(n: usize) -> Vec<Entry> {
     each(n, |i| Entry::file(&format!("f{i}"), b""))
 }
 
+/// Ever more layers that have a directory with a hundred files, and one upon them.
+fn then_last(n: usize, entry: impl Fn(usize) -> Entry) -> Vec<Vec<Entry>> {
+    let layer = |_| each(100, |i| Entry::file(&format!("d/f{i}"), b""));
+    (0..n / 100).map(layer).chain([each(n, entry)]).collect()
+}
+
 fn deep(i: usize) -> String {
     format!("p{i}{}", "/x".repeat(40))
 }
@@ -92,6 +98,15 @@ const KINDS: &[(&str, Kind)] = &[
         let file = |name: &'static str| move |i| Entry::file(&format!("{}/{name}", deep(i)), b"");
         vec![each(n / 20, file("f")), each(n / 20, file(".wh.f"))]
     }),
+    ("whiteouts of nothing under ever more layers", |n| {
+        then_last(n, |i| Entry::file(&format!("d/.wh.x{i}"), b""))
+    }),
+    ("whiteouts in no directory under ever more layers", |n| {
+        then_last(n, |i| Entry::file(&format!("d/x{i}/.wh.f"), b""))
+    }),
+    ("new directories under ever more layers", |n| {
+        then_last(n, |i| Entry::file(&format!("d/x{i}/f"), b""))
+    }),
     ("implied directories", |n| {
         let file = |name: &'static str| move |i| Entry::file(&format!("d{i}/{name}"), b"");
         vec![each(n, file("f")), each(n, file("g"))]
@@ -118,7 +133,7 @@ fn cost(archives: &[Vec<u8>]) -> u64 {
         std::fs::create_dir(&layer).unwrap();
         let began = processor_nanoseconds();
         let outcome = unpack_layer(archive.as_slice(), &layer, &Limits::default());
-        settle(&layer, &outcome.layer.unwrap().finished, &layers).unwrap();
+        settle(&layer, outcome.layer.unwrap().finished, &layers, &Limits::default()).unwrap();
         spent += processor_nanoseconds() - began;
         layers.push(layer);
     }

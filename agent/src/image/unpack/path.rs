@@ -104,26 +104,20 @@ impl LayerPath {
         }
     }
 
-    /// The path itself and every directory above it except the root, outermost first.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = Self> + '_ {
-        self.ends().map(|end| Self(self.0[..end].to_vec()))
-    }
-
-    /// Where its elements end.
-    fn ends(&self) -> impl Iterator<Item = usize> + '_ {
-        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let whole = (!self.is_root()).then_some(self.0.len());
-        slashes.map(|(at, _)| at).chain(whole)
-    }
-
     /// Whether this lies below `other`.
     pub(super) fn is_below(&self, other: &Self) -> bool {
         other.is_root() || self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.starts_with(b"/"))
     }
 
+    /// Its elements, outermost first. Paths in the order of these have everything below a directory
+    /// right behind it.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.0.split(|byte| *byte == b'/')
+    }
+
     /// How many elements it has.
     pub(super) fn depth(&self) -> usize {
-        self.ends().count()
+        if self.is_root() { 0 } else { self.elements().count() }
     }
 
     /// What has this name in it.
@@ -233,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_go_from_the_outside_in() {
-        let all: Vec<_> = parse(b"a/b/c").unwrap().prefixes().map(|p| lossy(p.bytes())).collect();
-        assert_eq!(all, ["a", "a/b", "a/b/c"]);
-        assert_eq!(LayerPath::root().prefixes().count(), 0);
+    fn directories_and_what_is_below_them() {
+        let path = parse(b"a/b/c").unwrap();
+        assert_eq!(path.elements().collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        assert_eq!((path.depth(), LayerPath::root().depth()), (3, 0));
         assert_eq!(parse(b"a").unwrap().parent(), Some(LayerPath::root()));
         assert_eq!(LayerPath::root().parent(), None);
         assert!(parse(b"a/b").unwrap().is_below(&parse(b"a").unwrap()));

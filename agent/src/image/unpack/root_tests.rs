@@ -39,8 +39,8 @@ impl Layer {
     /// On these, lowest first.
     fn lay_upon(&self, beneath: &[&Self]) {
         let beneath: Vec<PathBuf> = beneath.iter().map(|layer| layer.path("")).collect();
-        let finished = &self.outcome.layer.as_ref().unwrap().finished;
-        settle(&self.path(""), finished, &beneath).unwrap();
+        let finished = self.outcome.layer.as_ref().unwrap().finished.clone();
+        settle(&self.path(""), finished, &beneath, &Limits::default()).unwrap();
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -427,4 +427,25 @@ fn implied_directories_look_like_those_beneath() {
     assert_eq!(modes, expected);
     assert_eq!((top.stat("home").uid(), top.stat("home").gid()), (1, 2));
     assert_eq!(top.xattr("home", "user.k").unwrap(), b"v");
+}
+
+/// Entries through links cost what their way is long; a layer that makes each of them go far is
+/// refused, one as distributions make them is not.
+#[test]
+fn ways_through_links_are_bounded_for_the_layer() {
+    if skip_without_root() {
+        return;
+    }
+    let usual = (0..2000).map(|i| Entry::file(&format!("lib/{}/f{i}", i % 7), b""));
+    let usual: Vec<Entry> = [Entry::dir("usr/lib"), Entry::symlink("lib", "usr/lib")]
+        .into_iter()
+        .chain(usual)
+        .collect();
+    Layer::good(&usual);
+    let far = "x/".repeat(200);
+    let links = ["a", "b"].map(|name| Entry::symlink(name, &format!("/{far}")));
+    let ways = (0..2000).map(|i| Entry::file(&format!("{}/f{i}", ["a", "b"][i % 2]), b""));
+    let hostile: Vec<Entry> = [Entry::dir(&far)].into_iter().chain(links).chain(ways).collect();
+    let error = Layer::of(&hostile).outcome.layer.unwrap_err().to_string();
+    assert!(error.ends_with(" steps through symbolic links to its entries"), "{error}");
 }

@@ -60,7 +60,7 @@ struct Recent {
 }
 
 /// What is left to do once a layer is written.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::image) struct Finished {
     /// Directories that the archive did not mention, sorted.
     pub implied: Vec<LayerPath>,
@@ -78,6 +78,7 @@ pub(super) struct Tree {
     removals: BTreeMap<LayerPath, Removal>,
     removal_bytes: usize,
     recent: Option<Recent>,
+    searches: reach::Searches,
     buffer: Vec<u8>,
 }
 
@@ -96,6 +97,7 @@ impl Tree {
             removals: BTreeMap::new(),
             removal_bytes: 0,
             recent: None,
+            searches: reach::Searches::default(),
             buffer: vec![0; COPY_BYTES],
         })
     }

@@ -16,10 +16,34 @@ use super::{Recent, Tree, open_below};
 const LINKS_MAX: usize = 40;
 /// Elements looked at for one path, with those of the links.
 const STEPS_MAX: usize = 1024;
+/// Elements looked at for all paths of a layer that lead through links: so many for each, and for
+/// all together. A layer needs few, as its entries come sorted by directory.
+const STEPS_PER_ENTRY: u64 = 64;
+const STEPS_BEYOND: u64 = 100_000;
+
+/// The paths of a layer that were looked for, and the elements that this took.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    paths: u64,
+    steps: u64,
+}
+
+impl Searches {
+    fn step(&mut self, steps: usize) -> Result<(), UnpackError> {
+        self.steps += steps as u64;
+        let limit = self.paths.saturating_mul(STEPS_PER_ENTRY).saturating_add(STEPS_BEYOND);
+        if self.steps > limit {
+            let what = "steps through symbolic links to its entries";
+            return Err(UnpackError::TooLarge { what, limit });
+        }
+        Ok(())
+    }
+}
 
 impl Tree {
     /// The path of an entry without links on the way. Directories that lead there are made.
     pub(super) fn locate(&mut self, path: &LayerPath) -> Result<LayerPath, UnpackError> {
+        self.searches.paths += 1;
         let parent = path.parent().unwrap_or_default();
         if parent.is_root() {
             return Ok(path.clone());
@@ -37,7 +61,9 @@ impl Tree {
         let fail = |errno| UnpackError::write("open", entry.bytes(), errno);
         let (real, fd) = match self.open_existing(&dir) {
             Ok(fd) => (dir.clone(), fd),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+            // It is missing from the first element that is no directory on: no link before that.
+            Err(Errno::NOENT) => (dir.clone(), self.make_all(&dir, entry)?),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
                 let real = self.resolve(&dir, entry, true)?;
                 let fd = self.open_existing(&real).map_err(fail)?;
                 (real, fd)
@@ -51,6 +77,7 @@ impl Tree {
     /// The path of a directory without links on the way, whether it is there or not; nothing if
     /// something on the way is no directory. Makes nothing.
     pub(super) fn find(&mut self, dir: &LayerPath) -> Result<Option<LayerPath>, UnpackError> {
+        self.searches.paths += 1;
         if dir.is_root() {
             return Ok(Some(LayerPath::root()));
         }
@@ -62,7 +89,7 @@ impl Tree {
                 self.recent = Some(Recent { asked: dir.clone(), real: dir.clone(), fd });
                 Ok(Some(dir.clone()))
             }
-            // It is missing from the first element that is no directory on: no link before that.
+            // As above.
             Err(Errno::NOENT) => Ok(Some(dir.clone())),
             Err(_) => match self.resolve(dir, dir, false) {
                 Err(UnpackError::ParentNotDirectory { .. }) => Ok(None),
@@ -100,28 +127,29 @@ impl Tree {
         let fail = |errno| UnpackError::write("look at", entry.bytes(), errno);
         let (mut real, mut dir) =
             (LayerPath::root(), self.open_existing(&LayerPath::root()).map_err(fail)?);
-        // The next element is the last one.
-        let mut ahead = elements(path.bytes());
-        let (mut links, mut steps) = (0, 0);
+        let mut ahead = Ahead::default();
+        let (mut links, mut steps) = (0, ahead.add(path.bytes()));
+        self.searches.step(steps)?;
         while let Some(element) = ahead.pop() {
-            steps += 1;
             if steps > STEPS_MAX || links > LINKS_MAX {
                 return Err(UnpackError::TooManyLinks { entry: lossy(entry.bytes()) });
             }
             if element == b".." {
                 real = real.parent().unwrap_or_default();
+                self.searches.step(real.depth())?;
                 dir = self.open_existing(&real).map_err(fail)?;
                 continue;
             }
             let next = real.join(&element);
             match open_directory(&dir, &element) {
                 Ok(fd) => (real, dir) = (next, fd),
-                Err(Errno::NOENT) if ahead.contains(&b"..".to_vec()) => {
+                Err(Errno::NOENT) if ahead.ups > 0 => {
                     ahead.push(element);
-                    cancel(&mut ahead);
+                    ahead.cancel();
                 }
                 Err(Errno::NOENT) if !make => {
-                    return Ok(ahead.iter().rev().fold(next, |path, name| path.join(name)));
+                    let left = ahead.elements.iter().rev();
+                    return Ok(left.fold(next, |path, name| path.join(name)));
                 }
                 Err(Errno::NOENT) => {
                     dir = self.make_missing(&dir, &next, entry)?;
@@ -140,12 +168,34 @@ impl Tree {
                         real = LayerPath::root();
                         dir = self.open_existing(&real).map_err(fail)?;
                     }
-                    ahead.extend(elements(target));
+                    let more = ahead.add(target);
+                    self.searches.step(more)?;
+                    steps += more;
                 }
                 Err(errno) => return Err(fail(errno)),
             }
         }
         Ok(real)
+    }
+
+    /// Makes a directory of which only the first elements are there, none of them a link.
+    fn make_all(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<OwnedFd, UnpackError> {
+        let mut missing = vec![path.clone()];
+        let mut above = path.parent().unwrap_or_default();
+        let mut dir = loop {
+            match self.open_existing(&above) {
+                Ok(fd) => break fd,
+                Err(Errno::NOENT) if !above.is_root() => {
+                    let next = above.parent().unwrap_or_default();
+                    missing.push(std::mem::replace(&mut above, next));
+                }
+                Err(errno) => return Err(UnpackError::write("open", entry.bytes(), errno)),
+            }
+        };
+        while let Some(next) = missing.pop() {
+            dir = self.make_missing(&dir, &next, entry)?;
+        }
+        Ok(dir)
     }
 
     /// Makes a directory that the archive did not mention (yet).
@@ -171,23 +221,52 @@ impl Tree {
     }
 }
 
-/// The elements of a path that say something, the first one last.
-fn elements(path: &[u8]) -> Vec<Vec<u8>> {
-    let elements = path.split(|byte| *byte == b'/').rev();
-    elements.filter(|element| !matches!(*element, b"" | b".")).map(<[u8]>::to_vec).collect()
+/// What is left of a path on the way.
+#[derive(Default)]
+struct Ahead {
+    /// The next one last.
+    elements: Vec<Vec<u8>>,
+    /// How many of them are `..`.
+    ups: usize,
 }
 
-/// `missing/..` leads nowhere else, whatever is missing below it.
-fn cancel(ahead: &mut Vec<Vec<u8>>) {
-    let mut left = Vec::new();
-    while let Some(element) = ahead.pop() {
-        if element != b".." {
-            left.push(element);
-        } else if left.pop().is_some() && left.is_empty() {
-            break;
+impl Ahead {
+    /// Puts the elements of a path that say something before the others; returns how many.
+    fn add(&mut self, path: &[u8]) -> usize {
+        let before = self.elements.len();
+        for element in path.split(|byte| *byte == b'/').rev() {
+            if !matches!(element, b"" | b".") {
+                self.push(element.to_vec());
+            }
+        }
+        self.elements.len() - before
+    }
+
+    fn push(&mut self, element: Vec<u8>) {
+        self.ups += usize::from(element == b"..");
+        self.elements.push(element);
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let element = self.elements.pop()?;
+        self.ups -= usize::from(element == b"..");
+        Some(element)
+    }
+
+    /// `missing/..` leads nowhere else, whatever is missing below it.
+    fn cancel(&mut self) {
+        let mut left = Vec::new();
+        while let Some(element) = self.pop() {
+            if element != b".." {
+                left.push(element);
+            } else if left.pop().is_some() && left.is_empty() {
+                break;
+            }
+        }
+        for element in left.into_iter().rev() {
+            self.push(element);
         }
     }
-    ahead.extend(left.into_iter().rev());
 }
 
 fn open_directory(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {

@@ -37,7 +37,8 @@ impl Image {
             let dir = image.dir.path().join(n.to_string());
             std::fs::create_dir(&dir).unwrap();
             let outcome = unpack_layer(Archive::of(&entries).as_slice(), &dir, &Limits::default());
-            settle(&dir, &outcome.layer.unwrap().finished, &image.layers).unwrap();
+            let finished = outcome.layer.unwrap().finished;
+            settle(&dir, finished, &image.layers, &Limits::default()).unwrap();
             image.layers.push(dir);
         }
         image
@@ -91,6 +92,8 @@ fn a_whiteout_takes_away_and_creates_nothing() {
         (&[&["d/old", "d/sub/f"], &[".wh.d", "d/sub/g"]], &["d", "d/sub", "d/sub/g"]),
         (&[&["d/sub/f"], &["d/.wh..wh..opq"]], &["d"]),
         (&[&["a", "b/c"], &[".wh..wh..opq", "n", "b/d"]], &["b", "b/d", "n"]),
+        (&[&["a", "b"], &[".wh..wh..opq", "c"], &[".wh..wh..opq", "d"], &["e"]], &["d", "e"]),
+        (&[&["a", "b/c"], &[".wh..wh..opq", "c"], &["b/d", ".wh.c"]], &["b", "b/d"]),
         (&[&["d/f"], &["d/.wh.f", "d/f/g"]], &["d", "d/f", "d/f/g"]),
         (&[&["d/f"], &[".wh.d"], &["d/.wh.f"], &["d/g"]], &["d", "d/g"]),
         (&[&["d/f", "d/g"], &["d/.wh.f"], &["d/.wh.f"]], &["d", "d/g"]),
@@ -118,6 +121,51 @@ fn a_whiteout_takes_away_and_creates_nothing() {
         }
         assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0, "{layers:?}");
     }
+}
+
+/// Every way of looking: few names and many, among few and among many.
+#[test]
+fn as_many_whiteouts_as_there_are_names_and_more() {
+    if skip_without_root() {
+        return;
+    }
+    for (wanted, present) in [(3, 3), (3, 300), (40, 30), (40, 300), (300, 1)] {
+        let file = |i| format!("d/f{i}");
+        let present: Vec<String> = (0..present).map(file).collect();
+        let gone: Vec<String> = (0..wanted).map(|i| format!("d/.wh.f{i}")).collect();
+        let left: Vec<String> =
+            ["d".to_owned()].into_iter().chain(present.iter().skip(wanted).cloned()).collect();
+        let (present, gone): (Vec<&str>, Vec<&str>) = (
+            present.iter().map(String::as_str).collect(),
+            gone.iter().map(String::as_str).collect(),
+        );
+        let image = Image::of(&[&present, &present, &gone]);
+        let mut all = Vec::new();
+        let root = image.mount();
+        list(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())), "", &mut all);
+        all.sort();
+        let mut left = left;
+        left.sort();
+        assert_eq!(all, left, "{wanted} of {}", present.len());
+    }
+}
+
+#[test]
+fn an_opaque_root_takes_away_a_bounded_number_of_names() {
+    if skip_without_root() {
+        return;
+    }
+    let image = Image::of(&[&["abc", "def"], &["ghi", "abc"]]);
+    let dir = image.dir.path().join("top");
+    std::fs::create_dir(&dir).unwrap();
+    let opaque = Archive::of(&[entry(".wh..wh..opq")]);
+    let outcome = unpack_layer(opaque.as_slice(), &dir, &Limits::default());
+    let finished = outcome.layer.unwrap().finished;
+    let limits = |directory_path_bytes| Limits { directory_path_bytes, ..Limits::default() };
+    let error = settle(&dir, finished.clone(), &image.layers, &limits(8)).unwrap_err();
+    let text = "the layer has more than 8 bytes of the names that its opaque root takes away";
+    assert_eq!(error.to_string(), text);
+    settle(&dir, finished, &image.layers, &limits(9)).unwrap();
 }
 
 /// The directories that lead to a whiteout are those beneath, and the time of one that the archive
