@@ -4,7 +4,7 @@
 //! no library that we use has them.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::conntrack::{attribute, messages};
 use super::{BridgeNetworks, NetworkDriver as _};
+use crate::backoff::Backoff;
 
 /// The group that hears of every change.
 const GROUP_NFTABLES: u32 = 7;
@@ -25,41 +26,59 @@ const FRAME: [u16; 6] = [0, 2, 3, 5, 6, 8];
 const TABLE_NAME: u16 = 1;
 /// nfgenmsg.
 const HEADER: usize = 4;
-/// How long is waited between two repairs, so that a quarrel with another program is bounded.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long is waited between two repairs, so that a quarrel with another program is bounded, and
+/// after those that failed.
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };
 
-/// Starts to repair whatever others do to the tables of a driver, as long as the driver lives. Call
-/// it inside the runtime, in the network namespace of the driver.
+/// Starts to repair whatever others do to the tables of a driver, as long as the driver lives; what
+/// fails is tried again. Call it inside the runtime, in the network namespace of the driver.
 ///
 /// # Errors
 /// There is no netlink.
 pub fn keep_tables(networks: &Arc<BridgeNetworks>) -> io::Result<AbortHandle> {
+    let socket = listen()?;
+    Ok(tokio::spawn(watch(socket, Arc::downgrade(networks))).abort_handle())
+}
+
+fn listen() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind_auto()?;
     socket.socket_mut().add_membership(GROUP_NFTABLES)?;
-    let table = networks.table_name().to_owned();
-    let networks = Arc::downgrade(networks);
-    let watch = async move {
-        loop {
-            if let Err(error) = touched(&mut socket, &table).await {
-                tracing::error!(%error, "cannot hear of changes to the packet filter any more");
+    Ok(socket)
+}
+
+async fn watch(mut socket: TokioSocket, networks: Weak<BridgeNetworks>) {
+    let mut failures = 0;
+    loop {
+        // After a failure there is something to do already.
+        if failures == 0 {
+            let Some(table) = networks.upgrade().map(|known| known.table_name().to_owned()) else {
                 return;
+            };
+            if let Err(error) = touched(&mut socket, &table).await {
+                tracing::warn!(%error, "cannot hear of changes to the packet filter; listening anew");
+                match listen() {
+                    Ok(new) => socket = new,
+                    Err(error) => tracing::error!(%error, "cannot listen for them"),
+                }
             }
-            let Some(networks) = networks.upgrade() else { return };
-            match networks.repair().await {
-                Ok(repaired) if repaired.is_clean() => {}
-                Ok(repaired) => {
+        }
+        let Some(known) = networks.upgrade() else { return };
+        match known.repair().await {
+            Ok(repaired) => {
+                failures = 0;
+                if !repaired.is_clean() {
                     tracing::warn!(?repaired, "somebody changed the packet filter; put right");
                 }
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "cannot put the packet filter right");
-                }
             }
-            drop(networks);
-            tokio::time::sleep(PAUSE).await;
+            Err(error) => {
+                failures += 1;
+                tracing::error!(error = %chain(&error), "cannot put the packet filter right yet");
+            }
         }
-    };
-    Ok(tokio::spawn(watch).abort_handle())
+        drop(known);
+        tokio::time::sleep(PAUSES.wait(failures, 0.0)).await;
+    }
 }
 
 /// Returns when the tables may have been changed by whoever it was.

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::Value;
 
 use super::*;
 use crate::network::keep_tables;
@@ -167,6 +172,65 @@ fn a_flushed_table_is_put_back_at_once() {
             }
             assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string(), "{breakage:?}");
         }
+    });
+}
+
+/// A packet filter that does not answer a few times.
+struct Unwell {
+    failures_left: Arc<AtomicUsize>,
+}
+
+impl Unwell {
+    fn check(&self) -> Result<(), FirewallError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        match self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => Err(FirewallError::Timeout { seconds: 1 }),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Firewall for Unwell {
+    fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
+        async move {
+            self.check()?;
+            NftProgram.apply(script).await
+        }
+        .boxed()
+    }
+
+    fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
+        async move {
+            self.check()?;
+            NftProgram.list(table).await
+        }
+        .boxed()
+    }
+}
+
+/// Nobody touches the table a second time.
+#[test]
+fn a_repair_that_fails_is_tried_again() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let failures_left = Arc::<AtomicUsize>::default();
+        let dir = lab.state.path();
+        let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
+        let filter = Unwell { failures_left: Arc::clone(&failures_left) };
+        let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
+        driver.ensure_network(net("front")).await.unwrap();
+        keep_tables(&driver).unwrap();
+        failures_left.store(2, Ordering::SeqCst);
+        lab.host.run("nft", &["flush", "ruleset"]);
+        let deadline = Instant::now() + PATIENCE;
+        while lab.host.run("nft", &["list", "tables"]) != "table inet shoal\ntable bridge shoal\n" {
+            assert!(Instant::now() < deadline, "it was tried once");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(failures_left.load(Ordering::SeqCst), 0);
     });
 }
 
