@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::ClusterState;
+use shoal_manager_state::permission::sees_task;
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::Task;
 use shoal_types::question::{NodeVolume, PlacedVolume, Silent};
-use shoal_types::spec::{Mount, MountKind};
+use shoal_types::spec::{Mount, MountKind, NAMESPACE_LABEL, UserSpec};
 
 /// Names in an error at the most.
 const NAMED_MAX: usize = 10;
@@ -48,33 +49,32 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// Whose tasks are shown.
-pub type Sees<'a> = &'a dyn Fn(&Task) -> bool;
-
 /// The volumes of nodes, by name and host, with the names of who uses them: those that the nodes name,
-/// and those that are on their way to the node. To whom not all tasks are shown, only volumes are that
-/// one of those uses which are.
+/// and those that are on their way to the node. A deployer is shown those that a task of its stacks uses
+/// or that were made for one of its stacks, and of the users its own tasks.
 #[must_use]
 pub fn placed(
     view: &ClusterState,
     found: BTreeMap<NodeId, Vec<NodeVolume>>,
-    sees: Option<Sees<'_>>,
+    user: Option<&UserSpec>,
 ) -> Vec<PlacedVolume> {
     let mut all = Vec::new();
     for (node_id, volumes) in found {
         let hostname = view.hostname(node_id);
         let wanted = wanted(view, node_id);
-        all.extend(volumes.into_iter().filter_map(|volume| {
+        all.extend(volumes.into_iter().filter_map(|mut volume| {
             let mut users: BTreeSet<String> = volume.users.iter().cloned().collect();
             users.extend(wanted.get(volume.name.as_str()).into_iter().flatten().cloned());
             let task = |user: &String| user.parse::<TaskId>().ok().and_then(|id| view.task(id));
-            if let Some(sees) = sees {
-                users.retain(|user| task(user).is_some_and(|task| sees(task)));
+            if let Some(user) = user {
+                users.retain(|id| task(id).is_some_and(|task| sees_task(view, user, task)));
+                volume.users.retain(|id| users.contains(id));
             }
             let name = |user: &String| task(user).map_or_else(|| user.clone(), |task| task.name());
             let mut used_by: Vec<String> = users.iter().map(name).collect();
             used_by.sort();
-            let shown = sees.is_none() || !used_by.is_empty();
+            let shown =
+                user.is_none_or(|user| !used_by.is_empty() || is_of_stacks(&volume, &user.stacks));
             let hostname = hostname.clone();
             shown.then_some(PlacedVolume { node_id, hostname, volume, used_by })
         }));
@@ -84,6 +84,11 @@ pub fn placed(
         of_a.cmp(&of_b).then_with(|| a.node_id.cmp(&b.node_id))
     });
     all
+}
+
+/// Whether it was made for one of these stacks.
+fn is_of_stacks(volume: &NodeVolume, stacks: &[String]) -> bool {
+    volume.labels.get(NAMESPACE_LABEL).is_some_and(|stack| stacks.contains(stack))
 }
 
 /// Ids of tasks of a node that have not ended, by the volumes that they name.
@@ -130,7 +135,7 @@ pub fn removal(
 #[cfg(test)]
 mod tests {
     use shoal_manager_state::testing::{TestCluster, service_spec};
-    use shoal_types::spec::TaskRuntime;
+    use shoal_types::spec::{StackSpec, TaskRuntime, UserRole};
     use shoal_types::task_state::TaskState;
 
     use super::*;
@@ -195,16 +200,57 @@ mod tests {
                 ("logs", "h1", vec!["web.1"]),
             ]
         );
-        let none: Sees<'_> = &|_| false;
-        assert_eq!(placed(&cluster.state, answers(), Some(none)), []);
-        let own: Sees<'_> = &|found| found.id == task;
-        let all = placed(&cluster.state, answers(), Some(own));
-        assert_eq!(seen(&all), [("data", "h1", vec!["web.1"]), ("logs", "h1", vec!["web.1"])]);
         // One that has ended uses what its node says, and no more.
         cluster.report(task, TaskState::Failed);
         let all = placed(&cluster.state, answers(), None);
         assert_eq!(seen(&all)[1], ("data", "h1", vec![]));
         assert_eq!(seen(&all)[3], ("logs", "h1", vec!["web.1"]));
+    }
+
+    #[test]
+    fn a_deployer_is_shown_the_volumes_of_its_stacks_and_no_other_user_of_them() {
+        let mut cluster = TestCluster::new();
+        let node = cluster.add_node("h1");
+        let mut running = |name: &str| {
+            let services = [("web".to_owned(), service_spec(&format!("{name}_web"), 1))].into();
+            let stack = StackSpec { name: name.to_owned(), services, ..StackSpec::default() };
+            cluster.add_stack(stack);
+            let service = cluster.state.service_by_name(&format!("{name}_web")).expect("there").id;
+            cluster.add_running(service, 1, node)
+        };
+        let (own, other) = (running("shop"), running("blog"));
+        let of = |stack: &str, volume| {
+            let labels = [(NAMESPACE_LABEL.to_owned(), stack.to_owned())].into();
+            NodeVolume { labels, ..volume }
+        };
+        let found = || {
+            let all = vec![
+                of("shop", volume("shop_left", &[])),
+                of("shop", volume("shop_both", &[own, other])),
+                of("blog", volume("blog_data", &[other])),
+                volume("blog_nameless", &[other, TaskId::from(99)]),
+                volume("mine_without_label", &[own]),
+                volume("nobodys", &[]),
+            ];
+            BTreeMap::from([(node, all)])
+        };
+        let deployer = |stacks: &[&str]| UserSpec {
+            role: UserRole::Deployer,
+            stacks: stacks.iter().map(|s| (*s).to_owned()).collect(),
+            ..UserSpec::default()
+        };
+        let shown = placed(&cluster.state, found(), Some(&deployer(&["shop"])));
+        assert_eq!(
+            seen(&shown),
+            [
+                ("mine_without_label", "h1", vec!["shop_web.1"]),
+                ("shop_both", "h1", vec!["shop_web.1"]),
+                ("shop_left", "h1", vec![]),
+            ]
+        );
+        let ids: BTreeSet<&String> = shown.iter().flat_map(|v| &v.volume.users).collect();
+        assert_eq!(ids, BTreeSet::from([&own.to_string()]), "ids are others', too");
+        assert_eq!(placed(&cluster.state, found(), Some(&deployer(&["none"]))), []);
     }
 
     #[test]

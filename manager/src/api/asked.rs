@@ -86,6 +86,8 @@ impl Asker {
 pub(super) enum Wanted<'a> {
     /// As it stands there.
     Known(Asked<'a>),
+    /// Services and tasks, each of them.
+    Each(&'a [String]),
     /// A stack as it is to be.
     Stack(Option<&'a pb::StackSpec>),
     /// A service and what it is to be.
@@ -136,6 +138,10 @@ fn permit_in(
     let ask = |asked| permit(&asker.identity, &asker.standing, path, asked, view);
     match wanted {
         Wanted::Known(asked) => ask(asked),
+        Wanted::Each([]) => ask(Asked::Common),
+        Wanted::Each(references) => {
+            references.iter().try_for_each(|reference| ask(Asked::ServiceOrTask(reference)))
+        }
         // Only who is bound to stacks needs the specs before they are checked.
         Wanted::Stack(_) | Wanted::Service(..) if asker.bound().is_none() => ask(Asked::Common),
         Wanted::Stack(spec) => {
@@ -229,7 +235,10 @@ asks! {
         format!("stack {}", r.reference);
     ListVolumesRequest |r| COMMON, String::new();
     RemoveVolumeRequest |r| COMMON, format!("volume {}", r.name);
-    GetUsageRequest |r| COMMON, String::new();
+    GetUsageRequest |r| match r.without_tasks {
+        true => Wanted::Known(Asked::NodesAsWhole),
+        false => Wanted::Each(&r.references),
+    }, String::new();
     GetDiskUsageRequest |r| COMMON, String::new();
     PruneNodesRequest |r| COMMON, format!("nodes {}", r.nodes.join(", "));
     CreateUserRequest |r| COMMON, named("user", r.spec.as_ref().map(|s| &s.name));

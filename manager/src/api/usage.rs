@@ -19,7 +19,8 @@ pub(super) async fn get_usage(
 ) -> Result<Answers<pb::GetUsageResponse>, Status> {
     let view = api.cluster.read().await?;
     let nodes = meant(&view, &request.nodes)?;
-    let asked = asked(&view, nodes, &request.references, request.without_tasks);
+    let user = asker.bound().map(|user| &user.spec);
+    let asked = asked(&view, nodes, &request.references, request.without_tasks, user);
     let asked = asked.map_err(|e| unresolved(&e))?;
     let asked = asked.into_iter().map(|(node, question)| (node, Question::Usage(question)));
     let answers = api.ask(asker, &view, asked).await?;
@@ -29,7 +30,7 @@ pub(super) async fn get_usage(
             told.insert(node, usage);
         }
     }
-    let nodes = named(&view, told, None).into_iter().map(pb::PlacedUsage::from);
+    let nodes = named(&view, told, user).into_iter().map(pb::PlacedUsage::from);
     Ok(with_silent(
         nodes,
         |nodes| pb::GetUsageResponse { nodes, silent: Vec::new() },

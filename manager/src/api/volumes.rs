@@ -10,6 +10,7 @@ use shoal_types::id::NodeId;
 use shoal_types::question::{
     Answer, PlacedDisk, PlacedVolume, Prune, PrunedNode, Question, Silent,
 };
+use shoal_types::spec::UserSpec;
 use tonic::Status;
 
 use super::asked::Asker;
@@ -51,6 +52,7 @@ impl ControlService {
         &self,
         asker: &Asker,
         nodes: &[String],
+        user: Option<&UserSpec>,
     ) -> Result<(Arc<ClusterState>, Vec<PlacedVolume>, Vec<Silent>), Status> {
         let view = self.cluster.read().await?;
         let answers = self.ask(asker, &view, all(meant(&view, nodes)?, &Question::Volumes)).await?;
@@ -62,7 +64,7 @@ impl ControlService {
         }
         // Tasks may have come since.
         let view = self.cluster.view();
-        let placed = placed(&view, found, None);
+        let placed = placed(&view, found, user);
         Ok((view, placed, answers.silent))
     }
 
@@ -90,7 +92,8 @@ pub(super) async fn list_volumes(
     asker: &Asker,
     request: pb::ListVolumesRequest,
 ) -> Result<Answers<pb::ListVolumesResponse>, Status> {
-    let (_, volumes, silent) = api.volumes(asker, &request.nodes).await?;
+    let user = asker.bound().map(|user| &user.spec);
+    let (_, volumes, silent) = api.volumes(asker, &request.nodes, user).await?;
     Ok(with_silent(
         volumes.into_iter().map(pb::PlacedVolume::from),
         |volumes| pb::ListVolumesResponse { volumes, silent: Vec::new() },
@@ -105,7 +108,7 @@ pub(super) async fn remove_volume(
     request: pb::RemoveVolumeRequest,
 ) -> Result<Answers<pb::RemoveVolumeResponse>, Status> {
     let name = request.name;
-    let (view, volumes, silent) = api.volumes(asker, &request.nodes).await?;
+    let (view, volumes, silent) = api.volumes(asker, &request.nodes, None).await?;
     let nodes = removal(&volumes, &name, &silent).map_err(|error| {
         let text = error.to_string();
         match error {

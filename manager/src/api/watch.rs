@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, permission};
 use shoal_proto::v1 as pb;
-use shoal_types::id::ServiceId;
-use shoal_types::object::{Service, Stack, StackRevision};
+use shoal_types::id::{ServiceId, StackId};
+use shoal_types::object::{Service, Stack, StackRevision, User};
 use shoal_types::spec::{StackSpec, UserRole};
 use shoal_types::time::Timestamp;
 use tokio::sync::mpsc;
@@ -61,7 +61,11 @@ pub(super) fn watch(
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         let _share = share;
-        let shown = Shown::new(&cluster.view(), asker);
+        let kept = match asker.bound() {
+            Some(_) => cluster.feed().since(after, usize::MAX).map(|(all, _)| all),
+            None => Ok(Vec::new()),
+        };
+        let shown = Shown::new(&cluster.view(), asker, &kept.unwrap_or_default());
         let started = pb::WatchStarted { index: after, incomplete };
         if let Err(status) = pump(&cluster, started, span, &kinds, shown, &sender).await {
             // Nobody is left to tell if this fails.
@@ -142,15 +146,36 @@ struct Shown {
     asker: Asker,
     /// Services of a deployer's stacks, also those that are gone: their tasks go after them.
     services: BTreeSet<ServiceId>,
+    /// A deployer's stacks that are gone, of which something is still to be told.
+    gone: BTreeSet<StackId>,
 }
 
 impl Shown {
-    fn new(view: &ClusterState, asker: Asker) -> Self {
-        let own = |s: &&Arc<Service>| {
-            asker.bound().is_some_and(|user| permission::sees_service(view, &user.spec, s))
-        };
-        let services = view.services().filter(own).map(|service| service.id).collect();
-        Self { asker, services }
+    /// What was before is told as it would have been then: with the stacks and services that are gone
+    /// now, as the events of their removal have them.
+    fn new(view: &ClusterState, asker: Asker, past: &[Arc<Event>]) -> Self {
+        let mut shown = Self { asker, services: BTreeSet::new(), gone: BTreeSet::new() };
+        let Some(user) = shown.asker.bound().cloned() else { return shown };
+        for event in past {
+            if let ObjectRef::Stack(stack) = &event.object
+                && user.spec.stacks.contains(&stack.spec.name)
+            {
+                shown.gone.insert(stack.id);
+            }
+        }
+        let there = view.services().map(AsRef::as_ref);
+        let were = past.iter().filter_map(|event| match &event.object {
+            ObjectRef::Service(service) => Some(&**service),
+            _ => None,
+        });
+        let own = |s: &&Service| shown.is_own(view, &user, s);
+        shown.services = there.chain(were).filter(own).map(|service| service.id).collect();
+        shown
+    }
+
+    fn is_own(&self, view: &ClusterState, user: &User, service: &Service) -> bool {
+        permission::sees_service(view, &user.spec, service)
+            || service.stack_id.is_some_and(|id| self.gone.contains(&id))
     }
 
     fn shows(&mut self, view: &ClusterState, object: &ObjectRef) -> bool {
@@ -164,7 +189,7 @@ impl Shown {
         match object {
             ObjectRef::Stack(stack) => own.spec.stacks.contains(&stack.spec.name),
             ObjectRef::Service(service) => {
-                if permission::sees_service(view, &own.spec, service) {
+                if self.is_own(view, own, service) {
                     self.services.insert(service.id);
                 }
                 self.services.contains(&service.id)

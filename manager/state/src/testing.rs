@@ -13,14 +13,15 @@ use shoal_types::object::{
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
     Availability, ClusterSpec, ContainerSpec, Driver, EndpointSpec, NetworkSpec, NodeRole,
-    NodeSpec, Platform, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec, TaskRuntime,
-    TaskSpec,
+    NodeSpec, Platform, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec, StackSpec,
+    TaskRuntime, TaskSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::{
-    ClusterState, Command, Event, Outcome, PredefinedIds, Rejected, UpdateKind, apply, invariant,
+    ClusterState, Command, Event, Outcome, PredefinedIds, Rejected, StackIds, UpdateKind, apply,
+    invariant,
 };
 
 /// CPUs of a test node.
@@ -234,6 +235,16 @@ impl TestCluster {
         let (id, deployment_id) = (self.ids.next_id(), self.ids.next_id());
         self.apply(Command::CreateService { id, deployment_id, spec: Arc::new(spec) });
         id
+    }
+
+    /// A stack with its services, without tasks.
+    pub fn add_stack(&mut self, spec: StackSpec) {
+        let services = spec.services.keys();
+        let services = services.map(|k| (k.clone(), (self.ids.next_id(), self.ids.next_id())));
+        let services = services.collect();
+        let networks = spec.networks.keys().map(|k| (k.clone(), self.ids.next_id())).collect();
+        let ids = StackIds { stack: self.ids.next_id(), services, networks };
+        self.apply(Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None });
     }
 
     /// Gives a service another spec.

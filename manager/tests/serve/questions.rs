@@ -3,7 +3,11 @@
 use std::time::Instant;
 
 use pb::answer_message::Message as FromAgent;
-use shoal_types::question::{Answer, NodeVolume, PlacedVolume, Pruned, PrunedNode, Question};
+use shoal_types::id::TaskId;
+use shoal_types::question::{
+    Answer, NodeUsage, NodeVolume, PlacedUsage, PlacedVolume, Pruned, PrunedNode, Question,
+    TaskUsage, Used,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
@@ -237,4 +241,104 @@ async fn neither_a_node_nor_a_user_takes_what_others_need() {
     }
     beating.abort();
     manager.stop().await;
+}
+
+/// A deployer asks what it may: for what others have no node is even asked, and what a node says of it
+/// all the same is kept back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployer_hears_of_the_volumes_and_usage_of_its_own_stacks_alone() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let beating = agent.beats();
+    for name in ["shop", "blog"] {
+        let spec = Some(users::stack(name));
+        control.apply_stack(pb::ApplyStackRequest { spec, ..Default::default() }).await.unwrap();
+    }
+    let tasks = eventually("both have their task on the node", || {
+        let mut control = control.clone();
+        async move {
+            let listed = whole(control.list_tasks(pb::ListTasksRequest::default())).await;
+            let tasks = listed.ok()?.tasks;
+            let placed = |t: &pb::Task| t.node_id.is_some();
+            (tasks.len() == 2 && tasks.iter().all(placed)).then_some(tasks)
+        }
+    })
+    .await;
+    let id = |service: &str| {
+        tasks.iter().find(|t| t.service_name == service).unwrap().id.parse::<TaskId>().unwrap()
+    };
+    let (own, other) = (id("shop_web"), id("blog_web"));
+    let ci = users::user_spec("ci", pb::UserRole::Deployer, &["shop"]);
+    let mut ci = users::make(&mut control, address, ci).await.control;
+
+    let other_id = other.to_string();
+    refused_for_others(&mut ci, &other_id).await;
+
+    let mut user = ci.clone();
+    let asking = tokio::spawn(async move {
+        whole(user.get_usage(pb::GetUsageRequest::default())).await.unwrap()
+    });
+    let (id, question) = agent.is_questioned().await;
+    let Question::Usage(question) = question else { panic!("{question:?}") };
+    assert_eq!(question.tasks, [own], "nobody else's are asked for");
+    let used = |pids| Used { pids, memory_bytes: 7, cpu_nanos: 7, ..Used::default() };
+    let told = [own, other].map(|id| TaskUsage { id, used: used(3) });
+    let told = NodeUsage { node: used(99), cpus: 2, tasks: told.into() };
+    agent.answers(&id, vec![FromAgent::Part(Answer::Usage(told).into())]).await.unwrap();
+    let answer = asking.await.unwrap();
+    let placed = PlacedUsage::try_from(answer.nodes[0].clone()).unwrap();
+    assert_eq!((answer.nodes.len(), answer.silent.len()), (1, 0));
+    let names: Vec<&str> = placed.tasks.iter().map(|t| &*t.name).collect();
+    assert_eq!((names, placed.usage.node), (vec!["shop_web.1"], Used::default()));
+
+    let mut user = ci.clone();
+    let asking = tokio::spawn(async move {
+        whole(user.list_volumes(pb::ListVolumesRequest::default())).await.unwrap()
+    });
+    let (id, _) = agent.is_questioned().await;
+    let volume = |name: &str, users: &[TaskId]| NodeVolume {
+        name: name.to_owned(),
+        users: users.iter().map(ToString::to_string).collect(),
+        ..NodeVolume::default()
+    };
+    let told = vec![volume("shop_data", &[own, other]), volume("blog_secret_name", &[other])];
+    agent.answers(&id, vec![FromAgent::Part(Answer::Volumes(told).into())]).await.unwrap();
+    let answer = asking.await.unwrap();
+    let said = format!("{answer:?}");
+    assert_eq!(names_of(&answer), ["shop_data"]);
+    for foreign in ["blog", &other_id] {
+        assert!(!said.contains(foreign), "{foreign}: {said}");
+    }
+    beating.abort();
+    manager.stop().await;
+}
+
+fn names_of(answer: &pb::ListVolumesResponse) -> Vec<String> {
+    names(answer).into_iter().map(|(_, name)| name).collect()
+}
+
+async fn refused_for_others(ci: &mut ControlClient<Channel>, other_id: &str) {
+    // Of the other stack it learns nothing, by whatever name, and nothing of the whole.
+    let usage = |references: &[&str], without_tasks| pb::GetUsageRequest {
+        references: references.iter().map(|r| (*r).to_owned()).collect(),
+        without_tasks,
+        ..Default::default()
+    };
+    for (references, whole) in [
+        (&["blog_web"][..], false),
+        (&[other_id], false),
+        (&["shop_web", "blog_web"], false),
+        (&[], true),
+    ] {
+        let status = ci.get_usage(usage(references, whole)).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{references:?}: {status}");
+    }
+    for status in [
+        ci.get_disk_usage(pb::GetDiskUsageRequest::default()).await.unwrap_err(),
+        ci.prune_nodes(pb::PruneNodesRequest::default()).await.unwrap_err(),
+        ci.remove_volume(pb::RemoveVolumeRequest::default()).await.unwrap_err(),
+    ] {
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    }
 }

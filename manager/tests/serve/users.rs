@@ -1,5 +1,6 @@
 //! Users: what each role may do over the wire, and how a right is taken back.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -276,6 +277,91 @@ async fn a_deployer_deploys_and_sees_its_own_stack_alone() {
     c.remove_stack(pb::RemoveStackRequest { reference: "shop".to_owned() }).await.unwrap();
     let seen = names_until_a_stack_goes(&mut watch).await;
     assert!(seen.len() > 3 && seen.iter().all(|name| name == "shop_web"), "{seen:?}");
+    manager.stop().await;
+}
+
+/// Names in all events of a time that is over.
+async fn history(
+    user: &mut ControlClient<Channel>,
+    from_index: Option<u64>,
+) -> Result<Vec<String>, tonic::Status> {
+    let until = shoal_manager::clock::now() + Duration::from_millis(1);
+    let request = pb::WatchRequest {
+        from_index,
+        since: from_index.is_none().then_some(1),
+        until: Some(until.as_nanos()),
+        ..Default::default()
+    };
+    let mut watch = user.watch(request).await?.into_inner();
+    let mut seen = Vec::new();
+    while let Some(message) = watch.message().await? {
+        let Some(pb::watch_response::Message::Event(event)) = message.message else { continue };
+        seen.push(match event.object.unwrap() {
+            pb::watch_event::Object::Service(s) => format!("service {}", s.spec.unwrap().name),
+            pb::watch_event::Object::Task(t) => format!("task {}", t.service_name),
+            pb::watch_event::Object::Deployment(d) => format!("deployment {}", d.service_id),
+            pb::watch_event::Object::Stack(s) => format!("stack {}", s.spec.unwrap().name),
+            pb::watch_event::Object::User(u) => format!("user {}", u.spec.unwrap().name),
+            _ => continue,
+        });
+    }
+    Ok(seen)
+}
+
+/// What was is filtered as what is: also of stacks and services that are gone by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployer_reads_the_history_of_its_own_stacks_alone() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
+    let apply = |spec| pb::ApplyStackRequest { spec: Some(spec), ..Default::default() };
+    for name in ["shop", "blog", "shop2"] {
+        control.apply_stack(apply(stack(name))).await.unwrap();
+    }
+    let services = whole(control.list_services(pb::ListServicesRequest { stack: None })).await;
+    let services: BTreeMap<String, String> = services
+        .unwrap()
+        .services
+        .into_iter()
+        .map(|s| s.service.unwrap())
+        .map(|s| (s.id, s.spec.unwrap().name))
+        .collect();
+    let ci = user_spec("ci", pb::UserRole::Deployer, &["shop"]);
+    let mut ci = make(&mut control, address, ci).await;
+    make(&mut control, address, user_spec("other", pb::UserRole::Admin, &[])).await;
+    let own = |what: &String| {
+        what.starts_with("stack shop")
+            || services.iter().any(|(id, name)| {
+                name == "shop_web" && (what.ends_with(id) || what.ends_with(name))
+            })
+            || what == "user ci"
+    };
+    for removed in [None, Some("shop"), Some("blog")] {
+        if let Some(reference) = removed.map(str::to_owned) {
+            control.remove_stack(pb::RemoveStackRequest { reference }).await.unwrap();
+        }
+        for from_index in [None, Some(0)] {
+            let Ok(all) = history(&mut control, from_index).await else {
+                assert_eq!(from_index, Some(0), "index 0 may be forgotten, a time is not");
+                continue;
+            };
+            let seen = history(&mut ci.control, from_index).await.unwrap();
+            for part in ["service shop_web", "task shop_web", "stack shop", "deployment "] {
+                assert!(
+                    seen.iter().any(|what| what.starts_with(part)),
+                    "{removed:?}: {part}: {seen:?}"
+                );
+            }
+            let foreign: Vec<_> =
+                seen.iter().filter(|what| !own(what) || what.contains("shop2")).collect();
+            assert!(foreign.is_empty(), "{removed:?}: {foreign:?}");
+            // It goes on meanwhile: not less than was told before, and not more than after.
+            let mut after = history(&mut control, from_index).await.unwrap();
+            after.retain(|what| own(what) && !what.contains("shop2"));
+            let least = all.iter().filter(|what| own(what) && !what.contains("shop2")).count();
+            assert!(seen.len() >= least, "{removed:?}: {least}: {seen:?}");
+            assert_eq!(after.get(..seen.len()), Some(&seen[..]), "{removed:?}");
+        }
+    }
     manager.stop().await;
 }
 

@@ -40,6 +40,8 @@ pub enum Asked<'a> {
     ManagerToken,
     /// A user; the caller if empty.
     User(&'a str),
+    /// What nodes use as a whole, whoever uses it.
+    NodesAsWhole,
 }
 
 /// Why a user may not do what it asked for.
@@ -112,6 +114,7 @@ fn admins_only(spec: &UserSpec, what: &'static str) -> Forbidden {
 fn of_deployer(view: &ClusterState, user: &UserSpec, asked: Asked<'_>) -> Result<(), Forbidden> {
     match asked {
         Asked::Common | Asked::ManagerToken | Asked::User(_) => Ok(()),
+        Asked::NodesAsWhole => own(user, false, "what nodes use", "as a whole"),
         Asked::Stack(reference) => match view.resolve_stack(reference) {
             Ok(stack) => own(user, user.stacks.contains(&stack.spec.name), "stack", reference),
             Err(error) => unknown(user, &error, "stack", reference),

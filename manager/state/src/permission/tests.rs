@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
-use shoal_types::id::{IdSource as _, TaskId};
+use shoal_types::id::TaskId;
 use shoal_types::object::Meta;
 use shoal_types::spec::{Driver, Mount, MountKind, Privileges, Ulimit, VolumeMountOptions};
 use shoal_types::time::Timestamp;
 
 use super::*;
+use crate::Command;
 use crate::testing::{TestCluster, network_spec, service_spec, with_networks, with_task};
-use crate::{Command, StackIds};
 
 fn user(role: UserRole, stacks: &[&str]) -> User {
     let spec = UserSpec {
@@ -31,24 +31,11 @@ fn stack(name: &str) -> StackSpec {
     }
 }
 
-fn apply(cluster: &mut TestCluster, spec: StackSpec) {
-    let ids = StackIds {
-        stack: cluster.ids.next_id(),
-        services: spec
-            .services
-            .keys()
-            .map(|k| (k.clone(), (cluster.ids.next_id(), cluster.ids.next_id())))
-            .collect(),
-        networks: spec.networks.keys().map(|k| (k.clone(), cluster.ids.next_id())).collect(),
-    };
-    cluster.apply(Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None });
-}
-
 /// Stacks `shop` and `blog` and a service `alone` without one, each with a task that runs.
 fn cluster() -> (TestCluster, BTreeMap<&'static str, TaskId>) {
     let mut cluster = TestCluster::new();
-    apply(&mut cluster, stack("shop"));
-    apply(&mut cluster, stack("blog"));
+    cluster.add_stack(stack("shop"));
+    cluster.add_stack(stack("blog"));
     cluster.add_service(service_spec("alone", 1));
     let (mut tasks, node) = (BTreeMap::new(), cluster.add_node("node-0"));
     for name in ["shop_web", "blog_web", "alone"] {
@@ -106,6 +93,7 @@ fn a_deployer_touches_its_own_stacks_alone() {
         Asked::Deployment(&other),
         Asked::ManagerToken,
         Asked::User("admin"),
+        Asked::NodesAsWhole,
     ];
     for asked in refused {
         assert!(permit(view, &ci, asked).is_err(), "{asked:?}");
@@ -171,7 +159,7 @@ fn a_network_that_does_not_exist_is_the_stacks_if_it_makes_it() {
 #[test]
 fn what_a_removed_stack_leaves_is_not_of_one_whose_name_begins_its_own() {
     let (mut cluster, _) = cluster();
-    apply(&mut cluster, stack("shop_b"));
+    cluster.add_stack(stack("shop_b"));
     let service = cluster.state.service_by_name("shop_b_web").expect("there").id;
     let node = cluster.add_node("node-1");
     let task = cluster.add_running(service, 1, node);
@@ -254,7 +242,7 @@ fn volumes_of_a_stack_that_is_gone_are_its_deployers() {
 #[test]
 fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     let (mut cluster, _) = cluster();
-    apply(&mut cluster, stack("shop_b"));
+    cluster.add_stack(stack("shop_b"));
     cluster.add_network("common");
     let view = &cluster.state;
     let plain = || service_spec("shop_web", 1);
@@ -319,8 +307,8 @@ fn going_back_is_bound_by_what_is_gone_back_to() {
         }
     });
     let services = BTreeMap::from([("web".to_owned(), binds)]);
-    apply(&mut cluster, StackSpec { services, ..stack("shop") });
-    apply(&mut cluster, stack("shop"));
+    cluster.add_stack(StackSpec { services, ..stack("shop") });
+    cluster.add_stack(stack("shop"));
     let view = &cluster.state;
     let mut ci = user(UserRole::Deployer, &["shop"]);
     for to in [None, Some(1)] {
