@@ -1,7 +1,7 @@
 //! Decisions of the leading manager. Pure: (view, now, ids) -> commands.
 //!
 //! Every function here looks at a [`ClusterState`](shoal_manager_state::ClusterState) and says what should be proposed next. None of
-//! them remembers anything, but for [`liveness`]: what they need to know lies in the objects, so a
+//! them remembers anything, but for [`liveness`] and [`pace`]: what they need to know lies in the objects, so a
 //! new leader goes on where the old one stopped. On a converged view each of them returns no
 //! commands.
 //!
@@ -11,6 +11,7 @@
 //! - [`credential`]: with what one node may pull an image
 //! - [`departure`]: what a node that is drained waits for
 //! - [`liveness`]: which nodes count as lost
+//! - [`pace`]: how fast one node may report
 //! - [`address`]: where managers are reached
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 //! - [`words`]: what of an agent's words is kept
@@ -21,6 +22,7 @@ pub mod credential;
 pub mod departure;
 pub mod liveness;
 pub mod orchestrator;
+pub mod pace;
 pub mod scheduler;
 #[cfg(test)]
 mod stage;

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a reader that follows waits before it asks an agent again whose stream broke.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Tasks that an agent is asked for in one message and answers in one stream; it takes no more than 1024.
+const TASKS_MAX: usize = 1000;
+
 /// Where lines go.
 type Reader = mpsc::Sender<Result<pb::ServiceLogsResponse, Status>>;
 
@@ -40,6 +43,22 @@ pub(super) struct Subscriber {
     _begun: oneshot::Sender<()>,
     /// Used when the agent has sent all there is; dropped when its stream breaks before.
     whole: oneshot::Sender<()>,
+}
+
+/// Tasks by their nodes, as many together as an agent is asked for at once.
+fn by_node(tasks: Vec<Arc<Task>>) -> Vec<(NodeId, BTreeMap<String, Arc<Task>>)> {
+    let mut by_node: BTreeMap<NodeId, Vec<Arc<Task>>> = BTreeMap::new();
+    for task in tasks {
+        let Some(node) = task.node_id else { continue };
+        by_node.entry(node).or_default().push(task);
+    }
+    let mut all = Vec::new();
+    for (node, tasks) in by_node {
+        all.extend(tasks.chunks(TASKS_MAX).map(|tasks| {
+            (node, tasks.iter().map(|t| (t.id.to_string(), Arc::clone(t))).collect())
+        }));
+    }
+    all
 }
 
 /// How an agent's stream ended.
@@ -151,12 +170,7 @@ impl Broker {
         reader: &Reader,
         streams: &TaskTracker,
     ) {
-        let mut by_node: BTreeMap<NodeId, BTreeMap<String, Arc<Task>>> = BTreeMap::new();
-        for task in tasks {
-            let Some(node) = task.node_id else { continue };
-            by_node.entry(node).or_default().insert(task.id.to_string(), task);
-        }
-        for (id, tasks) in by_node {
+        for (id, tasks) in by_node(tasks) {
             let hostname = view.hostname(id);
             let source = Source::new(id, hostname, tasks, BTreeMap::new());
             let work = Arc::clone(self).ask_node(source, *options, reader.clone());

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use prost::Message as _;
 use shoal_manager_planning::credential::registry_auth;
 use shoal_manager_planning::liveness::{is_news, there};
 use shoal_manager_planning::words;
@@ -115,6 +116,7 @@ impl Dispatcher for DispatcherService {
         self.cluster.must_lead()?;
         let addr = request.extensions().get::<ConnectInfo>().map(|info| info.address.ip());
         let pb::SessionRequest { description, unable } = request.into_inner();
+        let description_bytes = description.as_ref().map_or(0, prost::Message::encoded_len);
         let description: NodeDescription = description
             .ok_or_else(|| Status::invalid_argument("description: is required"))?
             .try_into()
@@ -125,6 +127,7 @@ impl Dispatcher for DispatcherService {
             heartbeat_period_nanos: heartbeat_period(&self.cluster.view()),
         });
         let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
+        self.sessions.may_report(&session, description_bytes).await?;
         let description = words::description(description);
         self.report_there(node, Some(description), addr, &unable).await?;
         let view = self.cluster.view();
@@ -144,6 +147,7 @@ impl Dispatcher for DispatcherService {
         let view = self.cluster.view();
         // A manager that was held up itself may have given a living node up.
         if view.node(node).is_some_and(|n| is_news(&n.status, &unable)) {
+            self.sessions.may_report(&session, unable.len()).await?;
             self.report_there(node, None, None, &unable).await?;
         }
         Ok(Response::new(pb::HeartbeatResponse { period_nanos: heartbeat_period(&view) }))
@@ -170,7 +174,8 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<pb::UpdateTaskStatusResponse>, Status> {
         let node_id = node_of(&request)?;
         let request = request.into_inner();
-        self.find_session(node_id, &request.session_id)?;
+        let session = self.find_session(node_id, &request.session_id)?;
+        self.sessions.may_report(&session, request.encoded_len()).await?;
         let mut statuses: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
         for (i, update) in request.updates.into_iter().enumerate() {
             let named = |e: InvalidMessage| invalid(&e.under(&format!("updates[{i}]")));

@@ -1,19 +1,25 @@
 //! The sessions of this leader.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_manager_planning::liveness::LastHeard;
+use shoal_manager_planning::pace::Pace;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, SessionId};
 use shoal_types::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::clock;
+
 /// Messages on their way to one agent. One that does not take them is not there.
 const OUTBOX: usize = 256;
+
+/// Reports of one node that wait for their turn. An agent makes one at a time.
+const REPORTS_WAITING_MAX: usize = 4;
 
 /// An agent's connection.
 #[derive(Debug, Clone)]
@@ -49,6 +55,23 @@ struct Entry {
     heard: Timestamp,
     /// Ends the session's stream of assignments.
     assignments: CancellationToken,
+    reports: Arc<Reports>,
+}
+
+/// What a node writes into the log that all share. It outlives a session, so that nobody gets more
+/// by opening another one.
+#[derive(Debug)]
+struct Reports {
+    waiting: Semaphore,
+    /// Whose turn it is.
+    turn: tokio::sync::Mutex<Pace>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        let waiting = Semaphore::new(REPORTS_WAITING_MAX);
+        Self { waiting, turn: tokio::sync::Mutex::default() }
+    }
 }
 
 impl Sessions {
@@ -70,11 +93,40 @@ impl Sessions {
         let _ = outbox.try_send(first);
         let session = Session { node, id, ended: CancellationToken::new(), outbox };
         let assignments = session.ended.child_token();
-        let entry = Entry { session: session.clone(), heard: now, assignments };
-        if let Some(old) = self.lock().insert(node, entry) {
+        let mut sessions = self.lock();
+        let reports = sessions.get(&node).map(|old| Arc::clone(&old.reports)).unwrap_or_default();
+        let entry = Entry { session: session.clone(), heard: now, assignments, reports };
+        if let Some(old) = sessions.insert(node, entry) {
             old.session.ended.cancel();
         }
+        drop(sessions);
         (session, messages)
+    }
+
+    /// Waits until a report of so many bytes by this node may be written down, while the node's others
+    /// wait.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` if too many of them do already; `ABORTED` if the session ends meanwhile.
+    pub async fn may_report(&self, session: &Session, bytes: usize) -> Result<(), Status> {
+        let ended = || Status::aborted("the session has ended: open another one");
+        let reports = self.lock().get(&session.node).map(|entry| Arc::clone(&entry.reports));
+        let reports = reports.ok_or_else(ended)?;
+        let _waits = reports.waiting.try_acquire().map_err(|error| match error {
+            TryAcquireError::NoPermits => Status::resource_exhausted(format!(
+                "{REPORTS_WAITING_MAX} reports of node {} wait already",
+                session.node
+            )),
+            TryAcquireError::Closed => ended(),
+        })?;
+        let turn = async {
+            let mut pace = reports.turn.lock().await;
+            tokio::time::sleep(pace.take(bytes, clock::steady())).await;
+        };
+        tokio::select! {
+            () = turn => Ok(()),
+            () = session.ended.cancelled() => Err(ended()),
+        }
     }
 
     /// Begins the session's stream of assignments and ends the one before: a session has one.

@@ -214,3 +214,27 @@ async fn a_host_that_is_down_costs_no_wait_and_only_logs_that_exist_are_missed()
         manager.stop().await;
     }
 }
+
+/// What is more than one message may name is asked for in several.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_of_any_number_of_tasks_are_asked_for() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let spec = Some(spec("many", 1500));
+    let request = pb::CreateServiceRequest { spec, ..Default::default() };
+    control.create_service(request).await.unwrap();
+    agent.receive_until("all tasks", |held| held.tasks.len() == 1500).await;
+    agent.report(TaskState::Running).await;
+    let request = pb::ServiceLogsRequest { reference: "many".to_owned(), options: None };
+    let _lines = control.service_logs(request).await.unwrap().into_inner();
+    let mut asked = std::collections::BTreeSet::new();
+    while asked.len() < 1500 {
+        let start = agent.is_asked().await;
+        assert!(start.task_ids.len() <= 1024, "an agent takes no more: {}", start.task_ids.len());
+        for id in start.task_ids {
+            assert!(asked.insert(id), "a task is asked for twice");
+        }
+    }
+    manager.stop().await;
+}

@@ -10,6 +10,7 @@
 
 mod credentials;
 mod departures;
+mod floods;
 mod logs;
 mod questions;
 mod races;

@@ -14,7 +14,7 @@ use super::*;
 
 impl Agent {
     /// Waits until it is asked something.
-    async fn is_questioned(&mut self) -> (String, Question) {
+    pub(crate) async fn is_questioned(&mut self) -> (String, Question) {
         let asked = async {
             loop {
                 let message = self.session.message().await.unwrap().unwrap().message;
@@ -35,7 +35,7 @@ impl Agent {
     }
 
     /// Keeps its session alive.
-    fn beats(&self) -> JoinHandle<()> {
+    pub(crate) fn beats(&self) -> JoinHandle<()> {
         let (mut client, session_id) = (self.client.clone(), self.session_id.clone());
         tokio::spawn(async move {
             loop {
@@ -53,7 +53,7 @@ fn volumes(names: &[&str]) -> FromAgent {
     FromAgent::Part(Answer::Volumes(names.iter().map(one).collect()).into())
 }
 
-async fn join_as(address: SocketAddr, token: &str, hostname: &str) -> Agent {
+pub(crate) async fn join_as(address: SocketAddr, token: &str, hostname: &str) -> Agent {
     let token: JoinToken = token.parse().unwrap();
     let key = PrivateKey::generate().unwrap();
     let manager: ManagerAddress = address.to_string().parse().unwrap();

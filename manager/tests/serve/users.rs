@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::*;
 use shoal_proto::transport::{EnrolError, renew};
+use tokio_stream::StreamExt as _;
+
+use super::*;
 
 /// A user with a connection of its own.
 pub(super) struct Known {
@@ -148,7 +150,25 @@ async fn a_removed_node_loses_its_streams_at_once() {
     let reference = joined.identity().node().unwrap().to_string();
     let mut agent = Agent::connect(channel(address, joined), "second").await;
     agent.receive().await;
+    // An answer that it has begun.
+    let (mut user, nodes) = (control.clone(), vec![reference.clone()]);
+    let asking = tokio::spawn(async move {
+        whole(user.list_volumes(pb::ListVolumesRequest { nodes })).await.unwrap()
+    });
+    let (question_id, _) = agent.is_questioned().await;
+    let attach = pb::answer_message::Message::Attach(pb::AnswerAttach { question_id });
+    let attach = pb::AnswerMessage { message: Some(attach) };
+    let unended = tokio_stream::iter([attach]).chain(tokio_stream::pending());
+    let mut client = agent.client.clone();
+    let answering = tokio::spawn(async move { client.answer_question(unended).await });
+
     control.remove_node(pb::RemoveNodeRequest { reference, force: true }).await.unwrap();
+    let answered = tokio::time::timeout(PATIENCE, answering).await.expect("it is ended");
+    // Its right has gone, or, if that is seen first, whoever waited for it.
+    let status = answered.unwrap().unwrap_err();
+    assert!(matches!(status.code(), Code::Unauthenticated | Code::Cancelled), "{status}");
+    let told = tokio::time::timeout(PATIENCE, asking).await.expect("it is ended").unwrap();
+    assert_eq!(told.silent.len(), 1, "{told:?}");
     for status in [end_of(&mut agent.session).await, end_of(&mut agent.assignments).await] {
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     }
