@@ -16,8 +16,9 @@ use tower::{Layer, Service};
 
 use crate::cluster::Cluster;
 
-/// The call by which a node learns whether it is one.
-const SESSION: &str = "/shoal.v1.Dispatcher/Session";
+/// The calls by which a node learns whether it is one, or has to before it says that it has gone.
+const CALLS: [&str; 3] =
+    ["/shoal.v1.Dispatcher/Session", "/shoal.v1.Dispatcher/Drain", "/shoal.v1.Dispatcher/Leave"];
 
 /// Whether a majority of the managers knows no such node. An error: this manager cannot tell.
 type IsGone = Arc<dyn Fn(NodeId) -> BoxFuture<'static, Result<bool, Status>> + Send + Sync>;
@@ -84,10 +85,10 @@ where
     }
 }
 
-/// The node that opens a session.
+/// The node that makes one of those calls.
 fn node_of<B>(request: &http::Request<B>) -> Option<NodeId> {
-    let info =
-        request.extensions().get::<ConnectInfo>().filter(|_| request.uri().path() == SESSION)?;
+    let is_told = CALLS.contains(&request.uri().path());
+    let info = request.extensions().get::<ConnectInfo>().filter(|_| is_told)?;
     match &*info.peer {
         Peer::Trusted(identity) => identity.node(),
         Peer::Refused(_) | Peer::Joiner(_) => None,

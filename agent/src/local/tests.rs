@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use shoal_proto::transport::{PrivateKey, server_builder, unix_channel, unix_incoming};
+use shoal_proto::transport::{PrivateKey, removed, server_builder, unix_channel, unix_incoming};
 use shoal_proto::v1::bootstrap_server::{Bootstrap, BootstrapServer};
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
 use shoal_types::object::NodeDescription;
@@ -202,7 +202,8 @@ async fn a_host_is_drained_before_it_leaves() {
 
     // Nobody can be told, and there is nothing to tell.
     let table = [
-        (Status::unauthenticated("node x is not a member"), ""),
+        (removed(Status::unauthenticated("node x is not a member")), ""),
+        (Status::unauthenticated("the certificate has expired"), "has expired"),
         (Status::unimplemented("an older one"), "an older one"),
         (Status::unavailable("does not lead"), "does not lead"),
     ];

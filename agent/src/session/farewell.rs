@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use shoal_proto::transport::{MANAGER_NAME, client_channel};
+use shoal_proto::transport::{MANAGER_NAME, client_channel, is_removed};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::{DrainNodeRequest, DrainNodeResponse, LeaveClusterRequest};
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 use super::Member;
 
@@ -30,7 +30,8 @@ pub async fn farewell(member: &Member) -> Result<(), String> {
     first(member, async |mut client| client.leave(LeaveClusterRequest {}).await).await.map(drop)
 }
 
-/// The answer of the first manager that gives one. `None`: this node is no member any more.
+/// The answer of the first manager that gives one. `None`: this node is no member any more, by the word
+/// of its cluster.
 async fn first<T>(
     member: &Member,
     ask: impl AsyncFn(DispatcherClient<Channel>) -> Result<Response<T>, Status>,
@@ -45,7 +46,8 @@ async fn first<T>(
         let answer = tokio::time::timeout(PATIENCE, ask(client)).await;
         match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer"))) {
             Ok(answer) => return Ok(Some(answer.into_inner())),
-            Err(status) if status.code() == Code::Unauthenticated => return Ok(None),
+            // Any other refusal, as of a certificate that has ended, leaves it a member.
+            Err(status) if is_removed(&status) => return Ok(None),
             Err(status) => why = format!("{address}: {}", status.message()),
         }
     }
