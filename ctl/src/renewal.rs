@@ -72,11 +72,12 @@ pub(crate) fn note_end(name: &str, identity: &Identity, variable: &str) {
     }
 }
 
-/// Whether somebody should see to it; of a short life it is the second half.
+/// Whether somebody should see to it; of a short life it is the last quarter, so that a user made for an
+/// hour hears nothing at first, though a certificate's life begins an hour before it is issued.
 fn ends_soon(identity: &Identity, now: Timestamp) -> bool {
     let (left, life) =
         (identity.not_after.since(now), identity.not_after.since(identity.not_before));
-    !left.is_zero() && left <= NOTICE.min(life / 2)
+    !left.is_zero() && left <= NOTICE.min(life / 4)
 }
 
 async fn attempt(
@@ -132,5 +133,21 @@ mod tests {
         for (now, expected) in table {
             assert_eq!(need(&identity, Timestamp::from_secs(now)), expected, "{now}");
         }
+    }
+
+    #[test]
+    fn who_has_a_certificate_for_an_hour_hears_of_its_end_at_its_end() {
+        let hour = 3600;
+        let identity = Identity {
+            id: PeerId::User(UserId::from(1)),
+            role: Role::User,
+            cluster: ClusterId::from(1),
+            not_before: Timestamp::from_secs(0),
+            not_after: Timestamp::from_secs(2 * hour),
+        };
+        for (now, told) in [(hour, false), (hour + 1799, false), (hour + 1800, true)] {
+            assert_eq!(ends_soon(&identity, Timestamp::from_secs(now)), told, "{now}");
+        }
+        assert!(!ends_soon(&identity, Timestamp::from_secs(2 * hour)), "it has ended");
     }
 }
