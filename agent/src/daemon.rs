@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
+use shoal_agent_image::{ImageStore, RegistryConfig, StoreConfig};
 use shoal_proto::transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +21,6 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, RunArgs};
 use crate::description::describe;
 use crate::identity::IdentityStore;
-use crate::image::{self, ImageStore, RegistryConfig, StoreConfig};
 use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
@@ -53,7 +53,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let _lock = lock(&state_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
-        .max_blocking_threads(crate::blocking::THREADS)
+        .max_blocking_threads(shoal_agent_ground::blocking::THREADS)
         .thread_stack_size(STACK_BYTES)
         .thread_name("shoal-agent")
         .enable_all()
@@ -201,7 +201,7 @@ fn collect_images(args: &RunArgs, images: &ImageStore) -> BoxFuture<'static, ()>
         0 => futures::future::pending().boxed(),
         hours => {
             let unused_for = Duration::from_secs(u64::from(hours) * 3600);
-            image::collect_regularly(images.clone(), unused_for).boxed()
+            shoal_agent_image::collect_regularly(images.clone(), unused_for).boxed()
         }
     }
 }

@@ -10,7 +10,7 @@ use shoal_types::spec::Platform;
 /// Looks at the host. Cheap enough for every session, so that memory plugged in later is seen.
 #[must_use]
 pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> NodeDescription {
-    let host = crate::image::Platform::host();
+    let host = shoal_agent_image::Platform::host();
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     NodeDescription {

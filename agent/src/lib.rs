@@ -2,18 +2,13 @@
 //!
 //! A shell crate: it receives, asks `shoal-agent-planning` what to do, does it and reports.
 
-pub mod backoff;
-pub mod blocking;
 pub mod config;
 pub mod daemon;
 pub mod description;
-mod disk;
 pub mod identity;
-pub mod image;
 pub mod ledger;
 pub mod local;
 pub mod manager_child;
-pub mod network;
 pub mod node;
 pub mod node_workload;
 pub mod reporter;
@@ -22,7 +17,6 @@ pub mod session;
 pub mod supervise;
 pub mod sys;
 mod upkeep;
-pub mod volume;
 pub mod worker;
 
 // Tests share a module with those of agent/tests, which know this crate by its name.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_image::ImageStore;
+use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
+use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
-use crate::image::ImageStore;
-use crate::network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
 use crate::runtime::oci::{OciConfig, OciRuntime};
 use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
-use crate::volume::{LocalVolumes, VolumeError};
 use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
 
 /// Where things are.

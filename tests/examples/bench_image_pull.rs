@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
-use shoal_agent::image::{ImageStore, PullPolicy, StoreConfig};
+use shoal_agent_image::{ImageStore, PullPolicy, StoreConfig};
 use shoal_tests::image::{BuiltImage, ImageBuilder, LocalRegistry, Packing};
 use tempfile::TempDir;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use shoal_agent_image::{Image, ImageError, ImageStore};
 use shoal_proto::v1::ImageSummary;
 use shoal_types::error_chain::chain;
 use shoal_types::image_ref::{Digest, ImageReference};
@@ -10,7 +11,6 @@ use tonic::Status;
 
 use super::archive::Archive;
 use super::internal;
-use crate::image::{Image, ImageError, ImageStore};
 
 /// Removing an image says nothing against the others: none of them is unused for so long.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

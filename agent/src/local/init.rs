@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use shoal_agent_network as network;
 use shoal_agent_planning::network::advertise::{NoAddress, advertised};
 use shoal_proto::transport::{Credentials, DEFAULT_PORT, ManagerAddress, unix_channel};
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
@@ -20,7 +21,6 @@ use tonic::{Code, Status};
 use super::internal;
 use crate::identity::{ClusterFile, InitFile, ManagerEndpoint};
 use crate::manager_child::{ManagerChild, ManagerState};
-use crate::network;
 use crate::node::Node;
 
 /// For the manager to start and serve its socket.

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use shoal_agent_image::ImageStore;
 use shoal_proto::parts::{PART_BYTES, Parts};
 use shoal_proto::transport::Role;
 use shoal_proto::v1;
@@ -28,7 +29,6 @@ use shoal_proto::v1::local_agent_server::{LocalAgent, LocalAgentServer};
 use shoal_types::error_chain::chain;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::image::ImageStore;
 use crate::node::Node;
 use crate::session::Standing;
 

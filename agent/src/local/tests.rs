@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use shoal_agent_image::StoreConfig;
 use shoal_proto::transport::{PrivateKey, removed, server_builder, unix_channel, unix_incoming};
 use shoal_proto::v1::bootstrap_server::{Bootstrap, BootstrapServer};
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
@@ -14,7 +15,6 @@ use tonic::transport::Channel;
 
 use super::*;
 use crate::identity::{ClusterFile, IdentityStore, ManagerEndpoint};
-use crate::image::StoreConfig;
 use crate::manager_child::{ManagerChild, ManagerConfig, ManagerState};
 use crate::node::NodeParts;
 use crate::testing::{Asked, FakeManager, FakeWorkload, TestCa, eventually};

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
+use shoal_agent_ground::backoff::Backoff;
 use shoal_types::error_chain::chain;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use user::{RunAs, UserError};
 
-use crate::backoff::Backoff;
 use crate::identity::ManagerEndpoint;
 use process::Process;
 

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures::Stream as FuturesStream;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use shoal_agent_ground::disk::Measured;
 use shoal_types::id::TaskId;
 use shoal_types::question::NetworkUsed;
 use tokio::sync::mpsc;
 
 use super::RuntimeError;
-use crate::disk::Measured;
 
 /// Names a container on this host: a task's id in production. 1 to 64 of `a-z`, `0-9`, `-`, `_`,
 /// starting with a letter or digit, so that it is a file name and a control group name as it stands.

@@ -6,7 +6,7 @@ use shoal_proto::convert::InvalidMessage;
 use shoal_proto::transport::is_removed;
 use tonic::{Code, Status};
 
-use crate::backoff::Backoff;
+use shoal_agent_ground::backoff::Backoff;
 
 /// Ordinary failures: quickly at first, since a manager that restarts is back within a second.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), last: Duration::from_secs(4) };

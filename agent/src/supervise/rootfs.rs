@@ -198,7 +198,7 @@ fn show_cgroups(views: &[View]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::skip_without_root;
+    use shoal_agent_ground::testing::skip_without_root;
 
     #[test]
     fn an_image_without_layers_has_an_empty_root() {

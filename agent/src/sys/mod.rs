@@ -9,7 +9,7 @@ pub mod io;
 pub mod memory;
 pub mod mount;
 pub mod net;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod packet;
 pub mod process;
 pub mod seccomp;

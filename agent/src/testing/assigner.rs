@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oci_spec::image::{ConfigBuilder, ImageConfiguration};
-use shoal_agent::image::Image;
 use shoal_agent::worker::WorkerHandle;
+use shoal_agent_image::Image;
 use shoal_types::assignment::{AssignedTask, NodeAssignment};
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::image_ref::{Digest, ImageReference};

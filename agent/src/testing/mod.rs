@@ -12,16 +12,6 @@ pub(crate) use ca::TestCa;
 pub(crate) use manager::{ExecSide, FakeManager};
 pub(crate) use workload::{Asked, FakeWorkload, ProcessSide};
 
-/// True if the test that asks cannot run; says why on standard error. In CI a skip is a failure.
-pub(crate) fn skip_without_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root, for owners, mounts and network namespaces");
-        assert!(std::env::var_os("CI").is_none(), "needs root; in CI a skip is a failure");
-    }
-    !root
-}
-
 /// Waits until `look` has something to say.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..3000 {

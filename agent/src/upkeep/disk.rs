@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use shoal_agent_ground::disk::Measured;
 use shoal_agent_planning::prune::{Holding, images_on_disk, takes_volume};
 use shoal_types::error_chain::chain;
 use shoal_types::question::{DiskUsage, ImagePrune, Prune, Pruned};
 
 use super::{Upkeep, failed};
-use crate::disk::Measured;
 use crate::runtime::ContainerDisk;
 use crate::session::WorkloadError;
 

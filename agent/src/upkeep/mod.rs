@@ -7,14 +7,14 @@ mod volumes;
 
 use std::sync::Arc;
 
+use shoal_agent_image::ImageStore;
+use shoal_agent_network::Rules;
+use shoal_agent_volume::VolumeDriver;
 use shoal_types::error_chain::chain;
 use shoal_types::question::{Answer, Question};
 
-use crate::image::ImageStore;
-use crate::network::Rules;
 use crate::runtime::Runtime;
 use crate::session::WorkloadError;
-use crate::volume::VolumeDriver;
 use crate::worker::{Clock, Drivers, WorkerHandle};
 
 /// Answers questions.

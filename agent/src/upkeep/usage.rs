@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use rustix::param::clock_ticks_per_second;
+use shoal_agent_ground::blocking::COUNT;
 use shoal_agent_planning::network::names::is_ours;
 use shoal_agent_planning::usage::{memory, network, processors, threads};
 use shoal_types::id::TaskId;
 use shoal_types::question::{NodeUsage, TaskUsage, UsageQuestion, Used};
 
 use super::{Upkeep, failed};
-use crate::blocking::COUNT;
 use crate::runtime::ContainerStats;
 use crate::session::WorkloadError;
 

@@ -16,7 +16,7 @@ use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::Healthcheck;
 use tokio::sync::watch;
 
-use crate::image::{
+use shoal_agent_image::{
     Held, Image, ImageError, ImageHealthcheck, ImageStore, Pin, PullPolicy, PullProgress,
     RegistryError,
 };

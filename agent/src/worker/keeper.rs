@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use shoal_types::id::TaskId;
 use tokio::sync::Mutex;
 
-use crate::network::{NetworkConfig, NetworkDriver, NetworkError};
+use shoal_agent_network::{NetworkConfig, NetworkDriver, NetworkError};
 
 /// Counts the users of each network. Calls about one network wait for each other; others do not.
 pub(super) struct NetworkKeeper {

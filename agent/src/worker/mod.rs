@@ -28,8 +28,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use shoal_agent_network::{NetworkDriver, NetworkError};
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::Moment;
+use shoal_agent_volume::{VolumeDriver, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -37,12 +39,10 @@ use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::network::{NetworkDriver, NetworkError};
 use crate::reporter::Reporter;
 use crate::runtime::{
     ContainerId, ExecSession, ExecSpec, LogQuery, LogStream, Runtime, RuntimeError,
 };
-use crate::volume::{VolumeDriver, VolumeError};
 
 use event::Event;
 pub use images::{Credentials, Images, Unasked};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use shoal_agent_network::{AttachRequest, Netns, Repaired};
 use shoal_agent_planning::lower::ANONYMOUS;
 use shoal_agent_planning::task::{Exit, Found, Machine, Step, TaskRecord};
 use shoal_types::error_chain::chain;
@@ -14,7 +15,6 @@ use shoal_types::time::Timestamp;
 use super::ops::{self, Context, Volumes, networks_of};
 use super::state::Entry;
 use super::{WorkerError, task_id};
-use crate::network::{AttachRequest, Netns, Repaired};
 use crate::runtime::{ContainerId, ExitStatus, Observed, ObservedState};
 
 /// Strays that are removed at the same time.

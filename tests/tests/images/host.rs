@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use shoal_agent::image::{
+use shoal_agent_image::{
     Image, ImageError, ImageStore, PullPolicy, RegistryAuth, RegistryConfig, StoreConfig,
 };
 use shoal_tests::image::ImageBuilder;

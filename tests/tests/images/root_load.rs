@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shoal_agent::image::PullPolicy;
+use shoal_agent_image::PullPolicy;
 use shoal_tests::image::{ImageBuilder, Packing};
 use shoal_tests::skip::skip;
 

@@ -1,7 +1,7 @@
 //! Pulls from a real registry.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use shoal_agent::image::{ImageStore, PullPolicy, PullProgress, RegistryAuth};
+use shoal_agent_image::{ImageStore, PullPolicy, PullProgress, RegistryAuth};
 use shoal_tests::image::{Family, ImageBuilder, LocalRegistry, Packing, push_index};
 use shoal_tests::skip::skip;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_agent::image::{Image, ImageError, ImageStore, Limits, StoreConfig, collect_regularly};
+use shoal_agent_image::{Image, ImageError, ImageStore, Limits, StoreConfig, collect_regularly};
 use shoal_tests::image::{ImageBuilder, LocalRegistry};
 use shoal_tests::skip::skip;
 

@@ -151,7 +151,7 @@ mod tests {
     use oci_spec::runtime::LinuxResources;
 
     use super::*;
-    use crate::testing::skip_without_root;
+    use shoal_agent_ground::testing::skip_without_root;
 
     struct Sleeper(Child);
 

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
+use shoal_agent_ground::blocking::{COUNT, Lost};
+use shoal_agent_ground::disk;
 use tokio::sync::mpsc;
 
 use super::cgroup::{Cgroup, Layout};
@@ -23,8 +25,6 @@ use super::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
 };
-use crate::blocking::{COUNT, Lost};
-use crate::disk;
 use crate::supervise::protocol::Op;
 use crate::supervise::setup::{LOG_DIR, UPPER_DIR};
 use link::Link;

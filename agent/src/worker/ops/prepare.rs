@@ -5,9 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_agent_network::{Netns, NetworkError};
 use shoal_agent_planning::lower::{self, ContainerPlan, HostFacts, LowerError, NetworkPlan};
 use shoal_agent_planning::oci::InvalidContainer;
 use shoal_agent_planning::task::{Fact, Preparation};
+use shoal_agent_volume::VolumeError;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
 use shoal_types::id::NetworkId;
@@ -19,11 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::files::ContainerFiles;
 use super::stage::{Stage, tell};
 use super::{Context, Volumes};
-use crate::network::{Netns, NetworkError};
 use crate::runtime::{
     ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Prepared, RuntimeError,
 };
-use crate::volume::VolumeError;
 use crate::worker::event::Event;
 use crate::worker::images::{ChoiceError, Chosen, defaults};
 

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use shoal_agent_image::PullProgress;
 use shoal_agent_planning::task::{Doing, Fact, TELL_INTERVAL, Tell, Telling};
 use shoal_types::image_ref::ImageReference;
 use tokio::sync::watch;
 
 use super::{Context, Order};
-use crate::image::PullProgress;
 use crate::worker::event::Event;
 use crate::worker::images::describe;
 

@@ -1,7 +1,9 @@
 //! What is mounted into a container.
 
+use shoal_agent_image::Image;
 use shoal_agent_planning::lower::{ANONYMOUS, ContainerPlan, PlannedMount, Source};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
+use shoal_agent_volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, find_bind_source};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
 use shoal_types::spec::{Mount, MountKind as Kind};
@@ -9,8 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::prepare::PrepareError;
-use crate::image::Image;
-use crate::volume::{ImageFiles, MountedVolume, VolumeConfig, VolumeError, find_bind_source};
 
 /// Tries at mounting a volume that is removed again and again.
 const MOUNT_TRIES: u32 = 3;

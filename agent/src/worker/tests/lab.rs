@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_image::{
+    Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryAuth,
+    RegistryError,
+};
+use shoal_agent_network::FakeNetworks;
 use shoal_agent_planning::task::Moment;
+use shoal_agent_volume::FakeVolumes;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
-use crate::image::{
-    Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryAuth,
-    RegistryError,
-};
-use crate::network::FakeNetworks;
 use crate::runtime::fake::FakeRuntime;
 use crate::testing::assigner::{self, Assigner};
-use crate::volume::FakeVolumes;
 use crate::worker::{
     Clock, Credentials, Drivers, Images, SystemClock, Unasked, Worker, WorkerConfig, WorkerHandle,
 };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shoal_agent_image::{ImageHealthcheck, PullPolicy, PullProgress};
 use shoal_agent_planning::task::START_PATIENCE;
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::ImageReference;
@@ -12,7 +13,6 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
-use crate::image::{ImageHealthcheck, PullPolicy, PullProgress};
 use crate::runtime::fake::Call;
 use crate::runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
 
@@ -301,7 +301,7 @@ async fn cleaning_up_is_tried_until_it_works() {
 
 #[tokio::test]
 async fn volumes_are_released_and_anonymous_ones_removed() {
-    use crate::volume::VolumeDriver as _;
+    use shoal_agent_volume::VolumeDriver as _;
     let mut lab = Lab::new().await;
     let volume = |source: &str, target: &str| Mount {
         kind: MountKind::Volume,

@@ -1,0 +1,7 @@
+//! What the crates of an agent stand on.
+
+pub mod backoff;
+pub mod blocking;
+pub mod disk;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,190 @@
+//! What is done for one container: attach, publish and the way back.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+
+use shoal_agent_planning::network::links::{self, Desired};
+use tokio::task::spawn_blocking;
+
+use super::{BridgeNetworks, Inner};
+use crate::netlink::Links;
+use crate::{
+    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, conntrack, netns, ports,
+};
+
+impl BridgeNetworks {
+    pub(super) async fn do_attach(
+        &self,
+        request: AttachRequest,
+        netns: Netns,
+    ) -> Result<Attached, NetworkError> {
+        self.book.check_id(&request.container)?;
+        let file = netns::open(&netns)?;
+        let key = (request.container.clone(), request.network.clone());
+        let (generation, attached) = self.change(|inner| {
+            let attached = inner.leases.attach(&request, &self.rules)?;
+            let bridge = inner.leases.network(&request.network).map(|state| state.bridge.clone());
+            inner.under_way.insert(key.clone());
+            Ok::<_, NetworkError>((attached, bridge.unwrap_or_default()))
+        });
+        let (attached, bridge) = attached?;
+        let _under_way = UnderWay { inner: &self.inner, key };
+        // The address is ours in writing before anybody sees it.
+        self.save_container(&attached.container)?;
+        let inside = netns::links_in(&netns, &file).await?;
+        let (connected, filtered) = tokio::join!(
+            self.connect(&attached, &bridge, &file, &inside),
+            self.filter(generation),
+        );
+        connected.and(filtered)?;
+        Ok(attached)
+    }
+
+    /// Makes the pair of links, or finds the one that is there; anything between is made anew.
+    async fn connect(
+        &self,
+        attached: &Attached,
+        bridge: &str,
+        netns: &File,
+        inside: &Links,
+    ) -> Result<(), NetworkError> {
+        if !self.links.create_port(attached, bridge, netns.as_fd()).await? {
+            let port = self.links.observe_one(&attached.host_ifname).await?;
+            if !port.is_empty() && inside.configure(attached).await? {
+                let desired = Desired::of(&self.lock().leases).only_port(&attached.host_ifname);
+                for action in links::plan(&desired, &port, &self.rules.prefix).actions {
+                    self.links.perform(&action).await?;
+                }
+                return inside.set_up_loopback().await;
+            }
+            // Left behind half made, or the port of a namespace that is gone.
+            self.links.remove(&attached.host_ifname).await?;
+            inside.remove(&attached.ifname).await?;
+            if !self.links.create_port(attached, bridge, netns.as_fd()).await? {
+                return Err(NetworkError::NameTaken { ifname: attached.ifname.clone() });
+            }
+        }
+        let (configured, loopback, hairpin) = tokio::join!(
+            inside.configure(attached),
+            inside.set_up_loopback(),
+            self.links.set_hairpin(&attached.host_ifname),
+        );
+        loopback.and(hairpin)?;
+        if configured? {
+            Ok(())
+        } else {
+            Err(NetworkError::NameTaken { ifname: attached.ifname.clone() })
+        }
+    }
+
+    /// Deletes the links first: an address is free only when nobody answers to it.
+    pub(super) async fn do_release(
+        &self,
+        container: String,
+        network: Option<String>,
+    ) -> Result<(), NetworkError> {
+        let attachments = self.lock().leases.attachments(&container);
+        let gone = attachments
+            .iter()
+            .filter(|attached| network.as_ref().is_none_or(|network| *network == attached.network))
+            .map(|attached| attached.host_ifname.clone());
+        self.reaper.remove(&self.links, gone).await?;
+        let withdrawn = self.lock().leases.granted(&container).to_vec();
+        let (generation, ()) = self.change(|inner| match &network {
+            Some(network) => drop(inner.leases.detach(&container, network)),
+            None => drop(inner.leases.release(&container)),
+        });
+        self.settle(generation, &container, network.is_none()).await?;
+        self.forget_flows(&withdrawn).await;
+        Ok(())
+    }
+
+    /// Brings table and book up to date; then, and not before, lets go of host ports.
+    async fn settle(
+        &self,
+        generation: u64,
+        container: &str,
+        let_go: bool,
+    ) -> Result<(), NetworkError> {
+        let saved = self.save_container(container);
+        self.filter(generation).await?;
+        if let_go {
+            self.lock().held.drop_all_of(container);
+        }
+        saved
+    }
+
+    /// Lets clients that keep sending find the new holder of a port, or nobody. They would find out
+    /// by themselves once they pause, so a failure is told and no more.
+    pub(super) async fn forget_flows(&self, ports: &[PublishedPort]) {
+        if ports.iter().all(|port| port.protocol != Protocol::Udp) {
+            return;
+        }
+        let ports = ports.to_vec();
+        let forgotten = match self.links.own_addresses().await {
+            Ok(own) => spawn_blocking(move || conntrack::forget(&ports, &own))
+                .await
+                .map_err(io::Error::other)
+                .flatten(),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "cannot forget flows to UDP ports that changed hands");
+        }
+    }
+
+    pub(super) async fn do_publish(
+        &self,
+        container: String,
+        wanted: Vec<PublishedPort>,
+    ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let named =
+            |port: &PublishedPort| !port.host_ip.is_unspecified() && !port.host_ip.is_loopback();
+        if wanted.iter().any(named) {
+            self.learn_addresses().await?;
+        }
+        let mut changed = self.lock().leases.granted(&container).to_vec();
+        let (generation, granted) = self.change(|inner| {
+            if inner.leases.granted_for(&container, &wanted).is_none() {
+                inner.held.drop_all_of(&container);
+            }
+            let mut held = Vec::new();
+            let hold = |port: &PublishedPort| {
+                held.push((*port, ports::hold(port)?));
+                Ok(())
+            };
+            let granted = inner.leases.publish(&container, &wanted, &self.rules, hold)?;
+            inner.held.keep(&container, held);
+            Ok::<_, NetworkError>(granted)
+        });
+        // Also where it was refused: the ports it had before are withdrawn.
+        self.settle(generation, &container, false).await?;
+        if granted.as_ref().is_ok_and(|granted| *granted != changed) {
+            changed.extend(granted.iter().flatten());
+            self.forget_flows(&changed).await;
+        }
+        granted
+    }
+
+    pub(super) async fn do_unpublish(&self, container: String) -> Result<(), NetworkError> {
+        let (generation, withdrawn) = self.change(|inner| inner.leases.unpublish(&container));
+        self.settle(generation, &container, true).await?;
+        self.forget_flows(&withdrawn).await;
+        Ok(())
+    }
+}
+
+/// Remembers that an attachment is being made, until it is made or given up.
+struct UnderWay<'a> {
+    inner: &'a Mutex<Inner>,
+    key: (String, String),
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.under_way.remove(&self.key);
+    }
+}

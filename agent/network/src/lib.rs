@@ -1,0 +1,209 @@
+//! Networks of this host: bridges, containers connected to them, published ports.
+//!
+//! What is given to whom is decided by `shoal_agent_planning::network`; here it is done. The
+//! worker talks to a [`NetworkDriver`]: [`BridgeNetworks`] is the real one, `FakeNetworks` the
+//! one for tests of everything above.
+//!
+//! A container on the host's network needs nothing from here: its supervisor makes no network
+//! namespace, and what it listens on is published by itself.
+
+mod book;
+mod bridge;
+mod conntrack;
+mod error;
+#[cfg(any(test, feature = "fake"))]
+mod fake;
+mod netlink;
+mod netns;
+mod nft;
+mod ports;
+mod reaper;
+mod rules;
+mod settings;
+mod sysctl;
+mod table;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use shoal_agent_planning::network::advertise::HostAddress;
+pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
+pub use shoal_agent_planning::network::{
+    AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
+};
+
+pub use self::bridge::{BridgeConfig, BridgeNetworks};
+pub use self::error::{FirewallError, NetworkError};
+#[cfg(any(test, feature = "fake"))]
+pub use self::fake::FakeNetworks;
+use self::netlink::Links;
+pub use self::nft::{Firewall, NftProgram};
+pub use self::watch::keep_tables;
+
+/// The addresses of this host that others could reach it by.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn host_addresses() -> Result<Vec<HostAddress>, NetworkError> {
+    let what = "list addresses".to_owned();
+    let links = Links::open().map_err(|source| NetworkError::Link { what, source })?;
+    links.host_addresses(&Rules::default().prefix).await
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Netns {
+    /// That of a running process, by its id: the supervisor of the container.
+    OfProcess(u32),
+    /// A file that stands for it: `/proc/<pid>/ns/net` or a bind mount of one.
+    AtPath(PathBuf),
+}
+
+impl Netns {
+    /// The file to open.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::OfProcess(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            Self::AtPath(path) => path.clone(),
+        }
+    }
+}
+
+/// What a repair found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Links that were put right, created or removed: one line each, for the log.
+    pub links: Vec<String>,
+    /// Routing rules that were added or removed likewise.
+    pub rules: Vec<String>,
+    /// The nftables table was not as it should be and has been replaced.
+    pub table_replaced: bool,
+    /// Containers that lost an attachment. Only [`NetworkDriver::attach`] with their namespace
+    /// brings it back.
+    pub lost_attachments: BTreeSet<(String, String)>,
+    /// Published ports that somebody else on the host has bound meanwhile, with who it is. They
+    /// still lead to their container.
+    pub contested_ports: Vec<String>,
+}
+
+impl Repaired {
+    /// Nothing had drifted.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The networks of one host, as the worker sees them.
+///
+/// Every call may be repeated, also after a crash in the middle or a restart of the agent, and
+/// then finishes or finds again what was begun. Calls may run concurrently; those about the same
+/// container must come from one task at a time.
+pub trait NetworkDriver: Send + Sync {
+    /// Makes a bridge network exist. Its subnet stays the same for its lifetime.
+    ///
+    /// # Errors
+    /// A contradictory configuration, a subnet that is in use, changed settings of a network that
+    /// connects containers; the kernel's refusals.
+    fn ensure_network(
+        &self,
+        config: NetworkConfig,
+    ) -> BoxFuture<'_, Result<NetworkState, NetworkError>>;
+
+    /// Removes a network and its bridge. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// Containers are still connected; the kernel's refusals.
+    fn remove_network(&self, network: String) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Connects the namespace of a container to a network that
+    /// [`ensure_network`](Self::ensure_network) made; the loopback interface is set up along the
+    /// way. Attach the networks of a container in the order its interfaces should have.
+    ///
+    /// # Errors
+    /// An unknown network, an address that is taken or unusable; a namespace that is gone; the
+    /// kernel's refusals.
+    fn attach(
+        &self,
+        request: AttachRequest,
+        netns: Netns,
+    ) -> BoxFuture<'_, Result<Attached, NetworkError>>;
+
+    /// Sets up the loopback interface of a namespace: all that a container without network has.
+    ///
+    /// # Errors
+    /// The namespace is gone; the kernel's refusals.
+    fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Disconnects a container from one network. Its published ports lead nowhere if they led
+    /// there.
+    ///
+    /// # Errors
+    /// The kernel's refusals.
+    fn detach(&self, container: String, network: String)
+    -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Publishes the ports of an attached container, all or none, in the place of those it had.
+    /// A host port of 0 is chosen. The answer has the order of the request; the same request gets
+    /// the same answer.
+    ///
+    /// # Errors
+    /// A port is in use by a container or a process of the host, a host address is not the
+    /// host's, no network of the container leads out.
+    fn publish(
+        &self,
+        container: String,
+        ports: Vec<PublishedPort>,
+    ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>>;
+
+    /// Withdraws the ports of a container.
+    ///
+    /// # Errors
+    /// The kernel's refusals.
+    fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Gives back everything a container has: ports, attachments, addresses.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Releases all containers and removes all networks that are not named, then does what
+    /// [`repair`](Self::repair) does. Networks of named containers stay.
+    ///
+    /// # Errors
+    /// As [`repair`](Self::repair).
+    fn collect(
+        &self,
+        containers: BTreeSet<String>,
+        networks: BTreeSet<String>,
+    ) -> BoxFuture<'_, Result<Repaired, NetworkError>>;
+
+    /// Compares the kernel with what should be and puts it right. Links of this agent that nobody
+    /// knows are removed.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>>;
+
+    /// Forgets everything and leaves nothing in the kernel.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Every attachment of a container, in the order of its interface names.
+    fn attachments(&self, container: &str) -> Vec<Attached>;
+
+    /// Which aliases lead to which addresses on a network.
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;
+}
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod root_tests;
