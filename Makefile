@@ -45,6 +45,7 @@ verify: ## Formatting, lints, docs, licences; writes nothing
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	cargo deny --locked check bans licenses sources
+	tests/walls.sh
 
 .PHONY: fix
 fix: ## Format, and apply what clippy can fix

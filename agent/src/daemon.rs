@@ -26,7 +26,7 @@ use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
 use crate::node_workload::{NodeWorkload, WorkloadConfig};
 use crate::session::CredentialLine;
-use crate::sys;
+use shoal_agent_container::sys;
 
 /// The agent waits for disks and networks most of the time.
 const THREADS: usize = 2;

@@ -14,8 +14,6 @@ pub mod node_workload;
 pub mod reporter;
 pub mod runtime;
 pub mod session;
-pub mod supervise;
-pub mod sys;
 mod upkeep;
 pub mod worker;
 

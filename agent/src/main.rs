@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use shoal_agent::config::{Cli, Work};
-use shoal_agent::supervise::{self, Given};
 use shoal_agent::{config, daemon, local};
+use shoal_agent_container::supervise::{self, Given};
 use shoal_types::error_chain::chain;
 
 /// Exit code of a wrong command line, as clap has it.

@@ -72,6 +72,23 @@ fn hold(wrong: &[String]) {
 
 // Purity.
 
+// No async runtime where a process forks.
+
+/// Crates whose programs have one thread, because they fork.
+const SINGLE_THREADED: [&str; 1] = ["agent/container"];
+/// What brings threads or an async runtime along. `make verify` looks at the whole tree of dependencies.
+const THREADED: [&str; 9] = [
+    "tokio",
+    "tokio-util",
+    "tokio-stream",
+    "futures",
+    "async-std",
+    "smol",
+    "tonic",
+    "mio",
+    "rayon",
+];
+
 const PURE_CRATES: [&str; 4] = ["types", "manager/state", "manager/planning", "agent/planning"];
 
 /// What a pure crate cannot depend on: runtimes, wire, storage, kernel, chance, logs.
@@ -109,9 +126,22 @@ const IMPURE_PATHS: [&str; 7] =
     ["tokio", "std::fs", "std::env", "std::net::TcpStream", "SystemTime", "Instant", "HashMap"];
 
 fn impure_manifests(files: &[File]) -> Vec<String> {
+    banned_dependencies(files, &PURE_CRATES, &IMPURE, "a pure crate")
+}
+
+fn threaded_manifests(files: &[File]) -> Vec<String> {
+    banned_dependencies(files, &SINGLE_THREADED, &THREADED, "what forks")
+}
+
+fn banned_dependencies(
+    files: &[File],
+    crates: &[&str],
+    banned: &[&str],
+    what: &str,
+) -> Vec<String> {
     let mut wrong = Vec::new();
-    for pure in PURE_CRATES {
-        let manifest = format!("{pure}/Cargo.toml");
+    for name in crates {
+        let manifest = format!("{name}/Cargo.toml");
         let Some(file) = files.iter().find(|f| f.path == manifest) else {
             wrong.push(format!("{manifest} is missing"));
             continue;
@@ -122,8 +152,8 @@ fn impure_manifests(files: &[File]) -> Vec<String> {
                 section = line;
             }
             let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
-            if section.contains("dependencies") && IMPURE.contains(&name) {
-                wrong.push(format!("{manifest}: a pure crate cannot depend on {name}"));
+            if section.contains("dependencies") && banned.contains(&name) {
+                wrong.push(format!("{manifest}: {what} cannot depend on {name}"));
             }
         }
     }
@@ -165,6 +195,11 @@ fn pure_crates_depend_on_nothing_impure() {
 }
 
 #[test]
+fn what_forks_depends_on_no_async_runtime() {
+    hold(&threaded_manifests(&tree()));
+}
+
+#[test]
 fn pure_crates_have_their_bans() {
     hold(&missing_bans(&tree()));
 }
@@ -179,11 +214,14 @@ fn pure_modules_mention_nothing_impure() {
 fn misplaced_unsafe(files: &[File]) -> Vec<String> {
     let word = concat!("un", "safe");
     let mut wrong = Vec::new();
-    for file in rust(files).filter(|f| !is_below(&f.path, "agent/src/sys")) {
+    for file in rust(files).filter(|f| !is_below(&f.path, "agent/container/src/sys")) {
         for (n, line) in code(file) {
             let allowed = line.contains("unsafe_code") || line.contains('"');
             if has_word(line, word) && !allowed {
-                wrong.push(format!("{}:{n}: {word} belongs into agent/src/sys", file.path));
+                wrong.push(format!(
+                    "{}:{n}: {word} belongs into agent/container/src/sys",
+                    file.path
+                ));
             }
         }
     }
@@ -410,12 +448,18 @@ fn every_rule_finds_what_is_planted_for_it() {
     type Rule = fn(&[File]) -> Vec<String>;
     let long = "\n".repeat(LINES_MAX + 1);
     let unsafe_block = concat!("fn f() { un", "safe { g() } }");
-    let cases: [(&str, Rule, &str, &str); 14] = [
+    let cases: [(&str, Rule, &str, &str); 15] = [
         ("tokio", impure_manifests, "types/Cargo.toml", "[dependencies]\ntokio.workspace = true"),
         ("rand", impure_manifests, "manager/state/Cargo.toml", "[dev-dependencies]\nrand = \"1\""),
+        (
+            "what forks",
+            threaded_manifests,
+            "agent/container/Cargo.toml",
+            "[dependencies]\ntokio = \"1\"",
+        ),
         ("HashMap", missing_bans, "types/clippy.toml", "disallowed-types = []"),
         ("std::fs", impure_modules, "ctl/src/stack/yaml.rs", "use std::fs;"),
-        ("agent/src/sys", misplaced_unsafe, "ctl/src/main.rs", unsafe_block),
+        ("agent/container/src/sys", misplaced_unsafe, "ctl/src/main.rs", unsafe_block),
         ("door", wire_types_past_doors, "manager/src/leader.rs", "use shoal_proto::v1 as pb;"),
         ("door", wire_types_past_doors, "manager/src/apiary.rs", "use shoal_proto::v1::Task;"),
         ("lines", long_files, "types/src/lib.rs", &long),
@@ -430,7 +474,10 @@ fn every_rule_finds_what_is_planted_for_it() {
         let wrong = rule(&planted(path, text)).join("\n");
         assert!(wrong.contains(said), "{path}: {wrong:?} does not say {said:?}");
     }
-    assert_eq!(misplaced_unsafe(&planted("agent/src/sys/mount.rs", unsafe_block)), [""; 0]);
+    assert_eq!(
+        misplaced_unsafe(&planted("agent/container/src/sys/mount.rs", unsafe_block)),
+        [""; 0]
+    );
     assert_eq!(
         wire_types_past_doors(&planted("ctl/src/client.rs", "use shoal_proto::v1;")),
         [""; 0]

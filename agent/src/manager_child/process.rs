@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shoal_proto::transport::write_file;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
 use super::{ManagerConfig, ManagerError, RunAs, user};
@@ -23,7 +22,8 @@ pub(super) struct Process {
 
 enum Kind {
     Ours(Child),
-    Adopted(AsyncFd<OwnedFd>),
+    /// Its pidfd, which is no pipe, but is waited for like one.
+    Adopted(Receiver),
 }
 
 impl Process {
@@ -40,7 +40,7 @@ impl Process {
             },
             // Readable when the process has ended (pidfd_open(2)); only its parent learns how.
             Kind::Adopted(fd) => match fd.readable().await {
-                Ok(_) => "its exit status went to an earlier agent".to_owned(),
+                Ok(()) => "its exit status went to an earlier agent".to_owned(),
                 Err(error) => format!("it cannot be waited for: {error}"),
             },
         }
@@ -106,7 +106,7 @@ pub(super) fn forget(pid_file: &Path) {
 fn adopt(pid: i32) -> io::Result<Process> {
     let raw = pid_of(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let fd = pidfd_open(raw, PidfdFlags::NONBLOCK)?;
-    let fd = crate::sys::io::watch(fd)?;
+    let fd = Receiver::from_owned_fd_unchecked(fd)?;
     Ok(Process { pid, kind: Kind::Adopted(fd) })
 }
 

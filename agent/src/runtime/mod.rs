@@ -8,18 +8,18 @@
 //! the stream of [`Runtime::take_exits`], `remove`. Every call may be repeated, and `remove` may come
 //! at any point, also for a container nobody has heard of.
 
-pub mod cgroup;
-mod error;
 pub mod fake;
+mod io;
 pub mod oci;
-pub mod seccomp;
 mod types;
 
-pub use error::RuntimeError;
+pub use shoal_agent_container::{
+    ContainerId, ContainerStats, ExitStatus, InvalidContainerId, Layers, LogLimits, NetworkMode,
+    RuntimeError, Stream, TermSize,
+};
 pub use types::{
-    ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
-    ExitStatus, InvalidContainerId, LINE_MAX, Layers, LogLimits, LogLine, LogQuery, LogStream,
-    NetworkMode, Observed, ObservedState, Prepared, Started, Stream, TermSize,
+    ContainerDisk, ContainerSpec, ExecSession, ExecSpec, Exit, LINE_MAX, LogLine, LogQuery,
+    LogStream, Observed, ObservedState, Prepared, Started,
 };
 
 use futures::future::BoxFuture;

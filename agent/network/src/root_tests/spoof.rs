@@ -8,7 +8,7 @@ use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::Mac;
 
 use super::*;
-use shoal_agent::sys::packet::packet_socket;
+use shoal_agent_container::sys::packet::packet_socket;
 
 /// How long a frame that must arrive may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::link::{self, aftermath, clear_cgroup};
 use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
-use crate::runtime::cgroup::Layout;
 use crate::runtime::{ExitStatus, ObservedState, Prepared};
-use crate::supervise::exit;
-use crate::supervise::log::now_nanos;
-use crate::supervise::setup::{LOG_DIR, OCI_DIR, ProcessIdentity, SUPERVISOR_FILE};
+use shoal_agent_container::cgroup::Layout;
+use shoal_agent_container::supervise::exit;
+use shoal_agent_container::supervise::log::now_nanos;
+use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR, ProcessIdentity, SUPERVISOR_FILE};
 
 pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeError> {
     let mut ids = names(&inner.config.run_dir)?;

@@ -13,13 +13,15 @@ use oci_spec::runtime::{
 
 use super::{ContainerId, ContainerSpec, Inner, RuntimeError, lock};
 use crate::runtime::NetworkMode;
-use crate::runtime::cgroup::Layout;
-use crate::runtime::seccomp::{self, Instruction};
-use crate::supervise::mounts::MountSetup;
-use crate::supervise::protocol::chain;
-use crate::supervise::rootfs::cgroup_view;
-use crate::supervise::setup::{CONFIG_FILE, Confinement, ROOTFS_DIR, SETUP_FILE, Setup};
-use crate::supervise::user;
+use shoal_agent_container::cgroup::Layout;
+use shoal_agent_container::seccomp::{self, Instruction};
+use shoal_agent_container::supervise::mounts::MountSetup;
+use shoal_agent_container::supervise::protocol::chain;
+use shoal_agent_container::supervise::rootfs::cgroup_view;
+use shoal_agent_container::supervise::setup::{
+    CONFIG_FILE, Confinement, ROOTFS_DIR, SETUP_FILE, Setup,
+};
+use shoal_agent_container::supervise::user;
 
 /// Writes everything for a container's supervisor.
 pub(super) fn write(

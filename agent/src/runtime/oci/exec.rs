@@ -18,16 +18,15 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError};
+use crate::runtime::io::{Readable, Writable};
 use crate::runtime::{ExitStatus, Stream, TermSize};
-use crate::supervise::join::{JoinRequest, Joined};
-use crate::sys::io;
+use shoal_agent_container::supervise::join::{JoinRequest, Joined};
 
 /// How long it may take until the process runs. Its program is looked up and mapped within that, which
 /// a file system that does not answer may never allow.
@@ -57,7 +56,7 @@ pub(super) async fn exec(
         stage: "starting a process in the container".to_owned(),
         reason: e.to_string(),
     };
-    let status = link.ask(crate::supervise::protocol::Op::Status).await?;
+    let status = link.ask(shoal_agent_container::supervise::protocol::Op::Status).await?;
     let init = status.init.ok_or_else(|| RuntimeError::NotRunning { id: id.clone() })?;
     let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
@@ -195,8 +194,8 @@ fn receive(socket: &UnixStream, into: &mut [u8]) -> std::io::Result<(usize, Opti
 
 /// The agent's ends.
 struct Streams {
-    stdin: Option<AsyncFd<OwnedFd>>,
-    outputs: Vec<(Stream, AsyncFd<OwnedFd>)>,
+    stdin: Option<Writable>,
+    outputs: Vec<(Stream, Readable)>,
     terminal: Option<OwnedFd>,
 }
 
@@ -206,16 +205,18 @@ fn pipes(stdin: bool) -> std::io::Result<(Streams, Vec<OwnedFd>)> {
     let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Without stdin the write end closes here, which the process reads as end of file.
-    let stdin = stdin.then(|| io::watch(in_write)).transpose()?;
-    let outputs =
-        vec![(Stream::Stdout, io::watch(out_read)?), (Stream::Stderr, io::watch(err_read)?)];
+    let stdin = stdin.then(|| Writable::new(in_write)).transpose()?;
+    let outputs = vec![
+        (Stream::Stdout, Readable::new(out_read)?),
+        (Stream::Stderr, Readable::new(err_read)?),
+    ];
     Ok((Streams { stdin, outputs, terminal: None }, vec![in_read, out_write, err_write]))
 }
 
 impl Streams {
     fn terminal(master: OwnedFd) -> std::io::Result<Self> {
         let dup = || rustix::io::fcntl_dupfd_cloexec(&master, 3).map_err(std::io::Error::from);
-        let (stdin, output) = (io::watch(dup()?)?, io::watch(dup()?)?);
+        let (stdin, output) = (Writable::new(dup()?)?, Readable::new(dup()?)?);
         let outputs = vec![(Stream::Stdout, output)];
         Ok(Self { stdin: Some(stdin), outputs, terminal: Some(master) })
     }
@@ -261,23 +262,17 @@ fn session(pid: i32, helper: Helper, streams: Streams) -> ExecSession {
     ExecSession { pid, stdin, output, resize, wait }
 }
 
-async fn write_all(fd: AsyncFd<OwnedFd>, mut from: mpsc::Receiver<Bytes>) {
+async fn write_all(fd: Writable, mut from: mpsc::Receiver<Bytes>) {
     while let Some(bytes) = from.recv().await {
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let written =
-                fd.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, rest)?)).await;
-            match written {
-                Ok(n) => rest = &rest[n..],
-                Err(_) => return,
-            }
+        if fd.write_all(&bytes).await.is_err() {
+            return;
         }
     }
 }
 
 async fn read_all(
     stream: Stream,
-    fd: AsyncFd<OwnedFd>,
+    fd: Readable,
     to: mpsc::Sender<(Stream, Bytes)>,
     mut ended: watch::Receiver<bool>,
 ) {
@@ -285,10 +280,9 @@ async fn read_all(
     let (mut left, mut waited) = (DRAIN_BYTES, Duration::ZERO);
     while left > 0 && waited < DRAIN {
         let begin = Instant::now();
-        let read = fd.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut chunk[..])?));
         let read = tokio::select! {
             biased;
-            read = read => read,
+            read = fd.read(&mut chunk) => read,
             // Also when whoever would say it is gone.
             () = async {
                 let _ = ended.wait_for(|ended| *ended).await;

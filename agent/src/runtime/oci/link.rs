@@ -18,12 +18,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::{ContainerId, Inner, RuntimeError, short_path};
-use crate::runtime::cgroup::Cgroup;
 use crate::runtime::{Exit, ExitStatus};
-use crate::supervise::exit;
-use crate::supervise::log::now_nanos;
-use crate::supervise::protocol::{Failure, LINE_MAX, Message, Op, Request, Status};
-use crate::supervise::setup::{CONTROL_SOCKET, ProcessIdentity};
+use shoal_agent_container::cgroup::Cgroup;
+use shoal_agent_container::supervise::exit;
+use shoal_agent_container::supervise::log::now_nanos;
+use shoal_agent_container::supervise::protocol::{Failure, LINE_MAX, Message, Op, Request, Status};
+use shoal_agent_container::supervise::setup::{CONTROL_SOCKET, ProcessIdentity};
 
 /// How long a supervisor may take to prepare or answer. Starting is bounded by nothing here: whoever
 /// asked for it gives it up and removes the container instead.
@@ -182,7 +182,9 @@ fn supervisor_error(id: &ContainerId, reason: &str) -> RuntimeError {
 
 /// Kills and removes a container's control groups.
 pub(super) fn clear_cgroup(inner: &Inner, cgroup: &str) -> Result<u64, String> {
-    let text = |e: crate::runtime::cgroup::CgroupError| crate::supervise::protocol::chain(&e);
+    let text = |e: shoal_agent_container::cgroup::CgroupError| {
+        shoal_agent_container::supervise::protocol::chain(&e)
+    };
     let Some(group) = Cgroup::open(&inner.layout, cgroup).map_err(text)? else { return Ok(0) };
     group.kill().map_err(text)?;
     let oom_kills = group.oom_kills();

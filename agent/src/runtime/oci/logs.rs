@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,15 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, stream};
 use rustix::fs::inotify;
 use serde::Deserialize;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::{LogQuery, LogStream, RuntimeError};
+use crate::runtime::io::Readable;
 use crate::runtime::{LINE_MAX, LogLine, Stream};
-use crate::supervise::log::{file_name, file_number, parse_rfc3339};
-use crate::supervise::setup::{EXIT_FILE, LOG_DIR};
-use crate::sys;
+use shoal_agent_container::supervise::log::{file_name, file_number, parse_rfc3339};
+use shoal_agent_container::supervise::setup::{EXIT_FILE, LOG_DIR};
 
 /// Entries that are read in one go.
 const PIECE: usize = 256;
@@ -71,7 +68,7 @@ struct Open {
     begun: Begun,
     /// The last lines, while those that are there are read and only so many are wanted.
     held: Option<VecDeque<LogLine>>,
-    watch: Option<AsyncFd<OwnedFd>>,
+    watch: Option<Readable>,
 }
 
 impl Open {
@@ -176,8 +173,7 @@ impl Reader {
         let Some(watch) = &open.watch else { return Ok(()) };
         // What happened is read and not looked at: whatever it was, it is worth a look at the log.
         let mut events = [0u8; 4096];
-        let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut events[..])?);
-        watch.async_io(Interest::READABLE, read).await.map(drop)
+        watch.read(&mut events).await.map(drop)
     }
 }
 
@@ -307,7 +303,7 @@ fn first_from(dir: &Path, from: u64) -> io::Result<Option<u64>> {
 /// `None` when it has been rotated away meanwhile.
 fn open_file(dir: &Path, number: u64) -> io::Result<Option<BufReader<File>>> {
     let mut options = File::options();
-    options.read(true).custom_flags(libc::O_NOFOLLOW);
+    options.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     match options.open(dir.join(file_name(number))) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -316,7 +312,7 @@ fn open_file(dir: &Path, number: u64) -> io::Result<Option<BufReader<File>>> {
 }
 
 /// Can be read when the log has grown or the container has ended.
-fn watch(state_dir: &Path, log_dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch(state_dir: &Path, log_dir: &Path) -> io::Result<Readable> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let fd = inotify::init(flags)?;
     let events = inotify::WatchFlags::MODIFY
@@ -326,14 +322,14 @@ fn watch(state_dir: &Path, log_dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     for dir in [state_dir, log_dir] {
         inotify::add_watch(&fd, dir, events)?;
     }
-    sys::io::watch(fd)
+    Readable::new(fd)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::LogLimits;
-    use crate::supervise::log::LogWriter;
+    use shoal_agent_container::supervise::log::LogWriter;
 
     async fn all(dir: &Path, query: LogQuery) -> Vec<String> {
         let text = |l: Result<LogLine, _>| String::from_utf8(l.unwrap().text).unwrap();

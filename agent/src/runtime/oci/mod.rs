@@ -19,16 +19,16 @@ use shoal_agent_ground::blocking::{COUNT, Lost};
 use shoal_agent_ground::disk;
 use tokio::sync::mpsc;
 
-use super::cgroup::{Cgroup, Layout};
-use super::seccomp::Instruction;
 use super::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
 };
-use crate::supervise::protocol::Op;
-use crate::supervise::setup::{LOG_DIR, UPPER_DIR};
 use link::Link;
 use remove::Keep;
+use shoal_agent_container::cgroup::{Cgroup, Layout};
+use shoal_agent_container::seccomp::Instruction;
+use shoal_agent_container::supervise::protocol::Op;
+use shoal_agent_container::supervise::setup::{LOG_DIR, UPPER_DIR};
 
 pub use probe::probe;
 
@@ -228,7 +228,7 @@ impl Runtime for OciRuntime {
             let failed = |e: &dyn std::error::Error| RuntimeError::Failed {
                 id: id.clone(),
                 stage: "reading usage".to_owned(),
-                reason: crate::supervise::protocol::chain(e),
+                reason: shoal_agent_container::supervise::protocol::chain(e),
             };
             match stats.map_err(|e| failed(&e))? {
                 Some(stats) => Ok(stats),

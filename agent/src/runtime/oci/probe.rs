@@ -6,10 +6,10 @@ use std::path::Path;
 use shoal_agent_planning::oci::{capabilities, seccomp as profile};
 
 use super::RuntimeError;
-use crate::runtime::cgroup::Layout;
-use crate::runtime::seccomp;
-use crate::supervise::protocol::chain;
-use crate::sys;
+use shoal_agent_container::cgroup::Layout;
+use shoal_agent_container::seccomp;
+use shoal_agent_container::supervise::protocol::chain;
+use shoal_agent_container::sys;
 
 /// Looks at everything that confinement needs: privileges, control groups that limit, seccomp with a
 /// compilable default profile, overlayfs, read-only mounts of single files. Gives what was found: the

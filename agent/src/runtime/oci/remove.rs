@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::adopt::kill;
 use super::link::clear_cgroup;
 use super::{ContainerId, Inner, RuntimeError, lock, parent};
-use crate::supervise::protocol::Op;
-use crate::supervise::setup::{ProcessIdentity, SUPERVISOR_FILE, UPPER_DIR, WORK_DIR};
+use shoal_agent_container::supervise::protocol::Op;
+use shoal_agent_container::supervise::setup::{
+    ProcessIdentity, SUPERVISOR_FILE, UPPER_DIR, WORK_DIR,
+};
 
 /// How long a supervisor may take to clean up before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);

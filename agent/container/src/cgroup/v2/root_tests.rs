@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use shoal_agent_planning::oci::defaults::device_rules;
 
 use super::*;
-use crate::runtime::cgroup::Layout;
+use crate::cgroup::Layout;
 
 /// A group of its own on the version 2 hierarchy; gone at the end, also after a failure.
 struct Group {

@@ -20,8 +20,8 @@ use rustix::thread::UnshareFlags;
 use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
 use super::setup::{Setup, UPPER_DIR, WORK_DIR};
-use crate::runtime::NetworkMode;
-use crate::runtime::cgroup::Layout;
+use crate::NetworkMode;
+use crate::cgroup::Layout;
 use crate::sys;
 
 /// Where libcontainer looks for control groups.

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::setup::EXIT_FILE;
-use crate::runtime::ExitStatus;
+use crate::ExitStatus;
 
 /// Writes the exit record: on disk, whole, before this returns.
 ///

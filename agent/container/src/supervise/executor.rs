@@ -31,8 +31,8 @@ use rustix::thread::{
 use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
 use super::setup::{Confinement, Setup};
-use crate::runtime::TermSize;
-use crate::runtime::cgroup::Entry;
+use crate::TermSize;
+use crate::cgroup::Entry;
 use crate::sys;
 
 /// Executes the container's program.

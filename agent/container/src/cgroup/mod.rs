@@ -29,7 +29,7 @@ pub use error::CgroupError;
 pub use exec::ExecGroup;
 pub use layout::{Hierarchy, Layout};
 
-use super::ContainerStats;
+use crate::ContainerStats;
 
 /// How long emptying or removing a group may take.
 const PATIENCE: Duration = Duration::from_secs(5);

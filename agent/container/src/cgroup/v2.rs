@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
-use super::super::ContainerStats;
 use super::{Cgroup, CgroupError, devices, keyed};
+use crate::ContainerStats;
 use crate::sys;
 
 const WEIGHT_MAX: &str = "10000";

@@ -16,8 +16,8 @@ use rustix::process::{
 };
 
 use super::children::poll_in;
-use crate::runtime::ContainerId;
-use crate::runtime::cgroup::Cgroup;
+use crate::ContainerId;
+use crate::cgroup::Cgroup;
 use crate::sys;
 use crate::sys::process::{Fork, exit_now, fork_single_threaded};
 

@@ -22,9 +22,9 @@ use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Se
 use super::starting::Starting;
 use super::streams::{self, Streams};
 use super::{exit, rootfs};
-use crate::runtime::cgroup::Cgroup;
-use crate::runtime::{ExitStatus, TermSize};
+use crate::cgroup::Cgroup;
 use crate::sys;
+use crate::{ExitStatus, TermSize};
 
 /// How long the output of a dead container may take to end.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -37,9 +37,9 @@ use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
 use super::streams::receive_terminal;
 use super::user;
 use super::{Given, detach};
-use crate::runtime::cgroup::ExecGroup;
-use crate::runtime::{ExitStatus, TermSize};
+use crate::cgroup::ExecGroup;
 use crate::sys;
+use crate::{ExitStatus, TermSize};
 
 /// Longest request: arguments and environment together, as the kernel bounds them.
 const REQUEST_MAX: usize = 4 << 20;

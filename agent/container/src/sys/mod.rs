@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
-pub mod io;
 pub mod memory;
 pub mod mount;
 pub mod net;

@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::create::ChildStreams;
-use crate::runtime::{Stream, TermSize};
+use crate::{Stream, TermSize};
 
 /// Bytes read at once; also the most one stream gets before the other is looked at.
 const CHUNK: usize = 32 * 1024;

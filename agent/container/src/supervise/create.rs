@@ -23,8 +23,8 @@ use super::protocol::Failure;
 use super::root::{Missing, RootDir};
 use super::setup::{CONFIG_FILE, OCI_DIR, Setup};
 use super::{limits, user};
-use crate::runtime::TermSize;
-use crate::runtime::cgroup::{Cgroup, Entry};
+use crate::TermSize;
+use crate::cgroup::{Cgroup, Entry};
 use crate::sys::process::{Fork, exit_now, fork_single_threaded};
 
 /// The ends of a container's standard streams that it gets; none for a terminal.

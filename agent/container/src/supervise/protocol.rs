@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::setup::ProcessIdentity;
-use crate::runtime::{ContainerId, ExitStatus, RuntimeError, TermSize};
+use crate::{ContainerId, ExitStatus, RuntimeError, TermSize};
 
 /// Longest line in bytes; a longer one ends the connection.
 pub const LINE_MAX: usize = 64 * 1024;

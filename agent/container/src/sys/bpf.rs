@@ -5,7 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::check;
-use crate::runtime::cgroup::devices::Instruction;
+
+/// One instruction, laid out as the kernel's `struct bpf_insn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u8,
+    /// Destination register in the low half, source in the high one.
+    pub registers: u8,
+    /// Instructions to skip, or where in memory.
+    pub offset: i16,
+    /// Operand.
+    pub immediate: i32,
+}
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;

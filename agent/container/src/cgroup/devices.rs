@@ -3,17 +3,7 @@
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::CgroupError;
-
-/// One instruction, laid out as the kernel's `struct bpf_insn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct Instruction {
-    code: u8,
-    /// Destination register in the low half, source in the high one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
+use crate::sys::bpf::Instruction;
 
 const LDX_W: u8 = 0x61;
 const AND32_K: u8 = 0x54;

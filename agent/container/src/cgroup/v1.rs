@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-use super::super::ContainerStats;
 use super::{Cgroup, CgroupError, Dir, keyed};
+use crate::ContainerStats;
 
 /// What an unlimited group shows, rounded down to pages by the kernel.
 const UNLIMITED: u64 = i64::MAX.unsigned_abs() / 4096 * 4096;

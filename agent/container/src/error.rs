@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::types::ContainerId;
+use crate::ContainerId;
 
 /// Why a call to the runtime failed.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +109,7 @@ pub enum RuntimeError {
 
 impl RuntimeError {
     /// Shorthand for [`RuntimeError::Io`], for `map_err`.
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

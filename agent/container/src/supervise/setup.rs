@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_agent_planning::oci::capabilities::CapabilitySet;
 
 use super::mounts::MountSetup;
-use crate::runtime::cgroup::Layout;
-use crate::runtime::seccomp::Instruction;
-use crate::runtime::{ContainerId, Layers, LogLimits, NetworkMode};
+use crate::cgroup::Layout;
+use crate::seccomp::Instruction;
+use crate::{ContainerId, Layers, LogLimits, NetworkMode};
 
 /// File of the [`Setup`] in the run directory.
 pub const SETUP_FILE: &str = "setup.json";

@@ -20,7 +20,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
-pub use bpf::Instruction;
+pub use crate::sys::seccomp::Instruction;
 
 /// Why a profile cannot be compiled.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::runtime::{LogLimits, Stream};
+use crate::{LogLimits, Stream};
 
 /// Bytes of output in one entry at most.
 pub const ENTRY_MAX: usize = 16 * 1024;

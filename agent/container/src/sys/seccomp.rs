@@ -3,7 +3,38 @@
 use std::io;
 
 use super::check;
-use crate::runtime::seccomp::Instruction;
+
+/// One instruction, laid out as the kernel's `struct sock_filter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when the comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+impl Instruction {
+    /// Bytes of one instruction.
+    pub const SIZE: usize = 8;
+
+    /// As bytes in the machine's order.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let ([c0, c1], [k0, k1, k2, k3]) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        [c0, c1, self.jt, self.jf, k0, k1, k2, k3]
+    }
+
+    /// From bytes in the machine's order.
+    #[must_use]
+    pub fn from_bytes([c0, c1, jt, jf, k0, k1, k2, k3]: [u8; Self::SIZE]) -> Self {
+        Self { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) }
+    }
+}
 
 /// Puts this thread, and what it executes, behind a filter for good.
 ///
