@@ -12,7 +12,6 @@ pub mod manager_child;
 pub mod node;
 pub mod node_workload;
 pub mod reporter;
-pub mod runtime;
 pub mod session;
 mod upkeep;
 pub mod worker;

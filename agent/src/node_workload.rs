@@ -14,11 +14,11 @@ use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
-use crate::runtime::oci::{OciConfig, OciRuntime};
-use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
+use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
+use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 
 /// Where things are.
 #[derive(Debug, Clone)]

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rand::Rng;
-use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
-use shoal_agent::runtime::{ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Runtime};
 use shoal_agent_planning::oci::{self, ContainerConfig};
+use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
+use shoal_agent_runtime::{ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Runtime};
 
 const INSIDE: &str = "SHOAL_BENCH_INSIDE";
 
@@ -234,7 +234,7 @@ impl Drop for Bench {
     }
 }
 
-type Exits = tokio::sync::mpsc::UnboundedReceiver<shoal_agent::runtime::Exit>;
+type Exits = tokio::sync::mpsc::UnboundedReceiver<shoal_agent_runtime::Exit>;
 
 fn config(argv: &[&str]) -> ContainerConfig {
     let argv = argv.iter().map(ToString::to_string).collect();

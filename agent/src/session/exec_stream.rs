@@ -19,7 +19,7 @@ use tonic::{Code, Streaming};
 
 use super::Client;
 use super::workload::{Workload, WorkloadError};
-use crate::runtime::{ExecSession, ExecSpec, RuntimeError, Stream, TermSize};
+use shoal_agent_runtime::{ExecSession, ExecSpec, RuntimeError, Stream, TermSize};
 
 /// Pieces of output on their way to the manager.
 const QUEUE: usize = 16;

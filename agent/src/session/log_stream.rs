@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Client;
 use super::workload::Workload;
-use crate::runtime::{LogLine, LogQuery, Stream};
+use shoal_agent_runtime::{LogLine, LogQuery, Stream};
 
 /// Batches on their way to the manager.
 const QUEUE: usize = 4;

@@ -23,8 +23,8 @@ use tonic::Status;
 
 use super::*;
 use crate::identity::ClusterFile;
-use crate::runtime::{ExitStatus, LogLine, Stream, TermSize};
 use crate::testing::{Asked, ExecSide, FakeManager, FakeWorkload, ProcessSide, TestCa, eventually};
+use shoal_agent_runtime::{ExitStatus, LogLine, Stream, TermSize};
 
 struct Bench {
     workload: Arc<FakeWorkload>,

@@ -6,14 +6,14 @@ use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
-use crate::runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
+use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
 
 /// Why the workload did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// The container does not do it.
     #[error(transparent)]
-    Runtime(#[from] crate::runtime::RuntimeError),
+    Runtime(#[from] shoal_agent_runtime::RuntimeError),
     /// Anything else.
     #[error("{0}")]
     Failed(String),

@@ -13,11 +13,11 @@ use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::runtime::{
+use crate::session::{Answer, Workload, WorkloadError};
+use shoal_agent_runtime::{
     ContainerId, ExecSession, ExecSpec, ExitStatus, LogLine, LogQuery, LogStream, RuntimeError,
     Stream, TermSize,
 };
-use crate::session::{Answer, Workload, WorkloadError};
 
 /// What the session asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,8 @@ use shoal_types::error_chain::chain;
 use shoal_types::question::{DiskUsage, ImagePrune, Prune, Pruned};
 
 use super::{Upkeep, failed};
-use crate::runtime::ContainerDisk;
 use crate::session::WorkloadError;
+use shoal_agent_runtime::ContainerDisk;
 
 /// Whoever asks again within this time is told the same.
 const FRESH: Duration = Duration::from_secs(2);

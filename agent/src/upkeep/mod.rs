@@ -13,9 +13,9 @@ use shoal_agent_volume::VolumeDriver;
 use shoal_types::error_chain::chain;
 use shoal_types::question::{Answer, Question};
 
-use crate::runtime::Runtime;
 use crate::session::WorkloadError;
 use crate::worker::{Clock, Drivers, WorkerHandle};
+use shoal_agent_runtime::Runtime;
 
 /// Answers questions.
 pub(crate) struct Upkeep {

@@ -13,8 +13,8 @@ use shoal_types::id::TaskId;
 use shoal_types::question::{NodeUsage, TaskUsage, UsageQuestion, Used};
 
 use super::{Upkeep, failed};
-use crate::runtime::ContainerStats;
 use crate::session::WorkloadError;
+use shoal_agent_runtime::ContainerStats;
 
 /// Whoever asks again within this time is told the same: the cost does not grow with those who ask.
 const FRESH: Duration = Duration::from_millis(250);

@@ -6,7 +6,7 @@ use shoal_agent_planning::health::{HealthConfig, OUTPUT_MAX, Probe};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 
-use crate::runtime::{ExecSession, ExecSpec, Runtime};
+use shoal_agent_runtime::{ExecSession, ExecSpec, Runtime};
 
 /// Executes the check in the container and waits for its answer, or for as long as it may take. A
 /// check that takes longer is killed. The program's own end decides; what it has left running is

@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::reporter::Reporter;
-use crate::runtime::{
+use shoal_agent_runtime::{
     ContainerId, ExecSession, ExecSpec, LogQuery, LogStream, Runtime, RuntimeError,
 };
 

@@ -15,7 +15,7 @@ use shoal_types::time::Timestamp;
 use super::ops::{self, Context, Volumes, networks_of};
 use super::state::Entry;
 use super::{WorkerError, task_id};
-use crate::runtime::{ContainerId, ExitStatus, Observed, ObservedState};
+use shoal_agent_runtime::{ContainerId, ExitStatus, Observed, ObservedState};
 
 /// Strays that are removed at the same time.
 const PARALLEL: usize = 8;

@@ -21,7 +21,7 @@ use super::ops::{Context, Volumes};
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, resume, task_id};
 use crate::reporter::Reporter;
-use crate::runtime::Exit;
+use shoal_agent_runtime::Exit;
 
 /// Events that are taken in one go before anything is planned.
 const DRAIN_MAX: usize = 1024;

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use shoal_agent::runtime::oci::{OciConfig, OciRuntime};
-use shoal_agent::runtime::{
+use shoal_agent_container::cgroup::Layout;
+use shoal_agent_planning::oci::{self, ContainerConfig};
+use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
+use shoal_agent_runtime::{
     ContainerId, ContainerSpec, ExecSession, Exit, ExitStatus, Layers, LogLimits, LogQuery,
     NetworkMode, Runtime, RuntimeError, Stream,
 };
-use shoal_agent_container::cgroup::Layout;
-use shoal_agent_planning::oci::{self, ContainerConfig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

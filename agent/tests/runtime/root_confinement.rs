@@ -1,6 +1,6 @@
 //! What a container cannot do.
 
-use shoal_agent::runtime::{ContainerSpec, Runtime, RuntimeError};
+use shoal_agent_runtime::{ContainerSpec, Runtime, RuntimeError};
 
 use crate::host::{Host, able, command, shell};
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use shoal_agent::runtime::{ExecSpec, Runtime, Stream, TermSize};
 use shoal_agent_planning::oci::{ContainerConfig, MountConfig, MountKind};
+use shoal_agent_runtime::{ExecSpec, Runtime, Stream, TermSize};
 
 use crate::dead::Dead;
 use crate::host::{

@@ -1,7 +1,7 @@
 //! Further processes in a container.
 
 use bytes::Bytes;
-use shoal_agent::runtime::{ExecSpec, Runtime, RuntimeError, Stream, TermSize};
+use shoal_agent_runtime::{ExecSpec, Runtime, RuntimeError, Stream, TermSize};
 
 use crate::host::{Host, PATIENCE, able, command, finish, id, shell, text, wait_for};
 

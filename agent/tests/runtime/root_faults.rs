@@ -1,7 +1,7 @@
 //! Agents and supervisors that die.
 
-use shoal_agent::runtime::{LogQuery, ObservedState, Runtime};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
+use shoal_agent_runtime::{LogQuery, ObservedState, Runtime};
 
 use crate::dead::Dead;
 use crate::host::{Host, able, alive, command, id, kill, shell, supervisors, wait_for};

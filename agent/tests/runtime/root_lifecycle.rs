@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shoal_agent::runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError};
+use shoal_agent_runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError};
 
 use crate::host::{Host, able, command, id, shell, wait_for};
 
@@ -153,7 +153,7 @@ async fn a_terminal_is_a_terminal() {
     config.tty = true;
     let id = id("tty");
     host.start(&id, &config).await;
-    let size = shoal_agent::runtime::TermSize { rows: 33, cols: 99 };
+    let size = shoal_agent_runtime::TermSize { rows: 33, cols: 99 };
     host.runtime.resize(&id, size).await.unwrap();
     let log = host.config.state_dir.join("tty/log/0000000000.log");
     let written = || std::fs::read_to_string(&log).unwrap().contains("/dev/pts");
@@ -196,8 +196,8 @@ async fn fifty_at_once() {
 
 #[tokio::test]
 async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
-    use shoal_agent::runtime::NetworkMode;
     use shoal_agent_planning::oci::{MountConfig, MountKind, Rlimit};
+    use shoal_agent_runtime::NetworkMode;
     if !able() {
         return;
     }

@@ -1,8 +1,8 @@
 //! Limits that really limit.
 
 use futures::StreamExt as _;
-use shoal_agent::runtime::{LogQuery, Runtime};
 use shoal_agent_planning::oci::{ContainerConfig, Rlimit};
+use shoal_agent_runtime::{LogQuery, Runtime};
 
 use crate::host::{Host, able, command, id, shell, wait_for};
 

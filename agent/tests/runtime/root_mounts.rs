@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
-use shoal_agent::runtime::{ContainerSpec, Runtime};
 use shoal_agent_planning::oci::{ContainerConfig, MountConfig, MountKind};
+use shoal_agent_runtime::{ContainerSpec, Runtime};
 
 use crate::host::{Host, able, id, shell};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use shoal_agent::runtime::{ExecSpec, Exit, Runtime, RuntimeError, Stream};
 use shoal_agent_planning::oci::{ContainerConfig, MountConfig, MountKind};
+use shoal_agent_runtime::{ExecSpec, Exit, Runtime, RuntimeError, Stream};
 
 use crate::host::{Host, able, command, finish, id, shell, text};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use shoal_agent::runtime::LogQuery;
+use shoal_agent_runtime::LogQuery;
 use shoal_types::spec::{Healthcheck, Mount, MountKind, PortConfig, Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::files::ContainerFiles;
 use super::stage::{Stage, tell};
 use super::{Context, Volumes};
-use crate::runtime::{
-    ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Prepared, RuntimeError,
-};
 use crate::worker::event::Event;
 use crate::worker::images::{ChoiceError, Chosen, defaults};
+use shoal_agent_runtime::{
+    ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Prepared, RuntimeError,
+};
 
 /// Why a task cannot be prepared.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use shoal_types::task_state::TaskState;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use crate::runtime::RuntimeError;
+use shoal_agent_runtime::RuntimeError;
 
 const SIGKILL: i32 = 9;
 

@@ -8,8 +8,8 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
-use crate::runtime::fake::Call;
-use crate::runtime::{
+use shoal_agent_runtime::fake::Call;
+use shoal_agent_runtime::{
     ContainerId, ContainerSpec, ExitStatus, Layers, LogLimits, NetworkMode, Runtime as _,
 };
 
@@ -117,7 +117,7 @@ async fn what_a_reboot_took_has_failed_and_what_had_ended_stays_ended() {
     let three = lab.until_state(3, TaskState::Rejected).await;
     lab.worker.shut_down().await;
     // Everything in memory is gone.
-    let (tx, host) = (lab.runtime.clone(), crate::runtime::fake::FakeRuntime::default());
+    let (tx, host) = (lab.runtime.clone(), shoal_agent_runtime::fake::FakeRuntime::default());
     tx.crash();
     lab.runtime = host;
     lab.crash().await;

@@ -20,11 +20,11 @@ use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
-use crate::runtime::fake::FakeRuntime;
 use crate::testing::assigner::{self, Assigner};
 use crate::worker::{
     Clock, Credentials, Drivers, Images, SystemClock, Unasked, Worker, WorkerConfig, WorkerHandle,
 };
+use shoal_agent_runtime::fake::FakeRuntime;
 
 /// Images that are there, and ones that never come.
 #[derive(Default)]

@@ -13,8 +13,8 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
-use crate::runtime::fake::Call;
-use crate::runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
+use shoal_agent_runtime::fake::Call;
+use shoal_agent_runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
 
 fn container(id: u128) -> ContainerId {
     TaskId::from(id).into()

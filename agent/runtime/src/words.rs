@@ -10,7 +10,7 @@ use futures::Stream as FuturesStream;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::{
+use crate::{
     ContainerId, ExitStatus, Layers, LogLimits, NetworkMode, RuntimeError, Stream, TermSize,
 };
 use shoal_agent_ground::disk::Measured;

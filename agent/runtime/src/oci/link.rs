@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::{ContainerId, Inner, RuntimeError, short_path};
-use crate::runtime::{Exit, ExitStatus};
+use crate::{Exit, ExitStatus};
 use shoal_agent_container::cgroup::Cgroup;
 use shoal_agent_container::supervise::exit;
 use shoal_agent_container::supervise::log::now_nanos;

@@ -19,7 +19,7 @@ use shoal_agent_ground::blocking::{COUNT, Lost};
 use shoal_agent_ground::disk;
 use tokio::sync::mpsc;
 
-use super::{
+use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
 };

@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError};
-use crate::runtime::io::{Readable, Writable};
-use crate::runtime::{ExitStatus, Stream, TermSize};
+use crate::io::{Readable, Writable};
+use crate::{ExitStatus, Stream, TermSize};
 use shoal_agent_container::supervise::join::{JoinRequest, Joined};
 
 /// How long it may take until the process runs. Its program is looked up and mapped within that, which

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{LogQuery, LogStream, RuntimeError};
-use crate::runtime::io::Readable;
-use crate::runtime::{LINE_MAX, LogLine, Stream};
+use crate::io::Readable;
+use crate::{LINE_MAX, LogLine, Stream};
 use shoal_agent_container::supervise::log::{file_name, file_number, parse_rfc3339};
 use shoal_agent_container::supervise::setup::{EXIT_FILE, LOG_DIR};
 
@@ -328,7 +328,7 @@ fn watch(state_dir: &Path, log_dir: &Path) -> io::Result<Readable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::LogLimits;
+    use crate::LogLimits;
     use shoal_agent_container::supervise::log::LogWriter;
 
     async fn all(dir: &Path, query: LogQuery) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Running containers: what the worker asks for, without saying how it is done.
 //!
-//! [`Runtime`] is the contract. [`fake::FakeRuntime`] is a scripted stand-in for tests of the
+//! [`Runtime`] is the contract. `fake::FakeRuntime` is a scripted stand-in for tests of the
 //! worker; the real one owns a supervisor process per container.
 //!
 //! A container's life here: `prepare` (supervisor, root file system, network namespace; the agent
@@ -8,16 +8,17 @@
 //! the stream of [`Runtime::take_exits`], `remove`. Every call may be repeated, and `remove` may come
 //! at any point, also for a container nobody has heard of.
 
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod io;
 pub mod oci;
-mod types;
+mod words;
 
 pub use shoal_agent_container::{
     ContainerId, ContainerStats, ExitStatus, InvalidContainerId, Layers, LogLimits, NetworkMode,
     RuntimeError, Stream, TermSize,
 };
-pub use types::{
+pub use words::{
     ContainerDisk, ContainerSpec, ExecSession, ExecSpec, Exit, LINE_MAX, LogLine, LogQuery,
     LogStream, Observed, ObservedState, Prepared, Started,
 };

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 };
 
 use super::{ContainerId, ContainerSpec, Inner, RuntimeError, lock};
-use crate::runtime::NetworkMode;
+use crate::NetworkMode;
 use shoal_agent_container::cgroup::Layout;
 use shoal_agent_container::seccomp::{self, Instruction};
 use shoal_agent_container::supervise::mounts::MountSetup;

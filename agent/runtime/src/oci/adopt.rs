@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::link::{self, aftermath, clear_cgroup};
 use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
-use crate::runtime::{ExitStatus, ObservedState, Prepared};
+use crate::{ExitStatus, ObservedState, Prepared};
 use shoal_agent_container::cgroup::Layout;
 use shoal_agent_container::supervise::exit;
 use shoal_agent_container::supervise::log::now_nanos;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::{FutureExt, StreamExt, future, stream};
 use tokio::sync::mpsc;
 
-use super::{
+use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     ExitStatus, LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime,
     RuntimeError, Started, TermSize,
@@ -344,7 +344,7 @@ impl Runtime for FakeRuntime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{Layers, LogLimits, NetworkMode};
+    use crate::{Layers, LogLimits, NetworkMode};
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
