@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_image::ImageStore;
-use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, keep_tables};
+use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, keep};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
@@ -95,7 +95,7 @@ async fn start(
     let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
     let networks = Arc::new(networks);
     // Containers are kept apart without it too: what the table does not judge is not routed.
-    if let Err(error) = keep_tables(&networks) {
+    if let Err(error) = keep(&networks) {
         tracing::error!(%error, "cannot hear of changes to the packet filter");
     }
     let volumes = LocalVolumes::open(config.state_dir.join("volumes"));

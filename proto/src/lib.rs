@@ -1,8 +1,10 @@
-//! The wire contract of shoal: generated messages, and conversions to and from `shoal-types`.
+//! The wire contract of shoal: generated messages, conversions to and from `shoal-types`, and the
+//! mutually authenticated transport that every connection uses.
 
 mod confidential;
 pub mod convert;
 pub mod parts;
+pub mod transport;
 
 /// Generated from `shoal/v1/*.proto`: messages, gRPC clients and servers.
 #[allow(

@@ -1,7 +1,7 @@
 //! The real driver: bridges, veth pairs, one nftables table.
 
 mod containers;
-mod host;
+mod reconcile;
 mod structure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_planning::network::guests::Guest;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset};
+use shoal_agent_planning::node::host::Wishes;
+use tokio::sync::watch;
 
 use super::book::Book;
 use super::netlink::Links;
@@ -22,8 +25,8 @@ use super::reaper::Reaper;
 use super::settings::HostSettings;
 use super::table::Table;
 use super::{
-    AttachRequest, Attached, Firewall, Netns, NetworkConfig, NetworkDriver, NetworkError,
-    NetworkState, NftProgram, PublishedPort, Repaired, Rules, netns,
+    AttachRequest, Attached, Firewall, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
+    NetworkState, NftProgram, PublishedPort, Repaired, Rules, held, netns,
 };
 
 /// How the driver is set up.
@@ -38,6 +41,8 @@ pub struct BridgeConfig {
     pub table: String,
     /// What is given out, and the prefix of interface names, which is the agent's own likewise.
     pub rules: Rules,
+    /// The host forwards packets for others than containers, whether or not it did so before.
+    pub forwards_for_others: bool,
 }
 
 impl BridgeConfig {
@@ -49,6 +54,7 @@ impl BridgeConfig {
             run_dir: run_dir.into(),
             table: "shoal".to_owned(),
             rules: Rules::default(),
+            forwards_for_others: false,
         }
     }
 }
@@ -56,12 +62,15 @@ impl BridgeConfig {
 /// Bridge networks of the network namespace in which it was opened.
 pub struct BridgeNetworks {
     rules: Rules,
+    wishes: Wishes,
     links: Links,
     reaper: Reaper,
     table: Table,
     book: Book,
     settings: HostSettings,
     inner: Mutex<Inner>,
+    /// Which attachments have lost their links: container and network.
+    lost: watch::Sender<Lost>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
 }
@@ -75,6 +84,13 @@ struct Inner {
     unsaved: bool,
     /// What the table has to know of the host.
     facts: HostFacts,
+    /// Bridges of others, as they were seen last.
+    guests: BTreeSet<Guest>,
+    /// The addresses of the host were looked at.
+    looked_around: bool,
+    #[cfg(test)]
+    looks: u64,
+    lost: Lost,
     held: HeldPorts,
     /// Attachments that are being made now, and so are not lost.
     under_way: BTreeSet<(String, String)>,
@@ -99,7 +115,7 @@ impl BridgeNetworks {
         config: BridgeConfig,
         firewall: Box<dyn Firewall>,
     ) -> Result<Self, NetworkError> {
-        let BridgeConfig { state_dir, run_dir, table, rules } = config;
+        let BridgeConfig { state_dir, run_dir, table, rules, forwards_for_others } = config;
         if !names::is_valid_prefix(&rules.prefix) {
             return Err(NetworkError::Prefix { prefix: rules.prefix, max: names::PREFIX_MAX });
         }
@@ -109,20 +125,32 @@ impl BridgeNetworks {
         }
         let (book, leases) = Book::open(&state_dir, &run_dir)?;
         let settings = HostSettings::open(&state_dir)?;
-        let forwards_for_us = settings.forwards_for_us();
-        let facts =
-            HostFacts { prefix: rules.prefix.clone(), forwards_for_us, ..HostFacts::default() };
+        let wishes = Wishes { prefix: rules.prefix.clone(), forwards_for_others };
+        let facts = HostFacts { prefix: rules.prefix.clone(), ..HostFacts::default() };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
         Ok(Self {
             rules,
+            wishes,
             links,
             reaper: Reaper::default(),
             table: Table::new(table, firewall),
             book,
             settings,
             inner: Mutex::new(Inner { leases, facts, ..Inner::default() }),
+            lost: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// How often parts of the host were looked at.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.lock().looks
+    }
+
+    /// Prefix of the names of its links.
+    pub(super) fn prefix(&self) -> &str {
+        &self.wishes.prefix
     }
 
     /// Name of its tables in the packet filter.
@@ -242,6 +270,18 @@ impl NetworkDriver for BridgeNetworks {
 
     fn attachments(&self, container: &str) -> Vec<Attached> {
         self.lock().leases.attachments(container)
+    }
+
+    fn lost(&self) -> watch::Receiver<Lost> {
+        self.lost.subscribe()
+    }
+
+    fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
+        held(&self.lock().leases)
+    }
+
+    fn networks(&self) -> BTreeSet<String> {
+        self.lock().leases.networks().map(|network| network.id.clone()).collect()
     }
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {

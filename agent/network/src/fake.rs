@@ -8,9 +8,11 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
 
+use tokio::sync::watch;
+
 use super::{
-    AttachRequest, Attached, Netns, NetworkConfig, NetworkDriver, NetworkError, NetworkState,
-    PublishedPort, Repaired, Rules,
+    AttachRequest, Attached, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError, NetworkState,
+    PublishedPort, Repaired, Rules, held,
 };
 
 /// Grants and refuses exactly as the real driver does for want of addresses and ports, touches
@@ -24,6 +26,7 @@ pub struct FakeNetworks {
 #[derive(Debug, Default)]
 struct Inner {
     leases: Leases,
+    lost: watch::Sender<Lost>,
     host_ports: BTreeSet<u16>,
     broken: bool,
 }
@@ -49,6 +52,12 @@ impl FakeNetworks {
     #[must_use]
     pub fn leases(&self) -> Leases {
         self.lock().leases.clone()
+    }
+
+    /// Lets somebody delete the links of an attachment.
+    pub fn lose(&self, container: &str, network: &str) {
+        let key = (container.to_owned(), network.to_owned());
+        self.lock().lost.send_if_modified(|lost| lost.insert(key));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -86,7 +95,12 @@ impl NetworkDriver for FakeNetworks {
         request: AttachRequest,
         _netns: Netns,
     ) -> BoxFuture<'_, Result<Attached, NetworkError>> {
-        self.answer(|inner, rules| Ok(inner.leases.attach(&request, rules)?))
+        self.answer(|inner, rules| {
+            let attached = inner.leases.attach(&request, rules)?;
+            let key = (request.container, request.network);
+            inner.lost.send_if_modified(|lost| lost.remove(&key));
+            Ok(attached)
+        })
     }
 
     fn set_up_loopback(&self, _netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {
@@ -160,6 +174,18 @@ impl NetworkDriver for FakeNetworks {
 
     fn attachments(&self, container: &str) -> Vec<Attached> {
         self.lock().leases.attachments(container)
+    }
+
+    fn lost(&self) -> watch::Receiver<Lost> {
+        self.lock().lost.subscribe()
+    }
+
+    fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
+        held(&self.lock().leases)
+    }
+
+    fn networks(&self) -> BTreeSet<String> {
+        self.lock().leases.networks().map(|network| network.id.clone()).collect()
     }
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {

@@ -18,11 +18,12 @@ mod netns;
 mod nft;
 mod ports;
 mod reaper;
+mod routes;
 mod rules;
 mod settings;
 mod sysctl;
 mod table;
-mod watch;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -30,10 +31,12 @@ use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::advertise::HostAddress;
+use shoal_agent_planning::network::leases::Leases;
 pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
 };
+use tokio::sync::watch;
 
 pub use self::bridge::{BridgeConfig, BridgeNetworks};
 pub use self::error::{FirewallError, NetworkError};
@@ -41,7 +44,7 @@ pub use self::error::{FirewallError, NetworkError};
 pub use self::fake::FakeNetworks;
 use self::netlink::Links;
 pub use self::nft::{Firewall, NftProgram};
-pub use self::watch::keep_tables;
+pub use self::watching::keep;
 
 /// The addresses of this host that others could reach it by.
 ///
@@ -78,6 +81,8 @@ impl Netns {
 pub struct Repaired {
     /// Links that were put right, created or removed: one line each, for the log.
     pub links: Vec<String>,
+    /// Settings of the kernel that were changed, likewise.
+    pub settings: Vec<String>,
     /// Routing rules that were added or removed likewise.
     pub rules: Vec<String>,
     /// The nftables table was not as it should be and has been replaced.
@@ -96,6 +101,17 @@ impl Repaired {
     pub fn is_clean(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Attachments whose links are gone: container and network.
+pub type Lost = BTreeSet<(String, String)>;
+
+/// Who has leases of which networks.
+fn held(leases: &Leases) -> BTreeMap<String, BTreeSet<String>> {
+    let networks = |container: &str| {
+        leases.attachments(container).into_iter().map(|attached| attached.network).collect()
+    };
+    leases.container_ids().map(|id| (id.to_owned(), networks(id))).collect()
 }
 
 /// The networks of one host, as the worker sees them.
@@ -198,6 +214,15 @@ pub trait NetworkDriver: Send + Sync {
 
     /// Every attachment of a container, in the order of its interface names.
     fn attachments(&self, container: &str) -> Vec<Attached>;
+
+    /// Which attachments have lost their links, whenever that changes.
+    fn lost(&self) -> watch::Receiver<Lost>;
+
+    /// Which containers have leases, and of which networks.
+    fn held(&self) -> BTreeMap<String, BTreeSet<String>>;
+
+    /// The networks that there are, by id.
+    fn networks(&self) -> BTreeSet<String>;
 
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;

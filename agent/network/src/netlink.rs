@@ -121,32 +121,29 @@ impl Links {
         Ok(found)
     }
 
-    /// IPv4 addresses that stand on no wire: those of the loopback interface outside 127.0.0.0/8, and
-    /// those of dummy links.
-    pub(super) async fn addresses_on_no_wire(&self) -> Result<BTreeSet<Ipv4Addr>, NetworkError> {
+    /// Every link, and the IPv4 addresses that stand on no wire: those of the loopback interface outside
+    /// 127.0.0.0/8, and those of dummy links.
+    pub(super) async fn observe_addresses(
+        &self,
+    ) -> Result<(BTreeMap<String, ObservedLink>, BTreeSet<Ipv4Addr>), NetworkError> {
+        let what = || "list links".to_owned();
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
         let what = || "list addresses".to_owned();
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
-        let all: Vec<AddressMessage> =
+        let addresses: Vec<AddressMessage> =
             request.execute().try_collect().await.map_err(failed(what))?;
-        let mut by_link: BTreeMap<u32, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-        for message in &all {
-            let address = address_of(message).map(|address| address.addr());
-            if let Some(address) = address.filter(|address| !address.is_loopback()) {
-                by_link.entry(message.header.index).or_default().insert(address);
-            }
-        }
-        let mut found = BTreeSet::new();
-        for (index, addresses) in by_link {
-            let request = self.handle.link().get().match_index(index);
-            match request.execute().try_next().await {
-                Ok(Some(link)) if is_no_wire(&link) => found.extend(addresses),
-                // Gone meanwhile, and its addresses with it.
-                Err(error) if is(&error, Errno::NODEV) => {}
-                result => drop(result.map_err(failed(|| format!("look up link {index}")))?),
-            }
-        }
-        Ok(found)
+        let wireless: BTreeSet<u32> =
+            links.iter().filter(|link| is_no_wire(link)).map(|link| link.header.index).collect();
+        let on_no_wire = addresses
+            .iter()
+            .filter(|message| wireless.contains(&message.header.index))
+            .filter_map(address_of)
+            .map(|address| address.addr())
+            .filter(|address| !address.is_loopback());
+        let on_no_wire = on_no_wire.collect();
+        Ok((observed(&links, &addresses), on_no_wire))
     }
 
     /// Ranges of addresses that the namespace routes to, except by interfaces of the agent itself
@@ -332,7 +329,7 @@ impl Links {
         self.handle.link().set(message).execute().await.map_err(failed(what))
     }
 
-    async fn index(&self, ifname: &str) -> Result<u32, NetworkError> {
+    pub(super) async fn index(&self, ifname: &str) -> Result<u32, NetworkError> {
         match self.get(ifname).await? {
             Some(link) => Ok(link.header.index),
             None => Err(NetworkError::Link {
@@ -342,7 +339,7 @@ impl Links {
         }
     }
 
-    async fn get(&self, ifname: &str) -> Result<Option<LinkMessage>, NetworkError> {
+    pub(super) async fn get(&self, ifname: &str) -> Result<Option<LinkMessage>, NetworkError> {
         let request = self.handle.link().get().match_name(ifname);
         match request.execute().try_next().await {
             Err(error) if is(&error, Errno::NODEV) => Ok(None),
@@ -420,6 +417,7 @@ fn kind_of(link: &LinkMessage) -> LinkKind {
     match info_of(link) {
         Some(InfoKind::Bridge) => LinkKind::Bridge,
         Some(InfoKind::Veth) => LinkKind::Veth,
+        Some(InfoKind::Tun) => LinkKind::Tap,
         _ => LinkKind::Other,
     }
 }

@@ -1,6 +1,5 @@
 //! The fence of routing rules (ip-rule(8)) in the kernel.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
@@ -10,7 +9,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rustix::io::Errno;
-use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES, change};
+use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES};
+use shoal_agent_planning::node::host::ObservedFence;
 
 use super::NetworkError;
 use super::netlink::{Links, failed, is};
@@ -20,41 +20,36 @@ const LOOPBACK: &str = "lo";
 const TABLE_LOCAL: u8 = 255;
 
 impl Links {
-    /// Makes the rules of the fence what is wanted on a host with routing domains, or without.
-    /// Returns what was changed, one line each; nothing where the kernel has no routing rules
+    /// The rules of the fence that there are; `None` where the kernel has no routing rules
     /// (`CONFIG_IP_MULTIPLE_TABLES`).
-    pub(super) async fn fence(
-        &self,
-        wanted: impl FnOnce(bool) -> Vec<FenceRule>,
-    ) -> Result<Vec<String>, NetworkError> {
+    pub(super) async fn observe_fence(&self) -> Result<Option<ObservedFence>, NetworkError> {
         let all: Vec<RuleMessage> =
             match self.handle.rule().get(IpVersion::V4).execute().try_collect().await {
                 Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
-                    return Ok(Vec::new());
+                    return Ok(None);
                 }
                 result => result.map_err(failed(|| "list routing rules"))?,
             };
-        let present: BTreeSet<FenceRule> = all.iter().filter_map(read).collect();
-        let has_domains = all.iter().any(is_of_domains);
-        let (gone, new) = change(&present, &wanted(has_domains));
-        let mut changed = Vec::new();
-        for rule in new {
-            let mut request = self.handle.rule().add();
-            *request.message_mut() = write(&rule);
-            match request.execute().await {
-                Err(error) if is(&error, Errno::EXIST) => {}
-                result => result.map_err(failed(|| format!("add routing rule {rule}")))?,
-            }
-            changed.push(format!("add routing rule {rule}"));
+        let present = all.iter().filter_map(read).collect();
+        Ok(Some(ObservedFence { present, has_domains: all.iter().any(is_of_domains) }))
+    }
+
+    /// Adds a rule, if it is not there.
+    pub(super) async fn add_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = write(rule);
+        match request.execute().await {
+            Err(error) if is(&error, Errno::EXIST) => Ok(()),
+            result => result.map_err(failed(|| format!("add routing rule {rule}"))),
         }
-        for rule in gone {
-            match self.handle.rule().del(write(&rule)).execute().await {
-                Err(error) if is(&error, Errno::NOENT) => {}
-                result => result.map_err(failed(|| format!("remove routing rule {rule}")))?,
-            }
-            changed.push(format!("remove routing rule {rule}"));
+    }
+
+    /// Removes a rule, if it is there.
+    pub(super) async fn remove_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
+        match self.handle.rule().del(write(rule)).execute().await {
+            Err(error) if is(&error, Errno::NOENT) => Ok(()),
+            result => result.map_err(failed(|| format!("remove routing rule {rule}"))),
         }
-        Ok(changed)
     }
 }
 
@@ -85,6 +80,15 @@ fn write(rule: &FenceRule) -> RuleMessage {
         FenceRule::PassOwn => {
             goto(&mut message);
             message.attributes.push(from(LOOPBACK));
+        }
+        FenceRule::PassFromGuest(bridge) => {
+            goto(&mut message);
+            message.attributes.push(from(bridge));
+        }
+        FenceRule::PassToGuest(subnet) => {
+            goto(&mut message);
+            message.header.dst_len = subnet.prefix_len();
+            message.attributes.push(RuleAttribute::Destination(IpAddr::V4(subnet.network())));
         }
         FenceRule::CloseBridge(bridge) => message.attributes.push(from(bridge)),
         FenceRule::CloseSubnet(subnet) => {
@@ -130,6 +134,8 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
         }
         (RuleAction::Goto, None, None) if mark => FenceRule::PassMarked,
         (RuleAction::Goto, Some(name), None) if name == LOOPBACK => FenceRule::PassOwn,
+        (RuleAction::Goto, Some(name), None) => FenceRule::PassFromGuest(name),
+        (RuleAction::Goto, None, Some(subnet)) => FenceRule::PassToGuest(subnet),
         (RuleAction::Prohibit, Some(name), None) if inverted && name == LOOPBACK => {
             FenceRule::CloseAll
         }
@@ -153,6 +159,8 @@ mod tests {
             FenceRule::PassOwn,
             FenceRule::CloseBridge("shb0".to_owned()),
             FenceRule::CloseSubnet("172.20.0.0/24".parse().unwrap()),
+            FenceRule::PassFromGuest("docker0".to_owned()),
+            FenceRule::PassToGuest("172.17.0.0/16".parse().unwrap()),
             FenceRule::CloseAll,
         ];
         for rule in rules {

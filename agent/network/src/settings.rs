@@ -1,12 +1,12 @@
 //! Settings of the whole host, changed with a memory on disk of what they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shoal_agent_planning::network::settings::{
-    ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of,
+    ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of, of_bridge,
 };
 
 use super::{NetworkError, book, sysctl};
@@ -29,50 +29,46 @@ impl HostSettings {
         Ok(Self { path, remembered })
     }
 
-    /// Whether the host forwards only because we switched that on in this boot.
-    pub(super) fn forwards_for_us(&self) -> bool {
-        self.lock().as_ref().is_some_and(Remembered::forwards_for_us)
+    /// What is remembered.
+    pub(super) fn remembered(&self) -> Option<Remembered> {
+        self.lock().clone()
     }
 
-    /// Remembers what the settings are, before [`switch_on`](Self::switch_on): what is remembered
-    /// is on disk when this returns.
-    pub(super) fn remember(&self) -> Result<(), NetworkError> {
-        let boot = boot_id()?;
+    /// Remembers what settings were; it is on disk when this returns.
+    pub(super) fn remember(&self, memory: Remembered) -> Result<(), NetworkError> {
         let mut known = self.lock();
-        let remembered = Remembered::from(&observe(), &boot, known.as_ref());
-        if known.as_ref() != Some(&remembered) {
-            book::write(&self.path, &remembered, true)
-                .map_err(|source| NetworkError::WriteBook { path: self.path.clone(), source })?;
-            *known = Some(remembered);
-        }
+        book::write(&self.path, &memory, true)
+            .map_err(|source| NetworkError::WriteBook { path: self.path.clone(), source })?;
+        *known = Some(memory);
         Ok(())
     }
 
-    /// Lets the host forward packets: without it neither masquerading nor published ports work.
-    pub(super) fn switch_on(&self) -> Result<(), NetworkError> {
-        if sysctl::get(SRC_VALID_MARK).is_some() {
-            sysctl::set(SRC_VALID_MARK, "1")?;
-        }
-        sysctl::set(IP_FORWARD, "1")
-    }
-
-    /// Makes every setting what it was, and forgets.
-    pub(super) fn restore(&self) -> Result<(), NetworkError> {
+    /// Forgets: everything is as it was.
+    pub(super) fn forget(&self) -> Result<(), NetworkError> {
         let mut known = self.lock();
-        let Some(remembered) = known.as_ref() else { return Ok(()) };
-        let mut result = Ok(());
-        for (name, value) in remembered.restore(&boot_id()?) {
-            // An interface may be gone.
-            if sysctl::get(name).is_some() {
-                result = result.and(sysctl::set(name, value));
-            }
-        }
-        // Remembered on, so that the next attempt restores the rest.
-        result?;
         book::remove(&self.path)
             .map_err(|source| NetworkError::WriteBook { path: self.path.clone(), source })?;
         *known = None;
         Ok(())
+    }
+
+    /// The settings as they are: of the host, those that are `remembered`, and those of bridges.
+    pub(super) fn observe<'a>(
+        &self,
+        remembered: impl Iterator<Item = &'a str>,
+        bridges: &BTreeSet<String>,
+    ) -> BTreeMap<String, String> {
+        let mut names: BTreeSet<String> = remembered.map(str::to_owned).collect();
+        names.extend([IP_FORWARD, SRC_VALID_MARK].map(str::to_owned));
+        // What else would be changed matters only as long as nothing is.
+        if sysctl::get(IP_FORWARD).is_some_and(|value| value == "0") {
+            names.insert(ACCEPT_REDIRECTS.to_owned());
+            names.extend(sysctl::interfaces().iter().map(|ifname| forwarding_of(ifname)));
+        }
+        let of_bridges = bridges.iter().flat_map(|bridge| of_bridge(bridge));
+        names.extend(of_bridges.map(|(name, _)| name));
+        let read = |name: String| sysctl::get(&name).map(|value| (name, value));
+        names.into_iter().filter_map(read).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Remembered>> {
@@ -80,18 +76,9 @@ impl HostSettings {
     }
 }
 
-fn boot_id() -> Result<String, NetworkError> {
+/// Which boot of the host this is.
+pub(super) fn boot_id() -> Result<String, NetworkError> {
     let text = fs::read_to_string(BOOT_ID);
     let text = text.map_err(|source| NetworkError::ReadBook { path: BOOT_ID.into(), source })?;
     Ok(text.trim().to_owned())
-}
-
-fn observe() -> BTreeMap<String, String> {
-    let mut names = vec![IP_FORWARD.to_owned(), SRC_VALID_MARK.to_owned()];
-    // What else would be changed matters only as long as nothing is.
-    if sysctl::get(IP_FORWARD).is_some_and(|value| value == "0") {
-        names.push(ACCEPT_REDIRECTS.to_owned());
-        names.extend(sysctl::interfaces().iter().map(|ifname| forwarding_of(ifname)));
-    }
-    names.into_iter().filter_map(|name| sysctl::get(&name).map(|value| (name, value))).collect()
 }

@@ -5,20 +5,6 @@ use std::path::PathBuf;
 
 use super::NetworkError;
 
-/// Sets the switches of one bridge.
-///
-/// `route_localnet` lets the host reach ports published on 127.0.0.1: such a packet leaves for
-/// the bridge with a loopback source until masquerading gives it the bridge's, and the kernel
-/// otherwise calls it a martian. What else this would let in, the table's guard drops. IPv6 is
-/// switched off on the bridge as the networks are IPv4 only: its link-local address would be a way
-/// to the host past every rule.
-pub(super) fn prepare_bridge(ifname: &str) -> Result<(), NetworkError> {
-    set(&format!("ipv4/conf/{ifname}/route_localnet"), "1")?;
-    let ipv6 = format!("ipv6/conf/{ifname}/disable_ipv6");
-    // A kernel without IPv6 has no such file.
-    if path(&ipv6).exists() { set(&ipv6, "1") } else { Ok(()) }
-}
-
 /// Switches IPv6 off on what has come and will come into the network namespace of the calling
 /// thread, but for its loopback: the networks are IPv4 only, and an interface that listens to
 /// router advertisements takes its routes from whoever sends some.
@@ -50,9 +36,15 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net").join(name)
 }
 
+/// Changes a setting if the kernel has it: it may have been built without IPv6, and an interface may be
+/// gone.
+pub(super) fn set_if_there(name: &str, value: &str) -> Result<(), NetworkError> {
+    if path(name).exists() { set(name, value) } else { Ok(()) }
+}
+
 /// Changes a setting. Writes only where it changes something, so that a read-only `/proc/sys` with the right values
 /// is good enough.
-pub(super) fn set(name: &str, value: &str) -> Result<(), NetworkError> {
+fn set(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = path(name);
     if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
         return Ok(());

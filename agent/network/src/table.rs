@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame};
+use shoal_agent_planning::node::host::Tables;
 use tokio::sync::Mutex;
 
 use super::{Firewall, FirewallError};
@@ -30,6 +31,17 @@ impl Slot {
         let ruleset = if self.without_frames { ruleset.without_frames() } else { ruleset };
         (generation, ruleset)
     }
+}
+
+/// What a look at the filter found.
+pub(super) struct Looked {
+    pub(super) tables: Tables,
+    /// Somebody has changed it, or it was left behind by somebody who had something else in mind.
+    pub(super) strange: bool,
+}
+
+fn holds(applied: &Ruleset) -> Tables {
+    if applied.is_empty() { Tables::Absent } else { Tables::Hold(Box::new(applied.clone())) }
 }
 
 impl Table {
@@ -75,12 +87,20 @@ impl Table {
         self.replace(&mut slot, generation, ruleset).await
     }
 
-    /// Compares the filter with what it should hold; replaces the whole table and says `true`
-    /// when it differs.
-    pub(super) async fn repair(
+    /// What the filter holds as far as we know, without a look at it.
+    pub(super) async fn known(&self) -> Tables {
+        match &self.slot.lock().await.applied {
+            Some(applied) => holds(applied),
+            None => Tables::Differ,
+        }
+    }
+
+    /// Compares the filter with what it was told last. What differs is replaced by the next
+    /// [`sync`](Self::sync).
+    pub(super) async fn look(
         &self,
         desired: impl Fn() -> (u64, Ruleset),
-    ) -> Result<bool, FirewallError> {
+    ) -> Result<Looked, FirewallError> {
         let mut slot = self.slot.lock().await;
         let listed = self.firewall.list(self.name.clone()).await?;
         let intact = match (&slot.applied, &listed) {
@@ -90,22 +110,19 @@ impl Table {
                 applied.matches(listed) && slot.frame.as_ref() == Some(&frame(listed))
             }
         };
-        if intact {
-            // It holds what it was told last; the book may have moved on.
-            drop(slot);
-            let (newest, _) = desired();
-            return self.sync(newest, desired).await.map(|()| false);
+        if let Some(applied) = slot.applied.as_ref().filter(|_| intact) {
+            return Ok(Looked { tables: holds(applied), strange: false });
         }
-        let (generation, ruleset) = slot.can(desired());
         // The first look after a start finds the table of the agent before.
+        let (_, ruleset) = slot.can(desired());
         let found = match &listed {
             Some(listed) => ruleset.matches(listed),
             None => ruleset.is_empty(),
         };
-        let drifted = slot.applied.is_some() || !found;
+        let strange = slot.applied.is_some() || !found;
         slot.applied = None;
-        self.replace(&mut slot, generation, ruleset).await?;
-        Ok(drifted)
+        let tables = if listed.is_none() { Tables::Absent } else { Tables::Differ };
+        Ok(Looked { tables, strange })
     }
 
     async fn replace(

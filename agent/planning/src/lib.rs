@@ -4,6 +4,7 @@ pub mod health;
 pub mod image;
 pub mod lower;
 pub mod network;
+pub mod node;
 pub mod oci;
 pub mod prune;
 pub mod task;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::sync::{Mutex, PoisonError};
 
 use shoal_agent_planning::network::links::{self, Desired};
+use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
@@ -39,7 +40,15 @@ impl BridgeNetworks {
             self.filter(generation),
         );
         connected.and(filtered)?;
+        self.found(&attached);
         Ok(attached)
+    }
+
+    /// It is not lost any more, if it was.
+    fn found(&self, attached: &Attached) {
+        let key = (attached.container.clone(), attached.network.clone());
+        self.lock().lost.remove(&key);
+        self.lost.send_if_modified(|lost| lost.remove(&key));
     }
 
     /// Makes the pair of links, or finds the one that is there; anything between is made anew.
@@ -143,7 +152,8 @@ impl BridgeNetworks {
         let named =
             |port: &PublishedPort| !port.host_ip.is_unspecified() && !port.host_ip.is_loopback();
         if wanted.iter().any(named) {
-            self.learn_addresses().await?;
+            let look = Look { addresses: true, ..Look::default() };
+            self.put_right(&look).await?;
         }
         let mut changed = self.lock().leases.granted(&container).to_vec();
         let (generation, granted) = self.change(|inner| {

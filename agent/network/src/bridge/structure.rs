@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use shoal_agent_planning::network::links::{self, Desired};
 use shoal_agent_planning::network::names;
+use shoal_agent_planning::node::look::Look;
 
 use super::BridgeNetworks;
-use crate::{
-    FirewallError, NetworkConfig, NetworkError, NetworkState, PublishedPort, Repaired, sysctl,
-};
+use crate::{NetworkConfig, NetworkError, NetworkState, PublishedPort, Repaired};
 
 impl BridgeNetworks {
     pub(super) async fn do_ensure(
@@ -23,7 +21,7 @@ impl BridgeNetworks {
         let state = match known {
             Some(known) => known,
             None => {
-                let in_use = self.links.in_use(&self.rules.prefix).await?;
+                let in_use = self.links.in_use(&self.wishes.prefix).await?;
                 let (_, state) = self.change(|inner| {
                     inner.unsaved = true;
                     inner.leases.ensure_network(&config, &self.rules, &in_use)
@@ -32,13 +30,10 @@ impl BridgeNetworks {
             }
         };
         self.save_networks().await?;
-        let desired = Desired::of(&self.lock().leases).only_bridge(&state.bridge);
-        let observed = self.links.observe_one(&state.bridge).await?;
-        for action in links::plan(&desired, &observed, &self.rules.prefix).actions {
-            self.links.perform(&action).await?;
-        }
-        sysctl::prepare_bridge(&state.bridge)?;
-        self.settle_host().await?;
+        // Addresses are told of once they were looked at.
+        let addresses = !self.lock().looked_around;
+        let look = Look { addresses, settings: true, rules: true, ..Look::link(&state.bridge) };
+        self.reconcile(&look).await?;
         Ok(state)
     }
 
@@ -49,11 +44,11 @@ impl BridgeNetworks {
             inner.leases.remove_network(&network)
         });
         let bridge = removed?
-            .map_or_else(|| names::bridge(&self.rules.prefix, &network), |state| state.bridge);
-        let removed = self.links.remove(&bridge).await;
-        let settled = self.settle_host().await;
+            .map_or_else(|| names::bridge(&self.wishes.prefix, &network), |state| state.bridge);
+        let look = Look { settings: true, rules: true, ..Look::link(bridge) };
+        let settled = self.reconcile(&look).await;
         self.save_networks().await?;
-        removed.and(settled)
+        settled.map(drop)
     }
 
     pub(super) async fn do_collect(
@@ -89,57 +84,16 @@ impl BridgeNetworks {
 
     pub(super) async fn do_repair(&self) -> Result<Repaired, NetworkError> {
         let _structure = self.structure.lock().await;
-        let mut repaired = Repaired::default();
-        let mut errors = Vec::new();
-        let mut under_way = self.lock().under_way.clone();
-        let observed = self.links.observe().await?;
-        let (desired, leases) = {
+        let contested_ports = {
             let mut inner = self.lock();
-            under_way.extend(inner.under_way.iter().cloned());
             let leases = inner.leases.clone();
-            repaired.contested_ports = inner.held.reconcile(&leases);
-            (Desired::of(&leases), leases)
+            inner.held.reconcile(&leases)
         };
-        let plan = links::plan(&desired, &observed, &self.rules.prefix);
-        for action in &plan.actions {
-            repaired.links.push(action.to_string());
-            errors.push(self.links.perform(action).await);
-        }
-        for state in leases.networks() {
-            errors.push(sysctl::prepare_bridge(&state.bridge));
-        }
-        repaired.lost_attachments = leases
-            .ports()
-            .filter(|port| plan.missing_ports.contains(&port.host_ifname))
-            .map(|port| (port.container.clone(), port.network.clone()))
-            .filter(|key| !under_way.contains(key))
-            .collect();
-        errors.push(self.learn_addresses().await);
-        match self.begin_host().await {
-            Ok(rules) => repaired.rules = rules,
-            Err(error) => errors.push(Err(error)),
-        }
-        match self.table.repair(|| self.desired_table()).await {
-            Ok(replaced) => repaired.table_replaced = replaced,
-            // A host without nftables needs none as long as it has no networks.
-            Err(FirewallError::Missing) if leases.networks().next().is_none() => {}
-            Err(error) => errors.push(Err(error.into())),
-        }
-        match self.finish_host().await {
-            Ok(rules) => repaired.rules.extend(rules),
-            Err(error) => errors.push(Err(error)),
-        }
-        first_error(errors)?;
-        Ok(repaired)
+        let repaired = self.reconcile(&Look::everything()).await?;
+        Ok(Repaired { contested_ports, ..repaired })
     }
 
     pub(super) async fn do_cleanup(&self) -> Result<(), NetworkError> {
         self.do_collect(BTreeSet::new(), BTreeSet::new()).await.map(drop)
     }
-}
-
-fn first_error(
-    results: impl IntoIterator<Item = Result<(), NetworkError>>,
-) -> Result<(), NetworkError> {
-    results.into_iter().collect()
 }

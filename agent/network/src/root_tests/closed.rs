@@ -12,7 +12,7 @@ use serde_json::Value;
 use shoal_agent_ground::testing::skip_without_root;
 
 use super::*;
-use crate::keep_tables;
+use crate::keep;
 
 /// How long a repair may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -150,7 +150,7 @@ fn a_flushed_table_is_put_back_at_once() {
         driver.ensure_network(net("front")).await.unwrap();
         let (_web, at) = container(&driver, "web", &["front"]).await;
         driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
-        keep_tables(&driver).unwrap();
+        keep(&driver).unwrap();
         let intact =
             || lab.host.run("nft", &["list", "tables"]) == "table inet shoal\ntable bridge shoal\n";
         let breakages: [&[&str]; 4] = [
@@ -222,7 +222,7 @@ fn a_repair_that_fails_is_tried_again() {
         let filter = Unwell { failures_left: Arc::clone(&failures_left) };
         let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
         driver.ensure_network(net("front")).await.unwrap();
-        keep_tables(&driver).unwrap();
+        keep(&driver).unwrap();
         // More often than the kernel tells of one small table.
         failures_left.store(3, Ordering::SeqCst);
         lab.host.run("nft", &["delete", "table", "bridge", "shoal"]);
@@ -314,4 +314,86 @@ fn the_host_gets_back_what_it_was() {
         let rest = |all: &Everything| (all.1.clone(), all.2.clone(), all.3.clone(), all.4.clone());
         assert_eq!(rest(&after), rest(&before));
     }
+}
+
+/// Docker comes to a host that forwards for our containers alone: its bridge is forwarded for, its
+/// guests do not reach ours, and the wires of the host stay apart.
+#[test]
+fn whoever_comes_later_is_forwarded_for_and_keeps_it() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let (_second, second_at) = second_wire(&lab);
+    let guest_at = Ipv4Addr::new(172, 17, 0, 2);
+    lab.outside.run("ip", &["route", "add", "172.17.0.0/16", "via", &HOST.to_string()]);
+    lab.block_on(async || {
+        let driver = Arc::new(lab.driver());
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_web, at) = container(&driver, "web", &["front"]).await;
+        driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+        keep(&driver).unwrap();
+        let guest = docker(&lab, guest_at);
+        let deadline = Instant::now() + PATIENCE;
+        while !guest.answers(OUTSIDE, 7000) {
+            assert!(Instant::now() < deadline, "the guest cannot go out");
+        }
+        lab.outside.ask(guest_at, 80);
+        guest.ask(HOST, 8080);
+        guest.cannot_ask(at[0], 80);
+        lab.outside.cannot_ask(second_at, 7000);
+        lab.outside.cannot_ask(at[0], 80);
+        // Also where the table is gone that keeps them apart.
+        lab.host.run("nft", &["flush", "ruleset"]);
+        guest.cannot_ask(at[0], 80);
+        // It goes on when we are gone.
+        driver.cleanup_all().await.unwrap();
+        guest.ask(OUTSIDE, 7000);
+        assert_eq!(lab.host.run("sysctl", &["-n", "net.ipv4.ip_forward"]), "1\n");
+        assert!(!lab.host.run("ip", &["rule"]).contains("prohibit"));
+        assert!(!lab.state.path().join("state/host-settings.json").exists());
+    });
+}
+
+/// A bridge with somebody behind it, as Docker makes it, without rules of its own.
+fn docker(lab: &Lab, at: Ipv4Addr) -> Space {
+    let guest = Space::new("guest");
+    let netns = guest.path().file_name().unwrap().to_str().unwrap().to_owned();
+    lab.host.run("ip", &["link", "add", "docker0", "type", "bridge"]);
+    lab.host.run("ip", &["address", "add", "172.17.0.1/16", "dev", "docker0"]);
+    lab.host.run("ip", &["link", "set", "docker0", "up"]);
+    let pair = ["link", "add", "vethguest", "type", "veth", "peer", "name", "eth0", "netns"];
+    lab.host.run("ip", &[&pair[..], &[netns.as_str()]].concat());
+    lab.host.run("ip", &["link", "set", "vethguest", "master", "docker0", "up"]);
+    guest.run("ip", &["address", "add", &format!("{at}/16"), "dev", "eth0"]);
+    guest.run("ip", &["link", "set", "eth0", "up"]);
+    guest.run("ip", &["route", "add", "default", "via", "172.17.0.1"]);
+    guest.serve(80);
+    guest
+}
+
+/// Whoever is asked for it leaves forwarding as it is, for everybody.
+#[test]
+fn a_host_that_forwards_for_others_closes_nothing_of_theirs() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let (_second, second_at) = second_wire(&lab);
+    lab.block_on(async || {
+        let dir = lab.state.path();
+        let config = BridgeConfig {
+            forwards_for_others: true,
+            ..BridgeConfig::new(dir.join("state"), dir.join("run"))
+        };
+        let driver = BridgeNetworks::open(config).unwrap();
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_web, at) = container(&driver, "web", &["front"]).await;
+        lab.outside.ask(second_at, 7000);
+        lab.outside.cannot_ask(at[0], 80);
+        lab.host.run("nft", &["flush", "ruleset"]);
+        lab.outside.cannot_ask(at[0], 80);
+        driver.cleanup_all().await.unwrap();
+        lab.outside.ask(second_at, 7000);
+    });
 }

@@ -25,6 +25,12 @@ pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// Moves the calling thread into a namespace for good.
+pub(super) fn move_into(path: &Path) {
+    let file = File::open(path).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
 /// A network namespace that goes when it is dropped.
 pub(super) struct Space {
     name: String,
@@ -55,6 +61,14 @@ impl Space {
         run("ip", &all)
     }
 
+    /// The same; `None` if the program fails.
+    pub(super) fn try_run(&self, program: &str, args: &[&str]) -> Option<String> {
+        let mut all = vec!["netns", "exec", &self.name, program];
+        all.extend(args);
+        let output = Command::new("ip").args(&all).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Lays a wire from here to `peer`, with this name and an address of /24 at each end.
     pub(super) fn wire(&self, peer: &Self, name: &str, here: Ipv4Addr, there: Ipv4Addr) {
         let ends = ["link", "add", name, "type", "veth", "peer", "name", name, "netns"];
@@ -67,9 +81,9 @@ impl Space {
 
     /// Calls a function inside.
     pub(super) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(self.path()).unwrap();
+        let path = self.path();
         let inside = move || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            move_into(&path);
             act()
         };
         thread::scope(|scope| match scope.spawn(inside).join() {
@@ -141,6 +155,11 @@ impl Space {
                 let _ = socket.send_to(answer.as_bytes(), peer);
             }
         });
+    }
+
+    /// Whether somebody answers at once.
+    pub(super) fn answers(&self, address: Ipv4Addr, port: u16) -> bool {
+        self.enter(|| ask(address, port, IMPATIENCE)).is_ok()
     }
 
     /// Asserts that nobody answers.

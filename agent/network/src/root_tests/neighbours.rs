@@ -100,3 +100,27 @@ fn an_address_on_no_wire_is_published_to_every_wire() {
         assert_eq!(lab.outside.ask(NOWHERE, 8080), OUTSIDE.to_string());
     });
 }
+
+/// A floating address that comes to the host later.
+#[test]
+fn an_address_that_comes_after_its_port_answers() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let address = format!("{NOWHERE}/32");
+    lab.outside.run("ip", &["route", "add", &NOWHERE.to_string(), "via", &HOST.to_string()]);
+    lab.block_on(async || {
+        let driver = std::sync::Arc::new(lab.driver());
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_web, _) = container(&driver, "web", &["front"]).await;
+        driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+        keep(&driver).unwrap();
+        lab.outside.cannot_ask(NOWHERE, 8080);
+        lab.host.run("ip", &["address", "add", &address, "dev", "lo"]);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !lab.outside.answers(NOWHERE, 8080) {
+            assert!(std::time::Instant::now() < deadline, "it does not answer");
+        }
+    });
+}

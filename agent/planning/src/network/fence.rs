@@ -5,13 +5,15 @@
 //! but containers, everything that is forwarded needs it. The rules stand before those of others
 //! and concern no packet that the host itself sends or receives: before what closes everything, the
 //! host's own addresses are looked up, wherever its rule for them stands. A host with routing
-//! domains of their own (VRF) has addresses elsewhere, too; there only bridges are closed.
+//! domains of their own (VRF) has addresses elsewhere, too; there only bridges are closed. Bridges of
+//! others ([`Guest`]) are let through beside the networks of containers, and not into them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::Ipv4Net;
 
+use super::guests::Guest;
 use super::leases::Leases;
 
 /// The bit of a packet's mark that says that the table has seen it.
@@ -38,6 +40,10 @@ pub enum FenceRule {
     CloseBridge(String),
     /// Nothing else reaches a subnet.
     CloseSubnet(Ipv4Net),
+    /// What leaves a bridge of somebody else passes.
+    PassFromGuest(String),
+    /// What goes to such a bridge passes.
+    PassToGuest(Ipv4Net),
     /// Nothing that comes by an interface goes to another.
     CloseAll,
 }
@@ -49,12 +55,20 @@ impl FenceRule {
         match self {
             Self::Receive => 60,
             Self::PassMarked => 61,
-            Self::CloseAll => 62,
             Self::PassOwn => 63,
             Self::CloseBridge(_) => 64,
             Self::CloseSubnet(_) => 65,
+            Self::PassFromGuest(_) => 66,
+            Self::PassToGuest(_) => 67,
+            Self::CloseAll => 68,
             Self::End => END,
         }
+    }
+
+    /// Whether something is kept out by it.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::CloseBridge(_) | Self::CloseSubnet(_) | Self::CloseAll)
     }
 }
 
@@ -68,38 +82,52 @@ impl fmt::Display for FenceRule {
             Self::PassOwn => write!(f, "iif lo goto {END}"),
             Self::CloseBridge(bridge) => write!(f, "iif {bridge} prohibit"),
             Self::CloseSubnet(subnet) => write!(f, "to {subnet} prohibit"),
+            Self::PassFromGuest(bridge) => write!(f, "iif {bridge} goto {END}"),
+            Self::PassToGuest(subnet) => write!(f, "to {subnet} goto {END}"),
             Self::CloseAll => f.write_str("not iif lo prohibit"),
         }
     }
 }
 
 /// What the fence has to know of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routing {
     /// It forwards only because the agent switched that on.
     pub forwards_for_us: bool,
     /// It has routing domains (a rule of kind `l3mdev`), whose addresses are in no table that the
     /// fence could look into.
     pub has_domains: bool,
+    /// Bridges of others that it forwards for nevertheless.
+    pub guests: BTreeSet<Guest>,
 }
 
 /// The rules for the networks of the book, in the order of their making: until the last is there,
 /// none of them stops what has to pass.
 #[must_use]
-pub fn rules(leases: &Leases, routing: Routing) -> Vec<FenceRule> {
+pub fn rules(leases: &Leases, routing: &Routing) -> Vec<FenceRule> {
     if leases.networks().next().is_none() {
         return Vec::new();
     }
-    if routing.forwards_for_us && !routing.has_domains {
-        use FenceRule::{CloseAll, End, PassMarked, Receive};
-        return vec![End, Receive, PassMarked, CloseAll];
+    let all = routing.forwards_for_us && !routing.has_domains;
+    let mut rules = vec![FenceRule::End];
+    rules.extend(all.then_some(FenceRule::Receive));
+    rules.push(FenceRule::PassMarked);
+    if !all || !routing.guests.is_empty() {
+        rules.push(FenceRule::PassOwn);
     }
-    let mut rules = vec![FenceRule::End, FenceRule::PassMarked];
-    rules.push(FenceRule::PassOwn);
-    for network in leases.networks() {
-        rules.push(FenceRule::CloseBridge(network.bridge.clone()));
-        rules.push(FenceRule::CloseSubnet(network.subnet.trunc()));
+    if !all || !routing.guests.is_empty() {
+        for network in leases.networks() {
+            rules.push(FenceRule::CloseBridge(network.bridge.clone()));
+            rules.push(FenceRule::CloseSubnet(network.subnet.trunc()));
+        }
     }
+    if all {
+        for Guest { bridge, subnets } in &routing.guests {
+            rules.push(FenceRule::PassFromGuest(bridge.clone()));
+            rules.extend(subnets.iter().map(|subnet| FenceRule::PassToGuest(subnet.trunc())));
+        }
+    }
+    rules.extend(all.then_some(FenceRule::CloseAll));
     rules
 }
 
@@ -131,25 +159,25 @@ mod tests {
     }
 
     fn routing(forwards_for_us: bool) -> Routing {
-        Routing { forwards_for_us, has_domains: false }
+        Routing { forwards_for_us, ..Routing::default() }
     }
 
     #[test]
     fn a_host_without_networks_has_no_fence() {
         for forwards_for_us in [true, false] {
-            assert_eq!(rules(&leases(&[]), routing(forwards_for_us)), []);
+            assert_eq!(rules(&leases(&[]), &routing(forwards_for_us)), []);
         }
     }
 
     #[test]
     fn who_forwards_for_us_alone_forwards_nothing_else() {
         let text: Vec<String> =
-            rules(&leases(&["a", "b"]), routing(true)).iter().map(ToString::to_string).collect();
+            rules(&leases(&["a", "b"]), &routing(true)).iter().map(ToString::to_string).collect();
         let expect = [
             "69: nop",
             "60: lookup local",
             "61: fwmark 0x20000000/0x20000000 goto 69",
-            "62: not iif lo prohibit",
+            "68: not iif lo prohibit",
         ];
         assert_eq!(text, expect);
     }
@@ -157,7 +185,7 @@ mod tests {
     #[test]
     fn forwarding_of_others_is_left_alone() {
         let text: Vec<String> =
-            rules(&leases(&["a"]), routing(false)).iter().map(ToString::to_string).collect();
+            rules(&leases(&["a"]), &routing(false)).iter().map(ToString::to_string).collect();
         let bridge = leases(&["a"]).networks().next().unwrap().bridge.clone();
         let expect = [
             "69: nop",
@@ -168,27 +196,55 @@ mod tests {
         ];
         assert_eq!(text, expect);
         // Addresses of routing domains would be closed with everything else.
-        let domains = Routing { forwards_for_us: true, has_domains: true };
-        assert_eq!(rules(&leases(&["a"]), domains), rules(&leases(&["a"]), routing(false)));
+        let domains =
+            Routing { forwards_for_us: true, has_domains: true, guests: [docker()].into() };
+        assert_eq!(rules(&leases(&["a"]), &domains), rules(&leases(&["a"]), &routing(false)));
+    }
+
+    fn docker() -> Guest {
+        let subnets = ["172.17.0.1/16".parse().unwrap()].into();
+        Guest { bridge: "docker0".to_owned(), subnets }
+    }
+
+    #[test]
+    fn bridges_of_others_pass_beside_ours_and_not_into_them() {
+        let routing = Routing { guests: [docker()].into(), ..routing(true) };
+        let mut rules = rules(&leases(&["a"]), &routing);
+        let bridge = leases(&["a"]).networks().next().unwrap().bridge.clone();
+        rules.sort_by_key(FenceRule::priority);
+        let text: Vec<String> = rules.iter().map(ToString::to_string).collect();
+        let expect = [
+            "60: lookup local",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "63: iif lo goto 69",
+            &format!("64: iif {bridge} prohibit"),
+            "65: to 172.20.0.0/24 prohibit",
+            "66: iif docker0 goto 69",
+            "67: to 172.17.0.0/16 goto 69",
+            "68: not iif lo prohibit",
+            "69: nop",
+        ];
+        assert_eq!(text, expect);
     }
 
     #[test]
     fn what_closes_is_never_alone() {
-        let closes = |rule: &FenceRule| {
-            matches!(
-                rule,
-                FenceRule::CloseBridge(_) | FenceRule::CloseSubnet(_) | FenceRule::CloseAll
-            )
+        let closes = FenceRule::closes;
+        let late = |rule: &FenceRule| {
+            let guest = matches!(rule, FenceRule::PassFromGuest(_) | FenceRule::PassToGuest(_));
+            closes(rule) || guest
         };
         for forwards_for_us in [true, false] {
-            let all = rules(&leases(&["a", "b"]), routing(forwards_for_us));
+            let guests = BTreeSet::from([docker()]);
+            let routing = Routing { guests, ..routing(forwards_for_us) };
+            let all = rules(&leases(&["a", "b"]), &routing);
             let (_, new) = change(&BTreeSet::new(), &all);
             let first = new.iter().position(closes).unwrap();
-            assert!(new[first..].iter().all(closes), "{new:?}");
+            assert!(new[first..].iter().all(late), "{new:?}");
             let (gone, new) = change(&all.iter().cloned().collect(), &[]);
             assert_eq!(new, []);
             let last = gone.iter().rposition(closes).unwrap();
-            assert!(gone[..=last].iter().all(closes), "{gone:?}");
+            assert!(gone[..=last].iter().all(late), "{gone:?}");
             let (gone, new) = change(&all.iter().cloned().collect(), &all);
             assert_eq!((gone, new), (vec![], vec![]));
         }

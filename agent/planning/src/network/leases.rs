@@ -81,6 +81,14 @@ pub struct ContainerLease {
     pub(super) publication: Option<Publication>,
 }
 
+impl ContainerLease {
+    /// Whether it connects the container to a network.
+    #[must_use]
+    pub fn has(&self, network: &str) -> bool {
+        self.attachments.contains_key(network)
+    }
+}
+
 impl Leases {
     /// Enters a network, or finds it again.
     ///

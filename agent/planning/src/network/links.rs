@@ -16,6 +16,8 @@ pub enum LinkKind {
     Bridge,
     /// One end of a veth pair.
     Veth,
+    /// A tap device: a virtual machine is behind it.
+    Tap,
     /// Anything else.
     Other,
 }
@@ -82,6 +84,15 @@ impl Desired {
         Self { bridges: bridges.collect(), ports: ports.collect() }
     }
 
+    /// The same without the links that are not named.
+    #[must_use]
+    pub fn only(&self, ifnames: &BTreeSet<String>) -> Self {
+        let mut desired = self.clone();
+        desired.bridges.retain(|ifname, _| ifnames.contains(ifname));
+        desired.ports.retain(|ifname, _| ifnames.contains(ifname));
+        desired
+    }
+
     /// The same, one bridge only and no ports: what making one network sure touches.
     #[must_use]
     pub fn only_bridge(&self, ifname: &str) -> Self {
@@ -123,6 +134,23 @@ pub enum Action {
     SetUp { ifname: String },
 }
 
+impl Action {
+    /// The link that is changed.
+    #[must_use]
+    pub fn ifname(&self) -> &str {
+        match self {
+            Self::Remove { ifname }
+            | Self::CreateBridge { ifname, .. }
+            | Self::SetMtu { ifname, .. }
+            | Self::RemoveAddress { ifname, .. }
+            | Self::AddAddress { ifname, .. }
+            | Self::SetBridge { ifname, .. }
+            | Self::SetHairpin { ifname }
+            | Self::SetUp { ifname } => ifname,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,7 +184,7 @@ pub fn plan(desired: &Desired, observed: &BTreeMap<String, ObservedLink>, prefix
     let wanted = |ifname: &str, link: &ObservedLink| match link.kind {
         LinkKind::Bridge => desired.bridges.contains_key(ifname),
         LinkKind::Veth => desired.ports.contains_key(ifname),
-        LinkKind::Other => false,
+        LinkKind::Tap | LinkKind::Other => false,
     };
     let kept = observed.iter().filter(|(ifname, _)| names::is_ours(prefix, ifname));
     let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =

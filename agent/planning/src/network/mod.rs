@@ -5,6 +5,7 @@
 //! - [`ruleset`]: the node's whole nftables tables, derived from the leases, their difference to
 //!   others and their text.
 //! - [`fence`]: routing rules that keep closed what the tables do not judge.
+//! - [`guests`]: bridges of others that the host forwards for.
 //! - [`settings`]: settings of the whole host, and what they were before.
 //! - [`links`]: bridges and veth ports, (desired, observed) -> ordered actions.
 //! - [`advertise`]: the address that a host tells others.
@@ -15,6 +16,7 @@
 pub mod advertise;
 pub mod fence;
 pub mod files;
+pub mod guests;
 pub mod leases;
 pub mod links;
 pub mod names;

@@ -19,7 +19,8 @@
 //! - A container neither speaks IPv6, which its network does not have, nor for the address or
 //!   hardware address of another container or of the gateway, nor as a DHCP server. Addresses that
 //!   the node has given to nobody are free: what lies behind a container is the user's affair.
-//! - A host that forwards only because of containers forwards nothing else.
+//! - A host that forwards only because of containers forwards nothing else, but for bridges of
+//!   others that are on it.
 //! - Another firewall on the host that drops forwarded packets is not overruled: nftables has no
 //!   accept that binds a later chain.
 
@@ -49,6 +50,8 @@ pub struct HostFacts {
     pub on_no_wire: BTreeSet<Ipv4Addr>,
     /// It forwards packets only because the agent switched that on.
     pub forwards_for_us: bool,
+    /// Bridges of others that it forwards for nevertheless.
+    pub guests: BTreeSet<String>,
 }
 
 /// The sets and maps of the table.
@@ -62,12 +65,16 @@ pub enum SetName {
     SameBridge,
     /// Subnets whose packets leave with the host's address.
     Subnets,
+    /// Every subnet, also those of internal networks.
+    Inside,
     /// Each subnet beside its bridge.
     Lan,
     /// Each internal bridge beside the host's address on it.
     Gateways,
     /// Addresses of the host that are on no wire.
     Anywhere,
+    /// Bridges of others that the host forwards for.
+    Guests,
     /// Ports published on one address of the host.
     PublishedAt,
     /// Ports published on every address of the host.
@@ -91,9 +98,11 @@ impl SetName {
             Self::Internal => "internal",
             Self::SameBridge => "same_bridge",
             Self::Subnets => "subnets",
+            Self::Inside => "inside",
             Self::Lan => "lan",
             Self::Gateways => "gateways",
             Self::Anywhere => "anywhere",
+            Self::Guests => "guests",
             Self::PublishedAt => "published_at",
             Self::PublishedAny => "published_any",
             Self::HeldAddresses => "held_addresses",
@@ -201,6 +210,9 @@ impl Ruleset {
             for address in &host.on_no_wire {
                 ruleset.add(SetName::Anywhere, vec![Word::Bare(address.to_string())], vec![]);
             }
+            for guest in host.guests.iter().filter(|_| host.forwards_for_us) {
+                ruleset.add(SetName::Guests, vec![Word::Name(guest.clone())], vec![]);
+            }
         }
         ruleset
     }
@@ -213,6 +225,13 @@ impl Ruleset {
         self
     }
 
+    /// Whether these tables, which the packet filter holds, are the wanted ones, as far as the kernel
+    /// can have them.
+    #[must_use]
+    pub fn same_as(&self, wanted: &Self) -> bool {
+        if self.without_frames { *self == wanted.clone().without_frames() } else { self == wanted }
+    }
+
     fn add_networks(&mut self, leases: &Leases) {
         for network in leases.networks() {
             let bridge = || Word::Name(network.bridge.clone());
@@ -220,6 +239,7 @@ impl Ruleset {
             self.add(SetName::Bridges, vec![bridge()], vec![]);
             self.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
             self.add(SetName::Lan, vec![subnet(), bridge()], vec![]);
+            self.add(SetName::Inside, vec![subnet()], vec![]);
             self.hold(network.gateway, Mac::of_address(network.gateway));
             if network.internal {
                 let gateway = Word::Bare(network.gateway.to_string());

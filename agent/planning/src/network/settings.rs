@@ -57,20 +57,56 @@ impl Remembered {
         self.before.get(IP_FORWARD).is_some_and(|before| before == "0")
     }
 
-    /// What to write, in order, so that everything is as it was.
+    /// The settings that are remembered.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.before.keys().map(String::as_str)
+    }
+
+    /// What to write, in order, so that everything is as it was. Only what still is as the agent set
+    /// it (`now`) is taken back, and forwarding stays on where somebody else `needs_forwarding` by
+    /// now.
     #[must_use]
-    pub fn restore(&self, boot: &str) -> Vec<(&str, &str)> {
+    pub fn restore(
+        &self,
+        boot: &str,
+        now: &BTreeMap<String, String>,
+        needs_forwarding: bool,
+    ) -> Vec<(String, String)> {
         if self.boot != boot {
             return Vec::new();
         }
-        // The switch of the host turns those of all interfaces, so it comes first.
+        let is = |name: &str, value: &str| now.get(name).is_some_and(|now| now == value);
+        let forwarding = self.forwards_for_us() && !needs_forwarding;
+        let turned = forwarding && is(IP_FORWARD, "1");
+        let wanted = |(name, before): &(&String, &String)| match name.as_str() {
+            SRC_VALID_MARK => is(SRC_VALID_MARK, "1"),
+            IP_FORWARD => turned,
+            // The switch of the host turns these as well, so it comes first. An interface may be gone.
+            _ => forwarding && now.contains_key(*name) && (turned || !is(name, before)),
+        };
         let (first, rest): (Vec<_>, Vec<_>) = self
             .before
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .partition(|(name, _)| *name == IP_FORWARD);
+            .filter(wanted)
+            .map(|(name, before)| (name.clone(), before.clone()))
+            .partition(|(name, _)| name == IP_FORWARD);
         [first, rest].concat()
     }
+}
+
+/// Settings of a bridge, with what they have to be.
+///
+/// `route_localnet` lets the host reach ports published on 127.0.0.1: such a packet leaves for the
+/// bridge with a loopback source until masquerading gives it the bridge's, and the kernel otherwise
+/// calls it a martian. What else this would let in, the table's guard drops. IPv6 is switched off on
+/// the bridge as the networks are IPv4 only: its link-local address would be a way to the host past
+/// every rule.
+#[must_use]
+pub fn of_bridge(ifname: &str) -> [(String, &'static str); 2] {
+    [
+        (format!("ipv4/conf/{ifname}/route_localnet"), "1"),
+        (format!("ipv6/conf/{ifname}/disable_ipv6"), "1"),
+    ]
 }
 
 #[cfg(test)]
@@ -78,6 +114,10 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
@@ -94,19 +134,31 @@ mod tests {
         ]);
         let remembered = Remembered::from(&now, "b", None);
         assert!(remembered.forwards_for_us());
-        assert_eq!(
-            remembered.restore("b"),
-            [(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "0"), (ETH, "1")]
-                .map(|(name, value)| (name, value))
-        );
+        let turned = settings(&[
+            (IP_FORWARD, "1"),
+            (ACCEPT_REDIRECTS, "0"),
+            (SRC_VALID_MARK, "1"),
+            (ETH, "1"),
+        ]);
+        let all = [(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "0"), (ETH, "1")];
+        assert_eq!(remembered.restore("b", &turned, false), owned(&all));
+        // Somebody else needs forwarding by now.
+        assert_eq!(remembered.restore("b", &turned, true), owned(&[(SRC_VALID_MARK, "0")]));
+        // Cut off after the first: the rest is still to be done, and what is done is not done again.
+        let half = settings(&[(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "0"), (ETH, "0")]);
+        let rest = [(ACCEPT_REDIRECTS, "1"), (ETH, "1")];
+        assert_eq!(remembered.restore("b", &half, false), owned(&rest));
+        // The interface is gone, and somebody has set the mark's switch back.
+        let gone = settings(&[(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "0")]);
+        assert_eq!(remembered.restore("b", &gone, false), []);
         // Asked again when everything is on: the first memory stays.
         let on = settings(&[(IP_FORWARD, "1"), (SRC_VALID_MARK, "1")]);
         assert_eq!(Remembered::from(&on, "b", Some(&remembered)), remembered);
         // After a reboot what is found is the host's own.
         let later = Remembered::from(&on, "c", Some(&remembered));
         assert!(!later.forwards_for_us());
-        assert_eq!(remembered.restore("c"), []);
-        assert_eq!(later.restore("c"), []);
+        assert_eq!(remembered.restore("c", &turned, false), []);
+        assert_eq!(later.restore("c", &on, false), owned(&[]));
     }
 
     #[test]
@@ -114,13 +166,15 @@ mod tests {
         let on = settings(&[(IP_FORWARD, "1"), (SRC_VALID_MARK, "0")]);
         let remembered = Remembered::from(&on, "b", None);
         assert!(!remembered.forwards_for_us());
-        assert_eq!(remembered.restore("b"), [(SRC_VALID_MARK, "0")]);
+        let now = settings(&[(IP_FORWARD, "1"), (SRC_VALID_MARK, "1")]);
+        assert_eq!(remembered.restore("b", &now, false), owned(&[(SRC_VALID_MARK, "0")]));
         let off = settings(&[(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "1")]);
         let remembered = Remembered::from(&off, "b", Some(&remembered));
         assert!(remembered.forwards_for_us());
+        let now = settings(&[(IP_FORWARD, "1"), (ACCEPT_REDIRECTS, "0"), (SRC_VALID_MARK, "1")]);
         assert_eq!(
-            remembered.restore("b"),
-            [(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "0")]
+            remembered.restore("b", &now, false),
+            owned(&[(IP_FORWARD, "0"), (ACCEPT_REDIRECTS, "1"), (SRC_VALID_MARK, "0")])
         );
     }
 }

@@ -4,14 +4,16 @@ use super::SetName;
 use crate::network::fence::MARK;
 
 /// Name, type and flags of each set and map, in the order they are declared.
-pub(super) const SETS: [(SetName, &str); 13] = [
+pub(super) const SETS: [(SetName, &str); 15] = [
     (SetName::Bridges, "set bridges { type ifname; }"),
     (SetName::Internal, "set internal { type ifname; }"),
     (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
     (SetName::Subnets, "set subnets { type ipv4_addr; flags interval; }"),
+    (SetName::Inside, "set inside { type ipv4_addr; flags interval; }"),
     (SetName::Lan, "set lan { type ipv4_addr . ifname; flags interval; }"),
     (SetName::Gateways, "set gateways { type ifname . ipv4_addr; }"),
     (SetName::Anywhere, "set anywhere { type ipv4_addr; }"),
+    (SetName::Guests, "set guests { type ifname; }"),
     (
         SetName::PublishedAt,
         "map published_at { \
@@ -35,12 +37,15 @@ pub(super) const SETS: [(SetName, &str); 13] = [
 /// the host's loopback (CVE-2020-8558). The guard stands before address translation, where a
 /// genuine reply still carries the bridge's address.
 ///
-/// `admit` marks what this table will judge, after addresses were translated back: the routing
-/// rules of [`fence`](crate::network::fence) let nothing else pass, so that nothing is forwarded
-/// while the table is missing.
+/// `admit` marks what may pass, after addresses were translated back: the routing rules of
+/// [`fence`](crate::network::fence) let nothing else through, so that nothing is forwarded while the
+/// table is missing. It judges by itself what `forward` judges again: whichever chain or rule
+/// somebody deletes, what is not published stays closed.
 pub(super) fn packet_chains(closed: bool) -> String {
     let closed = if closed {
-        "    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n"
+        "    iifname @guests accept
+    oifname @guests accept
+    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n"
     } else {
         ""
     };
@@ -63,10 +68,16 @@ pub(super) fn packet_chains(closed: bool) -> String {
     fib daddr . iif type local jump publish
     dnat ip to meta l4proto . th dport map @published_any
   }}
+  chain pass {{
+    meta mark set meta mark | {MARK:#x}
+  }}
   chain admit {{
     type filter hook prerouting priority -90; policy accept;
-    iifname @bridges meta mark set meta mark | {MARK:#x}
-    ip daddr @subnets meta mark set meta mark | {MARK:#x}
+    ip daddr . iifname @lan goto pass
+    iifname @internal accept
+    iifname @bridges ip daddr != @inside goto pass
+    ip daddr @subnets ct state established,related goto pass
+    ip daddr @subnets ct status dnat goto pass
   }}
   chain output {{
     type nat hook output priority -100; policy accept;

@@ -105,10 +105,19 @@ fn a_host_that_forwards_for_containers_alone_forwards_nothing_else() {
     let closed = HostFacts { forwards_for_us: true, ..host() };
     let (open, closed) = (of(&sample()), Ruleset::of(&sample(), &closed));
     assert!(!open.same_chains(&closed));
-    let rule = "    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n";
+    let rule = "    iifname @guests accept
+    oifname @guests accept
+    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n";
     let text = closed.replace_text("shoal");
     assert_eq!(text.replace(rule, ""), GOLDEN);
     assert_ne!(text, GOLDEN);
+    // Bridges of others are elements: nobody who comes replaces the table.
+    let guests = BTreeSet::from(["docker0".to_owned()]);
+    let facts = HostFacts { forwards_for_us: true, guests, ..host() };
+    let with_guests = Ruleset::of(&sample(), &facts);
+    let change = with_guests.change_text(&closed, "shoal");
+    assert_eq!(change.as_deref(), Some("add element inet shoal guests { \"docker0\" }\n"));
+    assert_eq!(Ruleset::of(&sample(), &HostFacts { forwards_for_us: false, ..facts }), open);
 }
 
 #[test]

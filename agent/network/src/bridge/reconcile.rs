@@ -1,0 +1,291 @@
+//! Making the host what the book says: look, have it planned, do it.
+
+use std::collections::BTreeSet;
+
+use shoal_agent_planning::network::guests;
+use shoal_agent_planning::network::links::{self, Desired};
+use shoal_agent_planning::network::settings::Remembered;
+use shoal_agent_planning::node::host::{self, Action, Observed, ObservedLinks, Plan};
+use shoal_agent_planning::node::look::{Look, LookAtLinks};
+
+use super::{BridgeNetworks, Inner};
+use crate::settings::boot_id;
+use crate::{FirewallError, NetworkError, Repaired, sysctl};
+
+/// The host as it was found, and what could not be looked at.
+struct Seen {
+    observed: Observed,
+    /// The tables were not those of this agent.
+    strange_tables: bool,
+    errors: Vec<NetworkError>,
+}
+
+impl BridgeNetworks {
+    /// Looks at parts of the host and puts right what is not as the book says. Goes on after an error,
+    /// but opens nothing then. Call it under `structure`.
+    ///
+    /// # Errors
+    /// The first.
+    pub(super) async fn reconcile(&self, look: &Look) -> Result<Repaired, NetworkError> {
+        let under_way = {
+            let mut inner = self.lock();
+            inner.count_look();
+            inner.under_way.clone()
+        };
+        let Seen { mut observed, strange_tables, mut errors } = self.observe(look).await;
+        if observed.fence.is_none() && self.fence_depends_on(&observed) {
+            match self.links.observe_fence().await {
+                Ok(fence) => observed.fence = fence,
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut repaired = Repaired::default();
+        let plan = {
+            let mut inner = self.lock();
+            let plan = host::plan(&inner.leases, &self.wishes, &observed);
+            if inner.facts != plan.facts {
+                self.tell(&inner, &plan);
+                inner.facts = plan.facts.clone();
+                inner.generation += 1;
+            }
+            let under_way = under_way.union(&inner.under_way).cloned().collect();
+            inner.note_lost(&plan, observed.links.as_ref(), &under_way);
+            repaired.lost_attachments = inner.lost.clone();
+            plan
+        };
+        self.lost.send_if_modified(|lost| {
+            let news = *lost != repaired.lost_attachments;
+            lost.clone_from(&repaired.lost_attachments);
+            news
+        });
+        let mut failed = !errors.is_empty();
+        for action in plan.actions {
+            if (failed && action.opens()) || self.is_under_way(&action) {
+                continue;
+            }
+            match self.perform(&action).await {
+                Ok(true) => repaired.note(&action, strange_tables),
+                Ok(false) => {}
+                Err(error) => {
+                    failed = true;
+                    errors.push(error);
+                }
+            }
+        }
+        if repaired.table_replaced {
+            self.forget_stray_flows().await;
+        }
+        errors.into_iter().next().map_or(Ok(repaired), Err)
+    }
+
+    /// Whether what was found of the rest of the host changes the fence.
+    fn fence_depends_on(&self, observed: &Observed) -> bool {
+        let inner = self.lock();
+        let facts = host::plan(&inner.leases, &self.wishes, observed).facts;
+        (facts.forwards_for_us, &facts.guests) != (inner.facts.forwards_for_us, &inner.facts.guests)
+    }
+
+    /// Says what people should know about a change of how the host forwards.
+    fn tell(&self, inner: &Inner, plan: &Plan) {
+        let (before, now) = (&inner.facts, &plan.facts);
+        if now.forwards_for_us && !before.forwards_for_us {
+            tracing::warn!(
+                "this host did not forward packets: it does so for containers now, and for bridges \
+                 of others that it has; for anything else, start the agent with \
+                 --forwards-for-others"
+            );
+        }
+        for guest in now.guests.difference(&before.guests) {
+            tracing::info!(bridge = guest, "forwarding packets for a bridge of somebody else");
+        }
+    }
+
+    async fn observe(&self, look: &Look) -> Seen {
+        let mut errors = Vec::new();
+        fn known<T>(result: Result<T, NetworkError>, errors: &mut Vec<NetworkError>) -> Option<T> {
+            result.map_err(|error| errors.push(error)).ok()
+        }
+        let (has_networks, bridges, facts) = {
+            let inner = self.lock();
+            let bridges = inner.leases.networks().map(|network| network.bridge.clone());
+            let bridges: BTreeSet<String> = bridges.collect();
+            (!bridges.is_empty(), bridges, inner.facts.clone())
+        };
+        let mut observed = Observed { on_no_wire: facts.on_no_wire, ..Observed::default() };
+        if let Some(boot) = known(boot_id(), &mut errors) {
+            observed.boot = boot;
+        }
+        observed.remembered = self.settings.remembered();
+        if !look.links.is_empty() {
+            observed.links = known(self.observe_links(&look.links).await, &mut errors);
+        }
+        if look.addresses {
+            // What cannot be looked at is not taken away.
+            if let Some((links, on_no_wire)) =
+                known(self.links.observe_addresses().await, &mut errors)
+            {
+                let mut inner = self.lock();
+                inner.guests = guests::of(&links, &self.wishes.prefix);
+                inner.looked_around = true;
+                observed.on_no_wire = on_no_wire;
+            }
+        }
+        observed.guests = self.lock().guests.clone();
+        if look.rules {
+            observed.fence = known(self.links.observe_fence().await, &mut errors).flatten();
+        }
+        let mut strange_tables = false;
+        if look.tables {
+            match self.table.look(|| self.desired_table()).await {
+                Ok(looked) => {
+                    observed.tables = Some(looked.tables);
+                    strange_tables = looked.strange;
+                }
+                // A host without nftables needs none as long as it has no networks.
+                Err(FirewallError::Missing) if !has_networks => {}
+                Err(error) => errors.push(error.into()),
+            }
+        } else {
+            observed.tables = Some(self.table.known().await);
+        }
+        if look.settings {
+            let named = observed.remembered.iter().flat_map(Remembered::names);
+            let settings = self.settings.observe(named, &bridges);
+            observed.settings = Some(settings);
+        }
+        Seen { observed, strange_tables, errors }
+    }
+
+    async fn observe_links(&self, look: &LookAtLinks) -> Result<ObservedLinks, NetworkError> {
+        let found = match look {
+            LookAtLinks::All => self.links.observe().await?,
+            LookAtLinks::Named(names) => {
+                let mut found = std::collections::BTreeMap::new();
+                for ifname in names {
+                    found.extend(self.links.observe_one(ifname).await?);
+                }
+                found
+            }
+        };
+        let desired = Desired::of(&self.lock().leases);
+        let mut routes = BTreeSet::new();
+        for (bridge, wanted) in desired.bridges {
+            if found.get(&bridge).is_some_and(|link| link.up) {
+                routes.extend(self.links.observe_routes(&bridge, wanted.address).await?);
+            }
+        }
+        Ok(ObservedLinks { looked_at: look.clone(), found, routes })
+    }
+
+    /// Whether a link is just being made, or has been meanwhile, so that it is not to be touched.
+    fn is_under_way(&self, action: &Action) -> bool {
+        let Action::Link(action) = action else { return false };
+        let inner = self.lock();
+        let port = |ifname: &str| inner.leases.ports().find(|port| port.host_ifname == ifname);
+        match port(action.ifname()) {
+            Some(port) => {
+                let key = (port.container.clone(), port.network.clone());
+                let removes = matches!(action, links::Action::Remove { .. });
+                inner.under_way.contains(&key) || removes
+            }
+            None => false,
+        }
+    }
+
+    /// Does one thing. Says whether there was something to do.
+    async fn perform(&self, action: &Action) -> Result<bool, NetworkError> {
+        match action {
+            Action::Remember(memory) => self.settings.remember(memory.clone())?,
+            Action::Forget => self.settings.forget()?,
+            Action::Set { name, value } => sysctl::set_if_there(name, value)?,
+            Action::AddRule(rule) => self.links.add_rule(rule).await?,
+            Action::RemoveRule(rule) => self.links.remove_rule(rule).await?,
+            Action::PutTables => {
+                let generation = self.lock().generation;
+                match self.filter(generation).await {
+                    // A host without nftables has nothing to be removed from there.
+                    Err(NetworkError::Firewall(FirewallError::Missing)) if !self.has_networks() => {
+                    }
+                    result => result?,
+                }
+            }
+            Action::Link(action) => self.links.perform(action).await?,
+            Action::AddRoute(route) => return self.links.add_route(route).await,
+        }
+        Ok(true)
+    }
+
+    /// While the table was away, clients that keep sending may have been tracked without it.
+    async fn forget_stray_flows(&self) {
+        let ports = self.lock().leases.published().map(|(_, port, _)| *port).collect::<Vec<_>>();
+        self.forget_flows(&ports).await;
+    }
+
+    /// Looks at parts of the host, as they are told of.
+    pub(crate) async fn put_right(&self, look: &Look) -> Result<Repaired, NetworkError> {
+        let _structure = self.structure.lock().await;
+        self.reconcile(look).await
+    }
+
+    /// Whether there is anything to look after.
+    pub(crate) fn has_networks(&self) -> bool {
+        self.lock().leases.networks().next().is_some()
+    }
+
+    /// Which of the agent's bridges an address is on: its own, or that of its subnet.
+    pub(crate) fn bridge_of(&self, address: std::net::Ipv4Addr) -> Option<String> {
+        let inner = self.lock();
+        let mut networks = inner.leases.networks();
+        networks.find(|network| network.subnet.contains(&address)).map(|n| n.bridge.clone())
+    }
+}
+
+impl Inner {
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "counts in tests")]
+    fn count_look(&mut self) {}
+
+    #[cfg(test)]
+    fn count_look(&mut self) {
+        self.looks += 1;
+    }
+
+    /// Enters which attachments are lost, as far as links were looked at.
+    fn note_lost(
+        &mut self,
+        plan: &Plan,
+        links: Option<&ObservedLinks>,
+        under_way: &BTreeSet<(String, String)>,
+    ) {
+        let Some(ObservedLinks { looked_at, .. }) = links else { return };
+        for port in self.leases.ports() {
+            let looked = match looked_at {
+                LookAtLinks::All => true,
+                LookAtLinks::Named(names) => names.contains(&port.host_ifname),
+            };
+            let key = (port.container.clone(), port.network.clone());
+            if looked && plan.missing_ports.contains(&port.host_ifname) && !under_way.contains(&key)
+            {
+                self.lost.insert(key);
+            } else if looked {
+                self.lost.remove(&key);
+            }
+        }
+        let leases = &self.leases;
+        self.lost.retain(|(container, network)| {
+            leases.container_page(container).is_some_and(|page| page.has(network))
+        });
+    }
+}
+
+impl Repaired {
+    fn note(&mut self, action: &Action, strange_tables: bool) {
+        match action {
+            Action::AddRule(_) | Action::RemoveRule(_) => self.rules.push(action.to_string()),
+            Action::PutTables => self.table_replaced |= strange_tables,
+            Action::Link(_) | Action::AddRoute(_) => self.links.push(action.to_string()),
+            Action::Set { .. } => self.settings.push(action.to_string()),
+            Action::Remember(_) | Action::Forget => {}
+        }
+    }
+}

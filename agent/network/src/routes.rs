@@ -1,0 +1,105 @@
+//! The routes of bridges, which the kernel makes with their addresses and anybody can delete.
+
+use std::net::Ipv4Addr;
+
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rustix::io::Errno;
+use shoal_agent_planning::node::host::{BridgeRoute, RouteKind};
+
+use super::NetworkError;
+use super::netlink::{Links, failed, is};
+
+/// Numbers of the tables (rtnetlink(7)).
+const TABLE_MAIN: u32 = 254;
+const TABLE_LOCAL: u32 = 255;
+/// Full length of a prefix.
+const HOST: u8 = 32;
+
+impl Links {
+    /// Those of the routes of a bridge with this address that there are. Asks for two addresses, however
+    /// many routes the host has.
+    pub(super) async fn observe_routes(
+        &self,
+        bridge: &str,
+        address: Ipv4Net,
+    ) -> Result<Vec<BridgeRoute>, NetworkError> {
+        let Some(link) = self.get(bridge).await? else { return Ok(Vec::new()) };
+        let (own, index) = (address.addr(), link.header.index);
+        // An address of the subnet that is not the bridge's.
+        let other = address.hosts().find(|host| *host != own);
+        let mut found = Vec::new();
+        let asked = [(RouteKind::Own, Some(own)), (RouteKind::Subnet, other)];
+        for (kind, target) in asked {
+            let route = BridgeRoute { bridge: bridge.to_owned(), kind, address };
+            let Some(target) = target else {
+                // A subnet without room for anybody: nobody misses the way to it.
+                found.push(route);
+                continue;
+            };
+            let seen = self.route_to(target).await?;
+            if seen.is_some_and(|seen| is_that(&seen, &route, index)) {
+                found.push(route);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entry of the routing tables that a packet of the host to an address goes by.
+    async fn route_to(&self, target: Ipv4Addr) -> Result<Option<RouteMessage>, NetworkError> {
+        let mut message =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(target, HOST).build();
+        message.header.flags = RouteFlags::FibMatch;
+        match self.handle.route().get(message).execute().try_next().await {
+            Err(error)
+                if [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL]
+                    .iter()
+                    .any(|errno| is(&error, *errno)) =>
+            {
+                Ok(None)
+            }
+            result => result.map_err(failed(|| format!("look up the route to {target}"))),
+        }
+    }
+
+    /// Puts a route back; `false` where it is there, behind one that goes before it.
+    pub(super) async fn add_route(&self, route: &BridgeRoute) -> Result<bool, NetworkError> {
+        let index = self.index(&route.bridge).await?;
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(index)
+            .protocol(RouteProtocol::Kernel)
+            .pref_source(route.address.addr());
+        let builder = match route.kind {
+            RouteKind::Own => builder
+                .destination_prefix(route.address.addr(), HOST)
+                .table_id(TABLE_LOCAL)
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host),
+            RouteKind::Subnet => builder
+                .destination_prefix(route.address.network(), route.address.prefix_len())
+                .table_id(TABLE_MAIN)
+                .scope(RouteScope::Link),
+        };
+        match self.handle.route().add(builder.build()).execute().await {
+            Err(error) if is(&error, Errno::EXIST) => Ok(false),
+            result => result.map(|()| true).map_err(failed(|| format!("add route {route}"))),
+        }
+    }
+}
+
+fn is_that(seen: &RouteMessage, route: &BridgeRoute, index: u32) -> bool {
+    let by = seen.attributes.contains(&RouteAttribute::Oif(index));
+    let to = seen.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    let (network, length) = match route.kind {
+        RouteKind::Own => (route.address.addr(), HOST),
+        RouteKind::Subnet => (route.address.network(), route.address.prefix_len()),
+    };
+    by && to == Some(network) && seen.header.destination_prefix_length == length
+}

@@ -1,0 +1,204 @@
+//! What messages of the kernel are about.
+//!
+//! By rtnetlink(7), and the notifications of nf_tables (linux/netfilter/nf_tables.h), whose numbers are
+//! here because no library that we use has them.
+
+use std::net::Ipv4Addr;
+
+use shoal_agent_planning::network::names;
+use shoal_agent_planning::node::look::Look;
+
+use crate::conntrack::{attribute, messages};
+use crate::nft::was_ours;
+
+/// Types of messages of rtnetlink.
+const LINKS: [u16; 2] = [16, 17];
+const ADDRESSES: [u16; 2] = [20, 21];
+const ROUTES: [u16; 2] = [24, 25];
+const RULES: [u16; 2] = [32, 33];
+const SETTINGS: [u16; 2] = [80, 81];
+/// ifinfomsg, ifaddrmsg and rtmsg.
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+const LINK_NAME: u16 = 3;
+const LINK_INFO: u16 = 18;
+const LINK_INFO_KIND: u16 = 1;
+const ADDRESS_LABEL: u16 = 3;
+const ROUTE_DESTINATION: u16 = 1;
+
+const SUBSYSTEM: u16 = 10;
+/// New and deleted tables, chains, rules, sets and elements.
+const IN_TABLES: [u16; 10] = [0, 2, 3, 5, 6, 8, 9, 11, 12, 14];
+/// The end of a transaction.
+const GENERATION: u16 = 15;
+/// The attribute of each of the first that names the table.
+const TABLE_NAME: u16 = 1;
+/// The process whose transaction it was.
+const GENERATION_PROCESS: u16 = 2;
+/// nfgenmsg.
+const FILTER_HEADER: usize = 4;
+
+/// Understands what is heard.
+pub(super) struct Hearing {
+    prefix: String,
+    table: String,
+    /// The transaction that is being told of is about our tables.
+    touched: bool,
+}
+
+impl Hearing {
+    pub(super) fn new(prefix: &str, table: &str) -> Self {
+        Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: false }
+    }
+
+    /// What a datagram of rtnetlink is about. `bridge_of` finds the bridge in whose subnet an address is.
+    pub(super) fn route(
+        &self,
+        datagram: &[u8],
+        bridge_of: impl Fn(Ipv4Addr) -> Option<String>,
+    ) -> Look {
+        let mut look = Look::default();
+        for (kind, body) in messages(datagram) {
+            let about = match kind {
+                _ if LINKS.contains(&kind) => self.link(body),
+                _ if ADDRESSES.contains(&kind) => self.address(body),
+                _ if ROUTES.contains(&kind) => route(body).and_then(&bridge_of).map(Look::link),
+                _ if RULES.contains(&kind) => Some(Look { rules: true, ..Look::default() }),
+                _ if SETTINGS.contains(&kind) => Some(Look::settings()),
+                _ => None,
+            };
+            about.into_iter().for_each(|about| look.merge(about));
+        }
+        look
+    }
+
+    /// A link of ours; or a bridge of somebody else, for whom the host may have to forward.
+    fn link(&self, body: &[u8]) -> Option<Look> {
+        let body = body.get(LINK_HEADER..)?;
+        let name = text(attribute(body, LINK_NAME)?)?;
+        if names::is_ours(&self.prefix, name) {
+            return Some(Look::link(name));
+        }
+        let kind = text(attribute(attribute(body, LINK_INFO)?, LINK_INFO_KIND)?)?;
+        (kind == "bridge").then(addresses)
+    }
+
+    fn address(&self, body: &[u8]) -> Option<Look> {
+        let label = attribute(body.get(ADDRESS_HEADER..)?, ADDRESS_LABEL).and_then(text);
+        match label {
+            Some(name) if names::is_ours(&self.prefix, name) => Some(Look::link(name)),
+            _ => Some(addresses()),
+        }
+    }
+
+    /// Whether a datagram of the packet filter ends a transaction of somebody else that touched our
+    /// tables.
+    pub(super) fn filter(&mut self, datagram: &[u8]) -> Look {
+        let mut tables = false;
+        for (kind, body) in messages(datagram).filter(|(kind, _)| kind >> 8 == SUBSYSTEM) {
+            let body = body.get(FILTER_HEADER..).unwrap_or_default();
+            if kind & 0xff == GENERATION {
+                let process = attribute(body, GENERATION_PROCESS).and_then(|id| id.first_chunk());
+                let ours = process.is_some_and(|id| was_ours(u32::from_be_bytes(*id)));
+                tables |= std::mem::take(&mut self.touched) && !ours;
+            } else if IN_TABLES.contains(&(kind & 0xff)) {
+                let name = attribute(body, TABLE_NAME).and_then(text);
+                self.touched |= name == Some(self.table.as_str());
+            }
+        }
+        Look { tables, ..Look::default() }
+    }
+}
+
+fn addresses() -> Look {
+    Look { addresses: true, ..Look::default() }
+}
+
+/// Where a route of IPv4 leads.
+fn route(body: &[u8]) -> Option<Ipv4Addr> {
+    let destination = attribute(body.get(ROUTE_HEADER..)?, ROUTE_DESTINATION)?;
+    let octets: [u8; 4] = destination.try_into().ok()?;
+    Some(octets.into())
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes.strip_suffix(&[0])?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attributes(all: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in all {
+            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    fn message(kind: u16, header: usize, all: &[(u16, &[u8])]) -> Vec<u8> {
+        let body = [vec![0; header], attributes(all)].concat();
+        let length = u32::try_from(16 + body.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(body);
+        bytes
+    }
+
+    fn hearing() -> Hearing {
+        Hearing::new("sh", "shoal")
+    }
+
+    #[test]
+    fn who_is_meant() {
+        let ours = b"shb0123456789\0";
+        let bridge = attributes(&[(LINK_INFO_KIND, b"bridge\0")]);
+        let veth = attributes(&[(LINK_INFO_KIND, b"veth\0")]);
+        let table: [(Vec<u8>, Look); 8] = [
+            (message(17, 16, &[(LINK_NAME, &ours[..])]), Look::link("shb0123456789")),
+            (message(16, 16, &[(LINK_NAME, b"docker0\0"), (LINK_INFO, &bridge)]), addresses()),
+            // What others do all day.
+            (message(16, 16, &[(LINK_NAME, b"vethab12\0"), (LINK_INFO, &veth)]), Look::default()),
+            (message(21, 8, &[(ADDRESS_LABEL, &ours[..])]), Look::link("shb0123456789")),
+            (message(20, 8, &[(ADDRESS_LABEL, b"eth0\0")]), addresses()),
+            (message(25, 12, &[(ROUTE_DESTINATION, &[172, 20, 0, 0])]), Look::link("shb1")),
+            (message(24, 12, &[(ROUTE_DESTINATION, &[8, 8, 0, 0])]), Look::default()),
+            (message(33, 12, &[]), Look { rules: true, ..Look::default() }),
+        ];
+        let bridge_of = |address: Ipv4Addr| (address.octets()[0] == 172).then(|| "shb1".to_owned());
+        for (bytes, expected) in table {
+            assert_eq!(hearing().route(&bytes, bridge_of), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_counts_when_it_ends_and_was_not_ours() {
+        let of = |kind: u16| (SUBSYSTEM << 8) | kind;
+        let flush = message(of(2), 4, &[(TABLE_NAME, b"shoal\0")]);
+        let foreign = message(of(6), 4, &[(TABLE_NAME, b"docker\0")]);
+        let end = |process: u32| message(of(GENERATION), 4, &[(2, &process.to_be_bytes())]);
+        let mut hearing = hearing();
+        assert!(!hearing.filter(&flush).tables);
+        assert!(hearing.filter(&end(1)).tables);
+        assert!(!hearing.filter(&[foreign, end(1)].concat()).tables);
+        crate::nft::note_ours(77);
+        assert!(!hearing.filter(&[flush.clone(), end(77)].concat()).tables);
+        assert!(hearing.filter(&[flush, end(78)].concat()).tables);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_stumble(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            hearing().route(&bytes, |_| None);
+            hearing().filter(&bytes);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What of the node's containers, connections, networks, volumes and files belongs to which task, and
+//! what is to be done about what belongs to none, or is missing.
+//!
+//! A task owns what it has from the moment it is known until it has given everything back. What is
+//! being made or given back right now is the affair of whoever does it: nothing of a busy task is
+//! touched. A network exists on a node as long as a task there has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one task has on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The networks that are made for it.
+    pub networks: BTreeSet<String>,
+    /// Its container is there and is to stay, so its connections have to be.
+    pub connected: bool,
+    /// Something is done for it right now.
+    pub busy: bool,
+}
+
+/// The tasks of the node, by what their containers are called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// Those that have not given everything back.
+    pub holders: BTreeMap<String, Held>,
+    /// All that are known, also those of which only a log is left.
+    pub known: BTreeSet<String>,
+    /// Those of which the record was lost: their logs stay.
+    pub lost: BTreeSet<String>,
+}
+
+impl Assigned {
+    fn needs(&self, network: &str) -> bool {
+        self.holders.values().any(|held| held.networks.contains(network))
+    }
+}
+
+/// A volume as the node has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedVolume {
+    /// Who uses it.
+    pub users: BTreeSet<String>,
+    /// The task for which alone it was made.
+    pub owner: Option<String>,
+    /// Something is mounted for it.
+    pub mounted: bool,
+}
+
+/// What there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Containers, running or not.
+    pub containers: BTreeSet<String>,
+    /// Who has leases of which networks: addresses and ports.
+    pub leases: BTreeMap<String, BTreeSet<String>>,
+    /// Leases whose links are gone: container and network.
+    pub lost: BTreeSet<(String, String)>,
+    /// Networks.
+    pub networks: BTreeSet<String>,
+    /// Volumes, by name.
+    pub volumes: BTreeMap<String, ObservedVolume>,
+    /// Containers for which files were made.
+    pub files: BTreeSet<String>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the fields are named by what they are")]
+pub enum Action {
+    /// End and remove a container of no task.
+    RemoveContainer { container: String, keep_log: bool },
+    /// Give back addresses and ports, with their links.
+    Release { container: String },
+    /// Remove a network that no task has.
+    RemoveNetwork { network: String },
+    /// Strike out a user of a volume.
+    EndUse { volume: String, user: String },
+    /// Unmount a volume that nobody uses.
+    Unmount { volume: String },
+    /// Remove a volume that was made for a task that is gone.
+    RemoveVolume { volume: String },
+    /// Remove the files of a container that is gone.
+    RemoveFiles { container: String },
+    /// Connect a container again whose links are gone, with the same addresses.
+    Connect { container: String, network: String },
+}
+
+/// What to do, in this order: processes before what they use, connections at the end.
+#[must_use]
+pub fn plan(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
+    let gone = |container: &&String| !assigned.holders.contains_key(*container);
+    let mut actions = Vec::new();
+    for container in observed.containers.iter().filter(|c| !assigned.known.contains(*c)) {
+        let keep_log = assigned.lost.contains(container);
+        actions.push(Action::RemoveContainer { container: container.clone(), keep_log });
+    }
+    let released = observed.leases.keys().filter(gone);
+    actions.extend(released.map(|c| Action::Release { container: c.clone() }));
+    let networks = observed.networks.iter().filter(|network| !assigned.needs(network));
+    actions.extend(networks.map(|network| Action::RemoveNetwork { network: network.clone() }));
+    for (name, volume) in &observed.volumes {
+        plan_volume(assigned, name, volume, &mut actions);
+    }
+    let files = observed.files.iter().filter(gone);
+    actions.extend(files.map(|c| Action::RemoveFiles { container: c.clone() }));
+    for (container, network) in &observed.lost {
+        let held = assigned.holders.get(container);
+        if held.is_some_and(|held| held.connected && !held.busy && held.networks.contains(network))
+        {
+            let (container, network) = (container.clone(), network.clone());
+            actions.push(Action::Connect { container, network });
+        }
+    }
+    actions
+}
+
+fn plan_volume(
+    assigned: &Assigned,
+    name: &str,
+    volume: &ObservedVolume,
+    actions: &mut Vec<Action>,
+) {
+    let named = || name.to_owned();
+    let (living, gone): (Vec<&String>, Vec<&String>) =
+        volume.users.iter().partition(|user| assigned.holders.contains_key(*user));
+    actions
+        .extend(gone.iter().map(|user| Action::EndUse { volume: named(), user: (*user).clone() }));
+    if !living.is_empty() {
+        return;
+    }
+    // Whoever was the last to leave has it unmounted.
+    if volume.mounted && gone.is_empty() {
+        actions.push(Action::Unmount { volume: named() });
+    }
+    if volume.owner.as_ref().is_some_and(|owner| !assigned.known.contains(owner)) {
+        actions.push(Action::RemoveVolume { volume: named() });
+    }
+}
+
+/// Who has a network, and what follows from it: it is made for the first and removed with the last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkUsers<T: Ord> {
+    users: BTreeSet<T>,
+    /// It is there, as far as this process knows.
+    made: bool,
+}
+
+impl<T: Ord> NetworkUsers<T> {
+    /// Somebody has it from now on. Entered before it is made: where that is cut off, leaving removes
+    /// what there is.
+    pub fn enter(&mut self, user: T) {
+        self.users.insert(user);
+    }
+
+    /// It was made.
+    pub fn made(&mut self) {
+        self.made = true;
+    }
+
+    /// Whether it has to be removed before this user may leave; else the user has left.
+    pub fn leave(&mut self, user: &T) -> bool {
+        if self.users.iter().any(|other| other != user) {
+            self.users.remove(user);
+            return false;
+        }
+        self.made = self.made || self.users.contains(user);
+        self.made
+    }
+
+    /// It was removed.
+    pub fn removed(&mut self, user: &T) {
+        self.made = false;
+        self.users.remove(user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the actions make of the node: the judge of the plan.
+    fn perform(observed: &mut Observed, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::RemoveContainer { container, .. } => {
+                    assert!(observed.containers.remove(container));
+                }
+                Action::Release { container } => {
+                    assert!(observed.leases.remove(container).is_some());
+                    observed.lost.retain(|(of, _)| of != container);
+                }
+                Action::RemoveNetwork { network } => {
+                    let users = observed.leases.values().filter(|has| has.contains(network));
+                    assert_eq!(users.count(), 0, "{network} connects somebody");
+                    assert!(observed.networks.remove(network));
+                }
+                Action::EndUse { volume, user } => {
+                    let volume = observed.volumes.get_mut(volume).unwrap();
+                    assert!(volume.users.remove(user));
+                    volume.mounted &= !volume.users.is_empty();
+                }
+                Action::Unmount { volume } => {
+                    let volume = observed.volumes.get_mut(volume).unwrap();
+                    assert!(volume.users.is_empty() && std::mem::take(&mut volume.mounted));
+                }
+                Action::RemoveVolume { volume } => {
+                    assert!(observed.volumes.remove(volume).unwrap().users.is_empty());
+                }
+                Action::RemoveFiles { container } => assert!(observed.files.remove(container)),
+                Action::Connect { container, network } => {
+                    assert!(observed.lost.remove(&(container.clone(), network.clone())));
+                }
+            }
+        }
+    }
+
+    fn some(names: &'static [&'static str]) -> impl Strategy<Value = BTreeSet<String>> {
+        prop::collection::btree_set(prop::sample::select(names).prop_map(str::to_owned), 0..4)
+    }
+
+    const TASKS: &[&str] = &["a", "b", "c", "d"];
+    const NETWORKS: &[&str] = &["front", "back", "old"];
+
+    fn assigned() -> impl Strategy<Value = Assigned> {
+        let held = (some(NETWORKS), any::<bool>(), any::<bool>());
+        let held = held.prop_map(|(networks, connected, busy)| Held { networks, connected, busy });
+        let name = prop::sample::select(TASKS).prop_map(str::to_owned);
+        let holders = prop::collection::btree_map(name, held, 0..4);
+        (holders, some(TASKS), some(TASKS)).prop_map(|(holders, more, lost)| {
+            let known = holders.keys().cloned().chain(more).collect();
+            Assigned { holders, known, lost }
+        })
+    }
+
+    /// A node can have anything on it, but for leases of networks that a task does not have.
+    fn observed(assigned: Assigned) -> impl Strategy<Value = (Assigned, Observed)> {
+        let volume = (some(TASKS), prop::option::of(prop::sample::select(TASKS)), any::<bool>());
+        let volume = volume.prop_map(|(users, owner, mounted)| ObservedVolume {
+            users,
+            owner: owner.map(str::to_owned),
+            mounted,
+        });
+        let volumes = prop::collection::btree_map("[v-z]", volume, 0..4);
+        let name = prop::sample::select(TASKS).prop_map(str::to_owned);
+        let leases = prop::collection::btree_map(name, some(NETWORKS), 0..4);
+        let rest = (some(TASKS), some(TASKS), some(NETWORKS), any::<bool>());
+        (leases, volumes, rest).prop_map(move |(mut leases, volumes, rest)| {
+            let (containers, files, mut networks, all_lost) = rest;
+            for (container, has) in &mut leases {
+                if let Some(held) = assigned.holders.get(container) {
+                    has.retain(|network| held.networks.contains(network));
+                }
+                networks.extend(has.iter().cloned());
+            }
+            let pairs =
+                leases.iter().flat_map(|(c, has)| has.iter().map(|n| (c.clone(), n.clone())));
+            let lost = pairs.filter(|_| all_lost).collect();
+            (assigned.clone(), Observed { containers, leases, lost, networks, volumes, files })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn performing_a_plan_leaves_nothing_to_plan_and_what_tasks_have(
+            (assigned, before) in assigned().prop_flat_map(observed),
+        ) {
+            let mut node = before.clone();
+            let actions = plan(&assigned, &node);
+            perform(&mut node, &actions);
+            prop_assert_eq!(plan(&assigned, &node), vec![]);
+            for (task, held) in &assigned.holders {
+                prop_assert_eq!(node.leases.get(task), before.leases.get(task));
+                prop_assert_eq!(node.files.contains(task), before.files.contains(task));
+                prop_assert_eq!(node.containers.contains(task), before.containers.contains(task));
+                for network in held.networks.iter().filter(|n| before.networks.contains(*n)) {
+                    prop_assert!(node.networks.contains(network));
+                }
+                for (name, volume) in before.volumes.iter().filter(|(_, v)| v.users.contains(task)) {
+                    let after = &node.volumes[name];
+                    prop_assert!(after.users.contains(task) && after.mounted == volume.mounted);
+                }
+                let busy = held.busy || !held.connected;
+                let lost = |node: &Observed| node.lost.iter().filter(|(c, _)| c == task).count();
+                prop_assert_eq!(lost(&node), if busy { lost(&before) } else { 0 });
+            }
+            // What is nobody's goes, but for the volumes that people named.
+            let held = |task: &String| assigned.holders.contains_key(task);
+            prop_assert!(node.leases.keys().all(held) && node.files.iter().all(held));
+            prop_assert!(node.volumes.values().flat_map(|v| &v.users).all(held));
+            for (name, volume) in before.volumes.iter().filter(|(_, v)| v.owner.is_none()) {
+                prop_assert!(node.volumes.contains_key(name), "{volume:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_is_made_for_the_first_and_removed_with_the_last() {
+        let mut users = NetworkUsers::default();
+        assert!(!users.leave(&1), "nobody ever had it");
+        users.enter(1);
+        users.made();
+        users.enter(2);
+        assert!(!users.leave(&1));
+        assert!(users.leave(&2) && users.leave(&2), "until it is gone");
+        users.removed(&2);
+        assert!(!users.leave(&2));
+        // Making it was cut off.
+        users.enter(3);
+        assert!(users.leave(&3));
+    }
+}

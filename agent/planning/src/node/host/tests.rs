@@ -1,0 +1,414 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::network::leases::Rules;
+use crate::network::settings::{ACCEPT_REDIRECTS, forwarding_of};
+use crate::network::{AttachRequest, NetworkConfig};
+
+/// A host that is as the actions make it: the judge of the plan.
+#[derive(Debug, Clone, PartialEq)]
+struct Host {
+    links: BTreeMap<String, ObservedLink>,
+    routes: BTreeSet<BridgeRoute>,
+    rules: BTreeSet<FenceRule>,
+    has_domains: bool,
+    tables: Tables,
+    settings: BTreeMap<String, String>,
+    remembered: Option<Remembered>,
+}
+
+const ETH: &str = "eth0";
+
+fn leases(networks: &[(&str, bool)]) -> Leases {
+    let mut leases = Leases::default();
+    for (id, internal) in networks {
+        let (id, internal) = ((*id).to_owned(), *internal);
+        let config = NetworkConfig { id: id.clone(), internal, ..NetworkConfig::default() };
+        leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
+        let request =
+            AttachRequest { container: "web".to_owned(), network: id, ..AttachRequest::default() };
+        leases.attach(&request, &Rules::default()).unwrap();
+    }
+    leases
+}
+
+fn wishes() -> Wishes {
+    Wishes { prefix: "sh".to_owned(), forwards_for_others: false }
+}
+
+fn link(kind: LinkKind, up: bool) -> ObservedLink {
+    let (bridge, addresses) = (None, BTreeSet::new());
+    ObservedLink { kind, up, mtu: 1500, bridge, hairpin: false, addresses }
+}
+
+impl Host {
+    /// As it was before anybody came.
+    fn new(forwards: bool) -> Self {
+        let text = |on: bool| if on { "1" } else { "0" }.to_owned();
+        let settings = BTreeMap::from([
+            (IP_FORWARD.to_owned(), text(forwards)),
+            (SRC_VALID_MARK.to_owned(), text(false)),
+            (ACCEPT_REDIRECTS.to_owned(), text(!forwards)),
+            (forwarding_of(ETH), text(forwards)),
+        ]);
+        Self {
+            links: [(ETH.to_owned(), link(LinkKind::Other, true))].into(),
+            routes: BTreeSet::new(),
+            rules: BTreeSet::new(),
+            has_domains: false,
+            tables: Tables::Absent,
+            settings,
+            remembered: None,
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        Observed {
+            boot: "b".to_owned(),
+            links: Some(ObservedLinks {
+                looked_at: LookAtLinks::All,
+                found: self.links.clone(),
+                routes: self.routes.clone(),
+            }),
+            on_no_wire: BTreeSet::new(),
+            guests: crate::network::guests::of(&self.links, "sh"),
+            fence: Some(ObservedFence {
+                present: self.rules.clone(),
+                has_domains: self.has_domains,
+            }),
+            tables: Some(self.tables.clone()),
+            settings: Some(self.settings.clone()),
+            remembered: self.remembered.clone(),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        // The kernel's own doing.
+        if name == IP_FORWARD {
+            let (off, on) = (if value == "1" { "0" } else { "1" }, value);
+            self.settings.insert(ACCEPT_REDIRECTS.to_owned(), off.to_owned());
+            for (_, each) in self.settings.iter_mut().filter(|(n, _)| n.ends_with("/forwarding")) {
+                *each = on.to_owned();
+            }
+        }
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    fn routes_of(&mut self, ifname: &str) {
+        let link = &self.links[ifname];
+        for address in link.addresses.iter().filter(|_| link.up && link.kind == LinkKind::Bridge) {
+            for kind in [RouteKind::Own, RouteKind::Subnet] {
+                let bridge = ifname.to_owned();
+                self.routes.insert(BridgeRoute { bridge, kind, address: *address });
+            }
+        }
+    }
+
+    fn perform(&mut self, action: &Action, leases: &Leases, facts: &HostFacts) {
+        match action {
+            Action::Remember(remembered) => self.remembered = Some(remembered.clone()),
+            Action::Forget => assert!(self.remembered.take().is_some()),
+            Action::Set { name, value } => self.set(name, value),
+            Action::AddRule(rule) => assert!(self.rules.insert(rule.clone())),
+            Action::RemoveRule(rule) => assert!(self.rules.remove(rule)),
+            Action::PutTables => {
+                let wanted = Ruleset::of(leases, facts);
+                let empty = wanted.is_empty();
+                self.tables = if empty { Tables::Absent } else { Tables::Hold(Box::new(wanted)) };
+            }
+            Action::Link(action) => self.perform_on_link(action),
+            Action::AddRoute(route) => {
+                assert!(self.links[&route.bridge].up);
+                assert!(self.routes.insert(route.clone()));
+            }
+        }
+    }
+
+    fn perform_on_link(&mut self, action: &links::Action) {
+        use links::Action::*;
+        match action {
+            Remove { ifname } => {
+                assert!(self.links.remove(ifname).is_some());
+                self.routes.retain(|route| route.bridge != *ifname);
+                self.settings.retain(|name, _| !name.contains(ifname.as_str()));
+            }
+            CreateBridge { ifname, mtu, .. } => {
+                let new = ObservedLink { mtu: *mtu, ..link(LinkKind::Bridge, false) };
+                assert!(self.links.insert(ifname.clone(), new).is_none());
+                for (name, _) in of_bridge(ifname) {
+                    self.settings.insert(name, "0".to_owned());
+                }
+            }
+            SetMtu { ifname, mtu } => self.at(ifname).mtu = *mtu,
+            RemoveAddress { ifname, address } => {
+                assert!(self.at(ifname).addresses.remove(address));
+                self.routes.retain(|r| (&r.bridge, &r.address) != (ifname, address));
+            }
+            AddAddress { ifname, address } => {
+                assert!(self.at(ifname).addresses.insert(*address));
+                self.routes_of(ifname);
+            }
+            SetBridge { ifname, bridge } => self.at(ifname).bridge = Some(bridge.clone()),
+            SetHairpin { ifname } => self.at(ifname).hairpin = true,
+            SetUp { ifname } => {
+                self.at(ifname).up = true;
+                self.routes_of(ifname);
+            }
+        }
+    }
+
+    fn at(&mut self, ifname: &str) -> &mut ObservedLink {
+        self.links.get_mut(ifname).expect("the link exists")
+    }
+
+    /// Whether what is not published cannot be reached: nothing is forwarded, or no bridge is up, or
+    /// the fence stands, or the tables do.
+    fn is_closed(&self, leases: &Leases) -> bool {
+        let ours: Vec<&String> = self
+            .links
+            .iter()
+            .filter(|(name, link)| {
+                name.starts_with("shb") && link.kind == LinkKind::Bridge && link.up
+            })
+            .map(|(name, _)| name)
+            .collect();
+        let fence = self.rules.contains(&FenceRule::CloseAll)
+            || leases.networks().all(|network| {
+                let (bridge, subnet) = (network.bridge.clone(), network.subnet.trunc());
+                self.rules.contains(&FenceRule::CloseBridge(bridge))
+                    && self.rules.contains(&FenceRule::CloseSubnet(subnet))
+            });
+        self.settings[IP_FORWARD] == "0"
+            || ours.is_empty()
+            || fence
+            || matches!(self.tables, Tables::Hold(_))
+    }
+
+    /// Performs a plan up to a point; says whether the host stayed closed once it was.
+    fn go(&mut self, leases: &Leases, wishes: &Wishes, most: usize) -> Result<(), String> {
+        let Plan { actions, facts, .. } = plan(leases, wishes, &self.observe());
+        let mut closed = self.is_closed(leases);
+        for action in actions.iter().take(most) {
+            self.perform(action, leases, &facts);
+            let now = self.is_closed(leases);
+            if closed && !now {
+                return Err(format!("{action} opens it, of {actions:?}"));
+            }
+            closed = now;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, leases: &Leases, wishes: &Wishes) -> Vec<Action> {
+        plan(leases, wishes, &self.observe()).actions
+    }
+}
+
+/// What people and other programs do to a host.
+#[derive(Debug, Clone)]
+enum Harm {
+    Flush,
+    OtherTables,
+    Rule(usize),
+    Link(usize),
+    Down(usize),
+    Address(usize),
+    Route(usize),
+    Setting(usize),
+    Guest,
+    Foreign,
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    prop_oneof![
+        Just(Harm::Flush),
+        Just(Harm::OtherTables),
+        (0..9usize).prop_map(Harm::Rule),
+        (0..9usize).prop_map(Harm::Link),
+        (0..9usize).prop_map(Harm::Down),
+        (0..9usize).prop_map(Harm::Address),
+        (0..9usize).prop_map(Harm::Route),
+        (0..9usize).prop_map(Harm::Setting),
+        Just(Harm::Guest),
+        Just(Harm::Foreign),
+    ]
+}
+
+fn do_harm(host: &mut Host, harm: &Harm) {
+    let nth = |host: &Host, n: usize| {
+        let ours: Vec<String> =
+            host.links.keys().filter(|name| name.starts_with("sh")).cloned().collect();
+        ours.get(n % ours.len().max(1)).cloned()
+    };
+    match harm {
+        Harm::Flush => host.tables = Tables::Absent,
+        Harm::OtherTables => host.tables = Tables::Differ,
+        Harm::Rule(n) => {
+            let rule = host.rules.iter().nth(n % host.rules.len().max(1)).cloned();
+            rule.map(|rule| host.rules.remove(&rule));
+        }
+        Harm::Link(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.perform_on_link(&links::Action::Remove { ifname: name });
+            }
+        }
+        Harm::Down(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.at(&name).up = false;
+                host.routes.retain(|route| route.bridge != name);
+            }
+        }
+        Harm::Address(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.at(&name).addresses.clear();
+                host.routes.retain(|route| route.bridge != name);
+            }
+        }
+        Harm::Route(n) => {
+            let route = host.routes.iter().nth(n % host.routes.len().max(1)).cloned();
+            route.map(|route| host.routes.remove(&route));
+        }
+        Harm::Setting(n) => {
+            let names: Vec<String> = host.settings.keys().cloned().collect();
+            let name = &names[n % names.len()];
+            // Turning an interface's forwarding is the host's own affair.
+            if !name.ends_with("/forwarding") {
+                let turned = if host.settings[name] == "0" { "1" } else { "0" };
+                host.set(name, turned);
+            }
+        }
+        Harm::Guest => {
+            let mut bridge = link(LinkKind::Bridge, true);
+            bridge.addresses.insert("172.17.0.1/16".parse().unwrap());
+            host.links.insert("docker0".to_owned(), bridge);
+        }
+        Harm::Foreign => {
+            host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));
+        }
+    }
+}
+
+const SETS: [&[(&str, bool)]; 4] =
+    [&[], &[("front", false)], &[("closed", true)], &[("front", false), ("closed", true)]];
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_plan_mends_it_and_never_opens_what_is_closed(
+        forwards in any::<bool>(),
+        has_domains in any::<bool>(),
+        asked in any::<bool>(),
+        steps in prop::collection::vec(
+            (0..SETS.len(), prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
+        ),
+    ) {
+        let wishes = Wishes { forwards_for_others: asked, ..wishes() };
+        let mut host = Host { has_domains, ..Host::new(forwards) };
+        for (set, harms, cut) in steps {
+            let leases = leases(SETS[set]);
+            for harm in &harms {
+                do_harm(&mut host, harm);
+            }
+            let foreign = |host: &Host| {
+                let mut links = host.links.clone();
+                links.retain(|name, _| !name.starts_with("sh"));
+                links
+            };
+            let others = foreign(&host);
+            // Cut off somewhere, and begun again.
+            host.go(&leases, &wishes, cut).map_err(TestCaseError::fail)?;
+            host.go(&leases, &wishes, usize::MAX).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(host.plan(&leases, &wishes), vec![]);
+            prop_assert_eq!(foreign(&host), others);
+            prop_assert!(host.is_closed(&leases));
+        }
+    }
+
+    #[test]
+    fn a_host_gets_back_what_it_was_wherever_it_is_cut_off(
+        forwards in any::<bool>(),
+        redirects in any::<bool>(),
+        cuts in prop::collection::vec(0..30usize, 0..4),
+    ) {
+        let before = {
+            let mut host = Host::new(forwards);
+            let value = if redirects { "1" } else { "0" }.to_owned();
+            host.settings.insert(ACCEPT_REDIRECTS.to_owned(), value);
+            host
+        };
+        let mut host = before.clone();
+        host.go(&leases(SETS[3]), &wishes(), usize::MAX).map_err(TestCaseError::fail)?;
+        for cut in cuts {
+            host.go(&leases(&[]), &wishes(), cut).map_err(TestCaseError::fail)?;
+        }
+        host.go(&leases(&[]), &wishes(), usize::MAX).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(host, before);
+    }
+}
+
+#[test]
+fn nothing_is_forwarded_before_the_tables_are_in_place() {
+    let host = Host::new(false);
+    let actions = host.plan(&leases(SETS[1]), &wishes());
+    let at = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted).unwrap();
+    let remember = at(&|action| matches!(action, Action::Remember(_)));
+    let fence = at(&|action| *action == Action::AddRule(FenceRule::CloseAll));
+    let tables = at(&|action| *action == Action::PutTables);
+    let up = at(&|action| matches!(action, Action::Link(links::Action::SetUp { .. })));
+    let forward = at(&|action| matches!(action, Action::Set { name, .. } if name == IP_FORWARD));
+    let order = [remember, fence, tables, up, forward];
+    assert!(order.is_sorted(), "{actions:?}");
+    assert!(actions[forward].opens() && actions[up].opens() && !actions[tables].opens());
+}
+
+#[test]
+fn whoever_comes_later_is_forwarded_for_and_keeps_forwarding() {
+    let mut host = Host::new(false);
+    let networks = leases(SETS[1]);
+    host.go(&networks, &wishes(), usize::MAX).unwrap();
+    do_harm(&mut host, &Harm::Guest);
+    let actions = host.plan(&networks, &wishes());
+    let passes = FenceRule::PassFromGuest("docker0".to_owned());
+    assert!(actions.contains(&Action::AddRule(passes)), "{actions:?}");
+    assert!(actions.contains(&Action::PutTables), "{actions:?}");
+    host.go(&networks, &wishes(), usize::MAX).unwrap();
+    assert_eq!(host.plan(&networks, &wishes()), []);
+    host.go(&leases(&[]), &wishes(), usize::MAX).unwrap();
+    assert_eq!(host.settings[IP_FORWARD], "1", "Docker needs it");
+    assert_eq!((&host.remembered, host.rules.len()), (&None, 0));
+}
+
+#[test]
+fn a_host_that_forwards_for_others_is_closed_to_nobody() {
+    let mut host = Host::new(false);
+    let asked = Wishes { forwards_for_others: true, ..wishes() };
+    host.go(&leases(SETS[1]), &asked, usize::MAX).unwrap();
+    assert!(!host.rules.contains(&FenceRule::CloseAll));
+    host.go(&leases(&[]), &asked, usize::MAX).unwrap();
+    assert_eq!(host.settings[IP_FORWARD], "1");
+}
+
+#[test]
+fn a_look_at_one_link_plans_for_it_alone() {
+    let networks = leases(SETS[3]);
+    let mut host = Host::new(true);
+    host.go(&networks, &wishes(), usize::MAX).unwrap();
+    let bridges: Vec<String> = networks.networks().map(|network| network.bridge.clone()).collect();
+    for bridge in &bridges {
+        host.perform_on_link(&links::Action::Remove { ifname: bridge.clone() });
+    }
+    let looked_at = LookAtLinks::Named([bridges[0].clone()].into());
+    let links = ObservedLinks { looked_at, ..ObservedLinks::default() };
+    let observed = Observed { links: Some(links), ..Observed::default() };
+    let Plan { actions, missing_ports, .. } = plan(&networks, &wishes(), &observed);
+    let names = |action: &Action| match action {
+        Action::Link(links::Action::CreateBridge { ifname, .. }) => Some(ifname.clone()),
+        _ => None,
+    };
+    let made: Vec<String> = actions.iter().filter_map(names).collect();
+    assert_eq!(made, bridges[..1]);
+    assert_eq!(missing_ports, BTreeSet::new());
+    let first = of_bridge(&bridges[0]).map(|(name, _)| name);
+    let set =
+        actions.iter().filter(|a| matches!(a, Action::Set { name, .. } if first.contains(name)));
+    assert_eq!(set.count(), 2, "{actions:?}");
+}
