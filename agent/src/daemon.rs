@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
 use shoal_agent_image::{ImageStore, RegistryConfig, StoreConfig};
-use shoal_proto::transport::{server_builder, unix_incoming};
+use shoal_transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_proto::transport::{
-    Credentials, CredentialsError, KeyError, PrivateKey, SecretPem, write_file,
-};
+use shoal_transport::{Credentials, CredentialsError, KeyError, PrivateKey, SecretPem, write_file};
 
 /// No file of ours comes near this size, in bytes.
 const MAX_FILE: u64 = 1 << 20;

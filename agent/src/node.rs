@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::transport::{Credentials, CredentialsError, LiveCredentials};
+use shoal_transport::{Credentials, CredentialsError, LiveCredentials};
 use shoal_types::object::NodeDescription;
 use tokio::sync::{Mutex, MutexGuard, watch};
 

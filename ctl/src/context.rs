@@ -12,7 +12,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shoal_proto::transport::{Credentials, CredentialsError, ManagerAddress, write_file};
+use shoal_transport::{Credentials, CredentialsError, ManagerAddress, write_file};
 use shoal_types::error_chain::chain;
 
 use crate::error::CommandError;

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shoal_proto::transport::{Credentials, SecretPem, write_file};
+use shoal_transport::{Credentials, SecretPem, write_file};
 
 use crate::context::Context;
 use crate::error::CommandError;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use shoal_proto::transport::{Identity, LiveCredentials, renew, renew_at, utc_date};
+use shoal_transport::{Identity, LiveCredentials, renew, renew_at, utc_date};
 use shoal_types::error_chain::chain;
 use shoal_types::time::Timestamp;
 use tonic::transport::Channel;
@@ -106,7 +106,7 @@ async fn attempt(
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::transport::{PeerId, Role};
+    use shoal_transport::{PeerId, Role};
     use shoal_types::id::{ClusterId, UserId};
 
     use super::*;

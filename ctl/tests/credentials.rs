@@ -14,13 +14,13 @@ use shoal_ctl::context::{Context, Store};
 use shoal_manager::auth::{AuthLayer, Membership, Standing};
 use shoal_manager::ca::{Admission, CaService, CertificateAuthority, ClusterCa, JoinSecrets};
 use shoal_manager::clock;
-use shoal_proto::transport::{
-    Credentials, IncomingLimits, LiveCredentials, PeerId, Role, incoming, server_builder,
-    unix_incoming,
-};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::ca_server::CaServer;
 use shoal_proto::v1::local_agent_server::{LocalAgent, LocalAgentServer};
+use shoal_transport::{
+    Credentials, IncomingLimits, LiveCredentials, PeerId, Role, incoming, server_builder,
+    unix_incoming,
+};
 use shoal_types::id::{ClusterId, NodeId, UserId};
 use shoal_types::time::Timestamp;
 use tokio::net::TcpListener;
@@ -365,7 +365,7 @@ async fn the_end_of_a_carried_certificate_is_told_in_its_last_days() {
         assert_eq!(bench.run(&format!("context export mine --output {at}")).await.code, 0);
         bench.carried = vec![("SHOAL_CONTEXT_FILE", at.clone())];
         let err = bench.run("node ls").await.err;
-        let date = shoal_proto::transport::utc_date(credentials.identity().not_after);
+        let date = shoal_transport::utc_date(credentials.identity().not_after);
         let note = format!("expires on {date}, and use does not renew it");
         assert_eq!(err.contains(&note), told, "{age_days}: {err}");
         assert_eq!(err.contains("SHOAL_CONTEXT_FILE"), told, "{age_days}: {err}");

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use shoal_ctl::context::{Context, Store};
 use shoal_manager::ca::CertificateAuthority;
 use shoal_manager::clock;
-use shoal_proto::transport::{PeerId, Role};
+use shoal_transport::{PeerId, Role};
 use shoal_types::id::{ClusterId, UserId};
 
 fn spawn(dir: &tempfile::TempDir, line: &str) -> Child {

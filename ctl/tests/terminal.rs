@@ -19,11 +19,9 @@ use futures::Stream;
 use shoal_ctl::context::{Context, Store};
 use shoal_manager::ca::CertificateAuthority;
 use shoal_manager::clock;
-use shoal_proto::transport::{
-    IncomingLimits, LiveCredentials, PeerId, Role, incoming, server_builder,
-};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_server::{Control, ControlServer};
+use shoal_transport::{IncomingLimits, LiveCredentials, PeerId, Role, incoming, server_builder};
 use shoal_types::id::{
     ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
 };

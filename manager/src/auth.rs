@@ -10,9 +10,7 @@ use std::task::{Context, Poll};
 
 use shoal_manager_state::ClusterState;
 use shoal_manager_state::permission::{self, Asked};
-use shoal_proto::transport::{
-    ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role, utc_date,
-};
+use shoal_transport::{ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role, utc_date};
 use shoal_types::spec::UserRole;
 use shoal_types::time::Timestamp;
 use tokio::sync::watch;

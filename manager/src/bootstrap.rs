@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command, PredefinedIds};
 use shoal_proto::convert::InvalidMessage;
-use shoal_proto::transport::{
-    Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid,
-};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_server::Bootstrap;
+use shoal_transport::{Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource as _, NodeId, UserId};
 use shoal_types::object::{ManagerStatus, NodeDescription, Reachability};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_manager_state::{ClusterState, Command};
-use shoal_proto::transport::{PeerId, Role};
+use shoal_transport::{PeerId, Role};
 use shoal_types::error_chain::chain;
 use shoal_types::object::{self, NodeDescription};
 use shoal_types::spec::{NodeRole, NodeSpec};

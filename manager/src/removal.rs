@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, Either};
-use shoal_proto::transport::{ConnectInfo, Peer, removed};
+use shoal_transport::{ConnectInfo, Peer, removed};
 use shoal_types::id::NodeId;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -108,7 +108,7 @@ fn answer(refusal: Status, is_gone: Result<bool, Status>) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::transport::is_removed;
+    use shoal_transport::is_removed;
 
     use super::*;
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use shoal_manager_state::ClusterState;
-use shoal_proto::transport::{
-    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId,
-    PrivateKey, Role, client_channel, incoming, renew_forever, server_builder, unix_incoming,
-};
 use shoal_proto::v1::bootstrap_server::BootstrapServer;
 use shoal_proto::v1::ca_server::CaServer;
 use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
+use shoal_transport::{
+    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId,
+    PrivateKey, Role, client_channel, incoming, renew_forever, server_builder, unix_incoming,
+};
 use shoal_types::error_chain::chain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

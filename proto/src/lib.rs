@@ -1,10 +1,8 @@
-//! The wire contract of shoal: generated messages, conversions to and from `shoal-types`, and the
-//! mutually authenticated transport that every connection uses.
+//! The wire contract of shoal: generated messages, and conversions to and from `shoal-types`.
 
 mod confidential;
 pub mod convert;
 pub mod parts;
-pub mod transport;
 
 /// Generated from `shoal/v1/*.proto`: messages, gRPC clients and servers.
 #[allow(

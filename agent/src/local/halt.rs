@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::bail;
-use shoal_proto::transport::unix_channel;
 use shoal_proto::v1::StopContainersRequest;
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
+use shoal_transport::unix_channel;
 
 /// For whoever shuts the host down; how long that may take is theirs to say.
 ///

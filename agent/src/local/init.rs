@@ -12,9 +12,9 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use shoal_agent_network as network;
 use shoal_agent_planning::network::advertise::{NoAddress, advertised};
-use shoal_proto::transport::{Credentials, DEFAULT_PORT, ManagerAddress, unix_channel};
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
 use shoal_proto::v1::{BootstrapRequest, BootstrapResponse, InitRequest, InitResponse};
+use shoal_transport::{Credentials, DEFAULT_PORT, ManagerAddress, unix_channel};
 use shoal_types::error_chain::chain;
 use tonic::{Code, Status};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use shoal_proto::transport::{self, Credentials, EnrolError, ManagerAddress, PrivateKey, Role};
 use shoal_proto::v1::{JoinRequest, JoinResponse, NodeHints, NodeRole};
+use shoal_transport::{Credentials, EnrolError, ManagerAddress, PrivateKey, Role};
 use shoal_types::error_chain::chain;
 use shoal_types::join_token::JoinToken;
 use tonic::Status;
@@ -94,7 +94,7 @@ async fn enrol(
 ) -> Result<Credentials, Status> {
     let mut failures = Vec::new();
     for address in addresses {
-        match transport::join(address.clone(), token, key, hints.clone()).await {
+        match shoal_transport::join(address.clone(), token, key, hints.clone()).await {
             Ok(credentials) => return Ok(credentials),
             Err(error) if error.may_pass() => failures.push(chain(&error).to_string()),
             Err(error @ EnrolError::Refused(_)) => {

@@ -23,9 +23,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use shoal_agent_image::ImageStore;
 use shoal_proto::parts::{PART_BYTES, Parts};
-use shoal_proto::transport::Role;
 use shoal_proto::v1;
 use shoal_proto::v1::local_agent_server::{LocalAgent, LocalAgentServer};
+use shoal_transport::Role;
 use shoal_types::error_chain::chain;
 use tonic::{Request, Response, Status, Streaming};
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use shoal_agent_image::StoreConfig;
-use shoal_proto::transport::{PrivateKey, removed, server_builder, unix_channel, unix_incoming};
 use shoal_proto::v1::bootstrap_server::{Bootstrap, BootstrapServer};
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
+use shoal_transport::{PrivateKey, removed, server_builder, unix_channel, unix_incoming};
 use shoal_types::object::NodeDescription;
 use tokio::task::JoinHandle;
 use tonic::Code;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shoal_proto::transport::unix_channel;
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
 use shoal_proto::v1::{IssueUserCertificateRequest, IssueUserCertificateResponse};
+use shoal_transport::unix_channel;
 use tonic::Status;
 
 use super::init::of_manager;

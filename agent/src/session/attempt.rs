@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use shoal_proto::parts::{PART_BYTES, Parts};
-use shoal_proto::transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::session_message::Message;
 use shoal_proto::v1::{
     AssignmentsRequest, ClusterFacts, HeartbeatRequest, NodeRole, SessionMessage, SessionRequest,
     SessionStarted, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
+use shoal_transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_types::assignment::AssignmentChange;
 use shoal_types::error_chain::chain;
 use shoal_types::text::cut;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_proto::convert::InvalidMessage;
-use shoal_proto::transport::is_removed;
+use shoal_transport::is_removed;
 use tonic::{Code, Status};
 
 use shoal_agent_ground::backoff::Backoff;
@@ -54,7 +54,7 @@ pub enum Failure {
     },
     /// No connection can be set up.
     #[error("cannot set up a connection")]
-    Credentials(#[source] shoal_proto::transport::CredentialsError),
+    Credentials(#[source] shoal_transport::CredentialsError),
     /// There is nobody to talk to.
     #[error("no manager's address is known")]
     NoManager,

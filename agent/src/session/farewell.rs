@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shoal_proto::transport::{MANAGER_NAME, client_channel, is_removed};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::{DrainNodeRequest, DrainNodeResponse, LeaveClusterRequest};
+use shoal_transport::{MANAGER_NAME, client_channel, is_removed};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use shoal_proto::transport::ManagerAddress;
+use shoal_transport::ManagerAddress;
 
 use crate::identity::{IdentityError, IdentityStore};
 

@@ -25,8 +25,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rand::Rng as _;
-use shoal_proto::transport::{LiveCredentials, renew_forever};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
+use shoal_transport::{LiveCredentials, renew_forever};
 use shoal_types::error_chain::chain;
 use shoal_types::object::NodeDescription;
 use tokio::sync::watch;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_proto::transport::{
+use shoal_transport::{
     Credentials, CredentialsError, EnrolError, MANAGER_NAME, client_channel, renew, renew_on_host,
     unix_channel,
 };

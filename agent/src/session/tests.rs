@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_proto::transport::{Credentials, LiveCredentials, Role, removed};
 use shoal_proto::v1;
 use shoal_proto::v1::exec_input::Input;
 use shoal_proto::v1::exec_output::Output;
 use shoal_proto::v1::publish_logs_message::Message as Logs;
 use shoal_proto::v1::session_message::Message;
+use shoal_transport::{Credentials, LiveCredentials, Role, removed};
 use shoal_types::assignment::AssignmentChange;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;

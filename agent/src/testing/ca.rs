@@ -6,9 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use shoal_proto::transport::{
-    Credentials, LiveCredentials, MANAGER_NAME, NODE_DOMAIN, PrivateKey, Role,
-};
+use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, NODE_DOMAIN, PrivateKey, Role};
 use shoal_types::id::{ClusterId, NodeId};
 use shoal_types::join_token::{JoinSecret, JoinToken};
 

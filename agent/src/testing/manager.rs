@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_proto::transport::{ConnectInfo, IncomingLimits, Peer, Role, incoming, server_builder};
 use shoal_proto::v1;
 use shoal_proto::v1::ca_server::{Ca, CaServer};
 use shoal_proto::v1::dispatcher_server::{Dispatcher, DispatcherServer};
 use shoal_proto::v1::session_message::Message;
+use shoal_transport::{ConnectInfo, IncomingLimits, Peer, Role, incoming, server_builder};
 use shoal_types::id::NodeId;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use futures::{Stream, StreamExt as _};
-use shoal_proto::transport::unix_channel;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
+use shoal_transport::unix_channel;
 use shoal_types::spec::ClusterSpec;
 use tonic::transport::Channel;
 

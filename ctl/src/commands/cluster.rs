@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use shoal_proto::transport::{Credentials, ManagerAddress, PrivateKey, SecretPem, write_file};
+use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem, write_file};
 use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
-use shoal_proto::transport::{Credentials, Identity, PrivateKey, utc_date};
+use shoal_transport::{Credentials, Identity, PrivateKey, utc_date};
 
 use super::{Result, Shell, each, no_context};
 use crate::context::{Context, Store};

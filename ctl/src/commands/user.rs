@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use shoal_proto::transport::{Credentials, PrivateKey, utc_date};
+use shoal_transport::{Credentials, PrivateKey, utc_date};
 use shoal_types::object::User;
 use shoal_types::spec::{UserRole, UserSpec};
 use shoal_types::time::Timestamp;

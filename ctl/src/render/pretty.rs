@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use bytesize::ByteSize;
 use serde::Serialize;
-use shoal_proto::transport::utc_date;
+use shoal_transport::utc_date;
 use shoal_types::object::{Deployment, Node, Reachability, Service};
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use shoal_manager_state::permission::Asked;
 use shoal_manager_state::{ClusterState, ObjectKind, Rejected};
-use shoal_proto::transport::Identity;
 use shoal_proto::v1 as pb;
+use shoal_transport::Identity;
 use shoal_types::object::User;
 use shoal_types::spec::{ServiceSpec, StackSpec, UserRole};
 use tonic::{Request, Status};
@@ -254,7 +254,7 @@ asks! {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::transport::{PeerId, Role};
+    use shoal_transport::{PeerId, Role};
     use shoal_types::id::UserId;
     use shoal_types::object::Meta;
     use shoal_types::spec::UserSpec;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_proto::transport::PeerId;
+use shoal_transport::PeerId;
 use tonic::Status;
 
 use super::asked::Asker;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use shoal_manager_state::{ClusterState, Command};
-use shoal_proto::transport::{PeerId, Role};
 use shoal_proto::v1 as pb;
+use shoal_transport::{PeerId, Role};
 use shoal_types::id::{IdSource as _, UserId};
 use shoal_types::object::User;
 use shoal_types::spec::{UserRole, UserSpec};

@@ -1,7 +1,7 @@
 //! One line in the log, with target `audit`, for everything that was done or tried by those who may
 //! change the cluster: who, as what, which method, what it was about, what came of it.
 
-use shoal_proto::transport::{Identity, Peer};
+use shoal_transport::{Identity, Peer};
 use shoal_types::id::NodeId;
 use tonic::Status;
 

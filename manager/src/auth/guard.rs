@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
-use shoal_proto::transport::Peer;
+use shoal_transport::Peer;
 use tonic::Status;
 use tonic::body::Body;
 

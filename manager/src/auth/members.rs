@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_manager_state::ClusterState;
-use shoal_proto::transport::{PeerId, Role};
+use shoal_transport::{PeerId, Role};
 use shoal_types::object::{Node, User};
 use shoal_types::spec::{UserRole, UserSpec};
 use shoal_types::time::Timestamp;

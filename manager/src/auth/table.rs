@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use shoal_proto::transport::Role;
+use shoal_transport::Role;
 use shoal_types::spec::UserRole;
 
 /// A set of kinds of callers.

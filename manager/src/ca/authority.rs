@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::Digest as _;
-use shoal_proto::transport::{
+use shoal_transport::{
     Credentials, MANAGER_NAME, NODE_DOMAIN, PeerId, PrivateKey, Role, root_digest,
 };
 use shoal_types::id::{ClusterId, NodeId};

@@ -1,6 +1,6 @@
 //! What the cluster stores of its certificate authority.
 
-use shoal_proto::transport::SecretPem;
+use shoal_transport::SecretPem;
 
 /// Everything the authority consists of, as text to replicate. `Debug` hides the key.
 #[derive(Debug, Clone)]

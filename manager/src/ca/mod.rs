@@ -23,7 +23,7 @@ pub use material::CaMaterial;
 pub use service::{Admission, CaService, ClusterCa};
 pub use token::{JoinSecrets, TokenError};
 
-use shoal_proto::transport::{CredentialsError, KeyError};
+use shoal_transport::{CredentialsError, KeyError};
 
 /// Why the authority could not do its work.
 #[derive(Debug, thiserror::Error)]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use shoal_proto::transport::{Joiner, PeerId, Role};
 use shoal_proto::v1;
 use shoal_proto::v1::ca_server::Ca;
+use shoal_transport::{Joiner, PeerId, Role};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
 use shoal_types::time::Timestamp;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use shoal_proto::transport::{
-    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, PeerId, PrivateKey,
-    Role, client_channel, incoming, join, joining_channel, renew, renew_forever, server_builder,
-};
 use shoal_proto::v1;
 use shoal_proto::v1::ca_client::CaClient;
 use shoal_proto::v1::ca_server::CaServer;
+use shoal_transport::{
+    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, PeerId, PrivateKey,
+    Role, client_channel, incoming, join, joining_channel, renew, renew_forever, server_builder,
+};
 use shoal_types::id::{ClusterId, UserId};
 use shoal_types::join_token::{JoinSecret, JoinToken};
 use shoal_types::time::Timestamp;

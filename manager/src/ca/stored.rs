@@ -1,6 +1,6 @@
 //! The authority and the join secrets as the cluster object stores them.
 
-use shoal_proto::transport::SecretPem;
+use shoal_transport::SecretPem;
 use shoal_types::join_token::JoinSecret;
 use shoal_types::object::{Cluster, JoinTokens, RootCa};
 

@@ -7,7 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use shoal_proto::transport::{Identity, PeerId, PrivateKey, Role, crypto_provider};
+use shoal_transport::{Identity, PeerId, PrivateKey, Role, crypto_provider};
 use shoal_types::id::{ClusterId, NodeId, UserId};
 use shoal_types::join_token::JoinSecret;
 use shoal_types::time::Timestamp;

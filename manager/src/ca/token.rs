@@ -1,7 +1,7 @@
 //! The secrets behind join tokens.
 
 use rand::TryRngCore as _;
-use shoal_proto::transport::Role;
+use shoal_transport::Role;
 use shoal_types::join_token::{InvalidJoinToken, JoinSecret, JoinToken, RootDigest};
 use subtle::ConstantTimeEq as _;
 

@@ -25,14 +25,14 @@ use clap::Parser as _;
 use prost::Message as _;
 use shoal_manager::config::{Cli, Command, RunOptions};
 use shoal_manager::server;
-use shoal_proto::transport::{
-    Credentials, LiveCredentials, MANAGER_NAME, ManagerAddress, PrivateKey, client_channel,
-    is_removed, join, unix_channel,
-};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
+use shoal_transport::{
+    Credentials, LiveCredentials, MANAGER_NAME, ManagerAddress, PrivateKey, client_channel,
+    is_removed, join, unix_channel,
+};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::join_token::JoinToken;
 use shoal_types::object::{NodeDescription, TaskStatus};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use shoal_proto::transport::{EnrolError, renew};
+use shoal_transport::{EnrolError, renew};
 use tokio_stream::StreamExt as _;
 
 use super::*;

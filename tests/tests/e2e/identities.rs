@@ -1,10 +1,10 @@
 //! Who is let in, and who is told why not.
 
 use anyhow::ensure;
-use shoal_proto::transport::Credentials;
 use shoal_tests::eventually::eventually;
 use shoal_tests::host::{Host, Lab, Programs, Role, Said, run, sweep};
 use shoal_tests::skip::skip;
+use shoal_transport::Credentials;
 
 use crate::world::PATIENCE;
 

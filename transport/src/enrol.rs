@@ -7,9 +7,9 @@ use tonic::{Code, Response, Status};
 
 use super::credentials::{Credentials, CredentialsError};
 use super::{KeyError, ManagerAddress, PrivateKey, joining_channel};
-use crate::v1;
-use crate::v1::bootstrap_client::BootstrapClient;
-use crate::v1::ca_client::CaClient;
+use shoal_proto::v1;
+use shoal_proto::v1::bootstrap_client::BootstrapClient;
+use shoal_proto::v1::ca_client::CaClient;
 
 /// The longest answer, in bytes: two chains with their roots have a few thousand.
 const MAX_ANSWER: usize = 256 * 1024;

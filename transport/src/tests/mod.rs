@@ -19,9 +19,9 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::v1;
-use crate::v1::ca_client::CaClient;
-use crate::v1::ca_server::{Ca, CaServer};
+use shoal_proto::v1;
+use shoal_proto::v1::ca_client::CaClient;
+use shoal_proto::v1::ca_server::{Ca, CaServer};
 
 /// Our cluster.
 fn ours() -> ClusterId {
