@@ -25,6 +25,7 @@ use crate::auth::{audit, role_in};
 use crate::ca::{CertificateAuthority, JoinSecrets, node_id_of_key, public_key_of_request};
 use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
+use crate::machine::Answer;
 use crate::membership::authority;
 use crate::raft::{LeaderState, RaftNode};
 
@@ -37,7 +38,7 @@ const NAMES_MAX: u32 = 99;
 /// Serves `Bootstrap`.
 pub struct BootstrapService {
     cluster: Cluster,
-    raft: RaftNode,
+    raft: RaftNode<Answer>,
     credentials_dir: PathBuf,
     listen: String,
     /// Told when this manager has an identity.
@@ -55,7 +56,7 @@ impl BootstrapService {
     #[must_use]
     pub fn new(
         cluster: Cluster,
-        raft: RaftNode,
+        raft: RaftNode<Answer>,
         credentials_dir: PathBuf,
         listen: String,
         identity: watch::Sender<Option<LiveCredentials>>,
@@ -81,7 +82,7 @@ impl BootstrapService {
             .try_into()
             .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
         if self.raft.is_pristine() {
-            self.raft.initialize(&request.advertise_addr).await.map_err(|e| internal(&e))?;
+            self.raft.initialize(node, &request.advertise_addr).await.map_err(|e| internal(&e))?;
         }
         let mut leader = self.raft.leader();
         let elected = leader.wait_for(|state| matches!(state, LeaderState::Leader { .. }));

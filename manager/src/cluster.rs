@@ -2,23 +2,22 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::{ClusterState, Command, Outcome};
+use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
 use shoal_types::error_chain::chain;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::clock;
 use crate::feed::Feed;
-use crate::machine::{CommandRejected, decode_result};
-use crate::propose::{ProposeError, Proposer};
+use crate::machine::Answer;
 use crate::raft::codec::encode_command;
-use crate::raft::{LeaderState, RaftCallError, RaftNode};
+use crate::raft::{LeaderState, ProposeError, Proposer, RaftCallError, RaftNode};
 
 /// A cheap handle on the replicated state.
 #[derive(Clone)]
 pub struct Cluster {
-    raft: RaftNode,
-    proposer: Proposer,
+    raft: RaftNode<Answer>,
+    proposer: Proposer<Answer>,
     state: watch::Receiver<Arc<ClusterState>>,
     feed: Feed,
 }
@@ -28,7 +27,7 @@ pub struct Cluster {
 pub enum ProposalError {
     /// The state refused it.
     #[error(transparent)]
-    Rejected(#[from] CommandRejected),
+    Rejected(#[from] Rejected),
     /// It did not get as far, or nobody knows how far it got.
     #[error(transparent)]
     Propose(#[from] ProposeError),
@@ -37,7 +36,9 @@ pub enum ProposalError {
 impl From<ProposalError> for Status {
     fn from(error: ProposalError) -> Self {
         match error {
-            ProposalError::Rejected(rejected) => Self::new(rejected.code, rejected.message),
+            ProposalError::Rejected(rejected) => {
+                Self::new(status_code(rejected.code()), rejected.to_string())
+            }
             ProposalError::Propose(error) => {
                 let code = match &error {
                     ProposeError::NotLeader { .. } | ProposeError::Unavailable { .. } => {
@@ -53,12 +54,22 @@ impl From<ProposalError> for Status {
     }
 }
 
+const fn status_code(code: RejectedCode) -> Code {
+    match code {
+        RejectedCode::NotFound => Code::NotFound,
+        RejectedCode::AlreadyExists => Code::AlreadyExists,
+        RejectedCode::FailedPrecondition => Code::FailedPrecondition,
+        RejectedCode::Aborted => Code::Aborted,
+        RejectedCode::InvalidArgument => Code::InvalidArgument,
+    }
+}
+
 impl Cluster {
     /// A handle on what these make together.
     #[must_use]
     pub fn new(
-        raft: RaftNode,
-        proposer: Proposer,
+        raft: RaftNode<Answer>,
+        proposer: Proposer<Answer>,
         state: watch::Receiver<Arc<ClusterState>>,
         feed: Feed,
     ) -> Self {
@@ -137,15 +148,11 @@ impl Cluster {
     ///
     /// # Errors
     /// Nothing, or nobody knows how much, was carried out.
-    pub async fn propose_all(
-        &self,
-        commands: Vec<Command>,
-    ) -> Result<Vec<Result<Outcome, CommandRejected>>, ProposeError> {
+    pub async fn propose_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ProposeError> {
         let now = clock::now();
         // Polled in order, so they stand in the queue in order.
         let answers = commands.iter().map(|c| self.proposer.propose(encode_command(now, c)));
-        let answers = futures::future::try_join_all(answers).await?;
-        Ok(answers.iter().map(|answer| decode_result(answer)).collect())
+        futures::future::try_join_all(answers).await
     }
 }
 

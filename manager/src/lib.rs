@@ -2,7 +2,7 @@
 //!
 //! A shell crate: it receives, converts, asks a pure function, performs and reports.
 //!
-//! - [`raft`], [`propose`], [`machine`]: the replicated log and the state over it
+//! - [`raft`], [`machine`]: the replicated log and the state over it
 //! - [`cluster`]: the handle through which everything else reads and writes
 //! - [`api`]: what `shoalctl` calls; [`dispatcher`]: what agents call; [`broker`]: logs and exec
 //! - [`leader`]: the control loops
@@ -21,7 +21,6 @@ pub mod feed;
 pub mod leader;
 pub mod machine;
 pub mod membership;
-pub mod propose;
 pub mod raft;
 pub mod removal;
 pub mod server;

@@ -12,10 +12,11 @@ use shoal_proto::v1::ca_server::CaServer;
 use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
 use shoal_transport::{
-    Credentials, EnrolError, IncomingLimits, LiveCredentials, MANAGER_NAME, ManagerAddress, PeerId,
-    PrivateKey, Role, client_channel, incoming, renew_forever, server_builder, unix_incoming,
+    Credentials, EnrolError, IncomingLimits, LiveCredentials, ManagerAddress, PeerId, PrivateKey,
+    Role, client_channel, incoming, node_name, renew_forever, server_builder, unix_incoming,
 };
 use shoal_types::error_chain::chain;
+use shoal_types::id::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +31,9 @@ use crate::cluster::Cluster;
 use crate::config::RunOptions;
 use crate::dispatcher::{DispatcherService, Sessions};
 use crate::feed::Feed;
-use crate::machine::ClusterMachine;
+use crate::machine::{Answer, ClusterMachine};
 use crate::membership::{StateCa, authority};
-use crate::propose::{ProposeConfig, Proposer};
-use crate::raft::{BoxError, PeerConnector, RaftConfig, RaftId, RaftNode};
+use crate::raft::{BoxError, PeerConnector, ProposeConfig, Proposer, RaftConfig, RaftNode};
 use crate::removal::RemovalLayer;
 use crate::{clock, leader};
 
@@ -88,7 +88,7 @@ async fn open(
     state_dir: &Path,
     identities: watch::Receiver<Option<LiveCredentials>>,
     stop: &CancellationToken,
-) -> anyhow::Result<(RaftNode, Cluster)> {
+) -> anyhow::Result<(RaftNode<Answer>, Cluster)> {
     let (published, states) = watch::channel(Arc::new(ClusterState::new()));
     let feed = Feed::default();
     let machine = ClusterMachine::new(published, feed.clone());
@@ -106,7 +106,7 @@ async fn open(
 /// Serves the API once this manager has an identity.
 async fn serve(
     options: &RunOptions,
-    raft: &RaftNode,
+    raft: &RaftNode<Answer>,
     cluster: &Cluster,
     mut identities: watch::Receiver<Option<LiveCredentials>>,
     credentials_dir: std::path::PathBuf,
@@ -173,7 +173,8 @@ fn fresh_credentials(current: &Credentials, cluster: &Cluster) -> anyhow::Result
     Ok(ca.certify(&key, PeerId::Node(node), Role::Manager, clock::now())?)
 }
 
-/// Dials other managers with this one's identity.
+/// Dials other managers with this one's identity, each by the name of its node: the certificate of
+/// another manager, valid as it is, does not answer for it.
 struct TlsConnector {
     identities: watch::Receiver<Option<LiveCredentials>>,
 }
@@ -181,14 +182,14 @@ struct TlsConnector {
 impl PeerConnector for TlsConnector {
     fn channel<'a>(
         &'a self,
-        _: RaftId,
+        node: NodeId,
         address: &'a str,
     ) -> BoxFuture<'a, Result<Channel, BoxError>> {
         Box::pin(async move {
             let live = self.identities.borrow().clone();
             let live = live.ok_or("this manager has no identity yet")?;
             let address: ManagerAddress = address.parse()?;
-            Ok(client_channel(address, live, MANAGER_NAME)?)
+            Ok(client_channel(address, live, &node_name(node))?)
         })
     }
 }
@@ -198,3 +199,6 @@ impl PeerConnector for TlsConnector {
 pub fn one_line(error: &anyhow::Error) -> String {
     chain(error.as_ref()).to_string()
 }
+
+#[cfg(test)]
+mod tests;

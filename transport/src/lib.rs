@@ -12,7 +12,6 @@
 mod address;
 mod client;
 mod credentials;
-mod durable;
 mod enrol;
 mod failure;
 mod identity;
@@ -35,7 +34,6 @@ use rustls::crypto::CryptoProvider;
 pub use address::{DEFAULT_PORT, InvalidAddress, ManagerAddress};
 pub use client::{client_channel, connect_timeout, joining_channel};
 pub use credentials::{Credentials, CredentialsError};
-pub use durable::write_file;
 pub use enrol::{EnrolError, join, renew, renew_on_host};
 pub use failure::{ConnectFailure, TlsFailure};
 pub use identity::{Identity, InvalidIdentity, PeerId, Role, utc_date};
@@ -52,6 +50,12 @@ pub const MANAGER_NAME: &str = "manager.shoal";
 
 /// The domain below which every node has a name: `<node id>.shoal`.
 pub const NODE_DOMAIN: &str = "shoal";
+
+/// The DNS name of a node, which its certificate carries: for whoever wants that very node.
+#[must_use]
+pub fn node_name(node: shoal_types::id::NodeId) -> String {
+    format!("{node}.{NODE_DOMAIN}")
+}
 
 /// Longest certificate chain that is looked at, in certificates.
 const MAX_CHAIN: usize = 8;

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::Digest as _;
 use shoal_transport::{
-    Credentials, MANAGER_NAME, NODE_DOMAIN, PeerId, PrivateKey, Role, root_digest,
+    Credentials, MANAGER_NAME, PeerId, PrivateKey, Role, node_name, root_digest,
 };
 use shoal_types::id::{ClusterId, NodeId};
 use shoal_types::join_token::{JoinSecret, JoinToken, RootDigest};
@@ -241,7 +241,7 @@ fn key_of_request(request: &[u8]) -> Result<rcgen::PublicKey, CaError> {
 fn leaf_params(cluster: ClusterId, id: PeerId, role: Role) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     let (name, dns) = match id {
-        PeerId::Node(id) => (id.to_string(), Some(format!("{id}.{NODE_DOMAIN}"))),
+        PeerId::Node(id) => (id.to_string(), Some(node_name(id))),
         PeerId::User(id) => (id.to_string(), None),
     };
     params.distinguished_name = DistinguishedName::new();

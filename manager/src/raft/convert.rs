@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openraft::{CommittedLeaderId, EntryPayload};
+use openraft::CommittedLeaderId;
 use shoal_proto::v1;
-use v1::log_entry::Payload;
+use v1::log_entry::Payload as Wire;
 
 use super::types::{
-    Batch, Entry, LogId, Member, Membership, RaftId, SnapshotMeta, StoredMembership, Vote,
+    Batch, Entry, LogId, Member, Membership, Payload, RaftId, SnapshotMeta, StoredMembership, Vote,
 };
 
 /// A message that lacks something that its sender always sets.
@@ -63,7 +63,11 @@ fn membership_to_proto(membership: &Membership) -> v1::Membership {
             .collect(),
         members: membership
             .nodes()
-            .map(|(id, member)| v1::RaftMember { id: *id, address: member.address.clone() })
+            .map(|(id, member)| v1::RaftMember {
+                id: *id,
+                address: member.address.clone(),
+                node_id: member.node.to_string(),
+            })
             .collect(),
     }
 }
@@ -72,8 +76,11 @@ fn membership_from_proto(membership: v1::Membership) -> Result<Membership, Inval
     let members: BTreeMap<RaftId, Member> = membership
         .members
         .into_iter()
-        .map(|member| (member.id, Member { address: member.address }))
-        .collect();
+        .map(|member| {
+            let node = member.node_id.parse().map_err(|_| missing("RaftMember.node_id"))?;
+            Ok((member.id, Member { node, address: member.address }))
+        })
+        .collect::<Result<_, InvalidRaftMessage>>()?;
     let configs: Vec<BTreeSet<RaftId>> =
         membership.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
     if configs.iter().flatten().any(|id| !members.contains_key(id)) {
@@ -101,13 +108,11 @@ pub(crate) fn stored_membership_from_proto(
 
 pub(crate) fn entry_to_proto(entry: &Entry) -> v1::LogEntry {
     let payload = match &entry.payload {
-        EntryPayload::Blank => Payload::Blank(v1::BlankEntry {}),
-        EntryPayload::Normal(batch) => {
-            Payload::Commands(v1::CommandBatch { commands: batch.commands().to_vec() })
+        Payload::Blank => Wire::Blank(v1::BlankEntry {}),
+        Payload::Commands(batch) => {
+            Wire::Commands(v1::CommandBatch { commands: batch.commands().to_vec() })
         }
-        EntryPayload::Membership(membership) => {
-            Payload::Membership(membership_to_proto(membership))
-        }
+        Payload::Membership(membership) => Wire::Membership(membership_to_proto(membership)),
     };
     v1::LogEntry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
 }
@@ -115,11 +120,9 @@ pub(crate) fn entry_to_proto(entry: &Entry) -> v1::LogEntry {
 pub(crate) fn entry_from_proto(entry: v1::LogEntry) -> Result<Entry, InvalidRaftMessage> {
     let log_id = entry.log_id.ok_or_else(|| missing("LogEntry.log_id"))?;
     let payload = match entry.payload.ok_or_else(|| missing("LogEntry.payload"))? {
-        Payload::Blank(v1::BlankEntry {}) => EntryPayload::Blank,
-        Payload::Commands(batch) => EntryPayload::Normal(Batch::new(batch.commands)),
-        Payload::Membership(membership) => {
-            EntryPayload::Membership(membership_from_proto(membership)?)
-        }
+        Wire::Blank(v1::BlankEntry {}) => Payload::Blank,
+        Wire::Commands(batch) => Payload::Commands(Batch::new(batch.commands)),
+        Wire::Membership(membership) => Payload::Membership(membership_from_proto(membership)?),
     };
     Ok(Entry { log_id: log_id_from_proto(&log_id), payload })
 }
@@ -150,13 +153,12 @@ mod tests {
     #[test]
     fn entries_survive_encoding() {
         let members = BTreeMap::from([
-            (7, Member { address: "a:1".into() }),
-            (9, Member { address: "b:2".into() }),
+            (7, Member { node: 70.into(), address: "a:1".into() }),
+            (9, Member { node: 90.into(), address: "b:2".into() }),
         ]);
         let joint = Membership::new(vec![BTreeSet::from([7]), BTreeSet::from([7, 9])], members);
         let batch = Batch::new(vec![Bytes::from_static(b"x"), Bytes::new()]);
-        let payloads =
-            [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(joint)];
+        let payloads = [Payload::Blank, Payload::Commands(batch), Payload::Membership(joint)];
         for payload in payloads {
             let entry = Entry { log_id: log_id(3, u64::MAX, 12), payload };
             let bytes = entry_to_proto(&entry).encode_to_vec();
@@ -170,6 +172,14 @@ mod tests {
         for vote in [Vote::new(1, 2), Vote::new_committed(3, 4), Vote::default()] {
             assert_eq!(vote_from_proto(&vote_to_proto(&vote)), vote);
         }
+    }
+
+    #[test]
+    fn a_member_without_its_node_is_refused() {
+        let member = v1::RaftMember { id: 1, address: "a:1".to_owned(), node_id: String::new() };
+        let message =
+            v1::Membership { configs: vec![v1::VoterSet { ids: vec![1] }], members: vec![member] };
+        assert_eq!(membership_from_proto(message), Err(missing("RaftMember.node_id")));
     }
 
     #[test]

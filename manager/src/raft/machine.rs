@@ -2,14 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
-use openraft::{
-    AnyError, EntryPayload, ErrorSubject, ErrorVerb, RaftSnapshotBuilder, Snapshot, StorageIOError,
-};
+use openraft::{AnyError, ErrorSubject, ErrorVerb, RaftSnapshotBuilder, Snapshot, StorageIOError};
 
 use super::snapshot::{SnapshotDir, SnapshotError, SnapshotFile};
-use super::types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
+use super::types::{
+    Answer, Entry, LogId, Payload, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
+};
 
 /// Any error, with its chain.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +20,9 @@ pub type SnapshotEncoder = Box<dyn FnOnce() -> Result<Vec<u8>, BoxError> + Send>
 /// The replicated state. Deterministic: equal commands in equal order give equal states on every
 /// member, today and after an upgrade.
 pub trait Machine: Send + Sync + 'static {
+    /// What came of a command. Never leaves the process.
+    type Answer: Answer;
+
     /// Applies one command. `index` is the position of its log entry; commands of one entry share
     /// it. What is returned goes to the command's proposer and nowhere else: a command that the
     /// state refuses is answered here, not by an error.
@@ -29,7 +31,7 @@ pub trait Machine: Send + Sync + 'static {
     ///
     /// The command cannot be understood. The member stops: skipping what other members may have
     /// applied would make its state another one than theirs.
-    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, BoxError>;
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Self::Answer, BoxError>;
 
     /// Called after a run of commands was applied, before their proposers are answered: the place
     /// to show the new state to readers.
@@ -79,21 +81,21 @@ impl<M: Machine> Applier<M> {
         Ok(())
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> Result<Vec<Bytes>, (LogId, BoxError)> {
+    fn apply_entry(&mut self, entry: Entry) -> Result<Vec<M::Answer>, (LogId, BoxError)> {
         let Entry { log_id, payload } = entry;
         let mut answers = Vec::new();
         match payload {
-            EntryPayload::Blank => {}
-            EntryPayload::Normal(batch) => {
+            Payload::Blank => {}
+            Payload::Commands(batch) => {
                 for command in batch.commands() {
                     let answer = self
                         .machine
                         .apply(log_id.index, command)
                         .map_err(|error| (log_id, error))?;
-                    answers.push(answer.into());
+                    answers.push(answer);
                 }
             }
-            EntryPayload::Membership(membership) => {
+            Payload::Membership(membership) => {
                 self.last_membership = StoredMembership::new(Some(log_id), membership);
             }
         }
@@ -115,14 +117,14 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(SnapshotError::Interrupted(error.into())))
 }
 
-impl<M: Machine> RaftStateMachine<TypeConfig> for Applier<M> {
+impl<M: Machine> RaftStateMachine<TypeConfig<M::Answer>> for Applier<M> {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         Ok((self.last_applied, self.last_membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Bytes>>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<M::Answer>>, StorageError>
     where
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
@@ -169,7 +171,9 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for Applier<M> {
         self.adopt(snapshot.meta(), &data).map_err(|error| storage_error(ErrorVerb::Read, &error))
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<TypeConfig<M::Answer>>>, StorageError> {
         Ok(self.dir.current().map(|snapshot| Snapshot {
             meta: snapshot.meta().clone(),
             snapshot: Box::new(snapshot),
@@ -185,8 +189,8 @@ pub(crate) struct Builder {
     meta: SnapshotMeta,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+impl<A: Answer> RaftSnapshotBuilder<TypeConfig<A>> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig<A>>, StorageError> {
         let encode = self.encode.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let (dir, meta) = (self.dir.clone(), self.meta.clone());
         let built = blocking(move || match encode {

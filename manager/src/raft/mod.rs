@@ -8,6 +8,7 @@ mod convert;
 mod machine;
 mod network;
 mod node;
+mod propose;
 mod service;
 mod snapshot;
 mod store;
@@ -17,12 +18,12 @@ mod types;
 pub use config::RaftConfig;
 pub use machine::{BoxError, Machine, SnapshotEncoder};
 pub use network::PeerConnector;
-pub(crate) use node::leader_of;
 pub use node::{Leader, LeaderState, MemberStatus, OpenError, RaftCallError, RaftNode};
+pub use propose::{ProposeConfig, ProposeError, Proposer};
 pub use service::RaftService;
 pub use snapshot::{SnapshotError, SnapshotFile};
 pub use store::LogStoreError;
-pub use types::{Batch, Member, RaftId};
+pub use types::{Answer, Batch, Member, RaftId};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,13 +17,14 @@ use shoal_proto::v1;
 use shoal_proto::v1::append_entries_response::Outcome;
 use shoal_proto::v1::raft_client::RaftClient;
 use shoal_proto::v1::snapshot_chunk::Part;
+use shoal_types::id::NodeId;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::convert::{self, InvalidRaftMessage};
 use super::machine::BoxError;
 use super::snapshot::SnapshotFile;
-use super::types::{Member, RaftId, TypeConfig, Vote};
+use super::types::{Answer, Member, RaftId, TypeConfig, Vote};
 
 /// Largest message between members. The log store hands out far less at a time.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -34,11 +35,12 @@ const UNFINISHED_CALLS_MAX: u32 = 8;
 
 /// Makes authenticated connections to other members.
 pub trait PeerConnector: Send + Sync + 'static {
-    /// A channel to this member. Must be quick: connect lazily, and check on connecting that the
-    /// peer is a manager of this cluster. The channel needs HTTP/2 keep-alives.
+    /// A channel to the member on this node. Must be quick: connect lazily, and check on connecting
+    /// that the peer is a manager of this cluster and that very node, so that no other manager
+    /// answers for it. The channel needs HTTP/2 keep-alives.
     fn channel<'a>(
         &'a self,
-        raft_id: RaftId,
+        node: NodeId,
         address: &'a str,
     ) -> BoxFuture<'a, Result<Channel, BoxError>>;
 }
@@ -54,12 +56,13 @@ impl GrpcNetwork {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for GrpcNetwork {
+impl<A: Answer> RaftNetworkFactory<TypeConfig<A>> for GrpcNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: RaftId, node: &Member) -> PeerClient {
         PeerClient {
             target,
+            node: node.node,
             address: node.address.clone(),
             connector: Arc::clone(&self.connector),
             client: None,
@@ -71,6 +74,7 @@ impl RaftNetworkFactory<TypeConfig> for GrpcNetwork {
 /// The calls to one member.
 pub(crate) struct PeerClient {
     target: RaftId,
+    node: NodeId,
     address: String,
     connector: Arc<dyn PeerConnector>,
     client: Option<RaftClient<Channel>>,
@@ -101,7 +105,7 @@ impl PeerClient {
         }
         let channel = self
             .connector
-            .channel(self.target, &self.address)
+            .channel(self.node, &self.address)
             .await
             .map_err(|source| CallError::Connect { address: self.address.clone(), source })?;
         let client = RaftClient::new(channel)
@@ -212,10 +216,10 @@ fn too_large(error: &CallError) -> bool {
     matches!(error, CallError::Refused { code: Code::OutOfRange | Code::ResourceExhausted, .. })
 }
 
-impl RaftNetwork<TypeConfig> for PeerClient {
+impl<A: Answer> RaftNetwork<TypeConfig<A>> for PeerClient {
     async fn append_entries(
         &mut self,
-        request: AppendEntriesRequest<TypeConfig>,
+        request: AppendEntriesRequest<TypeConfig<A>>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<RaftId>, RPCError<RaftId, Member, RaftError<RaftId>>> {
         let count = request.entries.len() as u64;
@@ -251,10 +255,10 @@ impl RaftNetwork<TypeConfig> for PeerClient {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: Snapshot<TypeConfig>,
+        snapshot: Snapshot<TypeConfig<A>>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
-    ) -> Result<SnapshotResponse<RaftId>, StreamingError<TypeConfig, Fatal<RaftId>>> {
+    ) -> Result<SnapshotResponse<RaftId>, StreamingError<TypeConfig<A>, Fatal<RaftId>>> {
         let sending = self.try_snapshot(vote, *snapshot.snapshot);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),

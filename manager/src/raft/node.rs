@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{ChangeMembers, ConfigError};
 use shoal_proto::v1::raft_server::RaftServer;
+use shoal_types::id::NodeId;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +20,7 @@ use super::service::RaftService;
 use super::snapshot::{SnapshotDir, SnapshotError};
 use super::store::{LogStore, LogStoreError, create_dir};
 use super::supervise::Supervisor;
-use super::types::{Batch, Member, Raft, RaftId};
+use super::types::{Answer, Batch, Member, Raft, RaftId};
 
 const SNAPSHOTS: &str = "snapshots";
 /// How long a step of a membership change may take before the caller is told.
@@ -45,6 +46,8 @@ pub enum LeaderState {
 pub struct Leader {
     /// Its Raft id.
     pub id: RaftId,
+    /// The node that it runs on.
+    pub node: NodeId,
     /// Where it is reached.
     pub address: String,
 }
@@ -54,6 +57,8 @@ pub struct Leader {
 pub struct MemberStatus {
     /// Its Raft id.
     pub id: RaftId,
+    /// The node that it runs on.
+    pub node: NodeId,
     /// Where it is reached.
     pub address: String,
     /// Takes part in decisions; otherwise it only receives the log.
@@ -111,15 +116,20 @@ pub enum RaftCallError {
 }
 
 /// A running member. Clones are handles to the same member.
-#[derive(Clone)]
-pub struct RaftNode {
-    inner: Arc<Inner>,
+pub struct RaftNode<A: Answer> {
+    inner: Arc<Inner<A>>,
 }
 
-struct Inner {
+impl<A: Answer> Clone for RaftNode<A> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<A: Answer> {
     id: RaftId,
-    raft: Raft,
-    store: LogStore,
+    raft: Raft<A>,
+    store: LogStore<A>,
     snapshots: SnapshotDir,
     leader: watch::Receiver<LeaderState>,
     failure: watch::Receiver<Option<String>>,
@@ -128,7 +138,7 @@ struct Inner {
     changing: Arc<Mutex<()>>,
 }
 
-impl RaftNode {
+impl<A: Answer> RaftNode<A> {
     /// Opens the member whose log and snapshots are in `dir`, or makes a new one there.
     ///
     /// State is what the newest snapshot holds plus the committed part of the log. A new member
@@ -137,7 +147,7 @@ impl RaftNode {
     /// # Errors
     ///
     /// What is on disk is not all that was acknowledged, or cannot be read.
-    pub async fn open<M: Machine>(
+    pub async fn open<M: Machine<Answer = A>>(
         dir: &Path,
         machine: M,
         connector: Arc<dyn PeerConnector>,
@@ -189,13 +199,13 @@ impl RaftNode {
         self.inner.store.is_pristine()
     }
 
-    /// Makes this pristine member the only member of a new group.
+    /// Makes this pristine member, which runs on `node`, the only member of a new group.
     ///
     /// # Errors
     ///
     /// `NotAllowed` when it already belongs to a group.
-    pub async fn initialize(&self, address: &str) -> Result<(), RaftCallError> {
-        let me = BTreeMap::from([(self.inner.id, Member { address: address.to_owned() })]);
+    pub async fn initialize(&self, node: NodeId, address: &str) -> Result<(), RaftCallError> {
+        let me = BTreeMap::from([(self.inner.id, Member { node, address: address.to_owned() })]);
         self.inner.raft.initialize(me).await.map_err(|error| match error {
             RaftError::Fatal(fatal) => RaftCallError::Stopped(Box::new(fatal)),
             RaftError::APIError(
@@ -210,8 +220,8 @@ impl RaftNode {
     /// # Errors
     ///
     /// Only the leader can do it.
-    pub async fn add_learner(&self, id: RaftId, address: &str) -> Result<(), RaftCallError> {
-        let member = Member { address: address.to_owned() };
+    pub async fn add_learner(&self, id: RaftId, member: Member) -> Result<(), RaftCallError> {
+        let address = member.address.clone();
         let adding = self.inner.raft.add_learner(id, member, true);
         match tokio::time::timeout(MEMBERSHIP_PATIENCE, adding).await {
             Ok(added) => added.map(|_| ()).map_err(call_error),
@@ -228,8 +238,8 @@ impl RaftNode {
     /// # Errors
     ///
     /// Only the leader can do it.
-    pub async fn add_voter(&self, id: RaftId, address: &str) -> Result<(), RaftCallError> {
-        self.add_learner(id, address).await?;
+    pub async fn add_voter(&self, id: RaftId, member: Member) -> Result<(), RaftCallError> {
+        self.add_learner(id, member).await?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
     }
 
@@ -258,8 +268,8 @@ impl RaftNode {
     pub async fn set_address(&self, id: RaftId, address: &str) -> Result<(), RaftCallError> {
         match self.members().iter().find(|member| member.id == id) {
             Some(member) if member.address == address => Ok(()),
-            Some(_) => {
-                let member = Member { address: address.to_owned() };
+            Some(known) => {
+                let member = Member { node: known.node, address: address.to_owned() };
                 self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)]))).await
             }
             None => Err(RaftCallError::NotAllowed(format!("raft member {id} does not exist"))),
@@ -288,6 +298,7 @@ impl RaftNode {
             .nodes()
             .map(|(id, member)| MemberStatus {
                 id: *id,
+                node: member.node,
                 address: member.address.clone(),
                 voter: voters.contains(id),
             })
@@ -320,7 +331,7 @@ impl RaftNode {
     }
 
     /// The gRPC service for the other members. Mount it where only managers may call it.
-    pub fn service(&self) -> RaftServer<RaftService> {
+    pub fn service(&self) -> RaftServer<RaftService<A>> {
         let inner = &self.inner;
         RaftService::server(inner.id, inner.raft.clone(), inner.snapshots.clone())
     }
@@ -364,13 +375,14 @@ impl RaftNode {
     pub(crate) async fn write(
         &self,
         batch: Batch,
-    ) -> Result<Vec<bytes::Bytes>, RaftError<RaftId, ClientWriteError<RaftId, Member>>> {
+    ) -> Result<Vec<A>, RaftError<RaftId, ClientWriteError<RaftId, Member>>> {
         self.inner.raft.client_write(batch).await.map(|response| response.data)
     }
 }
 
 pub(crate) fn leader_of(id: Option<RaftId>, member: Option<Member>) -> Option<Leader> {
-    Some(Leader { id: id?, address: member?.address })
+    let Member { node, address } = member?;
+    Some(Leader { id: id?, node, address })
 }
 
 fn call_error(error: RaftError<RaftId, ClientWriteError<RaftId, Member>>) -> RaftCallError {

@@ -16,23 +16,23 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{self, InvalidRaftMessage};
 use super::network::MAX_MESSAGE_BYTES;
 use super::snapshot::{Incoming, SnapshotDir, SnapshotError};
-use super::types::{Raft, RaftId};
+use super::types::{Answer, Raft, RaftId};
 
 /// A sender of a snapshot that is silent for so long is given up.
 const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The gRPC service that other members call. Whoever mounts it decides who may call it: only
 /// managers of this cluster.
-pub struct RaftService {
+pub struct RaftService<A: Answer> {
     id: RaftId,
-    raft: Raft,
+    raft: Raft<A>,
     snapshots: SnapshotDir,
     /// One snapshot at a time is received.
     receiving: Arc<Semaphore>,
 }
 
-impl RaftService {
-    pub(super) fn server(id: RaftId, raft: Raft, snapshots: SnapshotDir) -> RaftServer<Self> {
+impl<A: Answer> RaftService<A> {
+    pub(super) fn server(id: RaftId, raft: Raft<A>, snapshots: SnapshotDir) -> RaftServer<Self> {
         let receiving = Arc::new(Semaphore::new(1));
         RaftServer::new(Self { id, raft, snapshots, receiving })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -118,7 +118,7 @@ fn stopped(error: &RaftError<RaftId, Infallible>) -> Status {
 }
 
 #[tonic::async_trait]
-impl RaftRpc for RaftService {
+impl<A: Answer> RaftRpc for RaftService<A> {
     async fn append_entries(
         &self,
         request: Request<v1::AppendEntriesRequest>,

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::node::{LeaderState, leader_of};
 use super::store::LogStore;
-use super::types::{Member, Raft, RaftId};
+use super::types::{Answer, Member, Raft, RaftId};
 
 type Metrics = RaftMetrics<RaftId, Member>;
 
-pub(super) struct Supervisor {
+pub(super) struct Supervisor<A: Answer> {
     pub(super) id: RaftId,
-    pub(super) raft: Raft,
-    pub(super) store: LogStore,
+    pub(super) raft: Raft<A>,
+    pub(super) store: LogStore<A>,
     pub(super) leader: watch::Sender<LeaderState>,
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) snapshot_after_bytes: u64,
@@ -29,7 +29,7 @@ pub(super) struct Supervisor {
     pub(super) changing: Arc<Mutex<()>>,
 }
 
-impl Supervisor {
+impl<A: Answer> Supervisor<A> {
     /// Runs until the member is stopped or fails.
     pub(super) async fn run(self, stop: CancellationToken) {
         let watching = self.watch();

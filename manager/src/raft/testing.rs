@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use shoal_types::id::NodeId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -38,12 +39,14 @@ impl Recorder {
 }
 
 impl Machine for Recorder {
-    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, BoxError> {
+    type Answer = String;
+
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<String, BoxError> {
         if command == b"nonsense" {
             return Err("this is no command".into());
         }
         self.0.lock().unwrap().push((index, command.to_vec()));
-        Ok([b"done ", command].concat())
+        Ok(format!("done {}", String::from_utf8_lossy(command)))
     }
 
     fn snapshot(&self) -> SnapshotEncoder {
@@ -78,7 +81,7 @@ pub(crate) struct Loopback;
 impl PeerConnector for Loopback {
     fn channel<'a>(
         &'a self,
-        _raft_id: RaftId,
+        _node: NodeId,
         address: &'a str,
     ) -> BoxFuture<'a, Result<Channel, BoxError>> {
         Box::pin(async move {
@@ -100,7 +103,7 @@ pub(crate) fn quick() -> RaftConfig {
 
 /// One member, reachable on a loopback port of its own.
 pub(crate) struct TestMember {
-    pub(crate) node: RaftNode,
+    pub(crate) node: RaftNode<String>,
     pub(crate) machine: Recorder,
     pub(crate) address: String,
     pub(crate) dir: TempDir,
@@ -109,6 +112,13 @@ pub(crate) struct TestMember {
 }
 
 impl TestMember {
+    /// The node of all of them: what connects them here does not ask.
+    pub(crate) const NODE: u128 = 1;
+
+    pub(crate) fn member(&self) -> Member {
+        Member { node: Self::NODE.into(), address: self.address.clone() }
+    }
+
     pub(crate) async fn start(config: &RaftConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::start_in(dir, "127.0.0.1:0", config).await
@@ -152,7 +162,7 @@ impl StoppedMember {
 }
 
 /// Opens a member that has no server.
-pub(crate) async fn open(dir: &Path, machine: &Recorder, config: &RaftConfig) -> RaftNode {
+pub(crate) async fn open(dir: &Path, machine: &Recorder, config: &RaftConfig) -> RaftNode<String> {
     let opened = RaftNode::open(dir, machine.clone(), Arc::new(Loopback), config).await;
     opened.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)))
 }

@@ -10,10 +10,12 @@ use tempfile::TempDir;
 
 use super::machine::Applier;
 use super::snapshot::SnapshotDir;
-use super::store::LogStore;
 use super::testing::{Recorder, TestMember, eventually, leader_among, open, quick};
-use super::types::{StorageError, TypeConfig};
+use super::types::StorageError;
 use super::*;
+
+type TypeConfig = types::TypeConfig<String>;
+type LogStore = store::LogStore<String>;
 
 struct Stores;
 
@@ -33,11 +35,11 @@ fn openrafts_own_suite_passes() {
     Suite::test_all(Stores).unwrap();
 }
 
-async fn write(node: &RaftNode, command: &str) -> Vec<Bytes> {
+async fn write(node: &RaftNode<String>, command: &str) -> Vec<String> {
     node.write(Batch::new(vec![Bytes::copy_from_slice(command.as_bytes())])).await.unwrap()
 }
 
-async fn until_leader(node: &RaftNode) {
+async fn until_leader(node: &RaftNode<String>) {
     let mut leader = node.leader();
     let waiting = leader.wait_for(|state| matches!(state, LeaderState::Leader { .. }));
     tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
@@ -55,9 +57,9 @@ async fn a_single_member_serves_at_once_and_again_after_a_restart() {
         let node = open(dir.path(), &machine, &config).await;
         assert_eq!(node.is_pristine(), round == 0);
         if round == 0 {
-            node.initialize("127.0.0.1:1").await.unwrap();
+            node.initialize(7.into(), "127.0.0.1:1").await.unwrap();
         }
-        let again = node.initialize("127.0.0.1:1").await;
+        let again = node.initialize(7.into(), "127.0.0.1:1").await;
         assert!(matches!(again, Err(RaftCallError::NotAllowed(_))), "{again:?}");
         until_leader(&node).await;
         let took = started.elapsed();
@@ -79,7 +81,7 @@ async fn snapshots_shorten_the_log_and_a_restart_uses_both() {
     let config = RaftConfig { snapshot_after_entries: 40, keep_entries: 5, ..quick() };
     let machine = Recorder::default();
     let node = open(dir.path(), &machine, &config).await;
-    node.initialize("127.0.0.1:1").await.unwrap();
+    node.initialize(7.into(), "127.0.0.1:1").await.unwrap();
     until_leader(&node).await;
     for number in 0..150 {
         write(&node, &number.to_string()).await;
@@ -123,7 +125,7 @@ async fn three_members_survive_the_loss_of_the_leader() {
     for place in 0..3 {
         members.insert(place, TestMember::start(&config).await);
     }
-    members[&0].node.initialize(&members[&0].address).await.unwrap();
+    members[&0].node.initialize(TestMember::NODE.into(), &members[&0].address).await.unwrap();
     until_leader(&members[&0].node).await;
     let mut written = Vec::new();
     for number in 0..20 {
@@ -131,9 +133,9 @@ async fn three_members_survive_the_loss_of_the_leader() {
         written.push(format!("alone {number}").into_bytes());
     }
     for place in 1..3 {
-        let (id, address) = (members[&place].node.id(), members[&place].address.clone());
-        members[&0].node.add_voter(id, &address).await.unwrap();
-        members[&0].node.add_learner(id, &address).await.unwrap();
+        let (id, member) = (members[&place].node.id(), members[&place].member());
+        members[&0].node.add_voter(id, member.clone()).await.unwrap();
+        members[&0].node.add_learner(id, member).await.unwrap();
     }
     assert_eq!(members[&0].node.members().iter().filter(|m| m.voter).count(), 3);
 
@@ -148,6 +150,7 @@ async fn three_members_survive_the_loss_of_the_leader() {
         eventually("the follower knows the leader", || {
             let known = LeaderState::Follower(Leader {
                 id: members[&place].node.id(),
+                node: TestMember::NODE.into(),
                 address: members[&place].address.clone(),
             });
             *follower.node.leader().borrow() == known
@@ -186,7 +189,7 @@ async fn three_members_survive_the_loss_of_the_leader() {
 async fn a_member_that_is_far_behind_gets_a_snapshot() {
     let config = RaftConfig { snapshot_after_entries: 50, keep_entries: 0, ..quick() };
     let first = TestMember::start(&config).await;
-    first.node.initialize(&first.address).await.unwrap();
+    first.node.initialize(TestMember::NODE.into(), &first.address).await.unwrap();
     until_leader(&first.node).await;
     // More than one piece of a snapshot stream.
     let large = "x".repeat(200_000);
@@ -196,7 +199,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     }
     eventually("a purged log", || first.node.purged().is_some_and(|purged| purged > 90)).await;
     let second = TestMember::start(&config).await;
-    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
     write(&first.node, "together").await;
     eventually("the same state", || second.machine.applied() == first.machine.applied()).await;
     assert_eq!(second.machine.applied().len(), 121);
@@ -236,7 +239,7 @@ async fn a_message_for_another_member_is_refused() {
 async fn a_command_that_cannot_be_understood_stops_the_member() {
     let dir = tempfile::tempdir().unwrap();
     let node = open(dir.path(), &Recorder::default(), &quick()).await;
-    node.initialize("127.0.0.1:1").await.unwrap();
+    node.initialize(7.into(), "127.0.0.1:1").await.unwrap();
     until_leader(&node).await;
     write(&node, "a command").await;
     assert!(node.write(Batch::new(vec![Bytes::from_static(b"nonsense")])).await.is_err());
@@ -250,10 +253,10 @@ async fn a_command_that_cannot_be_understood_stops_the_member() {
 async fn a_leader_without_a_majority_is_not_shown_as_one() {
     let config = quick();
     let first = TestMember::start(&config).await;
-    first.node.initialize(&first.address).await.unwrap();
+    first.node.initialize(TestMember::NODE.into(), &first.address).await.unwrap();
     until_leader(&first.node).await;
     let second = TestMember::start(&config).await;
-    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
     until_leader(&first.node).await;
     let stopped = second.stop().await;
     let leader = first.node.leader();
@@ -271,7 +274,7 @@ async fn a_sole_voter_that_had_not_won_its_election_leads_without_a_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let config = RaftConfig::default();
     let node = open(dir.path(), &Recorder::default(), &config).await;
-    node.initialize("127.0.0.1:1").await.unwrap();
+    node.initialize(7.into(), "127.0.0.1:1").await.unwrap();
     until_leader(&node).await;
     write(&node, "a command").await;
     let id = node.id();

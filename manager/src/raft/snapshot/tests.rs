@@ -8,7 +8,7 @@ use crate::raft::types::{LogId, Member, Membership, SnapshotMeta, StoredMembersh
 
 fn meta(index: u64) -> SnapshotMeta {
     let log_id = LogId::new(CommittedLeaderId::new(2, 1), index);
-    let members = BTreeMap::from([(1, Member { address: "h:1".into() })]);
+    let members = BTreeMap::from([(1, Member { node: 10.into(), address: "h:1".into() })]);
     let membership = Membership::new(vec![BTreeSet::from([1])], members);
     SnapshotMeta {
         last_log_id: Some(log_id),

@@ -1,6 +1,7 @@
 //! openraft's view of the log.
 
 use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use openraft::storage::{LogFlushed, LogState as OpenraftLogState, RaftLogStorage
 use openraft::{AnyError, RaftLogReader, StorageIOError};
 use tokio::sync::oneshot;
 
-use crate::raft::types::{Entry, LogId, RaftId, StorageError, TypeConfig, Vote};
+use crate::raft::types::{Answer, Entry, LogId, Payload, RaftId, StorageError, TypeConfig, Vote};
 
 use super::LogStoreError;
 use super::kv::{Kv, KvError};
@@ -22,10 +23,18 @@ use super::writer::{Job, Work};
 const MAX_READ_BYTES: usize = 2 << 20;
 
 /// The log, vote and commit position of one member. Clones share one log.
-#[derive(Clone)]
-pub(crate) struct LogStore {
+pub(crate) struct LogStore<A> {
     pub(super) shared: Arc<Shared>,
     pub(super) jobs: mpsc::Sender<Job>,
+    /// The log has no answers; openraft wants to know which ones the state machine gives.
+    pub(super) answers: PhantomData<fn() -> A>,
+}
+
+impl<A> Clone for LogStore<A> {
+    fn clone(&self) -> Self {
+        let Self { shared, jobs, answers } = self;
+        Self { shared: Arc::clone(shared), jobs: jobs.clone(), answers: *answers }
+    }
 }
 
 /// What readers and the writer thread share.
@@ -80,7 +89,7 @@ impl Shared {
         let mut view = self.view();
         for (entry, bytes) in entries {
             self.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            if let openraft::EntryPayload::Normal(batch) = &entry.payload {
+            if let Payload::Commands(batch) = &entry.payload {
                 batch.appended().set();
             }
             view.tail.push(entry, bytes);
@@ -105,7 +114,7 @@ impl Shared {
             .with_kv(|kv| kv.get(&entry_key(index)))?
             .ok_or_else(|| damaged(format!("entry {index} is missing")))?;
         decode_entry(index, &value)
-            .ok_or_else(|| damaged(format!("entry {index} is not what was written")))
+            .map_err(|why| LogStoreError::unreadable(&self.path, format!("entry {index}"), why))
     }
 
     fn read(&self, range: &std::ops::Range<u64>, max: usize) -> Result<Vec<Entry>, LogStoreError> {
@@ -126,14 +135,12 @@ impl Shared {
 
 fn payload_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        openraft::EntryPayload::Normal(batch) => {
-            batch.commands().iter().map(|command| command.len() + 8).sum()
-        }
-        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 64,
+        Payload::Commands(batch) => batch.commands().iter().map(|command| command.len() + 8).sum(),
+        Payload::Blank | Payload::Membership(_) => 64,
     }
 }
 
-impl LogStore {
+impl<A> LogStore<A> {
     /// Bytes of all entries ever appended since the log was opened, and of those it held then.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)
@@ -194,7 +201,7 @@ fn write_error(error: &LogStoreError) -> StorageError {
     StorageIOError::write_logs(AnyError::new(error)).into()
 }
 
-impl RaftLogReader<TypeConfig> for LogStore {
+impl<A: Answer> RaftLogReader<TypeConfig<A>> for LogStore<A> {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
@@ -211,10 +218,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 }
 
-impl RaftLogStorage<TypeConfig> for LogStore {
+impl<A: Answer> RaftLogStorage<TypeConfig<A>> for LogStore<A> {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<OpenraftLogState<TypeConfig>, StorageError> {
+    async fn get_log_state(&mut self) -> Result<OpenraftLogState<TypeConfig<A>>, StorageError> {
         let view = self.shared.view();
         Ok(OpenraftLogState { last_purged_log_id: view.state.purged, last_log_id: view.state.last })
     }
@@ -247,7 +254,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn append<I>(
         &mut self,
         entries: I,
-        callback: LogFlushed<TypeConfig>,
+        callback: LogFlushed<TypeConfig<A>>,
     ) -> Result<(), StorageError>
     where
         I: IntoIterator<Item = Entry> + Send,

@@ -19,8 +19,9 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use frame::Unreadable;
 pub(crate) use kv::KvError;
 pub(crate) use log_store::LogStore;
 pub(crate) use open::create_dir;
@@ -52,6 +53,22 @@ pub enum LogStoreError {
         /// What does not fit.
         what: String,
     },
+    /// It is whole, but a newer program has written it.
+    #[error(
+        "the raft log in {} was written by a newer version of shoal: {what} has format {version}, \
+         this version reads formats up to {known}; start this manager with the version that wrote \
+         it, or a newer one",
+        path.display(),
+        known = frame::VERSION
+    )]
+    Newer {
+        /// The directory of the log.
+        path: PathBuf,
+        /// Which record.
+        what: String,
+        /// The format that it has.
+        version: u8,
+    },
     /// The watermark could not be written, so a later loss could go unnoticed.
     #[error("note how far the raft log was written")]
     Watermark(#[source] std::io::Error),
@@ -64,6 +81,19 @@ pub enum LogStoreError {
         /// Position of the entry.
         index: u64,
     },
+}
+
+impl LogStoreError {
+    /// A record of the log in `path` cannot be read.
+    pub(crate) fn unreadable(path: &Path, what: String, why: Unreadable) -> Self {
+        let path = path.to_owned();
+        match why {
+            Unreadable::Damaged => {
+                Self::Damaged { path, what: format!("{what} is not what was written") }
+            }
+            Unreadable::Newer { version } => Self::Newer { path, what, version },
+        }
+    }
 }
 
 impl From<KvError> for LogStoreError {

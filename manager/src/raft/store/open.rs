@@ -1,6 +1,7 @@
 //! Opening the log: everything that is on disk is checked before anybody relies on it.
 
 use std::fs;
+use std::marker::PhantomData;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -21,7 +22,7 @@ use super::writer::Writer;
 const WATERMARK_FILE: &str = "watermark";
 const DATABASE: &str = "log.redb";
 
-impl LogStore {
+impl<A> LogStore<A> {
     /// Opens the log in `dir`, creating it when there is none.
     ///
     /// # Errors
@@ -62,7 +63,7 @@ impl LogStore {
             .name("raft-log".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|source| LogStoreError::Prepare { path: dir.to_owned(), source })?;
-        Ok(Self { shared, jobs })
+        Ok(Self { shared, jobs, answers: PhantomData })
     }
 }
 
@@ -87,10 +88,10 @@ fn load(dir: &Path, kv: &dyn Kv) -> Result<Loaded, LogStoreError> {
     let reading = Watermark::read(&path)
         .map_err(|source| LogStoreError::Prepare { path: path.clone(), source })?;
     let damaged = |what: String| LogStoreError::Damaged { path: dir.to_owned(), what };
-    let survey = Survey::of(kv)?;
+    let survey = Survey::of(dir, kv)?;
     let state = match kv.get(STATE_KEY)? {
         Some(value) => LogState::decode(&value)
-            .ok_or_else(|| damaged("its state record is not what was written".to_owned()))?,
+            .map_err(|why| LogStoreError::unreadable(dir, "its state record".to_owned(), why))?,
         None if reading == Reading::Absent && survey.count == 0 => {
             let raft_id = rand::random_range(1..=RaftId::MAX);
             let state = LogState { raft_id, ..LogState::default() };
@@ -112,23 +113,23 @@ fn load(dir: &Path, kv: &dyn Kv) -> Result<Loaded, LogStoreError> {
         Reading::Absent => return Err(damaged(format!("{} is missing", path.display()))),
         Reading::Damaged => return Err(damaged(format!("{} is damaged", path.display()))),
     }
-    survey.check(&state).map_err(damaged)?;
-    Ok(Loaded { state, bytes: survey.bytes })
+    let bytes = survey.check(&state)?;
+    Ok(Loaded { state, bytes })
 }
 
 /// What is in the database beside the state.
-#[derive(Default)]
-struct Survey {
+struct Survey<'a> {
+    dir: &'a Path,
     count: u64,
     bytes: u64,
     first: Option<u64>,
     last: Option<LogId>,
-    finding: Option<String>,
+    finding: Option<LogStoreError>,
 }
 
-impl Survey {
-    fn of(kv: &dyn Kv) -> Result<Self, KvError> {
-        let mut survey = Self::default();
+impl<'a> Survey<'a> {
+    fn of(dir: &'a Path, kv: &dyn Kv) -> Result<Self, KvError> {
+        let mut survey = Self { dir, count: 0, bytes: 0, first: None, last: None, finding: None };
         kv.for_each(&mut |key, value| {
             if key != STATE_KEY && survey.finding.is_none() {
                 survey.finding = survey.add(key, value).err();
@@ -137,12 +138,18 @@ impl Survey {
         Ok(survey)
     }
 
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        let index = entry_index(key).ok_or_else(|| format!("unknown key {key:02x?}"))?;
+    fn damaged(&self, what: String) -> LogStoreError {
+        LogStoreError::Damaged { path: self.dir.to_owned(), what }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), LogStoreError> {
+        let index =
+            entry_index(key).ok_or_else(|| self.damaged(format!("unknown key {key:02x?}")))?;
         let entry = decode_entry(index, value)
-            .ok_or_else(|| format!("entry {index} is not what was written"))?;
+            .map_err(|why| LogStoreError::unreadable(self.dir, format!("entry {index}"), why))?;
         if let Some(last) = self.last.filter(|last| last.index + 1 != index) {
-            return Err(format!("entries between {} and {index} are missing", last.index));
+            let what = format!("entries between {} and {index} are missing", last.index);
+            return Err(self.damaged(what));
         }
         self.count += 1;
         self.bytes += value.len() as u64;
@@ -151,19 +158,20 @@ impl Survey {
         Ok(())
     }
 
-    /// Compares with what the state says must be there.
-    fn check(&self, state: &LogState) -> Result<(), String> {
-        if let Some(finding) = &self.finding {
-            return Err(finding.clone());
+    /// Compares with what the state says must be there; gives the bytes of all entries.
+    fn check(self, state: &LogState) -> Result<u64, LogStoreError> {
+        if let Some(finding) = self.finding {
+            return Err(finding);
         }
         let expected = state.indexes();
         let found = self.first.map_or(0..0, |first| first..first + self.count);
         if found != expected {
-            return Err(format!("entries {expected:?} are expected, found {found:?}"));
+            return Err(self.damaged(format!("entries {expected:?} are expected, found {found:?}")));
         }
         if self.last.is_some() && self.last != state.last {
-            return Err("its last entry is of another term than was written".to_owned());
+            let what = "its last entry is of another term than was written".to_owned();
+            return Err(self.damaged(what));
         }
-        Ok(())
+        Ok(self.bytes)
     }
 }

@@ -6,7 +6,7 @@ use shoal_proto::v1;
 use crate::raft::convert;
 use crate::raft::types::{Entry, LogId, RaftId, Vote};
 
-use super::frame;
+use super::frame::{self, Unreadable};
 
 pub(crate) const STATE_KEY: &[u8] = b"state";
 const ENTRY_PREFIX: u8 = b'e';
@@ -46,10 +46,11 @@ impl LogState {
         frame::seal(STATE_KEY, &message.encode_to_vec())
     }
 
-    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
-        let message = v1::LogState::decode(frame::open(STATE_KEY, value)?).ok()?;
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, Unreadable> {
+        let payload = frame::open(STATE_KEY, value)?;
+        let message = v1::LogState::decode(payload).map_err(|_| Unreadable::Damaged)?;
         let id = |id: Option<v1::LogId>| id.as_ref().map(convert::log_id_from_proto);
-        Some(Self {
+        Ok(Self {
             sequence: message.sequence,
             vote: message.vote.as_ref().map(convert::vote_from_proto),
             committed: id(message.committed),
@@ -78,8 +79,10 @@ pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     frame::seal(&entry_key(entry.log_id.index), &payload)
 }
 
-/// The entry at `index`; `None` when the value is not what was written there.
-pub(crate) fn decode_entry(index: u64, value: &[u8]) -> Option<Entry> {
-    let message = v1::LogEntry::decode(frame::open(&entry_key(index), value)?).ok()?;
-    convert::entry_from_proto(message).ok().filter(|entry| entry.log_id.index == index)
+/// The entry at `index`.
+pub(crate) fn decode_entry(index: u64, value: &[u8]) -> Result<Entry, Unreadable> {
+    let payload = frame::open(&entry_key(index), value)?;
+    let message = v1::LogEntry::decode(payload).map_err(|_| Unreadable::Damaged)?;
+    let entry = convert::entry_from_proto(message).map_err(|_| Unreadable::Damaged)?;
+    if entry.log_id.index == index { Ok(entry) } else { Err(Unreadable::Damaged) }
 }

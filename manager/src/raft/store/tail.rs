@@ -52,14 +52,14 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use openraft::{CommittedLeaderId, EntryPayload};
+    use openraft::CommittedLeaderId;
 
     use super::*;
-    use crate::raft::types::LogId;
+    use crate::raft::types::{LogId, Payload};
 
     fn entry(index: u64) -> Entry {
         let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
-        Entry { log_id, payload: EntryPayload::Blank }
+        Entry { log_id, payload: Payload::Blank }
     }
 
     #[test]

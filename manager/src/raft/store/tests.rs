@@ -6,15 +6,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
-use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader as _};
+use openraft::{CommittedLeaderId, RaftLogReader as _};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
 use super::disk::{Disk, Operation, power_cut};
 use super::redb_kv::RedbKv;
-use super::{LogStore, LogStoreError};
-use crate::raft::types::{Batch, Entry, LogId, Vote};
+use super::{LogStoreError, frame, kv::Change, kv::Kv as _};
+use crate::raft::types::{Batch, Entry, LogId, Payload, Vote};
+
+type LogStore = super::LogStore<()>;
 
 fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(term, 1), index)
@@ -22,7 +24,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     let command = Bytes::from(vec![(index % 251) as u8; bytes]);
-    let payload = EntryPayload::Normal(Batch::new(vec![command]));
+    let payload = Payload::Commands(Batch::new(vec![command]));
     Entry { log_id: log_id(term, index), payload }
 }
 
@@ -281,4 +283,22 @@ async fn a_power_cut_during_the_first_start_leaves_nothing_in_the_way() {
         LogStore::open(dir.path()).unwrap().close().await.unwrap();
     }
     assert!(unusable > 0, "redb opens what is half made: the detour is not needed");
+}
+
+#[tokio::test]
+async fn a_log_of_a_newer_version_is_refused_by_its_version_and_not_as_damage() {
+    let files = run(3, 30, async |_| {}).await;
+    let keys = [b"state".to_vec(), super::records::entry_key(files.model.last.unwrap().index)];
+    for key in keys {
+        let disk = Disk::with(files.database.clone());
+        let kv = RedbKv::on(disk.clone()).unwrap();
+        kv.commit(vec![Change::Put(key.clone(), frame::seal_as(2, &key, b"from the future"))])
+            .unwrap();
+        drop(kv);
+        let error = reopen(disk.take().0, &files.watermark).map(|_| ()).unwrap_err();
+        assert!(matches!(error, LogStoreError::Newer { version: 2, .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("newer version of shoal") && !text.contains("damaged"), "{text}");
+        assert!(text.contains("has format 2, this version reads formats up to 1"), "{text}");
+    }
 }

@@ -12,7 +12,8 @@ use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::raft::{Batch, Leader, RaftNode};
+use super::node::{Leader, RaftNode, leader_of};
+use super::types::{Answer, Batch};
 
 /// Bounds of the queue and of what goes into one entry.
 #[derive(Debug, Clone)]
@@ -91,10 +92,10 @@ impl Stage {
     }
 }
 
-struct Proposal {
+struct Proposal<A> {
     command: Bytes,
     stage: Arc<Stage>,
-    answer: oneshot::Sender<Result<Bytes, ProposeError>>,
+    answer: oneshot::Sender<Result<A, ProposeError>>,
     _space: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -108,17 +109,23 @@ impl Drop for Withdraw {
 }
 
 /// Takes commands. Clones share one queue.
-#[derive(Clone)]
-pub struct Proposer {
+pub struct Proposer<A> {
     config: Arc<ProposeConfig>,
-    queue: mpsc::Sender<Proposal>,
+    queue: mpsc::Sender<Proposal<A>>,
     space: Arc<Semaphore>,
 }
 
-impl Proposer {
+impl<A> Clone for Proposer<A> {
+    fn clone(&self) -> Self {
+        let Self { config, queue, space } = self;
+        Self { config: Arc::clone(config), queue: queue.clone(), space: Arc::clone(space) }
+    }
+}
+
+impl<A: Answer> Proposer<A> {
     /// A proposer for this member, and the task that works for it until `stop`.
     pub fn new(
-        node: RaftNode,
+        node: RaftNode<A>,
         config: ProposeConfig,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -136,7 +143,7 @@ impl Proposer {
     /// # Errors
     ///
     /// Each says whether the command may have taken effect, see [`ProposeError`].
-    pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+    pub async fn propose(&self, command: Bytes) -> Result<A, ProposeError> {
         let (bytes, max) = (command.len(), self.config.command_bytes);
         if bytes > max {
             return Err(ProposeError::TooLarge { bytes, max });
@@ -173,15 +180,15 @@ fn stopping() -> ProposeError {
     ProposeError::Unavailable { reason: "this manager is stopping" }
 }
 
-struct Writer {
-    node: RaftNode,
+struct Writer<A: Answer> {
+    node: RaftNode<A>,
     config: Arc<ProposeConfig>,
-    proposals: mpsc::Receiver<Proposal>,
+    proposals: mpsc::Receiver<Proposal<A>>,
     /// Taken from the queue, but too large for the last batch.
-    left_over: Option<Proposal>,
+    left_over: Option<Proposal<A>>,
 }
 
-impl Writer {
+impl<A: Answer> Writer<A> {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             let batch = tokio::select! {
@@ -198,7 +205,7 @@ impl Writer {
     }
 
     /// Waits for a command and takes what else is waiting. `None`: there are no proposers left.
-    async fn next_batch(&mut self) -> Option<Vec<Proposal>> {
+    async fn next_batch(&mut self) -> Option<Vec<Proposal<A>>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         loop {
@@ -228,7 +235,7 @@ impl Writer {
 }
 
 /// Writes one entry and answers its proposers.
-async fn write(node: &RaftNode, proposals: Vec<Proposal>) {
+async fn write<A: Answer>(node: &RaftNode<A>, proposals: Vec<Proposal<A>>) {
     let batch = Batch::new(proposals.iter().map(|proposal| proposal.command.clone()).collect());
     let appended = batch.appended().clone();
     let error = match node.write(batch).await {
@@ -246,7 +253,7 @@ async fn write(node: &RaftNode, proposals: Vec<Proposal>) {
         }
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
             let (id, member) = (forward.leader_id, forward.leader_node);
-            ProposeError::NotLeader { leader: crate::raft::leader_of(id, member) }
+            ProposeError::NotLeader { leader: leader_of(id, member) }
         }
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_))) => {
             ProposeError::Unavailable { reason: "the membership is changing" }

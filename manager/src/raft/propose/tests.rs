@@ -1,17 +1,18 @@
 use std::collections::BTreeMap;
 
+use super::super::LeaderState;
+use super::super::testing::{TestMember, eventually, leader_among, quick};
 use super::*;
-use crate::raft::testing::{TestMember, eventually, leader_among, quick};
 
 async fn leading() -> TestMember {
     let member = TestMember::start(&quick()).await;
-    member.node.initialize(&member.address).await.unwrap();
+    member.node.initialize(TestMember::NODE.into(), &member.address).await.unwrap();
     let members = BTreeMap::from([(0, member)]);
     leader_among(&members).await;
     members.into_values().next().unwrap()
 }
 
-async fn leader(config: ProposeConfig) -> (TestMember, Proposer, CancellationToken) {
+async fn leader(config: ProposeConfig) -> (TestMember, Proposer<String>, CancellationToken) {
     let member = leading().await;
     let stop = CancellationToken::new();
     let (proposer, task) = Proposer::new(member.node.clone(), config, stop.clone());
@@ -115,12 +116,16 @@ async fn a_follower_names_the_leader_and_writes_nothing() {
     tokio::spawn(task);
     let alone = proposer.propose(Bytes::from_static(b"x")).await;
     assert_eq!(alone, Err(ProposeError::NotLeader { leader: None }));
-    first.node.add_learner(second.node.id(), &second.address).await.unwrap();
+    first.node.add_learner(second.node.id(), second.member()).await.unwrap();
     eventually("the learner knows the leader", || {
-        matches!(*second.node.leader().borrow(), crate::raft::LeaderState::Follower(_))
+        matches!(*second.node.leader().borrow(), LeaderState::Follower(_))
     })
     .await;
-    let expected = Leader { id: first.node.id(), address: first.address.clone() };
+    let expected = Leader {
+        id: first.node.id(),
+        node: TestMember::NODE.into(),
+        address: first.address.clone(),
+    };
     let refused = proposer.propose(Bytes::from_static(b"x")).await;
     assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(expected) }));
     assert!(first.machine.applied().is_empty());
@@ -131,7 +136,7 @@ async fn without_a_majority_the_outcome_is_unknown_and_may_come_later() {
     let config = ProposeConfig { patience: Duration::from_millis(300), ..Default::default() };
     let (first, proposer, _stop) = leader(config).await;
     let second = TestMember::start(&quick()).await;
-    first.node.add_voter(second.node.id(), &second.address).await.unwrap();
+    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
     assert_eq!(proposer.propose(Bytes::from_static(b"a")).await.unwrap(), "done a");
     let stopped = second.stop().await;
     let (written, waiting) = tokio::join!(proposer.propose(Bytes::from_static(b"b")), async {
