@@ -10,13 +10,14 @@
 //! The credentials are written last and removed first, so that a crash leaves a host that is a
 //! member with everything it needs, or one that is none and may begin again.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shoal_transport::{Credentials, CredentialsError, KeyError, PrivateKey, SecretPem, write_file};
+use shoal_durable::{Fields, FileError, Format, Lasting, write_file};
+use shoal_transport::{Credentials, CredentialsError, KeyError, PrivateKey, SecretPem};
 
 /// No file of ours comes near this size, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -35,15 +36,9 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
-    /// A file of ours is damaged.
-    #[error("{} is damaged", .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Where it breaks.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// A file of ours cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The credentials cannot be used.
     #[error("cannot use this host's credentials")]
     Credentials(#[source] CredentialsError),
@@ -71,8 +66,20 @@ pub struct ManagerEndpoint {
     pub advertise: String,
 }
 
+impl Format for ClusterFile {
+    type Content = Self;
+    const NAME: &'static str = "cluster";
+    const VERSION: u32 = 1;
+
+    /// Version 0 had no version and the same fields.
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        (from == 0).then_some(fields)
+    }
+}
+
 /// How far an `init` has come.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state")]
 pub enum InitFile {
     /// The manager may have made a cluster; nobody has been given a certificate of it.
     UnderWay,
@@ -83,6 +90,32 @@ pub enum InitFile {
         /// The encoded answer, hexadecimal.
         answer: String,
     },
+}
+
+impl Format for InitFile {
+    type Content = Self;
+    const NAME: &'static str = "init";
+    const VERSION: u32 = 1;
+
+    /// Version 0 had no version, and named the state `Done` around its fields.
+    fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
+        if from != 0 {
+            return None;
+        }
+        let serde_json::Value::Object(mut done) = fields.remove("Done")? else { return None };
+        done.insert("state".to_owned(), "Done".into());
+        Some(done)
+    }
+}
+
+/// The answer holds join tokens.
+impl fmt::Debug for InitFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnderWay => "UnderWay",
+            Self::Done { .. } => "Done",
+        })
+    }
 }
 
 /// The files.
@@ -145,7 +178,7 @@ impl IdentityStore {
     /// # Errors
     /// [`IdentityError`].
     pub fn cluster(&self) -> Result<ClusterFile, IdentityError> {
-        Ok(read_json(&self.dir.join("cluster.json"))?.unwrap_or_default())
+        Ok(shoal_durable::read::<ClusterFile>(&self.dir.join("cluster.json"))?.unwrap_or_default())
     }
 
     /// Keeps what is known of the cluster.
@@ -153,7 +186,7 @@ impl IdentityStore {
     /// # Errors
     /// [`IdentityError::Io`].
     pub fn save_cluster(&self, cluster: &ClusterFile) -> Result<(), IdentityError> {
-        write_json(&self.dir.join("cluster.json"), cluster)
+        save::<ClusterFile>(&self.dir.join("cluster.json"), cluster)
     }
 
     /// How far an `init` has come; `None` if there was none.
@@ -161,7 +194,7 @@ impl IdentityStore {
     /// # Errors
     /// [`IdentityError`].
     pub fn init(&self) -> Result<Option<InitFile>, IdentityError> {
-        read_json(&self.dir.join("init.json"))
+        Ok(shoal_durable::read::<InitFile>(&self.dir.join("init.json"))?)
     }
 
     /// Keeps how far an `init` has come.
@@ -169,7 +202,7 @@ impl IdentityStore {
     /// # Errors
     /// [`IdentityError::Io`].
     pub fn save_init(&self, init: &InitFile) -> Result<(), IdentityError> {
-        write_json(&self.dir.join("init.json"), init)
+        save::<InitFile>(&self.dir.join("init.json"), init)
     }
 
     /// Ends the membership. Goes on after an error and returns the first; may be repeated.
@@ -208,15 +241,8 @@ fn write(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
     write_file(path, content, 0o600).map_err(failed)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IdentityError> {
-    let Some(text) = read(path)? else { return Ok(None) };
-    let damaged = |source| IdentityError::Damaged { path: path.to_owned(), source };
-    serde_json::from_str(&text).map(Some).map_err(damaged)
-}
-
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), IdentityError> {
-    let damaged = |source| IdentityError::Damaged { path: path.to_owned(), source };
-    write(path, &serde_json::to_vec_pretty(value).map_err(damaged)?)
+fn save<F: Format>(path: &Path, content: &F::Content) -> Result<(), IdentityError> {
+    Ok(shoal_durable::write::<F>(path, content, 0o600, Lasting::PowerCut)?)
 }
 
 fn remove(path: &Path) -> Result<(), IdentityError> {
@@ -230,6 +256,8 @@ fn remove(path: &Path) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use shoal_durable::testing::check_golden;
+
     use super::*;
 
     #[test]
@@ -263,6 +291,20 @@ mod tests {
         store.forget().expect("forgotten twice");
         assert_eq!(store.cluster().expect("readable"), ClusterFile::default());
         assert!(store.init().expect("readable").is_none());
+    }
+
+    #[test]
+    fn files_of_every_version_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let endpoint = ManagerEndpoint {
+            listen: "0.0.0.0:4242".to_owned(),
+            advertise: "10.0.0.1:4242".to_owned(),
+        };
+        let managers = vec!["10.0.0.1:4242".to_owned()];
+        let cluster = ClusterFile { managers, manager: Some(endpoint) };
+        check_golden::<ClusterFile>(&golden, &cluster);
+        let done = InitFile::Done { request: "ab12".to_owned(), answer: "0a00".to_owned() };
+        check_golden::<InitFile>(&golden, &done);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shoal_transport::{Credentials, CredentialsError, ManagerAddress, write_file};
+use shoal_durable::{Fields, FileError, Format, write_file};
+use shoal_transport::{Credentials, CredentialsError, ManagerAddress};
 use shoal_types::error_chain::chain;
 
 use crate::error::CommandError;
@@ -33,6 +34,17 @@ pub struct Contexts {
     /// By name.
     #[serde(default)]
     pub contexts: BTreeMap<String, Context>,
+}
+
+impl Format for Contexts {
+    type Content = Self;
+    const NAME: &'static str = "contexts";
+    const VERSION: u32 = 1;
+
+    /// Version 0 had no version and the same fields.
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        (from == 0).then_some(fields)
+    }
 }
 
 /// One cluster as one user sees it.
@@ -69,7 +81,10 @@ pub enum ContextError {
         #[source]
         source: io::Error,
     },
-    /// The file is damaged.
+    /// It is not what was written, or a newer version wrote it.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is no YAML.
     #[error("cannot understand {path}")]
     Parse {
         /// Which.
@@ -192,7 +207,10 @@ impl Store {
         let path = self.file();
         match fs::read_to_string(&path) {
             Ok(text) => {
-                serde_yaml::from_str(&text).map_err(|source| ContextError::Parse { path, source })
+                let parsed = serde_yaml::from_str(&text);
+                let file =
+                    parsed.map_err(|source| ContextError::Parse { path: path.clone(), source })?;
+                Ok(shoal_durable::decode::<Contexts>(&path, file)?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Contexts::default()),
             Err(source) => Err(ContextError::Read { path, source }),
@@ -206,7 +224,7 @@ impl Store {
     pub fn save(&self, contexts: &Contexts) -> Result<(), ContextError> {
         self.make_dir(&self.dir)?;
         let path = self.file();
-        let text = serde_yaml::to_string(contexts)
+        let text = serde_yaml::to_string(&shoal_durable::envelope::<Contexts>(contexts))
             .map_err(|source| ContextError::Parse { path: path.clone(), source })?;
         write_file(&path, text.as_bytes(), 0o600)
             .map_err(|source| ContextError::Write { path, source })
@@ -464,6 +482,26 @@ mod tests {
 
     fn context(cluster: &str) -> Context {
         Context { cluster: cluster.to_owned(), endpoints: vec!["10.0.0.1:4242".to_owned()] }
+    }
+
+    #[test]
+    fn files_of_every_version_are_read_and_a_newer_one_says_so() {
+        let mut all = Contexts { current: Some("work".to_owned()), ..Contexts::default() };
+        all.contexts.insert("work".to_owned(), context("0000000000000000000000001"));
+        let written = serde_yaml::to_string(&shoal_durable::envelope::<Contexts>(&all)).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let parse = |text: &str| serde_yaml::from_str(text).unwrap();
+        shoal_durable::testing::check_golden_text::<Contexts>(
+            &golden, "yaml", &all, &written, parse,
+        );
+
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path().to_owned());
+        fs::write(store.file(), "version: 7\nclusters: {}\n").unwrap();
+        let text = CommandError::from(store.load().unwrap_err()).to_string();
+        for part in ["contexts.yaml", "version 7", "versions up to 1", "move the file aside"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shoal_transport::{Credentials, SecretPem, write_file};
+use shoal_durable::write_file;
+use shoal_transport::{Credentials, SecretPem};
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -38,6 +39,12 @@ pub(crate) struct Portable {
     certificate: String,
     key: String,
     root: String,
+}
+
+/// The part of the file that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    shoal_context: u32,
 }
 
 impl fmt::Debug for Portable {
@@ -97,15 +104,19 @@ impl Portable {
 
     fn parse(text: &str, at: &str) -> Result<Self, CommandError> {
         let wrong = || CommandError::failed(format!("{at} holds no context of shoalctl"));
-        let found: Self = serde_yaml::from_str(text)
-            .map_err(|e| wrong().because(e).hint("shoalctl context export writes one"))?;
-        if found.shoal_context != VERSION {
-            let version = found.shoal_context;
-            return Err(
-                wrong().because(format!("its version is {version}, this shoalctl reads {VERSION}"))
-            );
+        let unreadable =
+            |e: serde_yaml::Error| wrong().because(e).hint("shoalctl context export writes one");
+        // First, as the other fields of a newer one may be anything.
+        let Versioned { shoal_context: version } =
+            serde_yaml::from_str(text).map_err(unreadable)?;
+        if version > VERSION {
+            return Err(CommandError::failed(format!(
+                "{at} is of version {version} and was exported by a newer shoalctl; this one reads \
+                 versions up to {VERSION}"
+            ))
+            .hint("use a shoalctl of that version, or export the context with this one"));
         }
-        Ok(found)
+        serde_yaml::from_str(text).map_err(unreadable)
     }
 
     /// What it is made of.
@@ -174,10 +185,11 @@ mod tests {
     fn what_is_no_context_says_so_and_never_shows_a_key() {
         for (text, part) in [
             ("", "holds no context of shoalctl: "),
-            ("contexts: {}", "unknown field `contexts`"),
+            ("contexts: {}", "missing field `shoal_context`"),
+            ("{shoal_context: 1, contexts: {}}", "unknown field `contexts`"),
             (
-                "{shoal_context: 9, name: a, cluster: c, endpoints: [], certificate: x, key: hush, root: y}",
-                "its version is 9, this shoalctl reads 1",
+                "{shoal_context: 9, key: hush, sealed: {by: the future}}",
+                "is of version 9 and was exported by a newer shoalctl; this one reads versions up to 1",
             ),
         ] {
             let error = Portable::parse(text, "ci.yaml").unwrap_err().report();

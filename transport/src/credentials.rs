@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
+use shoal_durable::write_file;
 use shoal_types::join_token::RootDigest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::durable::write_file;
 use super::identity::{Identity, InvalidIdentity};
 use super::key::{KeyError, PrivateKey, SecretPem};
 use super::{MAX_CHAIN, root_digest};

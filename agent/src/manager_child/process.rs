@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use shoal_transport::write_file;
+use shoal_durable::write_file;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem, write_file};
+use shoal_durable::write_file;
+use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem};
 use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell};
 use crate::client::Client;
 use crate::context::{Context, Store};
 use crate::error::CommandError;
+use crate::render::time::exact;
 use crate::render::{block, json, line, note};
 use crate::terminal;
 
@@ -319,6 +321,9 @@ async fn facts(client: &Client) -> Result<serde_json::Value> {
     Ok(json!({
         "Cluster": cluster.spec.name, "ClusterID": cluster.id, "Nodes": nodes.len(),
         "Managers": managers, "Services": services, "ManagerVersion": version.version,
+        "TaskHistoryRetentionLimit": cluster.spec.task_history_retention_limit,
+        "HeartbeatPeriod": exact(cluster.spec.heartbeat_period),
+        "CertExpiry": exact(cluster.spec.node_cert_expiry),
     }))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use shoal_transport::write_file;
+use shoal_durable::write_file;
 use shoal_types::image_ref::DEFAULT_REGISTRY;
 use shoal_types::registry_auth::{RegistryAuth, registry_of_server};
 
