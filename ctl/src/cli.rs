@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, context, events, exec, image, leave, login, network, node, service, stack, system,
-    user, volume,
+    cluster, context, events, exec, image, leave, login, network, node, service, settings, stack,
+    system, user, volume,
 };
 use crate::render::FormatArg;
 
@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Leave(leave::Leave),
     /// Show or replace the tokens that let hosts join
     JoinToken(cluster::JoinToken),
+    /// Show and change the settings of the whole cluster
+    #[command(subcommand)]
+    Cluster(settings::Command),
     /// Show the cluster and this host
     Info(cluster::Info),
     /// Show versions
@@ -243,6 +246,10 @@ mod tests {
     #[test]
     fn lines_about_contexts_and_users() {
         understood(&[
+            "cluster inspect",
+            "cluster inspect --pretty",
+            "cluster update --dispatcher-heartbeat 5s --task-history-limit 0 --cert-expiry 2160h0m0s",
+            "cluster update --label-add a=b --label-rm c",
             "context use a",
             "context create --local",
             "context create --local prod",
@@ -307,6 +314,8 @@ mod tests {
             "exec web",
             "login --password-stdin registry.lan",
             "login -u me -p x --password-stdin registry.lan",
+            "cluster update --dispatcher-heartbeat soon",
+            "cluster update --task-history-limit -1",
             "node ls --format yaml",
             "node ls --format {{.Name",
             "node update --label-add a=b --wait n",

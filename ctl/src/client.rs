@@ -12,7 +12,9 @@ use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel
 use shoal_types::id::{DeploymentId, StackId};
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::registry_auth::RegistryAuths;
-use shoal_types::spec::{NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec};
+use shoal_types::spec::{
+    ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -241,6 +243,18 @@ impl Client {
 
     pub(crate) async fn cluster(&self) -> Result<Cluster> {
         required("cluster", call!(self.get_cluster(pb::GetClusterRequest {})).cluster)
+    }
+
+    pub(crate) async fn update_cluster(
+        &self,
+        cluster: &Cluster,
+        spec: &ClusterSpec,
+    ) -> Result<Cluster> {
+        let request = pb::UpdateClusterRequest {
+            expected_version: cluster.meta.spec_version,
+            spec: Some(spec.into()),
+        };
+        required("cluster", call!(self.update_cluster(request)).cluster)
     }
 
     /// The token, and addresses of managers.

@@ -10,7 +10,7 @@ const HARMFUL: [&str; 8] =
 
 /// What Docker calls it, and what helps here. The longest that fits counts; where the text names
 /// commands, they exist (a test looks).
-const DOCKERS: [(&str, &str); 45] = [
+const DOCKERS: [(&str, &str); 46] = [
     ("attach", "shoalctl service logs -f shows output, shoalctl exec -it TASK sh goes inside"),
     ("build", "images are built elsewhere; shoalctl image load takes them in"),
     ("compose", "stack files are deployed with shoalctl stack deploy"),
@@ -43,10 +43,14 @@ const DOCKERS: [(&str, &str); 45] = [
     ("secret", "secrets do not exist yet; shoalctl service create takes --mount and --env"),
     ("start", "shoalctl service scale SERVICE=1 starts a task"),
     ("stop", "shoalctl service scale SERVICE=0 stops its tasks"),
-    ("swarm", "shoalctl init, shoalctl join, shoalctl leave or shoalctl join-token"),
+    (
+        "swarm",
+        "shoalctl init, shoalctl join, shoalctl leave, shoalctl join-token or shoalctl cluster",
+    ),
     ("swarm init", "shoalctl init"),
     ("swarm join", "shoalctl join"),
     ("swarm join-token", "shoalctl join-token"),
+    ("swarm update", "shoalctl cluster update"),
     ("swarm leave", "this host leaves its cluster with a command of its own; see shoalctl --help"),
     ("system events", "shoalctl events"),
     ("system info", "shoalctl info"),

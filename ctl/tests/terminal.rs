@@ -423,6 +423,8 @@ hostile! {{
         Ok(pb::GetVersionResponse { version: text(), node_id: text() });
     get_cluster GetClusterRequest GetClusterResponse
         Ok(pb::GetClusterResponse { cluster: Some(cluster()) });
+    update_cluster UpdateClusterRequest UpdateClusterResponse
+        Ok(pb::UpdateClusterResponse { cluster: Some(cluster()) });
     get_join_token GetJoinTokenRequest GetJoinTokenResponse
         Ok(pb::GetJoinTokenResponse { token: text(), manager_addrs: vec![text()] });
     rotate_join_token RotateJoinTokenRequest RotateJoinTokenResponse

@@ -13,6 +13,7 @@ pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod prune;
 pub(crate) mod service;
+pub(crate) mod settings;
 pub(crate) mod stack;
 pub(crate) mod stats;
 pub(crate) mod system;
@@ -281,6 +282,7 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
         Command::Join(args) => cluster::join(shell, args).await,
         Command::Leave(args) => leave::run(shell, &args).await,
         Command::JoinToken(args) => cluster::join_token(shell, &args).await,
+        Command::Cluster(command) => settings::run(shell, command).await,
         Command::Info(_) => cluster::info(shell).await,
         Command::Version(_) => cluster::version(shell).await,
         Command::Ps(list) => {

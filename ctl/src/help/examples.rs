@@ -6,6 +6,12 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("join", "shoalctl join --token-file token.txt 10.0.0.1:4242"),
     ("leave", "shoalctl leave\nshoalctl leave --timeout 1m\nshoalctl leave --force"),
     ("join-token", "shoalctl join-token worker\nshoalctl join-token --rotate worker"),
+    ("cluster inspect", "shoalctl cluster inspect --pretty"),
+    (
+        "cluster update",
+        "shoalctl cluster update --task-history-limit 2\n\
+         shoalctl cluster update --dispatcher-heartbeat 5s --cert-expiry 720h",
+    ),
     ("node ls", "shoalctl node ls --filter label=disk=ssd"),
     (
         "node update",

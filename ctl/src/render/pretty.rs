@@ -5,13 +5,14 @@ use std::fmt::Display;
 use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
-use shoal_types::object::{Deployment, Node, Reachability, Service};
+use shoal_types::object::{Cluster, Deployment, Node, Reachability, Service};
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
     ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
 };
 
 use super::clean;
+use super::time::exact;
 use super::words::capital;
 use crate::commands::node::Usage;
 
@@ -228,6 +229,21 @@ pub(crate) fn node(node: &Node, usage: &Usage) -> String {
     page.entry(1, "CPUs", Cpus(usage.free.nano_cpus));
     page.entry(1, "Memory", bytes(usage.free.memory_bytes));
     page.entry(0, "Engine Version", &node.description.engine.version);
+    page.finish()
+}
+
+/// The cluster and its settings.
+pub(crate) fn cluster(cluster: &Cluster) -> String {
+    let mut page = Page::default();
+    let spec = &cluster.spec;
+    page.entry(0, "ID", cluster.id);
+    page.entry(0, "Name", &spec.name);
+    page.labels(&spec.labels);
+    page.entry(0, "Made at", utc_date(cluster.meta.created_at));
+    page.title("Settings");
+    page.entry(1, "Task History Retention Limit", spec.task_history_retention_limit);
+    page.entry(1, "Heartbeat Period", exact(spec.heartbeat_period));
+    page.entry(1, "Certificate Expiry", exact(spec.node_cert_expiry));
     page.finish()
 }
 

@@ -30,6 +30,17 @@ pub(crate) fn human(duration: Duration) -> String {
     }
 }
 
+/// A setting in its largest whole unit: `90 days`, `1500ms`.
+pub(crate) fn exact(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    for (unit, name) in [(86400, "days"), (3600, "hours"), (60, "minutes")] {
+        if duration.subsec_nanos() == 0 && seconds > unit && seconds.is_multiple_of(unit) {
+            return format!("{} {name}", seconds / unit);
+        }
+    }
+    format!("{duration:?}")
+}
+
 /// `3 minutes ago`; a clock that is ahead of ours counts as now.
 pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", human(now.since(then)))
@@ -76,6 +87,22 @@ fn parse_in(text: &str, now: Timestamp, zone: &jiff::tz::TimeZone) -> Result<Tim
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_shown_exactly() {
+        for (millis, expected) in [
+            (100, "100ms"),
+            (1500, "1.5s"),
+            (60_000, "60s"),
+            (90_000, "90s"),
+            (120_000, "2 minutes"),
+            (7_200_000, "2 hours"),
+            (90 * 86_400_000, "90 days"),
+            (90 * 86_400_000 + 1, "7776000.001s"),
+        ] {
+            assert_eq!(exact(Duration::from_millis(millis)), expected);
+        }
+    }
 
     #[test]
     fn durations_in_words() {

@@ -1,7 +1,10 @@
 //! Everything that a manager is asked.
 
-pub(super) const LINES: [&str; 50] = [
+pub(super) const LINES: [&str; 53] = [
     "info",
+    "cluster inspect",
+    "cluster inspect --pretty",
+    "cluster update --task-history-limit 3",
     "version",
     "join-token worker",
     "join-token worker --rotate",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::NodeId;
@@ -33,13 +34,26 @@ pub struct Watch {
     looked: Timestamp,
     /// Since when it knows each node, as one that is not lost.
     known: BTreeMap<NodeId, Timestamp>,
+    /// The heartbeat period when it looked last.
+    period: Option<Duration>,
+    /// A longer one that was in force before.
+    slower: Option<Slower>,
+}
+
+/// A heartbeat period that was made shorter. A node learns of that with its next heartbeat, which may
+/// be a whole period of the old length away.
+#[derive(Debug, Clone, Copy)]
+struct Slower {
+    period: Duration,
+    /// Until then it was in force.
+    until: Timestamp,
 }
 
 impl Watch {
     /// A watch that begins now.
     #[must_use]
     pub const fn begin(now: Timestamp) -> Self {
-        Self { since: now, looked: now, known: BTreeMap::new() }
+        Self { since: now, looked: now, known: BTreeMap::new(), period: None, slower: None }
     }
 
     /// Declares nodes lost that have been silent for too long; `wall` is the time to write down.
@@ -57,10 +71,12 @@ impl Watch {
     ) -> Plan {
         let default = || ClusterSpec::default().heartbeat_period;
         let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
+        let slower = self.slower(period, now);
+        let slowest = slower.map_or(period, |slower| slower.period.max(period));
         // With the beat that a node may just have been about to send, this is still less than the
         // grace, so nobody is given up for a halt that was too short to be noticed.
         let pause = period / 2;
-        if now.since(self.looked) > pause + period {
+        if now.since(self.looked) > slowest / 2 + slowest {
             self.since = now;
         }
         self.looked = now;
@@ -71,8 +87,11 @@ impl Watch {
         for node in view.nodes().filter(|n| there(n)) {
             let known = *self.known.entry(node.id).or_insert(now);
             let (last, grace) = match heard.get(&node.id).filter(|at| **at >= self.since) {
-                Some(at) => (*at, period * GRACE_PERIODS),
-                None => (self.since.max(known), period * GRACE_PERIODS_NEW_LEADER),
+                Some(at) => {
+                    let told = slower.is_none_or(|slower| *at >= slower.until);
+                    (*at, if told { period } else { slowest } * GRACE_PERIODS)
+                }
+                None => (self.since.max(known), slowest * GRACE_PERIODS_NEW_LEADER),
             };
             let lost_at = last + grace;
             if now < lost_at {
@@ -82,6 +101,20 @@ impl Watch {
             }
         }
         plan
+    }
+
+    /// The longer period by which nodes may still beat that have not been heard of since it was
+    /// shortened to this one.
+    fn slower(&mut self, period: Duration, now: Timestamp) -> Option<Slower> {
+        let before = self.period.replace(period).filter(|before| *before > period);
+        if let Some(before) = before {
+            let longest = self.slower.map_or(before, |slower| slower.period.max(before));
+            self.slower = Some(Slower { period: longest, until: now });
+        }
+        // By then whoever has not been heard of is lost by the longer one, too.
+        let over = |slower: &Slower| now >= slower.until + slower.period * GRACE_PERIODS_NEW_LEADER;
+        self.slower = self.slower.filter(|slower| !over(slower));
+        self.slower
     }
 }
 
@@ -124,8 +157,6 @@ fn lost(node: &Node, since: Timestamp) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, node_description};
     use shoal_types::spec::NodeSpec;
 
@@ -161,6 +192,48 @@ mod tests {
             now = plan.wake_at.expect("it looks again").max(now + Duration::from_millis(1));
         }
         given_up
+    }
+
+    fn set_period(cluster: &mut TestCluster, period: Duration) {
+        let known = cluster.state.cluster().expect("there is one");
+        let spec = ClusterSpec { heartbeat_period: period, ..known.spec.clone() };
+        let expected_spec_version = known.meta.spec_version;
+        cluster.apply(Command::UpdateCluster { expected_spec_version, spec });
+    }
+
+    #[test]
+    fn nobody_is_lost_for_a_period_that_it_could_not_know() {
+        const SLOW: Duration = Duration::from_secs(60);
+        let (mut cluster, nodes) = cluster_with_nodes(2);
+        cluster.advance(Duration::from_secs(100));
+        set_period(&mut cluster, SLOW);
+        let since = cluster.now;
+        let mut watch = Watch::begin(since);
+        // Both beat once a minute, half a minute apart.
+        let first = LastHeard::from([(nodes[0], since), (nodes[1], since + SLOW / 2)]);
+        let changed = since + SLOW / 2 + PERIOD;
+        assert!(watch_until(&mut watch, &cluster, |_| first.clone(), changed).is_empty());
+        set_period(&mut cluster, PERIOD);
+        // They hear of it with the beats that are due, and then one is silent.
+        let told = [since + SLOW, since + SLOW * 3 / 2];
+        let heard = |now: Timestamp| {
+            let mut heard = first.clone();
+            if now >= told[0] {
+                heard.insert(nodes[0], told[0]);
+            }
+            if now >= told[1] {
+                let beats = now.since(told[1]).as_secs() / 2;
+                heard.insert(nodes[1], told[1] + PERIOD * u32::try_from(beats).expect("few"));
+            }
+            heard
+        };
+        assert!(
+            lost(&watch.plan(&cluster.state, &heard(changed), changed, cluster.now)).is_empty()
+        );
+        let end = told[1] + SLOW * 10;
+        let given_up = watch_until(&mut watch, &cluster, heard, end);
+        // By the new period, which it knew.
+        assert_eq!(given_up, [(nodes[0], told[0] + PERIOD * 3)].into());
     }
 
     #[test]

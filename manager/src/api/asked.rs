@@ -197,6 +197,7 @@ fn named(kind: &str, name: Option<&String>) -> String {
 asks! {
     GetVersionRequest |r| COMMON, String::new();
     GetClusterRequest |r| COMMON, String::new();
+    UpdateClusterRequest |r| COMMON, "cluster".to_owned();
     GetJoinTokenRequest |r| token(r.role), token_name(r.role);
     RotateJoinTokenRequest |r| token(r.role), token_name(r.role);
     ListNodesRequest |r| COMMON, String::new();

@@ -4,10 +4,11 @@ use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::v1 as pb;
 use shoal_types::join_token::JoinSecret;
 use shoal_types::object::Cluster;
-use shoal_types::spec::NodeRole;
+use shoal_types::spec::{ClusterSpec, NodeRole};
 use tonic::Status;
 
-use super::ControlService;
+use super::error::required;
+use super::{ControlService, invalid, violations};
 use crate::ca::{JoinSecrets, TokenError};
 use crate::membership;
 
@@ -27,6 +28,17 @@ pub(super) async fn get_cluster(
 ) -> Result<pb::GetClusterResponse, Status> {
     let view = api.cluster.read().await?;
     Ok(pb::GetClusterResponse { cluster: Some((&**cluster(&view)?).into()) })
+}
+
+pub(super) async fn update_cluster(
+    api: &ControlService,
+    request: pb::UpdateClusterRequest,
+) -> Result<pb::UpdateClusterResponse, Status> {
+    let spec: ClusterSpec = required(request.spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
+    spec.validate().map_err(|e| violations(&e))?;
+    let expected_spec_version = request.expected_version;
+    api.cluster.propose(Command::UpdateCluster { expected_spec_version, spec }).await?;
+    Ok(pb::UpdateClusterResponse { cluster: Some((&**cluster(&api.written())?).into()) })
 }
 
 fn cluster(view: &ClusterState) -> Result<&std::sync::Arc<Cluster>, Status> {

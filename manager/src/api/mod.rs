@@ -206,6 +206,7 @@ macro_rules! unary {
 unary! {{
     get_version cluster GetVersion GetVersionRequest GetVersionResponse;
     get_cluster cluster GetCluster GetClusterRequest GetClusterResponse;
+    update_cluster cluster UpdateCluster UpdateClusterRequest UpdateClusterResponse;
     get_join_token cluster GetJoinToken GetJoinTokenRequest GetJoinTokenResponse;
     rotate_join_token cluster RotateJoinToken RotateJoinTokenRequest RotateJoinTokenResponse;
     get_node nodes GetNode GetNodeRequest GetNodeResponse;

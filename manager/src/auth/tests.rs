@@ -186,7 +186,7 @@ fn each_role_may_call_these_methods() {
     ];
     // What these tell is not told apart by stacks.
     let not_for_deployers = ["GetDiskUsage"];
-    let admin = ["CreateUser", "ListUsers", "RemoveUser", "UpdateUser"];
+    let admin = ["CreateUser", "ListUsers", "RemoveUser", "UpdateCluster", "UpdateUser"];
     let mut expected = BTreeSet::new();
     let sets: [(UserRole, &[&str]); 4] = [
         (UserRole::Viewer, &viewer),

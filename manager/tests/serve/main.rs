@@ -14,6 +14,7 @@ mod floods;
 mod logs;
 mod questions;
 mod races;
+mod settings;
 mod sizes;
 mod users;
 
