@@ -26,12 +26,6 @@ pub enum RuntimeError {
         /// The container.
         id: ContainerId,
     },
-    /// A terminal operation on a container without one.
-    #[error("container {id} has no terminal")]
-    NoTerminal {
-        /// The container.
-        id: ContainerId,
-    },
     /// The program is not in the container (a shell's 127).
     #[error("command {command:?} not found in the container")]
     CommandNotFound {

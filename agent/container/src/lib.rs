@@ -9,12 +9,14 @@
 
 pub mod cgroup;
 mod error;
+mod process;
 pub mod seccomp;
 pub mod supervise;
 pub mod sys;
 mod words;
 
 pub use error::RuntimeError;
+pub use process::ProcessIdentity;
 pub use words::{
     ContainerId, ContainerStats, ExitStatus, InvalidContainerId, Layers, LogLimits, NetworkMode,
     Stream, TermSize,

@@ -102,7 +102,8 @@ impl Default for LogLimits {
 
 /// How a container ended. Exactly one of `code` and `signal` is set, unless the truth is unknown
 /// (the supervisor died, the host rebooted), which `message` then says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExitStatus {
     /// The exit code, if the first process exited.
     pub code: Option<i32>,

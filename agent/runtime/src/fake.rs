@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     ExitStatus, LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime,
-    RuntimeError, Started, TermSize,
+    RuntimeError, Started,
 };
 
 /// A kind of call, for scripting failures and reading the record.
@@ -267,7 +267,9 @@ impl FakeHost {
     fn observed(&self) -> Vec<Observed> {
         let state = |c: &FakeContainer| match (&c.exited, c.pid) {
             (Some(status), _) => ObservedState::Exited(status.clone()),
-            (None, Some(pid)) => ObservedState::Running { pid, supervisor_pid: c.supervisor_pid },
+            (None, Some(pid)) => {
+                ObservedState::Running { pid, supervisor_pid: c.supervisor_pid, unheard: None }
+            }
             (None, None) => ObservedState::Prepared(Prepared { supervisor_pid: c.supervisor_pid }),
         };
         self.containers.iter().map(|(id, c)| Observed { id: id.clone(), state: state(c) }).collect()
@@ -302,10 +304,6 @@ impl Runtime for FakeRuntime {
 
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
         ready(self.lock().signal(id, signal))
-    }
-
-    fn resize<'a>(&'a self, id: &'a ContainerId, _size: TermSize) -> Answer<'a, ()> {
-        ready(Err(RuntimeError::NoTerminal { id: id.clone() }))
     }
 
     fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {

@@ -22,6 +22,14 @@ impl Readable {
         Receiver::from_owned_fd_unchecked(fd).map(Self)
     }
 
+    /// Waits until there is something to read. May be cancelled.
+    ///
+    /// # Errors
+    /// When the async runtime ends.
+    pub(super) async fn ready(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
     /// Reads what there is, once there is something. May be cancelled.
     ///
     /// # Errors

@@ -60,12 +60,6 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::NotRunning`] when there is none to receive it.
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()>;
 
-    /// Sets the size of the container's terminal.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NoTerminal`] when it has none.
-    fn resize<'a>(&'a self, id: &'a ContainerId, size: TermSize) -> Answer<'a, ()>;
-
     /// Stops whatever still runs and removes every trace: processes, mounts, namespaces, control
     /// groups, directories (with the log). Unknown ids are fine. Goes on after an error and reports
     /// all of them; call it again until it succeeds.

@@ -78,6 +78,9 @@ pub enum ObservedState {
         pid: i32,
         /// Its supervisor.
         supervisor_pid: i32,
+        /// Why its supervisor cannot be talked to, if so. The container goes on, its log can be read,
+        /// it can be stopped and removed; what else can be done shows when it is asked for.
+        unheard: Option<String>,
     },
     /// Ended; its log and directories are still there. The same status is *not* repeated on the
     /// exit stream.

@@ -30,6 +30,15 @@ pub(super) async fn resume(
 ) -> Result<BTreeMap<TaskId, Entry>, WorkerError> {
     let observed = context.drivers.runtime.adopt().await.map_err(WorkerError::Adopt)?;
     let now = context.drivers.clock.now();
+    for one in &observed {
+        if let ObservedState::Running { unheard: Some(why), .. } = &one.state {
+            tracing::warn!(
+                container = %one.id,
+                "its supervisor does not help this agent ({why}): it goes on, its log can be read, it can \
+                 be stopped; the rest shows when it is asked for"
+            );
+        }
+    }
     let mut found: BTreeMap<TaskId, Observed> = BTreeMap::new();
     let mut strays = Vec::new();
     for one in observed {

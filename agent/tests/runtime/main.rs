@@ -11,6 +11,7 @@
 mod commands;
 mod dead;
 mod host;
+mod other_version;
 mod root_confinement;
 mod root_ends;
 mod root_exec;
@@ -19,3 +20,4 @@ mod root_lifecycle;
 mod root_limits;
 mod root_mounts;
 mod root_outside;
+mod root_upgrade;

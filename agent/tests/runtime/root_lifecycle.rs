@@ -153,8 +153,6 @@ async fn a_terminal_is_a_terminal() {
     config.tty = true;
     let id = id("tty");
     host.start(&id, &config).await;
-    let size = shoal_agent_runtime::TermSize { rows: 33, cols: 99 };
-    host.runtime.resize(&id, size).await.unwrap();
     let log = host.config.state_dir.join("tty/log/0000000000.log");
     let written = || std::fs::read_to_string(&log).unwrap().contains("/dev/pts");
     wait_for("its output", written).await.unwrap();

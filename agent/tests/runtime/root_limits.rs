@@ -159,7 +159,7 @@ async fn a_thousandth_of_a_cpu_is_a_limit_that_containers_start_under() {
         return;
     }
     let mut host = Host::new();
-    let mut config = shell("echo runs");
+    let mut config = shell("echo runs; sleep 1000");
     config.resources.nano_cpus = Some(1_000_000);
     let id = id("slow");
     host.start(&id, &config).await;

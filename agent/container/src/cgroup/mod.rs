@@ -30,6 +30,7 @@ pub use exec::ExecGroup;
 pub use layout::{Hierarchy, Layout};
 
 use crate::ContainerStats;
+use crate::ProcessIdentity;
 
 /// How long emptying or removing a group may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -217,6 +218,27 @@ impl Cgroup {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Its container's first process, found without anybody's help: whoever is in the groups is of the
+    /// container, and the first in a process namespace of its own is that namespace's number 1
+    /// (`NSpid` of proc_pid_status(5)). Where that cannot be told it is the oldest that there is.
+    #[must_use]
+    pub fn first_process(&self) -> Option<ProcessIdentity> {
+        let found: Vec<ProcessIdentity> =
+            self.processes().into_iter().filter_map(ProcessIdentity::of).collect();
+        let is_first = |process: &&ProcessIdentity| {
+            let status = fs::read_to_string(format!("/proc/{}/status", process.pid));
+            let status = status.unwrap_or_default();
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            // One for this process's namespace, one for the container's.
+            ids.is_some_and(|ids| ids.split_whitespace().skip(1).eq(["1"]))
+        };
+        let oldest = || found.iter().min_by_key(|process| (process.start_ticks, process.pid));
+        let first = found.iter().find(is_first).or_else(oldest).copied()?;
+        // A number that has been given to somebody else meanwhile is in no group of the container.
+        let still = self.processes();
+        Some(first).filter(|p| p.exists() && still.binary_search(&p.pid).is_ok())
     }
 
     /// Sends SIGKILL to everything in it: to the processes that are there by a second look at

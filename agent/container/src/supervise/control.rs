@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::protocol::{LINE_MAX, Message, Request};
+use super::protocol::{Hello, LINE_MAX, Message, Request};
 
-/// Connections at the same time at most: an agent, its successor, and a person looking.
+/// Connections at the same time at most: an agent, its successor, and a person looking. Whoever comes
+/// then takes the place of who has been there longest: it is the next agent that must not be kept out.
 const CONNECTIONS_MAX: usize = 8;
 
 /// One agent.
@@ -65,14 +66,21 @@ impl Control {
         Some(self.last_key)
     }
 
-    /// Takes whoever is waiting, if it is root or ourselves; gives the new connections' keys.
+    /// Takes whoever is waiting, if it is root or ourselves, and greets; gives the new connections' keys.
     pub fn accept(&mut self) -> Vec<u32> {
         let mut new = Vec::new();
         while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
             let own = rustix::process::geteuid();
             let trusted = socket_peercred(&stream).is_ok_and(|c| c.uid.is_root() || c.uid == own);
-            if trusted && self.connections.len() < CONNECTIONS_MAX {
-                new.extend(self.add(stream.into()));
+            if !trusted {
+                continue;
+            }
+            if self.connections.len() >= CONNECTIONS_MAX {
+                self.connections.remove(0);
+            }
+            if let Some(key) = self.add(stream.into()) {
+                self.say(key, &Message::Hello(Hello::OURS));
+                new.push(key);
             }
         }
         new
@@ -101,12 +109,6 @@ impl Control {
         let keys: Vec<u32> = self.connections.iter().map(|c| c.key).collect();
         keys.into_iter().for_each(|key| self.say(key, message));
     }
-
-    /// Whether anybody is connected.
-    #[must_use]
-    pub fn is_alone(&self) -> bool {
-        self.connections.is_empty()
-    }
 }
 
 /// Whether the connection goes on.
@@ -126,7 +128,7 @@ fn receive(c: &mut Connection, out: &mut Vec<(u32, Request)>) -> bool {
     }
     while let Some(end) = c.buffer.iter().position(|b| *b == b'\n') {
         let line: Vec<u8> = c.buffer.drain(..=end).collect();
-        match serde_json::from_slice(&line) {
+        match Request::read(&line) {
             Ok(request) => out.push((c.key, request)),
             Err(_) => return false,
         }

@@ -21,7 +21,7 @@ use super::executor::ConfinedExecutor;
 use super::mounts::HeldMount;
 use super::protocol::Failure;
 use super::root::{Missing, RootDir};
-use super::setup::{CONFIG_FILE, OCI_DIR, Setup};
+use super::setup::{CONFIG_FILE, Common, OCI_DIR, Setup};
 use super::{limits, user};
 use crate::TermSize;
 use crate::cgroup::{Cgroup, Entry};
@@ -46,6 +46,8 @@ pub enum Job<'a> {
         mounts: Rc<[HeldMount]>,
         /// Its groups, which get their limits when those no longer hold up its making.
         cgroup: &'a Cgroup,
+        /// As it is to be.
+        setup: &'a Setup,
     },
     /// Run a further process in it.
     Join {
@@ -76,7 +78,7 @@ pub struct Creator {
 /// # Errors
 /// [`Failure::Other`] when not even that could be done.
 pub fn spawn(
-    setup: &Setup,
+    common: &Common,
     groups: &Rc<Entry>,
     job: &Job<'_>,
     streams: Option<ChildStreams>,
@@ -90,7 +92,7 @@ pub fn spawn(
         Fork::Parent(pid) => Ok(Creator { pid, outcome, executed }),
         Fork::Child => {
             drop((outcome, executed));
-            let result = create(setup, groups, job, streams, console, executed_write);
+            let result = create(common, groups, job, streams, console, executed_write);
             let text = serde_json::to_vec(&result).unwrap_or_default();
             let _ = rustix::io::write(outcome_write.as_fd(), &text);
             exit_now(i32::from(result.is_err()))
@@ -100,7 +102,7 @@ pub fn spawn(
 
 /// In the child: the new process's id, as the supervisor sees it.
 fn create(
-    setup: &Setup,
+    common: &Common,
     groups: &Rc<Entry>,
     job: &Job<'_>,
     streams: Option<ChildStreams>,
@@ -112,13 +114,13 @@ fn create(
     // libcontainer leaves the caller's groups alone when the container has none of its own.
     set_thread_groups(&[]).map_err(|e| step("giving up groups")(e.into()))?;
     let (terminal, mounts, root) = match job {
-        Job::Init { mounts, .. } => (None, Some(Rc::clone(mounts)), setup.run_dir.join(OCI_DIR)),
+        Job::Init { mounts, .. } => (None, Some(Rc::clone(mounts)), common.run_dir.join(OCI_DIR)),
         Job::Join { terminal, root, .. } => (*terminal, None, root.to_path_buf()),
     };
-    let executor = ConfinedExecutor::new(setup, Rc::clone(groups), executed, terminal, mounts);
+    let executor = ConfinedExecutor::new(common, Rc::clone(groups), executed, terminal, mounts);
     let oci =
         |e: libcontainer::error::LibcontainerError| Failure::other("making the container", &e);
-    let mut builder = ContainerBuilder::new(setup.id.to_string(), SyscallType::default())
+    let mut builder = ContainerBuilder::new(common.id.to_string(), SyscallType::default())
         .with_root_path(root)
         .map_err(oci)?
         .with_executor(executor)
@@ -130,9 +132,9 @@ fn create(
             .with_stderr(streams.stderr);
     }
     match job {
-        Job::Init { cgroup, .. } => {
+        Job::Init { cgroup, setup, .. } => {
             settle(setup)?;
-            let init = builder.as_init(&setup.run_dir).with_systemd(false).with_detach(true);
+            let init = builder.as_init(&common.run_dir).with_systemd(false).with_detach(true);
             let mut container = init.as_sibling(true).build().map_err(oci)?;
             let pid = container.state.pid.unwrap_or_default();
             cgroup
@@ -154,7 +156,7 @@ fn create(
 
 /// What can only be known with the root file system mounted: user, home, working directory.
 fn settle(setup: &Setup) -> Result<(), Failure> {
-    let path = setup.run_dir.join(CONFIG_FILE);
+    let path = setup.common.run_dir.join(CONFIG_FILE);
     let bad = |e: &dyn std::error::Error| Failure::other("reading the specification", e);
     let bytes = fs::read(&path).map_err(|e| bad(&e))?;
     let mut spec: Spec = serde_json::from_slice(&bytes).map_err(|e| bad(&e))?;
@@ -162,13 +164,13 @@ fn settle(setup: &Setup) -> Result<(), Failure> {
     limits::check(process)?;
     let cwd = process.cwd().clone();
     if cwd != Path::new("/") {
-        RootDir::open(&setup.rootfs())
+        RootDir::open(&setup.common.rootfs())
             .and_then(|root| root.find(&cwd, Missing::Directory))
             .map_err(|e| Failure::other("making the working directory", &e))?;
     }
-    identify(process, &setup.rootfs(), &setup.user)?;
+    identify(process, &setup.common.rootfs(), &setup.user)?;
     let write = || -> io::Result<()> {
-        let next = setup.run_dir.join("config.json.next");
+        let next = setup.common.run_dir.join("config.json.next");
         fs::write(&next, serde_json::to_vec(&spec)?)?;
         fs::rename(&next, &path)
     };

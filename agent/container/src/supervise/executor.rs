@@ -30,7 +30,7 @@ use rustix::thread::{
 
 use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
-use super::setup::{Confinement, Setup};
+use super::setup::{Common, Confinement};
 use crate::TermSize;
 use crate::cgroup::Entry;
 use crate::sys;
@@ -58,7 +58,7 @@ impl ConfinedExecutor {
     /// there is one, a size before the program looks; puts the container's mounts in place.
     #[must_use]
     pub fn new(
-        setup: &Setup,
+        setup: &Common,
         groups: Rc<Entry>,
         report: OwnedFd,
         terminal: Option<TermSize>,

@@ -33,10 +33,11 @@ use super::log::now_nanos;
 use super::own_dir::OwnDir;
 use super::protocol::Failure;
 use super::root::RootDir;
-use super::setup::{CONFIG_FILE, ProcessIdentity, Setup};
+use super::setup::{self, CONFIG_FILE, Common};
 use super::streams::receive_terminal;
 use super::user;
 use super::{Given, detach};
+use crate::ProcessIdentity;
 use crate::cgroup::ExecGroup;
 use crate::sys;
 use crate::{ExitStatus, TermSize};
@@ -103,7 +104,7 @@ fn run(run_dir: &Path, agent: &OwnedFd) -> Result<(), Failure> {
     detach().map_err(step("detaching from the agent's terminal"))?;
     set_child_subreaper(Some(getpid())).map_err(|e| step("becoming a reaper")(e.into()))?;
     let (request, fds) = receive(agent).map_err(step("reading the request"))?;
-    let setup = Setup::read(run_dir).map_err(step("reading the setup"))?;
+    let setup: Common = setup::read(run_dir).map_err(step("reading the setup"))?;
     let group = ExecGroup::make(&setup.layout, &setup.cgroup)
         .map_err(|e| Failure::other("making a control group", &e))?
         .ok_or(Failure::NotRunning)?;
@@ -129,7 +130,7 @@ fn run(run_dir: &Path, agent: &OwnedFd) -> Result<(), Failure> {
 
 /// Runs the process to its end.
 fn execute(
-    setup: &Setup,
+    setup: &Common,
     group: &ExecGroup,
     request: &JoinRequest,
     fds: Vec<OwnedFd>,
@@ -185,7 +186,7 @@ fn enter(request: &JoinRequest) -> io::Result<()> {
 }
 
 /// The container's own process with what the request changes.
-fn process(setup: &Setup, request: &JoinRequest) -> Result<Process, Failure> {
+fn process(setup: &Common, request: &JoinRequest) -> Result<Process, Failure> {
     let bad = |e: &dyn std::error::Error| Failure::other("reading the specification", e);
     let bytes = fs::read(setup.run_dir.join(CONFIG_FILE)).map_err(|e| bad(&e))?;
     let spec: Spec = serde_json::from_slice(&bytes).map_err(|e| bad(&e))?;

@@ -10,6 +10,9 @@ pub mod control;
 pub mod create;
 pub mod executor;
 pub mod exit;
+pub mod file;
+#[cfg(test)]
+mod golden_tests;
 pub mod guard;
 pub mod join;
 pub mod limits;
@@ -36,7 +39,7 @@ use rustix::fs::{FileType, Mode};
 use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 
 use control::Control;
-use protocol::{Failure, Message};
+use protocol::{Failure, Hello, Message};
 use setup::Setup;
 use supervisor::Supervisor;
 
@@ -83,6 +86,7 @@ impl Given {
 pub fn main(given: Given) -> ExitCode {
     let Given { run_dir, agent } = given;
     let mut control = Control::new(Some(agent));
+    control.say_all(&Message::Hello(Hello::OURS));
     match prepare(&run_dir, &mut control) {
         Ok(supervisor) => {
             supervisor.run();
@@ -99,7 +103,7 @@ fn prepare(run_dir: &Path, control: &mut Control) -> Result<Supervisor, Failure>
     let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
     detach().map_err(step("detaching from the agent"))?;
     std::env::set_current_dir(run_dir).map_err(step("entering the run directory"))?;
-    let setup = Setup::read(run_dir).map_err(step("reading the setup"))?;
+    let setup: Setup = setup::read(run_dir).map_err(step("reading the setup"))?;
     Supervisor::prepare(setup, control)
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use super::setup::{OCI_DIR, Setup};
+use super::setup::{Common, OCI_DIR};
 
 /// Where libcontainer keeps the state of a container, in a directory named as the container.
 const STATE_FILE: &str = "state.json";
@@ -24,7 +24,7 @@ impl OwnDir {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(super) fn new(setup: &Setup) -> io::Result<Self> {
+    pub(super) fn new(setup: &Common) -> io::Result<Self> {
         let path = setup.run_dir.join(format!("join-{}", std::process::id()));
         // Of one that was killed, and whose number has come round.
         match fs::remove_dir_all(&path) {

@@ -52,7 +52,7 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
     overlay(setup).map_err(step("mounting the root file system"))?;
     // Places for the mounts are made for everybody who uses the container.
     let own_umask = umask(Mode::from_raw_mode(0o022));
-    let ready = mounts::make_ready(&setup.rootfs(), &held);
+    let ready = mounts::make_ready(&setup.common.rootfs(), &held);
     umask(own_umask);
     ready?;
     if let Some(groups) = groups {
@@ -76,7 +76,7 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
 /// container does not survive its host. Volumes are not in it.
 fn overlay(setup: &Setup) -> io::Result<()> {
     let layers: Vec<&Path> = setup.layers.0.iter().map(PathBuf::as_path).collect();
-    merge(&layers, &setup.state_dir, &setup.rootfs())
+    merge(&layers, &setup.state_dir, &setup.common.rootfs())
 }
 
 /// Merges layers (lowest first) with those of a container.
@@ -162,13 +162,13 @@ type View = (String, OwnedFd);
 /// Copies of the mounts of the container's own groups; `None` when libcontainer may see the host's
 /// arrangement as it is (version 2).
 fn cgroup_views(setup: &Setup) -> io::Result<Option<Vec<View>>> {
-    let Layout::Hierarchies(hierarchies) = &setup.layout else { return Ok(None) };
+    let Layout::Hierarchies(hierarchies) = &setup.common.layout else { return Ok(None) };
     if !setup.cgroup_mount {
         return Ok(Some(Vec::new()));
     }
     let view = |root: &Path| -> io::Result<View> {
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let dir = root.join(setup.cgroup.trim_matches('/'));
+        let dir = root.join(setup.common.cgroup.trim_matches('/'));
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         Ok((name, open_tree(CWD, &dir, flags)?))
     };

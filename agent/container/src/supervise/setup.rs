@@ -12,7 +12,9 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_agent_planning::oci::capabilities::CapabilitySet;
 
+use super::file::{self, Kept};
 use super::mounts::MountSetup;
+use crate::ProcessIdentity;
 use crate::cgroup::Layout;
 use crate::seccomp::Instruction;
 use crate::{ContainerId, Layers, LogLimits, NetworkMode};
@@ -39,28 +41,45 @@ pub const WORK_DIR: &str = "work";
 /// The log's files, in the state directory.
 pub const LOG_DIR: &str = "log";
 
-/// A container as its supervisor makes it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Setup {
+/// What every process has to know that goes into the container: its first one, and those that join it
+/// later, which may be of a newer program. So this is all that a newer program reads; what is added here
+/// has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
     /// Its name.
     pub id: ContainerId,
     /// Where short-lived things are.
     pub run_dir: PathBuf,
-    /// Where what survives a reboot is.
-    pub state_dir: PathBuf,
-    /// Its image.
-    pub layers: Layers,
     /// How control groups are arranged here.
     pub layout: Layout,
     /// Its control group, from the root of every hierarchy.
     pub cgroup: String,
+    /// Whether it enters a control group namespace on its own, at the end; otherwise libcontainer
+    /// has done so if it was wanted.
+    pub own_cgroups: bool,
+    /// Whether its environment says where home is, so that no user's own does.
+    pub home_given: bool,
+    /// Whether its root directory cannot be written.
+    #[serde(default)]
+    pub read_only_root: bool,
+    /// What it may do.
+    pub confinement: Confinement,
+}
+
+/// A container as its supervisor makes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// For every process of it.
+    #[serde(flatten)]
+    pub common: Common,
+    /// Where what survives a reboot is.
+    pub state_dir: PathBuf,
+    /// Its image.
+    pub layers: Layers,
     /// Its limits.
     pub resources: LinuxResources,
     /// Whether it sees its control groups.
     pub cgroup_mount: bool,
-    /// Whether it enters a control group namespace on its own, at the end; otherwise libcontainer
-    /// has done so if it was wanted.
-    pub own_cgroups: bool,
     /// Its network.
     pub network: NetworkMode,
     /// Whether it has a terminal.
@@ -71,20 +90,34 @@ pub struct Setup {
     pub log: LogLimits,
     /// Its user as named, looked up in its own files; nobody is user 0.
     pub user: String,
-    /// Whether its environment says where home is, so that no user's own does.
-    pub home_given: bool,
     /// What is mounted beside the file systems of every container, parents before children.
     #[serde(default)]
     pub mounts: Vec<MountSetup>,
-    /// Whether its root directory cannot be written.
-    #[serde(default)]
-    pub read_only_root: bool,
     /// Parameters of its network namespace, `net.ipv4.…` to value.
     pub net_sysctls: BTreeMap<String, String>,
     /// For people who look here.
     pub labels: BTreeMap<String, String>,
-    /// What it may do.
-    pub confinement: Confinement,
+}
+
+/// The version of the setup's format, for both of its readers.
+const SETUP_VERSION: u32 = 1;
+
+impl Kept for Setup {
+    const WHAT: &'static str = "the container's setup";
+    const VERSION: u32 = SETUP_VERSION;
+    const NEEDS: u32 = 0;
+}
+
+impl Kept for Common {
+    const WHAT: &'static str = Setup::WHAT;
+    const VERSION: u32 = SETUP_VERSION;
+    const NEEDS: u32 = 0;
+}
+
+impl Kept for ProcessIdentity {
+    const WHAT: &'static str = "the record of who supervises the container";
+    const VERSION: u32 = 1;
+    const NEEDS: u32 = 0;
 }
 
 /// What the kernel holds a container to: applied last, just before its program is executed.
@@ -137,46 +170,18 @@ impl Confinement {
     }
 }
 
-impl Setup {
-    /// Reads the setup of a run directory.
-    ///
-    /// # Errors
-    /// The kernel's answer, or `InvalidData`.
-    pub fn read(run_dir: &Path) -> io::Result<Self> {
-        let bytes = fs::read(run_dir.join(SETUP_FILE))?;
-        serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-    }
+/// Reads the setup of a run directory, or what of it is wanted.
+///
+/// # Errors
+/// The kernel's answer, or `InvalidData`.
+pub fn read<T: Kept>(run_dir: &Path) -> io::Result<T> {
+    Ok(file::from_bytes(&fs::read(run_dir.join(SETUP_FILE))?)?)
+}
 
+impl Common {
     /// Where its root file system is mounted, in the supervisor's namespace.
     #[must_use]
     pub fn rootfs(&self) -> PathBuf {
         self.run_dir.join(ROOTFS_DIR)
-    }
-}
-
-/// A process, told apart from a later one with the same id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessIdentity {
-    /// Its id.
-    pub pid: i32,
-    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
-    pub start_ticks: u64,
-}
-
-impl ProcessIdentity {
-    /// Looks a process up; `None` when there is none with this id.
-    #[must_use]
-    pub fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything; what follows the last one is regular.
-        let (_, rest) = stat.rsplit_once(')')?;
-        let start_ticks = rest.split_whitespace().nth(19)?.parse().ok()?;
-        Some(Self { pid, start_ticks })
-    }
-
-    /// Whether this very process still exists.
-    #[must_use]
-    pub fn exists(self) -> bool {
-        Self::of(self.pid) == Some(self)
     }
 }

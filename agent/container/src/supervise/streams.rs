@@ -9,10 +9,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::create::ChildStreams;
-use crate::{Stream, TermSize};
+use crate::Stream;
 
 /// Bytes read at once; also the most one stream gets before the other is looked at.
 const CHUNK: usize = 32 * 1024;
@@ -21,9 +20,8 @@ const CHUNK: usize = 32 * 1024;
 #[derive(Debug, Default)]
 pub struct Streams {
     outputs: Vec<(Stream, OwnedFd)>,
-    /// Held so that the container does not read end of file.
+    /// Held so that the container does not read end of file, or loses its terminal.
     _stdin: Option<OwnedFd>,
-    terminal: Option<OwnedFd>,
 }
 
 /// Pipes for a container without a terminal.
@@ -43,7 +41,7 @@ pub fn pipes(open_stdin: bool) -> io::Result<(Streams, ChildStreams)> {
         rustix::io::ioctl_fionbio(fd, true)?;
     }
     let outputs = vec![(Stream::Stdout, out), (Stream::Stderr, err)];
-    let streams = Streams { outputs, _stdin: stdin, terminal: None };
+    let streams = Streams { outputs, _stdin: stdin };
     Ok((streams, ChildStreams { stdin: child_in, stdout: child_out, stderr: child_err }))
 }
 
@@ -55,8 +53,7 @@ impl Streams {
     pub fn terminal(master: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&master, true)?;
         let reader = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
-        let outputs = vec![(Stream::Stdout, reader)];
-        Ok(Self { outputs, _stdin: None, terminal: Some(master) })
+        Ok(Self { outputs: vec![(Stream::Stdout, reader)], _stdin: Some(master) })
     }
 
     /// Descriptors to wait for.
@@ -82,17 +79,6 @@ impl Streams {
             // A terminal says EIO when nobody holds its other side any more.
             Err(e) => e == Errno::AGAIN || e == Errno::INTR,
         });
-    }
-
-    /// Sets the terminal's size; `false` without one.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn resize(&self, size: TermSize) -> io::Result<bool> {
-        let Some(terminal) = &self.terminal else { return Ok(false) };
-        let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(terminal, size)?;
-        Ok(true)
     }
 }
 

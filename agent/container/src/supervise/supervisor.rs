@@ -18,13 +18,14 @@ use super::guard::Guard;
 use super::log::{LogWriter, now_nanos};
 use super::mounts::{self, HeldMount};
 use super::protocol::{Failure, Message, Op, Status};
-use super::setup::{CONTROL_SOCKET, LOG_DIR, ProcessIdentity, SUPERVISOR_FILE, Setup};
+use super::setup::{CONTROL_SOCKET, LOG_DIR, SUPERVISOR_FILE, Setup};
 use super::starting::Starting;
 use super::streams::{self, Streams};
-use super::{exit, rootfs};
+use super::{exit, file, rootfs};
+use crate::ExitStatus;
+use crate::ProcessIdentity;
 use crate::cgroup::Cgroup;
 use crate::sys;
-use crate::{ExitStatus, TermSize};
 
 /// How long the output of a dead container may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -68,18 +69,19 @@ impl Supervisor {
     /// [`Failure`] naming the step; what had been made is gone.
     pub fn prepare(setup: Setup, control: &mut Control) -> Result<Self, Failure> {
         let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
-        let cgroup = Cgroup::create(&setup.layout, &setup.cgroup, &setup.resources)
+        let cgroup = Cgroup::create(&setup.common.layout, &setup.common.cgroup, &setup.resources)
             .map_err(|e| Failure::other("making the control group", &e))?;
         let mut rest = || -> Result<_, Failure> {
             // Before there is anything that it would hold: mounts, sockets, the container's network.
-            let guard = Guard::post(&cgroup, &setup.id).map_err(step("posting a guard"))?;
+            let guard = Guard::post(&cgroup, &setup.common.id).map_err(step("posting a guard"))?;
             let mounts = rootfs::enter(&setup)?;
             let log = LogWriter::create(&setup.state_dir.join(LOG_DIR), setup.log)
                 .map_err(step("opening the log"))?;
             let me = i32::try_from(std::process::id()).ok().and_then(ProcessIdentity::of);
             let me = me.ok_or_else(|| step("reading /proc")(io::ErrorKind::NotFound.into()))?;
-            let text = serde_json::to_vec(&me).unwrap_or_default();
-            fs::write(SUPERVISOR_FILE, text).map_err(step("writing the supervisor's identity"))?;
+            file::to_bytes(&me)
+                .and_then(|bytes| fs::write(SUPERVISOR_FILE, bytes))
+                .map_err(step("writing the supervisor's identity"))?;
             control.listen(CONTROL_SOCKET).map_err(step("listening for agents"))?;
             Ok((log, me, guard, mounts))
         };
@@ -184,11 +186,11 @@ impl Supervisor {
             Op::Start => return self.start(key, seq),
             Op::Status => Ok(()),
             Op::Signal(signal) => self.signal(signal),
-            Op::Resize(size) => self.resize(size),
             Op::Quit => {
                 self.quit();
                 Ok(())
             }
+            Op::Unknown(op) => Err(Failure::Unsupported { op }),
         };
         self.reply(key, seq, result);
     }
@@ -201,14 +203,6 @@ impl Supervisor {
                 Err(Failure::NotRunning)
             }
             other => other.map_err(|e| Failure::other("sending the signal", &e)),
-        }
-    }
-
-    fn resize(&self, size: TermSize) -> Result<(), Failure> {
-        match self.streams.resize(size) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::NoTerminal),
-            Err(e) => Err(Failure::other("resizing the terminal", &e)),
         }
     }
 
@@ -241,7 +235,7 @@ impl Supervisor {
 
     fn spawn(&mut self) -> Result<Starting, Failure> {
         let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
-        let console_path = self.setup.run_dir.join(CONSOLE_SOCKET);
+        let console_path = self.setup.common.run_dir.join(CONSOLE_SOCKET);
         let (console, child) = if self.setup.tty {
             // Bound by its bare name: the working directory is the run directory.
             let listener = UnixListener::bind(CONSOLE_SOCKET).map_err(step("making a terminal"))?;
@@ -256,9 +250,9 @@ impl Supervisor {
         mounts::refresh(&self.mounts)?;
         // Held no longer than until the container has them.
         let mounts = std::mem::take(&mut self.mounts).into();
-        let job = Job::Init { mounts, cgroup: &self.cgroup };
+        let job = Job::Init { mounts, cgroup: &self.cgroup, setup: &self.setup };
         let groups = self.cgroup.entry().map_err(step("opening the control group"))?;
-        let creator = create::spawn(&self.setup, &Rc::new(groups), &job, child, path)?;
+        let creator = create::spawn(&self.setup.common, &Rc::new(groups), &job, child, path)?;
         let (outcome, executed) = (Vec::new(), Vec::new());
         Ok(Starting { creator, outcome, executed, ended: [false; 2], console, asked: Vec::new() })
     }
@@ -320,7 +314,7 @@ impl Supervisor {
                     self.reply(key, seq, Ok(()));
                 }
                 // Nothing of what was needed to start is needed again.
-                self.setup.confinement.seccomp = Vec::new();
+                self.setup.common.confinement.seccomp = Vec::new();
             }
             Err(failure) => self.fail(&starting.asked, &failure),
         }
@@ -333,7 +327,7 @@ impl Supervisor {
         kill_children();
         let _ = self.cgroup.kill();
         reap();
-        let error = failure.clone().into_error(&self.setup.id);
+        let error = failure.clone().into_error(&self.setup.common.id);
         let status = ExitStatus {
             code: error.shell_code(),
             signal: None,

@@ -1,29 +1,40 @@
 //! Taking over what an earlier agent left.
+//!
+//! What is found is never ended because it is not understood: a container ends with its supervisor, and
+//! that has ended when its process is gone, for certain. See `docs/compatibility.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::link::{self, aftermath, clear_cgroup};
-use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
-use crate::{ExitStatus, ObservedState, Prepared};
+use futures::{StreamExt, stream};
+use shoal_agent_container::ProcessIdentity;
 use shoal_agent_container::cgroup::Layout;
 use shoal_agent_container::supervise::exit;
-use shoal_agent_container::supervise::log::now_nanos;
-use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR, ProcessIdentity, SUPERVISOR_FILE};
+use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR};
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::connection::{Unheard, connect};
+use super::keeper::{Process, Voice};
+use super::link::attach;
+use super::unaided::{self, aftermath, clear_cgroup, unknown_end};
+use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
+use crate::{ObservedState, Prepared};
+
+/// Containers that are taken over at the same time: one whose supervisor does not answer takes its time,
+/// and keeps nobody waiting but those.
+const PARALLEL: usize = 16;
 
 pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeError> {
     let mut ids = names(&inner.config.run_dir)?;
     ids.extend(names(&inner.config.state_dir)?);
-    let mut found = Vec::new();
-    for id in &ids {
-        let state = one(&inner, id).await;
-        found.push(Observed { id: id.clone(), state });
-    }
+    let each: Vec<_> = ids.iter().map(|id| observe(&inner, id)).collect();
+    let mut found: Vec<Observed> = stream::iter(each).buffer_unordered(PARALLEL).collect().await;
+    found.sort_by(|a, b| a.id.cmp(&b.id));
     let sweeper = Arc::clone(&inner);
     // Groups of containers that have left no other trace.
-    let _ = tokio::task::spawn_blocking(move || sweep(&sweeper, &ids)).await;
+    let _ = spawn_blocking(move || sweep(&sweeper, &ids)).await;
     Ok(found)
 }
 
@@ -32,63 +43,113 @@ fn names(dir: &Path) -> Result<BTreeSet<ContainerId>, RuntimeError> {
     Ok(entries.flatten().filter_map(|e| ContainerId::new(e.file_name().to_str()?).ok()).collect())
 }
 
+async fn observe(inner: &Arc<Inner>, id: &ContainerId) -> Observed {
+    Observed { id: id.clone(), state: one(inner, id).await }
+}
+
 async fn one(inner: &Arc<Inner>, id: &ContainerId) -> ObservedState {
-    if let Some((link, status)) = link::connect(inner, id).await {
-        let supervisor_pid = link.supervisor().pid;
-        lock(&inner.links).insert(id.clone(), link);
-        return match status.init {
-            Some(init) => ObservedState::Running { pid: init.pid, supervisor_pid },
-            None => ObservedState::Prepared(Prepared { supervisor_pid }),
-        };
+    let unheard = match connect(inner, id).await {
+        Ok((connection, status)) => {
+            let supervisor = status.supervisor;
+            let voice = Voice::Talking(connection);
+            return match status.init {
+                Some(init) => hold(inner, id, voice, supervisor, Some((init.pid, None))),
+                None => hold(inner, id, voice, supervisor, None),
+            };
+        }
+        Err(unheard) => unheard,
+    };
+    let (worker, name) = (Arc::clone(inner), id.clone());
+    let who = unheard.who();
+    let is_over = matches!(unheard, Unheard::Ended);
+    let seen = spawn_blocking(move || look(&worker, &name, who, is_over)).await;
+    match seen {
+        Ok(Seen::Over(state)) => state,
+        Ok(Seen::Alive { supervisor, first }) => {
+            let limits = unheard.why();
+            let running = Some((first, Some(limits)));
+            hold(inner, id, Voice::mute(&unheard), supervisor, running)
+        }
+        Err(e) => ObservedState::Broken { reason: JoinError::to_string(&e) },
     }
-    let (inner, id) = (Arc::clone(inner), id.clone());
-    let blocking = tokio::task::spawn_blocking(move || without_supervisor(&inner, &id));
-    let lost = |e: tokio::task::JoinError| ObservedState::Broken { reason: e.to_string() };
-    blocking.await.unwrap_or_else(lost)
+}
+
+/// Keeps a supervisor that lives: of a container that runs, with its first process and what stands in
+/// the way, or of one that is prepared.
+fn hold(
+    inner: &Arc<Inner>,
+    id: &ContainerId,
+    voice: Voice,
+    supervisor: ProcessIdentity,
+    running: Option<(i32, Option<String>)>,
+) -> ObservedState {
+    let process = match Process::adopt(supervisor) {
+        Ok(process) => process,
+        Err(e) => {
+            return ObservedState::Broken {
+                reason: format!("its supervisor cannot be watched: {e}"),
+            };
+        }
+    };
+    let link = attach(inner, id, voice, supervisor, process, running.is_some());
+    lock(&inner.links).insert(id.clone(), link);
+    let supervisor_pid = supervisor.pid;
+    match running {
+        Some((pid, unheard)) => ObservedState::Running { pid, supervisor_pid, unheard },
+        None => ObservedState::Prepared(Prepared { supervisor_pid }),
+    }
+}
+
+/// What is found of a container whose supervisor cannot be talked to.
+enum Seen {
+    /// It runs, and its supervisor lives.
+    Alive { supervisor: ProcessIdentity, first: i32 },
+    /// Nothing of it runs any more.
+    Over(ObservedState),
+}
+
+fn look(inner: &Inner, id: &ContainerId, who: Option<ProcessIdentity>, is_over: bool) -> Seen {
+    let first = unaided::first_process(inner, id);
+    let recorded = unaided::supervisor(inner, id).or(who);
+    // Whoever supervises what runs is there, whatever has become of the record.
+    let supervisor = match (recorded, first) {
+        (None, Some(_)) => unaided::find_supervisor(inner, id),
+        (recorded, _) => recorded,
+    };
+    match (supervisor.filter(|supervisor| supervisor.exists()), first) {
+        (Some(supervisor), Some(first)) if !is_over => Seen::Alive { supervisor, first: first.pid },
+        // It lives and has nothing to look after: not yet, or not any more.
+        (Some(_), _) => Seen::Over(match exit::read(&inner.state_dir(id)) {
+            Ok(Some(status)) => ObservedState::Exited(status),
+            Ok(None) => broken("its supervisor does not answer, and nothing of it runs"),
+            Err(e) => broken(&format!("its exit record: {e}")),
+        }),
+        (None, _) => Seen::Over(without_supervisor(inner, id)),
+    }
+}
+
+fn broken(reason: &str) -> ObservedState {
+    ObservedState::Broken { reason: reason.to_owned() }
 }
 
 fn without_supervisor(inner: &Inner, id: &ContainerId) -> ObservedState {
     let (run_dir, state_dir) = (inner.run_dir(id), inner.state_dir(id));
-    // One that does not listen, or has not got that far, does no good.
-    let supervisor = fs::read(run_dir.join(SUPERVISOR_FILE)).ok();
-    let supervisor: Option<ProcessIdentity> =
-        supervisor.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if let Some(process) = supervisor.filter(|p| p.exists()) {
-        kill(process);
-    }
     match exit::read(&state_dir) {
         Ok(Some(status)) => return ObservedState::Exited(status),
         Ok(None) => {}
-        Err(e) => return ObservedState::Broken { reason: format!("its exit record: {e}") },
+        Err(e) => return broken(&format!("its exit record: {e}")),
     }
     if run_dir.join(OCI_DIR).exists() {
         return ObservedState::Exited(aftermath(inner, id, "while no agent ran"));
     }
     let _ = clear_cgroup(inner, &inner.cgroup(id));
     if !run_dir.exists() && state_dir.join(LOG_DIR).exists() {
-        let message = Some("the host was restarted".to_owned());
-        let status = ExitStatus {
-            code: None,
-            signal: None,
-            oom_killed: false,
-            at_nanos: now_nanos(),
-            message,
-        };
+        let status = unknown_end("the host was restarted".to_owned());
         // So that the next agent tells the same story, and who follows its log comes to an end.
         let _ = exit::write(&state_dir, &status);
         return ObservedState::Exited(status);
     }
-    ObservedState::Broken { reason: "it was not prepared wholly".to_owned() }
-}
-
-/// Kills a process for certain to be the one meant: the descriptor is opened before the look.
-pub(super) fn kill(process: ProcessIdentity) {
-    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(pid) = Pid::from_raw(process.pid) else { return };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if process.exists() {
-        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    }
+    broken("it was not prepared wholly")
 }
 
 fn sweep(inner: &Inner, known: &BTreeSet<ContainerId>) {

@@ -19,9 +19,9 @@ use shoal_agent_container::supervise::mounts::MountSetup;
 use shoal_agent_container::supervise::protocol::chain;
 use shoal_agent_container::supervise::rootfs::cgroup_view;
 use shoal_agent_container::supervise::setup::{
-    CONFIG_FILE, Confinement, ROOTFS_DIR, SETUP_FILE, Setup,
+    CONFIG_FILE, Common, Confinement, ROOTFS_DIR, SETUP_FILE, Setup,
 };
-use shoal_agent_container::supervise::user;
+use shoal_agent_container::supervise::{file, user};
 
 /// Writes everything for a container's supervisor.
 pub(super) fn write(
@@ -35,11 +35,12 @@ pub(super) fn write(
     }
     let (setup, config) = plan(inner, id, spec)?;
     let write = || -> Result<(), RuntimeError> {
-        for dir in [&setup.run_dir, &setup.state_dir] {
+        for dir in [&setup.common.run_dir, &setup.state_dir] {
             private_dir_all(dir).map_err(RuntimeError::io("making", dir))?;
         }
-        private_file(&run_dir.join(SETUP_FILE), &setup)?;
-        private_file(&run_dir.join(CONFIG_FILE), &config)
+        private_file(&run_dir.join(SETUP_FILE), file::to_bytes(&setup))?;
+        let config = serde_json::to_vec(&config).map_err(io::Error::from);
+        private_file(&run_dir.join(CONFIG_FILE), config)
     };
     match write() {
         Ok(()) => Ok(setup),
@@ -52,7 +53,7 @@ pub(super) fn write(
 
 /// Takes back what [`write`] made.
 pub(super) fn erase(setup: &Setup) {
-    let _ = fs::remove_dir_all(&setup.run_dir);
+    let _ = fs::remove_dir_all(&setup.common.run_dir);
     let _ = fs::remove_dir_all(&setup.state_dir);
 }
 
@@ -61,11 +62,11 @@ pub(super) fn private_dir_all(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-fn private_file<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), RuntimeError> {
+fn private_file(path: &Path, bytes: io::Result<Vec<u8>>) -> Result<(), RuntimeError> {
     let write = || -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(&serde_json::to_vec(value)?)
+        file.write_all(&bytes?)
     };
     write().map_err(RuntimeError::io("writing", path))
 }
@@ -110,27 +111,30 @@ fn plan(
     if wanted.network == NetworkMode::Host && !net_sysctls.is_empty() {
         return Err(unsupported("linux.sysctl", "net.* would be the host's own"));
     }
-    let setup = Setup {
+    let common = Common {
         id: id.clone(),
         run_dir: inner.run_dir(id),
-        state_dir: inner.state_dir(id),
-        layers: wanted.layers.clone(),
         layout: inner.layout.clone(),
         cgroup: inner.cgroup(id),
+        own_cgroups: is_v1 && namespaces.any(|n| n.typ() == LinuxNamespaceType::Cgroup),
+        home_given: process.env().as_ref().is_some_and(|env| user::home(env).is_some()),
+        read_only_root: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
+        confinement,
+    };
+    let setup = Setup {
+        common,
+        state_dir: inner.state_dir(id),
+        layers: wanted.layers.clone(),
         resources,
         cgroup_mount,
-        own_cgroups: is_v1 && namespaces.any(|n| n.typ() == LinuxNamespaceType::Cgroup),
         network: wanted.network,
         tty: process.terminal().unwrap_or(false),
         open_stdin: wanted.open_stdin,
         log: wanted.log,
         user: wanted.user.clone(),
-        home_given: process.env().as_ref().is_some_and(|env| user::home(env).is_some()),
         labels: wanted.labels.clone(),
         mounts: own,
-        read_only_root: spec.root().as_ref().is_some_and(|r| r.readonly().unwrap_or(false)),
         net_sysctls,
-        confinement,
     };
     let config = for_libcontainer(&setup, wanted.oci)?;
     Ok((setup, config))
@@ -198,7 +202,7 @@ fn for_libcontainer(setup: &Setup, mut spec: Spec) -> Result<Spec, RuntimeError>
             process.set_oom_score_adj(Some(0));
         }
     }
-    let hierarchies = match &setup.layout {
+    let hierarchies = match &setup.common.layout {
         Layout::Hierarchies(all) if setup.cgroup_mount => all.as_slice(),
         Layout::Hierarchies(_) | Layout::Unified { .. } => &[],
     };
@@ -216,7 +220,7 @@ fn for_libcontainer(setup: &Setup, mut spec: Spec) -> Result<Spec, RuntimeError>
     if let Some(linux) = spec.linux_mut() {
         let mut namespaces = linux.namespaces().clone().unwrap_or_default();
         namespaces.retain(|n| n.typ() != LinuxNamespaceType::Network);
-        if setup.own_cgroups {
+        if setup.common.own_cgroups {
             // Entered after the groups have been joined, or it would show what is above them.
             namespaces.retain(|n| n.typ() != LinuxNamespaceType::Cgroup);
         }
@@ -242,7 +246,7 @@ fn for_libcontainer(setup: &Setup, mut spec: Spec) -> Result<Spec, RuntimeError>
             .set_readonly_paths(Some(readonly))
             .set_seccomp(None)
             .set_resources(None)
-            .set_cgroups_path(Some(PathBuf::from(&setup.cgroup)));
+            .set_cgroups_path(Some(PathBuf::from(&setup.common.cgroup)));
     }
     Ok(spec)
 }

@@ -23,10 +23,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError};
+use super::{ContainerId, ExecSession, ExecSpec, Inner, RuntimeError, unaided};
 use crate::io::{Readable, Writable};
 use crate::{ExitStatus, Stream, TermSize};
 use shoal_agent_container::supervise::join::{JoinRequest, Joined};
+use shoal_agent_container::supervise::protocol::{Op, Status};
 
 /// How long it may take until the process runs. Its program is looked up and mapped within that, which
 /// a file system that does not answer may never allow.
@@ -56,7 +57,16 @@ pub(super) async fn exec(
         stage: "starting a process in the container".to_owned(),
         reason: e.to_string(),
     };
-    let status = link.ask(shoal_agent_container::supervise::protocol::Op::Status).await?;
+    let status = match link.ask(Op::Status).await {
+        // It lives and does not answer: who joins needs to know who is there, and nothing else.
+        Err(RuntimeError::Supervisor { .. }) => {
+            let (inner, id) = (Arc::clone(&inner), id.clone());
+            let found = tokio::task::spawn_blocking(move || unaided::first_process(&inner, &id));
+            let init = found.await.map_err(|e| failed(std::io::Error::other(e)))?;
+            Status { supervisor: link.supervisor(), init }
+        }
+        other => other?,
+    };
     let init = status.init.ok_or_else(|| RuntimeError::NotRunning { id: id.clone() })?;
     let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;

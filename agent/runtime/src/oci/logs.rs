@@ -193,7 +193,7 @@ fn wanted(line: &LogLine, query: &LogQuery) -> bool {
 #[derive(Deserialize)]
 struct Entry {
     log: String,
-    stream: Stream,
+    stream: String,
     time: String,
     bytes: Option<String>,
 }
@@ -203,7 +203,9 @@ fn parse(entry: &[u8]) -> Option<LogLine> {
     let at_nanos = parse_rfc3339(&entry.time)?;
     let exact = entry.bytes.and_then(|text| STANDARD.decode(text).ok());
     let text = exact.unwrap_or_else(|| entry.log.into_bytes());
-    Some(LogLine { at_nanos, stream: entry.stream, text })
+    // A stream of a newer writer that is not known here is shown all the same.
+    let stream = if entry.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
+    Some(LogLine { at_nanos, stream, text })
 }
 
 /// Lines that have begun, one of each stream.

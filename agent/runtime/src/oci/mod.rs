@@ -2,12 +2,15 @@
 
 mod adopt;
 mod bundle;
+mod connection;
 mod exec;
+mod keeper;
 mod link;
 mod logs;
 mod parent;
 mod probe;
 mod remove;
+mod unaided;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -21,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
-    LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, TermSize,
+    LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started,
 };
 use link::Link;
 use remove::Keep;
@@ -174,11 +177,17 @@ impl Runtime for OciRuntime {
     }
 
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
-        async move { self.inner.link(id)?.ask(Op::Signal(signal)).await.map(drop) }.boxed()
-    }
-
-    fn resize<'a>(&'a self, id: &'a ContainerId, size: TermSize) -> Answer<'a, ()> {
-        async move { self.inner.link(id)?.ask(Op::Resize(size)).await.map(drop) }.boxed()
+        async move {
+            match self.inner.link(id)?.ask(Op::Signal(signal)).await {
+                // It lives and does not help, so that the signal is sent without it. Should it still
+                // come to that, a program gets a signal twice.
+                Err(RuntimeError::Supervisor { .. }) => {
+                    unaided::signal(Arc::clone(&self.inner), id.clone(), signal).await
+                }
+                other => other.map(drop),
+            }
+        }
+        .boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::adopt::kill;
-use super::link::clear_cgroup;
+use super::unaided::{self, clear_cgroup};
 use super::{ContainerId, Inner, RuntimeError, lock, parent};
+use shoal_agent_container::ProcessIdentity;
 use shoal_agent_container::supervise::protocol::Op;
-use shoal_agent_container::supervise::setup::{
-    ProcessIdentity, SUPERVISOR_FILE, UPPER_DIR, WORK_DIR,
-};
+use shoal_agent_container::supervise::setup::{UPPER_DIR, WORK_DIR};
 
 /// How long a supervisor may take to clean up before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+const SIGKILL: i32 = 9;
 
 /// What stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +34,13 @@ pub(super) async fn remove(
     let link = lock(&inner.links).get(&id).cloned();
     if let Some(link) = link {
         // Fails when the supervisor is ending by itself, which is what is wanted.
-        let asked = async {
-            let _ = link.ask(Op::Quit).await;
-        };
-        let asked = tokio::time::timeout(PATIENCE, asked).await.is_ok();
-        if !asked || !link.ended_within(PATIENCE).await {
+        if let Err(RuntimeError::Supervisor { .. }) = link.ask(Op::Quit).await {
+            // One that does not help has still an end to record.
+            let (worker, name) = (Arc::clone(&inner), id.clone());
+            let killed = tokio::task::spawn_blocking(move || unaided::kill(&worker, &name)).await;
+            errors.extend(killed.map_err(|e| e.to_string()).and_then(|done| done).err());
+        }
+        if !link.ended_within(PATIENCE).await {
             kill(link.supervisor());
             if !link.ended_within(PATIENCE).await {
                 errors.push(format!("supervisor {} does not die", link.supervisor().pid));
@@ -60,10 +62,8 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
     let mut errors = Vec::new();
     let run_dir = inner.run_dir(id);
     // A supervisor that no agent got hold of.
-    let record = fs::read(run_dir.join(SUPERVISOR_FILE)).ok();
-    let supervisor: Option<ProcessIdentity> =
-        record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if let Some(process) = supervisor.filter(|p| p.exists()) {
+    let supervisor = unaided::supervisor(inner, id);
+    if let Some(process) = supervisor.or_else(|| unaided::find_supervisor(inner, id)) {
         kill(process);
     }
     errors.extend(clear_cgroup(inner, &inner.cgroup(id)).err());
@@ -79,6 +79,11 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
         }
     }
     errors
+}
+
+/// Because somebody has asked for the container's removal.
+fn kill(process: ProcessIdentity) {
+    let _ = process.signal(SIGKILL);
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

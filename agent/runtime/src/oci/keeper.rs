@@ -1,0 +1,268 @@
+//! The task that holds on to one supervisor and turns what it hears into answers and exits.
+//!
+//! That nothing is heard any more is one thing, that the supervisor is gone another: only its process
+//! tells that, by a descriptor of it. While it lives the connection is made again and again, requests are
+//! answered with what is wrong, and the container goes on.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_agent_container::ProcessIdentity;
+use shoal_agent_container::supervise::exit;
+use shoal_agent_container::supervise::protocol::{Failure, Message, Op, Request};
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::connection::{self, Connection, Unheard};
+use super::link::{Reply, supervisor_error};
+use super::unaided::{self, aftermath, unknown_end};
+use super::{ContainerId, Inner, RuntimeError};
+use crate::io::Readable;
+use crate::{Exit, ExitStatus};
+
+/// How long after the end of a connection its supervisor is waited for before it is taken to live.
+const GRACE: Duration = Duration::from_secs(1);
+/// Pauses between attempts at a supervisor that does not answer: the first, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long a supervisor may take to record the end of a container of which no process is left.
+const RECORD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A supervisor's process.
+pub(super) enum Process {
+    /// A child of this agent.
+    Ours(Child),
+    /// That of an earlier one: readable when it has ended.
+    Adopted(Readable),
+    /// Already ended.
+    Gone,
+}
+
+impl Process {
+    /// Of one that an earlier agent has started.
+    pub(super) fn adopt(supervisor: ProcessIdentity) -> std::io::Result<Self> {
+        let watched: Option<OwnedFd> = supervisor.watch()?;
+        watched.map_or(Ok(Self::Gone), |fd| Readable::new(fd).map(Self::Adopted))
+    }
+
+    /// Waits for its end; how that was. May be cancelled.
+    async fn ended(&mut self) -> String {
+        match self {
+            Self::Ours(child) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(e) => e.to_string(),
+            },
+            Self::Adopted(fd) => {
+                // Fails only with the async runtime, which ends then.
+                let _ = fd.ready().await;
+                "it was not this agent's child".to_owned()
+            }
+            Self::Gone => "while nobody looked".to_owned(),
+        }
+    }
+}
+
+/// How a supervisor is talked to.
+pub(super) enum Voice {
+    Talking(Connection),
+    /// Not at all, for now or (`for_good`) as long as it lives.
+    Mute {
+        why: String,
+        for_good: bool,
+    },
+}
+
+impl Voice {
+    pub(super) fn mute(unheard: &Unheard) -> Self {
+        let for_good = matches!(unheard, Unheard::Newer { .. });
+        Self::Mute { why: unheard.why(), for_good }
+    }
+}
+
+pub(super) struct Keeper {
+    inner: Arc<Inner>,
+    id: ContainerId,
+    process: Process,
+    /// Whether the container ran, so that an exit is owed.
+    started: bool,
+    /// Whether it has been paid.
+    reported: bool,
+    seq: u32,
+    waiting: BTreeMap<u32, (Op, Reply)>,
+    /// Since when no process of the container is left.
+    empty_since: Option<Instant>,
+}
+
+type Requests = mpsc::Receiver<(Op, Reply)>;
+
+impl Keeper {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        id: &ContainerId,
+        process: Process,
+        started: bool,
+    ) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            id: id.clone(),
+            process,
+            started,
+            reported: false,
+            seq: 1,
+            waiting: BTreeMap::new(),
+            empty_since: None,
+        }
+    }
+
+    /// Goes on until the supervisor's process has ended.
+    pub(super) async fn run(mut self, mut voice: Voice, mut requests: Requests) {
+        let how = loop {
+            voice = match voice {
+                Voice::Talking(connection) => {
+                    let why = self.talk(connection, &mut requests).await;
+                    self.give_up_waiting(&why);
+                    match timeout(GRACE, self.process.ended()).await {
+                        Ok(how) => break how,
+                        Err(_) => Voice::Mute { why, for_good: false },
+                    }
+                }
+                Voice::Mute { why, for_good } => {
+                    match self.endure(why, for_good, &mut requests).await {
+                        Ok(connection) => Voice::Talking(connection),
+                        Err(how) => break how,
+                    }
+                }
+            };
+        };
+        drop(requests);
+        self.epilogue(&how).await;
+    }
+
+    /// Talks until nothing more is heard; why that is.
+    async fn talk(&mut self, mut connection: Connection, requests: &mut Requests) -> String {
+        loop {
+            tokio::select! {
+                message = connection.next() => match message {
+                    Ok(message) => self.hear(message),
+                    Err(lost) => return lost.to_string(),
+                },
+                Some((op, reply)) = requests.recv() => self.ask(&mut connection, op, reply).await,
+            }
+        }
+    }
+
+    /// Lives with a supervisor that is not heard: until it is again, or has ended.
+    async fn endure(
+        &mut self,
+        mut why: String,
+        mut for_good: bool,
+        requests: &mut Requests,
+    ) -> Result<Connection, String> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let again = Instant::now() + pause;
+            pause = (pause * 2).min(PAUSE_MAX);
+            loop {
+                tokio::select! {
+                    how = self.process.ended() => return Err(how),
+                    Some((_, reply)) = requests.recv() => {
+                        let _ = reply.send(Err(supervisor_error(&self.id, &why)));
+                    }
+                    () = tokio::time::sleep_until(again) => break,
+                }
+            }
+            self.look().await;
+            if for_good {
+                continue;
+            }
+            match connection::connect(&self.inner, &self.id).await {
+                Ok((connection, status)) => {
+                    self.started |= status.init.is_some();
+                    return Ok(connection);
+                }
+                Err(unheard) => {
+                    for_good = matches!(unheard, Unheard::Newer { .. });
+                    why = unheard.why();
+                }
+            }
+        }
+    }
+
+    /// Looks after a container whose supervisor does not say how it is: its end is on disk, or no
+    /// process of it is left.
+    async fn look(&mut self) {
+        if !self.started || self.reported {
+            return;
+        }
+        let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            (exit::read(&inner.state_dir(&id)).ok().flatten(), unaided::is_empty(&inner, &id))
+        });
+        match looked.await {
+            Ok((Some(status), _)) => self.report(status),
+            Ok((None, true)) => {
+                let since = *self.empty_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > RECORD_PATIENCE {
+                    let message = "no process of it is left, and its supervisor does not say why";
+                    self.report(unknown_end(message.to_owned()));
+                }
+            }
+            Ok((None, false)) | Err(_) => self.empty_since = None,
+        }
+    }
+
+    async fn ask(&mut self, connection: &mut Connection, op: Op, reply: Reply) {
+        self.seq = self.seq.wrapping_add(1);
+        let request = Request { seq: self.seq, op: op.clone(), hello: None };
+        self.waiting.insert(self.seq, (op, reply));
+        if self.reported {
+            // It is ending by itself, which answers whatever is asked.
+            return;
+        }
+        // A failure shows as the end of the connection.
+        let _ = connection.write(&request).await;
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Reply { seq, result } => {
+                let Some((op, reply)) = self.waiting.remove(&seq) else { return };
+                self.started |= op == Op::Start && result.is_ok();
+                let _ = reply.send(result.map_err(|f: Failure| f.into_error(&self.id)));
+            }
+            Message::Exited(status) => self.report(status),
+            Message::Hello(_) | Message::Prepared | Message::NotPrepared(_) => {}
+        }
+    }
+
+    fn report(&mut self, status: ExitStatus) {
+        if self.started && !self.reported {
+            self.reported = true;
+            let _ = self.inner.exits.send(Exit { id: self.id.clone(), status });
+        }
+    }
+
+    /// Whoever waits for an answer will have none on this connection.
+    fn give_up_waiting(&mut self, why: &str) {
+        for (_, reply) in std::mem::take(&mut self.waiting).into_values() {
+            let _ = reply.send(Err(match self.reported {
+                true => RuntimeError::NotRunning { id: self.id.clone() },
+                false => supervisor_error(&self.id, why),
+            }));
+        }
+    }
+
+    /// The supervisor is gone.
+    async fn epilogue(mut self, how: &str) {
+        if self.started && !self.reported {
+            let (inner, id, how) = (Arc::clone(&self.inner), self.id.clone(), how.to_owned());
+            let found = tokio::task::spawn_blocking(move || aftermath(&inner, &id, &how)).await;
+            if let Ok(status) = found {
+                self.report(status);
+            }
+        }
+    }
+}

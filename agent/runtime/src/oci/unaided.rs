@@ -1,0 +1,124 @@
+//! What can be done about a container without its supervisor's help: when that does not answer, or
+//! speaks a protocol that is not known. Whoever is in a container's control group is of the container,
+//! so that nothing here needs anybody's word.
+
+use std::sync::Arc;
+
+use shoal_agent_container::ProcessIdentity;
+use shoal_agent_container::cgroup::{Cgroup, CgroupError};
+use shoal_agent_container::supervise::protocol::chain;
+use shoal_agent_container::supervise::setup::SUPERVISOR_FILE;
+use shoal_agent_container::supervise::{exit, file};
+
+use super::{ContainerId, Inner, RuntimeError};
+use crate::ExitStatus;
+use shoal_agent_container::supervise::log::now_nanos;
+
+/// The container's first process, if any of it runs.
+pub(super) fn first_process(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
+    Cgroup::open(&inner.layout, &inner.cgroup(id)).ok()??.first_process()
+}
+
+/// Whether no process of the container is left, for certain.
+pub(super) fn is_empty(inner: &Inner, id: &ContainerId) -> bool {
+    match Cgroup::open(&inner.layout, &inner.cgroup(id)) {
+        Ok(group) => group.is_none_or(|group| group.processes().is_empty()),
+        Err(_) => false,
+    }
+}
+
+/// Who supervises the container, by its own record, whether or not that lives.
+pub(super) fn supervisor(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
+    let bytes = std::fs::read(inner.run_dir(id).join(SUPERVISOR_FILE)).ok()?;
+    file::from_bytes(&bytes).ok()
+}
+
+/// A process that was started to supervise the container, by its arguments: where no record says who
+/// that is.
+pub(super) fn find_supervisor(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
+    let run_dir = inner.run_dir(id);
+    let pids = std::fs::read_dir("/proc").ok()?.flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let supervises = |pid: &i32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
+        arguments.next() == Some(b"supervise")
+            && arguments.next() == Some(run_dir.as_os_str().as_encoded_bytes())
+    };
+    let mut found = pids.filter(supervises);
+    found.find_map(|pid| ProcessIdentity::of(pid).filter(|process| process.exists()))
+}
+
+/// Sends a signal to the container's first process.
+pub(super) async fn signal(
+    inner: Arc<Inner>,
+    id: ContainerId,
+    signal: i32,
+) -> Result<(), RuntimeError> {
+    let name = id.clone();
+    let sent = tokio::task::spawn_blocking(move || match first_process(&inner, &id) {
+        Some(first) => first.signal(signal),
+        None => Ok(false),
+    });
+    let id = name;
+    match sent.await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(RuntimeError::NotRunning { id }),
+        Ok(Err(e)) => Err(failed(id, e.to_string())),
+        Err(e) => Err(failed(id, e.to_string())),
+    }
+}
+
+fn failed(id: ContainerId, reason: String) -> RuntimeError {
+    RuntimeError::Failed { id, stage: "sending the signal".to_owned(), reason }
+}
+
+/// Kills whatever is in a container's control groups.
+pub(super) fn kill(inner: &Inner, id: &ContainerId) -> Result<(), String> {
+    let text = |e: CgroupError| chain(&e);
+    match Cgroup::open(&inner.layout, &inner.cgroup(id)).map_err(text)? {
+        Some(group) => group.kill().map_err(text),
+        None => Ok(()),
+    }
+}
+
+/// Kills and removes a container's control groups; how many processes the kernel had killed in it for
+/// want of memory.
+pub(super) fn clear_cgroup(inner: &Inner, cgroup: &str) -> Result<u64, String> {
+    let text = |e: CgroupError| chain(&e);
+    let Some(group) = Cgroup::open(&inner.layout, cgroup).map_err(text)? else { return Ok(0) };
+    group.kill().map_err(text)?;
+    let oom_kills = group.oom_kills();
+    group.remove().map_err(text)?;
+    Ok(oom_kills)
+}
+
+/// The end of a container of which nothing more is known than that.
+pub(super) fn unknown_end(message: String) -> ExitStatus {
+    ExitStatus { at_nanos: now_nanos(), message: Some(message), ..ExitStatus::default() }
+}
+
+/// What became of a container whose supervisor is gone, for certain: recorded by it, or else ended now.
+/// Nobody reads its output any more, or would learn of its end, and the supervisor's guard has the same
+/// task.
+pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatus {
+    let state_dir = inner.state_dir(id);
+    let recorded = exit::read(&state_dir).ok().flatten();
+    let cleared = clear_cgroup(inner, &inner.cgroup(id));
+    if let Some(status) = recorded {
+        return status;
+    }
+    let mut message = format!("its supervisor died ({how}), so it was killed");
+    match &cleared {
+        Ok(kills) => {
+            if let Some(note) = exit::starved(*kills) {
+                message = format!("{message}; {note}");
+            }
+        }
+        Err(e) => message = format!("{message}; {e}"),
+    }
+    let status = unknown_end(message);
+    // So that the next agent tells the same story.
+    let _ = exit::write(&state_dir, &status);
+    status
+}
