@@ -122,6 +122,11 @@ pub struct RunArgs {
     /// all of them. What was loaded by hand stays until it is removed by hand
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     pub unused_image_hours: u16,
+    /// This host forwards packets for others than containers too: nothing of theirs is closed, and it
+    /// goes on forwarding when it leaves the cluster. Without it, a host that did not forward before does
+    /// so for containers alone, and for bridges of others that come to it
+    #[arg(long, env = "SHOAL_FORWARDS_FOR_OTHERS")]
+    pub forwards_for_others: bool,
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

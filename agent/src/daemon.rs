@@ -147,6 +147,7 @@ async fn serve(
         cgroup_parent: args.cgroup_parent.clone(),
         program: std::env::current_exe().context("cannot find this program")?,
         hostname,
+        forwards_for_others: args.forwards_for_others,
     };
     let line = CredentialLine::default();
     let workload = NodeWorkload::start(workload, images.clone(), line.clone()).await?;

@@ -33,6 +33,8 @@ pub struct WorkloadConfig {
     pub program: PathBuf,
     /// For containers on the host's network.
     pub hostname: String,
+    /// The host forwards packets for others than containers.
+    pub forwards_for_others: bool,
 }
 
 /// Why containers cannot be run.
@@ -90,13 +92,16 @@ async fn start(
         program: config.program.clone(),
     });
     let runtime = runtime.map_err(StartError::Runtime)?;
-    let networks =
-        BridgeConfig::new(config.state_dir.join("networks"), config.run_dir.join("networks"));
+    let (state, run) = (config.state_dir.join("networks"), config.run_dir.join("networks"));
+    let networks = BridgeConfig {
+        forwards_for_others: config.forwards_for_others,
+        ..BridgeConfig::new(state, run)
+    };
     let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
     let networks = Arc::new(networks);
-    // Containers are kept apart without it too: what the table does not judge is not routed.
+    // Containers are kept apart without it too: what the tables do not judge is not routed.
     if let Err(error) = keep(&networks) {
-        tracing::error!(%error, "cannot hear of changes to the packet filter");
+        tracing::error!(%error, "cannot hear of changes of the host");
     }
     let volumes = LocalVolumes::open(config.state_dir.join("volumes"));
     let drivers = Drivers {

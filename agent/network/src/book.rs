@@ -61,11 +61,12 @@ impl Book {
         let path = self.networks.lock().await;
         let failed = |source| NetworkError::WriteBook { path: path.clone(), source };
         let to = path.clone();
-        spawn_blocking(move || write(&to, &networks, true))
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(failed)
+        let save = move || match networks.is_empty() {
+            // A host without networks is as it was without us.
+            true => remove(&to),
+            false => write(&to, &networks, true),
+        };
+        spawn_blocking(save).await.map_err(io::Error::other).flatten().map_err(failed)
     }
 
     /// Writes the page of one container, or removes it.

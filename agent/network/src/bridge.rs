@@ -142,6 +142,16 @@ impl BridgeNetworks {
         })
     }
 
+    /// As [`do_collect`](Self::do_collect).
+    #[cfg(test)]
+    pub(super) async fn collect(
+        &self,
+        containers: BTreeSet<String>,
+        networks: BTreeSet<String>,
+    ) -> Result<Repaired, NetworkError> {
+        self.do_collect(containers, networks).await
+    }
+
     /// How often parts of the host were looked at.
     #[cfg(test)]
     pub(super) fn looks(&self) -> u64 {
@@ -250,14 +260,6 @@ impl NetworkDriver for BridgeNetworks {
 
     fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.do_release(container, None).boxed()
-    }
-
-    fn collect(
-        &self,
-        containers: BTreeSet<String>,
-        networks: BTreeSet<String>,
-    ) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
-        self.do_collect(containers, networks).boxed()
     }
 
     fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>> {

@@ -60,8 +60,10 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
     for _ in 0..2 {
         driver.release("one".to_owned()).await.unwrap();
     }
-    let named: BTreeSet<String> = ["nobody".to_owned()].into();
-    driver.collect(named.clone(), BTreeSet::new()).await.unwrap();
+    assert_eq!(driver.held(), [("two".to_owned(), ["n".to_owned()].into())].into());
+    assert_eq!(driver.networks(), ["n".to_owned()].into());
+    assert_eq!(*driver.lost().borrow(), Lost::new());
+    driver.release("two".to_owned()).await.unwrap();
     assert_eq!(driver.attachments("two"), []);
     for _ in 0..2 {
         driver.remove_network("n".to_owned()).await.unwrap();

@@ -29,6 +29,7 @@ struct Inner {
     lost: watch::Sender<Lost>,
     host_ports: BTreeSet<u16>,
     broken: bool,
+    attempts: u64,
 }
 
 impl FakeNetworks {
@@ -54,6 +55,12 @@ impl FakeNetworks {
         self.lock().leases.clone()
     }
 
+    /// How often something was asked of it that would reach the kernel.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.lock().attempts
+    }
+
     /// Lets somebody delete the links of an attachment.
     pub fn lose(&self, container: &str, network: &str) {
         let key = (container.to_owned(), network.to_owned());
@@ -69,6 +76,7 @@ impl FakeNetworks {
         act: impl FnOnce(&mut Inner, &Rules) -> Result<T, NetworkError>,
     ) -> BoxFuture<'_, Result<T, NetworkError>> {
         let mut inner = self.lock();
+        inner.attempts += 1;
         let result =
             if inner.broken { Err(NetworkError::HelperGone) } else { act(&mut inner, &self.rules) };
         ready(result).boxed()
@@ -147,17 +155,6 @@ impl NetworkDriver for FakeNetworks {
         self.answer(|inner, _| {
             inner.leases.release(&container);
             Ok(())
-        })
-    }
-
-    fn collect(
-        &self,
-        containers: BTreeSet<String>,
-        networks: BTreeSet<String>,
-    ) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
-        self.answer(|inner, _| {
-            inner.leases.retain(&containers, &networks);
-            Ok(Repaired::default())
         })
     }
 

@@ -188,17 +188,6 @@ pub trait NetworkDriver: Send + Sync {
     /// The kernel's refusals; everything is tried before the first is returned.
     fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>>;
 
-    /// Releases all containers and removes all networks that are not named, then does what
-    /// [`repair`](Self::repair) does. Networks of named containers stay.
-    ///
-    /// # Errors
-    /// As [`repair`](Self::repair).
-    fn collect(
-        &self,
-        containers: BTreeSet<String>,
-        networks: BTreeSet<String>,
-    ) -> BoxFuture<'_, Result<Repaired, NetworkError>>;
-
     /// Compares the kernel with what should be and puts it right. Links of this agent that nobody
     /// knows are removed.
     ///

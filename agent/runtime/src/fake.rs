@@ -302,6 +302,11 @@ impl Runtime for FakeRuntime {
         ready(host.start(id))
     }
 
+    fn supervisor<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Prepared> {
+        let supervisor = self.lock().get(id).map(|container| container.supervisor_pid);
+        ready(supervisor.map(|supervisor_pid| Prepared { supervisor_pid }))
+    }
+
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
         ready(self.lock().signal(id, signal))
     }

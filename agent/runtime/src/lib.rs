@@ -54,6 +54,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::CommandNotFound`] and [`RuntimeError::CommandNotExecutable`] name the command.
     fn start<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Started>;
 
+    /// The process in whose network namespace a container is that is there, running or prepared.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`].
+    fn supervisor<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Prepared>;
+
     /// Sends a signal (its Linux number) to the container's first process.
     ///
     /// # Errors

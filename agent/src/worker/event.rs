@@ -1,6 +1,7 @@
 //! Everything that the loop can hear of.
 
 use shoal_agent_planning::health::Probe;
+use shoal_agent_planning::node::holdings;
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Fact, Operation};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
@@ -24,6 +25,13 @@ pub(super) enum Event {
     Lost(TaskId, Operation),
     /// A health check ended.
     Probed(TaskId, Probe),
+    /// A round before its time.
+    #[cfg(test)]
+    Round,
+    /// What there is on the node besides tasks.
+    Seen(holdings::Observed),
+    /// What was to be put in order is done, but for what failed.
+    InOrder(Vec<holdings::Action>, Vec<holdings::Action>),
     /// Asks for every task.
     Summary(oneshot::Sender<Vec<TaskSummary>>),
     /// Asks what every task holds.

@@ -1,14 +1,16 @@
 //! Networks exist on a node from when the first task needs them until the last has gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
+use shoal_agent_planning::node::holdings::NetworkUsers;
 use shoal_types::id::TaskId;
 use tokio::sync::Mutex;
 
 use shoal_agent_network::{NetworkConfig, NetworkDriver, NetworkError};
 
-/// Counts the users of each network. Calls about one network wait for each other; others do not.
+/// Has networks made and removed as their users come and go ([`NetworkUsers`]). Calls about one network
+/// wait for each other; others do not.
 pub(super) struct NetworkKeeper {
     driver: Arc<dyn NetworkDriver>,
     networks: StdMutex<BTreeMap<String, Arc<Mutex<Kept>>>>,
@@ -18,7 +20,7 @@ pub(super) struct NetworkKeeper {
 struct Kept {
     /// As it was made by this process.
     made: Option<NetworkConfig>,
-    users: BTreeSet<TaskId>,
+    users: NetworkUsers<TaskId>,
 }
 
 impl NetworkKeeper {
@@ -33,7 +35,7 @@ impl NetworkKeeper {
 
     /// A task of an earlier worker uses a network that exists.
     pub(super) async fn adopt(&self, task: TaskId, network: &str) {
-        self.kept(network).lock().await.users.insert(task);
+        self.kept(network).lock().await.users.enter(task);
     }
 
     /// A task is about to use a network: makes it if need be.
@@ -44,11 +46,11 @@ impl NetworkKeeper {
     ) -> Result<(), NetworkError> {
         let kept = self.kept(&config.id);
         let mut kept = kept.lock().await;
-        // Before the call: if it is dropped in the middle, releasing cleans up.
-        kept.users.insert(task);
+        kept.users.enter(task);
         if kept.made.as_ref() != Some(config) {
             self.driver.ensure_network(config.clone()).await?;
             kept.made = Some(config.clone());
+            kept.users.made();
         }
         Ok(())
     }
@@ -57,15 +59,22 @@ impl NetworkKeeper {
     pub(super) async fn release(&self, task: TaskId, network: &str) -> Result<(), NetworkError> {
         let kept = self.kept(network);
         let mut kept = kept.lock().await;
-        if kept.users.iter().any(|user| *user != task) {
-            kept.users.remove(&task);
-            return Ok(());
-        }
-        if kept.users.contains(&task) || kept.made.is_some() {
+        if kept.users.leave(&task) {
             kept.made = None;
             self.driver.remove_network(network.to_owned()).await?;
-            kept.users.remove(&task);
+            kept.users.removed(&task);
         }
         Ok(())
+    }
+
+    /// Removes a network that belongs to no task, unless somebody has come for it meanwhile.
+    pub(super) async fn remove_unused(&self, network: &str) -> Result<(), NetworkError> {
+        let kept = self.kept(network);
+        let mut kept = kept.lock().await;
+        if kept.users.is_used() {
+            return Ok(());
+        }
+        kept.made = None;
+        self.driver.remove_network(network.to_owned()).await
     }
 }

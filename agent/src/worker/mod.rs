@@ -13,9 +13,11 @@
 
 mod event;
 mod health;
+mod holdings;
 mod images;
 mod keeper;
 mod ops;
+mod order;
 mod resume;
 #[cfg(test)]
 mod root_tests;
@@ -256,6 +258,12 @@ impl WorkerHandle {
     /// [`WorkerError::Networks`] when something of the networks is left; [`WorkerError::Ended`].
     pub async fn leave(&self) -> Result<(), WorkerError> {
         self.ask(Event::Leave).await?
+    }
+
+    /// Looks at everything that the node has, before it is time.
+    #[cfg(test)]
+    fn look_around(&self) {
+        self.tell(Event::Round);
     }
 
     fn tell(&self, event: Event) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
 use shoal_agent_planning::prune::Holding;
@@ -18,11 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::ops::{Context, Volumes};
+use super::order::Order;
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, resume, task_id};
 use crate::reporter::Reporter;
 use shoal_agent_runtime::Exit;
 
+/// How often is looked at everything that the node has besides tasks.
+const ROUND: Duration = Duration::from_secs(30);
 /// Events that are taken in one go before anything is planned.
 const DRAIN_MAX: usize = 1024;
 
@@ -59,11 +63,13 @@ pub(super) struct Held {
 pub(super) struct State {
     pub(super) context: Arc<Context>,
     pub(super) entries: BTreeMap<TaskId, Entry>,
-    lost: BTreeSet<TaskId>,
+    pub(super) lost: BTreeSet<TaskId>,
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     reporter: Reporter,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) operations: JoinSet<()>,
+    /// What is being put in order on the node.
+    pub(super) order: Order,
     /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     /// Whether the host stops: nothing is taken on.
@@ -90,11 +96,16 @@ impl State {
             reporter,
             events,
             operations: JoinSet::new(),
+            order: Order::default(),
             deadlines: BTreeSet::new(),
             halted: false,
             halting: Vec::new(),
             leaving: Vec::new(),
         }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     fn now(&self) -> Moment {
@@ -108,8 +119,12 @@ impl State {
         mut exits: mpsc::UnboundedReceiver<Exit>,
     ) {
         let mut dirty: BTreeSet<TaskId> = self.entries.keys().copied().collect();
+        let mut rounds = tokio::time::interval(ROUND);
+        let mut lost = self.context.drivers.networks.lost();
+        lost.mark_changed();
         loop {
             self.plan(std::mem::take(&mut dirty));
+            self.reconnect(&lost.borrow());
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
             }
@@ -141,6 +156,8 @@ impl State {
                         let _ = self.events.send(event);
                     }
                 }
+                Ok(()) = lost.changed() => {}
+                _ = rounds.tick() => self.look_around(),
                 Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
                 () = sleep(wake), if wake.is_some() => {
                     let now = self.now().steady;
@@ -174,6 +191,10 @@ impl State {
                 self.learn(id, lost(operation), dirty);
             }
             Event::Probed(id, probe) => self.probed(id, probe, dirty),
+            #[cfg(test)]
+            Event::Round => self.look_around(),
+            Event::Seen(observed) => self.seen(&observed),
+            Event::InOrder(actions, failed) => self.in_order(&actions, failed, dirty),
             Event::Summary(answer) => {
                 let _ = answer.send(self.summary());
             }
@@ -338,6 +359,9 @@ impl State {
             self.deadlines.retain(|(_, id)| !dirty.contains(id));
         }
         for id in dirty {
+            if self.order.defers(id) {
+                continue;
+            }
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let step = entry.machine.next(now.steady);
             match step {
@@ -419,6 +443,6 @@ impl State {
     }
 }
 
-async fn sleep(wake: Option<std::time::Duration>) {
+async fn sleep(wake: Option<Duration>) {
     tokio::time::sleep(wake.unwrap_or_default()).await;
 }

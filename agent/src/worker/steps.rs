@@ -1,14 +1,11 @@
 //! From a step that planning asks for to the operation that takes it.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use shoal_agent_planning::task::{Fact, Moment, Operation, Step};
-use shoal_types::assignment::AssignedTask;
-use shoal_types::id::{NetworkId, TaskId};
-use shoal_types::object::Network;
+use shoal_types::id::TaskId;
 use shoal_types::task_state::TaskState;
 use tokio_util::sync::CancellationToken;
 
@@ -41,9 +38,10 @@ impl State {
             Step::Abort => entry.cancel.cancel(),
             Step::Start => {
                 entry.cancel = CancellationToken::new();
-                let host = on_host_network(&entry.task, &self.networks);
+                let networks = Arc::clone(&self.networks);
                 let cancel = entry.cancel.clone();
-                let work = async move { Ok(ops::start(&context, record, host, &cancel).await) };
+                let work =
+                    async move { Ok(ops::start(&context, record, &networks, &cancel).await) };
                 self.spawn(id, Operation::Start, work);
             }
             Step::Withdraw => {
@@ -91,11 +89,6 @@ impl State {
             let _ = events.send(event);
         });
     }
-}
-
-fn on_host_network(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) -> bool {
-    let host = |id: &NetworkId| networks.get(id).is_some_and(|n| n.spec.driver.name == "host");
-    task.networks.iter().any(|n| host(&n.network_id))
 }
 
 /// What an operation comes to whose code panicked.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use shoal_types::object::Network;
-use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
+use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSpec};
 
 use super::filter::Filters;
 use super::service::pairs::KeyValue;
@@ -168,8 +168,8 @@ async fn list(shell: &Shell, args: &List) -> Result {
 }
 
 fn scope(network: &Network) -> &'static str {
-    match (network.spec.scope, network.spec.driver.name.as_str()) {
-        (Some(NetworkScope::Swarm), _) | (None, "overlay") => "swarm",
+    match (network.spec.scope, NetworkKind::of(&network.spec.driver)) {
+        (Some(NetworkScope::Swarm), _) | (None, Some(NetworkKind::Overlay)) => "swarm",
         (Some(NetworkScope::Global), _) => "global",
         _ => "local",
     }

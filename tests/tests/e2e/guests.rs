@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +22,8 @@ use crate::world::{PATIENCE, page, service};
 const HERE: &str = "10.98.0.1";
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 2);
 const PORT: u16 = 7000;
+/// How long something that was deleted may be away.
+const BACK: Duration = Duration::from_secs(2);
 /// How long a connection that must not come about is waited for.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
@@ -75,6 +79,113 @@ impl Drop for Stranger {
         // Not asserted: a panic here would hide the one that is under way.
         let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
     }
+}
+
+/// Somebody who asks from the lab's switch without a pause, until dropped.
+struct Asker {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Asker {
+    /// Each connection is given so much time.
+    fn new(netns: String, to: SocketAddr, patience: Duration) -> Self {
+        let (stop, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&answers));
+        let ask = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                if TcpStream::connect_timeout(&to, patience).is_ok() {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            Ok(())
+        };
+        let thread = std::thread::spawn(move || inside(&netns, ask).unwrap());
+        Self { stop, answers, thread: Some(thread) }
+    }
+
+    fn count(&self) -> u64 {
+        self.answers.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a distribution's firewall loads, which begins with removing everything.
+const FIREWALL: &str = "flush ruleset
+table inet filter {
+  map published_any { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  chain input { type filter hook input priority 0; policy accept; ct state invalid drop; }
+  chain forward { type filter hook forward priority 10; policy accept; }
+}
+";
+
+/// What restarting the nftables service of a host does, while people use what runs there and somebody
+/// knows the way to what is not published.
+#[test]
+fn a_flush_of_the_packet_filter_is_mended_and_opens_nothing() {
+    if skip() {
+        return;
+    }
+    let hosts = Hosts::start(1);
+    let [host] = &hosts.lab.hosts[..] else { panic!("one host") };
+    hosts.init("one", host);
+    hosts.lab.inside(|| busybox_image()?.build()?.push(REGISTRY, "busybox", "1")).unwrap();
+    let file = hosts.lab.dir.join("stack.yaml");
+    let yaml = service("web", &format!("{}\nports: ['8081:8080']", page("hello")));
+    std::fs::write(&file, yaml.replace("REGISTRY", REGISTRY)).unwrap();
+    hosts.ok("one", host, &["stack", "deploy", "-c", &file.to_string_lossy(), "shop"]);
+    let ask = |words: &[&str]| {
+        let mut command = host.command(words[0]).unwrap();
+        succeed(command.args(&words[1..]), PATIENCE).unwrap()
+    };
+    // Where the container is: from the map of published ports.
+    let map = ask(&["nft", "list", "map", "inet", "shoal", "published_any"]);
+    let target = map.split("8081 : ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let target: Ipv4Addr = target.unwrap_or_default().parse().unwrap_or_else(|_| panic!("{map}"));
+    let switch = hosts.lab.switch();
+    let way = format!("-n {switch} route add 172.16.0.0/12 via {}", host.address);
+    succeed(Command::new("ip").args(way.split_whitespace()), PATIENCE).unwrap();
+    let published = format!("{}:8081", host.address).parse().unwrap();
+    let user = Asker::new(switch.clone(), published, Duration::from_millis(200));
+    let attacker = Asker::new(switch, SocketAddr::from((target, 8080)), Duration::from_millis(10));
+    let firewall = hosts.lab.dir.join("nftables.conf");
+    std::fs::write(&firewall, FIREWALL).unwrap();
+    let firewall = firewall.to_string_lossy();
+    let port = ask(&["ip", "-o", "link", "show", "type", "veth"]);
+    let port = port.split([':', '@']).map(str::trim).find(|name| name.starts_with("shv")).unwrap();
+    let before = ask(&["ip", "-o", "link", "show", "type", "bridge"]);
+    let flush: &[&str] = &["nft", "-f", &firewall];
+    let harms = [flush, flush, &["ip", "link", "del", port], &["ip", "rule", "flush"], flush];
+    for harm in harms {
+        ask(harm);
+        if harm[1] == "rule" {
+            // Who flushes rules puts those of the kernel back.
+            for (priority, table) in [("32766", "main"), ("32767", "default")] {
+                ask(&["ip", "rule", "add", "pref", priority, "lookup", table]);
+            }
+        }
+        let (began, served) = (std::time::Instant::now(), user.count());
+        let answers = || if user.count() > served + 1 { Ok(()) } else { Err("it does not answer") };
+        eventually(&format!("{harm:?} is mended"), PATIENCE, answers);
+        assert!(began.elapsed() < BACK, "{harm:?} took {:?}", began.elapsed());
+        assert_eq!(attacker.count(), 0, "{harm:?} let somebody in");
+    }
+    let theirs = ask(&["nft", "list", "table", "inet", "filter"]);
+    assert!(theirs.contains("ct state invalid drop") && !theirs.contains("shoal"), "{theirs}");
+    assert_eq!(ask(&["ip", "-o", "link", "show", "type", "bridge"]), before);
+    let tasks = hosts.ok("one", host, &["service", "ps", "shop_web"]);
+    assert_eq!(tasks.lines().filter(|line| line.contains("shop_web")).count(), 1, "{tasks}");
+    drop((user, attacker));
+    hosts.ok("one", host, &["leave", "--force"]);
 }
 
 /// What a host is like: settings, rules, links, addresses, routes, mounts; by name.

@@ -27,7 +27,7 @@ pub use json::PayloadId;
 pub use mount::{
     BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions, refused_place,
 };
-pub use network::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
+pub use network::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSpec};
 pub use node::{Availability, NodeRole, NodeSpec};
 pub use payload::{ConfigSpec, SecretSpec};
 pub use service::{

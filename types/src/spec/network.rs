@@ -15,6 +15,51 @@ pub struct Driver {
     pub options: Options,
 }
 
+/// What a network is, by its driver: the one place that knows their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NetworkKind {
+    /// A bridge on each node that needs it.
+    Bridge,
+    /// The host's own network.
+    Host,
+    /// None but the loopback interface.
+    Nothing,
+    /// Spans nodes.
+    Overlay,
+}
+
+impl NetworkKind {
+    /// That of a driver; a network that names none is a bridge. `None` for a driver that nobody here
+    /// knows.
+    #[must_use]
+    pub fn of(driver: &Driver) -> Option<Self> {
+        match driver.name.as_str() {
+            "" | "bridge" => Some(Self::Bridge),
+            "host" => Some(Self::Host),
+            "none" | "null" => Some(Self::Nothing),
+            "overlay" => Some(Self::Overlay),
+            _ => None,
+        }
+    }
+
+    /// The name of its driver, and of the network that every cluster has of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Nothing => "none",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    /// Whether who joins it joins no other.
+    #[must_use]
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Self::Host | Self::Nothing)
+    }
+}
+
 /// A network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

@@ -3,8 +3,8 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, EndpointMode, Mount, MountKind, NetworkScope, NetworkSpec, Placement,
-    Privileges, PublishMode, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+    ContainerSpec, EndpointMode, Mount, MountKind, NetworkKind, NetworkScope, NetworkSpec,
+    Placement, Privileges, PublishMode, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
 };
 
 fn refuse(c: &mut Check, asked: bool, field: &str, what: &str) {
@@ -138,7 +138,7 @@ fn mount(c: &mut Check, mount: &Mount) {
 }
 
 pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
-    if !matches!(spec.driver.name.as_str(), "" | "bridge") {
+    if NetworkKind::of(&spec.driver) != Some(NetworkKind::Bridge) {
         c.at("driver", |c| {
             c.wrong(&spec.driver.name, "is not supported yet: expected bridge");
         });

@@ -51,6 +51,8 @@ impl BridgeNetworks {
         settled.map(drop)
     }
 
+    /// Releases all containers and removes all networks that are not named, then does what
+    /// [`do_repair`](Self::do_repair) does. Networks of named containers stay.
     pub(super) async fn do_collect(
         &self,
         containers: BTreeSet<String>,

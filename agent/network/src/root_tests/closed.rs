@@ -304,6 +304,11 @@ fn the_host_gets_back_what_it_was() {
             let driver = lab.driver();
             driver.cleanup_all().await.unwrap();
         });
+        let left = |dir: &str| {
+            let files = std::fs::read_dir(lab.state.path().join(dir)).unwrap();
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(left("state"), Vec::<String>::new(), "of what was remembered for it");
         let after = everything();
         for (setting, value) in &before.0 {
             assert_eq!(after.0.get(setting), Some(value), "{setting}");

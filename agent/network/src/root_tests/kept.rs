@@ -59,6 +59,17 @@ impl Client {
         })
     }
 
+    /// By one datagram after the other, each a flow of its own: what is open for a moment is found.
+    fn attacker(space: &Space, to: Ipv4Addr, port: u16) -> Self {
+        let to = SocketAddr::from((to, port));
+        Self::new(space, move || {
+            let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return false };
+            let _ = socket.send_to(b"?", to);
+            let _ = socket.set_read_timeout(Some(Duration::from_millis(2)));
+            socket.recv(&mut [0; 64]).is_ok()
+        })
+    }
+
     fn count(&self) -> u64 {
         self.answers.load(Ordering::SeqCst)
     }
@@ -167,7 +178,7 @@ fn whatever_somebody_deletes_is_back_and_nothing_is_open_meanwhile() {
             let published = Client::tcp(&lab.outside, HOST, 8080);
             let flow = Client::udp(&lab.outside, HOST, 5353);
             // By the route: a port that is not published, and the target of one that is.
-            let attackers = [81, 80].map(|port| Client::tcp(&lab.outside, at[0], port));
+            let attackers = [81, 80].map(|port| Client::attacker(&lab.outside, at[0], port));
             let (before, others) = (ours(&lab.host, &state.bridge), of_others(&lab.host));
             let worst = harms(&lab, &state.bridge, &port, forwards, |harm, again| {
                 let counts = (published.count(), flow.count());
@@ -294,7 +305,7 @@ fn a_flush_of_everything_leaves_no_gap_and_is_mended() {
         let load = lab.host.run("nft", &["-f", &file.to_string_lossy()]);
         assert_eq!(load, "");
         let published = Client::tcp(&lab.outside, HOST, 8080);
-        let attackers = [81, 80].map(|port| Client::tcp(&lab.outside, at[0], port));
+        let attackers = [81, 80].map(|port| Client::attacker(&lab.outside, at[0], port));
         let mut worst = Duration::ZERO;
         for round in 0..6 {
             lab.host.run("nft", &["-f", &file.to_string_lossy()]);

@@ -7,6 +7,7 @@
 mod command;
 mod mounts;
 mod networks;
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +24,13 @@ use shoal_types::signal;
 use shoal_types::spec::{ContainerSpec, Healthcheck, Ulimit};
 
 use crate::health::{self, HealthConfig, InvalidHealthcheck};
+use crate::network::UnsupportedSpec;
 use crate::network::files::DnsConfig;
-use crate::network::{PublishedPort, UnsupportedSpec};
 use crate::oci::{self, ContainerConfig, InvalidContainer, MountConfig, Resources, Rlimit};
 
 pub use mounts::{ANONYMOUS, PlannedMount, Source};
-pub use networks::{Joined, NetworkPlan};
+pub use networks::{Joined, NetworkPlan, made_for};
+pub use ports::{Publication, publication};
 
 /// What an image says about the containers made from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,8 +71,6 @@ pub struct ContainerPlan {
     pub mounts: Vec<PlannedMount>,
     /// How it is connected.
     pub network: NetworkPlan,
-    /// Ports of the host that lead to it.
-    pub ports: Vec<PublishedPort>,
     /// Its name for itself.
     pub hostname: String,
     /// What it resolves names with.
@@ -146,7 +146,7 @@ pub fn plan(
     refuse(spec)?;
     let network = networks::plan(task, networks)?;
     let host_network = network == NetworkPlan::Host;
-    let ports = ports(task, host_network)?;
+    publication(task, networks)?;
     let hostname = match (spec.hostname.as_str(), host_network) {
         ("", true) => host.hostname.clone(),
         // As Docker, where it is the beginning of the container's id.
@@ -174,7 +174,6 @@ pub fn plan(
         user: user.clone(),
         mounts: mounts::plan(task, spec, image)?,
         network,
-        ports,
         hostname,
         dns: dns(spec)?,
         hosts: extra_hosts(spec)?,
@@ -284,21 +283,6 @@ fn stop_signal(spec: &ContainerSpec, image: &ImageDefaults) -> Result<i32, Lower
 }
 
 const SIGTERM: i32 = 15;
-
-fn ports(task: &AssignedTask, host_network: bool) -> Result<Vec<PublishedPort>, LowerError> {
-    let mut ports = Vec::new();
-    for (i, port) in task.ports.iter().enumerate() {
-        let wanted = PublishedPort::of_spec(port)?;
-        if !host_network {
-            ports.push(wanted);
-        } else if wanted.host_port != 0 && wanted.host_port != wanted.target_port {
-            let value = format!("{}:{}", wanted.host_port, wanted.target_port);
-            let why = "leads to another port, which the host's network cannot do";
-            return Err(invalid(format!("ports[{i}]"), &value, why));
-        }
-    }
-    Ok(ports)
-}
 
 fn dns(spec: &ContainerSpec) -> Result<DnsConfig, LowerError> {
     let Some(dns) = &spec.dns_config else { return Ok(DnsConfig::default()) };

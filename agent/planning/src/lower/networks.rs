@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::NetworkId;
 use shoal_types::object::{Network, TaskNetwork};
+use shoal_types::spec::NetworkKind;
 
 use super::{LowerError, unsupported};
 use crate::network::{AttachRequest, NetworkConfig};
@@ -30,6 +31,21 @@ pub struct Joined {
     pub request: AttachRequest,
 }
 
+/// The networks of a task that are made on its node, by id: the host's own and none are not. One that is
+/// not known any more was made, as far as anybody can tell.
+pub fn made_for(
+    task: &AssignedTask,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+) -> BTreeSet<String> {
+    let made = |id: &NetworkId| {
+        networks.get(id).is_none_or(|network| {
+            NetworkKind::of(&network.spec.driver).is_none_or(|kind| !kind.is_exclusive())
+        })
+    };
+    let ids = task.networks.iter().map(|network| network.network_id);
+    ids.filter(made).map(|id| id.to_string()).collect()
+}
+
 pub(super) fn plan(
     task: &AssignedTask,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
@@ -39,13 +55,13 @@ pub(super) fn plan(
     for wanted in &task.networks {
         let id = wanted.network_id;
         let network = networks.get(&id).ok_or(LowerError::UnknownNetwork { id })?;
-        match network.spec.driver.name.as_str() {
-            "" | "bridge" => joined.push(join(task, wanted, network)?),
-            "host" => host = true,
-            "none" | "null" => {}
-            other => {
+        match NetworkKind::of(&network.spec.driver) {
+            Some(NetworkKind::Bridge) => joined.push(join(task, wanted, network)?),
+            Some(NetworkKind::Host) => host = true,
+            Some(NetworkKind::Nothing) => {}
+            Some(NetworkKind::Overlay) | None => {
                 let field = format!("driver of network {}", network.spec.name);
-                return Err(unsupported(field, other));
+                return Err(unsupported(field, network.spec.driver.name.clone()));
             }
         }
     }

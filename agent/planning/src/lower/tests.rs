@@ -279,12 +279,19 @@ fn ports() {
             addresses: Vec::new(),
         };
         task.networks = networks.iter().map(join).collect();
-        plan(&task, &[network(2, "host", "host")].into(), &image(), &host()).map(|p| p.ports)
+        let networks = [network(2, "host", "host")].into();
+        // What cannot be published is refused before anything is made.
+        let planned = plan(&task, &networks, &image(), &host());
+        let decided = publication(&task, &networks);
+        assert_eq!(planned.err(), decided.clone().err());
+        decided
     };
     let published = with(port(8080, 80, PublishMode::Host), &[]).unwrap();
+    let Publication::ByNode(published) = published else { panic!("{published:?}") };
     assert_eq!(published[0].to_string(), "0.0.0.0:8080->80/tcp");
     assert!(with(port(8080, 80, PublishMode::Ingress), &[]).is_err());
-    assert_eq!(with(port(80, 80, PublishMode::Host), &[2]), Ok(Vec::new()));
+    let own = port(80, 80, PublishMode::Host);
+    assert_eq!(with(own.clone(), &[2]), Ok(Publication::ByItself(vec![own])));
     let error = with(port(8080, 80, PublishMode::Host), &[2]).unwrap_err().to_string();
     assert!(error.starts_with("ports[0]: \"8080:80\""), "{error}");
 }

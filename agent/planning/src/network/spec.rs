@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use shoal_types::spec::{self, IpamConfig, NetworkSpec, PortConfig, PublishMode};
+use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
 use thiserror::Error;
 
 use super::{NetworkConfig, Protocol, PublishedPort};
@@ -40,7 +40,7 @@ impl NetworkConfig {
             let unsupported = UnsupportedSpec::Feature { network: network(), what };
             if asked { Err(unsupported) } else { Ok(()) }
         };
-        if !matches!(spec.driver.name.as_str(), "" | "bridge") {
+        if NetworkKind::of(&spec.driver) != Some(NetworkKind::Bridge) {
             let driver = spec.driver.name.clone();
             return Err(UnsupportedSpec::Driver { network: network(), driver });
         }

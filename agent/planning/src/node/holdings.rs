@@ -30,6 +30,12 @@ pub struct Assigned {
 }
 
 impl Assigned {
+    /// Whether a container belongs to a task that has something.
+    #[must_use]
+    pub fn holds(&self, container: &str) -> bool {
+        self.holders.contains_key(container)
+    }
+
     fn needs(&self, network: &str) -> bool {
         self.holders.values().any(|held| held.networks.contains(network))
     }
@@ -138,11 +144,17 @@ fn plan_volume(
 }
 
 /// Who has a network, and what follows from it: it is made for the first and removed with the last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkUsers<T: Ord> {
     users: BTreeSet<T>,
     /// It is there, as far as this process knows.
     made: bool,
+}
+
+impl<T: Ord> Default for NetworkUsers<T> {
+    fn default() -> Self {
+        Self { users: BTreeSet::new(), made: false }
+    }
 }
 
 impl<T: Ord> NetworkUsers<T> {
@@ -165,6 +177,12 @@ impl<T: Ord> NetworkUsers<T> {
         }
         self.made = self.made || self.users.contains(user);
         self.made
+    }
+
+    /// Whether anybody has it.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !self.users.is_empty()
     }
 
     /// It was removed.

@@ -167,6 +167,20 @@ impl Machine {
         self.container == Container::Running && self.busy != Some(Operation::Start)
     }
 
+    /// Whether something is done for it right now.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
+    /// Whether its container is there and is to stay, so that its connections have to be.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.container, Container::Prepared | Container::Running)
+            && self.outcome.is_none()
+            && !self.stopping()
+    }
+
     /// Whether its health matters: not once it is being stopped, for whatever reason.
     #[must_use]
     pub fn is_watched(&self) -> bool {

@@ -176,6 +176,11 @@ impl Runtime for OciRuntime {
         .boxed()
     }
 
+    fn supervisor<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Prepared> {
+        let supervisor = self.inner.link(id).map(|link| link.supervisor().pid);
+        async move { supervisor.map(|supervisor_pid| Prepared { supervisor_pid }) }.boxed()
+    }
+
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
         async move {
             match self.inner.link(id)?.ask(Op::Signal(signal)).await {

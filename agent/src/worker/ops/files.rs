@@ -123,21 +123,17 @@ fn public_file(path: &Path, text: &str) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
-/// Removes the files of all containers but these.
-pub(in crate::worker) fn remove_strays(
-    context: &Context,
-    known: &BTreeSet<String>,
-) -> io::Result<()> {
-    let dir = context.files_dir();
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if !known.contains(&*entry.file_name().to_string_lossy()) {
-            fs::remove_dir_all(entry.path())?;
+/// The containers for which files were made.
+pub(in crate::worker) fn file_owners(context: &Context) -> io::Result<BTreeSet<String>> {
+    match fs::read_dir(context.files_dir()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        entries => {
+            entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         }
     }
-    Ok(())
+}
+
+/// Removes the files of a container; fine if they are not there.
+pub(in crate::worker) async fn remove_files(context: &Context, container: &str) -> io::Result<()> {
+    ContainerFiles { dir: context.files_dir().join(container) }.remove().await
 }

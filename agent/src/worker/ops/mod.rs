@@ -20,7 +20,7 @@ use super::{Drivers, WorkerConfig};
 use crate::ledger::Ledger;
 
 pub(super) use cleanup::{cleanup, forget};
-pub(super) use files::remove_strays;
+pub(super) use files::{file_owners, remove_files};
 pub(super) use prepare::{Order, prepare};
 pub(super) use run::{accept, kill, start, stop, withdraw};
 pub(super) use volumes::Volumes;

@@ -1,10 +1,14 @@
 //! Accepting, starting and stopping.
 
-use shoal_agent_planning::network::PublishedPort;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_agent_planning::lower::{Publication, publication};
 use shoal_agent_planning::task::{Fact, TaskRecord};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
-use shoal_types::id::TaskId;
+use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::object::Network;
 use shoal_types::spec::PortConfig;
 use shoal_types::task_state::TaskState;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +36,7 @@ pub(in crate::worker) async fn accept(context: &Context, record: TaskRecord) -> 
 pub(in crate::worker) async fn start(
     context: &Context,
     mut record: TaskRecord,
-    host_network: bool,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
     cancel: &CancellationToken,
 ) -> Fact {
     let _permit = tokio::select! {
@@ -43,7 +47,7 @@ pub(in crate::worker) async fn start(
         let err = chain(error).to_string();
         Fact::StartFailed { state, err, code }
     };
-    let ports = match publish(context, &record.task, host_network).await {
+    let ports = match publish(context, &record.task, networks).await {
         Ok(ports) => ports,
         // The node refuses, and nothing has run.
         Err(error) => return failed(TaskState::Rejected, &*error, None),
@@ -67,19 +71,14 @@ pub(in crate::worker) async fn start(
 async fn publish(
     context: &Context,
     task: &AssignedTask,
-    host_network: bool,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> Result<Vec<PortConfig>, Box<dyn std::error::Error + Send + Sync>> {
-    if host_network {
-        // What it listens on is published by itself.
-        let same =
-            |port: &PortConfig| PortConfig { published_port: port.target_port, ..port.clone() };
-        return Ok(task.ports.iter().map(same).collect());
-    }
-    if task.ports.is_empty() {
-        return Ok(Vec::new());
-    }
-    let wanted: Result<Vec<_>, _> = task.ports.iter().map(PublishedPort::of_spec).collect();
-    let published = context.drivers.networks.publish(task.id.to_string(), wanted?).await?;
+    let wanted = match publication(task, networks)? {
+        Publication::ByItself(ports) => return Ok(ports),
+        Publication::ByNode(wanted) if wanted.is_empty() => return Ok(Vec::new()),
+        Publication::ByNode(wanted) => wanted,
+    };
+    let published = context.drivers.networks.publish(task.id.to_string(), wanted).await?;
     let names = task.ports.iter().map(|port| port.name.clone());
     Ok(published.into_iter().zip(names).map(|(port, name)| port.to_spec(name)).collect())
 }

@@ -3,5 +3,6 @@
 mod crashes;
 mod lab;
 mod lives;
+mod order;
 
 use lab::Lab;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkSpec, Options};
+use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkKind, NetworkSpec, Options};
 
 use super::mounts::is_external;
 use super::{Lower, flag, text};
@@ -11,7 +11,7 @@ use crate::stack::node::{Entry, Node};
 /// The key of the network that services join when they name none.
 const DEFAULT: &str = "default";
 /// The driver of networks that name none.
-const DRIVER: &str = "bridge";
+const DRIVER: &str = NetworkKind::Bridge.as_str();
 
 impl Lower<'_> {
     /// All networks that the stack makes: those that are declared, and the default one if some

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, StackId};
 use shoal_types::object::{Meta, Network, Service, Stack, Task, TaskNetwork};
-use shoal_types::spec::{NetworkSpec, ServiceSpec};
+use shoal_types::spec::{NetworkKind, NetworkSpec, ServiceSpec};
 
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
@@ -13,11 +13,11 @@ use crate::event::ObjectKind;
 use crate::rejected::Rejected;
 
 /// Name and driver of the network that tasks join which name none.
-pub(super) const BRIDGE: &str = "bridge";
+pub(super) const BRIDGE: &str = NetworkKind::Bridge.as_str();
 /// Name and driver of the network that is the node's own.
-pub(super) const HOST: &str = "host";
+pub(super) const HOST: &str = NetworkKind::Host.as_str();
 /// Name and driver of the network with nothing in it.
-pub(super) const NONE: &str = "none";
+pub(super) const NONE: &str = NetworkKind::Nothing.as_str();
 
 /// A network as this command makes it.
 pub(super) fn new(
@@ -106,11 +106,11 @@ pub(super) fn of_service(
         if !seen.insert(network.id) {
             return Err(Rejected::NetworkTwice { service: service(), network: name() });
         }
-        let exclusive = matches!(network.spec.driver.name.as_str(), HOST | NONE);
-        if exclusive && wanted.len() > 1 {
+        let kind = NetworkKind::of(&network.spec.driver);
+        if kind.is_some_and(NetworkKind::is_exclusive) && wanted.len() > 1 {
             return Err(Rejected::ExclusiveNetwork { service: service(), network: name() });
         }
-        if network.spec.driver.name == HOST && attachment.target != network.spec.name {
+        if kind == Some(NetworkKind::Host) && attachment.target != network.spec.name {
             let network = attachment.target.clone();
             return Err(Rejected::HostNetworkById { service: service(), network });
         }

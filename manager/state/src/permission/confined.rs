@@ -1,8 +1,8 @@
 //! What in a service's spec reaches out of its containers, to the host or to what is others'.
 
 use shoal_types::spec::{
-    AppArmor, ContainerSpec, Mount, MountKind, Privileges, Seccomp, ServiceSpec, StackSpec,
-    TaskRuntime, TaskSpec, Ulimit,
+    AppArmor, ContainerSpec, Mount, MountKind, NetworkKind, Privileges, Seccomp, ServiceSpec,
+    StackSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
 use crate::cluster_state::ClusterState;
@@ -78,7 +78,7 @@ pub fn reaches_host(
 }
 
 fn of_network(view: &ClusterState, home: Home<'_>, target: &str) -> Option<&'static str> {
-    if target == "host" {
+    if target == NetworkKind::Host.as_str() {
         return Some("is the host's own");
     }
     let Some(network) = view.network_target(target) else {

@@ -6,8 +6,8 @@ use super::{Check, container};
 use crate::constraint::Constraint;
 use crate::resources::{Cpus, GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
-    EndpointMode, EndpointSpec, Labels, Placement, PortConfig, PublishMode, ServiceMode,
-    ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+    EndpointMode, EndpointSpec, Labels, NetworkKind, Placement, PortConfig, PublishMode,
+    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
 };
 
 /// The fewest CPUs that may be named, in billionths (as in SwarmKit): the kernel's quota is 1 ms of
@@ -53,7 +53,7 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
 }
 
 fn on_host_network(spec: &TaskSpec) -> bool {
-    spec.networks.iter().any(|n| n.target == "host")
+    spec.networks.iter().any(|n| n.target == NetworkKind::Host.as_str())
 }
 
 pub(super) fn labels(c: &mut Check, labels: &Labels) {

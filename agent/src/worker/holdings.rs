@@ -1,0 +1,172 @@
+//! Carrying out what is decided about what belongs to which task
+//! ([`holdings`](shoal_agent_planning::node::holdings)).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use shoal_agent_network::{AttachRequest, Netns};
+use shoal_agent_planning::lower::{ANONYMOUS, made_for};
+use shoal_agent_planning::node::holdings::{
+    Action, Assigned, Held, Observed, ObservedVolume, plan,
+};
+use shoal_agent_runtime::ContainerId;
+use shoal_types::error_chain::chain;
+use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::object::Network;
+
+use super::WorkerError;
+use super::ops::{self, Context};
+use super::state::Entry;
+
+/// How many of a kind are done at the same time.
+const PARALLEL: usize = 8;
+
+/// The tasks of the node as the planner knows them. Those that are `doomed` hold nothing that has to be
+/// kept for them.
+pub(super) fn assigned(
+    entries: &BTreeMap<TaskId, Entry>,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    lost: &BTreeSet<TaskId>,
+    doomed: impl Fn(&Entry) -> bool,
+) -> Assigned {
+    let holds = |(id, entry): (&TaskId, &Entry)| {
+        let held = Held {
+            networks: made_for(&entry.task, networks),
+            connected: entry.machine.is_connected(),
+            busy: entry.machine.is_busy(),
+        };
+        (entry.machine.holds_resources() && !doomed(entry)).then(|| (id.to_string(), held))
+    };
+    Assigned {
+        holders: entries.iter().filter_map(holds).collect(),
+        known: entries.keys().map(ToString::to_string).collect(),
+        lost: lost.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What there is, but for containers, which only the runtime's first look tells.
+pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> {
+    let driver = &context.drivers.networks;
+    let described = context.drivers.volumes.describe().await.map_err(WorkerError::Volumes)?;
+    let volume = |volume: shoal_types::question::NodeVolume| {
+        let owner = volume.labels.get(ANONYMOUS).cloned();
+        // What is mounted for nobody is seen at the start, where it is unmounted.
+        let observed = ObservedVolume {
+            users: volume.users.into_iter().collect(),
+            // Not of this house, whatever is written on it.
+            owner: owner.filter(|owner| owner.parse::<TaskId>().is_ok()),
+            mounted: false,
+        };
+        (volume.name, observed)
+    };
+    Ok(Observed {
+        containers: BTreeSet::new(),
+        leases: driver.held(),
+        lost: driver.lost().borrow().clone(),
+        networks: driver.networks(),
+        volumes: described.into_iter().map(volume).collect(),
+        files: ops::file_owners(context).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list files of containers");
+            BTreeSet::new()
+        }),
+    })
+}
+
+/// What to do about it.
+pub(super) fn planned(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
+    plan(assigned, observed)
+}
+
+/// The task that an action is about, for which nothing else may be done meanwhile.
+pub(super) fn task_of(action: &Action) -> Option<TaskId> {
+    match action {
+        Action::RemoveContainer { container, .. }
+        | Action::Release { container }
+        | Action::RemoveFiles { container }
+        | Action::Connect { container, .. } => container.parse().ok(),
+        Action::EndUse { user, .. } => user.parse().ok(),
+        Action::RemoveNetwork { .. } | Action::Unmount { .. } | Action::RemoveVolume { .. } => None,
+    }
+}
+
+/// Does all of it, in order, those of one kind together. Goes on after an error. Returns what failed.
+pub(super) async fn perform(context: &Context, actions: Vec<Action>) -> Vec<Action> {
+    let mut failed = Vec::new();
+    for kind in actions.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
+        let one = |action: &Action| {
+            let action = action.clone();
+            async move {
+                match do_it(context, &action).await {
+                    Ok(()) => {
+                        tracing::warn!(?action, "put in order");
+                        None
+                    }
+                    Err(error) => {
+                        tracing::error!(?action, %error, "cannot put in order");
+                        Some(action)
+                    }
+                }
+            }
+        };
+        let done: Vec<Option<Action>> =
+            futures::stream::iter(kind.iter().map(one)).buffer_unordered(PARALLEL).collect().await;
+        failed.extend(done.into_iter().flatten());
+    }
+    failed
+}
+
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).to_string()
+}
+
+async fn do_it(context: &Context, action: &Action) -> Result<(), String> {
+    let drivers = &context.drivers;
+    match action {
+        Action::RemoveContainer { container, keep_log } => {
+            let id = ContainerId::new(container.clone()).map_err(|e| said(&e))?;
+            let runtime = &drivers.runtime;
+            let gone = if *keep_log { runtime.release(&id) } else { runtime.remove(&id) };
+            gone.await.map_err(|e| said(&e))
+        }
+        Action::Release { container } => {
+            drivers.networks.release(container.clone()).await.map_err(|e| said(&e))
+        }
+        Action::RemoveNetwork { network } => {
+            context.keeper.remove_unused(network).await.map_err(|e| said(&e))
+        }
+        Action::EndUse { volume, user } => {
+            drivers.volumes.unmount(volume.clone(), user.clone()).await.map_err(|e| said(&e))
+        }
+        Action::Unmount { volume } => {
+            drivers.volumes.unmount(volume.clone(), String::new()).await.map_err(|e| said(&e))
+        }
+        Action::RemoveVolume { volume } => {
+            drivers.volumes.remove(volume.clone()).await.map_err(|e| said(&e))
+        }
+        Action::RemoveFiles { container } => {
+            ops::remove_files(context, container).await.map_err(|e| said(&e))
+        }
+        Action::Connect { container, network } => connect(context, container, network).await,
+    }
+}
+
+/// Connects a container again, as its lease says.
+async fn connect(context: &Context, container: &str, network: &str) -> Result<(), String> {
+    let drivers = &context.drivers;
+    let id = container.parse::<TaskId>().map_err(|e| said(&e))?.into();
+    let leases = drivers.networks.attachments(container);
+    let Some(lease) = leases.into_iter().find(|lease| lease.network == network) else {
+        return Ok(());
+    };
+    let supervisor = drivers.runtime.supervisor(&id).await.map_err(|e| said(&e))?.supervisor_pid;
+    let request = AttachRequest {
+        container: lease.container,
+        network: lease.network,
+        aliases: lease.aliases,
+        address: Some(lease.address.addr()),
+    };
+    let netns = Netns::OfProcess(u32::try_from(supervisor).unwrap_or_default());
+    drivers.networks.attach(request, netns).await.map(drop).map_err(|e| said(&e))
+}

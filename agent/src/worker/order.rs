@@ -1,0 +1,107 @@
+//! Keeping the node in order while the worker works: what belongs to no task goes, and what a task has
+//! lost it gets back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shoal_agent_network::Lost;
+use shoal_agent_planning::node::holdings::{Action, Observed};
+use shoal_types::error_chain::chain;
+use shoal_types::id::TaskId;
+
+use super::event::Event;
+use super::holdings;
+use super::state::State;
+
+/// What is under way.
+#[derive(Default)]
+pub(super) struct Order {
+    /// Tasks for which something is put in order, so that nothing else is done for them; and those of
+    /// them that have waited for it.
+    occupied: BTreeSet<TaskId>,
+    deferred: BTreeSet<TaskId>,
+    /// What failed is tried again with the next round.
+    failed: BTreeSet<Action>,
+    looking: bool,
+}
+
+impl Order {
+    /// Whether a task has to wait. It is planned for when its turn comes.
+    pub(super) fn defers(&mut self, id: TaskId) -> bool {
+        let occupied = self.occupied.contains(&id);
+        if occupied {
+            self.deferred.insert(id);
+        }
+        occupied
+    }
+}
+
+impl State {
+    /// Has everything looked at, unless that is under way, or all of it is to go.
+    pub(super) fn look_around(&mut self) {
+        self.order.failed.clear();
+        if self.order.looking || self.is_leaving() {
+            return;
+        }
+        self.order.looking = true;
+        let (context, events) = (Arc::clone(&self.context), self.events.clone());
+        self.operations.spawn(async move {
+            let observed = holdings::observe(&context).await.unwrap_or_else(|error| {
+                tracing::warn!(error = %chain(&error), "cannot look at what the node has");
+                Observed::default()
+            });
+            // The loop may have ended.
+            let _ = events.send(Event::Seen(observed));
+        });
+    }
+
+    /// What was looked at may be older than what tasks have done since: what they have now counts.
+    pub(super) fn seen(&mut self, observed: &Observed) {
+        self.order.looking = false;
+        self.put_in_order(observed);
+    }
+
+    /// Connects again what has lost its links.
+    pub(super) fn reconnect(&mut self, lost: &Lost) {
+        if !lost.is_empty() {
+            self.put_in_order(&Observed { lost: lost.clone(), ..Observed::default() });
+        }
+    }
+
+    fn put_in_order(&mut self, observed: &Observed) {
+        if self.is_leaving() {
+            return;
+        }
+        let assigned = holdings::assigned(&self.entries, &self.networks, &self.lost, |_| false);
+        let mut actions = holdings::planned(&assigned, observed);
+        let order = &mut self.order;
+        actions.retain(|action| {
+            let id = holdings::task_of(action);
+            !order.failed.contains(action) && id.is_none_or(|id| !order.occupied.contains(&id))
+        });
+        if actions.is_empty() {
+            return;
+        }
+        order.occupied.extend(actions.iter().filter_map(holdings::task_of));
+        let (context, events) = (Arc::clone(&self.context), self.events.clone());
+        self.operations.spawn(async move {
+            let failed = holdings::perform(&context, actions.clone()).await;
+            let _ = events.send(Event::InOrder(actions, failed));
+        });
+    }
+
+    pub(super) fn in_order(
+        &mut self,
+        actions: &[Action],
+        failed: Vec<Action>,
+        dirty: &mut BTreeSet<TaskId>,
+    ) {
+        for id in actions.iter().filter_map(holdings::task_of) {
+            self.order.occupied.remove(&id);
+            if self.order.deferred.remove(&id) {
+                dirty.insert(id);
+            }
+        }
+        self.order.failed.extend(failed);
+    }
+}

@@ -1,0 +1,90 @@
+//! What belongs to no task, and what a task has lost.
+
+use std::time::Duration;
+
+use shoal_agent_network::{AttachRequest, Netns, NetworkConfig, NetworkDriver as _};
+use shoal_agent_runtime::fake::Call;
+use shoal_agent_volume::VolumeDriver as _;
+use shoal_types::id::TaskId;
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::Lab;
+use super::lab::task;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn a_container_that_lost_its_links_is_connected_again() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let name = TaskId::from(1).to_string();
+    let before = lab.networks.attachments(&name);
+    let calls = lab.runtime.calls();
+    lab.networks.lose(&name, &before[0].network);
+    let lost = lab.networks.lost();
+    until("it was not connected again", async || lost.borrow().is_empty()).await;
+    assert_eq!(lab.networks.attachments(&name), before, "the same address and names");
+    assert_eq!(lab.runtime.calls(), calls, "the container knows nothing of it");
+    // What cannot be done at once is tried again in the next round.
+    lab.networks.set_broken(true);
+    lab.networks.lose(&name, &before[0].network);
+    let tried = lab.networks.attempts();
+    until("nobody tried", async || lab.networks.attempts() > tried).await;
+    lab.networks.set_broken(false);
+    lab.worker.look_around();
+    until("it was not connected again", async || lost.borrow().is_empty()).await;
+    // And it can be stopped as ever.
+    lab.want(1, DesiredState::Shutdown);
+    lab.until_state(1, TaskState::Shutdown).await;
+    assert!(lab.runtime.calls().iter().any(|(_, call)| *call == Call::Release));
+}
+
+#[tokio::test]
+async fn what_comes_to_belong_to_nobody_goes_while_the_worker_works() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let stray = TaskId::from(9).to_string();
+    let config = NetworkConfig { id: "nobodys".to_owned(), ..NetworkConfig::default() };
+    lab.networks.ensure_network(config).await.unwrap();
+    let request = AttachRequest {
+        container: stray.clone(),
+        network: "nobodys".to_owned(),
+        ..AttachRequest::default()
+    };
+    lab.networks.attach(request, Netns::OfProcess(1)).await.unwrap();
+    let volume = shoal_agent_volume::VolumeConfig {
+        name: "data".to_owned(),
+        ..shoal_agent_volume::VolumeConfig::default()
+    };
+    lab.volumes.ensure(volume).await.unwrap();
+    lab.volumes.mount("data".to_owned(), stray.clone(), None).await.unwrap();
+    let files = lab.dir.path().join("run/files").join(&stray);
+    std::fs::create_dir_all(&files).unwrap();
+
+    let held = lab.networks.held();
+    lab.worker.look_around();
+    until("something is left", async || {
+        let used = lab.volumes.describe().await.unwrap().iter().any(|v| !v.users.is_empty());
+        let networks = lab.networks.networks();
+        !used && !files.exists() && networks.len() == 1 && !networks.contains("nobodys")
+    })
+    .await;
+    // What people named stays, and so does all that the task has.
+    assert_eq!(lab.volumes.list().await.unwrap().len(), 1);
+    let mut expected = held;
+    expected.remove(&stray);
+    assert_eq!(lab.networks.held(), expected);
+    lab.worker.leave().await.unwrap();
+    lab.until_empty().await;
+}
