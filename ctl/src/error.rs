@@ -4,9 +4,17 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use shoal_client::ClientError;
+use shoal_client::context::ContextError;
+use shoal_client::portable::PortableError;
+use shoal_types::error_chain::chain;
 use tonic::Code;
 
-use crate::context::RECOVERY;
+const OTHER_VERSION: &str = "the other side may be of another version: compare shoalctl version";
+
+/// What helps whoever has no usable credentials.
+pub(crate) const RECOVERY: &str = "on a host that runs a manager, root gets new credentials without old ones: shoalctl context \
+     create --local";
 
 const WHICH_CERTIFICATE: &str = "shoalctl context show tells which certificate was used";
 
@@ -98,32 +106,6 @@ enum Answer {
     NotFound,
     /// There was no answer, or none for now.
     Away,
-}
-
-impl Answer {
-    /// See the list of codes in gRPC's "Status codes and their use": which of them a client may try
-    /// again.
-    const fn of(code: Code) -> Self {
-        match code {
-            Code::NotFound => Self::NotFound,
-            Code::Ok
-            | Code::InvalidArgument
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::Unimplemented
-            | Code::Unauthenticated => Self::Final,
-            Code::Cancelled
-            | Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Aborted
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss => Self::Away,
-        }
-    }
 }
 
 impl CommandError {
@@ -241,35 +223,108 @@ impl Error for CommandError {
     }
 }
 
+impl From<ClientError> for CommandError {
+    fn from(error: ClientError) -> Self {
+        let answer = match &error {
+            error if error.is_not_found() => Answer::NotFound,
+            error if error.is_away() => Answer::Away,
+            _ => Answer::Final,
+        };
+        let mut out = Self::failed(error.to_string());
+        out.answer = answer;
+        out.hints = hints(&error).iter().map(|hint| (*hint).to_owned()).collect();
+        // The words of a refusal are all that it says; that an agent is not there is said better than
+        // by the kernel.
+        match error {
+            ClientError::Manager(_) | ClientError::Agent(_) => out,
+            ClientError::NoAgent { source, .. } if is_down(&source) => {
+                out.because("it does not run")
+            }
+            error => {
+                out.source = error.source().map(|source| chain(source).to_string().into());
+                out
+            }
+        }
+    }
+}
+
+/// What could be done about it, one thing each.
+fn hints(error: &ClientError) -> &'static [&'static str] {
+    match error {
+        ClientError::Manager(status) => match status.code() {
+            Code::Unavailable => {
+                &["is the manager running? shoalctl context show tells which one was asked"]
+            }
+            Code::Aborted => &["somebody else changed it in the meantime: try again"],
+            Code::Unauthenticated => &[WHICH_CERTIFICATE, RECOVERY],
+            Code::PermissionDenied => &[WHICH_CERTIFICATE],
+            Code::Unimplemented => &[OTHER_VERSION],
+            _ => &[],
+        },
+        ClientError::NoAgent { source, .. } if is_down(source) => {
+            &["start it: systemctl start shoal-agent"]
+        }
+        ClientError::NoAgent { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            &["only root may talk to the agent: use sudo"]
+        }
+        ClientError::Garbled(_) => &[OTHER_VERSION],
+        ClientError::TooLong { .. } => {
+            &["ask for less at once: of one service, one stack or one node"]
+        }
+        ClientError::NoContext => &[
+            "shoalctl init makes a cluster on this host",
+            "shoalctl context import FILE takes one that somebody else has exported",
+            RECOVERY,
+        ],
+        ClientError::Context(error) => match error {
+            ContextError::NoHome => &["set SHOAL_CONFIG to a directory"],
+            ContextError::Unknown { .. } => &["shoalctl context ls lists them"],
+            ContextError::Taken { .. } | ContextError::Exists(_) => {
+                &["give it another name with --name"]
+            }
+            ContextError::Selected(_) => {
+                &["shoalctl context use selects another one; --force removes it all the same"]
+            }
+            ContextError::Credentials { .. } | ContextError::NoCredentials { .. } => &[RECOVERY],
+            _ => &[],
+        },
+        ClientError::Portable(PortableError::Unreadable { .. }) => {
+            &["shoalctl context export writes one"]
+        }
+        ClientError::Portable(PortableError::Newer { .. }) => {
+            &["use a shoalctl of that version, or export the context with this one"]
+        }
+        _ => &[],
+    }
+}
+
+/// Whether nobody listens.
+fn is_down(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+impl From<ContextError> for CommandError {
+    fn from(error: ContextError) -> Self {
+        ClientError::from(error).into()
+    }
+}
+
+impl From<PortableError> for CommandError {
+    fn from(error: PortableError) -> Self {
+        ClientError::from(error).into()
+    }
+}
+
 impl From<tonic::Status> for CommandError {
     /// What the other side refused, in its own words.
     fn from(status: tonic::Status) -> Self {
-        let message = if status.message().is_empty() {
-            format!("{:?}", status.code()).to_lowercase()
-        } else {
-            status.message().to_owned()
-        };
-        let mut error = Self::failed(message);
-        error.answer = Answer::of(status.code());
-        match status.code() {
-            Code::Unavailable => error
-                .hint("is the manager running? shoalctl context show tells which one was asked"),
-            Code::Aborted => error.hint("somebody else changed it in the meantime: try again"),
-            Code::Unauthenticated => error.hint(WHICH_CERTIFICATE).hint(RECOVERY),
-            Code::PermissionDenied => error.hint(WHICH_CERTIFICATE),
-            Code::Unimplemented => {
-                error.hint("the other side may be of another version: compare shoalctl version")
-            }
-            _ => error,
-        }
+        ClientError::from(status).into()
     }
 }
 
 impl From<shoal_proto::convert::InvalidMessage> for CommandError {
     fn from(error: shoal_proto::convert::InvalidMessage) -> Self {
-        Self::failed("the answer cannot be understood")
-            .because(error)
-            .hint("the other side may be of another version: compare shoalctl version")
+        ClientError::from(error).into()
     }
 }
 

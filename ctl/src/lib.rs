@@ -4,9 +4,7 @@
 //! where messages of the wire stop; `render` is what people see; `progress` follows deployments.
 
 mod cli;
-mod client;
 mod commands;
-pub mod context;
 pub mod error;
 mod files;
 mod help;
@@ -15,7 +13,6 @@ mod logins;
 mod portable;
 mod progress;
 mod render;
-mod renewal;
 pub mod stack;
 mod terminal;
 mod tips;

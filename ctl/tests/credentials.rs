@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_ctl::context::{Context, Store};
+use shoal_client::context::{Context, Store};
 use shoal_manager::auth::{AuthLayer, Membership, Standing};
 use shoal_manager::ca::{Admission, CaService, CertificateAuthority, ClusterCa, JoinSecrets};
 use shoal_manager::clock;
@@ -431,5 +431,5 @@ async fn a_context_is_carried_in_one_file_and_used_from_the_environment() {
         !bench.store.credentials_dir("other").exists()
             && !bench.store.credentials_dir("mine").exists()
     );
-    assert_eq!(bench.store.load().unwrap(), shoal_ctl::context::Contexts::default());
+    assert_eq!(bench.store.load().unwrap(), shoal_client::context::Contexts::default());
 }

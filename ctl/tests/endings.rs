@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use shoal_ctl::context::{Context, Store};
+use shoal_client::context::{Context, Store};
 use shoal_manager::ca::CertificateAuthority;
 use shoal_manager::clock;
 use shoal_transport::{PeerId, Role};

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
-use shoal_ctl::context::{Context, Store};
+use shoal_client::context::{Context, Store};
 use shoal_manager::ca::CertificateAuthority;
 use shoal_manager::clock;
 use shoal_proto::v1 as pb;

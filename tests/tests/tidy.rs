@@ -246,7 +246,7 @@ const DOORS: [(&str, &str); 20] = [
     ("agent/src/local", "what shoalctl calls on its own host"),
     ("agent/src/ledger.rs", "stores what was assigned"),
     ("agent/src/testing", "plays the dispatcher in tests"),
-    ("ctl/src/client", "calls managers"),
+    ("client", "calls managers and the agent of its host"),
     ("ctl/tests", "plays manager and agent for the program"),
     ("ctl/src/commands/exec.rs", "passes a terminal on as a stream"),
     ("ctl/src/progress", "names the kinds of object to watch"),
@@ -480,7 +480,7 @@ fn every_rule_finds_what_is_planted_for_it() {
         [""; 0]
     );
     assert_eq!(
-        wire_types_past_doors(&planted("ctl/src/client.rs", "use shoal_proto::v1;")),
+        wire_types_past_doors(&planted("client/src/lib.rs", "use shoal_proto::v1;")),
         [""; 0]
     );
 }

@@ -8,12 +8,12 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::Stream as FuturesStream;
 use futures::future::BoxFuture;
+use shoal_agent_ground::disk::Measured;
 use tokio::sync::mpsc;
 
 use crate::{
     ContainerId, ExitStatus, Layers, LogLimits, NetworkMode, RuntimeError, Stream, TermSize,
 };
-use shoal_agent_ground::disk::Measured;
 
 /// Everything needed to make a container.
 #[derive(Debug, Clone)]

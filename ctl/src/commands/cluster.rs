@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use shoal_client::Client;
+use shoal_client::context::{Context, Store};
 use shoal_durable::write_file;
 use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem};
 use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell};
-use crate::client::Client;
-use crate::context::{Context, Store};
 use crate::error::CommandError;
 use crate::render::time::exact;
 use crate::render::{block, json, line, note};
@@ -126,7 +126,7 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
     let name = store.add(&args.name, context, &credentials)?;
     pending.forget();
     if args.availability != AvailabilityArg::Active {
-        let client = Client::connect(&store, Some(&name)).await?;
+        let (client, _) = Client::connect(&store, Some(&name)).await?;
         let node = client.node(&made.node_id).await?;
         let mut spec = node.spec.clone();
         spec.availability = args.availability.into();
@@ -267,7 +267,7 @@ pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
 
 pub(crate) async fn info(shell: &Shell) -> Result {
     let host = match shell.agent() {
-        Ok(agent) => agent.info().await,
+        Ok(agent) => agent.info().await.map_err(CommandError::from),
         Err(error) => Err(error),
     };
     let cluster = match shell.manager().await {
@@ -330,7 +330,7 @@ async fn facts(client: &Client) -> Result<serde_json::Value> {
 pub(crate) async fn version(shell: &Shell) -> Result {
     let own = env!("CARGO_PKG_VERSION");
     let manager = match shell.manager().await {
-        Ok(client) => client.version().await,
+        Ok(client) => client.version().await.map_err(CommandError::from),
         Err(error) => Err(error),
     };
     if shell.is_json() || shell.is_template() {

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
+use shoal_client::ClientError;
+use shoal_client::context::{Context, Store};
+use shoal_client::portable::Portable;
 use shoal_transport::{Credentials, Identity, PrivateKey, utc_date};
 
-use super::{Result, Shell, each, no_context};
-use crate::context::{Context, Store};
+use super::{Result, Shell, each};
 use crate::error::CommandError;
-use crate::portable::{Output, Portable};
+use crate::portable::{self, Output};
 use crate::render::table::{Column, bends, whole};
 use crate::render::{line, time};
 
@@ -143,7 +145,7 @@ fn export(shell: &Shell, name: Option<&str>, output: PathBuf) -> Result {
             let store = shell.store()?;
             let all = store.load()?;
             let named = name.or(shell.global.context.as_deref());
-            let (name, context) = all.select(named)?.ok_or_else(no_context)?;
+            let (name, context) = all.select(named)?.ok_or(ClientError::NoContext)?;
             Portable::of(name, context, &store.credentials(name)?)
         }
     };
@@ -156,7 +158,7 @@ fn export(shell: &Shell, name: Option<&str>, output: PathBuf) -> Result {
 }
 
 fn import(shell: &Shell, file: &Path, name: Option<String>) -> Result {
-    let context = Portable::read(file, "this command")?;
+    let context = portable::read(file, "this command")?;
     let name = name.unwrap_or_else(|| context.name.clone());
     let (context, credentials) = context.open()?;
     let store = shell.store()?;
@@ -179,7 +181,7 @@ fn inspect(shell: &Shell, names: &[String]) -> Result {
     let all = store.load()?;
     let mut found = Vec::new();
     for name in names {
-        let (name, context) = all.select(Some(name))?.ok_or_else(no_context)?;
+        let (name, context) = all.select(Some(name))?.ok_or(ClientError::NoContext)?;
         let place = store.credentials_dir(name).display().to_string();
         found.push(document(name, context, store.credentials(name)?.identity(), &place));
     }

@@ -3,13 +3,13 @@
 use clap::Args;
 use futures::StreamExt as _;
 use serde_json::json;
+use shoal_client::{Event, Object, Watch, WatchSpan};
 
 use super::filter::Filters;
 use super::{Result, Shell};
-use crate::client::{Event, Object, WatchSpan};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
-use crate::render::{clean, line, time};
+use crate::render::{clean, line, note, time};
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
@@ -52,7 +52,10 @@ pub(crate) async fn run(shell: &Shell, args: &Events) -> Result {
         until: read("--until", &args.until)?,
     };
     let client = shell.manager().await?;
-    let mut events = client.watch(&kinds, span).await?;
+    let Watch { mut events, is_incomplete } = client.watch(&kinds, span).await?;
+    if is_incomplete {
+        note("warning: older events are not kept any more: these are the oldest ones");
+    }
     loop {
         let Some(event) = events.next().await else {
             if span.until.is_some_and(|until| until <= time::now()) {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use clap::Subcommand;
 use futures::StreamExt as _;
 use serde_json::json;
+use shoal_client::local::Image;
 use shoal_types::time::Timestamp;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Result, Shell, each};
-use crate::client::local::Image;
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, whole};

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use shoal_client::local::{Drained, Draining, LocalAgent};
 
 use super::draining::{Remaining, Wait};
 use super::service::pairs::duration;
 use super::{Result, Shell};
-use crate::client::local::{Drained, Draining, LocalAgent};
 use crate::render::record::{self, Record};
 use crate::render::{line, note};
 

@@ -25,14 +25,16 @@ use std::cell::RefCell;
 
 use clap::CommandFactory as _;
 use serde_json::{Value, json};
+use shoal_client::context::{Context, Store};
+use shoal_client::local::LocalAgent;
+use shoal_client::portable::Portable;
+use shoal_client::{Client, ClientError, Notice, TaskQuery};
+use shoal_transport::utc_date;
 
 use crate::cli::{Cli, Command, Global};
-use crate::client::local::LocalAgent;
-use crate::client::{Client, TaskQuery};
-use crate::context::{Context, RECOVERY, Store};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
-use crate::portable::Portable;
+use crate::portable;
 use crate::progress::ServiceReport;
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, draw, left_out};
@@ -61,15 +63,19 @@ impl Shell {
     }
 
     pub(crate) async fn manager(&self) -> Result<Client> {
-        match self.carried()? {
-            Some((carried, variable)) => Client::over(carried, variable).await,
-            None => Client::connect(&self.store()?, self.global.context.as_deref()).await,
+        let (client, notice) = match self.carried()? {
+            Some((carried, variable)) => Client::over(carried, variable).await?,
+            None => Client::connect(&self.store()?, self.global.context.as_deref()).await?,
+        };
+        if let Some(notice) = notice {
+            note(&words_of(&notice));
         }
+        Ok(client)
     }
 
     /// The context that the environment holds, unless another one is named.
     pub(crate) fn carried(&self) -> Result<Option<(Portable, &'static str)>> {
-        if self.global.context.is_some() { Ok(None) } else { Portable::from_env() }
+        if self.global.context.is_some() { Ok(None) } else { portable::from_env() }
     }
 
     /// Name and context of who asks.
@@ -81,12 +87,12 @@ impl Shell {
         let all = self.store()?.load()?;
         match all.select(self.global.context.as_deref())? {
             Some((name, context)) => Ok((name.to_owned(), context.clone())),
-            None => Err(no_context()),
+            None => Err(ClientError::NoContext.into()),
         }
     }
 
     pub(crate) fn agent(&self) -> Result<LocalAgent> {
-        LocalAgent::connect(&self.global.agent_socket)
+        Ok(LocalAgent::connect(&self.global.agent_socket)?)
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -238,12 +244,20 @@ fn by_template(error: TemplateError) -> CommandError {
 pub(crate) const LISTINGS: [&str; 10] =
     ["ls", "ps", "services", "inspect", "show", "info", "version", "events", "df", "stats"];
 
-/// There is none, so no cluster is known.
-pub(crate) fn no_context() -> CommandError {
-    CommandError::failed("there is no context: no cluster is known here")
-        .hint("shoalctl init makes a cluster on this host")
-        .hint("shoalctl context import FILE takes one that somebody else has exported")
-        .hint(RECOVERY)
+/// What people hear of a certificate that is near its end.
+fn words_of(notice: &Notice) -> String {
+    match notice {
+        Notice::NotRenewed { context, not_after, reason } => format!(
+            "warning: the certificate of context {context:?} expires on {} and cannot be renewed: {reason}",
+            utc_date(*not_after),
+        ),
+        Notice::Ends { context, not_after, variable } => format!(
+            "note: the certificate of context {context:?} expires on {}, and use does not renew it, as it \
+             comes from {variable}: shoalctl user create makes another user, and shoalctl context \
+             export writes the context anew where it is kept",
+            utc_date(*not_after),
+        ),
+    }
 }
 
 /// Runs a command until it ends or a signal asks it to. One that writes records ends with one that says

@@ -88,7 +88,9 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         }
         Command::Rm { networks } => {
             shell
-                .remove(&networks, async |client, network| client.remove_network(network).await)
+                .remove(&networks, async |client, network| {
+                    Ok(client.remove_network(network).await?)
+                })
                 .await
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use shoal_client::{Client, TaskQuery};
 use shoal_types::object::{Node, NodeState, Task};
 
 use super::cluster::AvailabilityArg;
@@ -14,7 +15,6 @@ use super::filter::Filters;
 use super::service::pairs::{KeyValue, duration};
 use super::tasks::TaskList;
 use super::{Result, Shell, stats};
-use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
@@ -145,7 +145,9 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         }
         Command::Update(args) => update(shell, args).await,
         Command::Rm { nodes, force } => {
-            shell.remove(&nodes, async |client, node| client.remove_node(node, force).await).await
+            shell
+                .remove(&nodes, async |client, node| Ok(client.remove_node(node, force).await?))
+                .await
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::io;
 
 use serde_json::json;
+use shoal_client::Partial;
 use shoal_types::question::{PrunedNode, Silent};
 
 use super::{Result, Shell};
-use crate::client::Partial;
 use crate::error::CommandError;
 use crate::render::{json, line, note};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use shoal_client::{Applied, Client, TaskQuery};
 use shoal_types::id::StackId;
 use shoal_types::object::Stack;
 use shoal_types::time::Timestamp;
@@ -15,7 +16,6 @@ use super::service::{self, Waiting, wait_for};
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, each};
 use crate::cli::EXIT_CODES;
-use crate::client::{Applied, Client, TaskQuery};
 use crate::error::CommandError;
 use crate::files;
 use crate::progress::{Followed, gone};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use shoal_client::{Client, Partial, UsageQuery};
 use shoal_types::question::PlacedUsage;
 
 use super::prune::{bytes, warn_of};
 use super::{Result, Shell};
-use crate::client::{Client, Partial, UsageQuery};
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, whole};
 use crate::render::{clear_screen, id, json};

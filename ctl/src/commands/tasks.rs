@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use shoal_client::{Client, TaskQuery};
 use shoal_types::id::{NodeId, ServiceId};
 use shoal_types::object::{Node, NodeState, Slot, Task};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::filter::Filters;
 use super::{Result, Shell};
-use crate::client::{Client, TaskQuery};
 use crate::error::CommandError;
 use crate::render::table::{Column, bends, whole};
 use crate::render::{id, time, words};
@@ -160,7 +160,7 @@ pub(crate) async fn find(client: &Client, reference: &str) -> Result<Option<Task
     if client.find_service(reference).await?.is_some() {
         return Ok(None);
     }
-    client.find_task(reference).await
+    Ok(client.find_task(reference).await?)
 }
 
 /// The running task that a reference means: as [`find`], or the only one of a service.

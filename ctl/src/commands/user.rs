@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use shoal_client::portable::Portable;
 use shoal_transport::{Credentials, PrivateKey, utc_date};
 use shoal_types::object::User;
 use shoal_types::spec::{UserRole, UserSpec};
@@ -14,7 +15,7 @@ use super::filter::Filters;
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
-use crate::portable::{Output, Portable};
+use crate::portable::Output;
 use crate::render::table::{Column, bends, whole};
 use crate::render::{id, note, time, words};
 
@@ -161,7 +162,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
         Command::Inspect { users } => inspect(shell, users).await,
         Command::Update(args) => update(shell, args).await,
         Command::Rm { users } => {
-            shell.remove(&users, async |client, user| client.remove_user(user).await).await
+            shell.remove(&users, async |client, user| Ok(client.remove_user(user).await?)).await
         }
     }
 }

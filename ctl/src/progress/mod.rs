@@ -9,11 +9,11 @@ mod reporter;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use shoal_client::{Client, LogLine, LogQuery, TaskQuery, WatchSpan};
 use shoal_proto::v1::ObjectKind;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::client::{Client, LogLine, LogQuery, TaskQuery, WatchSpan};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
 use crate::render::{Format, note};
@@ -135,7 +135,7 @@ async fn round(
     let kinds = [ObjectKind::Service, ObjectKind::Task, ObjectKind::Deployment, ObjectKind::Stack];
     // Stacks carry the specs of their history: only for those who need them.
     let kinds = &kinds[..if model.stack_id().is_some() { 4 } else { 3 }];
-    let mut events = client.watch(kinds, WatchSpan::default()).await?;
+    let mut events = client.watch(kinds, WatchSpan::default()).await?.events;
     load(client, model).await?;
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -152,7 +152,7 @@ async fn round(
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => model.apply(event),
-                Some(Err(error)) => return Ok(Round::Broken(error)),
+                Some(Err(error)) => return Ok(Round::Broken(error.into())),
                 None => return Ok(Round::Broken(Status::unavailable("the stream ended").into())),
             },
             _ = tick.tick() => {}

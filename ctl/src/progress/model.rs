@@ -6,6 +6,7 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use shoal_client::{Event, EventAction, Object};
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, StackId, TaskId};
 use shoal_types::object::{Deployment, Node, Service, Stack, Task};
 use shoal_types::spec::ServiceMode;
@@ -13,7 +14,6 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::outcome::ServiceReport;
 use super::reporter::{Line, Reporter};
-use crate::client::{Event, EventAction, Object};
 use crate::error::CommandError;
 
 pub(super) use news::News;

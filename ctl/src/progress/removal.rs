@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use shoal_client::{Client, TaskQuery};
 use tokio::time::Instant;
 
-use crate::client::{Client, TaskQuery};
 use crate::error::{CommandError, Kind};
 use crate::interrupt::asked_to_stop;
 use crate::render::record::{self, Record};
@@ -53,7 +53,7 @@ async fn all_gone(
                 tasks
             }
             Err(error) => {
-                away.bear(error, Instant::now())?;
+                away.bear(error.into(), Instant::now())?;
                 tokio::time::sleep(TICK).await;
                 continue;
             }

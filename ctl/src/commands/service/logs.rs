@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
+use shoal_client::{LogLine, LogQuery};
 
-use crate::client::{LogLine, LogQuery};
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
 use crate::render::record::{self, Record};

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use shoal_client::{Client, ServiceSummary, TaskQuery};
 use shoal_types::object::Service;
 
 use super::filter::Filters;
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, stats};
 use crate::cli::EXIT_CODES;
-use crate::client::{Client, ServiceSummary, TaskQuery};
 use crate::progress::{Followed, Wait, follow, gone};
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};

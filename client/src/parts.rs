@@ -5,7 +5,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::Result;
-use crate::error::CommandError;
+use crate::error::ClientError;
 
 /// What all parts of one list may take, in bytes: some hundred thousand tasks.
 const LIST_BYTES_MAX: usize = 256 << 20;
@@ -28,9 +28,7 @@ async fn each_of<R: Message>(
     while let Some(part) = parts.next().await {
         let part = part?;
         let Some(rest) = left.checked_sub(part.encoded_len()) else {
-            let text = format!("the list takes more than {most} bytes, which is the most");
-            return Err(CommandError::failed(text)
-                .hint("ask for less at once: of one service, one stack or one node"));
+            return Err(ClientError::TooLong { most });
         };
         left = rest;
         take(part)?;
@@ -68,12 +66,12 @@ mod tests {
 
         let error = listed(bytes - 1, parts()).await.unwrap_err();
         let text = format!("the list takes more than {} bytes", bytes - 1);
-        assert!(error.reason().contains(&text), "{}", error.reason());
+        assert!(error.to_string().contains(&text), "{error}");
 
         // What has come does not pass for the whole.
         let mut parts = parts();
         parts.push(Err(Status::unavailable("the manager is going away")));
         let error = listed(bytes, parts).await.unwrap_err();
-        assert!(error.reason().contains("going away"), "{}", error.reason());
+        assert!(error.to_string().contains("going away"), "{error}");
     }
 }

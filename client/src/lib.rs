@@ -18,77 +18,96 @@ use shoal_types::spec::{
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::commands::no_context;
 use crate::context::{Context, ContextError, Store};
-use crate::error::CommandError;
 use crate::portable::Portable;
-use crate::renewal;
 
-pub(crate) mod local;
+pub mod context;
+mod error;
+pub mod local;
 mod nodes;
 mod parts;
+pub mod portable;
+mod renewal;
 mod stream;
 
-pub(crate) use nodes::{Partial, UsageQuery};
-pub(crate) use stream::{Event, EventAction, LogLine, LogQuery, Object, WatchSpan};
+pub use error::ClientError;
+pub use nodes::{Partial, UsageQuery};
+pub use renewal::Notice;
+pub use stream::{Event, EventAction, LogLine, LogQuery, LogStream, Object, Watch, WatchSpan};
 
 /// The largest message that is taken, in bytes. Lists come in parts; what is largest is one stack with
 /// the ten specs before its own, each of which came in a command of at most 2 MiB.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
-type Result<T, E = CommandError> = std::result::Result<T, E>;
+type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 /// A manager.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub struct Client {
     rpc: ControlClient<Channel>,
 }
 
 /// A service and how it fares.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct ServiceSummary {
+pub struct ServiceSummary {
+    /// The service.
     #[serde(flatten)]
-    pub(crate) service: Service,
-    pub(crate) running_tasks: u64,
-    pub(crate) desired_tasks: u64,
+    pub service: Service,
+    /// How many of its tasks run.
+    pub running_tasks: u64,
+    /// How many should.
+    pub desired_tasks: u64,
+    /// Its newest rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) deployment: Option<Deployment>,
+    pub deployment: Option<Deployment>,
 }
 
 /// What a manager is.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct ManagerVersion {
-    pub(crate) version: String,
+pub struct ManagerVersion {
+    /// Of its program.
+    pub version: String,
+    /// The node that it runs on.
     #[serde(rename = "NodeID")]
-    pub(crate) node_id: String,
+    pub node_id: String,
 }
 
 /// Which tasks are wanted; all that is given must hold.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct TaskQuery {
-    pub(crate) service_ids: Vec<String>,
-    pub(crate) node_ids: Vec<String>,
-    pub(crate) stack: Option<String>,
-    pub(crate) desired_running: bool,
+pub struct TaskQuery {
+    /// Of these services; of all if none is named.
+    pub service_ids: Vec<String>,
+    /// On these nodes; on all if none is named.
+    pub node_ids: Vec<String>,
+    /// Of services of this stack.
+    pub stack: Option<String>,
+    /// Only those that should run.
+    pub desired_running: bool,
 }
 
 /// What applying a stack did; full names.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Applied {
+pub struct Applied {
+    /// The stack.
     #[serde(rename = "StackID")]
-    pub(crate) stack_id: StackId,
-    pub(crate) created: Vec<String>,
-    pub(crate) updated: Vec<String>,
-    pub(crate) unchanged: Vec<String>,
-    pub(crate) removed: Vec<String>,
-    pub(crate) kept: Vec<String>,
+    pub stack_id: StackId,
+    /// Made anew.
+    pub created: Vec<String>,
+    /// Changed.
+    pub updated: Vec<String>,
+    /// Left as they were.
+    pub unchanged: Vec<String>,
+    /// Not in the stack any more.
+    pub removed: Vec<String>,
+    /// Not in the stack any more, but not removed.
+    pub kept: Vec<String>,
     /// Version of the stack that is in force now.
-    pub(crate) spec_version: u64,
+    pub spec_version: u64,
     /// Deployments of its services that are in force now.
-    pub(crate) deployments: BTreeMap<String, DeploymentId>,
+    pub deployments: BTreeMap<String, DeploymentId>,
 }
 
 fn applied(wire: pb::ApplyStackResponse) -> Result<Applied> {
@@ -124,12 +143,15 @@ fn begun(service: Option<pb::Service>, deployment_id: &str) -> Result<Service> {
 }
 
 /// A user that was made.
-pub(crate) struct NewUser {
-    pub(crate) user: User,
-    pub(crate) chain_pem: String,
-    pub(crate) root_pem: String,
+pub struct NewUser {
+    /// As it was made.
+    pub user: User,
+    /// Its certificate with those above it, in PEM.
+    pub chain_pem: String,
+    /// The cluster's root certificate, in PEM.
+    pub root_pem: String,
     /// What the caller is called now, if it was no user before.
-    pub(crate) adopted: String,
+    pub adopted: String,
 }
 
 /// A field that has to be there.
@@ -185,23 +207,29 @@ macro_rules! list {
 impl Client {
     /// Connects to the first manager of a context that answers, and renews the context's
     /// certificate if it is time.
-    pub(crate) async fn connect(store: &Store, named: Option<&str>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// There is no such context, or no manager of it answers.
+    pub async fn connect(store: &Store, named: Option<&str>) -> Result<(Self, Option<Notice>)> {
         let contexts = store.load()?;
         let Some((name, context)) = contexts.select(named)? else {
-            return Err(no_context());
+            return Err(ClientError::NoContext);
         };
         let (client, channel, live) = Self::dial(name, context, store.credentials(name)?).await?;
-        renewal::on_use(store, name, channel, &live).await;
-        Ok(client)
+        let notice = renewal::on_use(store, name, channel, &live).await;
+        Ok((client, notice))
     }
 
     /// Connects with a context that is not kept here, so that its certificate stays as it is.
     /// `variable` is where it comes from.
-    pub(crate) async fn over(carried: Portable, variable: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn over(carried: Portable, variable: &str) -> Result<(Self, Option<Notice>)> {
         let name = carried.name.clone();
         let (context, credentials) = carried.open()?;
-        renewal::note_end(&name, credentials.identity(), variable);
-        Ok(Self::dial(&name, &context, credentials).await?.0)
+        let notice = renewal::end_of(&name, credentials.identity(), variable);
+        Ok((Self::dial(&name, &context, credentials).await?.0, notice))
     }
 
     async fn dial(
@@ -230,26 +258,22 @@ impl Client {
             }
             return Ok((client, channel, live));
         }
-        Err(last.map_or_else(
-            || CommandError::failed(format!("context {name:?} has no endpoint")),
-            CommandError::from,
-        ))
+        Err(last.map_or_else(|| ClientError::NoEndpoint(name.to_owned()), ClientError::from))
     }
 
-    pub(crate) async fn version(&self) -> Result<ManagerVersion> {
+    /// What the manager is.
+    pub async fn version(&self) -> Result<ManagerVersion> {
         let answer = call!(self.get_version(pb::GetVersionRequest {}));
         Ok(ManagerVersion { version: answer.version, node_id: answer.node_id })
     }
 
-    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+    /// The cluster.
+    pub async fn cluster(&self) -> Result<Cluster> {
         required("cluster", call!(self.get_cluster(pb::GetClusterRequest {})).cluster)
     }
 
-    pub(crate) async fn update_cluster(
-        &self,
-        cluster: &Cluster,
-        spec: &ClusterSpec,
-    ) -> Result<Cluster> {
+    /// Changes the settings of the cluster that was read.
+    pub async fn update_cluster(&self, cluster: &Cluster, spec: &ClusterSpec) -> Result<Cluster> {
         let request = pb::UpdateClusterRequest {
             expected_version: cluster.meta.spec_version,
             spec: Some(spec.into()),
@@ -258,27 +282,31 @@ impl Client {
     }
 
     /// The token, and addresses of managers.
-    pub(crate) async fn join_token(&self, role: NodeRole) -> Result<(String, Vec<String>)> {
+    pub async fn join_token(&self, role: NodeRole) -> Result<(String, Vec<String>)> {
         let role = pb::NodeRole::from(role).into();
         let answer = call!(self.get_join_token(pb::GetJoinTokenRequest { role }));
         Ok((answer.token, answer.manager_addrs))
     }
 
-    pub(crate) async fn rotate_join_token(&self, role: NodeRole) -> Result<String> {
+    /// Replaces the token of a role, and returns the new one.
+    pub async fn rotate_join_token(&self, role: NodeRole) -> Result<String> {
         let role = pb::NodeRole::from(role).into();
         Ok(call!(self.rotate_join_token(pb::RotateJoinTokenRequest { role })).token)
     }
 
-    pub(crate) async fn nodes(&self) -> Result<Vec<Node>> {
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
         list!(self.list_nodes(pb::ListNodesRequest {}).nodes)
     }
 
-    pub(crate) async fn node(&self, reference: &str) -> Result<Node> {
+    /// A node by id, unique beginning of an id, or hostname.
+    pub async fn node(&self, reference: &str) -> Result<Node> {
         let reference = reference.to_owned();
         required("node", call!(self.get_node(pb::GetNodeRequest { reference })).node)
     }
 
-    pub(crate) async fn update_node(&self, node: &Node, spec: &NodeSpec) -> Result<Node> {
+    /// Changes the node that was read.
+    pub async fn update_node(&self, node: &Node, spec: &NodeSpec) -> Result<Node> {
         let request = pb::UpdateNodeRequest {
             reference: node.id.to_string(),
             expected_version: node.meta.spec_version,
@@ -287,12 +315,14 @@ impl Client {
         required("node", call!(self.update_node(request)).node)
     }
 
-    pub(crate) async fn remove_node(&self, reference: &str, force: bool) -> Result<String> {
+    /// Removes a node, and returns its id.
+    pub async fn remove_node(&self, reference: &str, force: bool) -> Result<String> {
         let request = pb::RemoveNodeRequest { reference: reference.to_owned(), force };
         Ok(call!(self.remove_node(request)).id)
     }
 
-    pub(crate) async fn create_service(
+    /// Makes a service.
+    pub async fn create_service(
         &self,
         spec: &ServiceSpec,
         auths: &RegistryAuths,
@@ -303,18 +333,20 @@ impl Client {
         begun(answer.service, &answer.deployment_id)
     }
 
-    pub(crate) async fn services(&self, stack: Option<&str>) -> Result<Vec<ServiceSummary>> {
+    /// All services, or those of a stack.
+    pub async fn services(&self, stack: Option<&str>) -> Result<Vec<ServiceSummary>> {
         let request = pb::ListServicesRequest { stack: stack.map(str::to_owned) };
         list!(self.list_services(request).services)
     }
 
-    pub(crate) async fn service(&self, reference: &str) -> Result<ServiceSummary> {
+    /// A service by id or name.
+    pub async fn service(&self, reference: &str) -> Result<ServiceSummary> {
         let request = pb::GetServiceRequest { reference: reference.to_owned() };
         required("service", call!(self.get_service(request)).service)
     }
 
     /// `None` puts the previous spec back.
-    pub(crate) async fn update_service(
+    pub async fn update_service(
         &self,
         service: &Service,
         spec: Option<&ServiceSpec>,
@@ -334,13 +366,14 @@ impl Client {
         begun(answer.service, &answer.deployment_id)
     }
 
-    pub(crate) async fn remove_service(&self, reference: &str) -> Result<String> {
+    /// Removes a service, and returns its id.
+    pub async fn remove_service(&self, reference: &str) -> Result<String> {
         let request = pb::RemoveServiceRequest { reference: reference.to_owned() };
         Ok(call!(self.remove_service(request)).id)
     }
 
     /// `None` if there is no such deployment, or not any more.
-    pub(crate) async fn find_deployment(&self, id: &str) -> Result<Option<Deployment>> {
+    pub async fn find_deployment(&self, id: &str) -> Result<Option<Deployment>> {
         let request = pb::GetDeploymentRequest { id: id.to_owned() };
         match self.rpc.clone().get_deployment(request).await {
             Ok(answer) => required("deployment", answer.into_inner().deployment).map(Some),
@@ -349,14 +382,15 @@ impl Client {
         }
     }
 
-    pub(crate) async fn tasks(&self, query: &TaskQuery) -> Result<Vec<Task>> {
+    /// Tasks that a query asks for.
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<Vec<Task>> {
         let TaskQuery { service_ids, node_ids, stack, desired_running } = query.clone();
         let request = pb::ListTasksRequest { service_ids, node_ids, stack, desired_running };
         list!(self.list_tasks(request).tasks)
     }
 
     /// `None` if there is no such task.
-    pub(crate) async fn find_task(&self, reference: &str) -> Result<Option<Task>> {
+    pub async fn find_task(&self, reference: &str) -> Result<Option<Task>> {
         let request = pb::GetTaskRequest { reference: reference.to_owned() };
         match self.rpc.clone().get_task(request).await {
             Ok(answer) => required("task", answer.into_inner().task).map(Some),
@@ -366,7 +400,7 @@ impl Client {
     }
 
     /// `None` if there is no such service.
-    pub(crate) async fn find_service(&self, reference: &str) -> Result<Option<ServiceSummary>> {
+    pub async fn find_service(&self, reference: &str) -> Result<Option<ServiceSummary>> {
         let request = pb::GetServiceRequest { reference: reference.to_owned() };
         match self.rpc.clone().get_service(request).await {
             Ok(answer) => required("service", answer.into_inner().service).map(Some),
@@ -375,26 +409,31 @@ impl Client {
         }
     }
 
-    pub(crate) async fn networks(&self) -> Result<Vec<Network>> {
+    /// All networks.
+    pub async fn networks(&self) -> Result<Vec<Network>> {
         list!(self.list_networks(pb::ListNetworksRequest {}).networks)
     }
 
-    pub(crate) async fn network(&self, reference: &str) -> Result<Network> {
+    /// A network by id or name.
+    pub async fn network(&self, reference: &str) -> Result<Network> {
         let request = pb::GetNetworkRequest { reference: reference.to_owned() };
         required("network", call!(self.get_network(request)).network)
     }
 
-    pub(crate) async fn create_network(&self, spec: &NetworkSpec) -> Result<Network> {
+    /// Makes a network.
+    pub async fn create_network(&self, spec: &NetworkSpec) -> Result<Network> {
         let request = pb::CreateNetworkRequest { spec: Some(spec.into()) };
         required("network", call!(self.create_network(request)).network)
     }
 
-    pub(crate) async fn remove_network(&self, reference: &str) -> Result<String> {
+    /// Removes a network, and returns its id.
+    pub async fn remove_network(&self, reference: &str) -> Result<String> {
         let request = pb::RemoveNetworkRequest { reference: reference.to_owned() };
         Ok(call!(self.remove_network(request)).id)
     }
 
-    pub(crate) async fn apply_stack(
+    /// Makes a stack what a file says.
+    pub async fn apply_stack(
         &self,
         spec: &StackSpec,
         prune: bool,
@@ -411,7 +450,7 @@ impl Client {
 
     /// Puts an earlier version of a stack back; the last one that was not left so itself, if none
     /// is named.
-    pub(crate) async fn roll_back_stack(&self, stack: &Stack, to: Option<u64>) -> Result<Applied> {
+    pub async fn roll_back_stack(&self, stack: &Stack, to: Option<u64>) -> Result<Applied> {
         let request = pb::RollBackStackRequest {
             reference: stack.id.to_string(),
             to,
@@ -421,7 +460,7 @@ impl Client {
     }
 
     /// `None` if there is no such stack.
-    pub(crate) async fn find_stack(&self, reference: &str) -> Result<Option<Stack>> {
+    pub async fn find_stack(&self, reference: &str) -> Result<Option<Stack>> {
         let request = pb::GetStackRequest { reference: reference.to_owned() };
         match self.rpc.clone().get_stack(request).await {
             Ok(answer) => required("stack", answer.into_inner().stack).map(Some),
@@ -430,32 +469,36 @@ impl Client {
         }
     }
 
-    pub(crate) async fn stacks(&self) -> Result<Vec<Stack>> {
+    /// All stacks.
+    pub async fn stacks(&self) -> Result<Vec<Stack>> {
         list!(self.list_stacks(pb::ListStacksRequest {}).stacks)
     }
 
-    pub(crate) async fn stack(&self, reference: &str) -> Result<Stack> {
+    /// A stack by id or name.
+    pub async fn stack(&self, reference: &str) -> Result<Stack> {
         let request = pb::GetStackRequest { reference: reference.to_owned() };
         required("stack", call!(self.get_stack(request)).stack)
     }
 
     /// Full names of what was removed.
-    pub(crate) async fn remove_stack(&self, reference: &str) -> Result<Vec<String>> {
+    pub async fn remove_stack(&self, reference: &str) -> Result<Vec<String>> {
         let request = pb::RemoveStackRequest { reference: reference.to_owned() };
         Ok(call!(self.remove_stack(request)).removed)
     }
 
-    pub(crate) async fn users(&self) -> Result<Vec<User>> {
+    /// All users.
+    pub async fn users(&self) -> Result<Vec<User>> {
         list!(self.list_users(pb::ListUsersRequest {}).users)
     }
 
     /// The caller if `reference` is empty.
-    pub(crate) async fn user(&self, reference: &str) -> Result<User> {
+    pub async fn user(&self, reference: &str) -> Result<User> {
         let reference = reference.to_owned();
         required("user", call!(self.get_user(pb::GetUserRequest { reference })).user)
     }
 
-    pub(crate) async fn create_user(&self, spec: &UserSpec, csr_der: Vec<u8>) -> Result<NewUser> {
+    /// Makes a user whose certificate is for the key of a request.
+    pub async fn create_user(&self, spec: &UserSpec, csr_der: Vec<u8>) -> Result<NewUser> {
         let request = pb::CreateUserRequest { spec: Some(spec.into()), csr_der };
         let pb::CreateUserResponse { user, certificate, adopted } =
             call!(self.create_user(request));
@@ -465,7 +508,8 @@ impl Client {
         Ok(NewUser { user, chain_pem, root_pem, adopted })
     }
 
-    pub(crate) async fn update_user(&self, user: &User, spec: &UserSpec) -> Result<User> {
+    /// Changes the user that was read.
+    pub async fn update_user(&self, user: &User, spec: &UserSpec) -> Result<User> {
         let request = pb::UpdateUserRequest {
             reference: user.id.to_string(),
             expected_version: user.meta.spec_version,
@@ -474,13 +518,14 @@ impl Client {
         required("user", call!(self.update_user(request)).user)
     }
 
-    pub(crate) async fn remove_user(&self, reference: &str) -> Result<String> {
+    /// Removes a user, and returns its id.
+    pub async fn remove_user(&self, reference: &str) -> Result<String> {
         let request = pb::RemoveUserRequest { reference: reference.to_owned() };
         Ok(call!(self.remove_user(request)).id)
     }
 
     /// What a process in a container says, in answer to what is put in.
-    pub(crate) async fn exec(
+    pub async fn exec(
         &self,
         input: impl Stream<Item = pb::ExecInput> + Send + 'static,
     ) -> Result<tonic::Streaming<pb::ExecOutput>> {

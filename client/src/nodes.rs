@@ -7,20 +7,22 @@ use super::{Client, Result, all, parts};
 
 /// What those answered that did.
 #[derive(Debug, Clone)]
-pub(crate) struct Partial<T> {
-    pub(crate) items: Vec<T>,
+pub struct Partial<T> {
+    /// What came.
+    pub items: Vec<T>,
     /// Nodes that did not answer.
-    pub(crate) silent: Vec<Silent>,
+    pub silent: Vec<Silent>,
 }
 
 /// Whose usage is wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct UsageQuery {
+pub struct UsageQuery {
     /// All if none is named.
-    pub(crate) nodes: Vec<String>,
+    pub nodes: Vec<String>,
     /// Services and tasks; all if none is named.
-    pub(crate) references: Vec<String>,
-    pub(crate) without_tasks: bool,
+    pub references: Vec<String>,
+    /// Only what the nodes use.
+    pub without_tasks: bool,
 }
 
 /// What nodes have answered, in whatever parts it comes.
@@ -40,38 +42,32 @@ macro_rules! partial {
 
 impl Client {
     /// What nodes and tasks use now.
-    pub(crate) async fn usage(&self, query: &UsageQuery) -> Result<Partial<PlacedUsage>> {
+    pub async fn usage(&self, query: &UsageQuery) -> Result<Partial<PlacedUsage>> {
         let UsageQuery { nodes, references, without_tasks } = query.clone();
         let request = pb::GetUsageRequest { nodes, references, without_tasks };
         partial!(self.get_usage(request).nodes)
     }
 
     /// The volumes of nodes, of all if none is named.
-    pub(crate) async fn volumes(&self, nodes: &[String]) -> Result<Partial<PlacedVolume>> {
+    pub async fn volumes(&self, nodes: &[String]) -> Result<Partial<PlacedVolume>> {
         let request = pb::ListVolumesRequest { nodes: nodes.to_vec() };
         partial!(self.list_volumes(request).volumes)
     }
 
-    pub(crate) async fn remove_volume(
-        &self,
-        name: &str,
-        nodes: &[String],
-    ) -> Result<Partial<PrunedNode>> {
+    /// Removes a volume by name on nodes, on all if none is named.
+    pub async fn remove_volume(&self, name: &str, nodes: &[String]) -> Result<Partial<PrunedNode>> {
         let request = pb::RemoveVolumeRequest { name: name.to_owned(), nodes: nodes.to_vec() };
         partial!(self.remove_volume(request).nodes)
     }
 
     /// What nodes keep on their disks, all if none is named.
-    pub(crate) async fn disk_usage(&self, nodes: &[String]) -> Result<Partial<PlacedDisk>> {
+    pub async fn disk_usage(&self, nodes: &[String]) -> Result<Partial<PlacedDisk>> {
         let request = pb::GetDiskUsageRequest { nodes: nodes.to_vec() };
         partial!(self.get_disk_usage(request).nodes)
     }
 
-    pub(crate) async fn prune(
-        &self,
-        prune: &Prune,
-        nodes: &[String],
-    ) -> Result<Partial<PrunedNode>> {
+    /// Removes what is unused on nodes, on all if none is named.
+    pub async fn prune(&self, prune: &Prune, nodes: &[String]) -> Result<Partial<PrunedNode>> {
         let request = pb::PruneNodesRequest { nodes: nodes.to_vec(), prune: Some(prune.into()) };
         partial!(self.prune_nodes(request).nodes)
     }

@@ -9,39 +9,53 @@ use shoal_types::time::Timestamp;
 use tonic::Status;
 
 use super::{Client, Result, required};
-use crate::render::note;
-
 /// A change of an object.
 #[derive(Debug, Clone)]
-pub(crate) struct Event {
-    pub(crate) index: u64,
+pub struct Event {
+    /// Of the log entry that did it.
+    pub index: u64,
     /// When it happened; never before an earlier one.
-    pub(crate) time: Timestamp,
-    pub(crate) action: EventAction,
-    pub(crate) object: Object,
+    pub time: Timestamp,
+    /// What happened.
+    pub action: EventAction,
+    /// What it happened to.
+    pub object: Object,
+}
+
+/// Events as they happen.
+#[derive(Debug)]
+pub struct Watch<S> {
+    /// One after the other.
+    pub events: S,
+    /// Older ones were asked for than are kept: the first ones are the oldest there are.
+    pub is_incomplete: bool,
 }
 
 /// Which events are wanted; by itself those from now on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct WatchSpan {
+pub struct WatchSpan {
     /// Those after this log index.
-    pub(crate) after: Option<u64>,
+    pub after: Option<u64>,
     /// Those of this time or later; does not go with `after`.
-    pub(crate) since: Option<Timestamp>,
+    pub since: Option<Timestamp>,
     /// Those before this time.
-    pub(crate) until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 /// What happened to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventAction {
+pub enum EventAction {
+    /// It was made.
     Create,
+    /// It was changed.
     Update,
+    /// It was removed.
     Remove,
 }
 
 impl EventAction {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Update => "update",
@@ -53,19 +67,28 @@ impl EventAction {
 /// The object as it is after the change; a removed one as it was before.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(untagged)]
-pub(crate) enum Object {
+pub enum Object {
+    /// The cluster.
     Cluster(Box<Cluster>),
+    /// A node.
     Node(Box<Node>),
+    /// A service.
     Service(Box<Service>),
+    /// A task.
     Task(Box<Task>),
+    /// A network.
     Network(Box<Network>),
+    /// A stack.
     Stack(Box<Stack>),
+    /// A deployment.
     Deployment(Box<Deployment>),
+    /// A user.
     User(Box<User>),
 }
 
 impl Object {
-    pub(crate) const KINDS: [(&'static str, pb::ObjectKind); 8] = [
+    /// All kinds, by their word.
+    pub const KINDS: [(&'static str, pb::ObjectKind); 8] = [
         ("cluster", pb::ObjectKind::Cluster),
         ("node", pb::ObjectKind::Node),
         ("service", pb::ObjectKind::Service),
@@ -76,7 +99,8 @@ impl Object {
         ("user", pb::ObjectKind::User),
     ];
 
-    pub(crate) const fn kind(&self) -> &'static str {
+    /// The word for its kind.
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::Cluster(_) => "cluster",
             Self::Node(_) => "node",
@@ -89,7 +113,8 @@ impl Object {
         }
     }
 
-    pub(crate) fn id(&self) -> String {
+    /// Its id.
+    pub fn id(&self) -> String {
         match self {
             Self::Cluster(o) => o.id.to_string(),
             Self::Node(o) => o.id.to_string(),
@@ -103,7 +128,7 @@ impl Object {
     }
 
     /// The name that people know it by; empty if it has none.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self {
             Self::Cluster(o) => o.spec.name.clone(),
             Self::Node(o) => o.description.hostname.clone(),
@@ -144,40 +169,56 @@ fn event(wire: pb::WatchEvent) -> Result<Event> {
 
 /// A line of a log, or something that its reader should know.
 #[derive(Debug, Clone)]
-pub(crate) enum LogLine {
+pub enum LogLine {
+    /// A line.
     Line {
+        /// The task that wrote it.
         task_id: TaskId,
+        /// Where it runs.
         node_id: NodeId,
+        /// Of that node.
         hostname: String,
+        /// Name of the service.
         service: String,
+        /// The task's slot.
         slot: Slot,
+        /// When it was written.
         time: Timestamp,
+        /// To standard error, or else to standard output.
         stderr: bool,
+        /// Without its line break; any bytes.
         line: Vec<u8>,
     },
+    /// Something that the reader should know.
     Warning(String),
 }
 
 /// Which lines are wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LogQuery {
-    pub(crate) reference: String,
-    pub(crate) follow: bool,
-    pub(crate) tail: Option<u64>,
-    pub(crate) since: Option<Timestamp>,
-    pub(crate) until: Option<Timestamp>,
+pub struct LogQuery {
+    /// A service or a task, by id or name.
+    pub reference: String,
+    /// Whether lines to come are wanted, too.
+    pub follow: bool,
+    /// Only the last ones of each task.
+    pub tail: Option<u64>,
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+    /// Older than this.
+    pub until: Option<Timestamp>,
 }
 
-pub(crate) type LogStream = futures::stream::BoxStream<'static, Result<LogLine>>;
+/// Lines as they come.
+pub type LogStream = futures::stream::BoxStream<'static, Result<LogLine>>;
 
 impl Client {
     /// Changes of objects of some kinds, all if none is named; the stream is open when this
     /// returns, so that whoever lists then misses nothing.
-    pub(crate) async fn watch(
+    pub async fn watch(
         &self,
         kinds: &[pb::ObjectKind],
         span: WatchSpan,
-    ) -> Result<impl Stream<Item = Result<Event>> + Unpin + use<>> {
+    ) -> Result<Watch<impl Stream<Item = Result<Event>> + Unpin + use<>>> {
         let request = pb::WatchRequest {
             kinds: kinds.iter().map(|k| (*k).into()).collect(),
             from_index: span.after,
@@ -191,16 +232,15 @@ impl Client {
         let Some(pb::watch_response::Message::Started(started)) = first else {
             return Err(InvalidMessage::missing("started").into());
         };
-        if started.incomplete {
-            note("warning: older events are not kept any more: these are the oldest ones");
-        }
-        Ok(stream.map(|message| match message?.message {
+        let events = stream.map(|message| match message?.message {
             Some(pb::watch_response::Message::Event(wire)) => event(wire),
             _ => Err(InvalidMessage::missing("event").into()),
-        }))
+        });
+        Ok(Watch { events, is_incomplete: started.incomplete })
     }
 
-    pub(crate) async fn logs(&self, query: &LogQuery) -> Result<LogStream> {
+    /// Lines of the logs of a service or a task.
+    pub async fn logs(&self, query: &LogQuery) -> Result<LogStream> {
         let options = pb::LogOptions {
             follow: query.follow,
             tail: query.tail,

@@ -1,6 +1,5 @@
 //! The connection to the agent of this host.
 
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -12,23 +11,27 @@ use shoal_types::spec::ClusterSpec;
 use tonic::transport::Channel;
 
 use super::{Result, parts};
-use crate::error::CommandError;
+use crate::error::ClientError;
 
 /// The agent of this host.
 #[derive(Debug, Clone)]
-pub(crate) struct LocalAgent {
+pub struct LocalAgent {
     rpc: LocalAgentClient<Channel>,
 }
 
 /// An image as the agent holds it.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Image {
+pub struct Image {
+    /// Digest of its configuration.
     #[serde(rename = "ID")]
-    pub(crate) id: String,
-    pub(crate) references: Vec<String>,
-    pub(crate) size_bytes: u64,
-    pub(crate) created_at: u64,
+    pub id: String,
+    /// What it is called.
+    pub references: Vec<String>,
+    /// Of its layers together, in bytes.
+    pub size_bytes: u64,
+    /// When it was built, in nanoseconds since the Unix epoch.
+    pub created_at: u64,
 }
 
 impl From<pb::ImageSummary> for Image {
@@ -39,44 +42,65 @@ impl From<pb::ImageSummary> for Image {
 }
 
 /// What a new cluster begins with.
-pub(crate) struct Initialised {
-    pub(crate) cluster_id: String,
-    pub(crate) node_id: String,
-    pub(crate) admin_chain_pem: String,
-    pub(crate) root_pem: String,
-    pub(crate) agent_join_token: String,
-    pub(crate) manager_addr: String,
+pub struct Initialised {
+    /// The cluster.
+    pub cluster_id: String,
+    /// This host's node.
+    pub node_id: String,
+    /// The first user's certificate with those above it, in PEM.
+    pub admin_chain_pem: String,
+    /// The cluster's root certificate, in PEM.
+    pub root_pem: String,
+    /// What other hosts join with, as agents.
+    pub agent_join_token: String,
+    /// Where the manager answers.
+    pub manager_addr: String,
 }
 
 /// A user's certificate, issued on this host.
-pub(crate) struct UserCertificate {
-    pub(crate) cluster_id: String,
-    pub(crate) cluster_name: String,
-    pub(crate) chain_pem: String,
-    pub(crate) root_pem: String,
-    pub(crate) manager_addrs: Vec<String>,
+pub struct UserCertificate {
+    /// The cluster.
+    pub cluster_id: String,
+    /// Its name.
+    pub cluster_name: String,
+    /// The certificate with those above it, in PEM.
+    pub chain_pem: String,
+    /// The cluster's root certificate, in PEM.
+    pub root_pem: String,
+    /// Where managers answer.
+    pub manager_addrs: Vec<String>,
 }
 
 /// How far this host is on its way out.
 #[derive(Debug, Default)]
-pub(crate) struct Draining {
+pub struct Draining {
     /// Absent if nobody drains it: no manager could be told, or it is no node any more.
-    pub(crate) drained: Option<Drained>,
-    pub(crate) not_told: String,
-    pub(crate) node_id: String,
+    pub drained: Option<Drained>,
+    /// Why no manager could be told; empty if one was.
+    pub not_told: String,
+    /// The node that this host is.
+    pub node_id: String,
 }
 
 /// The same in a manager's words; `left` and so on are for people.
 #[derive(Debug, Default)]
-pub(crate) struct Drained {
-    pub(crate) begun: bool,
-    pub(crate) hostname: String,
-    pub(crate) left: usize,
-    pub(crate) awaited: usize,
-    pub(crate) unplaced: usize,
-    pub(crate) left_names: Vec<String>,
-    pub(crate) awaited_names: Vec<String>,
-    pub(crate) unplaced_names: Vec<String>,
+pub struct Drained {
+    /// Whether the manager has written it down.
+    pub begun: bool,
+    /// Of the node.
+    pub hostname: String,
+    /// Tasks that are still here.
+    pub left: usize,
+    /// Tasks elsewhere that are to take their place, and do not run yet.
+    pub awaited: usize,
+    /// Tasks that no node can take.
+    pub unplaced: usize,
+    /// Their names.
+    pub left_names: Vec<String>,
+    /// Their names.
+    pub awaited_names: Vec<String>,
+    /// Their names.
+    pub unplaced_names: Vec<String>,
 }
 
 impl From<pb::DrainNodeResponse> for Drained {
@@ -110,42 +134,41 @@ fn words(task: &pb::DrainedTask) -> String {
 /// Where a host stands.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct HostInfo {
-    pub(crate) version: String,
-    pub(crate) hostname: String,
-    pub(crate) state: &'static str,
+pub struct HostInfo {
+    /// Of the agent.
+    pub version: String,
+    /// As the cluster knows it.
+    pub hostname: String,
+    /// Whether the host is in a cluster.
+    pub state: &'static str,
+    /// Why it is as it is; empty if there is nothing to say.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) message: String,
+    pub message: String,
+    /// The cluster; empty if it is in none.
     #[serde(rename = "ClusterID", skip_serializing_if = "String::is_empty")]
-    pub(crate) cluster_id: String,
+    pub cluster_id: String,
+    /// The node; empty likewise.
     #[serde(rename = "NodeID", skip_serializing_if = "String::is_empty")]
-    pub(crate) node_id: String,
-    pub(crate) role: &'static str,
-    pub(crate) manager_addrs: Vec<String>,
-    pub(crate) tasks: u64,
+    pub node_id: String,
+    /// "worker" or "manager"; empty likewise.
+    pub role: &'static str,
+    /// Where managers answer.
+    pub manager_addrs: Vec<String>,
+    /// How many tasks are assigned to it.
+    pub tasks: u64,
 }
 
 impl LocalAgent {
     /// Connects to the agent of this host.
-    pub(crate) fn connect(socket: &Path) -> Result<Self> {
+    pub fn connect(socket: &Path) -> Result<Self> {
         // tonic would only say that the transport failed; the system says why.
-        if let Err(error) = UnixStream::connect(socket) {
-            let at = socket.display();
-            let failed = CommandError::failed(format!("cannot reach the agent at {at}"));
-            return Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    failed.because("it does not run").hint("start it: systemctl start shoal-agent")
-                }
-                io::ErrorKind::PermissionDenied => {
-                    failed.because(error).hint("only root may talk to the agent: use sudo")
-                }
-                _ => failed.because(error),
-            });
-        }
+        UnixStream::connect(socket)
+            .map_err(|source| ClientError::NoAgent { socket: socket.to_owned(), source })?;
         Ok(Self { rpc: LocalAgentClient::new(unix_channel(socket)) })
     }
 
-    pub(crate) async fn init(
+    /// Makes a cluster whose first node is this host.
+    pub async fn init(
         &self,
         listen_addr: String,
         advertise_addr: String,
@@ -175,7 +198,7 @@ impl LocalAgent {
     }
 
     /// Node id and role.
-    pub(crate) async fn join(
+    pub async fn join(
         &self,
         join_token: String,
         manager_addrs: Vec<String>,
@@ -187,20 +210,21 @@ impl LocalAgent {
     }
 
     /// The node that this host was, and why no manager could be told, if none could.
-    pub(crate) async fn leave(&self, force: bool) -> Result<(String, String)> {
+    pub async fn leave(&self, force: bool) -> Result<(String, String)> {
         let answer = self.rpc.clone().leave(pb::LeaveRequest { force }).await.map_err(refused)?;
         let pb::LeaveResponse { not_told, node_id } = answer.into_inner();
         Ok((node_id, not_told))
     }
 
     /// Has this host's node drained, and hears how far that is.
-    pub(crate) async fn drain(&self) -> Result<Draining> {
+    pub async fn drain(&self) -> Result<Draining> {
         let answer = self.rpc.clone().drain(pb::DrainRequest {}).await.map_err(refused)?;
         let pb::DrainResponse { drained, not_told, node_id } = answer.into_inner();
         Ok(Draining { drained: drained.map(Drained::from), not_told, node_id })
     }
 
-    pub(crate) async fn info(&self) -> Result<HostInfo> {
+    /// Where this host stands.
+    pub async fn info(&self) -> Result<HostInfo> {
         let answer = self.rpc.clone().get_info(pb::GetInfoRequest {}).await.map_err(refused)?;
         let answer = answer.into_inner();
         let state = match answer.state() {
@@ -223,7 +247,8 @@ impl LocalAgent {
         })
     }
 
-    pub(crate) async fn issue_user_certificate(&self, csr_der: Vec<u8>) -> Result<UserCertificate> {
+    /// A certificate for a user, who needs no other to ask for it.
+    pub async fn issue_user_certificate(&self, csr_der: Vec<u8>) -> Result<UserCertificate> {
         let request = pb::IssueUserCertificateRequest { csr_der };
         let answer = self.rpc.clone().issue_user_certificate(request).await.map_err(refused)?;
         let pb::IssueUserCertificateResponse {
@@ -236,7 +261,8 @@ impl LocalAgent {
         Ok(UserCertificate { cluster_id, cluster_name, chain_pem, root_pem, manager_addrs })
     }
 
-    pub(crate) async fn load_image(
+    /// Takes images from an archive, in pieces.
+    pub async fn load_image(
         &self,
         pieces: impl Stream<Item = Vec<u8>> + Send + 'static,
     ) -> Result<Vec<Image>> {
@@ -245,7 +271,8 @@ impl LocalAgent {
         Ok(answer.into_inner().images.into_iter().map(Image::from).collect())
     }
 
-    pub(crate) async fn images(&self) -> Result<Vec<Image>> {
+    /// The images of this host.
+    pub async fn images(&self) -> Result<Vec<Image>> {
         let answer = self.rpc.clone().list_images(pb::ListImagesRequest {}).await;
         let mut images = Vec::new();
         parts::each(answer.map_err(refused)?.into_inner(), |part: pb::ListImagesResponse| {
@@ -256,20 +283,17 @@ impl LocalAgent {
         Ok(images)
     }
 
-    pub(crate) async fn remove_image(&self, reference: &str) -> Result<Vec<String>> {
+    /// Removes an image or a name of it, and returns what went.
+    pub async fn remove_image(&self, reference: &str) -> Result<Vec<String>> {
         let request = pb::RemoveImageRequest { reference: reference.to_owned() };
         let answer = self.rpc.clone().remove_image(request).await.map_err(refused)?;
         Ok(answer.into_inner().removed)
     }
 }
 
-/// The agent's refusal; the hints of a manager's do not fit here.
-#[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
-fn refused(status: tonic::Status) -> CommandError {
-    CommandError::failed(match status.message() {
-        "" => format!("{:?}", status.code()).to_lowercase(),
-        message => message.to_owned(),
-    })
+/// The agent's refusal, which is not a manager's.
+fn refused(status: tonic::Status) -> ClientError {
+    ClientError::Agent(Box::new(status))
 }
 
 fn role(role: pb::NodeRole) -> &'static str {

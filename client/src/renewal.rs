@@ -3,16 +3,14 @@
 //! There is no process that could do it in the background, so a command that speaks to a manager
 //! does it on its way. Nobody waits for it long, and no command fails because of it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use shoal_transport::{Identity, LiveCredentials, renew, renew_at, utc_date};
+use shoal_transport::{EnrolError, Identity, LiveCredentials, renew, renew_at};
 use shoal_types::error_chain::chain;
 use shoal_types::time::Timestamp;
 use tonic::transport::Channel;
 
-use crate::context::Store;
-use crate::error::CommandError;
-use crate::render::{note, time};
+use crate::context::{ContextError, Store};
 
 /// For the manager to answer. It only signs; a command must not be held up for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,35 +39,74 @@ fn need(identity: &Identity, now: Timestamp) -> Need {
     }
 }
 
-/// Renews the credentials of a context if it is time, by way of a channel that uses them. People
-/// hear of a failure only when the end is near.
-pub(crate) async fn on_use(store: &Store, name: &str, channel: Channel, live: &LiveCredentials) {
-    let identity = *live.current().identity();
-    let need = need(&identity, time::now());
-    if need == Need::Nothing {
-        return;
-    }
-    if let Err(error) = attempt(store, name, channel, live).await
-        && need == Need::UrgentRenewal
-    {
-        note(&format!(
-            "warning: the certificate of context {name:?} expires on {} and cannot be renewed: {}",
-            utc_date(identity.not_after),
-            chain(&error)
-        ));
-    }
+/// What people should know of a certificate: it is near its end.
+#[derive(Debug)]
+pub enum Notice {
+    /// And cannot be renewed.
+    NotRenewed {
+        /// The context that it is of.
+        context: String,
+        /// Its end.
+        not_after: Timestamp,
+        /// Why not, with all that it came from.
+        reason: String,
+    },
+    /// And is not renewed by use, as it is not kept here.
+    Ends {
+        /// The context that it is of.
+        context: String,
+        /// Its end.
+        not_after: Timestamp,
+        /// Where it is from.
+        variable: String,
+    },
 }
 
-/// Tells that a certificate which cannot be renewed by use, as it is in a variable, ends soon.
-pub(crate) fn note_end(name: &str, identity: &Identity, variable: &str) {
-    if ends_soon(identity, time::now()) {
-        note(&format!(
-            "note: the certificate of context {name:?} expires on {}, and use does not renew it, as it \
-             comes from {variable}: shoalctl user create makes another user, and shoalctl context \
-             export writes the context anew where it is kept",
-            utc_date(identity.not_after)
-        ));
+/// Why a certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+enum RenewalError {
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error("the manager does not issue one")]
+    Refused(#[source] EnrolError),
+    #[error("the manager does not issue one: no answer within {PATIENCE:?}")]
+    Silent,
+}
+
+/// Now, by this host's clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Renews the credentials of a context if it is time, by way of a channel that uses them. People
+/// hear of a failure only when the end is near.
+pub(crate) async fn on_use(
+    store: &Store,
+    name: &str,
+    channel: Channel,
+    live: &LiveCredentials,
+) -> Option<Notice> {
+    let identity = *live.current().identity();
+    let need = need(&identity, now());
+    if need == Need::Nothing {
+        return None;
     }
+    let error = attempt(store, name, channel, live).await.err()?;
+    (need == Need::UrgentRenewal).then(|| Notice::NotRenewed {
+        context: name.to_owned(),
+        not_after: identity.not_after,
+        reason: chain(&error).to_string(),
+    })
+}
+
+/// That a certificate which cannot be renewed by use, as it is in a variable, ends soon.
+pub(crate) fn end_of(name: &str, identity: &Identity, variable: &str) -> Option<Notice> {
+    ends_soon(identity, now()).then(|| Notice::Ends {
+        context: name.to_owned(),
+        not_after: identity.not_after,
+        variable: variable.to_owned(),
+    })
 }
 
 /// Whether somebody should see to it; of a short life it is the last quarter, so that a user made for an
@@ -85,17 +122,16 @@ async fn attempt(
     name: &str,
     channel: Channel,
     live: &LiveCredentials,
-) -> Result<(), CommandError> {
+) -> Result<(), RenewalError> {
     // Whoever holds the lock is renewing, most likely; else the next command does it.
     let Some(_alone) = store.try_lock()? else { return Ok(()) };
     let current = live.current();
     if store.credentials(name)?.identity().not_after > current.identity().not_after {
         return Ok(());
     }
-    let failed = || CommandError::failed("the manager does not issue one");
     let renewed = match tokio::time::timeout(PATIENCE, renew(channel, &current)).await {
-        Ok(answer) => answer.map_err(|error| failed().because(error))?,
-        Err(_) => return Err(failed().because(format!("no answer within {PATIENCE:?}"))),
+        Ok(answer) => answer.map_err(RenewalError::Refused)?,
+        Err(_) => return Err(RenewalError::Silent),
     };
     // Where the end was chosen, a new certificate ends as the old one does.
     if renewed.identity().not_after > current.identity().not_after {

@@ -13,16 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shoal_durable::{Fields, FileError, Format, write_file};
-use shoal_transport::{Credentials, CredentialsError, ManagerAddress};
-use shoal_types::error_chain::chain;
-
-use crate::error::CommandError;
+use shoal_transport::{Credentials, CredentialsError, InvalidAddress, ManagerAddress};
 
 const FILE: &str = "contexts.yaml";
-
-/// What helps whoever has no usable credentials.
-pub(crate) const RECOVERY: &str = "on a host that runs a manager, root gets new credentials without old ones: shoalctl context \
-     create --local";
 
 /// All contexts of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,28 +130,6 @@ pub enum ContextError {
         /// Where they should be.
         path: PathBuf,
     },
-}
-
-impl From<ContextError> for CommandError {
-    fn from(error: ContextError) -> Self {
-        let hint = match &error {
-            ContextError::NoHome => Some("set SHOAL_CONFIG to a directory"),
-            ContextError::Unknown { .. } => Some("shoalctl context ls lists them"),
-            ContextError::Taken { .. } | ContextError::Exists(_) => {
-                Some("give it another name with --name")
-            }
-            ContextError::Selected(_) => {
-                Some("shoalctl context use selects another one; --force removes it all the same")
-            }
-            ContextError::Credentials { .. } | ContextError::NoCredentials { .. } => Some(RECOVERY),
-            _ => None,
-        };
-        let out = Self::failed(chain(&error).to_string());
-        match hint {
-            Some(hint) => out.hint(hint),
-            None => out,
-        }
-    }
 }
 
 /// Where contexts are kept.
@@ -466,17 +437,16 @@ impl Context {
     ///
     /// # Errors
     /// The first one that is none.
-    pub fn addresses(&self) -> Result<Vec<ManagerAddress>, CommandError> {
-        let parse = |text: &String| {
-            text.parse::<ManagerAddress>().map_err(|e| CommandError::failed(e.to_string()))
-        };
-        self.endpoints.iter().map(parse).collect()
+    pub fn addresses(&self) -> Result<Vec<ManagerAddress>, InvalidAddress> {
+        self.endpoints.iter().map(|text| text.parse()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use shoal_types::error_chain::chain;
 
     use super::*;
 
@@ -498,7 +468,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(dir.path().to_owned());
         fs::write(store.file(), "version: 7\nclusters: {}\n").unwrap();
-        let text = CommandError::from(store.load().unwrap_err()).to_string();
+        let text = chain(&store.load().unwrap_err()).to_string();
         for part in ["contexts.yaml", "version 7", "versions up to 1", "move the file aside"] {
             assert!(text.contains(part), "{text}");
         }
@@ -525,7 +495,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(dir.path().to_owned());
         fs::write(store.file(), "contexts:\n  a:\n    clutser: x\n").unwrap();
-        let report = CommandError::from(store.load().unwrap_err()).report();
+        let report = chain(&store.load().unwrap_err()).to_string();
         assert!(report.contains("contexts.yaml") && report.contains("clutser"), "{report}");
     }
 
@@ -536,9 +506,8 @@ mod tests {
         let place = store.credentials_dir("a");
         fs::create_dir_all(place.join("identity.pem")).unwrap();
         fs::set_permissions(place.join("identity.pem"), fs::Permissions::from_mode(0o700)).unwrap();
-        let report = CommandError::from(store.credentials("a").unwrap_err()).report();
+        let report = chain(&store.credentials("a").unwrap_err()).to_string();
         assert!(report.contains("identity.pem: ") && report.contains("directory"), "{report}");
-        assert!(report.contains(RECOVERY), "{report}");
     }
 
     #[test]
