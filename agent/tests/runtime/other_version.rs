@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,14 +42,18 @@ pub(crate) fn stand(version: Version, run_dir: &Path) {
     if version == Version::Ours {
         return;
     }
-    let (own, real) = (run_dir.join("control.sock"), run_dir.join("real.sock"));
-    fs::rename(&own, &real).unwrap();
+    fs::rename(run_dir.join("control.sock"), run_dir.join("real.sock")).unwrap();
     for file in [run_dir.join("setup.json"), run_dir.join("supervisor.json")] {
         rewrite(version, &file);
     }
-    let listener = UnixListener::bind(&own).unwrap();
+    // The whole path may be longer than a socket's.
+    let dir = fs::File::open(run_dir).unwrap();
+    let near = |name: &str| format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let listener = UnixListener::bind(near("control.sock")).unwrap();
+    let real = near("real.sock");
     let open = Arc::new(AtomicUsize::new(0));
     std::thread::spawn(move || {
+        let _dir = dir;
         let mut held = Vec::new();
         for agent in listener.incoming() {
             let Ok(agent) = agent else { return };
@@ -94,7 +99,7 @@ fn say(to: &Mutex<UnixStream>, line: &str) -> bool {
     stream.write_all(format!("{line}\n").as_bytes()).is_ok()
 }
 
-fn serve(version: Version, agent: UnixStream, real: &Path, open: &AtomicUsize) {
+fn serve(version: Version, agent: UnixStream, real: &str, open: &AtomicUsize) {
     let count = open.fetch_add(1, Ordering::SeqCst) + 1;
     let spoken = Arc::new(Mutex::new(agent.try_clone().unwrap()));
     let greets = match version {

@@ -17,9 +17,12 @@ mod faults;
 mod guests;
 mod identities;
 mod images;
+#[path = "../../../agent/tests/runtime/other_version.rs"]
+mod other_version;
 mod patience;
 mod refusals;
 mod registries;
 mod running;
+mod upgrades;
 mod upkeep;
 mod world;
