@@ -56,6 +56,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// Another version of shoal has made the container, in a way that this one does not understand.
+    #[error("container {id} is of another version of shoal: {reason}")]
+    OtherVersion {
+        /// The container.
+        id: ContainerId,
+        /// What is not understood.
+        reason: String,
+    },
     /// This host cannot confine containers; none is started.
     #[error("this host cannot confine containers: {reason}")]
     CannotConfine {

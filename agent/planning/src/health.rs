@@ -126,6 +126,23 @@ pub struct Probe {
     pub passed: bool,
     /// What it said, or why it could not be run.
     pub output: String,
+    /// Whether it says anything of the program. A check that cannot be run because another version of
+    /// shoal has made the container does not.
+    pub counts: bool,
+}
+
+impl Probe {
+    /// One that says how the program does.
+    #[must_use]
+    pub fn new(passed: bool, output: impl Into<String>) -> Self {
+        Self { passed, output: output.into(), counts: true }
+    }
+
+    /// One that could not be run, through no fault of the program.
+    #[must_use]
+    pub fn impossible(why: impl Into<String>) -> Self {
+        Self { passed: false, output: why.into(), counts: false }
+    }
 }
 
 /// What a check changed.
@@ -240,10 +257,10 @@ impl Health {
     }
 
     /// A check ended. Failures during the start period do not count until the first success, which
-    /// ends it.
+    /// ends it; those of checks that could not be run never do.
     pub fn learn(&mut self, probe: Probe, now: Timestamp) -> Option<Verdict> {
         self.checking = false;
-        let forgiven = !probe.passed && self.in_start_period(now);
+        let forgiven = !probe.passed && (!probe.counts || self.in_start_period(now));
         if !probe.passed {
             self.failed += 1;
             self.said = one_line(&probe.output, OUTPUT_TOLD_MAX);

@@ -6,7 +6,7 @@ use shoal_agent_planning::health::{HealthConfig, OUTPUT_MAX, Probe};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 
-use shoal_agent_runtime::{ExecSession, ExecSpec, Runtime};
+use shoal_agent_runtime::{ExecSession, ExecSpec, Runtime, RuntimeError};
 
 /// Executes the check in the container and waits for its answer, or for as long as it may take. A
 /// check that takes longer is killed. The program's own end decides; what it has left running is
@@ -16,7 +16,7 @@ pub(super) async fn probe(runtime: &dyn Runtime, task: TaskId, config: &HealthCo
         Ok(probe) => probe,
         Err(_) => {
             let output = format!("the health check took longer than {}", seconds(config.timeout));
-            Probe { passed: false, output }
+            Probe::new(false, output)
         }
     }
 }
@@ -29,16 +29,19 @@ async fn check(runtime: &dyn Runtime, task: TaskId, config: &HealthConfig) -> Pr
     let spec = ExecSpec { argv: config.argv.clone(), sweep: true, ..ExecSpec::default() };
     let mut session = match runtime.exec(&task.into(), spec).await {
         Ok(session) => session,
-        Err(error) => return Probe { passed: false, output: chain(&error).to_string() },
+        Err(error @ RuntimeError::OtherVersion { .. }) => {
+            return Probe::impossible(chain(&error).to_string());
+        }
+        Err(error) => return Probe::new(false, chain(&error).to_string()),
     };
     let said = read(&mut session).await;
     match session.wait.await {
-        Ok(status) if status.code == Some(0) => Probe { passed: true, output: said },
+        Ok(status) if status.code == Some(0) => Probe::new(true, said),
         Ok(status) if said.trim().is_empty() => {
-            Probe { passed: false, output: format!("the health check ended with {status}") }
+            Probe::new(false, format!("the health check ended with {status}"))
         }
-        Ok(_) => Probe { passed: false, output: said },
-        Err(error) => Probe { passed: false, output: chain(&error).to_string() },
+        Ok(_) => Probe::new(false, said),
+        Err(error) => Probe::new(false, chain(&error).to_string()),
     }
 }
 

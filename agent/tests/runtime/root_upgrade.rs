@@ -128,7 +128,9 @@ async fn exec_in_each(host: &Host) {
         let argv = ["sh", "-c", "echo inside; exit 5"].map(str::to_owned).to_vec();
         let begun = host.runtime.exec(&id, ExecSpec { argv, ..ExecSpec::default() }).await;
         if version == Version::Foreign {
-            let error = begun.unwrap_err().to_string();
+            let error = begun.unwrap_err();
+            assert!(matches!(error, RuntimeError::OtherVersion { .. }), "{id}: {error}");
+            let error = error.to_string();
             assert!(error.contains("needs a program that knows format 9"), "{id}: {error}");
             continue;
         }

@@ -12,6 +12,8 @@ use std::io;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Failure;
+
 /// A kind of file.
 pub trait Kept: Serialize + DeserializeOwned {
     /// What it is, for people.
@@ -67,9 +69,14 @@ pub enum Unreadable {
     },
 }
 
-impl From<Unreadable> for io::Error {
+impl From<Unreadable> for Failure {
     fn from(e: Unreadable) -> Self {
-        Self::new(io::ErrorKind::InvalidData, super::protocol::chain(&e))
+        match e {
+            Unreadable::Garbled { what, ref source } => {
+                Self::other(&format!("reading {what}"), source)
+            }
+            Unreadable::Newer { .. } => Self::OtherVersion { reason: e.to_string() },
+        }
     }
 }
 

@@ -124,6 +124,9 @@ fn messages(version: u32) -> Vec<Message> {
         },
         _ => Failure::Unsupported { op: text("dance") },
     });
+    if version > 0 {
+        failures.push(Failure::OtherVersion { reason: text("the setup has format 9") });
+    }
     let hello = (version > 0).then_some(Message::Hello(Hello { protocol: version, needs: 0 }));
     let mut all: Vec<Message> = hello.into_iter().collect();
     all.extend([

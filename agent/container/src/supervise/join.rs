@@ -104,7 +104,7 @@ fn run(run_dir: &Path, agent: &OwnedFd) -> Result<(), Failure> {
     detach().map_err(step("detaching from the agent's terminal"))?;
     set_child_subreaper(Some(getpid())).map_err(|e| step("becoming a reaper")(e.into()))?;
     let (request, fds) = receive(agent).map_err(step("reading the request"))?;
-    let setup: Common = setup::read(run_dir).map_err(step("reading the setup"))?;
+    let setup: Common = setup::read(run_dir)?;
     let group = ExecGroup::make(&setup.layout, &setup.cgroup)
         .map_err(|e| Failure::other("making a control group", &e))?
         .ok_or(Failure::NotRunning)?;

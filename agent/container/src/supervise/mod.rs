@@ -103,7 +103,7 @@ fn prepare(run_dir: &Path, control: &mut Control) -> Result<Supervisor, Failure>
     let step = |stage: &'static str| move |e: io::Error| Failure::other(stage, &e);
     detach().map_err(step("detaching from the agent"))?;
     std::env::set_current_dir(run_dir).map_err(step("entering the run directory"))?;
-    let setup: Setup = setup::read(run_dir).map_err(step("reading the setup"))?;
+    let setup: Setup = setup::read(run_dir)?;
     Supervisor::prepare(setup, control)
 }
 

@@ -196,6 +196,11 @@ pub enum Failure {
         /// As asked for.
         op: String,
     },
+    /// What another version has written is not understood.
+    OtherVersion {
+        /// What, and why.
+        reason: String,
+    },
     /// Anything else.
     Other {
         /// What was being done.
@@ -252,6 +257,7 @@ impl Failure {
                 let reason = format!("it is of another version and does not know {op}");
                 RuntimeError::Supervisor { id, reason }
             }
+            Self::OtherVersion { reason } => RuntimeError::OtherVersion { id, reason },
             Self::Other { stage, reason } => RuntimeError::Failed { id, stage, reason },
         }
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,6 +13,7 @@ use shoal_agent_planning::oci::capabilities::CapabilitySet;
 
 use super::file::{self, Kept};
 use super::mounts::MountSetup;
+use super::protocol::Failure;
 use crate::ProcessIdentity;
 use crate::cgroup::Layout;
 use crate::seccomp::Instruction;
@@ -173,9 +173,11 @@ impl Confinement {
 /// Reads the setup of a run directory, or what of it is wanted.
 ///
 /// # Errors
-/// The kernel's answer, or `InvalidData`.
-pub fn read<T: Kept>(run_dir: &Path) -> io::Result<T> {
-    Ok(file::from_bytes(&fs::read(run_dir.join(SETUP_FILE))?)?)
+/// [`Failure::OtherVersion`] when a newer program has written it so that it is not understood.
+pub fn read<T: Kept>(run_dir: &Path) -> Result<T, Failure> {
+    let bytes = fs::read(run_dir.join(SETUP_FILE));
+    let bytes = bytes.map_err(|e| Failure::other("reading the setup", &e))?;
+    Ok(file::from_bytes(&bytes)?)
 }
 
 impl Common {

@@ -35,7 +35,7 @@ fn checked(argv: &[&str], start_period: u64) -> Health {
 }
 
 fn probe(passed: bool) -> Probe {
-    Probe { passed, output: "said".to_owned() }
+    Probe::new(passed, "said")
 }
 
 #[test]
@@ -140,9 +140,8 @@ fn a_success_ends_the_start_period() {
 fn output_is_bounded() {
     let mut h = health(0);
     let output = "ä".repeat(OUTPUT_MAX);
-    h.learn(Probe { passed: false, output: output.clone() }, at(1));
-    let Some(Verdict::Unhealthy { output }) = h.learn(Probe { passed: false, output }, at(2))
-    else {
+    h.learn(Probe::new(false, output.clone()), at(1));
+    let Some(Verdict::Unhealthy { output }) = h.learn(Probe::new(false, output), at(2)) else {
         panic!("unhealthy after two failures");
     };
     assert!(output.len() <= OUTPUT_MAX);
@@ -153,7 +152,7 @@ fn what_is_waited_for_is_the_check_and_what_it_said() {
     let mut health = health(5);
     let told = |health: &Health| health.doing().unwrap().text();
     assert_eq!(told(&health), "waiting for the health check \"true\" to pass");
-    let fails = |said: &str| Probe { passed: false, output: said.to_owned() };
+    let fails = |said: &str| Probe::new(false, said);
     health.learn(fails("connection\nrefused\n"), at(2));
     let expected = "the health check \"true\" has not passed yet; 1 failed, none of them counts yet; last: connection refused";
     assert_eq!(told(&health), expected);
@@ -166,4 +165,23 @@ fn what_is_waited_for_is_the_check_and_what_it_said() {
     assert!(told(&passes).contains("\"curl -f http://localhost/\""), "{}", told(&passes));
     passes.learn(probe(true), at(2));
     assert_eq!(passes.doing(), None);
+}
+
+/// An agent that cannot run the checks of an older container must not have it ended for that.
+#[test]
+fn checks_that_cannot_be_run_make_nothing_unhealthy_and_are_told() {
+    for healthy in [true, false] {
+        let mut h = Health::new(health(0).config, at(0), healthy);
+        for n in 0..20 {
+            let verdict = h.learn(Probe::impossible("of another version"), at(100 + n));
+            assert_eq!(verdict, None, "check {n}");
+        }
+        assert_eq!(h.doing().is_some(), !healthy);
+        if let Some(doing) = h.doing() {
+            assert!(format!("{doing:?}").contains("of another version"), "{doing:?}");
+        }
+        // Those that can be run count as ever.
+        let verdicts: Vec<_> = (0..20).filter_map(|n| h.learn(probe(false), at(200 + n))).collect();
+        assert!(matches!(verdicts[..], [Verdict::Unhealthy { .. }]), "{verdicts:?}");
+    }
 }
