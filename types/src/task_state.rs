@@ -67,6 +67,30 @@ impl TaskState {
         next > self && next != Self::Remove
     }
 
+    /// Whether a node has been found for the task, now or before it ended.
+    #[must_use]
+    pub fn is_placed(self) -> bool {
+        self >= Self::Assigned
+    }
+
+    /// Whether agents, and not managers, write this state.
+    #[must_use]
+    pub fn is_agents(self) -> bool {
+        (Self::Assigned..=Self::Rejected).contains(&self)
+    }
+
+    /// Whether the container has been made, or is being made, unless it had to end before that.
+    #[must_use]
+    pub fn has_begun(self) -> bool {
+        self >= Self::Starting
+    }
+
+    /// Whether it is one of those in which a task has ended by itself and badly.
+    #[must_use]
+    pub const fn ended_badly(self) -> bool {
+        matches!(self, Self::Failed | Self::Rejected)
+    }
+
     /// Whether nothing of the task runs any more, as far as the observer knows.
     #[must_use]
     pub fn is_terminal(self) -> bool {

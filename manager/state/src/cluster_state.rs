@@ -72,7 +72,7 @@ pub(crate) struct Writer<'a> {
 impl Writer<'_> {
     /// Adds an object that was made with the present version.
     pub(crate) fn create<T: Stored>(&mut self, object: T) {
-        object.enter(&mut self.state.indexes);
+        T::index(&mut self.state.indexes, None, Some(&object));
         let object = Arc::new(object);
         T::table_mut(self.state).insert(object.id(), Arc::clone(&object));
         self.record(Action::Create, T::wrap(object));
@@ -91,23 +91,16 @@ impl Writer<'_> {
     }
 
     fn replace<T: Stored>(&mut self, object: T) {
-        let id = object.id();
-        let old = T::table(self.state).get(&id).cloned();
-        if !old.as_ref().is_some_and(|old| old.stays(&object)) {
-            if let Some(old) = old {
-                old.leave(&mut self.state.indexes);
-            }
-            object.enter(&mut self.state.indexes);
-        }
         let object = Arc::new(object);
-        T::table_mut(self.state).insert(id, Arc::clone(&object));
+        let old = T::table_mut(self.state).insert(object.id(), Arc::clone(&object));
+        T::index(&mut self.state.indexes, old.as_deref(), Some(&object));
         self.record(Action::Update, T::wrap(object));
     }
 
     /// Removes an object, if it is there.
     pub(crate) fn remove<T: Stored>(&mut self, id: T::Id) {
         if let Some(old) = T::table_mut(self.state).remove(&id) {
-            old.leave(&mut self.state.indexes);
+            T::index(&mut self.state.indexes, Some(&old), None);
             self.record(Action::Remove, T::wrap(old));
         }
     }

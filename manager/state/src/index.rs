@@ -1,11 +1,16 @@
 //! Indexes: second ways to find objects. All of them follow from the tables; nothing here is
 //! ever stored.
+//!
+//! Each kind of object has one function, which is told what there was and what there is. A place in
+//! an index is left and taken only where the two differ: most changes of a task move it nowhere.
 
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
 use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, User};
+use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::time::Timestamp;
 
 use crate::usage::NodeUsage;
 
@@ -24,89 +29,137 @@ pub(crate) struct Indexes {
     pub(crate) service_deployments: OrdSet<(ServiceId, u64, DeploymentId)>,
     /// Only of nodes that hold anything.
     pub(crate) usage: OrdMap<NodeId, Arc<NodeUsage>>,
+    /// Wanted tasks that wait for a node, any node.
+    pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
+    /// Wanted tasks that wait for the one node they are for.
+    pub(crate) pending_on_node: OrdSet<(NodeId, TaskId)>,
+    /// Tasks that ended badly, by where and when.
+    pub(crate) failures: OrdSet<(NodeId, ServiceId, Timestamp, TaskId)>,
+    /// Tasks that are to be forgotten, those without a service among them.
+    pub(crate) leaving: OrdSet<TaskId>,
+}
+
+/// Moves an entry of a map from one key to another.
+fn shift_key<T: PartialEq + Copy>(
+    map: &mut OrdMap<Arc<str>, T>,
+    old: Option<(&str, T)>,
+    new: Option<(&str, T)>,
+) {
+    if old == new {
+        return;
+    }
+    if let Some((name, _)) = old {
+        map.remove(name);
+    }
+    if let Some((name, id)) = new {
+        map.insert(name.into(), id);
+    }
+}
+
+/// Moves an entry of a set.
+fn shift<K: Ord + Clone>(set: &mut OrdSet<K>, old: Option<K>, new: Option<K>) {
+    if old == new {
+        return;
+    }
+    if let Some(key) = old {
+        set.remove(&key);
+    }
+    if let Some(key) = new {
+        set.insert(key);
+    }
 }
 
 impl Indexes {
-    pub(crate) fn enter_service(&mut self, service: &Service) {
-        self.service_names.insert(service.spec.name.as_str().into(), service.id);
+    pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
+        let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
+        shift_key(&mut self.service_names, old, new);
     }
 
-    pub(crate) fn leave_service(&mut self, service: &Service) {
-        self.service_names.remove(service.spec.name.as_str());
+    pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
+        let (old, new) = (old.map(|n| (&*n.spec.name, n.id)), new.map(|n| (&*n.spec.name, n.id)));
+        shift_key(&mut self.network_names, old, new);
     }
 
-    pub(crate) fn enter_network(&mut self, network: &Network) {
-        self.network_names.insert(network.spec.name.as_str().into(), network.id);
+    pub(crate) fn stack(&mut self, old: Option<&Stack>, new: Option<&Stack>) {
+        let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
+        shift_key(&mut self.stack_names, old, new);
     }
 
-    pub(crate) fn leave_network(&mut self, network: &Network) {
-        self.network_names.remove(network.spec.name.as_str());
+    pub(crate) fn user(&mut self, old: Option<&User>, new: Option<&User>) {
+        let (old, new) = (old.map(|u| (&*u.spec.name, u.id)), new.map(|u| (&*u.spec.name, u.id)));
+        shift_key(&mut self.user_names, old, new);
     }
 
-    pub(crate) fn enter_stack(&mut self, stack: &Stack) {
-        self.stack_names.insert(stack.spec.name.as_str().into(), stack.id);
-    }
-
-    pub(crate) fn leave_stack(&mut self, stack: &Stack) {
-        self.stack_names.remove(stack.spec.name.as_str());
-    }
-
-    pub(crate) fn enter_user(&mut self, user: &User) {
-        self.user_names.insert(user.spec.name.as_str().into(), user.id);
-    }
-
-    pub(crate) fn leave_user(&mut self, user: &User) {
-        self.user_names.remove(user.spec.name.as_str());
-    }
-
-    pub(crate) fn enter_node(&mut self, node: &Node) {
-        for name in node_names(node) {
-            self.node_names.insert((name.into(), node.id));
-        }
-    }
-
-    pub(crate) fn leave_node(&mut self, node: &Node) {
-        for name in node_names(node) {
-            self.node_names.remove(&(name.into(), node.id));
-        }
-    }
-
-    pub(crate) fn enter_deployment(&mut self, d: &Deployment) {
-        self.service_deployments.insert((d.service_id, d.service_version, d.id));
-    }
-
-    pub(crate) fn leave_deployment(&mut self, d: &Deployment) {
-        self.service_deployments.remove(&(d.service_id, d.service_version, d.id));
-    }
-
-    pub(crate) fn enter_task(&mut self, task: &Task) {
-        self.slot_tasks.insert((task.service_id, task.slot, task.id));
-        let Some(node) = task.node_id else { return };
-        self.node_tasks.insert((node, task.id));
-        if NodeUsage::counts(task) {
-            Arc::make_mut(self.usage.entry(node).or_default()).add(task);
-        }
-    }
-
-    pub(crate) fn leave_task(&mut self, task: &Task) {
-        self.slot_tasks.remove(&(task.service_id, task.slot, task.id));
-        let Some(node) = task.node_id else { return };
-        self.node_tasks.remove(&(node, task.id));
-        if !NodeUsage::counts(task) {
+    pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let names = |n: &Node| (n.id, n.description.hostname.clone(), n.spec.name.clone());
+        if old.map(names) == new.map(names) {
             return;
         }
-        if let Some(usage) = self.usage.get_mut(&node) {
+        for name in old.into_iter().flat_map(node_names) {
+            self.node_names.remove(&name);
+        }
+        self.node_names.extend(new.into_iter().flat_map(node_names));
+    }
+
+    pub(crate) fn deployment(&mut self, old: Option<&Deployment>, new: Option<&Deployment>) {
+        let key = |d: &Deployment| (d.service_id, d.service_version, d.id);
+        shift(&mut self.service_deployments, old.map(key), new.map(key));
+    }
+
+    pub(crate) fn task(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let key = |t: &Task| (t.service_id, t.slot, t.id);
+        shift(&mut self.slot_tasks, old.map(key), new.map(key));
+        let key = |t: &Task| Some((t.node_id?, t.id));
+        shift(&mut self.node_tasks, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| {
+            (is_pending(t) && t.node_id.is_none()).then_some((t.service_id, t.spec_version, t.id))
+        };
+        shift(&mut self.pending, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| is_pending(t).then_some((t.node_id?, t.id));
+        shift(&mut self.pending_on_node, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| {
+            let failed = t.status.state.ended_badly();
+            failed.then_some((t.node_id?, t.service_id, t.status.timestamp, t.id))
+        };
+        shift(&mut self.failures, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| (t.desired_state == DesiredState::Remove).then_some(t.id);
+        shift(&mut self.leaving, old.and_then(key), new.and_then(key));
+        self.used(old, new);
+    }
+
+    /// What a task reserves never changes.
+    fn used(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let key = |t: &Task| NodeUsage::counts(t).then_some((t.node_id, t.is_wanted()));
+        if old.and_then(key) == new.and_then(key) {
+            return;
+        }
+        if let Some((task, node)) = old.filter(|t| NodeUsage::counts(t)).and_then(with_node)
+            && let Some(usage) = self.usage.get_mut(&node)
+        {
             let usage = Arc::make_mut(usage);
             usage.subtract(task);
             if usage.tasks == 0 {
                 self.usage.remove(&node);
             }
         }
+        if let Some((task, node)) = new.filter(|t| NodeUsage::counts(t)).and_then(with_node) {
+            Arc::make_mut(self.usage.entry(node).or_default()).add(task);
+        }
     }
 }
 
-fn node_names(node: &Node) -> impl Iterator<Item = &str> {
+fn with_node(task: &Task) -> Option<(&Task, NodeId)> {
+    Some((task, task.node_id?))
+}
+
+/// Whether a task is wanted and waits for a node.
+fn is_pending(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.is_wanted()
+}
+
+fn node_names(node: &Node) -> impl Iterator<Item = (Arc<str>, NodeId)> {
     [node.description.hostname.as_str(), node.spec.name.as_str()]
         .into_iter()
         .filter(|name| !name.is_empty())
+        .map(|name| (name.into(), node.id))
 }

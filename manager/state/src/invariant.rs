@@ -54,7 +54,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     fn enter<T: Stored>(state: &ClusterState, indexes: &mut Indexes, wrong: &mut Vec<String>) {
         for (id, object) in T::table(state) {
             demand!(wrong, *id == object.id(), "{} {} stands under id {id}", T::KIND, object.id());
-            object.enter(indexes);
+            T::index(indexes, None, Some(object));
         }
     }
     let mut fresh = Indexes::default();
@@ -74,6 +74,11 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, have.slot_tasks == fresh.slot_tasks, "index of tasks by slot is wrong");
     demand!(wrong, have.node_tasks == fresh.node_tasks, "index of tasks by node is wrong");
     demand!(wrong, have.usage == fresh.usage, "index of what nodes hold is wrong");
+    demand!(wrong, have.pending == fresh.pending, "index of tasks without a node is wrong");
+    let same = have.pending_on_node == fresh.pending_on_node;
+    demand!(wrong, same, "index of tasks that wait for their node is wrong");
+    demand!(wrong, have.failures == fresh.failures, "index of failures is wrong");
+    demand!(wrong, have.leaving == fresh.leaving, "index of tasks to be forgotten is wrong");
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
 }
@@ -192,7 +197,7 @@ fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
         let known = state.node(node).is_some() || !task.is_live();
         demand!(wrong, known, "task {id} is {at} on node {node}, which is gone");
     }
-    let placed = task.node_id.is_some() || at < TaskState::Assigned || !task.is_live();
+    let placed = task.node_id.is_some() || !at.is_placed() || !task.is_live();
     demand!(wrong, placed, "task {id} is {at} and has no node");
     let rung = at != TaskState::Remove && at != TaskState::New;
     demand!(wrong, rung, "task {id} is {at}, which no task can be");

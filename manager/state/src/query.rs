@@ -4,7 +4,7 @@
 mod tests;
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use shoal_types::id::{
     DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
@@ -12,7 +12,8 @@ use shoal_types::id::{
 use shoal_types::object::{
     Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task, User,
 };
-use shoal_types::spec::UpdateConfig;
+use shoal_types::spec::{ClusterSpec, UpdateConfig};
+use shoal_types::time::Timestamp;
 
 use crate::cluster_state::ClusterState;
 use crate::event::ObjectKind;
@@ -134,6 +135,86 @@ impl ClusterState {
     pub fn tasks_on_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
         let (from, to) = ((id, TaskId::from(LOW)), (id, TaskId::from(HIGH)));
         self.indexes.node_tasks.range(from..=to).filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// Slots in which there are tasks, from this one on, by service and slot. One stands there once for
+    /// each of its tasks.
+    pub fn slots_from(
+        &self,
+        service: ServiceId,
+        slot: Slot,
+    ) -> impl Iterator<Item = (ServiceId, Slot)> {
+        let from = (service, slot, TaskId::from(LOW));
+        self.indexes.slot_tasks.range(from..).map(|(service, slot, _)| (*service, *slot))
+    }
+
+    /// Of which services and spec versions wanted tasks wait for a node, any node.
+    pub fn pending_groups(&self) -> impl Iterator<Item = (ServiceId, u64)> {
+        let next = |from: (ServiceId, u64, TaskId)| self.indexes.pending.range(from..).next();
+        let first = next((LOW.into(), 0, LOW.into()));
+        let after = move |found: &&(ServiceId, u64, TaskId)| {
+            next((found.0, found.1.saturating_add(1), LOW.into()))
+        };
+        std::iter::successors(first, after).map(|(service, version, _)| (*service, *version))
+    }
+
+    /// The tasks of one such group, by id.
+    pub fn pending_of(&self, service: ServiceId, version: u64) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((service, version, LOW.into()), (service, version, HIGH.into()));
+        self.indexes.pending.range(from..=to).filter_map(|(.., task)| self.task(*task))
+    }
+
+    /// Wanted tasks that wait for this one node, by id.
+    pub fn pending_on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((node, LOW.into()), (node, HIGH.into()));
+        self.indexes.pending_on_node.range(from..=to).filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// Nodes for which tasks wait that are for no other one.
+    pub fn awaited_nodes(&self) -> impl Iterator<Item = NodeId> {
+        let mut last = None;
+        let nodes = self.indexes.pending_on_node.iter().map(|(node, _)| *node);
+        nodes.filter(move |node| last.replace(*node) != Some(*node))
+    }
+
+    /// When tasks of a service ended badly on a node, oldest first.
+    pub fn failures(
+        &self,
+        node: NodeId,
+        service: ServiceId,
+    ) -> impl DoubleEndedIterator<Item = Timestamp> {
+        let from = (node, service, Timestamp::ZERO, LOW.into());
+        let to = (node, service, Timestamp::from_nanos(u64::MAX), HIGH.into());
+        self.indexes.failures.range(from..=to).map(|(.., at, _)| *at)
+    }
+
+    /// Tasks that are to be forgotten once they have ended, by id. Those whose service is gone are
+    /// among them.
+    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.leaving.iter().filter_map(|id| self.task(*id))
+    }
+
+    /// The cluster's settings; the usual ones before there is a cluster.
+    #[must_use]
+    pub fn spec(&self) -> &ClusterSpec {
+        static USUAL: LazyLock<ClusterSpec> = LazyLock::new(ClusterSpec::default);
+        self.cluster.as_ref().map_or(&USUAL, |cluster| &cluster.spec)
+    }
+
+    /// Whether nobody knows what a node does: it is lost, or no member any more.
+    #[must_use]
+    pub fn is_lost(&self, node: NodeId) -> bool {
+        self.node(node).is_none_or(|node| node.is_lost())
+    }
+
+    /// All nodes with what their tasks hold there, in order of their ids.
+    pub fn nodes_with_usage(&self) -> impl Iterator<Item = (&Arc<Node>, &NodeUsage)> {
+        let mut usage = self.indexes.usage.iter().peekable();
+        self.nodes.values().map(move |node| {
+            while usage.next_if(|(id, _)| **id < node.id).is_some() {}
+            let own = usage.next_if(|(id, _)| **id == node.id);
+            (node, own.map_or(&NOTHING, |(_, usage)| &**usage))
+        })
     }
 
     /// The deployments of a service, oldest first.

@@ -98,7 +98,7 @@ impl ClusterState {
     }
 
     fn enter<T: Stored>(&mut self, object: Arc<T>) -> Result<(), ImportError> {
-        object.enter(&mut self.indexes);
+        T::index(&mut self.indexes, None, Some(&object));
         match T::table_mut(self).insert(object.id(), object) {
             None => Ok(()),
             Some(old) => Err(ImportError::Twice { kind: T::KIND, id: old.id().to_string() }),

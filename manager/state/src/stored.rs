@@ -10,7 +10,6 @@ use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task,
 use crate::cluster_state::ClusterState;
 use crate::event::{ObjectKind, ObjectRef};
 use crate::index::Indexes;
-use crate::usage::NodeUsage;
 
 /// A table: objects by id, in order of their ids.
 pub(crate) type Table<T> = imbl::OrdMap<<T as Stored>::Id, Arc<T>>;
@@ -28,16 +27,12 @@ pub(crate) trait Stored: Clone + 'static {
     fn table(state: &ClusterState) -> &Table<Self>;
     fn table_mut(state: &mut ClusterState) -> &mut Table<Self>;
     fn wrap(object: Arc<Self>) -> ObjectRef;
-    /// Enters it into the indexes.
-    fn enter(&self, indexes: &mut Indexes);
-    /// Takes it out of the indexes.
-    fn leave(&self, indexes: &mut Indexes);
-    /// Whether this object and its next version stand at the same places in the indexes.
-    fn stays(&self, next: &Self) -> bool;
+    /// Takes what there was out of the indexes, and enters what there is.
+    fn index(indexes: &mut Indexes, old: Option<&Self>, new: Option<&Self>);
 }
 
 macro_rules! stored {
-    ($($object:ident $id:ident $table:ident $enter:ident $leave:ident $key:expr;)*) => {$(
+    ($($object:ident $id:ident $table:ident $index:ident;)*) => {$(
         impl Stored for $object {
             type Id = $id;
             const KIND: ObjectKind = ObjectKind::$object;
@@ -66,31 +61,19 @@ macro_rules! stored {
                 ObjectRef::$object(object)
             }
 
-            fn enter(&self, indexes: &mut Indexes) {
-                indexes.$enter(self);
-            }
-
-            fn leave(&self, indexes: &mut Indexes) {
-                indexes.$leave(self);
-            }
-
-            fn stays(&self, next: &Self) -> bool {
-                let key = $key;
-                key(self) == key(next)
+            fn index(indexes: &mut Indexes, old: Option<&Self>, new: Option<&Self>) {
+                indexes.$index(old, new);
             }
         }
     )*};
 }
 
 stored! {
-    Node NodeId nodes enter_node leave_node
-        |n: &Node| (n.description.hostname.clone(), n.spec.name.clone());
-    Network NetworkId networks enter_network leave_network |n: &Network| n.spec.name.clone();
-    Service ServiceId services enter_service leave_service |s: &Service| s.spec.name.clone();
-    Deployment DeploymentId deployments enter_deployment leave_deployment
-        |d: &Deployment| (d.service_id, d.service_version);
-    Stack StackId stacks enter_stack leave_stack |s: &Stack| s.spec.name.clone();
-    User UserId users enter_user leave_user |u: &User| u.spec.name.clone();
-    // What a task reserves never changes.
-    Task TaskId tasks enter_task leave_task |t: &Task| (t.node_id, NodeUsage::counts(t));
+    Node NodeId nodes node;
+    Network NetworkId networks network;
+    Service ServiceId services service;
+    Deployment DeploymentId deployments deployment;
+    Stack StackId stacks stack;
+    User UserId users user;
+    Task TaskId tasks task;
 }

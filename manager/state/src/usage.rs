@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use shoal_types::id::TaskId;
+use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::object::Task;
 use shoal_types::resources::Resources;
 use shoal_types::spec::{PortConfig, Protocol, PublishMode};
-use shoal_types::task_state::TaskState;
 
 /// Who holds one port of a node, each on which address; absent is all addresses.
 pub type PortHolders = BTreeSet<(Option<IpAddr>, TaskId)>;
@@ -17,6 +16,10 @@ pub type PortHolders = BTreeSet<(Option<IpAddr>, TaskId)>;
 pub struct NodeUsage {
     /// How many such tasks there are.
     pub tasks: u64,
+    /// How many of them are to run, in all and of each service, by its id.
+    pub wanted: u64,
+    /// See [`NodeUsage::wanted`].
+    pub services: Vec<(ServiceId, u64)>,
     /// What they have reserved, in sum.
     pub reserved: Resources,
     /// Host ports they have asked for by number. A port has several holders only when each has
@@ -27,6 +30,8 @@ pub struct NodeUsage {
 /// The usage of a node that holds nothing.
 pub(crate) static NOTHING: NodeUsage = NodeUsage {
     tasks: 0,
+    wanted: 0,
+    services: Vec::new(),
     reserved: Resources { nano_cpus: 0, memory_bytes: 0, generic_resources: Vec::new() },
     host_ports: BTreeMap::new(),
 };
@@ -54,9 +59,7 @@ impl NodeUsage {
     /// Whether a task holds anything on its node.
     #[must_use]
     pub fn counts(task: &Task) -> bool {
-        task.node_id.is_some()
-            && task.status.state >= TaskState::Assigned
-            && !task.status.state.is_terminal()
+        task.node_id.is_some() && task.status.state.is_placed() && task.is_live()
     }
 
     /// The task that holds a port, or holds it on an address that cannot be told apart.
@@ -69,9 +72,37 @@ impl NodeUsage {
             .map(|(_, task)| *task)
     }
 
+    /// How many tasks of a service are to run there.
+    #[must_use]
+    pub fn wanted_of(&self, service: ServiceId) -> u64 {
+        let found = self.services.binary_search_by_key(&service, |(id, _)| *id);
+        found.ok().and_then(|at| self.services.get(at)).map_or(0, |(_, count)| *count)
+    }
+
+    /// Counts one more, or one less, of those that are to run.
+    fn count(&mut self, task: &Task, change: impl Fn(u64) -> u64) {
+        if !task.is_wanted() {
+            return;
+        }
+        self.wanted = change(self.wanted);
+        let id = task.service_id;
+        let found = self.services.binary_search_by_key(&id, |(id, _)| *id);
+        let at = found.unwrap_or_else(|at| {
+            self.services.insert(at, (id, 0));
+            at
+        });
+        if let Some((_, count)) = self.services.get_mut(at) {
+            *count = change(*count);
+            if *count == 0 {
+                self.services.remove(at);
+            }
+        }
+    }
+
     /// Adds what one more task holds.
     pub fn add(&mut self, task: &Task) {
         self.tasks += 1;
+        self.count(task, |n| n + 1);
         if let Some(reserved) = reservations(task) {
             self.reserved.add(reserved);
         }
@@ -84,6 +115,7 @@ impl NodeUsage {
     /// Takes away what a task held that had been added.
     pub fn subtract(&mut self, task: &Task) {
         self.tasks = self.tasks.saturating_sub(1);
+        self.count(task, |n| n.saturating_sub(1));
         if let Some(reserved) = reservations(task) {
             self.reserved = self.reserved.saturating_sub(reserved);
         }

@@ -40,6 +40,13 @@ impl Node {
         self.status.state == NodeState::Ready && self.spec.availability == Availability::Active
     }
 
+    /// Whether nobody knows what it does, because it is silent or has said good-bye. Nothing waits for
+    /// what it still runs.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(self.status.state, NodeState::Down | NodeState::Disconnected)
+    }
+
     /// Whether its agent is connected, as far as managers know.
     #[must_use]
     pub fn is_reachable(&self) -> bool {

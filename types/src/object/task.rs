@@ -80,7 +80,7 @@ impl Task {
     #[must_use]
     pub fn had_container(&self) -> bool {
         let begun = self.status.container_status.is_some()
-            || (self.is_live() && self.status.state >= TaskState::Starting);
+            || (self.is_live() && self.status.state.has_begun());
         self.node_id.is_some() && begun
     }
 

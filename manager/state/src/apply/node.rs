@@ -1,9 +1,7 @@
 //! Nodes.
 
 use shoal_types::id::NodeId;
-use shoal_types::object::{
-    ManagerStatus, Meta, Node, NodeDescription, NodeState, NodeStatus, Task,
-};
+use shoal_types::object::{ManagerStatus, Meta, Node, NodeDescription, NodeStatus, Task};
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
 use super::task;
@@ -58,10 +56,9 @@ pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outc
             return Err(Rejected::NodeIsManager { id });
         }
     } else if !force {
-        let down = matches!(node.status.state, NodeState::Down | NodeState::Disconnected);
         let drained = node.spec.availability == Availability::Drain
             && w.state.tasks_on_node(id).all(|task| !task.is_live());
-        if !(down || drained) {
+        if !(node.is_lost() || drained) {
             return Err(Rejected::NodeInUse { id });
         }
     }

@@ -2,7 +2,6 @@
 
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{Node, Task, TaskStatus};
-use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use crate::cluster_state::Writer;
@@ -47,9 +46,8 @@ fn believable(old: &TaskStatus, new: &TaskStatus, now: Timestamp) -> Timestamp {
 /// comes before and beside the agent's part of the ladder; but an agent that cannot accept a task
 /// says why.
 fn is_news(old: &TaskStatus, new: &TaskStatus) -> bool {
-    let placed = old.state >= TaskState::Assigned && !old.state.is_terminal();
-    let agents = (TaskState::Assigned..=TaskState::Rejected).contains(&new.state);
-    if !placed || !agents {
+    let placed = old.state.is_placed() && !old.state.is_terminal();
+    if !placed || !new.state.is_agents() {
         return false;
     }
     if old.state != new.state {

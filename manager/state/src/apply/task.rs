@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_types::id::{NodeId, ServiceId, TaskId};
-use shoal_types::object::{Meta, Node, NodeState, Service, Slot, Task, TaskStatus};
+use shoal_types::object::{Meta, Node, Service, Slot, Task, TaskStatus};
 use shoal_types::resources::Resources;
 use shoal_types::spec::{ServiceMode, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -87,7 +87,7 @@ fn slot_is_free(
     if state.rollout_config(service).order == UpdateOrder::StartFirst {
         return Ok(());
     }
-    let within_reach = |id| state.node(id).is_some_and(|node| node.status.state != NodeState::Down);
+    let within_reach = |id| !state.is_lost(id);
     let holder = state
         .tasks_of_slot(service.id, slot)
         .find(|t| t.id != task && t.is_live() && t.node_id.is_some_and(within_reach));
@@ -239,7 +239,7 @@ pub(super) fn set_desired(
 pub(super) fn remove(w: &mut Writer<'_>, id: TaskId) -> Result<Outcome, Rejected> {
     let task = w.get::<Task>(id)?;
     let state = task.status.state;
-    if state >= TaskState::Assigned && !state.is_terminal() {
+    if state.is_placed() && !state.is_terminal() {
         return Err(Rejected::TaskNotEnded { task: id, state });
     }
     w.remove::<Task>(id);
@@ -266,7 +266,7 @@ pub(super) fn climb(task: &mut Task, desired: DesiredState, now: Timestamp) {
     }
     task.desired_state = desired;
     task.start_after = None;
-    if desired >= DesiredState::Shutdown && task.status.state < TaskState::Assigned {
+    if desired >= DesiredState::Shutdown && !task.status.state.is_placed() {
         task.status = TaskStatus::new(TaskState::Shutdown, now, "stopped before it had a node");
     }
 }
