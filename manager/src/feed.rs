@@ -113,6 +113,14 @@ impl Feed {
         self.newest.subscribe()
     }
 
+    /// Follows the feed from here on.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        let mut newest = self.newest();
+        let heard = *newest.borrow_and_update();
+        Follower { feed: self.clone(), newest, heard }
+    }
+
     /// An index after which are the events of a time and of those after it, and whether some of them
     /// are forgotten. Events that were written together have one index: some that follow it may be older
     /// than the time.
@@ -144,6 +152,31 @@ impl Feed {
         let next = inner.events.range(start..).map(|kept| &kept.event);
         let events = next.take_while(|event| event.index <= complete).map(Arc::clone).collect();
         Ok((events, complete))
+    }
+}
+
+/// One who reads the whole feed, as it is written.
+#[derive(Debug)]
+pub struct Follower {
+    feed: Feed,
+    newest: watch::Receiver<u64>,
+    heard: u64,
+}
+
+impl Follower {
+    /// What was written since this was called last; none if some of that is forgotten. It is in every
+    /// view that is taken afterwards.
+    pub fn take(&mut self) -> Option<Vec<Arc<Event>>> {
+        let newest = *self.newest.borrow_and_update();
+        let found = self.feed.since(self.heard, usize::MAX);
+        self.heard = found.as_ref().map_or(newest, |(_, complete)| *complete);
+        found.ok().map(|(events, _)| events)
+    }
+
+    /// Waits until something was written since [`Follower::take`].
+    pub async fn changed(&mut self) {
+        // It cannot end before this does.
+        let _ = self.newest.changed().await;
     }
 }
 
@@ -185,6 +218,27 @@ mod tests {
         feed.append(20_003, vec![event(20_003)], BYTES_MAX);
         assert_eq!(indexes(20_002), Err(Forgotten { after: 20_002, oldest: 20_003 }));
         assert_eq!(indexes(20_003), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_follower_hears_everything_once_or_that_something_is_lost() {
+        let feed = Feed::default();
+        feed.append(1, vec![event(1)], 0);
+        let mut follower = feed.follow();
+        let heard = |follower: &mut Follower| -> Option<Vec<u64>> {
+            Some(follower.take()?.iter().map(|event| event.index).collect())
+        };
+        assert_eq!(heard(&mut follower), Some(vec![]), "what was before is in the view");
+        feed.append(3, vec![event(2), event(3)], 0);
+        assert_eq!(heard(&mut follower), Some(vec![2, 3]));
+        feed.append(4, vec![], 0);
+        feed.append(5, vec![event(5)], BYTES_MAX);
+        assert_eq!(heard(&mut follower), None);
+        feed.append(6, vec![event(6)], 0);
+        assert_eq!(heard(&mut follower), Some(vec![6]));
+        feed.restart(9, Timestamp::from_secs(1));
+        assert_eq!(heard(&mut follower), None);
+        assert_eq!(heard(&mut follower), Some(vec![]));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The control loops of the leading manager.
 //!
-//! One generic loop: wait for a change or for the time a planner asked for, take a view, ask the
-//! planner, propose what it wants in bounded batches, and begin again. All policy is in
+//! One generic loop: wait for a change or for the time a planner asked for, tell the planner what has
+//! changed, take a view, ask the planner, propose what it wants in bounded batches, and begin again.
+//! What planners remember begins with the term and ends with it. All policy is in
 //! `shoal-manager-planning`. Loops run only while this manager leads; each is supervised for
 //! itself, so one that panics is started again and takes nothing with it.
 
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::liveness::Watch;
-use shoal_manager_planning::{Plan, address, orchestrator, scheduler};
-use shoal_manager_state::{ClusterState, Outcome};
+use shoal_manager_planning::{BATCH_MAX, Plan, address, orchestrator, scheduler};
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Outcome};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
 use shoal_types::time::Timestamp;
@@ -20,9 +21,6 @@ use crate::clock::{self, RandomIds};
 use crate::cluster::Cluster;
 use crate::dispatcher::Sessions;
 use crate::raft::LeaderState;
-
-/// Commands proposed at a time, so that one plan does not hold up everybody else's writes.
-const BATCH_MAX: usize = 512;
 
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
@@ -136,17 +134,12 @@ fn start(
     let work = async move {
         match which {
             Loop::Orchestrator => {
-                let planner = |view: &_, now| orchestrator::plan(view, now, &mut RandomIds);
-                plan_loop(&cluster, clock::now, planner).await;
+                plan_loop(&cluster, clock::now, orchestrator::Memory::default()).await;
             }
-            Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::plan).await,
+            Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::Memory::default()).await,
             Loop::Liveness => {
-                let mut watch = Watch::begin(clock::steady());
-                let planner = |view: &ClusterState, now| {
-                    sessions.retain(|node| view.node(node).is_some());
-                    watch.plan(view, &sessions.heard(), now, clock::now())
-                };
-                plan_loop(&cluster, clock::steady, planner).await;
+                let (watch, removed) = (Watch::begin(clock::steady()), true);
+                plan_loop(&cluster, clock::steady, Liveness { watch, sessions, removed }).await;
             }
         }
         which
@@ -154,17 +147,87 @@ fn start(
     running.spawn(work).id()
 }
 
-/// Plans by `clock`, for as long as there is a state to plan on.
-async fn plan_loop(
-    cluster: &Cluster,
-    clock: fn() -> Timestamp,
-    mut planner: impl FnMut(&ClusterState, Timestamp) -> Plan,
-) {
-    let mut changes = cluster.changes();
+/// One who plans, and remembers what has changed since.
+trait Planner {
+    /// Notes what an event has changed.
+    fn hear(&mut self, event: &Event);
+
+    /// Begins anew: some events were missed.
+    fn forget(&mut self);
+
+    /// What is to be done on a view that has everything that was heard of.
+    fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan;
+}
+
+impl Planner for orchestrator::Memory {
+    fn hear(&mut self, event: &Event) {
+        self.hear(event);
+    }
+
+    fn forget(&mut self) {
+        self.forget();
+    }
+
+    fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
+        orchestrator::plan(view, self, now, &mut RandomIds)
+    }
+}
+
+impl Planner for scheduler::Memory {
+    fn hear(&mut self, event: &Event) {
+        self.hear(event);
+    }
+
+    fn forget(&mut self) {
+        self.forget();
+    }
+
+    fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
+        scheduler::plan(view, self, now)
+    }
+}
+
+/// Watches for silent nodes, and ends the sessions of those that are members no more.
+struct Liveness {
+    watch: Watch,
+    sessions: Arc<Sessions>,
+    /// Whether nodes may have been removed.
+    removed: bool,
+}
+
+impl Planner for Liveness {
+    fn hear(&mut self, event: &Event) {
+        self.watch.hear(event);
+        self.removed |=
+            matches!((event.action, &event.object), (Action::Remove, ObjectRef::Node(_)));
+    }
+
+    fn forget(&mut self) {
+        self.watch.forget();
+        self.removed = true;
+    }
+
+    fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
+        if std::mem::take(&mut self.removed) {
+            self.sessions.retain(|node| view.node(node).is_some());
+        }
+        self.watch.plan(view, |node| self.sessions.heard_of(node), now, clock::now())
+    }
+}
+
+/// Plans by `clock`, for as long as this manager leads.
+async fn plan_loop(cluster: &Cluster, clock: fn() -> Timestamp, mut planner: impl Planner) {
+    let mut events = cluster.feed().follow();
     loop {
-        let view = Arc::clone(&changes.borrow_and_update());
-        let plan = planner(&view, clock());
-        drop(view);
+        match events.take() {
+            Some(events) => events.iter().for_each(|event| planner.hear(event)),
+            None => planner.forget(),
+        }
+        // After the events, so that it has what they say.
+        let plan = planner.plan(&cluster.view(), clock());
+        for missed in &plan.missed {
+            tracing::error!(missed, "a planner had missed a change; it is made good now");
+        }
         if !plan.commands.is_empty() {
             if !carry_out(cluster, plan).await {
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
@@ -173,7 +236,7 @@ async fn plan_loop(
         }
         let wake = plan.wake_at.map(|at| at.since(clock()));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            () = events.changed() => {}
             () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => {}
         }
         tokio::time::sleep(DEBOUNCE).await;

@@ -63,6 +63,8 @@ impl Machine for ClusterMachine {
         self.state = read_snapshot(&mut data)?;
         self.events.clear();
         self.bytes = 0;
+        // In this order: who hears that events are forgotten takes a view that makes up for them.
+        self.published.send_replace(Arc::new(self.state.clone()));
         self.feed.restart(self.state.applied_index(), clock::now());
         Ok(())
     }

@@ -156,9 +156,14 @@ impl Planned {
     /// Plans until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..100 {
-            let mut commands = orchestrator::plan(&self.state, NOW, &mut self.ids).commands;
+            let mut commands = {
+                let mut memory = orchestrator::Memory::default();
+                orchestrator::plan(&self.state, &mut memory, NOW, &mut self.ids)
+            }
+            .commands;
             if commands.is_empty() {
-                commands = scheduler::plan(&self.state, NOW).commands;
+                commands =
+                    scheduler::plan(&self.state, &mut scheduler::Memory::default(), NOW).commands;
             }
             if commands.is_empty() {
                 return;

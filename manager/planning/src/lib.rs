@@ -1,9 +1,10 @@
 //! Decisions of the leading manager. Pure: (view, now, ids) -> commands.
 //!
-//! Every function here looks at a [`ClusterState`](shoal_manager_state::ClusterState) and says what should be proposed next. None of
-//! them remembers anything, but for [`liveness`] and [`pace`]: what they need to know lies in the objects, so a
-//! new leader goes on where the old one stopped. On a converged view each of them returns no
-//! commands.
+//! Every function here looks at a [`ClusterState`](shoal_manager_state::ClusterState) and says what should be proposed next.
+//! What decides lies in the objects, so a new leader goes on where the old one stopped; planners
+//! remember only what they have looked at, so that a look costs as much as has changed and not as much
+//! as there is. They are told what has changed by events. ([`liveness`] and [`pace`] remember who was
+//! heard of when, too.) On a converged view each of them returns no commands.
 //!
 //! - [`orchestrator`]: services -> tasks: slots, restarts, rollouts, forgetting the past
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
@@ -21,6 +22,8 @@ pub mod assignment;
 pub mod credential;
 pub mod departure;
 pub mod liveness;
+#[cfg(test)]
+mod memory_tests;
 pub mod orchestrator;
 pub mod pace;
 pub mod scheduler;
@@ -33,6 +36,9 @@ pub mod words;
 use shoal_manager_state::Command;
 use shoal_types::time::Timestamp;
 
+/// Commands proposed at a time, so that one plan does not hold up everybody else's writes.
+pub const BATCH_MAX: usize = 512;
+
 /// What a planning function wants.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -40,6 +46,8 @@ pub struct Plan {
     pub commands: Vec<Command>,
     /// When to plan again even if nothing has changed by then.
     pub wake_at: Option<Timestamp>,
+    /// What a look at everything found that had been missed. There should never be any.
+    pub missed: Vec<String>,
 }
 
 impl Plan {

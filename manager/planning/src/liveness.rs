@@ -1,13 +1,12 @@
 //! Which nodes count as lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use shoal_manager_state::{ClusterState, Command};
+use shoal_manager_state::{ClusterState, Command, Event, ObjectRef};
 use shoal_types::id::NodeId;
-use shoal_types::object::{Node, NodeState, NodeStatus};
-use shoal_types::spec::ClusterSpec;
+use shoal_types::object::{Node, NodeDescription, NodeState, NodeStatus};
 use shoal_types::text::cut;
 use shoal_types::time::Timestamp;
 
@@ -25,15 +24,21 @@ pub type LastHeard = BTreeMap<NodeId, Timestamp>;
 /// Watches for nodes that are silent, from when a manager begins to lead until it ceases to.
 ///
 /// All its times are of a clock that only ever runs forward, evenly: a step of the wall clock is
-/// nobody's silence.
+/// nobody's silence. It looks at a node when it may have to be given up, and not before.
 #[derive(Debug, Clone)]
 pub struct Watch {
     /// Silence from before this says nothing, and neither does what was heard before.
     since: Timestamp,
     /// When it looked last.
     looked: Timestamp,
-    /// Since when it knows each node, as one that is not lost.
-    known: BTreeMap<NodeId, Timestamp>,
+    /// Whether all nodes may have changed.
+    all_changed: bool,
+    /// Since when it knows each node, as one that is not lost, and when it looks at it again.
+    known: BTreeMap<NodeId, (Timestamp, Timestamp)>,
+    /// The same in order of time.
+    due: BTreeSet<(Timestamp, NodeId)>,
+    /// Nodes that may have come or gone.
+    changed: BTreeSet<NodeId>,
     /// The heartbeat period when it looked last.
     period: Option<Duration>,
     /// A longer one that was in force before.
@@ -52,8 +57,29 @@ struct Slower {
 impl Watch {
     /// A watch that begins now.
     #[must_use]
-    pub const fn begin(now: Timestamp) -> Self {
-        Self { since: now, looked: now, known: BTreeMap::new(), period: None, slower: None }
+    pub fn begin(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            looked: now,
+            all_changed: true,
+            known: BTreeMap::new(),
+            due: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            period: None,
+            slower: None,
+        }
+    }
+
+    /// Notes what an event has changed.
+    pub fn hear(&mut self, event: &Event) {
+        if let ObjectRef::Node(node) = &event.object {
+            self.changed.insert(node.id);
+        }
+    }
+
+    /// Looks at all nodes next time: some events were missed.
+    pub fn forget(&mut self) {
+        self.all_changed = true;
     }
 
     /// Declares nodes lost that have been silent for too long; `wall` is the time to write down.
@@ -65,12 +91,12 @@ impl Watch {
     pub fn plan(
         &mut self,
         view: &ClusterState,
-        heard: &LastHeard,
+        heard: impl Fn(NodeId) -> Option<Timestamp>,
         now: Timestamp,
         wall: Timestamp,
     ) -> Plan {
-        let default = || ClusterSpec::default().heartbeat_period;
-        let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
+        let period = view.spec().heartbeat_period;
+        self.all_changed |= self.period != Some(period);
         let slower = self.slower(period, now);
         let slowest = slower.map_or(period, |slower| slower.period.max(period));
         // With the beat that a node may just have been about to send, this is still less than the
@@ -80,27 +106,53 @@ impl Watch {
             self.since = now;
         }
         self.looked = now;
-        let there = |node: &Node| node.status.state != NodeState::Down;
-        self.known.retain(|id, _| view.node(*id).is_some_and(|n| there(n)));
+        if std::mem::take(&mut self.all_changed) {
+            self.changed.extend(self.known.keys());
+            self.changed.extend(view.nodes().map(|node| node.id));
+        }
+        for id in std::mem::take(&mut self.changed) {
+            let known = self.forget_node(id).map_or(now, |(since, _)| since);
+            if view.node(id).is_some_and(|node| !node.is_lost()) {
+                self.look_at(id, known, now);
+            }
+        }
         let mut plan = Plan::default();
-        plan.wake(now + pause);
-        for node in view.nodes().filter(|n| there(n)) {
-            let known = *self.known.entry(node.id).or_insert(now);
-            let (last, grace) = match heard.get(&node.id).filter(|at| **at >= self.since) {
+        let due: Vec<NodeId> =
+            self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        for id in due {
+            let (Some((known, _)), Some(node)) = (self.forget_node(id), view.node(id)) else {
+                continue;
+            };
+            let (last, grace) = match heard(id).filter(|at| *at >= self.since) {
                 Some(at) => {
-                    let told = slower.is_none_or(|slower| *at >= slower.until);
-                    (*at, if told { period } else { slowest } * GRACE_PERIODS)
+                    let told = slower.is_none_or(|slower| at >= slower.until);
+                    (at, if told { period } else { slowest } * GRACE_PERIODS)
                 }
                 None => (self.since.max(known), slowest * GRACE_PERIODS_NEW_LEADER),
             };
             let lost_at = last + grace;
             if now < lost_at {
-                plan.wake(lost_at);
+                // Whoever is heard of from now on is lost three periods from now at the earliest.
+                self.look_at(id, known, lost_at.min(now + period * GRACE_PERIODS));
             } else {
+                self.look_at(id, known, now);
                 plan.push(lost(node, wall));
             }
         }
+        plan.wake(now + pause);
+        self.due.first().into_iter().for_each(|(at, _)| plan.wake(*at));
         plan
+    }
+
+    fn look_at(&mut self, id: NodeId, known: Timestamp, at: Timestamp) {
+        self.known.insert(id, (known, at));
+        self.due.insert((at, id));
+    }
+
+    fn forget_node(&mut self, id: NodeId) -> Option<(Timestamp, Timestamp)> {
+        let known = self.known.remove(&id)?;
+        self.due.remove(&(known.1, id));
+        Some(known)
     }
 
     /// The longer period by which nodes may still beat that have not been heard of since it was
@@ -135,9 +187,31 @@ pub fn there(unable: &str, addr: Option<IpAddr>, since: Timestamp) -> NodeStatus
     NodeStatus { state, message, addr, since }
 }
 
-/// Whether a heartbeat tells something else than is known of the node.
+/// What is to be written down when a node is heard of: that it is there, and why it takes no tasks if
+/// it is `unable`; and its `description` if its session has just begun. Nothing if all of that is known,
+/// or the node is no member.
+///
+/// A node that counts as lost is back with its next heartbeat, in the same session and without saying
+/// again what it holds: a manager that was held up itself may have given a living node up.
 #[must_use]
-pub fn is_news(known: &NodeStatus, unable: &str) -> bool {
+pub fn heard(
+    view: &ClusterState,
+    id: NodeId,
+    description: Option<NodeDescription>,
+    addr: Option<IpAddr>,
+    unable: &str,
+    now: Timestamp,
+) -> Option<Command> {
+    let known = view.node(id).map(|node| &node.status);
+    if description.is_none() && !known.is_some_and(|known| is_news(known, unable)) {
+        return None;
+    }
+    let status = there(unable, addr.or(known.and_then(|known| known.addr)), now);
+    Some(Command::ReportNode { id, description, status })
+}
+
+/// Whether a heartbeat tells something else than is known of the node.
+fn is_news(known: &NodeStatus, unable: &str) -> bool {
     let now = there(unable, known.addr, known.since);
     (known.state, &known.message) != (now.state, &now.message)
 }
@@ -158,7 +232,7 @@ fn lost(node: &Node, since: Timestamp) -> Command {
 #[cfg(test)]
 mod tests {
     use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, node_description};
-    use shoal_types::spec::NodeSpec;
+    use shoal_types::spec::{ClusterSpec, NodeSpec};
 
     use super::*;
 
@@ -175,6 +249,10 @@ mod tests {
         plan.commands.iter().map(of).collect()
     }
 
+    fn of(heard: &LastHeard) -> impl Fn(NodeId) -> Option<Timestamp> {
+        |node| heard.get(&node).copied()
+    }
+
     /// Looks as often as it asks to until `end`; who was given up, and when.
     fn watch_until(
         watch: &mut Watch,
@@ -185,7 +263,7 @@ mod tests {
         let mut now = watch.looked;
         let mut given_up = BTreeMap::new();
         while now <= end {
-            let plan = watch.plan(&cluster.state, &heard(now), now, cluster.now);
+            let plan = watch.plan(&cluster.state, of(&heard(now)), now, cluster.now);
             for id in lost(&plan) {
                 given_up.entry(id).or_insert(now);
             }
@@ -228,7 +306,7 @@ mod tests {
             heard
         };
         assert!(
-            lost(&watch.plan(&cluster.state, &heard(changed), changed, cluster.now)).is_empty()
+            lost(&watch.plan(&cluster.state, of(&heard(changed)), changed, cluster.now)).is_empty()
         );
         let end = told[1] + SLOW * 10;
         let given_up = watch_until(&mut watch, &cluster, heard, end);
@@ -247,10 +325,11 @@ mod tests {
         let given_up = watch_until(&mut watch, &cluster, |_| heard.clone(), end);
         let expected = [(nodes[0], since + PERIOD * 4), (nodes[1], since + PERIOD * 6)];
         assert_eq!(given_up, BTreeMap::from(expected));
-        let both = watch.plan(&cluster.state, &heard, end, end);
+        let both = watch.plan(&cluster.state, of(&heard), end, end);
         assert_eq!(lost(&both).len(), 2);
         both.commands.into_iter().for_each(|c| drop(cluster.apply(c)));
-        assert_eq!(lost(&watch.plan(&cluster.state, &heard, end, end)), []);
+        cluster.events().iter().for_each(|event| watch.hear(event));
+        assert_eq!(lost(&watch.plan(&cluster.state, of(&heard), end, end)), []);
     }
 
     #[test]
@@ -264,6 +343,7 @@ mod tests {
             cluster.now = Timestamp::from_secs(5200_u64.saturating_add_signed(wall));
             let (id, spec) = (7.into(), NodeSpec::default());
             cluster.apply(Command::CreateNode { id, spec, description: node_description("new") });
+            cluster.events().iter().for_each(|event| watch.hear(event));
             let end = joined + PERIOD * 20;
             let given_up = watch_until(&mut watch, &cluster, |_| LastHeard::new(), end);
             let late = joined + PERIOD * GRACE_PERIODS_NEW_LEADER;
@@ -277,7 +357,7 @@ mod tests {
         let heard = LastHeard::from([(nodes[0], cluster.now)]);
         cluster.advance(Duration::from_secs(1000));
         let now = cluster.now;
-        assert_eq!(lost(&Watch::begin(now).plan(&cluster.state, &heard, now, now)), []);
+        assert_eq!(lost(&Watch::begin(now).plan(&cluster.state, of(&heard), now, now)), []);
     }
 
     #[test]
@@ -297,13 +377,32 @@ mod tests {
             let halted = since + PERIOD * 19 + Duration::from_millis(1999);
             assert_eq!(watch_until(&mut watch, &cluster, heard, halted), BTreeMap::new());
             let back = watch.looked + PERIOD / 2 + halt;
-            let plan = watch.plan(&cluster.state, &heard(halted), back, cluster.now);
+            let plan = watch.plan(&cluster.state, of(&heard(halted)), back, cluster.now);
             assert_eq!(lost(&plan), [], "{halt:?}");
             // Whoever stays silent is given up all the same.
             let silent = |_| heard(halted);
             let end = back + PERIOD * 7;
             assert_eq!(watch_until(&mut watch, &cluster, silent, end).len(), 1, "{halt:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_is_heard_of_is_there_and_that_is_written_down_once() {
+        let (mut cluster, nodes) = cluster_with_nodes(1);
+        let (id, now) = (nodes[0], cluster.now);
+        assert_eq!(heard(&cluster.state, id, None, None, "", now), None, "that is known");
+        assert_eq!(heard(&cluster.state, 99.into(), None, None, "", now), None, "no member");
+        cluster.set_node(id, NodeState::Down);
+        for (unable, state) in [("", NodeState::Ready), ("no room", NodeState::Unknown)] {
+            let back = heard(&cluster.state, id, None, None, unable, now).expect("news");
+            cluster.apply(back);
+            assert_eq!(cluster.state.node(id).expect("there").status.state, state);
+            assert_eq!(heard(&cluster.state, id, None, None, unable, now), None);
+        }
+        let description = Some(node_description("renamed"));
+        let begun = heard(&cluster.state, id, description, None, "", now).expect("a session");
+        cluster.apply(begun);
+        assert_eq!(cluster.state.node(id).expect("there").description.hostname, "renamed");
     }
 
     #[test]

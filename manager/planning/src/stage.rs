@@ -11,7 +11,7 @@ use shoal_types::spec::ServiceSpec;
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use crate::{orchestrator, scheduler};
+use crate::{Plan, orchestrator, scheduler};
 
 pub(crate) struct Stage {
     pub(crate) cluster: TestCluster,
@@ -23,13 +23,17 @@ pub(crate) struct Stage {
     /// What was placed on nodes, and when.
     pub(crate) placed: Vec<(ServiceId, Timestamp)>,
     wake_at: Option<Timestamp>,
+    orchestrator: orchestrator::Memory,
+    scheduler: scheduler::Memory,
 }
 
 impl Stage {
     pub(crate) fn new(nodes: usize) -> Self {
         let (cluster, nodes) = cluster_with_nodes(nodes);
         let (fate, placed) = (BTreeMap::new(), Vec::new());
-        Self { cluster, nodes, fate, cannot_prepare: false, placed, wake_at: None }
+        let (orchestrator, scheduler) = Default::default();
+        let (cannot_prepare, wake_at) = (false, None);
+        Self { cluster, nodes, fate, cannot_prepare, placed, wake_at, orchestrator, scheduler }
     }
 
     pub(crate) fn view(&self) -> &ClusterState {
@@ -38,12 +42,11 @@ impl Stage {
 
     /// One planning round of both planners; what they propose is applied.
     pub(crate) fn plan(&mut self) -> Vec<Command> {
-        let view = self.cluster.state.clone();
-        let plan = orchestrator::plan(&view, self.cluster.now, &mut self.cluster.ids);
+        let plan = self.orchestrate();
         self.wake_at = plan.wake_at;
         let mut commands = plan.commands;
         self.carry_out(&commands);
-        let placed = scheduler::plan(&self.cluster.state.clone(), self.cluster.now);
+        let placed = self.schedule();
         self.wake_at = self.wake_at.into_iter().chain(placed.wake_at).min();
         self.carry_out(&placed.commands);
         for command in &placed.commands {
@@ -56,6 +59,52 @@ impl Stage {
         commands
     }
 
+    fn hear(&mut self) {
+        for event in self.cluster.events() {
+            self.orchestrator.hear(&event);
+            self.scheduler.hear(&event);
+        }
+    }
+
+    /// What is planned by what is remembered is what is planned by a look at everything.
+    pub(crate) fn orchestrate(&mut self) -> Plan {
+        self.hear();
+        let (view, now) = (self.cluster.state.clone(), self.cluster.now);
+        let mut fresh = orchestrator::Memory::default();
+        let whole = orchestrator::plan(&view, &mut fresh, now, &mut self.cluster.ids.clone());
+        let plan = orchestrator::plan(&view, &mut self.orchestrator, now, &mut self.cluster.ids);
+        assert_eq!(plan.commands, whole.commands);
+        assert_eq!(plan.missed, [] as [String; 0]);
+        let same = !plan.commands.is_empty() || self.orchestrator.knows_the_same(&fresh);
+        assert!(same, "{:#?} {fresh:#?}", self.orchestrator);
+        plan
+    }
+
+    /// So here, but for what is said of tasks that are left: one look may say it, or the next.
+    fn schedule(&mut self) -> Plan {
+        self.hear();
+        let (view, now) = (self.cluster.state.clone(), self.cluster.now);
+        let whole = scheduler::plan(&view, &mut scheduler::Memory::default(), now);
+        let plan = scheduler::plan(&view, &mut self.scheduler, now);
+        let assigned = |plan: &Plan| -> Vec<Command> {
+            let assigns = |c: &&Command| matches!(c, Command::AssignTask { .. });
+            plan.commands.iter().filter(assigns).cloned().collect()
+        };
+        assert_eq!(assigned(&plan), assigned(&whole));
+        assert!(!plan.commands.is_empty() || whole.commands.is_empty(), "{whole:#?}");
+        plan
+    }
+
+    /// One planning round of which only so many commands of each planner are carried out, if not all.
+    pub(crate) fn plan_and_lose(&mut self, carried_out: Option<usize>) {
+        for scheduler in [false, true] {
+            let plan = if scheduler { self.schedule() } else { self.orchestrate() };
+            let all = plan.commands.len();
+            self.carry_out(&plan.commands[..all.min(carried_out.unwrap_or(all))]);
+        }
+        self.cluster.check();
+    }
+
     fn carry_out(&mut self, commands: &[Command]) {
         for command in commands {
             self.cluster.apply(command.clone());
@@ -64,7 +113,12 @@ impl Stage {
 
     /// Plans until nothing is left to do.
     pub(crate) fn settle(&mut self) {
-        for _ in 0..100 {
+        self.settle_within(100);
+    }
+
+    /// The same in so many rounds.
+    pub(crate) fn settle_within(&mut self, rounds: usize) {
+        for _ in 0..rounds {
             if self.plan().is_empty() {
                 self.cluster.check();
                 return;

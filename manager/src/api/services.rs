@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_manager_state::{ClusterState, Command, ObjectKind, UpdateKind, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, ServiceId};
-use shoal_types::object::{NodeState, Service, Task};
+use shoal_types::object::{Service, Task};
 use shoal_types::spec::{ServiceMode, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use tonic::Status;
@@ -65,7 +65,7 @@ pub(super) async fn list_services(
 fn summary(view: &ClusterState, service: &Service) -> pb::ServiceSummary {
     let within_reach = |task: &Task| {
         let node = task.node_id.and_then(|id| view.node(id));
-        node.is_some_and(|n| n.status.state != NodeState::Down)
+        node.is_some_and(|n| !n.is_lost())
     };
     let tasks = || view.tasks_of_service(service.id);
     let running = tasks().filter(|t| t.status.state == TaskState::Running && within_reach(t));

@@ -1,10 +1,12 @@
 //! The stream of what one node is to hold.
 
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_manager_planning::assignment::assignment;
-use shoal_manager_state::ClusterState;
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
 use shoal_proto::parts::Parts;
 use shoal_proto::v1 as pb;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
@@ -13,11 +15,73 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::feed::Follower;
+
 /// Messages on their way to one agent; each is a part of bounded size.
 pub(super) const QUEUE: usize = 4;
 
 /// Changes that come within this time travel together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// The streams that wait for a change. Each is woken for those that name its node, and for no others:
+/// thousands of them would look for nothing.
+#[derive(Debug, Default)]
+pub(super) struct Wakers(Mutex<BTreeMap<NodeId, watch::Sender<()>>>);
+
+impl Wakers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, watch::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when something that the node is to hold has changed after this call.
+    pub(super) fn subscribe(&self, node: NodeId) -> watch::Receiver<()> {
+        self.lock().entry(node).or_default().subscribe()
+    }
+
+    /// Wakes the streams of the nodes that are named in events; all, if some events were missed.
+    pub(super) fn wake(&self, events: Option<&[Arc<Event>]>) {
+        let mut wakers = self.lock();
+        match events.and_then(named) {
+            Some(nodes) => {
+                for node in nodes {
+                    if let Entry::Occupied(waker) = wakers.entry(node)
+                        && waker.get().send(()).is_err()
+                    {
+                        waker.remove();
+                    }
+                }
+            }
+            None => wakers.retain(|_, waker| waker.send(()).is_ok()),
+        }
+    }
+}
+
+/// The nodes for which a change may mean something; none if it may for all.
+fn named(events: &[Arc<Event>]) -> Option<BTreeSet<NodeId>> {
+    let mut nodes = BTreeSet::new();
+    for event in events {
+        match &event.object {
+            ObjectRef::Task(task) => nodes.extend(task.node_id),
+            // A new one is joined by new tasks only.
+            ObjectRef::Network(_) if event.action == Action::Create => {}
+            ObjectRef::Network(_) => return None,
+            ObjectRef::Cluster(_)
+            | ObjectRef::Node(_)
+            | ObjectRef::Service(_)
+            | ObjectRef::Deployment(_)
+            | ObjectRef::Stack(_)
+            | ObjectRef::User(_) => {}
+        }
+    }
+    Some(nodes)
+}
+
+/// Wakes streams whenever something was written, until `ended` is cancelled.
+pub(super) async fn wake(mut events: Follower, wakers: Arc<Wakers>, ended: CancellationToken) {
+    while ended.run_until_cancelled(events.changed()).await.is_some() {
+        wakers.wake(events.take().as_deref());
+    }
+}
 
 /// Sends everything, then changes, in messages of so many bytes, until `ended` is cancelled or the
 /// agent goes away.
@@ -25,11 +89,12 @@ pub(super) async fn pump(
     node: NodeId,
     ended: CancellationToken,
     states: watch::Receiver<Arc<ClusterState>>,
+    wakes: watch::Receiver<()>,
     to: mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
     bytes: usize,
 ) {
     tokio::select! {
-        () = send_all(node, states, &to, bytes) => return,
+        () = send_all(node, states, wakes, &to, bytes) => return,
         () = ended.cancelled() => {}
     }
     // If nobody takes it, nobody needs it.
@@ -39,14 +104,16 @@ pub(super) async fn pump(
 
 async fn send_all(
     node: NodeId,
-    mut states: watch::Receiver<Arc<ClusterState>>,
+    states: watch::Receiver<Arc<ClusterState>>,
+    mut wakes: watch::Receiver<()>,
     to: &mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
     bytes: usize,
 ) {
     let mut held = NodeAssignment::default();
     let mut sequence = 0;
     loop {
-        let wanted = assignment(&states.borrow_and_update(), node);
+        wakes.borrow_and_update();
+        let wanted = assignment(&states.borrow(), node);
         let changes = held.diff(&wanted);
         for message in messages(&changes, sequence, bytes) {
             sequence = message.results_in;
@@ -57,7 +124,7 @@ async fn send_all(
         held = wanted;
         tokio::select! {
             () = to.closed() => return,
-            changed = states.changed() => if changed.is_err() { return },
+            changed = wakes.changed() => if changed.is_err() { return },
         }
         tokio::time::sleep(DEBOUNCE).await;
     }
@@ -93,8 +160,9 @@ fn messages(
 mod tests {
     use prost::Message as _;
     use shoal_manager_state::Command;
-    use shoal_manager_state::testing::{cluster_with_nodes, service_spec, with_task};
+    use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, service_spec, with_task};
     use shoal_types::spec::TaskRuntime;
+    use shoal_types::task_state::{DesiredState, TaskState};
 
     use super::*;
 
@@ -121,7 +189,8 @@ mod tests {
         let (state, node) = crowded(tasks, environment);
         let (_states, states) = watch::channel(state);
         let (to, mut messages) = mpsc::channel(QUEUE);
-        tokio::spawn(pump(node, CancellationToken::new(), states, to, bytes));
+        let wakes = Wakers::default().subscribe(node);
+        tokio::spawn(pump(node, CancellationToken::new(), states, wakes, to, bytes));
         let mut all: Vec<pb::AssignmentsMessage> = Vec::new();
         while all.last().is_none_or(|last| last.more) {
             all.push(messages.recv().await.expect("open").expect("a message"));
@@ -162,5 +231,41 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].kind, pb::AssignmentsKind::Complete as i32);
         assert_eq!(all[0].changes, []);
+    }
+
+    #[tokio::test]
+    async fn only_who_is_named_in_a_change_is_woken() {
+        let (mut cluster, nodes) = cluster_with_nodes(3);
+        let web = cluster.add_service(service_spec("web", 2));
+        let tasks = [1, 2].map(|replica| cluster.add_task(web, replica));
+        cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0] });
+        cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
+        let network = cluster.add_network("net");
+        cluster.events();
+        let wakers = Wakers::default();
+        let mut streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n]));
+        let woken = |streams: &mut [watch::Receiver<()>; 3], cluster: &mut TestCluster| {
+            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
+            wakers.wake(Some(&events));
+            streams.each_mut().map(|stream| {
+                let woken = stream.has_changed().expect("open");
+                stream.mark_unchanged();
+                woken
+            })
+        };
+        assert_eq!(woken(&mut streams, &mut cluster), [false, false, false]);
+        cluster.report(tasks[1], TaskState::Running);
+        assert_eq!(woken(&mut streams, &mut cluster), [false, true, false]);
+        cluster.apply(Command::SetDesired { id: tasks[0], desired: DesiredState::Shutdown });
+        cluster.add_network("other");
+        cluster.add_task(web, 3);
+        assert_eq!(woken(&mut streams, &mut cluster), [true, false, false]);
+        cluster.apply(Command::RemoveNetwork { id: network });
+        assert_eq!(woken(&mut streams, &mut cluster), [true, true, true]);
+        wakers.wake(None);
+        assert!(streams.iter().all(|s| s.has_changed().expect("open")), "it may be anything");
+        drop(streams);
+        wakers.wake(None);
+        assert!(wakers.lock().is_empty(), "who has gone is forgotten");
     }
 }

@@ -7,13 +7,12 @@ mod assignments;
 mod drain;
 mod sessions;
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use prost::Message as _;
 use shoal_manager_planning::credential::registry_auth;
-use shoal_manager_planning::liveness::{is_news, there};
+use shoal_manager_planning::liveness;
 use shoal_manager_planning::words;
 use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::convert::InvalidMessage;
@@ -23,9 +22,9 @@ use shoal_proto::v1::dispatcher_server::Dispatcher;
 use shoal_transport::ConnectInfo;
 use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
 use shoal_types::object::{NodeDescription, TaskStatus};
-use shoal_types::spec::ClusterSpec;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::invalid;
@@ -34,6 +33,7 @@ use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
 
+use assignments::Wakers;
 pub use sessions::{Session, Sessions};
 
 /// Statuses in one command at the most: what one message brings may be more than a command holds.
@@ -47,13 +47,19 @@ pub struct DispatcherService {
     cluster: Cluster,
     sessions: Arc<Sessions>,
     broker: Arc<Broker>,
+    wakers: Arc<Wakers>,
+    /// Ends what wakes them with this.
+    _ended: DropGuard,
 }
 
 impl DispatcherService {
-    /// The agents' door to this cluster.
+    /// The agents' door to this cluster. Must be called within a runtime.
     #[must_use]
     pub fn new(cluster: Cluster, sessions: Arc<Sessions>, broker: Arc<Broker>) -> Self {
-        Self { cluster, sessions, broker }
+        let (wakers, ended) = (Arc::<Wakers>::default(), CancellationToken::new());
+        let events = cluster.feed().follow();
+        tokio::spawn(assignments::wake(events, Arc::clone(&wakers), ended.clone()));
+        Self { cluster, sessions, broker, wakers, _ended: ended.drop_guard() }
     }
 
     /// The session that a request belongs to.
@@ -61,20 +67,6 @@ impl DispatcherService {
         let id: SessionId =
             id.parse().map_err(|e| Status::invalid_argument(format!("session_id: {e}")))?;
         self.sessions.get(node, id)
-    }
-
-    /// Records that the node is there, and why it is not ready if it is `unable`.
-    async fn report_there(
-        &self,
-        id: NodeId,
-        description: Option<NodeDescription>,
-        addr: Option<IpAddr>,
-        unable: &str,
-    ) -> Result<(), Status> {
-        let known = self.cluster.view().node(id).and_then(|n| n.status.addr);
-        let status = there(unable, addr.or(known), clock::now());
-        self.cluster.propose(Command::ReportNode { id, description, status }).await?;
-        Ok(())
     }
 }
 
@@ -85,9 +77,7 @@ fn node_of<T>(request: &Request<T>) -> Result<NodeId, Status> {
 
 /// Time between two heartbeats, in nanoseconds.
 fn heartbeat_period(view: &ClusterState) -> u64 {
-    let default = || ClusterSpec::default().heartbeat_period;
-    let period = view.cluster().map_or_else(default, |c| c.spec.heartbeat_period);
-    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(view.spec().heartbeat_period.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn message(message: pb::session_message::Message) -> pb::SessionMessage {
@@ -129,7 +119,10 @@ impl Dispatcher for DispatcherService {
         let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
         self.sessions.may_report(&session, description_bytes).await?;
         let description = words::description(description);
-        self.report_there(node, Some(description), addr, &unable).await?;
+        let (view, now) = (self.cluster.view(), clock::now());
+        if let Some(news) = liveness::heard(&view, node, Some(description), addr, &unable, now) {
+            self.cluster.propose(news).await?;
+        }
         let view = self.cluster.view();
         session.send(message(Message::Facts(facts(&view, node))))?;
         tracing::info!(%node, session = %session.id, "session opened");
@@ -145,10 +138,9 @@ impl Dispatcher for DispatcherService {
         let session = self.find_session(node, &session_id)?;
         self.sessions.hear(&session, clock::steady());
         let view = self.cluster.view();
-        // A manager that was held up itself may have given a living node up.
-        if view.node(node).is_some_and(|n| is_news(&n.status, &unable)) {
+        if let Some(news) = liveness::heard(&view, node, None, None, &unable, clock::now()) {
             self.sessions.may_report(&session, unable.len()).await?;
-            self.report_there(node, None, None, &unable).await?;
+            self.cluster.propose(news).await?;
         }
         Ok(Response::new(pb::HeartbeatResponse { period_nanos: heartbeat_period(&view) }))
     }
@@ -163,8 +155,8 @@ impl Dispatcher for DispatcherService {
         let session = self.find_session(node, &request.get_ref().session_id)?;
         let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
         let ended = self.sessions.begin_assignments(&session);
-        let changes = self.cluster.changes();
-        tokio::spawn(assignments::pump(node, ended, changes, to, PART_BYTES));
+        let (changes, wakes) = (self.cluster.changes(), self.wakers.subscribe(node));
+        tokio::spawn(assignments::pump(node, ended, changes, wakes, to, PART_BYTES));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 

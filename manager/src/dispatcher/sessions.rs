@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shoal_manager_planning::liveness::LastHeard;
 use shoal_manager_planning::pace::Pace;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, SessionId};
@@ -178,10 +177,10 @@ impl Sessions {
         }
     }
 
-    /// When each node was last heard of.
+    /// When a node was last heard of.
     #[must_use]
-    pub fn heard(&self) -> LastHeard {
-        self.lock().iter().map(|(node, entry)| (*node, entry.heard)).collect()
+    pub fn heard_of(&self, node: NodeId) -> Option<Timestamp> {
+        self.lock().get(&node).map(|entry| entry.heard)
     }
 
     /// Ends every session: this manager does not lead any more.
@@ -245,6 +244,6 @@ mod tests {
         assert!(goes.ended.is_cancelled() && streamed.is_cancelled());
         assert!(!stays.ended.is_cancelled());
         assert!(sessions.of_node(goes.node).is_none());
-        assert_eq!(sessions.heard().len(), 1);
+        assert_eq!(sessions.heard_of(stays.node), Some(Timestamp::ZERO));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_manager_planning::liveness::{LastHeard, Watch};
+use shoal_manager_planning::liveness::LastHeard;
 use shoal_manager_state::Command;
 use shoal_types::assignment::NodeAssignment;
 use shoal_types::id::NodeId;
 use shoal_types::time::Timestamp;
+
+use super::mind::Memory;
 
 /// A leader loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +50,7 @@ pub(crate) struct Session {
 pub(crate) struct Leader {
     /// Counts periods: what an earlier one had still to do is void.
     pub(crate) period: u64,
-    pub(crate) watch: Watch,
+    pub(crate) memory: Memory,
     pub(crate) heard: LastHeard,
     pub(crate) sessions: BTreeMap<NodeId, Session>,
     pub(crate) loops: BTreeMap<Loop, LoopState>,
@@ -60,7 +62,7 @@ impl Leader {
     pub(crate) fn new(period: u64, since: Timestamp) -> Self {
         Self {
             period,
-            watch: Watch::begin(since),
+            memory: Memory::begin(since),
             heard: LastHeard::new(),
             sessions: BTreeMap::new(),
             loops: Loop::ALL.into_iter().map(|l| (l, LoopState::default())).collect(),

@@ -1,9 +1,10 @@
 //! The leader's shell: loops around the planners, and the dispatcher.
 
 use shoal_manager_planning::assignment::assignment;
+use shoal_manager_planning::liveness;
 use shoal_manager_state::Command;
 use shoal_types::id::NodeId;
-use shoal_types::object::{NodeDescription, NodeState, NodeStatus};
+use shoal_types::object::NodeDescription;
 use shoal_types::time::Timestamp;
 
 use super::leader::{Leader, Loop, Session};
@@ -44,10 +45,13 @@ impl<M: Mind> World<M> {
         }
         let view = self.state.clone();
         let plan = match which {
-            Loop::Orchestrator => self.mind.orchestrate(&view, now, &mut self.ctx.ids),
-            Loop::Scheduler => self.mind.schedule(&view, now),
-            Loop::Liveness => self.mind.watch_nodes(&mut leader.watch, &view, &leader.heard, now),
+            Loop::Orchestrator => {
+                self.mind.orchestrate(&mut leader.memory, &view, now, &mut self.ctx.ids)
+            }
+            Loop::Scheduler => self.mind.schedule(&mut leader.memory, &view, now),
+            Loop::Liveness => self.mind.watch_nodes(&mut leader.memory, &view, &leader.heard, now),
         };
+        self.wrong.extend(plan.missed);
         let wake_at = plan.wake_at;
         let nothing = plan.commands.is_empty();
         if let Some(this) = self.leader.loops.get_mut(&which) {
@@ -100,10 +104,9 @@ impl<M: Mind> World<M> {
 
     pub(crate) fn leader_hears(&mut self, node: NodeId, message: Up) {
         let now = self.ctx.queue.now;
-        let Some(known) = self.state.node(node) else {
+        if self.state.node(node).is_none() {
             return self.tell(node, Down::Removed);
-        };
-        let ready = known.status.state == NodeState::Ready;
+        }
         let session = match &message {
             Up::Open { description } => {
                 let description = NodeDescription::clone(description);
@@ -118,13 +121,10 @@ impl<M: Mind> World<M> {
         }
         match message {
             Up::Open { .. } => {}
-            // A node that counts as lost is back with its next heartbeat, in the same session and
-            // without saying again what it holds. What it reports before that counts, too.
+            // What a node that counts as lost reports before its next heartbeat counts, too.
             Up::Heartbeat { .. } => {
                 self.leader.heard.insert(node, now);
-                if !ready {
-                    self.node_is_ready(node, None);
-                }
+                self.node_is_there(node, None);
             }
             Up::Statuses { statuses, .. } => {
                 self.apply(Command::UpdateTaskStatuses {
@@ -147,15 +147,17 @@ impl<M: Mind> World<M> {
         let session = self.ctx.count();
         self.leader.heard.insert(node, now);
         self.leader.sessions.insert(node, Session { id: session, sent: None, sequence: 0 });
-        self.node_is_ready(node, Some(description));
+        self.node_is_there(node, Some(description));
         self.tell(node, Down::Opened { session });
         self.wake_all();
     }
 
-    fn node_is_ready(&mut self, id: NodeId, description: Option<NodeDescription>) {
-        let since = self.ctx.queue.now;
-        let status = NodeStatus { state: NodeState::Ready, since, ..NodeStatus::default() };
-        self.apply(Command::ReportNode { id, description, status });
+    fn node_is_there(&mut self, id: NodeId, description: Option<NodeDescription>) {
+        let now = self.ctx.queue.now;
+        let news = liveness::heard(&self.state, id, description, None, "", now);
+        if let Some(news) = news {
+            self.apply(news);
+        }
     }
 
     /// Tells every connected node what has changed for it.

@@ -2,31 +2,76 @@
 
 use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
-use shoal_manager_state::{ClusterState, Command, Rejected};
+use shoal_manager_state::{ClusterState, Command, Event, Rejected};
 use shoal_types::id::SeededIds;
 use shoal_types::time::Timestamp;
 
+/// What planners remember for as long as their manager leads.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Of services and their slots.
+    pub orchestrator: orchestrator::Memory,
+    /// Of tasks and nodes.
+    pub scheduler: scheduler::Memory,
+    /// Of who is heard of.
+    pub watch: Watch,
+}
+
+impl Memory {
+    /// What is remembered when one begins to lead.
+    #[must_use]
+    pub fn begin(now: Timestamp) -> Self {
+        let (orchestrator, scheduler) = Default::default();
+        Self { orchestrator, scheduler, watch: Watch::begin(now) }
+    }
+
+    /// Notes what an event has changed.
+    pub fn hear(&mut self, event: &Event) {
+        self.orchestrator.hear(event);
+        self.scheduler.hear(event);
+        self.watch.hear(event);
+    }
+
+    /// Begins anew: the state is another one.
+    pub fn forget(&mut self) {
+        self.orchestrator.forget();
+        self.scheduler.forget();
+        self.watch.forget();
+    }
+}
+
 /// What the leader thinks with. The default methods are the real planners.
 pub trait Mind {
+    /// Notes what an event has changed.
+    fn hear(&mut self, memory: &mut Memory, event: &Event) {
+        memory.hear(event);
+    }
+
     /// Services -> tasks.
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        orchestrator::plan(view, now, ids)
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        orchestrator::plan(view, &mut memory.orchestrator, now, ids)
     }
 
     /// Tasks -> nodes.
-    fn schedule(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
-        scheduler::plan(view, now)
+    fn schedule(&mut self, memory: &mut Memory, view: &ClusterState, now: Timestamp) -> Plan {
+        scheduler::plan(view, &mut memory.scheduler, now)
     }
 
     /// Which nodes are lost.
     fn watch_nodes(
         &mut self,
-        watch: &mut Watch,
+        memory: &mut Memory,
         view: &ClusterState,
         heard: &LastHeard,
         now: Timestamp,
     ) -> Plan {
-        watch.plan(view, heard, now, now)
+        memory.watch.plan(view, |node| heard.get(&node).copied(), now, now)
     }
 
     /// What the leader proposes in place of what it has planned.

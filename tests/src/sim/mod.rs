@@ -22,7 +22,7 @@ mod user;
 mod wire;
 mod world;
 
-pub use mind::{Mind, Real};
+pub use mind::{Memory, Mind, Real};
 
 use std::collections::BTreeSet;
 use std::fmt;

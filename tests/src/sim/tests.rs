@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::{Plan, orchestrator};
-use shoal_manager_state::{ClusterState, Command, ObjectRef, Rejected};
+use shoal_manager_state::{ClusterState, Command, Event, ObjectKind, ObjectRef, Rejected};
 use shoal_types::id::{IdSource, SeededIds};
 use shoal_types::object::{Slot, Task, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use super::{Mind, Real, run};
+use super::{Memory, Mind, Real, run};
 
 /// Seeds within which a planted bug must show.
 const SEEDS: std::ops::Range<u64> = 1..40;
@@ -96,8 +96,14 @@ fn two_running_tasks_in_a_slot_are_noticed() {
 struct Doubling;
 
 impl Mind for Doubling {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        let mut plan = orchestrator::plan(view, now, ids);
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        let mut plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
         let twins: Vec<Command> = plan
             .commands
             .iter()
@@ -157,8 +163,14 @@ fn an_overdrawn_node_is_noticed() {
 struct Talkative(u64);
 
 impl Mind for Talkative {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        let mut plan = orchestrator::plan(view, now, ids);
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        let mut plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
         self.0 += 1;
         plan.commands.extend(view.deployments().find(|d| d.state.is_final()).map(|d| {
             Command::UpdateDeployment {
@@ -180,8 +192,14 @@ fn a_planner_that_never_rests_is_noticed() {
 struct Careless;
 
 impl Mind for Careless {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        let mut plan = orchestrator::plan(view, now, ids);
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        let mut plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
         let live = view.tasks().find(|t| t.status.state == TaskState::Running);
         plan.commands.extend(live.map(|t| Command::RemoveTask { id: t.id }));
         plan
@@ -198,9 +216,16 @@ fn a_plan_that_is_refused_is_noticed() {
 struct Lazy(u64);
 
 impl Mind for Lazy {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
         self.0 += 1;
-        if self.0 > 100 { Plan::default() } else { orchestrator::plan(view, now, ids) }
+        let plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
+        if self.0 > 100 { Plan::default() } else { plan }
     }
 }
 
@@ -214,8 +239,14 @@ fn a_cluster_that_does_not_converge_is_noticed() {
 struct Resigned(TaskState);
 
 impl Mind for Resigned {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        let mut plan = orchestrator::plan(view, now, ids);
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        let mut plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
         plan.commands.retain(|command| {
             let Command::CreateTask { service_id, slot, .. } = command else { return true };
             let last = view.tasks_of_slot(*service_id, *slot).max_by_key(|t| t.meta.created_at);
@@ -256,8 +287,14 @@ fn a_rejected_task_that_is_tried_again_at_once_is_noticed() {
 struct Conservative;
 
 impl Mind for Conservative {
-    fn orchestrate(&mut self, view: &ClusterState, now: Timestamp, ids: &mut SeededIds) -> Plan {
-        let mut plan = orchestrator::plan(view, now, ids);
+    fn orchestrate(
+        &mut self,
+        memory: &mut Memory,
+        view: &ClusterState,
+        now: Timestamp,
+        ids: &mut SeededIds,
+    ) -> Plan {
+        let mut plan = orchestrator::plan(view, &mut memory.orchestrator, now, ids);
         let runs = |task: &Task| {
             let node = task.node_id.and_then(|id| view.node(id));
             task.is_wanted()
@@ -280,4 +317,24 @@ impl Mind for Conservative {
 #[test]
 fn an_outdated_task_that_is_not_replaced_is_noticed() {
     noticed(|| Conservative, &["does not end", "is outdated"]);
+}
+
+/// Hears nothing of objects of one kind.
+struct Deaf(ObjectKind);
+
+impl Mind for Deaf {
+    fn hear(&mut self, memory: &mut Memory, event: &Event) {
+        if event.object.kind() != self.0 {
+            memory.hear(event);
+        }
+    }
+}
+
+#[test]
+fn a_planner_that_misses_changes_is_noticed() {
+    // Services never change without a deployment of theirs.
+    for kind in [ObjectKind::Node, ObjectKind::Task] {
+        let said = ["forgotten by those who remember", "had changed unnoticed"];
+        noticed(|| Deaf(kind), &said);
+    }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shoal_manager_state::{ClusterState, Command, PredefinedIds, apply, invariant};
+use shoal_manager_state::{
+    ClusterState, Command, Event as StateEvent, PredefinedIds, apply, invariant,
+};
 use shoal_types::id::{IdSource, NodeId};
 use shoal_types::object::{JoinTokens, RootCa};
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec};
@@ -12,13 +14,13 @@ use shoal_types::time::Timestamp;
 use super::agent::Agent;
 use super::context::Context;
 use super::leader::Leader;
-use super::mind::Mind;
+use super::mind::{Memory, Mind};
 use super::queue::Event;
 use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
-    Moment, Running, nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest,
-    retries_are_paced,
+    Moment, Running, nothing_is_forgotten, nothing_overdrawn, one_running_task_per_slot,
+    planning_comes_to_rest, retries_are_paced,
 };
 
 /// How long faults and the user go on.
@@ -114,14 +116,16 @@ impl<M: Mind> World<M> {
             Err(why) => {
                 if let Some(state) = self.mind.refused(&self.state, &command, why) {
                     self.state = state;
+                    self.leader.memory.forget();
                 }
                 false
             }
         };
         self.applied += u64::from(done);
         self.refused += u64::from(!done);
-        let changed = !self.state.take_events().is_empty();
-        if changed || !done {
+        let events = self.state.take_events();
+        events.iter().for_each(|event| self.mind.hear(&mut self.leader.memory, event));
+        if !events.is_empty() || !done {
             self.wake_all();
         }
         done
@@ -209,18 +213,31 @@ impl<M: Mind> World<M> {
     pub(crate) fn look_closely(&mut self) {
         self.wrong.extend(invariant::check(&self.state));
         let now = self.ctx.queue.now;
-        let (mind, mut ids) = (&mut self.mind, self.ctx.ids.clone());
-        let (heard, watch) = (&self.leader.heard, &self.leader.watch);
-        let wrong = planning_comes_to_rest::judge(&self.state, now, |view| {
-            let mut commands = mind.orchestrate(view, now, &mut ids).commands;
+        let (mind, heard) = (&mut self.mind, &self.leader.heard);
+        let mut ids = self.ctx.ids.clone();
+        let mut plan = |memory: &mut Memory, view: &ClusterState, events: &[StateEvent]| {
+            events.iter().for_each(|event| mind.hear(memory, event));
+            let mut commands = mind.orchestrate(memory, view, now, &mut ids).commands;
             if commands.is_empty() {
-                commands = mind.schedule(view, now).commands;
+                commands = mind.schedule(memory, view, now).commands;
             }
             if commands.is_empty() {
-                commands = mind.watch_nodes(&mut watch.clone(), view, heard, now).commands;
+                commands = mind.watch_nodes(memory, view, heard, now).commands;
             }
             commands
+        };
+        let mut memory = self.leader.memory.clone();
+        let rest = planning_comes_to_rest::judge(&self.state, now, |view, events| {
+            plan(&mut memory, view, events)
         });
-        self.wrong.extend(wrong);
+        match rest {
+            Ok(state) => {
+                // Who is silent for how long only this leader knows.
+                let mut fresh = Memory { watch: memory.watch, ..Memory::begin(now) };
+                let left = plan(&mut fresh, &state, &[]);
+                self.wrong.extend(nothing_is_forgotten::judge(&left));
+            }
+            Err(wrong) => self.wrong.push(wrong),
+        }
     }
 }

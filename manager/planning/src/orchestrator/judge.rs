@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use shoal_manager_state::Command;
 use shoal_types::id::IdSource;
-use shoal_types::object::{Deployment, DeploymentState, Slot, Task};
+use shoal_types::object::{Deployment, DeploymentState, Task};
 use shoal_types::spec::{FailureAction, UpdateConfig};
 use shoal_types::task_state::TaskState;
-use shoal_types::time::Timestamp;
 
-use super::rollout::Progress;
 use super::{Pass, SlotTasks};
 use crate::Plan;
 
@@ -20,28 +18,26 @@ const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 impl Pass<'_> {
     /// Decides whether the deployment has failed, and what follows. True if it has ended.
     pub(super) fn judge<I: IdSource>(
-        &self,
+        &mut self,
         deployment: &Deployment,
-        config: &UpdateConfig,
         ids: &mut I,
         plan: &mut Plan,
     ) -> bool {
-        let failed: Vec<&Task> =
-            self.slots.values().filter_map(|s| self.failure(s, deployment)).collect();
-        let total = self.slots.len().max(1);
+        let total = self.known.used().max(1);
         #[expect(clippy::cast_precision_loss, reason = "a ratio of slot counts")]
-        let ratio = failed.len() as f32 / total as f32;
-        let goes_on = config.failure_action == FailureAction::Continue;
-        let too_many = !goes_on && ratio > config.max_failure_ratio;
-        let why = if let Some(task) = failed.last().filter(|_| too_many) {
+        let ratio = self.known.failed() as f32 / total as f32;
+        let goes_on = self.config.failure_action == FailureAction::Continue;
+        let too_many = !goes_on && ratio > self.config.max_failure_ratio;
+        let last = self.known.last_failed().filter(|_| too_many).map(|slot| self.tasks(slot));
+        let why = if let Some(task) = last.and_then(|tasks| self.failure(&tasks, deployment)) {
             let reason = task.status.reason();
             format!("task {} ({}) {}: {reason}", task.name(), task.id, task.status.state)
-        } else if let Some(why) = self.stuck(deployment, config, plan) {
+        } else if let Some(why) = self.stuck(deployment, plan) {
             why
         } else {
             return false;
         };
-        self.fail(deployment, config.failure_action, why, ids, plan);
+        self.fail(deployment, self.config.failure_action, why, ids, plan);
         true
     }
 
@@ -65,60 +61,34 @@ impl Pass<'_> {
     }
 
     /// Whether nothing has happened for too long.
-    fn stuck(
-        &self,
-        deployment: &Deployment,
-        config: &UpdateConfig,
-        plan: &mut Plan,
-    ) -> Option<String> {
-        let waiting: Vec<&Task> = self
-            .slots
-            .iter()
-            .filter(|(slot, _)| !self.is_held(**slot))
-            .filter_map(|(_, tasks)| tasks.wanted())
-            .filter(|t| t.status.state != TaskState::Running)
-            .collect();
-        let task = waiting.first()?;
-        let last_start = self
-            .slots
-            .values()
-            .filter_map(SlotTasks::wanted)
-            .filter(|t| t.status.state == TaskState::Running)
-            .map(|t| t.status.timestamp)
-            .fold(deployment.meta.created_at, Timestamp::max);
-        let deadline = last_start + config.delay + PROGRESS_DEADLINE;
+    fn stuck(&mut self, deployment: &Deployment, plan: &mut Plan) -> Option<String> {
+        let count = self.known.waiting();
+        if count == 0 {
+            return None;
+        }
+        let last_start = self.known.last_started().max(Some(deployment.meta.created_at))?;
+        let deadline = last_start + self.config.delay + PROGRESS_DEADLINE;
         if self.now < deadline {
             plan.wake(deadline);
             return None;
         }
+        let tasks = self.tasks(self.known.first_waiting()?);
+        let task = tasks.wanted()?;
         let reason = task.status.reason();
         let waited = PROGRESS_DEADLINE.as_secs();
-        let (count, name, state) = (waiting.len(), task.name(), task.status.state);
+        let (name, state) = (task.name(), task.status.state);
         Some(format!(
             "no progress for {waited} s: {count} not running; {name} is {state}: {reason}"
         ))
     }
 
     /// Completes the deployment when every slot has run for the monitoring time.
-    pub(super) fn complete(
-        &self,
-        deployment: &Deployment,
-        config: &UpdateConfig,
-        progress: &[(Slot, Progress)],
-        plan: &mut Plan,
-    ) {
-        let mut since = None;
-        for (_, progress) in progress {
-            match progress {
-                Progress::Outdated | Progress::InFlight | Progress::Failing => return,
-                Progress::Running(at) => since = since.max(Some(*at)),
-                Progress::Held | Progress::Finished => {}
-            }
-        }
-        if !self.missing().is_empty() {
+    pub(super) fn complete(&mut self, deployment: &Deployment, plan: &mut Plan) {
+        if !self.known.has_arrived() || self.lacks_slots() {
             return;
         }
-        let monitor = config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
+        let since = self.known.last_running();
+        let monitor = self.config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
         let quiet_at = since.filter(|at| self.is_new(*at)).map(|at| at + monitor);
         match quiet_at.filter(|at| *at > self.now) {
             Some(at) => plan.wake(at),

@@ -49,19 +49,19 @@ impl Pass<'_> {
                     Delay::Start(_) => Delay::None,
                     other => other,
                 };
-                self.create(slot, self.blocked(slot), delay, ids, plan);
+                self.create(slot, tasks, self.blocked(slot), delay, ids, plan);
             }
         } else if !task.is_live() {
             self.replace_dead(slot, tasks, task, ids, plan);
         } else if held_until(task, self.now).is_some() && !self.is_of_present_spec(task) {
             // What was changed may be what it was rejected for.
             set_desired(task, DesiredState::Shutdown, plan);
-            self.create(slot, self.blocked(slot), Delay::None, ids, plan);
+            self.create(slot, tasks, self.blocked(slot), Delay::None, ids, plan);
         } else if matches!(slot, Slot::Replica(_)) && self.is_displaced(task) {
             if is_ever_restarted(task) {
                 set_desired(task, DesiredState::Shutdown, plan);
                 // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
-                self.create(slot, self.blocked(slot), Delay::None, ids, plan);
+                self.create(slot, tasks, self.blocked(slot), Delay::None, ids, plan);
             } else if !self.is_lost_task(task) {
                 set_desired(task, DesiredState::Shutdown, plan);
             }
@@ -87,7 +87,7 @@ impl Pass<'_> {
         }
         set_desired(task, DesiredState::Shutdown, plan);
         let delay = if dirty { Delay::None } else { self.after(task) };
-        self.create(slot, self.another_runs(tasks, task), delay, ids, plan);
+        self.create(slot, tasks, self.another_runs(tasks, task), delay, ids, plan);
     }
 
     /// What the successor of a task that has ended waits for.
@@ -107,9 +107,8 @@ impl Pass<'_> {
 
     /// What a new task waits for if the one before it was rejected: whatever it is made for, it is
     /// another try. The state refuses one that does not wait.
-    pub(super) fn paced(&self, slot: Slot, delay: Delay) -> Delay {
-        let newest = self.slots.get(&slot).and_then(|tasks| tasks.0.last());
-        let rejected = newest.filter(|task| {
+    pub(super) fn paced(&self, tasks: &SlotTasks<'_>, delay: Delay) -> Delay {
+        let rejected = tasks.0.last().filter(|task| {
             task.status.state == TaskState::Rejected
                 && task.desired_state < DesiredState::Remove
                 && self.is_of_present_spec(task)

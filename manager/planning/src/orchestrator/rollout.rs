@@ -2,133 +2,120 @@
 //!
 //! The pace, and the judgement in [`super::judge`], follow from the tasks themselves: a slot is in flight from the
 //! moment its new task is made until that task runs, its predecessor has ended and the delay has
-//! passed. Nothing is remembered between two passes, so a new leader goes on in the middle.
-
-use std::collections::BTreeSet;
+//! passed. Nothing is remembered that does not follow from them, so a new leader goes on in the middle.
 
 use shoal_types::id::IdSource;
 use shoal_types::object::{DeploymentState, Slot, Task};
-use shoal_types::spec::{FailureAction, UpdateConfig, UpdateOrder};
+use shoal_types::spec::{FailureAction, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use super::{Delay, Pass, SlotTasks, is_dirty, set_desired, waits};
+use super::facts::{Facts, Progress};
+use super::{Delay, Pass, SlotTasks, Slots, is_dirty, set_desired, waits};
 use crate::Plan;
 
-/// How far one slot is.
-pub(super) enum Progress {
-    /// Its task is of an older spec.
-    Outdated,
-    /// No new task of it runs, and none can for as long as its node is paused or down. Nothing
-    /// waits for it: it is replaced when the node is back.
-    Held,
-    /// Its new task is on its way.
-    InFlight,
-    /// Its new task has failed and is tried again, or finds no place, and the others are not to wait
-    /// for it.
-    Failing,
-    /// Its new task runs since then, and its predecessor is gone.
-    Running(Timestamp),
-    /// Its new task has ended, and the policy leaves it at that.
-    Finished,
-}
-
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     pub(super) fn is_dirty(&self, task: &Task) -> bool {
         let node = task.node_id.and_then(|id| self.view.node(id)).map(AsRef::as_ref);
         is_dirty(self.service, task, node)
     }
 
-    /// Takes the service's deployment one step further. Slots in `decided` are left alone: this
-    /// pass has planned something for them already.
-    pub(super) fn roll_out<I: IdSource>(
+    /// What follows from the tasks of a slot that is used. Of one that is `decided` something has been
+    /// planned already.
+    pub(super) fn facts(
         &self,
-        decided: &BTreeSet<Slot>,
-        ids: &mut I,
+        slot: Slot,
+        tasks: &SlotTasks<'a>,
+        decided: bool,
         plan: &mut Plan,
-    ) {
-        self.finish_start_first(decided, plan);
-        let Some(deployment) = self.view.deployment(self.service.deployment_id) else { return };
-        let config = self.view.rollout_config(self.service);
-        match deployment.state {
-            DeploymentState::Updating if self.judge(deployment, &config, ids, plan) => return,
-            // What is outdated after the end was on a node that was paused or down until then.
-            DeploymentState::Updating | DeploymentState::Completed => {}
-            DeploymentState::Paused | DeploymentState::RolledBack | DeploymentState::Superseded => {
-                return;
-            }
-        }
-        let progress = |(slot, tasks): (&Slot, &SlotTasks<'_>)| {
-            let busy = decided.contains(slot);
-            let progress = if busy { Progress::InFlight } else { self.progress(*slot, tasks) };
-            let goes_on = config.failure_action == FailureAction::Continue
-                && self.failure(tasks, deployment).is_some();
-            // After the end nobody judges any more what finds no place.
-            let left = deployment.state == DeploymentState::Completed && tasks.finds_no_place();
-            let alone = matches!(progress, Progress::InFlight) && (goes_on || left);
-            (*slot, if alone { Progress::Failing } else { progress })
-        };
-        let progress: Vec<(Slot, Progress)> = self.slots.iter().map(progress).collect();
-        self.replace_outdated(&progress, &config, ids, plan);
-        if deployment.state == DeploymentState::Updating {
-            self.complete(deployment, &config, &progress, plan);
-        }
+    ) -> Facts {
+        let wanted = tasks.wanted();
+        let runs = |task: &&Task| task.status.state == TaskState::Running;
+        let started = wanted.filter(runs).map(|task| task.status.timestamp);
+        let failed = self.deployment.is_some_and(|d| self.failure(tasks, d).is_some());
+        let waiting = wanted.is_some_and(|task| !runs(&task)) && !self.is_held(slot);
+        let progress = self.progress(slot, tasks, decided, failed, plan);
+        Facts { used: true, missing: false, failed, waiting, started, progress: Some(progress) }
     }
 
-    fn progress(&self, slot: Slot, tasks: &SlotTasks<'_>) -> Progress {
+    fn progress(
+        &self,
+        slot: Slot,
+        tasks: &SlotTasks<'a>,
+        decided: bool,
+        failed: bool,
+        plan: &mut Plan,
+    ) -> Progress {
         let runs = |task: &Task| {
             task.status.state == TaskState::Running && !self.another_runs(tasks, task)
         };
-        match tasks.wanted() {
-            Some(task) if !self.is_dirty(task) && runs(task) => {
-                Progress::Running(task.status.timestamp)
-            }
+        let progress = match tasks.wanted() {
+            _ if decided => Progress::InFlight,
+            Some(task) if !self.is_dirty(task) && runs(task) => self.runs(task, plan),
             None if self.is_finished(tasks) => Progress::Finished,
             _ if self.is_held(slot) => Progress::Held,
             Some(task) if self.is_dirty(task) => Progress::Outdated,
             Some(_) | None => Progress::InFlight,
+        };
+        let goes_on = self.config.failure_action == FailureAction::Continue && failed;
+        // After the end nobody judges any more what finds no place.
+        let ended = self.deployment.is_some_and(|d| d.state == DeploymentState::Completed);
+        let alone = goes_on || (ended && tasks.finds_no_place());
+        if alone && progress == Progress::InFlight { Progress::Failing } else { progress }
+    }
+
+    /// The pause between two slots counts from the start of the earlier one.
+    fn runs(&self, task: &Task, plan: &mut Plan) -> Progress {
+        let since = task.status.timestamp;
+        let until = since + self.config.delay;
+        if waits(until, self.config.delay, self.now) && self.is_new(since) {
+            plan.wake(until);
+            return Progress::Settling;
+        }
+        Progress::Running
+    }
+
+    /// Takes the service's deployment one step further.
+    pub(super) fn roll_out<I: IdSource>(
+        &mut self,
+        slots: &Slots<'a>,
+        ids: &mut I,
+        plan: &mut Plan,
+    ) {
+        let Some(deployment) = self.deployment else { return };
+        let (planned, wake) = (plan.commands.len(), plan.wake_at.take());
+        match deployment.state {
+            DeploymentState::Updating if self.judge(deployment, ids, plan) => {}
+            // What is outdated after the end was on a node that was paused or down until then.
+            DeploymentState::Updating | DeploymentState::Completed => {
+                self.replace_outdated(slots, ids, plan);
+                if deployment.state == DeploymentState::Updating {
+                    self.complete(deployment, plan);
+                }
+            }
+            DeploymentState::Paused | DeploymentState::RolledBack | DeploymentState::Superseded => {
+            }
+        }
+        self.wake = plan.wake_at;
+        plan.wake_at = wake;
+        if plan.commands.len() > planned {
+            self.look_again(None);
         }
     }
 
     /// Starts replacing outdated slots, as many as the parallelism leaves room for.
-    fn replace_outdated<I: IdSource>(
-        &self,
-        progress: &[(Slot, Progress)],
-        config: &UpdateConfig,
-        ids: &mut I,
-        plan: &mut Plan,
-    ) {
-        let outdated = || progress.iter().filter(|(_, p)| matches!(p, Progress::Outdated));
-        if outdated().next().is_none() {
-            return;
-        }
-        let mut in_flight = 0;
-        for (_, progress) in progress {
-            match progress {
-                Progress::InFlight => in_flight += 1,
-                // The pause between two slots counts from the start of the earlier one.
-                Progress::Running(since)
-                    if waits(*since + config.delay, config.delay, self.now)
-                        && self.is_new(*since) =>
-                {
-                    plan.wake(*since + config.delay);
-                    in_flight += 1;
-                }
-                Progress::Running(_)
-                | Progress::Outdated
-                | Progress::Held
-                | Progress::Failing
-                | Progress::Finished => {}
-            }
-        }
-        let room = match config.parallelism {
+    fn replace_outdated<I: IdSource>(&mut self, slots: &Slots<'a>, ids: &mut I, plan: &mut Plan) {
+        let room = match self.config.parallelism {
             0 => usize::MAX,
-            n => usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(in_flight),
+            n => usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(self.known.in_flight()),
         };
-        for (slot, _) in outdated().take(room) {
-            if let Some(tasks) = self.slots.get(slot) {
-                self.replace(*slot, tasks, config.order, ids, plan);
+        let outdated: Vec<Slot> = self.known.outdated().iter().take(room).copied().collect();
+        for slot in outdated {
+            match slots.get(&slot) {
+                Some(tasks) => self.replace(slot, tasks, ids, plan),
+                None => self.replace(slot, &self.tasks(slot), ids, plan),
             }
+            self.look_again(Some(slot));
         }
     }
 
@@ -137,7 +124,6 @@ impl Pass<'_> {
         &self,
         slot: Slot,
         tasks: &SlotTasks<'_>,
-        order: UpdateOrder,
         ids: &mut I,
         plan: &mut Plan,
     ) {
@@ -146,7 +132,7 @@ impl Pass<'_> {
         // Nothing better than a task of the same spec that still runs: a rollback of what was
         // started first finds one.
         let kept = wanted().rfind(runs).map(|t| t.id);
-        let stop_first = order == UpdateOrder::StopFirst;
+        let stop_first = self.order() == UpdateOrder::StopFirst;
         if kept.is_some() || stop_first {
             for old in wanted().filter(|t| Some(t.id) != kept) {
                 set_desired(old, DesiredState::Shutdown, plan);
@@ -155,7 +141,7 @@ impl Pass<'_> {
         if kept.is_none() {
             // Not only for the one it replaces: that may never have run, and wait itself.
             let blocked = stop_first && self.blocked(slot);
-            self.create(slot, blocked, self.after_a_try(tasks), ids, plan);
+            self.create(slot, tasks, blocked, self.after_a_try(tasks), ids, plan);
         }
     }
 
@@ -172,20 +158,17 @@ impl Pass<'_> {
 
     /// Whether something that happened at `at` belongs to the present deployment.
     pub(super) fn is_new(&self, at: Timestamp) -> bool {
-        let deployment = self.view.deployment(self.service.deployment_id);
-        deployment.is_some_and(|d| at >= d.meta.created_at)
+        self.deployment.is_some_and(|d| at >= d.meta.created_at)
     }
 
     /// Start-first: once the new task of a slot runs, its predecessors stop.
-    fn finish_start_first(&self, decided: &BTreeSet<Slot>, plan: &mut Plan) {
-        for (_, tasks) in self.slots.iter().filter(|(slot, _)| !decided.contains(slot)) {
-            let Some(new) = tasks.wanted() else { continue };
-            if new.status.state != TaskState::Running {
-                continue;
-            }
-            for old in tasks.0.iter().filter(|t| t.id != new.id && t.is_wanted()) {
-                set_desired(old, DesiredState::Shutdown, plan);
-            }
+    pub(super) fn finish_start_first(&self, tasks: &SlotTasks<'_>, plan: &mut Plan) {
+        let Some(new) = tasks.wanted() else { return };
+        if new.status.state != TaskState::Running {
+            return;
+        }
+        for old in tasks.0.iter().filter(|t| t.id != new.id && t.is_wanted()) {
+            set_desired(old, DesiredState::Shutdown, plan);
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Need<'a> {
     reserved: Resources,
     ports: Vec<&'a PortConfig>,
     constraints: Vec<(&'a str, Option<Constraint>)>,
-    max_replicas: usize,
+    max_replicas: u64,
 }
 
 impl<'a> Need<'a> {
@@ -30,8 +30,7 @@ impl<'a> Need<'a> {
             reserved: usage::reservations(task).cloned().unwrap_or_default(),
             ports: usage::host_ports(task).collect(),
             constraints: constraints(&task.spec).collect(),
-            max_replicas: placement
-                .map_or(0, |p| usize::try_from(p.max_replicas).unwrap_or(usize::MAX)),
+            max_replicas: placement.map_or(0, |p| p.max_replicas),
         }
     }
 }

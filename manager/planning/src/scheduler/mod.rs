@@ -1,120 +1,182 @@
 //! Tasks -> nodes, or an explanation why not.
 //!
-//! Pending tasks are taken in groups of one service and spec version. A group's nodes go through
-//! the filters once; those that pass stand in a heap, the least loaded first. After each placement
-//! the node's load has changed, so it is checked and put back. What is written is checked again
-//! when the command is applied.
+//! Pending tasks are taken in groups of one service and spec version. To each group nodes stand in an
+//! order, the least loaded first ([`class`]). After each placement the node's load has changed, so it
+//! is looked at again. What is written is checked again when the command is applied.
+//!
+//! The scheduler remembers ([`memory`]) which tasks and nodes have changed, and the order of nodes
+//! for groups of which it has placed tasks lately: a look costs as much as has changed. What is left
+//! without a node is looked at again when it would be another node's turn.
 
+mod class;
 mod filter;
+mod memory;
 mod node_info;
 #[cfg(test)]
 mod tests;
 
 pub use filter::{has_platform, meets_constraints};
+pub use memory::Memory;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::{ClusterState, Command};
-use shoal_types::id::{NodeId, ServiceId};
+use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::Task;
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
 use crate::orchestrator::held_until;
+use class::{Class, Look};
 use filter::{Need, explain, first_refusal};
-use node_info::NodeInfo;
+use memory::{Group, Known};
 
-/// Places every pending task that can be placed, and says of the others why they cannot.
+/// Places every pending task that can be placed, and says of the others why they cannot. Looks only
+/// at what may have changed since `memory` looked last, and at everything the first time.
 #[must_use]
-pub fn plan(view: &ClusterState, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
-    let pending = pending(view, now, &mut plan);
-    if pending.is_empty() {
-        return plan;
-    }
-    let mut nodes: BTreeMap<NodeId, NodeInfo> =
-        view.nodes().map(|node| (node.id, NodeInfo::new(view, node, now))).collect();
-    for tasks in pending.values() {
-        let (preassigned, free): (Vec<&Task>, Vec<&Task>) =
-            tasks.iter().partition(|t| t.node_id.is_some());
-        for task in preassigned {
-            confirm(task, &mut nodes, &mut plan);
-        }
-        place(&free, &mut nodes, &mut plan);
+pub fn plan(view: &ClusterState, memory: &mut Memory, now: Timestamp) -> Plan {
+    memory.begin(view, now);
+    let look = Look { view, now, taken: BTreeMap::new() };
+    let mut placing = Placing { memory, look, plan: Plan::default(), placed: BTreeSet::new() };
+    let changed = placing.memory.changes.count() > placing.memory.seen;
+    placing.bound();
+    placing.free(changed);
+    let Placing { mut plan, look, .. } = placing;
+    memory.seen = memory.changes.count();
+    // It may be that they are not as they were thought to be: some of the plan may be refused.
+    look.taken.into_keys().for_each(|node| memory.changes.note(node));
+    memory.end(view);
+    if let Some((at, _)) = memory.held.first() {
+        plan.wake(*at);
     }
     plan
 }
 
-type Groups<'a> = BTreeMap<(ServiceId, u64), Vec<&'a Task>>;
-
-fn pending<'a>(view: &'a ClusterState, now: Timestamp, plan: &mut Plan) -> Groups<'a> {
-    let mut groups = Groups::new();
-    for task in view.tasks() {
-        if task.status.state != TaskState::Pending || task.desired_state > DesiredState::Running {
-            continue;
-        }
-        if let Some(at) = held_until(task, now) {
-            plan.wake(at);
-        } else {
-            groups.entry((task.service_id, task.spec_version)).or_default().push(task);
-        }
-    }
-    groups
+/// One look.
+struct Placing<'m, 'a> {
+    memory: &'m mut Memory,
+    look: Look<'a>,
+    plan: Plan,
+    /// On these nodes something was placed, and nobody has looked at them since.
+    placed: BTreeSet<NodeId>,
 }
 
-/// Checks a task of a global service on the one node it is for.
-fn confirm(task: &Task, nodes: &mut BTreeMap<NodeId, NodeInfo<'_>>, plan: &mut Plan) {
-    let Some(info) = task.node_id.and_then(|id| nodes.get_mut(&id)) else { return };
-    let need = Need::of(task);
-    match first_refusal(&need, info) {
-        None => assign(task, info, plan),
-        Some(refusal) => tell(task, &explain(&BTreeMap::from([(refusal, 1)])), plan),
+impl<'a> Placing<'_, 'a> {
+    /// Tasks of global services, each on the one node that it is for.
+    fn bound(&mut self) {
+        let memory = &mut self.memory;
+        // Beside a task that is looked at are those that wait for the same node.
+        let mut nodes: BTreeSet<NodeId> = memory.changes.since(memory.seen).collect();
+        nodes.extend(std::mem::take(&mut memory.bound).into_iter().map(|(node, _)| node));
+        for node in nodes {
+            for task in self.look.view.pending_on_node(node) {
+                if !self.is_held(task) {
+                    self.confirm(task, node);
+                }
+            }
+        }
+        self.show_placed();
     }
-}
 
-/// Places a group of equal tasks.
-fn place(tasks: &[&Task], nodes: &mut BTreeMap<NodeId, NodeInfo<'_>>, plan: &mut Plan) {
-    let Some(first) = tasks.first() else { return };
-    let need = Need::of(first);
-    let mut heap: BinaryHeap<_> = nodes
-        .values()
-        .filter(|info| first_refusal(&need, info).is_none())
-        .map(|info| Reverse((info.load(need.service), info.id())))
-        .collect();
-    let mut left = tasks.iter();
-    let mut stranded = None;
-    for task in left.by_ref() {
-        let Some(info) = heap.pop().and_then(|Reverse((_, id))| nodes.get_mut(&id)) else {
-            stranded = Some(task);
-            break;
+    fn confirm(&mut self, task: &Task, node: NodeId) {
+        let need = Need::of(task);
+        let Some(info) = self.look.node(node) else { return };
+        match first_refusal(&need, &info) {
+            None => self.assign(task, node),
+            Some(refusal) => self.tell(task, &explain(&BTreeMap::from([(refusal, 1)]))),
+        }
+    }
+
+    /// All others, group by group. If nodes have changed, so may have what was found of groups that
+    /// have not.
+    fn free(&mut self, changed: bool) {
+        let dirty = std::mem::take(&mut self.memory.tasks);
+        let mut groups: BTreeMap<Group, BTreeSet<TaskId>> = BTreeMap::new();
+        if changed {
+            let all = self.look.view.pending_groups();
+            groups.extend(all.map(|group| (group, BTreeSet::new())));
+        }
+        for (service, version, task) in dirty {
+            groups.entry((service, version)).or_default().insert(task);
+        }
+        for (group, tasks) in groups {
+            self.group(group, &tasks);
+        }
+    }
+
+    fn group(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
+        let view: &'a ClusterState = self.look.view;
+        let Some(first) = view.pending_of(group.0, group.1).next() else { return };
+        let need = Need::of(first);
+        let known = self.memory.take_class(group);
+        let known_before = known.as_ref().map(|known| explain(known.class.refusals()));
+        let mut known = known.unwrap_or_else(|| Known {
+            class: Class::new(&need, &self.look),
+            seen: self.memory.changes.count(),
+            ..Known::default()
+        });
+        known.class.catch_up(&need, &self.look, self.memory.changes.since(known.seen));
+        known.seen = self.memory.changes.count();
+        // Only these, as long as nothing else can be said of the others.
+        let as_before = known.class.best().is_none()
+            && known_before.is_some_and(|why| why == explain(known.class.refusals()));
+        let all = || view.pending_of(group.0, group.1).map(AsRef::as_ref);
+        let tasks: Vec<&Task> = match as_before {
+            true => dirty.iter().filter_map(|id| view.task(*id)).map(AsRef::as_ref).collect(),
+            false => all().collect(),
         };
-        assign(task, info, plan);
-        if first_refusal(&need, info).is_none() {
-            heap.push(Reverse((info.load(need.service), info.id())));
+        let mut why = None;
+        for task in tasks {
+            if !is_pending(task) || self.is_held(task) {
+                continue;
+            }
+            if let Some(node) = known.class.best() {
+                self.assign(task, node);
+                known.class.update(&need, &self.look, node);
+            } else {
+                let why = why.get_or_insert_with(|| explain(known.class.refusals()));
+                self.tell(task, why);
+            }
+        }
+        self.memory.keep_class(group, known);
+        self.show_placed();
+    }
+
+    /// Lets others look again at the nodes on which something was placed.
+    fn show_placed(&mut self) {
+        let placed = std::mem::take(&mut self.placed);
+        placed.into_iter().for_each(|node| self.memory.changes.note(node));
+    }
+
+    /// Whether a task is not to be placed yet; it is looked at when it is.
+    fn is_held(&mut self, task: &Task) -> bool {
+        let until = held_until(task, self.look.now);
+        self.memory.held.extend(until.map(|at| (at, task.id)));
+        until.is_some()
+    }
+
+    fn assign(&mut self, task: &Task, node: NodeId) {
+        let view = self.look.view;
+        let usage = self.look.taken.entry(node);
+        usage.or_insert_with(|| view.node_usage(node).clone()).add(task);
+        self.placed.insert(node);
+        self.propose(task, Command::AssignTask { id: task.id, node_id: node });
+    }
+
+    fn tell(&mut self, task: &Task, why: &str) {
+        if task.status.err != why {
+            self.propose(task, Command::ExplainTask { id: task.id, err: why.to_owned() });
         }
     }
-    let Some(stranded) = stranded else { return };
-    let mut counts = BTreeMap::new();
-    for info in nodes.values() {
-        if let Some(refusal) = first_refusal(&need, info) {
-            *counts.entry(refusal).or_insert(0usize) += 1;
-        }
-    }
-    let why = explain(&counts);
-    for task in std::iter::once(stranded).chain(left) {
-        tell(task, &why, plan);
+
+    /// The task is looked at again: it may be that nothing comes of the plan.
+    fn propose(&mut self, task: &Task, command: Command) {
+        self.memory.note(task);
+        self.plan.push(command);
     }
 }
 
-fn assign(task: &Task, info: &mut NodeInfo<'_>, plan: &mut Plan) {
-    info.take(task);
-    plan.push(Command::AssignTask { id: task.id, node_id: info.id() });
-}
-
-fn tell(task: &Task, why: &str, plan: &mut Plan) {
-    if task.status.err != why {
-        plan.push(Command::ExplainTask { id: task.id, err: why.to_owned() });
-    }
+fn is_pending(task: &Task) -> bool {
+    task.is_wanted() && task.status.state == TaskState::Pending
 }

@@ -5,7 +5,6 @@ use shoal_manager_state::testing::{NODE_MEMORY_BYTES, with_reservation};
 use shoal_types::id::{NodeId, ServiceId};
 
 use super::*;
-use crate::orchestrator;
 
 /// Of which spec the running task on each node is; 0 where none runs.
 fn versions(stage: &Stage, service: ServiceId) -> Vec<u64> {
@@ -83,8 +82,7 @@ fn a_node_that_is_lost_or_paused_in_the_middle_does_not_hold_up_the_others() {
         let (mut stage, log) = on_three_nodes();
         stage.cluster.update_service(log, image(global_spec("log"), "new"));
         // Its new task is made, and has not been assigned yet.
-        let now = stage.cluster.now;
-        let made = orchestrator::plan(&stage.view().clone(), now, &mut stage.cluster.ids);
+        let made = stage.orchestrate();
         made.commands.into_iter().for_each(|c| drop(stage.cluster.apply(c)));
         let replaced = |t: &Task| t.desired_state == DesiredState::Shutdown;
         let first = stage.tasks(log).into_iter().find(replaced).expect("one is replaced");
