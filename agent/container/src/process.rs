@@ -23,24 +23,37 @@ impl ProcessIdentity {
     /// none with this id.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Self::look(pid).map(|(process, _)| process)
+        Self::look(pid).ok().flatten().map(|(process, _)| process)
     }
 
-    /// Whether this very process still runs.
+    /// Whether this very process still runs. That it does not is said only when it is certain: whoever
+    /// has no descriptor left to look with does not know.
     #[must_use]
     pub fn exists(self) -> bool {
-        Self::look(self.pid).is_some_and(|(process, runs)| process == self && runs)
+        match Self::look(self.pid) {
+            Ok(found) => found.is_some_and(|(process, runs)| process == self && runs),
+            Err(_) => true,
+        }
     }
 
     /// With whether it runs: one that nobody has waited for has ended all the same.
-    fn look(pid: i32) -> Option<(Self, bool)> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything; what follows the last one is regular.
-        let (_, rest) = stat.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace();
-        let runs = !matches!(fields.next()?, "Z" | "X" | "x");
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some((Self { pid, start_ticks }, runs))
+    fn look(pid: i32) -> io::Result<Option<(Self, bool)>> {
+        let stat = match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => String::from_utf8_lossy(&stat).into_owned(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // It has ended between the opening and the reading.
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let found = || {
+            // The name, in parentheses, may hold anything; what follows the last one is regular.
+            let (_, rest) = stat.rsplit_once(')')?;
+            let mut fields = rest.split_whitespace();
+            let runs = !matches!(fields.next()?, "Z" | "X" | "x");
+            let start_ticks = fields.nth(18)?.parse().ok()?;
+            Some((Self { pid, start_ticks }, runs))
+        };
+        found().map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// A descriptor of this very process, which can be read when it has ended; `None` when it has.

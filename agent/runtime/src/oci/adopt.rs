@@ -83,14 +83,7 @@ fn hold(
     supervisor: ProcessIdentity,
     running: Option<(i32, Option<String>)>,
 ) -> ObservedState {
-    let process = match Process::adopt(supervisor) {
-        Ok(process) => process,
-        Err(e) => {
-            return ObservedState::Broken {
-                reason: format!("its supervisor cannot be watched: {e}"),
-            };
-        }
-    };
+    let process = Process::adopt(supervisor);
     let link = attach(inner, id, voice, supervisor, process, running.is_some());
     lock(&inner.links).insert(id.clone(), link);
     let supervisor_pid = supervisor.pid;

@@ -28,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Pauses between attempts at a supervisor that does not answer: the first, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Between two looks at a process of which there is no descriptor.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long a supervisor may take to record the end of a container of which no process is left.
 const RECORD_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,15 +39,20 @@ pub(super) enum Process {
     Ours(Child),
     /// That of an earlier one: readable when it has ended.
     Adopted(Readable),
+    /// The same, where there is no descriptor to be had: looked after now and then.
+    Unwatched(ProcessIdentity),
     /// Already ended.
     Gone,
 }
 
 impl Process {
     /// Of one that an earlier agent has started.
-    pub(super) fn adopt(supervisor: ProcessIdentity) -> std::io::Result<Self> {
-        let watched: Option<OwnedFd> = supervisor.watch()?;
-        watched.map_or(Ok(Self::Gone), |fd| Readable::new(fd).map(Self::Adopted))
+    pub(super) fn adopt(supervisor: ProcessIdentity) -> Self {
+        match supervisor.watch().and_then(|fd: Option<OwnedFd>| fd.map(Readable::new).transpose()) {
+            Ok(Some(fd)) => Self::Adopted(fd),
+            Ok(None) => Self::Gone,
+            Err(_) => Self::Unwatched(supervisor),
+        }
     }
 
     /// Waits for its end; how that was. May be cancelled.
@@ -58,6 +65,12 @@ impl Process {
             Self::Adopted(fd) => {
                 // Fails only with the async runtime, which ends then.
                 let _ = fd.ready().await;
+                "it was not this agent's child".to_owned()
+            }
+            Self::Unwatched(process) => {
+                while process.exists() {
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
                 "it was not this agent's child".to_owned()
             }
             Self::Gone => "while nobody looked".to_owned(),

@@ -63,7 +63,8 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
     let run_dir = inner.run_dir(id);
     // A supervisor that no agent got hold of.
     let supervisor = unaided::supervisor(inner, id);
-    if let Some(process) = supervisor.or_else(|| unaided::find_supervisor(inner, id)) {
+    let found = || run_dir.exists().then(|| unaided::find_supervisor(inner, id)).flatten();
+    if let Some(process) = supervisor.or_else(found) {
         kill(process);
     }
     errors.extend(clear_cgroup(inner, &inner.cgroup(id)).err());
