@@ -20,7 +20,7 @@ use std::sync::{Arc, mpsc};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prost::Message as _;
-use shoal_agent_planning::task::{Preparation, TaskRecord};
+use shoal_agent_planning::task::{Boot, Preparation, TaskRecord};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NetworkId, TaskId};
@@ -326,13 +326,15 @@ fn encode(record: &TaskRecord) -> pb::LedgerTask {
     pb::LedgerTask {
         task: Some((&record.task).into()),
         status: Some((&record.status).into()),
-        started: record.started,
+        started: record.started.is_some(),
         preparation,
+        boot: record.started.as_ref().map(|boot| boot.as_str().to_owned()).unwrap_or_default(),
+        interrupted: record.interrupted,
     }
 }
 
 fn read(wire: pb::LedgerTask) -> Result<TaskRecord, InvalidMessage> {
-    let pb::LedgerTask { task, status, started, preparation } = wire;
+    let pb::LedgerTask { task, status, started, preparation, boot, interrupted } = wire;
     let task = task.ok_or_else(|| InvalidMessage::missing("task"))?;
     let status = status.ok_or_else(|| InvalidMessage::missing("status"))?;
     let preparation = preparation.map(|p| -> Result<Preparation, InvalidMessage> {
@@ -348,7 +350,8 @@ fn read(wire: pb::LedgerTask) -> Result<TaskRecord, InvalidMessage> {
     Ok(TaskRecord {
         task: task.try_into().map_err(|e: InvalidMessage| e.under("task"))?,
         status: status.try_into().map_err(|e: InvalidMessage| e.under("status"))?,
-        started,
+        started: started.then(|| Boot::new(boot)),
+        interrupted,
         preparation: preparation.transpose()?,
     })
 }
@@ -367,7 +370,8 @@ mod tests {
         TaskRecord {
             task: task(id, ContainerSpec::default()),
             status: TaskStatus::new(TaskState::Running, Timestamp::from_secs(9), "started"),
-            started: true,
+            started: Some(Boot::new("first")),
+            interrupted: true,
             preparation: Some(Preparation {
                 image: "sha256:ab".to_owned(),
                 stop_signal: 3,
@@ -386,7 +390,7 @@ mod tests {
         for written in many {
             written.await.unwrap();
         }
-        let half = TaskRecord { started: false, preparation: None, ..record(1) };
+        let half = TaskRecord { started: None, interrupted: false, preparation: None, ..record(1) };
         ledger.save(&half).await.unwrap();
         ledger.remove(2.into()).await.unwrap();
         ledger.remove(2.into()).await.unwrap();

@@ -2,6 +2,7 @@
 //!
 //! A shell crate: it receives, asks `shoal-agent-planning` what to do, does it and reports.
 
+pub mod boot;
 pub mod config;
 pub mod daemon;
 pub mod description;

@@ -14,6 +14,7 @@ use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
+use crate::boot::{self, BootError};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -49,6 +50,9 @@ pub enum StartError {
     /// Volumes cannot be kept.
     #[error("cannot keep volumes")]
     Volumes(#[source] VolumeError),
+    /// Nobody knows whether the host was restarted.
+    #[error("cannot tell this boot of the host from others")]
+    Boot(#[source] BootError),
     /// What an earlier agent left cannot be taken over.
     #[error("cannot take up the work of this node")]
     Worker(#[source] WorkerError),
@@ -116,6 +120,7 @@ async fn start(
         ledger_dir: config.state_dir.join("ledger"),
         run_dir: config.run_dir.join("worker"),
         hostname: config.hostname.clone(),
+        boot: boot::this(&config.run_dir).map_err(StartError::Boot)?,
         parallel: WorkerConfig::PARALLEL,
     };
     let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;

@@ -97,6 +97,18 @@ impl TaskState {
         self >= Self::Complete
     }
 
+    /// Whether it ran, and was healthy if it has a health check, now or before it ended.
+    #[must_use]
+    pub fn has_run(self) -> bool {
+        self >= Self::Running
+    }
+
+    /// Whether it is being stopped, or has ended.
+    #[must_use]
+    pub fn is_ending(self) -> bool {
+        self >= Self::Draining
+    }
+
     /// The name in lower case, as people and Docker's API see it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -146,6 +158,12 @@ pub enum DesiredState {
 }
 
 impl DesiredState {
+    /// Whether nothing of the task is to run any more.
+    #[must_use]
+    pub fn is_stop(self) -> bool {
+        self >= Self::Shutdown
+    }
+
     /// The same as a rung of the ladder.
     #[must_use]
     pub const fn as_task_state(self) -> TaskState {

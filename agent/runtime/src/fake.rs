@@ -142,6 +142,12 @@ impl FakeRuntime {
         self.lock().calls.clone()
     }
 
+    /// Plays a reboot of the host after [`FakeRuntime::crash`]: nothing runs any more, and nobody knows
+    /// how it ended.
+    pub fn reboot(&self) {
+        self.lock().reboot();
+    }
+
     /// Plays the death of the agent: nobody hears of exits until the next [`FakeRuntime::on`].
     pub fn crash(&self) {
         self.lock().exits = None;
@@ -186,18 +192,33 @@ impl FakeHost {
         }
     }
 
+    fn reboot(&mut self) {
+        let lost = ExitStatus {
+            code: None,
+            signal: None,
+            oom_killed: false,
+            at_nanos: 0,
+            message: Some("the host was restarted".to_owned()),
+        };
+        for container in self.containers.values_mut().filter(|c| c.exited.is_none()) {
+            container.pid = None;
+            container.exited = Some(lost.clone());
+        }
+    }
+
     fn prepare(&mut self, id: &ContainerId, spec: ContainerSpec) -> Result<Prepared, RuntimeError> {
         self.begin(id, Call::Prepare)?;
-        if self.containers.contains_key(id) {
+        if self.containers.get(id).is_some_and(|known| !known.released) {
             return Err(RuntimeError::AlreadyExists { id: id.clone() });
         }
+        let log = self.containers.remove(id).map(|known| known.log).unwrap_or_default();
         let supervisor_pid = self.next_pid();
         let container = FakeContainer {
             spec,
             supervisor_pid,
             pid: None,
             exited: None,
-            log: Vec::new(),
+            log,
             ignores_term: self.stubborn.contains(id),
             released: false,
         };

@@ -42,10 +42,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Also reported: a container whose supervisor died, with a message that says so.
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>>;
 
-    /// Makes everything a container needs short of running it.
+    /// Makes everything a container needs short of running it. One that was released is made anew under
+    /// its name, and its log goes on.
     ///
     /// # Errors
-    /// [`RuntimeError::AlreadyExists`] when the id is in use; whatever failed leaves nothing behind.
+    /// [`RuntimeError::AlreadyExists`] when the id is in use; whatever failed leaves nothing behind but
+    /// the log that was there.
     fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared>;
 
     /// Starts a prepared container; returns once its program has been executed.

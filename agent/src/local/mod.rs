@@ -120,6 +120,9 @@ impl LocalAgent for Local {
         to_the_end(async move {
             tracing::info!("stopping all containers: the host stops");
             node.workload().halt().await.map_err(|error| internal(&error))?;
+            // Nothing runs here any more: to the managers this host is away from now on, and not one
+            // on which tasks are.
+            node.suspend().await;
             Ok(v1::StopContainersResponse {})
         })
         .await

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_agent_network::{NetworkDriver, NetworkError};
 use shoal_agent_planning::prune::Holding;
-use shoal_agent_planning::task::Moment;
+use shoal_agent_planning::task::{Boot, Moment};
 use shoal_agent_volume::{VolumeDriver, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
@@ -58,6 +58,8 @@ pub struct WorkerConfig {
     pub run_dir: PathBuf,
     /// The host's name, for containers on its network.
     pub hostname: String,
+    /// The boot of the host that this is.
+    pub boot: Boot,
     /// Containers that are prepared, started and cleaned up at the same time, of each kind.
     pub parallel: usize,
 }

@@ -40,7 +40,7 @@ pub(super) async fn resume(
     let mut entries = BTreeMap::new();
     for (id, record) in records {
         let seen = found.remove(&id).map_or(Found::Absent, |one| classify(one.state));
-        let machine = Machine::resume(&record, seen, now);
+        let machine = Machine::resume(&record, seen, &context.config.boot, now);
         let image = machine.preparation().and_then(|found| found.image.parse().ok());
         if let Some(image) = image.filter(|_| machine.holds_resources()) {
             context.chooser.keep_known(id, image);

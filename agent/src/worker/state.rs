@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
 use shoal_agent_planning::prune::Holding;
-use shoal_agent_planning::task::{Fact, Found, Machine, Moment, Step, TaskRecord, Tell, Telling};
+use shoal_agent_planning::task::{
+    Boot, Fact, Found, Machine, Moment, Step, TaskRecord, Tell, Telling,
+};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -39,8 +41,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(task: AssignedTask, now: Moment) -> Self {
-        let machine = Machine::new(&task, now);
+    fn new(task: AssignedTask, boot: &Boot, now: Moment) -> Self {
+        let machine = Machine::new(&task, boot, now);
         let cancel = CancellationToken::new();
         Self { task: Arc::new(task), machine, health: None, cancel }
     }
@@ -180,7 +182,8 @@ impl State {
                 if let Some(entry) = self.entries.remove(&id)
                     && !entry.machine.is_dropped()
                 {
-                    self.entries.insert(id, Entry::new((*entry.task).clone(), now));
+                    let boot = &self.context.config.boot;
+                    self.entries.insert(id, Entry::new((*entry.task).clone(), boot, now));
                 }
                 self.deadlines.retain(|(_, of)| *of != id);
                 self.reporter.forget(id);
@@ -288,16 +291,17 @@ impl State {
     fn assign(&mut self, task: AssignedTask, dirty: &mut BTreeSet<TaskId>) {
         let now = self.now();
         let id = task.id;
+        let boot = &self.context.config.boot;
         dirty.insert(id);
         match self.entries.get_mut(&id) {
             Some(entry) => entry.machine.want(task.desired_state),
             None => {
                 let entry = if self.lost.remove(&id) {
                     let record = TaskRecord::lost(task, now.wall);
-                    let machine = Machine::resume(&record, Found::Absent, now);
+                    let machine = Machine::resume(&record, Found::Absent, boot, now);
                     Entry::resumed(record, machine)
                 } else {
-                    Entry::new(task, now)
+                    Entry::new(task, boot, now)
                 };
                 self.entries.insert(id, entry);
             }
@@ -393,7 +397,7 @@ impl State {
             let check = entry.machine.preparation().and_then(|p| p.healthcheck.as_ref());
             // What made no sense was refused when it was prepared.
             let Some(Ok(Some(config))) = check.map(HealthConfig::of) else { return };
-            let healthy = entry.machine.status().is_some_and(|s| s.state >= TaskState::Running);
+            let healthy = entry.machine.is_healthy();
             entry.health = Some((Health::new(config, now, healthy), Telling::new(now)));
         }
         let Some((health, _)) = &mut entry.health else { return };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use shoal_agent::boot;
 use shoal_agent::session::CredentialLine;
 use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
 use shoal_agent_image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress, RegistryAuth};
@@ -129,6 +130,7 @@ pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Assigner {
         ledger_dir: home.join("ledger"),
         run_dir: home.join("files"),
         hostname: "alpha".to_owned(),
+        boot: boot::this(home).unwrap(),
         parallel: WorkerConfig::PARALLEL,
     };
     Assigner::new(Worker::start(config, drivers).await.unwrap())

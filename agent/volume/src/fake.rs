@@ -22,6 +22,7 @@ pub struct FakeVolumes {
 #[derive(Debug, Default)]
 struct Inner {
     volumes: BTreeMap<String, Entry>,
+    made: u64,
     broken: bool,
 }
 
@@ -42,6 +43,12 @@ impl FakeVolumes {
     /// While set, every call fails.
     pub fn set_broken(&self, broken: bool) {
         self.lock().broken = broken;
+    }
+
+    /// How many volumes have been made.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.lock().made
     }
 
     /// Who uses a volume now.
@@ -83,6 +90,7 @@ impl VolumeDriver for FakeVolumes {
                     let name = config.name.clone();
                     let entry = Entry { config, users: BTreeSet::new(), populated: false };
                     inner.volumes.insert(name, entry);
+                    inner.made += 1;
                 }
             }
             Ok(())

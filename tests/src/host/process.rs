@@ -102,11 +102,15 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Kills all processes of a host, those that are born meanwhile too.
+/// Kills all processes of a host, those that are born meanwhile too. None of them sees another end, as
+/// if there were no power any more.
 ///
 /// # Errors
 /// Names those that are still there after a while.
 pub(super) fn kill_all(belongs: Belongs<'_>) -> Result<()> {
+    for process in list(belongs) {
+        signal(process.pid, Signal::STOP);
+    }
     within(Duration::from_secs(20), || {
         let alive = list(belongs);
         if alive.is_empty() {

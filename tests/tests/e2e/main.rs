@@ -20,6 +20,7 @@ mod images;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;
 mod patience;
+mod reboots;
 mod refusals;
 mod registries;
 mod running;

@@ -48,16 +48,21 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens a new log.
+    /// Opens a new log, or goes on in a new file behind what an earlier container of the same name
+    /// wrote.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn create(dir: &Path, limits: LogLimits) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let (dir, number) = (dir.to_owned(), 0);
+        let known = fs::read_dir(dir)?.flatten();
+        let last = known.filter_map(|e| file_number(e.file_name().to_str()?)).max();
+        let (dir, number) = (dir.to_owned(), last.map_or(0, |last| last + 1));
         let file = open(&dir, number)?;
         let pending = [Vec::new(), Vec::new()];
-        Ok(Self { dir, limits, number, file, size: 0, pending, lost: 0, lost_why: None })
+        let log = Self { dir, limits, number, file, size: 0, pending, lost: 0, lost_why: None };
+        log.forget_oldest();
+        Ok(log)
     }
 
     /// Takes bytes as they were read.
@@ -139,10 +144,14 @@ impl LogWriter {
         self.file = open(&self.dir, self.number + 1)?;
         self.number += 1;
         self.size = 0;
+        self.forget_oldest();
+        Ok(())
+    }
+
+    fn forget_oldest(&self) {
         if let Some(old) = self.number.checked_sub(u64::from(self.limits.max_files.max(1))) {
             let _ = fs::remove_file(self.dir.join(file_name(old)));
         }
-        Ok(())
     }
 }
 
@@ -311,6 +320,18 @@ mod tests {
             o("three"),
         ];
         assert_eq!(texts(dir.path()), expected);
+    }
+
+    #[test]
+    fn a_log_goes_on_behind_that_of_an_earlier_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { max_files: 3, ..LogLimits::default() };
+        for boot in 0..5 {
+            let mut log = LogWriter::create(dir.path(), limits).unwrap();
+            log.output(Stream::Stdout, format!("boot {boot}\n").as_bytes());
+        }
+        let lines: Vec<String> = texts(dir.path()).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(lines, ["boot 2\n", "boot 3\n", "boot 4\n"], "and is bounded all the same");
     }
 
     #[test]

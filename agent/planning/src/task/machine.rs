@@ -1,5 +1,6 @@
 //! The machine itself: what is to be done next, and what follows from what happened.
 
+mod interruption;
 mod resume;
 mod status;
 
@@ -11,9 +12,11 @@ use shoal_types::spec::PortConfig;
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+use interruption::goes_on;
+
 use super::record::stop_policy;
 use super::report::Outcome;
-use super::{Exit, Fact, Moment, Operation, Preparation, Step, StopPolicy, TaskRecord};
+use super::{Boot, Exit, Fact, Moment, Operation, Preparation, Step, StopPolicy, TaskRecord};
 
 /// How long a start of what is to stop may take, from its beginning, before it is given up.
 pub const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +47,16 @@ pub struct Machine {
     dropped: bool,
     accepted: bool,
     container: Container,
+    /// The boot of the host that this is.
+    boot: Boot,
+    /// Whether its start was begun since it was made, or since it was made again.
     started: bool,
+    /// The boot in which it was started before the host stopped, if it goes on after that.
+    before: Option<Boot>,
+    /// Whether it is made again after its host stopped: its restart policy.
+    goes_on: bool,
+    /// Whether it is being stopped because the host stops, and goes on after that.
+    interrupted: bool,
     /// Why it is being stopped, if not because it was told to.
     doom: Option<String>,
     /// An exit that was heard of before the start had been answered.
@@ -78,14 +90,18 @@ pub struct Machine {
 impl Machine {
     /// For a task that this node has just been told of.
     #[must_use]
-    pub fn new(task: &AssignedTask, now: impl Into<Moment>) -> Self {
+    pub fn new(task: &AssignedTask, boot: &Boot, now: impl Into<Moment>) -> Self {
         let now = now.into();
         Self {
             desired: task.desired_state,
             dropped: false,
             accepted: false,
             container: Container::Absent,
+            boot: boot.clone(),
             started: false,
+            before: None,
+            goes_on: goes_on(task),
+            interrupted: false,
             doom: None,
             early_exit: None,
             outcome: None,
@@ -117,15 +133,6 @@ impl Machine {
         self.dropped = false;
     }
 
-    /// The host stops: what runs is stopped in good order, which is no doing of its own, and nothing is
-    /// started any more.
-    pub fn host_stops(&mut self) {
-        self.halted = true;
-        if !self.is_at_rest() && !self.stopping() {
-            self.doom.get_or_insert_with(|| "the host was shut down".to_owned());
-        }
-    }
-
     /// Whether nothing of it runs or is being started.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
@@ -147,18 +154,6 @@ impl Machine {
     #[must_use]
     pub const fn is_dropped(&self) -> bool {
         self.dropped
-    }
-
-    /// Whether it is in the ledger.
-    #[must_use]
-    pub const fn is_accepted(&self) -> bool {
-        self.accepted
-    }
-
-    /// Whether its start was begun.
-    #[must_use]
-    pub const fn was_started(&self) -> bool {
-        self.started
     }
 
     /// Whether its container runs as far as anybody knows, so that it can be entered and checked.
@@ -184,7 +179,13 @@ impl Machine {
     /// Whether its health matters: not once it is being stopped, for whatever reason.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.is_running() && !self.stopping() && self.doom.is_none()
+        self.is_running() && !self.stopping() && self.doom.is_none() && !self.interrupted
+    }
+
+    /// Whether its container is as it should be, as far as anybody knows.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.is_running() && !self.waits_for_health
     }
 
     /// Whether it holds resources of the node: anything but its log.
@@ -213,7 +214,8 @@ impl Machine {
         TaskRecord {
             task: AssignedTask { desired_state: self.desired, ..task.clone() },
             status: self.status.clone(),
-            started: self.started,
+            started: self.started_in(),
+            interrupted: self.interrupted,
             preparation: self.preparation.clone(),
         }
     }
@@ -235,9 +237,19 @@ impl Machine {
         record.status.state.is_terminal().then_some(record)
     }
 
+    /// Whether managers want it to stop.
+    fn is_unwanted(&self) -> bool {
+        self.dropped || self.desired.is_stop()
+    }
+
     /// Also where somebody has changed their mind: what is being stopped is stopped.
     fn stopping(&self) -> bool {
-        self.dropped || self.desired >= DesiredState::Shutdown || self.withdrawn
+        self.is_unwanted() || self.withdrawn
+    }
+
+    /// Whether there may be a log of it.
+    fn has_log(&self) -> bool {
+        self.started || self.before.is_some()
     }
 
     /// The next step, by the steady clock. Asking twice gives the same answer.
@@ -252,7 +264,7 @@ impl Machine {
         if !self.accepted {
             return if self.dropped { Step::Forget } else { Step::Accept };
         }
-        let cleanup = Step::Cleanup { keep_log: self.started };
+        let cleanup = Step::Cleanup { keep_log: self.has_log() };
         if self.outcome.is_some() {
             return match (self.released, self.dropped) {
                 (false, _) => cleanup,
@@ -267,7 +279,9 @@ impl Machine {
             Container::Absent => Step::Prepare,
             Container::Prepared if self.desired == DesiredState::Ready => Step::Nothing,
             Container::Prepared => Step::Start,
-            Container::Running if self.stopping() || self.doom.is_some() => self.stop_it(now),
+            Container::Running if self.stopping() || self.doom.is_some() || self.interrupted => {
+                self.stop_it(now)
+            }
             Container::Running => Step::Nothing,
         }
     }
@@ -342,7 +356,8 @@ impl Machine {
             Fact::Progress(text) => self.progress = text,
             Fact::Prepared(preparation) => self.prepared(preparation),
             Fact::PrepareFailed { err } => {
-                let (state, message) = (TaskState::Rejected, "preparing");
+                let (state, err) = self.refusal(TaskState::Rejected, err);
+                let message = "preparing";
                 self.outcome = Some(Outcome { state, at: now.wall, message, err, exit: None });
             }
             Fact::PrepareAborted => self.container = Container::Leftover,
@@ -352,6 +367,7 @@ impl Machine {
                 self.early_exit = None;
                 let exit = code.map(|code| Exit { code: Some(code), ..Exit::default() });
                 self.note_end(exit.as_ref());
+                let (state, err) = self.refusal(state, err);
                 let message = "starting";
                 self.outcome = Some(Outcome { state, at: now.wall, message, err, exit });
             }
@@ -399,6 +415,9 @@ impl Machine {
 
     /// It may run or not: cleaning up ends it, as managers want.
     fn start_aborted(&mut self, now: Moment) {
+        if self.is_interrupted() {
+            return self.rest();
+        }
         self.stopped_at = Some(now.steady);
         self.container = Container::Ended;
         if let Some(exit) = self.early_exit.take() {
@@ -421,6 +440,9 @@ impl Machine {
             }
             return;
         }
+        if self.is_interrupted() && self.was_told() {
+            return self.rest();
+        }
         self.container = Container::Ended;
         self.note_end(Some(&exit));
         let at = exit.at.unwrap_or(now.wall);
@@ -441,9 +463,9 @@ impl Machine {
         self.tries = 0;
         self.trouble.clear();
         self.cleanup_tried = true;
-        let redo =
-            self.outcome.is_none() && self.container == Container::Leftover && !self.stopping();
-        if redo {
+        let leftover = self.container == Container::Leftover && !self.stopping();
+        if self.outcome.is_none() && (leftover || self.is_interrupted()) {
+            self.rest();
             self.container = Container::Absent;
             self.cleanup_tried = false;
             return;

@@ -5,9 +5,12 @@
 //! every [`Fact`]. Nothing else decides. What the machine must remember across a crash of the agent is
 //! a [`TaskRecord`]; [`Machine::resume`] puts record and observed container together again.
 
+mod boot;
 mod machine;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod reboot_tests;
 mod record;
 mod report;
 mod telling;
@@ -20,6 +23,7 @@ use shoal_types::spec::PortConfig;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
+pub use boot::Boot;
 pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
 pub use report::ended;

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use shoal_types::task_state::DesiredState;
 
-use super::tests::{at, preparation, task};
+use super::tests::{at, boot, preparation, task};
 use super::*;
 
 /// What chance does at one point.
@@ -26,6 +26,8 @@ enum Chance {
     Crash,
     /// The host dies and comes back.
     Reboot,
+    /// The host stops in good order.
+    HostStops,
     /// Time passes.
     Pass(u64),
 }
@@ -41,6 +43,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         1 => Just(Chance::Unhealthy),
         1 => Just(Chance::Crash),
         1 => Just(Chance::Reboot),
+        1 => Just(Chance::HostStops),
         3 => (1..40u64).prop_map(Chance::Pass),
     ]
 }
@@ -58,6 +61,8 @@ struct World {
     machine: Machine,
     ledger: Option<TaskRecord>,
     container: Real,
+    boot: u32,
+    /// In this boot, of which only what the host's stop interrupted begins another.
     starts: u32,
     step: Option<Step>,
     aborted: bool,
@@ -70,9 +75,10 @@ struct World {
 impl World {
     fn new(desired: DesiredState) -> Self {
         Self {
-            machine: Machine::new(&task(desired), at(0)),
+            machine: Machine::new(&task(desired), &boot(1), at(0)),
             ledger: None,
             container: Real::Absent,
+            boot: 1,
             starts: 0,
             step: None,
             aborted: false,
@@ -212,11 +218,15 @@ impl World {
         }
         match &self.ledger {
             Some(record) => {
-                self.machine = Machine::resume(record, found, self.now());
+                if record.interrupted && self.container != Real::Running {
+                    self.starts = 0;
+                }
+                self.machine = Machine::resume(record, found, &boot(self.boot), self.now());
             }
             None => {
                 self.container = Real::Absent;
-                self.machine = Machine::new(&task(DesiredState::Running), self.now());
+                let task = task(DesiredState::Running);
+                self.machine = Machine::new(&task, &boot(self.boot), self.now());
             }
         }
         if self.dropped {
@@ -245,8 +255,11 @@ impl World {
             Chance::Crash => self.restart(),
             Chance::Reboot => {
                 self.container = Real::Absent;
+                self.boot += 1;
+                self.starts = 0;
                 self.restart();
             }
+            Chance::HostStops => self.machine.host_stops(),
             Chance::Pass(secs) => self.now += secs,
         }
     }

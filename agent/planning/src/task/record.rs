@@ -6,7 +6,7 @@ use shoal_types::spec::{ContainerSpec, Healthcheck};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
-use super::{Exit, StopPolicy};
+use super::{Boot, Exit, StopPolicy};
 
 /// What the ledger holds of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,20 +15,24 @@ pub struct TaskRecord {
     pub task: AssignedTask,
     /// The last status.
     pub status: TaskStatus,
-    /// Whether its start was begun. From then on it is never prepared again.
-    pub started: bool,
+    /// In which boot of the host its start was begun, if it was: in that boot it is never prepared
+    /// again.
+    pub started: Option<Boot>,
+    /// Whether it was about to be stopped because the host stops, and is to go on after that.
+    pub interrupted: bool,
     /// What its preparation found, once it did.
     pub preparation: Option<Preparation>,
 }
 
 impl TaskRecord {
-    /// Of a task whose record cannot be read. It may have run, so it is not run again.
+    /// Of a task whose record cannot be read. It may have run, so it is not run again, in no boot.
     #[must_use]
     pub fn lost(task: AssignedTask, now: Timestamp) -> Self {
         let mut status = TaskStatus::new(TaskState::Failed, now, "accepted");
         status.err =
             "its record on this node is damaged, so nobody knows how far it was".to_owned();
-        Self { task, status, started: true, preparation: None }
+        let started = Some(Boot::unknown());
+        Self { task, status, started, interrupted: false, preparation: None }
     }
 
     /// How its container is asked to stop.

@@ -18,6 +18,11 @@ pub(super) fn preparation() -> Preparation {
     Preparation { image: "sha256:1".to_owned(), stop_signal: 15, ..Preparation::default() }
 }
 
+/// The n-th boot of the host.
+pub(super) fn boot(n: u32) -> Boot {
+    Boot::new(n.to_string())
+}
+
 fn exit(code: i32) -> Exit {
     Exit { code: Some(code), ..Exit::default() }
 }
@@ -28,7 +33,7 @@ fn started() -> Fact {
 
 /// A machine that took these steps, each answered by its fact.
 fn after(desired: DesiredState, story: &[(Step, Fact)]) -> Machine {
-    let mut m = Machine::new(&task(desired), at(0));
+    let mut m = Machine::new(&task(desired), &boot(1), at(0));
     for (step, fact) in story {
         assert_eq!(m.next(at(0)), *step, "before {fact:?}");
         m.begin(*step, at(0));
@@ -67,7 +72,7 @@ fn clean(m: &mut Machine, keep_log: bool) {
 
 #[test]
 fn nothing_but_trouble_is_reported_before_it_is_in_the_ledger() {
-    let mut m = Machine::new(&task(DesiredState::Running), at(0));
+    let mut m = Machine::new(&task(DesiredState::Running), &boot(1), at(0));
     assert_eq!(m.status(), None);
     m.begin(Step::Accept, at(0));
     m.learn(Fact::AcceptFailed { err: "disk full".to_owned() }, at(0));
@@ -152,47 +157,6 @@ fn ends_are_reported_as_what_they_were() {
         assert_eq!(container.exit_code, code, "{exit:?}");
         assert_eq!(container.oom_killed, exit.oom_killed);
     }
-}
-
-/// Withdrawn, and the signal sent.
-fn told_to_stop(m: &mut Machine) {
-    for fact in [Fact::Withdrawn, Fact::Stopped] {
-        let step = m.next(at(3));
-        let expected = matches!(
-            (&step, &fact),
-            (Step::Withdraw, Fact::Withdrawn) | (Step::Stop { .. }, Fact::Stopped)
-        );
-        assert!(expected, "{step:?} before {fact:?}");
-        m.begin(step, at(3));
-        m.learn(fact, at(3));
-    }
-}
-
-#[test]
-fn what_runs_when_the_host_stops_ends_in_good_order_and_nothing_starts() {
-    let mut m = running();
-    m.host_stops();
-    assert!(!m.is_at_rest());
-    told_to_stop(&mut m);
-    m.learn(Fact::Exited(exit(0)), at(4));
-    assert!(m.is_at_rest());
-    clean(&mut m, true);
-    assert_eq!(state(&m), TaskState::Failed, "it was no end of its own: managers replace it");
-    assert_eq!(status(&m).err, "the host was shut down");
-
-    let mut m = prepared(DesiredState::Running);
-    m.host_stops();
-    assert!(m.is_at_rest());
-    assert_eq!((m.next(at(3)), status(&m).err.as_str()), (Step::Nothing, ""));
-
-    // What managers wanted to end anyway ends as they wanted it.
-    let mut m = running();
-    m.want(DesiredState::Shutdown);
-    m.host_stops();
-    told_to_stop(&mut m);
-    m.learn(Fact::Exited(exit(0)), at(4));
-    clean(&mut m, true);
-    assert_eq!(state(&m), TaskState::Shutdown);
 }
 
 #[test]
@@ -438,7 +402,7 @@ fn health_gates_running_and_its_loss_ends_the_task() {
     m.begin(Step::Withdraw, at(3));
     // A restarted agent goes on with it.
     let record = m.record(&task(DesiredState::Running));
-    let again = Machine::resume(&record, Found::Running { pid: 42 }, at(4));
+    let again = Machine::resume(&record, Found::Running { pid: 42 }, &boot(1), at(4));
     assert_eq!(again.next(at(4)), Step::Withdraw);
     m.learn(Fact::Withdrawn, at(3));
     m.begin(Step::Stop { signal: 15 }, at(3));
@@ -477,7 +441,7 @@ fn a_dropped_task_is_stopped_and_forgotten() {
     m.begin(Step::Forget, at(60));
     m.learn(Fact::ForgetFailed { err: "busy".to_owned() }, at(60));
     assert_eq!(m.next(at(61)), Step::Forget);
-    let mut unknown = Machine::new(&task(DesiredState::Running), at(0));
+    let mut unknown = Machine::new(&task(DesiredState::Running), &boot(1), at(0));
     unknown.drop_it();
     assert_eq!(unknown.next(at(0)), Step::Forget);
 }
@@ -488,7 +452,8 @@ fn after_a_restart_of_the_agent() {
     let record = |state, begun: bool, desired| TaskRecord {
         task: task(desired),
         status: TaskStatus::new(state, at(1), "was"),
-        started: begun,
+        started: begun.then(|| boot(1)),
+        interrupted: false,
         preparation: begun.then(preparation),
     };
     let run = DesiredState::Running;
@@ -532,7 +497,7 @@ fn after_a_restart_of_the_agent() {
             record(TaskState::Running, true, run),
             Found::Absent,
             cleanup(true),
-            Some((TaskState::Failed, "the node was restarted")),
+            Some((TaskState::Failed, "nothing is left of its container")),
         ),
         (
             record(TaskState::Running, true, run),
@@ -555,10 +520,10 @@ fn after_a_restart_of_the_agent() {
         ),
     ];
     for (record, found, step, end) in cases {
-        let mut m = Machine::resume(&record, found.clone(), at(9));
+        let mut m = Machine::resume(&record, found.clone(), &boot(1), at(9));
         assert_eq!(m.next(at(9)), step, "{:?} {found:?}", record.status.state);
         if let Some((state_then, err)) = end {
-            clean(&mut m, record.started);
+            clean(&mut m, record.started.is_some());
             assert_eq!((state(&m), status(&m).err.as_str()), (state_then, err), "{found:?}");
         } else if step == cleanup(false) {
             clean(&mut m, false);
@@ -578,10 +543,12 @@ fn the_end_is_known_before_it_is_reported() {
         &TaskRecord {
             task: task(DesiredState::Running),
             status: TaskStatus::new(TaskState::Preparing, at(1), ""),
-            started: false,
+            started: None,
+            interrupted: false,
             preparation: None,
         },
         Found::Absent,
+        &boot(1),
         at(2),
     );
     assert_eq!(redo.last_record(&task(DesiredState::Running), at(6)), None);

@@ -19,7 +19,8 @@ use shoal_agent_container::supervise::mounts::MountSetup;
 use shoal_agent_container::supervise::protocol::chain;
 use shoal_agent_container::supervise::rootfs::cgroup_view;
 use shoal_agent_container::supervise::setup::{
-    CONFIG_FILE, Common, Confinement, ROOTFS_DIR, SETUP_FILE, Setup,
+    CONFIG_FILE, Common, Confinement, EXIT_FILE, LOG_DIR, ROOTFS_DIR, SETUP_FILE, Setup, UPPER_DIR,
+    WORK_DIR,
 };
 use shoal_agent_container::supervise::{file, user};
 
@@ -30,10 +31,11 @@ pub(super) fn write(
     spec: ContainerSpec,
 ) -> Result<Setup, RuntimeError> {
     let (run_dir, state_dir) = (inner.run_dir(id), inner.state_dir(id));
-    if run_dir.exists() || state_dir.exists() {
+    if run_dir.exists() || state_dir.exists() && !is_released(&state_dir) {
         return Err(RuntimeError::AlreadyExists { id: id.clone() });
     }
     let (setup, config) = plan(inner, id, spec)?;
+    forget_exit(&state_dir).map_err(RuntimeError::io("removing the exit record in", &state_dir))?;
     let write = || -> Result<(), RuntimeError> {
         for dir in [&setup.common.run_dir, &setup.state_dir] {
             private_dir_all(dir).map_err(RuntimeError::io("making", dir))?;
@@ -51,10 +53,32 @@ pub(super) fn write(
     }
 }
 
-/// Takes back what [`write`] made.
+/// Takes back what [`write`] and the supervisor made. The log of an earlier container stays.
 pub(super) fn erase(setup: &Setup) {
     let _ = fs::remove_dir_all(&setup.common.run_dir);
-    let _ = fs::remove_dir_all(&setup.state_dir);
+    for dir in [UPPER_DIR, WORK_DIR] {
+        let _ = fs::remove_dir_all(setup.state_dir.join(dir));
+    }
+    let mut log = fs::read_dir(setup.state_dir.join(LOG_DIR)).into_iter().flatten().flatten();
+    if !log.any(|file| file.metadata().is_ok_and(|file| file.len() > 0)) {
+        let _ = fs::remove_dir_all(&setup.state_dir);
+    }
+}
+
+/// Whether nothing but a log, and the record of its end, is left of a container.
+fn is_released(state_dir: &Path) -> bool {
+    let made = |dir: &str| state_dir.join(dir).exists();
+    made(LOG_DIR) && !made(UPPER_DIR) && !made(WORK_DIR)
+}
+
+/// It is to be made again: how it ended before must not be taken for its end, not even after a crash of
+/// the host.
+fn forget_exit(state_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(state_dir.join(EXIT_FILE)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => fs::File::open(state_dir)?.sync_all(),
+    }
 }
 
 /// Makes a directory that only its owner may enter, with its parents.

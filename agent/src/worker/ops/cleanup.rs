@@ -7,12 +7,21 @@ use shoal_types::id::TaskId;
 use super::files::ContainerFiles;
 use super::{Context, Volumes, networks_of};
 
+/// What stays of a task when it is cleaned up.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct Keep {
+    /// Its log.
+    pub log: bool,
+    /// The volumes that were made for it alone: it is made again, and is to find what it wrote.
+    pub volumes: bool,
+}
+
 /// Gives back everything that a task holds, then writes down `last`, its end, so that it can be
 /// reported; unless it has not `ended` yet and this could not end it. Goes on after an error.
 pub(in crate::worker) async fn cleanup(
     context: &Context,
     record: TaskRecord,
-    keep_log: bool,
+    keep: Keep,
     ended: bool,
     last: Option<TaskRecord>,
 ) -> Fact {
@@ -25,7 +34,7 @@ pub(in crate::worker) async fn cleanup(
         errors.extend(result.err().map(|e| chain(e).to_string()));
     };
     // Processes first: nothing else can be taken from under them.
-    let gone = if keep_log { runtime.release(&container) } else { runtime.remove(&container) };
+    let gone = if keep.log { runtime.release(&container) } else { runtime.remove(&container) };
     let gone = gone.await;
     if gone.is_ok() {
         context.chooser.let_go(task.id);
@@ -39,7 +48,7 @@ pub(in crate::worker) async fn cleanup(
             note(left.as_ref().copied().map_err(|e| e as _));
         }
     }
-    for error in Volumes::new(context, task.id).release(task).await {
+    for error in Volumes::new(context, task.id).release(task, keep.volumes).await {
         note(Err(&error));
     }
     let files = ContainerFiles::new(context, task.id).remove().await;

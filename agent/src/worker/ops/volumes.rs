@@ -109,9 +109,9 @@ impl<'a> Volumes<'a> {
         Ok(())
     }
 
-    /// Ends the container's use of its volumes, and removes those that were made for it alone. Goes on
-    /// after an error.
-    pub(super) async fn release(&self, task: &AssignedTask) -> Vec<VolumeError> {
+    /// Ends the container's use of its volumes, and removes those that were made for it alone unless they
+    /// are kept. Goes on after an error.
+    pub(super) async fn release(&self, task: &AssignedTask, keep_own: bool) -> Vec<VolumeError> {
         let driver = &self.context.drivers.volumes;
         let mut errors = Vec::new();
         for name in Self::named(task) {
@@ -123,7 +123,9 @@ impl<'a> Volumes<'a> {
         });
         for name in own {
             errors.extend(driver.unmount(name.clone(), self.task.to_string()).await.err());
-            errors.extend(driver.remove(name).await.err());
+            if !keep_own {
+                errors.extend(driver.remove(name).await.err());
+            }
         }
         errors
     }

@@ -1,16 +1,20 @@
 //! The agent dies at any point and comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_agent_volume::VolumeDriver as _;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
+use shoal_types::spec::{Mount, MountKind, RestartCondition, RestartPolicy};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
 use shoal_agent_runtime::fake::Call;
 use shoal_agent_runtime::{
-    ContainerId, ContainerSpec, ExitStatus, Layers, LogLimits, NetworkMode, Runtime as _,
+    ContainerId, ContainerSpec, ExitStatus, Layers, LogLimits, LogLine, NetworkMode, Runtime as _,
+    Stream,
 };
 
 fn container(id: u128) -> ContainerId {
@@ -107,26 +111,86 @@ async fn exits_in_the_meantime_are_reported_with_their_codes() {
 }
 
 #[tokio::test]
-async fn what_a_reboot_took_has_failed_and_what_had_ended_stays_ended() {
+async fn what_a_reboot_took_comes_back_and_what_had_ended_stays_ended() {
     let mut lab = Lab::new().await;
-    lab.assign([task(1, |_| {}), task(2, |_| {}), task(3, |c| c.image = "none:1".to_owned())]);
-    lab.until_state(1, TaskState::Running).await;
-    lab.until_state(2, TaskState::Running).await;
+    let once = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+    let mut four = task(4, |_| {});
+    Arc::make_mut(&mut four.spec).restart_policy = Some(once);
+    let mut one = task(1, |_| {});
+    one.ports = vec![super::lives::port(8000)];
+    let none = task(3, |c| c.image = "none:1".to_owned());
+    lab.assign([one, task(2, |_| {}), none, four]);
+    for id in [1, 2, 4] {
+        lab.until_state(id, TaskState::Running).await;
+    }
     lab.runtime.exit(&container(2), exit(4));
     let two = lab.until_state(2, TaskState::Failed).await;
     let three = lab.until_state(3, TaskState::Rejected).await;
-    lab.worker.shut_down().await;
-    // Everything in memory is gone.
-    let (tx, host) = (lab.runtime.clone(), shoal_agent_runtime::fake::FakeRuntime::default());
-    tx.crash();
-    lab.runtime = host;
-    lab.crash().await;
-    let status = lab.until_state(1, TaskState::Failed).await;
-    assert_eq!(status.err, "the node was restarted");
+    let line = LogLine { at_nanos: 1, stream: Stream::Stdout, text: b"before\n".to_vec() };
+    lab.runtime.log(&container(1), line.clone());
+    let before = lab.runtime.containers()[&container(1)].clone();
+    lab.history.lock().unwrap().clear();
+    lab.reboot().await;
+    // No manager has been heard.
+    let came_back = |s: &TaskStatus| s.state == TaskState::Running && s.message == "started";
+    let status = lab.until(1, came_back).await;
+    let after = lab.runtime.containers()[&container(1)].clone();
+    let pid = status.container_status.unwrap().pid;
+    assert_eq!(i64::from(pid), i64::from(after.pid.unwrap()));
+    assert_ne!(after.supervisor_pid, before.supervisor_pid, "in a container made anew");
+    assert_eq!(after.log, [line], "whose log goes on");
+    assert_eq!(status.port_status[0].published_port, 8000);
+    let history = lab.history.lock().unwrap().clone();
+    let mine = history.iter().filter(|(id, _)| *id == TaskId::from(1)).map(|(_, state)| *state);
+    assert!(mine.is_sorted(), "states only climb: {history:?}");
     assert_eq!(lab.until_state(2, TaskState::Failed).await.err, two.err);
     assert_eq!(lab.until_state(3, TaskState::Rejected).await.err, three.err);
-    assert_eq!(starts(&lab), 0, "a task is never started again");
+    assert_eq!(lab.until_state(4, TaskState::Failed).await.err, "the host was restarted");
+    assert_eq!(starts(&lab), 3 + 1);
+    // Once in a boot: the agent alone dies, and nothing is left of the container.
+    lab.crash_and(|lab| lab.runtime.reboot()).await;
+    lab.until_state(1, TaskState::Failed).await;
+    assert_eq!(starts(&lab), 3 + 1);
     lab.nothing_is_leased();
+}
+
+#[tokio::test]
+async fn what_a_task_wrote_into_volumes_of_its_own_is_there_after_a_reboot() {
+    let mut lab = Lab::new().await;
+    let mount = Mount {
+        kind: MountKind::Volume,
+        source: String::new(),
+        target: "/data".to_owned(),
+        read_only: false,
+        consistency: String::new(),
+        bind_options: None,
+        volume_options: None,
+        image_options: None,
+        tmpfs_options: None,
+    };
+    lab.assign([task(1, |c| c.mounts = vec![mount])]);
+    lab.until_state(1, TaskState::Running).await;
+    let made = lab.volumes.list().await.unwrap();
+    lab.reboot().await;
+    lab.until(1, |s| s.state == TaskState::Running && s.message == "started").await;
+    assert_eq!(lab.volumes.list().await.unwrap(), made);
+    assert_eq!((made.len(), lab.volumes.made()), (1, 1), "it is the same one");
+    lab.worker.leave().await.unwrap();
+    assert!(lab.volumes.list().await.unwrap().is_empty(), "they go with the task");
+}
+
+#[tokio::test]
+async fn what_a_host_stopped_in_good_order_comes_back_with_it() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.worker.halt().await.unwrap();
+    lab.until(1, |s| s.message == "stopped: the host is shut down").await;
+    assert_eq!(lab.runtime.containers()[&container(1)].pid, None);
+    lab.reboot().await;
+    let status = lab.until(1, |s| s.message == "started").await;
+    assert_eq!(status.state, TaskState::Running);
+    assert!(lab.runtime.containers()[&container(1)].pid.is_some());
 }
 
 #[tokio::test]

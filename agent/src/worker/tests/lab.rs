@@ -12,7 +12,7 @@ use shoal_agent_image::{
     RegistryError,
 };
 use shoal_agent_network::FakeNetworks;
-use shoal_agent_planning::task::Moment;
+use shoal_agent_planning::task::{Boot, Moment};
 use shoal_agent_volume::FakeVolumes;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
@@ -161,6 +161,7 @@ pub(super) struct Lab {
     pub(super) volumes: Arc<FakeVolumes>,
     pub(super) images: Arc<FakeImages>,
     pub(super) clock: Arc<LabClock>,
+    boot: Boot,
     assigner: Assigner,
 }
 
@@ -186,9 +187,10 @@ impl Lab {
         images.add("app:1", None);
         let runtime = FakeRuntime::default();
         let clock = Arc::default();
-        let worker = start(&dir, &runtime, &networks, &volumes, &images, &clock).await;
+        let boot = Boot::new("1");
+        let worker = start(&dir, &runtime, &networks, &volumes, &images, &clock, &boot).await;
         let assigner = Assigner::new(worker);
-        Self { dir, runtime, networks, volumes, images, clock, assigner }
+        Self { dir, runtime, networks, volumes, images, clock, boot, assigner }
     }
 
     /// The agent dies and comes back; containers live on.
@@ -202,9 +204,16 @@ impl Lab {
         self.runtime.crash();
         meanwhile(self);
         self.runtime = FakeRuntime::on(self.runtime.host());
-        let Self { dir, runtime, networks, volumes, images, clock, .. } = &*self;
-        let worker = start(dir, runtime, networks, volumes, images, clock).await;
+        let Self { dir, runtime, networks, volumes, images, clock, boot, .. } = &*self;
+        let worker = start(dir, runtime, networks, volumes, images, clock, boot).await;
         self.turn_to(worker);
+    }
+
+    /// The host loses power and comes back: of containers only what is on disk is left, and what was
+    /// in memory is gone.
+    pub(super) async fn reboot(&mut self) {
+        self.boot = Boot::new(format!("{}+", self.boot));
+        self.crash_and(|lab| lab.runtime.reboot()).await;
     }
 
     /// Nothing of any task is left.
@@ -241,11 +250,13 @@ async fn start(
     volumes: &Arc<FakeVolumes>,
     images: &Arc<FakeImages>,
     clock: &Arc<LabClock>,
+    boot: &Boot,
 ) -> WorkerHandle {
     let config = WorkerConfig {
         ledger_dir: dir.path().join("ledger"),
         run_dir: dir.path().join("run"),
         hostname: "alpha".to_owned(),
+        boot: boot.clone(),
         parallel: WorkerConfig::PARALLEL,
     };
     let drivers = Drivers {

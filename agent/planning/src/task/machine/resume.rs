@@ -1,9 +1,9 @@
 //! Putting a machine together again from the ledger and what was found on the host.
 
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 
 use super::super::report::Outcome;
-use super::super::{Exit, Found, Moment, TaskRecord};
+use super::super::{Boot, Exit, Found, Moment, TaskRecord};
 use super::{Container, Machine};
 
 impl Machine {
@@ -11,13 +11,14 @@ impl Machine {
     ///
     /// What was begun is never believed to be done: a half-made container is cleaned away and made
     /// again, what had ended is cleaned up again, and a container whose start was begun and of which
-    /// nothing is left has failed, because a task is never started twice.
+    /// nothing is left has failed, because a task is never started twice in one boot of its host. What
+    /// the host's stop interrupted goes on, in a container made anew.
     #[must_use]
-    pub fn resume(record: &TaskRecord, found: Found, now: impl Into<Moment>) -> Self {
+    pub fn resume(record: &TaskRecord, found: Found, boot: &Boot, now: impl Into<Moment>) -> Self {
         let now = now.into();
-        let mut machine = Self::new(&record.task, now);
+        let mut machine = Self::new(&record.task, boot, now);
         machine.accepted = true;
-        machine.started = record.started;
+        machine.started = record.started.is_some();
         machine.status = record.status.clone();
         machine.stop = record.stop_policy();
         machine.preparation.clone_from(&record.preparation);
@@ -34,34 +35,40 @@ impl Machine {
             });
             return machine;
         }
-        let told = record.task.desired_state >= DesiredState::Shutdown;
+        if machine.comes_back(record, &found) {
+            machine.come_back(record);
+            machine.refresh(now.wall);
+            return machine;
+        }
+        let told = record.task.desired_state.is_stop();
+        if status.state == TaskState::Draining && !told {
+            let why = Some(status.err.clone()).filter(|err| !err.is_empty());
+            machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
+        }
         match found {
             Found::Running { pid } => {
                 machine.started = true;
                 machine.container = Container::Running;
                 let waits = machine.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
-                machine.waits_for_health = waits && status.state < TaskState::Running;
-                if status.state == TaskState::Draining && !told {
-                    let why = Some(status.err.clone()).filter(|err| !err.is_empty());
-                    machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
-                }
+                machine.waits_for_health = waits && !status.state.has_run();
                 machine.note_container(pid);
             }
-            Found::Exited(exit) if record.started => {
+            Found::Exited(exit) if machine.started => {
                 machine.stopped_at = told.then_some(now.steady);
                 machine.exited(exit, now);
             }
-            Found::Absent | Found::Broken { .. } if record.started => {
+            Found::Absent | Found::Broken { .. } if machine.started => {
                 let reason = match found {
                     Found::Broken { reason } => format!("its container was lost: {reason}"),
-                    _ => "the node was restarted".to_owned(),
+                    _ if machine.is_of_other_boot(record) => "the host was restarted".to_owned(),
+                    _ => "nothing is left of its container".to_owned(),
                 };
                 machine.stopped_at = told.then_some(now.steady);
                 let message = Some(reason);
                 machine.exited(Exit { message, ..Exit::default() }, now);
             }
             // A start that was written down before it was begun.
-            Found::Prepared if record.started => machine.container = Container::Prepared,
+            Found::Prepared if machine.started => machine.container = Container::Prepared,
             Found::Prepared if record.preparation.is_some() => {
                 machine.container = Container::Prepared;
             }

@@ -28,6 +28,14 @@ impl Machine {
         }
     }
 
+    /// Of a container that is no more, and will be made again.
+    pub(super) fn note_absence(&mut self) {
+        if let Some(container) = &mut self.status.container_status {
+            container.pid = 0;
+        }
+        self.status.port_status.clear();
+    }
+
     pub(super) fn note_end(&mut self, exit: Option<&Exit>) {
         if let Some(exit) = exit {
             note_exit(self.container_status(), exit);
@@ -52,7 +60,7 @@ impl Machine {
                 (outcome.state, outcome.at, message, err)
             }
             _ => {
-                let (state, message) = self.living();
+                let (state, message) = self.lifted(self.living());
                 let err = match &self.doom {
                     Some(doom) => doom.clone(),
                     None if !self.accepted => self.trouble.clone(),
@@ -67,6 +75,14 @@ impl Machine {
         climb(&mut self.status, state, at, message, shortened(err));
     }
 
+    /// What comes back after its host was restarted stays on its rung, and says how far it is.
+    fn lifted(&self, (state, message): (TaskState, String)) -> (TaskState, String) {
+        if self.before.is_none() || state >= self.status.state {
+            return (state, message);
+        }
+        (self.status.state, format!("coming back after a restart of its host: {message}"))
+    }
+
     fn living(&self) -> (TaskState, String) {
         if !self.accepted {
             let tried = if self.trouble.is_empty() { "assigned" } else { "cannot be accepted" };
@@ -76,6 +92,10 @@ impl Machine {
             None | Some("") => text.to_owned(),
             Some(note) => format!("{text}; {note}"),
         };
+        if self.is_interrupted() {
+            let now = if self.is_at_rest() { "stopped" } else { "stopping" };
+            return (self.status.state, format!("{now}: the host is shut down"));
+        }
         match (self.container, self.busy) {
             (_, Some(Operation::Start)) => (TaskState::Starting, noted("starting")),
             (Container::Running, Some(Operation::Withdraw)) => {
