@@ -117,15 +117,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The list of images is damaged.
-    #[error("the image list {} is damaged", path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// Where it breaks.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// A file of the store cannot be read or written.
+    #[error(transparent)]
+    File(#[from] shoal_durable::FileError),
     /// An image that was just completed lacks a part: somebody else deletes files of the store.
     #[error("image {image} is incomplete right after it was stored")]
     Vanished {

@@ -1,13 +1,13 @@
 //! Which references mean which images: a small list in memory and in one file.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use shoal_durable::{Format, Lasting};
 use shoal_types::image_ref::{Digest, ImageReference};
 
 use super::error::StoreError;
-use super::files::write_atomically;
 
 /// One image under one reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,39 +42,31 @@ impl Record {
     }
 }
 
-/// The file's format; the version guards against reading a later one.
-#[derive(Debug, Serialize, Deserialize)]
-struct File {
-    version: u32,
+/// The file.
+enum IndexFile {}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Images {
     images: Vec<Record>,
 }
 
-const VERSION: u32 = 1;
+impl Format for IndexFile {
+    type Content = Images;
+    const NAME: &'static str = "images";
+    const VERSION: u32 = 1;
+}
 
 /// The list.
 #[derive(Debug)]
 pub(super) struct Index {
     path: PathBuf,
-    tmp: PathBuf,
     records: Vec<Record>,
 }
 
 impl Index {
-    pub(super) fn open(path: PathBuf, tmp: PathBuf) -> Result<Self, StoreError> {
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { path, tmp, records: Vec::new() });
-            }
-            Err(error) => return Err(StoreError::io("read", path)(error)),
-        };
-        let damaged = |source| StoreError::Index { path: path.clone(), source };
-        let file: File = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if file.version != VERSION {
-            let message = format!("version {} instead of {VERSION}", file.version);
-            return Err(damaged(serde::de::Error::custom(message)));
-        }
-        Ok(Self { path, tmp, records: file.images })
+    pub(super) fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let read = shoal_durable::read::<IndexFile>(&path)?;
+        Ok(Self { path, records: read.map(|read| read.images).unwrap_or_default() })
     }
 
     pub(super) fn records(&self) -> &[Record] {
@@ -190,11 +182,8 @@ impl Index {
 
     /// On the disk first, then in memory.
     fn commit(&mut self, images: Vec<Record>) -> Result<(), StoreError> {
-        let file = File { version: VERSION, images };
-        let path: &Path = &self.path;
-        let bytes = serde_json::to_vec_pretty(&file)
-            .map_err(|source| StoreError::Index { path: path.to_owned(), source })?;
-        write_atomically(&self.tmp, path, &bytes)?;
+        let file = Images { images };
+        shoal_durable::write::<IndexFile>(&self.path, &file, 0o600, Lasting::PowerCut)?;
         self.records = file.images;
         Ok(())
     }
@@ -224,7 +213,7 @@ mod tests {
     }
 
     fn index(dir: &tempfile::TempDir) -> Index {
-        Index::open(dir.path().join("images.json"), dir.path().to_owned()).unwrap()
+        Index::open(dir.path().join("images.json")).unwrap()
     }
 
     #[test]
@@ -307,12 +296,20 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_every_version_are_read() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let tagged = Record { last_used: 9, ..record(Some("web:1"), 1, Some(11)) };
+        let images = vec![tagged, Record { loaded: true, ..record(None, 2, None) }];
+        shoal_durable::testing::check_golden::<IndexFile>(&golden, &Images { images });
+    }
+
+    #[test]
     fn a_damaged_list_is_an_error_that_names_the_file() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("images.json");
         for text in ["{", "{\"version\":2,\"images\":[]}"] {
             std::fs::write(&path, text).unwrap();
-            let error = Index::open(path.clone(), dir.path().to_owned()).unwrap_err();
+            let error = Index::open(path.clone()).unwrap_err();
             assert!(error.to_string().contains("images.json"), "{error}");
         }
     }

@@ -17,6 +17,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use serde::{Deserialize, Serialize};
 use shoal_agent_ground::blocking::{STORE, UNPACK};
+use shoal_durable::{Fields, Format, Lasting};
 use shoal_registry::Session;
 use shoal_types::image_ref::Digest;
 
@@ -82,11 +83,27 @@ pub(super) struct Wanted {
 }
 
 /// What is noted beside an unpacked layer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Note {
     diff_id: Digest,
     content_bytes: u64,
     entries: u64,
+}
+
+const NOTE: &str = "layer.json";
+
+/// The file that it is noted in.
+enum NoteFile {}
+
+impl Format for NoteFile {
+    type Content = Note;
+    const NAME: &'static str = "layer";
+    const VERSION: u32 = 1;
+
+    /// Version 0 had no version and the same fields.
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        (from == 0).then_some(fields)
+    }
 }
 
 /// All layers of a store.
@@ -126,8 +143,7 @@ impl Layers {
 
     /// Bytes of the files of a layer that is here; nothing when it is not (whole).
     pub(super) fn content_bytes(&self, chain: &Digest) -> Option<u64> {
-        let note = std::fs::read(self.home(chain).join("layer.json")).ok()?;
-        let note: Note = serde_json::from_slice(&note).ok()?;
+        let note = shoal_durable::read::<NoteFile>(&self.home(chain).join(NOTE)).ok()??;
         Some(note.content_bytes)
     }
 
@@ -295,10 +311,9 @@ impl Layers {
 
     /// Gives a layer its place, durably.
     fn finish(&self, note: &Note, scratch: Scratch, home: &Path) -> Result<(), StoreError> {
-        let path = scratch.path().join("layer.json");
-        let text = serde_json::to_vec(note)
-            .map_err(|source| StoreError::Index { path: path.clone(), source })?;
-        std::fs::write(&path, text).map_err(StoreError::io("write", &path))?;
+        // Made durable with the rest of the layer.
+        let path = scratch.path().join(NOTE);
+        shoal_durable::write::<NoteFile>(&path, note, 0o600, Lasting::Crash)?;
         self.sync.sync().map_err(StoreError::io("make durable", &self.dir))?;
         scratch.keep_as(home)?;
         sync_parent(home)
@@ -324,5 +339,17 @@ impl<R: std::io::Read> std::io::Read for Counting<R> {
         let count = self.inner.read(buffer)?;
         self.arrived.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_of_every_version_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let note = Note { diff_id: Digest::from_bytes([7; 32]), content_bytes: 4096, entries: 3 };
+        shoal_durable::testing::check_golden::<NoteFile>(&golden, &note);
     }
 }

@@ -127,7 +127,7 @@ impl ImageStore {
         restrict(dir)?;
         let lock = lock(dir)?;
         clear(&tmp)?;
-        let index = Index::open(dir.join("images.json"), tmp.clone())?;
+        let index = Index::open(dir.join("images.json"))?;
         let layers = Layers::open(layers, tmp, config.limits.clone(), config.parallel)?;
         let inner = Inner {
             dir: dir.to_owned(),

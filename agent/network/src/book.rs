@@ -6,13 +6,13 @@
 //! which would cost more than connecting the container does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_agent_planning::network::leases::{ContainerLease, Leases, NetworkLease};
+use shoal_durable::{Fields, FileError, Format, Lasting};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -23,12 +23,48 @@ const CONTAINERS: &str = "network-attachments";
 const PAGE_SUFFIX: &str = ".json";
 /// Longest id of a container that makes a file name, in bytes.
 const ID_MAX: usize = 128;
+/// The files are for root alone.
+pub(super) const MODE: u32 = 0o600;
 
-/// What is written. The version is for a later agent that writes something else.
-#[derive(Serialize, Deserialize)]
-struct Page<T> {
-    version: u32,
-    content: T,
+/// All networks of the node. Synced.
+enum NetworksFile {}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Networks {
+    networks: BTreeMap<String, NetworkLease>,
+}
+
+impl Format for NetworksFile {
+    type Content = Networks;
+    const NAME: &'static str = "networks";
+    const VERSION: u32 = 2;
+
+    fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
+        // They were the content itself.
+        let networks = fields.remove("content").filter(|_| from == 1)?;
+        Some(Fields::from_iter([("networks".to_owned(), networks)]))
+    }
+}
+
+/// The page of one container.
+enum AttachmentFile {}
+
+impl Format for AttachmentFile {
+    type Content = ContainerLease;
+    const NAME: &'static str = "network-attachment";
+    const VERSION: u32 = 2;
+
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        if from == 1 { content(fields) } else { None }
+    }
+}
+
+/// What version 1 of the files had around everything.
+pub(super) fn content(mut fields: Fields) -> Option<Fields> {
+    match fields.remove("content")? {
+        serde_json::Value::Object(fields) => Some(fields),
+        _ => None,
+    }
 }
 
 /// The files behind the book.
@@ -48,8 +84,7 @@ impl Book {
                 .map_err(|source| NetworkError::WriteBook { path: dir.to_owned(), source })?;
         }
         let networks = state_dir.join(NETWORKS);
-        let leases =
-            Leases::restore(read(&networks)?.unwrap_or_default(), read_containers(&containers)?);
+        let leases = Leases::restore(read_networks(&networks)?, read_containers(&containers)?);
         Ok((Self { networks: Mutex::new(networks), containers }, leases))
     }
 
@@ -59,14 +94,16 @@ impl Book {
         networks: BTreeMap<String, NetworkLease>,
     ) -> Result<(), NetworkError> {
         let path = self.networks.lock().await;
-        let failed = |source| NetworkError::WriteBook { path: path.clone(), source };
         let to = path.clone();
-        let save = move || match networks.is_empty() {
+        let networks = Networks { networks };
+        let save = move || -> Result<(), NetworkError> {
             // A host without networks is as it was without us.
-            true => remove(&to),
-            false => write(&to, &networks, true),
+            if networks.networks.is_empty() {
+                return remove(&to).map_err(|source| NetworkError::WriteBook { path: to, source });
+            }
+            Ok(shoal_durable::write::<NetworksFile>(&to, &networks, MODE, Lasting::PowerCut)?)
         };
-        spawn_blocking(save).await.map_err(io::Error::other).flatten().map_err(failed)
+        spawn_blocking(save).await.map_err(|_| NetworkError::HelperGone)?
     }
 
     /// Writes the page of one container, or removes it.
@@ -76,11 +113,12 @@ impl Book {
         page: Option<&ContainerLease>,
     ) -> Result<(), NetworkError> {
         let path = self.page_of(container)?;
-        let result = match page {
-            Some(page) => write(&path, page, false),
-            None => remove(&path),
-        };
-        result.map_err(|source| NetworkError::WriteBook { path, source })
+        match page {
+            Some(page) => {
+                Ok(shoal_durable::write::<AttachmentFile>(&path, page, MODE, Lasting::Crash)?)
+            }
+            None => remove(&path).map_err(|source| NetworkError::WriteBook { path, source }),
+        }
     }
 
     /// Removes the pages of all containers but these.
@@ -116,15 +154,9 @@ impl Book {
     }
 }
 
-/// Reads a page; `None` when there is none.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NetworkError> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice::<Page<T>>(&text)
-            .map(|page| Some(page.content))
-            .map_err(|source| NetworkError::ParseBook { path: path.to_owned(), source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(NetworkError::ReadBook { path: path.to_owned(), source }),
-    }
+fn read_networks(path: &Path) -> Result<BTreeMap<String, NetworkLease>, NetworkError> {
+    let read = shoal_durable::read::<NetworksFile>(path)?;
+    Ok(read.map(|read| read.networks).unwrap_or_default())
 }
 
 fn read_containers(dir: &Path) -> Result<BTreeMap<String, ContainerLease>, NetworkError> {
@@ -136,32 +168,16 @@ fn read_containers(dir: &Path) -> Result<BTreeMap<String, ContainerLease>, Netwo
         let Some(id) = name.to_str().and_then(|name| name.strip_suffix(PAGE_SUFFIX)) else {
             continue;
         };
-        match read(&entry.path()) {
+        match shoal_durable::read::<AttachmentFile>(&entry.path()) {
             Ok(page) => containers.extend(page.map(|page| (id.to_owned(), page))),
             // Only a power cut can tear it, and then what it describes is gone as well.
-            Err(NetworkError::ParseBook { path, source }) => {
+            Err(FileError::Damaged { path, source }) => {
                 tracing::warn!(path = %path.display(), %source, "skip a torn page of the book");
             }
-            Err(other) => return Err(other),
+            Err(other) => return Err(other.into()),
         }
     }
     Ok(containers)
-}
-
-/// Writes beside and renames: a reader finds the old or the new.
-pub(super) fn write<T: Serialize>(path: &Path, content: &T, durable: bool) -> io::Result<()> {
-    let text = serde_json::to_vec(&Page { version: 1, content })?;
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(&text)?;
-    if durable {
-        file.sync_data()?;
-    }
-    fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(dir) if durable => File::open(dir)?.sync_data(),
-        _ => Ok(()),
-    }
 }
 
 /// Removes a page that may be gone already.
@@ -169,5 +185,39 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shoal_durable::testing::check_golden;
+
+    use super::*;
+
+    #[test]
+    fn the_book_of_every_version_is_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let lease = json!({ "n1": {
+            "config": {
+                "id": "n1", "name": "back", "subnet": null, "gateway": null, "ip_range": null,
+                "reserved": ["10.1.0.9"], "internal": false, "mtu": null, "labels": { "a": "b" },
+            },
+            "state": {
+                "id": "n1", "bridge": "sh-n1", "subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
+                "mtu": 1500, "internal": false,
+            },
+        } });
+        let networks = serde_json::from_value(lease).unwrap();
+        check_golden::<NetworksFile>(&golden, &Networks { networks });
+        let page = json!({
+            "attachments": { "n1": {
+                "container": "c1", "network": "n1", "address": "10.1.0.2/24",
+                "gateway": "10.1.0.1", "mac": "02:00:0a:01:00:02", "ifname": "eth0",
+                "host_ifname": "veth1",
+            } },
+            "publication": null,
+        });
+        check_golden::<AttachmentFile>(&golden, &serde_json::from_value(page).unwrap());
     }
 }

@@ -44,8 +44,8 @@ pub enum NetworkError {
     ContainerId { id: String },
     #[error("read {}", path.display())]
     ReadBook { path: PathBuf, source: io::Error },
-    #[error("parse {}", path.display())]
-    ParseBook { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Book(#[from] shoal_durable::FileError),
     #[error("write {}", path.display())]
     WriteBook { path: PathBuf, source: io::Error },
     #[error("a helper thread of the network driver ended early")]

@@ -8,10 +8,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shoal_agent_planning::network::settings::{
     ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of, of_bridge,
 };
+use shoal_durable::{Fields, Format, Lasting};
 
 use super::{NetworkError, book, sysctl};
 
 const FILE: &str = "host-settings.json";
+/// What settings of the host were.
+enum SettingsFile {}
+
+impl Format for SettingsFile {
+    type Content = Remembered;
+    const NAME: &'static str = "host-settings";
+    const VERSION: u32 = 2;
+
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        if from == 1 { book::content(fields) } else { None }
+    }
+}
+
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The settings of this host.
@@ -25,7 +39,7 @@ impl HostSettings {
     /// Opens the memory of an earlier agent, or an empty one.
     pub(super) fn open(state_dir: &Path) -> Result<Self, NetworkError> {
         let path = state_dir.join(FILE);
-        let remembered = Mutex::new(book::read(&path)?);
+        let remembered = Mutex::new(shoal_durable::read::<SettingsFile>(&path)?);
         Ok(Self { path, remembered })
     }
 
@@ -37,8 +51,7 @@ impl HostSettings {
     /// Remembers what settings were; it is on disk when this returns.
     pub(super) fn remember(&self, memory: Remembered) -> Result<(), NetworkError> {
         let mut known = self.lock();
-        book::write(&self.path, &memory, true)
-            .map_err(|source| NetworkError::WriteBook { path: self.path.clone(), source })?;
+        shoal_durable::write::<SettingsFile>(&self.path, &memory, book::MODE, Lasting::PowerCut)?;
         *known = Some(memory);
         Ok(())
     }
@@ -81,4 +94,19 @@ pub(super) fn boot_id() -> Result<String, NetworkError> {
     let text = fs::read_to_string(BOOT_ID);
     let text = text.map_err(|source| NetworkError::ReadBook { path: BOOT_ID.into(), source })?;
     Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod golden {
+    use super::*;
+
+    #[test]
+    fn settings_of_every_version_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let before = serde_json::json!({
+            "boot": "3f0c", "before": { "net.ipv4.ip_forward": "0" },
+        });
+        let before = serde_json::from_value(before).unwrap();
+        shoal_durable::testing::check_golden::<SettingsFile>(&golden, &before);
+    }
 }

@@ -44,8 +44,8 @@ pub enum VolumeError {
     Subpath { subpath: String, path: PathBuf, source: io::Error },
     #[error("{what} `{}`", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("parse `{}`", path.display())]
-    Parse { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Config(#[from] shoal_durable::FileError),
     #[error("the image's files at `{}` are nested deeper than {limit}", target.display())]
     TooDeep { target: PathBuf, limit: usize },
     #[error("a helper thread of the volume driver ended early")]

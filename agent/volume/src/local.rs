@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use rustix::mount::{MountFlags as Flags, UnmountFlags, mount, unmount};
 use shoal_agent_ground::blocking::{COPY, Class, FOREIGN, VOLUMES};
 use shoal_agent_ground::disk;
 use shoal_agent_planning::volume::{LOCAL, check_name};
+use shoal_durable::{Fields, Format, Lasting};
 use shoal_types::error_chain::chain;
 use shoal_types::question::NodeVolume;
 use shoal_types::time::Timestamp;
@@ -117,6 +118,20 @@ impl LocalVolumes {
     }
 }
 
+/// What a volume is.
+enum ConfigFile {}
+
+impl Format for ConfigFile {
+    type Content = VolumeConfig;
+    const NAME: &'static str = "volume";
+    const VERSION: u32 = 1;
+
+    /// Version 0 had no version and the same fields.
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        (from == 0).then_some(fields)
+    }
+}
+
 /// A turn at a volume.
 type Turn = tokio::sync::OwnedMutexGuard<()>;
 
@@ -138,13 +153,7 @@ impl Shared {
 
     fn read(&self, name: &str) -> Result<Option<VolumeConfig>, VolumeError> {
         let path = self.volume(name).join(CONFIG);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|source| VolumeError::Parse { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(VolumeError::file("read", path)(source)),
-        }
+        Ok(shoal_durable::read::<ConfigFile>(&path)?)
     }
 
     /// Every volume there is, whether or not its configuration can be read. What else lies about is
@@ -234,13 +243,8 @@ impl Shared {
         make_dir(&new, 0o711)?;
         make_dir(&new.join(DATA), 0o755)?;
         let path = new.join(CONFIG);
-        let text = serde_json::to_vec(config)
-            .map_err(|source| VolumeError::Parse { path: path.clone(), source })?;
+        shoal_durable::write::<ConfigFile>(&path, config, 0o600, Lasting::PowerCut)?;
         let write = || {
-            let mut file = File::create(&path)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            File::open(&new)?.sync_all()?;
             fs::rename(&new, self.volume(&config.name))?;
             File::open(&self.dir)?.sync_all()
         };
@@ -544,3 +548,20 @@ fn mount_flags(flags: MountFlags) -> Flags {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod golden {
+    use super::*;
+
+    #[test]
+    fn volumes_of_every_version_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        let config = VolumeConfig {
+            name: "data".to_owned(),
+            driver: "local".to_owned(),
+            options: [("type".to_owned(), "tmpfs".to_owned())].into(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        shoal_durable::testing::check_golden::<ConfigFile>(&golden, &config);
+    }
+}
