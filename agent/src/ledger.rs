@@ -381,6 +381,36 @@ mod tests {
         }
     }
 
+    fn golden(name: &str, today: &[u8]) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/golden/{name}.hex"));
+        let today = hex::encode(today);
+        let text = fs::read_to_string(&path);
+        let text =
+            text.unwrap_or_else(|e| panic!("{}: {e}; to be in it:\n{today}", path.display()));
+        assert_eq!(text.trim(), today, "{}", path.display());
+        hex::decode(text.trim()).unwrap()
+    }
+
+    /// If this fails, an agent of today cannot read the ledger of an earlier one: it is the code that
+    /// has to change, not the file. What an earlier version has written keeps its file beside a new one.
+    #[test]
+    fn the_ledger_of_the_first_version_is_still_read() {
+        let bytes = golden("ledger_task.v1", &encode(&record(7)).encode_to_vec());
+        assert_eq!(read(pb::LedgerTask::decode(&*bytes).unwrap()).unwrap(), record(7));
+        let network = Network {
+            id: 5.into(),
+            meta: Meta::default(),
+            spec: NetworkSpec { name: "n".to_owned(), ..NetworkSpec::default() },
+            stack_id: None,
+            predefined: true,
+        };
+        let networks = pb::LedgerNetworks { networks: vec![(&network).into()] };
+        let bytes = golden("ledger_networks.v1", &networks.encode_to_vec());
+        assert_eq!(pb::LedgerNetworks::decode(&*bytes).unwrap(), networks);
+        let read = networks.networks.into_iter().map(Network::try_from);
+        assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), [network]);
+    }
+
     #[tokio::test]
     async fn what_is_written_is_read_again() {
         let dir = tempfile::tempdir().unwrap();

@@ -26,6 +26,8 @@ pub use store::LogStoreError;
 pub use types::{Answer, Batch, Member, RaftId};
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

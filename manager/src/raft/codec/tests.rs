@@ -21,7 +21,7 @@ use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource, NodeId, SeededIds, ServiceId, TaskId, UserId};
 use shoal_types::object::{
     ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
-    Reachability, RootCa, Slot, Task, TaskStatus,
+    RootCa, Slot, Task, TaskStatus,
 };
 use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
 use shoal_types::spec::{
@@ -83,12 +83,7 @@ fn node_commands(ids: &mut SeededIds) -> Vec<Command> {
         addr: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
         since: TIME,
     };
-    let manager = ManagerStatus {
-        raft_id: u64::MAX,
-        addr: "10.0.0.1:4242".to_owned(),
-        leader: true,
-        reachability: Reachability::Reachable,
-    };
+    let manager = ManagerStatus { raft_id: u64::MAX, addr: "10.0.0.1:4242".to_owned() };
     let description = node_description("host-1");
     vec![
         Command::CreateNode { id, spec: spec.clone(), description: description.clone() },
@@ -127,6 +122,10 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         failed,
     };
     let spec_of_stack = Arc::new(stack_spec());
+    let apply_stack =
+        Command::ApplyStack { spec: spec_of_stack, ids: stack_ids, prune: true, expected: Some(0) };
+    let with_auths =
+        |command| Command::WithRegistryAuth { auths: auths(), command: Box::new(command) };
     vec![
         Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) },
         update(None, UpdateKind::Rollback),
@@ -134,14 +133,13 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         Command::RemoveService { id },
         Command::CreateNetwork { id: network, spec: network_spec("back") },
         Command::RemoveNetwork { id: network },
-        Command::ApplyStack { spec: spec_of_stack, ids: stack_ids, prune: true, expected: Some(0) },
+        apply_stack.clone(),
         Command::RemoveStack { id: stack },
         back(None),
         back(Some(deployment_id)),
-        Command::WithRegistryAuth {
-            auths: auths(),
-            command: Box::new(update(None, UpdateKind::Update)),
-        },
+        with_auths(update(None, UpdateKind::Update)),
+        with_auths(Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) }),
+        with_auths(apply_stack),
     ]
 }
 
@@ -210,13 +208,21 @@ fn commands() -> Vec<Command> {
         .concat()
 }
 
+/// How many there are in `command.proto`.
+fn kinds_of_commands() -> usize {
+    let files = prost_types::FileDescriptorSet::decode(shoal_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let messages = files.file.iter().flat_map(|file| &file.message_type);
+    let command = messages.into_iter().find(|message| message.name() == "Command").unwrap();
+    command.field.iter().filter(|field| field.oneof_index.is_some()).count()
+}
+
 #[test]
 fn every_command_survives() {
     let commands = commands();
     let mut kinds: Vec<_> = commands.iter().map(discriminant).collect();
     kinds.sort_by_key(|k| format!("{k:?}"));
     kinds.dedup();
-    assert_eq!(kinds.len(), 28, "a command is missing here");
+    assert_eq!(kinds.len(), kinds_of_commands(), "a command is missing here");
     for command in commands {
         let decoded = decode_command(&encode_command(TIME, &command)).unwrap();
         assert_eq!(decoded, TimedCommand { time: TIME, command });
@@ -278,6 +284,8 @@ fn bytes_of_the_first_version_are_still_read() {
     for (name, command) in named_commands() {
         let today = encode_command(TIME, &command);
         if let Some(bytes) = golden_bytes(&name, &today, &mut missing) {
+            // Of earlier versions the bytes may lack what came later; at this one they are the same.
+            assert_eq!(hex::encode(&*today), hex::encode(&bytes), "{name}");
             let read = decode_command(&bytes).unwrap();
             assert_eq!(read, TimedCommand { time: TIME, command }, "{name}");
         }

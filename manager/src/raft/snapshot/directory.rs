@@ -50,7 +50,10 @@ impl SnapshotDir {
                         newest = Some(snapshot);
                     }
                 }
-                Err(error @ SnapshotError::Format { .. }) => return Err(error),
+                // Whole, and not for us: it stays where it is.
+                Err(error @ (SnapshotError::Format { .. } | SnapshotError::Version { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::error!(%error, "setting a damaged snapshot aside");
                     let aside = path.with_extension(DAMAGED);

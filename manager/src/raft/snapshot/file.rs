@@ -14,7 +14,9 @@ use super::{FORMAT, MAX_DATA_BYTES, SnapshotError};
 use crate::raft::convert;
 use crate::raft::types::SnapshotMeta;
 
-const MAGIC: &[u8; 8] = b"shoalSS1";
+/// Followed by the version of the file as a digit.
+const MAGIC: &[u8; 7] = b"shoalSS";
+const VERSION: u8 = b'1';
 const MAX_HEADER_BYTES: u32 = 1 << 20;
 const DIGEST_BYTES: usize = 32;
 
@@ -42,9 +44,12 @@ impl SnapshotFile {
         let mut file = File::open(path).map_err(io)?;
         let mut start = [0; 12];
         file.read_exact(&mut start).map_err(io)?;
-        let (magic, length) = start.split_at(MAGIC.len());
+        let (magic, length) = start.split_at(MAGIC.len() + 1);
+        if let Some(digit) = newer(magic) {
+            return Err(SnapshotError::Version { path: path.to_owned(), found: digit });
+        }
         let length = u32::from_be_bytes(length.try_into().map_err(|_| damaged("its length"))?);
-        if magic != MAGIC || length > MAX_HEADER_BYTES {
+        if !is_ours(magic) || length > MAX_HEADER_BYTES {
             return Err(damaged("it does not begin like a snapshot"));
         }
         let mut encoded = vec![0; length as usize];
@@ -128,10 +133,23 @@ impl SnapshotFile {
     }
 }
 
+fn is_ours(start: &[u8]) -> bool {
+    start.strip_prefix(MAGIC) == Some(&[VERSION])
+}
+
+/// The version of a file that begins like one of a newer program.
+fn newer(start: &[u8]) -> Option<u8> {
+    match start.strip_prefix(MAGIC) {
+        Some([version]) if (VERSION + 1..=b'9').contains(version) => Some(version - b'0'),
+        _ => None,
+    }
+}
+
 /// The bytes before the data.
 pub(super) fn preamble(header: &v1::SnapshotHeader) -> Vec<u8> {
     let encoded = header.encode_to_vec();
     let mut bytes = MAGIC.to_vec();
+    bytes.push(VERSION);
     bytes.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
     bytes.extend_from_slice(&encoded);
     let digest = Sha256::digest(&bytes);

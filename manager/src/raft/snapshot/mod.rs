@@ -46,6 +46,18 @@ pub enum SnapshotError {
         /// The format it has.
         found: u32,
     },
+    /// A newer program wrote the file in another way.
+    #[error(
+        "snapshot {} is a file of version {found} and was written by a newer version of shoal; this \
+         one reads version 1: start this manager with the version that wrote it, or a newer one",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that it has.
+        found: u8,
+    },
     /// The state machine cannot use the data.
     #[error("restore the state from a snapshot")]
     Restore(#[source] Box<dyn std::error::Error + Send + Sync>),

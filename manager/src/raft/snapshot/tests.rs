@@ -108,4 +108,11 @@ fn a_newer_format_is_refused_not_skipped() {
     fs::write(temp.path().join("1.snapshot"), bytes).unwrap();
     let error = dir.newest().unwrap_err();
     assert!(error.to_string().ends_with("has format 2, this program reads format 1"), "{error}");
+
+    let mut bytes = file::preamble(source.header());
+    bytes[7] = b'2';
+    fs::write(temp.path().join("1.snapshot"), bytes).unwrap();
+    let error = dir.newest().unwrap_err().to_string();
+    assert!(error.contains("is a file of version 2") && error.contains("newer version"), "{error}");
+    assert!(temp.path().join("1.snapshot").exists(), "it was set aside");
 }

@@ -8,10 +8,10 @@ mod frame;
 mod kv;
 mod log_store;
 mod open;
-mod records;
+pub(super) mod records;
 mod redb_kv;
 mod tail;
-mod watermark;
+pub(super) mod watermark;
 mod writer;
 
 #[cfg(test)]

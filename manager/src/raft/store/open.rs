@@ -110,6 +110,10 @@ fn load(dir: &Path, kv: &dyn Kv) -> Result<Loaded, LogStoreError> {
         }
         // The first batch is written before the first watermark.
         Reading::Absent | Reading::Damaged if state.sequence == 0 => {}
+        Reading::Newer { version } => {
+            let what = path.display().to_string();
+            return Err(LogStoreError::Newer { path: dir.to_owned(), what, version });
+        }
         Reading::Absent => return Err(damaged(format!("{} is missing", path.display()))),
         Reading::Damaged => return Err(damaged(format!("{} is damaged", path.display()))),
     }

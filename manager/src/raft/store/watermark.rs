@@ -15,7 +15,9 @@ use std::path::Path;
 
 /// Two slots, a disk block apart, written in turn: a torn write spoils the older number at most.
 const SLOT_BYTES: usize = 4096;
-const MAGIC: &[u8; 8] = b"shoalWM1";
+const MAGIC: &[u8; 7] = b"shoalWM";
+/// What this program writes, and the newest that it reads, as a digit.
+const VERSION: u8 = b'1';
 const RECORD_BYTES: usize = 20;
 
 /// The witness file, open for writing.
@@ -30,6 +32,11 @@ pub(crate) enum Reading {
     Absent,
     /// At least this many batches were durable.
     AtLeast(u64),
+    /// A newer program has written it.
+    Newer {
+        /// The version that it has.
+        version: u8,
+    },
     /// Neither slot is intact.
     Damaged,
 }
@@ -42,10 +49,11 @@ impl Watermark {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
             Err(error) => return Err(error),
         };
-        let mut newest = None;
-        for slot in 0..2 {
-            newest = newest.max(read_slot(&file, slot)?);
+        let slots = [read_slot(&file, 0)?, read_slot(&file, 1)?];
+        if let Some(version) = slots.iter().flatten().map(|s| s.version).find(|v| *v > VERSION) {
+            return Ok(Reading::Newer { version: version - b'0' });
         }
+        let newest = slots.iter().flatten().map(|slot| slot.sequence).max();
         Ok(newest.map_or(Reading::Damaged, Reading::AtLeast))
     }
 
@@ -77,6 +85,7 @@ impl Watermark {
     fn write_slot(&self, slot: u64, sequence: u64) -> io::Result<()> {
         let mut record = Vec::with_capacity(SLOT_BYTES);
         record.extend_from_slice(MAGIC);
+        record.push(VERSION);
         record.extend_from_slice(&sequence.to_be_bytes());
         let checksum = crc32fast::hash(&record);
         record.extend_from_slice(&checksum.to_be_bytes());
@@ -84,7 +93,13 @@ impl Watermark {
     }
 }
 
-fn read_slot(file: &File, slot: u64) -> io::Result<Option<u64>> {
+/// What is in an intact slot. Magic, version, number and checksum have their places in every version.
+struct Slot {
+    version: u8,
+    sequence: u64,
+}
+
+fn read_slot(file: &File, slot: u64) -> io::Result<Option<Slot>> {
     let mut record = [0; RECORD_BYTES];
     match file.read_exact_at(&mut record, slot * SLOT_BYTES as u64) {
         Ok(()) => {}
@@ -92,10 +107,14 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Option<u64>> {
         Err(error) => return Err(error),
     }
     let (content, checksum) = record.split_at(RECORD_BYTES - 4);
-    let intact = content.starts_with(MAGIC) && crc32fast::hash(content).to_be_bytes() == checksum;
+    let (magic, content_of) = content.split_at(MAGIC.len());
+    let version = content_of[0];
+    let intact = magic == MAGIC
+        && (VERSION..=b'9').contains(&version)
+        && crc32fast::hash(content).to_be_bytes() == checksum;
     let mut number = [0; 8];
-    number.copy_from_slice(&content[MAGIC.len()..]);
-    Ok(intact.then_some(u64::from_be_bytes(number)))
+    number.copy_from_slice(&content_of[1..]);
+    Ok(intact.then_some(Slot { version, sequence: u64::from_be_bytes(number) }))
 }
 
 #[cfg(test)]
@@ -122,6 +141,14 @@ mod tests {
                 "byte {byte} flipped gives {reading:?}"
             );
         }
+        let mut newer = intact.clone();
+        for slot in [0, SLOT_BYTES] {
+            newer[slot + MAGIC.len()] = b'2';
+            let checksum = crc32fast::hash(&newer[slot..slot + RECORD_BYTES - 4]).to_be_bytes();
+            newer[slot + RECORD_BYTES - 4..slot + RECORD_BYTES].copy_from_slice(&checksum);
+        }
+        std::fs::write(&path, newer).unwrap();
+        assert_eq!(Watermark::read(&path).unwrap(), Reading::Newer { version: 2 });
         std::fs::write(&path, b"").unwrap();
         assert_eq!(Watermark::read(&path).unwrap(), Reading::Damaged);
     }
