@@ -10,7 +10,9 @@ use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_types::id::{DeploymentId, StackId};
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::object::{
+    Cluster, Deployment, Network, Node, NodeSummary, Service, Stack, Task, User,
+};
 use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
     ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
@@ -294,13 +296,23 @@ impl Client {
         Ok(call!(self.rotate_join_token(pb::RotateJoinTokenRequest { role })).token)
     }
 
+    /// All nodes, and how their managers fare.
+    pub async fn node_summaries(&self) -> Result<Vec<NodeSummary>> {
+        list!(self.list_nodes(pb::ListNodesRequest {}).nodes)
+    }
+
     /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>> {
-        list!(self.list_nodes(pb::ListNodesRequest {}).nodes)
+        Ok(self.node_summaries().await?.into_iter().map(|summary| summary.node).collect())
     }
 
     /// A node by id, unique beginning of an id, or hostname.
     pub async fn node(&self, reference: &str) -> Result<Node> {
+        Ok(self.node_summary(reference).await?.node)
+    }
+
+    /// As [`Self::node`], and how its manager fares.
+    pub async fn node_summary(&self, reference: &str) -> Result<NodeSummary> {
         let reference = reference.to_owned();
         required("node", call!(self.get_node(pb::GetNodeRequest { reference })).node)
     }

@@ -167,6 +167,10 @@ fn node() -> pb::Node {
         .into()
 }
 
+fn summary_of_node() -> pb::NodeSummary {
+    pb::NodeSummary { node: Some(node()), manager: None }
+}
+
 fn network() -> pb::Network {
     (&Network {
         id: NetworkId::from(1),
@@ -429,7 +433,7 @@ hostile! {{
         Ok(pb::GetJoinTokenResponse { token: text(), manager_addrs: vec![text()] });
     rotate_join_token RotateJoinTokenRequest RotateJoinTokenResponse
         Ok(pb::RotateJoinTokenResponse { token: text() });
-    get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(node()) });
+    get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(summary_of_node()) });
     update_node UpdateNodeRequest UpdateNodeResponse
         Ok(pb::UpdateNodeResponse { node: Some(node()) });
     remove_node RemoveNodeRequest RemoveNodeResponse Err(refused());
@@ -464,7 +468,7 @@ hostile! {{
     remove_user RemoveUserRequest RemoveUserResponse Ok(pb::RemoveUserResponse { id: text() });
 } in parts {
     list_nodes ListNodesRequest ListNodesResponse ListNodesStream
-        pb::ListNodesResponse { nodes: vec![node()] };
+        pb::ListNodesResponse { nodes: vec![summary_of_node()] };
     list_services ListServicesRequest ListServicesResponse ListServicesStream
         pb::ListServicesResponse { services: vec![summary()] };
     list_tasks ListTasksRequest ListTasksResponse ListTasksStream

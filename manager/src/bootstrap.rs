@@ -12,7 +12,7 @@ use shoal_proto::v1::bootstrap_server::Bootstrap;
 use shoal_transport::{Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource as _, NodeId, UserId};
-use shoal_types::object::{ManagerStatus, NodeDescription, Reachability};
+use shoal_types::object::{ManagerStatus, NodeDescription};
 use shoal_types::spec::{
     Availability, ClusterSpec, Labels, NodeRole, NodeSpec, UserRole, UserSpec,
 };
@@ -105,12 +105,8 @@ impl BootstrapService {
             };
             self.cluster.propose(Command::CreateNode { id: node, spec, description }).await?;
         }
-        let status = ManagerStatus {
-            raft_id: self.raft.id(),
-            addr: request.advertise_addr.clone(),
-            leader: true,
-            reachability: Reachability::Reachable,
-        };
+        let status =
+            ManagerStatus { raft_id: self.raft.id(), addr: request.advertise_addr.clone() };
         let command = Command::SetManagerStatus { id: node, status: Some(status) };
         self.cluster.propose(command).await?;
         Ok(self.cluster.view())

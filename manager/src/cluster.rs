@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use shoal_manager_planning::managers;
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
 use shoal_types::error_chain::chain;
+use shoal_types::object::{ManagerStatus, Node, NodeSummary};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -125,6 +127,21 @@ impl Cluster {
             .await
             .map_err(|error| Status::unavailable(chain(&error).to_string()))?;
         Ok(self.view())
+    }
+
+    /// A node, and how its manager fares as far as this one, the leader, knows.
+    #[must_use]
+    pub fn summary(&self, node: &Node) -> NodeSummary {
+        let health = |status: &ManagerStatus| {
+            let leader = match &*self.raft.leader().borrow() {
+                LeaderState::Leader { .. } => Some(self.raft.id()),
+                LeaderState::Follower(leader) => Some(leader.id),
+                LeaderState::Unknown => None,
+            };
+            let members = self.raft.members().into_iter().map(|m| (m.id, m.answered)).collect();
+            managers::health(status, leader, &members)
+        };
+        NodeSummary { node: node.clone(), manager: node.manager_status.as_ref().map(health) }
     }
 
     /// Tells the other managers where this one, the leader, is reached.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use shoal_client::{Client, TaskQuery};
-use shoal_types::object::{Node, NodeState, Task};
+use shoal_types::object::{Node, NodeState, NodeSummary, Task};
 
 use super::cluster::AvailabilityArg;
 use super::draining::{Remaining, Wait};
@@ -157,14 +157,14 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
     #[serde(flatten)]
-    node: Node,
+    node: NodeSummary,
     usage: Usage,
 }
 
 async fn inspected(client: &Client, reference: &str) -> Result<Inspected> {
-    let node = client.node(reference).await?;
-    let query = TaskQuery { node_ids: vec![node.id.to_string()], ..TaskQuery::default() };
-    let usage = Usage::of(&node, &client.tasks(&query).await?);
+    let node = client.node_summary(reference).await?;
+    let query = TaskQuery { node_ids: vec![node.node.id.to_string()], ..TaskQuery::default() };
+    let usage = Usage::of(&node.node, &client.tasks(&query).await?);
     Ok(Inspected { node, usage })
 }
 
@@ -181,15 +181,16 @@ pub(crate) const COLUMNS: [Column; 6] = [
 async fn list(shell: &Shell, args: &List) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "label", "role"])?;
     let client = shell.manager().await?;
-    let mut nodes = client.nodes().await?;
-    nodes.retain(|n| {
+    let mut nodes = client.node_summaries().await?;
+    nodes.retain(|NodeSummary { node: n, .. }| {
         filters.allows("id", |v| n.id.to_string().starts_with(v))
             && filters.allows("name", |v| n.description.hostname.starts_with(v))
             && filters.allows("role", |v| n.spec.role.as_str() == v)
             && filters.allows_labels("label", &n.spec.labels)
     });
     let answering = if args.quiet { String::new() } else { client.version().await?.node_id };
-    let row = |n: &Node| {
+    let row = |summary: &NodeSummary| {
+        let n = &summary.node;
         let mark = if n.id.to_string() == answering { " *" } else { "" };
         let state = capital(n.status.state.as_str());
         let own = id(n.id, args.no_trunc);
@@ -199,12 +200,14 @@ async fn list(shell: &Shell, args: &List) -> Result {
             n.description.hostname.clone(),
             if shell.is_template() { state } else { state_words(n) },
             capital(n.spec.availability.as_str()),
-            manager_status(n).to_owned(),
+            manager_status(summary).to_owned(),
             n.description.engine.version.clone(),
         ]
     };
-    let names = args.quiet.then_some((|n: &Node| n.id.to_string()) as fn(&Node) -> String);
-    let more = |n: &Node| {
+    let names = args
+        .quiet
+        .then_some((|n: &NodeSummary| n.node.id.to_string()) as fn(&NodeSummary) -> String);
+    let more = |NodeSummary { node: n, .. }: &NodeSummary| {
         // A session begins with a certificate that the cluster's own root has signed.
         let tls = if n.status.state == NodeState::Ready { "Ready" } else { "Unknown" };
         let own = (n.id.to_string() == answering).to_string();
@@ -223,11 +226,11 @@ fn state_words(node: &Node) -> String {
     }
 }
 
-fn manager_status(node: &Node) -> &'static str {
-    match &node.manager_status {
+fn manager_status(node: &NodeSummary) -> &'static str {
+    match node.manager {
         None => "",
-        Some(status) if status.leader => "Leader",
-        Some(status) => pretty::reachability(status.reachability),
+        Some(health) if health.leader => "Leader",
+        Some(health) => pretty::reachability(health.reachability),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
-use shoal_types::object::{Cluster, Deployment, Node, Reachability, Service};
+use shoal_types::object::{Cluster, Deployment, NodeSummary, Reachability, Service};
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
     ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
@@ -196,7 +196,7 @@ fn ports(page: &mut Page, ports: &[PortConfig]) {
 }
 
 /// A node.
-pub(crate) fn node(node: &Node, usage: &Usage) -> String {
+pub(crate) fn node(NodeSummary { node, manager }: &NodeSummary, usage: &Usage) -> String {
     let mut page = Page::default();
     page.entry(0, "ID", node.id);
     page.entry(0, "Name", &node.spec.name);
@@ -212,8 +212,9 @@ pub(crate) fn node(node: &Node, usage: &Usage) -> String {
     if let Some(status) = &node.manager_status {
         page.title("Manager Status");
         page.entry(1, "Address", &status.addr);
-        page.entry(1, "Raft Status", reachability(status.reachability));
-        page.entry(1, "Leader", if status.leader { "Yes" } else { "No" });
+        let health = manager.unwrap_or_default();
+        page.entry(1, "Raft Status", reachability(health.reachability));
+        page.entry(1, "Leader", if health.leader { "Yes" } else { "No" });
     }
     page.title("Platform");
     page.entry(1, "Operating System", &node.description.platform.os);
@@ -265,7 +266,9 @@ mod tests {
     use std::sync::Arc;
 
     use shoal_types::id::{DeploymentId, NodeId, ServiceId};
-    use shoal_types::object::{Endpoint, ManagerStatus, Meta, NodeDescription, NodeStatus};
+    use shoal_types::object::{
+        Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription, NodeStatus,
+    };
     use shoal_types::resources::{Limits, Resources};
     use shoal_types::spec::{EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec};
     use shoal_types::spec::{NetworkAttachmentConfig, Platform, TaskRuntime, TaskSpec};
@@ -390,13 +393,10 @@ Ports:
                 ..NodeDescription::default()
             },
             status: NodeStatus::default(),
-            manager_status: Some(ManagerStatus {
-                raft_id: 1,
-                addr: "10.0.0.1:4242".to_owned(),
-                leader: true,
-                reachability: Reachability::Reachable,
-            }),
+            manager_status: Some(ManagerStatus { raft_id: 1, addr: "10.0.0.1:4242".to_owned() }),
         };
+        let health = ManagerHealth { leader: true, reachability: Reachability::Reachable };
+        let made = NodeSummary { node: made, manager: Some(health) };
         let expected = "\
 Hostname:            h1
 Role:                manager
@@ -422,6 +422,6 @@ Free:
  CPUs:               2
  Memory:             8.0 GiB
 ";
-        assert_eq!(without_id(&node(&made, &Usage::of(&made, &[]))), expected);
+        assert_eq!(without_id(&node(&made, &Usage::of(&made.node, &[]))), expected);
     }
 }

@@ -14,20 +14,13 @@ pub fn moved(view: &ClusterState, leader: NodeId, addr: &str) -> Option<Command>
 
 #[cfg(test)]
 mod tests {
-    use shoal_manager_state::testing::cluster_with_nodes;
-    use shoal_types::object::Reachability;
-
     use super::*;
+    use shoal_manager_state::testing::cluster_with_nodes;
 
     #[test]
     fn a_leader_that_has_moved_says_so_once() {
         let (mut cluster, nodes) = cluster_with_nodes(2);
-        let status = ManagerStatus {
-            raft_id: 7,
-            addr: "10.0.0.1:4242".to_owned(),
-            leader: true,
-            reachability: Reachability::Reachable,
-        };
+        let status = ManagerStatus { raft_id: 7, addr: "10.0.0.1:4242".to_owned() };
         cluster.apply(Command::SetManagerStatus { id: nodes[0], status: Some(status.clone()) });
         assert_eq!(moved(&cluster.state, nodes[0], "10.0.0.1:4242"), None);
         let command = moved(&cluster.state, nodes[0], "10.0.0.9:1").expect("it has moved");

@@ -12,6 +12,7 @@
 //! - [`credential`]: with what one node may pull an image
 //! - [`departure`]: what a node that is drained waits for
 //! - [`liveness`]: which nodes count as lost
+//! - [`managers`]: how managers fare
 //! - [`pace`]: how fast one node may report
 //! - [`address`]: where managers are reached
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
@@ -22,6 +23,7 @@ pub mod assignment;
 pub mod credential;
 pub mod departure;
 pub mod liveness;
+pub mod managers;
 #[cfg(test)]
 mod memory_tests;
 pub mod orchestrator;

@@ -20,7 +20,8 @@ pub(super) async fn list_nodes(
 ) -> Result<Answers<pb::ListNodesResponse>, Status> {
     let view = api.cluster.read().await?;
     let nodes: Vec<Arc<Node>> = view.nodes().cloned().collect();
-    let nodes = nodes.into_iter().map(|node| (&*node).into());
+    let cluster = api.cluster.clone();
+    let nodes = nodes.into_iter().map(move |node| (&cluster.summary(&node)).into());
     Ok(in_parts(nodes, |nodes| pb::ListNodesResponse { nodes }))
 }
 
@@ -30,7 +31,7 @@ pub(super) async fn get_node(
 ) -> Result<pb::GetNodeResponse, Status> {
     let view = api.cluster.read().await?;
     let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
-    Ok(pb::GetNodeResponse { node: Some((&**node).into()) })
+    Ok(pb::GetNodeResponse { node: Some((&api.cluster.summary(node)).into()) })
 }
 
 pub(super) async fn update_node(

@@ -158,7 +158,7 @@ mod tests {
     use shoal_manager_state::Command;
     use shoal_manager_state::testing::TestCluster;
     use shoal_types::id::{NodeId, UserId};
-    use shoal_types::object::{ManagerStatus, Reachability};
+    use shoal_types::object::ManagerStatus;
     use shoal_types::spec::{NodeRole, NodeSpec};
 
     use super::*;
@@ -187,12 +187,7 @@ mod tests {
         assert_eq!(role_in(&cluster.state, PeerId::User(UserId::from(1))), Some(Role::User));
         assert_eq!(role_in(&cluster.state, id), Some(Role::Agent));
 
-        let status = ManagerStatus {
-            raft_id: 1,
-            addr: "10.0.0.1:4242".into(),
-            leader: false,
-            reachability: Reachability::Unknown,
-        };
+        let status = ManagerStatus { raft_id: 1, addr: "10.0.0.1:4242".into() };
         let set = |status| Command::SetManagerStatus { id: node, status };
         let become_role = |cluster: &mut TestCluster, role| {
             let old = cluster.state.node(node).expect("there").clone();

@@ -1,7 +1,9 @@
 //! openraft's outgoing calls, over gRPC.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{Stream, stream};
@@ -45,14 +47,32 @@ pub trait PeerConnector: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Channel, BoxError>>;
 }
 
+/// When each member has answered last. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answered(Arc<Mutex<BTreeMap<RaftId, Instant>>>);
+
+impl Answered {
+    fn note(&self, member: RaftId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(member, Instant::now());
+    }
+
+    /// How long ago each of these has answered last, as far as it has.
+    pub(crate) fn ago(&self, members: &BTreeSet<RaftId>) -> BTreeMap<RaftId, Duration> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id, _| members.contains(id));
+        known.iter().map(|(id, at)| (*id, at.elapsed())).collect()
+    }
+}
+
 /// Makes a client per member.
 pub(crate) struct GrpcNetwork {
     connector: Arc<dyn PeerConnector>,
+    heard: Answered,
 }
 
 impl GrpcNetwork {
-    pub(crate) fn new(connector: Arc<dyn PeerConnector>) -> Self {
-        Self { connector }
+    pub(crate) fn new(connector: Arc<dyn PeerConnector>, heard: Answered) -> Self {
+        Self { connector, heard }
     }
 }
 
@@ -65,6 +85,7 @@ impl<A: Answer> RaftNetworkFactory<TypeConfig<A>> for GrpcNetwork {
             node: node.node,
             address: node.address.clone(),
             connector: Arc::clone(&self.connector),
+            heard: self.heard.clone(),
             client: None,
             unfinished: 0,
         }
@@ -77,6 +98,7 @@ pub(crate) struct PeerClient {
     node: NodeId,
     address: String,
     connector: Arc<dyn PeerConnector>,
+    heard: Answered,
     client: Option<RaftClient<Channel>>,
     unfinished: u32,
 }
@@ -116,6 +138,9 @@ impl PeerClient {
 
     fn answered<T>(&mut self, result: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
         self.unfinished = 0;
+        if result.is_ok() {
+            self.heard.note(self.target);
+        }
         result.map(tonic::Response::into_inner).map_err(|status| CallError::Refused {
             address: self.address.clone(),
             code: status.code(),

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::RaftConfig;
 use super::machine::{Applier, Machine};
-use super::network::{GrpcNetwork, PeerConnector};
+use super::network::{Answered, GrpcNetwork, PeerConnector};
 use super::service::RaftService;
 use super::snapshot::{SnapshotDir, SnapshotError};
 use super::store::{LogStore, LogStoreError, create_dir};
@@ -63,6 +63,8 @@ pub struct MemberStatus {
     pub address: String,
     /// Takes part in decisions; otherwise it only receives the log.
     pub voter: bool,
+    /// How long ago it answered this member last; `None` if it never has. Leaders ask all the time.
+    pub answered: Option<Duration>,
 }
 
 /// Why a member cannot be opened.
@@ -136,6 +138,7 @@ struct Inner<A: Answer> {
     stop: CancellationToken,
     tasks: TaskTracker,
     changing: Arc<Mutex<()>>,
+    answered: Answered,
 }
 
 impl<A: Answer> RaftNode<A> {
@@ -166,7 +169,8 @@ impl<A: Answer> RaftNode<A> {
         }
         let applier = Applier::new(machine, snapshots.clone(), newest)?;
         let id = store.raft_id();
-        let network = GrpcNetwork::new(connector);
+        let answered = Answered::default();
+        let network = GrpcNetwork::new(connector, answered.clone());
         let raft = Raft::new(id, openraft_config, network, store.clone(), applier).await?;
         let (leader_sender, leader) = watch::channel(LeaderState::Unknown);
         let (failure_sender, failure) = watch::channel(None);
@@ -185,7 +189,8 @@ impl<A: Answer> RaftNode<A> {
             changing: Arc::clone(&changing),
         };
         tasks.spawn(supervisor.run(stop.clone()));
-        let inner = Inner { id, raft, store, snapshots, leader, failure, stop, tasks, changing };
+        let inner =
+            Inner { id, raft, store, snapshots, leader, failure, stop, tasks, changing, answered };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -293,6 +298,9 @@ impl<A: Answer> RaftNode<A> {
         let metrics = self.inner.raft.metrics();
         let stored = Arc::clone(&metrics.borrow().membership_config);
         let voters: BTreeSet<_> = stored.membership().voter_ids().collect();
+        let ids = stored.membership().nodes().map(|(id, _)| *id).collect();
+        let mut ago = self.inner.answered.ago(&ids);
+        ago.insert(self.inner.id, Duration::ZERO);
         stored
             .membership()
             .nodes()
@@ -301,6 +309,7 @@ impl<A: Answer> RaftNode<A> {
                 node: member.node,
                 address: member.address.clone(),
                 voter: voters.contains(id),
+                answered: ago.get(id).copied(),
             })
             .collect()
     }

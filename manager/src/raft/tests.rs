@@ -258,7 +258,14 @@ async fn a_leader_without_a_majority_is_not_shown_as_one() {
     let second = TestMember::start(&config).await;
     first.node.add_voter(second.node.id(), second.member()).await.unwrap();
     until_leader(&first.node).await;
+    let id = second.node.id();
+    let answered = || first.node.members().iter().find(|m| m.id == id).and_then(|m| m.answered);
+    let soon = config.election_timeout_min;
+    eventually("the second one answers", || answered().is_some_and(|ago| ago < soon)).await;
     let stopped = second.stop().await;
+    eventually("it does not any more", || answered().is_some_and(|ago| ago > soon)).await;
+    let own = first.node.members().iter().find(|m| m.id == first.node.id()).unwrap().answered;
+    assert_eq!(own, Some(Duration::ZERO));
     let leader = first.node.leader();
     eventually("no leader without a majority", || *leader.borrow() == LeaderState::Unknown).await;
     assert!(first.node.ensure_linearizable().await.is_err());

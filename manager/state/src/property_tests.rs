@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
 use shoal_types::object::{
-    DeploymentState, ManagerStatus, NodeState, NodeStatus, Reachability, Slot, Task, TaskStatus,
+    DeploymentState, ManagerStatus, NodeState, NodeStatus, Slot, Task, TaskStatus,
 };
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{
@@ -202,8 +202,6 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
             status: (b % 3 > 0).then(|| ManagerStatus {
                 raft_id: u64::from(a),
                 addr: format!("10.0.0.{}:7000", c % 4),
-                leader: c > 127,
-                reachability: Reachability::default(),
             }),
         },
         _ => create_cluster(ids),

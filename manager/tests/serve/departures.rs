@@ -31,9 +31,10 @@ async fn a_node_drains_itself_and_nobody_else() {
     control.update_node(request).await.unwrap();
     let specs = async || {
         let mut admin = admin.clone();
-        let mut specs = whole(admin.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
-        specs.sort_by_key(|node| node.id != leaver);
-        specs.into_iter().map(|node| node.spec.unwrap()).collect::<Vec<_>>()
+        let nodes = whole(admin.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
+        let mut nodes: Vec<_> = nodes.into_iter().map(|n| n.node.unwrap()).collect();
+        nodes.sort_by_key(|node| node.id != leaver);
+        nodes.into_iter().map(|node| node.spec.unwrap()).collect::<Vec<_>>()
     };
     let before = specs().await;
     let drain =

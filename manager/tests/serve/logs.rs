@@ -197,7 +197,7 @@ async fn a_host_that_is_down_costs_no_wait_and_only_logs_that_exist_are_missed()
             let mut control = control.clone();
             async move {
                 let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.ok()?.nodes;
-                let state = nodes[0].status.as_ref().unwrap().state();
+                let state = status(&nodes[0]).state();
                 (state == pb::NodeState::Down).then_some(())
             }
         })

@@ -250,6 +250,10 @@ impl Agent {
     }
 }
 
+fn status(node: &pb::NodeSummary) -> &pb::NodeStatus {
+    node.node.as_ref().unwrap().status.as_ref().unwrap()
+}
+
 fn spec(name: &str, replicas: u64) -> pb::ServiceSpec {
     (&shoal_manager_state::testing::service_spec(name, replicas)).into()
 }
@@ -258,6 +262,10 @@ fn spec(name: &str, replicas: u64) -> pb::ServiceSpec {
 async fn a_service_reaches_an_agent_and_survives_a_restart_of_the_manager() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let reference = "first".to_owned();
+    let found = control.get_node(pb::GetNodeRequest { reference }).await.unwrap().into_inner();
+    let health = found.node.unwrap().manager.unwrap();
+    assert!(health.leader && health.reachability() == pb::Reachability::Reachable, "{health:?}");
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
 
     control
@@ -332,7 +340,7 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     });
     second.receive_until("the task comes over", |held| held.tasks.len() == 1).await;
     let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
-    let states: Vec<i32> = nodes.iter().map(|n| n.status.as_ref().unwrap().state).collect();
+    let states: Vec<i32> = nodes.iter().map(|n| status(n).state).collect();
     assert!(states.contains(&(pb::NodeState::Down as i32)), "{states:?}");
     beating.abort();
     manager.stop().await;
@@ -408,7 +416,7 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
     beat(&mut agent, "it is too much").await;
     let reference = "first".to_owned();
     let found = control.get_node(pb::GetNodeRequest { reference }).await.unwrap().into_inner();
-    let status = found.node.unwrap().status.unwrap();
+    let status = found.node.unwrap().node.unwrap().status.unwrap();
     assert_eq!(status.state, pb::NodeState::Unknown as i32);
     assert_eq!(status.message, "it cannot take its tasks: it is too much");
 

@@ -81,7 +81,7 @@ async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
         let mut control = control.clone();
         async move {
             let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.ok()?.nodes;
-            let down = |n: &&pb::Node| n.status.as_ref().unwrap().state() == pb::NodeState::Down;
+            let down = |n: &&pb::NodeSummary| status(n).state() == pb::NodeState::Down;
             (nodes.iter().filter(down).count() == 1).then_some(())
         }
     })

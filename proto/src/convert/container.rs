@@ -1,9 +1,5 @@
 //! Containers.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
-use shoal_types::id::InvalidId;
 use shoal_types::spec::{
     AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
     PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit,
@@ -162,21 +158,19 @@ message!(Healthcheck {
 
 message!(DnsConfig { nameservers: Same, search: Same, options: Same });
 
-impl<Id: Display> From<&PayloadReference<Id>> for pb::PayloadReference {
-    fn from(reference: &PayloadReference<Id>) -> Self {
+impl From<&PayloadReference> for pb::PayloadReference {
+    fn from(reference: &PayloadReference) -> Self {
         use pb::payload_reference::Target;
-        let PayloadReference { target, id, name } = reference;
+        let PayloadReference { target, name } = reference;
         let target = match target {
             PayloadTarget::File(file) => Target::File(file.into()),
             PayloadTarget::Runtime => Target::Runtime(pb::Nothing {}),
         };
-        Self { target: Some(target), id: id.to_string(), name: name.clone() }
+        Self { target: Some(target), name: name.clone() }
     }
 }
 
-impl<Id: Display + FromStr<Err = InvalidId>> TryFrom<pb::PayloadReference>
-    for PayloadReference<Id>
-{
+impl TryFrom<pb::PayloadReference> for PayloadReference {
     type Error = InvalidMessage;
 
     fn try_from(wire: pb::PayloadReference) -> Result<Self, InvalidMessage> {
@@ -188,7 +182,7 @@ impl<Id: Display + FromStr<Err = InvalidId>> TryFrom<pb::PayloadReference>
             Some(Target::Runtime(pb::Nothing {})) => PayloadTarget::Runtime,
             None => return Err(InvalidMessage::missing("target")),
         };
-        Ok(Self { target, id: field::Text::read("id", wire.id)?, name: wire.name })
+        Ok(Self { target, name: wire.name })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Nodes.
 
 use shoal_types::object::{
-    EngineDescription, ManagerStatus, Node, NodeDescription, NodeState, NodeStatus, Reachability,
+    EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription, NodeState, NodeStatus,
+    NodeSummary, Reachability,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -35,6 +36,10 @@ message!(NodeStatus { state: Choice, message: Same, addr: OptionalText, since: T
 
 choice!(NodeState { Unknown, Down, Ready, Disconnected });
 
-message!(ManagerStatus { raft_id: Same, addr: Same, leader: Same, reachability: Choice });
+message!(ManagerStatus { raft_id: Same, addr: Same });
+
+message!(ManagerHealth { leader: Same, reachability: Choice });
+
+message!(NodeSummary { node: Message, manager: OptionalMessage });
 
 choice!(Reachability { Unknown, Unreachable, Reachable });

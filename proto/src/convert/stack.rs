@@ -11,8 +11,8 @@ message!(StackSpec {
     services: Map,
     networks: Map,
     volumes: Map,
-    secrets: Map,
-    configs: Map,
+    secrets: Same,
+    configs: Same,
 });
 
 message!(Stack {

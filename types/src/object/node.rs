@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Meta;
 use crate::constraint::NodeFacts;
@@ -28,8 +28,8 @@ pub struct Node {
     pub description: NodeDescription,
     /// What managers know of it.
     pub status: NodeStatus,
-    /// Its part in Raft, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Its part in Raft, if it has one. People get it with a [`NodeSummary`].
+    #[serde(skip_serializing)]
     pub manager_status: Option<ManagerStatus>,
 }
 
@@ -156,10 +156,50 @@ pub struct ManagerStatus {
     pub raft_id: u64,
     /// `host:port` of its API.
     pub addr: String,
+}
+
+/// How a manager fares at the moment of the question. Never stored: it would be wrong at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerHealth {
     /// Whether it leads.
     pub leader: bool,
     /// Whether it answers.
     pub reachability: Reachability,
+}
+
+/// A node and how its manager fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSummary {
+    /// The node.
+    pub node: Node,
+    /// Of a manager.
+    pub manager: Option<ManagerHealth>,
+}
+
+impl Serialize for NodeSummary {
+    /// In one, as Docker has it: `ManagerStatus` with both what is stored and what was asked for.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Manager<'a> {
+            #[serde(flatten)]
+            status: &'a ManagerStatus,
+            #[serde(flatten)]
+            health: ManagerHealth,
+        }
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Shown<'a> {
+            #[serde(flatten)]
+            node: &'a Node,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            manager_status: Option<Manager<'a>>,
+        }
+        let health = self.manager.unwrap_or_default();
+        let manager_status =
+            self.node.manager_status.as_ref().map(|status| Manager { status, health });
+        Shown { node: &self.node, manager_status }.serialize(serializer)
+    }
 }
 
 /// Whether a manager answers the leader.

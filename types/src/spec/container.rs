@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Labels, Mount, Options, json};
-use crate::id::{ConfigId, SecretId};
 use crate::time::nanos_opt;
 
 /// One container.
@@ -72,11 +71,11 @@ pub struct ContainerSpec {
     #[serde(rename = "DNSConfig", skip_serializing_if = "Option::is_none")]
     pub dns_config: Option<DnsConfig>,
     /// Secrets it sees.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<PayloadReference<SecretId>>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "json::secrets")]
+    pub secrets: Vec<PayloadReference>,
     /// Configs it sees.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub configs: Vec<PayloadReference<ConfigId>>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "json::configs")]
+    pub configs: Vec<PayloadReference>,
     /// Windows isolation technology.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub isolation: String,
@@ -206,14 +205,13 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
-/// A secret or config as a container sees it.
+/// A secret or config as a container sees it: by name, so that a stack can have it before it exists.
+/// The id that the name means is the service's business, not the spec's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PayloadReference<Id> {
+pub struct PayloadReference {
     /// Where it appears.
     pub target: PayloadTarget,
     /// Which one.
-    pub id: Id,
-    /// Its name, which must belong to the id.
     pub name: String,
 }
 

@@ -6,7 +6,6 @@ use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
 
 use super::{Driver, PayloadReference, PayloadTarget, TaskRuntime};
-use crate::id::{ConfigId, SecretId};
 
 /// Bytes, as Go's JSON has them.
 pub(super) fn base64<S: Serializer>(data: &[u8], s: S) -> Result<S::Ok, S::Error> {
@@ -28,33 +27,37 @@ pub(super) fn network<S: Serializer>(name: &str, s: S) -> Result<S::Ok, S::Error
     reference.end()
 }
 
-/// Kinds of id whose objects are handed to containers.
-pub trait PayloadId: Serialize {
-    /// Docker's name of the id.
-    const ID: &'static str;
-    /// Docker's name of the name.
-    const NAME: &'static str;
+/// References to secrets, with Docker's name of the name.
+pub(super) fn secrets<S: Serializer>(all: &[PayloadReference], s: S) -> Result<S::Ok, S::Error> {
+    references("SecretName", all, s)
 }
 
-impl PayloadId for SecretId {
-    const ID: &'static str = "SecretID";
-    const NAME: &'static str = "SecretName";
+/// References to configs.
+pub(super) fn configs<S: Serializer>(all: &[PayloadReference], s: S) -> Result<S::Ok, S::Error> {
+    references("ConfigName", all, s)
 }
 
-impl PayloadId for ConfigId {
-    const ID: &'static str = "ConfigID";
-    const NAME: &'static str = "ConfigName";
+fn references<S: Serializer>(
+    called: &'static str,
+    all: &[PayloadReference],
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.collect_seq(all.iter().map(|reference| Named { called, reference }))
 }
 
-impl<Id: PayloadId> Serialize for PayloadReference<Id> {
+struct Named<'a> {
+    called: &'static str,
+    reference: &'a PayloadReference,
+}
+
+impl Serialize for Named<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut reference = s.serialize_struct("PayloadReference", 3)?;
-        match &self.target {
+        let mut reference = s.serialize_struct("PayloadReference", 2)?;
+        match &self.reference.target {
             PayloadTarget::File(file) => reference.serialize_field("File", file)?,
             PayloadTarget::Runtime => reference.serialize_field("Runtime", &Empty {})?,
         }
-        reference.serialize_field(Id::ID, &self.id)?;
-        reference.serialize_field(Id::NAME, &self.name)?;
+        reference.serialize_field(self.called, &self.reference.name)?;
         reference.end()
     }
 }

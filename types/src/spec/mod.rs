@@ -23,7 +23,6 @@ pub use container::{
     AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
     PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,
 };
-pub use json::PayloadId;
 pub use mount::{
     BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions, refused_place,
 };

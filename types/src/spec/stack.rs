@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec, VolumeSpec};
+use super::{NetworkSpec, ServiceSpec, VolumeSpec};
 
 /// A set of objects that are applied together. Keys are the names of the file; the specs inside
 /// carry the full names, mostly `STACK_NAME`.
@@ -19,8 +19,8 @@ pub struct StackSpec {
     pub networks: BTreeMap<String, NetworkSpec>,
     /// Volumes.
     pub volumes: BTreeMap<String, VolumeSpec>,
-    /// Secrets.
-    pub secrets: BTreeMap<String, SecretSpec>,
-    /// Configs.
-    pub configs: BTreeMap<String, ConfigSpec>,
+    /// Full names of secrets. What is in them is never part of a stack or of its history.
+    pub secrets: BTreeMap<String, String>,
+    /// Full names of configs, likewise.
+    pub configs: BTreeMap<String, String>,
 }

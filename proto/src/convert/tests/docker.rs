@@ -39,8 +39,8 @@ const CONTAINER: &str = "Image,Labels,Command[],Args[],Hostname,Env[],Dir,User,G
     TmpfsOptions{SizeBytes,Mode,Options[][]}},\
     StopGracePeriod,Healthcheck{Test[],Interval,Timeout,StartPeriod,StartInterval,Retries},\
     Hosts[],DNSConfig{Nameservers[],Search[],Options[]},\
-    Secrets[]{File{Name,UID,GID,Mode},SecretID,SecretName},\
-    Configs[]{File{Name,UID,GID,Mode},Runtime,ConfigID,ConfigName},\
+    Secrets[]{File{Name,UID,GID,Mode},SecretName},\
+    Configs[]{File{Name,UID,GID,Mode},Runtime,ConfigName},\
     Isolation,Sysctls,CapabilityAdd[],CapabilityDrop[],Ulimits[]{Name,Soft,Hard},OomScoreAdj";
 
 const NETWORK: &str = "Name,Labels,Driver,Options,Scope,EnableIPv4,EnableIPv6,Internal,\

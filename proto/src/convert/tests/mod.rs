@@ -141,7 +141,6 @@ fn golden_container() -> ContainerSpec {
                 gid: "0".to_owned(),
                 mode: 0o400,
             }),
-            id: 5.into(),
             name: "key.pem".to_owned(),
         }],
         ulimits: vec![Ulimit { name: "nofile".to_owned(), soft: 1024, hard: -1 }],

@@ -16,7 +16,9 @@ arbitrary!(NodeDescription { hostname, platform, resources, engine });
 arbitrary!(EngineDescription { version, labels });
 arbitrary!(NodeStatus { state, message, addr, since });
 one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
-arbitrary!(ManagerStatus { raft_id, addr, leader, reachability });
+arbitrary!(ManagerStatus { raft_id, addr });
+arbitrary!(ManagerHealth { leader, reachability });
+arbitrary!(NodeSummary { node, manager });
 one_of!(Reachability |s| { Self::Unknown, Self::Unreachable, Self::Reachable });
 
 arbitrary!(Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint });

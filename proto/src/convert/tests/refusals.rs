@@ -58,15 +58,6 @@ fn a_refusal_names_the_field_and_says_why() {
             "field task_template.container.mounts[0].kind: is not set",
         ),
         (
-            |s| container(s).secrets[0].id = "A".to_owned(),
-            "field task_template.container.secrets[0].id: \"A\" is refused: \
-             \"A\" is not a secret id: expected 25 characters of 0-9 and a-z",
-        ),
-        (
-            |s| container(s).secrets[0].id.clear(),
-            "field task_template.container.secrets[0].id: is missing",
-        ),
-        (
             |s| container(s).secrets[0].target = None,
             "field task_template.container.secrets[0].target: is missing",
         ),

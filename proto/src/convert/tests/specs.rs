@@ -3,7 +3,7 @@
 use shoal_types::resources::{GenericResource, Limits, ResourceRequirements, Resources};
 use shoal_types::spec::*;
 
-use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
+use super::arbitrary::{arbitrary, one_of};
 
 arbitrary!(ServiceSpec {
     name,
@@ -100,11 +100,7 @@ one_of!(Seccomp |s| { Self::Default, Self::Unconfined, Self::Custom(s.any()) });
 one_of!(AppArmor |s| { Self::Default, Self::Disabled });
 arbitrary!(Healthcheck { test, interval, timeout, start_period, start_interval, retries });
 arbitrary!(DnsConfig { nameservers, search, options });
-impl<Id: Arbitrary> Arbitrary for PayloadReference<Id> {
-    fn arbitrary(source: &mut Source) -> Self {
-        Self { target: source.any(), id: source.any(), name: source.any() }
-    }
-}
+arbitrary!(PayloadReference { target, name });
 one_of!(PayloadTarget |s| { Self::File(s.any()), Self::Runtime });
 arbitrary!(FileTarget { name, uid, gid, mode });
 arbitrary!(Ulimit { name, soft, hard });
