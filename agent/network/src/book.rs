@@ -214,7 +214,7 @@ mod tests {
             "attachments": { "n1": {
                 "container": "c1", "network": "n1", "address": "10.1.0.2/24",
                 "gateway": "10.1.0.1", "mac": "02:00:0a:01:00:02", "ifname": "eth0",
-                "host_ifname": "veth1",
+                "host_ifname": "veth1", "mtu": 1500, "default_route": true, "aliases": ["web"],
             } },
             "publication": null,
         });
