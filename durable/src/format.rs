@@ -151,7 +151,7 @@ struct Envelope<'a, C> {
     content: &'a C,
 }
 
-/// The file that has this content, for [`write`] or whoever writes it in another way.
+/// The file that has this content, for [`write()`] or whoever writes it in another way.
 pub fn envelope<F: Format>(content: &F::Content) -> impl Serialize + '_ {
     Envelope { version: F::VERSION, content }
 }

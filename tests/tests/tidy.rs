@@ -239,7 +239,7 @@ const DOORS: [(&str, &str); 19] = [
     ("manager/src/raft", "what managers say to each other and store"),
     ("manager/src/ca", "what joining nodes call"),
     ("manager/src/bootstrap.rs", "what the first agent calls"),
-    ("manager/src/server.rs", "puts the services together"),
+    ("manager/src/server", "puts the services together"),
     ("manager/src/broker", "passes streams from agents to people on as they are"),
     ("agent/src/session", "calls the dispatcher"),
     ("agent/src/local", "what shoalctl calls on its own host"),
@@ -313,7 +313,11 @@ fn long_files(files: &[File]) -> Vec<String> {
 fn forgotten_modules(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     // Small programs that stand alone are built by scripts.
-    let alone = |f: &&File| ["examples/", "tests/bench/"].iter().any(|d| f.path.starts_with(d));
+    let alone = |f: &&File| {
+        ["examples/", "tests/bench/", "manager/planning/bench/"]
+            .iter()
+            .any(|d| f.path.starts_with(d))
+    };
     for file in rust(files).filter(|f| !alone(f)) {
         let Some((dir, name)) = file.path.rsplit_once('/') else { continue };
         let root = ["lib.rs", "main.rs", "build.rs"].contains(&name);
@@ -353,6 +357,64 @@ fn same_dir(path: &str, dir: &str) -> bool {
 /// Directories of crates, with a slash at the end.
 fn all_manifests(files: &[File]) -> BTreeSet<&str> {
     files.iter().filter_map(|f| f.path.strip_suffix("Cargo.toml")).collect()
+}
+
+/// Where the drawing of the crates is.
+const DRAWING: &str = "docs/architecture.md";
+
+/// Pairs of a crate's directory and that of one it stands on, directly or not.
+fn closure(mut pairs: BTreeSet<(String, String)>) -> BTreeSet<(String, String)> {
+    loop {
+        let further: Vec<_> = pairs
+            .iter()
+            .flat_map(|(a, b)| pairs.iter().filter(move |(c, _)| c == b).map(move |(_, d)| (a, d)))
+            .map(|(a, d)| (a.clone(), d.clone()))
+            .filter(|pair| !pairs.contains(pair))
+            .collect();
+        if further.is_empty() {
+            return pairs;
+        }
+        pairs.extend(further);
+    }
+}
+
+/// What the manifests say of the crates that are drawn: all but the tests.
+fn stands_on(files: &[File]) -> BTreeSet<(String, String)> {
+    let text = |path: &str| files.iter().find(|f| f.path == path).map_or("", |f| &f.text);
+    let mut pairs = BTreeSet::new();
+    let all: Vec<(&str, &str)> = text("Cargo.toml")
+        .lines()
+        .filter_map(|line| line.split_once(" = { path = \""))
+        .filter_map(|(name, rest)| Some((name, rest.split('"').next()?)))
+        .chain([("shoal-agent", "agent"), ("shoal-manager", "manager"), ("shoalctl", "ctl")])
+        .collect();
+    for (_, dir) in &all {
+        let manifest = text(&format!("{dir}/Cargo.toml"));
+        let mut section = "";
+        for line in manifest.lines().map(str::trim) {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+            let of = all.iter().find(|(other, _)| *other == name);
+            if let Some((_, other)) = of.filter(|_| section == "[dependencies]") {
+                pairs.insert(((*dir).to_owned(), (*other).to_owned()));
+            }
+        }
+    }
+    pairs
+}
+
+fn stale_drawing(files: &[File]) -> Vec<String> {
+    let drawing = files.iter().find(|f| f.path == DRAWING).map_or("", |f| &f.text);
+    let drawn = drawing.lines().filter_map(|line| line.trim().split_once(" --> "));
+    let drawn = closure(drawn.map(|(a, b)| (a.replace('_', "/"), b.replace('_', "/"))).collect());
+    let real = closure(stands_on(files));
+    let missing =
+        real.difference(&drawn).map(|(a, b)| format!("{DRAWING}: {a} stands on {b}, too"));
+    let false_ones = drawn.difference(&real);
+    let false_ones = false_ones.map(|(a, b)| format!("{DRAWING}: {a} does not stand on {b}"));
+    missing.chain(false_ones).collect()
 }
 
 /// What proto/build.rs compiles is what lies there; so every file must lie there.
@@ -428,6 +490,13 @@ fn foreign_sources(files: &[File]) -> Vec<String> {
 }
 
 #[test]
+fn the_crates_stand_as_drawn() {
+    let files = tree();
+    assert!(stands_on(&files).len() > 20, "{:?}", stands_on(&files));
+    hold(&stale_drawing(&files));
+}
+
+#[test]
 fn nothing_is_left_over() {
     hold(&leftovers(&tree()));
 }
@@ -448,7 +517,8 @@ fn every_rule_finds_what_is_planted_for_it() {
     type Rule = fn(&[File]) -> Vec<String>;
     let long = "\n".repeat(LINES_MAX + 1);
     let unsafe_block = concat!("fn f() { un", "safe { g() } }");
-    let cases: [(&str, Rule, &str, &str); 15] = [
+    let cases: [(&str, Rule, &str, &str); 16] = [
+        ("a does not stand on b", stale_drawing, DRAWING, "graph TD\n    a --> b"),
         ("tokio", impure_manifests, "types/Cargo.toml", "[dependencies]\ntokio.workspace = true"),
         ("rand", impure_manifests, "manager/state/Cargo.toml", "[dev-dependencies]\nrand = \"1\""),
         (

@@ -98,8 +98,8 @@ struct Inner {
 
 impl BridgeNetworks {
     /// Opens the driver for the network namespace of the calling thread, with what the book of an
-    /// earlier agent says. Touches nothing: call [`NetworkDriver::collect`] once it is known which
-    /// containers live. Call it inside the runtime.
+    /// earlier agent says. Touches nothing: whoever knows which containers live has the others'
+    /// taken down ([`NetworkDriver::release`]). Call it inside the runtime.
     ///
     /// # Errors
     /// The configuration is invalid, the book cannot be read, there is no netlink.
