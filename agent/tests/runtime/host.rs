@@ -106,6 +106,23 @@ impl Host {
         self.config.run_dir.parent().unwrap()
     }
 
+    /// Lets another process be this host's agent until it has started what it is to, then kills it.
+    /// `role` is the ignored test that is that process; it writes the file `ready`.
+    pub(crate) async fn after_an_agent(&self, role: &str) {
+        let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", role, "--ignored"])
+            .env("SHOAL_TEST_HOME", self.home())
+            .env("SHOAL_TEST_CGROUP", &self.config.cgroup_parent)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let ready = self.home().join("ready");
+        let is_ready = wait_for("the agent", || ready.exists()).await;
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        is_ready.unwrap();
+    }
+
     /// The directories of the group above those of the containers, as far as they are there.
     pub(crate) fn parent_groups(&self) -> Vec<PathBuf> {
         groups(self.config.cgroup_parent.trim_matches('/'))

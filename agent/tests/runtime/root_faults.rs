@@ -32,17 +32,7 @@ async fn a_new_agent_adopts_what_runs_and_what_ended() {
     }
     let mut host = Host::new();
     let (runs, ends, waits) = (id("runs"), id("ends"), id("waits"));
-    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "root_faults::agent_process", "--ignored"])
-        .env("SHOAL_TEST_HOME", host.home())
-        .env("SHOAL_TEST_CGROUP", &host.config.cgroup_parent)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let ready = host.home().join("ready");
-    wait_for("the agent", || ready.exists()).await.unwrap();
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+    host.after_an_agent("root_faults::agent_process").await;
     let record = host.config.state_dir.join("ends/exit.json");
     wait_for("the end to be recorded", || record.exists()).await.unwrap();
     let found = host.runtime.adopt().await.unwrap();
@@ -104,17 +94,7 @@ async fn a_supervisor_that_died_while_no_agent_ran() {
     }
     let host = Host::new();
     let (id, bare) = (id("runs"), id("waits"));
-    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "root_faults::agent_process", "--ignored"])
-        .env("SHOAL_TEST_HOME", host.home())
-        .env("SHOAL_TEST_CGROUP", &host.config.cgroup_parent)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let ready = host.home().join("ready");
-    wait_for("the agent", || ready.exists()).await.unwrap();
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+    host.after_an_agent("root_faults::agent_process").await;
     let pid = host.processes_in_groups()[0];
     for pid in supervisors(host.config.run_dir.to_str().unwrap()) {
         kill(pid, 9);

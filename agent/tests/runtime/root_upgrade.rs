@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use shoal_agent_container::ProcessIdentity;
 use shoal_agent_runtime::{ContainerId, ExecSpec, ObservedState, Runtime, RuntimeError, Stream};
 
-use crate::host::{Host, PATIENCE, able, finish, id, kill, shell, supervisors, text, wait_for};
+use crate::host::{Host, PATIENCE, able, finish, id, kill, shell, supervisors, text};
 use crate::other_version::{Version, stand};
 
 /// Twenty containers, each under a supervisor of its version.
@@ -47,20 +47,6 @@ async fn former_agent() {
     std::future::pending::<()>().await;
 }
 
-async fn with_former_agent(host: &Host) {
-    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "root_upgrade::former_agent", "--ignored"])
-        .env("SHOAL_TEST_HOME", host.home())
-        .env("SHOAL_TEST_CGROUP", &host.config.cgroup_parent)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let ready = host.home().join("ready");
-    wait_for("the former agent", || ready.exists()).await.unwrap();
-    agent.kill().unwrap();
-    agent.wait().unwrap();
-}
-
 /// The containers' first processes, by libcontainer's record of them.
 fn processes(host: &Host) -> BTreeMap<ContainerId, ProcessIdentity> {
     let of = |id: &ContainerId| {
@@ -79,7 +65,7 @@ async fn an_upgraded_agent_ends_no_container_whatever_its_supervisor_is() {
         return;
     }
     let mut host = Host::new();
-    with_former_agent(&host).await;
+    host.after_an_agent("root_upgrade::former_agent").await;
     let before = processes(&host);
     assert_eq!(before.len(), 20);
     for (id, version) in all() {
@@ -163,7 +149,7 @@ async fn a_container_under_a_supervisor_that_does_not_help_is_removed_when_it_is
         return;
     }
     let host = Host::new();
-    with_former_agent(&host).await;
+    host.after_an_agent("root_upgrade::former_agent").await;
     for (id, version) in all() {
         stand(version, &host.config.run_dir.join(id.as_str()));
     }
@@ -184,7 +170,7 @@ async fn a_record_that_cannot_be_read_is_no_death() {
         return;
     }
     let mut host = Host::new();
-    with_former_agent(&host).await;
+    host.after_an_agent("root_upgrade::former_agent").await;
     let before = processes(&host);
     let run_dir = |id: &ContainerId| host.config.run_dir.join(id.as_str());
     let (lost, torn, dead) = (id("old-0"), id("old-1"), id("old-2"));
