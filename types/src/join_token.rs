@@ -149,16 +149,20 @@ impl std::str::FromStr for JoinToken {
         }
         match parts.next() {
             Some(VERSION) => {}
-            Some(other) => {
-                let found = other.chars().take(16).collect();
-                return Err(InvalidJoinToken::Version { found });
+            // What is no number may be a part of the secret, of a token that was not copied whole.
+            Some(other) if is_version(other) => {
+                return Err(InvalidJoinToken::Version { found: other.to_owned() });
             }
-            None => return Err(InvalidJoinToken::Prefix),
+            _ => return Err(InvalidJoinToken::Prefix),
         }
         let root = from_base36("root digest", parts.next().unwrap_or_default(), DIGEST_LEN)?;
         let secret = parts.next().unwrap_or_default().parse()?;
         Ok(Self { root: RootDigest(root), secret })
     }
+}
+
+fn is_version(text: &str) -> bool {
+    (1..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `bytes` as one big-endian number in base 36, `len` digits with leading zeros.
@@ -230,6 +234,7 @@ mod tests {
             (good.to_lowercase(), "begins with SHOAL-1-"),
             ("SHOAL".into(), "begins with SHOAL-1-"),
             (good.replace("SHOAL-1-", "SHOAL-2-"), "has version \"2\""),
+            (good.replace("SHOAL-1-", "SHOAL-"), "begins with SHOAL-1-"),
             ("SHOAL-1-".into(), "truncated: its root digest has 0 characters of 50"),
             (good[..40].into(), "truncated: its root digest has 32 characters of 50"),
             (good[..58].into(), "truncated: its secret has 0 characters of 25"),

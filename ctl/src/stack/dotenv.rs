@@ -1,6 +1,6 @@
 //! `.env` and `env_file` files: lines of `NAME=value`.
 
-use super::interpolate::{Variables, interpolate};
+use super::interpolate::{Found, Variables, interpolate};
 
 /// What one line of an environment file is wrong about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,28 +42,27 @@ impl EnvFile {
 pub fn parse(text: &str, outer: &Variables) -> Result<EnvFile, InvalidLine> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let mut known = outer.clone();
-    let mut found = EnvFile::default();
+    let mut lines = Vec::new();
+    let mut found = Found::default();
     let (mut rest, mut line) = (text.as_str(), 1);
     while !rest.is_empty() {
         // An entry may go over several lines: the one where it begins is told.
         let at = |text: String| InvalidLine { line, text };
         let (entry, after) = entry(rest).map_err(at)?;
         if let Some(Written { name, value }) = entry {
-            let value = value.map(|v| v.resolved(&known, &mut found.unset)).transpose();
+            let value = value.map(|v| v.resolved(&known, &mut found)).transpose();
             let value = value.map_err(at)?;
             if let Some(value) = &value
                 && !outer.contains_key(name)
             {
                 known.insert(name.to_owned(), value.clone());
             }
-            found.lines.push((name.to_owned(), value));
+            lines.push((name.to_owned(), value));
         }
         line += rest[..rest.len() - after.len()].matches('\n').count();
         rest = after;
     }
-    found.unset.sort();
-    found.unset.dedup();
-    Ok(found)
+    Ok(EnvFile { lines, unset: found.unset.into_iter().collect() })
 }
 
 /// One entry as it stands in a file.
@@ -80,11 +79,11 @@ struct Value {
 }
 
 impl Value {
-    fn resolved(self, known: &Variables, unset: &mut Vec<String>) -> Result<String, String> {
+    fn resolved(self, known: &Variables, found: &mut Found) -> Result<String, String> {
         if !self.expands {
             return Ok(self.text);
         }
-        interpolate(&self.text, known, unset).map_err(|e| e.to_string())
+        interpolate(&self.text, known, found).map_err(|e| e.to_string())
     }
 }
 

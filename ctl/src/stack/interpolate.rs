@@ -2,7 +2,7 @@
 //! `${VAR:?error}`, `${VAR?error}`, `${VAR:+other}`, `${VAR+other}`, and `$$` for a dollar sign
 //! (compose specification, "Interpolation"). Defaults may hold variables themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, Value, shorten};
 use super::problem::Findings;
@@ -14,6 +14,10 @@ pub type Variables = BTreeMap<String, String>;
 const NESTING_MAX: usize = 20;
 /// Bytes of one interpolated text at the most.
 const RESULT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all interpolated texts of one file at the most. A file of variables can double its longest
+/// value with each line, and a stack file repeat a long one by aliases; what is sent to a manager has at
+/// most 4 MiB, and a program takes 2 MiB of environment (execve(2): a quarter of the limit of its stack).
+const TOTAL_BYTES_MAX: usize = 4 << 20;
 
 /// Why a text cannot be interpolated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,20 +34,29 @@ pub(crate) enum InvalidTemplate {
     Nesting,
     #[error("the result is longer than {RESULT_BYTES_MAX} bytes")]
     TooLong,
+    #[error("the file grows beyond {TOTAL_BYTES_MAX} bytes when its variables are replaced")]
+    FileTooLong,
     #[error("required variable {name} {problem}")]
     Required { name: String, problem: String },
 }
 
 /// Interpolates all values of a tree. Keys stay as they are.
 pub(crate) fn tree(node: &mut Node, variables: &Variables, findings: &mut Findings) {
+    let mut found = Found::default();
+    texts(node, variables, &mut found, findings);
+    for name in found.unset {
+        findings.warn(format!("variable {name} is not set: an empty text takes its place"));
+    }
+}
+
+fn texts(node: &mut Node, variables: &Variables, found: &mut Found, findings: &mut Findings) {
     match &mut node.value {
         Value::Null => {}
         Value::Scalar { text, plain } => {
             if !text.contains('$') {
                 return;
             }
-            let mut unset = Vec::new();
-            match interpolate(text, variables, &mut unset) {
+            match interpolate(text, variables, found) {
                 Ok(result) => {
                     // `${EMPTY}` without quotes is an empty text, not a null.
                     *plain &= !result.is_empty();
@@ -51,32 +64,42 @@ pub(crate) fn tree(node: &mut Node, variables: &Variables, findings: &mut Findin
                 }
                 Err(error) => findings.wrong(node.at, "", error.to_string()),
             }
-            for name in unset {
-                findings.warn(format!("variable {name} is not set: an empty text takes its place"));
-            }
         }
-        Value::Seq(items) => items.iter_mut().for_each(|i| tree(i, variables, findings)),
+        Value::Seq(items) => items.iter_mut().for_each(|i| texts(i, variables, found, findings)),
         Value::Map(entries) => {
             for entry in entries {
-                tree(&mut entry.value, variables, findings);
+                texts(&mut entry.value, variables, found, findings);
             }
         }
     }
 }
 
-/// Interpolates one text; names of variables that are not set and have no default are added to
-/// `unset`.
+/// What was found while the texts of one file were interpolated.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Variables that are not set and have no default.
+    pub(crate) unset: BTreeSet<String>,
+    /// Bytes of all results.
+    bytes: usize,
+}
+
+/// Interpolates one text of a file.
 pub(crate) fn interpolate(
     text: &str,
     variables: &Variables,
-    unset: &mut Vec<String>,
+    found: &mut Found,
 ) -> Result<String, InvalidTemplate> {
-    Template { variables, unset }.expand(text, 0)
+    if found.bytes > TOTAL_BYTES_MAX {
+        return Err(InvalidTemplate::FileTooLong);
+    }
+    let result = Template { variables, unset: &mut found.unset }.expand(text, 0)?;
+    found.bytes += result.len();
+    Ok(result)
 }
 
 struct Template<'a> {
     variables: &'a Variables,
-    unset: &'a mut Vec<String>,
+    unset: &'a mut BTreeSet<String>,
 }
 
 impl Template<'_> {
@@ -114,8 +137,8 @@ impl Template<'_> {
 
     fn plain(&mut self, name: &str) -> String {
         self.variables.get(name).cloned().unwrap_or_else(|| {
-            if !self.unset.iter().any(|n| n == name) {
-                self.unset.push(name.to_owned());
+            if !self.unset.contains(name) {
+                self.unset.insert(name.to_owned());
             }
             String::new()
         })
@@ -202,8 +225,9 @@ mod tests {
             ("EMPTY".to_owned(), String::new()),
             ("DOLLAR".to_owned(), "$A".to_owned()),
         ]);
-        let mut unset = Vec::new();
-        let result = interpolate(text, &variables, &mut unset).map_err(|e| e.to_string())?;
+        let mut found = Found::default();
+        let result = interpolate(text, &variables, &mut found).map_err(|e| e.to_string())?;
+        let unset: Vec<String> = found.unset.into_iter().collect();
         Ok(if unset.is_empty() { result } else { format!("{result}|{}", unset.join(",")) })
     }
 

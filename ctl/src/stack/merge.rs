@@ -1,6 +1,8 @@
 //! Several files become one: what a later file says wins, lists grow, mappings are merged key by
 //! key, ports and mounts are told apart by what they occupy (as `docker stack deploy` does).
 
+use std::collections::BTreeMap;
+
 use super::node::{Entry, Node, Value};
 use super::schema::{Key, ROOT, Rule, Shape};
 
@@ -19,9 +21,10 @@ fn merge(base: Node, over: Node, shape: Shape) -> Node {
         Shape::TextMap => {
             let at = over.at;
             let mut merged = into_entries(base);
+            let places = places(&merged);
             for entry in into_entries(over) {
-                match merged.iter_mut().find(|e| e.key == entry.key) {
-                    Some(old) => *old = entry,
+                match places.get(&entry.key) {
+                    Some(place) => merged[*place] = entry,
                     None => merged.push(entry),
                 }
             }
@@ -72,6 +75,11 @@ fn into_items(node: Node) -> Vec<Node> {
     }
 }
 
+/// Where each key is; no key is there twice.
+fn places(entries: &[Entry]) -> BTreeMap<String, usize> {
+    entries.iter().enumerate().map(|(place, entry)| (entry.key.clone(), place)).collect()
+}
+
 /// A null of the later file changes nothing.
 fn by_key(base: Node, over: Node, shape: impl Fn(&str) -> Shape) -> Node {
     if over.is_null() {
@@ -79,8 +87,9 @@ fn by_key(base: Node, over: Node, shape: impl Fn(&str) -> Shape) -> Node {
     }
     let at = over.at;
     let mut merged = into_entries(base);
+    let places = places(&merged);
     for entry in into_entries(over) {
-        match merged.iter_mut().find(|e| e.key == entry.key) {
+        match places.get(&entry.key).map(|place| &mut merged[*place]) {
             Some(old) => {
                 let before = std::mem::replace(&mut old.value, Node::null(at));
                 old.value = if entry.value.is_null() {
@@ -102,11 +111,19 @@ fn by_identity(base: Node, over: Node, identity: impl Fn(&Node) -> String) -> No
     }
     let at = over.at;
     let mut merged = into_items(base);
+    // Where each is; the first, where some are alike.
+    let mut places = BTreeMap::new();
+    for (place, item) in merged.iter().enumerate() {
+        places.entry(identity(item)).or_insert(place);
+    }
     for item in into_items(over) {
         let id = identity(&item);
-        match merged.iter_mut().find(|old| !id.is_empty() && identity(old) == id) {
-            Some(old) => *old = item,
-            None => merged.push(item),
+        match places.get(&id).filter(|_| !id.is_empty()) {
+            Some(place) => merged[*place] = item,
+            None => {
+                places.insert(id, merged.len());
+                merged.push(item);
+            }
         }
     }
     Node::seq(at, merged)

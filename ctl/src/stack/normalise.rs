@@ -1,6 +1,8 @@
 //! One file's tree against the table of keys: unknown and refused keys become findings, short
 //! forms become long ones, so that files can be merged and lowered without asking again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::node::{Entry, Node, Value, shorten};
 use super::problem::{Findings, Pos};
 use super::schema::{self, Key, Rule, Shape};
@@ -147,6 +149,7 @@ impl Normaliser<'_> {
                 }
             }
             Value::Seq(items) => {
+                let mut places = BTreeMap::new();
                 for (i, item) in items.iter().enumerate() {
                     let Some(text) = self.text(item, &format!("{path}[{i}]")) else { continue };
                     let entry = match text.split_once('=') {
@@ -154,8 +157,13 @@ impl Normaliser<'_> {
                         None => Entry::new(text, item.at, Node::null(item.at)),
                     };
                     // As in Docker, the last one of a list counts.
-                    entries.retain(|e: &Entry| e.key != entry.key);
-                    entries.push(entry);
+                    match places.get(&entry.key) {
+                        Some(place) => entries[*place] = entry,
+                        None => {
+                            places.insert(entry.key.clone(), entries.len());
+                            entries.push(entry);
+                        }
+                    }
                 }
             }
             Value::Scalar { .. } | Value::Null => {
@@ -218,9 +226,10 @@ impl Normaliser<'_> {
             return self.map_of(node, Shape::Object(schema::ATTACHMENT), path);
         };
         let mut entries: Vec<Entry> = Vec::new();
+        let mut names = BTreeSet::new();
         for (i, item) in items.iter().enumerate() {
             let Some(name) = self.text(item, &format!("{path}[{i}]")) else { continue };
-            if entries.iter().any(|e| e.key == name) {
+            if !names.insert(name.clone()) {
                 self.findings.wrong(item.at, path, format!("network {name:?} is listed twice"));
             } else {
                 entries.push(Entry::new(name, item.at, Node::null(item.at)));
@@ -247,6 +256,9 @@ impl Normaliser<'_> {
         for entry in given.iter().filter(|e| !e.key.starts_with("x-")) {
             let path = join(path, &entry.key);
             let Some(key) = keys.iter().find(|k| k.name == entry.key) else {
+                if self.findings.is_full() {
+                    continue;
+                }
                 let near = schema::nearest(keys, &entry.key);
                 let near = near.map(|n| format!(": did you mean {n:?}?")).unwrap_or_default();
                 self.findings.wrong(entry.key_at, &path, format!("unknown key{near}"));

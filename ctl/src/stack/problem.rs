@@ -1,5 +1,6 @@
 //! What is wrong with a stack file: every finding with its place.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A place in one of the files.
@@ -68,6 +69,8 @@ const FINDINGS_MAX: usize = 100;
 pub(crate) struct Findings {
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// Those that are there, to have each once.
+    warned: BTreeSet<String>,
 }
 
 impl Findings {
@@ -83,9 +86,14 @@ impl Findings {
 
     pub(crate) fn warn(&mut self, text: impl Into<String>) {
         let text = text.into();
-        if !self.warnings.contains(&text) {
+        if self.warned.insert(text.clone()) {
             self.warnings.push(text);
         }
+    }
+
+    /// Whether further findings are not kept, so that nobody needs to look for what to say.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= FINDINGS_MAX
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Stack files in, specs or findings out.
 
 mod findings;
+mod growth;
 mod hostile;
 mod keys;
 mod specs;

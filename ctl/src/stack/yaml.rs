@@ -111,19 +111,19 @@ impl<'a> Composer<'a, '_> {
                 self.spend(at, Weight { nodes: 1, bytes: text.len(), depth: 0 }, depth)?;
                 let value = self.scalar(at, &text, style, tag.as_deref());
                 let weight = Weight { nodes: 1, bytes: text.len(), depth: 0 };
-                Ok(self.remember(anchor, Node { at, value }, weight))
+                self.remember(anchor, Node { at, value }, weight)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.spend(at, Weight { nodes: 1, ..Weight::default() }, depth)?;
                 self.check_tag(at, tag.as_deref());
                 let (items, weight) = self.sequence(depth)?;
-                Ok(self.remember(anchor, Node::seq(at, items), weight))
+                self.remember(anchor, Node::seq(at, items), weight)
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.spend(at, Weight { nodes: 1, ..Weight::default() }, depth)?;
                 self.check_tag(at, tag.as_deref());
                 let (entries, weight) = self.mapping(depth)?;
-                Ok(self.remember(anchor, Node::map(at, entries), weight))
+                self.remember(anchor, Node::map(at, entries), weight)
             }
             Event::Alias(id) => self.alias(id, at, depth),
             Event::UnresolvedAlias(name) => {
@@ -191,25 +191,26 @@ impl<'a> Composer<'a, '_> {
             }
         }
         for merge in merges {
-            self.merge(&mut entries, &merge);
+            self.merge(&mut entries, &mut seen, &merge);
         }
         Ok((entries, weight))
     }
 
     /// A merge key: what is there already wins over what comes by `<<`, and an earlier mapping of
     /// a list over a later one (<https://yaml.org/type/merge.html>).
-    fn merge(&mut self, entries: &mut Vec<Entry>, from: &Node) {
+    fn merge(&mut self, entries: &mut Vec<Entry>, seen: &mut BTreeMap<String, Pos>, from: &Node) {
         match &from.value {
             Value::Map(merged) => {
                 for entry in merged {
-                    if !entries.iter().any(|e| e.key == entry.key) {
+                    if !seen.contains_key(&entry.key) {
+                        seen.insert(entry.key.clone(), entry.key_at);
                         entries.push(entry.clone());
                     }
                 }
             }
             Value::Seq(items) if items.iter().all(|i| matches!(i.value, Value::Map(_))) => {
                 for item in items {
-                    self.merge(entries, item);
+                    self.merge(entries, seen, item);
                 }
             }
             _ => {
@@ -231,13 +232,13 @@ impl<'a> Composer<'a, '_> {
         Ok((node.unwrap_or_else(|| Node::null(at)), weight))
     }
 
-    fn remember(&mut self, anchor: usize, node: Node, weight: Weight) -> Weighed {
+    fn remember(&mut self, anchor: usize, node: Node, weight: Weight) -> Result<Weighed, Stop> {
         if anchor != 0 {
-            // The copy kept for aliases is never larger than what it was made from, which is paid
-            // for; only its aliases cost more.
+            // A copy is kept, and anchors inside of anchors have copies of their own.
+            self.spend(node.at, weight, 0)?;
             self.anchors.insert(anchor, (node.clone(), weight));
         }
-        (node, weight)
+        Ok((node, weight))
     }
 
     /// Counts what is about to be made, before it is made.

@@ -84,3 +84,12 @@ fn refusals() {
         assert!(error.contains(expected), "{text:?}: {error}");
     }
 }
+
+#[test]
+fn values_that_double_with_each_line_end_somewhere() {
+    let text = "A=0123456789\n".to_owned() + &"A=$A$A\n".repeat(200);
+    assert!(parse(&text, &Variables::new()).unwrap_err().text.contains("longer than"));
+    let text = format!("A={}\n{}", "x".repeat(100_000), "B=$A$A\n".repeat(1000));
+    let error = parse(&text, &Variables::new()).unwrap_err();
+    assert!(error.text.contains("when its variables are replaced"), "{error}");
+}

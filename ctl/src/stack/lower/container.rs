@@ -8,6 +8,10 @@ use super::{Lower, confine, flag, text, text_map, texts, time, whole};
 use crate::stack::dotenv;
 use crate::stack::node::{Entry, Node};
 
+/// Bytes of the values of all files of variables at the most, each counted for every service that names
+/// it: what is sent to a manager has at most 4 MiB.
+const ENV_BYTES_MAX: usize = 16 << 20;
+
 impl Lower<'_> {
     pub(super) fn container(&mut self, entry: &Entry, path: &str) -> ContainerSpec {
         let node = &entry.value;
@@ -80,6 +84,15 @@ impl Lower<'_> {
         let problem = match self.input.files.read(&name) {
             Ok(Some(content)) => match dotenv::parse(&content, self.input.variables) {
                 Ok(file) => {
+                    let values = file.lines.iter().filter_map(|(_, value)| value.as_ref());
+                    self.env_bytes += values.map(String::len).sum::<usize>();
+                    if self.env_bytes > ENV_BYTES_MAX {
+                        let text = format!(
+                            "the files of variables have more than {ENV_BYTES_MAX} bytes, each counted for every service"
+                        );
+                        self.wrong(at, path, text);
+                        return Vec::new();
+                    }
                     file.warnings(&name).for_each(|warning| self.findings.warn(warning));
                     return file.lines;
                 }

@@ -28,6 +28,8 @@ struct Lower<'a> {
     unsaid_ports: Vec<String>,
     /// Whether some service joins the stack's own network.
     uses_default: bool,
+    /// Bytes of the files of variables that were read.
+    env_bytes: usize,
 }
 
 /// What a tree comes to.
@@ -62,6 +64,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
         findings,
         unsaid_ports: Vec::new(),
         uses_default: false,
+        env_bytes: 0,
     };
     let services = lower.services();
     let networks = lower.networks();

@@ -69,6 +69,9 @@ impl Lower<'_> {
         let key = source.as_text().unwrap_or_default();
         let declared = self.root.get("volumes").map_or(&[][..], Node::entries);
         let Some(volume) = declared.iter().find(|v| v.key == key) else {
+            if self.findings.is_full() {
+                return None;
+            }
             let near = schema::nearest_of(declared.iter().map(|v| v.key.as_str()), key);
             let near = match near {
                 Some(near) => format!("did you mean {near:?}?"),

@@ -99,6 +99,9 @@ impl Lower<'_> {
             self.uses_default = true;
             return Some(self.default_network());
         }
+        if self.findings.is_full() {
+            return None;
+        }
         let near = schema::nearest_of(declared.iter().map(|n| n.key.as_str()), &entry.key);
         let near = match near {
             Some(near) => format!("did you mean {near:?}?"),

@@ -187,11 +187,16 @@ fn clash(published: &Published, port: &PortConfig) -> Option<u16> {
     if port.published_port == 0 {
         return None;
     }
-    published
-        .iter()
-        .find(|((number, protocol, ip), _)| {
-            (*number, *protocol) == (port.published_port, port.protocol)
-                && (ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
-        })
-        .map(|(_, target)| *target)
+    let on = |ip| (port.published_port, port.protocol, ip);
+    let everywhere = published.get(&on(None));
+    let other = match port.host_ip {
+        Some(_) => everywhere.or_else(|| published.get(&on(port.host_ip))),
+        // Behind the one that is everywhere come those on each address.
+        None => published
+            .range(on(None)..)
+            .next()
+            .filter(|((number, protocol, _), _)| on(None) == (*number, *protocol, None))
+            .map(|(_, target)| target),
+    };
+    other.copied()
 }
