@@ -8,6 +8,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 PROFILE ?= default
+SECONDS_EACH ?= 60
 PROGRAMS := shoal-manager shoal-agent shoalctl
 
 .PHONY: help
@@ -31,6 +32,12 @@ test: ## All tests: unit, property, contract, simulation, end to end
 	@deploy/setup.sh tests nextest
 	cargo build --locked --workspace --bins
 	cargo nextest run --locked --workspace --profile $(PROFILE)
+
+.PHONY: fuzz
+fuzz: ## Unknown inputs for whatever reads them, a minute each (SECONDS_EACH=N); see tests/tests/fuzz/main.rs
+	@deploy/setup.sh tests nextest
+	SHOAL_FUZZ_SECONDS="$(SECONDS_EACH)" cargo nextest run --locked --package shoal-tests \
+		--profile fuzz --success-output final -E 'binary(fuzz)'
 
 .PHONY: test-v2
 test-v2: ## The container runtime's tests on Debian's kernel with cgroup v2 alone, in a virtual machine

@@ -30,6 +30,8 @@ mod pull;
 mod search;
 mod store;
 mod tar_stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod turns;
 mod unpack;
 

@@ -12,6 +12,8 @@ mod propose;
 mod service;
 mod snapshot;
 mod store;
+#[cfg(feature = "testing")]
+pub mod stored;
 mod supervise;
 mod types;
 

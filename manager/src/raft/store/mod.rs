@@ -4,7 +4,7 @@
 //! after the disk barrier. A failed write is never retried: the store is poisoned, openraft stops,
 //! and the process exits, because after a failed `fsync` nobody knows what the disk holds.
 
-mod frame;
+pub(super) mod frame;
 mod kv;
 mod log_store;
 mod open;
