@@ -17,7 +17,8 @@ mod words;
 
 pub use error::RuntimeError;
 pub use process::ProcessIdentity;
+pub use shoal_agent_planning::task::ExitStatus;
 pub use words::{
-    ContainerId, ContainerStats, ExitStatus, InvalidContainerId, Layers, LogLimits, NetworkMode,
-    Stream, TermSize,
+    ContainerId, ContainerStats, InvalidContainerId, Layers, LogLimits, NetworkMode, Stream,
+    TermSize,
 };

@@ -100,51 +100,6 @@ impl Default for LogLimits {
     }
 }
 
-/// How a container ended. Exactly one of `code` and `signal` is set, unless the truth is unknown
-/// (the supervisor died, the host rebooted), which `message` then says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ExitStatus {
-    /// The exit code, if the first process exited.
-    pub code: Option<i32>,
-    /// The signal that killed the first process.
-    pub signal: Option<i32>,
-    /// Whether the kernel killed the first process for want of memory; `signal` is SIGKILL then.
-    pub oom_killed: bool,
-    /// When, in nanoseconds since the Unix epoch.
-    pub at_nanos: u64,
-    /// What a person should know beyond the numbers.
-    pub message: Option<String>,
-}
-
-impl ExitStatus {
-    /// Whether it ended as a job should.
-    #[must_use]
-    pub fn success(&self) -> bool {
-        self.code == Some(0)
-    }
-
-    /// The code a shell or `docker ps` would show: 128 + signal for a killed process. `None` when
-    /// unknown.
-    #[must_use]
-    pub fn shell_code(&self) -> Option<i32> {
-        self.code.or_else(|| self.signal.map(|s| 128 + s))
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match (self.oom_killed, self.code, self.signal) {
-            (true, _, _) => "out of memory: killed at its memory limit".to_owned(),
-            (_, Some(code), _) => format!("exit code {code}"),
-            (_, _, Some(signal)) => format!("killed by signal {signal}"),
-            (_, None, None) => "exit status unknown".to_owned(),
-        };
-        f.write_str(&text)?;
-        self.message.as_ref().map_or(Ok(()), |m| write!(f, " ({m})"))
-    }
-}
-
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TermSize {

@@ -193,13 +193,8 @@ impl FakeHost {
     }
 
     fn reboot(&mut self) {
-        let lost = ExitStatus {
-            code: None,
-            signal: None,
-            oom_killed: false,
-            at_nanos: 0,
-            message: Some("the host was restarted".to_owned()),
-        };
+        let message = Some("the host was restarted".to_owned());
+        let lost = ExitStatus { message, ..ExitStatus::default() };
         for container in self.containers.values_mut().filter(|c| c.exited.is_none()) {
             container.pid = None;
             container.exited = Some(lost.clone());
@@ -236,13 +231,7 @@ impl FakeHost {
     fn signal(&mut self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
         self.begin(id, Call::Signal(signal))?;
         let ignores_term = self.running(id)?.ignores_term;
-        let status = |code, signal| ExitStatus {
-            code,
-            signal,
-            oom_killed: false,
-            at_nanos: 0,
-            message: None,
-        };
+        let status = |code, signal| ExitStatus { code, signal, ..ExitStatus::default() };
         match signal {
             9 => self.exit(id, status(None, Some(9))),
             15 if !ignores_term => self.exit(id, status(Some(0), None)),
@@ -259,25 +248,13 @@ impl FakeHost {
         let (stdin, _) = mpsc::channel(1);
         let (_, output) = mpsc::channel(1);
         let (resize, _) = mpsc::channel(1);
-        let status = ExitStatus {
-            code: Some(code),
-            signal: None,
-            oom_killed: false,
-            at_nanos: 0,
-            message: None,
-        };
+        let status = ExitStatus { code: Some(code), ..ExitStatus::default() };
         Ok(ExecSession { pid, stdin, output, resize, wait: future::ready(Ok(status)).boxed() })
     }
 
     fn release(&mut self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.begin(id, Call::Release)?;
-        let killed = ExitStatus {
-            code: None,
-            signal: Some(9),
-            oom_killed: false,
-            at_nanos: 0,
-            message: None,
-        };
+        let killed = ExitStatus { signal: Some(9), ..ExitStatus::default() };
         self.exit(id, killed);
         if let Some(c) = self.containers.get_mut(id) {
             c.released = true;

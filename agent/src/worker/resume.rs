@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_agent_planning::node::holdings::{self as node, Assigned};
-use shoal_agent_planning::task::{Exit, Found, Machine, Step, TaskRecord};
-use shoal_agent_runtime::{ExitStatus, Observed, ObservedState};
+use shoal_agent_planning::task::{Found, Machine, Step, TaskRecord};
+use shoal_agent_runtime::{Observed, ObservedState};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
-use shoal_types::time::Timestamp;
 
 use super::ops::{Context, Volumes};
 use super::state::Entry;
@@ -92,18 +91,7 @@ fn classify(state: ObservedState) -> Found {
         ObservedState::Running { pid, .. } => {
             Found::Running { pid: u32::try_from(pid).unwrap_or(0) }
         }
-        ObservedState::Exited(status) => Found::Exited(exit(status)),
+        ObservedState::Exited(status) => Found::Exited(status),
         ObservedState::Broken { reason } => Found::Broken { reason },
-    }
-}
-
-/// How a container ended, in the words of planning.
-pub(super) fn exit(status: ExitStatus) -> Exit {
-    Exit {
-        code: status.code,
-        signal: status.signal,
-        oom_killed: status.oom_killed,
-        at: Some(status.at_nanos).filter(|at| *at != 0).map(Timestamp::from_nanos),
-        message: status.message,
     }
 }

@@ -23,7 +23,7 @@ use super::event::Event;
 use super::ops::{Context, Volumes};
 use super::order::Order;
 use super::steps::lost;
-use super::{TaskSummary, WorkerError, health, resume, task_id};
+use super::{TaskSummary, WorkerError, health, task_id};
 use crate::reporter::Reporter;
 use shoal_agent_runtime::Exit;
 
@@ -234,7 +234,7 @@ impl State {
 
     fn heard_exit(&mut self, exit: Exit, dirty: &mut BTreeSet<TaskId>) {
         match task_id(&exit.id) {
-            Some(id) => self.learn(id, Fact::Exited(resume::exit(exit.status)), dirty),
+            Some(id) => self.learn(id, Fact::Exited(exit.status), dirty),
             None => tracing::warn!(container = %exit.id, "a container of no task ended"),
         }
     }

@@ -17,7 +17,7 @@ async fn exit_codes_and_signals_are_what_they_were() {
     assert_eq!((status.code, status.signal, status.oom_killed), (Some(7), None, false));
     assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
     let (status, ..) = host.run(&command(&["true"])).await;
-    assert!(status.success());
+    assert!(status.is_success());
     let id = id("signalled");
     host.start(&id, &command(&["sleep", "1000"])).await;
     host.runtime.signal(&id, 9).await.unwrap();
@@ -213,7 +213,7 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
     let status = host.exit(&id).await;
     let log = host.log(&id).await;
     host.runtime.remove(&id).await.unwrap();
-    assert!(status.success(), "{status}: {log}");
+    assert!(status.is_success(), "{status}: {log}");
     assert_eq!(log.lines().next(), Some(own("net").as_str()));
     assert_ne!(log.lines().nth(1), Some(own("pid").as_str()));
 
@@ -236,7 +236,7 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
         mount("/scratch", MountKind::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777 }),
     ];
     let (status, out, err) = host.run(&config).await;
-    assert!(status.success(), "{status}: {err}");
+    assert!(status.is_success(), "{status}: {err}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[..2], ["123", "77"], "{err}");
     assert_ne!(lines[2], own("net"));

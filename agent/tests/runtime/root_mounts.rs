@@ -227,7 +227,7 @@ async fn standard_streams_belong_to_the_containers_user() {
         let spec = ContainerSpec { user, open_stdin, ..host.spec(&config) };
         let (status, out, err) = host.run_spec(spec).await;
         let all = format!("{out}{err}").replace('\r', "");
-        assert!(status.success(), "tty {tty}, stdin {open_stdin}: {all}");
+        assert!(status.is_success(), "tty {tty}, stdin {open_stdin}: {all}");
         for line in ["out\n", "err\n", "read\n"] {
             assert!(all.contains(line), "tty {tty}, stdin {open_stdin}: {all}");
         }

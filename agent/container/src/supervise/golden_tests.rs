@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
+use shoal_types::time::Timestamp;
 
 use super::file::{self, Kept};
 use super::log::LogWriter;
@@ -50,7 +51,7 @@ fn exit() -> ExitStatus {
         code: None,
         signal: Some(9),
         oom_killed: true,
-        at_nanos: 1_767_225_600_000_000_001,
+        at: Some(Timestamp::from_nanos(1_767_225_600_000_000_001)),
         message: Some("processes in it were killed for want of memory: 2".to_owned()),
     }
 }
@@ -135,7 +136,11 @@ fn messages(version: u32) -> Vec<Message> {
         reply(0, Ok(status(None))),
         reply(1, Ok(status(Some(init)))),
         Message::Exited(exit()),
-        Message::Exited(ExitStatus { code: Some(3), at_nanos: 5, ..ExitStatus::default() }),
+        Message::Exited(ExitStatus {
+            code: Some(3),
+            at: Some(Timestamp::from_nanos(5)),
+            ..ExitStatus::default()
+        }),
     ]);
     all.extend((2u32..).zip(failures).map(|(seq, failure)| reply(seq, Err(failure))));
     all

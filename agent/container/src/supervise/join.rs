@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::children::kill_children;
 use super::create::{self, ChildStreams, Creator, Job};
-use super::log::now_nanos;
+use super::log::now;
 use super::own_dir::OwnDir;
 use super::protocol::Failure;
 use super::root::RootDir;
@@ -323,7 +323,7 @@ fn wait(pid: i32, agent: &OwnedFd, group: &ExecGroup) -> Result<ExitStatus, Fail
         code: status.and_then(WaitStatus::exit_status),
         signal,
         oom_killed: signal == Some(libc::SIGKILL) && group.container().oom_kills() > before,
-        at_nanos: now_nanos(),
+        at: Some(now()),
         message: None,
     })
 }

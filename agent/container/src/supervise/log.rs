@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use shoal_types::time::Timestamp;
 
 use crate::{LogLimits, Stream};
 
@@ -68,7 +69,7 @@ impl LogWriter {
     /// Takes bytes as they were read.
     pub fn output(&mut self, stream: Stream, mut bytes: &[u8]) {
         let mut entries = Vec::new();
-        let now = now_nanos();
+        let now = now();
         while !bytes.is_empty() {
             let pending = &mut self.pending[index(stream)];
             let room = ENTRY_MAX - pending.len();
@@ -101,7 +102,7 @@ impl LogWriter {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let pending = std::mem::take(&mut self.pending[index(stream)]);
             if !pending.is_empty() {
-                entry(&mut entries, stream, now_nanos(), &pending);
+                entry(&mut entries, stream, now(), &pending);
             }
         }
         self.write(&entries);
@@ -186,7 +187,7 @@ fn cut_character(bytes: &[u8]) -> usize {
     0
 }
 
-fn entry(out: &mut Vec<u8>, stream: Stream, at_nanos: u64, text: &[u8]) {
+fn entry(out: &mut Vec<u8>, stream: Stream, at: Timestamp, text: &[u8]) {
     let name = match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
@@ -198,28 +199,17 @@ fn entry(out: &mut Vec<u8>, stream: Stream, at_nanos: u64, text: &[u8]) {
     if matches!(shown, Cow::Owned(_)) {
         let _ = write!(out, ",\"bytes\":\"{}\"", STANDARD.encode(text));
     }
-    let time = rfc3339(at_nanos);
-    let _ = writeln!(out, ",\"stream\":\"{name}\",\"time\":\"{time}\"}}");
+    let _ = writeln!(out, ",\"stream\":\"{name}\",\"time\":\"{at}\"}}");
 }
 
-/// Nanoseconds since the Unix epoch, now.
+/// The time of day.
 #[must_use]
-pub fn now_nanos() -> u64 {
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// RFC 3339 with nine digits of the second, in UTC.
-#[must_use]
-pub fn rfc3339(at_nanos: u64) -> String {
-    let (seconds, nanos) = (at_nanos / 1_000_000_000, at_nanos % 1_000_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{nanos:09}Z")
-}
-
-/// The inverse of [`rfc3339`], also for fewer digits; `None` for anything else.
+/// What a [`Timestamp`] is shown as, back in nanoseconds, also with fewer digits; `None` for anything else.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let text = text.strip_suffix('Z')?;
@@ -244,18 +234,7 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     Some(seconds * 1_000_000_000 + nanos)
 }
 
-/// Year, month and day of a day since the Unix epoch (proleptic Gregorian, by eras of 400 years that
-/// begin on the first of March).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + u64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
-}
-
+/// Days since the Unix epoch (proleptic Gregorian, by eras of 400 years that begin on the first of March).
 fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     let y = year - u64::from(month <= 2);
     let (era, yoe) = (y / 400, y % 400);
@@ -276,7 +255,7 @@ mod tests {
             (1_709_251_199_999_999_999, "2024-02-29T23:59:59.999999999Z"),
             (1_795_225_310_120_000_000, "2026-11-21T01:41:50.120000000Z"),
         ] {
-            assert_eq!(rfc3339(nanos), text);
+            assert_eq!(Timestamp::from_nanos(nanos).to_string(), text);
             assert_eq!(parse_rfc3339(text), Some(nanos));
         }
         assert_eq!(parse_rfc3339("1970-01-01T00:00:00.5Z"), Some(500_000_000));

@@ -15,7 +15,7 @@ use super::children::{kill_children, poll_in, readable, reap, reap_around, wait_
 use super::control::Control;
 use super::create::{self, Job};
 use super::guard::Guard;
-use super::log::{LogWriter, now_nanos};
+use super::log::{LogWriter, now};
 use super::mounts::{self, HeldMount};
 use super::protocol::{Failure, Message, Op, Status};
 use super::setup::{CONTROL_SOCKET, LOG_DIR, SUPERVISOR_FILE, Setup};
@@ -332,7 +332,7 @@ impl Supervisor {
             code: error.shell_code(),
             signal: None,
             oom_killed: false,
-            at_nanos: now_nanos(),
+            at: Some(now()),
             message: Some(error.to_string()),
         };
         let _ = exit::write(&self.setup.state_dir, &status);
@@ -345,7 +345,7 @@ impl Supervisor {
     /// The container has ended: everything it wrote goes to the log, the exit to disk, the news out.
     fn conclude(&mut self, init: i32) {
         let status = self.collected.take().or_else(|| wait_for(init));
-        let at_nanos = now_nanos();
+        let at = Some(now());
         // With its first process every other one of its namespace dies; what joined from outside the
         // namespace does not.
         let _ = self.cgroup.kill();
@@ -362,7 +362,7 @@ impl Supervisor {
             code: status.and_then(WaitStatus::exit_status),
             signal,
             oom_killed,
-            at_nanos,
+            at,
             message: Some(notes.join("; ")).filter(|text| !text.is_empty()),
         };
         if let Err(e) = exit::write(&self.setup.state_dir, &status) {

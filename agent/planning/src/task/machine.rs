@@ -16,7 +16,7 @@ use interruption::goes_on;
 
 use super::record::stop_policy;
 use super::report::Outcome;
-use super::{Boot, Exit, Fact, Moment, Operation, Preparation, Step, StopPolicy, TaskRecord};
+use super::{Boot, ExitStatus, Fact, Moment, Operation, Preparation, Step, StopPolicy, TaskRecord};
 
 /// How long a start of what is to stop may take, from its beginning, before it is given up.
 pub const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub struct Machine {
     /// Why it is being stopped, if not because it was told to.
     doom: Option<String>,
     /// An exit that was heard of before the start had been answered.
-    early_exit: Option<Exit>,
+    early_exit: Option<ExitStatus>,
     outcome: Option<Outcome>,
     withdrawn: bool,
     stopped_at: Option<Timestamp>,
@@ -365,7 +365,8 @@ impl Machine {
             Fact::Started { pid, ports } => self.run(pid, ports, now),
             Fact::StartFailed { state, err, code } => {
                 self.early_exit = None;
-                let exit = code.map(|code| Exit { code: Some(code), ..Exit::default() });
+                let exit =
+                    code.map(|code| ExitStatus { code: Some(code), ..ExitStatus::default() });
                 self.note_end(exit.as_ref());
                 let (state, err) = self.refusal(state, err);
                 let message = "starting";
@@ -425,7 +426,7 @@ impl Machine {
         }
     }
 
-    fn exited(&mut self, exit: Exit, now: Moment) {
+    fn exited(&mut self, exit: ExitStatus, now: Moment) {
         if self.busy == Some(Operation::Start) {
             self.early_exit = Some(exit);
             return;
@@ -471,10 +472,10 @@ impl Machine {
             return;
         }
         if self.outcome.is_none() {
-            let forced = self.given_up.then(|| Exit {
+            let forced = self.given_up.then(|| ExitStatus {
                 signal: Some(SIGKILL),
                 message: Some("it did not end within its time and was removed".to_owned()),
-                ..Exit::default()
+                ..ExitStatus::default()
             });
             self.outcome = Some(match self.doom.take() {
                 Some(doom) => Outcome::failed(now.wall, doom, forced),

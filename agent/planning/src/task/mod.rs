@@ -6,6 +6,7 @@
 //! a [`TaskRecord`]; [`Machine::resume`] puts record and observed container together again.
 
 mod boot;
+mod exit;
 mod machine;
 #[cfg(test)]
 mod property_tests;
@@ -24,9 +25,9 @@ use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 pub use boot::Boot;
+pub use exit::ExitStatus;
 pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
-pub use report::ended;
 pub use telling::{Doing, TELL_INTERVAL, Tell, Telling};
 
 /// One moment by two clocks. What is waited for goes by the steady one; what people are told goes by
@@ -171,7 +172,7 @@ pub enum Fact {
         err: String,
     },
     /// The container ended. May come at any time after the start began.
-    Exited(Exit),
+    Exited(ExitStatus),
     /// The health check passed for the first time.
     Healthy,
     /// The health check failed too often.
@@ -179,35 +180,6 @@ pub enum Fact {
         /// What the last check said, for people.
         output: String,
     },
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Exit {
-    /// Exit code of its first process.
-    pub code: Option<i32>,
-    /// Signal that ended its first process.
-    pub signal: Option<i32>,
-    /// Whether the kernel killed its first process for want of memory.
-    pub oom_killed: bool,
-    /// When, if known.
-    pub at: Option<Timestamp>,
-    /// What else is known.
-    pub message: Option<String>,
-}
-
-impl Exit {
-    /// Exit code, or 128 + signal.
-    #[must_use]
-    pub fn shell_code(&self) -> Option<i32> {
-        self.code.or_else(|| self.signal.map(|signal| 128 + signal))
-    }
-
-    /// Whether nothing is known of how it ended.
-    #[must_use]
-    pub const fn is_unknown(&self) -> bool {
-        self.code.is_none() && self.signal.is_none()
-    }
 }
 
 /// How a container is asked to stop.

@@ -53,7 +53,7 @@ enum Real {
     Absent,
     Prepared,
     Running,
-    Ended(Exit),
+    Ended(ExitStatus),
 }
 
 /// A host with one task, and an agent that may die.
@@ -191,11 +191,11 @@ impl World {
         self.machine.learn(fact, self.now());
     }
 
-    fn end(&mut self, code: i32) -> Option<Exit> {
+    fn end(&mut self, code: i32) -> Option<ExitStatus> {
         if self.container != Real::Running {
             return None;
         }
-        let exit = Exit { code: Some(code), ..Exit::default() };
+        let exit = ExitStatus { code: Some(code), ..ExitStatus::default() };
         self.container = Real::Ended(exit.clone());
         Some(exit)
     }

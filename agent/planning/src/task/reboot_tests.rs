@@ -52,7 +52,10 @@ fn running(task: &AssignedTask) -> Machine {
 }
 
 fn lost() -> Found {
-    Found::Exited(Exit { message: Some("the host was restarted".to_owned()), ..Exit::default() })
+    Found::Exited(ExitStatus {
+        message: Some("the host was restarted".to_owned()),
+        ..ExitStatus::default()
+    })
 }
 
 const CLEANUP: Step = Step::Cleanup { keep_log: true };
@@ -86,7 +89,7 @@ fn what_ran_is_made_anew_and_stays_on_its_rung() {
         assert_eq!(m.status().unwrap().container_status.as_ref().unwrap().pid, 8);
         let twice = Machine::resume(&m.record(&task), Found::Absent, &boot(2), at(21));
         assert!(twice.has_ended(), "once in a boot");
-        m.learn(Fact::Exited(Exit { code: Some(3), ..Exit::default() }), at(21));
+        m.learn(Fact::Exited(ExitStatus { code: Some(3), ..ExitStatus::default() }), at(21));
         begin(&mut m, CLEANUP, Some(Fact::Cleaned));
         assert_eq!(status(&m), (TaskState::Failed, "started", "exit code 3"));
     }
@@ -95,7 +98,7 @@ fn what_ran_is_made_anew_and_stays_on_its_rung() {
 #[test]
 fn what_does_not_come_back() {
     use RestartCondition::{Any, None as Never, OnFailure};
-    let ended = |code| Found::Exited(Exit { code: Some(code), ..Exit::default() });
+    let ended = |code| Found::Exited(ExitStatus { code: Some(code), ..ExitStatus::default() });
     let unknown = |record| TaskRecord { started: Some(Boot::unknown()), ..record };
     let cases = [
         // What is to be done once at most is not begun again.
@@ -227,7 +230,7 @@ fn what_a_host_stops_in_good_order_comes_back_whatever_its_exit_code() {
         m.learn(Fact::Withdrawn, at(20));
         assert_eq!(status(&m), (TaskState::Running, "stopping: the host is shut down", ""));
         begin(&mut m, Step::Stop { signal: 15 }, Some(Fact::Stopped));
-        let exit = Exit { code: Some(code), ..Exit::default() };
+        let exit = ExitStatus { code: Some(code), ..ExitStatus::default() };
         m.learn(Fact::Exited(exit.clone()), at(21));
         assert!(m.is_at_rest() && m.is_made_again());
         begin(&mut m, CLEANUP, Some(Fact::Cleaned));
@@ -250,14 +253,14 @@ fn a_host_that_stops_changes_no_other_end() {
     let mut m = running(&with(RestartCondition::None, RUN));
     m.host_stops();
     stopped(&mut m);
-    m.learn(Fact::Exited(Exit { code: Some(0), ..Exit::default() }), at(21));
+    m.learn(Fact::Exited(ExitStatus { code: Some(0), ..ExitStatus::default() }), at(21));
     begin(&mut m, CLEANUP, Some(Fact::Cleaned));
     assert_eq!((status(&m).0, status(&m).2), (TaskState::Failed, "the host was shut down"));
 
     // By itself, before it was told to.
     let mut m = running(&task(RUN));
     m.host_stops();
-    m.learn(Fact::Exited(Exit { code: Some(0), ..Exit::default() }), at(21));
+    m.learn(Fact::Exited(ExitStatus { code: Some(0), ..ExitStatus::default() }), at(21));
     begin(&mut m, CLEANUP, Some(Fact::Cleaned));
     assert_eq!(status(&m).0, TaskState::Complete);
 
@@ -270,7 +273,7 @@ fn a_host_that_stops_changes_no_other_end() {
         m.host_stops();
         m.want(DesiredState::Shutdown);
         stopped(&mut m);
-        m.learn(Fact::Exited(Exit { code: Some(0), ..Exit::default() }), at(21));
+        m.learn(Fact::Exited(ExitStatus { code: Some(0), ..ExitStatus::default() }), at(21));
         begin(&mut m, CLEANUP, Some(Fact::Cleaned));
         assert_eq!(status(&m).0, TaskState::Shutdown);
     }

@@ -6,7 +6,7 @@ use shoal_types::spec::{ContainerSpec, Healthcheck};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
-use super::{Boot, Exit, StopPolicy};
+use super::{Boot, ExitStatus, StopPolicy};
 
 /// What the ledger holds of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,5 +84,5 @@ pub enum Found {
         pid: u32,
     },
     /// Ended.
-    Exited(Exit),
+    Exited(ExitStatus),
 }

@@ -1,11 +1,10 @@
 //! From facts to what people and managers read.
 
 use shoal_types::object::{ContainerStatus, TaskStatus};
-use shoal_types::signal;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
-use super::Exit;
+use super::ExitStatus;
 
 /// The end of a task, once decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,53 +13,32 @@ pub(super) struct Outcome {
     pub at: Timestamp,
     pub message: &'static str,
     pub err: String,
-    pub exit: Option<Exit>,
+    pub exit: Option<ExitStatus>,
 }
 
 impl Outcome {
     /// It was told to stop and did.
-    pub(super) fn stopped(at: Timestamp, exit: Option<Exit>) -> Self {
+    pub(super) fn stopped(at: Timestamp, exit: Option<ExitStatus>) -> Self {
         Self { state: TaskState::Shutdown, at, message: "shutdown", err: String::new(), exit }
     }
 
     /// It ended by itself.
-    pub(super) fn by_itself(at: Timestamp, exit: Exit) -> Self {
-        if exit.code == Some(0) {
+    pub(super) fn by_itself(at: Timestamp, exit: ExitStatus) -> Self {
+        if exit.is_success() {
             let (state, message) = (TaskState::Complete, "finished");
             return Self { state, at, message, err: String::new(), exit: Some(exit) };
         }
-        let err = ended(&exit);
+        let err = exit.to_string();
         Self { state: TaskState::Failed, at, message: "started", err, exit: Some(exit) }
     }
 
-    pub(super) fn failed(at: Timestamp, err: String, exit: Option<Exit>) -> Self {
+    pub(super) fn failed(at: Timestamp, err: String, exit: Option<ExitStatus>) -> Self {
         Self { state: TaskState::Failed, at, message: "started", err, exit }
     }
 }
 
-/// How a container ended, for people.
-#[must_use]
-pub fn ended(exit: &Exit) -> String {
-    let mut text = match (exit.oom_killed, exit.code, exit.signal) {
-        (true, None, _) => "out of memory: the kernel killed it at its memory limit".to_owned(),
-        (_, Some(code), _) => format!("exit code {code}"),
-        (false, None, Some(number)) => {
-            format!("killed by signal {number} ({})", signal::name(number))
-        }
-        (false, None, None) => match &exit.message {
-            Some(message) => return message.clone(),
-            None => "nobody knows how it ended".to_owned(),
-        },
-    };
-    if let Some(message) = &exit.message {
-        text.push_str(": ");
-        text.push_str(message);
-    }
-    text
-}
-
 /// Writes how a container ended into its status.
-pub(super) fn note_exit(container: &mut ContainerStatus, exit: &Exit) {
+pub(super) fn note_exit(container: &mut ContainerStatus, exit: &ExitStatus) {
     container.exit_code = exit.shell_code();
     container.signal = exit.signal;
     container.oom_killed = exit.oom_killed;

@@ -23,8 +23,8 @@ pub(super) fn boot(n: u32) -> Boot {
     Boot::new(n.to_string())
 }
 
-fn exit(code: i32) -> Exit {
-    Exit { code: Some(code), ..Exit::default() }
+fn exit(code: i32) -> ExitStatus {
+    ExitStatus { code: Some(code), ..ExitStatus::default() }
 }
 
 fn started() -> Fact {
@@ -109,7 +109,7 @@ fn a_life_that_completes() {
     assert_eq!(status(&m).timestamp, at(2));
     assert_eq!(status(&m).container_status.as_ref().map(|c| c.pid), Some(42));
     assert_eq!(m.next(at(3)), Step::Nothing);
-    m.learn(Fact::Exited(Exit { at: Some(at(9)), ..exit(0) }), at(10));
+    m.learn(Fact::Exited(ExitStatus { at: Some(at(9)), ..exit(0) }), at(10));
     assert_eq!(state(&m), TaskState::Running, "not over before its ports are free again");
     clean(&mut m, true);
     assert_eq!((state(&m), status(&m).timestamp), (TaskState::Complete, at(9)));
@@ -122,26 +122,27 @@ fn a_life_that_completes() {
 #[test]
 fn ends_are_reported_as_what_they_were() {
     let starved = || Some("processes in it were killed for want of memory: 1".to_owned());
-    let unknown = || Exit { message: Some("its supervisor died".to_owned()), ..Exit::default() };
+    let unknown =
+        || ExitStatus { message: Some("its supervisor died".to_owned()), ..ExitStatus::default() };
     let cases = [
         (exit(0), TaskState::Complete, "", Some(0)),
         (exit(3), TaskState::Failed, "exit code 3", Some(3)),
         (
-            Exit { signal: Some(11), ..Exit::default() },
+            ExitStatus { signal: Some(11), ..ExitStatus::default() },
             TaskState::Failed,
             "killed by signal 11 (SIGSEGV)",
             Some(139),
         ),
         (
-            Exit { signal: Some(9), oom_killed: true, ..Exit::default() },
+            ExitStatus { signal: Some(9), oom_killed: true, ..ExitStatus::default() },
             TaskState::Failed,
             "out of memory: the kernel killed it at its memory limit",
             Some(137),
         ),
         // Something in it was killed, and it lived on.
-        (Exit { message: starved(), ..exit(0) }, TaskState::Complete, "", Some(0)),
+        (ExitStatus { message: starved(), ..exit(0) }, TaskState::Complete, "", Some(0)),
         (
-            Exit { message: starved(), ..exit(3) },
+            ExitStatus { message: starved(), ..exit(3) },
             TaskState::Failed,
             "exit code 3: processes in it were killed for want of memory: 1",
             Some(3),
@@ -188,7 +189,7 @@ fn a_start_that_hangs_is_given_up_when_the_task_is_to_stop() {
     let mut m = given_up();
     m.learn(Fact::StartAborted, at(12));
     m.begin(Step::Cleanup { keep_log: true }, at(12));
-    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), at(13));
+    m.learn(Fact::Exited(ExitStatus { signal: Some(9), ..ExitStatus::default() }), at(13));
     m.learn(Fact::Cleaned, at(13));
     assert_eq!((state(&m), status(&m).err.as_str()), (TaskState::Shutdown, ""));
     assert_eq!(status(&m).container_status.as_ref().and_then(|c| c.exit_code), Some(137));
@@ -345,7 +346,7 @@ fn a_clock_that_is_set_changes_no_deadline() {
     assert_eq!(m.next(at(20)), Step::Kill);
     m.begin(Step::Kill, by(20, 20));
     m.learn(Fact::Killed, by(20, 20));
-    m.learn(Fact::Exited(Exit { signal: Some(9), ..Exit::default() }), by(3621, 21));
+    m.learn(Fact::Exited(ExitStatus { signal: Some(9), ..ExitStatus::default() }), by(3621, 21));
     m.begin(Step::Cleanup { keep_log: true }, by(3621, 21));
     m.learn(Fact::CleanupFailed { err: "busy".to_owned(), recorded: true }, by(5, 22));
     assert_eq!(m.next(at(22)), Step::Wait(at(23)));
@@ -458,7 +459,8 @@ fn after_a_restart_of_the_agent() {
     };
     let run = DesiredState::Running;
     let lost = Found::Broken { reason: "socket gone".to_owned() };
-    let host_restarted = Exit { message: Some("restarted".to_owned()), ..Exit::default() };
+    let host_restarted =
+        ExitStatus { message: Some("restarted".to_owned()), ..ExitStatus::default() };
     let cleanup = |keep_log| Step::Cleanup { keep_log };
     let cases = [
         // Half-made: cleaned and made again.

@@ -12,7 +12,7 @@ use shoal_agent_container::supervise::{exit, file};
 
 use super::{ContainerId, Inner, RuntimeError};
 use crate::ExitStatus;
-use shoal_agent_container::supervise::log::now_nanos;
+use shoal_agent_container::supervise::log::now;
 
 /// The container's first process, if any of it runs.
 pub(super) fn first_process(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
@@ -95,7 +95,7 @@ pub(super) fn clear_cgroup(inner: &Inner, cgroup: &str) -> Result<u64, String> {
 
 /// The end of a container of which nothing more is known than that.
 pub(super) fn unknown_end(message: String) -> ExitStatus {
-    ExitStatus { at_nanos: now_nanos(), message: Some(message), ..ExitStatus::default() }
+    ExitStatus { at: Some(now()), message: Some(message), ..ExitStatus::default() }
 }
 
 /// What became of a container whose supervisor is gone, for certain: recorded by it, or else ended now.

@@ -21,7 +21,7 @@ fn container(id: u128) -> ContainerId {
 }
 
 fn exit(code: i32) -> ExitStatus {
-    ExitStatus { code: Some(code), signal: None, oom_killed: false, at_nanos: 5, message: None }
+    ExitStatus { code: Some(code), ..ExitStatus::default() }
 }
 
 pub(super) fn port(published: u16) -> PortConfig {

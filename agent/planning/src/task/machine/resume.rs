@@ -3,7 +3,7 @@
 use shoal_types::task_state::TaskState;
 
 use super::super::report::Outcome;
-use super::super::{Boot, Exit, Found, Moment, TaskRecord};
+use super::super::{Boot, ExitStatus, Found, Moment, TaskRecord};
 use super::{Container, Machine};
 
 impl Machine {
@@ -65,7 +65,7 @@ impl Machine {
                 };
                 machine.stopped_at = told.then_some(now.steady);
                 let message = Some(reason);
-                machine.exited(Exit { message, ..Exit::default() }, now);
+                machine.exited(ExitStatus { message, ..ExitStatus::default() }, now);
             }
             // A start that was written down before it was begun.
             Found::Prepared if machine.started => machine.container = Container::Prepared,

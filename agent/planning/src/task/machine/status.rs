@@ -6,7 +6,7 @@ use shoal_types::text::cut_to;
 use shoal_types::time::Timestamp;
 
 use super::super::report::{climb, note_exit};
-use super::super::{Exit, Operation};
+use super::super::{ExitStatus, Operation};
 use super::{Container, Machine};
 
 /// Longest text about an error that is reported, in bytes.
@@ -36,7 +36,7 @@ impl Machine {
         self.status.port_status.clear();
     }
 
-    pub(super) fn note_end(&mut self, exit: Option<&Exit>) {
+    pub(super) fn note_end(&mut self, exit: Option<&ExitStatus>) {
         if let Some(exit) = exit {
             note_exit(self.container_status(), exit);
         }
