@@ -180,7 +180,7 @@ impl Bench {
         let exit = exits.recv().await.context("no exit")?;
         self.runtime.remove(&id).await?;
         let took = begin.elapsed();
-        if !exit.status.success() {
+        if !exit.status.is_success() {
             bail!("ours: {}", exit.status);
         }
         Ok(took)

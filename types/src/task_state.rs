@@ -67,6 +67,31 @@ impl TaskState {
         next > self && next != Self::Remove
     }
 
+    /// Whether it is this state or a later one, for two that are only known when the program runs.
+    /// Questions about a certain rung have names of their own.
+    #[must_use]
+    pub fn has_reached(self, other: Self) -> bool {
+        self >= other
+    }
+
+    /// Whether the agent of its node has it in its ledger, or had before it ended.
+    #[must_use]
+    pub fn is_accepted(self) -> bool {
+        self >= Self::Accepted
+    }
+
+    /// Whether it has a node and is on its way to run there.
+    #[must_use]
+    pub fn is_on_its_way(self) -> bool {
+        self.is_placed() && !self.has_run()
+    }
+
+    /// Whether it counts on its node: what it asks for there is taken.
+    #[must_use]
+    pub fn holds_its_node(self) -> bool {
+        self.is_placed() && !self.is_terminal()
+    }
+
     /// Whether a node has been found for the task, now or before it ended.
     #[must_use]
     pub fn is_placed(self) -> bool {
@@ -158,10 +183,22 @@ pub enum DesiredState {
 }
 
 impl DesiredState {
+    /// Whether a later wish may follow this one: it only climbs.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        next > self
+    }
+
     /// Whether nothing of the task is to run any more.
     #[must_use]
     pub fn is_stop(self) -> bool {
         self >= Self::Shutdown
+    }
+
+    /// Whether the task is to be remembered, also when it has ended.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        self != Self::Remove
     }
 
     /// The same as a rung of the ladder.

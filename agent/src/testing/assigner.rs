@@ -80,7 +80,7 @@ impl Assigner {
 
     /// Listens until a task has come so far, and no further.
     pub(crate) async fn until_state(&self, id: u128, state: TaskState) -> TaskStatus {
-        let status = self.until(id, |s| s.state >= state).await;
+        let status = self.until(id, |s| s.state.has_reached(state)).await;
         assert_eq!(status.state, state, "{status:?}");
         status
     }

@@ -36,7 +36,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// What makes it work
-    #[arg(long, short, default_value = "bridge")]
+    #[arg(long, short, default_value = NetworkKind::Bridge.as_str())]
     driver: String,
     /// Nothing outside can be reached from it
     #[arg(long)]

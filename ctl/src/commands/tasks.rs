@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use shoal_client::{Client, TaskQuery};
 use shoal_types::id::{NodeId, ServiceId};
-use shoal_types::object::{Node, NodeState, Slot, Task};
+use shoal_types::object::{Node, Slot, Task};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::filter::Filters;
@@ -69,7 +69,8 @@ pub(crate) async fn show(
             && filters.allows("desired-state", |v| t.desired_state.to_string() == v)
     });
     sort(&mut tasks);
-    let node_state = |task: &Task| Some(nodes.get(&task.node_id?)?.status.state);
+    let is_lost =
+        |task: &Task| task.node_id.and_then(|id| nodes.get(&id)).is_some_and(Node::is_lost);
     let now = time::now();
     let firsts = firsts(&tasks);
     let row = |task: &Task| {
@@ -84,7 +85,7 @@ pub(crate) async fn show(
             id(task.id, args.no_trunc),
             name,
             task.spec.container().map(|c| words::image(&c.image)).unwrap_or_default(),
-            format!("{}{}", host(task), doubt(task.status.state, node_state(task))),
+            format!("{}{}", host(task), doubt(task.status.state, is_lost(task))),
             words::capital(&task.desired_state.to_string()),
             words::current_state(task, now),
             quoted(&task.status.err),
@@ -107,11 +108,8 @@ fn host_name(node: Option<&Node>, node_id: NodeId, whole: bool) -> String {
 }
 
 /// A sign that the state of a task is what was heard last from a node that is silent now.
-fn doubt(state: TaskState, node: Option<NodeState>) -> &'static str {
-    match node {
-        Some(NodeState::Down) if !state.is_terminal() => " (down)",
-        _ => "",
-    }
+fn doubt(state: TaskState, node_is_lost: bool) -> &'static str {
+    if node_is_lost && !state.is_terminal() { " (down)" } else { "" }
 }
 
 /// Errors stand in quotes, as in Docker.
@@ -123,7 +121,7 @@ fn sort(tasks: &mut [Task]) {
     tasks.sort_by(|a, b| {
         (&a.service_name, a.slot)
             .cmp(&(&b.service_name, b.slot))
-            .then(b.desired_state.cmp(&a.desired_state).reverse())
+            .then(a.desired_state.is_stop().cmp(&b.desired_state.is_stop()))
             .then(b.meta.created_at.cmp(&a.meta.created_at))
             .then(b.id.cmp(&a.id))
     });
@@ -199,11 +197,9 @@ mod tests {
 
     #[test]
     fn a_silent_node_puts_what_it_said_last_in_doubt() {
-        let down = Some(NodeState::Down);
-        assert_eq!(doubt(TaskState::Running, down), " (down)");
-        assert_eq!(doubt(TaskState::Preparing, down), " (down)");
-        assert_eq!(doubt(TaskState::Failed, down), "", "nothing can change that any more");
-        assert_eq!(doubt(TaskState::Running, Some(NodeState::Ready)), "");
-        assert_eq!(doubt(TaskState::Running, None), "");
+        assert_eq!(doubt(TaskState::Running, true), " (down)");
+        assert_eq!(doubt(TaskState::Preparing, true), " (down)");
+        assert_eq!(doubt(TaskState::Failed, true), "", "nothing can change that any more");
+        assert_eq!(doubt(TaskState::Running, false), "");
     }
 }

@@ -10,7 +10,7 @@ use shoal_client::{Event, EventAction, Object};
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, StackId, TaskId};
 use shoal_types::object::{Deployment, Node, Service, Stack, Task};
 use shoal_types::spec::ServiceMode;
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 
 use super::outcome::ServiceReport;
 use super::reporter::{Line, Reporter};
@@ -185,7 +185,7 @@ impl Model {
 
     fn counts(&self, target: &Target) -> (u64, u64) {
         let of_service = |t: &&Task| t.service_id == target.service.id;
-        let wanted = |t: &&Task| t.desired_state <= DesiredState::Running;
+        let wanted = |t: &&Task| !t.desired_state.is_stop();
         let tasks = || self.tasks.values().filter(of_service).filter(wanted);
         let running = tasks()
             .filter(|t| t.status.state == TaskState::Running && self.is_current(t))

@@ -6,6 +6,7 @@ use shoal_types::object::{
     DeploymentKind, DeploymentState, Endpoint, Meta, Slot, StackRevision, TaskStatus,
 };
 use shoal_types::spec::{ContainerSpec, Labels, ServiceSpec, StackSpec, TaskRuntime, TaskSpec};
+use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
 
 use super::super::outcome::Outcome;

@@ -29,9 +29,8 @@ pub(crate) fn current_state(task: &Task, now: Timestamp) -> String {
         return format!("{state}, next try in {}", time::human(at.since(now)));
     }
     let ago = time::ago(task.status.timestamp, now);
-    let on_its_way = TaskState::Assigned..TaskState::Running;
     let doing = Some(task.status.message.as_str())
-        .filter(|_| task.is_wanted() && on_its_way.contains(&task.status.state))
+        .filter(|_| task.is_wanted() && task.status.state.is_on_its_way())
         // One word says no more than the state.
         .filter(|message| message.contains(' '));
     match doing {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use shoal_manager_state::ClusterState;
 use shoal_types::assignment::{AssignedTask, NodeAssignment};
 use shoal_types::id::NodeId;
-use shoal_types::task_state::TaskState;
 
 /// Everything the node must hold: all tasks placed on it, ended ones too as long as they are
 /// remembered, because their logs are; and the networks that the live ones need.
@@ -13,7 +12,7 @@ use shoal_types::task_state::TaskState;
 pub fn assignment(view: &ClusterState, node: NodeId) -> NodeAssignment {
     let mut wanted = NodeAssignment::default();
     for task in view.tasks_on_node(node) {
-        if task.status.state < TaskState::Assigned {
+        if !task.status.state.is_placed() {
             continue;
         }
         let Some(assigned) = AssignedTask::of(task) else { continue };

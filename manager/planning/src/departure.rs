@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use shoal_manager_state::ClusterState;
 use shoal_types::id::{NodeId, ServiceId};
 use shoal_types::object::{Slot, Task};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 
 use crate::orchestrator::{finds_no_place, is_ever_restarted};
 
@@ -60,7 +60,7 @@ fn is_replaced(view: &ClusterState, task: &Task) -> bool {
     let moved = task.is_live() || task.status.state == TaskState::Shutdown;
     moved
         && matches!(task.slot, Slot::Replica(_))
-        && task.desired_state < DesiredState::Remove
+        && task.desired_state.is_kept()
         && view.service(task.service_id).is_some()
         && is_ever_restarted(task)
 }

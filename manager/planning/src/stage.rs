@@ -134,7 +134,7 @@ impl Stage {
         for task in tasks {
             let ready = task.node_id.and_then(|id| self.view().node(id));
             let ready = ready.is_some_and(|n| n.status.state == NodeState::Ready);
-            if !ready || !task.is_live() || task.status.state < TaskState::Assigned {
+            if !ready || !task.status.state.holds_its_node() {
                 continue;
             }
             let fate = self

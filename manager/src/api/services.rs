@@ -7,7 +7,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, ServiceId};
 use shoal_types::object::{Service, Task};
 use shoal_types::spec::{ServiceMode, ServiceSpec};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 use tonic::Status;
 
 use super::asked::Asker;
@@ -63,16 +63,13 @@ pub(super) async fn list_services(
 
 /// A service and how it fares. Tasks of nodes that are away are not counted as running.
 fn summary(view: &ClusterState, service: &Service) -> pb::ServiceSummary {
-    let within_reach = |task: &Task| {
-        let node = task.node_id.and_then(|id| view.node(id));
-        node.is_some_and(|n| !n.is_lost())
-    };
+    let within_reach = |task: &Task| task.node_id.is_some_and(|id| !view.is_lost(id));
     let tasks = || view.tasks_of_service(service.id);
     let running = tasks().filter(|t| t.status.state == TaskState::Running && within_reach(t));
     let desired = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicas,
         ServiceMode::Global {} | ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {
-            tasks().filter(|t| t.desired_state <= DesiredState::Running).count() as u64
+            tasks().filter(|t| !t.desired_state.is_stop()).count() as u64
         }
     };
     pb::ServiceSummary {

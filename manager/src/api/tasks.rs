@@ -9,7 +9,6 @@ use shoal_manager_state::{ClusterState, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{InvalidId, NodeId, ServiceId};
 use shoal_types::object::Task;
-use shoal_types::task_state::DesiredState;
 use tonic::Status;
 
 use super::asked::Asker;
@@ -42,7 +41,7 @@ pub(super) async fn list_tasks(
         (services.is_empty() || services.contains(&task.service_id))
             && (nodes.is_empty() || task.node_id.is_some_and(|id| nodes.contains(&id)))
             && stack.is_none_or(|s| s.services.values().any(|id| *id == task.service_id))
-            && (!request.desired_running || task.desired_state <= DesiredState::Running)
+            && (!request.desired_running || !task.desired_state.is_stop())
             && asker.bound().is_none_or(|user| permission::sees_task(&view, &user.spec, task))
     };
     let mut tasks: Vec<Arc<Task>> = view.tasks().filter(wanted).cloned().collect();

@@ -339,8 +339,9 @@ fn step(
 
 fn only_climbed(before: &ClusterState, after: &ClusterState) -> bool {
     let fine = |old: &Task, new: &Task| {
-        new.status.state >= old.status.state
-            && new.desired_state >= old.desired_state
+        new.status.state.has_reached(old.status.state)
+            && (new.desired_state == old.desired_state
+                || old.desired_state.may_become(new.desired_state))
             && (old.node_id.is_none() || new.node_id == old.node_id)
     };
     before.tasks().all(|old| after.task(old.id).is_none_or(|new| fine(old, new)))

@@ -300,7 +300,7 @@ impl TestCluster {
         let node_id = task.node_id.expect("the task has a node");
         let mut status = TaskStatus::new(state, self.now, state.as_str());
         let ended = matches!(state, TaskState::Complete | TaskState::Failed | TaskState::Shutdown);
-        if state >= TaskState::Starting {
+        if state.has_begun() {
             status.container_status = Some(ContainerStatus {
                 container_id: id.to_string(),
                 pid: if ended { 0 } else { 42 },

@@ -27,7 +27,7 @@ pub fn of_restless(tasks: &[&Task]) -> bool {
 /// Those that are not to be forgotten, oldest first.
 fn kept<'a>(tasks: &[&'a Task]) -> Vec<&'a Task> {
     let mut kept: Vec<&Task> =
-        tasks.iter().copied().filter(|t| t.desired_state < DesiredState::Remove).collect();
+        tasks.iter().copied().filter(|t| t.desired_state.is_kept()).collect();
     kept.sort_by_key(|t| (t.meta.created_at, t.meta.version));
     kept
 }
@@ -40,7 +40,7 @@ fn waits(task: &Task) -> bool {
 
 fn is_given_up(tasks: &[&Task], last: &Task) -> bool {
     let policy: RestartPolicy = last.spec.restart_policy.clone().unwrap_or_default();
-    let stopped = last.desired_state > DesiredState::Running;
+    let stopped = last.desired_state.is_stop();
     let attempts = || tasks.iter().filter(|t| t.spec_version == last.spec_version).count() as u64;
     let used_up = || policy.max_attempts > 0 && attempts() > policy.max_attempts;
     match policy.condition {

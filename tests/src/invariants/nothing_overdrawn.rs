@@ -6,7 +6,6 @@ use shoal_manager_state::ClusterState;
 use shoal_types::id::NodeId;
 use shoal_types::object::{Node, NodeState, Task};
 use shoal_types::spec::PublishMode;
-use shoal_types::task_state::TaskState;
 
 use super::Moment;
 
@@ -60,11 +59,10 @@ impl Judge {
 
 /// Tasks that the managers count on the node: placed there, and not known to have ended.
 fn placed(state: &ClusterState, node: NodeId) -> impl Iterator<Item = &Task> {
-    state.tasks().map(AsRef::as_ref).filter(move |task| {
-        task.node_id == Some(node)
-            && task.status.state >= TaskState::Assigned
-            && !task.status.state.is_terminal()
-    })
+    state
+        .tasks()
+        .map(AsRef::as_ref)
+        .filter(move |task| task.node_id == Some(node) && task.status.state.holds_its_node())
 }
 
 fn fixed_ports(task: &Task) -> impl Iterator<Item = String> {

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use shoal_manager_state::ClusterState;
 use shoal_types::id::{NodeId, ServiceId};
-use shoal_types::object::{NodeState, Slot};
+use shoal_types::object::Slot;
 use shoal_types::spec::UpdateOrder;
-use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
 
 use super::{Moment, Running};
@@ -25,11 +24,11 @@ impl Judge {
     /// Looks at one moment; says what is wrong with it.
     pub fn look(&mut self, moment: &Moment<'_>) -> Vec<String> {
         for running in moment.running {
-            if is_lost(moment.state, running.node) {
+            if moment.state.is_lost(running.node) {
                 self.lost.insert(running.node, moment.now);
             }
         }
-        for node in moment.state.nodes().filter(|n| n.status.state == NodeState::Down) {
+        for node in moment.state.nodes().filter(|n| n.is_lost()) {
             self.lost.insert(node.id, moment.now);
         }
         let mut slots: BTreeMap<(ServiceId, Slot), Vec<&Running>> = BTreeMap::new();
@@ -51,7 +50,7 @@ impl Judge {
     }
 
     fn is_excused(&self, state: &ClusterState, running: &Running) -> bool {
-        if is_lost(state, running.node) {
+        if state.is_lost(running.node) {
             return true;
         }
         let was_lost = self.lost.get(&running.node).is_some_and(|at| *at >= running.held_since);
@@ -59,14 +58,8 @@ impl Judge {
     }
 }
 
-fn is_lost(state: &ClusterState, node: NodeId) -> bool {
-    state.node(node).is_none_or(|node| node.status.state == NodeState::Down)
-}
-
 fn is_wanted(state: &ClusterState, running: &Running) -> bool {
-    state.task(running.task).is_some_and(|task| {
-        task.desired_state <= DesiredState::Running && !task.status.state.is_terminal()
-    })
+    state.task(running.task).is_some_and(|task| task.is_wanted())
 }
 
 fn stops_first(state: &ClusterState, service: ServiceId) -> bool {

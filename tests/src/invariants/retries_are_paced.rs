@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::object::{Slot, Task};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use super::Moment;
@@ -41,14 +41,14 @@ impl Judge {
             if self.seen.insert(task.id)
                 && let Some(before) = newest.get(&(task.service_id, task.slot))
                 && before.spec_version == task.spec_version
-                && before.desired_state < DesiredState::Remove
+                && before.desired_state.is_kept()
                 && let Some(at) = self.rejected.get(&before.id)
             {
                 self.waiting.insert(task.id, *at);
             }
             // One of a global service has its node while it waits, and may be stopped or lose it then.
             let state = task.status.state;
-            let begun = state >= TaskState::Assigned && task.is_live();
+            let begun = state.holds_its_node();
             let placed = task.node_id.is_some() && (begun || state == TaskState::Rejected);
             if placed
                 && let Some(at) = self.waiting.remove(&task.id)

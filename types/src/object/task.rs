@@ -87,7 +87,7 @@ impl Task {
     /// Whether managers want it to run, now or later, and it can still do so.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.desired_state <= DesiredState::Running && self.is_live()
+        !self.desired_state.is_stop() && self.is_live()
     }
 }
 

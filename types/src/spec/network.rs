@@ -42,6 +42,15 @@ impl NetworkKind {
         }
     }
 
+    /// What every cluster has from the beginning: networks named like their drivers.
+    pub const PREDEFINED: [Self; 3] = [Self::Bridge, Self::Host, Self::Nothing];
+
+    /// The kind of the network that every cluster has under this name.
+    #[must_use]
+    pub fn predefined(name: &str) -> Option<Self> {
+        Self::PREDEFINED.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The name of its driver, and of the network that every cluster has of it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

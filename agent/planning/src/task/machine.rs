@@ -205,7 +205,7 @@ impl Machine {
     pub fn status(&self) -> Option<&TaskStatus> {
         let told = if self.accepted { TaskState::Accepted } else { TaskState::Assigned };
         let news = self.accepted || !self.trouble.is_empty();
-        (news && self.status.state >= told).then_some(&self.status)
+        (news && self.status.state.has_reached(told)).then_some(&self.status)
     }
 
     /// What is to be remembered of it now.

@@ -114,7 +114,12 @@ impl World {
             self.aborted = true;
         }
         if let Some(status) = self.machine.status() {
-            assert!(status.state >= self.reported, "{} after {}", status.state, self.reported);
+            assert!(
+                status.state.has_reached(self.reported),
+                "{} after {}",
+                status.state,
+                self.reported
+            );
             self.reported = status.state;
         }
     }

@@ -54,8 +54,9 @@ pub(super) fn climb(
     message: String,
     err: String,
 ) -> bool {
-    let climbs = state > status.state;
-    if state < status.state || (!climbs && status.message == message && status.err == err) {
+    let climbs = status.state.may_become(state);
+    let tells = status.message != message || status.err != err;
+    if !(climbs || state == status.state && tells) {
         return false;
     }
     if climbs {

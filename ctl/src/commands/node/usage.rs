@@ -3,7 +3,6 @@
 use serde::Serialize;
 use shoal_types::object::{Node, Task};
 use shoal_types::resources::Resources;
-use shoal_types::task_state::TaskState;
 
 /// What is taken and what is free, as the scheduler counts it: by reservations, not by use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -19,11 +18,9 @@ impl Usage {
     /// Of a node with all tasks that are known of it.
     pub(crate) fn of(node: &Node, tasks: &[Task]) -> Self {
         let mut usage = Self::default();
-        let held = tasks.iter().filter(|task| {
-            task.node_id == Some(node.id)
-                && task.status.state >= TaskState::Assigned
-                && !task.status.state.is_terminal()
-        });
+        let held = tasks
+            .iter()
+            .filter(|task| task.node_id == Some(node.id) && task.status.state.holds_its_node());
         for task in held {
             usage.tasks += 1;
             let wanted = task.spec.resources.as_ref().and_then(|r| r.reservations.as_ref());
@@ -45,6 +42,7 @@ mod tests {
     use shoal_types::resources::ResourceRequirements;
     use shoal_types::spec::{ContainerSpec, Labels, NodeSpec, TaskRuntime, TaskSpec};
     use shoal_types::task_state::DesiredState;
+    use shoal_types::task_state::TaskState;
     use shoal_types::time::Timestamp;
 
     use super::*;

@@ -105,7 +105,7 @@ impl Model {
             message: message.to_owned(),
             next_try: task
                 .start_after
-                .filter(|_| task.rejections > 0 && task.status.state <= TaskState::Pending)
+                .filter(|_| task.rejections > 0 && !task.status.state.is_placed())
                 .map(|at| (at, at.since(task.meta.created_at))),
         }
     }
@@ -127,7 +127,7 @@ impl Model {
     /// What a task is doing that is on its way.
     fn doing(&self, task: &Task) -> Option<News> {
         let status = &task.status;
-        if !task.is_wanted() || status.state >= TaskState::Running {
+        if !task.is_wanted() || status.state.has_run() {
             return None;
         }
         if let Some(waits) = self.trouble(task) {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_types::spec::{
-    EndpointSpec, NetworkAttachmentConfig, PortConfig, Protocol, PublishMode, ServiceSpec,
-    TaskRuntime, TaskSpec,
+    EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig, Protocol, PublishMode,
+    ServiceSpec, TaskRuntime, TaskSpec,
 };
 
 use super::{Lower, text, whole};
@@ -60,7 +60,7 @@ impl Lower<'_> {
                 self.wrong(entry.key_at, &path, "cannot be combined with networks");
             }
             let name = mode.as_text().unwrap_or_default();
-            if matches!(name, "host" | "none" | "bridge") {
+            if NetworkKind::predefined(name).is_some() {
                 return vec![one(name.to_owned())];
             }
             let why = if name.starts_with("service:") || name.starts_with("container:") {

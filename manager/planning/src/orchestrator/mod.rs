@@ -341,7 +341,7 @@ pub fn held_until(task: &Task, now: Timestamp) -> Option<Timestamp> {
 
 /// Moves a task's desired state, unless it is there already or beyond.
 fn set_desired(task: &Task, desired: DesiredState, plan: &mut Plan) {
-    if task.desired_state < desired {
+    if task.desired_state.may_become(desired) {
         plan.push(Command::SetDesired { id: task.id, desired });
     }
 }

@@ -22,8 +22,7 @@ impl<'a> Pass<'a> {
             // Also one that ended by itself while its successor was there already. But never the
             // newest: what becomes of the slot follows from it.
             let older = tasks.0.split_last().map_or(&[][..], |(_, older)| older);
-            let past =
-                older.iter().filter(|t| !t.is_wanted() && t.desired_state < DesiredState::Remove);
+            let past = older.iter().filter(|t| !t.is_wanted() && t.desired_state.is_kept());
             for task in past.take(excess).filter(|t| has_ended(self.view, t)) {
                 forget(task, plan);
             }

@@ -41,7 +41,7 @@ impl Pass<'_> {
     ) -> bool {
         let planned = plan.commands.len();
         let Some(task) = tasks.current() else { return true };
-        if task.desired_state > DesiredState::Running {
+        if task.desired_state.is_stop() {
             // Stopped on purpose. Its successor is made by whoever stopped it; if that one is
             // gone (rejected, or its leader died in between), the slot is refilled here.
             if self.is_dirty(task) || is_ever_restarted(task) {
@@ -110,7 +110,7 @@ impl Pass<'_> {
     pub(super) fn paced(&self, tasks: &SlotTasks<'_>, delay: Delay) -> Delay {
         let rejected = tasks.0.last().filter(|task| {
             task.status.state == TaskState::Rejected
-                && task.desired_state < DesiredState::Remove
+                && task.desired_state.is_kept()
                 && self.is_of_present_spec(task)
         });
         match (delay, rejected) {
@@ -126,7 +126,7 @@ impl Pass<'_> {
     /// Whether the slot's last task has ended in a way that its policy leaves at that.
     pub(super) fn is_finished(&self, tasks: &SlotTasks<'_>) -> bool {
         tasks.current().is_some_and(|task| {
-            let stopped = task.desired_state > DesiredState::Running;
+            let stopped = task.desired_state.is_stop();
             let goes_on = if stopped {
                 is_ever_restarted(task)
             } else {

@@ -150,7 +150,7 @@ impl<'a> Pass<'a> {
     fn after_a_try(&self, tasks: &SlotTasks<'_>) -> Delay {
         let tried = tasks.0.last().filter(|task| {
             !task.is_live()
-                && task.desired_state <= DesiredState::Running
+                && !task.desired_state.is_stop()
                 && task.spec_version == self.service.meta.spec_version
         });
         tried.map_or(Delay::None, |task| self.after(task))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use shoal_types::id::NodeId;
 use shoal_types::object::{Node, Slot, Task};
 use shoal_types::spec::{Availability, ServiceMode};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 
 use super::{Pass, SlotTasks, Slots};
 use crate::scheduler;
@@ -127,7 +127,7 @@ impl<'a> SlotTasks<'a> {
 
     /// Whether there is a task that is not on its way out for good.
     pub(super) fn is_used(&self) -> bool {
-        self.0.iter().any(|t| t.desired_state < DesiredState::Remove)
+        self.0.iter().any(|t| t.desired_state.is_kept())
     }
 
     /// Whether the slot waits for a node, and the scheduler has said that there is none.
@@ -143,7 +143,7 @@ impl<'a> SlotTasks<'a> {
     /// The task by which the slot is judged: the newest one that nobody has stopped on purpose, or
     /// else the newest of all.
     pub(super) fn current(&self) -> Option<&'a Task> {
-        let kept = self.0.iter().rev().find(|t| t.desired_state <= DesiredState::Running);
+        let kept = self.0.iter().rev().find(|t| !t.desired_state.is_stop());
         kept.or(self.0.last()).copied()
     }
 }

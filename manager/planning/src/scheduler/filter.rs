@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shoal_manager_state::usage;
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
-use shoal_types::object::{Node, NodeState, Task};
+use shoal_types::object::{Node, Task};
 use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
 
@@ -78,16 +78,26 @@ impl Refusal {
     }
 }
 
+/// Why a node takes no tasks of any kind.
+fn absence(node: &Node) -> Refusal {
+    if node.is_lost() {
+        return Refusal::Down;
+    }
+    if node.status.unable().is_some() {
+        return Refusal::Unable;
+    }
+    match node.spec.availability {
+        _ if !node.is_reachable() => Refusal::Unknown,
+        Availability::Pause => Refusal::Paused,
+        Availability::Drain | Availability::Active => Refusal::Drained,
+    }
+}
+
 /// The first filter that the node does not pass.
 pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refusal> {
     let node = info.node;
-    match (node.status.state, node.spec.availability) {
-        (NodeState::Ready, Availability::Active) => {}
-        (NodeState::Down | NodeState::Disconnected, _) => return Some(Refusal::Down),
-        (NodeState::Unknown, _) if node.status.unable().is_some() => return Some(Refusal::Unable),
-        (NodeState::Unknown, _) => return Some(Refusal::Unknown),
-        (_, Availability::Drain) => return Some(Refusal::Drained),
-        (_, Availability::Pause) => return Some(Refusal::Paused),
+    if !node.takes_tasks() {
+        return Some(absence(node));
     }
     let holds = |c: &Option<Constraint>| c.as_ref().is_some_and(|c| c.matches(&node.facts()));
     if let Some((text, _)) = need.constraints.iter().find(|(_, c)| !holds(c)) {

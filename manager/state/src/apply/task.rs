@@ -31,7 +31,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
     w.id_is_free::<Task>(id)?;
     let service = w.get::<Service>(plan.service)?;
     check_plan(w, id, plan, &service)?;
-    if desired > DesiredState::Running {
+    if desired.is_stop() {
         return Err(Rejected::DesiredAtStart { task: id, desired });
     }
     if desired == DesiredState::Running {
@@ -105,7 +105,7 @@ fn is_paced(state: &ClusterState, plan: &Plan, task: TaskId) -> Result<(), Rejec
     let tried = newest.filter(|before| {
         before.status.state == TaskState::Rejected
             && before.spec_version == plan.version
-            && before.desired_state < DesiredState::Remove
+            && before.desired_state.is_kept()
     });
     tried.map_or(Ok(()), |before| Err(Rejected::TriedAtOnce { task, before: before.id }))
 }
@@ -261,12 +261,12 @@ pub(super) fn orphan(w: &mut Writer<'_>, id: TaskId) -> Result<Outcome, Rejected
 /// Moves the desired state up. A task that is to stop before it has a node has ended: nobody else
 /// would ever say so.
 pub(super) fn climb(task: &mut Task, desired: DesiredState, now: Timestamp) {
-    if desired <= task.desired_state {
+    if !task.desired_state.may_become(desired) {
         return;
     }
     task.desired_state = desired;
     task.start_after = None;
-    if desired >= DesiredState::Shutdown && !task.status.state.is_placed() {
+    if desired.is_stop() && !task.status.state.is_placed() {
         task.status = TaskStatus::new(TaskState::Shutdown, now, "stopped before it had a node");
     }
 }

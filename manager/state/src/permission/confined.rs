@@ -78,7 +78,7 @@ pub fn reaches_host(
 }
 
 fn of_network(view: &ClusterState, home: Home<'_>, target: &str) -> Option<&'static str> {
-    if target == NetworkKind::Host.as_str() {
+    if NetworkKind::predefined(target) == Some(NetworkKind::Host) {
         return Some("is the host's own");
     }
     let Some(network) = view.network_target(target) else {

@@ -53,7 +53,7 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
 }
 
 fn on_host_network(spec: &TaskSpec) -> bool {
-    spec.networks.iter().any(|n| n.target == NetworkKind::Host.as_str())
+    spec.networks.iter().any(|n| NetworkKind::predefined(&n.target) == Some(NetworkKind::Host))
 }
 
 pub(super) fn labels(c: &mut Check, labels: &Labels) {

@@ -77,7 +77,7 @@ impl Machine {
 
     /// What comes back after its host was restarted stays on its rung, and says how far it is.
     fn lifted(&self, (state, message): (TaskState, String)) -> (TaskState, String) {
-        if self.before.is_none() || state >= self.status.state {
+        if self.before.is_none() || state.has_reached(self.status.state) {
             return (state, message);
         }
         (self.status.state, format!("coming back after a restart of its host: {message}"))
