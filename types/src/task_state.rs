@@ -80,6 +80,12 @@ impl TaskState {
         self >= Self::Accepted
     }
 
+    /// Whether a container of it is being started, runs, or is being stopped.
+    #[must_use]
+    pub fn has_container(self) -> bool {
+        self.has_begun() && !self.is_terminal()
+    }
+
     /// Whether it has a node and is on its way to run there.
     #[must_use]
     pub fn is_on_its_way(self) -> bool {

@@ -15,12 +15,6 @@ use super::unpack::{UnpackError, is_full};
 /// What can go wrong with images.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The image is not here and may not be pulled.
-    #[error("image {reference} is not present and its pull policy is never")]
-    NotPresent {
-        /// The image asked for.
-        reference: String,
-    },
     /// The registry does not know the tag or digest.
     #[error("image {reference} does not exist in its registry")]
     NotFound {
@@ -190,8 +184,7 @@ impl ImageError {
         match self {
             Self::Pull { source, .. } | Self::NotFound { source, .. } => source.is_transient(),
             Self::Layer { source, .. } => source.is_transient(),
-            Self::NotPresent { .. }
-            | Self::Manifest { .. }
+            Self::Manifest { .. }
             | Self::Platform { .. }
             | Self::Load { .. }
             | Self::InUse { .. }

@@ -12,23 +12,13 @@ use tokio::sync::watch;
 
 use super::error::{ImageError, LayerError};
 use super::index::Record;
+use shoal_agent_planning::image::{Lookup, PullPolicy};
+
 use super::layers::{LayerFuture, LayerSource, Wanted};
 use super::manifest::{self, Document, LayerSpec, ManifestError};
 use super::platform;
 use super::search::Search;
 use super::store::{Held, Image, ImageStore, Inner, now};
-
-/// When to ask the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PullPolicy {
-    /// Each time: a tag may have moved. Layers that are here are not fetched again.
-    Always,
-    /// Only when the image is not here.
-    #[default]
-    Missing,
-    /// Not at all.
-    Never,
-}
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,23 +83,17 @@ impl ImageStore {
             }
             Ok::<_, ImageError>(session)
         };
-        let session = match (policy, known) {
-            (PullPolicy::Missing | PullPolicy::Never, Some(held)) => return Ok(held),
-            (PullPolicy::Never, None) => {
-                return Err(ImageError::NotPresent { reference: reference.to_string() });
-            }
-            // A digest cannot move.
-            (PullPolicy::Always, Some(held)) if reference.digest().is_some() => {
-                return Ok(held);
-            }
-            (PullPolicy::Always, Some(held)) => {
+        let lookup = policy.lookup(known.is_some(), reference.digest().is_some());
+        let session = match (lookup, known) {
+            (Lookup::Use, Some(held)) => return Ok(held),
+            (Lookup::Compare, Some(held)) => {
                 let session = session()?;
                 if self.inner.is_current(&session, reference, &held.image).await? {
                     return Ok(held);
                 }
                 session
             }
-            (_, None) => session()?,
+            (Lookup::Fetch, _) | (_, None) => session()?,
         };
         let resolved = self.inner.resolve(&session, reference).await?;
         let parts = self.inner.parts(reference, resolved, &session)?;

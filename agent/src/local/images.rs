@@ -32,8 +32,7 @@ fn of_load(error: &ImageError) -> Status {
         ImageError::Manifest { .. } | ImageError::Platform { .. } | ImageError::Layer { .. } => {
             (tonic::Code::InvalidArgument, chain(error))
         }
-        ImageError::NotPresent { .. }
-        | ImageError::NotFound { .. }
+        ImageError::NotFound { .. }
         | ImageError::Pull { .. }
         | ImageError::InUse { .. }
         | ImageError::Store(_) => (tonic::Code::Internal, chain(error)),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use shoal_agent_planning::image::{AfterFailure, CredentialNeed, PullFailure};
 use shoal_agent_planning::lower::ImageDefaults;
 use shoal_agent_planning::task::Doing;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{ServiceId, TaskId};
-use shoal_types::image_ref::{DEFAULT_TAG, Digest, ImageReference};
+use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::Healthcheck;
 use tokio::sync::watch;
@@ -173,42 +174,40 @@ impl Chooser {
     }
 }
 
-/// A tag that moves is asked for each time, everything else only when it is not here. A registry that
-/// cannot be asked, or does not know an image that was loaded by hand, is no reason to fail.
+/// Brings an image; what is decided on the way is [`shoal_agent_planning::image`]'s.
 async fn choose(
     (images, credentials): (Arc<dyn Images>, Arc<dyn Credentials>),
     task: TaskId,
     reference: ImageReference,
     progress: watch::Sender<PullProgress>,
 ) -> Answer {
-    let moves = reference.digest().is_none() && reference.tag() == Some(DEFAULT_TAG);
-    let policy = if moves { PullPolicy::Always } else { PullPolicy::Missing };
-    let here = images.hold(&reference).is_some();
-    let asked = match (policy, here) {
-        (PullPolicy::Missing | PullPolicy::Never, true) => Ok(None),
-        // What is here is not held up by managers that are gone.
-        (_, true) => credentials.for_task(task, Duration::ZERO).await,
-        (_, false) => credentials.for_task(task, CREDENTIAL_WAIT).await,
+    let policy = PullPolicy::of(&reference);
+    let asked = match CredentialNeed::of(policy, images.hold(&reference).is_some()) {
+        CredentialNeed::None => Ok(None),
+        CredentialNeed::IfAtHand => credentials.for_task(task, Duration::ZERO).await,
+        CredentialNeed::Awaited => credentials.for_task(task, CREDENTIAL_WAIT).await,
     };
     let auth = asked.as_ref().ok().cloned().flatten();
-    let (error, here) = match images.ensure(reference.clone(), policy, auth, progress).await {
+    let error = match images.ensure(reference.clone(), policy, auth, progress).await {
         Ok(held) => return Ok(Chosen { held, note: String::new() }),
-        Err(error @ (ImageError::Pull { .. } | ImageError::NotFound { .. })) => {
-            (error, images.hold(&reference))
-        }
-        Err(error) => return Err(Arc::new(ChoiceError::Image(error))),
+        Err(error) => error,
     };
-    match here {
-        Some(held) => {
+    let here = images.hold(&reference);
+    Err(Arc::new(match (failure(&error).then(here.is_some(), asked.is_ok()), here, asked) {
+        (AfterFailure::UseHere, Some(held), _) => {
             let note = format!("using the image of this node: {}", chain(&error));
-            Ok(Chosen { held, note })
+            return Ok(Chosen { held, note });
         }
-        None => Err(Arc::new(match (asked, error) {
-            (Err(why), source @ ImageError::Pull { source: RegistryError::Denied { .. }, .. }) => {
-                ChoiceError::Unasked { why, source }
-            }
-            (_, error) => ChoiceError::Image(error),
-        })),
+        (AfterFailure::Unasked, _, Err(why)) => ChoiceError::Unasked { why, source: error },
+        _ => ChoiceError::Image(error),
+    }))
+}
+
+fn failure(error: &ImageError) -> PullFailure {
+    match error {
+        ImageError::Pull { source: RegistryError::Denied { .. }, .. } => PullFailure::Denied,
+        ImageError::Pull { .. } | ImageError::NotFound { .. } => PullFailure::NotHad,
+        _ => PullFailure::Other,
     }
 }
 

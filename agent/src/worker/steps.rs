@@ -10,7 +10,7 @@ use shoal_types::task_state::TaskState;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
-use super::ops::{self, Keep};
+use super::ops;
 use super::state::State;
 
 impl State {
@@ -57,11 +57,8 @@ impl State {
                 self.spawn(id, Operation::Kill, work);
             }
             Step::Cleanup { keep_log } => {
-                let last = entry.machine.last_record(&entry.task, now);
-                let ended = entry.machine.has_ended();
-                let keep = Keep { log: keep_log, volumes: entry.machine.is_made_again() };
-                let work =
-                    async move { Ok(ops::cleanup(&context, record, keep, ended, last).await) };
+                let cleaning = entry.machine.cleaning(keep_log, &entry.task, now);
+                let work = async move { Ok(ops::cleanup(&context, record, cleaning).await) };
                 self.spawn(id, Operation::Cleanup, work);
             }
             Step::Forget => {

@@ -10,6 +10,7 @@
 //! - [`scheduler`]: tasks -> nodes, or an explanation why not
 //! - [`assignment`]: what one node must hold
 //! - [`credential`]: with what one node may pull an image
+//! - [`exec`], [`logs`]: which tasks a request means, and whom to ask
 //! - [`departure`]: what a node that is drained waits for
 //! - [`liveness`]: which nodes count as lost
 //! - [`managers`]: how managers fare
@@ -22,7 +23,9 @@ pub mod address;
 pub mod assignment;
 pub mod credential;
 pub mod departure;
+pub mod exec;
 pub mod liveness;
+pub mod logs;
 pub mod managers;
 #[cfg(test)]
 mod memory_tests;

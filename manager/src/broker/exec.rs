@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use shoal_manager_planning::exec::{Refused, node_of};
 use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::NodeId;
-use shoal_types::object::Task;
-use shoal_types::task_state::TaskState;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -28,19 +27,12 @@ struct AgentSide {
     input: mpsc::Sender<Result<pb::ExecInput, Status>>,
 }
 
-fn must_run(view: &ClusterState, task: &Task) -> Result<NodeId, Status> {
-    let state = task.status.state;
-    let not_running = || {
-        let name = task.name();
-        Status::failed_precondition(format!("task {name} ({}) is {state}, not running", task.id))
+fn refusal(refused: &Refused) -> Status {
+    let code = match refused {
+        Refused::NotRunning { .. } => Code::FailedPrecondition,
+        Refused::Unreachable { .. } => Code::Unavailable,
     };
-    let running = matches!(state, TaskState::Starting | TaskState::Running | TaskState::Draining);
-    let node = task.node_id.filter(|_| running).ok_or_else(not_running)?;
-    let host = view.hostname(node);
-    match view.node(node).is_some_and(|n| n.is_reachable()) {
-        true => Ok(node),
-        false => Err(Status::unavailable(format!("node {host} cannot be reached"))),
-    }
+    Status::new(code, refused.to_string())
 }
 
 /// The first message of a user's stream.
@@ -69,7 +61,7 @@ impl Broker {
             return Err(Status::invalid_argument("start.argv: names no program"));
         }
         let task = view.resolve_task(&start.task).map_err(|e| crate::api::unresolved(&e))?;
-        let node = must_run(view, task)?;
+        let node = node_of(view, task).map_err(|refused| refusal(&refused))?;
         start.task = task.id.to_string();
         let session = self
             .session_of(node)

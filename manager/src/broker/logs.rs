@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_manager_planning::logs::{self, Next, Wanted};
 use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
-use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::Task;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a reader that follows waits before it asks an agent again whose stream broke.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Tasks that an agent is asked for in one message and answers in one stream; it takes no more than 1024.
-const TASKS_MAX: usize = 1000;
-
 /// Where lines go.
 type Reader = mpsc::Sender<Result<pb::ServiceLogsResponse, Status>>;
 
@@ -43,22 +41,6 @@ pub(super) struct Subscriber {
     _begun: oneshot::Sender<()>,
     /// Used when the agent has sent all there is; dropped when its stream breaks before.
     whole: oneshot::Sender<()>,
-}
-
-/// Tasks by their nodes, as many together as an agent is asked for at once.
-fn by_node(tasks: Vec<Arc<Task>>) -> Vec<(NodeId, BTreeMap<String, Arc<Task>>)> {
-    let mut by_node: BTreeMap<NodeId, Vec<Arc<Task>>> = BTreeMap::new();
-    for task in tasks {
-        let Some(node) = task.node_id else { continue };
-        by_node.entry(node).or_default().push(task);
-    }
-    let mut all = Vec::new();
-    for (node, tasks) in by_node {
-        all.extend(tasks.chunks(TASKS_MAX).map(|tasks| {
-            (node, tasks.iter().map(|t| (t.id.to_string(), Arc::clone(t))).collect())
-        }));
-    }
-    all
 }
 
 /// How an agent's stream ended.
@@ -73,35 +55,6 @@ enum End {
     },
     /// Nobody reads any more.
     Unread,
-}
-
-/// Whose logs are wanted.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    Service(ServiceId),
-    Task(TaskId),
-}
-
-impl Wanted {
-    fn resolve(view: &ClusterState, reference: &str) -> Result<Self, Status> {
-        let service = match view.resolve_service(reference) {
-            Ok(service) => return Ok(Self::Service(service.id)),
-            Err(error) => error,
-        };
-        match view.resolve_task(reference) {
-            Ok(task) => Ok(Self::Task(task.id)),
-            Err(_) => Err(crate::api::unresolved(&service)),
-        }
-    }
-
-    /// Its tasks that have, or had, a container: nothing else has a log.
-    fn tasks(self, view: &ClusterState) -> Vec<Arc<Task>> {
-        let seen = |task: &&Arc<Task>| task.had_container();
-        match self {
-            Self::Service(id) => view.tasks_of_service(id).filter(seen).cloned().collect(),
-            Self::Task(id) => view.task(id).into_iter().filter(seen).cloned().collect(),
-        }
-    }
 }
 
 fn line(message: pb::service_logs_response::Message) -> Result<pb::ServiceLogsResponse, Status> {
@@ -123,7 +76,8 @@ impl Broker {
         view: &ClusterState,
         request: &pb::ServiceLogsRequest,
     ) -> Result<Answers<pb::ServiceLogsResponse>, Status> {
-        let wanted = Wanted::resolve(view, &request.reference)?;
+        let wanted = Wanted::resolve(view, &request.reference);
+        let wanted = wanted.map_err(|unknown| crate::api::unresolved(&unknown))?;
         let options = request.options.unwrap_or_default();
         let (reader, answers) = mpsc::channel(QUEUE);
         let broker = Arc::clone(self);
@@ -170,8 +124,9 @@ impl Broker {
         reader: &Reader,
         streams: &TaskTracker,
     ) {
-        for (id, tasks) in by_node(tasks) {
+        for (id, tasks) in logs::by_node(tasks) {
             let hostname = view.hostname(id);
+            let tasks = tasks.into_iter().map(|task| (task.id.to_string(), task)).collect();
             let source = Source::new(id, hostname, tasks, BTreeMap::new());
             let work = Arc::clone(self).ask_node(source, *options, reader.clone());
             streams.spawn(work);
@@ -189,32 +144,33 @@ impl Broker {
         let mut source = Arc::new(source);
         let mut warned = false;
         loop {
-            let all = match self.ask_once(&source, options, &reader).await {
+            let (end, session, why) = match self.ask_once(&source, options, &reader).await {
                 End::Unread => return,
-                End::Whole(_) if !options.follow || options.until.is_some() => return,
-                End::Whole(session) => {
-                    // An agent that ends its session ends its streams too, in the same way.
-                    tokio::select! {
-                        () = session.ended.cancelled() => warned = false,
-                        () = reader.closed() => return,
-                    }
-                    false
-                }
+                End::Whole(session) => (logs::End::Whole, Some(session), None),
                 End::Cut { why, begun } => {
-                    if begun || !warned {
-                        warn(&reader, why).await;
-                    }
-                    if !options.follow {
-                        return;
-                    }
-                    warned = true;
-                    tokio::select! {
-                        () = tokio::time::sleep(RETRY) => {}
-                        () = reader.closed() => return,
-                    }
-                    true
+                    let why = logs::is_news(begun, warned).then_some(why);
+                    (logs::End::Cut { begun }, None, why)
                 }
             };
+            if let Some(why) = why {
+                warn(&reader, why).await;
+            }
+            let next = logs::after(end, options.follow, options.until.is_some());
+            let pause = async {
+                match &session {
+                    Some(session) => session.ended.cancelled().await,
+                    None => tokio::time::sleep(RETRY).await,
+                }
+            };
+            match next {
+                Next::Done => return,
+                Next::AfterSession | Next::Again => tokio::select! {
+                    () = pause => {}
+                    () = reader.closed() => return,
+                },
+            }
+            warned = next == Next::Again;
+            let all = warned;
             let rest = source.rest(&self.cluster.view(), all);
             if rest.tasks.is_empty() {
                 return;

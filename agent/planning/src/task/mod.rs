@@ -6,6 +6,7 @@
 //! a [`TaskRecord`]; [`Machine::resume`] puts record and observed container together again.
 
 mod boot;
+mod cleaning;
 mod exit;
 mod machine;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 pub use boot::Boot;
+pub use cleaning::Cleaning;
 pub use exit::ExitStatus;
 pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};

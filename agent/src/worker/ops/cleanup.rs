@@ -1,73 +1,64 @@
 //! Giving back.
 
-use shoal_agent_planning::task::{Fact, TaskRecord};
+use shoal_agent_planning::task::{Cleaning, Fact, TaskRecord};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 
 use super::files::ContainerFiles;
 use super::{Context, Volumes, networks_of};
 
-/// What stays of a task when it is cleaned up.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Keep {
-    /// Its log.
-    pub log: bool,
-    /// The volumes that were made for it alone: it is made again, and is to find what it wrote.
-    pub volumes: bool,
-}
-
-/// Gives back everything that a task holds, then writes down `last`, its end, so that it can be
-/// reported; unless it has not `ended` yet and this could not end it. Goes on after an error.
+/// Gives back everything that a task holds, then writes down its end if that is what it has come to, so
+/// that it can be reported. Goes on after an error.
 pub(in crate::worker) async fn cleanup(
     context: &Context,
     record: TaskRecord,
-    keep: Keep,
-    ended: bool,
-    last: Option<TaskRecord>,
+    cleaning: Cleaning,
 ) -> Fact {
     let _permit = context.cleaning.acquire().await;
     let task = &record.task;
     let (container, name) = (task.id.into(), task.id.to_string());
     let runtime = &context.drivers.runtime;
     let mut errors: Vec<String> = Vec::new();
-    let mut note = |result: Result<(), &dyn std::error::Error>| {
-        errors.extend(result.err().map(|e| chain(e).to_string()));
-    };
     // Processes first: nothing else can be taken from under them.
-    let gone = if keep.log { runtime.release(&container) } else { runtime.remove(&container) };
-    let gone = gone.await;
-    if gone.is_ok() {
+    let gone = match cleaning.keeps_log {
+        true => runtime.release(&container).await,
+        false => runtime.remove(&container).await,
+    };
+    let is_gone = gone.is_ok();
+    if is_gone {
         context.chooser.let_go(task.id);
     }
-    note(gone.as_ref().copied().map_err(|e| e as _));
+    note(&mut errors, gone);
     if !task.networks.is_empty() {
-        let released = context.drivers.networks.release(name).await;
-        note(released.as_ref().copied().map_err(|e| e as _));
+        note(&mut errors, context.drivers.networks.release(name).await);
         for network in networks_of(&record) {
-            let left = context.keeper.release(task.id, &network).await;
-            note(left.as_ref().copied().map_err(|e| e as _));
+            note(&mut errors, context.keeper.release(task.id, &network).await);
         }
     }
-    for error in Volumes::new(context, task.id).release(task, keep.volumes).await {
-        note(Err(&error));
+    for error in Volumes::new(context, task.id).release(task, cleaning.keeps_volumes).await {
+        note(&mut errors, Err::<(), _>(error));
     }
-    let files = ContainerFiles::new(context, task.id).remove().await;
-    note(files.as_ref().copied().map_err(|e| e as _));
-    // Also where something is left: an end that is reported must not be forgotten.
-    let recorded = match last.filter(|_| ended || gone.is_ok()) {
-        None => ended || gone.is_ok(),
-        Some(last) => {
-            let saved = context.ledger.save(&last).await;
-            errors.extend(saved.as_ref().err().map(|e| chain(e).to_string()));
-            saved.is_ok()
-        }
+    note(&mut errors, ContainerFiles::new(context, task.id).remove().await);
+    let saved = match cleaning.end(is_gone) {
+        Some(end) => note(&mut errors, context.ledger.save(end).await),
+        None => false,
     };
-    if errors.is_empty() {
-        return Fact::Cleaned;
+    let fact = cleaning.fact(is_gone, saved, &errors);
+    if let Fact::CleanupFailed { err, .. } = &fact {
+        tracing::warn!(task = %task.id, %err, "cleaning up is not complete");
     }
-    let err = errors.join("; ");
-    tracing::warn!(task = %task.id, %err, "cleaning up is not complete");
-    Fact::CleanupFailed { err, recorded }
+    fact
+}
+
+/// Whether it went well; what went wrong is noted.
+fn note<T, E: std::error::Error>(errors: &mut Vec<String>, result: Result<T, E>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(e) => {
+            errors.push(chain(&e).to_string());
+            false
+        }
+    }
 }
 
 /// Removes the log and the record of a task.

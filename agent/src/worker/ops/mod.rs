@@ -19,7 +19,7 @@ use super::keeper::NetworkKeeper;
 use super::{Drivers, WorkerConfig};
 use crate::ledger::Ledger;
 
-pub(super) use cleanup::{Keep, cleanup, forget};
+pub(super) use cleanup::{cleanup, forget};
 pub(super) use files::{file_owners, remove_files};
 pub(super) use prepare::{Order, prepare};
 pub(super) use run::{accept, kill, start, stop, withdraw};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shoal_manager_planning::logs;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
 use shoal_types::id::NodeId;
@@ -61,7 +62,7 @@ impl Source {
     /// What is to be asked for when the stream has ended: the tasks that are still there, `all` of
     /// them or those that may have more to say.
     pub(super) fn rest(&self, view: &ClusterState, all: bool) -> Self {
-        let goes_on = |task: &Arc<Task>| view.task(task.id).is_some_and(|t| all || t.is_live());
+        let goes_on = |task: &Arc<Task>| logs::goes_on(view, task.id, all);
         let tasks = self.tasks.iter().filter(|(_, task)| goes_on(task));
         let tasks = tasks.map(|(id, task)| (id.clone(), Arc::clone(task))).collect();
         Self::new(self.id, self.hostname.clone(), tasks, self.seen().clone())
