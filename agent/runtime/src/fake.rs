@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{FutureExt, StreamExt, future, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
@@ -71,6 +71,7 @@ pub struct FakeHost {
 pub struct FakeRuntime {
     host: Arc<Mutex<FakeHost>>,
     exits: Arc<Mutex<Option<mpsc::UnboundedReceiver<Exit>>>>,
+    unheard: watch::Sender<BTreeMap<ContainerId, String>>,
 }
 
 impl Default for FakeRuntime {
@@ -85,7 +86,7 @@ impl FakeRuntime {
     pub fn on(host: Arc<Mutex<FakeHost>>) -> Self {
         let (tx, rx) = mpsc::unbounded_channel();
         host.lock().unwrap_or_else(PoisonError::into_inner).exits = Some(tx);
-        Self { host, exits: Arc::new(Mutex::new(Some(rx))) }
+        Self { host, exits: Arc::new(Mutex::new(Some(rx))), unheard: watch::Sender::default() }
     }
 
     /// The host, to hand to the next [`FakeRuntime::on`].
@@ -96,6 +97,18 @@ impl FakeRuntime {
 
     fn lock(&self) -> MutexGuard<'_, FakeHost> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a supervisor mute for this reason, or well again.
+    pub fn mute(&self, id: &ContainerId, why: Option<&str>) {
+        self.unheard.send_modify(|all| match why {
+            Some(why) => {
+                all.insert(id.clone(), why.to_owned());
+            }
+            None => {
+                all.remove(id);
+            }
+        });
     }
 
     /// Makes the next such call fail, for one container or for whichever comes first.
@@ -285,6 +298,10 @@ impl Runtime for FakeRuntime {
 
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {
         self.exits.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn unheard(&self) -> watch::Receiver<BTreeMap<ContainerId, String>> {
+        self.unheard.subscribe()
     }
 
     fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared> {

@@ -23,8 +23,10 @@ pub use words::{
     LogStream, Observed, ObservedState, Prepared, Started,
 };
 
+use std::collections::BTreeMap;
+
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The answer to a call: dyn-compatible, so that the worker can hold an `Arc<dyn Runtime>`.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
@@ -41,6 +43,10 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// Also reported: a container whose supervisor died, with a message that says so.
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>>;
+
+    /// Which containers have supervisors that cannot be talked to, and why: those go on, their logs can be
+    /// read, they can be stopped and removed; what else can be done shows when it is asked for.
+    fn unheard(&self) -> watch::Receiver<BTreeMap<ContainerId, String>>;
 
     /// Makes everything a container needs short of running it. One that was released is made anew under
     /// its name, and its log goes on.

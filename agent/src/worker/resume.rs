@@ -25,15 +25,6 @@ pub(super) async fn resume(
     let found = context.drivers.runtime.adopt().await.map_err(WorkerError::Adopt)?;
     let containers = found.iter().map(|one| one.id.as_str().to_owned()).collect();
     let now = context.drivers.clock.now();
-    for one in &found {
-        if let ObservedState::Running { unheard: Some(why), .. } = &one.state {
-            tracing::warn!(
-                container = %one.id,
-                "its supervisor does not help this agent ({why}): it goes on, its log can be read, it can \
-                 be stopped; the rest shows when it is asked for"
-            );
-        }
-    }
     let mut found: BTreeMap<TaskId, Observed> =
         found.into_iter().filter_map(|one| Some((task_id(&one.id)?, one))).collect();
     let mut entries = BTreeMap::new();

@@ -25,7 +25,7 @@ use super::order::Order;
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, task_id};
 use crate::reporter::Reporter;
-use shoal_agent_runtime::Exit;
+use shoal_agent_runtime::{ContainerId, Exit};
 
 /// How often is looked at everything that the node has besides tasks.
 const ROUND: Duration = Duration::from_secs(30);
@@ -124,6 +124,8 @@ impl State {
         let mut rounds = tokio::time::interval(ROUND);
         let mut lost = self.context.drivers.networks.lost();
         lost.mark_changed();
+        let mut unheard = self.context.drivers.runtime.unheard();
+        unheard.mark_changed();
         loop {
             self.plan(std::mem::take(&mut dirty));
             self.reconnect(&lost.borrow());
@@ -159,6 +161,7 @@ impl State {
                     }
                 }
                 Ok(()) = lost.changed() => {}
+                Ok(()) = unheard.changed() => self.unheard(&unheard.borrow_and_update(), &mut dirty),
                 _ = rounds.tick() => self.look_around(),
                 Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
                 () = sleep(wake), if wake.is_some() => {
@@ -236,6 +239,23 @@ impl State {
         match task_id(&exit.id) {
             Some(id) => self.learn(id, Fact::Exited(exit.status), dirty),
             None => tracing::warn!(container = %exit.id, "a container of no task ended"),
+        }
+    }
+
+    /// Some supervisors cannot be talked to, and others can again.
+    fn unheard(&mut self, all: &BTreeMap<ContainerId, String>, dirty: &mut BTreeSet<TaskId>) {
+        let now = self.now();
+        for (id, entry) in &mut self.entries {
+            let why = all.get(&ContainerId::from(*id));
+            if entry.machine.unheard() == why.map(String::as_str) {
+                continue;
+            }
+            match why {
+                Some(why) => tracing::warn!(task = %id, why, "its supervisor does not help"),
+                None => tracing::info!(task = %id, "its supervisor helps again"),
+            }
+            entry.machine.learn(Fact::Unheard(why.cloned()), now);
+            dirty.insert(*id);
         }
     }
 

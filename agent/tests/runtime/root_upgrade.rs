@@ -83,8 +83,14 @@ async fn an_upgraded_agent_ends_no_container_whatever_its_supervisor_is() {
         assert_eq!(*pid, before[&one.id].pid, "{one:?}");
         unheard.insert(one.id.clone(), why.clone());
     }
+    let known = host.runtime.unheard();
     for (id, version) in all() {
         let why = unheard[&id].as_deref();
+        assert_eq!(
+            known.borrow().contains_key(&id),
+            why.is_some(),
+            "{id} is shown as it was found"
+        );
         let expected = match version {
             Version::Ours | Version::Old | Version::Later => None,
             Version::Foreign => Some("needs an agent that knows protocol 9"),

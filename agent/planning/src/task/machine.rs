@@ -59,6 +59,8 @@ pub struct Machine {
     interrupted: bool,
     /// Why it is being stopped, if not because it was told to.
     doom: Option<String>,
+    /// Why its supervisor cannot be talked to, if so.
+    unheard: Option<String>,
     /// An exit that was heard of before the start had been answered.
     early_exit: Option<ExitStatus>,
     outcome: Option<Outcome>,
@@ -103,6 +105,7 @@ impl Machine {
             goes_on: goes_on(task),
             interrupted: false,
             doom: None,
+            unheard: None,
             early_exit: None,
             outcome: None,
             withdrawn: false,
@@ -192,6 +195,12 @@ impl Machine {
     #[must_use]
     pub const fn holds_resources(&self) -> bool {
         !self.released
+    }
+
+    /// Why its supervisor cannot be talked to, as far as it was told.
+    #[must_use]
+    pub fn unheard(&self) -> Option<&str> {
+        self.unheard.as_deref()
     }
 
     /// What its preparation found.
@@ -341,7 +350,11 @@ impl Machine {
         let now = now.into();
         if !matches!(
             fact,
-            Fact::Progress(_) | Fact::Exited(_) | Fact::Healthy | Fact::Unhealthy { .. }
+            Fact::Progress(_)
+                | Fact::Exited(_)
+                | Fact::Unheard(_)
+                | Fact::Healthy
+                | Fact::Unhealthy { .. }
         ) {
             self.busy = None;
             self.aborting = false;
@@ -384,6 +397,7 @@ impl Machine {
                 self.again(err, now);
             }
             Fact::Exited(exit) => self.exited(exit, now),
+            Fact::Unheard(why) => self.unheard = why,
             Fact::Healthy => self.waits_for_health = false,
             // Ending within its grace period is no failure.
             Fact::Unhealthy { .. } if !self.is_watched() => {}

@@ -175,6 +175,8 @@ pub enum Fact {
     },
     /// The container ended. May come at any time after the start began.
     Exited(ExitStatus),
+    /// Whether its supervisor can be talked to has changed: why it cannot, or nothing if it can.
+    Unheard(Option<String>),
     /// The health check passed for the first time.
     Healthy,
     /// The health check failed too often.

@@ -87,6 +87,9 @@ fn hold(
     let link = attach(inner, id, voice, supervisor, process, running.is_some());
     lock(&inner.links).insert(id.clone(), link);
     let supervisor_pid = supervisor.pid;
+    if let Some((_, unheard)) = &running {
+        inner.note_unheard(id, unheard.as_deref());
+    }
     match running {
         Some((pid, unheard)) => ObservedState::Running { pid, supervisor_pid, unheard },
         None => ObservedState::Prepared(Prepared { supervisor_pid }),

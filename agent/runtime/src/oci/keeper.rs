@@ -135,6 +135,7 @@ impl Keeper {
         let how = loop {
             voice = match voice {
                 Voice::Talking(connection) => {
+                    self.inner.note_unheard(&self.id, None);
                     let why = self.talk(connection, &mut requests).await;
                     self.give_up_waiting(&why);
                     match timeout(GRACE, self.process.ended()).await {
@@ -143,6 +144,7 @@ impl Keeper {
                     }
                 }
                 Voice::Mute { why, for_good } => {
+                    self.inner.note_unheard(&self.id, Some(&why));
                     match self.endure(why, for_good, &mut requests).await {
                         Ok(connection) => Voice::Talking(connection),
                         Err(how) => break how,
@@ -151,6 +153,7 @@ impl Keeper {
             };
         };
         drop(requests);
+        self.inner.note_unheard(&self.id, None);
         self.epilogue(&how).await;
     }
 
@@ -199,6 +202,7 @@ impl Keeper {
                 Err(unheard) => {
                     for_good = matches!(unheard, Unheard::Newer { .. });
                     why = unheard.why();
+                    self.inner.note_unheard(&self.id, Some(&why));
                 }
             }
         }

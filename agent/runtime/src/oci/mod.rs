@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use shoal_agent_ground::blocking::{COUNT, Lost};
 use shoal_agent_ground::disk;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
@@ -67,6 +67,7 @@ struct Inner {
     /// The last compiled filter and what it was compiled from: nearly always the same one.
     filter: Mutex<Option<(oci_spec::runtime::LinuxSeccomp, Arc<[Instruction]>)>>,
     exits: mpsc::UnboundedSender<Exit>,
+    unheard: watch::Sender<BTreeMap<ContainerId, String>>,
     exits_receiver: Mutex<Option<mpsc::UnboundedReceiver<Exit>>>,
 }
 
@@ -93,6 +94,7 @@ impl OciRuntime {
             parent_claims: Mutex::default(),
             filter: Mutex::default(),
             exits,
+            unheard: watch::Sender::default(),
             exits_receiver: Mutex::new(Some(receiver)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -106,6 +108,18 @@ impl OciRuntime {
 }
 
 impl Inner {
+    /// Notes that a supervisor cannot be talked to, and why; or that it can, or is gone.
+    fn note_unheard(&self, id: &ContainerId, why: Option<&str>) {
+        self.unheard.send_if_modified(|all| match why {
+            Some(why) if all.get(id).is_some_and(|known| known == why) => false,
+            Some(why) => {
+                all.insert(id.clone(), why.to_owned());
+                true
+            }
+            None => all.remove(id).is_some(),
+        });
+    }
+
     fn run_dir(&self, id: &ContainerId) -> PathBuf {
         self.config.run_dir.join(id.as_str())
     }
@@ -144,6 +158,10 @@ impl Runtime for OciRuntime {
 
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {
         lock(&self.inner.exits_receiver).take()
+    }
+
+    fn unheard(&self) -> watch::Receiver<BTreeMap<ContainerId, String>> {
+        self.inner.unheard.subscribe()
     }
 
     fn prepare<'a>(&'a self, id: &'a ContainerId, spec: ContainerSpec) -> Answer<'a, Prepared> {

@@ -112,6 +112,28 @@ async fn what_fails_says_why() {
 }
 
 #[tokio::test]
+async fn what_a_mute_supervisor_cannot_do_stands_in_the_status_while_it_lasts() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {}), task(2, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    lab.until_state(2, TaskState::Running).await;
+    lab.runtime.mute(&container(1), Some("it speaks protocol 9"));
+    let status = lab.until(1, |s| !s.err.is_empty()).await;
+    assert_eq!(status.state, TaskState::Running, "it goes on");
+    let said = "its supervisor does not help this agent (it speaks protocol 9): it goes on";
+    assert!(status.err.starts_with(said), "{}", status.err);
+    lab.runtime.mute(&container(1), None);
+    lab.until(1, |s| s.err.is_empty()).await;
+    lab.runtime.mute(&container(1), Some("it does not answer"));
+    lab.until(1, |s| !s.err.is_empty()).await;
+    lab.want(1, DesiredState::Shutdown);
+    let status = lab.until_state(1, TaskState::Shutdown).await;
+    assert_eq!(status.err, "", "what has ended has no limits");
+    let status = lab.until(2, |s| s.state == TaskState::Running).await;
+    assert_eq!(status.err, "", "the other one is well");
+}
+
+#[tokio::test]
 async fn a_start_that_hangs_is_given_up_and_leaves_nothing() {
     let mut lab = Lab::new().await;
     lab.runtime.hang_start(&container(1));

@@ -60,6 +60,7 @@ impl Machine {
         self.killed_at = None;
         self.given_up = false;
         self.early_exit = None;
+        self.unheard = None;
         self.waits_for_health = false;
         self.note_absence();
     }

@@ -64,7 +64,7 @@ impl Machine {
                 let err = match &self.doom {
                     Some(doom) => doom.clone(),
                     None if !self.accepted => self.trouble.clone(),
-                    None => String::new(),
+                    None => self.limits(),
                 };
                 (state, now, message, err)
             }
@@ -73,6 +73,17 @@ impl Machine {
             self.status.port_status.clear();
         }
         climb(&mut self.status, state, at, message, shortened(err));
+    }
+
+    /// What cannot be done with what runs, so that people do not learn it only from what fails.
+    fn limits(&self) -> String {
+        let why = self.unheard.as_ref().filter(|_| self.container == Container::Running);
+        why.map_or_else(String::new, |why| {
+            format!(
+                "its supervisor does not help this agent ({why}): it goes on, its log can be read, it can \
+                 be stopped; what else can be done shows when it is asked for"
+            )
+        })
     }
 
     /// What comes back after its host was restarted stays on its rung, and says how far it is.
