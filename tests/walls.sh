@@ -19,4 +19,6 @@ without() {
 }
 
 without shoal-agent-container tokio mio async-std smol async-executor rayon tonic
+# What managers agree on is bytes to those who agree, and who may connect is decided elsewhere.
+without shoal-manager-raft shoal-manager-state shoal-manager-planning shoal-transport rustls
 echo "walls: they stand"

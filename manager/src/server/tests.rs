@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::*;
 use crate::ca::CertificateAuthority;
 use crate::clock::RandomIds;
-use crate::raft::testing::{Recorder, quick};
+use shoal_manager_raft::testing::{Recorder, open, quick};
 
 /// A manager of this cluster, with a certificate as the authority makes them.
 fn manager(ca: &CertificateAuthority) -> (NodeId, LiveCredentials) {
@@ -37,7 +37,7 @@ async fn another_managers_certificate_does_not_answer_for_a_manager() {
     // The attacker has taken the address of the honest one: it listens there, with a good
     // certificate of its own, and serves Raft.
     let dir = tempfile::tempdir().expect("temp dir");
-    let raft = crate::raft::testing::open(dir.path(), &Recorder::default(), &quick()).await;
+    let raft = open(dir.path(), &Recorder::default(), &quick()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let stop = CancellationToken::new();

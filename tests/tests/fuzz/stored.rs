@@ -3,7 +3,7 @@
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use shoal_manager::raft::codec::{decode_command, encode_command, read_snapshot, write_snapshot};
-use shoal_manager::raft::stored::{entry_again, open_entry, seal_entry, state_again};
+use shoal_manager_raft::testing::{entry_again, open_entry, seal_entry, state_again};
 use shoal_types::error_chain::chain;
 
 use super::bytes::{mutate, one};
@@ -20,7 +20,7 @@ const INDEX: u64 = 12;
 /// The golden bytes, each behind a letter that says what they are.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = corpus("commands");
-    for dir in ["../manager/src/raft/codec/golden", "../manager/src/raft/golden"] {
+    for dir in ["../manager/src/raft/codec/golden", "../manager/raft/src/golden"] {
         for (path, text) in files(dir) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let text = String::from_utf8(text).expect("hexadecimal digits");

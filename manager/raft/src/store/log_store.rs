@@ -11,7 +11,7 @@ use openraft::storage::{LogFlushed, LogState as OpenraftLogState, RaftLogStorage
 use openraft::{AnyError, RaftLogReader, StorageIOError};
 use tokio::sync::oneshot;
 
-use crate::raft::types::{Answer, Entry, LogId, Payload, RaftId, StorageError, TypeConfig, Vote};
+use crate::types::{Answer, Entry, LogId, Payload, RaftId, StorageError, TypeConfig, Vote};
 
 use super::LogStoreError;
 use super::kv::{Kv, KvError};

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use shoal_proto::v1;
 
 use super::{FORMAT, MAX_DATA_BYTES, SnapshotError};
-use crate::raft::convert;
-use crate::raft::types::SnapshotMeta;
+use crate::convert;
+use crate::types::SnapshotMeta;
 
 /// Followed by the version of the file as a digit.
 const MAGIC: &[u8; 7] = b"shoalSS";

@@ -3,8 +3,8 @@
 use prost::Message as _;
 use shoal_proto::v1;
 
-use crate::raft::convert;
-use crate::raft::types::{Entry, LogId, RaftId, Vote};
+use crate::convert;
+use crate::types::{Entry, LogId, RaftId, Vote};
 
 use super::frame::{self, Unreadable};
 

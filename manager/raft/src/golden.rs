@@ -18,7 +18,7 @@ use super::types::{
 /// The bytes in a golden file, which are those of `today`.
 #[track_caller]
 fn golden(name: &str, today: &[u8]) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/raft/golden/{name}.hex"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/golden/{name}.hex"));
     let today = hex::encode(today);
     let text = fs::read_to_string(&path);
     let text = text.unwrap_or_else(|e| panic!("{}: {e}; to be in it:\n{today}", path.display()));

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::disk::{Disk, Operation, power_cut};
 use super::redb_kv::RedbKv;
 use super::{LogStoreError, frame, kv::Change, kv::Kv as _};
-use crate::raft::types::{Batch, Entry, LogId, Payload, Vote};
+use crate::types::{Batch, Entry, LogId, Payload, Vote};
 
 type LogStore = super::LogStore<()>;
 

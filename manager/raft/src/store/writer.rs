@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use crate::raft::types::{Entry, LogId, Vote};
+use crate::types::{Entry, LogId, Vote};
 
 use super::LogStoreError;
 use super::kv::Change;

@@ -9,8 +9,9 @@ use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::machine::Applier;
+use super::members::{TestMember, eventually, leader_among};
 use super::snapshot::SnapshotDir;
-use super::testing::{Recorder, TestMember, eventually, leader_among, open, quick};
+use super::testing::{Recorder, open, quick};
 use super::types::StorageError;
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::raft::types::Entry;
+use crate::types::Entry;
 
 /// Bounds of what is kept.
 const MAX_ENTRIES: usize = 256;
@@ -55,7 +55,7 @@ mod tests {
     use openraft::CommittedLeaderId;
 
     use super::*;
-    use crate::raft::types::{LogId, Payload};
+    use crate::types::{LogId, Payload};
 
     fn entry(index: u64) -> Entry {
         let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);

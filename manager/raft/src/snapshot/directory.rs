@@ -11,8 +11,8 @@ use shoal_proto::v1;
 
 use super::file::preamble;
 use super::{FORMAT, MAX_DATA_BYTES, SnapshotError, SnapshotFile};
-use crate::raft::convert;
-use crate::raft::types::SnapshotMeta;
+use crate::convert;
+use crate::types::SnapshotMeta;
 
 const COMPLETE: &str = "snapshot";
 const PARTIAL: &str = "partial";

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 
-use crate::raft::types::{LogId, RaftId};
+use crate::types::{LogId, RaftId};
 
 use super::LogStoreError;
 use super::kv::{Change, Kv, KvError};

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::super::LeaderState;
-use super::super::testing::{TestMember, eventually, leader_among, quick};
+use super::super::members::{TestMember, eventually, leader_among};
+use super::super::testing::quick;
 use super::*;
 
 async fn leading() -> TestMember {

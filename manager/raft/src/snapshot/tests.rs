@@ -4,7 +4,7 @@ use std::fs;
 use openraft::CommittedLeaderId;
 
 use super::*;
-use crate::raft::types::{LogId, Member, Membership, SnapshotMeta, StoredMembership};
+use crate::types::{LogId, Member, Membership, SnapshotMeta, StoredMembership};
 
 fn meta(index: u64) -> SnapshotMeta {
     let log_id = LogId::new(CommittedLeaderId::new(2, 1), index);
