@@ -188,12 +188,6 @@ impl ImageReference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The registry's host without the port and without the brackets of an IPv6 address.
-    #[must_use]
-    pub fn registry_host(&self) -> &str {
-        grammar::host_of(&self.registry)
-    }
-
     /// The shortest text that parses to this reference, as Docker shows it: `nginx:latest`.
     #[must_use]
     pub fn familiar(&self) -> String {
@@ -205,20 +199,6 @@ impl ImageReference {
         };
         self.push_suffix(&mut text);
         text
-    }
-
-    /// This repository pinned to a digest; the tag stays as decoration.
-    #[must_use]
-    pub fn with_digest(mut self, digest: Digest) -> Self {
-        self.digest = Some(digest);
-        self
-    }
-
-    /// Name and digest without the tag, `docker.io/library/nginx@sha256:…`; nothing when the
-    /// reference has no digest.
-    #[must_use]
-    pub fn canonical(&self) -> Option<String> {
-        self.digest.map(|digest| format!("{}@{digest}", self.name()))
     }
 
     fn push_suffix(&self, text: &mut String) {

@@ -97,18 +97,15 @@ pub(crate) fn image(image: &str) -> String {
 /// Repository and tag of a full reference, without what Docker adds to short names.
 pub(crate) fn repository_and_tag(reference: &str) -> (String, String) {
     const NONE: &str = "<none>";
-    if reference.parse::<ImageReference>().is_err() {
+    let Ok(parsed) = reference.parse::<ImageReference>() else {
         return (reference.to_owned(), NONE.to_owned());
-    }
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    let colon = name.rfind(':').filter(|i| !name[*i..].contains('/'));
-    let (repository, tag) = match colon {
-        Some(i) => (&name[..i], &name[i + 1..]),
-        None => (name, NONE),
     };
-    let short = repository.strip_prefix("docker.io/").unwrap_or(repository);
-    let short = short.strip_prefix("library/").unwrap_or(short);
-    (short.to_owned(), tag.to_owned())
+    let shown = parsed.familiar();
+    let name = shown.split_once('@').map_or(shown.as_str(), |(name, _)| name);
+    match parsed.tag() {
+        Some(tag) => (name[..name.len() - tag.len() - 1].to_owned(), tag.to_owned()),
+        None => (name.to_owned(), NONE.to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod growth;
 mod hostile;
 mod keys;
 mod specs;
+mod unsupported;
 
 use std::collections::BTreeMap;
 

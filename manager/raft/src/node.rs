@@ -220,7 +220,7 @@ impl<A: Answer> RaftNode<A> {
     }
 
     /// Adds a member that receives the log but does not vote, and waits until it has caught up.
-    /// Repeating it changes nothing.
+    /// Repeating it changes nothing. Waits, as the two below, for hosts that join as managers.
     ///
     /// # Errors
     ///
@@ -371,11 +371,13 @@ impl<A: Answer> RaftNode<A> {
     }
 
     /// Number of durable writes of the log so far, each with a disk barrier of its own.
+    #[cfg(test)]
     pub fn log_writes(&self) -> u64 {
         self.inner.store.batches()
     }
 
     /// Index of the last entry that only a snapshot holds.
+    #[cfg(test)]
     pub fn purged(&self) -> Option<u64> {
         self.inner.store.last_purged().map(|log_id| log_id.index)
     }

@@ -75,12 +75,8 @@ fn reference_holds(text: &str, reference: &ImageReference) -> Answer {
     assert_eq!(&again(&familiar), reference, "as people see it: {familiar}");
     assert_eq!(again(&long).to_string(), long);
     assert!(familiar.len() <= long.len(), "{familiar} is longer than {long}");
-    if let Some(canonical) = reference.canonical() {
-        let pinned = again(&canonical);
-        assert_eq!((pinned.name(), pinned.digest()), (reference.name(), reference.digest()));
-    }
     assert!(reference.tag().is_some() || reference.digest().is_some());
-    assert!(!reference.repository().is_empty() && !reference.registry_host().is_empty());
+    assert!(!reference.repository().is_empty() && !reference.registry().is_empty());
     let json = serde_json::to_string(reference).unwrap();
     assert_eq!(&serde_json::from_str::<ImageReference>(&json).unwrap(), reference);
     let kind = (reference.tag().is_some(), reference.digest().is_some());

@@ -92,14 +92,6 @@ fn is_image_id(name: &str) -> bool {
     Digest::from_hex(name).is_some()
 }
 
-/// The host of `host[:port]`, without the brackets of an IPv6 address.
-pub(super) fn host_of(registry: &str) -> &str {
-    if let Some((address, _)) = registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address;
-    }
-    registry.split_once(':').map_or(registry, |(host, _)| host)
-}
-
 fn check_registry(registry: &str) -> Result<(), ReferenceFault> {
     let fault = || ReferenceFault::Registry { registry: shortened(registry) };
     let port = if let Some(rest) = registry.strip_prefix('[') {

@@ -109,27 +109,6 @@ fn a_very_long_value_is_refused_and_its_error_is_short() {
 }
 
 #[test]
-fn the_host_of_a_registry_has_no_port_and_no_brackets() {
-    for (written, host) in [
-        ("nginx", "docker.io"),
-        ("localhost:5000/x", "localhost"),
-        ("[::1]:5000/x", "::1"),
-        ("10.0.0.1/x", "10.0.0.1"),
-    ] {
-        assert_eq!(ImageReference::parse(written).unwrap().registry_host(), host);
-    }
-}
-
-#[test]
-fn pinning_keeps_the_tag() {
-    let digest = Digest::from_hex(HEX).unwrap();
-    let pinned = ImageReference::parse("nginx:1").unwrap().with_digest(digest);
-    assert_eq!(pinned.familiar(), format!("nginx:1@sha256:{HEX}"));
-    assert_eq!(pinned.canonical().unwrap(), format!("docker.io/library/nginx@sha256:{HEX}"));
-    assert_eq!(ImageReference::parse("nginx").unwrap().canonical(), None);
-}
-
-#[test]
 fn digests_read_back_what_they_write() {
     let digest = Digest::from_hex(HEX).unwrap();
     assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);

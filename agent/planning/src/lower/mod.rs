@@ -21,6 +21,7 @@ use shoal_types::assignment::AssignedTask;
 use shoal_types::id::NetworkId;
 use shoal_types::object::Network;
 use shoal_types::signal;
+use shoal_types::spec::unsupported::CONTAINER;
 use shoal_types::spec::{ContainerSpec, Healthcheck, Ulimit};
 
 use crate::health::{self, HealthConfig, InvalidHealthcheck};
@@ -205,28 +206,8 @@ impl ContainerPlan {
 
 /// What managers refuse already; a node that is older than they are still must not ignore it.
 fn refuse(spec: &ContainerSpec) -> Result<(), LowerError> {
-    let privileges = spec.privileges.as_ref();
-    let refused = [
-        ("init", spec.init == Some(true), "an init process"),
-        ("isolation", !spec.isolation.is_empty(), "Windows isolation"),
-        ("groups", !spec.groups.is_empty(), "further groups"),
-        ("secrets", !spec.secrets.is_empty(), "secrets"),
-        ("configs", !spec.configs.is_empty(), "configs"),
-        (
-            "privileges.credential_spec",
-            privileges.is_some_and(|p| p.credential_spec.is_some()),
-            "Windows credentials",
-        ),
-        (
-            "privileges.selinux_context",
-            privileges.is_some_and(|p| p.selinux_context.is_some()),
-            "SELinux labels",
-        ),
-        ("privileges.seccomp", privileges.is_some_and(|p| p.seccomp.is_some()), "other filters"),
-        ("privileges.app_armor", privileges.is_some_and(|p| p.app_armor.is_some()), "AppArmor"),
-    ];
-    match refused.into_iter().find(|(_, asked, _)| *asked) {
-        Some((field, _, what)) => Err(unsupported(field, what)),
+    match CONTAINER.iter().find(|row| row.is_asked(spec)) {
+        Some(row) => Err(unsupported(row.field, row.what)),
         None => Ok(()),
     }
 }

@@ -93,14 +93,6 @@ impl Desired {
         desired
     }
 
-    /// The same, one bridge only and no ports: what making one network sure touches.
-    #[must_use]
-    pub fn only_bridge(&self, ifname: &str) -> Self {
-        let bridge = self.bridges.get(ifname);
-        let bridges = bridge.map(|bridge| (ifname.to_owned(), bridge.clone()));
-        Self { bridges: bridges.into_iter().collect(), ports: BTreeMap::new() }
-    }
-
     /// The same, one port only and no bridges: what connecting one container touches.
     #[must_use]
     pub fn only_port(&self, ifname: &str) -> Self {

@@ -152,6 +152,7 @@ impl<A> LogStore<A> {
     }
 
     /// Number of batches written so far; each has passed a disk barrier of its own.
+    #[cfg(test)]
     pub(crate) fn batches(&self) -> u64 {
         self.shared.view().state.sequence
     }
