@@ -44,7 +44,7 @@ async fn layouts_and_archives_load_packed_or_not() {
         let loaded = host.store.load(&at(name), None).await;
         let loaded = loaded.unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
         assert_eq!(loaded.len(), 1, "{name}");
-        let image = host.ensure("example.com/web:1", PullPolicy::Never, None).await.unwrap();
+        let image = host.ensure("example.com/web:1", PullPolicy::Missing, None).await.unwrap();
         assert_eq!(loaded[0], image, "{name}");
         assert_eq!(read(&image, 1, "etc/app.conf"), b"new", "{name}");
         if !name.starts_with("saved") {
