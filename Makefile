@@ -37,7 +37,7 @@ test: ## All tests: unit, property, contract, simulation, end to end
 fuzz: ## Unknown inputs for whatever reads them, a minute each (SECONDS_EACH=N); see tests/tests/fuzz/main.rs
 	@deploy/setup.sh tests nextest
 	SHOAL_FUZZ_SECONDS="$(SECONDS_EACH)" cargo nextest run --locked --package shoal-tests \
-		--profile fuzz --success-output final -E 'binary(fuzz)'
+		--test fuzz --profile fuzz --success-output final
 
 .PHONY: test-v2
 test-v2: ## The container runtime's tests on Debian's kernel with cgroup v2 alone, in a virtual machine

@@ -9,8 +9,6 @@
 //! at any point, also for a container nobody has heard of.
 
 #[cfg(any(test, feature = "fake"))]
-pub mod contract;
-#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod io;
 pub mod oci;

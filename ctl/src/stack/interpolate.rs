@@ -127,7 +127,9 @@ impl Template<'_> {
                 out.push_str(&self.plain(&after[..len]));
                 &after[len..]
             };
-            if out.len() > RESULT_BYTES_MAX {
+            // With the text up to the next one.
+            let plain = rest.find('$').unwrap_or(rest.len());
+            if out.len() + plain > RESULT_BYTES_MAX {
                 return Err(InvalidTemplate::TooLong);
             }
         }
@@ -272,6 +274,8 @@ mod tests {
             let error = expand(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
+        let tail = format!("${{A}}{}", "x".repeat(RESULT_BYTES_MAX));
+        assert!(expand(&tail).is_err_and(|e| e.contains("longer than")));
         let deep = format!("{}x{}", "${B:-".repeat(30), "}".repeat(30));
         assert!(expand(&deep).unwrap_err().contains("nested deeper"));
     }
