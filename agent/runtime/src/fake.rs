@@ -62,6 +62,7 @@ pub struct FakeHost {
     exec_codes: BTreeMap<Vec<String>, i32>,
     stubborn: BTreeSet<ContainerId>,
     hanging: BTreeSet<ContainerId>,
+    begun: BTreeMap<ContainerId, u32>,
     last_pid: i32,
     exits: Option<mpsc::UnboundedSender<Exit>>,
 }
@@ -155,6 +156,12 @@ impl FakeRuntime {
         self.lock().calls.clone()
     }
 
+    /// How often the program of each container was begun.
+    #[must_use]
+    pub fn begun(&self) -> BTreeMap<ContainerId, u32> {
+        self.lock().begun.clone()
+    }
+
     /// Plays a reboot of the host after [`FakeRuntime::crash`]: nothing runs any more, and nobody knows
     /// how it ended.
     pub fn reboot(&self) {
@@ -238,7 +245,15 @@ impl FakeHost {
         self.begin(id, Call::Start)?;
         let pid = self.next_pid();
         let c = self.get(id)?;
-        Ok(Started { pid: *c.pid.get_or_insert(pid) })
+        if c.released || c.exited.is_some() {
+            return Err(RuntimeError::NotRunning { id: id.clone() });
+        }
+        let runs = c.pid.is_some();
+        let started = Started { pid: *c.pid.get_or_insert(pid) };
+        if !runs {
+            *self.begun.entry(id.clone()).or_default() += 1;
+        }
+        Ok(started)
     }
 
     fn signal(&mut self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
@@ -267,9 +282,9 @@ impl FakeHost {
 
     fn release(&mut self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.begin(id, Call::Release)?;
-        let killed = ExitStatus { signal: Some(9), ..ExitStatus::default() };
-        self.exit(id, killed);
+        self.exit(id, killed());
         if let Some(c) = self.containers.get_mut(id) {
+            // Of what never ran there is no end, and no process to come.
             c.released = true;
         }
         Ok(())
@@ -285,6 +300,10 @@ impl FakeHost {
         };
         self.containers.iter().map(|(id, c)| Observed { id: id.clone(), state: state(c) }).collect()
     }
+}
+
+fn killed() -> ExitStatus {
+    ExitStatus { signal: Some(9), ..ExitStatus::default() }
 }
 
 fn ready<'a, T: Send + 'a>(result: Result<T, RuntimeError>) -> Answer<'a, T> {
@@ -330,6 +349,7 @@ impl Runtime for FakeRuntime {
         let mut host = self.lock();
         let begun = host.begin(id, Call::Remove);
         if begun.is_ok() {
+            host.exit(id, killed());
             host.containers.remove(id);
         }
         ready(begun)
@@ -350,8 +370,8 @@ impl Runtime for FakeRuntime {
         }))
     }
 
-    fn disk<'a>(&'a self, _: &'a ContainerId) -> Answer<'a, ContainerDisk> {
-        ready(Ok(ContainerDisk::default())).boxed()
+    fn disk<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerDisk> {
+        ready(self.lock().get(id).map(|_| ContainerDisk::default()))
     }
 
     fn stats<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ContainerStats> {
@@ -393,6 +413,15 @@ mod tests {
         rt.remove(&id).await.unwrap();
         rt.remove(&id).await.unwrap();
         assert!(rt.containers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_fake_honours_the_contract() {
+        let next = |runtime: FakeRuntime| {
+            runtime.crash();
+            FakeRuntime::on(runtime.host())
+        };
+        crate::contract::honour(FakeRuntime::default(), spec(), next).await;
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@
 //! at any point, also for a container nobody has heard of.
 
 #[cfg(any(test, feature = "fake"))]
+pub mod contract;
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod io;
 pub mod oci;

@@ -3,9 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shoal_agent_runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError};
+use shoal_agent_runtime::oci::OciRuntime;
+use shoal_agent_runtime::{ContainerSpec, LogLimits, LogQuery, Runtime, RuntimeError, contract};
 
 use crate::host::{Host, able, command, id, shell, wait_for};
+
+#[tokio::test]
+async fn the_real_runtime_honours_the_contract() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    let runtime = || OciRuntime::new(host.config.clone()).unwrap();
+    let script = "trap 'exit 0' TERM; while :; do usleep 20000; done";
+    contract::honour(runtime(), host.spec(&shell(script)), |_| runtime()).await;
+    host.assert_clean().await;
+}
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_what_they_were() {
