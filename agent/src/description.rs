@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use shoal_types::level::Level;
 use shoal_types::object::{EngineDescription, NodeDescription};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, Resources};
 use shoal_types::spec::Platform;
@@ -25,6 +26,7 @@ pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> No
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: labels.clone(),
         },
+        level: Level::OWN,
     }
 }
 

@@ -1,8 +1,10 @@
-//! What this node has durably accepted: one file per task, and one for the networks.
+//! What this node has durably accepted: one file per task, one for the networks, and one for the
+//! leader that it obeys.
 //!
 //! ```text
 //! <dir>/tasks/<task id>     LedgerTask of ledger.proto
 //! <dir>/networks            LedgerNetworks
+//! <dir>/term                LedgerTerm
 //! <dir>/*.new               being written; removed when the ledger is opened
 //! ```
 //!
@@ -22,8 +24,9 @@ use futures::future::BoxFuture;
 use prost::Message as _;
 use shoal_agent_planning::task::{Boot, Preparation, TaskRecord};
 use shoal_proto::convert::InvalidMessage;
+use shoal_proto::convert::field::{self, Kind as _};
 use shoal_proto::v1 as pb;
-use shoal_types::id::{NetworkId, TaskId};
+use shoal_types::id::{ClusterId, NetworkId, TaskId};
 use shoal_types::object::Network;
 use tokio::sync::oneshot;
 
@@ -35,6 +38,7 @@ const FILE_MAX: u64 = 16 << 20;
 const THREADS: usize = 32;
 const NETWORKS: &str = "networks";
 const TASKS: &str = "tasks";
+const TERM: &str = "term";
 
 /// Why the ledger could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,6 +90,15 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ledger
     move |source| LedgerError::Io { action, path, source: Arc::new(source) }
 }
 
+/// A leader: terms are those of its cluster's managers, each leader has a higher one than all before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// Its number.
+    pub number: u64,
+}
+
 /// Everything in a ledger.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -93,6 +106,8 @@ pub struct Loaded {
     pub tasks: BTreeMap<TaskId, TaskRecord>,
     /// Networks that the node was told to hold.
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// The newest leader that the node has obeyed.
+    pub term: Option<Term>,
     /// Files that cannot be understood. They are left alone, for people to look at.
     pub damaged: Vec<LedgerError>,
     /// The tasks among them. They were accepted, and whatever became of them, they are over.
@@ -182,6 +197,24 @@ impl Ledger {
         self.change(self.dir.join(NETWORKS), What::Write(bytes))
     }
 
+    /// Writes down whom the node obeys from now on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_term(&self, term: Term) -> Written {
+        let Term { cluster, number } = term;
+        let message = pb::LedgerTerm { cluster_id: cluster.to_string(), term: number };
+        self.change(self.dir.join(TERM), What::Write(message.encode_to_vec()))
+    }
+
+    /// Forgets whom the node has obeyed; fine if that was nobody.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove_term(&self) -> Written {
+        self.change(self.dir.join(TERM), What::Remove)
+    }
+
     /// Waits for every change before it.
     ///
     /// # Errors
@@ -210,6 +243,12 @@ impl Loaded {
         let bytes = fs::read(path).map_err(failed("read", path))?;
         let decode = |source| LedgerError::Decode { path: path.to_owned(), source };
         let invalid = |source| LedgerError::Invalid { path: path.to_owned(), source };
+        if path.file_name().is_some_and(|name| name == TERM) {
+            let wire = pb::LedgerTerm::decode(bytes.as_slice()).map_err(decode)?;
+            let cluster = field::Text::read("cluster_id", wire.cluster_id).map_err(invalid)?;
+            self.term = Some(Term { cluster, number: wire.term });
+            return Ok(());
+        }
         if path.file_name().is_some_and(|name| name == NETWORKS) {
             let wire = pb::LedgerNetworks::decode(bytes.as_slice()).map_err(decode)?;
             for network in wire.networks {
@@ -433,11 +472,14 @@ mod tests {
         };
         let networks: BTreeMap<_, _> = [(network.id, Arc::new(network))].into();
         ledger.save_networks(&networks).await.unwrap();
+        let term = Term { cluster: 8.into(), number: 7 };
+        ledger.save_term(term).await.unwrap();
         let (_, loaded) = Ledger::open(dir.path()).unwrap();
         assert_eq!(loaded.tasks.len(), 99);
         assert_eq!(loaded.tasks[&1.into()], half);
         assert_eq!(loaded.tasks[&3.into()], record(3));
         assert_eq!(loaded.networks, networks);
+        assert_eq!(loaded.term, Some(term));
         assert!(loaded.damaged.is_empty());
     }
 

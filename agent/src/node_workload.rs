@@ -10,14 +10,14 @@ use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, keep};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
-use shoal_types::id::TaskId;
+use shoal_types::id::{ClusterId, TaskId};
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
-use crate::worker::{Drivers, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
+use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
 
@@ -132,12 +132,20 @@ fn failed(error: &WorkerError) -> WorkloadError {
 }
 
 impl Workload for NodeWorkload {
-    fn assign_all(&self, assignment: NodeAssignment) {
-        self.worker.assign_all(assignment);
+    fn obey(&self, cluster: ClusterId, term: u64) -> Answer<'_, u64> {
+        async move { self.worker.obey(cluster, term).await.map_err(|error| failed(&error)) }.boxed()
     }
 
-    fn change(&self, changes: Vec<AssignmentChange>) {
-        self.worker.change(changes);
+    fn assign_all(&self, assignment: NodeAssignment, mark: Mark) {
+        self.worker.assign_all(assignment, mark);
+    }
+
+    fn change(&self, changes: Vec<AssignmentChange>, mark: Mark) {
+        self.worker.change(changes, mark);
+    }
+
+    fn applied<'a>(&'a self, session: &'a str, after: u64) -> BoxFuture<'a, u64> {
+        self.worker.applied(session, after).boxed()
     }
 
     fn report_everything(&self) {

@@ -283,6 +283,17 @@ impl Client {
         required("cluster", call!(self.update_cluster(request)).cluster)
     }
 
+    /// Raises the cluster's feature level, up to that of its managers if none is named. The cluster as it
+    /// is then, and whether its level was lower before.
+    ///
+    /// # Errors
+    /// As the manager says: one of them has not got that level.
+    pub async fn raise_level(&self, level: Option<u32>) -> Result<(Cluster, bool)> {
+        let level = level.unwrap_or_default();
+        let answer = call!(self.raise_level(pb::RaiseLevelRequest { level }));
+        Ok((required("cluster", answer.cluster)?, answer.raised))
+    }
+
     /// The token, and addresses of managers.
     pub async fn join_token(&self, role: NodeRole) -> Result<(String, Vec<String>)> {
         let role = pb::NodeRole::from(role).into();

@@ -188,6 +188,8 @@ mod tests {
             "join-token manager --rotate",
             "info --format json",
             "version",
+            "cluster upgrade",
+            "cluster upgrade --level 2",
             "node ls -q --filter label=a=b",
             "node update --label-add a=b --label-rm c --availability drain n",
             "node rm -f n1 n2",

@@ -25,6 +25,7 @@ use shoal_transport::{IncomingLimits, LiveCredentials, PeerId, Role, incoming, s
 use shoal_types::id::{
     ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
 };
+use shoal_types::level::Level;
 use shoal_types::object::{
     Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
     Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
@@ -145,6 +146,7 @@ fn task() -> pb::Task {
         desired_state: DesiredState::Running,
         start_after: None,
         rejections: 0,
+        level: Level::FIRST,
         status,
     })
         .into()
@@ -244,6 +246,7 @@ fn cluster() -> pb::ClusterView {
         spec: ClusterSpec { name: text(), ..ClusterSpec::default() },
         root_ca: RootCa { cert_pem: text(), key_pem: text() },
         join_tokens: JoinTokens::default(),
+        level: Level::FIRST,
     })
         .into()
 }
@@ -433,6 +436,8 @@ hostile! {{
         Ok(pb::GetJoinTokenResponse { token: text(), manager_addrs: vec![text()] });
     rotate_join_token RotateJoinTokenRequest RotateJoinTokenResponse
         Ok(pb::RotateJoinTokenResponse { token: text() });
+    raise_level RaiseLevelRequest RaiseLevelResponse
+        Ok(pb::RaiseLevelResponse { cluster: Some(cluster()), raised: true });
     get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(summary_of_node()) });
     update_node UpdateNodeRequest UpdateNodeResponse
         Ok(pb::UpdateNodeResponse { node: Some(node()) });

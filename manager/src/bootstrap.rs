@@ -12,6 +12,7 @@ use shoal_proto::v1::bootstrap_server::Bootstrap;
 use shoal_transport::{Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource as _, NodeId, UserId};
+use shoal_types::level::Level;
 use shoal_types::object::{ManagerStatus, NodeDescription};
 use shoal_types::spec::{
     Availability, ClusterSpec, Labels, NodeRole, NodeSpec, UserRole, UserSpec,
@@ -105,8 +106,11 @@ impl BootstrapService {
             };
             self.cluster.propose(Command::CreateNode { id: node, spec, description }).await?;
         }
-        let status =
-            ManagerStatus { raft_id: self.raft.id(), addr: request.advertise_addr.clone() };
+        let status = ManagerStatus {
+            raft_id: self.raft.id(),
+            addr: request.advertise_addr.clone(),
+            level: Level::OWN,
+        };
         let command = Command::SetManagerStatus { id: node, status: Some(status) };
         self.cluster.propose(command).await?;
         Ok(self.cluster.view())
@@ -236,6 +240,7 @@ fn create_cluster(spec: ClusterSpec) -> Result<Command, Status> {
         root_ca: ca.to_stored(),
         join_tokens: secrets.to_stored(),
         networks: PredefinedIds { bridge: ids.next_id(), host: ids.next_id(), none: ids.next_id() },
+        level: Level::OWN,
     })
 }
 

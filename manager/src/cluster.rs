@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use shoal_manager_planning::managers;
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
 use shoal_types::error_chain::chain;
 use shoal_types::object::{ManagerStatus, Node, NodeSummary};
+use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -104,11 +106,13 @@ impl Cluster {
 
     /// Refuses where only the leader can answer.
     ///
+    /// The term in which this manager leads.
+    ///
     /// # Errors
     /// `UNAVAILABLE` if this manager does not lead.
-    pub fn must_lead(&self) -> Result<(), Status> {
+    pub fn must_lead(&self) -> Result<u64, Status> {
         match &*self.raft.leader().borrow() {
-            LeaderState::Leader { .. } => Ok(()),
+            LeaderState::Leader { term } => Ok(*term),
             LeaderState::Follower(leader) => {
                 let address = &leader.address;
                 Err(Status::unavailable(format!("this manager does not lead: ask {address}")))
@@ -161,21 +165,57 @@ impl Cluster {
         results.pop().unwrap_or(Ok(Outcome::Unchanged)).map_err(Into::into)
     }
 
-    /// Carries out commands in order, each for itself, sharing one disk barrier.
+    /// Carries out commands in order, each for itself, sharing one disk barrier. What some manager
+    /// might not understand is not written, but rejected here.
     ///
     /// # Errors
     /// Nothing, or nobody knows how much, was carried out.
     pub async fn propose_all(&self, commands: Vec<Command>) -> Result<Vec<Answer>, ProposeError> {
-        let now = clock::now();
+        let (now, view) = (clock::now(), self.view());
         // Polled in order, so they stand in the queue in order.
-        let answers = commands.iter().map(|c| self.proposer.propose(encode_command(now, c)));
+        let answers = commands.iter().map(|command| {
+            let entry = loggable(&view, now, command);
+            async {
+                match entry {
+                    Ok(bytes) => self.proposer.propose(bytes).await,
+                    Err(rejected) => Ok(Err(rejected)),
+                }
+            }
+        });
         futures::future::try_join_all(answers).await
     }
 }
 
+/// What is to be written of a command, if every manager understands it.
+fn loggable(view: &ClusterState, now: Timestamp, command: &Command) -> Result<Bytes, Rejected> {
+    view.permits(command)?;
+    Ok(encode_command(now, command))
+}
+
 #[cfg(test)]
 mod tests {
+    use shoal_manager_state::testing::{TestCluster, service_spec};
+    use shoal_types::level::Level;
+    use shoal_types::object::Slot;
+
     use super::*;
+
+    #[test]
+    fn what_some_manager_would_not_understand_is_not_written() {
+        let mut cluster = TestCluster::new();
+        let service = cluster.add_service(service_spec("web", 1));
+        let (_, mut command) = cluster.new_task(service, Slot::Replica(1));
+        assert!(loggable(&cluster.state, cluster.now, &command).is_ok());
+        if let Command::CreateTask { level, .. } = &mut command {
+            *level = Level::new(2);
+        }
+        let refused = loggable(&cluster.state, cluster.now, &command).expect_err("too new");
+        assert_eq!(refused.code(), RejectedCode::FailedPrecondition);
+        assert!(
+            refused.to_string().contains("needs feature level 2, and the cluster has 1"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn only_what_may_be_repeated_is_unavailable() {

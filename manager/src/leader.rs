@@ -14,6 +14,7 @@ use shoal_manager_planning::{BATCH_MAX, Plan, address, orchestrator, scheduler};
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Outcome};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
+use shoal_types::level::Level;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -81,8 +82,8 @@ fn leads(state: &LeaderState) -> bool {
     matches!(state, LeaderState::Leader { .. })
 }
 
-/// Makes known where this manager is reached now, if it was started with another address than it
-/// had before.
+/// Makes known where this manager is reached now and what it can do, if it was started with another
+/// address or by another program than before.
 async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
     while let Err(error) = try_move_to(cluster, sessions, own).await {
         tracing::warn!(address = own.address, error = %error, "cannot make the address known yet");
@@ -93,9 +94,9 @@ async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
 async fn try_move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) -> Result<(), String> {
     let told = |error: &dyn std::error::Error| chain(error).to_string();
     cluster.set_own_address(&own.address).await.map_err(|e| told(&e))?;
-    if let Some(command) = address::moved(&cluster.view(), own.node, &own.address) {
+    if let Some(command) = address::changed(&cluster.view(), own.node, &own.address, Level::OWN) {
         cluster.propose(command).await.map_err(|e| told(&e))?;
-        tracing::info!(address = own.address, "this manager has another address now");
+        tracing::info!(address = own.address, level = %Level::OWN, "this manager is made known anew");
         // Agents are told where managers are when their sessions begin.
         sessions.end_all();
     }

@@ -120,6 +120,7 @@ impl ClusterCa for StateCa {
 mod tests {
     use shoal_manager_state::{JoinSecret, PredefinedIds, apply};
     use shoal_types::id::ClusterId;
+    use shoal_types::level::Level;
     use shoal_types::spec::{ClusterSpec, UserRole, UserSpec};
 
     use super::*;
@@ -142,6 +143,7 @@ mod tests {
             root_ca: ca.to_stored(),
             join_tokens: first.to_stored(),
             networks: PredefinedIds { bridge: 1.into(), host: 2.into(), none: 3.into() },
+            level: Level::FIRST,
         };
         change(&mut state, create);
         let read = |state: &ClusterState| {

@@ -15,6 +15,7 @@ use shoal_ctl::stack::{self, Files, Input, Source, Variables};
 use shoal_manager_planning::{orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, PredefinedIds, StackIds, apply};
 use shoal_types::id::{IdSource as _, NodeId, SeededIds};
+use shoal_types::level::Level;
 use shoal_types::object::{
     JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Service, Task,
 };
@@ -100,6 +101,7 @@ impl Planned {
             root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
             join_tokens: JoinTokens::default(),
             networks,
+            level: Level::FIRST,
         };
         planned.apply(create);
         for number in 1..=NODES {

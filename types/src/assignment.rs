@@ -1,9 +1,10 @@
 //! What one node is told to hold: made by managers, obeyed by the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::level::Level;
 use crate::object::{Network, Slot, Task, TaskNetwork};
 use crate::spec::{Labels, PortConfig, TaskSpec};
 use crate::task_state::DesiredState;
@@ -32,6 +33,8 @@ pub struct AssignedTask {
     pub networks: Vec<TaskNetwork>,
     /// What managers want of it.
     pub desired_state: DesiredState,
+    /// What its agent must be able to do to run it: there may be more to it than an older one reads.
+    pub level: Level,
 }
 
 impl AssignedTask {
@@ -49,6 +52,7 @@ impl AssignedTask {
             ports: task.ports().to_vec(),
             networks: task.networks.clone(),
             desired_state: task.desired_state,
+            level: task.level,
         })
     }
 }
@@ -60,6 +64,18 @@ pub struct NodeAssignment {
     pub tasks: BTreeMap<TaskId, AssignedTask>,
     /// Networks that these tasks need.
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Tasks that the node cannot be told of, or cannot understand, and why. They are assigned to it
+    /// all the same: it rejects them, unless it has accepted them before.
+    pub rejected: BTreeMap<TaskId, Rejection>,
+}
+
+/// What is known of a task that its node cannot take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Why, for people.
+    pub why: String,
+    /// What managers want of it, if the node has accepted it before.
+    pub desired_state: DesiredState,
 }
 
 /// One difference between two assignments of a node.
@@ -69,6 +85,8 @@ pub enum AssignmentChange {
     UpdateTask(AssignedTask),
     /// Forget this task; if anything of it is still there, stop and remove it.
     RemoveTask(TaskId),
+    /// Reject this task; but if it was accepted before, only heed what is wanted of it.
+    RejectTask(TaskId, Rejection),
     /// Hold this network.
     UpdateNetwork(Arc<Network>),
     /// Forget this network.
@@ -91,8 +109,16 @@ impl NodeAssignment {
                 changes.push(AssignmentChange::UpdateTask(task.clone()));
             }
         }
-        let gone = self.tasks.keys().filter(|id| !next.tasks.contains_key(id));
-        changes.extend(gone.map(|id| AssignmentChange::RemoveTask(*id)));
+        for (id, rejection) in &next.rejected {
+            if self.rejected.get(id) != Some(rejection) {
+                changes.push(AssignmentChange::RejectTask(*id, rejection.clone()));
+            }
+        }
+        let gone = self.tasks.keys().chain(self.rejected.keys());
+        let gone: BTreeSet<&TaskId> = gone
+            .filter(|id| !next.tasks.contains_key(id) && !next.rejected.contains_key(id))
+            .collect();
+        changes.extend(gone.into_iter().map(|id| AssignmentChange::RemoveTask(*id)));
         let gone = self.networks.keys().filter(|id| !next.networks.contains_key(id));
         changes.extend(gone.map(|id| AssignmentChange::RemoveNetwork(*id)));
         changes
@@ -103,10 +129,16 @@ impl NodeAssignment {
         for change in changes {
             match change {
                 AssignmentChange::UpdateTask(task) => {
+                    self.rejected.remove(&task.id);
                     self.tasks.insert(task.id, task);
                 }
                 AssignmentChange::RemoveTask(id) => {
                     self.tasks.remove(&id);
+                    self.rejected.remove(&id);
+                }
+                AssignmentChange::RejectTask(id, rejection) => {
+                    self.tasks.remove(&id);
+                    self.rejected.insert(id, rejection);
                 }
                 AssignmentChange::UpdateNetwork(network) => {
                     self.networks.insert(network.id, network);

@@ -14,6 +14,7 @@ pub mod error_chain;
 pub mod id;
 pub mod image_ref;
 pub mod join_token;
+pub mod level;
 pub mod log_filter;
 pub mod name;
 pub mod object;

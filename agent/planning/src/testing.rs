@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_types::assignment::AssignedTask;
+use shoal_types::level::Level;
 use shoal_types::object::Slot;
 use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
 use shoal_types::task_state::DesiredState;
@@ -29,5 +30,6 @@ pub(crate) fn task(container: ContainerSpec) -> AssignedTask {
         ports: Vec::new(),
         networks: Vec::new(),
         desired_state: DesiredState::Running,
+        level: Level::FIRST,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -10,11 +11,10 @@ use shoal_proto::parts::{PART_BYTES, Parts};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::session_message::Message;
 use shoal_proto::v1::{
-    AssignmentsRequest, ClusterFacts, HeartbeatRequest, NodeRole, SessionMessage, SessionRequest,
-    SessionStarted, TaskStatusUpdate, UpdateTaskStatusRequest,
+    AcknowledgeRequest, AssignmentsRequest, ClusterFacts, HeartbeatRequest, NodeRole,
+    SessionMessage, SessionRequest, SessionStarted, TaskStatusUpdate, UpdateTaskStatusRequest,
 };
 use shoal_transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
-use shoal_types::assignment::AssignmentChange;
 use shoal_types::error_chain::chain;
 use shoal_types::text::cut;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -23,15 +23,21 @@ use tonic::{Response, Status, Streaming};
 
 use super::assembly::{Assembly, Taken};
 use super::failure::{ASSIGNMENTS, Failure, heartbeat_patience, heartbeat_wait};
+use super::item::Reader;
 use super::sequence::{Sequence, Step};
 use super::{
     Client, Member, SessionContext, Standing, Trouble, exec_stream, log_stream, question, renew_now,
 };
+use crate::worker::Mark;
 
 /// For the first message of a session, connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a batch of statuses to become durable.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
+/// For saying how much of the assignment is applied.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Shortest time from one such call to the next.
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(100);
 /// Log streams, exec streams and answers at a time, each.
 const MAX_STREAMS: usize = 128;
 /// The longest message, in bytes. What grows with the cluster comes in parts of [`PART_BYTES`]; a
@@ -69,34 +75,53 @@ async fn try_session(
         .max_encoding_message_size(MAX_MESSAGE);
 
     let description = Some((context.describe)().into());
+    let cluster = member.credentials.current().identity().cluster;
+    let obey = async |term| context.workload.obey(cluster, term).await.map_err(Failure::Obey);
+    let obeyed = obey(0).await?;
     let open = async {
-        let request = SessionRequest { description, unable: trouble.borrow().clone() };
+        let unable = trouble.borrow().clone();
+        let request = SessionRequest { description, unable, term: obeyed };
         let stream = client.session(request).await.map_err(Failure::call("session"))?;
         let mut stream = stream.into_inner();
         let first = next("session", &mut stream).await?;
         Ok((stream, first))
     };
     let (stream, first) = in_time("session", OPEN_TIMEOUT, open).await?;
-    let Some(Message::Started(SessionStarted { session_id, heartbeat_period_nanos })) =
-        first.message
-    else {
+    let Some(Message::Started(started)) = first.message else {
         let why = "it does not begin with the session's id".to_owned();
         return Err(Failure::Message { call: "session", why });
     };
+    let SessionStarted { session_id, heartbeat_period_nanos, term, level, cluster_level } = started;
+    // Before anything of it is obeyed: a leader that was replaced meanwhile must not undo it.
+    let obeyed = obey(term).await?;
+    if term < obeyed {
+        return Err(Failure::Stale { term, obeyed });
+    }
     *began = Some(Instant::now());
-    tracing::info!(manager = %address, session = session_id, "session began");
+    tracing::info!(
+        manager = %address, session = session_id, term, level, cluster_level, "session began"
+    );
+    let session = Opened { id: session_id.into(), term };
     context.standing.send_replace(Standing::Active);
     context.workload.report_everything();
 
-    let _line = context.line.open(client.clone(), session_id.clone());
+    let _line = context.line.open(client.clone(), session.id.to_string());
     let period = Duration::from_nanos(heartbeat_period_nanos);
     let mut requests = Requests::new(context, member, client.clone(), address);
     tokio::select! {
         end = requests.serve(stream) => end,
-        end = heartbeats(client.clone(), &session_id, period, trouble) => end,
-        end = assignments(context, client.clone(), &session_id, trouble) => end,
-        end = statuses(context, client.clone(), &session_id) => end,
+        end = heartbeats(client.clone(), &session.id, period, trouble) => end,
+        end = assignments(context, client.clone(), &session, trouble) => end,
+        end = acknowledgements(context, client.clone(), &session.id) => end,
+        end = statuses(context, client.clone(), &session.id) => end,
     }
+}
+
+/// A session that a manager has opened.
+struct Opened {
+    id: Arc<str>,
+    /// In which that manager leads.
+    term: u64,
 }
 
 async fn in_time<T>(
@@ -151,7 +176,7 @@ async fn heartbeats(
 async fn assignments(
     context: &SessionContext,
     client: Client,
-    session: &str,
+    session: &Opened,
     trouble: &Trouble,
 ) -> Result<Infallible, Failure> {
     let mut row: u32 = 0;
@@ -190,23 +215,31 @@ fn tell(trouble: &Trouble, why: &str) {
 async fn follow(
     context: &SessionContext,
     mut client: Client,
-    session: &str,
+    session: &Opened,
     trouble: &Trouble,
     taken: &mut bool,
 ) -> Result<Infallible, Failure> {
     const CALL: &str = ASSIGNMENTS;
-    let mut gaps = 0;
+    let (mut gaps, mut reader) = (0, Reader::default());
     loop {
-        let request = AssignmentsRequest { session_id: session.to_owned() };
+        let session_id = session.id.to_string();
+        let request = AssignmentsRequest { session_id, message_bytes_max: MAX_MESSAGE as u64 };
         let open = client.assignments(request);
         let mut stream = unary(CALL, OPEN_TIMEOUT, open).await?;
         let (mut sequence, mut assembly) = (Sequence::default(), Assembly::default());
         loop {
             let message = next(CALL, &mut stream).await?;
+            if message.term != session.term {
+                return Err(Failure::Stale { term: message.term, obeyed: session.term });
+            }
+            let sequence_number = message.results_in;
+            let mark = || Mark {
+                session: Arc::clone(&session.id),
+                term: session.term,
+                sequence: sequence_number,
+            };
             let step = sequence.accept(message.kind, message.applies_to, message.results_in);
-            let changes = message.changes.into_iter().map(AssignmentChange::try_from);
-            let changes: Result<Vec<_>, _> = changes.collect();
-            let changes = changes.map_err(Failure::invalid(CALL))?;
+            let changes = reader.read_all(message.changes);
             match step {
                 Step::Replace | Step::Change => {
                     if step == Step::Change {
@@ -214,11 +247,11 @@ async fn follow(
                     }
                     match assembly.take(step == Step::Replace, changes, message.more) {
                         Taken::All(assignment) => {
-                            context.workload.assign_all(assignment);
+                            context.workload.assign_all(assignment, mark());
                             *taken = true;
                             tell(trouble, "");
                         }
-                        Taken::Changes(changes) => context.workload.change(changes),
+                        Taken::Changes(changes) => context.workload.change(changes, mark()),
                         Taken::Part => {}
                     }
                 }
@@ -233,6 +266,22 @@ async fn follow(
                 }
             }
         }
+    }
+}
+
+/// Tells how much of the assignment is on disk, soon after that has changed.
+async fn acknowledgements(
+    context: &SessionContext,
+    mut client: Client,
+    session: &str,
+) -> Result<Infallible, Failure> {
+    let mut told = 0;
+    loop {
+        let applied = context.workload.applied(session, told).await;
+        let request = AcknowledgeRequest { session_id: session.to_owned(), applied };
+        unary("acknowledge", ACKNOWLEDGE_TIMEOUT, client.acknowledge(request)).await?;
+        told = applied;
+        tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use shoal_proto::convert::InvalidMessage;
 use shoal_transport::is_removed;
 use tonic::{Code, Status};
 
@@ -52,6 +51,17 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
+    /// The manager was a leader once, and another one has been obeyed since.
+    #[error("the manager leads in term {term}, and this node has obeyed a leader of term {obeyed}")]
+    Stale {
+        /// Of the manager.
+        term: u64,
+        /// The newest one.
+        obeyed: u64,
+    },
+    /// What has to be on disk before anything is obeyed cannot be written.
+    #[error("cannot obey the manager")]
+    Obey(#[source] super::WorkloadError),
     /// No connection can be set up.
     #[error("cannot set up a connection")]
     Credentials(#[source] shoal_transport::CredentialsError),
@@ -63,10 +73,6 @@ pub enum Failure {
 impl Failure {
     pub(super) fn call(call: &'static str) -> impl FnOnce(Status) -> Self {
         move |status| Self::Call { call, status: Box::new(status) }
-    }
-
-    pub(super) fn invalid(call: &'static str) -> impl FnOnce(InvalidMessage) -> Self {
-        move |error| Self::Message { call, why: error.to_string() }
     }
 
     /// Whether managers do not want this node: its certificate is refused, or it was removed.

@@ -11,6 +11,7 @@ mod credentials;
 mod exec_stream;
 mod failure;
 mod farewell;
+mod item;
 mod log_stream;
 mod managers;
 mod question;

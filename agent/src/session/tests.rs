@@ -1,6 +1,7 @@
 //! Sessions with a fake manager over the real transport.
 
 mod answers;
+mod future;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,6 +243,7 @@ async fn an_assignment_that_comes_in_parts_counts_when_it_is_whole() {
         results_in: applies_to + 1,
         changes: vec![removal(9)],
         more,
+        term: 0,
     };
     let streams = |count| {
         let manager = &manager;
@@ -282,8 +284,7 @@ async fn a_node_that_cannot_take_its_assignment_says_why_until_it_can() {
     for n in 1..=2 {
         eventually("a stream of assignments", streams(n)).await;
         assert!(manager.seen().unable.iter().all(String::is_empty), "once may be an accident");
-        let nothing = v1::AssignmentChange { change: None };
-        manager.assign(v1::AssignmentsKind::Complete, 0, 1, vec![nothing]).await;
+        manager.assign_message(v1::AssignmentsMessage { kind: 99, ..Default::default() }).await;
     }
     let said = |expected: &'static str| {
         let manager = &manager;

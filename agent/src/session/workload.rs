@@ -2,11 +2,13 @@
 
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
-use shoal_types::id::TaskId;
+use shoal_types::id::{ClusterId, TaskId};
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
 
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
+
+use crate::worker::Mark;
 
 /// Why the workload did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +26,20 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, WorkloadError>>;
 
 /// Runs what is assigned to this node. Outlives every session.
 pub trait Workload: Send + Sync + 'static {
-    /// Takes over all that is assigned, in place of what was.
-    fn assign_all(&self, assignment: NodeAssignment);
+    /// Durably obeys a leader of this term from now on, unless a newer one of the cluster is obeyed
+    /// already. The newest term that is obeyed; with zero that is only asked for.
+    fn obey(&self, cluster: ClusterId, term: u64) -> Answer<'_, u64>;
+
+    /// Takes over all that is assigned, in place of what was. Passed over if its term is older than
+    /// one that is obeyed.
+    fn assign_all(&self, assignment: NodeAssignment, mark: Mark);
 
     /// Takes over changes, in order.
-    fn change(&self, changes: Vec<AssignmentChange>);
+    fn change(&self, changes: Vec<AssignmentChange>, mark: Mark);
+
+    /// Waits until a message of the session after this one is durable, with all before it: the number
+    /// of the last such message.
+    fn applied<'a>(&'a self, session: &'a str, after: u64) -> BoxFuture<'a, u64>;
 
     /// From the next [`Workload::next_statuses`] on, reports everything again: a new session may
     /// lead to a manager that has not heard it.

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oci_spec::image::{ConfigBuilder, ImageConfiguration};
-use shoal_agent::worker::WorkerHandle;
+use shoal_agent::worker::{Mark, WorkerHandle};
 use shoal_agent_image::Image;
 use shoal_types::assignment::{AssignedTask, NodeAssignment};
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::image_ref::{Digest, ImageReference};
+use shoal_types::level::Level;
 use shoal_types::object::{Meta, Network, Slot, TaskNetwork, TaskStatus};
 use shoal_types::spec::{ContainerSpec, Driver, NetworkSpec, TaskRuntime, TaskSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -44,17 +45,17 @@ impl Assigner {
 
     pub(crate) fn assign(&mut self, tasks: impl IntoIterator<Item = AssignedTask>) {
         self.assignment.tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
-        self.worker.assign_all(self.assignment.clone());
+        self.worker.assign_all(self.assignment.clone(), mark(0, 1));
     }
 
     pub(crate) fn want(&mut self, id: u128, desired: DesiredState) {
         self.assignment.tasks.get_mut(&id.into()).unwrap().desired_state = desired;
-        self.worker.assign_all(self.assignment.clone());
+        self.worker.assign_all(self.assignment.clone(), mark(0, 1));
     }
 
     pub(crate) fn drop_task(&mut self, id: u128) {
         self.assignment.tasks.remove(&id.into());
-        self.worker.assign_all(self.assignment.clone());
+        self.worker.assign_all(self.assignment.clone(), mark(0, 1));
     }
 
     /// Listens until a task reports what is looked for.
@@ -84,6 +85,11 @@ impl Assigner {
         assert_eq!(status.state, state, "{status:?}");
         status
     }
+}
+
+/// A message of a leader of this term.
+pub(crate) fn mark(term: u64, sequence: u64) -> Mark {
+    Mark { session: "test".into(), term, sequence }
 }
 
 fn network() -> (NetworkId, Arc<Network>) {
@@ -136,5 +142,6 @@ pub(crate) fn task(id: u128, container: ContainerSpec) -> AssignedTask {
             addresses: Vec::new(),
         }],
         desired_state: DesiredState::Running,
+        level: Level::FIRST,
     }
 }

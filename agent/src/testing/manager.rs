@@ -35,6 +35,12 @@ pub(crate) struct Seen {
     pub(crate) hostnames: Vec<String>,
     pub(crate) assignments: Vec<Out<v1::AssignmentsMessage>>,
     pub(crate) heartbeats: usize,
+    /// In which it leads, from the next session on.
+    pub(crate) term: u64,
+    /// The terms that agents said they have obeyed.
+    pub(crate) obeyed: Vec<u64>,
+    /// Sessions and what they have applied.
+    pub(crate) acknowledged: Vec<(String, u64)>,
     pub(crate) statuses: Vec<v1::TaskStatusUpdate>,
     /// Why the agent cannot take its assignment, as each session and heartbeat said.
     pub(crate) unable: Vec<String>,
@@ -119,8 +125,8 @@ impl FakeManager {
         changes: Vec<v1::AssignmentChange>,
     ) {
         let to = self.seen().assignments.last().expect("a stream").clone();
-        let (kind, more) = (kind.into(), false);
-        let message = v1::AssignmentsMessage { kind, applies_to, results_in, changes, more };
+        let (kind, more, term) = (kind.into(), false, self.seen().term);
+        let message = v1::AssignmentsMessage { kind, applies_to, results_in, changes, more, term };
         to.send(Ok(message)).await.expect("open");
     }
 
@@ -203,12 +209,16 @@ impl Dispatcher for Service {
         }
         let request = request.into_inner();
         seen.unable.push(request.unable);
+        seen.obeyed.push(request.term);
         let description = request.description.unwrap_or_default();
         seen.hostnames.push(description.hostname);
         let (to, answer) = stream();
         let started = v1::SessionStarted {
             session_id: format!("session-{}", seen.sessions.len()),
             heartbeat_period_nanos: Duration::from_millis(60).as_nanos() as u64,
+            term: seen.term,
+            level: 1,
+            cluster_level: 1,
         };
         let message = Some(Message::Started(started));
         to.try_send(Ok(v1::SessionMessage { message })).expect("room");
@@ -240,6 +250,15 @@ impl Dispatcher for Service {
         let (to, answer) = stream();
         self.seen().assignments.push(to);
         Ok(answer)
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<v1::AcknowledgeRequest>,
+    ) -> Result<Response<v1::AcknowledgeResponse>, Status> {
+        let v1::AcknowledgeRequest { session_id, applied } = request.into_inner();
+        self.seen().acknowledged.push((session_id, applied));
+        Ok(Response::new(v1::AcknowledgeResponse {}))
     }
 
     async fn update_task_status(

@@ -8,12 +8,13 @@ use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
-use shoal_types::id::TaskId;
+use shoal_types::id::{ClusterId, TaskId};
 use shoal_types::object::TaskStatus;
 use shoal_types::question::{self, Question};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::session::{Answer, Workload, WorkloadError};
+use crate::worker::Mark;
 use shoal_agent_runtime::{
     ContainerId, ExecSession, ExecSpec, ExitStatus, LogLine, LogQuery, LogStream, RuntimeError,
     Stream, TermSize,
@@ -42,11 +43,15 @@ pub(crate) struct ProcessSide {
 pub(crate) struct FakeWorkload {
     inner: Mutex<Inner>,
     arrived: Notify,
+    /// The last message that was taken, which counts as applied.
+    marks: watch::Sender<Option<Mark>>,
 }
 
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) asked: Vec<Asked>,
+    /// The newest term that was obeyed.
+    pub(crate) obeyed: BTreeMap<ClusterId, u64>,
     pub(crate) statuses: BTreeMap<TaskId, TaskStatus>,
     unsent: BTreeSet<TaskId>,
     pub(crate) processes: Vec<ProcessSide>,
@@ -73,12 +78,33 @@ impl FakeWorkload {
 }
 
 impl Workload for FakeWorkload {
-    fn assign_all(&self, assignment: NodeAssignment) {
-        self.inner().asked.push(Asked::All(assignment));
+    fn obey(&self, cluster: ClusterId, term: u64) -> Answer<'_, u64> {
+        let mut inner = self.inner();
+        let known = inner.obeyed.entry(cluster).or_default();
+        *known = term.max(*known);
+        futures::future::ready(Ok(*known)).boxed()
     }
 
-    fn change(&self, changes: Vec<AssignmentChange>) {
+    fn assign_all(&self, assignment: NodeAssignment, mark: Mark) {
+        self.inner().asked.push(Asked::All(assignment));
+        self.marks.send_replace(Some(mark));
+    }
+
+    fn change(&self, changes: Vec<AssignmentChange>, mark: Mark) {
         self.inner().asked.push(Asked::Changes(changes));
+        self.marks.send_replace(Some(mark));
+    }
+
+    fn applied<'a>(&'a self, session: &'a str, after: u64) -> BoxFuture<'a, u64> {
+        let mut marks = self.marks.subscribe();
+        let newer = move |mark: &Option<Mark>| {
+            mark.as_ref().is_some_and(|m| &*m.session == session && m.sequence > after)
+        };
+        async move {
+            let mark = marks.wait_for(newer).await.expect("it lives").clone();
+            mark.expect("one that fits").sequence
+        }
+        .boxed()
     }
 
     fn report_everything(&self) {

@@ -8,15 +8,23 @@ use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
 use tokio::sync::oneshot;
 
+use super::applied::Mark;
 use super::{TaskSummary, WorkerError};
+use crate::ledger::{LedgerError, Term};
 
 /// Everything that the loop can hear of, besides exits and the passing of time.
 #[derive(Debug)]
 pub(super) enum Event {
     /// All that the node is to hold.
-    AssignAll(NodeAssignment),
+    AssignAll(NodeAssignment, Mark),
     /// What changed in that.
-    Change(Vec<AssignmentChange>),
+    Change(Vec<AssignmentChange>, Mark),
+    /// Asks to obey a leader from now on; the answer is the newest term that is obeyed.
+    Obey(Term, oneshot::Sender<Result<u64, WorkerError>>),
+    /// This term of the ledger is on disk, or it could not be written; and who waits for that.
+    TermWritten(Term, Result<(), LedgerError>, oneshot::Sender<Result<u64, WorkerError>>),
+    /// The networks were written down, as they were at this count of their changes.
+    NetworksWritten(u64),
     /// An operation ended, or says how far it is.
     Fact(TaskId, Fact),
     /// An operation was carried out that leaves nothing of the task.

@@ -11,6 +11,8 @@
 //! ends as an event; each container has at most one. What is to be done is decided by
 //! `shoal_agent_planning`.
 
+mod applied;
+mod assignment;
 mod event;
 mod health;
 mod holdings;
@@ -35,17 +37,18 @@ use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Boot, Moment};
 use shoal_agent_volume::{VolumeDriver, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
-use shoal_types::id::TaskId;
+use shoal_types::id::{ClusterId, TaskId};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Term};
 use crate::reporter::Reporter;
 use shoal_agent_runtime::{
     ContainerId, ExecSession, ExecSpec, LogQuery, LogStream, Runtime, RuntimeError,
 };
 
+pub use applied::Mark;
 use event::Event;
 pub use images::{Credentials, Images, Unasked};
 
@@ -125,6 +128,9 @@ pub enum WorkerError {
     /// The volumes of this node cannot be put in order.
     #[error("cannot put the volumes of this node in order")]
     Volumes(#[source] VolumeError),
+    /// It cannot be written down whom the node obeys.
+    #[error("cannot write down which leader this node obeys")]
+    Term(#[source] LedgerError),
     /// The worker was shut down.
     #[error("the worker has ended")]
     Ended,
@@ -174,10 +180,12 @@ impl Worker {
         let context = Arc::new(ops::Context::new(config, drivers, ledger));
         let entries =
             resume::resume(&context, loaded.tasks, &loaded.lost, &loaded.networks).await?;
-        let held = state::Held { entries, lost: loaded.lost, networks: loaded.networks };
-        let state = state::State::new(context, held, reporter.clone(), events.clone());
+        let (term, networks) = (loaded.term, loaded.networks);
+        let held = state::Held { entries, lost: loaded.lost, networks, term };
+        let (tell, applied) = watch::channel(None);
+        let state = state::State::new(context, held, reporter.clone(), events.clone(), tell);
         tokio::spawn(state.run(inbox, exits));
-        Ok(WorkerHandle { events, reporter, runtime })
+        Ok(WorkerHandle { events, reporter, runtime, applied })
     }
 }
 
@@ -187,17 +195,44 @@ pub struct WorkerHandle {
     events: mpsc::UnboundedSender<Event>,
     reporter: Reporter,
     runtime: Arc<dyn Runtime>,
+    applied: watch::Receiver<Option<Mark>>,
 }
 
 impl WorkerHandle {
-    /// All that the node is to hold. Tasks that are not in it are stopped and forgotten.
-    pub fn assign_all(&self, assignment: NodeAssignment) {
-        self.tell(Event::AssignAll(assignment));
+    /// All that the node is to hold. Tasks that are not in it are stopped and forgotten. Passed over if
+    /// it is by an older leader than one that is obeyed.
+    pub fn assign_all(&self, assignment: NodeAssignment, mark: Mark) {
+        self.tell(Event::AssignAll(assignment, mark));
     }
 
     /// What has changed since.
-    pub fn change(&self, changes: Vec<AssignmentChange>) {
-        self.tell(Event::Change(changes));
+    pub fn change(&self, changes: Vec<AssignmentChange>, mark: Mark) {
+        self.tell(Event::Change(changes, mark));
+    }
+
+    /// Obeys a leader of this term from now on, also after a crash, unless a newer one is obeyed
+    /// already. The newest term of the cluster that is obeyed.
+    ///
+    /// # Errors
+    /// [`WorkerError::Term`], [`WorkerError::Ended`].
+    pub async fn obey(&self, cluster: ClusterId, term: u64) -> Result<u64, WorkerError> {
+        self.ask(|answer| Event::Obey(Term { cluster, number: term }, answer)).await?
+    }
+
+    /// Waits until a message of the session that comes after this one is applied: all that it brings
+    /// is on disk. Which one is the last of these.
+    pub async fn applied(&self, session: &str, after: u64) -> u64 {
+        let newer = |mark: &Mark| &*mark.session == session && mark.sequence > after;
+        let mut applied = self.applied.clone();
+        let sequence = match applied.wait_for(|mark| mark.as_ref().is_some_and(newer)).await {
+            Ok(mark) => mark.as_ref().map(|mark| mark.sequence),
+            // The worker has ended, and applies nothing any more.
+            Err(_) => None,
+        };
+        match sequence {
+            Some(sequence) => sequence,
+            None => std::future::pending().await,
+        }
     }
 
     /// What managers are to be told.

@@ -6,24 +6,23 @@ use std::time::Duration;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
 use shoal_agent_planning::prune::Holding;
-use shoal_agent_planning::task::{
-    Boot, Fact, Found, Machine, Moment, Step, TaskRecord, Tell, Telling,
-};
-use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
-use shoal_types::error_chain::chain;
+use shoal_agent_planning::task::{Boot, Fact, Machine, Moment, Step, TaskRecord, Tell, Telling};
+use shoal_types::assignment::AssignedTask;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::applied::{Applied, Mark};
 use super::event::Event;
 use super::ops::{Context, Volumes};
 use super::order::Order;
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, task_id};
+use crate::ledger::Term;
 use crate::reporter::Reporter;
 use shoal_agent_runtime::{ContainerId, Exit};
 
@@ -41,8 +40,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(task: AssignedTask, boot: &Boot, now: Moment) -> Self {
+    pub(super) fn new(task: AssignedTask, boot: &Boot, now: Moment) -> Self {
         let machine = Machine::new(&task, boot, now);
+        let cancel = CancellationToken::new();
+        Self { task: Arc::new(task), machine, health: None, cancel }
+    }
+
+    pub(super) fn rejected(task: AssignedTask, why: String, boot: &Boot, now: Moment) -> Self {
+        let machine = Machine::rejected(&task, why, boot, now);
         let cancel = CancellationToken::new();
         Self { task: Arc::new(task), machine, health: None, cancel }
     }
@@ -59,6 +64,8 @@ pub(super) struct Held {
     /// Accepted tasks of which nothing more is known.
     pub lost: BTreeSet<TaskId>,
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Whom the node obeys.
+    pub term: Option<Term>,
 }
 
 /// Everything that this node holds. Dropping it cuts every operation off.
@@ -67,6 +74,9 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<TaskId, Entry>,
     pub(super) lost: BTreeSet<TaskId>,
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    /// The newest leader that is obeyed, as it is on disk.
+    pub(super) term: Option<Term>,
+    pub(super) applied: Applied,
     reporter: Reporter,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) operations: JoinSet<()>,
@@ -75,11 +85,11 @@ pub(super) struct State {
     /// By the steady clock.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     /// Whether the host stops: nothing is taken on.
-    halted: bool,
+    pub(super) halted: bool,
     /// Who waits for nothing to run.
     halting: Vec<oneshot::Sender<()>>,
     /// Who waits for the node to be empty; while there is anybody, nothing is taken on.
-    leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
+    pub(super) leaving: Vec<oneshot::Sender<Result<(), WorkerError>>>,
 }
 
 impl State {
@@ -88,9 +98,12 @@ impl State {
         held: Held,
         reporter: Reporter,
         events: mpsc::UnboundedSender<Event>,
+        applied: watch::Sender<Option<Mark>>,
     ) -> Self {
-        let Held { entries, lost, networks } = held;
+        let Held { entries, lost, networks, term } = held;
         Self {
+            term,
+            applied: Applied::new(applied),
             context,
             entries,
             lost,
@@ -110,7 +123,7 @@ impl State {
         !self.leaving.is_empty()
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.context.drivers.clock.now()
     }
 
@@ -177,8 +190,11 @@ impl State {
     fn hear(&mut self, event: Event, dirty: &mut BTreeSet<TaskId>) {
         let now = self.now();
         match event {
-            Event::AssignAll(assignment) => self.assign_all(assignment, dirty),
-            Event::Change(changes) => self.change(changes, dirty),
+            Event::AssignAll(assignment, mark) => self.assign_all(assignment, mark, dirty),
+            Event::Change(changes, mark) => self.change(changes, mark, dirty),
+            Event::Obey(term, answer) => self.obey(term, answer),
+            Event::TermWritten(term, written, answer) => self.term_written(term, written, answer),
+            Event::NetworksWritten(count) => self.applied.networks_are_written(count),
             Event::Fact(id, fact) => self.learn(id, fact, dirty),
             Event::Forgotten(id) => {
                 // Whoever assigns it again gets a fresh start: nothing of it is known any more.
@@ -259,85 +275,6 @@ impl State {
         }
     }
 
-    fn assign_all(&mut self, assignment: NodeAssignment, dirty: &mut BTreeSet<TaskId>) {
-        if self.halted || !self.leaving.is_empty() {
-            return;
-        }
-        if *self.networks != assignment.networks {
-            self.networks = Arc::new(assignment.networks);
-            self.save_networks();
-        }
-        for (id, entry) in &mut self.entries {
-            if !assignment.tasks.contains_key(id) {
-                entry.machine.drop_it();
-                dirty.insert(*id);
-            }
-        }
-        for (_, task) in assignment.tasks {
-            self.assign(task, dirty);
-        }
-    }
-
-    fn change(&mut self, changes: Vec<AssignmentChange>, dirty: &mut BTreeSet<TaskId>) {
-        if self.halted || !self.leaving.is_empty() {
-            return;
-        }
-        let mut networks = false;
-        for change in changes {
-            match change {
-                AssignmentChange::UpdateTask(task) => self.assign(task, dirty),
-                AssignmentChange::RemoveTask(id) => {
-                    if let Some(entry) = self.entries.get_mut(&id) {
-                        entry.machine.drop_it();
-                        dirty.insert(id);
-                    }
-                }
-                AssignmentChange::UpdateNetwork(network) => {
-                    Arc::make_mut(&mut self.networks).insert(network.id, network);
-                    networks = true;
-                }
-                AssignmentChange::RemoveNetwork(id) => {
-                    Arc::make_mut(&mut self.networks).remove(&id);
-                    networks = true;
-                }
-            }
-        }
-        if networks {
-            self.save_networks();
-        }
-    }
-
-    /// A task's spec never changes; what managers want of it does.
-    fn assign(&mut self, task: AssignedTask, dirty: &mut BTreeSet<TaskId>) {
-        let now = self.now();
-        let id = task.id;
-        let boot = &self.context.config.boot;
-        dirty.insert(id);
-        match self.entries.get_mut(&id) {
-            Some(entry) => entry.machine.want(task.desired_state),
-            None => {
-                let entry = if self.lost.remove(&id) {
-                    let record = TaskRecord::lost(task, now.wall);
-                    let machine = Machine::resume(&record, Found::Absent, boot, now);
-                    Entry::resumed(record, machine)
-                } else {
-                    Entry::new(task, boot, now)
-                };
-                self.entries.insert(id, entry);
-            }
-        }
-    }
-
-    /// Before the tasks that need them, since the ledger keeps the order.
-    fn save_networks(&mut self) {
-        let written = self.context.ledger.save_networks(&self.networks);
-        self.operations.spawn(async move {
-            if let Err(error) = written.await {
-                tracing::error!(error = %chain(&error), "cannot write down the networks");
-            }
-        });
-    }
-
     fn probed(&mut self, id: TaskId, probe: Probe, dirty: &mut BTreeSet<TaskId>) {
         let now = self.now().steady;
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -383,6 +320,9 @@ impl State {
             self.deadlines.retain(|(_, id)| !dirty.contains(id));
         }
         for id in dirty {
+            if self.entries.get(&id).is_none_or(|entry| entry.machine.is_accepted()) {
+                self.applied.is_accepted(id);
+            }
             if self.order.defers(id) {
                 continue;
             }
@@ -461,6 +401,8 @@ impl State {
         for answer in std::mem::take(&mut self.leaving) {
             let networks = self.context.drivers.networks.cleanup_all().await;
             let empty = self.context.ledger.save_networks(&self.networks).await;
+            self.term = None;
+            let empty = empty.and(self.context.ledger.remove_term().await);
             let result = networks.map_err(WorkerError::Networks).and(empty.map_err(Into::into));
             let _ = answer.send(result);
         }

@@ -324,6 +324,7 @@ async fn facts(client: &Client) -> Result<serde_json::Value> {
         "TaskHistoryRetentionLimit": cluster.spec.task_history_retention_limit,
         "HeartbeatPeriod": exact(cluster.spec.heartbeat_period),
         "CertExpiry": exact(cluster.spec.node_cert_expiry),
+        "FeatureLevel": cluster.level,
     }))
 }
 

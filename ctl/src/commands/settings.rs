@@ -1,5 +1,7 @@
 //! The settings of the whole cluster.
 
+mod upgrade;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -21,6 +23,8 @@ pub(crate) enum Command {
     },
     /// Change settings; they hold at once
     Update(Update),
+    /// Let the cluster use what all of its managers have learned by an upgrade
+    Upgrade(upgrade::Upgrade),
 }
 
 #[derive(Debug, Default, Args)]
@@ -55,6 +59,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             let cluster = client.update_cluster(&cluster, &spec).await?;
             shell.result(&cluster.spec.name, &cluster)
         }
+        Command::Upgrade(args) => upgrade::upgrade(shell, &client, &args).await,
     }
 }
 

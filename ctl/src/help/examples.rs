@@ -12,6 +12,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "shoalctl cluster update --task-history-limit 2\n\
          shoalctl cluster update --dispatcher-heartbeat 5s --cert-expiry 720h",
     ),
+    ("cluster upgrade", "shoalctl cluster upgrade\nshoalctl cluster upgrade --level 2"),
     ("node ls", "shoalctl node ls --filter label=disk=ssd"),
     (
         "node update",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shoal_types::level::Level;
 use shoal_types::object::{
     DeploymentKind, DeploymentState, Endpoint, Meta, Slot, StackRevision, TaskStatus,
 };
@@ -89,6 +90,7 @@ fn task(id: u128, image: &str, state: TaskState, err: &str) -> Task {
         desired_state: DesiredState::Running,
         start_after: None,
         rejections: 0,
+        level: Level::FIRST,
         status,
     }
 }

@@ -215,6 +215,7 @@ pub(crate) fn node(NodeSummary { node, manager }: &NodeSummary, usage: &Usage) -
         let health = manager.unwrap_or_default();
         page.entry(1, "Raft Status", reachability(health.reachability));
         page.entry(1, "Leader", if health.leader { "Yes" } else { "No" });
+        page.entry(1, "Feature Level", status.level);
     }
     page.title("Platform");
     page.entry(1, "Operating System", &node.description.platform.os);
@@ -230,6 +231,7 @@ pub(crate) fn node(NodeSummary { node, manager }: &NodeSummary, usage: &Usage) -
     page.entry(1, "CPUs", Cpus(usage.free.nano_cpus));
     page.entry(1, "Memory", bytes(usage.free.memory_bytes));
     page.entry(0, "Engine Version", &node.description.engine.version);
+    page.entry(0, "Feature Level", node.description.level);
     page.finish()
 }
 
@@ -266,6 +268,7 @@ mod tests {
     use std::sync::Arc;
 
     use shoal_types::id::{DeploymentId, NodeId, ServiceId};
+    use shoal_types::level::Level;
     use shoal_types::object::{
         Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription, NodeStatus,
     };
@@ -393,7 +396,11 @@ Ports:
                 ..NodeDescription::default()
             },
             status: NodeStatus::default(),
-            manager_status: Some(ManagerStatus { raft_id: 1, addr: "10.0.0.1:4242".to_owned() }),
+            manager_status: Some(ManagerStatus {
+                raft_id: 1,
+                addr: "10.0.0.1:4242".to_owned(),
+                level: Level::FIRST,
+            }),
         };
         let health = ManagerHealth { leader: true, reachability: Reachability::Reachable };
         let made = NodeSummary { node: made, manager: Some(health) };
@@ -408,6 +415,7 @@ Manager Status:
  Address:            10.0.0.1:4242
  Raft Status:        Reachable
  Leader:             Yes
+ Feature Level:      1
 Platform:
  Operating System:   linux
  Architecture:       x86_64
@@ -421,6 +429,7 @@ Reserved:
 Free:
  CPUs:               2
  Memory:             8.0 GiB
+Feature Level:       1
 ";
         assert_eq!(without_id(&node(&made, &Usage::of(&made.node, &[]))), expected);
     }

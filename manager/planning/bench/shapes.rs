@@ -8,6 +8,7 @@ use shoal_manager_planning::scheduler;
 use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, service_spec, with_task};
 use shoal_manager_state::{Command, UpdateKind};
 use shoal_types::id::{IdSource as _, NodeId, ServiceId};
+use shoal_types::level::Level;
 use shoal_types::object::{Slot, TaskStatus};
 use shoal_types::spec::{Placement, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -253,6 +254,7 @@ fn one_plan() -> String {
             desired,
             start_after: None,
             rejections: 0,
+            level: Level::FIRST,
         };
         cluster.try_apply(command).expect("made");
     }

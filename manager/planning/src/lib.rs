@@ -15,7 +15,8 @@
 //! - [`liveness`]: which nodes count as lost
 //! - [`managers`]: how managers fare
 //! - [`pace`]: how fast one node may report
-//! - [`address`]: where managers are reached
+//! - [`address`]: where managers are reached, and what they can do
+//! - [`level`]: what a node must be able to do to run a task
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 //! - [`words`]: what of an agent's words is kept
 
@@ -24,6 +25,7 @@ pub mod assignment;
 pub mod credential;
 pub mod departure;
 pub mod exec;
+pub mod level;
 pub mod liveness;
 pub mod logs;
 pub mod managers;

@@ -28,6 +28,8 @@ pub fn health(
 
 #[cfg(test)]
 mod tests {
+    use shoal_types::level::Level;
+
     use super::*;
 
     #[test]
@@ -46,7 +48,7 @@ mod tests {
             (5, false, Reachability::Unknown),
         ];
         for (raft_id, leader, reachability) in expected {
-            let manager = ManagerStatus { raft_id, addr: String::new() };
+            let manager = ManagerStatus { raft_id, addr: String::new(), level: Level::FIRST };
             let found = health(&manager, Some(1), &members);
             assert_eq!(found, ManagerHealth { leader, reachability }, "{raft_id}");
         }

@@ -200,6 +200,7 @@ asks! {
     UpdateClusterRequest |r| COMMON, "cluster".to_owned();
     GetJoinTokenRequest |r| token(r.role), token_name(r.role);
     RotateJoinTokenRequest |r| token(r.role), token_name(r.role);
+    RaiseLevelRequest |r| COMMON, "the cluster's feature level".to_owned();
     ListNodesRequest |r| COMMON, String::new();
     GetNodeRequest |r| COMMON, format!("node {}", r.reference);
     UpdateNodeRequest |r| COMMON, format!("node {}", r.reference);

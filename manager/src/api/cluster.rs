@@ -1,8 +1,9 @@
 //! The cluster itself.
 
-use shoal_manager_state::{ClusterState, Command};
+use shoal_manager_state::{ClusterState, Command, Outcome};
 use shoal_proto::v1 as pb;
 use shoal_types::join_token::JoinSecret;
+use shoal_types::level::Level;
 use shoal_types::object::Cluster;
 use shoal_types::spec::{ClusterSpec, NodeRole};
 use tonic::Status;
@@ -87,4 +88,19 @@ pub(super) async fn rotate_join_token(
     let secret = shoal_manager_state::JoinSecret(secret.reveal());
     api.cluster.propose(Command::RotateJoinToken { role, secret }).await?;
     Ok(pb::RotateJoinTokenResponse { token: token(&api.written(), role)? })
+}
+
+pub(super) async fn raise_level(
+    api: &ControlService,
+    request: pb::RaiseLevelRequest,
+) -> Result<pb::RaiseLevelResponse, Status> {
+    let view = api.cluster.read().await?;
+    let level = match request.level {
+        0 => view.level_of_managers().unwrap_or_default().max(view.level()),
+        number => Level::new(number),
+    };
+    let outcome = api.cluster.propose(Command::RaiseLevel { level }).await?;
+    let view = api.written();
+    let cluster = Some((&**cluster(&view)?).into());
+    Ok(pb::RaiseLevelResponse { cluster, raised: outcome == Outcome::Applied })
 }

@@ -209,6 +209,7 @@ unary! {{
     update_cluster cluster UpdateCluster UpdateClusterRequest UpdateClusterResponse;
     get_join_token cluster GetJoinToken GetJoinTokenRequest GetJoinTokenResponse;
     rotate_join_token cluster RotateJoinToken RotateJoinTokenRequest RotateJoinTokenResponse;
+    raise_level cluster RaiseLevel RaiseLevelRequest RaiseLevelResponse;
     get_node nodes GetNode GetNodeRequest GetNodeResponse;
     update_node nodes UpdateNode UpdateNodeRequest UpdateNodeResponse;
     remove_node nodes RemoveNode RemoveNodeRequest RemoveNodeResponse;

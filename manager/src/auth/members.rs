@@ -158,6 +158,7 @@ mod tests {
     use shoal_manager_state::Command;
     use shoal_manager_state::testing::TestCluster;
     use shoal_types::id::{NodeId, UserId};
+    use shoal_types::level::Level;
     use shoal_types::object::ManagerStatus;
     use shoal_types::spec::{NodeRole, NodeSpec};
 
@@ -187,7 +188,8 @@ mod tests {
         assert_eq!(role_in(&cluster.state, PeerId::User(UserId::from(1))), Some(Role::User));
         assert_eq!(role_in(&cluster.state, id), Some(Role::Agent));
 
-        let status = ManagerStatus { raft_id: 1, addr: "10.0.0.1:4242".into() };
+        let status =
+            ManagerStatus { raft_id: 1, addr: "10.0.0.1:4242".into(), level: Level::FIRST };
         let set = |status| Command::SetManagerStatus { id: node, status };
         let become_role = |cluster: &mut TestCluster, role| {
             let old = cluster.state.node(node).expect("there").clone();

@@ -178,6 +178,7 @@ fn each_role_may_call_these_methods() {
         "CreateService",
         "GetJoinToken",
         "PruneNodes",
+        "RaiseLevel",
         "RemoveNetwork",
         "RemoveNode",
         "RemoveVolume",

@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prost::Message as _;
 use shoal_manager_planning::assignment::assignment;
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
 use shoal_proto::parts::Parts;
 use shoal_proto::v1 as pb;
-use shoal_types::assignment::{AssignmentChange, NodeAssignment};
+use shoal_types::assignment::{AssignmentChange, NodeAssignment, Rejection};
 use shoal_types::id::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::sessions::{Chain, Link};
 use crate::feed::Follower;
 
 /// Messages on their way to one agent; each is a part of bounded size.
@@ -83,18 +85,45 @@ pub(super) async fn wake(mut events: Follower, wakers: Arc<Wakers>, ended: Cance
     }
 }
 
-/// Sends everything, then changes, in messages of so many bytes, until `ended` is cancelled or the
-/// agent goes away.
+/// Bytes that a message has beside its only change, at the most.
+const ENVELOPE_BYTES: usize = 64;
+
+/// What an agent that does not say otherwise takes in a message, in bytes.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// How large messages become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// Bytes of a message, unless a single change has more.
+    part: usize,
+    /// The most bytes of a single change.
+    change_max: usize,
+}
+
+impl Sizes {
+    /// For an agent that takes messages of at most `message_max` bytes; zero: it does not say.
+    pub(super) fn new(part: usize, message_max: u64) -> Self {
+        let message_max = match usize::try_from(message_max) {
+            Ok(0) | Err(_) => MESSAGE_BYTES_MAX,
+            Ok(bytes) => bytes,
+        };
+        let change_max = message_max.saturating_sub(ENVELOPE_BYTES);
+        Self { part: part.min(change_max), change_max }
+    }
+}
+
+/// Sends everything, then changes, until `ended` is cancelled or the agent goes away.
 pub(super) async fn pump(
     node: NodeId,
     ended: CancellationToken,
     states: watch::Receiver<Arc<ClusterState>>,
     wakes: watch::Receiver<()>,
     to: mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
-    bytes: usize,
+    chain: Chain,
+    sizes: Sizes,
 ) {
     tokio::select! {
-        () = send_all(node, states, wakes, &to, bytes) => return,
+        () = send_all(node, states, wakes, &to, chain, sizes) => return,
         () = ended.cancelled() => {}
     }
     // If nobody takes it, nobody needs it.
@@ -107,16 +136,15 @@ async fn send_all(
     states: watch::Receiver<Arc<ClusterState>>,
     mut wakes: watch::Receiver<()>,
     to: &mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
-    bytes: usize,
+    mut chain: Chain,
+    sizes: Sizes,
 ) {
     let mut held = NodeAssignment::default();
-    let mut sequence = 0;
     loop {
         wakes.borrow_and_update();
         let wanted = assignment(&states.borrow(), node);
         let changes = held.diff(&wanted);
-        for message in messages(&changes, sequence, bytes) {
-            sequence = message.results_in;
+        for message in messages(&changes, &mut chain, sizes) {
             if to.send(Ok(message)).await.is_err() {
                 return;
             }
@@ -130,40 +158,65 @@ async fn send_all(
     }
 }
 
-/// Changes in parts that follow the message of this sequence; the first part of all, which there
-/// always is, is the COMPLETE one.
-fn messages(
-    changes: &[AssignmentChange],
-    mut sequence: u64,
-    bytes: usize,
-) -> impl Iterator<Item = pb::AssignmentsMessage> {
-    let mut parts = Parts::new(changes.iter().map(pb::AssignmentChange::from), bytes);
+/// Changes in parts; the first message of a stream, which there always is, is the COMPLETE one.
+fn messages<'a>(
+    changes: &'a [AssignmentChange],
+    chain: &'a mut Chain,
+    sizes: Sizes,
+) -> impl Iterator<Item = pb::AssignmentsMessage> + 'a {
+    let changes = changes.iter().filter_map(move |change| fitting(change, sizes.change_max));
+    let mut parts = Parts::new(changes, sizes.part);
     std::iter::from_fn(move || {
-        let (kind, changes) = match (sequence, parts.next()) {
-            (0, part) => (pb::AssignmentsKind::Complete, part.unwrap_or_default()),
-            (_, Some(part)) => (pb::AssignmentsKind::Incremental, part),
-            (_, None) => return None,
+        let (kind, changes) = match (chain.is_new(), parts.next()) {
+            (true, part) => (pb::AssignmentsKind::Complete, part.unwrap_or_default()),
+            (false, Some(part)) => (pb::AssignmentsKind::Incremental, part),
+            (false, None) => return None,
         };
-        let applies_to = sequence;
-        sequence += 1;
+        let Link { applies_to, results_in } = chain.next();
         Some(pb::AssignmentsMessage {
             kind: kind.into(),
-            applies_to,
-            results_in: sequence,
+            applies_to: applies_to.unwrap_or_default(),
+            results_in,
             changes,
             more: parts.more(),
+            term: chain.term,
         })
     })
 }
 
+/// A change as it goes to the agent. A task that is larger than the agent takes is one that it
+/// rejects: one item must not keep all others from the node.
+fn fitting(change: &AssignmentChange, bytes_max: usize) -> Option<pb::AssignmentChange> {
+    let message = pb::AssignmentChange::from(change);
+    let bytes = message.encoded_len();
+    if bytes <= bytes_max {
+        return Some(message);
+    }
+    let why = format!("has {bytes} bytes, and its node takes {bytes_max} in a message");
+    match change {
+        AssignmentChange::UpdateTask(task) => {
+            tracing::warn!(task = %task.id, why, "a task is too large for its node");
+            let desired_state = task.desired_state;
+            let rejection = Rejection { why: format!("the task {why}"), desired_state };
+            Some((&AssignmentChange::RejectTask(task.id, rejection)).into())
+        }
+        _ => {
+            tracing::error!(why, "something that a node is to hold is too large for it");
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use shoal_manager_state::Command;
     use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, service_spec, with_task};
+    use shoal_types::id::SessionId;
     use shoal_types::spec::TaskRuntime;
     use shoal_types::task_state::{DesiredState, TaskState};
+    use shoal_types::time::Timestamp;
 
+    use super::super::Sessions;
     use super::*;
 
     /// What has lost a node once: 400 tasks of it are more than the 64 MiB of one message.
@@ -185,12 +238,15 @@ mod tests {
         (Arc::new(cluster.state), nodes[0])
     }
 
-    async fn received(tasks: u64, environment: usize, bytes: usize) -> Vec<pb::AssignmentsMessage> {
+    async fn received(tasks: u64, environment: usize, sizes: Sizes) -> Vec<pb::AssignmentsMessage> {
         let (state, node) = crowded(tasks, environment);
         let (_states, states) = watch::channel(state);
         let (to, mut messages) = mpsc::channel(QUEUE);
+        let (sessions, first) = (Sessions::default(), pb::SessionMessage::default());
+        let (session, _) = sessions.open(node, SessionId::from(1), 7, Timestamp::ZERO, first);
+        let (ended, chain) = sessions.begin_assignments(&session);
         let wakes = Wakers::default().subscribe(node);
-        tokio::spawn(pump(node, CancellationToken::new(), states, wakes, to, bytes));
+        tokio::spawn(pump(node, ended, states, wakes, to, chain, sizes));
         let mut all: Vec<pb::AssignmentsMessage> = Vec::new();
         while all.last().is_none_or(|last| last.more) {
             all.push(messages.recv().await.expect("open").expect("a message"));
@@ -205,7 +261,7 @@ mod tests {
         for (tasks, environment, bytes) in
             [(400, ENVIRONMENT, part), (400, 1000, 64 << 10), (3, 9000, 4096)]
         {
-            let all = received(tasks, environment, bytes).await;
+            let all = received(tasks, environment, Sizes::new(bytes, 0)).await;
             assert!(all.len() > 2, "{} messages", all.len());
             let (mut assignment, mut sequence) = (NodeAssignment::default(), 0);
             for (at, message) in all.into_iter().enumerate() {
@@ -215,6 +271,7 @@ mod tests {
                 let complete = message.kind == pb::AssignmentsKind::Complete as i32;
                 assert_eq!(complete, at == 0, "the others add to the first");
                 assert_eq!((message.applies_to, message.results_in), (sequence, sequence + 1));
+                assert_eq!(message.term, 7);
                 sequence = message.results_in;
                 let changes = message.changes.into_iter().map(AssignmentChange::try_from);
                 assignment.apply(changes.collect::<Result<_, _>>().expect("valid"));
@@ -225,9 +282,27 @@ mod tests {
         }
     }
 
+    /// Whoever has learned to make larger tasks still serves agents that take no larger messages.
+    #[tokio::test]
+    async fn a_task_that_is_larger_than_the_agent_takes_is_rejected_and_the_others_come() {
+        let large = received(3, 9000, Sizes::new(4096, 5000)).await;
+        let mut assignment = NodeAssignment::default();
+        for message in large {
+            assert!(message.encoded_len() <= 5000, "{} bytes", message.encoded_len());
+            let changes = message.changes.into_iter().map(AssignmentChange::try_from);
+            assignment.apply(changes.collect::<Result<_, _>>().expect("valid"));
+        }
+        assert_eq!((assignment.tasks.len(), assignment.rejected.len()), (0, 3));
+        for rejection in assignment.rejected.values() {
+            assert!(rejection.why.contains("its node takes 4936 in a message"), "{rejection:?}");
+            assert_eq!(rejection.desired_state, DesiredState::Running);
+        }
+        assert_eq!(assignment.networks.len(), 1, "what is small enough comes");
+    }
+
     #[tokio::test]
     async fn a_node_without_tasks_is_told_so() {
-        let all = received(0, 0, 1000).await;
+        let all = received(0, 0, Sizes::new(1000, 0)).await;
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].kind, pb::AssignmentsKind::Complete as i32);
         assert_eq!(all[0].changes, []);

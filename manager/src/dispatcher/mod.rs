@@ -21,6 +21,7 @@ use shoal_proto::v1 as pb;
 use shoal_proto::v1::dispatcher_server::Dispatcher;
 use shoal_transport::ConnectInfo;
 use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{NodeDescription, TaskStatus};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,7 +35,7 @@ use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
 
 use assignments::Wakers;
-pub use sessions::{Session, Sessions};
+pub use sessions::{Progress, Session, Sessions};
 
 /// Statuses in one command at the most: what one message brings may be more than a command holds.
 const STATUSES_MAX: usize = 200;
@@ -62,11 +63,12 @@ impl DispatcherService {
         Self { cluster, sessions, broker, wakers, _ended: ended.drop_guard() }
     }
 
-    /// The session that a request belongs to.
+    /// The session that a request belongs to, if it was opened in the term in which this manager
+    /// leads now.
     fn find_session(&self, node: NodeId, id: &str) -> Result<Session, Status> {
         let id: SessionId =
             id.parse().map_err(|e| Status::invalid_argument(format!("session_id: {e}")))?;
-        self.sessions.get(node, id)
+        self.sessions.get(node, id, self.cluster.must_lead()?)
     }
 }
 
@@ -103,9 +105,15 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         use pb::session_message::Message;
         let node = node_of(&request)?;
-        self.cluster.must_lead()?;
+        let term = self.cluster.must_lead()?;
         let addr = request.extensions().get::<ConnectInfo>().map(|info| info.address.ip());
-        let pb::SessionRequest { description, unable } = request.into_inner();
+        let pb::SessionRequest { description, unable, term: obeyed } = request.into_inner();
+        if obeyed > term {
+            return Err(Status::unavailable(format!(
+                "this node has obeyed a leader of term {obeyed}, and this manager leads in term \
+                 {term}: ask another one"
+            )));
+        }
         let description_bytes = description.as_ref().map_or(0, prost::Message::encoded_len);
         let description: NodeDescription = description
             .ok_or_else(|| Status::invalid_argument("description: is required"))?
@@ -115,8 +123,12 @@ impl Dispatcher for DispatcherService {
         let started = Message::Started(pb::SessionStarted {
             session_id: id.to_string(),
             heartbeat_period_nanos: heartbeat_period(&self.cluster.view()),
+            term,
+            level: Level::OWN.number(),
+            cluster_level: self.cluster.view().level().number(),
         });
-        let (session, messages) = self.sessions.open(node, id, clock::steady(), message(started));
+        let (session, messages) =
+            self.sessions.open(node, id, term, clock::steady(), message(started));
         self.sessions.may_report(&session, description_bytes).await?;
         let description = words::description(description);
         let (view, now) = (self.cluster.view(), clock::now());
@@ -152,12 +164,25 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::AssignmentsRequest>,
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
         let node = node_of(&request)?;
-        let session = self.find_session(node, &request.get_ref().session_id)?;
+        let pb::AssignmentsRequest { session_id, message_bytes_max } = request.into_inner();
+        let session = self.find_session(node, &session_id)?;
         let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
-        let ended = self.sessions.begin_assignments(&session);
+        let (ended, chain) = self.sessions.begin_assignments(&session);
+        let sizes = assignments::Sizes::new(PART_BYTES, message_bytes_max);
         let (changes, wakes) = (self.cluster.changes(), self.wakers.subscribe(node));
-        tokio::spawn(assignments::pump(node, ended, changes, wakes, to, PART_BYTES));
+        tokio::spawn(assignments::pump(node, ended, changes, wakes, to, chain, sizes));
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeRequest>,
+    ) -> Result<Response<pb::AcknowledgeResponse>, Status> {
+        let node = node_of(&request)?;
+        let pb::AcknowledgeRequest { session_id, applied } = request.into_inner();
+        let session = self.find_session(node, &session_id)?;
+        session.acknowledge(applied)?;
+        Ok(Response::new(pb::AcknowledgeResponse {}))
     }
 
     async fn update_task_status(

@@ -1,6 +1,7 @@
 //! The sessions of this leader.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_manager_planning::pace::Pace;
@@ -27,9 +28,59 @@ pub struct Session {
     pub node: NodeId,
     /// Its id.
     pub id: SessionId,
+    /// The term of the leader that opened it. It is of no use in any other.
+    pub term: u64,
     /// Cancelled when it ends.
     pub ended: CancellationToken,
     outbox: mpsc::Sender<pb::SessionMessage>,
+    progress: Arc<Counters>,
+}
+
+/// How far a node is with its assignment, by the numbers of the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last message that was sent.
+    pub sent: u64,
+    /// The last message of which the node has said that it is applied, with all before it.
+    pub applied: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    sent: AtomicU64,
+    applied: AtomicU64,
+}
+
+/// Numbers the messages of one stream of assignments, so that they follow each other. The numbers
+/// go on through all streams of a session: what is acknowledged names one message.
+#[derive(Debug)]
+pub(super) struct Chain {
+    progress: Arc<Counters>,
+    /// Of the session.
+    pub(super) term: u64,
+    /// The last message of this stream; none before its first.
+    at: Option<u64>,
+}
+
+/// The place of a message in its [`Chain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    /// The message before it; none before the first of a stream.
+    pub(super) applies_to: Option<u64>,
+    pub(super) results_in: u64,
+}
+
+impl Chain {
+    /// Before the first message.
+    pub(super) fn is_new(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// The place of the next message.
+    pub(super) fn next(&mut self) -> Link {
+        let results_in = self.progress.sent.fetch_add(1, Ordering::AcqRel) + 1;
+        Link { applies_to: self.at.replace(results_in), results_in }
+    }
 }
 
 impl Session {
@@ -41,6 +92,28 @@ impl Session {
         self.outbox
             .try_send(message)
             .map_err(|_| Status::unavailable(format!("node {} does not answer", self.node)))
+    }
+
+    /// Notes that the node has applied its assignment up to this message.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if that was not sent yet.
+    pub fn acknowledge(&self, applied: u64) -> Result<(), Status> {
+        let sent = self.progress.sent.load(Ordering::Acquire);
+        if applied > sent {
+            let why = format!("applied: is {applied}, and the last message sent is {sent}");
+            return Err(Status::invalid_argument(why));
+        }
+        self.progress.applied.fetch_max(applied, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// How far the node is with its assignment.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        // In this order, so that nothing unsent seems applied.
+        let applied = self.progress.applied.load(Ordering::Acquire);
+        Progress { applied, sent: self.progress.sent.load(Ordering::Acquire) }
     }
 }
 
@@ -84,13 +157,15 @@ impl Sessions {
         &self,
         node: NodeId,
         id: SessionId,
+        term: u64,
         now: Timestamp,
         first: pb::SessionMessage,
     ) -> (Session, mpsc::Receiver<pb::SessionMessage>) {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         // It is empty: there is room.
         let _ = outbox.try_send(first);
-        let session = Session { node, id, ended: CancellationToken::new(), outbox };
+        let (ended, progress) = (CancellationToken::new(), Arc::default());
+        let session = Session { node, id, term, ended, outbox, progress };
         let assignments = session.ended.child_token();
         let mut sessions = self.lock();
         let reports = sessions.get(&node).map(|old| Arc::clone(&old.reports)).unwrap_or_default();
@@ -131,7 +206,12 @@ impl Sessions {
     /// Begins the session's stream of assignments and ends the one before: a session has one.
     /// Cancelled when the new one is to end.
     #[must_use]
-    pub fn begin_assignments(&self, session: &Session) -> CancellationToken {
+    pub(super) fn begin_assignments(&self, session: &Session) -> (CancellationToken, Chain) {
+        let progress = Arc::clone(&session.progress);
+        (self.only_stream(session), Chain { progress, term: session.term, at: None })
+    }
+
+    fn only_stream(&self, session: &Session) -> CancellationToken {
         let begun = session.ended.child_token();
         match self.lock().get_mut(&session.node).filter(|entry| entry.session.id == session.id) {
             Some(entry) => std::mem::replace(&mut entry.assignments, begun.clone()).cancel(),
@@ -151,15 +231,22 @@ impl Sessions {
         });
     }
 
-    /// The session of this id, if it is the node's present one.
+    /// The session of this id, if it is the node's present one and was opened in this term.
     ///
     /// # Errors
     /// `NOT_FOUND` otherwise.
-    pub fn get(&self, node: NodeId, id: SessionId) -> Result<Session, Status> {
+    pub fn get(&self, node: NodeId, id: SessionId, term: u64) -> Result<Session, Status> {
         let sessions = self.lock();
         let entry = sessions.get(&node).filter(|entry| entry.session.id == id);
         let gone = || Status::not_found(format!("session {id} has ended: open another one"));
-        entry.map(|entry| entry.session.clone()).ok_or_else(gone)
+        let session = entry.map(|entry| entry.session.clone()).ok_or_else(gone)?;
+        if session.term != term {
+            return Err(Status::not_found(format!(
+                "session {id} is of term {}, and this manager leads in term {term}: open another one",
+                session.term
+            )));
+        }
+        Ok(session)
     }
 
     /// The present session of a node.
@@ -217,33 +304,68 @@ mod tests {
 
     fn opened(sessions: &Sessions, node: u128, id: u128) -> Session {
         let first = pb::SessionMessage::default();
-        sessions.open(NodeId::from(node), SessionId::from(id), Timestamp::ZERO, first).0
+        sessions.open(NodeId::from(node), SessionId::from(id), 7, Timestamp::ZERO, first).0
     }
 
     #[test]
     fn a_session_has_one_stream_of_assignments() {
         let sessions = Sessions::default();
         let session = opened(&sessions, 1, 1);
-        let first = sessions.begin_assignments(&session);
+        let (first, _) = sessions.begin_assignments(&session);
         assert!(!first.is_cancelled());
-        let second = sessions.begin_assignments(&session);
+        let (second, _) = sessions.begin_assignments(&session);
         assert!(first.is_cancelled(), "a new one ends the old");
         assert!(!second.is_cancelled());
         let next = opened(&sessions, 1, 2);
         assert!(second.is_cancelled(), "and so does a new session");
-        assert!(sessions.begin_assignments(&session).is_cancelled(), "an old session has none");
-        assert!(!sessions.begin_assignments(&next).is_cancelled());
+        assert!(sessions.begin_assignments(&session).0.is_cancelled(), "an old session has none");
+        assert!(!sessions.begin_assignments(&next).0.is_cancelled());
     }
 
     #[test]
     fn sessions_of_removed_nodes_end() {
         let sessions = Sessions::default();
         let (stays, goes) = (opened(&sessions, 1, 1), opened(&sessions, 2, 2));
-        let streamed = sessions.begin_assignments(&goes);
+        let (streamed, _) = sessions.begin_assignments(&goes);
         sessions.retain(|node| node == stays.node);
         assert!(goes.ended.is_cancelled() && streamed.is_cancelled());
         assert!(!stays.ended.is_cancelled());
         assert!(sessions.of_node(goes.node).is_none());
         assert_eq!(sessions.heard_of(stays.node), Some(Timestamp::ZERO));
+    }
+
+    #[test]
+    fn a_session_is_of_the_term_in_which_it_was_opened() {
+        let sessions = Sessions::default();
+        let session = opened(&sessions, 1, 1);
+        assert!(sessions.get(session.node, session.id, 7).is_ok());
+        for term in [6, 8] {
+            let refused = sessions.get(session.node, session.id, term).expect_err("another term");
+            assert_eq!(refused.code(), tonic::Code::NotFound);
+            let expected = format!("is of term 7, and this manager leads in term {term}");
+            assert!(refused.message().contains(&expected), "{}", refused.message());
+        }
+    }
+
+    #[test]
+    fn what_is_applied_is_remembered_through_all_streams_of_a_session() {
+        let sessions = Sessions::default();
+        let session = opened(&sessions, 1, 1);
+        let (_, mut first) = sessions.begin_assignments(&session);
+        assert!(first.is_new());
+        assert_eq!(first.next(), Link { applies_to: None, results_in: 1 });
+        assert_eq!(first.next(), Link { applies_to: Some(1), results_in: 2 });
+        session.acknowledge(1).expect("sent");
+        assert_eq!(session.progress(), Progress { sent: 2, applied: 1 });
+        let refused = session.acknowledge(3).expect_err("not sent yet");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+
+        let (_, mut second) = sessions.begin_assignments(&session);
+        assert_eq!(second.next(), Link { applies_to: None, results_in: 3 });
+        session.acknowledge(3).expect("sent");
+        session.acknowledge(2).expect("one that was overtaken");
+        let known = sessions.of_node(session.node).expect("there").progress();
+        assert_eq!(known, Progress { sent: 3, applied: 3 });
+        assert_eq!(opened(&sessions, 1, 2).progress(), Progress::default(), "begins anew");
     }
 }

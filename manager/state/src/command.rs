@@ -13,6 +13,7 @@ use std::sync::Arc;
 use shoal_types::id::{
     ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
 };
+use shoal_types::level::Level;
 use shoal_types::object::{
     DeploymentState, JoinTokens, ManagerStatus, NodeDescription, NodeStatus, RootCa, Slot,
     TaskStatus,
@@ -39,6 +40,14 @@ pub enum Command {
         join_tokens: JoinTokens,
         /// Ids of the networks that every cluster has.
         networks: PredefinedIds,
+        /// What its first manager can do.
+        level: Level,
+    },
+    /// Everything that a level brought may be asked for from now on. Rejected if a manager has not
+    /// got that level, or the cluster has a higher one.
+    RaiseLevel {
+        /// Which.
+        level: Level,
     },
     /// Replaces the cluster's settings.
     UpdateCluster {
@@ -188,6 +197,8 @@ pub enum Command {
         /// How many tasks of the same spec in a row were rejected in the slot just before it. If
         /// there are any it is placed and prepared only when the delay is over.
         rejections: u64,
+        /// What a node must be able to do to run it.
+        level: Level,
     },
     /// Places a pending task, if the node still has room for it.
     AssignTask {

@@ -12,6 +12,7 @@ mod credentials;
 mod event;
 mod index;
 pub mod invariant;
+mod level;
 pub mod permission;
 #[cfg(test)]
 mod property_tests;

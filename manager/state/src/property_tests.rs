@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{
     DeploymentState, ManagerStatus, NodeState, NodeStatus, Slot, Task, TaskStatus,
 };
@@ -27,7 +28,7 @@ use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind, apply, inva
 type Step = (u8, u8, u8, u8);
 
 /// Kinds of command that [`decide`] makes.
-const KINDS: u8 = 33;
+const KINDS: u8 = 34;
 
 /// One of a table's objects, or an id that is in no table.
 fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
@@ -131,6 +132,7 @@ fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) 
         desired: desired(c % 2),
         start_after: None,
         rejections: 0,
+        level: Level::new(1 + u32::from(c % 8 == 7)),
     }
 }
 
@@ -202,8 +204,10 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
             status: (b % 3 > 0).then(|| ManagerStatus {
                 raft_id: u64::from(a),
                 addr: format!("10.0.0.{}:7000", c % 4),
+                level: Level::new(u32::from(b % 3)),
             }),
         },
+        33 => Command::RaiseLevel { level: Level::new(u32::from(a % 3)) },
         _ => create_cluster(ids),
     }
 }
@@ -280,7 +284,7 @@ fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         21 => Command::OrphanTask { id },
         22 => report(&state, cluster, a, b, c),
         30..=32 => user(&state, ids, (kind % KINDS, a, b, c)),
-        23..=27 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
+        23..=27 | 33 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
         _ => {
             use DeploymentState::{Completed, Paused, RolledBack, Updating};
             let id = pick(state.deployments().map(|d| d.id), a, 9999.into());
@@ -398,6 +402,6 @@ fn every_kind_of_command_gets_through() {
             *count += u32::from(cluster.try_apply(command).is_ok());
         }
     }
-    assert_eq!(applied.len(), 28, "{applied:?}");
+    assert_eq!(applied.len(), 29, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
 }

@@ -1,6 +1,7 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{DeploymentState, Slot};
 use shoal_types::resources::Resources;
 use shoal_types::spec::Protocol;
@@ -22,6 +23,51 @@ pub enum Rejected {
     ClusterExists {
         /// Its id.
         id: String,
+    },
+    /// A command asks for more than all managers can do. It is refused before it is logged.
+    #[error(
+        "this needs feature level {needed}{}, and the cluster has {has}: upgrade its managers to a \
+         version that has it, then raise the cluster with shoalctl cluster upgrade",
+        brought(*.needed)
+    )]
+    TooNew {
+        /// What it needs.
+        needed: Level,
+        /// What the cluster has.
+        has: Level,
+    },
+    /// What is to be asked for from now on is more than a manager can do.
+    #[error(
+        "manager {name} ({id}) has feature level {has}: expected {wanted} of every manager before \
+         the cluster has it, so upgrade that one first"
+    )]
+    ManagerTooOld {
+        /// The manager's node.
+        id: NodeId,
+        /// Its host's name.
+        name: String,
+        /// What it can do.
+        has: Level,
+        /// What was asked for.
+        wanted: Level,
+    },
+    /// A level is never lowered: what it brought may be in use.
+    #[error("the cluster has feature level {current}, and cannot go back to {wanted}")]
+    LevelBelow {
+        /// What was asked for.
+        wanted: Level,
+        /// What the cluster has.
+        current: Level,
+    },
+    /// A task needs more than a node can do.
+    #[error("node {node} is too old: it has feature level {has}, and the task needs {needed}")]
+    NodeTooOld {
+        /// The node.
+        node: NodeId,
+        /// What it can do.
+        has: Level,
+        /// What the task needs.
+        needed: Level,
     },
     /// There is no such object.
     #[error("{kind} {id} does not exist")]
@@ -378,6 +424,10 @@ impl Rejected {
             | Self::DesiredAtStart { .. }
             | Self::CredentialsForNothing => RejectedCode::InvalidArgument,
             Self::NoCluster
+            | Self::TooNew { .. }
+            | Self::ManagerTooOld { .. }
+            | Self::LevelBelow { .. }
+            | Self::NodeTooOld { .. }
             | Self::PredefinedNetwork { .. }
             | Self::NetworkInUse { .. }
             | Self::NetworkImmutable { .. }
@@ -403,4 +453,8 @@ impl Rejected {
     pub(crate) fn not_found(kind: ObjectKind, id: &impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }
     }
+}
+
+fn brought(level: Level) -> String {
+    level.brought().map_or_else(String::new, |what| format!(" ({what})"))
 }

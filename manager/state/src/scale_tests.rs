@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_types::id::{IdSource, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{Slot, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -27,6 +28,7 @@ fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
                 desired: DesiredState::Running,
                 start_after: None,
                 rejections: 0,
+                level: Level::FIRST,
             });
             let node_id = *next_node.next().unwrap();
             cluster.apply(Command::AssignTask { id, node_id });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{
     ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Slot, TaskStatus,
 };
@@ -274,6 +275,7 @@ impl TestCluster {
             desired,
             start_after,
             rejections: 0,
+            level: Level::FIRST,
         };
         (id, command)
     }
@@ -320,5 +322,6 @@ pub fn create_cluster(ids: &mut impl IdSource) -> Command {
         root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
         join_tokens: JoinTokens { agent: "a".repeat(25), manager: "m".repeat(25) },
         networks: PredefinedIds { bridge: ids.next_id(), host: ids.next_id(), none: ids.next_id() },
+        level: Level::FIRST,
     }
 }

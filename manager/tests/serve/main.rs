@@ -11,6 +11,7 @@
 mod credentials;
 mod departures;
 mod floods;
+mod levels;
 mod logs;
 mod questions;
 mod races;
@@ -205,7 +206,8 @@ impl Agent {
         let first = session.message().await.ok()??.message?;
         let pb::session_message::Message::Started(started) = first else { panic!("{first:?}") };
         let session_id = started.session_id;
-        let request = pb::AssignmentsRequest { session_id: session_id.clone() };
+        let request =
+            pb::AssignmentsRequest { session_id: session_id.clone(), message_bytes_max: 0 };
         let assignments = client.assignments(request).await.ok()?.into_inner();
         let held = NodeAssignment::default();
         Some(Self { client, session_id, session, assignments, held })

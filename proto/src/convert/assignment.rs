@@ -1,6 +1,7 @@
 //! What one node is told to hold.
 
-use shoal_types::assignment::{AssignedTask, AssignmentChange};
+use shoal_types::assignment::{AssignedTask, AssignmentChange, Rejection};
+use shoal_types::id::TaskId;
 
 use super::field::{self, Kind};
 use super::{InvalidMessage, by_value, message};
@@ -17,18 +18,32 @@ message!(AssignedTask {
     ports: List,
     networks: List,
     desired_state: Choice,
+    level: Levels,
 });
 
 impl From<&AssignmentChange> for pb::AssignmentChange {
     fn from(change: &AssignmentChange) -> Self {
-        use pb::assignment_change::Change;
-        let change = match change {
-            AssignmentChange::UpdateTask(task) => Change::UpdateTask(task.into()),
-            AssignmentChange::RemoveTask(id) => Change::RemoveTask(id.to_string()),
-            AssignmentChange::UpdateNetwork(network) => Change::UpdateNetwork((&**network).into()),
-            AssignmentChange::RemoveNetwork(id) => Change::RemoveNetwork(id.to_string()),
+        use pb::AssignmentAction::{Reject, Remove, Update};
+        use pb::assignment_change::Item;
+        let task = |id: &TaskId| pb::AssignedTask { id: id.to_string(), ..Default::default() };
+        let mut reason = String::new();
+        let (action, item) = match change {
+            AssignmentChange::UpdateTask(task) => (Update, Item::Task(task.into())),
+            AssignmentChange::RemoveTask(id) => (Remove, Item::Task(task(id))),
+            AssignmentChange::RejectTask(id, Rejection { why, desired_state }) => {
+                reason.clone_from(why);
+                let desired_state = field::write::<field::Choice, _, _>(desired_state);
+                (Reject, Item::Task(pb::AssignedTask { desired_state, ..task(id) }))
+            }
+            AssignmentChange::UpdateNetwork(network) => {
+                (Update, Item::Network((&**network).into()))
+            }
+            AssignmentChange::RemoveNetwork(id) => {
+                let network = pb::Network { id: id.to_string(), ..Default::default() };
+                (Remove, Item::Network(network))
+            }
         };
-        Self { change: Some(change) }
+        Self { action: action.into(), reason, item: Some(item) }
     }
 }
 
@@ -36,21 +51,33 @@ impl TryFrom<pb::AssignmentChange> for AssignmentChange {
     type Error = InvalidMessage;
 
     fn try_from(wire: pb::AssignmentChange) -> Result<Self, InvalidMessage> {
-        use pb::assignment_change::Change;
-        match wire.change {
-            Some(Change::UpdateTask(task)) => {
-                field::Message::read("update_task", Some(task)).map(Self::UpdateTask)
+        use pb::AssignmentAction::{Reject, Remove, Unspecified, Update};
+        use pb::assignment_change::Item;
+        let pb::AssignmentChange { action, reason, item } = wire;
+        let unknown = || InvalidMessage::new("action", format!("is {action}, which is unknown"));
+        let action = pb::AssignmentAction::try_from(action).map_err(|_| unknown())?;
+        match (item.ok_or_else(|| InvalidMessage::missing("item"))?, action) {
+            (Item::Task(task), Update) => {
+                field::Message::read("task", Some(task)).map(Self::UpdateTask)
             }
-            Some(Change::RemoveTask(id)) => {
-                field::Text::read("remove_task", id).map(Self::RemoveTask)
+            (Item::Task(task), Remove) => {
+                field::Text::read("task.id", task.id).map(Self::RemoveTask)
             }
-            Some(Change::UpdateNetwork(network)) => {
-                field::Shared::read("update_network", Some(network)).map(Self::UpdateNetwork)
+            (Item::Task(task), Reject) => {
+                let id = field::Text::read("task.id", task.id)?;
+                let desired_state = field::Choice::read("task.desired_state", task.desired_state)?;
+                Ok(Self::RejectTask(id, Rejection { why: reason, desired_state }))
             }
-            Some(Change::RemoveNetwork(id)) => {
-                field::Text::read("remove_network", id).map(Self::RemoveNetwork)
+            (Item::Network(network), Update) => {
+                field::Shared::read("network", Some(network)).map(Self::UpdateNetwork)
             }
-            None => Err(InvalidMessage::missing("change")),
+            (Item::Network(network), Remove) => {
+                field::Text::read("network.id", network.id).map(Self::RemoveNetwork)
+            }
+            (Item::Network(_), Reject) => {
+                Err(InvalidMessage::new("action", "is REJECT: expected it for tasks only"))
+            }
+            (_, Unspecified) => Err(InvalidMessage::missing("action")),
         }
     }
 }

@@ -21,6 +21,7 @@ message!(Cluster {
     spec: Message,
     root_ca: Message,
     join_tokens: Message,
+    level: Levels,
 });
 
 message!(RootCa { cert_pem: Same, key_pem: Same });
@@ -30,12 +31,13 @@ message!(JoinTokens { agent: Same, manager: Same });
 impl From<&Cluster> for pb::ClusterView {
     /// All but the secrets.
     fn from(cluster: &Cluster) -> Self {
-        let Cluster { id, meta, spec, root_ca, join_tokens: _ } = cluster;
+        let Cluster { id, meta, spec, root_ca, join_tokens: _, level } = cluster;
         Self {
             id: id.to_string(),
             meta: Some(meta.into()),
             spec: Some(spec.into()),
             root_cert_pem: root_ca.cert_pem.clone(),
+            level: field::write::<field::Levels, _, _>(level),
         }
     }
 }
@@ -45,13 +47,14 @@ impl TryFrom<pb::ClusterView> for Cluster {
 
     /// For showing: the secrets are empty.
     fn try_from(wire: pb::ClusterView) -> Result<Self, InvalidMessage> {
-        let pb::ClusterView { id, meta, spec, root_cert_pem } = wire;
+        let pb::ClusterView { id, meta, spec, root_cert_pem, level } = wire;
         Ok(Self {
             id: field::Text::read("id", id)?,
             meta: field::Message::read("meta", meta)?,
             spec: field::Message::read("spec", spec)?,
             root_ca: RootCa { cert_pem: root_cert_pem, key_pem: String::new() },
             join_tokens: JoinTokens::default(),
+            level: field::Levels::read("level", level)?,
         })
     }
 }

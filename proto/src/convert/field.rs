@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_types::level::Level;
 use shoal_types::time::Timestamp;
 
 use super::InvalidMessage;
@@ -216,6 +217,20 @@ impl Kind<Option<Duration>, Option<u64>> for OptionalNanos {
 
     fn read(field: &str, wire: Option<u64>) -> Result<Option<Duration>, InvalidMessage> {
         wire.map(|w| Nanos::read(field, w)).transpose()
+    }
+}
+
+/// A feature level by its number; zero counts as one, as who knows of no levels is at the first.
+#[derive(Debug)]
+pub struct Levels;
+
+impl Kind<Level, u32> for Levels {
+    fn write(value: &Level) -> u32 {
+        value.number()
+    }
+
+    fn read(_field: &str, wire: u32) -> Result<Level, InvalidMessage> {
+        Ok(Level::new(wire))
     }
 }
 

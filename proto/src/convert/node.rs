@@ -28,6 +28,7 @@ message!(NodeDescription {
     platform: DefaultMessage,
     resources: DefaultMessage,
     engine: DefaultMessage,
+    level: Levels,
 });
 
 message!(EngineDescription { version: Same, labels: Same });
@@ -36,7 +37,7 @@ message!(NodeStatus { state: Choice, message: Same, addr: OptionalText, since: T
 
 choice!(NodeState { Unknown, Down, Ready, Disconnected });
 
-message!(ManagerStatus { raft_id: Same, addr: Same });
+message!(ManagerStatus { raft_id: Same, addr: Same, level: Levels });
 
 message!(ManagerHealth { leader: Same, reachability: Choice });
 

@@ -23,6 +23,7 @@ message!(Task {
     desired_state: Choice,
     start_after: OptionalTime,
     rejections: Same,
+    level: Levels,
     status: Message,
 });
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use shoal_agent_planning::task::refusal;
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{NodeDescription, TaskStatus};
@@ -159,7 +160,10 @@ impl Agent {
             match change {
                 AssignmentChange::UpdateTask(task) => self.hold(task, ctx),
                 AssignmentChange::RemoveTask(id) => self.drop_task(id, ctx),
-                AssignmentChange::UpdateNetwork(_) | AssignmentChange::RemoveNetwork(_) => {}
+                // Managers of the simulation send everything whole.
+                AssignmentChange::RejectTask(..)
+                | AssignmentChange::UpdateNetwork(_)
+                | AssignmentChange::RemoveNetwork(_) => {}
             }
         }
         true
@@ -213,7 +217,10 @@ impl Agent {
             }
             return;
         }
-        if stop {
+        let refused = refusal(&held.task, self.description.level);
+        if let Some(why) = refused.filter(|_| at < TaskState::Accepted) {
+            self.enter(id, TaskState::Rejected, &why, ctx);
+        } else if stop {
             self.stop(id, ctx);
         } else if at < TaskState::Preparing {
             let next =

@@ -23,7 +23,7 @@ impl<M: Mind> World<M> {
         self.ctx.queue.after(next, Event::Fault);
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
         let Some(node) = self.ctx.random.any(&all) else { return };
-        let kind = self.ctx.random.below(12);
+        let kind = self.ctx.random.below(13);
         self.ctx.note(|| format!("fault {kind} on node {node}"));
         match kind {
             0 | 1 => self.restart_leader(),
@@ -37,6 +37,7 @@ impl<M: Mind> World<M> {
                 }
             }
             9 => self.kill_container(node),
+            12 => self.upgrade(node),
             10 if self.state.nodes().len() < NODES_MAX => self.add_node(),
             _ => self.take_node_out(),
         }
@@ -51,6 +52,14 @@ impl<M: Mind> World<M> {
         }
         let delay = self.ctx.random.millis(100, ms_max);
         self.ctx.queue.after(delay, Event::Mend(node, what));
+    }
+
+    /// The agent is replaced by a newer one. Levels never fall here: what a newer agent has accepted, an
+    /// older one would not have.
+    fn upgrade(&mut self, node: NodeId) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        agent.description.level = specs::SECOND_LEVEL;
+        self.break_node(node, Mend::Process, 5000);
     }
 
     fn kill_container(&mut self, node: NodeId) {
@@ -83,7 +92,9 @@ impl<M: Mind> World<M> {
                 agent.power = true;
                 if shrinks {
                     let hostname = agent.description.hostname.clone();
+                    let level = agent.description.level;
                     agent.description = specs::description(&hostname, &mut self.ctx.random);
+                    agent.description.level = level;
                 }
             }
             Mend::Link | Mend::Process => {}

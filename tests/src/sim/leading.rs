@@ -10,6 +10,7 @@ use shoal_types::time::Timestamp;
 use super::leader::{Leader, Loop, Session};
 use super::mind::Mind;
 use super::queue::Event;
+use super::specs;
 use super::wire::{Down, Up};
 use super::world::World;
 
@@ -83,6 +84,7 @@ impl<M: Mind> World<M> {
             let Some(this) = self.leader.loops.get_mut(&which) else { return };
             let Some(command) = this.rest.pop_front() else { break };
             let command = self.mind.propose(&self.state, command);
+            let command = specs::with_level(&self.state, command);
             self.apply(command);
         }
         let Some(this) = self.leader.loops.get_mut(&which) else { return };

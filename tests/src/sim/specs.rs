@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_manager_state::{ClusterState, Command};
+use shoal_types::level::Level;
 use shoal_types::object::NodeDescription;
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
@@ -26,8 +28,28 @@ pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescriptio
             memory_bytes,
             generic_resources: Vec::new(),
         },
+        level: if random.chance(50) { SECOND_LEVEL } else { Level::FIRST },
         ..NodeDescription::default()
     }
+}
+
+/// What programs have that were upgraded.
+pub(crate) const SECOND_LEVEL: Level = Level::new(2);
+
+/// What a node must be able to do for tasks of this service. Those whose name begins with "new" stand
+/// for specs with something that the second level brought.
+fn level(name: &str) -> Level {
+    if name.starts_with("new") { SECOND_LEVEL } else { Level::FIRST }
+}
+
+/// What is planned, as if the service's spec had in it what its name stands for.
+pub(crate) fn with_level(view: &ClusterState, mut planned: Command) -> Command {
+    if let Command::CreateTask { service_id, level: needed, .. } = &mut planned
+        && let Some(service) = view.service(*service_id)
+    {
+        *needed = level(&service.spec.name);
+    }
+    planned
 }
 
 pub(crate) fn network(name: &str) -> NetworkSpec {

@@ -1,11 +1,13 @@
 //! The simulation is the same each time, and every judge finds the bug that is planted for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::{Plan, orchestrator};
 use shoal_manager_state::{ClusterState, Command, Event, ObjectKind, ObjectRef, Rejected};
-use shoal_types::id::{IdSource, SeededIds};
+use shoal_types::id::{IdSource, NodeId, SeededIds};
+use shoal_types::level::Level;
 use shoal_types::object::{Slot, Task, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
@@ -156,6 +158,64 @@ impl Mind for Generous {
 #[test]
 fn an_overdrawn_node_is_noticed() {
     noticed(|| Generous, &["gave away", "given away twice"]);
+}
+
+/// Places tasks on nodes that are too old for them, and applying does not mind.
+struct Blind;
+
+impl Mind for Blind {
+    fn propose(&mut self, state: &ClusterState, planned: Command) -> Command {
+        let Command::ExplainTask { id, err } = &planned else { return planned };
+        let node = state.nodes().find(|n| err.contains("too old") && n.takes_tasks());
+        node.map_or(planned.clone(), |n| Command::AssignTask { id: *id, node_id: n.id })
+    }
+
+    fn refused(
+        &mut self,
+        state: &ClusterState,
+        c: &Command,
+        why: &Rejected,
+    ) -> Option<ClusterState> {
+        let Command::AssignTask { id, node_id } = c else { return None };
+        if !matches!(why, Rejected::NodeTooOld { .. }) {
+            return None;
+        }
+        let task = Task::clone(state.task(*id)?);
+        let status = TaskStatus::new(TaskState::Assigned, task.status.timestamp, "");
+        forge(state, &Task { node_id: Some(*node_id), status, ..task })
+    }
+}
+
+#[test]
+fn a_task_on_a_node_that_is_too_old_for_it_is_noticed() {
+    noticed(|| Blind, &["needs level 2 and is on"]);
+}
+
+/// Nodes of two levels, some of which are upgraded on the way, and services that need either.
+#[test]
+fn a_mixed_cluster_of_two_levels_converges() {
+    let (mut mixed, mut old, mut new, mut waiting) = (0, 0, 0, 0);
+    for seed in 1..24 {
+        let done = run(seed, || Real).unwrap_or_else(|failure| panic!("{failure}"));
+        let level = |node: NodeId| done.state.node(node).map(|n| n.description.level);
+        let levels: BTreeSet<_> = done.state.nodes().map(|n| n.description.level).collect();
+        mixed += usize::from(levels.len() == 2);
+        for task in done.state.tasks().filter(|t| t.is_wanted()) {
+            match (task.status.state, task.node_id.and_then(level)) {
+                (TaskState::Running, Some(has)) => {
+                    assert!(task.level <= has, "seed {seed}: {task:?}");
+                    new += usize::from(task.level > Level::FIRST);
+                    old += usize::from(has == Level::FIRST);
+                }
+                (TaskState::Pending, _) if task.status.err.contains("node is too old") => {
+                    waiting += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    let seen = [mixed, old, new, waiting];
+    assert!(seen.iter().all(|n| *n > 0), "all of it happens: {seen:?}");
 }
 
 /// Says the same of every deployment again and again, in other words.

@@ -13,7 +13,7 @@ use shoal_types::spec::{
 use super::context::Context;
 use super::specs;
 
-const SERVICES: [&str; 5] = ["web", "db", "log-all", "api-roll", "job"];
+const SERVICES: [&str; 7] = ["web", "db", "log-all", "api-roll", "job", "new", "new-all"];
 const STACKS: [&str; 2] = ["shop", "blog"];
 
 /// The next thing the user wants. May be refused, as users' wishes are.

@@ -7,6 +7,7 @@ use shoal_manager_state::{
     ClusterState, Command, Event as StateEvent, PredefinedIds, apply, invariant,
 };
 use shoal_types::id::{IdSource, NodeId};
+use shoal_types::level::Level;
 use shoal_types::object::{JoinTokens, RootCa};
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec};
 use shoal_types::time::Timestamp;
@@ -19,8 +20,8 @@ use super::queue::Event;
 use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
-    Moment, Running, nothing_is_forgotten, nothing_overdrawn, one_running_task_per_slot,
-    planning_comes_to_rest, retries_are_paced,
+    Moment, Running, no_task_above_its_node, nothing_is_forgotten, nothing_overdrawn,
+    one_running_task_per_slot, planning_comes_to_rest, retries_are_paced,
 };
 
 /// How long faults and the user go on.
@@ -82,6 +83,7 @@ impl<M: Mind> World<M> {
                 host: ids.next_id(),
                 none: ids.next_id(),
             },
+            level: Level::FIRST,
         };
         self.apply(create);
         for _ in 0..2 + self.ctx.random.below(4) {
@@ -207,6 +209,7 @@ impl<M: Mind> World<M> {
         self.wrong.extend(self.slots.look(&moment));
         self.wrong.extend(self.room.look(&moment));
         self.wrong.extend(self.pace.look(&moment));
+        self.wrong.extend(no_task_above_its_node::judge(&moment));
     }
 
     /// The judges that plan or compare everything.
@@ -217,7 +220,8 @@ impl<M: Mind> World<M> {
         let mut ids = self.ctx.ids.clone();
         let mut plan = |memory: &mut Memory, view: &ClusterState, events: &[StateEvent]| {
             events.iter().for_each(|event| mind.hear(memory, event));
-            let mut commands = mind.orchestrate(memory, view, now, &mut ids).commands;
+            let planned = mind.orchestrate(memory, view, now, &mut ids).commands.into_iter();
+            let mut commands: Vec<_> = planned.map(|c| specs::with_level(view, c)).collect();
             if commands.is_empty() {
                 commands = mind.schedule(memory, view, now).commands;
             }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Meta;
 use crate::id::ClusterId;
+use crate::level::Level;
 use crate::spec::ClusterSpec;
 
 /// The cluster itself: one object.
@@ -25,6 +26,8 @@ pub struct Cluster {
     /// What lets nodes in; never serialised for people.
     #[serde(skip)]
     pub join_tokens: JoinTokens,
+    /// What all of its managers can do, and so may be asked for. People raise it; it never falls.
+    pub level: Level,
 }
 
 /// The root certificate and its key.

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::Meta;
 use crate::constraint::NodeFacts;
 use crate::id::NodeId;
+use crate::level::Level;
 use crate::resources::Resources;
 use crate::spec::{Availability, NodeSpec, Platform};
 use crate::time::Timestamp;
@@ -80,6 +81,8 @@ pub struct NodeDescription {
     pub resources: Resources,
     /// The agent.
     pub engine: EngineDescription,
+    /// What its agent can do.
+    pub level: Level,
 }
 
 /// The agent of a node. Docker's clients call it the engine.
@@ -156,6 +159,8 @@ pub struct ManagerStatus {
     pub raft_id: u64,
     /// `host:port` of its API.
     pub addr: String,
+    /// What it can do.
+    pub level: Level,
 }
 
 /// How a manager fares at the moment of the question. Never stored: it would be wrong at once.

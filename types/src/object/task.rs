@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Meta;
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::level::Level;
 use crate::spec::{EndpointSpec, Labels, Options, PortConfig, TaskSpec};
 use crate::task_state::{DesiredState, TaskState};
 use crate::time::Timestamp;
@@ -53,6 +54,8 @@ pub struct Task {
     /// are any it is not even prepared before `start_after`.
     #[serde(skip_serializing_if = "is_zero")]
     pub rejections: u64,
+    /// What a node must be able to do to run it.
+    pub level: Level,
     /// What has become of it.
     pub status: TaskStatus,
 }

@@ -7,6 +7,7 @@
 mod cluster;
 mod container;
 mod json;
+mod level;
 mod mount;
 mod network;
 mod node;

@@ -130,10 +130,29 @@ impl Machine {
         }
     }
 
+    /// For a task that this node does not take, for this reason. That is written down before it is
+    /// reported, and nothing else is ever done for it.
+    #[must_use]
+    pub fn rejected(task: &AssignedTask, why: String, boot: &Boot, now: impl Into<Moment>) -> Self {
+        let now = now.into();
+        let mut machine = Self::new(task, boot, now);
+        let (state, message) = (TaskState::Rejected, "rejected");
+        machine.outcome = Some(Outcome { state, at: now.wall, message, err: why, exit: None });
+        machine.cleanup_tried = true;
+        machine.refresh(now.wall);
+        machine
+    }
+
     /// What managers want; only climbs.
     pub fn want(&mut self, desired: DesiredState) {
         self.desired = self.desired.max(desired);
         self.dropped = false;
+    }
+
+    /// Whether it is in the ledger.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        self.accepted
     }
 
     /// Whether nothing of it runs or is being started.

@@ -14,6 +14,7 @@ mod property_tests;
 #[cfg(test)]
 mod reboot_tests;
 mod record;
+mod refusal;
 mod report;
 mod telling;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use cleaning::Cleaning;
 pub use exit::ExitStatus;
 pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
 pub use record::{Found, Preparation, TaskRecord};
+pub use refusal::{refusal, stand_in};
 pub use telling::{Doing, TELL_INTERVAL, Tell, Telling};
 
 /// One moment by two clocks. What is waited for goes by the steady one; what people are told goes by

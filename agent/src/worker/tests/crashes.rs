@@ -11,6 +11,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
+use crate::testing::assigner::mark;
 use shoal_agent_runtime::fake::Call;
 use shoal_agent_runtime::{
     ContainerId, ContainerSpec, ExitStatus, Layers, LogLimits, LogLine, NetworkMode, Runtime as _,
@@ -37,7 +38,7 @@ async fn at_any_moment_of_a_start() {
         tokio::time::sleep(Duration::from_micros(200 * moment)).await;
         lab.crash().await;
         let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment);
+        lab.worker.assign_all(assignment, mark(0, 1));
         for id in [1, 2] {
             let status = lab.until_state(id, TaskState::Running).await;
             let pid = lab.runtime.containers()[&container(id)].pid.unwrap();
@@ -61,14 +62,14 @@ async fn at_any_moment_of_a_stop() {
         tokio::time::sleep(Duration::from_micros(200 * moment)).await;
         lab.crash().await;
         let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment);
+        lab.worker.assign_all(assignment, mark(0, 1));
         let status = lab.until(1, |s: &TaskStatus| s.state.is_terminal()).await;
         assert!(matches!(status.state, TaskState::Shutdown | TaskState::Complete), "{status:?}");
         lab.drop_task(1);
         tokio::time::sleep(Duration::from_micros(100 * moment)).await;
         lab.crash().await;
         let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment);
+        lab.worker.assign_all(assignment, mark(0, 1));
         lab.until_empty().await;
     }
 }
@@ -260,7 +261,7 @@ async fn a_task_whose_record_is_damaged_is_not_run_again() {
     lab.crash().await;
     assert!(record.exists(), "left for people to look at");
     let assignment = lab.assignment.clone();
-    lab.worker.assign_all(assignment);
+    lab.worker.assign_all(assignment, mark(0, 1));
     let status = lab.until_state(1, TaskState::Failed).await;
     assert!(status.err.starts_with("its record on this node is damaged"), "{}", status.err);
     lab.until_state(2, TaskState::Running).await;
@@ -270,7 +271,7 @@ async fn a_task_whose_record_is_damaged_is_not_run_again() {
     // The end is in the ledger by now, and remembered.
     lab.crash().await;
     let assignment = lab.assignment.clone();
-    lab.worker.assign_all(assignment);
+    lab.worker.assign_all(assignment, mark(0, 1));
     lab.until_state(1, TaskState::Failed).await;
     lab.worker.leave().await.unwrap();
     lab.until_empty().await;

@@ -13,6 +13,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
+use crate::testing::assigner::mark;
 use shoal_agent_runtime::fake::Call;
 use shoal_agent_runtime::{ContainerId, ExitStatus, LogQuery, RuntimeError};
 
@@ -198,7 +199,7 @@ async fn a_slow_pull_blocks_nobody_and_can_be_given_up() {
     for id in 1..=40 {
         lab.assignment.tasks.get_mut(&id.into()).unwrap().desired_state = DesiredState::Shutdown;
     }
-    lab.worker.assign_all(lab.assignment.clone());
+    lab.worker.assign_all(lab.assignment.clone(), mark(0, 1));
     for id in 1..=40 {
         lab.until_state(id, TaskState::Shutdown).await;
     }
@@ -341,7 +342,7 @@ async fn volumes_are_released_and_anonymous_ones_removed() {
     assert_eq!(lab.volumes.list().await.unwrap().len(), 2);
     lab.crash().await;
     assert_eq!(lab.volumes.users("db").len(), 1, "taken over");
-    lab.worker.assign_all(lab.assignment.clone());
+    lab.worker.assign_all(lab.assignment.clone(), mark(0, 1));
     lab.want(1, DesiredState::Shutdown);
     lab.until_state(1, TaskState::Shutdown).await;
     let names: Vec<_> = lab.volumes.list().await.unwrap().into_iter().map(|v| v.name).collect();

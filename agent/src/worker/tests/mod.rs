@@ -2,6 +2,7 @@
 
 mod crashes;
 mod lab;
+mod levels;
 mod lives;
 mod order;
 

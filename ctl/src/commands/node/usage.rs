@@ -38,6 +38,7 @@ mod tests {
     use std::sync::Arc;
 
     use shoal_types::id::{NodeId, ServiceId, TaskId};
+    use shoal_types::level::Level;
     use shoal_types::object::{Meta, NodeDescription, NodeStatus, Slot, TaskStatus};
     use shoal_types::resources::ResourceRequirements;
     use shoal_types::spec::{ContainerSpec, Labels, NodeSpec, TaskRuntime, TaskSpec};
@@ -76,6 +77,7 @@ mod tests {
             desired_state: DesiredState::Running,
             start_after: None,
             rejections: 0,
+            level: Level::FIRST,
             status: TaskStatus::new(state, Timestamp::ZERO, ""),
         }
     }

@@ -37,7 +37,7 @@ use shoal_types::spec::{Availability, UpdateConfig, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use crate::Plan;
+use crate::{Plan, level};
 use facts::{Facts, Known};
 use memory::Dirty;
 
@@ -273,6 +273,7 @@ impl<'a> Pass<'a> {
             desired: if waits { DesiredState::Ready } else { DesiredState::Running },
             start_after,
             rejections,
+            level: level::of_task(self.view, self.service),
         });
     }
 

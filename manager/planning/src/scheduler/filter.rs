@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use shoal_manager_state::usage;
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
+use shoal_types::level::Level;
 use shoal_types::object::{Node, Task};
 use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
@@ -19,6 +20,7 @@ pub(super) struct Need<'a> {
     ports: Vec<&'a PortConfig>,
     constraints: Vec<(&'a str, Option<Constraint>)>,
     max_replicas: u64,
+    level: Level,
 }
 
 impl<'a> Need<'a> {
@@ -31,6 +33,7 @@ impl<'a> Need<'a> {
             ports: usage::host_ports(task).collect(),
             constraints: constraints(&task.spec).collect(),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
+            level: task.level,
         }
     }
 }
@@ -48,6 +51,8 @@ pub(super) enum Refusal {
     /// The first constraint that does not hold.
     Constraint(String),
     Platform,
+    /// The level that is needed.
+    Old(Level),
     /// What is asked for.
     Cpu(u64),
     /// What is asked for, in bytes.
@@ -66,6 +71,7 @@ impl Refusal {
             Self::Paused => "node is paused".to_owned(),
             Self::Constraint(text) => format!("constraint {text} not satisfied"),
             Self::Platform => "unsupported platform".to_owned(),
+            Self::Old(needed) => format!("node is too old: feature level {needed} needed"),
             Self::Cpu(nano_cpus) => {
                 format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
             }
@@ -105,6 +111,9 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     }
     if !has_platform(need.spec, node) {
         return Some(Refusal::Platform);
+    }
+    if node.description.level < need.level {
+        return Some(Refusal::Old(need.level));
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {

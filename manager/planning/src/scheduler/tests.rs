@@ -4,7 +4,8 @@ use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
     cluster_with_nodes, global_spec, service_spec, with_host_port, with_reservation, with_task,
 };
-use shoal_types::object::NodeState;
+use shoal_types::level::Level;
+use shoal_types::object::{NodeDescription, NodeState, Slot};
 use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
 
@@ -136,4 +137,32 @@ fn the_task_of_a_global_service_does_not_count_against_itself() {
     let one = Placement { max_replicas: 1, ..Default::default() };
     let log = stage.service(placed(global_spec("log"), one));
     assert_eq!(stage.spread(log), [1, 1], "{}", why(&stage, log));
+}
+
+#[test]
+fn nodes_below_the_level_of_a_task_are_passed_over_and_named() {
+    let mut stage = Stage::new(3);
+    let second = Level::new(2);
+    let web = stage.cluster.add_service(service_spec("web", 1));
+    let (id, mut create) = stage.cluster.new_task(web, Slot::Replica(1));
+    if let Command::CreateTask { level, .. } = &mut create {
+        *level = second;
+    }
+    stage.cluster.apply(create);
+    stage.settle();
+    assert_eq!(
+        why(&stage, web),
+        "no suitable node (node is too old: feature level 2 needed on 3 nodes)"
+    );
+    let upgraded = stage.nodes[1];
+    let node = stage.cluster.state.node(upgraded).unwrap().clone();
+    let description = NodeDescription { level: second, ..node.description.clone() };
+    let (description, status) = (Some(description), node.status.clone());
+    stage.cluster.apply(Command::ReportNode { id: upgraded, description, status });
+    stage.run();
+    assert_eq!(stage.cluster.state.task(id).unwrap().node_id, Some(upgraded));
+    // What every node can do goes anywhere.
+    let all = stage.service(global_spec("all"));
+    stage.run();
+    assert_eq!(stage.running(all).len(), 3);
 }

@@ -5,8 +5,8 @@ use prost::Message as _;
 use shoal_manager_state::{Command, JoinSecret, PredefinedIds, StackIds, UpdateKind};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{
-    Auths, Choice, Kind, List, Message, OptionalMessage, OptionalText, OptionalTime, Same, Shared,
-    Text, TextMap, read, write,
+    Auths, Choice, Kind, Levels, List, Message, OptionalMessage, OptionalText, OptionalTime, Same,
+    Shared, Text, TextMap, read, write,
 };
 use shoal_proto::v1 as pb;
 use shoal_types::time::Timestamp;
@@ -92,7 +92,9 @@ commands! {
         root_ca: Message,
         join_tokens: Message,
         networks: Predefined,
+        level: Levels,
     }
+    RaiseLevel: RaiseLevelCommand { level: Levels }
     UpdateCluster: UpdateClusterCommand { expected_spec_version: Same, spec: Message }
     RotateJoinToken: RotateJoinTokenCommand { role: Choice, secret: Secret }
     CreateNode: CreateNodeCommand { id: Text, spec: Message, description: Message }
@@ -129,6 +131,7 @@ commands! {
         desired: Choice,
         start_after: OptionalTime,
         rejections: Same,
+        level: Levels,
     }
     AssignTask: AssignTaskCommand { id: Text, node_id: Text }
     ExplainTask: ExplainTaskCommand { id: Text, err: Same }

@@ -19,6 +19,7 @@ use shoal_proto::v1 as pb;
 use shoal_proto::v1::snapshot_record::Record;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource, NodeId, SeededIds, ServiceId, TaskId, UserId};
+use shoal_types::level::Level;
 use shoal_types::object::{
     ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
     RootCa, Slot, Task, TaskStatus,
@@ -64,7 +65,9 @@ fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
                 host: ids.next_id(),
                 none: ids.next_id(),
             },
+            level: Level::FIRST,
         },
+        Command::RaiseLevel { level: Level::new(2) },
         Command::UpdateCluster { expected_spec_version: 7, spec: ClusterSpec::default() },
         Command::RotateJoinToken {
             role: NodeRole::Manager,
@@ -83,7 +86,8 @@ fn node_commands(ids: &mut SeededIds) -> Vec<Command> {
         addr: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
         since: TIME,
     };
-    let manager = ManagerStatus { raft_id: u64::MAX, addr: "10.0.0.1:4242".to_owned() };
+    let manager =
+        ManagerStatus { raft_id: u64::MAX, addr: "10.0.0.1:4242".to_owned(), level: Level::FIRST };
     let description = node_description("host-1");
     vec![
         Command::CreateNode { id, spec: spec.clone(), description: description.clone() },
@@ -154,6 +158,7 @@ fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
         desired,
         start_after,
         rejections: 0,
+        level: Level::FIRST,
     };
     let container = ContainerStatus {
         container_id: "abc".to_owned(),

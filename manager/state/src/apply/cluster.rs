@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use shoal_types::id::ClusterId;
-use shoal_types::object::{Cluster, JoinTokens, Meta, RootCa};
+use shoal_types::level::Level;
+use shoal_types::object::Cluster;
 use shoal_types::spec::{ClusterSpec, Driver, NetworkScope, NetworkSpec, NodeRole};
 
 use super::network;
 use crate::cluster_state::Writer;
 use crate::command::{JoinSecret, Outcome, PredefinedIds};
 use crate::event::ObjectKind;
+use crate::level::lowest_manager;
 use crate::rejected::Rejected;
 
 pub(super) fn create(
     w: &mut Writer<'_>,
-    id: ClusterId,
-    spec: ClusterSpec,
-    root_ca: RootCa,
-    join_tokens: JoinTokens,
+    new: Cluster,
     ids: PredefinedIds,
 ) -> Result<Outcome, Rejected> {
     if let Some(cluster) = &w.state.cluster {
@@ -28,8 +26,7 @@ pub(super) fn create(
     if let Some(id) = twice {
         return Err(Rejected::IdTaken { kind: ObjectKind::Network, id: id.to_string() });
     }
-    let meta = Meta::created(w.index, w.now);
-    w.put_cluster(Cluster { id, meta, spec, root_ca, join_tokens });
+    w.put_cluster(new);
     let predefined = [
         (ids.bridge, network::BRIDGE, NetworkScope::Local),
         (ids.host, network::HOST, NetworkScope::Global),
@@ -61,6 +58,25 @@ pub(super) fn update(
     }
     cluster.spec = spec;
     cluster.meta.touch_spec(w.index, w.now);
+    w.put_cluster(cluster);
+    Ok(Outcome::Applied)
+}
+
+/// Whoever is raised to a level must have it: a manager that has not would not understand the log.
+pub(super) fn raise_level(w: &mut Writer<'_>, level: Level) -> Result<Outcome, Rejected> {
+    let mut cluster = present(w)?;
+    if level == cluster.level {
+        return Ok(Outcome::Unchanged);
+    }
+    if level < cluster.level {
+        return Err(Rejected::LevelBelow { wanted: level, current: cluster.level });
+    }
+    if let Some((node, has)) = lowest_manager(w.state).filter(|(_, has)| *has < level) {
+        let name = node.description.hostname.clone();
+        return Err(Rejected::ManagerTooOld { id: node.id, name, has, wanted: level });
+    }
+    cluster.level = level;
+    cluster.meta.touch(w.index, w.now);
     w.put_cluster(cluster);
     Ok(Outcome::Applied)
 }

@@ -16,7 +16,7 @@ mod user;
 
 use std::sync::Arc;
 
-use shoal_types::object::DeploymentKind;
+use shoal_types::object::{Cluster, DeploymentKind, Meta};
 use shoal_types::time::Timestamp;
 
 use crate::cluster_state::{ClusterState, Writer};
@@ -46,9 +46,11 @@ pub fn apply(
 fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
     use Command as C;
     match command {
-        C::CreateCluster { id, spec, root_ca, join_tokens, networks } => {
-            cluster::create(w, id, spec, root_ca, join_tokens, networks)
+        C::CreateCluster { id, spec, root_ca, join_tokens, networks, level } => {
+            let meta = Meta::created(w.index, w.now);
+            cluster::create(w, Cluster { id, meta, spec, root_ca, join_tokens, level }, networks)
         }
+        C::RaiseLevel { level } => cluster::raise_level(w, level),
         C::UpdateCluster { expected_spec_version, spec } => {
             cluster::update(w, expected_spec_version, spec)
         }
@@ -83,10 +85,18 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
             desired,
             start_after,
             rejections,
+            level,
         } => {
-            let (service, version) = (service_id, service_version);
-            let plan =
-                task::Plan { service, version, slot, node_id, desired, start_after, rejections };
+            let plan = task::Plan {
+                service: service_id,
+                version: service_version,
+                slot,
+                node_id,
+                desired,
+                start_after,
+                rejections,
+                level,
+            };
             task::create(w, id, &plan)
         }
         C::AssignTask { id, node_id } => task::assign(w, id, node_id),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{Meta, Node, Service, Slot, Task, TaskStatus};
 use shoal_types::resources::Resources;
 use shoal_types::spec::{ServiceMode, UpdateOrder};
@@ -24,6 +25,7 @@ pub(super) struct Plan {
     pub(super) desired: DesiredState,
     pub(super) start_after: Option<Timestamp>,
     pub(super) rejections: u64,
+    pub(super) level: Level,
 }
 
 pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outcome, Rejected> {
@@ -60,6 +62,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         desired_state: desired,
         start_after: plan.start_after,
         rejections: plan.rejections,
+        level: plan.level,
         status,
     });
     Ok(Outcome::Applied)
@@ -162,6 +165,10 @@ pub(super) fn assign(w: &mut Writer<'_>, id: TaskId, node_id: NodeId) -> Result<
             state: state.as_str(),
             availability: availability.as_str(),
         });
+    }
+    let (has, needed) = (node.description.level, task.level);
+    if has < needed {
+        return Err(Rejected::NodeTooOld { node: node_id, has, needed });
     }
     check_room(w.state, &node, &task)?;
     task.node_id = Some(node_id);

@@ -13,6 +13,7 @@ use shoal_types::id::{
     ClusterId, ConfigId, DeploymentId, IdSource, NetworkId, NodeId, SecretId, SeededIds, ServiceId,
     StackId, TaskId, UserId, VolumeId,
 };
+use shoal_types::level::Level;
 use shoal_types::time::Timestamp;
 
 /// Where arbitrary values come from.
@@ -102,6 +103,12 @@ mod integers {
     use super::{Arbitrary, Source};
     use shoal_types::id::IdSource;
     integers!(u8 u16 u32 u64 i32 i64);
+}
+
+impl Arbitrary for Level {
+    fn arbitrary(source: &mut Source) -> Self {
+        Self::new(source.any())
+    }
 }
 
 impl Arbitrary for f32 {

@@ -7,6 +7,7 @@ mod objects;
 mod questions;
 mod refusals;
 mod specs;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,4 +1,5 @@
-//! What is stored must stay readable: field numbers of stored messages never change.
+//! What is stored, or sent between programs of different versions, must stay readable: field numbers
+//! of such messages never change.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// What logs, snapshots and ledgers are made of. Everything below these is stored, too.
-const STORED: [&str; 7] = [
+const STORED: [&str; 8] = [
     ".shoal.v1.LogEntry",
     ".shoal.v1.LogState",
     ".shoal.v1.Command",
@@ -14,14 +15,22 @@ const STORED: [&str; 7] = [
     ".shoal.v1.SnapshotRecord",
     ".shoal.v1.LedgerTask",
     ".shoal.v1.LedgerNetworks",
+    ".shoal.v1.LedgerTerm",
 ];
 
-/// Every field and enum value below the stored messages, one a line.
+/// Agents and managers are not upgraded at the same moment.
+const SENT: &str = "Dispatcher";
+
+/// Every field and enum value below the stored and the sent messages, one a line.
 fn layout() -> BTreeSet<String> {
     let set = FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
     let mut lines = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut todo: Vec<String> = STORED.map(str::to_owned).into();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    for method in services.filter(|s| s.name() == SENT).flat_map(|service| &service.method) {
+        todo.extend([method.input_type().to_owned(), method.output_type().to_owned()]);
+    }
     while let Some(name) = todo.pop() {
         if !seen.insert(name.clone()) {
             continue;

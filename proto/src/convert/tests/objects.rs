@@ -1,22 +1,22 @@
 //! Arbitrary objects and assignments.
 
-use shoal_types::assignment::{AssignedTask, AssignmentChange};
+use shoal_types::assignment::{AssignedTask, AssignmentChange, Rejection};
 use shoal_types::object::*;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::arbitrary::{arbitrary, one_of};
 
 arbitrary!(Meta { version, spec_version, created_at, updated_at });
-arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens });
+arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level });
 arbitrary!(RootCa { cert_pem, key_pem });
 arbitrary!(JoinTokens { agent, manager });
 
 arbitrary!(Node { id, meta, spec, description, status, manager_status });
-arbitrary!(NodeDescription { hostname, platform, resources, engine });
+arbitrary!(NodeDescription { hostname, platform, resources, engine, level });
 arbitrary!(EngineDescription { version, labels });
 arbitrary!(NodeStatus { state, message, addr, since });
 one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
-arbitrary!(ManagerStatus { raft_id, addr });
+arbitrary!(ManagerStatus { raft_id, addr, level });
 arbitrary!(ManagerHealth { leader, reachability });
 arbitrary!(NodeSummary { node, manager });
 one_of!(Reachability |s| { Self::Unknown, Self::Unreachable, Self::Reachable });
@@ -59,6 +59,7 @@ arbitrary!(Task {
     desired_state,
     start_after,
     rejections,
+    level,
     status,
 });
 one_of!(Slot |s| { Self::Replica(s.any()), Self::Node(s.any()) });
@@ -87,10 +88,13 @@ arbitrary!(AssignedTask {
     ports,
     networks,
     desired_state,
+    level,
 });
+arbitrary!(Rejection { why, desired_state });
 one_of!(AssignmentChange |s| {
     Self::UpdateTask(s.any()),
     Self::RemoveTask(s.any()),
+    Self::RejectTask(s.any(), s.any()),
     Self::UpdateNetwork(s.any()),
     Self::RemoveNetwork(s.any()),
 });

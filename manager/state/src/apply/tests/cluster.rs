@@ -1,4 +1,5 @@
 use shoal_types::id::IdSource;
+use shoal_types::level::Level;
 use shoal_types::object::{JoinTokens, RootCa};
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec};
 
@@ -15,6 +16,7 @@ fn create(bridge: u128, host: u128, none: u128) -> Command {
         root_ca: RootCa { cert_pem: String::new(), key_pem: "key".to_owned() },
         join_tokens: JoinTokens { agent: "agent".to_owned(), manager: "manager".to_owned() },
         networks: PredefinedIds { bridge: bridge.into(), host: host.into(), none: none.into() },
+        level: Level::FIRST,
     }
 }
 

@@ -1,4 +1,5 @@
 use shoal_types::id::NodeId;
+use shoal_types::level::Level;
 use shoal_types::object::{ManagerStatus, NodeState, NodeStatus};
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -95,7 +96,8 @@ fn a_node_is_found_by_its_new_host_name() {
 #[test]
 fn manager_status_comes_and_goes() {
     let (mut cluster, nodes) = cluster_with_nodes(1);
-    let status = Some(ManagerStatus { raft_id: 7, addr: "10.0.0.1:4242".to_owned() });
+    let status =
+        Some(ManagerStatus { raft_id: 7, addr: "10.0.0.1:4242".to_owned(), level: Level::FIRST });
     let set = |status| Command::SetManagerStatus { id: nodes[0], status };
     assert_eq!(cluster.apply(set(status.clone())), Outcome::Applied);
     assert_eq!(cluster.apply(set(status.clone())), Outcome::Unchanged);
@@ -150,7 +152,8 @@ fn a_manager_goes_only_if_it_is_down_and_another_stays() {
         let last = refused(&cluster, remove(first, force));
         assert_eq!(last, Rejected::LastManager { id: first }, "{force}");
     }
-    let status = ManagerStatus { raft_id: 2, addr: "10.0.0.2:4242".to_owned() };
+    let status =
+        ManagerStatus { raft_id: 2, addr: "10.0.0.2:4242".to_owned(), level: Level::FIRST };
     // One that was demoted and has not left Raft yet counts.
     cluster.apply(Command::SetManagerStatus { id: second, status: Some(status) });
     for force in [false, true] {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{NodeState, Slot};
 use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Protocol};
@@ -26,6 +27,7 @@ fn create(service_id: ServiceId, slot: Slot, node_id: Option<NodeId>) -> Command
         desired: DesiredState::Running,
         start_after: None,
         rejections: 0,
+        level: Level::FIRST,
     }
 }
 
@@ -380,6 +382,7 @@ fn a_try_after_a_rejection_is_refused_if_it_was_planned_before_it() {
         desired,
         start_after,
         rejections,
+        level: Level::FIRST,
     };
     assert_eq!(cluster.apply(waits), Outcome::Applied);
     cluster.check();
@@ -407,6 +410,7 @@ fn a_task_runs_only_when_nothing_of_its_slot_may_be_running() {
         desired,
         start_after,
         rejections: 0,
+        level: Level::FIRST,
     });
     let run = Command::SetDesired { id, desired: DesiredState::Running };
     assert_eq!(cluster.try_apply(run.clone()), Err(expected));

@@ -1,0 +1,67 @@
+//! Which tasks an agent does not take, because they are more than it understands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_types::assignment::AssignedTask;
+use shoal_types::id::TaskId;
+use shoal_types::level::Level;
+use shoal_types::object::Slot;
+use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
+use shoal_types::task_state::DesiredState;
+
+/// Why an agent of level `own` rejects a task that it has not accepted before. It may contain more
+/// than this agent can see, so it must not be run without that.
+#[must_use]
+pub fn refusal(task: &AssignedTask, own: Level) -> Option<String> {
+    let needed = task.level;
+    (needed > own).then(|| {
+        format!(
+            "the node is too old: the task needs feature level {needed}, and its agent has {own}"
+        )
+    })
+}
+
+/// Stands for a task of which nothing else is known, so that its end can be remembered.
+#[must_use]
+pub fn stand_in(id: TaskId, desired_state: DesiredState) -> AssignedTask {
+    AssignedTask {
+        id,
+        service_id: 0.into(),
+        service_name: String::new(),
+        service_labels: BTreeMap::new(),
+        slot: Slot::Replica(0),
+        node_id: 0.into(),
+        spec: Arc::new(TaskSpec {
+            runtime: TaskRuntime::Container(ContainerSpec::default()),
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }),
+        ports: Vec::new(),
+        networks: Vec::new(),
+        desired_state,
+        level: Level::FIRST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_more_than_the_agent_has_is_refused() {
+        let task = |level| AssignedTask {
+            level: Level::new(level),
+            ..crate::testing::task(ContainerSpec::default())
+        };
+        let own = Level::new(2);
+        assert_eq!(refusal(&task(1), own), None);
+        assert_eq!(refusal(&task(2), own), None);
+        let why = refusal(&task(3), own).expect("refused");
+        assert_eq!(why, "the node is too old: the task needs feature level 3, and its agent has 2");
+    }
+}

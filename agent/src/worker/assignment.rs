@@ -1,0 +1,194 @@
+//! Taking on what managers assign.
+
+use std::collections::{BTreeSet, btree_map};
+use std::sync::Arc;
+
+use shoal_agent_planning::task::{Found, Machine, TaskRecord, refusal, stand_in};
+use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment, Rejection};
+use shoal_types::error_chain::chain;
+use shoal_types::id::TaskId;
+use shoal_types::level::Level;
+use tokio::sync::oneshot;
+
+use super::WorkerError;
+use super::applied::Mark;
+use super::event::Event;
+use super::state::{Entry, State};
+use crate::ledger::{LedgerError, Term};
+
+impl State {
+    pub(super) fn assign_all(
+        &mut self,
+        assignment: NodeAssignment,
+        mark: Mark,
+        dirty: &mut BTreeSet<TaskId>,
+    ) {
+        if !self.listens_to(&mark) {
+            return;
+        }
+        let NodeAssignment { tasks, networks, rejected } = assignment;
+        if *self.networks != networks {
+            self.networks = Arc::new(networks);
+            self.save_networks();
+        }
+        for (id, entry) in &mut self.entries {
+            if !tasks.contains_key(id) && !rejected.contains_key(id) {
+                entry.machine.drop_it();
+                dirty.insert(*id);
+            }
+        }
+        let mut new = BTreeSet::new();
+        for (_, task) in tasks {
+            new.extend(self.assign(task, dirty));
+        }
+        for (id, rejection) in rejected {
+            new.extend(self.reject(id, rejection, dirty));
+        }
+        self.applied.take(mark, new);
+    }
+
+    pub(super) fn change(
+        &mut self,
+        changes: Vec<AssignmentChange>,
+        mark: Mark,
+        dirty: &mut BTreeSet<TaskId>,
+    ) {
+        if !self.listens_to(&mark) {
+            return;
+        }
+        let mut networks = false;
+        let mut new = BTreeSet::new();
+        for change in changes {
+            match change {
+                AssignmentChange::UpdateTask(task) => new.extend(self.assign(task, dirty)),
+                AssignmentChange::RejectTask(id, rejection) => {
+                    new.extend(self.reject(id, rejection, dirty));
+                }
+                AssignmentChange::RemoveTask(id) => {
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.machine.drop_it();
+                        dirty.insert(id);
+                    }
+                }
+                AssignmentChange::UpdateNetwork(network) => {
+                    Arc::make_mut(&mut self.networks).insert(network.id, network);
+                    networks = true;
+                }
+                AssignmentChange::RemoveNetwork(id) => {
+                    Arc::make_mut(&mut self.networks).remove(&id);
+                    networks = true;
+                }
+            }
+        }
+        if networks {
+            self.save_networks();
+        }
+        self.applied.take(mark, new);
+    }
+
+    /// Whether what is assigned is taken on: not while everything stops, and not from a leader that has
+    /// been replaced by one that was obeyed.
+    fn listens_to(&self, mark: &Mark) -> bool {
+        if self.halted || !self.leaving.is_empty() {
+            return false;
+        }
+        let obeyed = self.term.map_or(0, |term| term.number);
+        if mark.term < obeyed {
+            tracing::warn!(term = mark.term, obeyed, "what an older leader assigns is passed over");
+        }
+        mark.term >= obeyed
+    }
+
+    /// A task's spec never changes; what managers want of it does. The task, if it is still to be
+    /// written down.
+    fn assign(&mut self, task: AssignedTask, dirty: &mut BTreeSet<TaskId>) -> Option<TaskId> {
+        let now = self.now();
+        let id = task.id;
+        let boot = &self.context.config.boot;
+        dirty.insert(id);
+        let entry = match self.entries.entry(id) {
+            btree_map::Entry::Occupied(known) => {
+                let entry = known.into_mut();
+                entry.machine.want(task.desired_state);
+                entry
+            }
+            btree_map::Entry::Vacant(vacant) => {
+                let entry = if self.lost.remove(&id) {
+                    let record = TaskRecord::lost(task, now.wall);
+                    let machine = Machine::resume(&record, Found::Absent, boot, now);
+                    Entry::resumed(record, machine)
+                } else if let Some(why) = refusal(&task, Level::OWN) {
+                    tracing::warn!(task = %id, why, "rejecting a task");
+                    Entry::rejected(task, why, boot, now)
+                } else {
+                    Entry::new(task, boot, now)
+                };
+                vacant.insert(entry)
+            }
+        };
+        (!entry.machine.is_accepted()).then_some(id)
+    }
+
+    /// A task that cannot be taken. One that was accepted before goes on, as is wanted.
+    fn reject(
+        &mut self,
+        id: TaskId,
+        rejection: Rejection,
+        dirty: &mut BTreeSet<TaskId>,
+    ) -> Option<TaskId> {
+        let Rejection { why, desired_state } = rejection;
+        if self.entries.contains_key(&id) || self.lost.contains(&id) {
+            tracing::warn!(task = %id, why, "what is new of a task that is held cannot be read");
+            return self.assign(stand_in(id, desired_state), dirty);
+        }
+        tracing::warn!(task = %id, why, "rejecting a task");
+        let task = stand_in(id, desired_state);
+        let entry = Entry::rejected(task, why, &self.context.config.boot, self.now());
+        self.entries.insert(id, entry);
+        dirty.insert(id);
+        Some(id)
+    }
+
+    /// From then on nothing is taken from an older leader, also after a crash.
+    pub(super) fn obey(&mut self, term: Term, answer: oneshot::Sender<Result<u64, WorkerError>>) {
+        let known = self.term.filter(|known| known.cluster == term.cluster);
+        let known = known.map_or(0, |known| known.number);
+        if term.number <= known {
+            let _ = answer.send(Ok(known));
+            return;
+        }
+        let (written, events) = (self.context.ledger.save_term(term), self.events.clone());
+        self.operations.spawn(async move {
+            let _ = events.send(Event::TermWritten(term, written.await, answer));
+        });
+    }
+
+    pub(super) fn term_written(
+        &mut self,
+        term: Term,
+        written: Result<(), LedgerError>,
+        answer: oneshot::Sender<Result<u64, WorkerError>>,
+    ) {
+        let result = written.map(|()| term.number).map_err(WorkerError::Term);
+        if result.is_ok() {
+            self.term = Some(term);
+        }
+        let _ = answer.send(result);
+    }
+
+    /// Before the tasks that need them, since the ledger keeps the order.
+    fn save_networks(&mut self) {
+        let written = self.context.ledger.save_networks(&self.networks);
+        let (count, events) = (self.applied.networks_change(), self.events.clone());
+        self.operations.spawn(async move {
+            match written.await {
+                Ok(()) => {
+                    let _ = events.send(Event::NetworksWritten(count));
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "cannot write down the networks");
+                }
+            }
+        });
+    }
+}

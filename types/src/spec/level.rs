@@ -1,0 +1,243 @@
+//! Which level each spec needs.
+//!
+//! Every field and every variant is named here, so that a new one does not compile before somebody
+//! has decided. In the tables the fields before the `;` are part of the first level; those after it
+//! decide for themselves. A spec with a field or variant of a later level leaves the table for an
+//! implementation of its own, which is as exhaustive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec, CredentialSpec,
+    DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget, Healthcheck,
+    ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkScope,
+    NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget, Placement,
+    PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges, Protocol,
+    PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec, ServiceMode,
+    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig, UpdateOrder,
+    UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
+};
+use crate::level::{Level, Leveled};
+use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
+
+/// The highest of some levels.
+fn highest(levels: impl IntoIterator<Item = Level>) -> Level {
+    levels.into_iter().max().unwrap_or_default()
+}
+
+impl<T: Leveled> Leveled for Option<T> {
+    fn level(&self) -> Level {
+        highest(self.iter().map(Leveled::level))
+    }
+}
+
+impl<T: Leveled> Leveled for Vec<T> {
+    fn level(&self) -> Level {
+        highest(self.iter().map(Leveled::level))
+    }
+}
+
+impl<T: Leveled> Leveled for BTreeMap<String, T> {
+    fn level(&self) -> Level {
+        highest(self.values().map(Leveled::level))
+    }
+}
+
+impl<T: Leveled> Leveled for Arc<T> {
+    fn level(&self) -> Level {
+        T::level(self)
+    }
+}
+
+macro_rules! structs {
+    ($($name:ident { $($field:ident),* $(,)? $(; $($part:ident),* $(,)?)? })*) => {
+        $(impl Leveled for $name {
+            fn level(&self) -> Level {
+                let Self { $($field: _,)* $($($part,)*)? } = self;
+                highest([Level::FIRST, $($($part.level(),)*)?])
+            }
+        })*
+    };
+}
+
+macro_rules! choices {
+    ($($name:ident { $($variant:ident $({ $($field:tt)* })? $(($($value:tt)*))?),* $(,)? })*) => {
+        $(impl Leveled for $name {
+            fn level(&self) -> Level {
+                match self {
+                    $(Self::$variant $({ $($field)* })? $(($($value)*))?)|* => Level::FIRST,
+                }
+            }
+        })*
+    };
+}
+
+structs! {
+    ServiceSpec {
+        name, labels;
+        task_template, mode, update_config, rollback_config, endpoint_spec,
+    }
+    UpdateConfig {
+        parallelism, delay, monitor, max_failure_ratio;
+        failure_action, order,
+    }
+    EndpointSpec { ; mode, ports }
+    PortConfig {
+        name, target_port, published_port, host_ip;
+        protocol, publish_mode,
+    }
+    TaskSpec {
+        force_update;
+        runtime, resources, restart_policy, placement, networks, log_driver,
+    }
+    PluginSpec { name, remote, disabled, env; plugin_privilege }
+    PluginPrivilege { name, description, value }
+    RestartPolicy { delay, max_attempts, window; condition }
+    Placement { constraints, max_replicas; preferences, platforms }
+    Platform { architecture, os }
+    NetworkAttachmentConfig { target, aliases, driver_opts }
+    ResourceRequirements {
+        swap_bytes, memory_swappiness;
+        limits, reservations,
+    }
+    Limits { nano_cpus, memory_bytes, pids }
+    Resources { nano_cpus, memory_bytes; generic_resources }
+    Driver { name, options }
+}
+
+structs! {
+    ContainerSpec {
+        image, labels, command, args, hostname, env, dir, user, groups, init, stop_signal, tty,
+        open_stdin, read_only, stop_grace_period, hosts, isolation, sysctls, capability_add,
+        capability_drop, oom_score_adj;
+        privileges, mounts, healthcheck, dns_config, secrets, configs, ulimits,
+    }
+    Privileges {
+        no_new_privileges;
+        credential_spec, selinux_context, seccomp, app_armor,
+    }
+    SeLinuxContext { disable, user, role, kind, level }
+    Healthcheck { test, interval, timeout, start_period, start_interval, retries }
+    DnsConfig { nameservers, search, options }
+    PayloadReference { name; target }
+    FileTarget { name, uid, gid, mode }
+    Ulimit { name, soft, hard }
+    Mount {
+        source, target, read_only, consistency;
+        kind, bind_options, volume_options, image_options, tmpfs_options,
+    }
+    BindOptions {
+        propagation, non_recursive, create_mountpoint, read_only_non_recursive,
+        read_only_force_recursive,
+    }
+    VolumeMountOptions { no_copy, labels, subpath; driver_config }
+    ImageOptions { subpath }
+    TmpfsOptions { size_bytes, mode, options }
+}
+
+structs! {
+    NetworkSpec {
+        name, labels, enable_ipv4, enable_ipv6, internal, attachable, ingress, config_from,
+        config_only;
+        driver, scope, ipam,
+    }
+    Ipam { ; driver, config }
+    IpamConfig { subnet, ip_range, gateway, aux_addresses }
+    VolumeSpec { name, labels; driver }
+    SecretSpec { name, labels, data; driver, templating }
+    ConfigSpec { name, labels, data; templating }
+    NodeSpec { name, labels; role, availability }
+    ClusterSpec {
+        name, labels, task_history_retention_limit, heartbeat_period, node_cert_expiry,
+    }
+    UserSpec { name, labels, stacks, host_access, expires_at; role }
+    StackSpec { name, secrets, configs; services, networks, volumes }
+}
+
+choices! {
+    ServiceMode {
+        Replicated { replicas: _ },
+        Global {},
+        ReplicatedJob { max_concurrent: _, total_completions: _ },
+        GlobalJob {},
+    }
+    FailureAction { Pause, Continue, Rollback }
+    UpdateOrder { StopFirst, StartFirst }
+    EndpointMode { Vip, Dnsrr }
+    Protocol { Tcp, Udp, Sctp }
+    PublishMode { Ingress, Host }
+    RestartCondition { None, OnFailure, Any }
+    PlacementPreference { Spread { descriptor: _ } }
+    GenericResource { Named { kind: _, value: _ }, Discrete { kind: _, value: _ } }
+    CredentialSpec { Config(_), File(_), Registry(_) }
+    Seccomp { Default, Unconfined, Custom(_) }
+    AppArmor { Default, Disabled }
+    MountKind { Bind, Volume, Tmpfs, Npipe, Cluster, Image }
+    NetworkScope { Local, Swarm, Global }
+    NodeRole { Agent, Manager }
+    Availability { Active, Pause, Drain }
+    UserRole { Viewer, Deployer, Operator, Admin }
+}
+
+impl Leveled for TaskRuntime {
+    fn level(&self) -> Level {
+        match self {
+            Self::Container(container) => container.level(),
+            Self::Plugin(plugin) => plugin.level(),
+            Self::Attachment { container_id: _ } => Level::FIRST,
+        }
+    }
+}
+
+impl Leveled for PayloadTarget {
+    fn level(&self) -> Level {
+        match self {
+            Self::File(file) => file.level(),
+            Self::Runtime => Level::FIRST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Later(u32);
+
+    impl Leveled for Later {
+        fn level(&self) -> Level {
+            Level::new(self.0)
+        }
+    }
+
+    #[test]
+    fn the_highest_part_decides() {
+        assert_eq!(Some(Later(3)).level(), Level::new(3));
+        assert_eq!(None::<Later>.level(), Level::FIRST);
+        assert_eq!(vec![Later(1), Later(4), Later(2)].level(), Level::new(4));
+        assert_eq!(Vec::<Later>::new().level(), Level::FIRST);
+        let named = BTreeMap::from([("a".to_owned(), Later(2)), ("b".to_owned(), Later(5))]);
+        assert_eq!(named.level(), Level::new(5));
+        assert_eq!(Arc::new(Later(2)).level(), Level::new(2));
+    }
+
+    /// The first release has nothing that a program of the first level cannot do.
+    #[test]
+    fn whatever_there_is_is_of_a_level_that_this_program_has() {
+        let container = ContainerSpec {
+            mounts: vec![Mount::new(MountKind::Volume, "data", "/data")],
+            secrets: Vec::new(),
+            ..ContainerSpec::default()
+        };
+        let needed = [
+            container.level(),
+            NetworkSpec::default().level(),
+            StackSpec::default().level(),
+            UserSpec::default().level(),
+            ClusterSpec::default().level(),
+            ServiceMode::GlobalJob {}.level(),
+        ];
+        assert!(needed.into_iter().all(|level| level <= Level::OWN), "{needed:?}");
+    }
+}
