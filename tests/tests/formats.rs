@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const SKIPPED: [&str; 3] = [".git", "target", "proptest-regressions"];
 
 /// What is stored as protobuf, as `proto/src/convert/tests/numbers.rs` lists it, and a golden file of it.
-const MESSAGES: [(&str, &str); 7] = [
+const MESSAGES: [(&str, &str); 8] = [
     ("LogEntry", "entry_membership.v1.hex"),
     ("LogState", "state.v1.hex"),
     ("Command", "create_cluster.hex"),
@@ -18,6 +18,7 @@ const MESSAGES: [(&str, &str); 7] = [
     ("SnapshotRecord", "snapshot_users.hex"),
     ("LedgerTask", "ledger_task.v1.hex"),
     ("LedgerNetworks", "ledger_networks.v1.hex"),
+    ("LedgerTerm", "ledger_term.hex"),
 ];
 
 fn root() -> PathBuf {
