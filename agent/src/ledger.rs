@@ -448,6 +448,9 @@ mod tests {
         assert_eq!(pb::LedgerNetworks::decode(&*bytes).unwrap(), networks);
         let read = networks.networks.into_iter().map(Network::try_from);
         assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), [network]);
+        let term = pb::LedgerTerm { cluster_id: ClusterId::from(8).to_string(), term: 7 };
+        let bytes = golden("ledger_term.v1", &term.encode_to_vec());
+        assert_eq!(pb::LedgerTerm::decode(&*bytes).unwrap(), term);
     }
 
     #[tokio::test]

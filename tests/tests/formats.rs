@@ -18,7 +18,7 @@ const MESSAGES: [(&str, &str); 8] = [
     ("SnapshotRecord", "snapshot_users.hex"),
     ("LedgerTask", "ledger_task.v1.hex"),
     ("LedgerNetworks", "ledger_networks.v1.hex"),
-    ("LedgerTerm", "ledger_term.hex"),
+    ("LedgerTerm", "ledger_term.v1.hex"),
 ];
 
 fn root() -> PathBuf {

@@ -11,10 +11,11 @@ pub mod planning_comes_to_rest;
 pub mod retries_are_paced;
 pub mod rolled_out;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::ClusterState;
 use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::Slot;
 use shoal_types::time::Timestamp;
 
@@ -33,6 +34,26 @@ pub struct Running {
     pub held_since: Timestamp,
 }
 
+/// What is so, whatever the managers know of it.
+#[derive(Debug)]
+pub struct Reality {
+    /// Everything that really runs.
+    pub running: Vec<Running>,
+    /// Every task that some node still holds anything of, running or not.
+    pub held: BTreeSet<(NodeId, TaskId)>,
+    /// What the program of each node can do.
+    pub levels: BTreeMap<NodeId, Level>,
+}
+
+impl Reality {
+    /// This, and what the managers have at the same time.
+    #[must_use]
+    pub fn beside<'a>(&'a self, state: &'a ClusterState, now: Timestamp) -> Moment<'a> {
+        let Self { running, held, levels } = self;
+        Moment { state, now, running, held, levels }
+    }
+}
+
 /// What the judges see of one moment.
 #[derive(Debug)]
 pub struct Moment<'a> {
@@ -44,4 +65,6 @@ pub struct Moment<'a> {
     pub running: &'a [Running],
     /// Every task that some node still holds anything of, running or not.
     pub held: &'a BTreeSet<(NodeId, TaskId)>,
+    /// What the program of each node can do.
+    pub levels: &'a BTreeMap<NodeId, Level>,
 }

@@ -1,4 +1,5 @@
-//! No task is given to a node that cannot do what it needs. Nodes are upgraded and never go back.
+//! No task is given to a node that cannot do what it needs. Nodes are upgraded and never go
+//! back; what an older program has said may be heard after what a newer one has.
 
 use shoal_types::task_state::TaskState;
 
@@ -10,10 +11,10 @@ pub fn judge(moment: &Moment<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for task in moment.state.tasks() {
         let placed = task.status.state >= TaskState::Assigned && task.is_live();
-        let Some(node) = task.node_id.and_then(|id| moment.state.node(id)) else { continue };
-        let (needed, has) = (task.level, node.description.level);
-        if placed && needed > has {
-            let (task, node) = (task.id, node.id);
+        let Some(node) = task.node_id else { continue };
+        let Some(&has) = moment.levels.get(&node) else { continue };
+        if placed && task.level > has {
+            let (task, needed) = (task.id, task.level);
             wrong.push(format!(
                 "task {task} needs level {needed} and is on {node}, which has {has}"
             ));

@@ -32,7 +32,7 @@ use shoal_manager_state::Command;
 use shoal_types::id::ServiceId;
 use shoal_types::time::Timestamp;
 
-use crate::invariants::{Moment, convergence, rolled_out};
+use crate::invariants::{convergence, rolled_out};
 use world::World;
 
 /// How long after the last fault everything must be as it is to be: a minute, and what restart
@@ -148,9 +148,8 @@ fn wait<M: Mind>(
 }
 
 fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
-    let (running, held) = world.reality();
-    let now = world.ctx.queue.now;
-    let moment = Moment { state: &world.state, now, running: &running, held: &held };
+    let reality = world.reality();
+    let moment = reality.beside(&world.state, world.ctx.queue.now);
     let mut wrong = convergence::check(&moment, &restless(world));
     wrong.extend(rolled_out::outdated(&world.state));
     if !world.leader.is_idle() {

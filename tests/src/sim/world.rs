@@ -1,6 +1,6 @@
 //! The whole: one leader, nodes, a user, and what breaks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_manager_state::{
@@ -20,7 +20,7 @@ use super::queue::Event;
 use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
-    Moment, Running, no_task_above_its_node, nothing_is_forgotten, nothing_overdrawn,
+    Reality, Running, no_task_above_its_node, nothing_is_forgotten, nothing_overdrawn,
     one_running_task_per_slot, planning_comes_to_rest, retries_are_paced,
 };
 
@@ -187,8 +187,8 @@ impl<M: Mind> World<M> {
         self.ctx.queue.after(next, Event::User);
     }
 
-    /// Everything that really runs, and everything that is held.
-    pub(crate) fn reality(&self) -> (Vec<Running>, BTreeSet<(NodeId, shoal_types::id::TaskId)>) {
+    /// What is so on the hosts themselves.
+    pub(crate) fn reality(&self) -> Reality {
         let all = || self.agents.iter().flat_map(|(n, a)| a.held.values().map(move |h| (*n, h)));
         let running = all().filter_map(|(node, held)| {
             held.container.as_ref().map(|_| Running {
@@ -199,13 +199,17 @@ impl<M: Mind> World<M> {
                 held_since: held.since,
             })
         });
-        (running.collect(), all().map(|(node, held)| (node, held.task.id)).collect())
+        let levels = self.agents.iter().map(|(node, agent)| (*node, agent.description.level));
+        Reality {
+            running: running.collect(),
+            held: all().map(|(node, held)| (node, held.task.id)).collect(),
+            levels: levels.collect(),
+        }
     }
 
     fn look(&mut self) {
-        let (running, held) = self.reality();
-        let now = self.ctx.queue.now;
-        let moment = Moment { state: &self.state, now, running: &running, held: &held };
+        let reality = self.reality();
+        let moment = reality.beside(&self.state, self.ctx.queue.now);
         self.wrong.extend(self.slots.look(&moment));
         self.wrong.extend(self.room.look(&moment));
         self.wrong.extend(self.pace.look(&moment));
