@@ -18,8 +18,10 @@ use tokio::time::timeout;
 
 use super::{ContainerId, Inner, short_path};
 
-/// How long a supervisor may take to greet and say how things stand.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a supervisor may take to greet and say how things stand. An agent that starts waits for it
+/// before it tells the managers that it is there, and they give a node up that is silent for six seconds;
+/// whoever is slower is asked again while the agent works.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why nothing more is heard on a connection. None of it says that the supervisor is gone.
 #[derive(Debug, thiserror::Error)]
