@@ -13,6 +13,7 @@
 //! time share the last barrier.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -118,11 +119,43 @@ pub struct Loaded {
 /// anybody waits.
 pub type Written = BoxFuture<'static, Result<(), LedgerError>>;
 
-/// A handle; clones share the file system and the thread.
+/// A handle; clones share the disk and its thread.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     dir: PathBuf,
-    writer: mpsc::Sender<Change>,
+    disk: Arc<dyn Disk>,
+}
+
+/// Where changes go to.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a change after those before it.
+    fn change(&self, path: PathBuf, what: What) -> Written;
+}
+
+/// What becomes of a file.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// It is replaced by this.
+    Write(Vec<u8>),
+    Remove,
+    /// Nothing: the answer comes after all that came before.
+    Flush,
+}
+
+/// The thread that makes the changes, which ends when nobody can ask for any more.
+#[derive(Debug)]
+struct Writer(mpsc::Sender<Change>);
+
+impl Disk for Writer {
+    fn change(&self, path: PathBuf, what: What) -> Written {
+        let (answer, done) = oneshot::channel();
+        let sent = self.0.send(Change { path, what, answer });
+        async move {
+            sent.map_err(|_| LedgerError::Closed)?;
+            done.await.map_err(|_| LedgerError::Closed)?
+        }
+        .boxed()
+    }
 }
 
 #[derive(Debug)]
@@ -130,14 +163,6 @@ struct Change {
     path: PathBuf,
     what: What,
     answer: oneshot::Sender<Result<(), LedgerError>>,
-}
-
-#[derive(Debug)]
-enum What {
-    Write(Vec<u8>),
-    Remove,
-    /// Nothing: the answer comes after all that came before.
-    Flush,
 }
 
 impl Ledger {
@@ -167,7 +192,7 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || write_all(&changes))
             .map_err(failed("start the writer of", dir))?;
-        Ok((Self { dir: dir.to_owned(), writer }, loaded))
+        Ok((Self { dir: dir.to_owned(), disk: Arc::new(Writer(writer)) }, loaded))
     }
 
     /// Writes a task down.
@@ -224,13 +249,22 @@ impl Ledger {
     }
 
     fn change(&self, path: PathBuf, what: What) -> Written {
-        let (answer, done) = oneshot::channel();
-        let sent = self.writer.send(Change { path, what, answer });
-        async move {
-            sent.map_err(|_| LedgerError::Closed)?;
-            done.await.map_err(|_| LedgerError::Closed)?
-        }
-        .boxed()
+        self.disk.change(path, what)
+    }
+
+    /// The same ledger, whose changes go through something else.
+    #[cfg(test)]
+    pub(crate) fn through(self, around: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Self {
+        Self { disk: around(self.disk), ..self }
+    }
+}
+
+#[cfg(test)]
+impl What {
+    /// What is written down of a task, if it is that.
+    pub(crate) fn record(&self) -> Option<TaskRecord> {
+        let Self::Write(bytes) = self else { return None };
+        read(pb::LedgerTask::decode(bytes.as_slice()).ok()?).ok()
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn mark(term: u64, sequence: u64) -> Mark {
     Mark { session: "test".into(), term, sequence }
 }
 
-fn network() -> (NetworkId, Arc<Network>) {
+pub(crate) fn network() -> (NetworkId, Arc<Network>) {
     let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
     let spec = NetworkSpec { name: "back".to_owned(), driver, ..NetworkSpec::default() };
     let id = NETWORK.into();

@@ -42,10 +42,10 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::ledger::{Ledger, LedgerError, Term};
+use crate::ledger::{Ledger, LedgerError, Loaded, Term};
 use crate::reporter::Reporter;
 use shoal_agent_runtime::{
-    ContainerId, ExecSession, ExecSpec, LogQuery, LogStream, Runtime, RuntimeError,
+    ContainerId, ExecSession, ExecSpec, Exit, LogQuery, LogStream, Runtime, RuntimeError,
 };
 
 pub use applied::Mark;
@@ -169,6 +169,17 @@ impl Worker {
         let dir = config.ledger_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&dir)).await;
         let (ledger, loaded) = opened.map_err(|_| WorkerError::Ended)??;
+        Self::over(config, drivers, ledger, loaded, exits).await
+    }
+
+    /// As [`Worker::start`], over a ledger that has been opened.
+    async fn over(
+        config: WorkerConfig,
+        drivers: Drivers,
+        ledger: Ledger,
+        loaded: Loaded,
+        exits: mpsc::UnboundedReceiver<Exit>,
+    ) -> Result<WorkerHandle, WorkerError> {
         for damaged in &loaded.damaged {
             tracing::error!(error = %shoal_types::error_chain::chain(damaged), "ledger file skipped");
         }

@@ -1,13 +1,12 @@
-//! The agent dies at any point and comes back.
+//! The agent dies, or its host, and comes back. At which call it dies: see `enumerated`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use shoal_agent_volume::VolumeDriver as _;
 use shoal_types::id::TaskId;
 use shoal_types::object::TaskStatus;
 use shoal_types::spec::{Mount, MountKind, RestartCondition, RestartPolicy};
-use shoal_types::task_state::{DesiredState, TaskState};
+use shoal_types::task_state::TaskState;
 
 use super::Lab;
 use super::lab::task;
@@ -28,50 +27,6 @@ fn starts(lab: &Lab) -> usize {
 
 fn exit(code: i32) -> ExitStatus {
     ExitStatus { code: Some(code), ..ExitStatus::default() }
-}
-
-#[tokio::test]
-async fn at_any_moment_of_a_start() {
-    for moment in 0..30 {
-        let mut lab = Lab::new().await;
-        lab.assign([task(1, |_| {}), task(2, |_| {})]);
-        tokio::time::sleep(Duration::from_micros(200 * moment)).await;
-        lab.crash().await;
-        let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment, mark(0, 1));
-        for id in [1, 2] {
-            let status = lab.until_state(id, TaskState::Running).await;
-            let pid = lab.runtime.containers()[&container(id)].pid.unwrap();
-            let reported = status.container_status.unwrap().pid;
-            assert_eq!(i64::from(reported), i64::from(pid), "the pid of the container that runs");
-        }
-        assert_eq!(lab.runtime.containers().len(), 2);
-        assert!(starts(&lab) <= 2 + 2, "a start may be repeated, on the same container");
-        lab.worker.leave().await.unwrap();
-        lab.until_empty().await;
-    }
-}
-
-#[tokio::test]
-async fn at_any_moment_of_a_stop() {
-    for moment in 0..20 {
-        let mut lab = Lab::new().await;
-        lab.assign([task(1, |_| {})]);
-        lab.until_state(1, TaskState::Running).await;
-        lab.want(1, DesiredState::Shutdown);
-        tokio::time::sleep(Duration::from_micros(200 * moment)).await;
-        lab.crash().await;
-        let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment, mark(0, 1));
-        let status = lab.until(1, |s: &TaskStatus| s.state.is_terminal()).await;
-        assert!(matches!(status.state, TaskState::Shutdown | TaskState::Complete), "{status:?}");
-        lab.drop_task(1);
-        tokio::time::sleep(Duration::from_micros(100 * moment)).await;
-        lab.crash().await;
-        let assignment = lab.assignment.clone();
-        lab.worker.assign_all(assignment, mark(0, 1));
-        lab.until_empty().await;
-    }
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ impl FakeImages {
     }
 }
 
-pub(super) struct SharedImages(Arc<FakeImages>);
+pub(super) struct SharedImages(pub(super) Arc<FakeImages>);
 
 impl Images for SharedImages {
     fn hold(&self, reference: &ImageReference) -> Option<Held> {

@@ -1,6 +1,7 @@
 //! The worker over fake drivers: whole lives, failures, and crashes at any point.
 
 mod crashes;
+mod enumerated;
 mod lab;
 mod levels;
 mod lives;
