@@ -4,8 +4,9 @@ use shoal_types::object::Task;
 use shoal_types::spec::{RestartCondition, RestartPolicy};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-/// Whether the slot's task waits and says for what; or whether its last one has ended in a way that
-/// its policy leaves at that. That one failed says nothing about why it has no successor.
+/// Whether the slot's task waits and says for what; or whether the one by which the slot is judged has
+/// ended in a way that its policy leaves at that: the newest that nobody has stopped on purpose, or
+/// else the newest of all. That one failed says nothing about why it has no successor.
 #[must_use]
 pub fn of(tasks: &[&Task]) -> bool {
     let tasks = kept(tasks);
@@ -13,7 +14,9 @@ pub fn of(tasks: &[&Task]) -> bool {
     if wanted().next().is_some() {
         return wanted().any(|t| waits(t));
     }
-    tasks.last().is_some_and(|last| is_given_up(&tasks, last))
+    // Where new tasks are started first, the older one outlives a newer one that is taken back.
+    let kept = tasks.iter().rev().find(|t| t.desired_state <= DesiredState::Running);
+    kept.or(tasks.last()).is_some_and(|last| is_given_up(&tasks, last))
 }
 
 /// The same of a service whose tasks end and are started again for ever, which are between two
@@ -48,5 +51,60 @@ fn is_given_up(tasks: &[&Task], last: &Task) -> bool {
         RestartCondition::None => true,
         RestartCondition::OnFailure if last.status.state == TaskState::Complete => true,
         RestartCondition::OnFailure | RestartCondition::Any => !stopped && used_up(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_types::level::Level;
+    use shoal_types::object::{Meta, Slot, TaskStatus};
+    use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
+    use shoal_types::time::Timestamp;
+
+    use super::*;
+
+    fn task(made: u64, condition: RestartCondition, desired: DesiredState, at: TaskState) -> Task {
+        let time = Timestamp::from_secs(made);
+        let policy = RestartPolicy { condition, ..RestartPolicy::default() };
+        Task {
+            id: u128::from(made).into(),
+            meta: Meta { created_at: time, version: made, ..Meta::default() },
+            service_id: 1.into(),
+            service_name: "web".to_owned(),
+            service_labels: Default::default(),
+            slot: Slot::Replica(1),
+            node_id: None,
+            spec: Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(ContainerSpec::default()),
+                resources: None,
+                restart_policy: Some(policy),
+                placement: None,
+                networks: Vec::new(),
+                log_driver: None,
+                force_update: 0,
+            }),
+            spec_version: made,
+            endpoint: None,
+            networks: Vec::new(),
+            desired_state: desired,
+            start_after: None,
+            rejections: 0,
+            level: Level::FIRST,
+            status: TaskStatus::new(at, time, ""),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_judged_by_the_newest_task_that_nobody_has_stopped() {
+        use DesiredState::{Running, Shutdown};
+        let any = |desired, at| task(2, RestartCondition::Any, desired, at);
+        let once = task(1, RestartCondition::None, Running, TaskState::Failed);
+        assert!(of(&[&any(Shutdown, TaskState::Shutdown), &once]), "an update that was taken back");
+        assert!(!of(&[&any(Running, TaskState::Failed), &once]), "it has no successor");
+        assert!(!of(&[&any(Shutdown, TaskState::Shutdown)]), "stopped, and nothing came after it");
+        let stopped = task(1, RestartCondition::None, Shutdown, TaskState::Shutdown);
+        assert!(!of(&[&any(Shutdown, TaskState::Shutdown), &stopped]), "the newest counts");
     }
 }

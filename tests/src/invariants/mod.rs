@@ -4,6 +4,7 @@
 pub mod convergence;
 pub mod explanation;
 pub mod no_task_above_its_node;
+pub mod node_in_order;
 pub mod nothing_is_forgotten;
 pub mod nothing_overdrawn;
 pub mod one_running_task_per_slot;

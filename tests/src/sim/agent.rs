@@ -1,54 +1,63 @@
-//! A fake node: a host with containers, an agent process with a ledger, a network link.
+//! A node: an agent process, which works as the real one does, with the real machine for each of its
+//! tasks, on a host of fakes ([`super::host`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_agent_planning::task::refusal;
+use shoal_agent_planning::lower::made_for;
+use shoal_agent_planning::task::{ExitStatus, Fact, Machine, Moment, Step, refusal};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{NodeDescription, TaskStatus};
-use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use super::context::Context;
+use super::host::{Done, Host, Operation};
+use super::mind::Mind;
+use super::order::Order;
 use super::queue::Event;
 use super::wire::Up;
 
-/// A container that exists, so something of its task runs.
-#[derive(Debug, Clone)]
-pub(crate) struct Container {
-    pub(crate) number: u64,
-}
-
-/// A task that the agent holds. Survives the agent process; it is in the ledger.
-#[derive(Debug, Clone)]
+/// A task in the memory of the agent process.
+#[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) task: AssignedTask,
-    pub(crate) since: Timestamp,
-    pub(crate) status: TaskStatus,
+    pub(crate) machine: Machine,
+    operation: Option<Operation>,
+    /// When it is looked at again by itself.
+    wake: Option<Timestamp>,
     /// What the leader has confirmed to know.
-    pub(crate) acknowledged: Option<TaskStatus>,
-    /// Not assigned any more: what is left of it is to go.
-    pub(crate) dropped: bool,
-    pub(crate) container: Option<Container>,
-    /// How the container ended while nobody looked.
-    pub(crate) exit: Option<i32>,
+    acknowledged: Option<TaskStatus>,
 }
 
-/// One fake node.
+impl Held {
+    fn new(task: AssignedTask, machine: Machine) -> Self {
+        Self { task, machine, operation: None, wake: None, acknowledged: None }
+    }
+
+    fn news(&self) -> Option<&TaskStatus> {
+        self.machine.status().filter(|status| self.acknowledged.as_ref() != Some(status))
+    }
+}
+
+/// One node.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) node: NodeId,
     pub(crate) description: NodeDescription,
+    pub(crate) host: Host,
     /// Whether the host runs, its network works, the agent process runs.
     pub(crate) power: bool,
     pub(crate) link: bool,
     pub(crate) process: bool,
+    /// Whether the host is being shut down in good order.
+    pub(crate) halted: bool,
     /// Counts agent processes: events of an earlier one are void.
     pub(crate) life: u64,
     pub(crate) session: Option<u64>,
     pub(crate) sequence: Option<u64>,
     pub(crate) assigned: NodeAssignment,
     pub(crate) held: BTreeMap<TaskId, Held>,
+    pub(crate) order: Order,
     /// Told that it does not belong to the cluster any more.
     pub(crate) removed: bool,
     /// How many times slower than others it is.
@@ -61,14 +70,17 @@ impl Agent {
         Self {
             node,
             description,
+            host: Host::new(node),
             power: true,
             link: true,
             process: true,
+            halted: false,
             life: 0,
             session: None,
             sequence: None,
             assigned: NodeAssignment::default(),
             held: BTreeMap::new(),
+            order: Order::default(),
             removed: false,
             slowness: 1,
             flushing: false,
@@ -77,55 +89,75 @@ impl Agent {
 
     /// Whether a message can come in or go out.
     pub(crate) fn is_connected(&self) -> bool {
-        self.power && self.link && self.process
+        self.power && self.link && self.process && !self.halted
+    }
+
+    /// Whether it works.
+    pub(crate) const fn is_up(&self) -> bool {
+        self.power && self.process && !self.halted
     }
 
     pub(crate) fn is_alive(&self, life: u64) -> bool {
         self.power && self.process && self.life == life
     }
 
+    /// Every task of which anything is left here.
+    pub(crate) fn tasks(&self) -> BTreeSet<TaskId> {
+        let mut all = self.host.tasks();
+        all.extend(self.held.keys());
+        all
+    }
+
     /// Starts the agent process: it reads its ledger and looks at its containers.
-    pub(crate) fn start(&mut self, ctx: &mut Context) {
+    pub(crate) fn start<M: Mind>(&mut self, ctx: &mut Context, mind: &mut M) {
         self.process = true;
+        self.halted = false;
         self.life += 1;
         self.session = None;
         self.sequence = None;
         self.flushing = false;
+        // Nothing of that is written down: who was removed is told again when it asks again.
+        self.removed = false;
+        self.held.clear();
+        self.assigned =
+            NodeAssignment { networks: self.host.networks.clone(), ..NodeAssignment::default() };
+        for (record, found) in self.host.adopt() {
+            let now = Moment::from(ctx.queue.now);
+            let machine = mind.resume(&record, found, &self.host.boot, now);
+            self.held.insert(record.task.id, Held::new(record.task, machine));
+        }
+        self.begin_in_order(ctx, mind);
         let tasks: Vec<TaskId> = self.held.keys().copied().collect();
         for id in tasks {
-            self.recover(id, ctx);
-            self.work_soon(id, ctx);
+            self.plan_soon(id, ctx);
         }
         let delay = ctx.random.millis(10, 300);
         ctx.queue.after(delay, Event::Beat(self.node, self.life));
     }
 
-    /// The host lost power: every container is gone.
-    pub(crate) fn lose_power(&mut self) {
-        self.power = false;
+    /// The agent process dies, and what it was doing with it.
+    pub(crate) fn crash(&mut self) {
         self.process = false;
-        self.held.values_mut().for_each(|held| held.container = None);
+        self.held.clear();
     }
 
-    fn recover(&mut self, id: TaskId, ctx: &mut Context) {
-        let Some(held) = self.held.get_mut(&id) else { return };
-        let started = (TaskState::Starting..=TaskState::Draining).contains(&held.status.state);
-        if !started || held.container.is_some() {
-            return;
-        }
-        let wanted = held.task.desired_state == DesiredState::Running && !held.dropped;
-        if let Some(code) = held.exit.take() {
-            self.ended(id, code, ctx);
-        } else if wanted && held.status.state <= TaskState::Running && ctx.random.chance(50) {
-            // Brought back from the ledger, before any manager answers.
-            self.start_container(id, ctx);
-        } else {
-            let state = if held.task.desired_state > DesiredState::Running || held.dropped {
-                TaskState::Shutdown
-            } else {
-                TaskState::Failed
-            };
-            self.enter(id, state, "its host was started again", ctx);
+    /// The host lost power: every container is gone.
+    pub(crate) fn lose_power(&mut self, ctx: &mut Context) {
+        self.power = false;
+        self.crash();
+        self.host.lose_power(ctx);
+    }
+
+    /// The host is about to be switched off: containers are stopped in good order, and the session ends.
+    pub(crate) fn halt(&mut self, ctx: &mut Context) {
+        self.halted = true;
+        self.session = None;
+        let tasks: Vec<TaskId> = self.held.keys().copied().collect();
+        for id in tasks {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.machine.host_stops();
+            }
+            self.plan(id, ctx);
         }
     }
 
@@ -140,6 +172,7 @@ impl Agent {
         for task in wanted.tasks.values() {
             self.hold(task.clone(), ctx);
         }
+        self.host.networks.clone_from(&wanted.networks);
         self.assigned = wanted;
     }
 
@@ -156,6 +189,7 @@ impl Agent {
         }
         self.sequence = Some(results_in);
         self.assigned.apply(changes.clone());
+        self.host.networks.clone_from(&self.assigned.networks);
         for change in changes {
             match change {
                 AssignmentChange::UpdateTask(task) => self.hold(task, ctx),
@@ -177,158 +211,136 @@ impl Agent {
     }
 
     fn hold(&mut self, task: AssignedTask, ctx: &mut Context) {
-        let id = task.id;
-        let held = self.held.entry(id).or_insert_with(|| Held {
-            status: TaskStatus::new(TaskState::Assigned, ctx.queue.now, ""),
-            task: task.clone(),
-            since: ctx.queue.now,
-            acknowledged: None,
-            dropped: false,
-            container: None,
-            exit: None,
-        });
-        // Desired states only climb, so an old message cannot undo a newer one.
-        if task.desired_state >= held.task.desired_state {
-            held.task = task;
+        let (id, now) = (task.id, ctx.queue.now);
+        self.host.is_told_of(id, now);
+        match self.held.get_mut(&id) {
+            Some(held) => held.machine.want(task.desired_state),
+            None => {
+                let machine = self.told_of(&task, now);
+                self.held.insert(id, Held::new(task, machine));
+            }
         }
-        self.work_soon(id, ctx);
+        self.plan_soon(id, ctx);
+    }
+
+    /// The machine of a task that this node has just been told of; it takes none that is above its level.
+    fn told_of(&self, task: &AssignedTask, now: Timestamp) -> Machine {
+        match refusal(task, self.description.level) {
+            Some(why) => Machine::rejected(task, why, &self.host.boot, now),
+            None => Machine::new(task, &self.host.boot, now),
+        }
     }
 
     fn drop_task(&mut self, id: TaskId, ctx: &mut Context) {
         if let Some(held) = self.held.get_mut(&id) {
-            held.dropped = true;
-            self.work_soon(id, ctx);
+            held.machine.drop_it();
+            self.plan_soon(id, ctx);
         }
     }
 
-    fn work_soon(&mut self, id: TaskId, ctx: &mut Context) {
-        let delay = ctx.random.millis(5, 400) * u32::try_from(self.slowness).unwrap_or(1);
+    /// The agent gets round to a task.
+    pub(crate) fn plan_soon(&mut self, id: TaskId, ctx: &mut Context) {
+        let delay = ctx.random.millis(1, 100) * u32::try_from(self.slowness).unwrap_or(1);
         ctx.queue.after(delay, Event::Work(self.node, id, self.life));
     }
 
-    /// Takes a task one step towards what is wanted of it.
-    pub(crate) fn work(&mut self, id: TaskId, ctx: &mut Context) {
-        let Some(held) = self.held.get(&id) else { return };
-        let at = held.status.state;
-        let stop = held.dropped || held.task.desired_state > DesiredState::Running;
-        if at.is_terminal() {
-            if held.dropped && held.container.is_none() {
-                self.held.remove(&id);
-            }
+    /// Asks the machine of a task what is next, and begins that.
+    pub(crate) fn plan(&mut self, id: TaskId, ctx: &mut Context) {
+        let (now, node, life) = (ctx.queue.now, self.node, self.life);
+        if self.order.defers(id) {
             return;
         }
-        let refused = refusal(&held.task, self.description.level);
-        if let Some(why) = refused.filter(|_| at < TaskState::Accepted) {
-            self.enter(id, TaskState::Rejected, &why, ctx);
-        } else if stop {
-            self.stop(id, ctx);
-        } else if at < TaskState::Preparing {
-            let next =
-                if at < TaskState::Accepted { TaskState::Accepted } else { TaskState::Preparing };
-            self.enter(id, next, "", ctx);
-        } else if at == TaskState::Preparing {
-            let fails = !ctx.calm && ctx.random.chance(3);
-            let next = if fails { TaskState::Rejected } else { TaskState::Ready };
-            self.enter(id, next, "no such image", ctx);
-        } else if at == TaskState::Ready {
-            if held.task.desired_state < DesiredState::Running || self.port_is_busy(id) {
-                return;
-            }
-            self.start_container(id, ctx);
-            self.enter(id, TaskState::Starting, "", ctx);
-        } else if at == TaskState::Starting {
-            self.enter(id, TaskState::Running, "", ctx);
-        } else {
-            return;
-        }
-        self.work_soon(id, ctx);
-    }
-
-    fn stop(&mut self, id: TaskId, ctx: &mut Context) {
         let Some(held) = self.held.get_mut(&id) else { return };
-        if held.container.is_some() && held.status.state < TaskState::Draining {
-            self.enter(id, TaskState::Draining, "", ctx);
-        } else {
-            held.container = None;
-            self.enter(id, TaskState::Shutdown, "", ctx);
-            self.retry_ports(ctx);
+        held.wake = held.wake.filter(|at| *at > now);
+        match held.machine.next(now) {
+            Step::Nothing => {}
+            Step::Wait(at) => {
+                if held.wake.is_none_or(|wake| at < wake) {
+                    held.wake = Some(at);
+                    ctx.queue.at(at, Event::Work(node, id, life));
+                }
+            }
+            Step::Abort => {
+                held.machine.begin(Step::Abort, now);
+                if let Some(operation) = &mut held.operation {
+                    operation.aborted = true;
+                }
+            }
+            step => {
+                ctx.note(|| format!("node {node} task {id}: {step:?}"));
+                held.machine.begin(step, now);
+                let number = ctx.count();
+                let made = made_for(&held.task, &self.assigned.networks);
+                let operation = Operation::new(number, step, &held.task, &held.machine, made, now);
+                held.operation = Some(operation);
+                self.go_on_soon(id, number, ctx);
+            }
         }
-        self.work_soon(id, ctx);
+        self.tell_soon(id, ctx);
     }
 
-    /// Whether another container of this host holds a port of the task: it waits for its end.
-    fn port_is_busy(&self, id: TaskId) -> bool {
-        let Some(mine) = self.held.get(&id) else { return false };
-        let taken = |port| {
-            let others = self.held.values().filter(|o| o.task.id != id && o.container.is_some());
-            others.flat_map(|o| &o.task.ports).any(|o: &shoal_types::spec::PortConfig| o == port)
+    fn go_on_soon(&mut self, id: TaskId, number: u64, ctx: &mut Context) {
+        let delay = ctx.random.millis(1, 150) * u32::try_from(self.slowness).unwrap_or(1);
+        ctx.queue.after(delay, Event::Stage(self.node, id, self.life, number));
+    }
+
+    /// The operation under way of a task gets to its next stage.
+    pub(crate) fn go_on(&mut self, id: TaskId, number: u64, ctx: &mut Context) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let Some(operation) = held.operation.as_mut().filter(|o| o.number == number) else {
+            return;
         };
-        mine.task.ports.iter().any(taken)
-    }
-
-    fn retry_ports(&mut self, ctx: &mut Context) {
-        let waiting: Vec<TaskId> = self
-            .held
-            .values()
-            .filter(|h| h.status.state == TaskState::Ready && !h.task.ports.is_empty())
-            .map(|h| h.task.id)
-            .collect();
-        for id in waiting {
-            self.work_soon(id, ctx);
+        match self.host.act(operation, ctx) {
+            Done::NotYet => self.go_on_soon(id, number, ctx),
+            Done::With(fact) => {
+                held.operation = None;
+                self.learn(id, fact, ctx);
+            }
+            Done::Forgotten => self.forgotten(id, ctx),
         }
     }
 
-    fn start_container(&mut self, id: TaskId, ctx: &mut Context) {
+    /// Whoever assigns it again gets a fresh start.
+    fn forgotten(&mut self, id: TaskId, ctx: &mut Context) {
+        let Some(held) = self.held.remove(&id).filter(|held| !held.machine.is_dropped()) else {
+            return;
+        };
+        self.host.is_told_of(id, ctx.queue.now);
+        let machine = self.told_of(&held.task, ctx.queue.now);
+        self.held.insert(id, Held::new(held.task, machine));
+        self.plan_soon(id, ctx);
+    }
+
+    /// The agent hears of something.
+    pub(crate) fn learn(&mut self, id: TaskId, fact: Fact, ctx: &mut Context) {
+        let node = self.node;
         let Some(held) = self.held.get_mut(&id) else { return };
-        let number = ctx.count();
-        held.container = Some(Container { number });
-        let life = ctx.lifetime(&held.task);
-        if let Some(life) = life {
-            ctx.queue.after(life, Event::ContainerEnds(self.node, number));
-        }
+        ctx.note(|| format!("node {node} task {id}: {fact:?}"));
+        held.machine.learn(fact, ctx.queue.now);
+        self.plan(id, ctx);
     }
 
-    /// The end of a container. Nobody notices while the agent process does not run.
+    /// The end of a container. Nobody hears of it while the agent process does not run.
     pub(crate) fn container_ended(&mut self, number: u64, ctx: &mut Context) {
-        let found = self
-            .held
-            .values_mut()
-            .find(|h| h.container.as_ref().is_some_and(|c| c.number == number));
-        let Some(held) = found else { return };
-        let Some(code) = ctx.exit_code(&held.task) else { return };
-        let id = held.task.id;
-        held.container = None;
-        if self.process {
-            self.ended(id, code, ctx);
-            self.retry_ports(ctx);
-        } else {
-            held.exit = Some(code);
+        let ended = self.host.container_ends(number, ctx);
+        self.hear_of_exit(ended, ctx);
+    }
+
+    /// The same, by a signal.
+    pub(crate) fn container_stopped(&mut self, number: u64, killed: bool, ctx: &mut Context) {
+        let ended = self.host.container_stops(number, killed);
+        self.hear_of_exit(ended, ctx);
+    }
+
+    fn hear_of_exit(&mut self, ended: Option<(TaskId, ExitStatus)>, ctx: &mut Context) {
+        if let Some((id, exit)) = ended.filter(|_| self.process) {
+            self.learn(id, Fact::Exited(exit), ctx);
         }
     }
 
-    fn ended(&mut self, id: TaskId, code: i32, ctx: &mut Context) {
-        let Some(held) = self.held.get(&id) else { return };
-        let stopping = held.status.state == TaskState::Draining;
-        let state = match code {
-            _ if stopping => TaskState::Shutdown,
-            0 => TaskState::Complete,
-            _ => TaskState::Failed,
-        };
-        self.enter(id, state, &format!("exit code {code}"), ctx);
-        self.work_soon(id, ctx);
-    }
-
-    fn enter(&mut self, id: TaskId, state: TaskState, why: &str, ctx: &mut Context) {
-        let now = ctx.queue.now;
-        ctx.note(|| format!("node {} task {id} is {state} {why}", self.node));
-        let Some(held) = self.held.get_mut(&id).filter(|h| h.status.state.may_become(state)) else {
-            return;
-        };
-        held.status = TaskStatus::new(state, now, state.as_str());
-        if matches!(state, TaskState::Failed | TaskState::Rejected) {
-            why.clone_into(&mut held.status.err);
-        }
-        if !self.flushing {
+    fn tell_soon(&mut self, id: TaskId, ctx: &mut Context) {
+        let news = self.held.get(&id).is_some_and(|held| held.news().is_some());
+        if news && !self.flushing && !self.removed {
             self.flushing = true;
             let delay = ctx.random.millis(5, 200);
             ctx.queue.after(delay, Event::Flush(self.node, self.life));
@@ -337,14 +349,9 @@ impl Agent {
 
     /// The message with everything that has not been confirmed; sent again until it is.
     pub(crate) fn report(&mut self, ctx: &mut Context) -> Option<Up> {
-        let news: Vec<(TaskId, TaskStatus)> = self
-            .held
-            .values()
-            .filter(|h| h.status.state > TaskState::Assigned)
-            .filter(|h| h.acknowledged.as_ref() != Some(&h.status))
-            .map(|h| (h.task.id, h.status.clone()))
-            .collect();
-        self.flushing = !news.is_empty() && !self.removed;
+        let news: Vec<(TaskId, TaskStatus)> =
+            self.held.iter().filter_map(|(id, held)| Some((*id, held.news()?.clone()))).collect();
+        self.flushing = !news.is_empty() && !self.removed && !self.halted;
         if self.flushing {
             let delay = ctx.random.millis(500, 1500);
             ctx.queue.after(delay, Event::Flush(self.node, self.life));

@@ -13,6 +13,8 @@ use super::{specs, user};
 
 /// The most nodes a cluster of the simulation has.
 const NODES_MAX: usize = 7;
+/// Longest time that a host takes to stop in good order; then it is switched off all the same.
+const SHUTDOWN_MS_MAX: u64 = 15_000;
 
 impl<M: Mind> World<M> {
     pub(crate) fn fault(&mut self) {
@@ -23,7 +25,7 @@ impl<M: Mind> World<M> {
         self.ctx.queue.after(next, Event::Fault);
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
         let Some(node) = self.ctx.random.any(&all) else { return };
-        let kind = self.ctx.random.below(13);
+        let kind = self.ctx.random.below(14);
         self.ctx.note(|| format!("fault {kind} on node {node}"));
         match kind {
             0 | 1 => self.restart_leader(),
@@ -38,6 +40,11 @@ impl<M: Mind> World<M> {
             }
             9 => self.kill_container(node),
             12 => self.upgrade(node),
+            13 => {
+                if let Some(agent) = self.agents.get_mut(&node) {
+                    agent.lose_links(&mut self.ctx);
+                }
+            }
             10 if self.state.nodes().len() < NODES_MAX => self.add_node(),
             _ => self.take_node_out(),
         }
@@ -46,9 +53,14 @@ impl<M: Mind> World<M> {
     fn break_node(&mut self, node: NodeId, what: Mend, ms_max: u64) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
         match what {
-            Mend::Process => agent.process = false,
+            Mend::Process => agent.crash(),
             Mend::Link => agent.link = false,
-            Mend::Power => agent.lose_power(),
+            Mend::Power if agent.process && self.ctx.random.chance(40) => {
+                agent.halt(&mut self.ctx);
+                let delay = self.ctx.random.millis(0, SHUTDOWN_MS_MAX);
+                return self.ctx.queue.after(delay, Event::SwitchOff(node, agent.life));
+            }
+            Mend::Power => agent.lose_power(&mut self.ctx),
         }
         let delay = self.ctx.random.millis(100, ms_max);
         self.ctx.queue.after(delay, Event::Mend(node, what));
@@ -62,10 +74,17 @@ impl<M: Mind> World<M> {
         self.break_node(node, Mend::Process, 5000);
     }
 
+    /// The end of a shutdown in good order, if the host has not died before.
+    pub(crate) fn switch_off(&mut self, node: NodeId, life: u64) {
+        let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) else { return };
+        agent.lose_power(&mut self.ctx);
+        let delay = self.ctx.random.millis(100, 40_000);
+        self.ctx.queue.after(delay, Event::Mend(node, Mend::Power));
+    }
+
     fn kill_container(&mut self, node: NodeId) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
-        let running: Vec<u64> =
-            agent.held.values().filter_map(|h| h.container.as_ref()).map(|c| c.number).collect();
+        let running: Vec<u64> = agent.host.running().map(|c| c.number).collect();
         if let Some(number) = self.ctx.random.any(&running) {
             agent.container_ended(number, &mut self.ctx);
         }
@@ -100,7 +119,7 @@ impl<M: Mind> World<M> {
             Mend::Link | Mend::Process => {}
         }
         if what != Mend::Link && agent.power && !agent.process {
-            agent.start(&mut self.ctx);
+            agent.start(&mut self.ctx, &mut self.mind);
         }
     }
 
@@ -112,6 +131,9 @@ impl<M: Mind> World<M> {
         for node in all {
             if let Some(agent) = self.agents.get_mut(&node) {
                 agent.slowness = 1;
+                if agent.halted {
+                    agent.lose_power(&mut self.ctx);
+                }
             }
             for what in [Mend::Power, Mend::Link, Mend::Process] {
                 self.mend(node, what);

@@ -1,5 +1,7 @@
 //! The planners under test, behind a seam where a test can plant a bug.
 
+use shoal_agent_planning::node::holdings::{self, Action, Assigned, Observed};
+use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
 use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, Event, Rejected};
@@ -72,6 +74,16 @@ pub trait Mind {
         now: Timestamp,
     ) -> Plan {
         memory.watch.plan(view, |node| heard.get(&node).copied(), now, now)
+    }
+
+    /// What an agent makes of a task of its ledger when it starts.
+    fn resume(&mut self, record: &TaskRecord, found: Found, boot: &Boot, now: Moment) -> Machine {
+        Machine::resume(record, found, boot, now)
+    }
+
+    /// What an agent does about what is on its node.
+    fn order(&mut self, assigned: &Assigned, observed: &Observed) -> Vec<Action> {
+        holdings::plan(assigned, observed)
     }
 
     /// What the leader proposes in place of what it has planned.

@@ -9,15 +9,18 @@
 mod agent;
 mod context;
 mod fault;
+mod host;
 mod leader;
 mod leading;
 mod mind;
 mod network;
+mod order;
 mod queue;
 mod random;
 mod specs;
 #[cfg(test)]
 mod tests;
+mod things;
 mod user;
 mod wire;
 mod world;
@@ -32,7 +35,7 @@ use shoal_manager_state::Command;
 use shoal_types::id::ServiceId;
 use shoal_types::time::Timestamp;
 
-use crate::invariants::{convergence, rolled_out};
+use crate::invariants::{convergence, node_in_order, rolled_out};
 use world::World;
 
 /// How long after the last fault everything must be as it is to be: a minute, and what restart
@@ -108,9 +111,10 @@ fn simulate<M: Mind>(seed: u64, mind: M, traced: bool) -> Result<Summary, Box<Fa
         world.run_until(stable);
         world.look_closely();
         // What ends and is started again is under way at some moments, and so are others that get
-        // and lose their places by it.
+        // and lose their places by it; and what is replaced slot by slot.
         let unsteady = world.state.services().any(|s| user::is_unsteady(&world.state, s));
-        let grace = if unsteady { STABLE_FOR } else { Duration::ZERO };
+        let rolls = !rolled_out::unended(&world.state, &BTreeSet::new()).is_empty();
+        let grace = if unsteady || rolls { STABLE_FOR } else { Duration::ZERO };
         wait(&mut world, grace, unfinished);
         remove_restless(&mut world);
         wait(&mut world, DEPLOYED_WITHIN, |world| {
@@ -152,6 +156,10 @@ fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
     let moment = reality.beside(&world.state, world.ctx.queue.now);
     let mut wrong = convergence::check(&moment, &restless(world));
     wrong.extend(rolled_out::outdated(&world.state));
+    for (node, agent) in world.agents.iter().filter(|(_, agent)| agent.is_up()) {
+        let observed = agent.host.things.observe();
+        wrong.extend(node_in_order::judge(&node.to_string(), &agent.holdings(None), &observed));
+    }
     if !world.leader.is_idle() {
         wrong.push("the leader is still planning".to_owned());
     }

@@ -57,7 +57,9 @@ impl<M: Mind> World<M> {
     }
 
     pub(crate) fn beat(&mut self, node: NodeId, life: u64) {
-        let Some(agent) = self.agents.get(&node).filter(|a| a.is_alive(life) && !a.removed) else {
+        let Some(agent) =
+            self.agents.get(&node).filter(|a| a.is_alive(life) && !a.removed && !a.halted)
+        else {
             return;
         };
         let message = match agent.session {

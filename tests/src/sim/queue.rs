@@ -1,8 +1,9 @@
 //! What is going to happen, in order of virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use shoal_agent_planning::node::holdings::{Action, Observed};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::time::Timestamp;
 
@@ -28,10 +29,22 @@ pub(crate) enum Event {
     Beat(NodeId, u64),
     /// The agent process reports what has not been acknowledged.
     Flush(NodeId, u64),
-    /// The agent process takes a task one step further.
+    /// The agent process looks what is next for a task.
     Work(NodeId, TaskId, u64),
+    /// What an agent process does with a task gets to its next stage.
+    Stage(NodeId, TaskId, u64, u64),
+    /// The agent process looks at everything that the node has.
+    Round(NodeId, u64),
+    /// It thinks about what it saw.
+    Seen(NodeId, u64, Box<Observed>),
+    /// It puts that in order: what is still to do, and what is done.
+    Order(NodeId, u64, VecDeque<Action>, Vec<Action>),
     /// A container ends by itself.
     ContainerEnds(NodeId, u64),
+    /// A container ends because it was asked to, or killed.
+    ContainerStops(NodeId, u64, bool),
+    /// A host that was shut down in good order is switched off.
+    SwitchOff(NodeId, u64),
     /// Something breaks.
     Fault,
     /// What broke on a node is mended.

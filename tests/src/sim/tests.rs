@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_agent_planning::node::holdings::{self, Action, Assigned, Observed};
+use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
 use shoal_manager_planning::{Plan, orchestrator};
 use shoal_manager_state::{ClusterState, Command, Event, ObjectKind, ObjectRef, Rejected};
 use shoal_types::id::{IdSource, NodeId, SeededIds};
@@ -397,4 +399,74 @@ fn a_planner_that_misses_changes_is_noticed() {
     let forgets = ["forgotten by those who remember", "had changed unnoticed"];
     noticed(|| Deaf(ObjectKind::Node), &forgets);
     noticed(|| Deaf(ObjectKind::Task), &["planning does not come to rest"]);
+}
+
+/// An agent that runs again what had ended.
+struct Undying;
+
+impl Mind for Undying {
+    fn resume(&mut self, record: &TaskRecord, found: Found, boot: &Boot, now: Moment) -> Machine {
+        if !record.status.state.is_terminal() {
+            return Machine::resume(record, found, boot, now);
+        }
+        let status = TaskStatus::new(TaskState::Accepted, now.wall, "accepted");
+        let record = TaskRecord { status, started: None, ..record.clone() };
+        Machine::resume(&record, Found::Absent, boot, now)
+    }
+}
+
+#[test]
+fn a_node_that_runs_again_what_had_ended_is_noticed() {
+    noticed(|| Undying, &["runs 2 times", "runs, and is not to"]);
+}
+
+/// An agent that takes what its host's stop interrupted for ended, and says nothing of it.
+struct Silent;
+
+impl Mind for Silent {
+    fn resume(&mut self, record: &TaskRecord, found: Found, boot: &Boot, now: Moment) -> Machine {
+        let other = record.started.as_ref().is_some_and(|started| started.is_other_than(boot));
+        let mut machine = Machine::resume(record, found, boot, now);
+        if other && !record.status.state.is_terminal() {
+            machine.host_stops();
+        }
+        machine
+    }
+}
+
+#[test]
+fn a_node_that_brings_nothing_back_and_does_not_say_so_is_noticed() {
+    noticed(|| Silent, &["replicas", "is not on"]);
+}
+
+/// An agent that leaves whatever there is where it is.
+struct Lavish;
+
+impl Mind for Lavish {
+    fn order(&mut self, assigned: &Assigned, observed: &Observed) -> Vec<Action> {
+        let mut actions = holdings::plan(assigned, observed);
+        actions.retain(|action| matches!(action, Action::Connect { .. }));
+        actions
+    }
+}
+
+#[test]
+fn a_node_that_keeps_what_belongs_to_nobody_is_noticed() {
+    noticed(|| Lavish, &["has volume own-", "has network"]);
+}
+
+/// An agent that connects nobody again.
+struct Unplugged;
+
+impl Mind for Unplugged {
+    fn order(&mut self, assigned: &Assigned, observed: &Observed) -> Vec<Action> {
+        let mut actions = holdings::plan(assigned, observed);
+        actions.retain(|action| !matches!(action, Action::Connect { .. }));
+        actions
+    }
+}
+
+#[test]
+fn a_node_that_leaves_links_lost_is_noticed() {
+    noticed(|| Unplugged, &["has lost the link of"]);
 }

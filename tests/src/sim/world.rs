@@ -103,7 +103,7 @@ impl<M: Mind> World<M> {
         let spec = NodeSpec { role, ..NodeSpec::default() };
         self.apply(Command::CreateNode { id, spec, description: description.clone() });
         let mut agent = Agent::new(id, description);
-        agent.start(&mut self.ctx);
+        agent.start(&mut self.ctx, &mut self.mind);
         self.agents.insert(id, agent);
     }
 
@@ -137,9 +137,9 @@ impl<M: Mind> World<M> {
     pub(crate) fn run_until(&mut self, until: Timestamp) {
         while self.ctx.queue.now < until && self.wrong.is_empty() {
             let Some(event) = self.ctx.queue.next() else { return };
-            let beat = matches!(event, Event::Beat(..) | Event::ToLeader(_, Up::Heartbeat { .. }));
+            let idle = changes_nothing(&event);
             self.handle(event);
-            if beat {
+            if idle && self.wrong.is_empty() {
                 continue;
             }
             self.look();
@@ -162,9 +162,35 @@ impl<M: Mind> World<M> {
             Event::Flush(node, life) => self.flush(node, life),
             Event::Work(node, task, life) => {
                 if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
-                    agent.work(task, &mut self.ctx);
+                    agent.plan(task, &mut self.ctx);
                 }
             }
+            Event::Stage(node, task, life, number) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.go_on(task, number, &mut self.ctx);
+                }
+            }
+            Event::ContainerStops(node, number, killed) => {
+                if let Some(agent) = self.agents.get_mut(&node) {
+                    agent.container_stopped(number, killed, &mut self.ctx);
+                }
+            }
+            Event::Round(node, life) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.look_around(&mut self.ctx);
+                }
+            }
+            Event::Seen(node, life, observed) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.put_in_order(&observed, &mut self.ctx, &mut self.mind);
+                }
+            }
+            Event::Order(node, life, rest, done) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.do_in_order(rest, done, &mut self.ctx);
+                }
+            }
+            Event::SwitchOff(node, life) => self.switch_off(node, life),
             Event::ContainerEnds(node, number) => {
                 if let Some(agent) = self.agents.get_mut(&node) {
                     agent.container_ended(number, &mut self.ctx);
@@ -189,20 +215,23 @@ impl<M: Mind> World<M> {
 
     /// What is so on the hosts themselves.
     pub(crate) fn reality(&self) -> Reality {
-        let all = || self.agents.iter().flat_map(|(n, a)| a.held.values().map(move |h| (*n, h)));
-        let running = all().filter_map(|(node, held)| {
-            held.container.as_ref().map(|_| Running {
-                task: held.task.id,
-                service: held.task.service_id,
-                slot: held.task.slot,
-                node,
-                held_since: held.since,
+        let running = self.agents.iter().flat_map(|(node, agent)| {
+            agent.host.running().map(|container| Running {
+                task: container.task.id,
+                service: container.task.service_id,
+                slot: container.task.slot,
+                node: *node,
+                held_since: agent.host.since(container.task.id),
             })
         });
+        let held = |(node, agent): (&NodeId, &Agent)| {
+            let node = *node;
+            agent.tasks().into_iter().map(move |task| (node, task))
+        };
         let levels = self.agents.iter().map(|(node, agent)| (*node, agent.description.level));
         Reality {
             running: running.collect(),
-            held: all().map(|(node, held)| (node, held.task.id)).collect(),
+            held: self.agents.iter().flat_map(held).collect(),
             levels: levels.collect(),
         }
     }
@@ -248,4 +277,20 @@ impl<M: Mind> World<M> {
             Err(wrong) => self.wrong.push(wrong),
         }
     }
+}
+
+/// Whether neither what managers have nor what is on hosts is another one after it.
+const fn changes_nothing(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Plan(..)
+            | Event::Dispatch
+            | Event::ToLeader(_, Up::Heartbeat { .. })
+            | Event::StreamBroke(_)
+            | Event::Beat(..)
+            | Event::Flush(..)
+            | Event::Work(..)
+            | Event::Round(..)
+            | Event::Seen(..)
+    )
 }
