@@ -5,8 +5,11 @@ use std::fmt;
 /// States of a task, in the only order in which they may follow each other. A state may be
 /// skipped, never returned to, so a status that arrives late or twice does no harm.
 ///
+/// Nobody else compares two: a range says nothing of a state that comes to stand in it later, so what is
+/// asked of states has a name here.
+///
 /// Numbers follow SwarmKit's, which leave room between them; `Draining` is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum TaskState {
     /// Made by the orchestrator, nothing allocated yet.
@@ -61,23 +64,28 @@ impl TaskState {
         Self::Orphaned,
     ];
 
+    /// Its place on the ladder.
+    const fn rung(self) -> u16 {
+        self as u16
+    }
+
     /// Whether an observed state may follow this one.
     #[must_use]
-    pub fn may_become(self, next: Self) -> bool {
-        next > self && next != Self::Remove
+    pub const fn may_become(self, next: Self) -> bool {
+        next.rung() > self.rung() && !matches!(next, Self::Remove)
     }
 
     /// Whether it is this state or a later one, for two that are only known when the program runs.
     /// Questions about a certain rung have names of their own.
     #[must_use]
     pub fn has_reached(self, other: Self) -> bool {
-        self >= other
+        self.rung() >= other.rung()
     }
 
     /// Whether the agent of its node has it in its ledger, or had before it ended.
     #[must_use]
     pub fn is_accepted(self) -> bool {
-        self >= Self::Accepted
+        self.rung() >= Self::Accepted.rung()
     }
 
     /// Whether a container of it is being started, runs, or is being stopped.
@@ -101,19 +109,19 @@ impl TaskState {
     /// Whether a node has been found for the task, now or before it ended.
     #[must_use]
     pub fn is_placed(self) -> bool {
-        self >= Self::Assigned
+        self.rung() >= Self::Assigned.rung()
     }
 
     /// Whether agents, and not managers, write this state.
     #[must_use]
     pub fn is_agents(self) -> bool {
-        (Self::Assigned..=Self::Rejected).contains(&self)
+        (Self::Assigned.rung()..=Self::Rejected.rung()).contains(&self.rung())
     }
 
     /// Whether the container has been made, or is being made, unless it had to end before that.
     #[must_use]
     pub fn has_begun(self) -> bool {
-        self >= Self::Starting
+        self.rung() >= Self::Starting.rung()
     }
 
     /// Whether it is one of those in which a task has ended by itself and badly.
@@ -125,19 +133,19 @@ impl TaskState {
     /// Whether nothing of the task runs any more, as far as the observer knows.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        self >= Self::Complete
+        self.rung() >= Self::Complete.rung()
     }
 
     /// Whether it ran, and was healthy if it has a health check, now or before it ended.
     #[must_use]
     pub fn has_run(self) -> bool {
-        self >= Self::Running
+        self.rung() >= Self::Running.rung()
     }
 
     /// Whether it is being stopped, or has ended.
     #[must_use]
     pub fn is_ending(self) -> bool {
-        self >= Self::Draining
+        self.rung() >= Self::Draining.rung()
     }
 
     /// The name in lower case, as people and Docker's API see it.
@@ -176,7 +184,7 @@ impl serde::Serialize for TaskState {
 }
 
 /// What a manager wants of a task. Only climbs, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DesiredState {
     /// Prepare, and wait.
     Ready,
@@ -192,13 +200,13 @@ impl DesiredState {
     /// Whether a later wish may follow this one: it only climbs.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
-        next > self
+        next.as_task_state().rung() > self.as_task_state().rung()
     }
 
     /// Whether nothing of the task is to run any more.
     #[must_use]
     pub fn is_stop(self) -> bool {
-        self >= Self::Shutdown
+        matches!(self, Self::Shutdown | Self::Remove)
     }
 
     /// Whether the task is to be remembered, also when it has ended.

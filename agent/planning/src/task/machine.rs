@@ -145,7 +145,9 @@ impl Machine {
 
     /// What managers want; only climbs.
     pub fn want(&mut self, desired: DesiredState) {
-        self.desired = self.desired.max(desired);
+        if self.desired.may_become(desired) {
+            self.desired = desired;
+        }
         self.dropped = false;
     }
 

@@ -228,7 +228,7 @@ pub(super) fn set_desired(
     if desired == old.desired_state {
         return Ok(Outcome::Unchanged);
     }
-    if desired < old.desired_state {
+    if !old.desired_state.may_become(desired) {
         let current = old.desired_state;
         return Err(Rejected::DesiredBackwards { task: id, current, wanted: desired });
     }
