@@ -15,7 +15,7 @@ pub fn of(tasks: &[&Task]) -> bool {
         return wanted().any(|t| waits(t));
     }
     // Where new tasks are started first, the older one outlives a newer one that is taken back.
-    let kept = tasks.iter().rev().find(|t| t.desired_state <= DesiredState::Running);
+    let kept = tasks.iter().rev().find(|t| !t.desired_state.is_stop());
     kept.or(tasks.last()).is_some_and(|last| is_given_up(&tasks, last))
 }
 

@@ -10,7 +10,7 @@ use super::Moment;
 pub fn judge(moment: &Moment<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for task in moment.state.tasks() {
-        let placed = task.status.state >= TaskState::Assigned && task.is_live();
+        let placed = task.status.state.is_placed() && task.is_live();
         let Some(node) = task.node_id else { continue };
         let Some(&has) = moment.levels.get(&node) else { continue };
         if placed && task.level > has {

@@ -308,7 +308,7 @@ impl Manager {
         {
             self.wrong.push(format!("{id} has ended as {ended:?}, and as {status:?}"));
         }
-        if known.is_none_or(|known| known.state <= status.state) {
+        if known.is_none_or(|known| status.state.has_reached(known.state)) {
             self.told.insert(id, status.clone());
         }
     }
