@@ -101,7 +101,11 @@ impl State {
 
     /// A task's spec never changes; what managers want of it does. The task, if it is still to be
     /// written down.
-    fn assign(&mut self, task: AssignedTask, dirty: &mut BTreeSet<TaskId>) -> Option<TaskId> {
+    pub(super) fn assign(
+        &mut self,
+        task: AssignedTask,
+        dirty: &mut BTreeSet<TaskId>,
+    ) -> Option<TaskId> {
         let now = self.now();
         let id = task.id;
         let boot = &self.context.config.boot;

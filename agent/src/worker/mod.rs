@@ -314,6 +314,12 @@ impl WorkerHandle {
         self.tell(Event::Round);
     }
 
+    /// As if a task had just been forgotten.
+    #[cfg(test)]
+    fn forgotten(&self, id: TaskId) {
+        self.tell(Event::Forgotten(id));
+    }
+
     fn tell(&self, event: Event) {
         if self.events.send(event).is_err() {
             tracing::warn!("an event came after the worker had ended");

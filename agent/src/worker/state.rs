@@ -201,8 +201,8 @@ impl State {
                 if let Some(entry) = self.entries.remove(&id)
                     && !entry.machine.is_dropped()
                 {
-                    let boot = &self.context.config.boot;
-                    self.entries.insert(id, Entry::new((*entry.task).clone(), boot, now));
+                    let desired_state = entry.machine.desired();
+                    self.assign(AssignedTask { desired_state, ..(*entry.task).clone() }, dirty);
                 }
                 self.deadlines.retain(|(_, of)| *of != id);
                 self.reporter.forget(id);

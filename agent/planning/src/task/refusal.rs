@@ -10,11 +10,17 @@ use shoal_types::object::Slot;
 use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
 use shoal_types::task_state::DesiredState;
 
+/// The service of a task of which nothing is known. No service has this id.
+const NOBODY: u128 = 0;
+
 /// Why an agent of level `own` rejects a task that it has not accepted before. It may contain more
 /// than this agent can see, so it must not be run without that.
 #[must_use]
 pub fn refusal(task: &AssignedTask, own: Level) -> Option<String> {
     let needed = task.level;
+    if task.service_id == NOBODY.into() {
+        return Some("the node's agent could not read the task".to_owned());
+    }
     (needed > own).then(|| {
         format!(
             "the node is too old: the task needs feature level {needed}, and its agent has {own}"
@@ -27,7 +33,7 @@ pub fn refusal(task: &AssignedTask, own: Level) -> Option<String> {
 pub fn stand_in(id: TaskId, desired_state: DesiredState) -> AssignedTask {
     AssignedTask {
         id,
-        service_id: 0.into(),
+        service_id: NOBODY.into(),
         service_name: String::new(),
         service_labels: BTreeMap::new(),
         slot: Slot::Replica(0),
@@ -63,5 +69,10 @@ mod tests {
         assert_eq!(refusal(&task(2), own), None);
         let why = refusal(&task(3), own).expect("refused");
         assert_eq!(why, "the node is too old: the task needs feature level 3, and its agent has 2");
+        let unread = stand_in(7.into(), DesiredState::Running);
+        assert_eq!(
+            refusal(&unread, own).expect("refused"),
+            "the node's agent could not read the task"
+        );
     }
 }

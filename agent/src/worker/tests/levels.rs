@@ -58,6 +58,23 @@ async fn a_task_that_cannot_be_read_is_rejected_once_and_for_all() {
     lab.until_empty().await;
 }
 
+/// It was assigned again while that nothing is known of it any more was being written down.
+#[tokio::test]
+async fn what_was_rejected_is_rejected_again_by_an_agent_that_has_just_forgotten_it() {
+    let lab = Lab::new().await;
+    let all = vec![AssignmentChange::UpdateTask(newer(1)), unreadable(2, DesiredState::Running)];
+    lab.worker.change(all, mark(0, 1));
+    for (id, why) in [(1, "the node is too old"), (2, "cannot be read")] {
+        assert!(lab.until_state(id, TaskState::Rejected).await.err.contains(why));
+        lab.worker.forgotten(id.into());
+    }
+    for (id, why) in [(1, "the node is too old"), (2, "could not read the task")] {
+        lab.until(id, |status| status.err.contains(why)).await;
+    }
+    // Removing what may be there is all that is ever done for them.
+    assert!(lab.runtime.calls().iter().all(|(_, call)| *call == Call::Remove));
+}
+
 #[tokio::test]
 async fn a_task_that_is_held_goes_on_when_what_is_new_of_it_cannot_be_read() {
     let mut lab = Lab::new().await;
