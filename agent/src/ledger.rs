@@ -31,6 +31,10 @@ use shoal_types::id::{ClusterId, NetworkId, TaskId};
 use shoal_types::object::Network;
 use tokio::sync::oneshot;
 
+/// How files are to be read: what is written, and the newest that is read. It grows with every field that
+/// an older agent must not pass over: it would drop it when it writes the file again. 0 is from before
+/// there were any, and is read as 1.
+const VERSION: u32 = 1;
 /// Changes that share one barrier at most.
 const BATCH_MAX: usize = 256;
 /// Largest file that is read, in bytes; a task's is a few kilobytes.
@@ -80,6 +84,17 @@ pub enum LedgerError {
         /// Which field.
         #[source]
         source: InvalidMessage,
+    },
+    /// A newer agent wrote it. Its tasks go on without an agent that does not know what they are.
+    #[error(
+        "ledger file {} has version {version}, this agent reads up to {VERSION}: start the agent that \
+         wrote it, or a newer one", path.display()
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
     },
     /// The writing thread is gone.
     #[error("the ledger is closed")]
@@ -169,7 +184,8 @@ impl Ledger {
     /// Opens or makes the ledger in `dir` and reads everything. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be made or read. A damaged file is no error: see [`Loaded::damaged`].
+    /// The directory cannot be made or read, or a newer agent has written in it: then nothing is
+    /// touched. A damaged file is no error: see [`Loaded::damaged`].
     pub fn open(dir: &Path) -> Result<(Self, Loaded), LedgerError> {
         let tasks = dir.join(TASKS);
         fs::DirBuilder::new()
@@ -177,15 +193,24 @@ impl Ledger {
             .mode(0o700)
             .create(&tasks)
             .map_err(failed("make", &tasks))?;
-        let mut loaded = Loaded::default();
+        let (mut loaded, mut unfinished) = (Loaded::default(), Vec::new());
         for path in files(&tasks)?.into_iter().chain(files(dir)?) {
             if path.extension().is_some_and(|e| e == "new") {
-                fs::remove_file(&path).map_err(failed("remove", &path))?;
-            } else if let Err(error) = loaded.take(&path) {
-                let name = path.file_name().and_then(|name| name.to_str());
-                loaded.lost.extend(name.and_then(|name| name.parse::<TaskId>().ok()));
-                loaded.damaged.push(error);
+                unfinished.push(path);
+                continue;
             }
+            match loaded.take(&path) {
+                Ok(()) => {}
+                Err(error @ LedgerError::Newer { .. }) => return Err(error),
+                Err(error) => {
+                    let name = path.file_name().and_then(|name| name.to_str());
+                    loaded.lost.extend(name.and_then(|name| name.parse::<TaskId>().ok()));
+                    loaded.damaged.push(error);
+                }
+            }
+        }
+        for path in unfinished {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
         let (writer, changes) = mpsc::channel();
         std::thread::Builder::new()
@@ -218,7 +243,7 @@ impl Ledger {
     /// The disk refuses.
     pub fn save_networks(&self, networks: &BTreeMap<NetworkId, Arc<Network>>) -> Written {
         let networks = networks.values().map(|n| pb::Network::from(&**n)).collect();
-        let bytes = pb::LedgerNetworks { networks }.encode_to_vec();
+        let bytes = pb::LedgerNetworks { networks, version: VERSION }.encode_to_vec();
         self.change(self.dir.join(NETWORKS), What::Write(bytes))
     }
 
@@ -228,7 +253,8 @@ impl Ledger {
     /// The disk refuses.
     pub fn save_term(&self, term: Term) -> Written {
         let Term { cluster, number } = term;
-        let message = pb::LedgerTerm { cluster_id: cluster.to_string(), term: number };
+        let cluster_id = cluster.to_string();
+        let message = pb::LedgerTerm { cluster_id, term: number, version: VERSION };
         self.change(self.dir.join(TERM), What::Write(message.encode_to_vec()))
     }
 
@@ -277,14 +303,20 @@ impl Loaded {
         let bytes = fs::read(path).map_err(failed("read", path))?;
         let decode = |source| LedgerError::Decode { path: path.to_owned(), source };
         let invalid = |source| LedgerError::Invalid { path: path.to_owned(), source };
+        let known = |version| match version {
+            0..=VERSION => Ok(()),
+            version => Err(LedgerError::Newer { path: path.to_owned(), version }),
+        };
         if path.file_name().is_some_and(|name| name == TERM) {
             let wire = pb::LedgerTerm::decode(bytes.as_slice()).map_err(decode)?;
+            known(wire.version)?;
             let cluster = field::Text::read("cluster_id", wire.cluster_id).map_err(invalid)?;
             self.term = Some(Term { cluster, number: wire.term });
             return Ok(());
         }
         if path.file_name().is_some_and(|name| name == NETWORKS) {
             let wire = pb::LedgerNetworks::decode(bytes.as_slice()).map_err(decode)?;
+            known(wire.version)?;
             for network in wire.networks {
                 let network = Network::try_from(network).map_err(invalid)?;
                 self.networks.insert(network.id, Arc::new(network));
@@ -292,6 +324,7 @@ impl Loaded {
             return Ok(());
         }
         let wire = pb::LedgerTask::decode(bytes.as_slice()).map_err(decode)?;
+        known(wire.version)?;
         let record = read(wire).map_err(invalid)?;
         self.tasks.insert(record.task.id, record);
         Ok(())
@@ -403,11 +436,12 @@ fn encode(record: &TaskRecord) -> pb::LedgerTask {
         preparation,
         boot: record.started.as_ref().map(|boot| boot.as_str().to_owned()).unwrap_or_default(),
         interrupted: record.interrupted,
+        version: VERSION,
     }
 }
 
 fn read(wire: pb::LedgerTask) -> Result<TaskRecord, InvalidMessage> {
-    let pb::LedgerTask { task, status, started, preparation, boot, interrupted } = wire;
+    let pb::LedgerTask { task, status, started, preparation, boot, interrupted, version: _ } = wire;
     let task = task.ok_or_else(|| InvalidMessage::missing("task"))?;
     let status = status.ok_or_else(|| InvalidMessage::missing("status"))?;
     let preparation = preparation.map(|p| -> Result<Preparation, InvalidMessage> {
@@ -477,14 +511,70 @@ mod tests {
             stack_id: None,
             predefined: true,
         };
-        let networks = pb::LedgerNetworks { networks: vec![(&network).into()] };
+        let networks = pb::LedgerNetworks { networks: vec![(&network).into()], version: VERSION };
         let bytes = golden("ledger_networks.v1", &networks.encode_to_vec());
         assert_eq!(pb::LedgerNetworks::decode(&*bytes).unwrap(), networks);
         let read = networks.networks.into_iter().map(Network::try_from);
         assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), [network]);
-        let term = pb::LedgerTerm { cluster_id: ClusterId::from(8).to_string(), term: 7 };
+        let cluster_id = ClusterId::from(8).to_string();
+        let term = pb::LedgerTerm { cluster_id, term: 7, version: VERSION };
         let bytes = golden("ledger_term.v1", &term.encode_to_vec());
         assert_eq!(pb::LedgerTerm::decode(&*bytes).unwrap(), term);
+    }
+
+    fn bytes_of(name: &str) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/golden/{name}.hex"));
+        hex::decode(fs::read_to_string(path).unwrap().trim()).unwrap()
+    }
+
+    /// Puts files into a new ledger, by their names below its directory.
+    fn ledger_of(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(TASKS)).unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_ledger_from_before_there_were_versions_is_read() {
+        let id = TaskId::from(7);
+        let dir = ledger_of(&[
+            (&format!("{TASKS}/{id}"), bytes_of("ledger_task.v0")),
+            (NETWORKS, bytes_of("ledger_networks.v0")),
+            (TERM, bytes_of("ledger_term.v0")),
+        ]);
+        let (_, loaded) = Ledger::open(dir.path()).unwrap();
+        assert_eq!(loaded.tasks, [(id, record(7))].into());
+        assert_eq!(loaded.networks.len(), 1);
+        assert_eq!(loaded.term, Some(Term { cluster: 8.into(), number: 7 }));
+        assert!(loaded.damaged.is_empty(), "{:?}", loaded.damaged);
+    }
+
+    /// An agent that does not know what a newer one has written would lose it, and take its tasks for
+    /// lost: whatever runs goes on without it.
+    #[test]
+    fn what_a_newer_agent_has_written_is_refused_and_left_alone() {
+        let newer = VERSION + 1;
+        let id = TaskId::from(7).to_string();
+        let task = pb::LedgerTask { version: newer, ..encode(&record(7)) }.encode_to_vec();
+        // What it says need not be anything that is known.
+        let bare = pb::LedgerTask { version: newer, ..pb::LedgerTask::default() }.encode_to_vec();
+        let networks = pb::LedgerNetworks { version: newer, networks: Vec::new() }.encode_to_vec();
+        let term = pb::LedgerTerm { version: newer, ..pb::LedgerTerm::default() }.encode_to_vec();
+        let name = format!("{TASKS}/{id}");
+        for (name, bytes) in
+            [(name.as_str(), task), (name.as_str(), bare), (NETWORKS, networks), (TERM, term)]
+        {
+            let dir = ledger_of(&[(name, bytes.clone()), ("x.new", b"half".to_vec())]);
+            let error = Ledger::open(dir.path()).unwrap_err().to_string();
+            let expected =
+                format!("{name} has version 2, this agent reads up to 1: start the agent");
+            assert!(error.contains(&expected), "{error}");
+            assert_eq!(fs::read(dir.path().join(name)).unwrap(), bytes);
+            assert!(dir.path().join("x.new").exists(), "{name}");
+        }
     }
 
     #[tokio::test]

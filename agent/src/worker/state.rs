@@ -188,7 +188,6 @@ impl State {
     }
 
     fn hear(&mut self, event: Event, dirty: &mut BTreeSet<TaskId>) {
-        let now = self.now();
         match event {
             Event::AssignAll(assignment, mark) => self.assign_all(assignment, mark, dirty),
             Event::Change(changes, mark) => self.change(changes, mark, dirty),
