@@ -19,6 +19,9 @@ const SECONDS: u64 = 5;
 
 /// Where they begin, if nobody says how long.
 const SEED: u64 = 1;
+
+/// How many are tried then at most, so that a faster machine tries no others.
+const INPUTS: u64 = 4000;
 /// Inputs made from the corpus that join it, at most.
 const LEARNED_MAX: usize = 2000;
 /// The longest input that joins it, in bytes.
@@ -106,6 +109,7 @@ pub(crate) struct Found {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) time: Duration,
+    pub(crate) inputs: u64,
     pub(crate) seed: u64,
     pub(crate) only: Option<Vec<u8>>,
     /// How long a failing input is made smaller.
@@ -129,6 +133,7 @@ impl Settings {
         let seed = || if seconds.is_some() { rand::rng().random() } else { SEED };
         Self {
             time: Duration::from_secs(seconds.unwrap_or(SECONDS)),
+            inputs: if seconds.is_some() { u64::MAX } else { INPUTS },
             seed: number("SHOAL_FUZZ_SEED").unwrap_or_else(seed),
             only,
             shrinking: SHRINKING,
@@ -230,7 +235,7 @@ pub(crate) fn hunt(
     }
     let mut random = StdRng::seed_from_u64(seed);
     let began = Instant::now();
-    while began.elapsed() < settings.time {
+    while began.elapsed() < settings.time && report.inputs < settings.inputs {
         let of_good = !good.is_empty() && random.random_bool(0.8);
         let input = make(&mut random, if of_good { &good } else { &corpus });
         let answer =
@@ -374,7 +379,7 @@ mod tests {
 
     fn settings() -> Settings {
         let shrinking = Duration::from_secs(1);
-        Settings { time: Duration::from_secs(20), seed: 7, only: None, shrinking }
+        Settings { time: Duration::from_secs(20), inputs: u64::MAX, seed: 7, only: None, shrinking }
     }
 
     /// Reads words; has a fault that a seed alone does not meet.
