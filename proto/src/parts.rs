@@ -30,11 +30,6 @@ impl<M: Message, I: Iterator<Item = M>> Parts<I, fn(&M) -> usize> {
 }
 
 impl<I: Iterator, S: FnMut(&I::Item) -> usize> Parts<I, S> {
-    /// Groups of anything of which `size` tells the bytes.
-    pub fn sized(items: impl IntoIterator<IntoIter = I>, bytes: usize, size: S) -> Self {
-        Self { items: items.into_iter().peekable(), bytes, size }
-    }
-
     /// Whether there are more groups.
     pub fn more(&mut self) -> bool {
         self.items.peek().is_some()

@@ -108,7 +108,8 @@ impl Session {
         Ok(())
     }
 
-    /// How far the node is with its assignment.
+    /// How far the node is with its assignment. Nobody asks yet: it waits for draining and for networks
+    /// that count as programmed when all nodes have them.
     #[must_use]
     pub fn progress(&self) -> Progress {
         // In this order, so that nothing unsent seems applied.
