@@ -192,9 +192,11 @@ async fn without_agent_and_supervisor_nothing_lives_on() {
     assert_eq!(container.len(), 1, "the container does not notice that the agent is gone");
     let status = fs::read_to_string(format!("/proc/{}/status", container[0])).unwrap();
     assert!(status.contains("Uid:\t1000\t"), "it has changed its user: {status}");
-    let supervisor = supervisors(host.config.run_dir.join("box").to_str().unwrap());
-    assert_eq!(supervisor.len(), 1);
-    kill(supervisor[0], 9);
+    let dir = host.config.run_dir.join("box");
+    let left = || supervisors(dir.to_str().unwrap());
+    // What it had forked for the executions has its command line, until it has ended too.
+    wait_for("the supervisor to be alone", || left().len() == 1).await.unwrap();
+    kill(left()[0], 9);
     // Nobody is left who would be told.
     wait_for("the container to die", || !alive(container[0])).await.unwrap();
     host.runtime.adopt().await.unwrap();
