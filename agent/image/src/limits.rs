@@ -26,7 +26,8 @@ pub struct Limits {
     pub config_bytes: u64,
     /// Images in one archive.
     pub archive_images: usize,
-    /// Uncompressed bytes of one archive.
+    /// Bytes that a packed archive has unpacked: it is unpacked into the store's own directory. One that is
+    /// not packed is read where it is.
     pub archive_bytes: u64,
 }
 

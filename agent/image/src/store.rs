@@ -24,7 +24,7 @@ use shoal_types::image_ref::{Digest, ImageReference};
 use shoal_types::question::ImagePrune;
 
 use super::error::{ImageError, StoreError};
-use super::files::{Scratch, write_atomically};
+use super::files::write_atomically;
 use super::hashing::digest_of;
 use super::index::{Index, Record};
 use super::layers::Layers;
@@ -446,9 +446,4 @@ fn clear(tmp: &Path) -> Result<(), StoreError> {
         }
     }
     first.map_or(Ok(()), Err)
-}
-
-/// A new directory for work under way.
-pub(super) fn scratch(inner: &Inner) -> Result<Scratch, StoreError> {
-    Scratch::create(&inner.tmp())
 }

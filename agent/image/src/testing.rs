@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::limits::Limits;
+pub use super::load::testing::{Listed, list};
 use super::unpack::{UnpackError, settle, unpack_layer};
 
 /// What was in a layer.

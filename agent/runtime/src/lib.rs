@@ -14,6 +14,8 @@ pub mod contract;
 pub mod fake;
 mod io;
 pub mod oci;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod words;
 
 pub use shoal_agent_container::{

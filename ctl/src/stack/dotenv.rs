@@ -128,7 +128,9 @@ fn entry(text: &str) -> Result<(Option<Written<'_>>, &str), String> {
 /// The first line that cannot be read.
 pub fn parse_raw(text: &str) -> Result<Vec<(String, Option<String>)>, InvalidLine> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_start()));
+    // As Docker's reader of lines: of a last line that nothing ends, too, one carriage return is none of it.
+    let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let lines = lines.enumerate().map(|(i, line)| (i + 1, line.trim_start()));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let read = |(number, line): (usize, &str)| {
         let (name, value) = match line.split_once('=') {

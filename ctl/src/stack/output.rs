@@ -24,7 +24,7 @@ pub(crate) fn config(root: &Node, name: Option<&str>) -> Yaml {
 ///
 /// # Errors
 /// What has no YAML form.
-pub(crate) fn yaml(document: &Yaml) -> Result<String, String> {
+pub fn yaml(document: &Yaml) -> Result<String, String> {
     // Without a limit on their width texts are never folded.
     let options = ser_options! { folded_wrap_chars: usize::MAX };
     to_string_with_options(document, options).map_err(|e| e.to_string())

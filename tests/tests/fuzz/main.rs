@@ -24,14 +24,17 @@
     reason = "a test that cannot go on fails, and says what it did"
 )]
 
+mod archives;
 mod bytes;
 mod driver;
 mod json;
 mod layers;
+mod logs;
 mod meter;
 mod names;
 mod protobuf;
 mod stacks;
 mod stored;
 mod supervisor;
+mod tars;
 mod text;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use shoal_ctl::stack::{
     EnvFile, Files, Input, Loaded, Problems, Source, Variables, load, parse_env_file,
-    parse_raw_env_file,
+    parse_raw_env_file, to_yaml,
 };
 use shoal_proto::v1 as pb;
 use shoal_types::spec::StackSpec;
@@ -96,7 +96,7 @@ fn stack_holds(loaded: &Loaded) -> Answer {
     let message = pb::StackSpec::from(spec);
     let read = StackSpec::try_from(message).unwrap_or_else(|e| panic!("over the wire: {e}"));
     assert_eq!(&read, spec, "over the wire");
-    let printed = serde_yaml::to_string(&loaded.config).expect("a document");
+    let printed = to_yaml(&loaded.config).expect("a document");
     let named = loaded.config.get("name").is_some();
     let again = load(&Input {
         name: None,
@@ -439,10 +439,11 @@ fn raw_holds(text: &str) -> Answer {
     match parse_raw_env_file(text) {
         Ok(lines) => {
             let line = |(name, value): &(String, Option<String>)| match value {
-                Some(value) => format!("{name}={value}\n"),
-                None => format!("{name}\n"),
+                Some(value) => format!("{name}={value}\r\n"),
+                None => format!("{name}\r\n"),
             };
-            // A mark of the order of bytes at the beginning of a file is none of its text.
+            // A line ends with both characters, so that a value may end with a carriage return of its own;
+            // and a mark of the order of bytes at the beginning of a file is none of its text.
             let written = format!("\n{}", lines.iter().map(line).collect::<String>());
             assert_eq!(parse_raw_env_file(&written).as_ref(), Ok(&lines), "{written}");
             Answer::Read("raw".to_owned())

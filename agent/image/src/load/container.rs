@@ -12,7 +12,6 @@ use super::super::compression::{Compression, decompress};
 use super::super::files::Scratch;
 use super::super::hashing::{HashingReader, digest_of, is_too_long};
 use super::super::limits::Limits;
-use super::super::store::{Inner, scratch};
 use super::super::tar_stream::{MemberKind, TarStream};
 use super::LoadError;
 
@@ -59,15 +58,15 @@ impl Container {
         Self::Directory(path.to_owned())
     }
 
-    /// Finds the members of an archive; a packed one is unpacked into the store's own directory
-    /// for as long as the container lives.
-    pub(super) fn archive(path: &Path, inner: &Inner, limits: &Limits) -> Result<Self, LoadError> {
+    /// Finds the members of an archive; a packed one is unpacked into `tmp`, the store's own
+    /// directory, for as long as the container lives.
+    pub(super) fn archive(path: &Path, tmp: &Path, limits: &Limits) -> Result<Self, LoadError> {
         let file = File::open(path).map_err(LoadError::io("open it"))?;
         let (unpacked, compression) = decompress(file).map_err(LoadError::io("read it"))?;
         let (path, scratch) = if compression == Compression::None {
             (path.to_owned(), None)
         } else {
-            let scratch = scratch(inner).map_err(|error| {
+            let scratch = Scratch::create(tmp).map_err(|error| {
                 LoadError::io("make a temporary directory")(io::Error::other(error))
             })?;
             let copy = scratch.path().join("archive.tar");

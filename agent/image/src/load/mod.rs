@@ -10,8 +10,9 @@ use shoal_agent_ground::blocking::FOREIGN;
 use shoal_types::image_ref::{Digest, ImageReference, InvalidImageReference};
 
 use super::error::ImageError;
+use super::limits::Limits;
 use super::manifest::ManifestError;
-use super::platform::WrongPlatform;
+use super::platform::{Platform, WrongPlatform};
 use super::pull::Parts;
 use super::store::{Image, ImageStore, Inner};
 use super::tar_stream::TarError;
@@ -19,6 +20,8 @@ use super::tar_stream::TarError;
 mod container;
 mod docker_save;
 mod oci_layout;
+#[cfg(feature = "testing")]
+pub(super) mod testing;
 
 pub(super) use container::ArchiveBlob;
 use container::Container;
@@ -152,24 +155,7 @@ impl Inner {
         path: &Path,
         name: Option<ImageReference>,
     ) -> Result<Vec<Parts>, LoadError> {
-        let limits = &self.config.limits;
-        let container = if path.is_dir() {
-            Container::directory(path)
-        } else {
-            Container::archive(path, self, limits)?
-        };
-        let container = Arc::new(container);
-        // `docker save` writes both today; its own list has the full names.
-        let found = if container.has(docker_save::LIST) {
-            docker_save::find(&container, limits, &self.platform)?
-        } else if container.has(oci_layout::LIST) {
-            oci_layout::find(&container, limits, &self.platform)?
-        } else {
-            return Err(LoadError::NotImages);
-        };
-        if found.len() > limits.archive_images {
-            return Err(LoadError::TooMany { what: "images", limit: limits.archive_images });
-        }
+        let found = find(path, &self.tmp(), &self.config.limits, &self.platform)?;
         match name {
             Some(reference) if found.len() != 1 => {
                 Err(LoadError::Several { count: found.len(), reference })
@@ -180,6 +166,34 @@ impl Inner {
             None => Ok(found.into_iter().flat_map(|found| found.named(None)).collect()),
         }
     }
+}
+
+/// The images of an archive or a layout. A packed archive is unpacked into `tmp`, for as long as
+/// something of it is held.
+fn find(
+    path: &Path,
+    tmp: &Path,
+    limits: &Limits,
+    host: &Platform,
+) -> Result<Vec<Found>, LoadError> {
+    let container = if path.is_dir() {
+        Container::directory(path)
+    } else {
+        Container::archive(path, tmp, limits)?
+    };
+    let container = Arc::new(container);
+    // `docker save` writes both today; its own list has the full names.
+    let found = if container.has(docker_save::LIST) {
+        docker_save::find(&container, limits, host)?
+    } else if container.has(oci_layout::LIST) {
+        oci_layout::find(&container, limits, host)?
+    } else {
+        return Err(LoadError::NotImages);
+    };
+    if found.len() > limits.archive_images {
+        return Err(LoadError::TooMany { what: "images", limit: limits.archive_images });
+    }
+    Ok(found)
 }
 
 impl Found {

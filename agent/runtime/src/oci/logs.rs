@@ -51,6 +51,24 @@ pub(super) fn read(state_dir: PathBuf, query: LogQuery) -> LogStream {
     .boxed()
 }
 
+/// The lines that are there now, at once; for tests of other crates.
+///
+/// # Errors
+/// The kernel's answer.
+#[cfg(feature = "testing")]
+pub fn lines(state_dir: &Path, query: LogQuery) -> io::Result<Vec<LogLine>> {
+    let query = LogQuery { follow: false, ..query };
+    let mut reader = Reader { state_dir: state_dir.to_owned(), query, place: Place::Unopened };
+    let mut all = Vec::new();
+    loop {
+        let (lines, end) = reader.piece()?;
+        all.extend(lines);
+        if end == End::Over {
+            return Ok(all);
+        }
+    }
+}
+
 /// Who reads a log, and how far that is.
 struct Reader {
     state_dir: PathBuf,

@@ -6,7 +6,7 @@ mod connection;
 mod exec;
 mod keeper;
 mod link;
-mod logs;
+pub(crate) mod logs;
 mod parent;
 mod probe;
 mod remove;

@@ -67,6 +67,16 @@ fn raw_lines_are_taken_as_they_are() {
     assert!(read("=2").is_err());
 }
 
+/// Docker's reader takes a carriage return off the end of every line, also of one that no newline ends.
+#[test]
+fn the_last_raw_line_ends_as_the_others() {
+    for text in ["A=1\r", "A=1\r\n", "A=1\n", "A=1"] {
+        assert_eq!(parse_raw(text).unwrap(), [("A".to_owned(), Some("1".to_owned()))], "{text:?}");
+    }
+    let two = parse_raw("A=1\r\r").unwrap();
+    assert_eq!(two, [("A".to_owned(), Some("1\r".to_owned()))], "one of them");
+}
+
 #[test]
 fn refusals() {
     let cases = [
