@@ -4,7 +4,6 @@
 
 pub mod boot;
 pub mod config;
-pub mod daemon;
 pub mod description;
 pub mod identity;
 pub mod ledger;
@@ -12,6 +11,7 @@ pub mod local;
 pub mod manager_child;
 pub mod node;
 pub mod node_workload;
+pub mod program;
 pub mod reporter;
 pub mod session;
 mod upkeep;

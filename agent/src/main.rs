@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use shoal_agent::config::{Cli, Work};
-use shoal_agent::{config, daemon, local};
+use shoal_agent::{config, local, program};
 use shoal_agent_container::supervise::{self, Given};
 use shoal_types::error_chain::chain;
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         return help(name, *helper, arguments);
     }
     let done = match Cli::parse().into_work() {
-        Work::Run(args) => daemon::run(*args),
+        Work::Run(args) => program::run(*args),
         Work::StopContainers(args) => local::stop_containers(&args.socket()),
     };
     match done {

@@ -53,6 +53,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line, for what describes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    help::command()
+}
+
 /// The command line, or how the program ends when there is nothing to run. A noun alone asks for its
 /// help, as with Docker.
 fn understood() -> Result<cli::Cli, ExitCode> {

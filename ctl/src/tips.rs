@@ -127,6 +127,18 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
+    /// What is not done yet is told by the document, too.
+    #[test]
+    fn the_document_lists_what_does_not_exist_yet() {
+        let document = include_str!("../../docs/unsupported.md");
+        let section = document.split("\n## Commands\n").nth(1).unwrap_or_default();
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let listed: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let later = DOCKERS.iter().filter(|(_, tip)| tip.contains(" yet"));
+        let rows: Vec<String> = later.map(|(name, tip)| format!("| `{name}` | {tip} |")).collect();
+        assert_eq!(listed, rows, "docs/unsupported.md is to have:\n{}", rows.join("\n"));
+    }
+
     fn said(line: &str) -> String {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let error = Cli::try_parse_from(std::iter::once("shoalctl".to_owned()).chain(args.clone()));

@@ -5,6 +5,10 @@
 
 #[path = "tidy/ladder.rs"]
 mod ladder;
+#[path = "tidy/refusals.rs"]
+mod refusals;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -20,6 +20,7 @@ use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
 use crate::render::words::{self, capital};
 use crate::render::{id, line, pretty};
+use crate::stack::refused;
 
 pub(crate) use usage::Usage;
 
@@ -97,7 +98,7 @@ pub(crate) struct Update {
     /// Wait no longer than this; 0 waits for ever
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m", requires = "wait")]
     timeout: Duration,
-    /// Changing roles is not supported yet
+    /// Refused
     #[arg(long, hide = true)]
     role: Option<String>,
     /// Id or host name
@@ -236,7 +237,7 @@ fn manager_status(node: &NodeSummary) -> &'static str {
 
 async fn update(shell: &Shell, args: Update) -> Result {
     if args.role.is_some() {
-        return Err(CommandError::failed("changing the role of a node is not supported yet"));
+        return Err(CommandError::failed(refused::ROLE.said("changing the role of a node")));
     }
     if args.label_add.is_empty() && args.label_rm.is_empty() && args.availability.is_none() {
         return Err(CommandError::usage(

@@ -7,6 +7,7 @@ use shoal_types::spec::Ulimit;
 
 use super::node::{Entry, Node, Value, shorten};
 use super::normalise::{Normaliser, join};
+use super::refused;
 
 /// Reads `HOST:ADDRESS` or `HOST=ADDRESS`.
 ///
@@ -17,7 +18,7 @@ pub(crate) fn host(text: &str) -> Result<(String, IpAddr), String> {
     let at = text.find(['=', ':']).ok_or_else(expected)?;
     let (name, address) = (text[..at].trim(), text[at + 1..].trim());
     if address == "host-gateway" {
-        return Err(format!("{text:?}: host-gateway is not supported: expected an address"));
+        return Err(refused::HOST_GATEWAY.said(&format!("{:?}", shorten(text))));
     }
     let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     let address = bare.parse().map_err(|_| expected())?;
@@ -144,7 +145,10 @@ mod tests {
             ("db", Err("expected HOST:ADDRESS")),
             (":10.0.0.1", Err("expected HOST:ADDRESS")),
             ("db:web", Err("expected HOST:ADDRESS")),
-            ("me:host-gateway", Err("host-gateway is not supported")),
+            (
+                "me:host-gateway",
+                Err("\"me:host-gateway\" is not supported yet: expected an address"),
+            ),
         ];
         for (text, expected) in cases {
             match (host(text).map(|(name, ip)| host_line(&name, ip)), expected) {

@@ -19,6 +19,7 @@ mod output;
 mod paths;
 mod port;
 mod problem;
+pub(crate) mod refused;
 pub(crate) mod scalar;
 pub(crate) mod schema;
 #[cfg(test)]
@@ -84,7 +85,7 @@ pub struct Loaded {
     pub config: serde_yaml::Value,
 }
 
-pub(crate) use output::yaml as to_yaml;
+pub use output::yaml as to_yaml;
 
 /// Loads a stack.
 ///

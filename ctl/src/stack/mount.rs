@@ -3,6 +3,7 @@
 use super::node::{Entry, Node, Value};
 use super::normalise::Normaliser;
 use super::problem::Pos;
+use super::refused;
 use super::schema;
 
 /// One element of `volumes` in long form.
@@ -62,11 +63,11 @@ fn short(at: Pos, text: &str) -> Result<Node, String> {
                 entries.push(inner("bind", "propagation", Node::text(at, option)));
             }
             "z" | "Z" => {
-                return Err(format!("option {option:?} of {text:?} is not supported yet: SELinux"));
+                return Err(refused::SELINUX_OPTION.said(&format!("option {option:?} of {text:?}")));
             }
             "cached" | "delegated" | "consistent" => {
-                let why = "means nothing on Linux; remove it";
-                return Err(format!("option {option:?} of {text:?} {why}"));
+                let given = format!("option {option:?} of {text:?}");
+                return Err(refused::CONSISTENCY_OPTION.said(&given));
             }
             _ => {
                 let known = if bind { "a propagation such as rslave" } else { "nocopy" };
@@ -89,12 +90,12 @@ fn check(n: &mut Normaliser<'_>, map: Node, path: &str) -> Option<Node> {
         Some(node) => {
             let kind = node.as_text().unwrap_or_default();
             if !matches!(kind, "bind" | "volume" | "tmpfs") {
-                let why = if matches!(kind, "npipe" | "cluster" | "image") {
-                    "is not supported"
-                } else {
-                    "is unknown"
+                let given = format!("type {kind:?}");
+                let text = match kind {
+                    "npipe" => refused::PIPE.said(&given),
+                    "cluster" | "image" => refused::MOUNT_TYPE.said(&given),
+                    _ => format!("{given} is unknown: expected bind, volume or tmpfs"),
                 };
-                let text = format!("type {kind:?} {why}: expected bind, volume or tmpfs");
                 n.wrong(node.at, &format!("{path}.type"), text);
                 return None;
             }

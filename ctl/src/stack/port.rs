@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::node::{Entry, Node, Value};
 use super::normalise::Normaliser;
 use super::problem::Pos;
+use super::refused;
 use super::scalar;
 use super::schema;
 
@@ -129,8 +130,7 @@ fn check(n: &mut Normaliser<'_>, map: Node, path: &str) -> Option<Node> {
     if let Some(node) = map.get("published") {
         let text = node.as_text().unwrap_or_default();
         if text.contains('-') {
-            let why = "ranges in the long form are not supported yet: expected one port";
-            wrong(node.at, "published", why.to_owned());
+            wrong(node.at, "published", refused::PORT_RANGE.said(&node.kind()));
         } else if !(text == "0" || port(text)) {
             wrong(node.at, "published", format!("is {}: expected 0 to 65535", node.kind()));
         }

@@ -88,8 +88,8 @@ const fn only_false(name: &'static str, reason: &'static str) -> Key {
     Key { name, rule: Rule::OnlyFalse { reason } }
 }
 
-const LATER: &str = "is not supported yet";
-const WINDOWS: &str = "is for Windows only";
+pub(crate) const LATER: &str = "is not supported yet";
+pub(crate) const WINDOWS: &str = "is for Windows only";
 const ONE_HOST: &str = "has no meaning across several hosts";
 
 pub(crate) const ROOT: &[Key] = &[

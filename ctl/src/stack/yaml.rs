@@ -7,6 +7,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Ta
 
 use super::node::{Entry, Node, Value, shorten};
 use super::problem::{Findings, Pos};
+use super::refused;
 
 /// Bytes of one file at the most.
 pub(crate) const TEXT_BYTES_MAX: usize = 4 << 20;
@@ -260,8 +261,8 @@ impl<'a> Composer<'a, '_> {
 
     fn check_tag(&mut self, at: Pos, tag: Option<&Tag>) {
         if let Some(tag) = tag.filter(|t| !t.is_yaml_core_schema()) {
-            let text = format!("tag {} is not supported", shorten(&tag.original()));
-            self.findings.wrong(at, "", text);
+            let given = format!("tag {}", shorten(&tag.original()));
+            self.findings.wrong(at, "", refused::TAG.said(&given));
         }
     }
 

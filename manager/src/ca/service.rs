@@ -85,9 +85,9 @@ impl<C: ClusterCa> CaService<C> {
         let (ca, _) = newest;
         let hints = message.hints.unwrap_or_default();
         check_hint("hints.hostname", &hints.hostname)?;
-        if !hints.advertise_address.is_empty() {
+        if !hints.advertise_addr.is_empty() {
             return Err(Status::unimplemented(
-                "hints.advertise_address: joining as a manager is not supported yet: leave it out",
+                "hints.advertise_addr: joining as a manager is not supported yet: leave it out",
             ));
         }
 

@@ -123,7 +123,7 @@ async fn serve() -> (Cluster, SocketAddr) {
 }
 
 fn hints() -> v1::NodeHints {
-    v1::NodeHints { hostname: "host-1".into(), advertise_address: String::new() }
+    v1::NodeHints { hostname: "host-1".into(), advertise_addr: String::new() }
 }
 
 fn channel(address: SocketAddr, live: &LiveCredentials) -> Channel {
@@ -249,9 +249,9 @@ async fn a_request_for_another_key_is_refused() {
         ),
         (
             key.request().expect("request"),
-            v1::NodeHints { advertise_address: "10.0.0.1:1".into(), ..hints() },
+            v1::NodeHints { advertise_addr: "10.0.0.1:1".into(), ..hints() },
             Code::Unimplemented,
-            "hints.advertise_address: ",
+            "hints.advertise_addr: ",
         ),
     ];
     for (csr_der, hints, code, expected) in table {

@@ -4,8 +4,8 @@ use shoal_types::capability;
 use shoal_types::spec::{DnsConfig, Mount, MountKind, Privileges, TmpfsOptions, Ulimit};
 
 use super::{Lower, size, texts};
-use crate::stack::confine;
 use crate::stack::node::Node;
+use crate::stack::{confine, refused};
 
 impl Lower<'_> {
     /// Of `security_opt`, which names many things by one key.
@@ -17,10 +17,7 @@ impl Lower<'_> {
                 "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => true,
                 "no-new-privileges:false" | "no-new-privileges=false" => false,
                 _ => {
-                    let text = format!(
-                        "is {}, which is not supported: expected no-new-privileges:true",
-                        option.kind()
-                    );
+                    let text = refused::SECURITY_OPTION.said(&option.kind());
                     self.wrong(option.at, &format!("{path}.security_opt[{i}]"), text);
                     continue;
                 }

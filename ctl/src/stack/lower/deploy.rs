@@ -8,7 +8,7 @@ use shoal_types::spec::{
 
 use super::{Lower, cpus, size, text, texts, time, whole};
 use crate::stack::node::Node;
-use crate::stack::scalar;
+use crate::stack::{refused, scalar};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -26,8 +26,7 @@ impl Lower<'_> {
             Some(node) => {
                 let path = format!("{path}.mode");
                 if matches!(node.as_text(), Some("replicated-job" | "global-job")) {
-                    let text = format!("{}: jobs are not supported yet", node.kind());
-                    self.wrong(node.at, &path, text);
+                    self.wrong(node.at, &path, refused::JOB.said(&node.kind()));
                     Mode::Job
                 } else {
                     self.word(node, &path, &MODES).unwrap_or(Mode::Job)

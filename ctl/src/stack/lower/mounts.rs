@@ -8,7 +8,7 @@ use shoal_types::spec::{
 
 use super::{Lower, flag, size, text, text_map};
 use crate::stack::node::{Entry, Node};
-use crate::stack::{scalar, schema};
+use crate::stack::{refused, scalar, schema};
 
 impl Lower<'_> {
     pub(super) fn mounts(&mut self, service: &Node, path: &str) -> Vec<Mount> {
@@ -101,7 +101,7 @@ impl Lower<'_> {
             let read = match option.split_once('=') {
                 Some(("size", size)) => scalar::bytes(size).map(|n| options.size_bytes = n),
                 Some(("mode", mode)) => scalar::file_mode(mode).map(|m| options.mode = m),
-                _ => Err(format!("option {option:?} is not supported: expected size=, mode=")),
+                _ => Err(refused::TMPFS_OPTION.said(&format!("option {option:?}"))),
             };
             if let Err(problem) = read {
                 self.wrong(node.at, path, problem);
@@ -123,7 +123,7 @@ impl Lower<'_> {
             if let Some(driver) = entry.value.get("driver")
                 && driver.as_text() != Some("local")
             {
-                let text = format!("is {}: expected local", driver.kind());
+                let text = refused::VOLUME_DRIVER.said(&driver.kind());
                 self.wrong(driver.at, &format!("{path}.driver"), text);
             }
             if is_external(&entry.value) {

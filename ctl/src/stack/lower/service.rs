@@ -10,7 +10,7 @@ use shoal_types::spec::{
 
 use super::{Lower, text, whole};
 use crate::stack::node::{Entry, Node};
-use crate::stack::{host_ip, schema};
+use crate::stack::{host_ip, refused, schema};
 
 impl Lower<'_> {
     pub(super) fn services(&mut self) -> BTreeMap<String, ServiceSpec> {
@@ -63,12 +63,12 @@ impl Lower<'_> {
             if NetworkKind::predefined(name).is_some() {
                 return vec![one(name.to_owned())];
             }
-            let why = if name.starts_with("service:") || name.starts_with("container:") {
-                "sharing another container's network is not supported yet"
+            let given = mode.kind();
+            let text = if name.starts_with("service:") || name.starts_with("container:") {
+                refused::SHARED_NETWORK.said(&given)
             } else {
-                "is unknown"
+                format!("{given} is unknown: expected host, none or bridge")
             };
-            let text = format!("{name:?} {why}: expected host, none or bridge");
             self.wrong(mode.at, &path, text);
             return Vec::new();
         }

@@ -62,7 +62,7 @@ fn wrong_types() {
         ("command: \"echo 'a\"", "is not a command line: a single quote is never closed"),
         ("volumes: ['a:b:c:d']", "\"a:b:c:d\" is not a mount"),
         ("volumes: ['/a:/b:bad']", "option \"bad\" of \"/a:/b:bad\" is unknown: expected ro, rw"),
-        ("volumes: [{type: npipe, target: /x}]", "type \"npipe\" is not supported"),
+        ("volumes: [{type: npipe, target: /x}]", "type \"npipe\" is for Windows only"),
         ("deploy: {resources: {limits: {memory: lots}}}", "\"lots\" is not a number of bytes"),
         ("deploy: {resources: {limits: {cpus: many}}}", "\"many\" is not an amount of CPU"),
     ];
@@ -84,10 +84,13 @@ fn wrong_meanings() {
             "deploy: {mode: globl}",
             "is \"globl\": expected replicated, global; did you mean \"global\"?",
         ),
-        ("deploy: {mode: replicated-job}", "jobs are not supported yet"),
+        (
+            "deploy: {mode: replicated-job}",
+            "\"replicated-job\" is not supported yet: expected replicated or global",
+        ),
         ("deploy: {mode: global, replicas: 2}", "replicas: does not go with mode: global"),
         ("networks: [nope]", "4:16: services.web.networks: network \"nope\" is not declared"),
-        ("network_mode: service:db", "sharing another container's network is not supported yet"),
+        ("network_mode: service:db", "\"service:db\" is not supported yet: expected host"),
         (
             "network_mode: host\nnetworks: [default]",
             "network_mode: cannot be combined with networks",
@@ -202,8 +205,11 @@ fn confinement_that_makes_no_sense() {
         ("ulimits: {nofile: {soft: 2, hard: 1}}", "\"2\" is a soft limit above the hard limit 1"),
         ("sysctls: {kernel.panic: 1}", "services.web.sysctls: \"kernel.panic\" is not the"),
         ("network_mode: host\nsysctls: {net.a: 1}", "\"net.a\" is not the container's own"),
-        ("security_opt: [seccomp=unconfined]", "4:20: services.web.security_opt[0]: is \"seccomp="),
-        ("extra_hosts: ['x:host-gateway']", "extra_hosts[0]: \"x:host-gateway\": host-gateway is"),
+        ("security_opt: [seccomp=unconfined]", "4:20: services.web.security_opt[0]: \"seccomp="),
+        (
+            "extra_hosts: ['x:host-gateway']",
+            "extra_hosts[0]: \"x:host-gateway\" is not supported yet",
+        ),
         ("extra_hosts: {x: nine}", "4:22: services.web.extra_hosts.x: \"x=nine\" is not a host"),
         ("dns: [names]", "services.web.dns[0]: \"names\" is no address"),
         ("oom_score_adj: 2000", "oom_score_adj: \"2000\" is out of range"),
