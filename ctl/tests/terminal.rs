@@ -74,15 +74,7 @@ fn service_spec() -> ServiceSpec {
     ServiceSpec {
         name: text(),
         labels: labels(),
-        task_template: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
+        task_template: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         mode: ServiceMode::Replicated { replicas: 1 },
         update_config: None,
         rollback_config: None,
@@ -170,7 +162,7 @@ fn node() -> pb::Node {
 }
 
 fn summary_of_node() -> pb::NodeSummary {
-    pb::NodeSummary { node: Some(node()), manager: None }
+    pb::NodeSummary { node: Some(node()), manager: None, assignment: None }
 }
 
 fn network() -> pb::Network {

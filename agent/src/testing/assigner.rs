@@ -125,15 +125,7 @@ pub(crate) fn task(id: u128, container: ContainerSpec) -> AssignedTask {
         service_labels: BTreeMap::new(),
         slot: Slot::Replica(u64::try_from(id).unwrap()),
         node_id: 2.into(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
+        spec: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         ports: Vec::new(),
         networks: vec![TaskNetwork {
             network_id: NETWORK.into(),

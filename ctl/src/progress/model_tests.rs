@@ -16,15 +16,7 @@ use crate::render::{Format, words};
 
 fn task_spec(image: &str) -> Arc<TaskSpec> {
     let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
-    Arc::new(TaskSpec {
-        runtime: TaskRuntime::Container(container),
-        resources: None,
-        restart_policy: None,
-        placement: None,
-        networks: Vec::new(),
-        log_driver: None,
-        force_update: 0,
-    })
+    Arc::new(TaskSpec::of(TaskRuntime::Container(container)))
 }
 
 fn service(image: &str, spec_version: u64, deployment: u128) -> Service {

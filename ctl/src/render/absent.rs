@@ -135,7 +135,7 @@ const SHAPES: [Shape; 34] = [
         ..ANY
     },
     Shape { has: &["ContainerID", "PID"], nil: &["ExitCode", "Signal"], no: &["OOMKilled"], ..ANY },
-    Shape { has: &["Description", "Status"], nil: &["ManagerStatus"], ..ANY },
+    Shape { has: &["Description", "Status"], nil: &["ManagerStatus", "Assignment"], ..ANY },
     Shape { under: "Status", has: &["State", "Since"], text: &["Message", "Addr"], ..ANY },
     Shape { has: &["ServiceVersion", "Kind"], nil: &["StackVersion", "CompletedAt"], ..ANY },
     Shape { has: &["Predefined"], text: &["StackID"], ..ANY },
@@ -235,15 +235,9 @@ mod tests {
             spec: Arc::new(ServiceSpec {
                 name: "web".to_owned(),
                 labels: Labels::new(),
-                task_template: Arc::new(TaskSpec {
-                    runtime: TaskRuntime::Container(ContainerSpec::default()),
-                    resources: None,
-                    restart_policy: None,
-                    placement: None,
-                    networks: Vec::new(),
-                    log_driver: None,
-                    force_update: 0,
-                }),
+                task_template: Arc::new(TaskSpec::of(TaskRuntime::Container(
+                    ContainerSpec::default(),
+                ))),
                 mode: ServiceMode::Replicated { replicas: 3 },
                 update_config: None,
                 rollback_config: None,

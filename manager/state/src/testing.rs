@@ -41,15 +41,7 @@ pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
         labels: Default::default(),
-        task_template: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
-            placement: None,
-            networks: Vec::new(),
-            log_driver: None,
-            force_update: 0,
-        }),
+        task_template: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         mode: ServiceMode::Replicated { replicas },
         update_config: None,
         rollback_config: None,

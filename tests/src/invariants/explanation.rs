@@ -77,13 +77,8 @@ mod tests {
             slot: Slot::Replica(1),
             node_id: None,
             spec: Arc::new(TaskSpec {
-                runtime: TaskRuntime::Container(ContainerSpec::default()),
-                resources: None,
                 restart_policy: Some(policy),
-                placement: None,
-                networks: Vec::new(),
-                log_driver: None,
-                force_update: 0,
+                ..TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))
             }),
             spec_version: made,
             endpoint: None,

@@ -97,6 +97,20 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// A task that runs this, and of which nothing else is said.
+    #[must_use]
+    pub const fn of(runtime: TaskRuntime) -> Self {
+        Self {
+            runtime,
+            resources: None,
+            restart_policy: None,
+            placement: None,
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+        }
+    }
+
     /// The container to run, if that is what the task is.
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {

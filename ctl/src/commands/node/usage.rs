@@ -63,13 +63,8 @@ mod tests {
             slot: Slot::Replica(1),
             node_id: node.map(NodeId::from),
             spec: Arc::new(TaskSpec {
-                runtime: TaskRuntime::Container(ContainerSpec::default()),
                 resources: Some(needs(reserved)),
-                restart_policy: None,
-                placement: None,
-                networks: Vec::new(),
-                log_driver: None,
-                force_update: 0,
+                ..TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))
             }),
             spec_version: 1,
             endpoint: None,

@@ -293,13 +293,8 @@ mod tests {
             name: "web".to_owned(),
             labels: [("old".to_owned(), "1".to_owned())].into(),
             task_template: Arc::new(TaskSpec {
-                runtime: TaskRuntime::Container(container),
-                resources: None,
-                restart_policy: None,
-                placement: None,
-                networks: Vec::new(),
-                log_driver: None,
                 force_update: 4,
+                ..TaskSpec::of(TaskRuntime::Container(container))
             }),
             mode: ServiceMode::Replicated { replicas: 1 },
             update_config: None,

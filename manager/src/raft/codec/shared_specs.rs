@@ -112,15 +112,7 @@ impl ReadSpecs {
 
 /// A spec in place of one that is elsewhere.
 fn stand_in() -> TaskSpec {
-    TaskSpec {
-        runtime: TaskRuntime::Container(ContainerSpec::default()),
-        resources: None,
-        restart_policy: None,
-        placement: None,
-        networks: Vec::new(),
-        log_driver: None,
-        force_update: 0,
-    }
+    TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))
 }
 
 fn read(task: pb::Task) -> Result<Task, InvalidMessage> {

@@ -10,15 +10,7 @@ use crate::spec::{
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
     let mut container = ContainerSpec { image: "busybox".to_owned(), ..Default::default() };
-    let mut task = TaskSpec {
-        runtime: TaskRuntime::Container(ContainerSpec::default()),
-        resources: None,
-        restart_policy: None,
-        placement: None,
-        networks: Vec::new(),
-        log_driver: None,
-        force_update: 0,
-    };
+    let mut task = TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()));
     let mut spec = ServiceSpec {
         name: "web".to_owned(),
         labels: std::collections::BTreeMap::new(),
