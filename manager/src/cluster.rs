@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shoal_manager_planning::managers;
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
 use shoal_types::error_chain::chain;
-use shoal_types::object::{ManagerStatus, Node, NodeSummary};
+use shoal_types::object::{ManagerHealth, ManagerStatus, Node};
 use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 use tonic::{Code, Status};
@@ -133,9 +133,9 @@ impl Cluster {
         Ok(self.view())
     }
 
-    /// A node, and how its manager fares as far as this one, the leader, knows.
+    /// How a node's manager fares as far as this one, the leader, knows.
     #[must_use]
-    pub fn summary(&self, node: &Node) -> NodeSummary {
+    pub fn manager_health(&self, node: &Node) -> Option<ManagerHealth> {
         let health = |status: &ManagerStatus| {
             let leader = match &*self.raft.leader().borrow() {
                 LeaderState::Leader { .. } => Some(self.raft.id()),
@@ -145,7 +145,7 @@ impl Cluster {
             let members = self.raft.members().into_iter().map(|m| (m.id, m.answered)).collect();
             managers::health(status, leader, &members)
         };
-        NodeSummary { node: node.clone(), manager: node.manager_status.as_ref().map(health) }
+        node.manager_status.as_ref().map(health)
     }
 
     /// Tells the other managers where this one, the leader, is reached.

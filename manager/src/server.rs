@@ -122,7 +122,8 @@ async fn serve(
     let node_id = live.current().identity().node().context("the credentials are not a node's")?;
     let sessions = Arc::new(Sessions::default());
     let broker = Broker::new(cluster.clone(), Arc::clone(&sessions));
-    let control = ControlService::new(cluster.clone(), Arc::clone(&broker), node_id);
+    let control =
+        ControlService::new(cluster.clone(), Arc::clone(&broker), Arc::clone(&sessions), node_id);
     let dispatcher = DispatcherService::new(cluster.clone(), Arc::clone(&sessions), broker);
     let members = Arc::new(StateMembers::new(cluster.changes()));
     let own = leader::Own { node: node_id, address: options.advertise.clone() };

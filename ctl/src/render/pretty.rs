@@ -5,7 +5,9 @@ use std::fmt::Display;
 use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
-use shoal_types::object::{Cluster, Deployment, NodeSummary, Reachability, Service};
+use shoal_types::object::{
+    AssignmentProgress, Cluster, Deployment, NodeSummary, Reachability, Service,
+};
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
     ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
@@ -196,7 +198,8 @@ fn ports(page: &mut Page, ports: &[PortConfig]) {
 }
 
 /// A node.
-pub(crate) fn node(NodeSummary { node, manager }: &NodeSummary, usage: &Usage) -> String {
+pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
+    let NodeSummary { node, manager, assignment } = summary;
     let mut page = Page::default();
     page.entry(0, "ID", node.id);
     page.entry(0, "Name", &node.spec.name);
@@ -209,6 +212,7 @@ pub(crate) fn node(NodeSummary { node, manager }: &NodeSummary, usage: &Usage) -
     page.entry(1, "Message", &node.status.message);
     page.entry(1, "Availability", capital(node.spec.availability.as_str()));
     page.entry(1, "Address", node.status.addr.map(|ip| ip.to_string()).unwrap_or_default());
+    page.entry(1, "Assignment", assignment.map(progress).unwrap_or_default());
     if let Some(status) = &node.manager_status {
         page.title("Manager Status");
         page.entry(1, "Address", &status.addr);
@@ -248,6 +252,16 @@ pub(crate) fn cluster(cluster: &Cluster) -> String {
     page.entry(1, "Heartbeat Period", exact(spec.heartbeat_period));
     page.entry(1, "Certificate Expiry", exact(spec.node_cert_expiry));
     page.finish()
+}
+
+/// How far a node is with its assignment.
+fn progress(progress: AssignmentProgress) -> String {
+    let AssignmentProgress { sent, applied } = progress;
+    match progress.behind() {
+        0 if sent == 0 => "Nothing sent yet".to_owned(),
+        0 => format!("Up to date ({sent} sent)"),
+        behind => format!("{behind} behind ({sent} sent, {applied} applied)"),
+    }
 }
 
 /// Whether a manager answers.
@@ -403,7 +417,8 @@ Ports:
             }),
         };
         let health = ManagerHealth { leader: true, reachability: Reachability::Reachable };
-        let made = NodeSummary { node: made, manager: Some(health) };
+        let assignment = Some(AssignmentProgress { sent: 7, applied: 5 });
+        let made = NodeSummary { node: made, manager: Some(health), assignment };
         let expected = "\
 Hostname:            h1
 Role:                manager
@@ -411,6 +426,7 @@ Joined at:           2026-11-21 01:43 UTC
 Status:
  State:              Unknown
  Availability:       Active
+ Assignment:         2 behind (7 sent, 5 applied)
 Manager Status:
  Address:            10.0.0.1:4242
  Raft Status:        Reachable
@@ -432,5 +448,18 @@ Free:
 Feature Level:       1
 ";
         assert_eq!(without_id(&node(&made, &Usage::of(&made.node, &[]))), expected);
+    }
+
+    #[test]
+    fn how_far_a_node_is() {
+        let cases = [
+            (0, 0, "Nothing sent yet"),
+            (3, 3, "Up to date (3 sent)"),
+            (4, 3, "1 behind (4 sent, 3 applied)"),
+            (4, 0, "4 behind (4 sent, 0 applied)"),
+        ];
+        for (sent, applied, expected) in cases {
+            assert_eq!(progress(AssignmentProgress { sent, applied }), expected);
+        }
     }
 }

@@ -31,6 +31,7 @@ use self::shares::Shares;
 use crate::auth::audit;
 use crate::broker::Broker;
 use crate::cluster::Cluster;
+use crate::dispatcher::Sessions;
 
 pub use error::{invalid, unresolved, violations};
 
@@ -41,18 +42,25 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct ControlService {
     cluster: Cluster,
     broker: Arc<Broker>,
+    sessions: Arc<Sessions>,
     node_id: NodeId,
     watches: Shares,
     questions: Shares,
 }
 
 impl ControlService {
-    /// The API of the manager on node `node_id`.
+    /// The API of the manager on node `node_id`, with these sessions of agents while it leads.
     #[must_use]
-    pub fn new(cluster: Cluster, broker: Arc<Broker>, node_id: NodeId) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        broker: Arc<Broker>,
+        sessions: Arc<Sessions>,
+        node_id: NodeId,
+    ) -> Self {
         Self {
             cluster,
             broker,
+            sessions,
             node_id,
             watches: Shares::new(watch::WATCHES_MAX, "open watches"),
             questions: Shares::new(volumes::QUESTIONS_MAX, "calls that ask nodes under way"),

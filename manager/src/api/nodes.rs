@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_manager_state::Command;
 use shoal_proto::v1 as pb;
-use shoal_types::object::Node;
+use shoal_types::object::{Node, NodeSummary};
 use shoal_types::spec::NodeSpec;
 use tonic::Status;
 
@@ -12,6 +12,8 @@ use super::asked::Asker;
 use super::error::{required, vanished};
 use super::parts::in_parts;
 use super::{Answers, ControlService, invalid, unresolved, violations};
+use crate::cluster::Cluster;
+use crate::dispatcher::Sessions;
 
 pub(super) async fn list_nodes(
     api: &ControlService,
@@ -20,9 +22,18 @@ pub(super) async fn list_nodes(
 ) -> Result<Answers<pb::ListNodesResponse>, Status> {
     let view = api.cluster.read().await?;
     let nodes: Vec<Arc<Node>> = view.nodes().cloned().collect();
-    let cluster = api.cluster.clone();
-    let nodes = nodes.into_iter().map(move |node| (&cluster.summary(&node)).into());
+    let (cluster, sessions) = (api.cluster.clone(), Arc::clone(&api.sessions));
+    let nodes = nodes.into_iter().map(move |node| (&summary(&cluster, &sessions, &node)).into());
     Ok(in_parts(nodes, |nodes| pb::ListNodesResponse { nodes }))
+}
+
+/// A node with what this manager, the leader, knows of it at the moment.
+fn summary(cluster: &Cluster, sessions: &Sessions, node: &Node) -> NodeSummary {
+    NodeSummary {
+        node: node.clone(),
+        manager: cluster.manager_health(node),
+        assignment: sessions.of_node(node.id).map(|session| session.progress()),
+    }
 }
 
 pub(super) async fn get_node(
@@ -31,7 +42,8 @@ pub(super) async fn get_node(
 ) -> Result<pb::GetNodeResponse, Status> {
     let view = api.cluster.read().await?;
     let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
-    Ok(pb::GetNodeResponse { node: Some((&api.cluster.summary(node)).into()) })
+    let summary = summary(&api.cluster, &api.sessions, node);
+    Ok(pb::GetNodeResponse { node: Some((&summary).into()) })
 }
 
 pub(super) async fn update_node(

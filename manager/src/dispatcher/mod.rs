@@ -35,7 +35,7 @@ use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
 
 use assignments::Wakers;
-pub use sessions::{Progress, Session, Sessions};
+pub use sessions::{Session, Sessions};
 
 /// Statuses in one command at the most: what one message brings may be more than a command holds.
 const STATUSES_MAX: usize = 200;

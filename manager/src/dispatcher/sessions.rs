@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_manager_planning::pace::Pace;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, SessionId};
+use shoal_types::object::AssignmentProgress;
 use shoal_types::time::Timestamp;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio_stream::Stream;
@@ -34,15 +35,6 @@ pub struct Session {
     pub ended: CancellationToken,
     outbox: mpsc::Sender<pb::SessionMessage>,
     progress: Arc<Counters>,
-}
-
-/// How far a node is with its assignment, by the numbers of the messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The last message that was sent.
-    pub sent: u64,
-    /// The last message of which the node has said that it is applied, with all before it.
-    pub applied: u64,
 }
 
 #[derive(Debug, Default)]
@@ -108,13 +100,12 @@ impl Session {
         Ok(())
     }
 
-    /// How far the node is with its assignment. Nobody asks yet: it waits for draining and for networks
-    /// that count as programmed when all nodes have them.
+    /// How far the node is with its assignment.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> AssignmentProgress {
         // In this order, so that nothing unsent seems applied.
         let applied = self.progress.applied.load(Ordering::Acquire);
-        Progress { applied, sent: self.progress.sent.load(Ordering::Acquire) }
+        AssignmentProgress { applied, sent: self.progress.sent.load(Ordering::Acquire) }
     }
 }
 
@@ -357,7 +348,7 @@ mod tests {
         assert_eq!(first.next(), Link { applies_to: None, results_in: 1 });
         assert_eq!(first.next(), Link { applies_to: Some(1), results_in: 2 });
         session.acknowledge(1).expect("sent");
-        assert_eq!(session.progress(), Progress { sent: 2, applied: 1 });
+        assert_eq!(session.progress(), AssignmentProgress { sent: 2, applied: 1 });
         let refused = session.acknowledge(3).expect_err("not sent yet");
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 
@@ -366,7 +357,11 @@ mod tests {
         session.acknowledge(3).expect("sent");
         session.acknowledge(2).expect("one that was overtaken");
         let known = sessions.of_node(session.node).expect("there").progress();
-        assert_eq!(known, Progress { sent: 3, applied: 3 });
-        assert_eq!(opened(&sessions, 1, 2).progress(), Progress::default(), "begins anew");
+        assert_eq!(known, AssignmentProgress { sent: 3, applied: 3 });
+        assert_eq!(
+            opened(&sessions, 1, 2).progress(),
+            AssignmentProgress::default(),
+            "begins anew"
+        );
     }
 }

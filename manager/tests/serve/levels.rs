@@ -12,10 +12,18 @@ async fn greeting(channel: Channel, term: u64) -> Result<pb::SessionStarted, ton
     }
 }
 
+/// How far people are told that the node is: what was sent, what is applied.
+async fn progress(control: &ControlClient<Channel>) -> Option<(u64, u64)> {
+    let request = pb::GetNodeRequest { reference: "first".to_owned() };
+    let found = control.clone().get_node(request).await.unwrap().into_inner();
+    found.node.unwrap().assignment.map(|progress| (progress.sent, progress.applied))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_of_one_leader_and_acknowledges_what_that_has_sent() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
-    let Made { manager, node, .. } = bootstrap(dir.path(), address).await;
+    let Made { manager, control, node, .. } = bootstrap(dir.path(), address).await;
+    assert_eq!(progress(&control).await, None, "it has no session");
     let started = greeting(channel(address, node.current()), 0).await.unwrap();
     assert!(started.term > 0);
     assert_eq!((started.level, started.cluster_level), (1, 1));
@@ -30,10 +38,12 @@ async fn a_session_is_of_one_leader_and_acknowledges_what_that_has_sent() {
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
     let message = agent.assignments.message().await.unwrap().unwrap();
     assert_eq!((message.term, message.results_in), (started.term, 1));
+    assert_eq!(progress(&control).await, Some((1, 0)));
     let session_id = agent.session_id.clone();
     let acknowledge = |applied| pb::AcknowledgeRequest { session_id: session_id.clone(), applied };
     agent.client.acknowledge(acknowledge(1)).await.unwrap();
     agent.client.acknowledge(acknowledge(1)).await.unwrap();
+    assert_eq!(progress(&control).await, Some((1, 1)));
     let unsent = agent.client.acknowledge(acknowledge(2)).await.unwrap_err();
     assert_eq!(unsent.code(), Code::InvalidArgument, "{unsent}");
     // The numbers go on through the streams of a session.
@@ -42,7 +52,9 @@ async fn a_session_is_of_one_leader_and_acknowledges_what_that_has_sent() {
     let message = again.message().await.unwrap().unwrap();
     assert_eq!(message.kind, pb::AssignmentsKind::Complete as i32);
     assert_eq!(message.results_in, 2);
+    assert_eq!(progress(&control).await, Some((2, 1)), "the node is one message behind");
     agent.client.acknowledge(acknowledge(2)).await.unwrap();
+    assert_eq!(progress(&control).await, Some((2, 2)));
     manager.stop().await;
 
     let manager = Manager::start(dir.path(), address);

@@ -1,8 +1,8 @@
 //! Nodes.
 
 use shoal_types::object::{
-    EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription, NodeState, NodeStatus,
-    NodeSummary, Reachability,
+    AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
+    NodeState, NodeStatus, NodeSummary, Reachability,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -41,6 +41,8 @@ message!(ManagerStatus { raft_id: Same, addr: Same, level: Levels });
 
 message!(ManagerHealth { leader: Same, reachability: Choice });
 
-message!(NodeSummary { node: Message, manager: OptionalMessage });
+message!(NodeSummary { node: Message, manager: OptionalMessage, assignment: OptionalMessage });
+
+message!(AssignmentProgress { sent: Same, applied: Same });
 
 choice!(Reachability { Unknown, Unreachable, Reachable });

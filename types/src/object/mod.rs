@@ -14,8 +14,8 @@ pub use cluster::{Cluster, JoinTokens, RootCa};
 pub use deployment::{Deployment, DeploymentKind, DeploymentState};
 pub use network::Network;
 pub use node::{
-    EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription, NodeState, NodeStatus,
-    NodeSummary, Reachability,
+    AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
+    NodeState, NodeStatus, NodeSummary, Reachability,
 };
 pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};

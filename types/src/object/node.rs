@@ -173,17 +173,39 @@ pub struct ManagerHealth {
     pub reachability: Reachability,
 }
 
-/// A node and how its manager fares.
+/// How far a node is with its assignment at the moment of the question, by the numbers of the messages that
+/// its leader has sent in the node's present session. Never stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AssignmentProgress {
+    /// The last message that was sent; zero before the first.
+    pub sent: u64,
+    /// The last message of which the node has said that it is applied, with all before it.
+    pub applied: u64,
+}
+
+impl AssignmentProgress {
+    /// How many messages the node has still to apply.
+    #[must_use]
+    pub const fn behind(self) -> u64 {
+        self.sent.saturating_sub(self.applied)
+    }
+}
+
+/// A node, and what is only known when asked: how its manager fares, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSummary {
     /// The node.
     pub node: Node,
     /// Of a manager.
     pub manager: Option<ManagerHealth>,
+    /// Of a node that has a session with the leader.
+    pub assignment: Option<AssignmentProgress>,
 }
 
 impl Serialize for NodeSummary {
-    /// In one, as Docker has it: `ManagerStatus` with both what is stored and what was asked for.
+    /// In one, as Docker has it: `ManagerStatus` with both what is stored and what was asked for. Docker
+    /// says nothing of assignments.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Manager<'a> {
@@ -199,11 +221,14 @@ impl Serialize for NodeSummary {
             node: &'a Node,
             #[serde(skip_serializing_if = "Option::is_none")]
             manager_status: Option<Manager<'a>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            assignment: Option<AssignmentProgress>,
         }
         let health = self.manager.unwrap_or_default();
         let manager_status =
             self.node.manager_status.as_ref().map(|status| Manager { status, health });
-        Shown { node: &self.node, manager_status }.serialize(serializer)
+        Shown { node: &self.node, manager_status, assignment: self.assignment }
+            .serialize(serializer)
     }
 }
 

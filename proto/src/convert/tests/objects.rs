@@ -18,7 +18,8 @@ arbitrary!(NodeStatus { state, message, addr, since });
 one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
 arbitrary!(ManagerStatus { raft_id, addr, level });
 arbitrary!(ManagerHealth { leader, reachability });
-arbitrary!(NodeSummary { node, manager });
+arbitrary!(NodeSummary { node, manager, assignment });
+arbitrary!(AssignmentProgress { sent, applied });
 one_of!(Reachability |s| { Self::Unknown, Self::Unreachable, Self::Reachable });
 
 arbitrary!(Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint });
