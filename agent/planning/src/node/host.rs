@@ -135,11 +135,14 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it opens what is closed, so that it must not follow an action that failed.
+    /// Whether it opens what is closed, or changes what has to be remembered first, so that it must not
+    /// follow an action that failed.
     #[must_use]
     pub fn opens(&self) -> bool {
         match self {
-            Self::Set { name, value } => name == IP_FORWARD && value == "1",
+            Self::Set { name, value } => {
+                [IP_FORWARD, SRC_VALID_MARK].contains(&name.as_str()) && value == "1"
+            }
             Self::RemoveRule(rule) => rule.closes(),
             Self::Link(action) => {
                 matches!(action, links::Action::SetUp { .. } | links::Action::SetBridge { .. })

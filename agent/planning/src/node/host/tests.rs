@@ -361,6 +361,20 @@ fn nothing_is_forwarded_before_the_tables_are_in_place() {
 }
 
 #[test]
+fn no_setting_is_changed_that_could_not_be_remembered() {
+    let networks = leases(SETS[1]);
+    let mut host = Host::new(false);
+    let Plan { actions, facts, .. } = plan(&networks, &wishes(), &host.observe());
+    let before = host.settings.clone();
+    let failed = actions.iter().position(|action| matches!(action, Action::Remember(_))).unwrap();
+    for action in actions.iter().skip(failed + 1).filter(|action| !action.opens()) {
+        host.perform(action, &networks, &facts);
+    }
+    let kept = before.iter().all(|(name, value)| host.settings.get(name) == Some(value));
+    assert!(kept, "{:?}", host.settings);
+}
+
+#[test]
 fn whoever_comes_later_is_forwarded_for_and_keeps_forwarding() {
     let mut host = Host::new(false);
     let networks = leases(SETS[1]);
