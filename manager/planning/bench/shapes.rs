@@ -56,6 +56,12 @@ pub(crate) const SHAPES: &[Shape] = &[
         measure: one_plan,
     },
     Shape {
+        name: "woken",
+        what: "a node with 400 tasks, one of them changed: what it is told",
+        bar: "",
+        measure: woken,
+    },
+    Shape {
         name: "wide",
         what: "100,000 nodes, one service to 1,000 tasks",
         bar: "",
@@ -213,6 +219,34 @@ fn status_batch() -> String {
     let parts = [orchestrator, scheduler, sent].map(ms).join(" + ");
     let worst = ms(times[times.len() - 1].0);
     format!("{} = {parts}; at most {worst}; {} MB", ms(total), peak_mb())
+}
+
+/// Median and worst of what a node's stream does when it is woken.
+fn woken() -> String {
+    let (mut cluster, nodes) = cluster(1);
+    let service = cluster.add_service(service_spec("web", 400));
+    let mut tasks = Vec::new();
+    for replica in 1..=400 {
+        let (id, command) = cluster.new_task(service, Slot::Replica(replica));
+        cluster.try_apply(command).expect("made");
+        cluster.try_apply(Command::AssignTask { id, node_id: nodes[0] }).expect("assigned");
+        tasks.push(id);
+    }
+    report(&mut cluster, nodes[0], "running");
+    let mut held = assignment(&cluster.state, nodes[0]);
+    let mut times = Vec::new();
+    for id in tasks {
+        let desired = DesiredState::Shutdown;
+        cluster.try_apply(Command::SetDesired { id, desired }).expect("stopped");
+        let begun = Instant::now();
+        let wanted = assignment(&cluster.state, nodes[0]);
+        let changes = held.diff(&wanted);
+        held = wanted;
+        times.push(begun.elapsed());
+        assert_eq!(changes.len(), 1);
+    }
+    times.sort();
+    format!("{}; at most {}", ms(times[times.len() / 2]), ms(times[times.len() - 1]))
 }
 
 /// From a service that is to have one task more to that task's place.

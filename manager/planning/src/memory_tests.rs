@@ -130,9 +130,10 @@ proptest! {
 
     #[test]
     fn what_is_remembered_hides_nothing(
+        nodes in 1_usize..9,
         steps in prop::collection::vec((any::<Step>(), any::<u8>()), 1..80),
     ) {
-        let mut stage = Stage::new(3);
+        let mut stage = Stage::new(nodes);
         for (step, carried_out) in steps {
             happen(&mut stage, step);
             // Some of it is lost on the way, or all.

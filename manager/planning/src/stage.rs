@@ -80,17 +80,22 @@ impl Stage {
         plan
     }
 
-    /// So here, but for what is said of tasks that are left: one look may say it, or the next.
+    /// So here, but for what is said of tasks that are left: one look may say it, or the next. Tasks
+    /// are placed where a scheduler places them that looks at every node for each.
     fn schedule(&mut self) -> Plan {
         self.hear();
         let (view, now) = (self.cluster.state.clone(), self.cluster.now);
-        let whole = scheduler::plan(&view, &mut scheduler::Memory::default(), now);
+        let mut fresh = scheduler::Memory::default();
+        let whole = scheduler::plan(&view, &mut fresh, now);
         let plan = scheduler::plan(&view, &mut self.scheduler, now);
         let assigned = |plan: &Plan| -> Vec<Command> {
             let assigns = |c: &&Command| matches!(c, Command::AssignTask { .. });
             plan.commands.iter().filter(assigns).cloned().collect()
         };
-        assert_eq!(assigned(&plan), assigned(&whole));
+        let plain = scheduler::plain::assignments(&view, now);
+        assert_eq!(assigned(&plan), plain);
+        assert_eq!(assigned(&whole), plain);
+        assert!(self.scheduler.knows_the_same(&fresh), "{:#?} {fresh:#?}", self.scheduler);
         assert!(!plan.commands.is_empty() || whole.commands.is_empty(), "{whole:#?}");
         plan
     }

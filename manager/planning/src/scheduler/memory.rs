@@ -9,9 +9,14 @@ use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use super::class::Class;
+use super::order::Order;
 
-/// Nodes in all remembered classes together, beside four times those that there are.
+/// Nodes in all remembered classes together, and classes, beside four times the nodes that there are.
 const CLASS_NODES_MIN: usize = 1 << 16;
+
+/// A class catches up with so many changes, or twice as many as it knows nodes; with more it is
+/// cheaper to begin anew.
+const CATCH_UP_MIN: u64 = 64;
 
 /// Equal tasks: of one service and spec version.
 pub(super) type Group = (ServiceId, u64);
@@ -25,17 +30,18 @@ pub struct Memory {
     begun: bool,
     /// When it looked last.
     looked: Timestamp,
-    /// Tasks to look at, by group.
-    pub(super) tasks: BTreeSet<(ServiceId, u64, TaskId)>,
-    /// The same of tasks that are for one node only.
-    pub(super) bound: BTreeSet<(NodeId, TaskId)>,
+    /// Tasks to look at. All tasks of a group are, if nothing is remembered of it.
+    pub(super) tasks: BTreeMap<Group, BTreeSet<TaskId>>,
+    /// Nodes to look at, as tasks that are for them alone wait.
+    pub(super) bound: BTreeSet<NodeId>,
     /// Tasks that are held, and until when.
     pub(super) held: BTreeSet<(Timestamp, TaskId)>,
     pub(super) changes: Changes,
     /// Up to where `changes` have been looked at.
     pub(super) seen: u64,
-    classes: BTreeMap<Group, Known>,
-    looks: u64,
+    /// Nodes as they were when it looked last.
+    pub(super) order: Order,
+    classes: Classes,
 }
 
 /// A class, and how far it has caught up.
@@ -44,8 +50,43 @@ pub(super) struct Known {
     pub(super) class: Class,
     /// The last of the `changes` that is in it.
     pub(super) seen: u64,
-    /// In which look it was used last.
-    pub(super) used: u64,
+}
+
+impl Known {
+    /// What it takes to keep it, in nodes.
+    fn size(&self) -> usize {
+        1 + self.class.len()
+    }
+}
+
+/// Classes that were used lately.
+#[derive(Debug, Clone, Default)]
+struct Classes {
+    known: BTreeMap<Group, Known>,
+    /// The same by how far they have caught up: those used last are at the end.
+    queue: BTreeSet<(u64, Group)>,
+    /// Size of all.
+    size: usize,
+}
+
+impl Classes {
+    fn take(&mut self, group: Group) -> Option<Known> {
+        let known = self.known.remove(&group)?;
+        self.queue.remove(&(known.seen, group));
+        self.size -= known.size();
+        Some(known)
+    }
+
+    fn keep(&mut self, group: Group, known: Known) {
+        self.size += known.size();
+        self.queue.insert((known.seen, group));
+        self.known.insert(group, known);
+    }
+
+    /// The one that is furthest behind, and what it has seen.
+    fn oldest(&self) -> Option<(u64, Group)> {
+        self.queue.first().copied()
+    }
 }
 
 /// Which nodes have changed, the one that has changed last at the end.
@@ -109,14 +150,30 @@ impl Memory {
         *self = Self::default();
     }
 
+    /// Whether both found nodes in the same order when they looked last.
+    #[cfg(test)]
+    pub(crate) fn knows_the_same(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+
+    /// How many nodes are known to classes, and how many classes there are, together.
+    #[cfg(test)]
+    pub(crate) const fn size(&self) -> usize {
+        self.classes.size
+    }
+
     /// Notes a task that may wait for a node.
     pub(super) fn note(&mut self, task: &Task) {
         if task.status.state != TaskState::Pending {
             return;
         }
         match task.node_id {
-            None => self.tasks.extend([(task.service_id, task.spec_version, task.id)]),
-            Some(node) => self.bound.extend([(node, task.id)]),
+            None => {
+                self.tasks.entry((task.service_id, task.spec_version)).or_default().insert(task.id);
+            }
+            Some(node) => {
+                self.bound.insert(node);
+            }
         }
     }
 
@@ -125,43 +182,41 @@ impl Memory {
         if !self.begun || now < self.looked {
             self.forget();
             self.begun = true;
-            for (service, version) in view.pending_groups() {
-                let all = view.pending_of(service, version);
-                self.tasks.extend(all.map(|task| (service, version, task.id)));
-            }
-            for node in view.awaited_nodes() {
-                self.bound.extend(view.pending_on_node(node).map(|task| (node, task.id)));
-            }
+            self.tasks.extend(view.pending_groups().map(|group| (group, BTreeSet::new())));
+            self.bound.extend(view.awaited_nodes());
+            self.order = Order::new(view);
         }
+        let changed = self.changes.since(self.seen);
+        changed.for_each(|node| self.order.update(view, node));
         self.looked = now;
-        self.looks += 1;
         while let Some((_, task)) = self.held.first().copied().filter(|(at, _)| *at <= now) {
             self.held.pop_first();
             view.task(task).into_iter().for_each(|task| self.note(task));
         }
     }
 
-    /// Takes a group's class out, if there is one.
+    /// Takes a group's class out, if there is one that is worth its keep.
     pub(super) fn take_class(&mut self, group: Group) -> Option<Known> {
-        self.classes.remove(&group)
+        let known = self.classes.take(group)?;
+        let behind = self.changes.count() - known.seen;
+        let most = CATCH_UP_MIN.max(known.class.len() as u64 * 2);
+        (behind <= most).then_some(known)
     }
 
     /// Puts a class back.
     pub(super) fn keep_class(&mut self, group: Group, known: Known) {
-        self.classes.insert(group, Known { used: self.looks, ..known });
+        self.classes.keep(group, known);
     }
 
     /// Ends a look: forgets what is not needed any more.
-    pub(super) fn end(&mut self, view: &ClusterState) {
-        let most = CLASS_NODES_MIN.max(view.nodes().len() * 4);
-        let mut all: usize = self.classes.values().map(|known| known.class.len()).sum();
-        while all > most
-            && let Some(oldest) = self.classes.iter().min_by_key(|(_, k)| k.used).map(|(g, _)| *g)
+    pub(super) fn end(&mut self) {
+        let most = CLASS_NODES_MIN.max(self.order.len() * 4);
+        while self.classes.size > most
+            && let Some((_, group)) = self.classes.oldest()
         {
-            let gone = self.classes.remove(&oldest);
-            all -= gone.map_or(0, |known| known.class.len());
+            self.classes.take(group);
         }
-        let behind = self.classes.values().map(|known| known.seen).min();
-        self.changes.forget(behind.unwrap_or(self.seen).min(self.seen));
+        let behind = self.classes.oldest().map_or(self.seen, |(seen, _)| seen);
+        self.changes.forget(behind.min(self.seen));
     }
 }

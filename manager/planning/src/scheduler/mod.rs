@@ -1,7 +1,8 @@
 //! Tasks -> nodes, or an explanation why not.
 //!
 //! Pending tasks are taken in groups of one service and spec version. To each group nodes stand in an
-//! order, the least loaded first ([`class`]). After each placement the node's load has changed, so it
+//! order, the least loaded first ([`class`]); it is found out no further than it takes to know the first,
+//! by way of an order that serves all groups ([`order`]). After each placement the node's load has changed, so it
 //! is looked at again. What is written is checked again when the command is applied.
 //!
 //! The scheduler remembers ([`memory`]) which tasks and nodes have changed, and the order of nodes
@@ -12,6 +13,9 @@ mod class;
 mod filter;
 mod memory;
 mod node_info;
+mod order;
+#[cfg(test)]
+pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -37,16 +41,19 @@ use memory::{Group, Known};
 #[must_use]
 pub fn plan(view: &ClusterState, memory: &mut Memory, now: Timestamp) -> Plan {
     memory.begin(view, now);
-    let look = Look { view, now, taken: BTreeMap::new() };
-    let mut placing = Placing { memory, look, plan: Plan::default(), placed: BTreeSet::new() };
+    let order = std::mem::take(&mut memory.order);
+    let look = Look::new(view, now, order);
+    let mut placing = Placing { memory, look, plan: Plan::default() };
     let changed = placing.memory.changes.count() > placing.memory.seen;
     placing.bound();
     placing.free(changed);
     let Placing { mut plan, look, .. } = placing;
+    let (taken, order) = look.end();
+    memory.order = order;
     memory.seen = memory.changes.count();
     // It may be that they are not as they were thought to be: some of the plan may be refused.
-    look.taken.into_keys().for_each(|node| memory.changes.note(node));
-    memory.end(view);
+    taken.for_each(|node| memory.changes.note(node));
+    memory.end();
     if let Some((at, _)) = memory.held.first() {
         plan.wake(*at);
     }
@@ -58,8 +65,6 @@ struct Placing<'m, 'a> {
     memory: &'m mut Memory,
     look: Look<'a>,
     plan: Plan,
-    /// On these nodes something was placed, and nobody has looked at them since.
-    placed: BTreeSet<NodeId>,
 }
 
 impl<'a> Placing<'_, 'a> {
@@ -68,7 +73,7 @@ impl<'a> Placing<'_, 'a> {
         let memory = &mut self.memory;
         // Beside a task that is looked at are those that wait for the same node.
         let mut nodes: BTreeSet<NodeId> = memory.changes.since(memory.seen).collect();
-        nodes.extend(std::mem::take(&mut memory.bound).into_iter().map(|(node, _)| node));
+        nodes.append(&mut memory.bound);
         for node in nodes {
             for task in self.look.view.pending_on_node(node) {
                 if !self.is_held(task) {
@@ -91,14 +96,11 @@ impl<'a> Placing<'_, 'a> {
     /// All others, group by group. If nodes have changed, so may have what was found of groups that
     /// have not.
     fn free(&mut self, changed: bool) {
-        let dirty = std::mem::take(&mut self.memory.tasks);
-        let mut groups: BTreeMap<Group, BTreeSet<TaskId>> = BTreeMap::new();
+        let mut groups = std::mem::take(&mut self.memory.tasks);
         if changed {
-            let all = self.look.view.pending_groups();
-            groups.extend(all.map(|group| (group, BTreeSet::new())));
-        }
-        for (service, version, task) in dirty {
-            groups.entry((service, version)).or_default().insert(task);
+            for group in self.look.view.pending_groups() {
+                groups.entry(group).or_default();
+            }
         }
         for (group, tasks) in groups {
             self.group(group, &tasks);
@@ -111,27 +113,25 @@ impl<'a> Placing<'_, 'a> {
         let need = Need::of(first);
         let known = self.memory.take_class(group);
         let known_before = known.as_ref().map(|known| explain(known.class.refusals()));
-        let mut known = known.unwrap_or_else(|| Known {
-            class: Class::new(&need, &self.look),
-            seen: self.memory.changes.count(),
-            ..Known::default()
-        });
+        let seen = self.memory.changes.count();
+        let mut known = known.unwrap_or_else(|| Known { class: Class::default(), seen });
         known.class.catch_up(&need, &self.look, self.memory.changes.since(known.seen));
-        known.seen = self.memory.changes.count();
+        known.seen = seen;
         // Only these, as long as nothing else can be said of the others.
-        let as_before = known.class.best().is_none()
+        let as_before = known.class.best(&need, &self.look).is_none()
             && known_before.is_some_and(|why| why == explain(known.class.refusals()));
         let all = || view.pending_of(group.0, group.1).map(AsRef::as_ref);
         let tasks: Vec<&Task> = match as_before {
             true => dirty.iter().filter_map(|id| view.task(*id)).map(AsRef::as_ref).collect(),
             false => all().collect(),
         };
+        self.plan.commands.reserve(tasks.len());
         let mut why = None;
         for task in tasks {
             if !is_pending(task) || self.is_held(task) {
                 continue;
             }
-            if let Some(node) = known.class.best() {
+            if let Some(node) = known.class.best(&need, &self.look) {
                 self.assign(task, node);
                 known.class.update(&need, &self.look, node);
             } else {
@@ -145,8 +145,7 @@ impl<'a> Placing<'_, 'a> {
 
     /// Lets others look again at the nodes on which something was placed.
     fn show_placed(&mut self) {
-        let placed = std::mem::take(&mut self.placed);
-        placed.into_iter().for_each(|node| self.memory.changes.note(node));
+        self.look.news().into_iter().for_each(|node| self.memory.changes.note(node));
     }
 
     /// Whether a task is not to be placed yet; it is looked at when it is.
@@ -157,10 +156,7 @@ impl<'a> Placing<'_, 'a> {
     }
 
     fn assign(&mut self, task: &Task, node: NodeId) {
-        let view = self.look.view;
-        let usage = self.look.taken.entry(node);
-        usage.or_insert_with(|| view.node_usage(node).clone()).add(task);
-        self.placed.insert(node);
+        self.look.take(node, task);
         self.propose(task, Command::AssignTask { id: task.id, node_id: node });
     }
 

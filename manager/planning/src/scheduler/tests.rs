@@ -10,6 +10,7 @@ use shoal_types::resources::NANO_CPUS_PER_CPU;
 use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
 
 use super::filter::{Refusal, explain, has_platform};
+use super::{Memory, plan};
 use crate::liveness::there;
 use crate::stage::Stage;
 
@@ -129,6 +130,31 @@ fn a_new_service_goes_where_least_runs() {
     stage.service(placed(service_spec("pinned", 3), pinned));
     let web = stage.service(service_spec("web", 1));
     assert_eq!(stage.spread(web), [0, 1]);
+}
+
+#[test]
+fn no_more_nodes_are_looked_at_than_it_takes() {
+    let (mut cluster, nodes) = cluster_with_nodes(500);
+    let constraints = vec!["node.hostname!=node-1".to_owned()];
+    let some = placed(service_spec("some", 3), Placement { constraints, ..Default::default() });
+    let none = with_reservation(service_spec("none", 1), 0, 1 << 60);
+    let mut memory = Memory::default();
+    // The first refused, three taken, and the one that would be next; then all, as all refuse.
+    for (spec, tasks, looks) in [(some, 3, 1 + 5), (none, 1, 1 + 500)] {
+        let service = cluster.add_service(spec);
+        for replica in 1..=tasks {
+            cluster.add_task(service, replica);
+        }
+        let before = memory.size();
+        cluster.events().iter().for_each(|event| memory.hear(event));
+        let plan = plan(&cluster.state, &mut memory, cluster.now);
+        assert_eq!(plan.commands.len() as u64, tasks);
+        let looked = memory.size() - before;
+        assert!(looked <= looks, "{looked} of {} nodes for {tasks} tasks", nodes.len());
+        for command in plan.commands {
+            cluster.apply(command);
+        }
+    }
 }
 
 #[test]
