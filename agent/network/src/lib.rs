@@ -16,6 +16,7 @@ mod fake;
 mod netlink;
 mod netns;
 mod nft;
+mod ours;
 mod ports;
 mod reaper;
 mod routes;

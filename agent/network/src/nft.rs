@@ -1,9 +1,7 @@
 //! The packet filter: nftables by way of its own program.
 
-use std::collections::VecDeque;
 use std::io;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -15,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::FirewallError;
+use super::ours::Own;
 
 /// How long `nft` may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,22 +79,6 @@ async fn list(family: &str, table: &str) -> Result<Option<Vec<Value>>, FirewallE
     }
 }
 
-/// How many of our own processes are remembered.
-const OURS_MAX: usize = 64;
-/// The last processes by which this agent changed the filter: what they did need not be looked at.
-static OURS: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
-
-pub(super) fn note_ours(process: u32) {
-    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-    ours.truncate(OURS_MAX - 1);
-    ours.push_front(process);
-}
-
-/// Whether a process was one of ours.
-pub(super) fn was_ours(process: u32) -> bool {
-    OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&process)
-}
-
 async fn run(args: &[&str], script: String) -> Result<Vec<u8>, FirewallError> {
     let child = Command::new("nft")
         .args(args)
@@ -109,7 +92,7 @@ async fn run(args: &[&str], script: String) -> Result<Vec<u8>, FirewallError> {
             io::ErrorKind::NotFound => FirewallError::Missing,
             _ => FirewallError::Start { source },
         })?;
-    child.id().into_iter().for_each(note_ours);
+    let _own = child.id().map(Own::begin);
     let seconds = TIMEOUT.as_secs();
     timeout(TIMEOUT, converse(child, script))
         .await

@@ -9,7 +9,7 @@ use shoal_agent_planning::network::names;
 use shoal_agent_planning::node::look::Look;
 
 use crate::conntrack::{attribute, messages};
-use crate::nft::was_ours;
+use crate::ours::is_ours;
 
 /// Types of messages of rtnetlink.
 const LINKS: [u16; 2] = [16, 17];
@@ -100,7 +100,7 @@ impl Hearing {
             let body = body.get(FILTER_HEADER..).unwrap_or_default();
             if kind & 0xff == GENERATION {
                 let process = attribute(body, GENERATION_PROCESS).and_then(|id| id.first_chunk());
-                let ours = process.is_some_and(|id| was_ours(u32::from_be_bytes(*id)));
+                let ours = process.is_some_and(|id| is_ours(u32::from_be_bytes(*id)));
                 tables |= std::mem::take(&mut self.touched) && !ours;
             } else if IN_TABLES.contains(&(kind & 0xff)) {
                 let name = attribute(body, TABLE_NAME).and_then(text);
@@ -189,7 +189,7 @@ mod tests {
         assert!(!hearing.filter(&flush).tables);
         assert!(hearing.filter(&end(1)).tables);
         assert!(!hearing.filter(&[foreign, end(1)].concat()).tables);
-        crate::nft::note_ours(77);
+        let _own = crate::ours::Own::begin(77);
         assert!(!hearing.filter(&[flush.clone(), end(77)].concat()).tables);
         assert!(hearing.filter(&[flush, end(78)].concat()).tables);
     }
