@@ -80,6 +80,9 @@ struct Watch {
     due: Instant,
     pace: Pace,
     started: Instant,
+    /// When everything is looked at because something could not be put right, and how often that was
+    /// so. What else is heard does not wait for it.
+    again: Option<Instant>,
     failures: u32,
     /// What was read since the window began.
     read: u32,
@@ -96,6 +99,7 @@ impl Watch {
             due: now,
             pace: Pace::new(Timestamp::ZERO),
             started: now,
+            again: None,
             failures: 0,
             read: 0,
             window: now,
@@ -135,9 +139,12 @@ impl Watch {
                         Err(turn) => self.due = self.started + turn.since(Timestamp::ZERO),
                     }
                 }
+                () = sleep_until(self.again.unwrap_or(now)), if self.again.is_some() => {
+                    self.again = None;
+                    self.will_look(Look::everything(), Duration::ZERO);
+                }
                 _ = round.tick() => self.will_look(Look::everything(), Duration::ZERO),
-                // What failed is tried again in its own time.
-                _ = glance.tick(), if self.failures == 0 => {
+                _ = glance.tick() => {
                     let Some(networks) = self.networks.upgrade() else { return };
                     let has_networks = networks.has_networks();
                     drop(networks);
@@ -200,17 +207,21 @@ impl Watch {
         let Some(networks) = self.networks.upgrade() else { return false };
         match networks.put_right(&look).await {
             Ok(repaired) => {
-                self.failures = 0;
+                if look == Look::everything() {
+                    (self.again, self.failures) = (None, 0);
+                }
                 if !repaired.is_clean() {
                     tracing::warn!(?repaired, "somebody changed the host; put right");
                 }
             }
+            // Most likely what is tried again anyway, met by a look at something else.
+            Err(error) if self.again.is_some() => {
+                tracing::debug!(error = %chain(&error), "still cannot put the host right");
+            }
             Err(error) => {
                 self.failures += 1;
                 tracing::error!(error = %chain(&error), "cannot put the host right yet");
-                let pause = PAUSES.wait(self.failures, 0.0);
-                self.look = Look::default();
-                self.will_look(Look::everything(), pause);
+                self.again = Some(Instant::now() + PAUSES.wait(self.failures, 0.0));
             }
         }
         true

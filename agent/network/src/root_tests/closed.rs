@@ -235,6 +235,44 @@ fn a_repair_that_fails_is_tried_again() {
     });
 }
 
+/// Something that cannot be put right waits ever longer for the next attempt, and nothing else with it.
+#[test]
+fn what_cannot_be_put_right_keeps_nothing_else_from_it() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let failures_left = Arc::<AtomicUsize>::default();
+        let dir = lab.state.path();
+        let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
+        let filter = Unwell { failures_left: Arc::clone(&failures_left) };
+        let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
+        let bridge = driver.ensure_network(net("front")).await.unwrap().bridge;
+        keep(&driver).unwrap();
+        failures_left.store(1000, Ordering::SeqCst);
+        lab.host.run("nft", &["delete", "table", "bridge", "shoal"]);
+        let wait_for = async |what: &str, is: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + PATIENCE;
+            while !is() {
+                assert!(Instant::now() < deadline, "never: {what}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // After the third, four seconds pass.
+        wait_for("attempts", &|| failures_left.load(Ordering::SeqCst) <= 1000 - 3).await;
+        let began = Instant::now();
+        lab.host.run("ip", &["address", "flush", "dev", &bridge]);
+        let address = || lab.host.run("ip", &["-4", "-o", "address", "show", "dev", &bridge]);
+        wait_for("the address", &|| !address().is_empty()).await;
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        failures_left.store(0, Ordering::SeqCst);
+        let table = || lab.host.run("nft", &["list", "tables"]);
+        wait_for("the table", &|| table().contains("bridge shoal")).await;
+    });
+}
+
 /// Settings; rules, tables, links, routes.
 type Everything = (BTreeMap<String, String>, String, String, String, String);
 
