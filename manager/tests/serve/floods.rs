@@ -59,7 +59,6 @@ async fn a_node_that_reports_without_end_fills_no_log_and_holds_nobody_up() {
     let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
     let mut hostile = Agent::connect(channel(address, node.current()), "first").await;
     let mut honest = join_as(address, &agent_token, "second").await;
-    let beating = [hostile.beats(), honest.beats()];
     control
         .create_service(pb::CreateServiceRequest {
             spec: Some(spec("web", 4)),
@@ -105,8 +104,5 @@ async fn a_node_that_reports_without_end_fills_no_log_and_holds_nobody_up() {
     let entries = newest(&control).await - before;
     assert!(opened >= 5, "it is still let in: {opened} times");
     assert!(entries <= 100, "{entries} entries of {opened} sessions");
-    for beat in beating {
-        beat.abort();
-    }
     manager.stop().await;
 }

@@ -185,7 +185,8 @@ async fn a_host_that_is_down_costs_no_wait_and_only_logs_that_exist_are_missed()
         let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
         let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
         // Its connection stays, and nothing comes over it.
-        let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+        let agent = Agent::try_connect(channel(address, node.current()), "first").await;
+        let mut agent = agent.unwrap();
         let spec = Some(spec("web", 1));
         let request = pb::CreateServiceRequest { spec, ..Default::default() };
         control.create_service(request).await.unwrap();

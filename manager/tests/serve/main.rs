@@ -44,6 +44,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
@@ -188,14 +189,20 @@ struct Agent {
     session: Streaming<pb::SessionMessage>,
     assignments: Streaming<pb::AssignmentsMessage>,
     held: NodeAssignment,
+    /// Its heartbeats, which end with it.
+    beats: Option<AbortOnDropHandle<()>>,
 }
 
 impl Agent {
+    /// One that keeps its session alive.
     async fn connect(channel: Channel, hostname: &str) -> Self {
-        Self::try_connect(channel, hostname).await.unwrap()
+        let mut agent = Self::try_connect(channel, hostname).await.unwrap();
+        let beats = beat(agent.client.clone(), agent.session_id.clone());
+        agent.beats = Some(AbortOnDropHandle::new(tokio::spawn(beats)));
+        agent
     }
 
-    /// Nothing if the manager does not serve sessions yet, or ends this one at once.
+    /// One that does not. Nothing if the manager does not serve sessions yet, or ends this one at once.
     async fn try_connect(channel: Channel, hostname: &str) -> Option<Self> {
         let mut client = DispatcherClient::new(channel);
         let request = pb::SessionRequest {
@@ -210,7 +217,7 @@ impl Agent {
             pb::AssignmentsRequest { session_id: session_id.clone(), message_bytes_max: 0 };
         let assignments = client.assignments(request).await.ok()?.into_inner();
         let held = NodeAssignment::default();
-        Some(Self { client, session_id, session, assignments, held })
+        Some(Self { client, session_id, session, assignments, held, beats: None })
     }
 
     /// Takes the next part of the assignment; its bytes, and whether more belongs to it.
@@ -249,6 +256,14 @@ impl Agent {
             updates: updates.collect(),
         };
         self.client.update_task_status(request).await.unwrap();
+    }
+}
+
+async fn beat(mut client: DispatcherClient<Channel>, session_id: String) {
+    loop {
+        let request = pb::HeartbeatRequest { session_id: session_id.clone(), ..Default::default() };
+        let _ = client.heartbeat(request).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -329,22 +344,12 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     first.report(TaskState::Running).await;
     drop(first);
 
-    // The second agent keeps its heartbeats up, the first one is silent from now on.
+    // The first one is silent from now on.
     let mut second = Agent::connect(channel(address, joined), "second").await;
-    let (mut client, session_id) = (second.client.clone(), second.session_id.clone());
-    let beating = tokio::spawn(async move {
-        loop {
-            let request =
-                pb::HeartbeatRequest { session_id: session_id.clone(), ..Default::default() };
-            client.heartbeat(request).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    });
     second.receive_until("the task comes over", |held| held.tasks.len() == 1).await;
     let nodes = whole(control.list_nodes(pb::ListNodesRequest {})).await.unwrap().nodes;
     let states: Vec<i32> = nodes.iter().map(|n| status(n).state).collect();
     assert!(states.contains(&(pb::NodeState::Down as i32)), "{states:?}");
-    beating.abort();
     manager.stop().await;
 }
 
@@ -410,7 +415,8 @@ async fn a_manager_that_moved_tells_its_new_address() {
 async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
-    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    let agent = Agent::try_connect(channel(address, node.current()), "first").await;
+    let mut agent = agent.unwrap();
     let beat = async |agent: &mut Agent, unable: &str| {
         let (session_id, unable) = (agent.session_id.clone(), unable.to_owned());
         agent.client.heartbeat(pb::HeartbeatRequest { session_id, unable }).await.unwrap();

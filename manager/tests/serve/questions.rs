@@ -33,19 +33,6 @@ impl Agent {
         let messages = tokio_stream::iter(all.collect::<Vec<_>>());
         self.client.clone().answer_question(messages).await.map(drop)
     }
-
-    /// Keeps its session alive.
-    pub(crate) fn beats(&self) -> JoinHandle<()> {
-        let (mut client, session_id) = (self.client.clone(), self.session_id.clone());
-        tokio::spawn(async move {
-            loop {
-                let request =
-                    pb::HeartbeatRequest { session_id: session_id.clone(), ..Default::default() };
-                let _ = client.heartbeat(request).await;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        })
-    }
 }
 
 fn volumes(names: &[&str]) -> FromAgent {
@@ -71,9 +58,8 @@ async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, control, node, agent_token } = bootstrap(dir.path(), address).await;
     let mut first = Agent::connect(channel(address, node.current()), "first").await;
-    let mute = join_as(address, &agent_token, "mute").await;
+    let _mute = join_as(address, &agent_token, "mute").await;
     let mut liar = join_as(address, &agent_token, "liar").await;
-    let beating = [first.beats(), mute.beats(), liar.beats()];
     let gone = join_as(address, &agent_token, "gone").await;
     drop(gone);
     // Its heartbeats are missed first.
@@ -116,9 +102,6 @@ async fn who_does_not_answer_is_named_and_costs_no_more_than_its_time() {
         ]
     );
     assert!((5..15).contains(&took.as_secs()), "{took:?}");
-    for beat in beating {
-        beat.abort();
-    }
     manager.stop().await;
 }
 
@@ -127,7 +110,6 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, control, node, .. } = bootstrap(dir.path(), address).await;
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
-    let beating = agent.beats();
 
     // Without end.
     let mut user = control.clone();
@@ -189,7 +171,6 @@ async fn an_answer_has_a_bound_and_a_volume_in_use_stays() {
     let (id, _) = agent.is_questioned().await;
     agent.answers(&id, list()).await.unwrap();
     assert_eq!(unknown.await.unwrap().unwrap_err().code(), Code::NotFound);
-    beating.abort();
     manager.stop().await;
 }
 
@@ -206,7 +187,6 @@ async fn neither_a_node_nor_a_user_takes_what_others_need() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, control, node, .. } = bootstrap(dir.path(), address).await;
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
-    let beating = agent.beats();
 
     // Little on the wire and much in memory.
     let asking = list_volumes(&control);
@@ -239,7 +219,6 @@ async fn neither_a_node_nor_a_user_takes_what_others_need() {
     for asked in asking {
         assert_eq!(asked.await.unwrap().volumes.len(), 1);
     }
-    beating.abort();
     manager.stop().await;
 }
 
@@ -250,7 +229,6 @@ async fn a_deployer_hears_of_the_volumes_and_usage_of_its_own_stacks_alone() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let mut agent = Agent::connect(channel(address, node.current()), "first").await;
-    let beating = agent.beats();
     for name in ["shop", "blog"] {
         let spec = Some(users::stack(name));
         control.apply_stack(pb::ApplyStackRequest { spec, ..Default::default() }).await.unwrap();
@@ -310,7 +288,6 @@ async fn a_deployer_hears_of_the_volumes_and_usage_of_its_own_stacks_alone() {
     for foreign in ["blog", &other_id] {
         assert!(!said.contains(foreign), "{foreign}: {said}");
     }
-    beating.abort();
     manager.stop().await;
 }
 
