@@ -1,6 +1,8 @@
 //! What is written is read again, by this version and by later ones; what is damaged is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod specs;
+
+use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use shoal_manager_state::testing::{
     TestCluster, cluster_with_nodes, network_spec, node_description, service_spec, with_host_port,
-    with_networks, with_task,
+    with_networks,
 };
 use shoal_manager_state::{
     ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds, UpdateKind,
@@ -18,16 +20,14 @@ use shoal_manager_state::{
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::snapshot_record::Record;
 use shoal_types::error_chain::chain;
-use shoal_types::id::{IdSource, NodeId, SeededIds, ServiceId, TaskId, UserId};
+use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId, UserId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeState, NodeStatus,
-    RootCa, Slot, Task, TaskStatus,
+    ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeDescription,
+    NodeState, NodeStatus, RootCa, Slot, Task, TaskStatus,
 };
 use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
-use shoal_types::spec::{
-    ClusterSpec, NodeRole, NodeSpec, StackSpec, TaskRuntime, UserRole, UserSpec,
-};
+use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec, UserRole, UserSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -274,6 +274,9 @@ fn named_commands() -> Vec<(String, Command)> {
     commands().into_iter().map(name).collect()
 }
 
+/// The golden snapshot that has what is written today, byte for byte; the others lack what came later.
+const NEWEST_SNAPSHOT: &str = "snapshot_levels";
+
 /// If this fails, a manager of today cannot read a log or a snapshot of an earlier one: it is the
 /// code that has to change, not the file. A new kind of command or object needs a new file; the
 /// test says what is to be in it.
@@ -284,6 +287,7 @@ fn bytes_of_the_first_version_are_still_read() {
         ("snapshot", before_stack_versions(&state_without_users())),
         ("snapshot_users", before_stack_versions(&full_state())),
         ("snapshot_stack_versions", stack_went_back()),
+        (NEWEST_SNAPSHOT, raised()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {
@@ -299,6 +303,9 @@ fn bytes_of_the_first_version_are_still_read() {
     for (name, state) in snapshots {
         if let Some(bytes) = golden_bytes(name, &written(&state), &mut missing) {
             assert_eq!(read_snapshot(&mut &*bytes).unwrap(), state, "{name}");
+            if name == NEWEST_SNAPSHOT {
+                assert_eq!(hex::encode(&bytes), hex::encode(written(&state)), "{name}");
+            }
         }
     }
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
@@ -307,98 +314,6 @@ fn bytes_of_the_first_version_are_still_read() {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(names.contains(&name), "nothing reads {}", path.display());
     }
-}
-
-/// Two services' tasks, as many as 80 replicas with their past, with an environment as long as a
-/// command line.
-fn many_tasks() -> (TestCluster, [ServiceId; 2]) {
-    let (mut cluster, _) = cluster_with_nodes(1);
-    let services = ["large", "larger"].map(|name| {
-        let spec = with_task(service_spec(name, 400), |task| {
-            let TaskRuntime::Container(container) = &mut task.runtime else { return };
-            container.env = vec![format!("NAME={name}{}", "x".repeat(190_000))];
-        });
-        cluster.add_service(spec)
-    });
-    for replica in 1..=400 {
-        for service in services {
-            cluster.add_task(service, replica);
-        }
-    }
-    cluster.events();
-    (cluster, services)
-}
-
-/// How many specs the tasks of a state have in memory, and whether they are their services' own.
-fn specs_in_memory(state: &ClusterState) -> (usize, bool) {
-    let places: BTreeSet<_> = state.tasks().map(|task| Arc::as_ptr(&task.spec)).collect();
-    let own = |task: &Arc<Task>| {
-        let service = state.service(task.service_id).unwrap();
-        Arc::ptr_eq(&task.spec, &service.spec.task_template)
-    };
-    (places.len(), state.tasks().all(own))
-}
-
-#[test]
-fn a_snapshot_grows_with_the_specs_and_not_with_the_tasks() {
-    let (cluster, _) = many_tasks();
-    assert_eq!(specs_in_memory(&cluster.state), (2, true));
-    let bytes = written(&cluster.state);
-    // Each spec with its service and with its first task; the tasks are small.
-    assert!(bytes.len() < 4 * 190_000 + 800 * 400, "800 tasks take {} bytes", bytes.len());
-    let read = read_snapshot(&mut &*bytes).unwrap();
-    assert!(read == cluster.state);
-    assert_eq!(specs_in_memory(&read), (2, true), "what was shared is shared again");
-    assert!(written(&read) == bytes);
-}
-
-#[test]
-fn a_snapshot_of_the_first_format_is_read_and_shares_its_specs() {
-    let (mut cluster, [web, _]) = many_tasks();
-    // A version that tasks still have and the service not any more.
-    cluster.update_service(web, service_spec("large", 400));
-    cluster.events();
-    let state = &cluster.state;
-    let first = |format| {
-        let preamble = pb::SnapshotPreamble {
-            format,
-            records: state.export().len() as u64,
-            applied_index: state.applied_index(),
-        };
-        let records = state.export().into_iter().map(|object| match object {
-            ObjectRef::Task(task) => Record::Task((&*task).into()),
-            ObjectRef::Cluster(object) => Record::Cluster((&*object).into()),
-            ObjectRef::Node(object) => Record::Node((&*object).into()),
-            ObjectRef::Network(object) => Record::Network((&*object).into()),
-            ObjectRef::Service(object) => Record::Service((&*object).into()),
-            ObjectRef::Deployment(object) => Record::Deployment((&*object).into()),
-            other => panic!("{other:?} is not in this test"),
-        });
-        let all: Vec<Record> = std::iter::once(Record::Preamble(preamble)).chain(records).collect();
-        framed(&all)
-    };
-    let read = read_snapshot(&mut &*first(1)).unwrap();
-    assert!(read == *state);
-    assert_eq!(specs_in_memory(&read).0, 2);
-    assert!(matches!(read_snapshot(&mut &*first(3)), Err(SnapshotError::Format { found: 3 })));
-}
-
-#[test]
-fn a_spec_that_no_task_brought_is_refused() {
-    let mut cluster = cluster_with_nodes(1).0;
-    let web = cluster.add_service(service_spec("web", 1));
-    let task = cluster.add_task(web, 1);
-    let task = pb::Task::from(&**cluster.state.task(task).unwrap());
-    let preamble = pb::SnapshotPreamble { format: 2, records: 1, applied_index: 1 };
-    let refusal = |task_spec| {
-        let bare = Record::Task(pb::Task { spec: None, ..task.clone() });
-        let bare = pb::SnapshotRecord { record: Some(bare), task_spec };
-        let bytes = [framed(&[Record::Preamble(preamble)]), bare.encode_length_delimited_to_vec()];
-        chain(&read_snapshot(&mut &*bytes.concat()).unwrap_err()).to_string()
-    };
-    assert!(refusal(7).ends_with("task_spec: is 7: 0 are known"), "{}", refusal(7));
-    assert!(refusal(u64::MAX).ends_with(": 0 are known"), "{}", refusal(u64::MAX));
-    assert!(refusal(0).contains("Task.spec"), "{}", refusal(0));
 }
 
 /// The snapshot among the golden files has to have all kinds of object.
@@ -509,6 +424,30 @@ fn stack_went_back() -> ClusterState {
     cluster.apply(Command::RollBackStack { id, expected: 2, to: 1, ids, failed: None });
     cluster.check();
     cluster.events();
+    cluster.state
+}
+
+/// A state of a later level, as those who have that level write it.
+fn raised() -> ClusterState {
+    let (mut cluster, level) = (without_users(), Level::new(2));
+    let nodes: Vec<NodeId> = cluster.state.nodes().map(|node| node.id).collect();
+    for (raft_id, id) in (1..).zip(nodes.iter().copied().take(2)) {
+        let status = Some(ManagerStatus { raft_id, addr: format!("h{raft_id}:4242"), level });
+        cluster.apply(Command::SetManagerStatus { id, status });
+    }
+    cluster.apply(Command::RaiseLevel { level });
+    let (id, status) = (nodes[2], NodeStatus { state: NodeState::Ready, ..NodeStatus::default() });
+    let description = Some(NodeDescription { level, ..node_description("newer") });
+    cluster.apply(Command::ReportNode { id, description, status });
+    let web = cluster.state.service_by_name("web").unwrap().id;
+    let (_, mut task) = cluster.new_task(web, Slot::Replica(9));
+    if let Command::CreateTask { level: needed, .. } = &mut task {
+        *needed = level;
+    }
+    cluster.apply(task);
+    cluster.check();
+    cluster.events();
+    assert_eq!(cluster.state.level(), level);
     cluster.state
 }
 

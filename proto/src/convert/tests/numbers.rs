@@ -18,17 +18,15 @@ const STORED: [&str; 8] = [
     ".shoal.v1.LedgerTerm",
 ];
 
-/// Agents and managers are not upgraded at the same moment.
-const SENT: &str = "Dispatcher";
-
-/// Every field and enum value below the stored and the sent messages, one a line.
+/// Every field and enum value below the stored and the sent messages, one a line. All services: managers,
+/// agents and clients are not upgraded at the same moment.
 fn layout() -> BTreeSet<String> {
     let set = FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
     let mut lines = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut todo: Vec<String> = STORED.map(str::to_owned).into();
     let services = set.file.iter().flat_map(|file| &file.service);
-    for method in services.filter(|s| s.name() == SENT).flat_map(|service| &service.method) {
+    for method in services.flat_map(|service| &service.method) {
         todo.extend([method.input_type().to_owned(), method.output_type().to_owned()]);
     }
     while let Some(name) = todo.pop() {

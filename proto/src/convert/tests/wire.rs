@@ -1,4 +1,5 @@
-//! The bytes of what agents and managers say to each other, as the first version has them.
+//! The bytes of what agents and managers say to each other, and managers among themselves, as the first
+//! version has them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -152,6 +153,118 @@ fn agents_and_managers_say_what_they_said_in_the_first_version() {
         compare("assignments_incremental", &incremental),
         compare("acknowledge_request", &pb::AcknowledgeRequest { session_id: id, applied: 300 }),
         compare("update_task_status_request", &statuses()),
+    ];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
+}
+
+fn log_id(index: u64) -> Option<pb::LogId> {
+    Some(pb::LogId { term: 7, node_id: 300, index })
+}
+
+fn vote() -> Option<pb::Vote> {
+    Some(pb::Vote { term: 7, node_id: 300, committed: true })
+}
+
+fn membership() -> pb::Membership {
+    let (address, node_id) = ("10.0.0.1:4242".to_owned(), session());
+    let configs = vec![pb::VoterSet { ids: vec![300, 301] }];
+    pb::Membership { configs, members: vec![pb::RaftMember { id: 300, address, node_id }] }
+}
+
+fn append_entries() -> pb::AppendEntriesRequest {
+    use pb::log_entry::Payload;
+    let commands = pb::CommandBatch { commands: vec![vec![1, 2].into(), vec![3].into()] };
+    let payloads = [
+        Payload::Blank(pb::BlankEntry {}),
+        Payload::Commands(commands),
+        Payload::Membership(membership()),
+    ];
+    let entry = |(index, payload)| pb::LogEntry { log_id: log_id(index), payload: Some(payload) };
+    pb::AppendEntriesRequest {
+        target: 301,
+        vote: vote(),
+        prev_log_id: log_id(8),
+        entries: (9..).zip(payloads).map(entry).collect(),
+        leader_commit: log_id(7),
+    }
+}
+
+fn snapshot_chunks() -> [pb::SnapshotChunk; 2] {
+    use pb::snapshot_chunk::Part;
+    let header = pb::SnapshotHeader {
+        format: 1,
+        snapshot_id: "7-300-9".to_owned(),
+        last_log_id: log_id(9),
+        last_membership: Some(pb::StoredMembership {
+            log_id: log_id(3),
+            membership: Some(membership()),
+        }),
+        data_bytes: 3,
+        data_sha256: vec![0xab; 32],
+    };
+    let start = pb::SnapshotStart { target: 301, vote: vote(), header: Some(header) };
+    [Part::Start(start), Part::Data(vec![1, 2, 3].into())]
+        .map(|part| pb::SnapshotChunk { part: Some(part) })
+}
+
+/// As above, of what managers of neighbouring versions say while one after the other is upgraded.
+#[test]
+fn managers_say_to_each_other_what_they_said_in_the_first_version() {
+    use pb::append_entries_response::Outcome;
+    let appended = |outcome| pb::AppendEntriesResponse { outcome: Some(outcome) };
+    let ask = pb::VoteRequest { target: 301, vote: vote(), last_log_id: log_id(9) };
+    let answer = pb::VoteResponse { vote: vote(), granted: true, last_log_id: log_id(8) };
+    let [start, data] = snapshot_chunks();
+    let higher = Outcome::HigherVote(vote().unwrap());
+    let part = Outcome::AppendedPart(pb::AppendedPart { matching: log_id(9) });
+    let missing = [
+        compare("append_entries_request", &append_entries()),
+        compare("append_entries_all", &appended(Outcome::AppendedAll(pb::AppendedAll {}))),
+        compare("append_entries_part", &appended(part)),
+        compare("append_entries_conflict", &appended(Outcome::Conflict(pb::AppendConflict {}))),
+        compare("append_entries_higher_vote", &appended(higher)),
+        compare("vote_request", &ask),
+        compare("vote_response", &answer),
+        compare("snapshot_chunk_start", &start),
+        compare("snapshot_chunk_data", &data),
+        compare("install_snapshot_response", &pb::InstallSnapshotResponse { vote: vote() }),
+    ];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
+}
+
+/// As above, of how a host of any version joins, and stays a member.
+#[test]
+fn certificates_are_asked_for_as_in_the_first_version() {
+    let (chain_pem, root_pem) = ("chain".to_owned(), "root".to_owned());
+    let certificate = Some(pb::Certificate { chain_pem, root_pem: root_pem.clone() });
+    let hints =
+        pb::NodeHints { hostname: "h1".to_owned(), advertise_addr: "10.0.0.2:4242".to_owned() };
+    let (csr_der, node_id, cluster_id) = (vec![0x30, 0x82], session(), session());
+    let renew = pb::RenewCertificateRequest { csr_der: csr_der.clone() };
+    let local = pb::RenewNodeCertificateRequest { node_id: session(), csr_der: csr_der.clone() };
+    let join = pb::IssueNodeCertificateRequest {
+        join_token: "SHOAL-1-token".to_owned(),
+        csr_der,
+        hints: Some(hints),
+    };
+    let issued = pb::IssueNodeCertificateResponse {
+        certificate: certificate.clone(),
+        node_id,
+        cluster_id: cluster_id.clone(),
+    };
+    let missing = [
+        compare("get_root_certificate_request", &pb::GetRootCertificateRequest {}),
+        compare(
+            "get_root_certificate_response",
+            &pb::GetRootCertificateResponse { root_pem, cluster_id },
+        ),
+        compare("issue_node_certificate_request", &join),
+        compare("issue_node_certificate_response", &issued),
+        compare("renew_certificate_request", &renew),
+        compare("renew_certificate_response", &pb::RenewCertificateResponse { certificate }),
+        compare("renew_node_certificate_request", &local),
     ];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
