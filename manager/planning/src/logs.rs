@@ -1,9 +1,9 @@
 //! Whose logs a reader means, which of its nodes are asked, and what follows when an answer has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_manager_state::{ClusterState, Unresolved};
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Unresolved};
 use shoal_types::id::{NodeId, ServiceId, TaskId};
 use shoal_types::object::Task;
 
@@ -32,6 +32,15 @@ impl Wanted {
         view.resolve_task(reference).map(|task| Self::Task(task.id)).map_err(|_| unknown)
     }
 
+    /// Whether a task is one of [`Self::tasks`].
+    fn has(self, task: &Task) -> bool {
+        let named = match self {
+            Self::Service(id) => task.service_id == id,
+            Self::Task(id) => task.id == id,
+        };
+        named && task.had_container()
+    }
+
     /// Its tasks that have, or had, a container: nothing else has a log.
     #[must_use]
     pub fn tasks(self, view: &ClusterState) -> Vec<Arc<Task>> {
@@ -40,6 +49,44 @@ impl Wanted {
             Self::Service(id) => view.tasks_of_service(id).filter(seen).cloned().collect(),
             Self::Task(id) => view.task(id).into_iter().filter(seen).cloned().collect(),
         }
+    }
+}
+
+/// Whose logs a reader was given already.
+#[derive(Debug)]
+pub struct Asked {
+    wanted: Wanted,
+    tasks: BTreeSet<TaskId>,
+}
+
+impl Asked {
+    /// Nobody's yet.
+    #[must_use]
+    pub const fn new(wanted: Wanted) -> Self {
+        Self { wanted, tasks: BTreeSet::new() }
+    }
+
+    /// The tasks of which nobody was asked for, of all that there are. Forgets those that are gone.
+    pub fn look(&mut self, view: &ClusterState) -> Vec<Arc<Task>> {
+        self.tasks.retain(|task| view.task(*task).is_some());
+        let mut fresh = self.wanted.tasks(view);
+        fresh.retain(|task| self.tasks.insert(task.id));
+        fresh
+    }
+
+    /// As [`Self::look`], of those that are named in events.
+    pub fn hear(&mut self, events: &[Arc<Event>]) -> Vec<Arc<Task>> {
+        let mut fresh = BTreeMap::new();
+        for event in events {
+            let ObjectRef::Task(task) = &event.object else { continue };
+            if event.action == Action::Remove {
+                self.tasks.remove(&task.id);
+                fresh.remove(&task.id);
+            } else if self.wanted.has(task) && self.tasks.insert(task.id) {
+                fresh.insert(task.id, Arc::clone(task));
+            }
+        }
+        fresh.into_values().collect()
     }
 }
 
@@ -112,6 +159,42 @@ mod tests {
     use shoal_types::task_state::TaskState;
 
     use super::*;
+
+    #[test]
+    fn a_reader_who_follows_is_given_each_task_once_and_only_those_of_the_service() {
+        let (mut cluster, nodes) = cluster_with_nodes(1);
+        let web = cluster.add_service(service_spec("web", 3));
+        let other = cluster.add_service(service_spec("other", 1));
+        let first = cluster.add_running(web, 1, nodes[0]);
+        cluster.add_running(other, 1, nodes[0]);
+        cluster.events();
+        let ids = |tasks: Vec<Arc<Task>>| tasks.iter().map(|t| t.id).collect::<Vec<_>>();
+        let mut asked = Asked::new(Wanted::Service(web));
+        assert_eq!(ids(asked.look(&cluster.state)), [first]);
+        let mut heard = |cluster: &mut TestCluster| {
+            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
+            let fresh = ids(asked.hear(&events));
+            assert_eq!(ids(asked.look(&cluster.state)), [], "events leave nothing out");
+            let known = asked.tasks.iter().all(|task| cluster.state.task(*task).is_some());
+            assert!(known, "what is gone is forgotten");
+            fresh
+        };
+        // It is new, and has no log before it has a container.
+        let second = cluster.add_task(web, 2);
+        cluster.apply(Command::AssignTask { id: second, node_id: nodes[0] });
+        assert_eq!(heard(&mut cluster), []);
+        cluster.report(second, TaskState::Running);
+        cluster.report(first, TaskState::Failed);
+        cluster.add_running(other, 2, nodes[0]);
+        assert_eq!(heard(&mut cluster), [second]);
+        cluster.apply(Command::RemoveTask { id: first });
+        cluster.report(second, TaskState::Failed);
+        assert_eq!(heard(&mut cluster), []);
+        let short = cluster.add_running(web, 3, nodes[0]);
+        cluster.report(short, TaskState::Failed);
+        cluster.apply(Command::RemoveTask { id: short });
+        assert_eq!(heard(&mut cluster), [], "it has gone already");
+    }
 
     #[test]
     fn a_name_means_a_service_or_else_a_task() {

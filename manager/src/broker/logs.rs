@@ -2,7 +2,7 @@
 
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use shoal_manager_planning::logs::{self, Next, Wanted};
 use shoal_manager_planning::words;
 use shoal_manager_state::ClusterState;
 use shoal_proto::v1 as pb;
-use shoal_types::id::{NodeId, TaskId};
+use shoal_types::id::NodeId;
 use shoal_types::object::Task;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,15 +92,12 @@ impl Broker {
         options: pb::LogOptions,
         reader: Reader,
     ) {
-        let mut changes = self.cluster.changes();
-        let mut asked: BTreeSet<TaskId> = BTreeSet::new();
+        let mut events = self.cluster.feed().follow();
+        let mut asked = logs::Asked::new(wanted);
         let streams = TaskTracker::new();
+        let mut fresh = asked.look(&self.cluster.view());
         loop {
-            let view = Arc::clone(&changes.borrow_and_update());
-            let mut fresh = wanted.tasks(&view);
-            fresh.retain(|task| asked.insert(task.id));
-            self.ask_nodes(&view, fresh, &options, &reader, &streams);
-            drop(view);
+            self.ask_nodes(&self.cluster.view(), fresh, &options, &reader, &streams);
             if !options.follow {
                 streams.close();
                 tokio::select! {
@@ -111,8 +108,12 @@ impl Broker {
             }
             tokio::select! {
                 () = reader.closed() => return,
-                changed = changes.changed() => if changed.is_err() { return },
+                () = events.changed() => {}
             }
+            fresh = match events.take() {
+                Some(events) => asked.hear(&events),
+                None => asked.look(&self.cluster.view()),
+            };
         }
     }
 
