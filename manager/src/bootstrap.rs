@@ -98,6 +98,10 @@ impl BootstrapService {
             return Err(Status::already_exists("this host has a cluster already"));
         }
         if view.node(node).is_none() {
+            // An attempt that broke off may have begun with a key that the agent has lost since. Other
+            // managers will dial this one by the node that is noted here.
+            let (id, address) = (self.raft.id(), &request.advertise_addr);
+            self.raft.set_node(id, node, address).await.map_err(|e| internal(&e))?;
             let spec = NodeSpec {
                 name: String::new(),
                 labels: Labels::new(),

@@ -21,13 +21,35 @@ pub struct Cli {
 pub enum Command {
     /// Serve until told to stop.
     Run(RunOptions),
+    /// Let agents obey a manager again that was brought back from an old copy of its state directory.
+    ///
+    /// Agents obey no leader of an earlier term than one that they have obeyed. This gives a manager that
+    /// does not run a higher term than it has, and than the one named by --above. Stop this host's shoal
+    /// agent before, and start it again afterwards. Do it only if no other manager of the cluster lives:
+    /// what was written after the copy was made is lost, and containers that it does not know are ended.
+    RaiseTerm(RaiseTermOptions),
 }
+
+/// How far to raise the term.
+#[derive(Debug, Clone, Args)]
+pub struct RaiseTermOptions {
+    /// Where the log, snapshots and credentials are kept.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    /// The highest term that an agent has obeyed, as it says when it refuses the manager.
+    #[arg(long, value_name = "TERM", default_value_t = 0, hide_default_value = true)]
+    pub above: u64,
+}
+
+/// Where state is kept if nobody says otherwise.
+const STATE_DIR: &str = "/var/lib/shoal/manager";
 
 /// How to serve.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// Where the log, snapshots and credentials are kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/shoal/manager")]
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
     /// Unix socket for the agent of the same host.

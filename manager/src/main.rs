@@ -3,9 +3,10 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use shoal_manager::config::{Cli, Command, LogFormat, RunOptions};
-use shoal_manager::server;
+use shoal_manager::config::{Cli, Command, LogFormat, RaiseTermOptions, RunOptions};
+use shoal_manager::{raft, server};
 use shoal_types::log_filter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,29 @@ use tracing_subscriber::EnvFilter;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    let Command::Run(options) = Cli::parse().command;
+    match Cli::parse().command {
+        Command::Run(options) => serve(options),
+        Command::RaiseTerm(options) => match raise_term(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln_error(&error);
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to a command")]
+fn raise_term(options: &RaiseTermOptions) -> anyhow::Result<()> {
+    let dir = options.state_dir.join("raft");
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let raised = runtime.block_on(raft::raise_term(&dir, options.above));
+    let term = raised.context("the term was not raised")?;
+    println!("the next leader of this cluster has a term above {term}");
+    Ok(())
+}
+
+fn serve(options: RunOptions) -> ExitCode {
     if let Err(error) = start_logging(&options) {
         eprintln_error(&error);
         // EX_CONFIG of sysexits.h: do not start again with the same command line.

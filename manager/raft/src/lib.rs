@@ -24,7 +24,7 @@ pub use node::{Leader, LeaderState, MemberStatus, OpenError, RaftCallError, Raft
 pub use propose::{ProposeConfig, ProposeError, Proposer};
 pub use service::RaftService;
 pub use snapshot::{SnapshotError, SnapshotFile};
-pub use store::LogStoreError;
+pub use store::{LogStoreError, RaiseTermError, raise_term};
 pub use types::{Answer, Batch, Member, RaftId};
 
 #[cfg(test)]

@@ -271,14 +271,41 @@ impl<A: Answer> RaftNode<A> {
     ///
     /// Only the leader can do it, for a member that exists.
     pub async fn set_address(&self, id: RaftId, address: &str) -> Result<(), RaftCallError> {
-        match self.members().iter().find(|member| member.id == id) {
-            Some(member) if member.address == address => Ok(()),
-            Some(known) => {
-                let member = Member { node: known.node, address: address.to_owned() };
-                self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)]))).await
-            }
-            None => Err(RaftCallError::NotAllowed(format!("raft member {id} does not exist"))),
+        self.set_member(id, None, address).await
+    }
+
+    /// As [`Self::set_address`], of a member that turned out to run on another node than was said when
+    /// the group was made.
+    ///
+    /// # Errors
+    ///
+    /// Only the leader can do it, for a member that exists.
+    pub async fn set_node(
+        &self,
+        id: RaftId,
+        node: NodeId,
+        address: &str,
+    ) -> Result<(), RaftCallError> {
+        self.set_member(id, Some(node), address).await
+    }
+
+    async fn set_member(
+        &self,
+        id: RaftId,
+        node: Option<NodeId>,
+        address: &str,
+    ) -> Result<(), RaftCallError> {
+        let members = self.members();
+        let known = members
+            .iter()
+            .find(|member| member.id == id)
+            .ok_or_else(|| RaftCallError::NotAllowed(format!("raft member {id} does not exist")))?;
+        let node = node.unwrap_or(known.node);
+        if known.node == node && known.address == address {
+            return Ok(());
         }
+        let member = Member { node, address: address.to_owned() };
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)]))).await
     }
 
     async fn change(&self, change: ChangeMembers<RaftId, Member>) -> Result<(), RaftCallError> {

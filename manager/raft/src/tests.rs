@@ -87,6 +87,48 @@ async fn a_single_member_serves_at_once_and_again_after_a_restart() {
     }
 }
 
+fn term_of(node: &RaftNode<String>) -> u64 {
+    match &*node.leader().borrow() {
+        LeaderState::Leader { term } => *term,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What was obeyed before an old copy of the disk came back is never obeyed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_brought_back_leads_in_a_later_term() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |error: RaiseTermError| error.to_string();
+    let told = refused(raise_term(dir.path(), 0).await.unwrap_err());
+    assert!(told.starts_with("there is no raft log in "), "{told}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "and none is made");
+
+    let node = open(dir.path(), &Recorder::default(), &quick()).await;
+    node.shutdown().await;
+    let told = refused(raise_term(dir.path(), 0).await.unwrap_err());
+    assert!(told.ends_with("belongs to no cluster yet"), "{told}");
+
+    let node = open(dir.path(), &Recorder::default(), &quick()).await;
+    node.initialize(7.into(), "127.0.0.1:1").await.unwrap();
+    until_leader(&node).await;
+    write(&node, "kept").await;
+    let first = term_of(&node);
+    assert!(raise_term(dir.path(), 0).await.is_err(), "it runs");
+    assert!(raise_term(dir.path(), u64::MAX).await.is_err(), "no room for elections");
+    node.shutdown().await;
+    for above in [0, first + 40, 3] {
+        let raised = raise_term(dir.path(), above).await.unwrap();
+        assert!(raised > above && raised > first, "{raised} after {above}");
+        let machine = Recorder::default();
+        let node = open(dir.path(), &machine, &quick()).await;
+        until_leader(&node).await;
+        assert!(term_of(&node) > raised, "{} after {raised}", term_of(&node));
+        assert_eq!(machine.applied()[0], b"kept");
+        write(&node, "more").await;
+        node.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_shorten_the_log_and_a_restart_uses_both() {
     let dir = tempfile::tempdir().unwrap();

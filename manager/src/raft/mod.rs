@@ -5,5 +5,5 @@ pub mod codec;
 
 pub use shoal_manager_raft::{
     BoxError, LeaderState, Machine, PeerConnector, ProposeConfig, ProposeError, Proposer,
-    RaftCallError, RaftConfig, RaftNode, SnapshotEncoder,
+    RaftCallError, RaftConfig, RaftNode, RaiseTermError, SnapshotEncoder, raise_term,
 };

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use prost::Message as _;
-use shoal_manager::config::{Cli, Command, RunOptions};
+use shoal_manager::config::{Cli, Command};
 use shoal_manager::server;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_client::BootstrapClient;
@@ -60,7 +60,7 @@ impl Manager {
     fn start(dir: &Path, address: SocketAddr) -> Self {
         let address = address.to_string();
         let socket = dir.join("manager.sock");
-        let Command::Run(options): Command = Cli::parse_from([
+        let parsed = Cli::parse_from([
             "shoal-manager",
             "run",
             "--state-dir",
@@ -71,9 +71,8 @@ impl Manager {
             &address,
             "--advertise",
             &address,
-        ])
-        .command;
-        let _: &RunOptions = &options;
+        ]);
+        let Command::Run(options) = parsed.command else { panic!("not what was asked for") };
         let stop = CancellationToken::new();
         let serving = server::run(options, stop.clone());
         let running = tokio::spawn(async move {
@@ -204,11 +203,13 @@ impl Agent {
 
     /// One that does not. Nothing if the manager does not serve sessions yet, or ends this one at once.
     async fn try_connect(channel: Channel, hostname: &str) -> Option<Self> {
+        Self::open(channel, (&description(hostname)).into()).await
+    }
+
+    /// One that says this of itself.
+    async fn open(channel: Channel, description: pb::NodeDescription) -> Option<Self> {
         let mut client = DispatcherClient::new(channel);
-        let request = pb::SessionRequest {
-            description: Some((&description(hostname)).into()),
-            ..Default::default()
-        };
+        let request = pb::SessionRequest { description: Some(description), ..Default::default() };
         let mut session = client.session(request).await.ok()?.into_inner();
         let first = session.message().await.ok()??.message?;
         let pb::session_message::Message::Started(started) = first else { panic!("{first:?}") };

@@ -173,7 +173,7 @@ impl<A> LogStore<A> {
         self.perform(Work::Close).await
     }
 
-    async fn perform(&self, work: Work) -> Result<(), LogStoreError> {
+    pub(super) async fn perform(&self, work: Work) -> Result<(), LogStoreError> {
         let (done, result) = oneshot::channel();
         self.jobs.send(Job { work, done }).map_err(|_| LogStoreError::Poisoned)?;
         result.await.unwrap_or(Err(LogStoreError::Poisoned))

@@ -11,6 +11,7 @@ mod open;
 pub(super) mod records;
 mod redb_kv;
 mod tail;
+mod term;
 pub(super) mod watermark;
 mod writer;
 
@@ -25,6 +26,7 @@ use frame::Unreadable;
 pub(crate) use kv::KvError;
 pub(crate) use log_store::LogStore;
 pub(crate) use open::create_dir;
+pub use term::{RaiseTermError, raise_term};
 
 /// Why the log cannot be opened or written.
 #[derive(Debug, thiserror::Error)]

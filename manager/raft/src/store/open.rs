@@ -20,7 +20,7 @@ use super::watermark::{Reading, Watermark};
 use super::writer::Writer;
 
 const WATERMARK_FILE: &str = "watermark";
-const DATABASE: &str = "log.redb";
+pub(super) const DATABASE: &str = "log.redb";
 
 impl<A> LogStore<A> {
     /// Opens the log in `dir`, creating it when there is none.
