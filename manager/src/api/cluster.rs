@@ -99,6 +99,13 @@ pub(super) async fn raise_level(
         0 => view.level_of_managers().unwrap_or_default().max(view.level()),
         number => Level::new(number),
     };
+    // It would stop this manager, which has gone back and is not known by its new level yet.
+    if level > Level::OWN && view.level_of_managers() >= Some(level) {
+        return Err(Status::failed_precondition(format!(
+            "level: {level} is not known to this manager, which has feature level {}: upgrade it",
+            Level::OWN
+        )));
+    }
     let outcome = api.cluster.propose(Command::RaiseLevel { level }).await?;
     let view = api.written();
     let cluster = Some((&**cluster(&view)?).into());

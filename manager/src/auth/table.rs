@@ -130,7 +130,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Control/ListUsers", Who::ADMINISTER),
     ("/shoal.v1.Control/ListVolumes", Who::READ),
     ("/shoal.v1.Control/PruneNodes", Who::OPERATE),
-    ("/shoal.v1.Control/RaiseLevel", Who::OPERATE),
+    ("/shoal.v1.Control/RaiseLevel", Who::ADMINISTER),
     ("/shoal.v1.Control/RemoveNetwork", Who::OPERATE),
     ("/shoal.v1.Control/RemoveNode", Who::OPERATE),
     ("/shoal.v1.Control/RemoveService", Who::DEPLOY),

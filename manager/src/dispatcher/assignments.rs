@@ -1,6 +1,5 @@
 //! The stream of what one node is to hold.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,11 +11,13 @@ use shoal_proto::parts::Parts;
 use shoal_proto::v1 as pb;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment, Rejection};
 use shoal_types::id::NodeId;
+use shoal_types::object::Task;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::sessions::{Chain, Link};
+use crate::cluster::Cluster;
 use crate::feed::Follower;
 
 /// Messages on their way to one agent; each is a part of bounded size.
@@ -30,43 +31,62 @@ const DEBOUNCE: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub(super) struct Wakers(Mutex<BTreeMap<NodeId, watch::Sender<()>>>);
 
+/// Tells one stream when something that its node is to hold has changed.
+#[derive(Debug)]
+pub(super) struct Wakes {
+    node: NodeId,
+    changes: watch::Receiver<()>,
+    wakers: Arc<Wakers>,
+}
+
+impl Drop for Wakes {
+    /// The last one of a node leaves nothing behind.
+    fn drop(&mut self) {
+        let mut wakers = self.wakers.lock();
+        if wakers.get(&self.node).is_some_and(|waker| waker.receiver_count() <= 1) {
+            wakers.remove(&self.node);
+        }
+    }
+}
+
 impl Wakers {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, watch::Sender<()>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells when something that the node is to hold has changed after this call.
-    pub(super) fn subscribe(&self, node: NodeId) -> watch::Receiver<()> {
-        self.lock().entry(node).or_default().subscribe()
+    pub(super) fn subscribe(self: &Arc<Self>, node: NodeId) -> Wakes {
+        let changes = self.lock().entry(node).or_default().subscribe();
+        Wakes { node, changes, wakers: Arc::clone(self) }
     }
 
-    /// Wakes the streams of the nodes that are named in events; all, if some events were missed.
-    pub(super) fn wake(&self, events: Option<&[Arc<Event>]>) {
-        let mut wakers = self.lock();
-        match events.and_then(named) {
-            Some(nodes) => {
-                for node in nodes {
-                    if let Entry::Occupied(waker) = wakers.entry(node)
-                        && waker.get().send(()).is_err()
-                    {
-                        waker.remove();
-                    }
-                }
-            }
-            None => wakers.retain(|_, waker| waker.send(()).is_ok()),
+    /// Wakes the streams of the nodes for which events mean something, in a view that has them; all, if
+    /// some events were missed.
+    pub(super) fn wake(&self, events: Option<&[Arc<Event>]>, view: &ClusterState) {
+        let nodes = events.map(|events| concerned(events, view));
+        let wakers = self.lock();
+        match nodes {
+            Some(nodes) => nodes.iter().filter_map(|n| wakers.get(n)).for_each(Self::wake_one),
+            None => wakers.values().for_each(Self::wake_one),
         }
+    }
+
+    fn wake_one(waker: &watch::Sender<()>) {
+        waker.send_replace(());
     }
 }
 
-/// The nodes for which a change may mean something; none if it may for all.
-fn named(events: &[Arc<Event>]) -> Option<BTreeSet<NodeId>> {
-    let mut nodes = BTreeSet::new();
+/// The nodes for which a change may mean something.
+fn concerned(events: &[Arc<Event>], view: &ClusterState) -> BTreeSet<NodeId> {
+    let (mut nodes, mut networks) = (BTreeSet::new(), BTreeSet::new());
     for event in events {
         match &event.object {
             ObjectRef::Task(task) => nodes.extend(task.node_id),
             // A new one is joined by new tasks only.
             ObjectRef::Network(_) if event.action == Action::Create => {}
-            ObjectRef::Network(_) => return None,
+            ObjectRef::Network(network) => {
+                networks.insert(network.id);
+            }
             ObjectRef::Cluster(_)
             | ObjectRef::Node(_)
             | ObjectRef::Service(_)
@@ -75,13 +95,26 @@ fn named(events: &[Arc<Event>]) -> Option<BTreeSet<NodeId>> {
             | ObjectRef::User(_) => {}
         }
     }
-    Some(nodes)
+    if !networks.is_empty() {
+        // A task that has ended or gone since has an event of its own.
+        let joined = |task: &&Arc<Task>| {
+            task.is_live() && task.networks.iter().any(|n| networks.contains(&n.network_id))
+        };
+        nodes.extend(view.tasks().filter(joined).filter_map(|task| task.node_id));
+    }
+    nodes
 }
 
 /// Wakes streams whenever something was written, until `ended` is cancelled.
-pub(super) async fn wake(mut events: Follower, wakers: Arc<Wakers>, ended: CancellationToken) {
+pub(super) async fn wake(
+    cluster: Cluster,
+    mut events: Follower,
+    wakers: Arc<Wakers>,
+    ended: CancellationToken,
+) {
     while ended.run_until_cancelled(events.changed()).await.is_some() {
-        wakers.wake(events.take().as_deref());
+        let events = events.take();
+        wakers.wake(events.as_deref(), &cluster.view());
     }
 }
 
@@ -117,7 +150,7 @@ pub(super) async fn pump(
     node: NodeId,
     ended: CancellationToken,
     states: watch::Receiver<Arc<ClusterState>>,
-    wakes: watch::Receiver<()>,
+    wakes: Wakes,
     to: mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
     chain: Chain,
     sizes: Sizes,
@@ -134,15 +167,18 @@ pub(super) async fn pump(
 async fn send_all(
     node: NodeId,
     states: watch::Receiver<Arc<ClusterState>>,
-    mut wakes: watch::Receiver<()>,
+    mut wakes: Wakes,
     to: &mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
     mut chain: Chain,
     sizes: Sizes,
 ) {
     let mut held = NodeAssignment::default();
     loop {
-        wakes.borrow_and_update();
-        let wanted = assignment(&states.borrow(), node);
+        wakes.changes.borrow_and_update();
+        // Held no longer than this line: whoever applies the log waits for it.
+        let view = Arc::clone(&states.borrow());
+        let wanted = assignment(&view, node);
+        drop(view);
         let changes = held.diff(&wanted);
         for message in messages(&changes, &mut chain, sizes) {
             if to.send(Ok(message)).await.is_err() {
@@ -152,7 +188,7 @@ async fn send_all(
         held = wanted;
         tokio::select! {
             () = to.closed() => return,
-            changed = wakes.changed() => if changed.is_err() { return },
+            changed = wakes.changes.changed() => if changed.is_err() { return },
         }
         tokio::time::sleep(DEBOUNCE).await;
     }
@@ -210,7 +246,9 @@ fn fitting(change: &AssignmentChange, bytes_max: usize) -> Option<pb::Assignment
 #[cfg(test)]
 mod tests {
     use shoal_manager_state::Command;
-    use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, service_spec, with_task};
+    use shoal_manager_state::testing::{
+        TestCluster, cluster_with_nodes, service_spec, with_networks, with_task,
+    };
     use shoal_types::id::SessionId;
     use shoal_types::spec::TaskRuntime;
     use shoal_types::task_state::{DesiredState, TaskState};
@@ -245,7 +283,7 @@ mod tests {
         let (sessions, first) = (Sessions::default(), pb::SessionMessage::default());
         let (session, _) = sessions.open(node, SessionId::from(1), 7, Timestamp::ZERO, first);
         let (ended, chain) = sessions.begin_assignments(&session);
-        let wakes = Wakers::default().subscribe(node);
+        let wakes = Arc::<Wakers>::default().subscribe(node);
         tokio::spawn(pump(node, ended, states, wakes, to, chain, sizes));
         let mut all: Vec<pb::AssignmentsMessage> = Vec::new();
         while all.last().is_none_or(|last| last.more) {
@@ -311,36 +349,49 @@ mod tests {
     #[tokio::test]
     async fn only_who_is_named_in_a_change_is_woken() {
         let (mut cluster, nodes) = cluster_with_nodes(3);
-        let web = cluster.add_service(service_spec("web", 2));
+        let network = cluster.add_network("net");
+        let web = cluster.add_service(with_networks(service_spec("web", 2), &["net"]));
         let tasks = [1, 2].map(|replica| cluster.add_task(web, replica));
         cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0] });
         cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
-        let network = cluster.add_network("net");
         cluster.events();
-        let wakers = Wakers::default();
+        let wakers = Arc::<Wakers>::default();
         let mut streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n]));
-        let woken = |streams: &mut [watch::Receiver<()>; 3], cluster: &mut TestCluster| {
-            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
-            wakers.wake(Some(&events));
+        let woken = |streams: &mut [Wakes; 3]| {
             streams.each_mut().map(|stream| {
-                let woken = stream.has_changed().expect("open");
-                stream.mark_unchanged();
+                let woken = stream.changes.has_changed().expect("open");
+                stream.changes.mark_unchanged();
                 woken
             })
         };
-        assert_eq!(woken(&mut streams, &mut cluster), [false, false, false]);
+        let woken_by = |streams: &mut [Wakes; 3], cluster: &mut TestCluster| {
+            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
+            wakers.wake(Some(&events), &cluster.state);
+            woken(streams)
+        };
+        assert_eq!(woken_by(&mut streams, &mut cluster), [false, false, false]);
         cluster.report(tasks[1], TaskState::Running);
-        assert_eq!(woken(&mut streams, &mut cluster), [false, true, false]);
+        assert_eq!(woken_by(&mut streams, &mut cluster), [false, true, false]);
         cluster.apply(Command::SetDesired { id: tasks[0], desired: DesiredState::Shutdown });
-        cluster.add_network("other");
+        let other = cluster.add_network("other");
         cluster.add_task(web, 3);
-        assert_eq!(woken(&mut streams, &mut cluster), [true, false, false]);
-        cluster.apply(Command::RemoveNetwork { id: network });
-        assert_eq!(woken(&mut streams, &mut cluster), [true, true, true]);
-        wakers.wake(None);
-        assert!(streams.iter().all(|s| s.has_changed().expect("open")), "it may be anything");
-        drop(streams);
-        wakers.wake(None);
-        assert!(wakers.lock().is_empty(), "who has gone is forgotten");
+        assert_eq!(woken_by(&mut streams, &mut cluster), [true, false, false]);
+        cluster.apply(Command::RemoveNetwork { id: other });
+        assert_eq!(woken_by(&mut streams, &mut cluster), [false, false, false], "nobody is on it");
+        let object = ObjectRef::Network(Arc::clone(cluster.state.network(network).expect("there")));
+        let (index, time) = (cluster.state.applied_index(), cluster.now);
+        let labelled = Arc::new(Event { index, time, action: Action::Update, object });
+        wakers.wake(Some(&[labelled]), &cluster.state);
+        assert_eq!(woken(&mut streams), [true, true, false], "those whose tasks have joined it");
+        wakers.wake(None, &cluster.state);
+        assert_eq!(woken(&mut streams), [true, true, true], "it may be anything");
+        let [first, second, third] = streams;
+        drop((second, third));
+        assert_eq!(wakers.lock().len(), 1, "who has gone is forgotten");
+        let second = wakers.subscribe(first.node);
+        drop(first);
+        assert_eq!(wakers.lock().len(), 1, "another stream of it is there");
+        drop(second);
+        assert!(wakers.lock().is_empty());
     }
 }

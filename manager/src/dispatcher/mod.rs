@@ -5,6 +5,7 @@
 
 mod assignments;
 mod drain;
+mod heard;
 mod sessions;
 
 use std::pin::Pin;
@@ -13,22 +14,19 @@ use std::sync::Arc;
 use prost::Message as _;
 use shoal_manager_planning::credential::registry_auth;
 use shoal_manager_planning::liveness;
-use shoal_manager_planning::words;
 use shoal_manager_state::{ClusterState, Command};
-use shoal_proto::convert::InvalidMessage;
 use shoal_proto::parts::PART_BYTES;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::dispatcher_server::Dispatcher;
 use shoal_transport::ConnectInfo;
 use shoal_types::id::{IdSource as _, NodeId, SessionId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{NodeDescription, TaskStatus};
-use tokio_stream::Stream;
+use shoal_types::object::TaskStatus;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::api::invalid;
 use crate::auth::{audit, member};
 use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
@@ -59,7 +57,8 @@ impl DispatcherService {
     pub fn new(cluster: Cluster, sessions: Arc<Sessions>, broker: Arc<Broker>) -> Self {
         let (wakers, ended) = (Arc::<Wakers>::default(), CancellationToken::new());
         let events = cluster.feed().follow();
-        tokio::spawn(assignments::wake(events, Arc::clone(&wakers), ended.clone()));
+        let waking = assignments::wake(cluster.clone(), events, Arc::clone(&wakers), ended.clone());
+        tokio::spawn(waking);
         Self { cluster, sessions, broker, wakers, _ended: ended.drop_guard() }
     }
 
@@ -111,14 +110,12 @@ impl Dispatcher for DispatcherService {
         if obeyed > term {
             return Err(Status::unavailable(format!(
                 "this node has obeyed a leader of term {obeyed}, and this manager leads in term \
-                 {term}: ask another one"
+                 {term}: ask another one; if this one was brought back from an old copy of its \
+                 disk, stop it and run shoal-manager raise-term --above {obeyed} on its host"
             )));
         }
         let description_bytes = description.as_ref().map_or(0, prost::Message::encoded_len);
-        let description: NodeDescription = description
-            .ok_or_else(|| Status::invalid_argument("description: is required"))?
-            .try_into()
-            .map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
+        let description = heard::description(node, description, self.cluster.view().level())?;
         let id: SessionId = RandomIds.next_id();
         let started = Message::Started(pb::SessionStarted {
             session_id: id.to_string(),
@@ -130,7 +127,6 @@ impl Dispatcher for DispatcherService {
         let (session, messages) =
             self.sessions.open(node, id, term, clock::steady(), message(started));
         self.sessions.may_report(&session, description_bytes).await?;
-        let description = words::description(description);
         let (view, now) = (self.cluster.view(), clock::now());
         if let Some(news) = liveness::heard(&view, node, Some(description), addr, &unable, now) {
             self.cluster.propose(news).await?;
@@ -166,12 +162,18 @@ impl Dispatcher for DispatcherService {
         let node = node_of(&request)?;
         let pb::AssignmentsRequest { session_id, message_bytes_max } = request.into_inner();
         let session = self.find_session(node, &session_id)?;
+        let room = self.sessions.room_for_stream(&session)?;
         let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
         let (ended, chain) = self.sessions.begin_assignments(&session);
         let sizes = assignments::Sizes::new(PART_BYTES, message_bytes_max);
         let (changes, wakes) = (self.cluster.changes(), self.wakers.subscribe(node));
         tokio::spawn(assignments::pump(node, ended, changes, wakes, to, chain, sizes));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        // The room is the stream's: what is on its way stays until the agent takes it or lets go.
+        let messages = ReceiverStream::new(messages).map(move |message| {
+            let _ = &room;
+            message
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn acknowledge(
@@ -193,12 +195,7 @@ impl Dispatcher for DispatcherService {
         let request = request.into_inner();
         let session = self.find_session(node_id, &request.session_id)?;
         self.sessions.may_report(&session, request.encoded_len()).await?;
-        let mut statuses: Vec<(TaskId, TaskStatus)> = Vec::with_capacity(request.updates.len());
-        for (i, update) in request.updates.into_iter().enumerate() {
-            let named = |e: InvalidMessage| invalid(&e.under(&format!("updates[{i}]")));
-            let (task, status): (TaskId, TaskStatus) = update.try_into().map_err(named)?;
-            statuses.push((task, words::status(status)));
-        }
+        let statuses = heard::statuses(node_id, request.updates, self.cluster.view().level());
         let part = |part: &[(TaskId, TaskStatus)]| Command::UpdateTaskStatuses {
             node_id,
             statuses: part.to_vec(),

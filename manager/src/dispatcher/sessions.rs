@@ -9,7 +9,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, SessionId};
 use shoal_types::object::AssignmentProgress;
 use shoal_types::time::Timestamp;
-use tokio::sync::{Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -21,6 +21,10 @@ const OUTBOX: usize = 256;
 
 /// Reports of one node that wait for their turn. An agent makes one at a time.
 const REPORTS_WAITING_MAX: usize = 4;
+
+/// Streams of assignments of one node whose messages it has not taken. An agent has one, and for a
+/// moment another when it has connected again.
+const STREAMS_MAX: usize = 4;
 
 /// An agent's connection.
 #[derive(Debug, Clone)]
@@ -122,11 +126,13 @@ struct Entry {
     reports: Arc<Reports>,
 }
 
-/// What a node writes into the log that all share. It outlives a session, so that nobody gets more
+/// What a node uses of what all share: what it writes into the log, what waits for it. It outlives a session, so that nobody gets more
 /// by opening another one.
 #[derive(Debug)]
 struct Reports {
     waiting: Semaphore,
+    /// What may be on its way to it, counted in streams.
+    streams: Arc<Semaphore>,
     /// Whose turn it is.
     turn: tokio::sync::Mutex<Pace>,
 }
@@ -134,7 +140,8 @@ struct Reports {
 impl Default for Reports {
     fn default() -> Self {
         let waiting = Semaphore::new(REPORTS_WAITING_MAX);
-        Self { waiting, turn: tokio::sync::Mutex::default() }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { waiting, streams, turn: tokio::sync::Mutex::default() }
     }
 }
 
@@ -193,6 +200,26 @@ impl Sessions {
             () = turn => Ok(()),
             () = session.ended.cancelled() => Err(ended()),
         }
+    }
+
+    /// Room for one more stream of assignments, until it is dropped: an ended one, too, has messages on
+    /// their way until the agent takes them.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` if there is none; `ABORTED` if the session has ended.
+    pub(super) fn room_for_stream(
+        &self,
+        session: &Session,
+    ) -> Result<OwnedSemaphorePermit, Status> {
+        let streams = self.lock().get(&session.node).map(|e| Arc::clone(&e.reports.streams));
+        let streams =
+            streams.ok_or_else(|| Status::aborted("the session has ended: open another one"))?;
+        streams.try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "node {} has {STREAMS_MAX} streams of assignments that it does not read: close them",
+                session.node
+            ))
+        })
     }
 
     /// Begins the session's stream of assignments and ends the one before: a session has one.

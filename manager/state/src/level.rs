@@ -61,8 +61,16 @@ impl Command {
                 level: _,
             }
             | Self::UpdateCluster { expected_spec_version: _, spec } => spec.level(),
-            Self::CreateNode { id: _, spec, description: _ }
-            | Self::UpdateNode { id: _, expected: _, spec } => spec.level(),
+            Self::CreateNode { id: _, spec, description } => spec.level().max(description.level()),
+            Self::UpdateNode { id: _, expected: _, spec } => spec.level(),
+            // Agents' words have been left out where they are above the cluster's level.
+            Self::ReportNode { id: _, description, status } => {
+                description.level().max(status.level())
+            }
+            Self::UpdateTaskStatuses { node_id: _, statuses } => {
+                statuses.iter().map(|(_, status)| status.level()).max().unwrap_or_default()
+            }
+            Self::SetManagerStatus { id: _, status } => status.level(),
             Self::CreateService { id: _, deployment_id: _, spec }
             | Self::UpdateService { id: _, expected: _, deployment_id: _, spec, kind: _ } => {
                 spec.level()
@@ -84,12 +92,10 @@ impl Command {
             Self::CreateUser { id: _, spec } | Self::UpdateUser { id: _, expected: _, spec } => {
                 spec.level()
             }
-            Self::WithRegistryAuth { auths: _, command } => command.level(),
+            Self::WithRegistryAuth { auths, command } => auths.level().max(command.level()),
             Self::RaiseLevel { level: _ }
             | Self::RotateJoinToken { role: _, secret: _ }
             | Self::RemoveNode { id: _, force: _ }
-            | Self::ReportNode { id: _, description: _, status: _ }
-            | Self::SetManagerStatus { id: _, status: _ }
             | Self::RemoveService { id: _ }
             | Self::RemoveNetwork { id: _ }
             | Self::RollBackStack { id: _, expected: _, to: _, ids: _, failed: _ }
@@ -99,7 +105,6 @@ impl Command {
             | Self::SetDesired { id: _, desired: _ }
             | Self::RemoveTask { id: _ }
             | Self::OrphanTask { id: _ }
-            | Self::UpdateTaskStatuses { node_id: _, statuses: _ }
             | Self::UpdateDeployment { id: _, state: _, message: _ }
             | Self::RemoveUser { id: _ } => Level::FIRST,
         }

@@ -92,3 +92,111 @@ async fn the_cluster_is_raised_no_further_than_its_managers() {
     assert_eq!(found.manager_status.unwrap().level, 1);
     manager.stop().await;
 }
+
+/// Others will dial it by the name of its node: one that nobody is would be dialled in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_is_known_by_its_node_although_an_earlier_attempt_had_another_key() {
+    use shoal_manager_raft::testing::{Recorder, open, quick};
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let raft = dir.path().join("raft");
+    let member = open(&raft, &Recorder::default(), &quick()).await;
+    member.initialize(77.into(), "127.0.0.1:1").await.unwrap();
+    member.shutdown().await;
+
+    let Made { manager, node, .. } = bootstrap(dir.path(), address).await;
+    manager.stop().await;
+    let member = open(&raft, &Recorder::default(), &quick()).await;
+    let known = eventually("its members", || async { member.members().pop() }).await;
+    assert_eq!(Some(known.node), node.current().identity().node());
+    assert_eq!(known.address, address.to_string());
+    member.shutdown().await;
+}
+
+/// Agents may be upgraded before managers: what one says that this manager cannot read costs that
+/// alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_agent_says_costs_one_status_and_never_the_session() {
+    use pb::generic_resource::Value;
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut newer = pb::NodeDescription::from(&description("first"));
+    let resource = |kind: &str, value| pb::GenericResource { kind: kind.to_owned(), value };
+    newer.resources.as_mut().unwrap().generic_resources =
+        vec![resource("slices", None), resource("gpu", Some(Value::Discrete(2)))];
+    let mut agent = Agent::open(channel(address, node.current()), newer).await.unwrap();
+    let reference = "first".to_owned();
+    let found = control.get_node(pb::GetNodeRequest { reference }).await.unwrap().into_inner();
+    let known = found.node.unwrap().node.unwrap().description.unwrap().resources.unwrap();
+    assert_eq!(known.generic_resources, [resource("gpu", Some(Value::Discrete(2)))]);
+
+    let spec = Some(spec("web", 3));
+    let request = pb::CreateServiceRequest { spec, ..Default::default() };
+    control.create_service(request).await.unwrap();
+    agent.receive_until("three tasks", |held| held.tasks.len() == 3).await;
+    let status = TaskStatus::new(TaskState::Running, Timestamp::from_secs(1), "said by a test");
+    let mut updates: Vec<pb::TaskStatusUpdate> =
+        agent.held.tasks.keys().map(|id| (&(*id, status.clone())).into()).collect();
+    let ids: Vec<String> = updates.iter().map(|update| update.task_id.clone()).collect();
+    // A state that this manager does not know; of a known one, a port of an unknown kind.
+    updates[0].status.as_mut().unwrap().state = 9999;
+    let known = pb::PortConfig {
+        target_port: 80,
+        protocol: pb::Protocol::Tcp.into(),
+        publish_mode: pb::PublishMode::Host.into(),
+        ..Default::default()
+    };
+    let unknown = pb::PortConfig { protocol: 9999, ..known.clone() };
+    updates[1].status.as_mut().unwrap().port_status = vec![unknown, known];
+    let session_id = agent.session_id.clone();
+    let request = pb::UpdateTaskStatusRequest { session_id, updates };
+    agent.client.update_task_status(request).await.unwrap();
+
+    let mut seen = Vec::new();
+    for reference in ids {
+        let request = pb::GetTaskRequest { reference };
+        let task = control.get_task(request).await.unwrap().into_inner().task.unwrap();
+        let status = task.status.unwrap();
+        seen.push((status.message == "said by a test", status.port_status.len()));
+    }
+    assert_eq!(seen, [(false, 0), (true, 1), (true, 0)]);
+    manager.stop().await;
+}
+
+/// Each stream may have parts on its way that its agent does not take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_opens_streams_and_reads_none_gets_no_more_of_them() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
+    let mut agent = Agent::connect(channel(address, node.current()), "first").await;
+    // More than the windows of a connection hold.
+    let mut large = spec("large", 40);
+    let task = large.task_template.as_mut().unwrap();
+    let Some(pb::task_spec::Runtime::Container(container)) = &mut task.runtime else { panic!() };
+    container.env = vec![format!("BIG={}", "x".repeat(190_000))];
+    let request = pb::CreateServiceRequest { spec: Some(large), ..Default::default() };
+    control.create_service(request).await.unwrap();
+    agent.receive_until("its tasks", |held| held.tasks.len() == 40).await;
+    let session_id = agent.session_id.clone();
+    let request = pb::AssignmentsRequest { session_id, message_bytes_max: 0 };
+    let (mut unread, mut refused) = (Vec::new(), None);
+    for _ in 0..20 {
+        match agent.client.assignments(request.clone()).await {
+            Ok(stream) => unread.push(stream.into_inner()),
+            Err(status) => {
+                refused = Some(status);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("twenty are too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("streams of assignments"), "{refused}");
+    // What is let go makes room.
+    drop(unread);
+    eventually("another stream", || {
+        let (mut client, request) = (agent.client.clone(), request.clone());
+        async move { client.assignments(request).await.ok() }
+    })
+    .await;
+    manager.stop().await;
+}

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::Meta;
 use crate::constraint::NodeFacts;
 use crate::id::NodeId;
-use crate::level::Level;
+use crate::level::{Level, Leveled as _};
 use crate::resources::Resources;
 use crate::spec::{Availability, NodeSpec, Platform};
 use crate::time::Timestamp;
@@ -83,6 +83,20 @@ pub struct NodeDescription {
     pub engine: EngineDescription,
     /// What its agent can do.
     pub level: Level,
+}
+
+impl NodeDescription {
+    /// What a cluster of this level can write down of it: older managers drop what they do not know, and
+    /// would go apart from the newer ones. Taken apart field by field, so that none is forgotten.
+    #[must_use]
+    pub fn within(mut self, cluster: Level) -> Self {
+        let Self { hostname: _, platform, resources, engine, level: _ } = &mut self;
+        let Platform { architecture: _, os: _ } = platform;
+        let Resources { nano_cpus: _, memory_bytes: _, generic_resources } = resources;
+        let EngineDescription { version: _, labels: _ } = engine;
+        generic_resources.retain(|resource| resource.level() <= cluster);
+        self
+    }
 }
 
 /// The agent of a node. Docker's clients call it the engine.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Meta;
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
-use crate::level::Level;
+use crate::level::{Level, Leveled as _};
 use crate::spec::{EndpointSpec, Labels, Options, PortConfig, TaskSpec};
 use crate::task_state::{DesiredState, TaskState};
 use crate::time::Timestamp;
@@ -169,6 +169,23 @@ impl TaskStatus {
             container_status: None,
             port_status: Vec::new(),
         }
+    }
+
+    /// What a cluster of this level can write down of it; nothing if it is in a state above that. Taken
+    /// apart field by field, so that none is forgotten.
+    #[must_use]
+    pub fn within(mut self, cluster: Level) -> Option<Self> {
+        let Self { state, timestamp: _, message: _, err: _, container_status, port_status } =
+            &mut self;
+        if state.level() > cluster {
+            return None;
+        }
+        if let Some(container) = container_status {
+            let ContainerStatus { container_id: _, pid: _, exit_code: _, signal: _, oom_killed: _ } =
+                container;
+        }
+        port_status.retain(|port| port.level() <= cluster);
+        Some(self)
     }
 
     /// What went wrong; what is going on if nothing did.

@@ -1,4 +1,4 @@
-//! Which level each spec needs.
+//! Which level each spec needs, and what nodes report.
 //!
 //! Every field and every variant is named here, so that a new one does not compile before somebody
 //! has decided. In the tables the fields before the `;` are part of the first level; those after it
@@ -19,7 +19,13 @@ use super::{
     UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
 };
 use crate::level::{Level, Leveled};
+use crate::object::{
+    ContainerStatus, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus,
+    TaskStatus,
+};
+use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
+use crate::task_state::TaskState;
 
 /// The highest of some levels.
 fn highest(levels: impl IntoIterator<Item = Level>) -> Level {
@@ -155,7 +161,24 @@ structs! {
     StackSpec { name, secrets, configs; services, networks, volumes }
 }
 
+// What nodes report is written down at once: below its level it is left out, see
+// `NodeDescription::within` and `TaskStatus::within`. The fields `level` are what somebody can do.
+structs! {
+    NodeDescription { hostname, level; platform, resources, engine }
+    EngineDescription { version, labels }
+    NodeStatus { message, addr, since; state }
+    ManagerStatus { raft_id, addr, level }
+    TaskStatus { timestamp, message, err; state, container_status, port_status }
+    ContainerStatus { container_id, pid, exit_code, signal, oom_killed }
+}
+
 choices! {
+    NodeState { Unknown, Down, Ready, Disconnected }
+    TaskState {
+        New, Pending, Assigned, Accepted, Preparing, Ready, Starting, Running, Draining, Complete,
+        Shutdown, Failed, Rejected, Remove, Orphaned,
+    }
+    RegistryAuth { Basic { username: _, password: _ }, Identity(_), Token(_) }
     ServiceMode {
         Replicated { replicas: _ },
         Global {},
