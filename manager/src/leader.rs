@@ -83,7 +83,8 @@ fn leads(state: &LeaderState) -> bool {
 }
 
 /// Makes known where this manager is reached now and what it can do, if it was started with another
-/// address or by another program than before.
+/// address or by another program than before. Only the leader says so: once hosts join as managers, one that
+/// follows has to be asked, or it stays at its former level, and so does the cluster, until it leads.
 async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
     while let Err(error) = try_move_to(cluster, sessions, own).await {
         tracing::warn!(address = own.address, error = %error, "cannot make the address known yet");

@@ -93,6 +93,28 @@ async fn the_cluster_is_raised_no_further_than_its_managers() {
     manager.stop().await;
 }
 
+/// As after an old copy of the manager's disk was put back: its agents have obeyed it in a later term.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_that_have_obeyed_a_later_term_come_back_when_the_term_was_raised() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, node, .. } = bootstrap(dir.path(), address).await;
+    let first = greeting(channel(address, node.current()), 0).await.unwrap();
+    let obeyed = first.term + 40;
+    let refused = greeting(channel(address, node.current()), obeyed).await.unwrap_err();
+    let hint = format!("run shoal-manager raise-term --above {obeyed} on its host");
+    assert!(refused.message().ends_with(&hint), "{refused}");
+    manager.stop().await;
+
+    shoal_manager::raft::raise_term(&dir.path().join("raft"), obeyed).await.unwrap();
+    let manager = Manager::start(dir.path(), address);
+    let later = eventually("a leader that is obeyed", || async {
+        greeting(channel(address, node.current()), obeyed).await.ok()
+    })
+    .await;
+    assert!(later.term > obeyed, "{} follows {obeyed}", later.term);
+    manager.stop().await;
+}
+
 /// Others will dial it by the name of its node: one that nobody is would be dialled in vain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_is_known_by_its_node_although_an_earlier_attempt_had_another_key() {
