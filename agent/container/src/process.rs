@@ -23,7 +23,15 @@ impl ProcessIdentity {
     /// none with this id.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Self::look(pid).ok().flatten().map(|(process, _)| process)
+        Self::find(pid).ok().flatten()
+    }
+
+    /// As [`ProcessIdentity::of`], for whom "could not look" is something else than "there is none".
+    ///
+    /// # Errors
+    /// The kernel's answer, other than that there is none.
+    pub fn find(pid: i32) -> io::Result<Option<Self>> {
+        Ok(Self::look(pid)?.map(|(process, _)| process))
     }
 
     /// Whether this very process still runs. That it does not is said only when it is certain: whoever

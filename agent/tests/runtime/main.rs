@@ -19,5 +19,6 @@ mod root_faults;
 mod root_lifecycle;
 mod root_limits;
 mod root_mounts;
+mod root_mute;
 mod root_outside;
 mod root_upgrade;

@@ -61,6 +61,15 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// What is in a group cannot be listed.
+    #[error("listing the processes of control group {group}")]
+    List {
+        /// The group.
+        group: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Processes that do not die.
     #[error("control group still has processes {processes:?}")]
     NotEmpty {

@@ -189,11 +189,11 @@ impl Cgroup {
     /// What went over the network of its processes; nothing where that is this process's own.
     fn network(&self) -> Option<NetworkUsed> {
         // The first is the one that the container began with, unless it is gone.
-        let pid = *self.processes().first()?;
+        let pid = *self.processes().ok()?.first()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
         // Opened first, then looked at again: never is a stranger read that has got its number.
-        if self.processes().binary_search(&pid).is_err() {
+        if self.processes().ok()?.binary_search(&pid).is_err() {
             return None;
         }
         let (own, its) = (stat("/proc/self/ns/net"), statat(&process, "ns/net", AtFlags::empty()));
@@ -207,26 +207,38 @@ impl Cgroup {
         Some(usage::network(&text, |_| false))
     }
 
-    /// The processes in it, as this process sees them.
-    #[must_use]
-    pub fn processes(&self) -> Vec<i32> {
+    /// The processes in it, as this process sees them: all of them, or why they are not known. Nobody
+    /// may be taken for gone who could not be looked for.
+    ///
+    /// # Errors
+    /// [`CgroupError::List`].
+    pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
         let mut all = Vec::new();
         for dir in &self.dirs {
             // In the older hierarchies a group below it is one of several of the same processes.
-            list(&dir.dir, if self.unified { DEPTH_MAX } else { 0 }, &mut all);
+            let depth = if self.unified { DEPTH_MAX } else { 0 };
+            let failed = |source| CgroupError::List { group: dir.name.clone(), source };
+            list(&dir.dir, depth, &mut all).map_err(failed)?;
         }
         all.sort_unstable();
         all.dedup();
-        all
+        Ok(all)
     }
 
     /// Its container's first process, found without anybody's help: whoever is in the groups is of the
     /// container, and the first in a process namespace of its own is that namespace's number 1
     /// (`NSpid` of proc_pid_status(5)). Where that cannot be told it is the oldest that there is.
-    #[must_use]
-    pub fn first_process(&self) -> Option<ProcessIdentity> {
-        let found: Vec<ProcessIdentity> =
-            self.processes().into_iter().filter_map(ProcessIdentity::of).collect();
+    ///
+    /// # Errors
+    /// [`CgroupError::List`]: whether there is one is not known.
+    pub fn first_process(&self) -> Result<Option<ProcessIdentity>, CgroupError> {
+        let failed = |source| {
+            let group = self.dirs.first().map(|dir| dir.name.clone()).unwrap_or_default();
+            CgroupError::List { group, source }
+        };
+        let found =
+            self.processes()?.into_iter().filter_map(|p| ProcessIdentity::find(p).transpose());
+        let found: Vec<ProcessIdentity> = found.collect::<io::Result<_>>().map_err(failed)?;
         let is_first = |process: &&ProcessIdentity| {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid));
             let status = status.unwrap_or_default();
@@ -235,21 +247,22 @@ impl Cgroup {
             ids.is_some_and(|ids| ids.split_whitespace().skip(1).eq(["1"]))
         };
         let oldest = || found.iter().min_by_key(|process| (process.start_ticks, process.pid));
-        let first = found.iter().find(is_first).or_else(oldest).copied()?;
+        let first = found.iter().find(is_first).or_else(oldest).copied();
         // A number that has been given to somebody else meanwhile is in no group of the container.
-        let still = self.processes();
-        Some(first).filter(|p| p.exists() && still.binary_search(&p.pid).is_ok())
+        let still = self.processes()?;
+        Ok(first.filter(|p| p.exists() && still.binary_search(&p.pid).is_ok()))
     }
 
     /// Sends SIGKILL to everything in it: to the processes that are there by a second look at
     /// descriptors that were opened after the first, so that never a stranger is hit that has got
     /// the number of one that ended meanwhile.
     fn kill_each(&self) {
-        let found = self.processes().into_iter().filter_map(|pid| {
+        // Whoever kills looks again until nobody is left.
+        let found = self.processes().unwrap_or_default().into_iter().filter_map(|pid| {
             Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?))
         });
         let found: Vec<(i32, OwnedFd)> = found.take(KILLED_AT_ONCE).collect();
-        let still = self.processes();
+        let still = self.processes().unwrap_or_default();
         for (_, pidfd) in found.iter().filter(|(pid, _)| still.binary_search(pid).is_ok()) {
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
@@ -258,17 +271,19 @@ impl Cgroup {
     /// Kills everything in it and waits until it is empty.
     ///
     /// # Errors
-    /// [`CgroupError::NotEmpty`] when something would not die.
+    /// [`CgroupError::NotEmpty`] when something would not die, [`CgroupError::List`] when that cannot
+    /// be told.
     pub fn kill(&self) -> Result<(), CgroupError> {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(200);
         loop {
-            let alive = self.processes();
-            if alive.is_empty() {
-                return Ok(());
-            }
+            let left = match self.processes() {
+                Ok(alive) if alive.is_empty() => return Ok(()),
+                Ok(processes) => CgroupError::NotEmpty { processes },
+                Err(error) => error,
+            };
             if Instant::now() > deadline {
-                return Err(CgroupError::NotEmpty { processes: alive });
+                return Err(left);
             }
             let kill = if self.unified { v2::kill } else { v1::kill };
             kill(self);
@@ -317,34 +332,54 @@ fn remove(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
 fn remove_children(parent: &OwnedFd, name: &str) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = openat(parent, name, flags, Mode::empty()) else { return };
-    for child in children(&dir) {
+    for child in children(&dir).unwrap_or_default() {
         remove_children(&dir, &child);
         let _ = unlinkat(&dir, child.as_str(), AtFlags::REMOVEDIR);
     }
 }
 
 /// The names of the groups below one.
-fn children(dir: &OwnedFd) -> Vec<String> {
-    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return Vec::new() };
-    let dirs = entries.flatten().filter(|e| e.file_type() == FileType::Directory);
-    let names = dirs.map(|e| e.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name != "." && name != "..").collect()
+fn children(dir: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// The processes in a group and, so many levels deep, in those below it.
-fn list(dir: &OwnedFd, depth: u32, into: &mut Vec<i32>) {
-    let file = openat(dir, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let mut text = String::new();
-    if file.is_ok_and(|file| fs::File::from(file).read_to_string(&mut text).is_ok()) {
-        into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    }
+fn list(dir: &OwnedFd, depth: u32, into: &mut Vec<i32>) -> io::Result<()> {
+    let read = || -> io::Result<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(dir, "cgroup.procs", flags, Mode::empty())?;
+        let mut text = String::new();
+        fs::File::from(file).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().or_else(none_there)?;
+    into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     if depth == 0 {
-        return;
+        return Ok(());
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for name in children(dir) {
-        if let Ok(child) = openat(dir, name.as_str(), flags, Mode::empty()) {
-            list(&child, depth - 1, into);
+    for name in children(dir).or_else(none_there)? {
+        match openat(dir, name.as_str(), flags, Mode::empty()) {
+            Ok(child) => list(&child, depth - 1, into)?,
+            Err(e) => none_there(e.into())?,
         }
+    }
+    Ok(())
+}
+
+/// Nothing, where the group has gone meanwhile, or is one of threads, whose processes are listed above
+/// it.
+fn none_there<T: Default>(error: io::Error) -> io::Result<T> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP) => Ok(T::default()),
+        _ => Err(error),
     }
 }

@@ -1,19 +1,21 @@
 //! Taking over what an earlier agent left.
 //!
 //! What is found is never ended because it is not understood: a container ends with its supervisor, and
-//! that has ended when its process is gone, for certain. See `docs/compatibility.md`.
+//! that has ended when its process is gone, for certain. Where that cannot be found out nothing is taken
+//! over: the agent does not start, and everything goes on without it. See `docs/compatibility.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use shoal_agent_container::ProcessIdentity;
 use shoal_agent_container::cgroup::Layout;
 use shoal_agent_container::supervise::exit;
 use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::connection::{Unheard, connect};
 use super::keeper::{Process, Voice};
@@ -30,7 +32,8 @@ pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeErr
     let mut ids = names(&inner.config.run_dir)?;
     ids.extend(names(&inner.config.state_dir)?);
     let each: Vec<_> = ids.iter().map(|id| observe(&inner, id)).collect();
-    let mut found: Vec<Observed> = stream::iter(each).buffer_unordered(PARALLEL).collect().await;
+    let each = stream::iter(each).buffer_unordered(PARALLEL);
+    let mut found: Vec<Observed> = each.try_collect().await?;
     found.sort_by(|a, b| a.id.cmp(&b.id));
     let sweeper = Arc::clone(&inner);
     // Groups of containers that have left no other trace.
@@ -39,39 +42,46 @@ pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeErr
 }
 
 fn names(dir: &Path) -> Result<BTreeSet<ContainerId>, RuntimeError> {
-    let entries = fs::read_dir(dir).map_err(RuntimeError::io("listing", dir))?;
-    Ok(entries.flatten().filter_map(|e| ContainerId::new(e.file_name().to_str()?).ok()).collect())
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(RuntimeError::io("listing", dir))? {
+        let name = entry.map_err(RuntimeError::io("listing", dir))?.file_name();
+        names.extend(name.to_str().and_then(|name| ContainerId::new(name).ok()));
+    }
+    Ok(names)
 }
 
-async fn observe(inner: &Arc<Inner>, id: &ContainerId) -> Observed {
-    Observed { id: id.clone(), state: one(inner, id).await }
+async fn observe(inner: &Arc<Inner>, id: &ContainerId) -> Result<Observed, RuntimeError> {
+    let state = one(inner, id).await.map_err(|e| RuntimeError::Failed {
+        id: id.clone(),
+        stage: "finding out whether it runs".to_owned(),
+        reason: e.to_string(),
+    })?;
+    Ok(Observed { id: id.clone(), state })
 }
 
-async fn one(inner: &Arc<Inner>, id: &ContainerId) -> ObservedState {
+/// An error says that it may run or not.
+async fn one(inner: &Arc<Inner>, id: &ContainerId) -> io::Result<ObservedState> {
     let unheard = match connect(inner, id).await {
         Ok((connection, status)) => {
             let supervisor = status.supervisor;
             let voice = Voice::Talking(connection);
-            return match status.init {
-                Some(init) => hold(inner, id, voice, supervisor, Some((init.pid, None))),
-                None => hold(inner, id, voice, supervisor, None),
-            };
+            let running = status.init.map(|init| (init.pid, None));
+            return Ok(hold(inner, id, voice, supervisor, running));
         }
         Err(unheard) => unheard,
     };
     let (worker, name) = (Arc::clone(inner), id.clone());
     let who = unheard.who();
     let is_over = matches!(unheard, Unheard::Ended);
-    let seen = spawn_blocking(move || look(&worker, &name, who, is_over)).await;
-    match seen {
-        Ok(Seen::Over(state)) => state,
-        Ok(Seen::Alive { supervisor, first }) => {
+    let seen = spawn_blocking(move || look(&worker, &name, who, is_over));
+    Ok(match seen.await.map_err(io::Error::other)?? {
+        Seen::Over(state) => state,
+        Seen::Alive { supervisor, first } => {
             let limits = unheard.why();
             let running = Some((first, Some(limits)));
             hold(inner, id, Voice::mute(&unheard), supervisor, running)
         }
-        Err(e) => ObservedState::Broken { reason: JoinError::to_string(&e) },
-    }
+    })
 }
 
 /// Keeps a supervisor that lives: of a container that runs, with its first process and what stands in
@@ -104,15 +114,20 @@ enum Seen {
     Over(ObservedState),
 }
 
-fn look(inner: &Inner, id: &ContainerId, who: Option<ProcessIdentity>, is_over: bool) -> Seen {
-    let first = unaided::first_process(inner, id);
-    let recorded = unaided::supervisor(inner, id).or(who);
+fn look(
+    inner: &Inner,
+    id: &ContainerId,
+    who: Option<ProcessIdentity>,
+    is_over: bool,
+) -> io::Result<Seen> {
+    let first = unaided::first_process(inner, id)?;
+    let recorded = unaided::supervisor(inner, id)?.or(who);
     // Whoever supervises what runs is there, whatever has become of the record.
     let supervisor = match (recorded, first) {
-        (None, Some(_)) => unaided::find_supervisor(inner, id),
+        (None, Some(_)) => unaided::find_supervisor(inner, id)?,
         (recorded, _) => recorded,
     };
-    match (supervisor.filter(|supervisor| supervisor.exists()), first) {
+    Ok(match (supervisor.filter(|supervisor| supervisor.exists()), first) {
         (Some(supervisor), Some(first)) if !is_over => Seen::Alive { supervisor, first: first.pid },
         // It lives and has nothing to look after: not yet, or not any more.
         (Some(_), _) => Seen::Over(match exit::read(&inner.state_dir(id)) {
@@ -121,7 +136,7 @@ fn look(inner: &Inner, id: &ContainerId, who: Option<ProcessIdentity>, is_over: 
             Err(e) => broken(&format!("its exit record: {e}")),
         }),
         (None, _) => Seen::Over(without_supervisor(inner, id)),
-    }
+    })
 }
 
 fn broken(reason: &str) -> ObservedState {

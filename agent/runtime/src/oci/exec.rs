@@ -32,6 +32,9 @@ use shoal_agent_container::supervise::protocol::{Op, Status};
 /// How long it may take until the process runs. Its program is looked up and mapped within that, which
 /// a file system that does not answer may never allow.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a supervisor may take to say who the container's first process is, which can be found out
+/// without it: less than most health checks have, which fail otherwise because of a supervisor.
+const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
 /// Chunks on their way.
@@ -57,12 +60,13 @@ pub(super) async fn exec(
         stage: "starting a process in the container".to_owned(),
         reason: e.to_string(),
     };
-    let status = match link.ask(Op::Status).await {
+    let status = match link.ask_within(STATUS_PATIENCE, Op::Status).await {
         // It lives and does not answer: who joins needs to know who is there, and nothing else.
         Err(RuntimeError::Supervisor { .. }) => {
             let (inner, id) = (Arc::clone(&inner), id.clone());
             let found = tokio::task::spawn_blocking(move || unaided::first_process(&inner, &id));
-            let init = found.await.map_err(|e| failed(std::io::Error::other(e)))?;
+            let found = found.await.map_err(|e| failed(std::io::Error::other(e)))?;
+            let init = found.map_err(failed)?;
             Status { supervisor: link.supervisor(), init }
         }
         other => other?,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::connection::{self, Connection, Unheard};
-use super::link::{Reply, supervisor_error};
+use super::link::{ANSWER_PATIENCE, Reply, SILENT, supervisor_error};
 use super::unaided::{self, aftermath, unknown_end};
 use super::{ContainerId, Inner, RuntimeError};
 use crate::io::Readable;
@@ -30,6 +30,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at a process of which there is no descriptor.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two questions to a supervisor, so that one that hangs is noticed although nobody wants
+/// anything of it.
+const ASK_PAUSE: Duration = Duration::from_secs(15);
 /// How long a supervisor may take to record the end of a container of which no process is left.
 const RECORD_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -104,7 +107,8 @@ pub(super) struct Keeper {
     /// Whether it has been paid.
     reported: bool,
     seq: u32,
-    waiting: BTreeMap<u32, (Op, Reply)>,
+    /// What it was asked: since when, and who wants to know.
+    waiting: BTreeMap<u32, (Op, Instant, Option<Reply>)>,
     /// Since when no process of the container is left.
     empty_since: Option<Instant>,
 }
@@ -157,17 +161,38 @@ impl Keeper {
         self.epilogue(&how).await;
     }
 
-    /// Talks until nothing more is heard; why that is.
+    /// Talks until nothing more is heard; why that is. Whoever holds the connection and says nothing on
+    /// it is not heard either.
     async fn talk(&mut self, mut connection: Connection, requests: &mut Requests) -> String {
+        let mut ask_at = Instant::now() + ASK_PAUSE;
         loop {
-            tokio::select! {
+            let late = self.late_at();
+            let asked = tokio::select! {
                 message = connection.next() => match message {
-                    Ok(message) => self.hear(message),
+                    Ok(message) => {
+                        self.hear(message);
+                        continue;
+                    }
                     Err(lost) => return lost.to_string(),
                 },
-                Some((op, reply)) = requests.recv() => self.ask(&mut connection, op, reply).await,
+                Some((op, reply)) = requests.recv() => self.ask(&mut connection, op, Some(reply)).await,
+                () = tokio::time::sleep_until(ask_at), if self.started && !self.reported => {
+                    ask_at = Instant::now() + ASK_PAUSE;
+                    self.ask(&mut connection, Op::Status, None).await
+                }
+                () = tokio::time::sleep_until(late.unwrap_or(ask_at)), if late.is_some() => false,
+            };
+            if !asked {
+                return SILENT.to_owned();
             }
         }
+    }
+
+    /// When an answer is overdue. A start takes as long as it takes, and may keep others waiting.
+    fn late_at(&self) -> Option<Instant> {
+        let is_starting = self.waiting.values().any(|(op, ..)| *op == Op::Start);
+        let asked = self.waiting.values().filter(|_| !is_starting && !self.reported);
+        asked.map(|(_, since, _)| *since + ANSWER_PATIENCE).min()
     }
 
     /// Lives with a supervisor that is not heard: until it is again, or has ended.
@@ -215,40 +240,43 @@ impl Keeper {
             return;
         }
         let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            (exit::read(&inner.state_dir(&id)).ok().flatten(), unaided::is_empty(&inner, &id))
+        let looked = tokio::task::spawn_blocking(move || -> std::io::Result<_> {
+            Ok((exit::read(&inner.state_dir(&id))?, unaided::is_empty(&inner, &id)?))
         });
         match looked.await {
-            Ok((Some(status), _)) => self.report(status),
-            Ok((None, true)) => {
+            Ok(Ok((Some(status), _))) => self.report(status),
+            Ok(Ok((None, true))) => {
                 let since = *self.empty_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > RECORD_PATIENCE {
                     let message = "no process of it is left, and its supervisor does not say why";
                     self.report(unknown_end(message.to_owned()));
                 }
             }
-            Ok((None, false)) | Err(_) => self.empty_since = None,
+            Ok(Ok((None, false)) | Err(_)) | Err(_) => self.empty_since = None,
         }
     }
 
-    async fn ask(&mut self, connection: &mut Connection, op: Op, reply: Reply) {
+    /// Whether it took the question in time.
+    async fn ask(&mut self, connection: &mut Connection, op: Op, reply: Option<Reply>) -> bool {
         self.seq = self.seq.wrapping_add(1);
         let request = Request { seq: self.seq, op: op.clone(), hello: None };
-        self.waiting.insert(self.seq, (op, reply));
+        self.waiting.insert(self.seq, (op, Instant::now(), reply));
         if self.reported {
             // It is ending by itself, which answers whatever is asked.
-            return;
+            return true;
         }
         // A failure shows as the end of the connection.
-        let _ = connection.write(&request).await;
+        timeout(ANSWER_PATIENCE, connection.write(&request)).await.is_ok()
     }
 
     fn hear(&mut self, message: Message) {
         match message {
             Message::Reply { seq, result } => {
-                let Some((op, reply)) = self.waiting.remove(&seq) else { return };
+                let Some((op, _, reply)) = self.waiting.remove(&seq) else { return };
                 self.started |= op == Op::Start && result.is_ok();
-                let _ = reply.send(result.map_err(|f: Failure| f.into_error(&self.id)));
+                if let Some(reply) = reply {
+                    let _ = reply.send(result.map_err(|f: Failure| f.into_error(&self.id)));
+                }
             }
             Message::Exited(status) => self.report(status),
             Message::Hello(_) | Message::Prepared | Message::NotPrepared(_) => {}
@@ -264,7 +292,8 @@ impl Keeper {
 
     /// Whoever waits for an answer will have none on this connection.
     fn give_up_waiting(&mut self, why: &str) {
-        for (_, reply) in std::mem::take(&mut self.waiting).into_values() {
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        for reply in waiting.filter_map(|(.., reply)| reply) {
             let _ = reply.send(Err(match self.reported {
                 true => RuntimeError::NotRunning { id: self.id.clone() },
                 false => supervisor_error(&self.id, why),

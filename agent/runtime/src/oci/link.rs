@@ -11,7 +11,7 @@ use shoal_agent_container::supervise::protocol::{Message, Op, Status};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Connection, Lost};
 use super::keeper::{Keeper, Process, Voice};
@@ -22,7 +22,9 @@ use super::{ContainerId, Inner, RuntimeError};
 const PREPARE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take to answer. Starting is bounded by nothing here: whoever asked for it gives it up
 /// and removes the container instead.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+/// What is said of one that does not.
+pub(super) const SILENT: &str = "it does not answer";
 /// How long a killed supervisor may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Requests under way at most.
@@ -47,16 +49,28 @@ impl Link {
 
     /// Asks the supervisor. [`RuntimeError::Supervisor`] says that it lives and does not help.
     pub(super) async fn ask(&self, op: Op) -> Result<Status, RuntimeError> {
+        self.ask_within(ANSWER_PATIENCE, op).await
+    }
+
+    /// As [`Link::ask`], for as long at most: with the wait for one's turn. Whoever starts waits only
+    /// for that.
+    pub(super) async fn ask_within(
+        &self,
+        patience: Duration,
+        op: Op,
+    ) -> Result<Status, RuntimeError> {
+        let until = Instant::now() + patience;
         let (tx, rx) = oneshot::channel();
         let gone = || RuntimeError::NotRunning { id: self.id.clone() };
+        let silent = |_| supervisor_error(&self.id, SILENT);
         let is_start = op == Op::Start;
-        self.requests.send((op, tx)).await.map_err(|_| gone())?;
+        let sent = timeout_at(until, self.requests.send((op, tx))).await.map_err(silent)?;
+        sent.map_err(|_| gone())?;
         let answer = async { rx.await.unwrap_or_else(|_| Err(gone())) };
         if is_start {
             return answer.await;
         }
-        let silent = |_| supervisor_error(&self.id, "it does not answer");
-        timeout(ANSWER_PATIENCE, answer).await.map_err(silent)?
+        timeout_at(until, answer).await.map_err(silent)?
     }
 
     /// Waits for the supervisor's end; `false` when it takes too long.

@@ -62,10 +62,14 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
     let mut errors = Vec::new();
     let run_dir = inner.run_dir(id);
     // A supervisor that no agent got hold of.
-    let supervisor = unaided::supervisor(inner, id);
-    let found = || run_dir.exists().then(|| unaided::find_supervisor(inner, id)).flatten();
-    if let Some(process) = supervisor.or_else(found) {
-        kill(process);
+    let find = || match unaided::supervisor(inner, id)? {
+        None if run_dir.exists() => unaided::find_supervisor(inner, id),
+        known => Ok(known),
+    };
+    match find() {
+        Ok(Some(process)) => kill(process),
+        Ok(None) => {}
+        Err(e) => errors.push(format!("looking for its supervisor: {e}")),
     }
     errors.extend(clear_cgroup(inner, &inner.cgroup(id)).err());
     // The record that a container existed goes last: until then, removal can be repeated.

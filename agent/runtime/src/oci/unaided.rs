@@ -2,6 +2,7 @@
 //! speaks a protocol that is not known. Whoever is in a container's control group is of the container,
 //! so that nothing here needs anybody's word.
 
+use std::io;
 use std::sync::Arc;
 
 use shoal_agent_container::ProcessIdentity;
@@ -14,39 +15,70 @@ use super::{ContainerId, Inner, RuntimeError};
 use crate::ExitStatus;
 use shoal_agent_container::supervise::log::now;
 
-/// The container's first process, if any of it runs.
-pub(super) fn first_process(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
-    Cgroup::open(&inner.layout, &inner.cgroup(id)).ok()??.first_process()
+/// The container's first process, if any of it runs. An error is no answer: it may run.
+pub(super) fn first_process(
+    inner: &Inner,
+    id: &ContainerId,
+) -> io::Result<Option<ProcessIdentity>> {
+    let first = || match Cgroup::open(&inner.layout, &inner.cgroup(id))? {
+        Some(group) => group.first_process(),
+        None => Ok(None),
+    };
+    first().map_err(|e| io::Error::other(chain(&e)))
 }
 
-/// Whether no process of the container is left, for certain.
-pub(super) fn is_empty(inner: &Inner, id: &ContainerId) -> bool {
-    match Cgroup::open(&inner.layout, &inner.cgroup(id)) {
-        Ok(group) => group.is_none_or(|group| group.processes().is_empty()),
-        Err(_) => false,
+/// Whether no process of the container is left.
+pub(super) fn is_empty(inner: &Inner, id: &ContainerId) -> io::Result<bool> {
+    let listed = || match Cgroup::open(&inner.layout, &inner.cgroup(id))? {
+        Some(group) => Ok(group.processes()?.is_empty()),
+        None => Ok(true),
+    };
+    listed().map_err(|e: CgroupError| io::Error::other(chain(&e)))
+}
+
+/// Who supervises the container, by its own record, whether or not that lives. Nobody, where there is no
+/// record that can be understood.
+pub(super) fn supervisor(inner: &Inner, id: &ContainerId) -> io::Result<Option<ProcessIdentity>> {
+    match std::fs::read(inner.run_dir(id).join(SUPERVISOR_FILE)) {
+        Ok(bytes) => Ok(file::from_bytes(&bytes).ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
-}
-
-/// Who supervises the container, by its own record, whether or not that lives.
-pub(super) fn supervisor(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
-    let bytes = std::fs::read(inner.run_dir(id).join(SUPERVISOR_FILE)).ok()?;
-    file::from_bytes(&bytes).ok()
 }
 
 /// A process that was started to supervise the container, by its arguments: where no record says who
 /// that is.
-pub(super) fn find_supervisor(inner: &Inner, id: &ContainerId) -> Option<ProcessIdentity> {
+pub(super) fn find_supervisor(
+    inner: &Inner,
+    id: &ContainerId,
+) -> io::Result<Option<ProcessIdentity>> {
     let run_dir = inner.run_dir(id);
-    let pids = std::fs::read_dir("/proc").ok()?.flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let supervises = |pid: &i32| {
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let supervises = |pid: i32| -> io::Result<bool> {
+        let arguments = match std::fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok(arguments) => arguments,
+            Err(e) if has_ended(&e) => return Ok(false),
+            Err(e) => return Err(e),
+        };
         let mut arguments = arguments.split(|byte| *byte == 0).skip(1);
-        arguments.next() == Some(b"supervise")
-            && arguments.next() == Some(run_dir.as_os_str().as_encoded_bytes())
+        Ok(arguments.next() == Some(b"supervise")
+            && arguments.next() == Some(run_dir.as_os_str().as_encoded_bytes()))
     };
-    let mut found = pids.filter(supervises);
-    found.find_map(|pid| ProcessIdentity::of(pid).filter(|process| process.exists()))
+    for entry in std::fs::read_dir("/proc")? {
+        let pid = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        if let Some(pid) = pid
+            && supervises(pid)?
+            && let Some(process) = ProcessIdentity::find(pid)?.filter(|process| process.exists())
+        {
+            return Ok(Some(process));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file of a process could not be read because that has ended.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// Sends a signal to the container's first process.
@@ -56,7 +88,7 @@ pub(super) async fn signal(
     signal: i32,
 ) -> Result<(), RuntimeError> {
     let name = id.clone();
-    let sent = tokio::task::spawn_blocking(move || match first_process(&inner, &id) {
+    let sent = tokio::task::spawn_blocking(move || match first_process(&inner, &id)? {
         Some(first) => first.signal(signal),
         None => Ok(false),
     });
@@ -103,12 +135,17 @@ pub(super) fn unknown_end(message: String) -> ExitStatus {
 /// task.
 pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatus {
     let state_dir = inner.state_dir(id);
-    let recorded = exit::read(&state_dir).ok().flatten();
+    let recorded = exit::read(&state_dir);
     let cleared = clear_cgroup(inner, &inner.cgroup(id));
-    if let Some(status) = recorded {
-        return status;
-    }
     let mut message = format!("its supervisor died ({how}), so it was killed");
+    let recorded = match recorded {
+        Ok(Some(status)) => return status,
+        Ok(None) => Ok(()),
+        Err(e) => {
+            message = format!("{message}; its exit record: {e}");
+            Err(e)
+        }
+    };
     match &cleared {
         Ok(kills) => {
             if let Some(note) = exit::starved(*kills) {
@@ -118,7 +155,9 @@ pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatu
         Err(e) => message = format!("{message}; {e}"),
     }
     let status = unknown_end(message);
-    // So that the next agent tells the same story.
-    let _ = exit::write(&state_dir, &status);
+    if recorded.is_ok() {
+        // So that the next agent tells the same story.
+        let _ = exit::write(&state_dir, &status);
+    }
     status
 }
