@@ -347,23 +347,31 @@ fn write_all(changes: &mpsc::Receiver<Change>) {
     while let Ok(first) = changes.recv() {
         let mut batch = vec![first];
         batch.extend(changes.try_iter().take(BATCH_MAX - 1));
-        let mut results = apply_all(&batch);
-        let mut synced: BTreeMap<PathBuf, Result<(), LedgerError>> = BTreeMap::new();
-        for (change, result) in batch.iter().zip(&mut results) {
-            let Some(dir) = change.path.parent().filter(|_| result.is_ok()) else { continue };
-            if matches!(change.what, What::Flush) {
-                continue;
-            }
-            let sync = || {
-                File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory of", dir))
-            };
-            result.clone_from(synced.entry(dir.to_owned()).or_insert_with(sync));
-        }
+        // Tasks are of use only with their networks, which are on disk before them.
+        let is_networks = |c: &Change| c.path.file_name().is_some_and(|name| name == NETWORKS);
+        let parts = batch.chunk_by(|one, next| is_networks(one) == is_networks(next));
+        let results: Vec<_> = parts.flat_map(write_together).collect();
         for (change, result) in batch.into_iter().zip(results) {
             // Whoever asked may have gone.
             let _ = change.answer.send(result);
         }
     }
+}
+
+/// All of it side by side, up to the barrier that it shares.
+fn write_together(batch: &[Change]) -> Vec<Result<(), LedgerError>> {
+    let mut results = apply_all(batch);
+    let mut synced: BTreeMap<PathBuf, Result<(), LedgerError>> = BTreeMap::new();
+    for (change, result) in batch.iter().zip(&mut results) {
+        let Some(dir) = change.path.parent().filter(|_| result.is_ok()) else { continue };
+        if matches!(change.what, What::Flush) {
+            continue;
+        }
+        let sync =
+            || File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory of", dir));
+        result.clone_from(synced.entry(dir.to_owned()).or_insert_with(sync));
+    }
+    results
 }
 
 /// Files are synced side by side, because the file system then does it in one go; changes of one

@@ -29,6 +29,7 @@ struct Inner {
     lost: watch::Sender<Lost>,
     host_ports: BTreeSet<u16>,
     broken: bool,
+    panicking: bool,
     attempts: u64,
 }
 
@@ -47,6 +48,11 @@ impl FakeNetworks {
     /// While set, every call that would reach the kernel fails.
     pub fn set_broken(&self, broken: bool) {
         self.lock().broken = broken;
+    }
+
+    /// While set, the code of every such call panics.
+    pub fn set_panicking(&self, panicking: bool) {
+        self.lock().panicking = panicking;
     }
 
     /// What is held now.
@@ -77,6 +83,9 @@ impl FakeNetworks {
     ) -> BoxFuture<'_, Result<T, NetworkError>> {
         let mut inner = self.lock();
         inner.attempts += 1;
+        if inner.panicking {
+            std::panic::resume_unwind(Box::new("asked to"));
+        }
         let result =
             if inner.broken { Err(NetworkError::HelperGone) } else { act(&mut inner, &self.rules) };
         ready(result).boxed()

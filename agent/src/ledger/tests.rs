@@ -166,3 +166,29 @@ async fn a_refusal_of_the_disk_is_an_error() {
     fs::remove_dir_all(dir.path()).unwrap();
     assert!(matches!(ledger.save(&record(1)).await, Err(LedgerError::Io { .. })));
 }
+
+/// Also where both are written in one go, and the agent is killed in the middle of it.
+#[test]
+fn no_task_is_on_disk_before_its_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (networks, task) = (dir.path().join(NETWORKS), dir.path().join("1"));
+    // Writing stands still at a pipe that nobody reads.
+    let pipe = networks.with_extension("new");
+    let (mode, kind) = (rustix::fs::Mode::from_raw_mode(0o600), rustix::fs::FileType::Fifo);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    let (changes, queue) = mpsc::channel();
+    for path in [networks, task.clone()] {
+        let (answer, _) = oneshot::channel();
+        changes.send(Change { path, what: What::Write(vec![1]), answer }).unwrap();
+    }
+    drop(changes);
+    let writer = std::thread::spawn(move || write_all(&queue));
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(300);
+    while std::time::Instant::now() < until {
+        assert!(!task.exists());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(File::open(&pipe).unwrap());
+    writer.join().unwrap();
+    assert!(task.exists());
+}

@@ -51,6 +51,11 @@ impl Applied {
         self.networks
     }
 
+    /// Whether they have not changed since this count, so that nobody else writes them down.
+    pub(super) fn networks_are_at(&self, count: u64) -> bool {
+        self.networks == count
+    }
+
     /// They are on disk.
     pub(super) fn networks_are_written(&mut self, count: u64) {
         self.networks_written = self.networks_written.max(count);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, btree_map};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_agent_planning::task::{Found, Machine, TaskRecord, refusal, stand_in};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment, Rejection};
@@ -15,6 +16,9 @@ use super::applied::Mark;
 use super::event::Event;
 use super::state::{Entry, State};
 use crate::ledger::{LedgerError, Term};
+
+/// How long after the disk refused the networks it is asked again.
+const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn assign_all(
@@ -180,8 +184,9 @@ impl State {
         let _ = answer.send(result);
     }
 
-    /// Before the tasks that need them, since the ledger keeps the order.
-    fn save_networks(&mut self) {
+    /// Before the tasks that need them, since the ledger keeps the order. What the disk refuses is tried
+    /// again until it takes it: nothing else would, as long as nothing changes.
+    pub(super) fn save_networks(&mut self) {
         let written = self.context.ledger.save_networks(&self.networks);
         let (count, events) = (self.applied.networks_change(), self.events.clone());
         self.operations.spawn(async move {
@@ -191,6 +196,8 @@ impl State {
                 }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "cannot write down the networks");
+                    tokio::time::sleep(SAVE_PAUSE).await;
+                    let _ = events.send(Event::NetworksRefused(count));
                 }
             }
         });

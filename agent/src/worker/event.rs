@@ -25,6 +25,8 @@ pub(super) enum Event {
     TermWritten(Term, Result<(), LedgerError>, oneshot::Sender<Result<u64, WorkerError>>),
     /// The networks were written down, as they were at this count of their changes.
     NetworksWritten(u64),
+    /// They could not be written down as they were at this count, some time ago.
+    NetworksRefused(u64),
     /// An operation ended, or says how far it is.
     Fact(TaskId, Fact),
     /// An operation was carried out that leaves nothing of the task.

@@ -44,15 +44,14 @@ impl State {
             return;
         }
         self.order.looking = true;
-        let (context, events) = (Arc::clone(&self.context), self.events.clone());
-        self.operations.spawn(async move {
-            let observed = holdings::observe(&context).await.unwrap_or_else(|error| {
+        let context = Arc::clone(&self.context);
+        let look = async move {
+            Event::Seen(holdings::observe(&context).await.unwrap_or_else(|error| {
                 tracing::warn!(error = %chain(&error), "cannot look at what the node has");
                 Observed::default()
-            });
-            // The loop may have ended.
-            let _ = events.send(Event::Seen(observed));
-        });
+            }))
+        };
+        self.spawn_event(look, Event::Seen(Observed::default()));
     }
 
     /// What was looked at may be older than what tasks have done since: what they have now counts.
@@ -83,11 +82,13 @@ impl State {
             return;
         }
         order.occupied.extend(actions.iter().filter_map(holdings::task_of));
-        let (context, events) = (Arc::clone(&self.context), self.events.clone());
-        self.operations.spawn(async move {
+        let context = Arc::clone(&self.context);
+        let lost = Event::InOrder(actions.clone(), actions.clone());
+        let work = async move {
             let failed = holdings::perform(&context, actions.clone()).await;
-            let _ = events.send(Event::InOrder(actions, failed));
-        });
+            Event::InOrder(actions, failed)
+        };
+        self.spawn_event(work, lost);
     }
 
     pub(super) fn in_order(

@@ -153,24 +153,17 @@ impl State {
             let wake = self.deadlines.first().map(|(at, _)| at.since(self.now().steady));
             tokio::select! {
                 event = inbox.recv() => {
-                    let mut next = event;
-                    for _ in 0..DRAIN_MAX {
-                        match next {
-                            Some(Event::ShutDown(answer)) => {
-                                self.operations.shutdown().await;
-                                // Nothing may be written when the next worker reads.
-                                let _ = self.context.ledger.flush().await;
-                                let _ = answer.send(());
-                                return;
-                            }
-                            Some(event) => self.hear(event, &mut dirty),
-                            None => break,
+                    // In the order in which they came: what is not taken now is left where it is.
+                    let more = std::iter::from_fn(|| inbox.try_recv().ok());
+                    for event in event.into_iter().chain(more.take(DRAIN_MAX)) {
+                        if let Event::ShutDown(answer) = event {
+                            self.operations.shutdown().await;
+                            // Nothing may be written when the next worker reads.
+                            let _ = self.context.ledger.flush().await;
+                            let _ = answer.send(());
+                            return;
                         }
-                        next = inbox.try_recv().ok();
-                    }
-                    if let Some(event) = next {
-                        // Taken already; not to be lost.
-                        let _ = self.events.send(event);
+                        self.hear(event, &mut dirty);
                     }
                 }
                 Ok(()) = lost.changed() => {}
@@ -194,6 +187,10 @@ impl State {
             Event::Obey(term, answer) => self.obey(term, answer),
             Event::TermWritten(term, written, answer) => self.term_written(term, written, answer),
             Event::NetworksWritten(count) => self.applied.networks_are_written(count),
+            Event::NetworksRefused(count) if self.applied.networks_are_at(count) => {
+                self.save_networks();
+            }
+            Event::NetworksRefused(_) => {}
             Event::Fact(id, fact) => self.learn(id, fact, dirty),
             Event::Forgotten(id) => {
                 // Whoever assigns it again gets a fresh start: nothing of it is known any more.

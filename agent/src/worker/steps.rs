@@ -87,6 +87,20 @@ impl State {
             let _ = events.send(event);
         });
     }
+
+    /// Has work done whose end is heard of, also where its code panics: then `otherwise` is.
+    pub(super) fn spawn_event(
+        &mut self,
+        work: impl Future<Output = Event> + Send + 'static,
+        otherwise: Event,
+    ) {
+        let events = self.events.clone();
+        self.operations.spawn(async move {
+            let event = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(otherwise);
+            // The loop may have ended.
+            let _ = events.send(event);
+        });
+    }
 }
 
 /// What an operation comes to whose code panicked.

@@ -151,10 +151,10 @@ impl Machine {
         self.dropped = false;
     }
 
-    /// Whether it is in the ledger.
+    /// Whether it is in the ledger, and not being taken out of it.
     #[must_use]
     pub const fn is_accepted(&self) -> bool {
-        self.accepted
+        self.accepted && !matches!(self.busy, Some(Operation::Forget))
     }
 
     /// Whether nothing of it runs or is being started.

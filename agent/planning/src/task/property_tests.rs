@@ -223,7 +223,7 @@ impl World {
         }
         match &self.ledger {
             Some(record) => {
-                if record.interrupted && self.container != Real::Running {
+                if record.interrupted {
                     self.starts = 0;
                 }
                 self.machine = Machine::resume(record, found, &boot(self.boot), self.now());

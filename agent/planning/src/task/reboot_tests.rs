@@ -242,8 +242,16 @@ fn what_a_host_stops_in_good_order_comes_back_whatever_its_exit_code() {
             begin(&mut m, CLEANUP, Some(Fact::Cleaned));
             assert_eq!(m.next(at(30)), Step::Prepare);
         }
-        let alive = Machine::resume(&written, Found::Running { pid: 42 }, &boot(1), at(30));
-        assert_eq!(alive.next(at(30)), Step::Nothing, "it was not told to stop yet");
+        // Its ports may be closed already: whatever was begun is brought to its end, and it comes back.
+        let mut alive = Machine::resume(&written, Found::Running { pid: 42 }, &boot(1), at(30));
+        assert!(!alive.is_watched());
+        stopped(&mut alive);
+        alive.learn(Fact::Exited(exit.clone()), at(31));
+        begin(&mut alive, CLEANUP, Some(Fact::Cleaned));
+        begin(&mut alive, Step::Prepare, Some(Fact::Prepared(preparation())));
+        begin(&mut alive, Step::Start, Some(Fact::Started { pid: 8, ports: Vec::new() }));
+        assert_eq!(alive.next(at(99)), Step::Nothing, "once");
+        assert!(!alive.record(&task).interrupted);
     }
 }
 
@@ -308,4 +316,19 @@ fn what_does_not_stop_with_its_host_is_removed_by_force_and_comes_back() {
     let mut m = Machine::resume(&m.record(&task), Found::Absent, &boot(2), at(now));
     begin(&mut m, CLEANUP, Some(Fact::Cleaned));
     assert_eq!(m.next(at(now)), Step::Prepare);
+}
+
+#[test]
+fn what_is_being_forgotten_is_not_in_the_ledger() {
+    let mut m = running(&task(RUN));
+    m.learn(Fact::Exited(ExitStatus { code: Some(0), ..ExitStatus::default() }), at(21));
+    begin(&mut m, CLEANUP, Some(Fact::Cleaned));
+    m.drop_it();
+    assert!(m.is_accepted());
+    begin(&mut m, Step::Forget, None);
+    // Also where it is assigned again meanwhile: its file goes, and is not written anew before that.
+    m.want(RUN);
+    assert!(!m.is_accepted());
+    m.learn(Fact::ForgetFailed { err: "disk".to_owned() }, at(22));
+    assert!(m.is_accepted());
 }

@@ -232,3 +232,45 @@ async fn a_task_whose_record_is_damaged_is_not_run_again() {
     lab.worker.leave().await.unwrap();
     lab.until_empty().await;
 }
+
+/// Nothing else would write it down, as long as nothing changes, and a reboot would find tasks whose
+/// network nobody knows.
+#[tokio::test]
+async fn networks_that_the_disk_refused_are_written_down_later() {
+    let mut lab = Lab::new().await;
+    let block = lab.dir.path().join("ledger/networks.new");
+    std::fs::create_dir_all(&block).unwrap();
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    std::fs::remove_dir(&block).unwrap();
+    let applied = lab.worker.applied("test", 0);
+    tokio::time::timeout(std::time::Duration::from_secs(20), applied).await.unwrap();
+    lab.reboot().await;
+    lab.until(1, |s| s.state == TaskState::Running).await;
+}
+
+/// What a stop of the host had begun is brought to its end where the host did not stop after all: its
+/// ports may be closed already.
+#[tokio::test]
+async fn a_stop_of_the_host_that_was_called_off_leaves_no_port_closed() {
+    let mut lab = Lab::new().await;
+    lab.runtime.ignore_term(&container(1));
+    let mut one = task(1, |_| {});
+    one.ports = vec![super::lives::port(8000)];
+    lab.assign([one]);
+    lab.until_state(1, TaskState::Running).await;
+    let worker = lab.worker.clone();
+    let halt = tokio::spawn(async move { worker.halt().await });
+    lab.until(1, |s| s.port_status.is_empty()).await;
+    halt.abort();
+    lab.crash().await;
+    // It is told to stop as it was to be; a stubborn one is killed in the end.
+    lab.until(1, |s| s.port_status.is_empty()).await;
+    lab.clock.advance(std::time::Duration::from_secs(60));
+    lab.worker.look_around();
+    let status = lab.until(1, |s| !s.port_status.is_empty()).await;
+    assert_eq!(status.state, TaskState::Running);
+    let published = format!("{:?}", lab.networks.leases());
+    assert!(published.contains("8000"), "{published}");
+    assert_eq!(starts(&lab), 2);
+}

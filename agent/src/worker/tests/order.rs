@@ -5,11 +5,13 @@ use std::time::Duration;
 use shoal_agent_network::{AttachRequest, Netns, NetworkConfig, NetworkDriver as _};
 use shoal_agent_runtime::fake::Call;
 use shoal_agent_volume::VolumeDriver as _;
+use shoal_types::assignment::AssignmentChange;
 use shoal_types::id::TaskId;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::Lab;
 use super::lab::task;
+use crate::testing::assigner::mark;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,6 +45,17 @@ async fn a_container_that_lost_its_links_is_connected_again() {
     lab.networks.set_broken(false);
     lab.worker.look_around();
     until("it was not connected again", async || lost.borrow().is_empty()).await;
+    // Also where the code that was to do it panicked.
+    lab.networks.set_panicking(true);
+    lab.networks.lose(&name, &before[0].network);
+    let tried = lab.networks.attempts();
+    until("nobody tried", async || lab.networks.attempts() > tried).await;
+    lab.networks.set_panicking(false);
+    until("it was not connected again", async || {
+        lab.worker.look_around();
+        lost.borrow().is_empty()
+    })
+    .await;
     // And it can be stopped as ever.
     lab.want(1, DesiredState::Shutdown);
     lab.until_state(1, TaskState::Shutdown).await;
@@ -86,5 +99,17 @@ async fn what_comes_to_belong_to_nobody_goes_while_the_worker_works() {
     expected.remove(&stray);
     assert_eq!(lab.networks.held(), expected);
     lab.worker.leave().await.unwrap();
+    lab.until_empty().await;
+}
+
+/// However much comes at once.
+#[tokio::test]
+async fn what_is_heard_is_heard_in_the_order_in_which_it_came() {
+    let lab = Lab::new().await;
+    for _ in 0..1024 {
+        lab.worker.look_around();
+    }
+    lab.worker.change(vec![AssignmentChange::UpdateTask(task(1, |_| {}))], mark(0, 1));
+    lab.worker.change(vec![AssignmentChange::RemoveTask(1.into())], mark(0, 2));
     lab.until_empty().await;
 }

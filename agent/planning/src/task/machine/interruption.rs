@@ -53,6 +53,8 @@ impl Machine {
     /// Nothing of it runs; what is left of its container is cleaned away, and it can be made again.
     pub(super) fn rest(&mut self) {
         self.before = self.started_in();
+        // While the host stops it stays what this record says, for the next agent.
+        self.interrupted &= self.halted;
         self.started = false;
         self.container = Container::Leftover;
         self.withdrawn = false;

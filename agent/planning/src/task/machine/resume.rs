@@ -49,6 +49,9 @@ impl Machine {
             Found::Running { pid } => {
                 machine.started = true;
                 machine.container = Container::Running;
+                // The host did not stop after all, and its stopping had begun: its ports may be closed,
+                // it may have been told to end. It goes on as it was to, in a container made anew.
+                machine.interrupted = record.interrupted && machine.goes_on;
                 let waits = machine.preparation.as_ref().is_some_and(|p| p.healthcheck.is_some());
                 machine.waits_for_health = waits && !status.state.has_run();
                 machine.note_container(pid);
