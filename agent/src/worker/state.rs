@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::applied::{Applied, Mark};
 use super::event::Event;
-use super::ops::{Context, Volumes};
+use super::ops::{Context, Volumes, forget};
 use super::order::Order;
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, task_id};
@@ -394,6 +394,10 @@ impl State {
     /// Nothing is left of any task.
     async fn left(&mut self) {
         self.networks = Arc::default();
+        for id in std::mem::take(&mut self.lost) {
+            // Its log, and what there is of its record; what cannot be removed is in the agent's log.
+            let _ = forget(&self.context, id).await;
+        }
         for answer in std::mem::take(&mut self.leaving) {
             let networks = self.context.drivers.networks.cleanup_all().await;
             let empty = self.context.ledger.save_networks(&self.networks).await;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use shoal_agent_container::ProcessIdentity;
 use shoal_agent_runtime::{ContainerId, ExecSpec, ObservedState, Runtime, RuntimeError, Stream};
 
-use crate::host::{Host, PATIENCE, able, finish, id, kill, shell, supervisors, text};
+use crate::host::{
+    Host, PATIENCE, able, alive, finish, id, kill, shell, supervisors, text, wait_for,
+};
 use crate::other_version::{Version, stand};
 
 /// Twenty containers, each under a supervisor of its version.
@@ -188,6 +190,7 @@ async fn a_record_that_cannot_be_read_is_no_death() {
     fs::remove_file(run_dir(&dead).join("supervisor.json")).unwrap();
     for pid in supervisors(run_dir(&dead).to_str().unwrap()) {
         kill(pid, 9);
+        wait_for("its death", || !alive(pid)).await.unwrap();
     }
     let found = host.runtime.adopt().await.unwrap();
     for one in &found {

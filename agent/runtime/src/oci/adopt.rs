@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use shoal_agent_container::ProcessIdentity;
@@ -17,7 +18,7 @@ use shoal_agent_container::supervise::exit;
 use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR};
 use tokio::task::spawn_blocking;
 
-use super::connection::{Unheard, connect};
+use super::connection::{PATIENCE, Unheard, connect};
 use super::keeper::{Process, Voice};
 use super::link::attach;
 use super::unaided::{self, aftermath, clear_cgroup, unknown_end};
@@ -26,12 +27,23 @@ use crate::{ObservedState, Prepared};
 
 /// Containers that are taken over at the same time: one whose supervisor does not answer takes its time,
 /// and keeps nobody waiting but those.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 32;
+/// How long all of them together are waited for as long as one by itself may take, and how long each
+/// has after that. Managers give a node up that says nothing for six seconds.
+const TOGETHER: Duration = Duration::from_secs(4);
+const AT_LEAST: Duration = Duration::from_millis(250);
+
+/// How long the next supervisor is waited for, with so much left of what all have together. Never not at
+/// all: one that is well and stands behind many that are not is to be heard.
+fn patience(left: Duration) -> Duration {
+    left.clamp(AT_LEAST, PATIENCE)
+}
 
 pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeError> {
     let mut ids = names(&inner.config.run_dir)?;
     ids.extend(names(&inner.config.state_dir)?);
-    let each: Vec<_> = ids.iter().map(|id| observe(&inner, id)).collect();
+    let until = Instant::now() + TOGETHER;
+    let each: Vec<_> = ids.iter().map(|id| observe(&inner, id, until)).collect();
     let each = stream::iter(each).buffer_unordered(PARALLEL);
     let mut found: Vec<Observed> = each.try_collect().await?;
     found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -50,8 +62,12 @@ fn names(dir: &Path) -> Result<BTreeSet<ContainerId>, RuntimeError> {
     Ok(names)
 }
 
-async fn observe(inner: &Arc<Inner>, id: &ContainerId) -> Result<Observed, RuntimeError> {
-    let state = one(inner, id).await.map_err(|e| RuntimeError::Failed {
+async fn observe(
+    inner: &Arc<Inner>,
+    id: &ContainerId,
+    until: Instant,
+) -> Result<Observed, RuntimeError> {
+    let state = one(inner, id, until).await.map_err(|e| RuntimeError::Failed {
         id: id.clone(),
         stage: "finding out whether it runs".to_owned(),
         reason: e.to_string(),
@@ -60,8 +76,9 @@ async fn observe(inner: &Arc<Inner>, id: &ContainerId) -> Result<Observed, Runti
 }
 
 /// An error says that it may run or not.
-async fn one(inner: &Arc<Inner>, id: &ContainerId) -> io::Result<ObservedState> {
-    let unheard = match connect(inner, id).await {
+async fn one(inner: &Arc<Inner>, id: &ContainerId, until: Instant) -> io::Result<ObservedState> {
+    let left = until.saturating_duration_since(Instant::now());
+    let unheard = match connect(inner, id, patience(left)).await {
         Ok((connection, status)) => {
             let supervisor = status.supervisor;
             let voice = Voice::Talking(connection);
@@ -183,4 +200,21 @@ fn sweep(inner: &Inner, known: &BTreeSet<ContainerId>) {
     }
     // Refused while there is any container in it.
     let _ = parent::remove(inner);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_that_are_silent_are_not_waited_for_one_after_the_other() {
+        // As many as there are at a time, until everything has been asked.
+        let (mut waited, silent) = (Duration::ZERO, 192);
+        for _ in 0..silent / PARALLEL {
+            waited += patience(TOGETHER.saturating_sub(waited));
+        }
+        assert!(waited < Duration::from_secs(6), "{waited:?}");
+        assert_eq!(patience(TOGETHER), PATIENCE, "the first have as long as any");
+        assert_eq!(patience(Duration::ZERO), AT_LEAST, "and the last a little");
+    }
 }

@@ -14,14 +14,14 @@ use shoal_agent_container::supervise::setup::CONTROL_SOCKET;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{ContainerId, Inner, short_path};
 
 /// How long a supervisor may take to greet and say how things stand. An agent that starts waits for it
 /// before it tells the managers that it is there, and they give a node up that is silent for six seconds;
 /// whoever is slower is asked again while the agent works.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why nothing more is heard on a connection. None of it says that the supervisor is gone.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +132,13 @@ impl Connection {
     }
 }
 
-/// Connects to the supervisor of an earlier agent, within a bounded time.
+/// Connects to the supervisor of an earlier agent, and hears how things stand, within `patience`.
 pub(super) async fn connect(
     inner: &Arc<Inner>,
     id: &ContainerId,
+    patience: Duration,
 ) -> Result<(Connection, Status), Unheard> {
+    let until = Instant::now() + patience;
     let silent = |who, why: String| Unheard::Silent { who, why };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir: OwnedFd = match openat(CWD, inner.run_dir(id), flags, Mode::empty()) {
@@ -145,8 +147,8 @@ pub(super) async fn connect(
         Err(e) => return Err(silent(None, format!("its run directory: {e}"))),
     };
     let connecting = UnixStream::connect(short_path(&dir, CONTROL_SOCKET));
-    let late = |_| silent(None, format!("it does not answer within {PATIENCE:?}"));
-    let stream = match timeout(PATIENCE, connecting).await.map_err(late)? {
+    let late = |_| silent(None, format!("it does not answer within {patience:?}"));
+    let stream = match timeout_at(until, connecting).await.map_err(late)? {
         Ok(stream) => stream,
         // Refused by the kernel, because no process has the other end open any more.
         Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => return Err(Unheard::Nobody),
@@ -159,7 +161,7 @@ pub(super) async fn connect(
     }
     let who = peer.and_then(|peer| ProcessIdentity::of(peer.pid.as_raw_nonzero().get()));
     let mut connection = Connection::new(stream);
-    let late = |_| silent(who, format!("it does not answer within {PATIENCE:?}"));
-    let status = timeout(PATIENCE, connection.begin(who)).await.map_err(late)??;
+    let late = |_| silent(who, format!("it does not answer within {patience:?}"));
+    let status = timeout_at(until, connection.begin(who)).await.map_err(late)??;
     Ok((connection, status))
 }

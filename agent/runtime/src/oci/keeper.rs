@@ -16,7 +16,7 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::connection::{self, Connection, Unheard};
+use super::connection::{self, Connection, PATIENCE, Unheard};
 use super::link::{ANSWER_PATIENCE, Reply, SILENT, supervisor_error};
 use super::unaided::{self, aftermath, unknown_end};
 use super::{ContainerId, Inner, RuntimeError};
@@ -219,7 +219,7 @@ impl Keeper {
             if for_good {
                 continue;
             }
-            match connection::connect(&self.inner, &self.id).await {
+            match connection::connect(&self.inner, &self.id, PATIENCE).await {
                 Ok((connection, status)) => {
                     self.started |= status.init.is_some();
                     return Ok(connection);

@@ -148,12 +148,13 @@ async fn a_leader_that_was_replaced_is_refused_and_another_one_is_looked_for() {
         })
         .await;
     assert!(old.seen().assignments.is_empty(), "it is not even asked for tasks");
+    let obeyed = old.seen().obeyed.clone();
+    assert!(obeyed.iter().all(|term| *term == 7), "it is told whom this node obeys: {obeyed:?}");
+    assert!(!obeyed.is_empty());
     // It is elected itself.
     old.seen().term = 8;
     eventually("a session", || (!old.seen().assignments.is_empty()).then_some(())).await;
     bench.standing("active", |s| *s == Standing::Active).await;
-    let obeyed = old.seen().obeyed.clone();
-    assert!(obeyed.iter().all(|term| *term == 7), "it is told whom this node obeys: {obeyed:?}");
 }
 
 #[tokio::test]

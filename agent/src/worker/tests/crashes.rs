@@ -274,3 +274,16 @@ async fn a_stop_of_the_host_that_was_called_off_leaves_no_port_closed() {
     assert!(published.contains("8000"), "{published}");
     assert_eq!(starts(&lab), 2);
 }
+
+#[tokio::test]
+async fn a_node_that_leaves_keeps_nothing_of_a_task_whose_record_is_damaged() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let record = lab.dir.path().join("ledger/tasks").join(TaskId::from(1).to_string());
+    std::fs::write(&record, b"\xff\xff\xff").unwrap();
+    lab.crash().await;
+    assert!(!lab.runtime.containers().is_empty(), "its log");
+    lab.worker.leave().await.unwrap();
+    lab.until_empty().await;
+}
