@@ -50,16 +50,21 @@ async fn a_supervisor_that_hangs_is_noticed_and_fails_no_health_check() {
     host.assert_clean().await;
 }
 
+/// A container whose supervisor hangs.
+async fn hanging() -> (Host, ContainerId) {
+    let (host, id) = (Host::new(), id("hangs"));
+    host.start(&id, &shell("while :; do sleep 0.05; done")).await;
+    kill(supervisor(&host, &id), SIGSTOP);
+    (host, id)
+}
+
 /// Nothing is asked of it.
 #[tokio::test]
 async fn a_supervisor_that_hangs_is_noticed_although_nobody_wants_anything_of_it() {
     if !able() {
         return;
     }
-    let host = Host::new();
-    let id = id("hangs");
-    host.start(&id, &shell("while :; do sleep 0.05; done")).await;
-    kill(supervisor(&host, &id), SIGSTOP);
+    let (host, id) = hanging().await;
     let mut unheard = host.runtime.unheard();
     let noticed = unheard.wait_for(|all| all.contains_key(&id));
     timeout(PATIENCE, noticed).await.expect("it is not noticed").unwrap();
@@ -72,10 +77,7 @@ async fn more_requests_than_a_supervisor_that_hangs_has_room_for_come_to_an_end(
     if !able() {
         return;
     }
-    let host = Host::new();
-    let id = id("hangs");
-    host.start(&id, &shell("while :; do sleep 0.05; done")).await;
-    kill(supervisor(&host, &id), SIGSTOP);
+    let (host, id) = hanging().await;
     let all = join_all((0..700).map(|_| host.runtime.signal(&id, SIGCONT)));
     timeout(PATIENCE, all).await.expect("signals wait for ever");
     timeout(PATIENCE, host.runtime.remove(&id)).await.expect("removal waits for ever").unwrap();

@@ -126,8 +126,8 @@ struct Entry {
     reports: Arc<Reports>,
 }
 
-/// What a node uses of what all share: what it writes into the log, what waits for it. It outlives a session, so that nobody gets more
-/// by opening another one.
+/// What a node uses of what all share: what it writes into the log, what waits for it. It outlives a
+/// session, so that nobody gets more by opening another one.
 #[derive(Debug)]
 struct Reports {
     waiting: Semaphore,

@@ -208,6 +208,19 @@ impl Firewall for Unwell {
     }
 }
 
+/// A driver with a network, whose host is kept; how often its packet filter fails from now on, and the
+/// network's bridge.
+async fn unwell(lab: &Lab) -> (Arc<BridgeNetworks>, Arc<AtomicUsize>, String) {
+    let failures_left = Arc::<AtomicUsize>::default();
+    let dir = lab.state.path();
+    let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
+    let filter = Unwell { failures_left: Arc::clone(&failures_left) };
+    let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
+    let bridge = driver.ensure_network(net("front")).await.unwrap().bridge;
+    keep(&driver).unwrap();
+    (driver, failures_left, bridge)
+}
+
 /// Nobody touches the table a second time.
 #[test]
 fn a_repair_that_fails_is_tried_again() {
@@ -216,13 +229,7 @@ fn a_repair_that_fails_is_tried_again() {
     }
     let lab = Lab::new();
     lab.block_on(async || {
-        let failures_left = Arc::<AtomicUsize>::default();
-        let dir = lab.state.path();
-        let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
-        let filter = Unwell { failures_left: Arc::clone(&failures_left) };
-        let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
-        driver.ensure_network(net("front")).await.unwrap();
-        keep(&driver).unwrap();
+        let (_driver, failures_left, _) = unwell(&lab).await;
         // More often than the kernel tells of one small table.
         failures_left.store(3, Ordering::SeqCst);
         lab.host.run("nft", &["delete", "table", "bridge", "shoal"]);
@@ -243,13 +250,7 @@ fn what_cannot_be_put_right_keeps_nothing_else_from_it() {
     }
     let lab = Lab::new();
     lab.block_on(async || {
-        let failures_left = Arc::<AtomicUsize>::default();
-        let dir = lab.state.path();
-        let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
-        let filter = Unwell { failures_left: Arc::clone(&failures_left) };
-        let driver = Arc::new(BridgeNetworks::with_firewall(config, Box::new(filter)).unwrap());
-        let bridge = driver.ensure_network(net("front")).await.unwrap().bridge;
-        keep(&driver).unwrap();
+        let (_driver, failures_left, bridge) = unwell(&lab).await;
         failures_left.store(1000, Ordering::SeqCst);
         lab.host.run("nft", &["delete", "table", "bridge", "shoal"]);
         let wait_for = async |what: &str, is: &dyn Fn() -> bool| {

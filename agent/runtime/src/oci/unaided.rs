@@ -138,14 +138,11 @@ pub(super) fn aftermath(inner: &Inner, id: &ContainerId, how: &str) -> ExitStatu
     let recorded = exit::read(&state_dir);
     let cleared = clear_cgroup(inner, &inner.cgroup(id));
     let mut message = format!("its supervisor died ({how}), so it was killed");
-    let recorded = match recorded {
-        Ok(Some(status)) => return status,
-        Ok(None) => Ok(()),
-        Err(e) => {
-            message = format!("{message}; its exit record: {e}");
-            Err(e)
-        }
-    };
+    match &recorded {
+        Ok(Some(status)) => return status.clone(),
+        Ok(None) => {}
+        Err(e) => message = format!("{message}; its exit record: {e}"),
+    }
     match &cleared {
         Ok(kills) => {
             if let Some(note) = exit::starved(*kills) {

@@ -2,8 +2,8 @@
 //!
 //! Pending tasks are taken in groups of one service and spec version. To each group nodes stand in an
 //! order, the least loaded first ([`class`]); it is found out no further than it takes to know the first,
-//! by way of an order that serves all groups ([`order`]). After each placement the node's load has changed, so it
-//! is looked at again. What is written is checked again when the command is applied.
+//! by way of an order that serves all groups ([`order`]). After each placement the node's load has
+//! changed, so it is looked at again. What is written is checked again when the command is applied.
 //!
 //! The scheduler remembers ([`memory`]) which tasks and nodes have changed, and the order of nodes
 //! for groups of which it has placed tasks lately: a look costs as much as has changed. What is left
