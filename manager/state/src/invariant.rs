@@ -85,14 +85,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
 
 /// Names are unique: the indexes, which hold one object for each name, lose none.
 fn names(state: &ClusterState, wrong: &mut Vec<String>) {
-    let have = &state.indexes;
-    let counts = [
-        ("service", state.services.len(), have.service_names.len()),
-        ("network", state.networks.len(), have.network_names.len()),
-        ("stack", state.stacks.len(), have.stack_names.len()),
-        ("user", state.users.len(), have.user_names.len()),
-    ];
-    for (kind, objects, names) in counts {
+    for (kind, objects, names) in state.name_counts() {
         demand!(wrong, objects == names, "{objects} {kind} objects have {names} names");
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use shoal_types::id::{IdSource, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{Slot, TaskStatus};
+use shoal_types::object::{Service, Slot, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::testing::{TestCluster, cluster_with_nodes, service_spec, with_reservation};
-use crate::{ClusterState, Command, ImportError, ObjectKind, invariant};
+use crate::{ClusterState, Command, ImportError, ObjectKind, ObjectRef, invariant};
 
 fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
     let (mut cluster, nodes) = cluster_with_nodes(nodes);
@@ -61,7 +61,7 @@ fn a_state_survives_export_and_import() {
     let cluster = filled(3, 5, 5);
     let applied = cluster.state.applied_index();
     let objects = cluster.state.export();
-    let kinds: Vec<ObjectKind> = objects.iter().map(crate::ObjectRef::kind).collect();
+    let kinds: Vec<ObjectKind> = objects.iter().map(ObjectRef::kind).collect();
     assert!(kinds.is_sorted(), "kinds come in order");
     let imported = ClusterState::import(applied, objects.clone()).unwrap();
     assert!(imported == cluster.state);
@@ -71,6 +71,20 @@ fn a_state_survives_export_and_import() {
         let (kind, id) = (twice.kind(), twice.id());
         assert_eq!(ClusterState::import(applied, objects), Err(ImportError::Twice { kind, id }));
     }
+}
+
+/// Whoever is found by such a name would depend on the order in which they were written.
+#[test]
+fn objects_that_share_a_name_are_no_state() {
+    let cluster = filled(3, 5, 5);
+    let (applied, mut objects) = (cluster.state.applied_index(), cluster.state.export());
+    let service = cluster.state.services().next().unwrap();
+    objects
+        .push(ObjectRef::Service(Arc::new(Service { id: 77.into(), ..Service::clone(service) })));
+    let names = cluster.state.services().count();
+    let (kind, objects_there) = (ObjectKind::Service, names + 1);
+    let refused = ImportError::Names { kind, objects: objects_there, names };
+    assert_eq!(ClusterState::import(applied, objects), Err(refused));
 }
 
 /// A judge that never condemns is no judge.

@@ -21,6 +21,16 @@ pub enum ImportError {
         /// Their id; of two clusters, that of the second.
         id: String,
     },
+    /// Objects of one kind share names, which the commands that make them never let happen.
+    #[error("{objects} {kind} objects have {names} names")]
+    Names {
+        /// What the objects are.
+        kind: ObjectKind,
+        /// How many there are.
+        objects: usize,
+        /// How many names they have.
+        names: usize,
+    },
     /// A service has credentials twice, or there is no such service.
     #[error("the credentials of service {id} are there twice, or it is not")]
     Credentials {
@@ -77,7 +87,22 @@ impl ClusterState {
                 ObjectRef::User(object) => state.enter(object)?,
             }
         }
-        Ok(state)
+        let shared = state.name_counts().into_iter().find(|(_, objects, names)| objects != names);
+        match shared {
+            Some((kind, objects, names)) => Err(ImportError::Names { kind, objects, names }),
+            None => Ok(state),
+        }
+    }
+
+    /// How many objects there are of each kind whose names are unique, and how many names they have.
+    pub(crate) fn name_counts(&self) -> [(ObjectKind, usize, usize); 4] {
+        let have = &self.indexes;
+        [
+            (ObjectKind::Service, self.services.len(), have.service_names.len()),
+            (ObjectKind::Network, self.networks.len(), have.network_names.len()),
+            (ObjectKind::Stack, self.stacks.len(), have.stack_names.len()),
+            (ObjectKind::User, self.users.len(), have.user_names.len()),
+        ]
     }
 
     /// The same state with these credentials for registries, which [`ClusterState::export`] leaves out.
