@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
+use shoal_agent_planning::node::fencing;
 use shoal_proto::parts::{PART_BYTES, Parts};
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::session_message::Message;
@@ -94,7 +95,7 @@ async fn try_session(
     let SessionStarted { session_id, heartbeat_period_nanos, term, level, cluster_level } = started;
     // Before anything of it is obeyed: a leader that was replaced meanwhile must not undo it.
     let obeyed = obey(term).await?;
-    if term < obeyed {
+    if !fencing::listens(obeyed, term) {
         return Err(Failure::Stale { term, obeyed });
     }
     *began = Some(Instant::now());

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_agent_planning::node::fencing;
 use shoal_agent_planning::task::{Found, Machine, TaskRecord, refusal, stand_in};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment, Rejection};
 use shoal_types::error_chain::chain;
@@ -97,10 +98,11 @@ impl State {
             return false;
         }
         let obeyed = self.term.map_or(0, |term| term.number);
-        if mark.term < obeyed {
+        let listens = fencing::listens(obeyed, mark.term);
+        if !listens {
             tracing::warn!(term = mark.term, obeyed, "what an older leader assigns is passed over");
         }
-        mark.term >= obeyed
+        listens
     }
 
     /// A task's spec never changes; what managers want of it does. The task, if it is still to be
@@ -161,7 +163,7 @@ impl State {
     pub(super) fn obey(&mut self, term: Term, answer: oneshot::Sender<Result<u64, WorkerError>>) {
         let known = self.term.filter(|known| known.cluster == term.cluster);
         let known = known.map_or(0, |known| known.number);
-        if term.number <= known {
+        if !fencing::is_news(known, term.number) {
             let _ = answer.send(Ok(known));
             return;
         }

@@ -3,14 +3,17 @@
 
 pub mod convergence;
 pub mod explanation;
+pub mod host_in_order;
 pub mod no_task_above_its_node;
 pub mod node_in_order;
 pub mod nothing_is_forgotten;
 pub mod nothing_overdrawn;
+pub mod nothing_passes_unseen;
 pub mod one_running_task_per_slot;
 pub mod planning_comes_to_rest;
 pub mod retries_are_paced;
 pub mod rolled_out;
+pub mod terms_never_go_back;
 
 use std::collections::{BTreeMap, BTreeSet};
 

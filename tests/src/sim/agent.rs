@@ -126,7 +126,10 @@ impl Agent {
             let machine = mind.resume(&record, found, &self.host.boot, now);
             self.held.insert(record.task.id, Held::new(record.task, machine));
         }
+        self.host.net.begin();
         self.begin_in_order(ctx, mind);
+        self.follow(ctx);
+        self.glance(ctx);
         let tasks: Vec<TaskId> = self.held.keys().copied().collect();
         for id in tasks {
             self.plan_soon(id, ctx);
@@ -290,7 +293,10 @@ impl Agent {
         let Some(operation) = held.operation.as_mut().filter(|o| o.number == number) else {
             return;
         };
-        match self.host.act(operation, ctx) {
+        let done = self.host.act(operation, ctx);
+        self.follow(ctx);
+        let Some(held) = self.held.get_mut(&id) else { return };
+        match done {
             Done::NotYet => self.go_on_soon(id, number, ctx),
             Done::With(fact) => {
                 held.operation = None;

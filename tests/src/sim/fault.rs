@@ -25,10 +25,11 @@ impl<M: Mind> World<M> {
         self.ctx.queue.after(next, Event::Fault);
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
         let Some(node) = self.ctx.random.any(&all) else { return };
-        let kind = self.ctx.random.below(14);
+        let kind = self.ctx.random.below(17);
         self.ctx.note(|| format!("fault {kind} on node {node}"));
         match kind {
-            0 | 1 => self.restart_leader(),
+            0 => self.restart_leader(),
+            1 => self.replace_leader(),
             2 | 3 => self.break_node(node, Mend::Process, 20_000),
             4 | 5 => self.break_node(node, Mend::Link, 40_000),
             6 | 7 => self.break_node(node, Mend::Power, 40_000),
@@ -40,6 +41,11 @@ impl<M: Mind> World<M> {
             }
             9 => self.kill_container(node),
             12 => self.upgrade(node),
+            14..=16 => {
+                if let Some(agent) = self.agents.get_mut(&node) {
+                    agent.harm_host(&mut self.ctx);
+                }
+            }
             13 => {
                 if let Some(agent) = self.agents.get_mut(&node) {
                     agent.lose_links(&mut self.ctx);
@@ -126,7 +132,12 @@ impl<M: Mind> World<M> {
     /// Everything works again, and nothing breaks any more.
     pub(crate) fn heal(&mut self) {
         self.ctx.note(|| "everything heals".to_owned());
+        // The last that anybody does to hosts.
+        for agent in self.agents.values_mut() {
+            (0..3).for_each(|_| agent.harm_host(&mut self.ctx));
+        }
         self.ctx.calm = true;
+        self.replaced = None;
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
         for node in all {
             if let Some(agent) = self.agents.get_mut(&node) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_agent_planning::node::holdings::Action;
+use shoal_agent_planning::node::holdings::{Action, Observed};
 use shoal_agent_planning::task::{
     Boot, Cleaning, ExitStatus, Fact, Found, Machine, Preparation, Step, TaskRecord,
 };
@@ -16,6 +16,7 @@ use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use super::context::Context;
+use super::driver::Networks;
 use super::queue::Event;
 use super::things::Things;
 
@@ -103,6 +104,11 @@ pub(crate) struct Host {
     /// The networks of the ledger.
     pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
     pub(crate) things: Things,
+    pub(crate) net: Networks,
+    /// The changes of [`Things`] that [`Networks`] know of.
+    followed: u64,
+    /// The newest term that was obeyed, as the ledger has it.
+    pub(crate) obeyed: u64,
     /// When the node was first told of a task.
     since: BTreeMap<TaskId, Timestamp>,
 }
@@ -117,6 +123,9 @@ impl Host {
             ledger: BTreeMap::new(),
             networks: BTreeMap::new(),
             things: Things::default(),
+            net: Networks::new(node),
+            followed: 0,
+            obeyed: 0,
             since: BTreeMap::new(),
         }
     }
@@ -153,6 +162,16 @@ impl Host {
         self.things.perform(action);
     }
 
+    /// What there is of networks follows from what tasks have.
+    pub(crate) fn follow(&mut self) {
+        if self.followed == self.things.changes() {
+            return;
+        }
+        self.followed = self.things.changes();
+        let Observed { networks, leases, lost, .. } = self.things.observe();
+        self.net.follow(&networks, &leases, &lost);
+    }
+
     /// What an agent process finds when it starts.
     pub(crate) fn adopt(&mut self) -> Vec<(TaskRecord, Found)> {
         self.since.retain(|id, _| self.ledger.contains_key(id));
@@ -175,6 +194,7 @@ impl Host {
         self.boots += 1;
         self.boot = Boot::new(self.boots.to_string());
         self.things.lose_power();
+        self.net.kernel.boot();
         let message = Some("the host was restarted".to_owned());
         let lost = ExitStatus { message, ..ExitStatus::default() };
         self.containers.retain(|_, container| {
@@ -190,6 +210,11 @@ impl Host {
     /// Takes an operation one stage further.
     pub(crate) fn act(&mut self, operation: &mut Operation, ctx: &mut Context) -> Done {
         let stage = operation.stage;
+        let is_structure =
+            matches!((&operation.step, stage), (Step::Prepare, 0 | 2) | (Step::Cleanup { .. }, 1));
+        if is_structure && self.net.is_busy() {
+            return Done::NotYet;
+        }
         operation.stage += 1;
         let id = operation.record.task.id;
         match operation.step {
@@ -241,6 +266,9 @@ impl Host {
                 self.things.mount(id);
                 self.things.write_files(id);
                 return Done::NotYet;
+            }
+            2 if operation.networks.iter().any(|network| !self.net.has(network)) => {
+                Fact::PrepareFailed { err: "the bridge is gone".to_owned() }
             }
             2 => {
                 self.make(&operation.record);

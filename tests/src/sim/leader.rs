@@ -70,6 +70,11 @@ impl Leader {
         }
     }
 
+    /// Gives a node a session in place of any before.
+    pub(crate) fn open(&mut self, node: NodeId, id: u64) {
+        self.sessions.insert(node, Session { id, sent: None, sequence: 0 });
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         !self.dispatching && self.loops.values().all(|l| !l.busy)
     }

@@ -2,12 +2,12 @@
 
 use shoal_manager_planning::assignment::assignment;
 use shoal_manager_planning::liveness;
-use shoal_manager_state::Command;
+use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::NodeId;
 use shoal_types::object::NodeDescription;
 use shoal_types::time::Timestamp;
 
-use super::leader::{Leader, Loop, Session};
+use super::leader::{Leader, Loop};
 use super::mind::Mind;
 use super::queue::Event;
 use super::specs;
@@ -105,6 +105,9 @@ impl<M: Mind> World<M> {
     }
 
     pub(crate) fn leader_hears(&mut self, node: NodeId, message: Up) {
+        if self.replaced_hears(node, &message) {
+            return;
+        }
         let now = self.ctx.queue.now;
         if self.state.node(node).is_none() {
             return self.tell(node, Down::Removed);
@@ -148,9 +151,9 @@ impl<M: Mind> World<M> {
         let now = self.ctx.queue.now;
         let session = self.ctx.count();
         self.leader.heard.insert(node, now);
-        self.leader.sessions.insert(node, Session { id: session, sent: None, sequence: 0 });
+        self.leader.open(node, session);
         self.node_is_there(node, Some(description));
-        self.tell(node, Down::Opened { session });
+        self.tell(node, Down::Opened { session, term: self.leader.period });
         self.wake_all();
     }
 
@@ -177,29 +180,34 @@ impl<M: Mind> World<M> {
     }
 
     fn dispatch_to(&mut self, node: NodeId) {
-        let wanted = assignment(&self.state, node);
-        let Some(session) = self.leader.sessions.get_mut(&node) else { return };
-        let (id, applies_to) = (session.id, session.sequence);
-        let message = match &session.sent {
-            None => {
-                session.sequence += 1;
-                Down::Complete {
-                    session: id,
-                    results_in: session.sequence,
-                    assignment: wanted.clone(),
-                }
-            }
-            Some(sent) => {
-                let changes = sent.diff(&wanted);
-                if changes.is_empty() {
-                    return;
-                }
-                session.sequence += 1;
-                let results_in = session.sequence;
-                Down::Incremental { session: id, applies_to, results_in, changes }
-            }
-        };
-        session.sent = Some(wanted);
-        self.tell(node, message);
+        if let Some(message) = dispatch_to(&mut self.leader, &self.state, node) {
+            self.tell(node, message);
+        }
     }
+}
+
+/// What a leader has to tell a node, by what it knows of the state.
+pub(crate) fn dispatch_to(leader: &mut Leader, view: &ClusterState, node: NodeId) -> Option<Down> {
+    let wanted = assignment(view, node);
+    let term = leader.period;
+    let session = leader.sessions.get_mut(&node)?;
+    let (id, applies_to) = (session.id, session.sequence);
+    let message = match &session.sent {
+        None => {
+            session.sequence += 1;
+            let (results_in, assignment) = (session.sequence, wanted.clone());
+            Down::Complete { session: id, term, results_in, assignment }
+        }
+        Some(sent) => {
+            let changes = sent.diff(&wanted);
+            if changes.is_empty() {
+                return None;
+            }
+            session.sequence += 1;
+            let results_in = session.sequence;
+            Down::Incremental { session: id, term, applies_to, results_in, changes }
+        }
+    };
+    session.sent = Some(wanted);
+    Some(message)
 }

@@ -1,6 +1,8 @@
 //! The planners under test, behind a seam where a test can plant a bug.
 
+use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::node::holdings::{self, Action, Assigned, Observed};
+use shoal_agent_planning::node::{fencing, host};
 use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
 use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
@@ -84,6 +86,21 @@ pub trait Mind {
     /// What an agent does about what is on its node.
     fn order(&mut self, assigned: &Assigned, observed: &Observed) -> Vec<Action> {
         holdings::plan(assigned, observed)
+    }
+
+    /// What an agent does about the networks of its host.
+    fn keep_host(
+        &mut self,
+        book: &Leases,
+        wishes: &host::Wishes,
+        observed: &host::Observed,
+    ) -> host::Plan {
+        host::plan(book, wishes, observed)
+    }
+
+    /// Whether an agent that has obeyed a leader of one term listens to one of another.
+    fn listens(&mut self, obeyed: u64, term: u64) -> bool {
+        fencing::listens(obeyed, term)
     }
 
     /// What the leader proposes in place of what it has planned.

@@ -8,8 +8,10 @@
 
 mod agent;
 mod context;
+mod driver;
 mod fault;
 mod host;
+mod kernel;
 mod leader;
 mod leading;
 mod mind;
@@ -17,6 +19,7 @@ mod network;
 mod order;
 mod queue;
 mod random;
+mod replaced;
 mod specs;
 #[cfg(test)]
 mod tests;
@@ -159,6 +162,7 @@ fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
     for (node, agent) in world.agents.iter().filter(|(_, agent)| agent.is_up()) {
         let observed = agent.host.things.observe();
         wrong.extend(node_in_order::judge(&node.to_string(), &agent.holdings(None), &observed));
+        wrong.extend(agent.host.net.judge(*node, &observed.lost));
     }
     if !world.leader.is_idle() {
         wrong.push("the leader is still planning".to_owned());

@@ -83,36 +83,45 @@ impl<M: Mind> World<M> {
 
     pub(crate) fn node_hears(&mut self, node: NodeId, message: Down) {
         let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_connected()) else { return };
-        let ctx = &mut self.ctx;
+        let (ctx, mind, terms) = (&mut self.ctx, &mut self.mind, &mut self.terms);
         let mine = |session| agent.session == Some(session);
+        if let Down::Complete { session, term, .. } | Down::Incremental { session, term, .. } =
+            &message
+            && !(mine(*session) && mind.listens(agent.host.obeyed, *term))
+        {
+            return;
+        }
         match message {
             Down::Removed => agent.leave(ctx),
-            Down::Opened { session } => {
+            Down::Opened { session, term } => {
                 // An answer to an older attempt must not bring back an older session.
-                if agent.session.is_none_or(|known| known < session) {
+                if agent.session.is_none_or(|known| known < session)
+                    && mind.listens(agent.host.obeyed, term)
+                {
+                    agent.host.obeyed = agent.host.obeyed.max(term);
                     agent.opened(session, ctx);
                     self.send(node, Up::Resync { session });
                 }
             }
             Down::NoSession { session } if mine(session) => agent.session = None,
-            Down::Complete { session, results_in, assignment } if mine(session) => {
+            Down::Complete { term, results_in, assignment, .. } => {
                 // Messages may overtake each other; what is older is not listened to.
                 if agent.sequence.is_none_or(|known| known < results_in) {
+                    self.wrong.extend(terms.look(node, term));
                     agent.obey_all(results_in, assignment, ctx);
                 }
             }
-            Down::Incremental { session, applies_to, results_in, changes } if mine(session) => {
-                if !agent.obey(applies_to, results_in, changes, ctx) {
+            Down::Incremental { session, term, applies_to, results_in, changes } => {
+                if agent.obey(applies_to, results_in, changes, ctx) {
+                    self.wrong.extend(terms.look(node, term));
+                } else {
                     self.send(node, Up::Resync { session });
                 }
             }
             Down::Acknowledged { session, statuses } if mine(session) => {
                 agent.acknowledged(statuses);
             }
-            Down::NoSession { .. }
-            | Down::Complete { .. }
-            | Down::Incremental { .. }
-            | Down::Acknowledged { .. } => {}
+            Down::NoSession { .. } | Down::Acknowledged { .. } => {}
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_agent_planning::lower::made_for;
 use shoal_agent_planning::node::holdings::{Action, Assigned, Held as Holds, Observed};
+use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::task::Step;
 use shoal_types::id::TaskId;
 use shoal_types::time::Timestamp;
@@ -79,6 +80,7 @@ impl Agent {
     /// Looks at everything. What it sees is old by the time it is thought about.
     pub(crate) fn look_around(&mut self, ctx: &mut Context) {
         ctx.queue.after(ROUND, Event::Round(self.node, self.life));
+        self.hears_of_host(Look::everything(), ctx);
         self.sees(self.host.things.observe(), ctx);
     }
 
@@ -91,6 +93,7 @@ impl Agent {
                 lost.insert(lease);
             }
         }
+        self.host.follow();
         if self.power && self.process {
             self.sees(Observed { lost, ..Observed::default() }, ctx);
         }
@@ -134,11 +137,15 @@ impl Agent {
         mut done: Vec<Action>,
         ctx: &mut Context,
     ) {
+        if self.host.net.is_busy() && !rest.is_empty() {
+            return self.go_on_in_order(rest, done, ctx);
+        }
         if let Some(action) = rest.pop_front() {
             let (node, fails) = (self.node, !ctx.calm && ctx.random.chance(5));
             ctx.note(|| format!("node {node}: {action:?}, fails: {fails}"));
             if !fails {
                 self.host.perform(&action);
+                self.follow(ctx);
             }
             done.push(action);
             return self.go_on_in_order(rest, done, ctx);

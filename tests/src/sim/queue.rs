@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use shoal_agent_planning::node::holdings::{Action, Observed};
+use shoal_agent_planning::node::host;
+use shoal_agent_planning::node::look::Look;
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::time::Timestamp;
 
@@ -39,6 +41,14 @@ pub(crate) enum Event {
     Seen(NodeId, u64, Box<Observed>),
     /// It puts that in order: what is still to do, and what is done.
     Order(NodeId, u64, VecDeque<Action>, Vec<Action>),
+    /// The agent process hears that somebody has changed the host, or wants to look at it.
+    HostHeard(NodeId, u64, Look),
+    /// It does the next of what it has planned for the host's networks; something before has failed.
+    HostKept(NodeId, u64, VecDeque<host::Action>, bool),
+    /// It looks at settings, of which nobody tells.
+    Glance(NodeId, u64),
+    /// A manager that leads no more notices it.
+    StepDown(u64),
     /// A container ends by itself.
     ContainerEnds(NodeId, u64),
     /// A container ends because it was asked to, or killed.

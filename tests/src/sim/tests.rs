@@ -16,6 +16,8 @@ use shoal_types::time::Timestamp;
 
 use super::{Memory, Mind, Real, run};
 
+mod hosts;
+
 /// Seeds within which a planted bug must show.
 const SEEDS: std::ops::Range<u64> = 1..40;
 

@@ -18,6 +18,8 @@ pub(crate) struct Things {
     files: BTreeSet<String>,
     /// Who has which network, as far as the agent process knows: all that it forgets.
     keeper: BTreeMap<String, NetworkUsers<TaskId>>,
+    /// Counts changes of networks, leases and links.
+    changes: u64,
 }
 
 impl Things {
@@ -32,8 +34,13 @@ impl Things {
         }
     }
 
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// What is only in memory is gone, and the links of every lease.
     pub(crate) fn lose_power(&mut self) {
+        self.changes += 1;
         self.files.clear();
         let all = |(task, networks): (&String, &BTreeSet<String>)| {
             let task = task.clone();
@@ -44,6 +51,7 @@ impl Things {
 
     /// Somebody deletes the links of a lease.
     pub(crate) fn lose(&mut self, task: &str, network: &str) {
+        self.changes += 1;
         self.lost.insert((task.to_owned(), network.to_owned()));
     }
 
@@ -69,6 +77,7 @@ impl Things {
     }
 
     pub(crate) fn acquire(&mut self, task: TaskId, network: &str) {
+        self.changes += 1;
         let users = self.keeper.entry(network.to_owned()).or_default();
         users.enter(task);
         self.networks.insert(network.to_owned());
@@ -76,12 +85,14 @@ impl Things {
     }
 
     pub(crate) fn attach(&mut self, task: TaskId, network: &str) {
+        self.changes += 1;
         let (task, network) = (task.to_string(), network.to_owned());
         self.lost.remove(&(task.clone(), network.clone()));
         self.leases.entry(task).or_default().insert(network);
     }
 
     pub(crate) fn release(&mut self, task: &str) {
+        self.changes += 1;
         self.leases.remove(task);
         self.lost.retain(|(of, _)| of != task);
     }
@@ -102,6 +113,7 @@ impl Things {
     fn remove_network(&mut self, network: &str) -> bool {
         let unused = !self.leases.values().any(|has| has.contains(network));
         if unused {
+            self.changes += 1;
             self.networks.remove(network);
         }
         unused
@@ -160,6 +172,7 @@ impl Things {
                 self.files.remove(container);
             }
             Action::Connect { container, network } => {
+                self.changes += 1;
                 let lost = (container.clone(), network.clone());
                 if self.leases.get(container).is_some_and(|has| has.contains(network)) {
                     self.lost.remove(&lost);

@@ -28,6 +28,7 @@ pub(crate) enum Up {
 pub(crate) enum Down {
     Opened {
         session: u64,
+        term: u64,
     },
     /// The session is not, or no longer, known.
     NoSession {
@@ -37,11 +38,13 @@ pub(crate) enum Down {
     Removed,
     Complete {
         session: u64,
+        term: u64,
         results_in: u64,
         assignment: NodeAssignment,
     },
     Incremental {
         session: u64,
+        term: u64,
         applies_to: u64,
         results_in: u64,
         changes: Vec<AssignmentChange>,

@@ -21,7 +21,7 @@ use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
     Reality, Running, no_task_above_its_node, nothing_is_forgotten, nothing_overdrawn,
-    one_running_task_per_slot, planning_comes_to_rest, retries_are_paced,
+    one_running_task_per_slot, planning_comes_to_rest, retries_are_paced, terms_never_go_back,
 };
 
 /// How long faults and the user go on.
@@ -35,6 +35,9 @@ pub(crate) struct World<M> {
     pub(crate) mind: M,
     pub(crate) state: ClusterState,
     pub(crate) leader: Leader,
+    /// A manager that leads no more and does not know it yet, with all it has of the state.
+    pub(crate) replaced: Option<(Leader, ClusterState)>,
+    pub(crate) terms: terms_never_go_back::Judge,
     pub(crate) agents: BTreeMap<NodeId, Agent>,
     pub(crate) wrong: Vec<String>,
     slots: one_running_task_per_slot::Judge,
@@ -57,6 +60,8 @@ impl<M: Mind> World<M> {
             mind,
             state: ClusterState::new(),
             leader: Leader::new(1, now),
+            replaced: None,
+            terms: terms_never_go_back::Judge::default(),
             agents: BTreeMap::new(),
             wrong: Vec::new(),
             slots: one_running_task_per_slot::Judge::default(),
@@ -190,6 +195,22 @@ impl<M: Mind> World<M> {
                     agent.do_in_order(rest, done, &mut self.ctx);
                 }
             }
+            Event::HostHeard(node, life, look) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.look_at_host(look, &mut self.ctx, &mut self.mind);
+                }
+            }
+            Event::HostKept(node, life, rest, failed) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    self.wrong.extend(agent.keep_host(rest, failed, &mut self.ctx));
+                }
+            }
+            Event::Glance(node, life) => {
+                if let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_alive(life)) {
+                    agent.glance(&mut self.ctx);
+                }
+            }
+            Event::StepDown(term) => self.step_down(term),
             Event::SwitchOff(node, life) => self.switch_off(node, life),
             Event::ContainerEnds(node, number) => {
                 if let Some(agent) = self.agents.get_mut(&node) {
@@ -292,5 +313,9 @@ const fn changes_nothing(event: &Event) -> bool {
             | Event::Work(..)
             | Event::Round(..)
             | Event::Seen(..)
+            | Event::HostHeard(..)
+            | Event::HostKept(..)
+            | Event::Glance(..)
+            | Event::StepDown(..)
     )
 }

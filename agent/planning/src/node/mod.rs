@@ -9,10 +9,13 @@
 //! - [`host`]: bridges, addresses, routes, routing rules, nftables tables and settings of the kernel,
 //!   derived from the book of leases. Carried out by the network driver.
 //!
+//! [`fencing`] says whose word counts.
+//!
 //! Both run after every change, after whatever the kernel tells ([`look`] says which part of the host
 //! a message is about) and now and then by themselves. Performing a plan makes the host what it should
 //! be, planning again plans nothing, and nothing that is not the agent's own is ever touched.
 
+pub mod fencing;
 pub mod holdings;
 pub mod host;
 pub mod look;
