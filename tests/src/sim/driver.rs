@@ -12,7 +12,7 @@ use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset};
 use shoal_agent_planning::network::settings::Remembered;
 use shoal_agent_planning::network::{AttachRequest, NetworkConfig, NetworkState};
-use shoal_agent_planning::node::host::{Action, Observed, Plan, Tables, Wishes};
+use shoal_agent_planning::node::host::{self, Action, Observed, Plan, Tables, Wishes};
 use shoal_agent_planning::node::look::Look;
 use shoal_types::id::NodeId;
 
@@ -32,9 +32,6 @@ pub(crate) struct Networks {
     pub(crate) kernel: Kernel,
     book: Leases,
     remembered: Option<Remembered>,
-    /// Somebody has taken away both tables and rules: the way is open until the first of them is back, and
-    /// where a bridge is down or nothing is forwarded, that is not what keeps it closed.
-    stripped: bool,
     mindful: Mindful,
 }
 
@@ -48,6 +45,9 @@ struct Mindful {
     look: Look,
     /// A plan is carried out.
     busy: bool,
+    /// Somebody has taken away both tables and rules since it was looked at them for that plan, and none of
+    /// them is back: no plan can know of it.
+    stripped: bool,
     /// How the kernel was when there was nothing to do about its settings.
     quiet: Option<u64>,
 }
@@ -57,7 +57,7 @@ impl Networks {
         // Some hosts are routers.
         let forwards = node.to_string().bytes().map(u32::from).sum::<u32>().is_multiple_of(3);
         let (book, remembered, mindful) = Default::default();
-        Self { kernel: Kernel::new(forwards), book, remembered, stripped: false, mindful }
+        Self { kernel: Kernel::new(forwards), book, remembered, mindful }
     }
 
     /// A process begins.
@@ -150,20 +150,22 @@ impl Networks {
     }
 
     fn plan<M: Mind>(&mut self, boot: &str, look: &Look, mind: &mut M) -> Plan {
-        if look.addresses {
-            self.mindful.guests = self.kernel.guests();
-        }
-        if look.tables {
-            let seen = self.kernel.observe(look).tables;
-            self.mindful.tables = seen;
-        }
-        let mut observed = Observed { boot: boot.to_owned(), ..self.observe(look) };
-        let mut plan = mind.keep_host(&self.book, &wishes(), &observed);
-        let facts = |facts: &HostFacts| (facts.forwards_for_us, facts.guests.clone());
-        if observed.fence.is_none() && facts(&plan.facts) != facts(&self.mindful.facts) {
-            observed.fence = Some(self.kernel.fence());
-            plan = mind.keep_host(&self.book, &wishes(), &observed);
-        }
+        let mut look = look.clone();
+        let plan = loop {
+            if look.addresses {
+                self.mindful.guests = self.kernel.guests();
+            }
+            if look.tables {
+                self.mindful.tables = self.kernel.observe(&look).tables;
+            }
+            let observed = Observed { boot: boot.to_owned(), ..self.observe(&look) };
+            let plan = mind.keep_host(&self.book, &wishes(), &observed);
+            let lacks = host::lacks(&look, &plan, &self.mindful.facts);
+            if lacks.is_empty() {
+                break plan;
+            }
+            look.merge(lacks);
+        };
         self.mindful.facts = plan.facts.clone();
         plan
     }
@@ -172,7 +174,7 @@ impl Networks {
         match action {
             Action::Remember(memory) => self.remembered = Some(memory.clone()),
             Action::Forget => self.remembered = None,
-            Action::PutTables => {
+            Action::PutTables | Action::DropTables => {
                 let wanted = Ruleset::of(&self.book, &self.mindful.facts);
                 let empty = wanted.is_empty();
                 let tables = if empty { Tables::Absent } else { Tables::Hold(Box::new(wanted)) };
@@ -306,8 +308,8 @@ impl Agent {
                 false => {
                     let was_closed = net.is_closed();
                     let result = net.perform(&action);
-                    net.stripped = net.stripped && !net.has_walls();
-                    if was_closed && !net.stripped && !net.is_closed() {
+                    net.mindful.stripped &= !net.has_walls();
+                    if was_closed && !net.mindful.stripped && !net.is_closed() {
                         wrong.push(format!("node {node} opens what was closed: {action}"));
                     }
                     wrong.extend(net.strangers(node));
@@ -319,7 +321,7 @@ impl Agent {
             self.go_on_with_host(rest, failed, ctx);
             return wrong;
         }
-        net.mindful.busy = false;
+        (net.mindful.busy, net.mindful.stripped) = (false, false);
         if failed {
             let pause = ctx.random.millis(500, 1500);
             ctx.queue.after(pause, Event::HostHeard(node, self.life, Look::everything()));
@@ -333,7 +335,7 @@ impl Agent {
         let net = &mut self.host.net;
         let had_walls = net.has_walls();
         let mut look = net.kernel.harm(&mut ctx.random);
-        net.stripped |= had_walls && !net.has_walls();
+        net.mindful.stripped |= net.mindful.busy && had_walls && !net.has_walls();
         let node = self.node;
         ctx.note(|| format!("node {node}: somebody changes {look:?}"));
         if !look.is_empty() && ctx.random.chance(10) {

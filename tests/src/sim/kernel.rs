@@ -205,7 +205,7 @@ impl Kernel {
                 }
                 self.routes.insert(route.clone());
             }
-            Action::Remember(_) | Action::Forget | Action::PutTables => {}
+            Action::Remember(_) | Action::Forget | Action::PutTables | Action::DropTables => {}
         }
         Ok(())
     }

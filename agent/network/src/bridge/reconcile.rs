@@ -32,17 +32,18 @@ impl BridgeNetworks {
             inner.count_look();
             inner.under_way.clone()
         };
-        let Seen { mut observed, strange_tables, mut errors } = self.observe(look).await;
-        if observed.fence.is_none() && self.fence_depends_on(&observed) {
-            match self.links.observe_fence().await {
-                Ok(fence) => observed.fence = fence,
-                Err(error) => errors.push(error),
-            }
-        }
+        let (mut look, mut strange_tables) = (look.clone(), false);
         let mut repaired = Repaired::default();
-        let plan = {
+        let (plan, mut errors) = loop {
+            let Seen { observed, strange_tables: strange, errors } = self.observe(&look).await;
+            strange_tables |= strange;
             let mut inner = self.lock();
             let plan = host::plan(&inner.leases, &self.wishes, &observed);
+            let lacks = host::lacks(&look, &plan, &inner.facts);
+            if !lacks.is_empty() {
+                look.merge(lacks);
+                continue;
+            }
             if inner.facts != plan.facts {
                 self.tell(&inner, &plan);
                 inner.facts = plan.facts.clone();
@@ -51,7 +52,7 @@ impl BridgeNetworks {
             let under_way = under_way.union(&inner.under_way).cloned().collect();
             inner.note_lost(&plan, observed.links.as_ref(), &under_way);
             repaired.lost_attachments = inner.lost.clone();
-            plan
+            break (plan, errors);
         };
         self.lost.send_if_modified(|lost| {
             let news = *lost != repaired.lost_attachments;
@@ -76,13 +77,6 @@ impl BridgeNetworks {
             self.forget_stray_flows().await;
         }
         errors.into_iter().next().map_or(Ok(repaired), Err)
-    }
-
-    /// Whether what was found of the rest of the host changes the fence.
-    fn fence_depends_on(&self, observed: &Observed) -> bool {
-        let inner = self.lock();
-        let facts = host::plan(&inner.leases, &self.wishes, observed).facts;
-        (facts.forwards_for_us, &facts.guests) != (inner.facts.forwards_for_us, &inner.facts.guests)
     }
 
     /// Says what people should know about a change of how the host forwards.
@@ -200,7 +194,7 @@ impl BridgeNetworks {
             Action::Set { name, value } => sysctl::set_if_there(name, value)?,
             Action::AddRule(rule) => self.links.add_rule(rule).await?,
             Action::RemoveRule(rule) => self.links.remove_rule(rule).await?,
-            Action::PutTables => {
+            Action::PutTables | Action::DropTables => {
                 let generation = self.lock().generation;
                 match self.filter(generation).await {
                     // A host without nftables has nothing to be removed from there.
@@ -282,7 +276,7 @@ impl Repaired {
     fn note(&mut self, action: &Action, strange_tables: bool) {
         match action {
             Action::AddRule(_) | Action::RemoveRule(_) => self.rules.push(action.to_string()),
-            Action::PutTables => self.table_replaced |= strange_tables,
+            Action::PutTables | Action::DropTables => self.table_replaced |= strange_tables,
             Action::Link(_) | Action::AddRoute(_) => self.links.push(action.to_string()),
             Action::Set { .. } => self.settings.push(action.to_string()),
             Action::Remember(_) | Action::Forget => {}

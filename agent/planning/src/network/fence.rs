@@ -64,12 +64,6 @@ impl FenceRule {
             Self::End => END,
         }
     }
-
-    /// Whether something is kept out by it.
-    #[must_use]
-    pub fn closes(&self) -> bool {
-        matches!(self, Self::CloseBridge(_) | Self::CloseSubnet(_) | Self::CloseAll)
-    }
 }
 
 impl fmt::Display for FenceRule {
@@ -229,7 +223,12 @@ mod tests {
 
     #[test]
     fn what_closes_is_never_alone() {
-        let closes = FenceRule::closes;
+        let closes = |rule: &FenceRule| {
+            matches!(
+                rule,
+                FenceRule::CloseBridge(_) | FenceRule::CloseSubnet(_) | FenceRule::CloseAll
+            )
+        };
         let late = |rule: &FenceRule| {
             let guest = matches!(rule, FenceRule::PassFromGuest(_) | FenceRule::PassToGuest(_));
             closes(rule) || guest

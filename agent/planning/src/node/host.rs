@@ -3,7 +3,8 @@
 //! The order of the actions is a promise: on a host that was closed, nothing of the containers' networks
 //! can be reached past their rules at any moment in between, wherever it is cut off. So the memory of
 //! settings comes first, then the fence of routing rules, then the tables, then bridges come up, and
-//! only then packets are forwarded; the way back is the reverse.
+//! only then packets are forwarded; the way back is the reverse. What opens something rests on a look at
+//! what keeps it closed ([`lacks`]), never on what was known from before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::look::LookAtLinks;
+use super::look::{Look, LookAtLinks};
 use crate::network::fence::{self, FenceRule, Routing};
 use crate::network::guests::Guest;
 use crate::network::leases::Leases;
@@ -128,6 +129,8 @@ pub enum Action {
     RemoveRule(FenceRule),
     /// Make the tables what the book says.
     PutTables,
+    /// Remove the tables: there are no networks.
+    DropTables,
     /// Change a link.
     Link(links::Action),
     /// Put back a route of a bridge.
@@ -143,11 +146,14 @@ impl Action {
             Self::Set { name, value } => {
                 [IP_FORWARD, SRC_VALID_MARK].contains(&name.as_str()) && value == "1"
             }
-            Self::RemoveRule(rule) => rule.closes(),
-            Self::Link(action) => {
-                matches!(action, links::Action::SetUp { .. } | links::Action::SetBridge { .. })
-            }
-            Self::Forget => true,
+            Self::Link(action) => matches!(
+                action,
+                links::Action::SetUp { .. }
+                    | links::Action::AddAddress { .. }
+                    | links::Action::SetBridge { .. }
+            ),
+            // What lets others pass goes with what keeps them out, not before.
+            Self::RemoveRule(_) | Self::DropTables | Self::AddRoute(_) | Self::Forget => true,
             _ => false,
         }
     }
@@ -162,6 +168,7 @@ impl fmt::Display for Action {
             Self::AddRule(rule) => write!(f, "add routing rule {rule}"),
             Self::RemoveRule(rule) => write!(f, "remove routing rule {rule}"),
             Self::PutTables => f.write_str("replace the nftables tables"),
+            Self::DropTables => f.write_str("remove the nftables tables"),
             Self::Link(action) => action.fmt(f),
             Self::AddRoute(route) => write!(f, "add route {route}"),
         }
@@ -196,14 +203,41 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     let mut links = link_actions(leases, wishes, observed);
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
-    actions.extend(tables_action(leases, &facts, observed));
+    let mut tables = tables_action(leases, &facts, observed);
+    actions.extend(tables.take_if(|action| *action == Action::PutTables));
     actions.append(&mut links.actions);
     actions.extend(bridge_settings(leases, observed, &links.new_bridges));
     actions.append(&mut links.up);
     actions.append(&mut links.routes);
     actions.extend(memory.switch_on);
+    actions.extend(tables);
     actions.append(&mut fence.opening);
     Plan { actions, missing_ports: links.missing_ports, facts }
+}
+
+/// What else has to be looked at before a plan that was made of `look` may be carried out; then it is
+/// to be planned again. Nothing is let in without a look at the rules and tables that are to judge it,
+/// and neither of them is taken away without a look at all links: a bridge that could not be removed
+/// has nothing else that keeps it closed. `before` is what was known of the host so far: where that
+/// changes, other rules are wanted.
+#[must_use]
+pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
+    let facts = |facts: &HostFacts| (facts.forwards_for_us, facts.guests.clone());
+    let changed = facts(&plan.facts) != facts(before);
+    let mut lacks = Look { rules: changed, ..Look::default() };
+    for action in plan.actions.iter().filter(|action| action.opens()) {
+        match action {
+            Action::RemoveRule(_) | Action::DropTables => lacks.links = LookAtLinks::All,
+            Action::Forget => {}
+            _ => (lacks.rules, lacks.tables) = (true, true),
+        }
+    }
+    Look {
+        links: if look.links == LookAtLinks::All { LookAtLinks::default() } else { lacks.links },
+        rules: lacks.rules && !look.rules,
+        tables: lacks.tables && !look.tables,
+        ..Look::default()
+    }
 }
 
 /// What is done to the settings of the whole host.
@@ -267,7 +301,8 @@ fn tables_action(leases: &Leases, facts: &HostFacts, observed: &Observed) -> Opt
         Tables::Hold(held) => held.same_as(&wanted),
         Tables::Differ => false,
     };
-    (!right).then_some(Action::PutTables)
+    let action = if wanted.is_empty() { Action::DropTables } else { Action::PutTables };
+    (!right).then_some(action)
 }
 
 #[derive(Default)]

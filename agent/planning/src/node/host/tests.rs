@@ -111,7 +111,7 @@ impl Host {
             Action::Set { name, value } => self.set(name, value),
             Action::AddRule(rule) => assert!(self.rules.insert(rule.clone())),
             Action::RemoveRule(rule) => assert!(self.rules.remove(rule)),
-            Action::PutTables => {
+            Action::PutTables | Action::DropTables => {
                 let wanted = Ruleset::of(leases, facts);
                 let empty = wanted.is_empty();
                 self.tables = if empty { Tables::Absent } else { Tables::Hold(Box::new(wanted)) };
@@ -425,4 +425,49 @@ fn a_look_at_one_link_plans_for_it_alone() {
     let set =
         actions.iter().filter(|a| matches!(a, Action::Set { name, .. } if first.contains(name)));
     assert_eq!(set.count(), 2, "{actions:?}");
+}
+
+#[test]
+fn what_keeps_a_bridge_closed_that_cannot_be_removed_stays() {
+    let networks = leases(SETS[3]);
+    let mut host = Host::new(true);
+    host.go(&networks, &wishes(), usize::MAX).unwrap();
+    let bridges: Vec<String> = networks.networks().map(|network| network.bridge.clone()).collect();
+    let (rules, none) = (host.rules.clone(), leases(&[]));
+    // A look at one of two bridges, as when its network is removed, is none at the other.
+    let looked_at = LookAtLinks::Named([bridges[0].clone()].into());
+    let look = Look { rules: true, links: looked_at.clone(), ..Look::default() };
+    let found = [(bridges[0].clone(), host.links[&bridges[0]].clone())].into();
+    let links = Some(ObservedLinks { looked_at, found, ..ObservedLinks::default() });
+    let plan = plan(&none, &wishes(), &Observed { links, ..host.observe() });
+    let lacks = lacks(&look, &plan, &plan.facts);
+    assert_eq!(lacks.links, LookAtLinks::All, "{:?}", plan.actions);
+    // Whatever of the rest is refused, the tables and rules outlive the bridges.
+    let Plan { actions, facts, .. } = super::plan(&none, &wishes(), &host.observe());
+    let removes = |action: &Action| matches!(action, Action::Link(links::Action::Remove { .. }));
+    let refused = actions.iter().position(removes).unwrap();
+    for action in actions[..refused].iter().chain(actions[refused..].iter().filter(|a| !a.opens()))
+    {
+        if !removes(action) {
+            host.perform(action, &none, &facts);
+        }
+    }
+    assert_eq!(host.rules, rules);
+    assert!(matches!(host.tables, Tables::Hold(_)), "{actions:?}");
+}
+
+#[test]
+fn nothing_is_let_in_without_a_look_at_what_judges_it() {
+    let networks = leases(SETS[1]);
+    let mut host = Host::new(true);
+    host.go(&networks, &wishes(), usize::MAX).unwrap();
+    let bridge = networks.networks().next().unwrap().bridge.clone();
+    do_harm(&mut host, &Harm::Down(0));
+    let look = Look::link(bridge);
+    let unseen = Observed { fence: None, ..host.observe() };
+    let plan = plan(&networks, &wishes(), &unseen);
+    let expect = Look { rules: true, tables: true, ..Look::default() };
+    assert_eq!(lacks(&look, &plan, &plan.facts), expect, "{:?}", plan.actions);
+    let seen = Look { rules: true, tables: true, ..look };
+    assert!(lacks(&seen, &plan, &plan.facts).is_empty());
 }
