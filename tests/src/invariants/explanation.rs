@@ -35,10 +35,14 @@ fn kept<'a>(tasks: &[&'a Task]) -> Vec<&'a Task> {
     kept
 }
 
-/// For a node, and it says why none will do; or for the end of its restart delay.
+/// Whether it waits for a node and says why none will do.
+pub(super) fn has_no_place(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && !task.status.err.is_empty()
+}
+
+/// For a node, or for the end of its restart delay.
 fn waits(task: &Task) -> bool {
-    let explained = task.status.state == TaskState::Pending && !task.status.err.is_empty();
-    explained || (task.desired_state == DesiredState::Ready && task.start_after.is_some())
+    has_no_place(task) || (task.desired_state == DesiredState::Ready && task.start_after.is_some())
 }
 
 fn is_given_up(tasks: &[&Task], last: &Task) -> bool {

@@ -8,6 +8,8 @@ use shoal_types::object::{Deployment, DeploymentState, Service, Slot, Task};
 use shoal_types::spec::{Availability, TaskSpec};
 use shoal_types::task_state::TaskState;
 
+use super::explanation;
+
 /// Tasks that still run and are of an older spec though their deployment is complete.
 #[must_use]
 pub fn outdated(state: &ClusterState) -> Vec<String> {
@@ -26,12 +28,18 @@ pub fn outdated(state: &ClusterState) -> Vec<String> {
     wrong
 }
 
-/// Deployments that still go on, but for those of `restless` services.
+/// Deployments that still go on, but for those of `restless` services and those whose tasks wait for
+/// a node that will do: what runs is not taken down for others that cannot run.
 #[must_use]
 pub fn unended(state: &ClusterState, restless: &BTreeSet<ServiceId>) -> Vec<String> {
+    let waits = |service: &Service| {
+        let mut tasks = state.tasks_of_service(service.id);
+        tasks.any(|task| task.is_wanted() && explanation::has_no_place(task))
+    };
     present(state)
         .filter(|(service, deployment)| {
-            !restless.contains(&service.id) && deployment.state == DeploymentState::Updating
+            let goes_on = deployment.state == DeploymentState::Updating;
+            goes_on && !restless.contains(&service.id) && !waits(service)
         })
         .map(|(service, deployment)| {
             let tasks = state.tasks_of_service(service.id);
