@@ -1,6 +1,6 @@
 //! What one node is told to hold: made by managers, obeyed by the agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
@@ -55,6 +55,35 @@ impl AssignedTask {
             level: task.level,
         })
     }
+
+    /// Whether the node sees the same in both versions of a task. Taken apart field by field, so that
+    /// none is forgotten.
+    #[must_use]
+    pub fn is_unchanged(old: &Task, new: &Task) -> bool {
+        let Task {
+            id,
+            meta: _,
+            service_id,
+            service_name,
+            service_labels,
+            slot,
+            node_id,
+            spec,
+            spec_version: _,
+            endpoint: _,
+            networks,
+            desired_state,
+            start_after: _,
+            rejections: _,
+            level,
+            status: _,
+        } = old;
+        (id, service_id, slot, node_id) == (&new.id, &new.service_id, &new.slot, &new.node_id)
+            && (desired_state, level) == (&new.desired_state, &new.level)
+            && (Arc::ptr_eq(spec, &new.spec) || *spec == new.spec)
+            && (service_name, service_labels) == (&new.service_name, &new.service_labels)
+            && (old.ports(), networks.as_slice()) == (new.ports(), new.networks.as_slice())
+    }
 }
 
 /// All that one node is told to hold.
@@ -78,7 +107,7 @@ pub struct Rejection {
     pub desired_state: DesiredState,
 }
 
-/// One difference between two assignments of a node.
+/// One change of what a node is to hold.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AssignmentChange {
     /// Hold this task, in place of what was known of it.
@@ -94,36 +123,6 @@ pub enum AssignmentChange {
 }
 
 impl NodeAssignment {
-    /// The changes that turn `self` into `next`: networks before the tasks that need them, tasks
-    /// removed before their networks.
-    #[must_use]
-    pub fn diff(&self, next: &Self) -> Vec<AssignmentChange> {
-        let mut changes = Vec::new();
-        for (id, network) in &next.networks {
-            if self.networks.get(id) != Some(network) {
-                changes.push(AssignmentChange::UpdateNetwork(Arc::clone(network)));
-            }
-        }
-        for (id, task) in &next.tasks {
-            if self.tasks.get(id) != Some(task) {
-                changes.push(AssignmentChange::UpdateTask(task.clone()));
-            }
-        }
-        for (id, rejection) in &next.rejected {
-            if self.rejected.get(id) != Some(rejection) {
-                changes.push(AssignmentChange::RejectTask(*id, rejection.clone()));
-            }
-        }
-        let gone = self.tasks.keys().chain(self.rejected.keys());
-        let gone: BTreeSet<&TaskId> = gone
-            .filter(|id| !next.tasks.contains_key(id) && !next.rejected.contains_key(id))
-            .collect();
-        changes.extend(gone.into_iter().map(|id| AssignmentChange::RemoveTask(*id)));
-        let gone = self.networks.keys().filter(|id| !next.networks.contains_key(id));
-        changes.extend(gone.map(|id| AssignmentChange::RemoveNetwork(*id)));
-        changes
-    }
-
     /// Carries out changes, in order.
     pub fn apply(&mut self, changes: Vec<AssignmentChange>) {
         for change in changes {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_manager_planning::{BATCH_MAX, Plan, orchestrator, scheduler};
 use shoal_manager_state::testing::TestCluster;
-use shoal_manager_state::{ClusterState, Command};
+use shoal_manager_state::{ClusterState, Command, Event};
 
 /// A leader of a cluster, and what its work has cost.
 pub(crate) struct Leader {
@@ -16,6 +16,8 @@ pub(crate) struct Leader {
     rests: [VecDeque<Command>; 2],
     /// What readers were shown last: they hold it while the next batch is applied.
     view: ClusterState,
+    /// What was written last.
+    pub(crate) written: Vec<Event>,
     pub(crate) planning: [Duration; 2],
     pub(crate) applying: Duration,
 }
@@ -29,6 +31,7 @@ impl Leader {
             scheduler: scheduler::Memory::default(),
             rests: Default::default(),
             view,
+            written: Vec::new(),
             planning: Default::default(),
             applying: Duration::ZERO,
         };
@@ -54,9 +57,10 @@ impl Leader {
 
     fn publish(&mut self) {
         self.view = self.cluster.state.clone();
-        for event in self.cluster.events() {
-            self.orchestrator.hear(&event);
-            self.scheduler.hear(&event);
+        self.written = self.cluster.events();
+        for event in &self.written {
+            self.orchestrator.hear(event);
+            self.scheduler.hear(event);
         }
     }
 

@@ -1,29 +1,203 @@
-//! What one node must hold.
+//! What one node must hold: all tasks placed on it, ended ones too as long as they are remembered,
+//! because their logs are; and the networks that the live ones need.
+//!
+//! [`news`] says of which nodes that may have changed, and by which objects; [`Held`] remembers what a
+//! node was told, and looks at these objects alone: telling a node costs as much as has changed for it.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_manager_state::ClusterState;
-use shoal_types::assignment::{AssignedTask, NodeAssignment};
-use shoal_types::id::NodeId;
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
+use shoal_types::assignment::{AssignedTask, AssignmentChange};
+use shoal_types::id::{NetworkId, NodeId, TaskId};
+use shoal_types::object::{Network, Task};
 
-/// Everything the node must hold: all tasks placed on it, ended ones too as long as they are
-/// remembered, because their logs are; and the networks that the live ones need.
-#[must_use]
-pub fn assignment(view: &ClusterState, node: NodeId) -> NodeAssignment {
-    let mut wanted = NodeAssignment::default();
-    for task in view.tasks_on_node(node) {
-        if !task.status.state.is_placed() {
-            continue;
+/// Objects that news names at the most: what waits for an agent that takes nothing has a bound.
+const NAMED_MAX: usize = 4096;
+
+/// What may have changed of what one node must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
+    /// Anything: it is not known what.
+    whole: bool,
+    tasks: BTreeSet<TaskId>,
+    networks: BTreeSet<NetworkId>,
+}
+
+impl News {
+    /// All of it may have changed.
+    #[must_use]
+    pub fn whole() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
+    /// Adds other, later news.
+    pub fn add(&mut self, other: &Self) {
+        self.tasks.extend(&other.tasks);
+        self.networks.extend(&other.networks);
+        if self.whole || other.whole || self.tasks.len() + self.networks.len() > NAMED_MAX {
+            *self = Self::whole();
         }
-        let Some(assigned) = AssignedTask::of(task) else { continue };
-        if task.is_live() {
-            for network in &task.networks {
-                if let Some(network) = view.network(network.network_id) {
-                    wanted.networks.insert(network.id, Arc::clone(network));
+    }
+}
+
+/// For which nodes events mean something, and what, in a view that has them.
+#[must_use]
+pub fn news<'a>(
+    events: impl IntoIterator<Item = &'a Event>,
+    view: &ClusterState,
+) -> BTreeMap<NodeId, News> {
+    let mut found: BTreeMap<NodeId, News> = BTreeMap::new();
+    for event in events {
+        match &event.object {
+            ObjectRef::Task(task) => {
+                if let Some(node) = task.node_id {
+                    found.entry(node).or_default().tasks.insert(task.id);
                 }
             }
+            // A new one is joined by new tasks only.
+            ObjectRef::Network(_) if event.action == Action::Create => {}
+            ObjectRef::Network(network) => {
+                // A task that has ended or gone since has an event of its own.
+                let joins = |task: &&Arc<Task>| {
+                    task.is_live() && task.networks.iter().any(|n| n.network_id == network.id)
+                };
+                for node in view.tasks().filter(joins).filter_map(|task| task.node_id) {
+                    found.entry(node).or_default().networks.insert(network.id);
+                }
+            }
+            ObjectRef::Cluster(_)
+            | ObjectRef::Node(_)
+            | ObjectRef::Service(_)
+            | ObjectRef::Deployment(_)
+            | ObjectRef::Stack(_)
+            | ObjectRef::User(_) => {}
         }
-        wanted.tasks.insert(task.id, assigned);
     }
-    wanted
+    found
+}
+
+/// What one node was told to hold. Objects are the state's own: those that it has, too, take no memory
+/// beside it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    node: NodeId,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    networks: BTreeMap<NetworkId, Joined>,
+}
+
+/// A network of live tasks.
+#[derive(Debug, Clone, Default)]
+struct Joined {
+    /// How many of them there are.
+    tasks: usize,
+    /// What the node was told of it.
+    told: Option<Arc<Network>>,
+}
+
+/// What a node is to be told.
+#[derive(Debug, Default)]
+struct Changes {
+    networks: Vec<Arc<Network>>,
+    tasks: Vec<Arc<Task>>,
+    gone_tasks: Vec<TaskId>,
+    gone_networks: Vec<NetworkId>,
+}
+
+impl Held {
+    /// A node that was told nothing.
+    #[must_use]
+    pub const fn new(node: NodeId) -> Self {
+        Self { node, tasks: BTreeMap::new(), networks: BTreeMap::new() }
+    }
+
+    /// What the node is to be told after news, in a view that has what it is about: networks before the
+    /// tasks that need them, tasks that go before their networks. From now on it counts as told.
+    pub fn catch_up(
+        &mut self,
+        view: &ClusterState,
+        news: &News,
+    ) -> impl Iterator<Item = AssignmentChange> + use<> {
+        let mut changes = Changes::default();
+        let mut networks = news.networks.clone();
+        if news.whole {
+            let known = self.tasks.keys().copied();
+            let all: BTreeSet<TaskId> =
+                known.chain(view.tasks_on_node(self.node).map(|task| task.id)).collect();
+            networks.extend(self.networks.keys());
+            all.iter().for_each(|id| self.task(view, *id, &mut networks, &mut changes));
+        } else {
+            news.tasks.iter().for_each(|id| self.task(view, *id, &mut networks, &mut changes));
+        }
+        networks.into_iter().for_each(|id| self.network(view, id, &mut changes));
+        changes.in_order()
+    }
+
+    /// Looks at one task, and notes the networks that more or fewer tasks need.
+    fn task(
+        &mut self,
+        view: &ClusterState,
+        id: TaskId,
+        networks: &mut BTreeSet<NetworkId>,
+        changes: &mut Changes,
+    ) {
+        let placed =
+            |task: &&Arc<Task>| task.node_id == Some(self.node) && task.status.state.is_placed();
+        let new = view.task(id).filter(placed).cloned();
+        let old = match &new {
+            Some(task) => self.tasks.insert(id, Arc::clone(task)),
+            None => self.tasks.remove(&id),
+        };
+        for (task, is_new) in [(&old, false), (&new, true)] {
+            let joined = task.iter().filter(|task| task.is_live()).flat_map(|task| &task.networks);
+            for network in joined {
+                let tasks = &mut self.networks.entry(network.network_id).or_default().tasks;
+                *tasks = if is_new { *tasks + 1 } else { tasks.saturating_sub(1) };
+                networks.insert(network.network_id);
+            }
+        }
+        match (old, new) {
+            (Some(old), Some(new)) if is_told(&old, &new) => {}
+            (_, Some(new)) => changes.tasks.push(new),
+            (Some(_), None) => changes.gone_tasks.push(id),
+            (None, None) => {}
+        }
+    }
+
+    /// Looks at one network, after all tasks.
+    fn network(&mut self, view: &ClusterState, id: NetworkId, changes: &mut Changes) {
+        let Some(joined) = self.networks.get_mut(&id) else { return };
+        let new = view.network(id).filter(|_| joined.tasks > 0);
+        match (&joined.told, new) {
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) || old == new => {}
+            (_, Some(new)) => changes.networks.push(Arc::clone(new)),
+            (Some(_), None) => changes.gone_networks.push(id),
+            (None, None) => {}
+        }
+        joined.told = new.cloned();
+        if joined.tasks == 0 {
+            self.networks.remove(&id);
+        }
+    }
+}
+
+fn is_told(old: &Arc<Task>, new: &Arc<Task>) -> bool {
+    Arc::ptr_eq(old, new) || AssignedTask::is_unchanged(old, new)
+}
+
+impl Changes {
+    /// One after the other: copies for the wire are made one at a time.
+    fn in_order(self) -> impl Iterator<Item = AssignmentChange> + use<> {
+        let Self { networks, tasks, gone_tasks, gone_networks } = self;
+        let networks = networks.into_iter().map(AssignmentChange::UpdateNetwork);
+        let tasks = tasks.into_iter().filter_map(|task| AssignedTask::of(&task));
+        let gone_networks = gone_networks.into_iter().map(AssignmentChange::RemoveNetwork);
+        networks
+            .chain(tasks.map(AssignmentChange::UpdateTask))
+            .chain(gone_tasks.into_iter().map(AssignmentChange::RemoveTask))
+            .chain(gone_networks)
+    }
 }

@@ -1,122 +1,27 @@
 //! The stream of what one node is to hold.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use shoal_manager_planning::assignment::assignment;
-use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
+use shoal_manager_planning::assignment::{Held, News};
+use shoal_manager_state::ClusterState;
 use shoal_proto::parts::Parts;
 use shoal_proto::v1 as pb;
-use shoal_types::assignment::{AssignmentChange, NodeAssignment, Rejection};
+use shoal_types::assignment::{AssignmentChange, Rejection};
 use shoal_types::id::NodeId;
-use shoal_types::object::Task;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::sessions::{Chain, Link};
-use crate::cluster::Cluster;
-use crate::feed::Follower;
+use super::wakers::Wakes;
 
 /// Messages on their way to one agent; each is a part of bounded size.
 pub(super) const QUEUE: usize = 4;
 
 /// Changes that come within this time travel together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
-
-/// The streams that wait for a change. Each is woken for those that name its node, and for no others:
-/// thousands of them would look for nothing.
-#[derive(Debug, Default)]
-pub(super) struct Wakers(Mutex<BTreeMap<NodeId, watch::Sender<()>>>);
-
-/// Tells one stream when something that its node is to hold has changed.
-#[derive(Debug)]
-pub(super) struct Wakes {
-    node: NodeId,
-    changes: watch::Receiver<()>,
-    wakers: Arc<Wakers>,
-}
-
-impl Drop for Wakes {
-    /// The last one of a node leaves nothing behind.
-    fn drop(&mut self) {
-        let mut wakers = self.wakers.lock();
-        if wakers.get(&self.node).is_some_and(|waker| waker.receiver_count() <= 1) {
-            wakers.remove(&self.node);
-        }
-    }
-}
-
-impl Wakers {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, watch::Sender<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells when something that the node is to hold has changed after this call.
-    pub(super) fn subscribe(self: &Arc<Self>, node: NodeId) -> Wakes {
-        let changes = self.lock().entry(node).or_default().subscribe();
-        Wakes { node, changes, wakers: Arc::clone(self) }
-    }
-
-    /// Wakes the streams of the nodes for which events mean something, in a view that has them; all, if
-    /// some events were missed.
-    pub(super) fn wake(&self, events: Option<&[Arc<Event>]>, view: &ClusterState) {
-        let nodes = events.map(|events| concerned(events, view));
-        let wakers = self.lock();
-        match nodes {
-            Some(nodes) => nodes.iter().filter_map(|n| wakers.get(n)).for_each(Self::wake_one),
-            None => wakers.values().for_each(Self::wake_one),
-        }
-    }
-
-    fn wake_one(waker: &watch::Sender<()>) {
-        waker.send_replace(());
-    }
-}
-
-/// The nodes for which a change may mean something.
-fn concerned(events: &[Arc<Event>], view: &ClusterState) -> BTreeSet<NodeId> {
-    let (mut nodes, mut networks) = (BTreeSet::new(), BTreeSet::new());
-    for event in events {
-        match &event.object {
-            ObjectRef::Task(task) => nodes.extend(task.node_id),
-            // A new one is joined by new tasks only.
-            ObjectRef::Network(_) if event.action == Action::Create => {}
-            ObjectRef::Network(network) => {
-                networks.insert(network.id);
-            }
-            ObjectRef::Cluster(_)
-            | ObjectRef::Node(_)
-            | ObjectRef::Service(_)
-            | ObjectRef::Deployment(_)
-            | ObjectRef::Stack(_)
-            | ObjectRef::User(_) => {}
-        }
-    }
-    if !networks.is_empty() {
-        // A task that has ended or gone since has an event of its own.
-        let joined = |task: &&Arc<Task>| {
-            task.is_live() && task.networks.iter().any(|n| networks.contains(&n.network_id))
-        };
-        nodes.extend(view.tasks().filter(joined).filter_map(|task| task.node_id));
-    }
-    nodes
-}
-
-/// Wakes streams whenever something was written, until `ended` is cancelled.
-pub(super) async fn wake(
-    cluster: Cluster,
-    mut events: Follower,
-    wakers: Arc<Wakers>,
-    ended: CancellationToken,
-) {
-    while ended.run_until_cancelled(events.changed()).await.is_some() {
-        let events = events.take();
-        wakers.wake(events.as_deref(), &cluster.view());
-    }
-}
 
 /// Bytes that a message has beside its only change, at the most.
 const ENVELOPE_BYTES: usize = 64;
@@ -167,40 +72,38 @@ pub(super) async fn pump(
 async fn send_all(
     node: NodeId,
     states: watch::Receiver<Arc<ClusterState>>,
-    mut wakes: Wakes,
+    wakes: Wakes,
     to: &mpsc::Sender<Result<pb::AssignmentsMessage, Status>>,
     mut chain: Chain,
     sizes: Sizes,
 ) {
-    let mut held = NodeAssignment::default();
+    let (mut held, mut news) = (Held::new(node), News::whole());
     loop {
-        wakes.changes.borrow_and_update();
         // Held no longer than this line: whoever applies the log waits for it.
         let view = Arc::clone(&states.borrow());
-        let wanted = assignment(&view, node);
+        let changes = held.catch_up(&view, &news);
         drop(view);
-        let changes = held.diff(&wanted);
-        for message in messages(&changes, &mut chain, sizes) {
+        for message in messages(changes, &mut chain, sizes) {
             if to.send(Ok(message)).await.is_err() {
                 return;
             }
         }
-        held = wanted;
         tokio::select! {
             () = to.closed() => return,
-            changed = wakes.changes.changed() => if changed.is_err() { return },
+            () = wakes.arrived() => {}
         }
         tokio::time::sleep(DEBOUNCE).await;
+        news = wakes.take();
     }
 }
 
 /// Changes in parts; the first message of a stream, which there always is, is the COMPLETE one.
-fn messages<'a>(
-    changes: &'a [AssignmentChange],
-    chain: &'a mut Chain,
+fn messages(
+    changes: impl Iterator<Item = AssignmentChange>,
+    chain: &mut Chain,
     sizes: Sizes,
-) -> impl Iterator<Item = pb::AssignmentsMessage> + 'a {
-    let changes = changes.iter().filter_map(move |change| fitting(change, sizes.change_max));
+) -> impl Iterator<Item = pb::AssignmentsMessage> {
+    let changes = changes.filter_map(move |change| fitting(&change, sizes.change_max));
     let mut parts = Parts::new(changes, sizes.part);
     std::iter::from_fn(move || {
         let (kind, changes) = match (chain.is_new(), parts.next()) {
@@ -246,15 +149,15 @@ fn fitting(change: &AssignmentChange, bytes_max: usize) -> Option<pb::Assignment
 #[cfg(test)]
 mod tests {
     use shoal_manager_state::Command;
-    use shoal_manager_state::testing::{
-        TestCluster, cluster_with_nodes, service_spec, with_networks, with_task,
-    };
+    use shoal_manager_state::testing::{cluster_with_nodes, service_spec, with_task};
+    use shoal_types::assignment::NodeAssignment;
     use shoal_types::id::SessionId;
     use shoal_types::spec::TaskRuntime;
-    use shoal_types::task_state::{DesiredState, TaskState};
+    use shoal_types::task_state::DesiredState;
     use shoal_types::time::Timestamp;
 
     use super::super::Sessions;
+    use super::super::wakers::Wakers;
     use super::*;
 
     /// What has lost a node once: 400 tasks of it are more than the 64 MiB of one message.
@@ -315,7 +218,9 @@ mod tests {
                 assignment.apply(changes.collect::<Result<_, _>>().expect("valid"));
             }
             let (state, node) = crowded(tasks, environment);
-            let expected = super::assignment(&state, node);
+            let mut expected = NodeAssignment::default();
+            expected.apply(Held::new(node).catch_up(&state, &News::whole()).collect());
+            assert_eq!(expected.tasks.len() as u64, tasks);
             assert!(assignment == expected, "the node knows all of its {tasks} tasks");
         }
     }
@@ -344,54 +249,5 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].kind, pb::AssignmentsKind::Complete as i32);
         assert_eq!(all[0].changes, []);
-    }
-
-    #[tokio::test]
-    async fn only_who_is_named_in_a_change_is_woken() {
-        let (mut cluster, nodes) = cluster_with_nodes(3);
-        let network = cluster.add_network("net");
-        let web = cluster.add_service(with_networks(service_spec("web", 2), &["net"]));
-        let tasks = [1, 2].map(|replica| cluster.add_task(web, replica));
-        cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0] });
-        cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
-        cluster.events();
-        let wakers = Arc::<Wakers>::default();
-        let mut streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n]));
-        let woken = |streams: &mut [Wakes; 3]| {
-            streams.each_mut().map(|stream| {
-                let woken = stream.changes.has_changed().expect("open");
-                stream.changes.mark_unchanged();
-                woken
-            })
-        };
-        let woken_by = |streams: &mut [Wakes; 3], cluster: &mut TestCluster| {
-            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
-            wakers.wake(Some(&events), &cluster.state);
-            woken(streams)
-        };
-        assert_eq!(woken_by(&mut streams, &mut cluster), [false, false, false]);
-        cluster.report(tasks[1], TaskState::Running);
-        assert_eq!(woken_by(&mut streams, &mut cluster), [false, true, false]);
-        cluster.apply(Command::SetDesired { id: tasks[0], desired: DesiredState::Shutdown });
-        let other = cluster.add_network("other");
-        cluster.add_task(web, 3);
-        assert_eq!(woken_by(&mut streams, &mut cluster), [true, false, false]);
-        cluster.apply(Command::RemoveNetwork { id: other });
-        assert_eq!(woken_by(&mut streams, &mut cluster), [false, false, false], "nobody is on it");
-        let object = ObjectRef::Network(Arc::clone(cluster.state.network(network).expect("there")));
-        let (index, time) = (cluster.state.applied_index(), cluster.now);
-        let labelled = Arc::new(Event { index, time, action: Action::Update, object });
-        wakers.wake(Some(&[labelled]), &cluster.state);
-        assert_eq!(woken(&mut streams), [true, true, false], "those whose tasks have joined it");
-        wakers.wake(None, &cluster.state);
-        assert_eq!(woken(&mut streams), [true, true, true], "it may be anything");
-        let [first, second, third] = streams;
-        drop((second, third));
-        assert_eq!(wakers.lock().len(), 1, "who has gone is forgotten");
-        let second = wakers.subscribe(first.node);
-        drop(first);
-        assert_eq!(wakers.lock().len(), 1, "another stream of it is there");
-        drop(second);
-        assert!(wakers.lock().is_empty());
     }
 }

@@ -7,6 +7,7 @@ mod assignments;
 mod drain;
 mod heard;
 mod sessions;
+mod wakers;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
 
-use assignments::Wakers;
 pub use sessions::{Session, Sessions};
+use wakers::Wakers;
 
 /// Statuses in one command at the most: what one message brings may be more than a command holds.
 const STATUSES_MAX: usize = 200;
@@ -57,7 +58,7 @@ impl DispatcherService {
     pub fn new(cluster: Cluster, sessions: Arc<Sessions>, broker: Arc<Broker>) -> Self {
         let (wakers, ended) = (Arc::<Wakers>::default(), CancellationToken::new());
         let events = cluster.feed().follow();
-        let waking = assignments::wake(cluster.clone(), events, Arc::clone(&wakers), ended.clone());
+        let waking = wakers::wake(cluster.clone(), events, Arc::clone(&wakers), ended.clone());
         tokio::spawn(waking);
         Self { cluster, sessions, broker, wakers, _ended: ended.drop_guard() }
     }

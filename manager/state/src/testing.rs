@@ -3,6 +3,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "as a test would")]
 
+mod commands;
+
+pub use commands::{Step, decide};
+
 use std::sync::Arc;
 use std::time::Duration;
 

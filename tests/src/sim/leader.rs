@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use shoal_manager_planning::assignment::{Held, News};
 use shoal_manager_planning::liveness::LastHeard;
 use shoal_manager_state::Command;
 use shoal_types::assignment::NodeAssignment;
@@ -35,12 +36,29 @@ pub(crate) struct LoopState {
     pub(crate) busy: bool,
 }
 
+/// What a node was sent since everything was sent to it.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) held: Held,
+    /// What may have changed since.
+    pub(crate) news: News,
+    /// What all of it comes to.
+    pub(crate) sum: NodeAssignment,
+}
+
+impl Sent {
+    /// Before the first message.
+    pub(crate) fn nothing(node: NodeId) -> Self {
+        Self { held: Held::new(node), news: News::whole(), sum: NodeAssignment::default() }
+    }
+}
+
 /// One agent's connection.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: u64,
     /// What the node has been sent, if anything.
-    pub(crate) sent: Option<NodeAssignment>,
+    pub(crate) sent: Option<Sent>,
     /// Number of the last assignment message.
     pub(crate) sequence: u64,
 }

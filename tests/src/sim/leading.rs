@@ -1,13 +1,14 @@
 //! The leader's shell: loops around the planners, and the dispatcher.
 
-use shoal_manager_planning::assignment::assignment;
+use shoal_manager_planning::assignment::{Held, News};
 use shoal_manager_planning::liveness;
-use shoal_manager_state::{ClusterState, Command};
+use shoal_manager_state::{ClusterState, Command, Event as StateEvent};
+use shoal_types::assignment::NodeAssignment;
 use shoal_types::id::NodeId;
 use shoal_types::object::NodeDescription;
 use shoal_types::time::Timestamp;
 
-use super::leader::{Leader, Loop};
+use super::leader::{Leader, Loop, Sent};
 use super::mind::Mind;
 use super::queue::Event;
 use super::specs;
@@ -179,35 +180,50 @@ impl<M: Mind> World<M> {
         }
     }
 
+    /// Notes what was written for the nodes that it means something to.
+    pub(crate) fn tell_sessions(&mut self, events: &[StateEvent]) {
+        for (node, news) in self.mind.news(events, &self.state) {
+            let session = self.leader.sessions.get_mut(&node);
+            if let Some(sent) = session.and_then(|session| session.sent.as_mut()) {
+                sent.news.add(&news);
+            }
+        }
+    }
+
     fn dispatch_to(&mut self, node: NodeId) {
-        if let Some(message) = dispatch_to(&mut self.leader, &self.state, node) {
+        let told = dispatch_to(&mut self.leader, &self.state, node, &mut self.wrong);
+        if let Some(message) = told {
             self.tell(node, message);
         }
     }
 }
 
-/// What a leader has to tell a node, by what it knows of the state.
-pub(crate) fn dispatch_to(leader: &mut Leader, view: &ClusterState, node: NodeId) -> Option<Down> {
-    let wanted = assignment(view, node);
+/// What a leader has to tell a node, by what it knows of the state. Wrong, if all that it has told by
+/// then is not what it would tell a node to which it has told nothing.
+pub(crate) fn dispatch_to(
+    leader: &mut Leader,
+    view: &ClusterState,
+    node: NodeId,
+    wrong: &mut Vec<String>,
+) -> Option<Down> {
     let term = leader.period;
     let session = leader.sessions.get_mut(&node)?;
-    let (id, applies_to) = (session.id, session.sequence);
-    let message = match &session.sent {
-        None => {
-            session.sequence += 1;
-            let (results_in, assignment) = (session.sequence, wanted.clone());
-            Down::Complete { session: id, term, results_in, assignment }
-        }
-        Some(sent) => {
-            let changes = sent.diff(&wanted);
-            if changes.is_empty() {
-                return None;
-            }
-            session.sequence += 1;
-            let results_in = session.sequence;
-            Down::Incremental { session: id, term, applies_to, results_in, changes }
-        }
-    };
-    session.sent = Some(wanted);
-    Some(message)
+    let (id, applies_to, is_first) = (session.id, session.sequence, session.sent.is_none());
+    let sent = session.sent.get_or_insert_with(|| Sent::nothing(node));
+    let changes: Vec<_> = sent.held.catch_up(view, &std::mem::take(&mut sent.news)).collect();
+    sent.sum.apply(changes.clone());
+    let mut assignment = NodeAssignment::default();
+    assignment.apply(Held::new(node).catch_up(view, &News::whole()).collect());
+    if sent.sum != assignment {
+        wrong.push(format!("node {node} was told something else than what it must hold"));
+    }
+    if changes.is_empty() && !is_first {
+        return None;
+    }
+    session.sequence += 1;
+    let results_in = session.sequence;
+    Some(match is_first {
+        true => Down::Complete { session: id, term, results_in, assignment },
+        false => Down::Incremental { session: id, term, applies_to, results_in, changes },
+    })
 }

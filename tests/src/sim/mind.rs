@@ -1,13 +1,16 @@
 //! The planners under test, behind a seam where a test can plant a bug.
 
+use std::collections::BTreeMap;
+
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::node::holdings::{self, Action, Assigned, Observed};
 use shoal_agent_planning::node::{fencing, host};
 use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
+use shoal_manager_planning::assignment::{self, News};
 use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, Event, Rejected};
-use shoal_types::id::SeededIds;
+use shoal_types::id::{NodeId, SeededIds};
 use shoal_types::time::Timestamp;
 
 /// What planners remember for as long as their manager leads.
@@ -65,6 +68,11 @@ pub trait Mind {
     /// Tasks -> nodes.
     fn schedule(&mut self, memory: &mut Memory, view: &ClusterState, now: Timestamp) -> Plan {
         scheduler::plan(view, &mut memory.scheduler, now)
+    }
+
+    /// What nodes may have to be told after this was written.
+    fn news(&mut self, events: &[Event], view: &ClusterState) -> BTreeMap<NodeId, News> {
+        assignment::news(events, view)
     }
 
     /// Which nodes are lost.

@@ -55,7 +55,7 @@ impl<M: Mind> World<M> {
                     return true;
                 }
                 mine.sent = None;
-                dispatch_to(leader, view, node)
+                dispatch_to(leader, view, node, &mut self.wrong)
             }
         };
         if let Some(message) = message {

@@ -1,11 +1,12 @@
 //! The simulation is the same each time, and every judge finds the bug that is planted for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_agent_planning::node::holdings::{self, Action, Assigned, Observed};
 use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
+use shoal_manager_planning::assignment::{self, News};
 use shoal_manager_planning::{Plan, orchestrator};
 use shoal_manager_state::{ClusterState, Command, Event, ObjectKind, ObjectRef, Rejected};
 use shoal_types::id::{IdSource, NodeId, SeededIds};
@@ -401,6 +402,21 @@ fn a_planner_that_misses_changes_is_noticed() {
     let forgets = ["forgotten by those who remember", "had changed unnoticed"];
     noticed(|| Deaf(ObjectKind::Node), &forgets);
     noticed(|| Deaf(ObjectKind::Task), &["planning does not come to rest"]);
+}
+
+/// Tells nodes nothing of tasks that are to stop.
+struct Discreet;
+
+impl Mind for Discreet {
+    fn news(&mut self, events: &[Event], view: &ClusterState) -> BTreeMap<NodeId, News> {
+        let stops = |o: &ObjectRef| matches!(o, ObjectRef::Task(t) if t.desired_state.is_stop());
+        assignment::news(events.iter().filter(|event| !stops(&event.object)), view)
+    }
+}
+
+#[test]
+fn a_node_that_is_not_told_of_a_change_is_noticed() {
+    noticed(|| Discreet, &["was told something else than what it must hold"]);
 }
 
 /// An agent that runs again what had ended.

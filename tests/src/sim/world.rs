@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use shoal_manager_planning::assignment::News;
 use shoal_manager_state::{
     ClusterState, Command, Event as StateEvent, PredefinedIds, apply, invariant,
 };
@@ -124,6 +125,9 @@ impl<M: Mind> World<M> {
                 if let Some(state) = self.mind.refused(&self.state, &command, why) {
                     self.state = state;
                     self.leader.memory.forget();
+                    let sessions = self.leader.sessions.values_mut();
+                    let sent = sessions.filter_map(|session| session.sent.as_mut());
+                    sent.for_each(|sent| sent.news = News::whole());
                 }
                 false
             }
@@ -132,6 +136,7 @@ impl<M: Mind> World<M> {
         self.refused += u64::from(!done);
         let events = self.state.take_events();
         events.iter().for_each(|event| self.mind.hear(&mut self.leader.memory, event));
+        self.tell_sessions(&events);
         if !events.is_empty() || !done {
             self.wake_all();
         }

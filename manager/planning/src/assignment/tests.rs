@@ -1,0 +1,183 @@
+//! Whatever happens, and however it is heard of: what a node was told, change by change, is what it
+//! must hold.
+
+use proptest::prelude::*;
+use shoal_manager_state::Command;
+use shoal_manager_state::testing::{
+    Step, TestCluster, cluster_with_nodes, decide, service_spec, with_networks,
+};
+use shoal_types::assignment::NodeAssignment;
+use shoal_types::id::{IdSource as _, SeededIds};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::*;
+
+/// All that a node must hold, as one would write it first.
+fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
+    let mut wanted = NodeAssignment::default();
+    for task in view.tasks_on_node(node).filter(|task| task.status.state.is_placed()) {
+        if task.is_live() {
+            let joined = task.networks.iter().filter_map(|n| view.network(n.network_id));
+            wanted.networks.extend(joined.map(|network| (network.id, Arc::clone(network))));
+        }
+        wanted.tasks.insert(task.id, AssignedTask::of(task).expect("it has a node"));
+    }
+    wanted
+}
+
+/// A node that obeys, and the stream that tells it.
+struct Stream {
+    node: NodeId,
+    held: Held,
+    news: News,
+    told: NodeAssignment,
+    /// How many changes of each kind there were: networks and tasks told, tasks and networks gone.
+    kinds: [usize; 4],
+}
+
+impl Stream {
+    fn new(node: NodeId) -> Self {
+        let (held, news) = (Held::new(node), News::whole());
+        Self { node, held, news, told: NodeAssignment::default(), kinds: [0; 4] }
+    }
+
+    /// Tells the node what is new, and checks that nothing is told twice and all in order.
+    fn tell(&mut self, view: &ClusterState) {
+        let mut last = 0;
+        for change in self.held.catch_up(view, &std::mem::take(&mut self.news)) {
+            let (kind, is_new) = match &change {
+                AssignmentChange::UpdateNetwork(network) => {
+                    (0, self.told.networks.get(&network.id) != Some(network))
+                }
+                AssignmentChange::UpdateTask(task) => {
+                    let joined = task.networks.iter().map(|n| n.network_id);
+                    let known =
+                        |id| view.network(id).is_none() || self.told.networks.contains_key(&id);
+                    let ended = view.task(task.id).is_none_or(|task| !task.is_live());
+                    assert!(ended || joined.clone().all(known), "{task:?} before its networks");
+                    (1, self.told.tasks.get(&task.id) != Some(task))
+                }
+                AssignmentChange::RemoveTask(id) => (2, self.told.tasks.contains_key(id)),
+                AssignmentChange::RemoveNetwork(id) => (3, self.told.networks.contains_key(id)),
+                AssignmentChange::RejectTask(..) => panic!("{change:?}"),
+            };
+            assert!(is_new && kind >= last, "{change:?}");
+            self.kinds[kind] += 1;
+            last = kind;
+            self.told.apply(vec![change]);
+        }
+    }
+}
+
+/// What happens, whether it is heard of, and who is told now.
+type Moment = (Step, u8, u8);
+
+/// Everything that streams are told while this happens; how many changes there were of each kind.
+fn follow(moments: impl IntoIterator<Item = Moment>) -> [usize; 4] {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let network = cluster.add_network("n0");
+    let web = cluster.add_service(with_networks(service_spec("s0", 3), &["n0"]));
+    assert!(cluster.state.network(network).is_some());
+    for (replica, node) in (1..).zip(&nodes) {
+        cluster.add_running(web, replica, *node);
+    }
+    cluster.events();
+    let mut streams: Vec<Stream> = nodes.into_iter().map(Stream::new).collect();
+    for (step, heard, told) in moments {
+        let command = decide(&mut cluster, step);
+        drop(cluster.try_apply(command));
+        hear(&mut cluster, &mut streams, heard);
+        for (n, stream) in streams.iter_mut().enumerate() {
+            if told >> n & 1 == 1 {
+                stream.tell(&cluster.state);
+                assert_eq!(stream.told, whole(&cluster.state, stream.node));
+            }
+        }
+    }
+    let all = streams.into_iter().map(|mut stream| {
+        stream.tell(&cluster.state);
+        assert_eq!(stream.told, whole(&cluster.state, stream.node));
+        stream.kinds
+    });
+    all.fold([0; 4], |sums, kinds| std::array::from_fn(|n| sums[n] + kinds[n]))
+}
+
+/// Lets streams hear of what was written; or of nothing but that they have missed something.
+fn hear(cluster: &mut TestCluster, streams: &mut [Stream], heard: u8) {
+    let events = cluster.events();
+    let found = news(&events, &cluster.state);
+    for stream in streams {
+        if heard < 16 {
+            stream.news.add(&News::whole());
+        } else if let Some(news) = found.get(&stream.node) {
+            stream.news.add(news);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_told_change_by_change_is_what_a_node_must_hold(
+        moments in prop::collection::vec(any::<Moment>(), 1..150),
+    ) {
+        follow(moments);
+    }
+}
+
+/// The property above says little if nothing ever changes.
+#[test]
+fn there_are_changes_of_every_kind() {
+    let mut source = SeededIds::new(7);
+    let mut kinds = [0; 4];
+    for _ in 0..40 {
+        let moments = (0..150).map(|_| {
+            let [kind, a, b, c, told, ..] = source.next_bits().to_le_bytes();
+            ((kind, a, b, c), 255, told)
+        });
+        let found = follow(moments.collect::<Vec<_>>());
+        kinds = std::array::from_fn(|n| kinds[n] + found[n]);
+    }
+    assert!(kinds.iter().all(|count| *count > 40), "{kinds:?}");
+}
+
+/// A status that its node has sent itself means nothing to it, and takes no memory beside the state.
+#[test]
+fn what_a_node_has_reported_it_is_not_told() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let web = cluster.add_service(service_spec("web", 2));
+    let tasks = [1, 2].map(|replica| cluster.add_running(web, replica, nodes[0]));
+    cluster.events();
+    let mut held = Held::new(nodes[0]);
+    assert_eq!(held.catch_up(&cluster.state, &News::whole()).count(), 3, "a network and two tasks");
+    cluster.report(tasks[0], TaskState::Failed);
+    let events = cluster.events();
+    let found = news(&events, &cluster.state);
+    assert_eq!(held.catch_up(&cluster.state, &found[&nodes[0]]).count(), 0);
+    for task in tasks {
+        assert!(Arc::ptr_eq(&held.tasks[&task], cluster.state.task(task).expect("there")));
+    }
+    cluster.apply(Command::SetDesired { id: tasks[1], desired: DesiredState::Shutdown });
+    cluster.report(tasks[1], TaskState::Shutdown);
+    let events = cluster.events();
+    let told: Vec<_> =
+        held.catch_up(&cluster.state, &news(&events, &cluster.state)[&nodes[0]]).collect();
+    let [AssignmentChange::UpdateTask(task), AssignmentChange::RemoveNetwork(_)] = told.as_slice()
+    else {
+        panic!("the last task that needs the network: {told:?}");
+    };
+    assert_eq!((task.id, task.desired_state), (tasks[1], DesiredState::Shutdown));
+}
+
+#[test]
+fn news_has_a_bound() {
+    let mut news = News::default();
+    for n in 0..=NAMED_MAX as u128 {
+        assert!(!news.whole);
+        news.add(&News { tasks: [n.into()].into(), ..News::default() });
+    }
+    assert_eq!(news, News::whole());
+    news.add(&News { tasks: [0.into()].into(), ..News::default() });
+    assert_eq!(news, News::whole(), "nothing is named beside everything");
+}

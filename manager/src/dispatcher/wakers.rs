@@ -1,0 +1,170 @@
+//! Which streams of assignments a change wakes, and what they are to look at.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shoal_manager_planning::assignment::{News, news};
+use shoal_manager_state::{ClusterState, Event};
+use shoal_types::id::NodeId;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::feed::Follower;
+
+/// The streams that wait for a change, by their nodes and a number. Each is woken for those that mean
+/// something for its node, and for no others: thousands of them would look for nothing.
+#[derive(Debug, Default)]
+pub(super) struct Wakers(Mutex<Streams>);
+
+#[derive(Debug, Default)]
+struct Streams {
+    waiting: BTreeMap<(NodeId, u64), Arc<Inbox>>,
+    /// Numbers given so far.
+    count: u64,
+}
+
+/// What one stream has still to look at.
+#[derive(Debug, Default)]
+struct Inbox {
+    news: Mutex<News>,
+    arrived: Notify,
+}
+
+/// Tells one stream what may have changed of what its node is to hold.
+#[derive(Debug)]
+pub(super) struct Wakes {
+    key: (NodeId, u64),
+    inbox: Arc<Inbox>,
+    wakers: Arc<Wakers>,
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        lock(&self.wakers.0).waiting.remove(&self.key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    fn add(&self, news: &News) {
+        lock(&self.news).add(news);
+        self.arrived.notify_one();
+    }
+}
+
+impl Wakes {
+    /// What has come since this was called last. It is in every view that is taken afterwards.
+    pub(super) fn take(&self) -> News {
+        std::mem::take(&mut lock(&self.inbox.news))
+    }
+
+    /// Waits until there is something to take.
+    pub(super) async fn arrived(&self) {
+        self.inbox.arrived.notified().await;
+    }
+}
+
+impl Wakers {
+    /// Tells what of what the node is to hold changes after this call.
+    pub(super) fn subscribe(self: &Arc<Self>, node: NodeId) -> Wakes {
+        let mut streams = lock(&self.0);
+        streams.count += 1;
+        let (key, inbox) = ((node, streams.count), Arc::<Inbox>::default());
+        streams.waiting.insert(key, Arc::clone(&inbox));
+        Wakes { key, inbox, wakers: Arc::clone(self) }
+    }
+
+    /// Wakes the streams of the nodes for which events mean something, in a view that has them; all, if
+    /// some events were missed.
+    pub(super) fn wake(&self, events: Option<&[Arc<Event>]>, view: &ClusterState) {
+        let news = events.map(|events| news(events.iter().map(AsRef::as_ref), view));
+        let streams = lock(&self.0);
+        let Some(news) = news else {
+            return streams.waiting.values().for_each(|inbox| inbox.add(&News::whole()));
+        };
+        for (node, news) in &news {
+            let inboxes = streams.waiting.range((*node, 0)..=(*node, u64::MAX));
+            inboxes.for_each(|(_, inbox)| inbox.add(news));
+        }
+    }
+}
+
+/// Wakes streams whenever something was written, until `ended` is cancelled.
+pub(super) async fn wake(
+    cluster: Cluster,
+    mut events: Follower,
+    wakers: Arc<Wakers>,
+    ended: CancellationToken,
+) {
+    while ended.run_until_cancelled(events.changed()).await.is_some() {
+        let events = events.take();
+        wakers.wake(events.as_deref(), &cluster.view());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use shoal_manager_state::testing::{
+        TestCluster, cluster_with_nodes, service_spec, with_networks,
+    };
+    use shoal_manager_state::{Action, Command, ObjectRef};
+    use shoal_types::task_state::{DesiredState, TaskState};
+
+    use super::*;
+
+    #[test]
+    fn only_who_is_named_in_a_change_is_woken() {
+        let (mut cluster, nodes) = cluster_with_nodes(3);
+        let network = cluster.add_network("net");
+        let web = cluster.add_service(with_networks(service_spec("web", 2), &["net"]));
+        let tasks = [1, 2].map(|replica| cluster.add_task(web, replica));
+        cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0] });
+        cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
+        cluster.events();
+        let wakers = Arc::<Wakers>::default();
+        let streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n]));
+        let woken = |streams: &[Wakes; 3]| {
+            streams.each_ref().map(|stream| {
+                let woken = stream.arrived().now_or_never().is_some();
+                assert_eq!(stream.take() != News::default(), woken, "it is told what to look at");
+                woken
+            })
+        };
+        let woken_by = |streams: &[Wakes; 3], cluster: &mut TestCluster| {
+            let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
+            wakers.wake(Some(&events), &cluster.state);
+            woken(streams)
+        };
+        assert_eq!(woken_by(&streams, &mut cluster), [false, false, false]);
+        cluster.report(tasks[1], TaskState::Running);
+        assert_eq!(woken_by(&streams, &mut cluster), [false, true, false]);
+        cluster.apply(Command::SetDesired { id: tasks[0], desired: DesiredState::Shutdown });
+        let other = cluster.add_network("other");
+        cluster.add_task(web, 3);
+        assert_eq!(woken_by(&streams, &mut cluster), [true, false, false]);
+        cluster.apply(Command::RemoveNetwork { id: other });
+        assert_eq!(woken_by(&streams, &mut cluster), [false, false, false], "nobody is on it");
+        let object = ObjectRef::Network(Arc::clone(cluster.state.network(network).expect("there")));
+        let (index, time) = (cluster.state.applied_index(), cluster.now);
+        let labelled = Arc::new(Event { index, time, action: Action::Update, object });
+        wakers.wake(Some(&[labelled]), &cluster.state);
+        assert_eq!(woken(&streams), [true, true, false], "those whose tasks have joined it");
+        wakers.wake(None, &cluster.state);
+        assert_eq!(woken(&streams), [true, true, true], "it may be anything");
+        let [first, second, third] = streams;
+        drop((second, third));
+        assert_eq!(lock(&wakers.0).waiting.len(), 1, "who has gone is forgotten");
+        let second = wakers.subscribe(nodes[0]);
+        cluster.report(tasks[0], TaskState::Shutdown);
+        let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
+        wakers.wake(Some(&events), &cluster.state);
+        assert!(first.take() == second.take(), "each of a node's streams is told");
+        drop((first, second));
+        assert!(lock(&wakers.0).waiting.is_empty());
+    }
+}

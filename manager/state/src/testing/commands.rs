@@ -1,0 +1,302 @@
+//! Commands at random: mostly sensible ones, sometimes not.
+
+use std::sync::Arc;
+
+use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
+use shoal_types::object::{
+    DeploymentState, ManagerStatus, NodeState, NodeStatus, Slot, TaskStatus,
+};
+use shoal_types::registry_auth::RegistryAuth;
+use shoal_types::spec::{
+    Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec, UserRole,
+    UserSpec,
+};
+use shoal_types::task_state::{DesiredState, TaskState};
+
+use super::{
+    TestCluster, create_cluster, global_spec, network_spec, node_description, service_spec,
+    with_host_port, with_networks, with_reservation,
+};
+use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
+
+/// One step: which command, and three choices for its parts.
+pub type Step = (u8, u8, u8, u8);
+
+/// Kinds of command that [`decide`] makes.
+const KINDS: u8 = 34;
+
+/// One of a table's objects, or an id that is in no table.
+fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
+    let len = all.len();
+    if len == 0 || choice == u8::MAX {
+        return otherwise;
+    }
+    all.nth(usize::from(choice) % len).unwrap_or(otherwise)
+}
+
+fn node(state: &ClusterState, choice: u8) -> NodeId {
+    pick(state.nodes().map(|n| n.id), choice, 9999.into())
+}
+
+fn service(state: &ClusterState, choice: u8) -> ServiceId {
+    pick(state.services().map(|s| s.id), choice, 9999.into())
+}
+
+fn task(state: &ClusterState, choice: u8) -> TaskId {
+    pick(state.tasks().map(|t| t.id), choice, 9999.into())
+}
+
+fn network_name(choice: u8) -> &'static str {
+    ["n0", "n1", "st_n0", "bridge", "host", "nowhere"][usize::from(choice) % 6]
+}
+
+fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
+    let name = format!("{prefix}s{}", a % 4);
+    let spec = if a % 4 == 3 { global_spec(&name) } else { service_spec(&name, (b % 4).into()) };
+    let spec = if b & 4 == 0 { spec } else { with_host_port(spec, 80 + u16::from(b % 2)) };
+    let spec = if b & 8 == 0 { spec } else { with_reservation(spec, 0, 3 << 30) };
+    match c % 4 {
+        0 => spec,
+        1 => with_networks(spec, &[network_name(c >> 2)]),
+        2 => with_networks(spec, &["n0", network_name(c >> 2)]),
+        _ => with_networks(spec, &["st_n0"]),
+    }
+}
+
+fn stack(ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
+    let mut spec = StackSpec { name: "st".to_owned(), ..StackSpec::default() };
+    let mut stack_ids = StackIds {
+        stack: ids.next_id(),
+        services: Default::default(),
+        networks: Default::default(),
+    };
+    for n in 0..3u8 {
+        if a & (1 << n) != 0 {
+            let key = format!("s{n}");
+            spec.services.insert(key.clone(), some_service_spec("st_", n, b, c));
+            stack_ids.services.insert(key, (ids.next_id(), ids.next_id()));
+        }
+        if a & (8 << n) != 0 && n < 2 {
+            let (key, name) = (format!("n{n}"), format!("st_n{n}"));
+            spec.networks.insert(key.clone(), network_spec(&name));
+            stack_ids.networks.insert(key, ids.next_id());
+        }
+    }
+    let expected = (c & 128 != 0).then_some(u64::from(c & 3));
+    Command::ApplyStack { spec: Arc::new(spec), ids: stack_ids, prune: a & 128 != 0, expected }
+}
+
+fn roll_back_stack(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8) -> Command {
+    let found = state.stack_by_name("st");
+    let revision = found.and_then(|s| pick(s.history.iter().map(Some), a, None));
+    let mut stack_ids = StackIds {
+        stack: ids.next_id(),
+        services: Default::default(),
+        networks: Default::default(),
+    };
+    if let Some(revision) = revision.filter(|_| a < 250) {
+        for key in revision.spec.services.keys() {
+            stack_ids.services.insert(key.clone(), (ids.next_id(), ids.next_id()));
+        }
+        for key in revision.spec.networks.keys() {
+            stack_ids.networks.insert(key.clone(), ids.next_id());
+        }
+    }
+    Command::RollBackStack {
+        id: found.map_or(9999.into(), |s| s.id),
+        expected: found.map_or(1, |s| s.meta.spec_version) + u64::from(b % 16 == 15),
+        to: revision.map_or(1, |r| r.spec_version),
+        ids: stack_ids,
+        failed: b
+            .is_multiple_of(2)
+            .then(|| pick(state.deployments().map(|d| d.id), b / 2, 9999.into())),
+    }
+}
+
+fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
+    let service_id = service(state, a);
+    let found = state.service(service_id);
+    let global = found.is_some_and(|s| matches!(s.spec.mode, ServiceMode::Global {}));
+    let node_id = global.then(|| node(state, b));
+    Command::CreateTask {
+        id: ids.next_id(),
+        service_id,
+        service_version: found.map_or(1, |s| s.meta.spec_version) + u64::from(c % 16 == 15),
+        slot: node_id.map_or(Slot::Replica(u64::from(b % 4)), Slot::Node),
+        node_id,
+        desired: desired(c % 2),
+        start_after: None,
+        rejections: 0,
+        level: Level::new(1 + u32::from(c % 8 == 7)),
+    }
+}
+
+fn assign(state: &ClusterState, a: u8, b: u8) -> Command {
+    let pending = state.tasks().filter(|t| t.status.state == TaskState::Pending);
+    let pending: Vec<TaskId> = pending.map(|t| t.id).collect();
+    let id = pick(pending.into_iter(), a, task(state, a));
+    let own = state.task(id).and_then(|t| t.node_id);
+    Command::AssignTask { id, node_id: own.unwrap_or_else(|| node(state, b)) }
+}
+
+fn desired(choice: u8) -> DesiredState {
+    use DesiredState::{Ready, Remove, Running, Shutdown};
+    [Running, Ready, Shutdown, Remove][usize::from(choice) % 4]
+}
+
+fn report(state: &ClusterState, cluster: &TestCluster, a: u8, b: u8, c: u8) -> Command {
+    let id = task(state, a);
+    let own = state.task(id).and_then(|t| t.node_id);
+    let node_id = own.filter(|_| c < 240).unwrap_or_else(|| node(state, c));
+    let at = TaskState::ALL[usize::from(b) % TaskState::ALL.len()];
+    let status = TaskStatus::new(at, cluster.now, &format!("report {}", c % 3));
+    Command::UpdateTaskStatuses { node_id, statuses: vec![(id, status)] }
+}
+
+fn node_state(choice: u8) -> NodeState {
+    use NodeState::{Disconnected, Down, Ready, Unknown};
+    [Ready, Ready, Ready, Down, Disconnected, Unknown][usize::from(choice) % 6]
+}
+
+fn update_service(
+    state: &ClusterState,
+    ids: &mut impl IdSource,
+    (a, b, c): (u8, u8, u8),
+) -> Command {
+    let id = service(state, a);
+    let name = state.service(id).map_or("s0".to_owned(), |s| s.spec.name.clone());
+    let number = name.chars().last().and_then(|d| d.to_digit(10)).unwrap_or(0);
+    let mut spec = some_service_spec("", u8::try_from(number).unwrap_or(0), b, c);
+    spec.name = name;
+    let kind = if b < 128 { UpdateKind::Update } else { UpdateKind::Rollback };
+    let expected = (c > 250).then_some(u64::from(b));
+    Command::UpdateService { id, expected, deployment_id: ids.next_id(), spec: spec.into(), kind }
+}
+
+/// Commands about the cluster itself and the managers in it, and explanations.
+fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) -> Command {
+    match kind {
+        23 => {
+            let pending = state.tasks().filter(|t| t.status.state == TaskState::Pending);
+            let pending: Vec<TaskId> = pending.map(|t| t.id).collect();
+            let id = pick(pending.into_iter(), a, task(state, a));
+            Command::ExplainTask { id, err: format!("no node {}", b % 3) }
+        }
+        24 => {
+            let known = state.cluster().map_or(1, |cluster| cluster.meta.spec_version);
+            let task_history_retention_limit = u64::from(a % 4);
+            Command::UpdateCluster {
+                expected_spec_version: known + u64::from(b > 200),
+                spec: ClusterSpec { task_history_retention_limit, ..ClusterSpec::default() },
+            }
+        }
+        25 => Command::RotateJoinToken {
+            role: if a % 2 == 0 { NodeRole::Manager } else { NodeRole::Agent },
+            secret: JoinSecret(format!("{:025}", b % 4)),
+        },
+        26 => Command::SetManagerStatus {
+            id: node(state, a),
+            status: (b % 3 > 0).then(|| ManagerStatus {
+                raft_id: u64::from(a),
+                addr: format!("10.0.0.{}:7000", c % 4),
+                level: Level::new(u32::from(b % 3)),
+            }),
+        },
+        33 => Command::RaiseLevel { level: Level::new(u32::from(a % 3)) },
+        _ => create_cluster(ids),
+    }
+}
+
+/// Commands about users.
+fn user(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) -> Command {
+    let spec = UserSpec {
+        name: format!("u{}", b % 4),
+        role: UserRole::ALL[usize::from(c) % 4],
+        ..UserSpec::default()
+    };
+    let id = pick(state.users().map(|u| u.id), a, 9999.into());
+    match kind {
+        30 => Command::CreateUser { id: ids.next_id(), spec },
+        31 => {
+            let known = state.user(id).map_or(1, |u| u.meta.spec_version);
+            Command::UpdateUser { id, expected: known + u64::from(a > 250), spec }
+        }
+        _ => Command::RemoveUser { id },
+    }
+}
+
+/// The command of one step.
+pub fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
+    let state = cluster.state.clone();
+    let ids = &mut cluster.ids.clone();
+    let id = task(&state, a);
+    let destroys = matches!(kind % KINDS, 2 | 8 | 13);
+    let command = match kind % KINDS {
+        // Else there would never be much to work on.
+        _ if destroys && c >= 64 => assign(&state, a, b),
+        0 => {
+            let role = if b % 4 == 0 { NodeRole::Manager } else { NodeRole::Agent };
+            let description = node_description(&format!("h{}", a % 3));
+            let spec = NodeSpec { role, ..NodeSpec::default() };
+            Command::CreateNode { id: ids.next_id(), spec, description }
+        }
+        1 => {
+            let id = node(&state, a);
+            let availability = [Availability::Active, Availability::Pause, Availability::Drain]
+                [usize::from(b % 3)];
+            let role = if c % 4 == 0 { NodeRole::Manager } else { NodeRole::Agent };
+            let expected = state.node(id).map_or(1, |n| n.meta.spec_version);
+            let spec = NodeSpec { availability, role, ..NodeSpec::default() };
+            Command::UpdateNode { id, expected, spec }
+        }
+        2 => Command::RemoveNode { id: node(&state, a), force: b % 4 == 0 },
+        3 | 4 => {
+            let description = (c % 4 == 0).then(|| node_description(&format!("h{}", c % 5)));
+            let status =
+                NodeStatus { state: node_state(b), since: cluster.now, ..NodeStatus::default() };
+            Command::ReportNode { id: node(&state, a), description, status }
+        }
+        5 | 6 => Command::CreateService {
+            id: ids.next_id(),
+            deployment_id: ids.next_id(),
+            spec: some_service_spec("", a, b, c).into(),
+        },
+        7 => update_service(&state, ids, (a, b, c)),
+        8 => Command::RemoveService { id: service(&state, a) },
+        9 => {
+            let name = format!("n{}", a % 3);
+            Command::CreateNetwork { id: ids.next_id(), spec: network_spec(&name) }
+        }
+        10 => Command::RemoveNetwork { id: pick(state.networks().map(|n| n.id), a, 9999.into()) },
+        11 => stack(ids, a, b, c),
+        12 if a.is_multiple_of(2) => stack(ids, a / 2, b, c),
+        12 => roll_back_stack(&state, ids, a, b),
+        13 => Command::RemoveStack { id: pick(state.stacks().map(|s| s.id), a, 9999.into()) },
+        14..=16 => new_task(&state, ids, a, b, c),
+        17 | 18 => assign(&state, a, b),
+        19 => Command::SetDesired { id, desired: desired(b) },
+        20 => Command::RemoveTask { id },
+        21 => Command::OrphanTask { id },
+        22 => report(&state, cluster, a, b, c),
+        30..=32 => user(&state, ids, (kind % KINDS, a, b, c)),
+        23..=27 | 33 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
+        _ => {
+            use DeploymentState::{Completed, Paused, RolledBack, Updating};
+            let id = pick(state.deployments().map(|d| d.id), a, 9999.into());
+            let state = [Updating, Completed, Paused, RolledBack][usize::from(b) % 4];
+            Command::UpdateDeployment { id, state, message: format!("message {}", c % 2) }
+        }
+    };
+    cluster.ids = ids.clone();
+    // Mostly with commands that they go with.
+    let goes = matches!(kind % KINDS, 5..=7 | 11 | 12) || kind == 19;
+    if goes && c % 3 == 0 { with_registry_auth(command, a) } else { command }
+}
+
+fn with_registry_auth(command: Command, a: u8) -> Command {
+    let auth = RegistryAuth::Token(format!("token {}", a % 3));
+    let registry = if a.is_multiple_of(5) { "elsewhere.lan" } else { "docker.io" };
+    let auths = [(registry.to_owned(), auth)].into();
+    Command::WithRegistryAuth { auths, command: Box::new(command) }
+}
