@@ -1,5 +1,6 @@
 //! The fence of routing rules (ip-rule(8)) in the kernel.
 
+use std::future::ready;
 use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
@@ -36,8 +37,9 @@ impl Links {
 
     /// Adds a rule, if it is not there.
     pub(super) async fn add_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
+        let Some(message) = write(rule) else { return Ok(()) };
         let mut request = self.handle.rule().add();
-        *request.message_mut() = write(rule);
+        *request.message_mut() = message;
         match request.execute().await {
             Err(error) if is(&error, Errno::EXIST) => Ok(()),
             result => result.map_err(failed(|| format!("add routing rule {rule}"))),
@@ -46,20 +48,35 @@ impl Links {
 
     /// Removes a rule, if it is there.
     pub(super) async fn remove_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
-        match self.handle.rule().del(write(rule)).execute().await {
-            Err(error) if is(&error, Errno::NOENT) => Ok(()),
-            result => result.map_err(failed(|| format!("remove routing rule {rule}"))),
+        let messages = match write(rule) {
+            Some(message) => vec![message],
+            // As the kernel shows them, since nobody knows what they are.
+            None => {
+                let all = self.handle.rule().get(IpVersion::V4).execute();
+                let all = all.try_filter(|message| ready(read(message).as_ref() == Some(rule)));
+                all.try_collect().await.map_err(failed(|| "list routing rules"))?
+            }
+        };
+        for message in messages {
+            match self.handle.rule().del(message).execute().await {
+                Err(error) if is(&error, Errno::NOENT) => {}
+                result => result.map_err(failed(|| format!("remove routing rule {rule}")))?,
+            }
         }
+        Ok(())
     }
 }
 
-fn write(rule: &FenceRule) -> RuleMessage {
+/// The protocol of the fence's rules: systemd-networkd removes rules of others, but for those of the kernel
+/// (networkd.conf(5), ManageForeignRoutingPolicyRules=).
+const PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
+
+/// The rule as the kernel wants it; `None` for one that this version does not make.
+fn write(rule: &FenceRule) -> Option<RuleMessage> {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet;
     message.attributes.push(RuleAttribute::Priority(rule.priority()));
-    // systemd-networkd removes rules of others, but for those of the kernel
-    // (networkd.conf(5), ManageForeignRoutingPolicyRules=).
-    message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Kernel));
+    message.attributes.push(RuleAttribute::Protocol(PROTOCOL));
     let goto = |message: &mut RuleMessage| {
         message.header.action = RuleAction::Goto;
         message.attributes.push(RuleAttribute::Goto(END));
@@ -99,8 +116,9 @@ fn write(rule: &FenceRule) -> RuleMessage {
             message.header.flags |= RuleFlags::Invert;
             message.attributes.push(from(LOOPBACK));
         }
+        FenceRule::Former(_) => return None,
     }
-    message
+    Some(message)
 }
 
 /// Whether it leads into routing domains (kernel, "Virtual Routing and Forwarding").
@@ -110,7 +128,7 @@ fn is_of_domains(message: &RuleMessage) -> bool {
 
 /// A rule of the fence; `None` for those of others.
 fn read(message: &RuleMessage) -> Option<FenceRule> {
-    let mut priority = 0;
+    let (mut priority, mut ours) = (0, false);
     let (mut from, mut to, mut mark) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
@@ -120,14 +138,26 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
                 to = Ipv4Net::new(*address, message.header.dst_len).ok();
             }
             RuleAttribute::FwMark(value) => mark = *value == MARK,
+            RuleAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
             _ => {}
         }
     }
     if !PRIORITIES.contains(&priority) {
         return None;
     }
+    let known = known(message, from, to, mark).filter(|rule| rule.priority() == priority);
+    known.or(ours.then_some(FenceRule::Former(priority)))
+}
+
+/// The rule of this version that does the same.
+fn known(
+    message: &RuleMessage,
+    from: Option<String>,
+    to: Option<Ipv4Net>,
+    mark: bool,
+) -> Option<FenceRule> {
     let inverted = message.header.flags.contains(RuleFlags::Invert);
-    let rule = match (message.header.action, from, to) {
+    Some(match (message.header.action, from, to) {
         (RuleAction::Nop, None, None) => FenceRule::End,
         (RuleAction::ToTable, None, None) if message.header.table == TABLE_LOCAL => {
             FenceRule::Receive
@@ -142,8 +172,7 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
         (RuleAction::Prohibit, Some(name), None) => FenceRule::CloseBridge(name),
         (RuleAction::Prohibit, None, Some(subnet)) => FenceRule::CloseSubnet(subnet),
         _ => return None,
-    };
-    (rule.priority() == priority).then_some(rule)
+    })
 }
 
 #[cfg(test)]
@@ -164,11 +193,19 @@ mod tests {
             FenceRule::CloseAll,
         ];
         for rule in rules {
-            let mut message = write(&rule);
+            let mut message = write(&rule).unwrap();
             assert_eq!(read(&message).as_ref(), Some(&rule));
-            // Elsewhere it is somebody else's.
+            // Where this version has another one, it is that of another version.
+            let other = *PRIORITIES.start() + u32::from(rule.priority() == *PRIORITIES.start());
+            message.attributes[0] = RuleAttribute::Priority(other);
+            assert_eq!(read(&message), Some(FenceRule::Former(other)));
+            // Elsewhere it is somebody else's, as is what does not say that it is ours.
             message.attributes[0] = RuleAttribute::Priority(1000);
             assert_eq!(read(&message), None);
+            message.attributes[0] = RuleAttribute::Priority(other);
+            message.attributes[1] = RuleAttribute::Protocol(RouteProtocol::Boot);
+            assert_eq!(read(&message), None);
         }
+        assert!(write(&FenceRule::Former(62)).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! The real driver in real namespaces. Needs root, `ip` and `nft`.
 
 mod closed;
+mod former;
 mod kept;
 mod lab;
 mod measure;

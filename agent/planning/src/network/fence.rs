@@ -20,7 +20,8 @@ use super::leases::Leases;
 pub const MARK: u32 = 0x2000_0000;
 
 /// Where the rules stand (ip-rule(8)): after the kernel's own rule for the local table, before what
-/// others usually add.
+/// others usually add. What stands there and says that it is of the kernel's making, as the fence does, is
+/// the agent's, of whatever version.
 pub const PRIORITIES: std::ops::RangeInclusive<u32> = 60..=69;
 /// The rule to which those who may pass are sent; it does nothing.
 pub const END: u32 = 69;
@@ -46,6 +47,9 @@ pub enum FenceRule {
     PassToGuest(Ipv4Net),
     /// Nothing that comes by an interface goes to another.
     CloseAll,
+    /// What an agent of another version has left at this priority. It is never wanted; whatever it does,
+    /// it goes before all others, the last of its kind first.
+    Former(u32),
 }
 
 impl FenceRule {
@@ -62,6 +66,7 @@ impl FenceRule {
             Self::PassToGuest(_) => 67,
             Self::CloseAll => 68,
             Self::End => END,
+            Self::Former(priority) => *priority,
         }
     }
 }
@@ -79,6 +84,7 @@ impl fmt::Display for FenceRule {
             Self::PassFromGuest(bridge) => write!(f, "iif {bridge} goto {END}"),
             Self::PassToGuest(subnet) => write!(f, "to {subnet} goto {END}"),
             Self::CloseAll => f.write_str("not iif lo prohibit"),
+            Self::Former(_) => f.write_str("of another version"),
         }
     }
 }
@@ -246,6 +252,12 @@ mod tests {
             assert!(gone[..=last].iter().all(late), "{gone:?}");
             let (gone, new) = change(&all.iter().cloned().collect(), &all);
             assert_eq!((gone, new), (vec![], vec![]));
+            // What another version closed goes before what it let pass, and all of it before ours.
+            let former = [FenceRule::Former(61), FenceRule::Former(62)];
+            let (gone, _) = change(&all.iter().chain(&former).cloned().collect(), &[]);
+            assert_eq!(gone[..2], [FenceRule::Former(62), FenceRule::Former(61)]);
+            let (gone, new) = change(&all.iter().chain(&former).cloned().collect(), &all);
+            assert_eq!((gone.len(), new), (2, vec![]));
         }
     }
 }
