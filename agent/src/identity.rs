@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shoal_durable::{Fields, FileError, Format, Lasting, write_file};
 use shoal_transport::{Credentials, CredentialsError, KeyError, PrivateKey, SecretPem};
 
@@ -97,14 +98,18 @@ impl Format for InitFile {
     const NAME: &'static str = "init";
     const VERSION: u32 = 1;
 
-    /// Version 0 had no version, and named the state `Done` around its fields.
-    fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
-        if from != 0 {
-            return None;
-        }
-        let serde_json::Value::Object(mut done) = fields.remove("Done")? else { return None };
-        done.insert("state".to_owned(), "Done".into());
-        Some(done)
+    /// Version 0 was the bare name of the state `UnderWay`.
+    fn unwrapped(content: Value) -> Option<Fields> {
+        let name = content.as_str().filter(|name| *name == "UnderWay")?;
+        Some([(name.to_owned(), Value::Object(Fields::new()))].into_iter().collect())
+    }
+
+    /// Version 0 had no version, and the name of the state around its fields.
+    fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
+        let mut states = fields.into_iter().filter(|_| from == 0);
+        let (state, Value::Object(mut fields)) = states.next()? else { return None };
+        fields.insert("state".to_owned(), state.into());
+        Some(fields)
     }
 }
 
@@ -305,6 +310,12 @@ mod tests {
         check_golden::<ClusterFile>(&golden, &cluster);
         let done = InitFile::Done { request: "ab12".to_owned(), answer: "0a00".to_owned() };
         check_golden::<InitFile>(&golden, &done);
+        let dir = tempfile::tempdir().expect("temp dir");
+        fs::write(dir.path().join("init.json"), "\"UnderWay\"").expect("write");
+        let store = IdentityStore::new(dir.path().to_owned());
+        assert_eq!(store.init().expect("version 0"), Some(InitFile::UnderWay));
+        fs::write(dir.path().join("init.json"), "\"OnHoliday\"").expect("write");
+        store.init().expect_err("nobody wrote that");
     }
 
     #[test]

@@ -184,8 +184,8 @@ impl Ledger {
     /// Opens or makes the ledger in `dir` and reads everything. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be made or read, or a newer agent has written in it: then nothing is
-    /// touched. A damaged file is no error: see [`Loaded::damaged`].
+    /// The directory cannot be made, it or a file in it cannot be read, or a newer agent has written in
+    /// it: then nothing is touched. A damaged file is no error: see [`Loaded::damaged`].
     pub fn open(dir: &Path) -> Result<(Self, Loaded), LedgerError> {
         let tasks = dir.join(TASKS);
         fs::DirBuilder::new()
@@ -201,7 +201,11 @@ impl Ledger {
             }
             match loaded.take(&path) {
                 Ok(()) => {}
-                Err(error @ LedgerError::Newer { .. }) => return Err(error),
+                // Who cannot look (no descriptor left, no memory, a disk that fails) knows nothing: a task
+                // is not over for that.
+                Err(error @ (LedgerError::Newer { .. } | LedgerError::Io { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let name = path.file_name().and_then(|name| name.to_str());
                     loaded.lost.extend(name.and_then(|name| name.parse::<TaskId>().ok()));
@@ -335,8 +339,11 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
         let path = entry.map_err(failed("list", dir))?.path();
-        if path.is_file() {
-            files.push(path);
+        match fs::metadata(&path) {
+            Ok(file) if file.is_file() => files.push(path),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("look at", &path)(e)),
         }
     }
     Ok(files)

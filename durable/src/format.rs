@@ -38,6 +38,12 @@ pub trait Format {
     /// The largest file that is read, in bytes.
     const MAX_BYTES: u64 = 64 << 20;
 
+    /// The fields of version 0, for content that was no object then. `None`: it always was one.
+    fn unwrapped(content: Value) -> Option<Fields> {
+        let _ = content;
+        None
+    }
+
     /// Makes the fields of version `from + 1` of those of version `from`. `None`: nothing was ever
     /// written with that version.
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
@@ -128,7 +134,10 @@ pub fn read<F: Format>(path: &Path) -> Result<Option<F::Content>, FileError> {
 pub fn decode<F: Format>(path: &Path, file: Value) -> Result<F::Content, FileError> {
     let damaged = |source| FileError::Damaged { path: path.to_owned(), source };
     let wrong = |what: &str| damaged(serde_json::Error::custom(what));
-    let Value::Object(mut fields) = file else { return Err(wrong("it is not an object")) };
+    let mut fields = match file {
+        Value::Object(fields) => fields,
+        other => F::unwrapped(other).ok_or_else(|| wrong("it is not an object"))?,
+    };
     let found = match fields.remove(VERSION) {
         None => 0,
         Some(version) => version.as_u64().ok_or_else(|| wrong("its version is no whole number"))?,

@@ -108,6 +108,21 @@ fn what_a_newer_agent_has_written_is_refused_and_left_alone() {
     }
 }
 
+/// A file that is there and that nobody gets to read, whatever is in it.
+#[test]
+fn what_cannot_be_read_is_not_taken_for_damaged() {
+    let id = TaskId::from(7).to_string();
+    for name in [&format!("{TASKS}/{id}"), NETWORKS, TERM] {
+        let dir = ledger_of(&[("x.new", b"half".to_vec())]);
+        // Nothing is mapped at the first address of a process: its reading fails as that of a bad disk.
+        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join(name)).unwrap();
+        let error = Ledger::open(dir.path()).unwrap_err();
+        assert!(matches!(error, LedgerError::Io { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(dir.path().join("x.new").exists(), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_written_is_read_again() {
     let dir = tempfile::tempdir().unwrap();
