@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, future, stream};
 use tokio::sync::{mpsc, watch};
@@ -122,9 +123,14 @@ impl FakeRuntime {
         self.lock().stubborn.insert(id.clone());
     }
 
-    /// Makes starts of a container hang for ever.
+    /// Makes starts of a container hang, until they go on.
     pub fn hang_start(&self, id: &ContainerId) {
         self.lock().hanging.insert(id.clone());
+    }
+
+    /// Lets them go on.
+    pub fn go_on(&self, id: &ContainerId) {
+        self.lock().hanging.remove(id);
     }
 
     /// Sets the code that executing exactly this command gives (zero by default).
@@ -331,7 +337,13 @@ impl Runtime for FakeRuntime {
         let mut host = self.lock();
         if host.hanging.contains(id) {
             host.calls.push((id.clone(), Call::Start));
-            return future::pending().boxed();
+            return async move {
+                while self.lock().hanging.contains(id) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                self.lock().start(id)
+            }
+            .boxed();
         }
         ready(host.start(id))
     }

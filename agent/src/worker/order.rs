@@ -23,6 +23,8 @@ pub(super) struct Order {
     /// What failed is tried again with the next round.
     failed: BTreeSet<Action>,
     looking: bool,
+    /// Whether something has ended that links may have waited for.
+    ended: bool,
 }
 
 impl Order {
@@ -60,9 +62,15 @@ impl State {
         self.put_in_order(observed);
     }
 
-    /// Connects again what has lost its links.
-    pub(super) fn reconnect(&mut self, lost: &Lost) {
-        if !lost.is_empty() {
+    /// Connects again what has lost its links: when some have `changed`, when something was put in order,
+    /// and when one of those tasks has something to be planned. Otherwise nothing has become possible since
+    /// the last time, but for what the next round tries again.
+    pub(super) fn reconnect(&mut self, changed: bool, lost: &Lost, planned: &BTreeSet<TaskId>) {
+        let ended = std::mem::take(&mut self.order.ended);
+        let concerned = |container: &str| container.parse().is_ok_and(|id| planned.contains(&id));
+        if !lost.is_empty()
+            && (changed || ended || lost.iter().any(|(container, _)| concerned(container)))
+        {
             self.put_in_order(&Observed { lost: lost.clone(), ..Observed::default() });
         }
     }
@@ -97,6 +105,7 @@ impl State {
         failed: Vec<Action>,
         dirty: &mut BTreeSet<TaskId>,
     ) {
+        self.order.ended = true;
         for id in actions.iter().filter_map(holdings::task_of) {
             self.order.occupied.remove(&id);
             if self.order.deferred.remove(&id) {

@@ -140,8 +140,10 @@ impl State {
         let mut unheard = self.context.drivers.runtime.unheard();
         unheard.mark_changed();
         loop {
-            self.plan(std::mem::take(&mut dirty));
-            self.reconnect(&lost.borrow());
+            let planned = std::mem::take(&mut dirty);
+            self.plan(&planned);
+            let changed = lost.has_changed().unwrap_or(false);
+            self.reconnect(changed, &lost.borrow_and_update(), &planned);
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
             }
@@ -166,7 +168,8 @@ impl State {
                         self.hear(event, &mut dirty);
                     }
                 }
-                Ok(()) = lost.changed() => {}
+                // For the next turn to see.
+                Ok(()) = lost.changed() => lost.mark_changed(),
                 Ok(()) = unheard.changed() => self.unheard(&unheard.borrow_and_update(), &mut dirty),
                 _ = rounds.tick() => self.look_around(),
                 Some(exit) = exits.recv() => self.heard_exit(exit, &mut dirty),
@@ -310,12 +313,12 @@ impl State {
     }
 
     /// Asks each machine what is next, has it done, and reports.
-    fn plan(&mut self, dirty: BTreeSet<TaskId>) {
+    fn plan(&mut self, dirty: &BTreeSet<TaskId>) {
         let now = self.now();
         if !dirty.is_empty() && !self.deadlines.is_empty() {
             self.deadlines.retain(|(_, id)| !dirty.contains(id));
         }
-        for id in dirty {
+        for id in dirty.iter().copied() {
             if self.entries.get(&id).is_none_or(|entry| entry.machine.is_accepted()) {
                 self.applied.is_accepted(id);
             }

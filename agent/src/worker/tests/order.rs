@@ -62,6 +62,30 @@ async fn a_container_that_lost_its_links_is_connected_again() {
     assert!(lab.runtime.calls().iter().any(|(_, call)| *call == Call::Release));
 }
 
+/// While it is being started nobody else does anything for it; from then on nobody waits for a round.
+#[tokio::test]
+async fn links_that_are_lost_during_a_start_are_connected_when_it_is_over() {
+    let mut lab = Lab::new().await;
+    let (id, name) = (TaskId::from(1), TaskId::from(1).to_string());
+    lab.runtime.hang_start(&id.into());
+    lab.assign([task(1, |_| {}), task(2, |_| {})]);
+    lab.until_state(1, TaskState::Starting).await;
+    lab.until_state(2, TaskState::Running).await;
+    let lost = lab.networks.lost();
+    let network = lab.networks.attachments(&name).remove(0).network;
+    lab.networks.lose(&name, &network);
+    let other = TaskId::from(2).to_string();
+    lab.networks.lose(&other, &network);
+    until("the other one was not connected", async || {
+        !lost.borrow().contains(&(other.clone(), network.clone()))
+    })
+    .await;
+    assert!(lost.borrow().contains(&(name, network)), "it is busy");
+    lab.runtime.go_on(&id.into());
+    lab.until_state(1, TaskState::Running).await;
+    until("it was not connected", async || lost.borrow().is_empty()).await;
+}
+
 #[tokio::test]
 async fn what_comes_to_belong_to_nobody_goes_while_the_worker_works() {
     let mut lab = Lab::new().await;
