@@ -7,7 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_agent_runtime::{ContainerId, ExecSpec, ObservedState, Runtime, Stream};
 use tokio::time::timeout;
 
-use crate::host::{Host, PATIENCE, able, finish, id, kill, shell, supervisors, text, wait_for};
+use crate::host::{
+    Host, PATIENCE, able, alive, finish, id, kill, shell, supervisors, text, wait_for,
+};
 
 const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;
@@ -45,6 +47,29 @@ async fn a_supervisor_that_hangs_is_noticed_and_fails_no_health_check() {
     let heard = unheard.wait_for(|all| !all.contains_key(&id));
     timeout(PATIENCE, heard).await.expect("it is not heard again").unwrap();
     host.runtime.signal(&id, 15).await.unwrap();
+    assert_eq!(host.exit(&id).await.code, Some(7));
+    host.runtime.remove(&id).await.unwrap();
+    host.assert_clean().await;
+}
+
+/// Soon enough for its time to end, of which most is left.
+#[tokio::test]
+async fn a_program_gets_its_signal_although_its_supervisor_hangs() {
+    if !able() {
+        return;
+    }
+    let mut host = Host::new();
+    let id = id("hangs");
+    let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    let first = host.start(&id, &shell(script)).await;
+    while !host.log(&id).await.contains("up") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pid = supervisor(&host, &id);
+    kill(pid, SIGSTOP);
+    timeout(SOON, host.runtime.signal(&id, 15)).await.expect("it takes too long").unwrap();
+    wait_for("its end", || !alive(first)).await.unwrap();
+    kill(pid, SIGCONT);
     assert_eq!(host.exit(&id).await.code, Some(7));
     host.runtime.remove(&id).await.unwrap();
     host.assert_clean().await;

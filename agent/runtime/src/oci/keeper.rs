@@ -175,7 +175,10 @@ impl Keeper {
                     }
                     Err(lost) => return lost.to_string(),
                 },
-                Some((op, reply)) = requests.recv() => self.ask(&mut connection, op, Some(reply)).await,
+                Some((op, reply)) = requests.recv() => {
+                    // Who has given up wants nothing any more, and may have got it in another way.
+                    reply.is_closed() || self.ask(&mut connection, op, Some(reply)).await
+                }
                 () = tokio::time::sleep_until(ask_at), if self.started && !self.reported => {
                     ask_at = Instant::now() + ASK_PAUSE;
                     self.ask(&mut connection, Op::Status, None).await

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use shoal_agent_ground::blocking::{COUNT, Lost};
@@ -152,6 +153,11 @@ impl Inner {
 
 const CGROUP_PREFIX: &str = "ctr-";
 
+/// How long a supervisor may take to send a signal, which can be sent without it: long enough that one
+/// that is well is not passed by, and a small part of the time that a program has to end (10 s, if
+/// nobody says otherwise).
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Runtime for OciRuntime {
     fn adopt(&self) -> Answer<'_, Vec<Observed>> {
         adopt::adopt(Arc::clone(&self.inner)).boxed()
@@ -202,7 +208,8 @@ impl Runtime for OciRuntime {
 
     fn signal<'a>(&'a self, id: &'a ContainerId, signal: i32) -> Answer<'a, ()> {
         async move {
-            match self.inner.link(id)?.ask(Op::Signal(signal)).await {
+            let link = self.inner.link(id)?;
+            match link.ask_within(SIGNAL_PATIENCE, Op::Signal(signal)).await {
                 // It lives and does not help, so that the signal is sent without it. Should it still
                 // come to that, a program gets a signal twice.
                 Err(RuntimeError::Supervisor { .. }) => {
