@@ -26,8 +26,8 @@ pub struct Limits {
     pub config_bytes: u64,
     /// Images in one archive.
     pub archive_images: usize,
-    /// Bytes that a packed archive has unpacked: it is unpacked into the store's own directory. One that is
-    /// not packed is read where it is.
+    /// Bytes of an archive, unpacked. A packed one is unpacked into the store's own directory, another one is
+    /// read where it is.
     pub archive_bytes: u64,
 }
 

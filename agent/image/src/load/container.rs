@@ -74,6 +74,10 @@ impl Container {
             (copy, Some(scratch))
         };
         let file = File::open(&path).map_err(LoadError::io("open it"))?;
+        let length = file.metadata().map_err(LoadError::io("read it"))?.len();
+        if length > limits.archive_bytes {
+            return Err(too_large(limits.archive_bytes));
+        }
         let members = scan(BufReader::with_capacity(1 << 16, file), limits)?;
         Ok(Self::Archive(Archive { path, members, _scratch: scratch }))
     }
@@ -167,10 +171,14 @@ fn unpack(packed: impl Read, copy: &Path, limit: u64) -> Result<(), LoadError> {
     match io::copy(&mut HashingReader::new(packed, limit), &mut file) {
         Ok(_) => Ok(()),
         Err(error) => Err(match is_too_long(&error) {
-            Some(limit) => LoadError::TooLarge { what: "the archive".to_owned(), limit },
+            Some(limit) => too_large(limit),
             None => LoadError::io("unpack it")(error),
         }),
     }
+}
+
+fn too_large(limit: u64) -> LoadError {
+    LoadError::TooLarge { what: "the archive".to_owned(), limit }
 }
 
 fn scan(reader: impl Read, limits: &Limits) -> Result<BTreeMap<String, Place>, LoadError> {
@@ -232,6 +240,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(clean(name).as_deref(), expected, "{name}");
+        }
+    }
+
+    /// Whatever it is packed with.
+    #[test]
+    fn an_archive_that_is_too_large_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("archive.tar");
+        let plain = Tar::of(&[Entry::file("one", &[7; 4000])]);
+        let limits = Limits { archive_bytes: plain.len() as u64, ..Limits::default() };
+        let less = Limits { archive_bytes: limits.archive_bytes - 1, ..Limits::default() };
+        for bytes in [zstd::encode_all(&plain[..], 3).unwrap(), plain] {
+            std::fs::write(&path, &bytes).unwrap();
+            Container::archive(&path, dir.path(), &limits).map(drop).unwrap();
+            let refused = Container::archive(&path, dir.path(), &less).map(drop).unwrap_err();
+            let LoadError::TooLarge { what, limit } = refused else { panic!("{refused}") };
+            assert_eq!((what.as_str(), limit), ("the archive", less.archive_bytes));
         }
     }
 
