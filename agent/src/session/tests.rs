@@ -24,7 +24,9 @@ use tonic::Status;
 
 use super::*;
 use crate::identity::ClusterFile;
-use crate::testing::{Asked, ExecSide, FakeManager, FakeWorkload, ProcessSide, TestCa, eventually};
+use crate::testing::{
+    Asked, ExecSide, FakeManager, FakeWorkload, Period, ProcessSide, TestCa, eventually,
+};
 use shoal_agent_runtime::{ExitStatus, LogLine, Stream, TermSize};
 
 struct Bench {
@@ -35,6 +37,9 @@ struct Bench {
     task: JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
+
+/// An answer to a heartbeat is waited for as long as is possible.
+const PATIENT: Period = Period(Duration::from_secs(15));
 
 impl Drop for Bench {
     fn drop(&mut self) {
@@ -68,7 +73,17 @@ impl Bench {
     }
 
     async fn with_manager() -> (Self, FakeManager) {
+        Self::with(FakeManager::start(Arc::new(TestCa::new(1))).await).await
+    }
+
+    /// With a manager whose sessions outlast a host that is busy with something else.
+    async fn with_patient_manager() -> (Self, FakeManager) {
         let manager = FakeManager::start(Arc::new(TestCa::new(1))).await;
+        manager.seen().period = PATIENT;
+        Self::with(manager).await
+    }
+
+    async fn with(manager: FakeManager) -> (Self, FakeManager) {
         let live = manager.ca.live(5, Role::Agent);
         let bench = Self::start(live, vec![manager.address.to_string()]);
         bench.sessions(&manager, 1).await;
@@ -169,7 +184,7 @@ async fn a_session_beats_takes_assignments_and_reports() {
 
 #[tokio::test]
 async fn a_gap_asks_for_everything_again() {
-    let (bench, manager) = Bench::with_manager().await;
+    let (bench, manager) = Bench::with_patient_manager().await;
     manager.assign(v1::AssignmentsKind::Complete, 0, 1, Vec::new()).await;
     manager.assign(v1::AssignmentsKind::Incremental, 2, 3, vec![removal(1)]).await;
     eventually("a second stream", || (manager.seen().assignments.len() == 2).then_some(())).await;

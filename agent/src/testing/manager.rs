@@ -62,6 +62,25 @@ pub(crate) struct Seen {
     pub(crate) refuse: Option<Status>,
     /// The role of those who join.
     pub(crate) role: Option<Role>,
+    /// How often nodes are to be heard of. Twice that, and at least a second, is how long they wait for an
+    /// answer.
+    pub(crate) period: Period,
+}
+
+/// Short, where nothing else is said.
+#[derive(Clone, Copy)]
+pub(crate) struct Period(pub(crate) Duration);
+
+impl Default for Period {
+    fn default() -> Self {
+        Self(Duration::from_millis(60))
+    }
+}
+
+impl Period {
+    fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).expect("short")
+    }
 }
 
 /// In a runtime of its own, so that dropping it ends its connections as a crash would.
@@ -215,7 +234,7 @@ impl Dispatcher for Service {
         let (to, answer) = stream();
         let started = v1::SessionStarted {
             session_id: format!("session-{}", seen.sessions.len()),
-            heartbeat_period_nanos: Duration::from_millis(60).as_nanos() as u64,
+            heartbeat_period_nanos: seen.period.nanos(),
             term: seen.term,
             level: 1,
             cluster_level: 1,
@@ -237,7 +256,7 @@ impl Dispatcher for Service {
         }
         seen.heartbeats += 1;
         seen.unable.push(request.into_inner().unable);
-        let period_nanos = Duration::from_millis(60).as_nanos() as u64;
+        let period_nanos = seen.period.nanos();
         Ok(Response::new(v1::HeartbeatResponse { period_nanos }))
     }
 

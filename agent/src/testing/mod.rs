@@ -9,7 +9,7 @@ mod workload;
 use std::time::Duration;
 
 pub(crate) use ca::TestCa;
-pub(crate) use manager::{ExecSide, FakeManager};
+pub(crate) use manager::{ExecSide, FakeManager, Period};
 pub(crate) use workload::{Asked, FakeWorkload, ProcessSide};
 
 /// Waits until `look` has something to say.

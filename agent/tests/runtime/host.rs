@@ -347,8 +347,7 @@ pub(crate) async fn wait_for(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let patience = Duration::from_secs(20);
-    timeout(patience, polled).await.map_err(|_| format!("waited {patience:?} for {what}"))
+    timeout(PATIENCE, polled).await.map_err(|_| format!("waited {PATIENCE:?} for {what}"))
 }
 
 /// Reads an execution to its end: its code and its output.

@@ -37,6 +37,22 @@ pub(crate) enum Version {
 /// Connections that protocol 0 had at the same time.
 const OLD_CONNECTIONS: usize = 8;
 
+/// Who waits for supervisors that say nothing, and how many have done so at the same time.
+static WAITING: Mutex<Vec<UnixStream>> = Mutex::new(Vec::new());
+pub(crate) static WAITED_AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+
+/// Says nothing to somebody, until that hangs up.
+fn say_nothing(to: UnixStream) {
+    to.set_nonblocking(true).unwrap();
+    let mut waiting = WAITING.lock().unwrap();
+    waiting.push(to);
+    waiting.retain_mut(|stream| {
+        let heard = std::io::copy(stream, &mut std::io::sink());
+        heard.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    WAITED_AT_ONCE.fetch_max(waiting.len(), Ordering::SeqCst);
+}
+
 /// Puts itself in front of the supervisor of a container.
 pub(crate) fn stand(version: Version, run_dir: &Path) {
     if version == Version::Ours {
@@ -54,12 +70,11 @@ pub(crate) fn stand(version: Version, run_dir: &Path) {
     let open = Arc::new(AtomicUsize::new(0));
     std::thread::spawn(move || {
         let _dir = dir;
-        let mut held = Vec::new();
         for agent in listener.incoming() {
             let Ok(agent) = agent else { return };
             let (real, open) = (real.clone(), Arc::clone(&open));
             match version {
-                Version::Deaf => held.push(agent),
+                Version::Deaf => say_nothing(agent),
                 Version::Busy => drop(agent),
                 _ => drop(std::thread::spawn(move || serve(version, agent, &real, &open))),
             }
