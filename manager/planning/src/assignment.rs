@@ -62,10 +62,7 @@ pub fn news<'a>(
             ObjectRef::Network(_) if event.action == Action::Create => {}
             ObjectRef::Network(network) => {
                 // A task that has ended or gone since has an event of its own.
-                let joins = |task: &&Arc<Task>| {
-                    task.is_live() && task.networks.iter().any(|n| n.network_id == network.id)
-                };
-                for node in view.tasks().filter(joins).filter_map(|task| task.node_id) {
+                for node in view.nodes_of_network(network.id) {
                     found.entry(node).or_default().networks.insert(network.id);
                 }
             }

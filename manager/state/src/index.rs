@@ -29,6 +29,8 @@ pub(crate) struct Indexes {
     pub(crate) service_deployments: OrdSet<(ServiceId, u64, DeploymentId)>,
     /// Only of nodes that hold anything.
     pub(crate) usage: OrdMap<NodeId, Arc<NodeUsage>>,
+    /// Nodes whose tasks join a network; how many tasks stands in their usage.
+    pub(crate) network_nodes: OrdSet<(NetworkId, NodeId)>,
     /// Wanted tasks that wait for a node, any node.
     pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
     /// Wanted tasks that wait for the one node they are for.
@@ -138,12 +140,19 @@ impl Indexes {
         {
             let usage = Arc::make_mut(usage);
             usage.subtract(task);
+            for network in task.networks.iter().filter(|n| !usage.joins(n.network_id)) {
+                self.network_nodes.remove(&(network.network_id, node));
+            }
             if usage.tasks == 0 {
                 self.usage.remove(&node);
             }
         }
         if let Some((task, node)) = new.filter(|t| NodeUsage::counts(t)).and_then(with_node) {
-            Arc::make_mut(self.usage.entry(node).or_default()).add(task);
+            let usage = Arc::make_mut(self.usage.entry(node).or_default());
+            for network in task.networks.iter().filter(|n| !usage.joins(n.network_id)) {
+                self.network_nodes.insert((network.network_id, node));
+            }
+            usage.add(task);
         }
     }
 }

@@ -74,6 +74,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, have.slot_tasks == fresh.slot_tasks, "index of tasks by slot is wrong");
     demand!(wrong, have.node_tasks == fresh.node_tasks, "index of tasks by node is wrong");
     demand!(wrong, have.usage == fresh.usage, "index of what nodes hold is wrong");
+    let same = have.network_nodes == fresh.network_nodes;
+    demand!(wrong, same, "index of nodes by network is wrong");
     demand!(wrong, have.pending == fresh.pending, "index of tasks without a node is wrong");
     let same = have.pending_on_node == fresh.pending_on_node;
     demand!(wrong, same, "index of tasks that wait for their node is wrong");

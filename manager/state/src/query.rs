@@ -137,6 +137,12 @@ impl ClusterState {
         self.indexes.node_tasks.range(from..=to).filter_map(|(_, task)| self.task(*task))
     }
 
+    /// Nodes that have tasks, neither ended nor still to be assigned, which join a network.
+    pub fn nodes_of_network(&self, id: NetworkId) -> impl Iterator<Item = NodeId> {
+        let (from, to) = ((id, NodeId::from(LOW)), (id, NodeId::from(HIGH)));
+        self.indexes.network_nodes.range(from..=to).map(|(_, node)| *node)
+    }
+
     /// Slots in which there are tasks, from this one on, by service and slot. One stands there once for
     /// each of its tasks.
     pub fn slots_from(

@@ -91,9 +91,10 @@ fn objects_that_share_a_name_are_no_state() {
 #[test]
 fn a_broken_state_is_noticed() {
     type Breakage = fn(&mut ClusterState);
-    let breakages: [(&str, Breakage); 6] = [
+    let breakages: [(&str, Breakage); 7] = [
         ("index of tasks by slot", |s| s.indexes.slot_tasks.clear()),
         ("index of what nodes hold", |s| s.indexes.usage.clear()),
+        ("index of nodes by network", |s| s.indexes.network_nodes.clear()),
         ("its service is gone", |s| s.services.clear()),
         ("on node", |s| s.nodes.clear()),
         ("joins network", |s| s.networks.clear()),

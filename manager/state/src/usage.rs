@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use shoal_types::id::{ServiceId, TaskId};
+use shoal_types::id::{NetworkId, ServiceId, TaskId};
 use shoal_types::object::Task;
 use shoal_types::resources::Resources;
 use shoal_types::spec::{PortConfig, Protocol, PublishMode};
@@ -20,6 +20,8 @@ pub struct NodeUsage {
     pub wanted: u64,
     /// See [`NodeUsage::wanted`].
     pub services: Vec<(ServiceId, u64)>,
+    /// How many of the tasks join each network, by its id.
+    pub networks: Vec<(NetworkId, u64)>,
     /// What they have reserved, in sum.
     pub reserved: Resources,
     /// Host ports they have asked for by number. A port has several holders only when each has
@@ -32,6 +34,7 @@ pub(crate) static NOTHING: NodeUsage = NodeUsage {
     tasks: 0,
     wanted: 0,
     services: Vec::new(),
+    networks: Vec::new(),
     reserved: Resources { nano_cpus: 0, memory_bytes: 0, generic_resources: Vec::new() },
     host_ports: BTreeMap::new(),
 };
@@ -55,6 +58,27 @@ pub fn host_ports(task: &Task) -> impl Iterator<Item = &PortConfig> {
     task.ports().iter().filter(fixed)
 }
 
+/// The count that stands beside an id in an ordered list.
+fn found<K: Ord + Copy>(list: &[(K, u64)], id: K) -> u64 {
+    let found = list.binary_search_by_key(&id, |(id, _)| *id);
+    found.ok().and_then(|at| list.get(at)).map_or(0, |(_, count)| *count)
+}
+
+/// Changes it. Who counts nothing does not stand in the list.
+fn tally<K: Ord + Copy>(list: &mut Vec<(K, u64)>, id: K, change: impl Fn(u64) -> u64) {
+    let found = list.binary_search_by_key(&id, |(id, _)| *id);
+    let at = found.unwrap_or_else(|at| {
+        list.insert(at, (id, 0));
+        at
+    });
+    if let Some((_, count)) = list.get_mut(at) {
+        *count = change(*count);
+        if *count == 0 {
+            list.remove(at);
+        }
+    }
+}
+
 impl NodeUsage {
     /// Whether a task holds anything on its node.
     #[must_use]
@@ -75,27 +99,22 @@ impl NodeUsage {
     /// How many tasks of a service are to run there.
     #[must_use]
     pub fn wanted_of(&self, service: ServiceId) -> u64 {
-        let found = self.services.binary_search_by_key(&service, |(id, _)| *id);
-        found.ok().and_then(|at| self.services.get(at)).map_or(0, |(_, count)| *count)
+        found(&self.services, service)
     }
 
-    /// Counts one more, or one less, of those that are to run.
+    /// Whether a task there joins a network.
+    pub(crate) fn joins(&self, network: NetworkId) -> bool {
+        found(&self.networks, network) > 0
+    }
+
+    /// Counts one more, or one less, of those that are to run, and of those that join its networks.
     fn count(&mut self, task: &Task, change: impl Fn(u64) -> u64) {
-        if !task.is_wanted() {
-            return;
+        for network in &task.networks {
+            tally(&mut self.networks, network.network_id, &change);
         }
-        self.wanted = change(self.wanted);
-        let id = task.service_id;
-        let found = self.services.binary_search_by_key(&id, |(id, _)| *id);
-        let at = found.unwrap_or_else(|at| {
-            self.services.insert(at, (id, 0));
-            at
-        });
-        if let Some((_, count)) = self.services.get_mut(at) {
-            *count = change(*count);
-            if *count == 0 {
-                self.services.remove(at);
-            }
+        if task.is_wanted() {
+            self.wanted = change(self.wanted);
+            tally(&mut self.services, task.service_id, &change);
         }
     }
 

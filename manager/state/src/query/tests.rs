@@ -2,7 +2,7 @@ use shoal_types::id::{ID_LEN, ServiceId};
 use shoal_types::object::Slot;
 use shoal_types::task_state::TaskState;
 
-use crate::testing::{cluster_with_nodes, global_spec, service_spec};
+use crate::testing::{cluster_with_nodes, global_spec, service_spec, with_networks};
 use crate::{Command, ObjectKind, Unresolved};
 
 #[test]
@@ -116,4 +116,26 @@ fn lists_by_index() {
     assert_eq!(ids(on_node), ids(vec![a2, b1]));
     assert_eq!(state.node_usage(nodes[1]).tasks, 2);
     assert_eq!(state.node_usage(99.into()).tasks, 0);
+}
+
+#[test]
+fn a_network_leads_to_the_nodes_whose_tasks_join_it() {
+    let (mut cluster, nodes) = cluster_with_nodes(3);
+    let net = cluster.add_network("net");
+    let web = cluster.add_service(with_networks(service_spec("web", 4), &["net"]));
+    cluster.add_service(service_spec("other", 1));
+    let of = |cluster: &crate::testing::TestCluster| -> Vec<_> {
+        cluster.state.nodes_of_network(net).collect()
+    };
+    cluster.add_task(web, 4);
+    assert_eq!(of(&cluster), [], "it has no node yet");
+    let tasks = [(1, 0), (2, 0), (3, 2)].map(|(n, node)| cluster.add_running(web, n, nodes[node]));
+    let mut both = vec![nodes[0], nodes[2]];
+    both.sort();
+    assert_eq!(of(&cluster), both);
+    cluster.report(tasks[0], TaskState::Failed);
+    assert_eq!(of(&cluster), both, "another one is there");
+    cluster.report(tasks[1], TaskState::Failed);
+    assert_eq!(of(&cluster), [nodes[2]]);
+    cluster.check();
 }
