@@ -31,7 +31,8 @@ demo: build ## Three hosts on this machine run a stack; KEEP=1 leaves them up
 test: ## All tests: unit, property, contract, simulation, end to end
 	@deploy/setup.sh tests nextest
 	cargo build --locked --workspace --bins
-	cargo nextest run --locked --workspace --profile $(PROFILE)
+	# One more than there are cores: most of what takes long waits for something.
+	cargo nextest run --locked --workspace --profile $(PROFILE) --test-threads $$(($$(nproc) + 1))
 
 .PHONY: fuzz
 fuzz: ## Unknown inputs for whatever reads them, a minute each (SECONDS_EACH=N); see tests/tests/fuzz/main.rs

@@ -215,7 +215,10 @@ fn house(host: &Host) -> Result<BTreeMap<String, String>> {
     }
     let mounts = ask("cat /proc/self/mountinfo")?;
     let place = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    // Other tests come and go meanwhile.
+    let of_others = |place: &String| place.starts_with("/run/netns/shoallab");
     let mut mounts: Vec<String> = mounts.lines().filter_map(place).collect();
+    mounts.retain(|place| !of_others(place));
     mounts.sort();
     house.insert("mounts".to_owned(), mounts.join("\n"));
     // Not those that only some can read.
