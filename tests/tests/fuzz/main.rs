@@ -6,7 +6,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `SHOAL_FUZZ_SECONDS` | how long each target runs, with inputs that are new each time; else 5 at most, and the same 4000 inputs |
+//! | `SHOAL_FUZZ_SECONDS` | how long each target runs, with inputs that are new each time; else 5, with the same inputs in the same order |
 //! | `SHOAL_FUZZ_SEED` | runs the same inputs again |
 //! | `SHOAL_FUZZ_INPUT` | a file: this input alone |
 //!
