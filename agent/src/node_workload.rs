@@ -122,6 +122,7 @@ async fn start(
         hostname: config.hostname.clone(),
         boot: boot::this(&config.run_dir).map_err(StartError::Boot)?,
         parallel: WorkerConfig::PARALLEL,
+        round: WorkerConfig::ROUND,
     };
     let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;
     Ok((worker, drivers))

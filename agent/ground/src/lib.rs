@@ -3,5 +3,6 @@
 pub mod backoff;
 pub mod blocking;
 pub mod disk;
+pub mod mounts;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -93,6 +93,7 @@ async fn life(
 ) {
     let id = name("one");
     let made = runtime.prepare(&id, spec.clone()).await.unwrap();
+    assert_eq!(traces(runtime).await, [(id.clone(), false)]);
     assert_eq!(runtime.supervisor(&id).await.unwrap(), made);
     let twice = runtime.prepare(&id, spec.clone()).await;
     assert!(matches!(twice, Err(RuntimeError::AlreadyExists { .. })), "{twice:?}");
@@ -112,13 +113,21 @@ async fn life(
     for _ in 0..2 {
         runtime.release(&id).await.unwrap();
         assert!(runtime.logs(&id, LogQuery::default()).await.is_ok(), "the log stays");
+        assert_eq!(traces(runtime).await, [(id.clone(), true)]);
         assert!(does_not_run(runtime.start(&id).await));
         assert!(does_not_run(runtime.stats(&id).await));
     }
     for _ in 0..2 {
         runtime.remove(&id).await.unwrap();
         assert!(is_unknown(runtime.logs(&id, LogQuery::default()).await));
+        assert_eq!(traces(runtime).await, []);
     }
+}
+
+/// What there is of which container, and whether it is only a log.
+async fn traces(runtime: &impl Runtime) -> Vec<(ContainerId, bool)> {
+    let found = runtime.traces().await.unwrap();
+    found.into_iter().map(|trace| (trace.id, trace.only_log)).collect()
 }
 
 /// What was released is made anew under its name.

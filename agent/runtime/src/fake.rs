@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
     ExitStatus, LogLine, LogQuery, LogStream, Observed, ObservedState, Prepared, Runtime,
-    RuntimeError, Started,
+    RuntimeError, Started, Trace,
 };
 
 /// A kind of call, for scripting failures and reading the record.
@@ -319,6 +319,15 @@ fn ready<'a, T: Send + 'a>(result: Result<T, RuntimeError>) -> Answer<'a, T> {
 impl Runtime for FakeRuntime {
     fn adopt(&self) -> Answer<'_, Vec<Observed>> {
         ready(Ok(self.lock().observed()))
+    }
+
+    fn traces(&self) -> Answer<'_, Vec<Trace>> {
+        let host = self.lock();
+        let trace = |(id, container): (&ContainerId, &FakeContainer)| Trace {
+            id: id.clone(),
+            only_log: container.released,
+        };
+        ready(Ok(host.containers.iter().map(trace).collect()))
     }
 
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {

@@ -24,7 +24,7 @@ pub use shoal_agent_container::{
 };
 pub use words::{
     ContainerDisk, ContainerSpec, ExecSession, ExecSpec, Exit, LINE_MAX, LogLine, LogQuery,
-    LogStream, Observed, ObservedState, Prepared, Started,
+    LogStream, Observed, ObservedState, Prepared, Started, Trace,
 };
 
 use std::collections::BTreeMap;
@@ -42,6 +42,10 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// Call it once, before anything else.
     fn adopt(&self) -> Answer<'_, Vec<Observed>>;
+
+    /// Every container of which there is anything on the host: directories, control groups. Also one that is
+    /// being made or removed at that moment, and such as this runtime has not made.
+    fn traces(&self) -> Answer<'_, Vec<Trace>>;
 
     /// The exit of every container that was started, once each. `None` when already taken.
     ///

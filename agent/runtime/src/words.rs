@@ -182,6 +182,15 @@ pub struct LogLine {
 /// Lines as they are asked for.
 pub type LogStream = Pin<Box<dyn FuturesStream<Item = Result<LogLine, RuntimeError>> + Send>>;
 
+/// A container of which something is on the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trace {
+    /// Whose.
+    pub id: ContainerId,
+    /// It is its log, and how it ended, and nothing else.
+    pub only_log: bool,
+}
+
 /// How much of the disk a container takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContainerDisk {

@@ -11,7 +11,7 @@ use shoal_agent_planning::lower::{ANONYMOUS, made_for};
 use shoal_agent_planning::node::holdings::{
     Action, Assigned, Held, Observed, ObservedVolume, plan,
 };
-use shoal_agent_runtime::ContainerId;
+use shoal_agent_runtime::{ContainerId, Trace};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
@@ -46,23 +46,27 @@ pub(super) fn assigned(
     }
 }
 
-/// What there is, but for containers, which only the runtime's first look tells.
+/// What there is. Something that is being made or removed meanwhile may be among it, so that tasks which
+/// are known by the time it is judged count, and not those that were when it was seen.
 pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> {
     let driver = &context.drivers.networks;
     let described = context.drivers.volumes.describe().await.map_err(WorkerError::Volumes)?;
+    let mounted = context.drivers.volumes.mounted().await.map_err(WorkerError::Volumes)?;
+    let traces = context.drivers.runtime.traces().await.map_err(WorkerError::Adopt)?;
+    let named = |trace: &Trace| trace.id.as_str().to_owned();
     let volume = |volume: shoal_types::question::NodeVolume| {
         let owner = volume.labels.get(ANONYMOUS).cloned();
-        // What is mounted for nobody is seen at the start, where it is unmounted.
         let observed = ObservedVolume {
             users: volume.users.into_iter().collect(),
             // Not of this house, whatever is written on it.
             owner: owner.filter(|owner| owner.parse::<TaskId>().is_ok()),
-            mounted: false,
+            mounted: mounted.contains(&volume.name),
         };
         (volume.name, observed)
     };
     Ok(Observed {
-        containers: BTreeSet::new(),
+        containers: traces.iter().map(named).collect(),
+        logs: traces.iter().filter(|trace| trace.only_log).map(named).collect(),
         leases: driver.held(),
         lost: driver.lost().borrow().clone(),
         networks: driver.networks(),

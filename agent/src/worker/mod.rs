@@ -21,8 +21,6 @@ mod keeper;
 mod ops;
 mod order;
 mod resume;
-#[cfg(test)]
-mod root_tests;
 mod state;
 mod steps;
 #[cfg(test)]
@@ -65,11 +63,15 @@ pub struct WorkerConfig {
     pub boot: Boot,
     /// Containers that are prepared, started and cleaned up at the same time, of each kind.
     pub parallel: usize,
+    /// How often everything that the node has is looked at.
+    pub round: Duration,
 }
 
 impl WorkerConfig {
     /// Enough to keep a few processors busy while some wait for the disk.
     pub const PARALLEL: usize = 16;
+    /// What nobody tells of may wait so long.
+    pub const ROUND: Duration = Duration::from_secs(30);
 }
 
 /// Where time comes from.

@@ -63,8 +63,8 @@ async fn put_in_order(
             tracing::error!(task = %id, error = %chain(&error), "cannot take over volumes");
         }
     }
-    let observed = holdings::observe(context).await?;
-    let observed = node::Observed { containers, ..observed };
+    let mut observed = holdings::observe(context).await?;
+    observed.containers.extend(containers);
     holdings::perform(context, holdings::planned(assigned, &observed)).await;
     let repaired = drivers.networks.repair().await.map_err(WorkerError::Networks)?;
     if !repaired.is_clean() {

@@ -26,8 +26,6 @@ use crate::ledger::Term;
 use crate::reporter::Reporter;
 use shoal_agent_runtime::{ContainerId, Exit};
 
-/// How often is looked at everything that the node has besides tasks.
-const ROUND: Duration = Duration::from_secs(30);
 /// Events that are taken in one go before anything is planned.
 const DRAIN_MAX: usize = 1024;
 
@@ -134,7 +132,7 @@ impl State {
         mut exits: mpsc::UnboundedReceiver<Exit>,
     ) {
         let mut dirty: BTreeSet<TaskId> = self.entries.keys().copied().collect();
-        let mut rounds = tokio::time::interval(ROUND);
+        let mut rounds = tokio::time::interval(self.context.config.round);
         let mut lost = self.context.drivers.networks.lost();
         lost.mark_changed();
         let mut unheard = self.context.drivers.runtime.unheard();

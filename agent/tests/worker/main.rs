@@ -17,4 +17,5 @@ mod assigner;
 mod host;
 mod node;
 mod root_lives;
+mod root_order;
 mod root_volumes;

@@ -111,6 +111,11 @@ impl Images for OneImage {
 
 /// Starts a worker on the directories of a test host, inside the network namespace of the caller.
 pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Assigner {
+    start_looking(home, cgroup_parent, WorkerConfig::ROUND).await
+}
+
+/// As [`start`]. Everything is looked at so often.
+pub(crate) async fn start_looking(home: &Path, cgroup_parent: &str, round: Duration) -> Assigner {
     let oci = OciConfig {
         run_dir: home.join("run"),
         state_dir: home.join("state"),
@@ -132,6 +137,7 @@ pub(crate) async fn start(home: &Path, cgroup_parent: &str) -> Assigner {
         hostname: "alpha".to_owned(),
         boot: boot::this(home).unwrap(),
         parallel: WorkerConfig::PARALLEL,
+        round,
     };
     Assigner::new(Worker::start(config, drivers).await.unwrap())
 }

@@ -39,11 +39,27 @@ async fn honour(driver: &dyn VolumeDriver) {
     assert_eq!(text(driver.remove(name()).await.unwrap_err()), "volume `v` is in use by d");
     driver.unmount(name(), user("d")).await.unwrap();
     assert_eq!(driver.list().await.unwrap(), [config("v", &[])]);
+    in_memory(driver).await;
     for _ in 0..2 {
         driver.remove(name()).await.unwrap();
         driver.unmount(name(), user("d")).await.unwrap();
     }
     assert_eq!(driver.list().await.unwrap(), []);
+}
+
+/// Something is mounted for a volume in memory as long as somebody has it.
+async fn in_memory(driver: &dyn VolumeDriver) {
+    let name = || "m".to_owned();
+    assert_eq!(driver.mounted().await.unwrap(), [].into());
+    driver.ensure(config("m", &[("type", "tmpfs"), ("device", "tmpfs")])).await.unwrap();
+    assert_eq!(driver.mounted().await.unwrap(), [].into());
+    driver.mount(name(), "c".to_owned(), None).await.unwrap();
+    // Nobody of that name: what is mounted for somebody stays.
+    driver.unmount(name(), String::new()).await.unwrap();
+    assert_eq!(driver.mounted().await.unwrap(), [name()].into());
+    driver.unmount(name(), "c".to_owned()).await.unwrap();
+    assert_eq!(driver.mounted().await.unwrap(), [].into());
+    driver.remove(name()).await.unwrap();
 }
 
 #[tokio::test]

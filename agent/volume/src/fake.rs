@@ -31,6 +31,8 @@ struct Entry {
     config: VolumeConfig,
     users: BTreeSet<String>,
     populated: bool,
+    /// Something is in memory for it.
+    mounted: bool,
 }
 
 impl FakeVolumes {
@@ -49,6 +51,13 @@ impl FakeVolumes {
     #[must_use]
     pub fn made(&self) -> u64 {
         self.lock().made
+    }
+
+    /// Mounts a volume for nobody.
+    pub fn leave_mounted(&self, name: &str) {
+        if let Some(entry) = self.lock().volumes.get_mut(name) {
+            entry.mounted = true;
+        }
     }
 
     /// Who uses a volume now.
@@ -88,7 +97,8 @@ impl VolumeDriver for FakeVolumes {
                 Some(_) => {}
                 None => {
                     let name = config.name.clone();
-                    let entry = Entry { config, users: BTreeSet::new(), populated: false };
+                    let entry =
+                        Entry { config, users: BTreeSet::new(), populated: false, mounted: false };
                     inner.volumes.insert(name, entry);
                     inner.made += 1;
                 }
@@ -113,6 +123,7 @@ impl VolumeDriver for FakeVolumes {
                 }
             };
             entry.users.insert(user);
+            entry.mounted |= matches!(entry.config.local()?, LocalVolume::Tmpfs { .. });
             let mut mounted = MountedVolume::new(path, read_only);
             if image.is_some() && !read_only {
                 mounted.populated = !std::mem::replace(&mut entry.populated, true);
@@ -125,6 +136,7 @@ impl VolumeDriver for FakeVolumes {
         self.answer(|inner| {
             if let Some(entry) = inner.volumes.get_mut(&name) {
                 entry.users.remove(&user);
+                entry.mounted &= !entry.users.is_empty();
             }
             Ok(())
         })
@@ -161,6 +173,13 @@ impl VolumeDriver for FakeVolumes {
         })
     }
 
+    fn mounted(&self) -> BoxFuture<'_, Result<BTreeSet<String>, VolumeError>> {
+        self.answer(|inner| {
+            let mounted = inner.volumes.iter().filter(|(_, entry)| entry.mounted);
+            Ok(mounted.map(|(name, _)| name.clone()).collect())
+        })
+    }
+
     fn measure(&self, _: String) -> BoxFuture<'_, Measured> {
         ready(Measured { bytes: 0, whole: true }).boxed()
     }
@@ -169,6 +188,7 @@ impl VolumeDriver for FakeVolumes {
         self.answer(|inner| {
             for entry in inner.volumes.values_mut() {
                 entry.users.retain(|user| users.contains(user));
+                entry.mounted &= !entry.users.is_empty();
             }
             Ok(())
         })

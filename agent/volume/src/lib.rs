@@ -12,7 +12,6 @@ mod error;
 mod fake;
 mod files;
 mod local;
-mod mount_table;
 mod overlay;
 mod source;
 mod turns;
@@ -101,6 +100,12 @@ pub trait VolumeDriver: Send + Sync {
     /// # Errors
     /// The file system refuses.
     fn describe(&self) -> BoxFuture<'_, Result<Vec<NodeVolume>, VolumeError>>;
+
+    /// The volumes for which the driver has mounted something that is still there.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    fn mounted(&self) -> BoxFuture<'_, Result<BTreeSet<String>, VolumeError>>;
 
     /// How much of the disk the data of a volume takes; nothing for what a volume binds, and what is not
     /// there.

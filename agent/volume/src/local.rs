@@ -228,7 +228,13 @@ impl Shared {
         for user in gone {
             remove_file(&self.volume(name).join(USERS).join(user))?;
         }
-        if left.is_empty() { self.unmount(name) } else { Ok(()) }
+        if left.is_empty() && self.mounts(name) { self.unmount(name) } else { Ok(()) }
+    }
+
+    /// Whether what is mounted at its place is this driver's: of a volume that cannot be read anything
+    /// may be. A disk that somebody has mounted there for its data is not.
+    fn mounts(&self, name: &str) -> bool {
+        !matches!(self.known(name), Ok((_, LocalVolume::Directory | LocalVolume::Bind { .. })))
     }
 
     fn ensure(&self, config: &VolumeConfig) -> Result<(), VolumeError> {
@@ -492,6 +498,19 @@ impl VolumeDriver for LocalVolumes {
                 }
             }
             Ok(all)
+        };
+        async move { VOLUMES.run(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
+    }
+
+    fn mounted(&self) -> BoxFuture<'_, Result<BTreeSet<String>, VolumeError>> {
+        let shared = self.shared.clone();
+        let work = move || {
+            // One that is being removed meanwhile has nothing mounted.
+            let mounted = |name: &String| {
+                let at = shared.volume(name).join(DATA);
+                is_mount_point(&at).unwrap_or(false) && shared.mounts(name)
+            };
+            Ok(shared.names()?.into_iter().filter(mounted).collect())
         };
         async move { VOLUMES.run(work).await.map_err(|_| VolumeError::HelperGone)? }.boxed()
     }

@@ -298,3 +298,24 @@ async fn many_containers_with_one_new_volume_fill_it_once() {
     assert_eq!(filled.into_iter().filter(|filled| filled.populated).count(), 1);
     assert_eq!(names(&data), ["both", "out", "sub"]);
 }
+
+#[tokio::test]
+async fn a_disk_that_somebody_has_mounted_for_the_data_stays_there() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let driver = LocalVolumes::open(dir.path()).unwrap();
+    let at = mounted(&driver, "v").await;
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &at, "tmpfs", flags, c"size=64k").unwrap();
+    fs::write(at.join("file"), "theirs").unwrap();
+    let listed = driver.mounted().await;
+    let left = driver.unmount("v".to_owned(), "c".to_owned()).await;
+    let collected = driver.collect([].into()).await;
+    let there = fs::read_to_string(at.join("file"));
+    let _ = rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH);
+    assert_eq!(listed.unwrap(), [].into(), "it is none of ours");
+    left.and(collected).unwrap();
+    assert_eq!(there.unwrap(), "theirs");
+}

@@ -13,9 +13,9 @@ use futures::future::BoxFuture;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use shoal_agent_ground::blocking::FOREIGN;
+use shoal_agent_ground::mounts::MountTable;
 
 use super::VolumeError;
-use super::mount_table::MountTable;
 use super::turns::Turns;
 
 /// How long the source of a bind mount may take to answer.

@@ -81,7 +81,8 @@ impl Agent {
     pub(crate) fn look_around(&mut self, ctx: &mut Context) {
         ctx.queue.after(ROUND, Event::Round(self.node, self.life));
         self.hears_of_host(Look::everything(), ctx);
-        self.sees(self.host.things.observe(), ctx);
+        let containers = self.host.containers();
+        self.sees(Observed { containers, ..self.host.things.observe() }, ctx);
     }
 
     /// Somebody deletes links of containers: the agent hears of it, if it lives.

@@ -26,6 +26,7 @@ impl Things {
     pub(crate) fn observe(&self) -> Observed {
         Observed {
             containers: BTreeSet::new(),
+            logs: BTreeSet::new(),
             leases: self.leases.clone(),
             lost: self.lost.clone(),
             networks: self.networks.clone(),

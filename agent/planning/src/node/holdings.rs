@@ -57,6 +57,8 @@ pub struct ObservedVolume {
 pub struct Observed {
     /// Containers, running or not.
     pub containers: BTreeSet<String>,
+    /// Those of them of which only the log is left.
+    pub logs: BTreeSet<String>,
     /// Who has leases of which networks: addresses and ports.
     pub leases: BTreeMap<String, BTreeSet<String>>,
     /// Leases whose links are gone: container and network.
@@ -98,6 +100,9 @@ pub fn plan(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     for container in observed.containers.iter().filter(|c| !assigned.known.contains(*c)) {
         let keep_log = assigned.lost.contains(container);
+        if keep_log && observed.logs.contains(container) {
+            continue;
+        }
         actions.push(Action::RemoveContainer { container: container.clone(), keep_log });
     }
     let released = observed.leases.keys().filter(gone);
@@ -202,6 +207,10 @@ mod tests {
     fn perform(observed: &mut Observed, actions: &[Action]) {
         for action in actions {
             match action {
+                Action::RemoveContainer { container, keep_log: true } => {
+                    assert!(observed.containers.contains(container));
+                    assert!(observed.logs.insert(container.clone()));
+                }
                 Action::RemoveContainer { container, .. } => {
                     assert!(observed.containers.remove(container));
                 }
@@ -263,9 +272,9 @@ mod tests {
         let volumes = prop::collection::btree_map("[v-z]", volume, 0..4);
         let name = prop::sample::select(TASKS).prop_map(str::to_owned);
         let leases = prop::collection::btree_map(name, some(NETWORKS), 0..4);
-        let rest = (some(TASKS), some(TASKS), some(NETWORKS), any::<bool>());
+        let rest = (some(TASKS), some(TASKS), some(TASKS), some(NETWORKS), any::<bool>());
         (leases, volumes, rest).prop_map(move |(mut leases, volumes, rest)| {
-            let (containers, files, mut networks, all_lost) = rest;
+            let (containers, logs, files, mut networks, all_lost): (_, BTreeSet<_>, _, _, _) = rest;
             for (container, has) in &mut leases {
                 if let Some(held) = assigned.holders.get(container) {
                     has.retain(|network| held.networks.contains(network));
@@ -275,7 +284,9 @@ mod tests {
             let pairs =
                 leases.iter().flat_map(|(c, has)| has.iter().map(|n| (c.clone(), n.clone())));
             let lost = pairs.filter(|_| all_lost).collect();
-            (assigned.clone(), Observed { containers, leases, lost, networks, volumes, files })
+            let logs = logs.intersection(&containers).cloned().collect();
+            let observed = Observed { containers, logs, leases, lost, networks, volumes, files };
+            (assigned.clone(), observed)
         })
     }
 
@@ -307,6 +318,11 @@ mod tests {
             let held = |task: &String| assigned.holders.contains_key(task);
             prop_assert!(node.leases.keys().all(held) && node.files.iter().all(held));
             prop_assert!(node.volumes.values().flat_map(|v| &v.users).all(held));
+            for task in node.containers.iter().filter(|task| !assigned.known.contains(*task)) {
+                prop_assert!(assigned.lost.contains(task) && node.logs.contains(task));
+            }
+            let used = |volume: &ObservedVolume| !volume.users.is_empty();
+            prop_assert!(node.volumes.values().all(|v| used(v) || !v.mounted));
             for (name, volume) in before.volumes.iter().filter(|(_, v)| v.owner.is_none()) {
                 prop_assert!(node.volumes.contains_key(name), "{volume:?}");
             }

@@ -5,15 +5,12 @@
 //! over: the agent does not start, and everything goes on without it. See `docs/compatibility.md`.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use shoal_agent_container::ProcessIdentity;
-use shoal_agent_container::cgroup::Layout;
 use shoal_agent_container::supervise::exit;
 use shoal_agent_container::supervise::setup::{LOG_DIR, OCI_DIR};
 use tokio::task::spawn_blocking;
@@ -21,8 +18,9 @@ use tokio::task::spawn_blocking;
 use super::connection::{PATIENCE, Unheard, connect};
 use super::keeper::{Process, Voice};
 use super::link::attach;
+use super::traces::{grouped, names};
 use super::unaided::{self, aftermath, clear_cgroup, unknown_end};
-use super::{CGROUP_PREFIX, ContainerId, Inner, Observed, RuntimeError, lock, parent};
+use super::{ContainerId, Inner, Observed, RuntimeError, lock, parent};
 use crate::{ObservedState, Prepared};
 
 /// Containers that are taken over at the same time: one whose supervisor does not answer takes its time,
@@ -51,15 +49,6 @@ pub(super) async fn adopt(inner: Arc<Inner>) -> Result<Vec<Observed>, RuntimeErr
     // Groups of containers that have left no other trace.
     let _ = spawn_blocking(move || sweep(&sweeper, &ids)).await;
     Ok(found)
-}
-
-fn names(dir: &Path) -> Result<BTreeSet<ContainerId>, RuntimeError> {
-    let mut names = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(RuntimeError::io("listing", dir))? {
-        let name = entry.map_err(RuntimeError::io("listing", dir))?.file_name();
-        names.extend(name.to_str().and_then(|name| ContainerId::new(name).ok()));
-    }
-    Ok(names)
 }
 
 async fn observe(
@@ -181,22 +170,8 @@ fn without_supervisor(inner: &Inner, id: &ContainerId) -> ObservedState {
 }
 
 fn sweep(inner: &Inner, known: &BTreeSet<ContainerId>) {
-    let parent = inner.config.cgroup_parent.trim_matches('/');
-    let roots: Vec<&Path> = match &inner.layout {
-        Layout::Unified { root } => vec![root],
-        Layout::Hierarchies(all) => all.iter().map(|h| h.root.as_path()).collect(),
-    };
-    let entries =
-        roots.iter().filter_map(|r| fs::read_dir(r.join(parent)).ok()).flatten().flatten();
-    let stray: BTreeSet<ContainerId> = entries
-        .filter_map(|e| {
-            let name = e.file_name();
-            ContainerId::new(name.to_str()?.strip_prefix(CGROUP_PREFIX)?).ok()
-        })
-        .filter(|id| !known.contains(id))
-        .collect();
-    for id in stray {
-        let _ = clear_cgroup(inner, &inner.cgroup(&id));
+    for id in grouped(inner).difference(known) {
+        let _ = clear_cgroup(inner, &inner.cgroup(id));
     }
     // Refused while there is any container in it.
     let _ = parent::remove(inner);

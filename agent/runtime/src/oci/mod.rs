@@ -10,6 +10,7 @@ pub(crate) mod logs;
 mod parent;
 mod probe;
 mod remove;
+mod traces;
 mod unaided;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
-    LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started,
+    LogQuery, LogStream, Observed, Prepared, Runtime, RuntimeError, Started, Trace,
 };
 use link::Link;
 use remove::Keep;
@@ -161,6 +162,10 @@ const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
 impl Runtime for OciRuntime {
     fn adopt(&self) -> Answer<'_, Vec<Observed>> {
         adopt::adopt(Arc::clone(&self.inner)).boxed()
+    }
+
+    fn traces(&self) -> Answer<'_, Vec<Trace>> {
+        traces::traces(Arc::clone(&self.inner)).boxed()
     }
 
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {

@@ -6,6 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use shoal_agent_ground::mounts::MountTable;
+
 use super::unaided::{self, clear_cgroup};
 use super::{ContainerId, Inner, RuntimeError, lock, parent};
 use shoal_agent_container::ProcessIdentity;
@@ -79,7 +83,7 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
         Keep::Log => vec![state_dir.join(UPPER_DIR), state_dir.join(WORK_DIR), run_dir],
     };
     for dir in dirs {
-        if let Err(e) = remove_dir(&dir) {
+        if let Err(e) = detach_below(&dir).and_then(|()| remove_dir(&dir)) {
             errors.push(format!("removing {}: {e}", dir.display()));
         }
     }
@@ -89,6 +93,28 @@ fn clean(inner: &Inner, id: &ContainerId, keep: Keep) -> Vec<String> {
 /// Because somebody has asked for the container's removal.
 fn kill(process: ProcessIdentity) {
     let _ = process.signal(SIGKILL);
+}
+
+/// Takes away what somebody has mounted in a container's directory, whose files are not the container's
+/// and would be removed with it. A container's own mounts are in a namespace of its own.
+fn detach_below(dir: &Path) -> io::Result<()> {
+    let dir = match fs::canonicalize(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        dir => dir?,
+    };
+    let table = MountTable::parse(&fs::read("/proc/self/mountinfo")?);
+    for point in table.below(&dir) {
+        // Else what is mounted further in would go from where it has been bound from, too.
+        let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        let done = mount_change(point, alone)
+            .and_then(|()| unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW));
+        match done {
+            // Gone with what it was mounted in.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

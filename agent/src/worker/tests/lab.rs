@@ -258,6 +258,7 @@ async fn start(
         hostname: "alpha".to_owned(),
         boot: boot.clone(),
         parallel: WorkerConfig::PARALLEL,
+        round: WorkerConfig::ROUND,
     };
     let drivers = Drivers {
         runtime: Arc::new(runtime.clone()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shoal_agent_network::{AttachRequest, Netns, NetworkConfig, NetworkDriver as _};
 use shoal_agent_runtime::fake::Call;
+use shoal_agent_runtime::{ContainerId, Runtime as _};
 use shoal_agent_volume::VolumeDriver as _;
 use shoal_types::assignment::AssignmentChange;
 use shoal_types::id::TaskId;
@@ -144,4 +145,60 @@ async fn what_is_heard_is_heard_in_the_order_in_which_it_came() {
         }
         lab.until_empty().await;
     }
+}
+
+fn id(name: &str) -> ContainerId {
+    ContainerId::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn containers_and_mounts_of_nobody_go_while_the_worker_works() {
+    let mut lab = Lab::new().await;
+    lab.assign([task(1, |_| {})]);
+    lab.until_state(1, TaskState::Running).await;
+    let mine = id(&TaskId::from(1).to_string());
+    let spec = lab.runtime.containers()[&mine].spec.clone();
+    // One that has never been a task's, and one of a task that nobody knows.
+    let strays = [id("stray"), id(&TaskId::from(9).to_string())];
+    for stray in &strays {
+        lab.runtime.prepare(stray, spec.clone()).await.unwrap();
+        lab.runtime.start(stray).await.unwrap();
+    }
+    let volume = shoal_agent_volume::VolumeConfig {
+        name: "data".to_owned(),
+        options: [("type", "tmpfs"), ("device", "tmpfs")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..shoal_agent_volume::VolumeConfig::default()
+    };
+    lab.volumes.ensure(volume).await.unwrap();
+    lab.volumes.leave_mounted("data");
+    // A container that is just being made.
+    let made = id(&TaskId::from(2).to_string());
+    lab.runtime.hang_start(&made);
+    lab.assign([task(1, |_| {}), task(2, |_| {})]);
+    let starts = |lab: &Lab| lab.runtime.calls().contains(&(made.clone(), Call::Start));
+    until("it does not begin", async || starts(&lab)).await;
+
+    lab.worker.look_around();
+    until("something is left", async || {
+        let left = lab.runtime.containers();
+        let mounted = lab.volumes.mounted().await.unwrap();
+        strays.iter().all(|stray| !left.contains_key(stray)) && mounted.is_empty()
+    })
+    .await;
+    let left: Vec<ContainerId> = lab.runtime.containers().into_keys().collect();
+    assert_eq!(left, [mine.clone(), made.clone()], "what tasks have stays");
+    let touched = |call: &(ContainerId, Call)| {
+        [&mine, &made].contains(&&call.0) && matches!(call.1, Call::Remove | Call::Release)
+    };
+    assert!(!lab.runtime.calls().iter().any(touched), "{:?}", lab.runtime.calls());
+    // What is in order is not put in order again.
+    let calls = lab.runtime.calls();
+    lab.worker.look_around();
+    // The loop does one thing after another: what it is told now it hears after what it saw.
+    lab.want(1, DesiredState::Shutdown);
+    lab.until_state(1, TaskState::Shutdown).await;
+    let later = &lab.runtime.calls()[calls.len()..];
+    assert!(later.iter().all(|(whose, _)| *whose == mine), "{later:?}");
 }

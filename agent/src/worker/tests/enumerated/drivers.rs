@@ -15,7 +15,7 @@ use shoal_agent_network::{
 use shoal_agent_runtime::fake::FakeRuntime;
 use shoal_agent_runtime::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
-    LogQuery, LogStream, Observed, Prepared, Runtime, Started,
+    LogQuery, LogStream, Observed, Prepared, Runtime, Started, Trace,
 };
 use shoal_agent_volume::{
     FakeVolumes, ImageFiles, Measured, MountedVolume, VolumeConfig, VolumeDriver, VolumeError,
@@ -40,6 +40,10 @@ pub(super) struct Metered<T> {
 impl Runtime for Metered<FakeRuntime> {
     fn adopt(&self) -> Answer<'_, Vec<Observed>> {
         pass(&self.meter, "runtime.adopt", || self.inner.adopt())
+    }
+
+    fn traces(&self) -> Answer<'_, Vec<Trace>> {
+        pass(&self.meter, "runtime.traces", || self.inner.traces())
     }
 
     fn take_exits(&self) -> Option<mpsc::UnboundedReceiver<Exit>> {
@@ -196,6 +200,10 @@ impl VolumeDriver for Metered<Arc<FakeVolumes>> {
 
     fn describe(&self) -> BoxFuture<'_, Result<Vec<NodeVolume>, VolumeError>> {
         pass(&self.meter, "volumes.describe", || self.inner.describe())
+    }
+
+    fn mounted(&self) -> BoxFuture<'_, Result<BTreeSet<String>, VolumeError>> {
+        pass(&self.meter, "volumes.mounted", || self.inner.mounted())
     }
 
     fn measure(&self, name: String) -> BoxFuture<'_, Measured> {

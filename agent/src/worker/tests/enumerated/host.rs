@@ -164,6 +164,7 @@ impl Host {
             hostname: "alpha".to_owned(),
             boot: Boot::new(self.boots.to_string()),
             parallel: WorkerConfig::PARALLEL,
+            round: WorkerConfig::ROUND,
         };
         let (ledger, loaded) = Ledger::open(&config.ledger_dir).unwrap();
         assert!(loaded.damaged.is_empty(), "{:?}", loaded.damaged);

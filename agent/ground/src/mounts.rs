@@ -7,29 +7,36 @@ use std::path::{Path, PathBuf};
 
 /// The mount points of this process. Known without asking any of the file systems.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct MountTable(Vec<PathBuf>);
+pub struct MountTable(Vec<PathBuf>);
 
 impl MountTable {
     /// As they are now.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub(super) async fn read() -> io::Result<Self> {
+    pub async fn read() -> io::Result<Self> {
         Ok(Self::parse(&tokio::fs::read("/proc/self/mountinfo").await?))
     }
 
     /// From proc_pid_mountinfo(5).
-    pub(super) fn parse(text: &[u8]) -> Self {
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
         let point = |line: &[u8]| line.split(|b| *b == b' ').nth(4).map(unescape);
         Self(text.split(|b| *b == b'\n').filter_map(point).collect())
     }
 
     /// The mount point of the file system that a path without links is on.
-    pub(super) fn of(&self, path: &Path) -> &Path {
+    #[must_use]
+    pub fn of(&self, path: &Path) -> &Path {
         let above = self.0.iter().filter(|point| path.starts_with(point));
         above
             .max_by_key(|point| point.components().count())
             .map_or(Path::new("/"), PathBuf::as_path)
+    }
+
+    /// What is mounted at a path without links and below it: each mount once, what was mounted first last.
+    pub fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Path> {
+        self.0.iter().rev().map(PathBuf::as_path).filter(move |point| point.starts_with(path))
     }
 }
 
@@ -71,5 +78,8 @@ mod tests {
             assert_eq!(table.of(Path::new(path)), Path::new(expected), "{path}");
         }
         assert_eq!(MountTable::default().of(Path::new("/a")), Path::new("/"));
+        let below = |path| table.below(Path::new(path)).collect::<Vec<_>>();
+        assert_eq!(below("/srv/a b\\"), ["/srv/a b\\/in", "/srv/a b\\"].map(Path::new));
+        assert_eq!(below("/srv/a").len(), 0, "of another name");
     }
 }
