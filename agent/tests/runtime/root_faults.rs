@@ -98,6 +98,7 @@ async fn a_supervisor_that_died_while_no_agent_ran() {
     let pid = host.processes_in_groups()[0];
     for pid in supervisors(host.config.run_dir.to_str().unwrap()) {
         kill(pid, 9);
+        wait_for("its death", || !alive(pid)).await.unwrap();
     }
     let found = host.runtime.adopt().await.unwrap();
     let state = |id| found.iter().find(|o| o.id == id).unwrap().state.clone();
@@ -107,6 +108,31 @@ async fn a_supervisor_that_died_while_no_agent_ran() {
     wait_for("the container to die", || !alive(pid)).await.unwrap();
     for id in [&id, &bare, &crate::host::id("ends")] {
         host.runtime.remove(id).await.unwrap();
+    }
+    host.assert_clean().await;
+}
+
+/// How a container ended is not lost because nobody can read it just now.
+#[tokio::test]
+async fn an_end_that_cannot_be_read_is_read_when_it_can() {
+    if !able() {
+        return;
+    }
+    let host = Host::new();
+    host.after_an_agent("root_faults::agent_process").await;
+    let (record, aside) = (host.config.state_dir.join("ends/exit.json"), host.home().join("aside"));
+    wait_for("the end to be recorded", || record.exists()).await.unwrap();
+    std::fs::rename(&record, &aside).unwrap();
+    // Nothing is mapped at the first address of a process: its reading fails as that of a bad disk.
+    std::os::unix::fs::symlink("/proc/self/mem", &record).unwrap();
+    let refused = host.runtime.adopt().await.unwrap_err().to_string();
+    assert!(refused.contains("ends") && refused.contains("exit record"), "{refused}");
+    std::fs::rename(&aside, &record).unwrap();
+    let found = host.runtime.adopt().await.unwrap();
+    let ended = found.iter().find(|o| o.id == id("ends")).unwrap();
+    assert!(matches!(&ended.state, ObservedState::Exited(s) if s.code == Some(5)), "{ended:?}");
+    for name in ["runs", "ends", "waits"] {
+        host.runtime.remove(&id(name)).await.unwrap();
     }
     host.assert_clean().await;
 }

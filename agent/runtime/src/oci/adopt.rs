@@ -21,7 +21,7 @@ use super::link::attach;
 use super::traces::{grouped, names};
 use super::unaided::{self, aftermath, clear_cgroup, unknown_end};
 use super::{ContainerId, Inner, Observed, RuntimeError, lock, parent};
-use crate::{ObservedState, Prepared};
+use crate::{ExitStatus, ObservedState, Prepared};
 
 /// Containers that are taken over at the same time: one whose supervisor does not answer takes its time,
 /// and keeps nobody waiting but those.
@@ -136,37 +136,40 @@ fn look(
     Ok(match (supervisor.filter(|supervisor| supervisor.exists()), first) {
         (Some(supervisor), Some(first)) if !is_over => Seen::Alive { supervisor, first: first.pid },
         // It lives and has nothing to look after: not yet, or not any more.
-        (Some(_), _) => Seen::Over(match exit::read(&inner.state_dir(id)) {
-            Ok(Some(status)) => ObservedState::Exited(status),
-            Ok(None) => broken("its supervisor does not answer, and nothing of it runs"),
-            Err(e) => broken(&format!("its exit record: {e}")),
+        (Some(_), _) => Seen::Over(match record(inner, id)? {
+            Some(status) => ObservedState::Exited(status),
+            None => broken("its supervisor does not answer, and nothing of it runs"),
         }),
-        (None, _) => Seen::Over(without_supervisor(inner, id)),
+        (None, _) => Seen::Over(without_supervisor(inner, id)?),
     })
+}
+
+/// How it ended, if that is recorded.
+fn record(inner: &Inner, id: &ContainerId) -> io::Result<Option<ExitStatus>> {
+    let unread = |e: io::Error| io::Error::new(e.kind(), format!("its exit record: {e}"));
+    exit::read(&inner.state_dir(id)).map_err(unread)
 }
 
 fn broken(reason: &str) -> ObservedState {
     ObservedState::Broken { reason: reason.to_owned() }
 }
 
-fn without_supervisor(inner: &Inner, id: &ContainerId) -> ObservedState {
+fn without_supervisor(inner: &Inner, id: &ContainerId) -> io::Result<ObservedState> {
     let (run_dir, state_dir) = (inner.run_dir(id), inner.state_dir(id));
-    match exit::read(&state_dir) {
-        Ok(Some(status)) => return ObservedState::Exited(status),
-        Ok(None) => {}
-        Err(e) => return broken(&format!("its exit record: {e}")),
+    if let Some(status) = record(inner, id)? {
+        return Ok(ObservedState::Exited(status));
     }
-    if run_dir.join(OCI_DIR).exists() {
-        return ObservedState::Exited(aftermath(inner, id, "while no agent ran"));
+    if run_dir.join(OCI_DIR).try_exists()? {
+        return Ok(ObservedState::Exited(aftermath(inner, id, "while no agent ran")));
     }
     let _ = clear_cgroup(inner, &inner.cgroup(id));
-    if !run_dir.exists() && state_dir.join(LOG_DIR).exists() {
+    if !run_dir.try_exists()? && state_dir.join(LOG_DIR).try_exists()? {
         let status = unknown_end("the host was restarted".to_owned());
         // So that the next agent tells the same story, and who follows its log comes to an end.
         let _ = exit::write(&state_dir, &status);
-        return ObservedState::Exited(status);
+        return Ok(ObservedState::Exited(status));
     }
-    broken("it was not prepared wholly")
+    Ok(broken("it was not prepared wholly"))
 }
 
 fn sweep(inner: &Inner, known: &BTreeSet<ContainerId>) {
