@@ -176,6 +176,10 @@ impl Links {
                 let message = LinkUnspec::new_with_name(ifname).mtu(*mtu).build();
                 self.set(message, || format!("set mtu {mtu} of {ifname}")).await
             }
+            Action::SetMac { ifname, mac } => {
+                let message = LinkUnspec::new_with_name(ifname).address(mac.0.to_vec()).build();
+                self.set(message, || format!("set hardware address {mac} of {ifname}")).await
+            }
             Action::AddAddress { ifname, address } => {
                 self.add_address(self.index(ifname).await?, ifname, *address).await
             }
@@ -372,6 +376,7 @@ fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<Str
                 kind: kind_of(link),
                 up: link.header.flags.contains(LinkFlags::Up),
                 mtu: mtu.unwrap_or_default(),
+                mac: mac_of(link),
                 bridge,
                 hairpin: hairpin_of(link),
                 addresses: by_link.remove(&link.header.index).unwrap_or_default(),

@@ -19,9 +19,11 @@ const TABLE_MAIN: u32 = 254;
 const TABLE_LOCAL: u32 = 255;
 /// Full length of a prefix.
 const HOST: u8 = 32;
+/// A longer prefix leaves no address for all that are on the subnet.
+const BROADCAST_MAX: u8 = 30;
 
 impl Links {
-    /// Those of the routes of a bridge with this address that there are. Asks for two addresses, however
+    /// Those of the routes of a bridge with this address that there are. Asks for three addresses, however
     /// many routes the host has.
     pub(super) async fn observe_routes(
         &self,
@@ -32,12 +34,17 @@ impl Links {
         let (own, index) = (address.addr(), link.header.index);
         // An address of the subnet that is not the bridge's.
         let other = address.hosts().find(|host| *host != own);
+        let everybody = (address.prefix_len() <= BROADCAST_MAX).then(|| address.broadcast());
         let mut found = Vec::new();
-        let asked = [(RouteKind::Own, Some(own)), (RouteKind::Subnet, other)];
-        for (kind, target) in asked {
+        for kind in RouteKind::ALL {
+            let target = match kind {
+                RouteKind::Own => Some(own),
+                RouteKind::Subnet => other,
+                RouteKind::Broadcast => everybody,
+            };
             let route = BridgeRoute { bridge: bridge.to_owned(), kind, address };
             let Some(target) = target else {
-                // A subnet without room for anybody: nobody misses the way to it.
+                // A subnet without room for anybody, or for everybody: nobody misses the way to it.
                 found.push(route);
                 continue;
             };
@@ -79,6 +86,11 @@ impl Links {
                 .table_id(TABLE_LOCAL)
                 .kind(RouteType::Local)
                 .scope(RouteScope::Host),
+            RouteKind::Broadcast => builder
+                .destination_prefix(route.address.broadcast(), HOST)
+                .table_id(TABLE_LOCAL)
+                .kind(RouteType::Broadcast)
+                .scope(RouteScope::Link),
             RouteKind::Subnet => builder
                 .destination_prefix(route.address.network(), route.address.prefix_len())
                 .table_id(TABLE_MAIN)
@@ -99,6 +111,7 @@ fn is_that(seen: &RouteMessage, route: &BridgeRoute, index: u32) -> bool {
     });
     let (network, length) = match route.kind {
         RouteKind::Own => (route.address.addr(), HOST),
+        RouteKind::Broadcast => (route.address.broadcast(), HOST),
         RouteKind::Subnet => (route.address.network(), route.address.prefix_len()),
     };
     by && to == Some(network) && seen.header.destination_prefix_length == length

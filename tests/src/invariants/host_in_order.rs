@@ -61,7 +61,7 @@ fn bridges(book: &Leases, observed: &Observed) -> Vec<String> {
         if !bridge.up || !alone || !addresses.all(|net| net.addr() == network.gateway) {
             wrong.push(format!("has a bridge {name} that is not as it should be: {bridge:?}"));
         }
-        for kind in [RouteKind::Own, RouteKind::Subnet] {
+        for kind in RouteKind::ALL {
             if !routes.iter().any(|route| route.bridge == *name && route.kind == kind) {
                 wrong.push(format!("has lost a route of {name}: {kind:?}"));
             }

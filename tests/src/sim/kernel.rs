@@ -45,7 +45,7 @@ pub(crate) struct Kernel {
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
     let (bridge, addresses) = (None, BTreeSet::new());
-    ObservedLink { kind, up, mtu: 1500, bridge, hairpin: false, addresses }
+    ObservedLink { kind, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
 }
 
 impl Kernel {
@@ -218,11 +218,12 @@ impl Kernel {
                 self.remove(ifname);
                 return Ok(());
             }
-            A::CreateBridge { mtu, .. } => {
+            A::CreateBridge { mtu, mac, .. } => {
                 if self.has(ifname) {
                     return Err("file exists".to_owned());
                 }
-                let new = ObservedLink { mtu: *mtu, ..link(LinkKind::Bridge, false) };
+                let (mtu, mac) = (*mtu, Some(*mac));
+                let new = ObservedLink { mtu, mac, ..link(LinkKind::Bridge, false) };
                 self.links.insert(ifname.to_owned(), new);
                 let settings = of_bridge(ifname).map(|(name, _)| (name, "0".to_owned()));
                 self.settings.extend(settings);
@@ -237,6 +238,7 @@ impl Kernel {
         match action {
             A::Remove { .. } | A::CreateBridge { .. } => {}
             A::SetMtu { mtu, .. } => link.mtu = *mtu,
+            A::SetMac { mac, .. } => link.mac = Some(*mac),
             A::RemoveAddress { address, .. } => {
                 link.addresses.remove(address);
                 self.routes.retain(|r| r.bridge != ifname || r.address != *address);
@@ -258,7 +260,7 @@ impl Kernel {
     fn make_routes(&mut self, ifname: &str) {
         let Some(link) = self.links.get(ifname) else { return };
         for address in link.addresses.iter().filter(|_| link.up && link.kind == LinkKind::Bridge) {
-            for kind in [RouteKind::Own, RouteKind::Subnet] {
+            for kind in RouteKind::ALL {
                 let bridge = ifname.to_owned();
                 self.routes.insert(BridgeRoute { bridge, kind, address: *address });
             }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use shoal_agent_ground::testing::skip_without_root;
 
+use super::harms::{Harm, harms};
 use super::*;
 use crate::keep;
 
@@ -121,7 +122,7 @@ fn make_others(lab: &Lab) {
 }
 
 /// The agent's share of the host; `None` while something of it is missing.
-fn ours(host: &Space, bridge: &str) -> Option<Vec<String>> {
+fn ours(host: &Space, bridge: &str, port: &str) -> Option<Vec<String>> {
     let rules = host.try_run("ip", &["rule"])?;
     let rules = rules.lines().filter(|rule| rule.starts_with('6'));
     let settings = [
@@ -142,6 +143,9 @@ fn ours(host: &Space, bridge: &str) -> Option<Vec<String>> {
     let addresses = host.try_run("ip", &["-4", "-o", "address", "show", "dev", bridge])?;
     found.extend(addresses.split_once(':').map(|(_, rest)| rest.to_owned()));
     found.push(host.try_run("ip", &["route", "show", "table", "all", "dev", bridge])?);
+    for file in [format!("{bridge}/address"), format!("{port}/brport/hairpin_mode")] {
+        found.push(host.try_run("cat", &[&format!("/sys/class/net/{file}")])?);
+    }
     let links = host.try_run("ip", &["-o", "link"])?;
     let state = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().skip(1).collect();
@@ -158,57 +162,67 @@ fn ours(host: &Space, bridge: &str) -> Option<Vec<String>> {
 
 #[test]
 fn whatever_somebody_deletes_is_back_and_nothing_is_open_meanwhile() {
-    if skip_without_root() {
-        return;
+    if !skip_without_root() {
+        harmed("0");
     }
-    for forwards in ["0", "1"] {
-        let lab = Lab::new();
-        lab.host.run("sysctl", &["-qw", &format!("net.ipv4.ip_forward={forwards}")]);
-        make_others(&lab);
-        lab.block_on(async || {
-            let driver = Arc::new(lab.driver());
-            let state = driver.ensure_network(net("front")).await.unwrap();
-            let (web, at) = container(&driver, "web", &["front"]).await;
-            web.serve(81);
-            let dns = PublishedPort { protocol: Protocol::Udp, ..tcp(5353, 80) };
-            driver.publish("web".to_owned(), vec![tcp(8080, 80), dns]).await.unwrap();
-            keep(&driver).unwrap();
-            let connector = reconnect(&driver, &web);
-            let port = driver.attachments("web")[0].host_ifname.clone();
-            let published = Client::tcp(&lab.outside, HOST, 8080);
-            let flow = Client::udp(&lab.outside, HOST, 5353);
-            // By the route: a port that is not published, and the target of one that is.
-            let attackers = [81, 80].map(|port| Client::attacker(&lab.outside, at[0], port));
-            let (before, others) = (ours(&lab.host, &state.bridge), of_others(&lab.host));
-            let worst = harms(&lab, &state.bridge, &port, forwards, |harm, again| {
-                let counts = (published.count(), flow.count());
-                let began = Instant::now();
-                let reached = || attackers.iter().map(Client::count).sum::<u64>();
-                harm();
-                let flushed = again;
-                loop {
-                    let now = ours(&lab.host, &state.bridge);
-                    if now == before
-                        && published.count() > counts.0 + 1
-                        && flow.count() > counts.1 + 1
-                    {
-                        break;
-                    }
-                    assert!(began.elapsed() < BACK * 4, "{flushed}: {}", differs(&before, &now));
-                    std::thread::sleep(Duration::from_millis(10));
+}
+
+#[test]
+fn it_is_so_on_a_host_that_forwards_for_others() {
+    if !skip_without_root() {
+        harmed("1");
+    }
+}
+
+/// Everything is done to a host that forwards already, or not.
+fn harmed(forwards: &str) {
+    let lab = Lab::new();
+    lab.host.run("sysctl", &["-qw", &format!("net.ipv4.ip_forward={forwards}")]);
+    make_others(&lab);
+    lab.block_on(async || {
+        let driver = Arc::new(lab.driver());
+        let state = driver.ensure_network(net("front")).await.unwrap();
+        let (web, at) = container(&driver, "web", &["front"]).await;
+        web.serve(81);
+        let dns = PublishedPort { protocol: Protocol::Udp, ..tcp(5353, 80) };
+        driver.publish("web".to_owned(), vec![tcp(8080, 80), dns]).await.unwrap();
+        keep(&driver).unwrap();
+        let connector = reconnect(&driver, &web);
+        let port = driver.attachments("web")[0].host_ifname.clone();
+        let clients =
+            [Client::tcp(&lab.outside, HOST, 8080), Client::udp(&lab.outside, HOST, 5353)];
+        // By the route: a port that is not published, and the target of one that is.
+        let attackers = [81, 80].map(|port| Client::attacker(&lab.outside, at[0], port));
+        let before = ours(&lab.host, &state.bridge, &port);
+        let others = of_others(&lab.host);
+        for Harm { what, act } in harms(&lab.host, &web, &state.bridge, &port) {
+            // Who gives forwarding up for itself has it closed to others from then on.
+            if what.contains("net.ipv4.ip_forward=0") && forwards == "1" {
+                continue;
+            }
+            let counts = clients.each_ref().map(Client::count);
+            let began = Instant::now();
+            act();
+            let served = || clients.iter().zip(counts).all(|(client, n)| client.count() > n + 1);
+            loop {
+                let now = ours(&lab.host, &state.bridge, &port);
+                if now == before && served() {
+                    break;
                 }
-                let took = began.elapsed();
-                assert!(took < BACK, "{flushed} took {took:?}");
-                assert_eq!(reached(), 0, "{flushed} let somebody in");
-                took
-            });
-            println!("forwards={forwards}: {worst:#?}");
-            assert_eq!(of_others(&lab.host), others);
-            // The container is the same, and so is its address.
-            assert_eq!(driver.attachments("web")[0].address.addr(), at[0]);
-            connector.abort();
-        });
-    }
+                assert!(began.elapsed() < BACK * 4, "{what}: {}", differs(&before, &now));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let took = began.elapsed();
+            println!("{took:?}: {what}");
+            assert!(took < BACK, "{what} took {took:?}");
+            let reached = attackers.iter().map(Client::count).sum::<u64>();
+            assert_eq!(reached, 0, "{what} let somebody in");
+            assert_eq!(of_others(&lab.host), others, "{what}");
+        }
+        // The container is the same, and so is its address.
+        assert_eq!(driver.attachments("web")[0].address.addr(), at[0]);
+        connector.abort();
+    });
 }
 
 /// What is in one and not in the other.
@@ -232,58 +246,6 @@ fn reconnect(driver: &Arc<BridgeNetworks>, web: &Space) -> tokio::task::JoinHand
             }
         }
     })
-}
-
-/// Deletes one thing after the other; returns how long each was away.
-fn harms(
-    lab: &Lab,
-    bridge: &str,
-    port: &str,
-    forwards: &str,
-    mut each: impl FnMut(&dyn Fn(), &str) -> Duration,
-) -> Vec<(String, Duration)> {
-    let rule = |text: &str| {
-        let rules = lab.host.run("ip", &["rule"]);
-        rules
-            .lines()
-            .find(|line| line.contains(text))
-            .map(|line| line.split(':').next().unwrap().to_owned())
-    };
-    let all: [&[&str]; 17] = [
-        &["nft", "delete", "table", "inet", "shoal"],
-        &["nft", "delete", "table", "bridge", "shoal"],
-        &["nft", "flush", "chain", "inet", "shoal", "forward"],
-        &["nft", "flush", "chain", "inet", "shoal", "admit"],
-        &["nft", "flush", "chain", "inet", "shoal", "prerouting"],
-        &["nft", "flush", "map", "inet", "shoal", "published_any"],
-        &["nft", "add", "rule", "inet", "shoal", "forward", "accept"],
-        &["nft", "delete", "element", "inet", "shoal", "bridges", "{", bridge, "}"],
-        &["ip", "link", "del", port],
-        &["ip", "link", "set", port, "down"],
-        &["ip", "link", "set", port, "nomaster"],
-        &["ip", "link", "del", bridge],
-        &["ip", "address", "flush", "dev", bridge],
-        &["ip", "route", "flush", "dev", bridge],
-        &["sysctl", "-qw", "net.ipv4.ip_forward=0"],
-        &["sysctl", "-qw", &format!("net.ipv4.conf.{bridge}.route_localnet=0")],
-        &["sysctl", "-qw", "net.ipv4.conf.all.src_valid_mark=0"],
-    ];
-    let mut worst = Vec::new();
-    for words in all {
-        // Who gives forwarding up for itself has it closed to others from then on.
-        if words.contains(&"net.ipv4.ip_forward=0") && forwards == "1" {
-            continue;
-        }
-        let took = each(&|| drop(lab.host.run(words[0], &words[1..])), &words.join(" "));
-        worst.push((words.join(" "), took));
-    }
-    for text in ["prohibit", "fwmark", "nop"] {
-        let Some(priority) = rule(text) else { continue };
-        let words = ["rule", "del", "pref", &priority];
-        let took = each(&|| drop(lab.host.run("ip", &words)), &words.join(" "));
-        worst.push((format!("ip rule: {text}"), took));
-    }
-    worst
 }
 
 /// What restarting the nftables service of a distribution does, which loads its own rules again.

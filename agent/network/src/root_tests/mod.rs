@@ -2,6 +2,7 @@
 
 mod closed;
 mod former;
+mod harms;
 mod kept;
 mod lab;
 mod measure;

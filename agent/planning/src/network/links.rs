@@ -31,6 +31,8 @@ pub struct ObservedLink {
     pub up: bool,
     /// Bytes per packet.
     pub mtu: u32,
+    /// Hardware address; none where it is not one of 48 bits.
+    pub mac: Option<Mac>,
     /// Name of the bridge it is a port of.
     pub bridge: Option<String>,
     /// As a bridge port: frames may leave by the port they came in.
@@ -112,6 +114,8 @@ pub enum Action {
     CreateBridge { ifname: String, mac: Mac, mtu: u32 },
     /// Set the packet size.
     SetMtu { ifname: String, mtu: u32 },
+    /// Set the hardware address.
+    SetMac { ifname: String, mac: Mac },
     /// Take an address off a link.
     RemoveAddress { ifname: String, address: Ipv4Net },
     /// Put an address on a link.
@@ -134,6 +138,7 @@ impl Action {
             Self::Remove { ifname }
             | Self::CreateBridge { ifname, .. }
             | Self::SetMtu { ifname, .. }
+            | Self::SetMac { ifname, .. }
             | Self::RemoveAddress { ifname, .. }
             | Self::AddAddress { ifname, .. }
             | Self::SetBridge { ifname, .. }
@@ -149,6 +154,7 @@ impl fmt::Display for Action {
             Self::Remove { ifname } => write!(f, "remove {ifname}"),
             Self::CreateBridge { ifname, .. } => write!(f, "create bridge {ifname}"),
             Self::SetMtu { ifname, mtu } => write!(f, "set mtu {mtu} of {ifname}"),
+            Self::SetMac { ifname, mac } => write!(f, "set hardware address {mac} of {ifname}"),
             Self::RemoveAddress { ifname, address } => write!(f, "remove {address} from {ifname}"),
             Self::AddAddress { ifname, address } => write!(f, "add {address} to {ifname}"),
             Self::SetBridge { ifname, bridge } => write!(f, "put {ifname} on bridge {bridge}"),
@@ -210,6 +216,10 @@ fn ensure_bridge(
     if link.is_some_and(|link| link.mtu != mtu) {
         actions.push(Action::SetMtu { ifname: ifname(), mtu });
     }
+    // What containers remember of their gateway is true again.
+    if link.and_then(|link| link.mac).is_some_and(|mac| mac != bridge.mac) {
+        actions.push(Action::SetMac { ifname: ifname(), mac: bridge.mac });
+    }
     let present = link.map(|link| link.addresses.clone()).unwrap_or_default();
     for other in present.iter().filter(|other| **other != address) {
         actions.push(Action::RemoveAddress { ifname: ifname(), address: *other });
@@ -263,7 +273,7 @@ mod tests {
 
     fn link(kind: LinkKind) -> ObservedLink {
         let (bridge, addresses) = (None, BTreeSet::new());
-        ObservedLink { kind, up: true, mtu: 1500, bridge, hairpin: false, addresses }
+        ObservedLink { kind, up: true, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
     }
 
     /// What the actions make of the observed links: the judge of the plan.
@@ -276,11 +286,15 @@ mod tests {
             };
             match action {
                 Action::Remove { ifname } => assert!(observed.remove(ifname).is_some()),
-                Action::CreateBridge { ifname, mtu, .. } => {
-                    let new = ObservedLink { up: false, mtu: *mtu, ..link(LinkKind::Bridge) };
+                Action::CreateBridge { ifname, mtu, mac } => {
+                    let (mtu, mac) = (*mtu, Some(*mac));
+                    let new = ObservedLink { up: false, mtu, mac, ..link(LinkKind::Bridge) };
                     assert!(observed.insert(ifname.clone(), new).is_none());
                 }
                 Action::SetMtu { ifname, mtu } => at(observed, ifname, &|link| link.mtu = *mtu),
+                Action::SetMac { ifname, mac } => {
+                    at(observed, ifname, &|link| link.mac = Some(*mac));
+                }
                 Action::RemoveAddress { ifname, address } => at(observed, ifname, &|link| {
                     assert!(link.addresses.remove(address));
                 }),
@@ -344,11 +358,13 @@ mod tests {
         let addresses = prop::collection::btree_set(address, 0..3);
         let bridge = prop::option::of(prop_oneof![Just(BRIDGE.to_owned()), Just("x".to_owned())]);
         let mtu = prop_oneof![Just(1500u32), Just(1400)];
+        let mac =
+            prop::option::of(prop_oneof![Just([2, 0, 0, 0, 0, 9]), Just([2, 115, 10, 0, 0, 1])]);
         let flags = (any::<bool>(), any::<bool>());
-        (kind, flags, mtu, bridge, addresses).prop_map(
-            |(kind, (up, hairpin), mtu, bridge, addresses)| {
+        (kind, flags, mtu, mac, bridge, addresses).prop_map(
+            |(kind, (up, hairpin), mtu, mac, bridge, addresses)| {
                 let hairpin = hairpin && bridge.is_some();
-                ObservedLink { kind, up, mtu, bridge, hairpin, addresses }
+                ObservedLink { kind, up, mtu, mac: mac.map(Mac), bridge, hairpin, addresses }
             },
         )
     }
@@ -371,6 +387,8 @@ mod tests {
             let second = plan(&desired(), &host, "sh");
             prop_assert_eq!(second.actions, vec![]);
             prop_assert_eq!(second.missing_ports, first.missing_ports);
+            let mac = desired().bridges[BRIDGE].mac;
+            prop_assert!(host[BRIDGE].mac.is_none_or(|now| now == mac));
             prop_assert_eq!(host.get("eth0"), observed.get("eth0"));
         }
     }

@@ -25,7 +25,7 @@ use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge
 pub struct BridgeRoute {
     /// The bridge.
     pub bridge: String,
-    /// Where it leads: the subnet, or the address itself.
+    /// Where it leads.
     pub kind: RouteKind,
     /// The host's address on the bridge, with the length of the prefix.
     pub address: Ipv4Net,
@@ -38,6 +38,13 @@ pub enum RouteKind {
     Subnet,
     /// The address is the host's own.
     Own,
+    /// The last address of the subnet is that of everybody on it.
+    Broadcast,
+}
+
+impl RouteKind {
+    /// All that an address has, the way to it first: the others name it as their source.
+    pub const ALL: [Self; 3] = [Self::Own, Self::Subnet, Self::Broadcast];
 }
 
 impl fmt::Display for BridgeRoute {
@@ -45,6 +52,9 @@ impl fmt::Display for BridgeRoute {
         match self.kind {
             RouteKind::Subnet => write!(f, "{} by {}", self.address.trunc(), self.bridge),
             RouteKind::Own => write!(f, "local {} on {}", self.address.addr(), self.bridge),
+            RouteKind::Broadcast => {
+                write!(f, "broadcast {} on {}", self.address.broadcast(), self.bridge)
+            }
         }
     }
 }
@@ -346,8 +356,7 @@ fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Links 
         if !is_there || fresh.contains(&bridge) {
             continue;
         }
-        // The way to the address first: the other one names it as its source.
-        for kind in [RouteKind::Own, RouteKind::Subnet] {
+        for kind in RouteKind::ALL {
             let route = BridgeRoute { bridge: bridge.clone(), kind, address: wanted.address };
             if !routes.contains(&route) {
                 all.routes.push(Action::AddRoute(route));

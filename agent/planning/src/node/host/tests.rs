@@ -38,7 +38,7 @@ fn wishes() -> Wishes {
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
     let (bridge, addresses) = (None, BTreeSet::new());
-    ObservedLink { kind, up, mtu: 1500, bridge, hairpin: false, addresses }
+    ObservedLink { kind, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
 }
 
 impl Host {
@@ -97,7 +97,7 @@ impl Host {
     fn routes_of(&mut self, ifname: &str) {
         let link = &self.links[ifname];
         for address in link.addresses.iter().filter(|_| link.up && link.kind == LinkKind::Bridge) {
-            for kind in [RouteKind::Own, RouteKind::Subnet] {
+            for kind in RouteKind::ALL {
                 let bridge = ifname.to_owned();
                 self.routes.insert(BridgeRoute { bridge, kind, address: *address });
             }
@@ -132,14 +132,16 @@ impl Host {
                 self.routes.retain(|route| route.bridge != *ifname);
                 self.settings.retain(|name, _| !name.contains(ifname.as_str()));
             }
-            CreateBridge { ifname, mtu, .. } => {
-                let new = ObservedLink { mtu: *mtu, ..link(LinkKind::Bridge, false) };
+            CreateBridge { ifname, mtu, mac } => {
+                let (mtu, mac) = (*mtu, Some(*mac));
+                let new = ObservedLink { mtu, mac, ..link(LinkKind::Bridge, false) };
                 assert!(self.links.insert(ifname.clone(), new).is_none());
                 for (name, _) in of_bridge(ifname) {
                     self.settings.insert(name, "0".to_owned());
                 }
             }
             SetMtu { ifname, mtu } => self.at(ifname).mtu = *mtu,
+            SetMac { ifname, mac } => self.at(ifname).mac = Some(*mac),
             RemoveAddress { ifname, address } => {
                 assert!(self.at(ifname).addresses.remove(address));
                 self.routes.retain(|r| (&r.bridge, &r.address) != (ifname, address));
