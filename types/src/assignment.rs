@@ -44,13 +44,13 @@ impl AssignedTask {
         Some(Self {
             id: task.id,
             service_id: task.service_id,
-            service_name: task.service_name.clone(),
-            service_labels: task.service_labels.clone(),
+            service_name: String::from(&*task.service_name),
+            service_labels: Labels::clone(&task.service_labels),
             slot: task.slot,
             node_id: task.node_id?,
             spec: Arc::clone(&task.spec),
             ports: task.ports().to_vec(),
-            networks: task.networks.clone(),
+            networks: task.networks.to_vec(),
             desired_state: task.desired_state,
             level: task.level,
         })
@@ -82,7 +82,7 @@ impl AssignedTask {
             && (desired_state, level) == (&new.desired_state, &new.level)
             && (Arc::ptr_eq(spec, &new.spec) || *spec == new.spec)
             && (service_name, service_labels) == (&new.service_name, &new.service_labels)
-            && (old.ports(), networks.as_slice()) == (new.ports(), new.networks.as_slice())
+            && (old.ports(), &**networks) == (new.ports(), &*new.networks)
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
             previous_spec: None,
             stack_id: None,
             deployment_id: DeploymentId::from(1),
-            networks: Vec::new(),
+            networks: [].into(),
             endpoint: Endpoint::default(),
         }
     }

@@ -149,7 +149,8 @@ impl Held {
             None => self.tasks.remove(&id),
         };
         for (task, is_new) in [(&old, false), (&new, true)] {
-            let joined = task.iter().filter(|task| task.is_live()).flat_map(|task| &task.networks);
+            let live = task.iter().filter(|task| task.is_live());
+            let joined = live.flat_map(|task| task.networks.iter());
             for network in joined {
                 let tasks = &mut self.networks.entry(network.network_id).or_default().tasks;
                 *tasks = if is_new { *tasks + 1 } else { tasks.saturating_sub(1) };

@@ -97,7 +97,7 @@ mod tests {
         stage.service(global_spec("log"));
         stage.run_for(Duration::from_secs(10));
         let node = stage.nodes[1];
-        let web = stage.view().tasks_on_node(node).find(|t| t.service_name == "web");
+        let web = stage.view().tasks_on_node(node).find(|t| &*t.service_name == "web");
         let web = web.expect("one of two").name();
         drained(&mut stage, 1);
         let log = format!("log.{node}");

@@ -72,7 +72,7 @@ pub fn named(
                 shown(view, user, task).then(|| NamedUsage {
                     id: task.id,
                     name: task.name(),
-                    service: task.service_name.clone(),
+                    service: task.service_name.to_string(),
                     used: told.used,
                 })
             })

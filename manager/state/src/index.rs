@@ -9,15 +9,33 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
 use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, User};
+use shoal_types::spec::{EndpointSpec, Labels, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::usage::NodeUsage;
 
+/// What of a service's spec its tasks take over, once for all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Inherited {
+    pub(crate) name: Arc<str>,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) endpoint: Option<Arc<EndpointSpec>>,
+}
+
+impl Inherited {
+    fn of(service: &Service) -> Self {
+        let ServiceSpec { name, labels, endpoint_spec, .. } = &*service.spec;
+        let endpoint = endpoint_spec.clone().map(Arc::new);
+        Self { name: name.as_str().into(), labels: Arc::new(labels.clone()), endpoint }
+    }
+}
+
 /// All indexes. Names are shared texts, so that copying a part of a map copies no text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Indexes {
     pub(crate) service_names: OrdMap<Arc<str>, ServiceId>,
+    pub(crate) inherited: OrdMap<ServiceId, Inherited>,
     pub(crate) network_names: OrdMap<Arc<str>, NetworkId>,
     pub(crate) stack_names: OrdMap<Arc<str>, StackId>,
     pub(crate) user_names: OrdMap<Arc<str>, UserId>,
@@ -73,8 +91,20 @@ fn shift<K: Ord + Clone>(set: &mut OrdSet<K>, old: Option<K>, new: Option<K>) {
 
 impl Indexes {
     pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
+        match (old, new) {
+            (Some(old), Some(new)) if Arc::ptr_eq(&old.spec, &new.spec) => {}
+            (_, Some(new)) => drop(self.inherited.insert(new.id, Inherited::of(new))),
+            (Some(old), None) => drop(self.inherited.remove(&old.id)),
+            (None, None) => {}
+        }
         let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
         shift_key(&mut self.service_names, old, new);
+    }
+
+    /// What a new task of a service takes over.
+    pub(crate) fn inherited(&self, service: &Service) -> Inherited {
+        let known = self.inherited.get(&service.id).cloned();
+        known.unwrap_or_else(|| Inherited::of(service))
     }
 
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {

@@ -67,6 +67,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     enter::<User>(state, &mut fresh, wrong);
     let have = &state.indexes;
     demand!(wrong, have.service_names == fresh.service_names, "index of service names is wrong");
+    demand!(wrong, have.inherited == fresh.inherited, "index of what tasks take over is wrong");
     demand!(wrong, have.network_names == fresh.network_names, "index of network names is wrong");
     demand!(wrong, have.stack_names == fresh.stack_names, "index of stack names is wrong");
     demand!(wrong, have.user_names == fresh.user_names, "index of user names is wrong");
@@ -122,7 +123,7 @@ fn service(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {
     let present = deployment
         .is_some_and(|d| d.service_id == id && d.service_version == service.meta.spec_version);
     demand!(wrong, present, "service {id} has no deployment of its present spec");
-    for joined in &service.networks {
+    for joined in service.networks.iter() {
         let network = joined.network_id;
         let exists = state.network(network).is_some();
         demand!(wrong, exists, "service {id} joins network {network}, which does not exist");
@@ -197,7 +198,7 @@ fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
     let rung = at != TaskState::Remove && at != TaskState::New;
     demand!(wrong, rung, "task {id} is {at}, which no task can be");
     if task.is_wanted() {
-        for joined in &task.networks {
+        for joined in task.networks.iter() {
             let network = joined.network_id;
             let exists = state.network(network).is_some();
             demand!(wrong, exists, "task {id} joins network {network}, which does not exist");

@@ -109,7 +109,7 @@ impl NodeUsage {
 
     /// Counts one more, or one less, of those that are to run, and of those that join its networks.
     fn count(&mut self, task: &Task, change: impl Fn(u64) -> u64) {
-        for network in &task.networks {
+        for network in task.networks.iter() {
             tally(&mut self.networks, network.network_id, &change);
         }
         if task.is_wanted() {

@@ -320,6 +320,34 @@ impl<T: Carried<W>, W> Kind<Option<Arc<T>>, Option<W>> for OptionalShared {
     }
 }
 
+/// As it is, shared in memory.
+#[derive(Debug)]
+pub struct SharedSame;
+
+impl<T: Clone> Kind<Arc<T>, T> for SharedSame {
+    fn write(value: &Arc<T>) -> T {
+        T::clone(value)
+    }
+
+    fn read(_field: &str, wire: T) -> Result<Arc<T>, InvalidMessage> {
+        Ok(Arc::new(wire))
+    }
+}
+
+/// A text as it is, shared in memory.
+#[derive(Debug)]
+pub struct SharedText;
+
+impl Kind<Arc<str>, String> for SharedText {
+    fn write(value: &Arc<str>) -> String {
+        String::from(&**value)
+    }
+
+    fn read(_field: &str, wire: String) -> Result<Arc<str>, InvalidMessage> {
+        Ok(wire.into())
+    }
+}
+
 /// One of several: the alternatives are fields of the outer message, so they name themselves.
 #[derive(Debug)]
 pub struct Oneof;
@@ -345,6 +373,20 @@ impl<T: Carried<W>, W> Kind<Vec<T>, Vec<W>> for List {
 
     fn read(field: &str, wire: Vec<W>) -> Result<Vec<T>, InvalidMessage> {
         each(field, wire, |at, w| T::try_from(w).map_err(|e| e.under(at)))
+    }
+}
+
+/// Several messages, shared in memory.
+#[derive(Debug)]
+pub struct SharedList;
+
+impl<T: Carried<W>, W> Kind<Arc<[T]>, Vec<W>> for SharedList {
+    fn write(value: &Arc<[T]>) -> Vec<W> {
+        value.iter().map(T::carry).collect()
+    }
+
+    fn read(field: &str, wire: Vec<W>) -> Result<Arc<[T]>, InvalidMessage> {
+        List::read(field, wire).map(Into::into)
     }
 }
 

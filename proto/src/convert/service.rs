@@ -98,7 +98,7 @@ message!(Service {
     previous_spec: OptionalShared,
     stack_id: OptionalText,
     deployment_id: Text,
-    networks: List,
+    networks: SharedList,
     endpoint: DefaultMessage,
 });
 

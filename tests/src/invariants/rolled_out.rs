@@ -67,7 +67,7 @@ fn is_held(state: &ClusterState, task: &Task) -> bool {
 /// task's business.
 fn has_present_spec(service: &Service, task: &Task) -> bool {
     let wanted = &service.spec.task_template;
-    task.endpoint == service.spec.endpoint_spec
+    task.endpoint.as_deref() == service.spec.endpoint_spec.as_ref()
         && without_constraints(&task.spec) == without_constraints(wanted)
 }
 

@@ -30,8 +30,8 @@ pub struct Service {
     #[serde(rename = "DeploymentID")]
     pub deployment_id: DeploymentId,
     /// Networks of the spec, looked up.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub networks: Vec<TaskNetwork>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub networks: Arc<[TaskNetwork]>,
     /// Where it is reached.
     pub endpoint: Endpoint,
 }

@@ -13,7 +13,8 @@ use crate::task_state::{DesiredState, TaskState};
 use crate::time::Timestamp;
 
 /// One attempt to fill one slot on one node. It never moves and is never restarted: a restart is
-/// a new task of the same slot.
+/// a new task of the same slot. What it has taken over from its service it shares with the other
+/// tasks of that.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Task {
@@ -27,9 +28,9 @@ pub struct Task {
     #[serde(rename = "ServiceID")]
     pub service_id: ServiceId,
     /// Name of the service when the task was made.
-    pub service_name: String,
+    pub service_name: Arc<str>,
     /// Labels of the service when the task was made.
-    pub service_labels: Labels,
+    pub service_labels: Arc<Labels>,
     /// The slot that it fills.
     pub slot: Slot,
     /// Where it runs, once that is decided.
@@ -41,10 +42,10 @@ pub struct Task {
     pub spec_version: u64,
     /// How its service was to be reached when it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<EndpointSpec>,
+    pub endpoint: Option<Arc<EndpointSpec>>,
     /// Networks that it joins.
-    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
-    pub networks: Vec<TaskNetwork>,
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "<[_]>::is_empty")]
+    pub networks: Arc<[TaskNetwork]>,
     /// What managers want of it.
     pub desired_state: DesiredState,
     /// For a task that waits out a restart delay: when it is to be told to run.

@@ -41,7 +41,7 @@ mod tests {
     use shoal_types::level::Level;
     use shoal_types::object::{Meta, NodeDescription, NodeStatus, Slot, TaskStatus};
     use shoal_types::resources::ResourceRequirements;
-    use shoal_types::spec::{ContainerSpec, Labels, NodeSpec, TaskRuntime, TaskSpec};
+    use shoal_types::spec::{ContainerSpec, NodeSpec, TaskRuntime, TaskSpec};
     use shoal_types::task_state::DesiredState;
     use shoal_types::task_state::TaskState;
     use shoal_types::time::Timestamp;
@@ -58,8 +58,8 @@ mod tests {
             id: TaskId::from(1),
             meta: Meta::default(),
             service_id: ServiceId::from(1),
-            service_name: "web".to_owned(),
-            service_labels: Labels::new(),
+            service_name: "web".into(),
+            service_labels: Default::default(),
             slot: Slot::Replica(1),
             node_id: node.map(NodeId::from),
             spec: Arc::new(TaskSpec {
@@ -68,7 +68,7 @@ mod tests {
             }),
             spec_version: 1,
             endpoint: None,
-            networks: Vec::new(),
+            networks: [].into(),
             desired_state: DesiredState::Running,
             start_after: None,
             rejections: 0,

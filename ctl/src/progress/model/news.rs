@@ -94,7 +94,7 @@ impl Model {
         };
         News {
             kind,
-            service: task.service_name.clone(),
+            service: task.service_name.to_string(),
             service_id: task.service_id,
             task: task.name(),
             task_id: task.id,

@@ -28,7 +28,9 @@ impl Pass<'_> {
         let ratio = self.known.failed() as f32 / total as f32;
         let goes_on = self.config.failure_action == FailureAction::Continue;
         let too_many = !goes_on && ratio > self.config.max_failure_ratio;
-        let last = self.known.last_failed().filter(|_| too_many).map(|slot| self.tasks(slot));
+        // To find it takes a look at all slots.
+        let last = if too_many { self.known.last_failed() } else { None };
+        let last = last.map(|slot| self.tasks(slot));
         let why = if let Some(task) = last.and_then(|tasks| self.failure(&tasks, deployment)) {
             let reason = task.status.reason();
             format!("task {} ({}) {}: {reason}", task.name(), task.id, task.status.state)

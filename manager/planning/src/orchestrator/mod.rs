@@ -27,11 +27,13 @@ pub(crate) use restart::is_ever_restarted;
 use restart::{Delay, delay_of};
 pub(crate) use slots::finds_no_place;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{IdSource, NodeId, ServiceId, StackId};
+use shoal_types::level::Level;
 use shoal_types::object::{Deployment, Node, Service, Slot, Task};
 use shoal_types::spec::{Availability, UpdateConfig, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -152,6 +154,8 @@ struct Pass<'a> {
     deployment: Option<&'a Deployment>,
     config: UpdateConfig,
     known: Known,
+    /// Of a new task.
+    level: OnceCell<Level>,
     /// What is to be looked at again.
     again: Option<Dirty>,
     wakes: Vec<(Slot, Timestamp)>,
@@ -164,7 +168,8 @@ impl<'a> Pass<'a> {
         let deployment = view.deployment(service.deployment_id).map(AsRef::as_ref);
         let config = view.rollout_config(service);
         let (again, wakes, wake) = (None, Vec::new(), None);
-        Self { view, service, now, deployment, config, known, again, wakes, wake }
+        let level = OnceCell::new();
+        Self { view, service, now, deployment, config, known, level, again, wakes, wake }
     }
 
     fn run<I: IdSource>(&mut self, dirty: Dirty, ids: &mut I, plan: &mut Plan) {
@@ -273,7 +278,7 @@ impl<'a> Pass<'a> {
             desired: if waits { DesiredState::Ready } else { DesiredState::Running },
             start_after,
             rejections,
-            level: level::of_task(self.view, self.service),
+            level: *self.level.get_or_init(|| level::of_task(self.view, self.service)),
         });
     }
 

@@ -1,5 +1,6 @@
 //! What the scheduler remembers between two looks.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::{ClusterState, Event, ObjectRef};
@@ -174,6 +175,15 @@ impl Memory {
             Some(node) => {
                 self.bound.insert(node);
             }
+        }
+    }
+
+    /// Notes tasks of a group, in any order.
+    pub(super) fn note_all(&mut self, group: Group, tasks: BTreeSet<TaskId>) {
+        match self.tasks.entry(group) {
+            Entry::Vacant(free) if !tasks.is_empty() => drop(free.insert(tasks)),
+            Entry::Vacant(_) => {}
+            Entry::Occupied(mut known) => known.get_mut().extend(tasks),
         }
     }
 

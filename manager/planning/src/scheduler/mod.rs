@@ -87,9 +87,14 @@ impl<'a> Placing<'_, 'a> {
     fn confirm(&mut self, task: &Task, node: NodeId) {
         let need = Need::of(task);
         let Some(info) = self.look.node(node) else { return };
+        let planned = self.plan.commands.len();
         match first_refusal(&need, &info) {
             None => self.assign(task, node),
             Some(refusal) => self.tell(task, &explain(&BTreeMap::from([(refusal, 1)]))),
+        }
+        // Looked at again: it may be that nothing comes of the plan.
+        if self.plan.commands.len() > planned {
+            self.memory.note(task);
         }
     }
 
@@ -126,6 +131,7 @@ impl<'a> Placing<'_, 'a> {
             false => all().collect(),
         };
         self.plan.commands.reserve(tasks.len());
+        let planned = self.plan.commands.len();
         let mut why = None;
         for task in tasks {
             if !is_pending(task) || self.is_held(task) {
@@ -139,6 +145,9 @@ impl<'a> Placing<'_, 'a> {
                 self.tell(task, why);
             }
         }
+        // So here.
+        let commands = self.plan.commands.iter().skip(planned);
+        self.memory.note_all(group, commands.filter_map(subject).collect());
         self.memory.keep_class(group, known);
         self.show_placed();
     }
@@ -157,19 +166,21 @@ impl<'a> Placing<'_, 'a> {
 
     fn assign(&mut self, task: &Task, node: NodeId) {
         self.look.take(node, task);
-        self.propose(task, Command::AssignTask { id: task.id, node_id: node });
+        self.plan.push(Command::AssignTask { id: task.id, node_id: node });
     }
 
     fn tell(&mut self, task: &Task, why: &str) {
         if task.status.err != why {
-            self.propose(task, Command::ExplainTask { id: task.id, err: why.to_owned() });
+            self.plan.push(Command::ExplainTask { id: task.id, err: why.to_owned() });
         }
     }
+}
 
-    /// The task is looked at again: it may be that nothing comes of the plan.
-    fn propose(&mut self, task: &Task, command: Command) {
-        self.memory.note(task);
-        self.plan.push(command);
+/// The task that a command of a plan is about.
+fn subject(command: &Command) -> Option<TaskId> {
+    match command {
+        Command::AssignTask { id, .. } | Command::ExplainTask { id, .. } => Some(*id),
+        _ => None,
     }
 }
 

@@ -53,7 +53,7 @@ impl Source {
         Some(pb::service_logs_response::Message::Line(pb::ServiceLogLine {
             node_id: self.id.to_string(),
             node_hostname: self.hostname.clone(),
-            service_name: task.service_name.clone(),
+            service_name: task.service_name.to_string(),
             slot: Some((&task.slot).into()),
             line: Some(line),
         }))

@@ -1,4 +1,5 @@
-//! Task specs that are written once, however many tasks have them, and shared again when read.
+//! Task specs that are written once, however many tasks have them, and shared again when read; as is
+//! what else tasks have taken over from their service.
 //!
 //! A spec may be large (an environment, labels), and a service's tasks all have the same one. In
 //! memory they share it; a snapshot that did not would be as large as all tasks together, and so
@@ -13,6 +14,7 @@ use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::SnapshotRecord;
 use shoal_proto::v1::snapshot_record::Record;
+use shoal_types::id::ServiceId;
 use shoal_types::object::Task;
 use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec};
 
@@ -61,6 +63,8 @@ pub(super) struct ReadSpecs {
     brought: Vec<Arc<TaskSpec>>,
     /// All of them, those of services too, by their bytes.
     by_bytes: BTreeMap<Vec<u8>, Arc<TaskSpec>>,
+    /// The first task of each service and spec version.
+    first: BTreeMap<(ServiceId, u64), Arc<Task>>,
 }
 
 impl ReadSpecs {
@@ -95,7 +99,7 @@ impl ReadSpecs {
         let mut task = read(task)?;
         task.spec = self.shared(&task.spec);
         self.brought.push(Arc::clone(&task.spec));
-        Ok(ObjectRef::Task(Arc::new(task)))
+        Ok(ObjectRef::Task(self.sharing(task)))
     }
 
     fn referring(&mut self, task: pb::Task, number: u64) -> Result<ObjectRef, InvalidMessage> {
@@ -106,7 +110,32 @@ impl ReadSpecs {
         })?;
         // Something has to be there to be read.
         let task = read(pb::Task { spec: Some((&stand_in()).into()), ..task })?;
-        Ok(ObjectRef::Task(Arc::new(Task { spec: Arc::clone(spec), ..task })))
+        let task = Task { spec: Arc::clone(spec), ..task };
+        Ok(ObjectRef::Task(self.sharing(task)))
+    }
+
+    /// The task, with what else it has in common with the first one of its service and spec version.
+    fn sharing(&mut self, mut task: Task) -> Arc<Task> {
+        let key = (task.service_id, task.spec_version);
+        let Some(first) = self.first.get(&key) else {
+            let task = Arc::new(task);
+            self.first.insert(key, Arc::clone(&task));
+            return task;
+        };
+        share(&mut task.service_name, &first.service_name);
+        share(&mut task.service_labels, &first.service_labels);
+        share(&mut task.networks, &first.networks);
+        if let (Some(own), Some(first)) = (&mut task.endpoint, &first.endpoint) {
+            share(own, first);
+        }
+        Arc::new(task)
+    }
+}
+
+/// Keeps one of two that are equal.
+fn share<T: PartialEq + ?Sized>(own: &mut Arc<T>, first: &Arc<T>) {
+    if *own == *first {
+        *own = Arc::clone(first);
     }
 }
 

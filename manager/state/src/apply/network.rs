@@ -85,7 +85,7 @@ pub(super) fn refuse_if_used(
 pub(super) fn of_service(
     state: &ClusterState,
     spec: &ServiceSpec,
-) -> Result<Vec<TaskNetwork>, Rejected> {
+) -> Result<Arc<[TaskNetwork]>, Rejected> {
     let find = |target: &str| -> Result<&Arc<Network>, Rejected> {
         state.network_target(target).ok_or_else(|| Rejected::UnknownNetwork {
             service: spec.name.clone(),
@@ -96,7 +96,7 @@ pub(super) fn of_service(
     if wanted.is_empty() {
         let network_id = find(BRIDGE)?.id;
         let (aliases, driver_opts, addresses) = Default::default();
-        return Ok(vec![TaskNetwork { network_id, aliases, driver_opts, addresses }]);
+        return Ok([TaskNetwork { network_id, aliases, driver_opts, addresses }].into());
     }
     let mut joined = Vec::with_capacity(wanted.len());
     let mut seen = BTreeSet::new();
@@ -121,5 +121,5 @@ pub(super) fn of_service(
             addresses: Vec::new(),
         });
     }
-    Ok(joined)
+    Ok(joined.into())
 }

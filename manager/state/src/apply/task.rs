@@ -13,6 +13,7 @@ use shoal_types::time::Timestamp;
 
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
+use crate::index::Inherited;
 use crate::rejected::Rejected;
 use crate::usage::{host_ports, reservations};
 
@@ -47,18 +48,19 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         "waits for its next try".clone_into(&mut status.message);
         status.err = last_rejection(w.state, plan);
     }
+    let Inherited { name, labels, endpoint } = w.state.indexes.inherited(&service);
     w.create(Task {
         id,
         meta,
         service_id: service.id,
-        service_name: service.spec.name.clone(),
-        service_labels: service.spec.labels.clone(),
+        service_name: name,
+        service_labels: labels,
         slot: plan.slot,
         node_id: plan.node_id,
         spec: Arc::clone(&service.spec.task_template),
         spec_version: service.meta.spec_version,
-        endpoint: service.spec.endpoint_spec.clone(),
-        networks: service.networks.clone(),
+        endpoint,
+        networks: Arc::clone(&service.networks),
         desired_state: desired,
         start_after: plan.start_after,
         rejections: plan.rejections,

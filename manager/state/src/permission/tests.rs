@@ -110,7 +110,7 @@ fn a_deployer_sees_its_own_stacks_alone_also_while_they_go() {
     let (ci, viewer) = (user(UserRole::Deployer, &["shop"]), user(UserRole::Viewer, &[]));
     let seen = |state: &ClusterState, user: &User| -> Vec<String> {
         let shown = state.tasks().filter(|t| sees_task(state, &user.spec, t));
-        shown.map(|t| t.service_name.clone()).collect()
+        shown.map(|t| t.service_name.to_string()).collect()
     };
     assert_eq!(seen(&cluster.state, &ci), ["shop_web"]);
     assert_eq!(seen(&cluster.state, &viewer).len(), 3);

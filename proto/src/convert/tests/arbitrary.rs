@@ -153,6 +153,18 @@ impl<A: Arbitrary, B: Arbitrary> Arbitrary for (A, B) {
     }
 }
 
+impl<T: Arbitrary> Arbitrary for Arc<[T]> {
+    fn arbitrary(source: &mut Source) -> Self {
+        source.any::<Vec<T>>().into()
+    }
+}
+
+impl Arbitrary for Arc<str> {
+    fn arbitrary(source: &mut Source) -> Self {
+        source.any::<String>().into()
+    }
+}
+
 impl<T: Arbitrary> Arbitrary for Arc<T> {
     fn arbitrary(source: &mut Source) -> Self {
         Self::new(source.any())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shoal_manager_state::testing::with_task;
+use shoal_manager_state::testing::{with_host_port, with_task};
 use shoal_types::id::ServiceId;
 use shoal_types::spec::TaskRuntime;
 
@@ -49,6 +49,37 @@ fn a_snapshot_grows_with_the_specs_and_not_with_the_tasks() {
     assert!(read == cluster.state);
     assert_eq!(specs_in_memory(&read), (2, true), "what was shared is shared again");
     assert!(written(&read) == bytes);
+}
+
+/// What else tasks take over from their service: how often each of it is in memory.
+fn inherited_in_memory(state: &ClusterState) -> [usize; 4] {
+    fn places<T>(all: impl Iterator<Item = *const T>) -> usize {
+        all.collect::<BTreeSet<_>>().len()
+    }
+    [
+        places(state.tasks().map(|task| task.service_name.as_ptr())),
+        places(state.tasks().map(|task| Arc::as_ptr(&task.service_labels))),
+        places(state.tasks().map(|task| task.networks.as_ptr())),
+        places(state.tasks().filter_map(|task| task.endpoint.as_ref()).map(Arc::as_ptr)),
+    ]
+}
+
+#[test]
+fn what_tasks_take_over_from_their_service_is_in_memory_once() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    for name in ["a", "b"] {
+        let mut spec = with_host_port(service_spec(name, 5), 0);
+        spec.labels.insert("of".to_owned(), name.to_owned());
+        let service = cluster.add_service(spec);
+        for replica in 1..=5 {
+            cluster.add_running(service, replica, nodes[0]);
+        }
+    }
+    cluster.events();
+    assert_eq!(inherited_in_memory(&cluster.state), [2; 4]);
+    let read = read_snapshot(&mut &*written(&cluster.state)).unwrap();
+    assert!(read == cluster.state);
+    assert_eq!(inherited_in_memory(&read), [2; 4], "what was shared is shared again");
 }
 
 #[test]

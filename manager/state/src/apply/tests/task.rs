@@ -88,7 +88,7 @@ fn a_task_is_a_copy_of_its_service() {
     assert_eq!(task.name(), "web.3");
     assert_eq!((task.status.state, task.node_id), (TaskState::Pending, None));
     assert_eq!(task.spec, spec.task_template);
-    assert_eq!(task.endpoint, spec.endpoint_spec);
+    assert_eq!(task.endpoint.as_deref(), spec.endpoint_spec.as_ref());
     assert_eq!(task.networks, cluster.state.service(web).unwrap().networks);
     let slot: Vec<_> = cluster.state.tasks_of_slot(web, Slot::Replica(3)).map(|t| t.id).collect();
     assert_eq!(slot, [id]);
