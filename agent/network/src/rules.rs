@@ -37,6 +37,7 @@ impl Links {
 
     /// Adds a rule, if it is not there.
     pub(super) async fn add_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
+        // What no version makes any more is never wanted.
         let Some(message) = write(rule) else { return Ok(()) };
         let mut request = self.handle.rule().add();
         *request.message_mut() = message;

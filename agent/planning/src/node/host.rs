@@ -232,9 +232,9 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
 /// changes, other rules are wanted.
 #[must_use]
 pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
-    let facts = |facts: &HostFacts| (facts.forwards_for_us, facts.guests.clone());
-    let changed = facts(&plan.facts) != facts(before);
-    let mut lacks = Look { rules: changed, ..Look::default() };
+    let now = &plan.facts;
+    let rules = (now.forwards_for_us, &now.guests) != (before.forwards_for_us, &before.guests);
+    let mut lacks = Look { rules, ..Look::default() };
     for action in plan.actions.iter().filter(|action| action.opens()) {
         match action {
             Action::RemoveRule(_) | Action::DropTables => lacks.links = LookAtLinks::All,
