@@ -27,6 +27,7 @@ pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> No
             labels: labels.clone(),
         },
         level: Level::OWN,
+        tunnel: None,
     }
 }
 

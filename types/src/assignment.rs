@@ -1,5 +1,9 @@
 //! What one node is told to hold: made by managers, obeyed by the agent.
 
+mod overlay;
+
+pub use overlay::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -93,6 +97,12 @@ pub struct NodeAssignment {
     pub tasks: BTreeMap<TaskId, AssignedTask>,
     /// Networks that these tasks need.
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Where tasks on its overlay networks are reached.
+    pub endpoints: BTreeMap<TaskId, Arc<TaskEndpoint>>,
+    /// Where services on its overlay networks are reached.
+    pub vips: BTreeMap<ServiceId, Arc<ServiceVips>>,
+    /// The other nodes on which there are such tasks.
+    pub peers: BTreeMap<NodeId, Arc<Peer>>,
     /// Tasks that the node cannot be told of, or cannot understand, and why. They are assigned to it
     /// all the same: it rejects them, unless it has accepted them before.
     pub rejected: BTreeMap<TaskId, Rejection>,
@@ -120,6 +130,18 @@ pub enum AssignmentChange {
     UpdateNetwork(Arc<Network>),
     /// Forget this network.
     RemoveNetwork(NetworkId),
+    /// A task is reached there, in place of what was known of it.
+    UpdateEndpoint(Arc<TaskEndpoint>),
+    /// Nobody of this node reaches that task any more.
+    RemoveEndpoint(TaskId),
+    /// A service is reached there, in place of what was known of it.
+    UpdateVips(Arc<ServiceVips>),
+    /// Nobody of this node reaches that service by a virtual address any more.
+    RemoveVips(ServiceId),
+    /// Let this node in, and send to it there.
+    UpdatePeer(Arc<Peer>),
+    /// Have nothing to do with that node any more.
+    RemovePeer(NodeId),
 }
 
 impl NodeAssignment {
@@ -144,6 +166,24 @@ impl NodeAssignment {
                 }
                 AssignmentChange::RemoveNetwork(id) => {
                     self.networks.remove(&id);
+                }
+                AssignmentChange::UpdateEndpoint(endpoint) => {
+                    self.endpoints.insert(endpoint.task_id, endpoint);
+                }
+                AssignmentChange::RemoveEndpoint(id) => {
+                    self.endpoints.remove(&id);
+                }
+                AssignmentChange::UpdateVips(vips) => {
+                    self.vips.insert(vips.service_id, vips);
+                }
+                AssignmentChange::RemoveVips(id) => {
+                    self.vips.remove(&id);
+                }
+                AssignmentChange::UpdatePeer(peer) => {
+                    self.peers.insert(peer.node_id, peer);
+                }
+                AssignmentChange::RemovePeer(id) => {
+                    self.peers.remove(&id);
                 }
             }
         }

@@ -13,6 +13,8 @@ use serde::Serialize;
 pub const LEVELS: &[&str] = &[
     // 1
     "services, stacks, bridge and host networks, local volumes, users",
+    // 2
+    "overlay networks",
 ];
 
 /// One of the [`LEVELS`], or a later one, counted from 1. Who does not say which one is at the first.
@@ -23,6 +25,9 @@ pub struct Level(u32);
 impl Level {
     /// What every program has.
     pub const FIRST: Self = Self(1);
+
+    /// What brought overlay networks.
+    pub const OVERLAY: Self = Self(2);
 
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]

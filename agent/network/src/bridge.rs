@@ -7,7 +7,7 @@ mod structure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -16,6 +16,7 @@ use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset};
 use shoal_agent_planning::node::host::Wishes;
+use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
 
 use super::book::Book;
@@ -71,6 +72,8 @@ pub struct BridgeNetworks {
     inner: Mutex<Inner>,
     /// Which attachments have lost their links: container and network.
     lost: watch::Sender<Lost>,
+    /// What is known of overlay networks.
+    overlay: watch::Sender<Arc<OverlayView>>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
 }
@@ -138,6 +141,7 @@ impl BridgeNetworks {
             settings,
             inner: Mutex::new(Inner { leases, facts, ..Inner::default() }),
             lost: watch::Sender::default(),
+            overlay: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),
         })
     }
@@ -228,6 +232,10 @@ impl NetworkDriver for BridgeNetworks {
         netns: Netns,
     ) -> BoxFuture<'_, Result<Attached, NetworkError>> {
         self.do_attach(request, netns).boxed()
+    }
+
+    fn tell(&self, view: Arc<OverlayView>) {
+        self.overlay.send_replace(view);
     }
 
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {

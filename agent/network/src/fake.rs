@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
+use shoal_agent_planning::overlay::OverlayView;
 
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ pub struct FakeNetworks {
 struct Inner {
     leases: Leases,
     lost: watch::Sender<Lost>,
+    overlay: watch::Sender<Arc<OverlayView>>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -59,6 +61,12 @@ impl FakeNetworks {
     #[must_use]
     pub fn leases(&self) -> Leases {
         self.lock().leases.clone()
+    }
+
+    /// What it was told of overlay networks, whenever that changes.
+    #[must_use]
+    pub fn overlay(&self) -> watch::Receiver<Arc<OverlayView>> {
+        self.lock().overlay.subscribe()
     }
 
     /// How often something was asked of it that would reach the kernel.
@@ -192,6 +200,10 @@ impl NetworkDriver for FakeNetworks {
 
     fn networks(&self) -> BTreeSet<String> {
         self.lock().leases.networks().map(|network| network.id.clone()).collect()
+    }
+
+    fn tell(&self, view: Arc<OverlayView>) {
+        self.lock().overlay.send_replace(view);
     }
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {

@@ -29,6 +29,7 @@ mod watching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::advertise::HostAddress;
@@ -37,6 +38,7 @@ pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
 };
+use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
 
 pub use self::bridge::{BridgeConfig, BridgeNetworks};
@@ -213,6 +215,10 @@ pub trait NetworkDriver: Send + Sync {
 
     /// The networks that there are, by id.
     fn networks(&self) -> BTreeSet<String>;
+
+    /// Takes over what is known of overlay networks, in place of what was: at once, and without waiting for
+    /// anything. What follows from it is done afterwards. Not called before managers have said everything.
+    fn tell(&self, view: Arc<OverlayView>);
 
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;

@@ -6,6 +6,7 @@ pub mod lower;
 pub mod network;
 pub mod node;
 pub mod oci;
+pub mod overlay;
 pub mod prune;
 pub mod task;
 pub mod usage;

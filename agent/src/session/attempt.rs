@@ -17,6 +17,7 @@ use shoal_proto::v1::{
 };
 use shoal_transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_types::error_chain::chain;
+use shoal_types::id::NodeId;
 use shoal_types::text::cut;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
@@ -76,7 +77,9 @@ async fn try_session(
         .max_encoding_message_size(MAX_MESSAGE);
 
     let description = Some((context.describe)().into());
-    let cluster = member.credentials.current().identity().cluster;
+    let identity = member.credentials.current();
+    let identity = identity.identity();
+    let (cluster, node) = (identity.cluster, identity.node());
     let obey = async |term| context.workload.obey(cluster, term).await.map_err(Failure::Obey);
     let obeyed = obey(0).await?;
     let open = async {
@@ -102,7 +105,7 @@ async fn try_session(
     tracing::info!(
         manager = %address, session = session_id, term, level, cluster_level, "session began"
     );
-    let session = Opened { id: session_id.into(), term };
+    let session = Opened { node, id: session_id.into(), term };
     context.standing.send_replace(Standing::Active);
     context.workload.report_everything();
 
@@ -120,6 +123,8 @@ async fn try_session(
 
 /// A session that a manager has opened.
 struct Opened {
+    /// Whose it is.
+    node: Option<NodeId>,
     id: Arc<str>,
     /// In which that manager leads.
     term: u64,
@@ -235,6 +240,7 @@ async fn follow(
             }
             let sequence_number = message.results_in;
             let mark = || Mark {
+                node: session.node,
                 session: Arc::clone(&session.id),
                 term: session.term,
                 sequence: sequence_number,

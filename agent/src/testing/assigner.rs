@@ -89,7 +89,7 @@ impl Assigner {
 
 /// A message of a leader of this term.
 pub(crate) fn mark(term: u64, sequence: u64) -> Mark {
-    Mark { session: "test".into(), term, sequence }
+    Mark { node: Some(2.into()), session: "test".into(), term, sequence }
 }
 
 pub(crate) fn network() -> (NetworkId, Arc<Network>) {

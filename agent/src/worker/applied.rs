@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use shoal_types::id::TaskId;
+use shoal_types::id::{NodeId, TaskId};
 use tokio::sync::watch;
 
 /// Messages that are told apart while they wait; further ones count with the last.
@@ -12,6 +12,8 @@ const WAITING_MAX: usize = 64;
 /// A message of a stream of assignments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
+    /// The node that it is for.
+    pub node: Option<NodeId>,
     /// The session that brought it.
     pub session: Arc<str>,
     /// The term of that session's leader.
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     fn mark(sequence: u64) -> Mark {
-        Mark { session: "s".into(), term: 1, sequence }
+        Mark { node: None, session: "s".into(), term: 1, sequence }
     }
 
     fn told(watch: &watch::Receiver<Option<Mark>>) -> u64 {

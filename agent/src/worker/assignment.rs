@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_agent_planning::node::fencing;
+use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_planning::task::{Found, Machine, TaskRecord, refusal, stand_in};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment, Rejection};
 use shoal_types::error_chain::chain;
@@ -31,7 +32,12 @@ impl State {
         if !self.listens_to(&mark) {
             return;
         }
-        let NodeAssignment { tasks, networks, rejected } = assignment;
+        let overlay = OverlayView::of(mark.node, &assignment);
+        if *self.overlay != overlay {
+            self.learn_overlay(overlay);
+        }
+        let NodeAssignment { tasks, networks, endpoints: _, vips: _, peers: _, rejected } =
+            assignment;
         if *self.networks != networks {
             self.networks = Arc::new(networks);
             self.save_networks();
@@ -63,7 +69,9 @@ impl State {
         }
         let mut networks = false;
         let mut new = BTreeSet::new();
+        let (mut overlay, mut learned) = (OverlayView::clone(&self.overlay), false);
         for change in changes {
+            learned |= overlay.apply(&change);
             match change {
                 AssignmentChange::UpdateTask(task) => new.extend(self.assign(task, dirty)),
                 AssignmentChange::RejectTask(id, rejection) => {
@@ -83,12 +91,28 @@ impl State {
                     Arc::make_mut(&mut self.networks).remove(&id);
                     networks = true;
                 }
+                AssignmentChange::UpdateEndpoint(_)
+                | AssignmentChange::RemoveEndpoint(_)
+                | AssignmentChange::UpdateVips(_)
+                | AssignmentChange::RemoveVips(_)
+                | AssignmentChange::UpdatePeer(_)
+                | AssignmentChange::RemovePeer(_) => {}
             }
+        }
+        // Before anything is begun for the tasks: that is planned when all messages were taken.
+        if learned {
+            self.learn_overlay(overlay);
         }
         if networks {
             self.save_networks();
         }
         self.applied.take(mark, new);
+    }
+
+    /// Hands on what is known of overlay networks.
+    pub(super) fn learn_overlay(&mut self, overlay: OverlayView) {
+        self.overlay = Arc::new(overlay);
+        self.context.drivers.networks.tell(Arc::clone(&self.overlay));
     }
 
     /// Whether what is assigned is taken on: not while everything stops, and not from a leader that has

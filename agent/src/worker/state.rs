@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
+use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Boot, Fact, Machine, Moment, Step, TaskRecord, Tell, Telling};
 use shoal_types::assignment::AssignedTask;
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<TaskId, Entry>,
     pub(super) lost: BTreeSet<TaskId>,
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    /// What the driver was told of overlay networks.
+    pub(super) overlay: Arc<OverlayView>,
     /// The newest leader that is obeyed, as it is on disk.
     pub(super) term: Option<Term>,
     pub(super) applied: Applied,
@@ -106,6 +109,7 @@ impl State {
             entries,
             lost,
             networks: Arc::new(networks),
+            overlay: Arc::default(),
             reporter,
             events,
             operations: JoinSet::new(),
@@ -395,6 +399,7 @@ impl State {
     /// Nothing is left of any task.
     async fn left(&mut self) {
         self.networks = Arc::default();
+        self.learn_overlay(OverlayView::default());
         for id in std::mem::take(&mut self.lost) {
             // Its log, and what there is of its record; what cannot be removed is in the agent's log.
             let _ = forget(&self.context, id).await;

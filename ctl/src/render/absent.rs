@@ -23,7 +23,7 @@ const ANY: Shape =
     Shape { under: "", has: &[], nil: &[], text: &[], list: &[], map: &[], no: &[], zero: &[] };
 
 /// The first one that fits counts.
-const SHAPES: [Shape; 34] = [
+const SHAPES: [Shape; 36] = [
     Shape {
         has: &["DeploymentID", "Endpoint"],
         nil: &["PreviousSpec", "Deployment"],
@@ -136,6 +136,8 @@ const SHAPES: [Shape; 34] = [
     },
     Shape { has: &["ContainerID", "PID"], nil: &["ExitCode", "Signal"], no: &["OOMKilled"], ..ANY },
     Shape { has: &["Description", "Status"], nil: &["ManagerStatus", "Assignment"], ..ANY },
+    Shape { under: "Description", has: &["Hostname", "Engine"], nil: &["Tunnel"], ..ANY },
+    Shape { under: "Tunnel", text: &["Addr"], ..ANY },
     Shape { under: "Status", has: &["State", "Since"], text: &["Message", "Addr"], ..ANY },
     Shape { has: &["ServiceVersion", "Kind"], nil: &["StackVersion", "CompletedAt"], ..ANY },
     Shape { has: &["Predefined"], text: &["StackID"], ..ANY },
@@ -292,6 +294,10 @@ mod tests {
         }
         assert_eq!(shown(&node, "{{if .ManagerStatus}}manager{{else}}agent{{end}}"), "agent");
         assert_eq!(shown(&node, "{{.Status.Message}}|{{.Status.Addr}}"), "|");
+        assert_eq!(
+            shown(&node, "{{with .Description.Tunnel}}{{.Kind}}{{else}}none{{end}}"),
+            "none"
+        );
         assert_eq!(shown(&NetworkSpec::default(), "{{with .IPAM}}x{{end}}{{.Scope}}"), "");
     }
 

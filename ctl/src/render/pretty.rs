@@ -227,6 +227,14 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
     page.title("Resources");
     page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
+    if let Some(tunnel) = &node.description.tunnel {
+        page.title("Tunnel");
+        page.entry(1, "Public Key", tunnel.public_key);
+        let addr = tunnel.addr.or(node.status.addr);
+        page.entry(1, "Address", addr.map(|ip| ip.to_string()).unwrap_or_default());
+        page.entry(1, "Port", tunnel.port);
+        page.entry(1, "Kind", word(tunnel.kind));
+    }
     page.title("Reserved");
     page.entry(1, "Tasks", usage.tasks);
     page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
@@ -285,6 +293,7 @@ mod tests {
     use shoal_types::level::Level;
     use shoal_types::object::{
         Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription, NodeStatus,
+        TunnelDescription, TunnelKey, TunnelKind,
     };
     use shoal_types::resources::{Limits, Resources};
     use shoal_types::spec::{EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec};
@@ -407,6 +416,12 @@ Ports:
                     memory_bytes: 8 << 30,
                     ..Resources::default()
                 },
+                tunnel: Some(TunnelDescription {
+                    public_key: TunnelKey([0xab; 32]),
+                    port: 51820,
+                    addr: Some([192, 0, 2, 1].into()),
+                    kind: TunnelKind::Userspace,
+                }),
                 ..NodeDescription::default()
             },
             status: NodeStatus::default(),
@@ -438,6 +453,11 @@ Platform:
 Resources:
  CPUs:               2
  Memory:             8.0 GiB
+Tunnel:
+ Public Key:         q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=
+ Address:            192.0.2.1
+ Port:               51820
+ Kind:               userspace
 Reserved:
  Tasks:              0
  CPUs:               0

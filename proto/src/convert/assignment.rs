@@ -1,6 +1,9 @@
 //! What one node is told to hold.
 
-use shoal_types::assignment::{AssignedTask, AssignmentChange, Rejection};
+use shoal_types::assignment::{
+    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
+    VipNetwork,
+};
 use shoal_types::id::TaskId;
 
 use super::field::{self, Kind};
@@ -20,6 +23,24 @@ message!(AssignedTask {
     desired_state: Choice,
     level: Levels,
 });
+
+message!(TaskEndpoint {
+    task_id: Text,
+    service_id: Text,
+    service_name: Same,
+    slot: Message,
+    node_id: Text,
+    networks: List,
+    serving: Same,
+});
+
+message!(EndpointNetwork { network_id: Text, addresses: TextList, aliases: Same });
+
+message!(ServiceVips { service_id: Text, service_name: Same, networks: List });
+
+message!(VipNetwork { network_id: Text, vip: Text, aliases: Same });
+
+message!(Peer { node_id: Text, public_key: Text, addr: Text, port: Port });
 
 impl From<&AssignmentChange> for pb::AssignmentChange {
     fn from(change: &AssignmentChange) -> Self {
@@ -41,6 +62,23 @@ impl From<&AssignmentChange> for pb::AssignmentChange {
             AssignmentChange::RemoveNetwork(id) => {
                 let network = pb::Network { id: id.to_string(), ..Default::default() };
                 (Remove, Item::Network(network))
+            }
+            AssignmentChange::UpdateEndpoint(endpoint) => {
+                (Update, Item::Endpoint((&**endpoint).into()))
+            }
+            AssignmentChange::RemoveEndpoint(id) => {
+                let endpoint = pb::TaskEndpoint { task_id: id.to_string(), ..Default::default() };
+                (Remove, Item::Endpoint(endpoint))
+            }
+            AssignmentChange::UpdateVips(vips) => (Update, Item::Vips((&**vips).into())),
+            AssignmentChange::RemoveVips(id) => {
+                let vips = pb::ServiceVips { service_id: id.to_string(), ..Default::default() };
+                (Remove, Item::Vips(vips))
+            }
+            AssignmentChange::UpdatePeer(peer) => (Update, Item::Peer((&**peer).into())),
+            AssignmentChange::RemovePeer(id) => {
+                let peer = pb::Peer { node_id: id.to_string(), ..Default::default() };
+                (Remove, Item::Peer(peer))
             }
         };
         Self { action: action.into(), reason, item: Some(item) }
@@ -74,7 +112,25 @@ impl TryFrom<pb::AssignmentChange> for AssignmentChange {
             (Item::Network(network), Remove) => {
                 field::Text::read("network.id", network.id).map(Self::RemoveNetwork)
             }
-            (Item::Network(_), Reject) => {
+            (Item::Endpoint(endpoint), Update) => {
+                field::Shared::read("endpoint", Some(endpoint)).map(Self::UpdateEndpoint)
+            }
+            (Item::Endpoint(endpoint), Remove) => {
+                field::Text::read("endpoint.task_id", endpoint.task_id).map(Self::RemoveEndpoint)
+            }
+            (Item::Vips(vips), Update) => {
+                field::Shared::read("vips", Some(vips)).map(Self::UpdateVips)
+            }
+            (Item::Vips(vips), Remove) => {
+                field::Text::read("vips.service_id", vips.service_id).map(Self::RemoveVips)
+            }
+            (Item::Peer(peer), Update) => {
+                field::Shared::read("peer", Some(peer)).map(Self::UpdatePeer)
+            }
+            (Item::Peer(peer), Remove) => {
+                field::Text::read("peer.node_id", peer.node_id).map(Self::RemovePeer)
+            }
+            (Item::Network(_) | Item::Endpoint(_) | Item::Vips(_) | Item::Peer(_), Reject) => {
                 Err(InvalidMessage::new("action", "is REJECT: expected it for tasks only"))
             }
             (_, Unspecified) => Err(InvalidMessage::missing("action")),

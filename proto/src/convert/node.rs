@@ -2,7 +2,7 @@
 
 use shoal_types::object::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, Reachability,
+    NodeState, NodeStatus, NodeSummary, Reachability, TunnelDescription, TunnelKind,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -29,7 +29,12 @@ message!(NodeDescription {
     resources: DefaultMessage,
     engine: DefaultMessage,
     level: Levels,
+    tunnel: OptionalMessage,
 });
+
+message!(TunnelDescription { public_key: Text, port: Port, addr: OptionalText, kind: Choice });
+
+choice!(TunnelKind { Kernel, Userspace });
 
 message!(EngineDescription { version: Same, labels: Same });
 

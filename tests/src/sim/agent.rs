@@ -200,7 +200,13 @@ impl Agent {
                 // Managers of the simulation send everything whole.
                 AssignmentChange::RejectTask(..)
                 | AssignmentChange::UpdateNetwork(_)
-                | AssignmentChange::RemoveNetwork(_) => {}
+                | AssignmentChange::RemoveNetwork(_)
+                | AssignmentChange::UpdateEndpoint(_)
+                | AssignmentChange::RemoveEndpoint(_)
+                | AssignmentChange::UpdateVips(_)
+                | AssignmentChange::RemoveVips(_)
+                | AssignmentChange::UpdatePeer(_)
+                | AssignmentChange::RemovePeer(_) => {}
             }
         }
         true

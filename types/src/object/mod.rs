@@ -8,6 +8,7 @@ mod payload;
 mod service;
 mod stack;
 mod task;
+mod tunnel;
 mod user;
 
 pub use cluster::{Cluster, JoinTokens, RootCa};
@@ -21,6 +22,7 @@ pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};
+pub use tunnel::{InvalidTunnelKey, TunnelDescription, TunnelKey, TunnelKind};
 pub use user::User;
 
 use crate::time::Timestamp;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::Meta;
+use super::{Meta, TunnelDescription};
 use crate::constraint::NodeFacts;
 use crate::id::NodeId;
 use crate::level::{Level, Leveled as _};
@@ -83,6 +83,9 @@ pub struct NodeDescription {
     pub engine: EngineDescription,
     /// What its agent can do.
     pub level: Level,
+    /// Its end of the tunnels to other nodes, if it can make any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelDescription>,
 }
 
 impl NodeDescription {
@@ -90,11 +93,12 @@ impl NodeDescription {
     /// would go apart from the newer ones. Taken apart field by field, so that none is forgotten.
     #[must_use]
     pub fn within(mut self, cluster: Level) -> Self {
-        let Self { hostname: _, platform, resources, engine, level: _ } = &mut self;
+        let Self { hostname: _, platform, resources, engine, level: _, tunnel } = &mut self;
         let Platform { architecture: _, os: _ } = platform;
         let Resources { nano_cpus: _, memory_bytes: _, generic_resources } = resources;
         let EngineDescription { version: _, labels: _ } = engine;
         generic_resources.retain(|resource| resource.level() <= cluster);
+        *tunnel = tunnel.take().filter(|tunnel| tunnel.level() <= cluster);
         self
     }
 }

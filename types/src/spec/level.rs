@@ -21,7 +21,7 @@ use super::{
 use crate::level::{Level, Leveled};
 use crate::object::{
     ContainerStatus, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus,
-    TaskStatus,
+    TaskStatus, TunnelDescription, TunnelKind,
 };
 use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -164,7 +164,7 @@ structs! {
 // What nodes report is written down at once: below its level it is left out, see
 // `NodeDescription::within` and `TaskStatus::within`. The fields `level` are what somebody can do.
 structs! {
-    NodeDescription { hostname, level; platform, resources, engine }
+    NodeDescription { hostname, level; platform, resources, engine, tunnel }
     EngineDescription { version, labels }
     NodeStatus { message, addr, since; state }
     ManagerStatus { raft_id, addr, level }
@@ -209,6 +209,21 @@ impl Leveled for TaskRuntime {
             Self::Container(container) => container.level(),
             Self::Plugin(plugin) => plugin.level(),
             Self::Attachment { container_id: _ } => Level::FIRST,
+        }
+    }
+}
+
+impl Leveled for TunnelDescription {
+    fn level(&self) -> Level {
+        let Self { public_key: _, port: _, addr: _, kind } = self;
+        Level::OVERLAY.max(kind.level())
+    }
+}
+
+impl Leveled for TunnelKind {
+    fn level(&self) -> Level {
+        match self {
+            Self::Kernel | Self::Userspace => Level::OVERLAY,
         }
     }
 }

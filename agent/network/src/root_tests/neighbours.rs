@@ -111,7 +111,7 @@ fn an_address_that_comes_after_its_port_answers() {
     let address = format!("{NOWHERE}/32");
     lab.outside.run("ip", &["route", "add", &NOWHERE.to_string(), "via", &HOST.to_string()]);
     lab.block_on(async || {
-        let driver = std::sync::Arc::new(lab.driver());
+        let driver = Arc::new(lab.driver());
         driver.ensure_network(net("front")).await.unwrap();
         let (_web, _) = container(&driver, "web", &["front"]).await;
         driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();

@@ -59,7 +59,7 @@ impl Stream {
                 }
                 AssignmentChange::RemoveTask(id) => (2, self.told.tasks.contains_key(id)),
                 AssignmentChange::RemoveNetwork(id) => (3, self.told.networks.contains_key(id)),
-                AssignmentChange::RejectTask(..) => panic!("{change:?}"),
+                _ => panic!("{change:?}"),
             };
             assert!(is_new && kind >= last, "{change:?}");
             self.kinds[kind] += 1;

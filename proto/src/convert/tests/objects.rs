@@ -1,10 +1,13 @@
 //! Arbitrary objects and assignments.
 
-use shoal_types::assignment::{AssignedTask, AssignmentChange, Rejection};
+use shoal_types::assignment::{
+    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
+    VipNetwork,
+};
 use shoal_types::object::*;
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use super::arbitrary::{arbitrary, one_of};
+use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
 
 arbitrary!(Meta { version, spec_version, created_at, updated_at });
 arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level });
@@ -12,7 +15,14 @@ arbitrary!(RootCa { cert_pem, key_pem });
 arbitrary!(JoinTokens { agent, manager });
 
 arbitrary!(Node { id, meta, spec, description, status, manager_status });
-arbitrary!(NodeDescription { hostname, platform, resources, engine, level });
+arbitrary!(NodeDescription { hostname, platform, resources, engine, level, tunnel });
+arbitrary!(TunnelDescription { public_key, port, addr, kind });
+one_of!(TunnelKind |s| { Self::Kernel, Self::Userspace });
+impl Arbitrary for TunnelKey {
+    fn arbitrary(source: &mut Source) -> Self {
+        Self(std::array::from_fn(|_| source.any()))
+    }
+}
 arbitrary!(EngineDescription { version, labels });
 arbitrary!(NodeStatus { state, message, addr, since });
 one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
@@ -98,4 +108,15 @@ one_of!(AssignmentChange |s| {
     Self::RejectTask(s.any(), s.any()),
     Self::UpdateNetwork(s.any()),
     Self::RemoveNetwork(s.any()),
+    Self::UpdateEndpoint(s.any()),
+    Self::RemoveEndpoint(s.any()),
+    Self::UpdateVips(s.any()),
+    Self::RemoveVips(s.any()),
+    Self::UpdatePeer(s.any()),
+    Self::RemovePeer(s.any()),
 });
+arbitrary!(TaskEndpoint { task_id, service_id, service_name, slot, node_id, networks, serving });
+arbitrary!(EndpointNetwork { network_id, addresses, aliases });
+arbitrary!(ServiceVips { service_id, service_name, networks });
+arbitrary!(VipNetwork { network_id, vip, aliases });
+arbitrary!(Peer { node_id, public_key, addr, port });

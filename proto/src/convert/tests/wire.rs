@@ -5,11 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message;
-use shoal_types::assignment::{AssignedTask, AssignmentChange, Rejection};
+use shoal_types::assignment::{
+    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
+    VipNetwork,
+};
 use shoal_types::id::TaskId;
 use shoal_types::level::Level;
 use shoal_types::object::{
     EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus,
+    TunnelDescription, TunnelKey, TunnelKind,
 };
 use shoal_types::spec::{Driver, NetworkSpec, Platform};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -84,6 +88,53 @@ fn assignments() -> [pb::AssignmentsMessage; 2] {
     ]
 }
 
+/// What level 2 has added.
+fn overlay() -> pb::AssignmentsMessage {
+    let texts = |text: &str| words(text).iter().map(|text| text.parse().unwrap()).collect();
+    let endpoint = TaskEndpoint {
+        task_id: 7.into(),
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        slot: Slot::Replica(3),
+        node_id: 2.into(),
+        networks: vec![EndpointNetwork {
+            network_id: 5.into(),
+            addresses: texts("10.0.1.7/24 fd00::7/64"),
+            aliases: words("web front"),
+        }],
+        serving: true,
+    };
+    let vip = VipNetwork {
+        network_id: 5.into(),
+        vip: "10.0.1.2/24".parse().unwrap(),
+        aliases: words("front"),
+    };
+    let vips =
+        ServiceVips { service_id: 1.into(), service_name: "web".to_owned(), networks: vec![vip] };
+    let peer = Peer {
+        node_id: 2.into(),
+        public_key: TunnelKey([0xab; 32]),
+        addr: "192.0.2.2".parse().unwrap(),
+        port: 51820,
+    };
+    let changes = [
+        AssignmentChange::UpdatePeer(peer.into()),
+        AssignmentChange::UpdateEndpoint(endpoint.into()),
+        AssignmentChange::UpdateVips(vips.into()),
+        AssignmentChange::RemoveVips(3.into()),
+        AssignmentChange::RemoveEndpoint(8.into()),
+        AssignmentChange::RemovePeer(4.into()),
+    ];
+    pb::AssignmentsMessage {
+        kind: pb::AssignmentsKind::Incremental.into(),
+        applies_to: 2,
+        results_in: 3,
+        changes: changes.iter().map(Into::into).collect(),
+        more: false,
+        term: 7,
+    }
+}
+
 fn session() -> String {
     "0123456789abcdefghijklmno".to_owned()
 }
@@ -154,6 +205,28 @@ fn agents_and_managers_say_what_they_said_in_the_first_version() {
         compare("acknowledge_request", &pb::AcknowledgeRequest { session_id: id, applied: 300 }),
         compare("update_task_status_request", &statuses()),
     ];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
+}
+
+/// As above, of what level 2 has added.
+#[test]
+fn agents_and_managers_say_what_they_said_in_the_second_version() {
+    let tunnel = TunnelDescription {
+        public_key: TunnelKey([0xcd; 32]),
+        port: 51820,
+        addr: Some("192.0.2.1".parse().unwrap()),
+        kind: TunnelKind::Userspace,
+    };
+    let described =
+        NodeDescription { level: Level::OVERLAY, tunnel: Some(tunnel), ..description() };
+    let request = pb::SessionRequest {
+        description: Some((&described).into()),
+        unable: String::new(),
+        term: 6,
+    };
+    let missing =
+        [compare("session_request_2", &request), compare("assignments_incremental_2", &overlay())];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
 }

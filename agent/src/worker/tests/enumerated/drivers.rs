@@ -12,6 +12,7 @@ use shoal_agent_network::{
     AttachRequest, Attached, FakeNetworks, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
     NetworkState, PublishedPort, Repaired,
 };
+use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_runtime::fake::FakeRuntime;
 use shoal_agent_runtime::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
@@ -96,6 +97,10 @@ impl Runtime for Metered<FakeRuntime> {
 }
 
 impl NetworkDriver for Metered<Arc<FakeNetworks>> {
+    fn tell(&self, view: Arc<OverlayView>) {
+        self.inner.tell(view);
+    }
+
     fn ensure_network(
         &self,
         config: NetworkConfig,
