@@ -37,12 +37,19 @@ struct Networks {
 impl Format for NetworksFile {
     type Content = Networks;
     const NAME: &'static str = "networks";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
-        // They were the content itself.
-        let networks = fields.remove("content").filter(|_| from == 1)?;
-        Some(Fields::from_iter([("networks".to_owned(), networks)]))
+        match from {
+            // They were the content itself.
+            1 => {
+                let networks = fields.remove("content")?;
+                Some(Fields::from_iter([("networks".to_owned(), networks)]))
+            }
+            // No network spanned hosts.
+            2 => Some(fields),
+            _ => None,
+        }
     }
 }
 
@@ -52,10 +59,15 @@ enum AttachmentFile {}
 impl Format for AttachmentFile {
     type Content = ContainerLease;
     const NAME: &'static str = "network-attachment";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
-        if from == 1 { content(fields) } else { None }
+        match from {
+            1 => content(fields),
+            // Nothing was behind a gateway.
+            2 => Some(fields),
+            _ => None,
+        }
     }
 }
 

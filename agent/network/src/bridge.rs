@@ -63,7 +63,6 @@ impl BridgeConfig {
 /// Bridge networks of the network namespace in which it was opened.
 pub struct BridgeNetworks {
     rules: Rules,
-    wishes: Wishes,
     links: Links,
     reaper: Reaper,
     table: Table,
@@ -81,6 +80,9 @@ pub struct BridgeNetworks {
 #[derive(Default)]
 struct Inner {
     leases: Leases,
+    wishes: Wishes,
+    /// Addresses that are led into the tunnel, as far as we know; `None` when we do not, or there is none.
+    led: Option<BTreeSet<Ipv4Addr>>,
     /// Moves with every change of the leases.
     generation: u64,
     /// Networks have changed since they were written down.
@@ -128,18 +130,18 @@ impl BridgeNetworks {
         }
         let (book, leases) = Book::open(&state_dir, &run_dir)?;
         let settings = HostSettings::open(&state_dir)?;
-        let wishes = Wishes { prefix: rules.prefix.clone(), forwards_for_others };
+        let prefix = rules.prefix.clone();
+        let wishes = Wishes { prefix, forwards_for_others, ..Wishes::default() };
         let facts = HostFacts { prefix: rules.prefix.clone(), ..HostFacts::default() };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
         Ok(Self {
             rules,
-            wishes,
             links,
             reaper: Reaper::default(),
             table: Table::new(table, firewall),
             book,
             settings,
-            inner: Mutex::new(Inner { leases, facts, ..Inner::default() }),
+            inner: Mutex::new(Inner { leases, wishes, facts, ..Inner::default() }),
             lost: watch::Sender::default(),
             overlay: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),
@@ -164,7 +166,7 @@ impl BridgeNetworks {
 
     /// Prefix of the names of its links.
     pub(super) fn prefix(&self) -> &str {
-        &self.wishes.prefix
+        &self.rules.prefix
     }
 
     /// Name of its tables in the packet filter.

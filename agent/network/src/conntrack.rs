@@ -3,7 +3,8 @@
 //! The address of a flow is translated by what the table said when its first packet passed. UDP
 //! has no end of a connection, so a client that keeps sending would reach a container that is gone,
 //! or miss one that has just been published, for as long as it sends. So when a UDP port of the
-//! host changes hands, the flows to it are deleted and their next packet is a first one again.
+//! host changes hands, or a backend of a service is withdrawn, the flows to it are deleted and their next
+//! packet is a first one again.
 //!
 //! By ctnetlink (linux/netfilter/nfnetlink_conntrack.h), whose numbers are here because no library
 //! that we use has them.
@@ -25,10 +26,12 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
 const FLOW_ID: u16 = 12;
 const ZONE: u16 = 18;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
+const IP_V4_SOURCE: u16 = 1;
 const IP_V4_DESTINATION: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
@@ -49,18 +52,36 @@ pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<Ipv4Addr>) -> io::R
     if ports.is_empty() {
         return Ok(());
     }
-    let is_ours = |flow: &Flow| {
+    forget_those(|flow| {
         let local = flow.destination.is_loopback() || own.contains(&flow.destination);
         let meant = |port: &&PublishedPort| {
             port.host_port == flow.destination_port
                 && (port.host_ip.is_unspecified() || port.host_ip == flow.destination)
         };
         flow.protocol == UDP && local && ports.iter().any(meant)
-    };
+    })
+}
+
+/// Deletes the UDP flows from anywhere to these addresses of services that were led to these backends.
+/// Blocks; call it in the network namespace of the host.
+///
+/// # Errors
+/// As [`forget`].
+pub(super) fn forget_backends(withdrawn: &BTreeSet<(Ipv4Addr, Ipv4Addr)>) -> io::Result<()> {
+    if withdrawn.is_empty() {
+        return Ok(());
+    }
+    forget_those(|flow| {
+        let led = (flow.destination, flow.answers);
+        flow.protocol == UDP && withdrawn.contains(&led)
+    })
+}
+
+fn forget_those(wanted: impl Fn(&Flow) -> bool) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let doomed = flows(&socket, is_ours)?;
+    let doomed = flows(&socket, wanted)?;
     for flow in doomed {
         delete(&socket, &flow)?;
     }
@@ -72,6 +93,8 @@ struct Flow {
     protocol: u8,
     destination: Ipv4Addr,
     destination_port: u16,
+    /// Who answers.
+    answers: Ipv4Addr,
     /// The attributes that name it to the kernel, as the kernel wrote them.
     key: Vec<u8>,
 }
@@ -152,6 +175,7 @@ fn flow(body: &[u8]) -> Option<Flow> {
     let body = body.get(4..)?;
     let tuple = attribute(body, TUPLE_ORIGINAL)?;
     let destination = attribute(attribute(tuple, TUPLE_IP)?, IP_V4_DESTINATION)?;
+    let reply = attribute(attribute(body, TUPLE_REPLY)?, TUPLE_IP)?;
     let transport = attribute(tuple, TUPLE_PROTOCOL)?;
     let port = attribute(transport, PROTOCOL_DESTINATION_PORT)?;
     let named = |kind: u16| matches!(kind, TUPLE_ORIGINAL | FLOW_ID | ZONE);
@@ -159,6 +183,7 @@ fn flow(body: &[u8]) -> Option<Flow> {
         protocol: *attribute(transport, PROTOCOL_NUMBER)?.first()?,
         destination: Ipv4Addr::from(*destination.first_chunk::<4>()?),
         destination_port: u16::from_be_bytes(*port.first_chunk()?),
+        answers: Ipv4Addr::from(*attribute(reply, IP_V4_SOURCE)?.first_chunk::<4>()?),
         key: attributes(body)
             .filter(|(kind, _, _)| named(*kind))
             .flat_map(|(_, _, whole)| whole.iter().copied())

@@ -281,15 +281,7 @@ impl Links {
             self.set(message, || format!("set {ifname} up")).await?;
         }
         self.add_address(index, ifname, attached.address).await?;
-        if attached.default_route {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .output_interface(index)
-                .gateway(attached.gateway)
-                .build();
-            let request = self.handle.route().add(route).replace();
-            let what = || format!("set default route by {} on {ifname}", attached.gateway);
-            request.execute().await.map_err(failed(what))?;
-        }
+        self.set_routes(index, attached).await?;
         Ok(true)
     }
 
@@ -470,7 +462,9 @@ fn used_by_route(
         _ => None,
     });
     let by = match ifname {
-        Some(ifname) if names::is_ours(prefix, ifname) => return None,
+        Some(ifname) if names::is_ours(prefix, ifname) || *ifname == names::tunnel(prefix) => {
+            return None;
+        }
         Some(ifname) => format!("a route by interface `{ifname}`"),
         None => "a route of this host".to_owned(),
     };

@@ -3,7 +3,6 @@
 mod heard;
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use shoal_types::time::Timestamp;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use self::heard::Hearing;
+use self::heard::{Hearing, Route};
 use super::BridgeNetworks;
 
 /// Groups of rtnetlink(7) (linux/rtnetlink.h): links, IPv4 addresses, routes, routing rules, and
@@ -119,8 +118,10 @@ impl Watch {
             let listens = self.read < READS;
             tokio::select! {
                 heard = ears.route.recv_from_full(), if listens => {
-                    let bridge_of = |address: Ipv4Addr| self.networks.upgrade()?.bridge_of(address);
-                    let heard = heard.map(|(datagram, _)| self.hearing.route(&datagram, bridge_of));
+                    let about = |route: Route| {
+                        self.networks.upgrade()?.about_route(route.new, route.to, route.whole)
+                    };
+                    let heard = heard.map(|(datagram, _)| self.hearing.route(&datagram, about));
                     self.hear(heard, &mut ears.route, NETLINK_ROUTE, &ROUTE_GROUPS);
                 }
                 heard = ears.filter.recv_from_full(), if listens => {

@@ -1,4 +1,6 @@
-//! What this node knows of its overlay networks.
+//! What this node knows of its overlay networks, and what follows from it.
+
+mod plan;
 
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use shoal_types::assignment::{AssignmentChange, NodeAssignment, Peer, ServiceVip
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Network;
 use shoal_types::spec::NetworkKind;
+
+pub use plan::Course;
 
 /// All that a node was told of its overlay networks. Clones share what they have in common: a change costs
 /// the same however much there is.

@@ -238,7 +238,7 @@ impl Networks {
 }
 
 fn wishes() -> Wishes {
-    Wishes { prefix: PREFIX.to_owned(), forwards_for_others: false }
+    Wishes { prefix: PREFIX.to_owned(), forwards_for_others: false, ..Wishes::default() }
 }
 
 impl Agent {

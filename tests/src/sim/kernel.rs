@@ -205,6 +205,10 @@ impl Kernel {
                 }
                 self.routes.insert(route.clone());
             }
+            // These hosts have no tunnel, so nothing is planned for it.
+            Action::AddRemote(_) | Action::RemoveRemote(_) => {
+                return Err("network is unreachable".to_owned());
+            }
             Action::Remember(_) | Action::Forget | Action::PutTables | Action::DropTables => {}
         }
         Ok(())

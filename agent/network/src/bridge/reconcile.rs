@@ -1,22 +1,37 @@
 //! Making the host what the book says: look, have it planned, do it.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use shoal_agent_planning::network::guests;
 use shoal_agent_planning::network::links::{self, Desired};
+use shoal_agent_planning::network::names;
+use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::network::settings::Remembered;
 use shoal_agent_planning::node::host::{self, Action, Observed, ObservedLinks, Plan};
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
+use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
+use crate::conntrack;
 use crate::settings::boot_id;
 use crate::{FirewallError, NetworkError, Repaired, sysctl};
+
+/// What somebody else must have changed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Strange {
+    /// The tables were not those of this agent.
+    tables: bool,
+    /// Routes into the tunnel were not as they were left.
+    remote: bool,
+}
 
 /// The host as it was found, and what could not be looked at.
 struct Seen {
     observed: Observed,
-    /// The tables were not those of this agent.
-    strange_tables: bool,
+    strange: Strange,
     errors: Vec<NetworkError>,
 }
 
@@ -32,13 +47,14 @@ impl BridgeNetworks {
             inner.count_look();
             inner.under_way.clone()
         };
-        let (mut look, mut strange_tables) = (look.clone(), false);
+        let (mut look, mut strange) = (look.clone(), Strange::default());
         let mut repaired = Repaired::default();
         let (plan, mut errors) = loop {
-            let Seen { observed, strange_tables: strange, errors } = self.observe(&look).await;
-            strange_tables |= strange;
+            let Seen { observed, strange: more, errors } = self.observe(&look).await;
+            strange.tables |= more.tables;
+            strange.remote |= more.remote;
             let mut inner = self.lock();
-            let plan = host::plan(&inner.leases, &self.wishes, &observed);
+            let plan = host::plan(&inner.leases, &inner.wishes, &observed);
             let lacks = host::lacks(&look, &plan, &inner.facts);
             if !lacks.is_empty() {
                 look.merge(lacks);
@@ -65,7 +81,7 @@ impl BridgeNetworks {
                 continue;
             }
             match self.perform(&action).await {
-                Ok(true) => repaired.note(&action, strange_tables),
+                Ok(true) => repaired.note(&action, strange),
                 Ok(false) => {}
                 Err(error) => {
                     failed = true;
@@ -119,7 +135,7 @@ impl BridgeNetworks {
                 known(self.links.observe_addresses().await, &mut errors)
             {
                 let mut inner = self.lock();
-                inner.guests = guests::of(&links, &self.wishes.prefix);
+                inner.guests = guests::of(&links, self.prefix());
                 inner.looked_around = true;
                 observed.on_no_wire = on_no_wire;
             }
@@ -128,12 +144,12 @@ impl BridgeNetworks {
         if look.rules {
             observed.fence = known(self.links.observe_fence().await, &mut errors).flatten();
         }
-        let mut strange_tables = false;
+        let mut strange = Strange::default();
         if look.tables {
             match self.table.look(|| self.desired_table()).await {
                 Ok(looked) => {
                     observed.tables = Some(looked.tables);
-                    strange_tables = looked.strange;
+                    strange.tables = looked.strange;
                 }
                 // A host without nftables needs none as long as it has no networks.
                 Err(FirewallError::Missing) if !has_networks => {}
@@ -142,12 +158,21 @@ impl BridgeNetworks {
         } else {
             observed.tables = Some(self.table.known().await);
         }
+        if look.remote {
+            let found = self.links.observe_remote(&names::tunnel(self.prefix())).await;
+            observed.remote = known(found, &mut errors).flatten();
+            let mut inner = self.lock();
+            strange.remote = inner.led.is_some() && inner.led != observed.remote;
+            inner.led.clone_from(&observed.remote);
+        } else {
+            observed.remote = self.lock().led.clone();
+        }
         if look.settings {
             let named = observed.remembered.iter().flat_map(Remembered::names);
             let settings = self.settings.observe(named, &bridges);
             observed.settings = Some(settings);
         }
-        Seen { observed, strange_tables, errors }
+        Seen { observed, strange, errors }
     }
 
     async fn observe_links(&self, look: &LookAtLinks) -> Result<ObservedLinks, NetworkError> {
@@ -161,11 +186,14 @@ impl BridgeNetworks {
                 found
             }
         };
-        let desired = Desired::of(&self.lock().leases);
+        let (desired, remote) = {
+            let inner = self.lock();
+            (Desired::of(&inner.leases), Arc::clone(&inner.wishes.remote))
+        };
         let mut routes = BTreeSet::new();
         for (bridge, wanted) in desired.bridges {
             if found.get(&bridge).is_some_and(|link| link.up) {
-                routes.extend(self.links.observe_routes(&bridge, wanted.address).await?);
+                routes.extend(self.links.observe_routes(&bridge, wanted.address, &remote).await?);
             }
         }
         Ok(ObservedLinks { looked_at: look.clone(), found, routes })
@@ -205,6 +233,17 @@ impl BridgeNetworks {
             }
             Action::Link(action) => self.links.perform(action).await?,
             Action::AddRoute(route) => return self.links.add_route(route).await,
+            Action::AddRemote(address) => {
+                let added = self.links.add_remote(&names::tunnel(self.prefix()), *address).await?;
+                self.lock().led.as_mut().map(|led| led.insert(*address));
+                return Ok(added);
+            }
+            Action::RemoveRemote(address) => {
+                let removed =
+                    self.links.remove_remote(&names::tunnel(self.prefix()), *address).await?;
+                self.lock().led.as_mut().map(|led| led.remove(address));
+                return Ok(removed);
+            }
         }
         Ok(true)
     }
@@ -226,11 +265,46 @@ impl BridgeNetworks {
         self.lock().leases.networks().next().is_some()
     }
 
-    /// Which of the agent's bridges an address is on: its own, or that of its subnet.
-    pub(crate) fn bridge_of(&self, address: std::net::Ipv4Addr) -> Option<String> {
+    /// Has these addresses led into the tunnel, and no others, and packets for these addresses of
+    /// services to their backends. What is in no network of this host waits until one comes.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    pub async fn lead(
+        &self,
+        remote: BTreeSet<Ipv4Addr>,
+        vips: Vips,
+    ) -> Result<Repaired, NetworkError> {
+        let _structure = self.structure.lock().await;
+        let (look, withdrawn) = {
+            let mut inner = self.lock();
+            let withdrawn = balance::withdrawn(&inner.wishes.vips, &vips);
+            if *inner.wishes.remote != remote {
+                inner.wishes.remote = Arc::new(remote);
+            }
+            if *inner.wishes.vips != vips {
+                inner.wishes.vips = Arc::new(vips);
+            }
+            let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
+            (look, withdrawn)
+        };
+        let repaired = self.reconcile(&look).await;
+        let forgotten = spawn_blocking(move || conntrack::forget_backends(&withdrawn)).await;
+        if let Err(error) = forgotten.map_err(io::Error::other).flatten() {
+            tracing::warn!(%error, "cannot forget UDP flows to backends that are withdrawn");
+        }
+        repaired
+    }
+
+    /// What has to be looked at because a route came or went.
+    pub(crate) fn about_route(&self, new: bool, to: Ipv4Addr, whole: bool) -> Option<Look> {
         let inner = self.lock();
-        let mut networks = inner.leases.networks();
-        networks.find(|network| network.subnet.contains(&address)).map(|n| n.bridge.clone())
+        let network = inner.leases.networks().find(|network| network.subnet.contains(&to))?;
+        if whole && network.routed && to != network.gateway && to != network.subnet.broadcast() {
+            let led = inner.led.as_ref()?.contains(&to);
+            return (led != new).then(Look::remote);
+        }
+        Some(Look::link(&network.bridge))
     }
 }
 
@@ -273,13 +347,19 @@ impl Inner {
 }
 
 impl Repaired {
-    fn note(&mut self, action: &Action, strange_tables: bool) {
+    fn note(&mut self, action: &Action, strange: Strange) {
         match action {
             Action::AddRule(_) | Action::RemoveRule(_) => self.rules.push(action.to_string()),
-            Action::PutTables | Action::DropTables => self.table_replaced |= strange_tables,
+            Action::PutTables | Action::DropTables => self.table_replaced |= strange.tables,
             Action::Link(_) | Action::AddRoute(_) => self.links.push(action.to_string()),
+            Action::AddRemote(_) | Action::RemoveRemote(_) if strange.remote => {
+                self.links.push(action.to_string());
+            }
             Action::Set { .. } => self.settings.push(action.to_string()),
-            Action::Remember(_) | Action::Forget => {}
+            Action::AddRemote(_)
+            | Action::RemoveRemote(_)
+            | Action::Remember(_)
+            | Action::Forget => {}
         }
     }
 }

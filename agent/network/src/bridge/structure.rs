@@ -21,7 +21,7 @@ impl BridgeNetworks {
         let state = match known {
             Some(known) => known,
             None => {
-                let in_use = self.links.in_use(&self.wishes.prefix).await?;
+                let in_use = self.links.in_use(self.prefix()).await?;
                 let (_, state) = self.change(|inner| {
                     inner.unsaved = true;
                     inner.leases.ensure_network(&config, &self.rules, &in_use)
@@ -43,8 +43,8 @@ impl BridgeNetworks {
             inner.unsaved = true;
             inner.leases.remove_network(&network)
         });
-        let bridge = removed?
-            .map_or_else(|| names::bridge(&self.wishes.prefix, &network), |state| state.bridge);
+        let bridge =
+            removed?.map_or_else(|| names::bridge(self.prefix(), &network), |state| state.bridge);
         let look = Look { settings: true, rules: true, ..Look::link(bridge) };
         let settled = self.reconcile(&look).await;
         self.save_networks().await?;

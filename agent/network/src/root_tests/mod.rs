@@ -1,5 +1,6 @@
 //! The real driver in real namespaces. Needs root, `ip` and `nft`.
 
+mod across;
 mod closed;
 mod former;
 mod harms;

@@ -21,6 +21,8 @@ const SETTINGS: [u16; 2] = [80, 81];
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
+/// Where rtmsg has the length of the destination's prefix.
+const ROUTE_LENGTH: usize = 1;
 const LINK_NAME: u16 = 3;
 const LINK_INFO: u16 = 18;
 const LINK_INFO_KIND: u16 = 1;
@@ -52,23 +54,19 @@ impl Hearing {
         Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: false }
     }
 
-    /// What a datagram of rtnetlink is about. `bridge_of` finds the bridge in whose subnet an address is.
-    pub(super) fn route(
-        &self,
-        datagram: &[u8],
-        bridge_of: impl Fn(Ipv4Addr) -> Option<String>,
-    ) -> Look {
+    /// What a datagram of rtnetlink is about; `about` says it of a route.
+    pub(super) fn route(&self, datagram: &[u8], about: impl Fn(Route) -> Option<Look>) -> Look {
         let mut look = Look::default();
         for (kind, body) in messages(datagram) {
-            let about = match kind {
+            let look_at = match kind {
                 _ if LINKS.contains(&kind) => self.link(body),
                 _ if ADDRESSES.contains(&kind) => self.address(body),
-                _ if ROUTES.contains(&kind) => route(body).and_then(&bridge_of).map(Look::link),
+                _ if ROUTES.contains(&kind) => route(body, kind == ROUTES[0]).and_then(&about),
                 _ if RULES.contains(&kind) => Some(Look { rules: true, ..Look::default() }),
                 _ if SETTINGS.contains(&kind) => Some(Look::settings()),
                 _ => None,
             };
-            about.into_iter().for_each(|about| look.merge(about));
+            look_at.into_iter().for_each(|part| look.merge(part));
         }
         look
     }
@@ -79,6 +77,9 @@ impl Hearing {
         let name = text(attribute(body, LINK_NAME)?)?;
         if names::is_ours(&self.prefix, name) {
             return Some(Look::link(name));
+        }
+        if name == names::tunnel(&self.prefix) {
+            return Some(Look::remote());
         }
         let kind = text(attribute(attribute(body, LINK_INFO)?, LINK_INFO_KIND)?)?;
         (kind == "bridge").then(addresses)
@@ -115,11 +116,21 @@ fn addresses() -> Look {
     Look { addresses: true, ..Look::default() }
 }
 
-/// Where a route of IPv4 leads.
-fn route(body: &[u8]) -> Option<Ipv4Addr> {
+/// A route of IPv4 that came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    /// It came.
+    pub(super) new: bool,
+    /// Where it leads.
+    pub(super) to: Ipv4Addr,
+    /// To this address alone.
+    pub(super) whole: bool,
+}
+
+fn route(body: &[u8], new: bool) -> Option<Route> {
     let destination = attribute(body.get(ROUTE_HEADER..)?, ROUTE_DESTINATION)?;
     let octets: [u8; 4] = destination.try_into().ok()?;
-    Some(octets.into())
+    Some(Route { new, to: octets.into(), whole: body.get(ROUTE_LENGTH) == Some(&32) })
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -173,9 +184,9 @@ mod tests {
             (message(24, 12, &[(ROUTE_DESTINATION, &[8, 8, 0, 0])]), Look::default()),
             (message(33, 12, &[]), Look { rules: true, ..Look::default() }),
         ];
-        let bridge_of = |address: Ipv4Addr| (address.octets()[0] == 172).then(|| "shb1".to_owned());
+        let about = |route: Route| (route.to.octets()[0] == 172).then(|| Look::link("shb1"));
         for (bytes, expected) in table {
-            assert_eq!(hearing().route(&bytes, bridge_of), expected, "{bytes:?}");
+            assert_eq!(hearing().route(&bytes, about), expected, "{bytes:?}");
         }
     }
 

@@ -142,8 +142,8 @@ impl Leases {
             .collect();
         let subnet = choose_subnet(config, rules, &used)?;
         let gateway = choose_gateway(config, subnet)?;
-        let (id, internal) = (config.id.clone(), config.internal);
-        Ok(NetworkState { id, bridge, subnet, gateway, mtu, internal })
+        let (id, internal, routed) = (config.id.clone(), config.internal, config.routed);
+        Ok(NetworkState { id, bridge, subnet, gateway, mtu, internal, routed })
     }
 
     /// Strikes a network out; `None` when it is not in the book.
@@ -190,7 +190,10 @@ impl Leases {
         let attached = Attached {
             container: request.container.clone(),
             network: request.network.clone(),
-            address: Ipv4Net::new_assert(address, state.subnet.prefix_len()),
+            address: Ipv4Net::new_assert(
+                address,
+                if state.routed { 32 } else { state.subnet.prefix_len() },
+            ),
             gateway: state.gateway,
             mac: Mac::of_address(address),
             ifname: container.free_ifname(),
@@ -198,6 +201,7 @@ impl Leases {
             mtu: state.mtu,
             default_route: !state.internal
                 && container.attachments.values().all(|other| !other.default_route),
+            behind_gateway: state.routed.then_some(state.subnet).into_iter().collect(),
             aliases: request.aliases.clone(),
         };
         container.attachments.insert(request.network.clone(), attached.clone());
@@ -232,6 +236,9 @@ impl Leases {
             .members(&request.network)
             .map(|member| (member.address.addr(), member.container.as_str()))
             .collect();
+        if lease.state.routed && request.address.is_none() {
+            return Err(LeaseError::AddressMissing { network: network() });
+        }
         if let Some(address) = request.address {
             if !pool::is_usable(&subnet, address) {
                 return Err(LeaseError::AddressUnusable { address, network: network(), subnet });

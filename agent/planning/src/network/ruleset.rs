@@ -19,6 +19,9 @@
 //! - A container neither speaks IPv6, which its network does not have, nor for the address or
 //!   hardware address of another container or of the gateway, nor as a DHCP server. Addresses that
 //!   the node has given to nobody are free: what lies behind a container is the user's affair.
+//! - Between hosts goes what one container of a network says to another one of it, and nothing else;
+//!   there a container speaks for its own addresses alone. What comes by the tunnel reaches no service of
+//!   the host. Where it came from was checked by the tunnel: each host speaks for its own containers.
 //! - A host that forwards only because of containers forwards nothing else, but for bridges of
 //!   others that are on it.
 //! - Another firewall on the host that drops forwarded packets is not overruled: nftables has no
@@ -27,13 +30,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub use self::balance::Vips;
 use self::chains::{SETS, frame_chains, packet_chains};
 use super::leases::Leases;
-use super::{Attached, Mac};
+use super::{Attached, Mac, names};
 
+pub mod balance;
 mod chains;
 
 /// Family of the table of packets. `inet`, so that IPv6 can join it.
@@ -52,6 +58,8 @@ pub struct HostFacts {
     pub forwards_for_us: bool,
     /// Bridges of others that it forwards for nevertheless.
     pub guests: BTreeSet<String>,
+    /// Addresses of services on networks that span hosts.
+    pub vips: Arc<Vips>,
 }
 
 /// The sets and maps of the table.
@@ -83,6 +91,20 @@ pub enum SetName {
     HeldAddresses,
     /// Hardware addresses likewise.
     HeldMacs,
+    /// The tunnel to other hosts.
+    Tunnels,
+    /// Each subnet of a network that spans hosts, beside itself: what may pass between hosts.
+    Across,
+    /// Addresses of services, and how one of their backends is drawn.
+    Vips,
+    /// Slots of such an address, and whose each is.
+    Backends,
+    /// Such addresses without a backend.
+    Idle,
+    /// Containers that may be drawn by themselves.
+    Selves,
+    /// Bridge ports on which nobody says anything but what is their own.
+    Strict,
     /// What a container says of itself: bridge port, hardware address, address.
     Own,
     /// The first two of these.
@@ -107,6 +129,13 @@ impl SetName {
             Self::PublishedAny => "published_any",
             Self::HeldAddresses => "held_addresses",
             Self::HeldMacs => "held_macs",
+            Self::Tunnels => "tunnels",
+            Self::Across => "across",
+            Self::Vips => "vips",
+            Self::Backends => "backends",
+            Self::Idle => "idle",
+            Self::Selves => "selves",
+            Self::Strict => "strict",
             Self::Own => "own",
             Self::OwnMacs => "own_macs",
         }
@@ -114,7 +143,9 @@ impl SetName {
 
     fn family(self) -> &'static str {
         match self {
-            Self::HeldAddresses | Self::HeldMacs | Self::Own | Self::OwnMacs => FRAMES,
+            Self::HeldAddresses | Self::HeldMacs | Self::Strict | Self::Own | Self::OwnMacs => {
+                FRAMES
+            }
             _ => FAMILY,
         }
     }
@@ -126,7 +157,8 @@ enum Word {
     Name(String),
     Bare(String),
     Prefix(Ipv4Addr, u8),
-    Port(u16),
+    Number(u16),
+    Goto(String),
 }
 
 impl Word {
@@ -136,7 +168,8 @@ impl Word {
             Self::Name(name) => format!("\"{name}\""),
             Self::Bare(word) => word.clone(),
             Self::Prefix(address, len) => format!("{address}/{len}"),
-            Self::Port(port) => port.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Goto(chain) => format!("goto {chain}"),
         }
     }
 
@@ -146,7 +179,8 @@ impl Word {
             Self::Prefix(address, len) => {
                 json!({ "prefix": { "addr": address.to_string(), "len": len } })
             }
-            Self::Port(port) => json!(port),
+            Self::Number(number) => json!(number),
+            Self::Goto(chain) => json!({ "goto": { "target": chain } }),
         }
     }
 }
@@ -195,6 +229,8 @@ pub struct Ruleset {
     closed: bool,
     /// The kernel cannot judge the frames of bridges.
     without_frames: bool,
+    /// There are networks that span hosts.
+    spans: bool,
 }
 
 impl Ruleset {
@@ -206,6 +242,9 @@ impl Ruleset {
         ruleset.add_networks(leases);
         ruleset.add_ports(leases);
         ruleset.add_holders(leases);
+        let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
+        ruleset.spans = !routed.is_empty();
+        ruleset.add_vips(&host.vips, |vip| routed.iter().any(|one| one.subnet.contains(&vip)));
         if !ruleset.is_empty() {
             for address in &host.on_no_wire {
                 ruleset.add(SetName::Anywhere, vec![Word::Bare(address.to_string())], vec![]);
@@ -241,6 +280,11 @@ impl Ruleset {
             self.add(SetName::Lan, vec![subnet(), bridge()], vec![]);
             self.add(SetName::Inside, vec![subnet()], vec![]);
             self.hold(network.gateway, Mac::of_address(network.gateway));
+            if network.routed {
+                let tunnel = Word::Name(names::tunnel(&self.prefix));
+                self.add(SetName::Tunnels, vec![tunnel], vec![]);
+                self.add(SetName::Across, vec![subnet(), subnet()], vec![]);
+            }
             if network.internal {
                 let gateway = Word::Bare(network.gateway.to_string());
                 self.add(SetName::Internal, vec![bridge()], vec![]);
@@ -254,9 +298,9 @@ impl Ruleset {
     fn add_ports(&mut self, leases: &Leases) {
         for (_, port, target) in leases.published() {
             let Some(target) = target else { continue };
-            let to = vec![Word::Bare(target.to_string()), Word::Port(port.target_port)];
+            let to = vec![Word::Bare(target.to_string()), Word::Number(port.target_port)];
             let service =
-                [Word::Bare(port.protocol.as_str().to_owned()), Word::Port(port.host_port)];
+                [Word::Bare(port.protocol.as_str().to_owned()), Word::Number(port.host_port)];
             if port.host_ip.is_unspecified() {
                 self.add(SetName::PublishedAny, service.to_vec(), to);
             } else {
@@ -283,6 +327,12 @@ impl Ruleset {
                     self.add(SetName::Own, [who.clone(), vec![address]].concat(), vec![]);
                 }
                 self.add(SetName::OwnMacs, who, vec![]);
+                if !attached.behind_gateway.is_empty() {
+                    let port = Word::Name(attached.host_ifname.clone());
+                    self.add(SetName::Strict, vec![port], vec![]);
+                    let own = || Word::Bare(attached.address.addr().to_string());
+                    self.add(SetName::Selves, vec![own(), own()], vec![]);
+                }
             }
         }
     }
@@ -310,7 +360,7 @@ impl Ruleset {
     /// to the other.
     #[must_use]
     pub fn same_chains(&self, other: &Self) -> bool {
-        let chains = |of: &Self| (of.is_empty(), of.closed, of.without_frames);
+        let chains = |of: &Self| (of.is_empty(), of.closed, of.without_frames, of.spans);
         chains(self) == chains(other) && self.prefix == other.prefix
     }
 
@@ -337,7 +387,7 @@ impl Ruleset {
             }
             text.push_str(&match *family {
                 FRAMES => frame_chains(&self.prefix),
-                _ => packet_chains(self.closed),
+                _ => packet_chains(self.closed, self.spans),
             });
             text.push_str("}\n");
         }

@@ -189,6 +189,7 @@ mod tests {
             internal: true,
             mtu: Some(1400),
             labels: [("a".to_owned(), "b".to_owned())].into(),
+            routed: false,
         };
         assert_eq!(config, expect);
     }

@@ -31,6 +31,10 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// Labels, kept for people.
     pub labels: BTreeMap<String, String>,
+    /// It spans hosts: managers hand out its addresses, and a container reaches everybody, also those on
+    /// its own bridge, through the host, which knows who is where.
+    #[serde(default)]
+    pub routed: bool,
 }
 
 /// A network as it is on this node.
@@ -48,6 +52,9 @@ pub struct NetworkState {
     pub mtu: u32,
     /// No way in or out.
     pub internal: bool,
+    /// It spans hosts.
+    #[serde(default)]
+    pub routed: bool,
 }
 
 /// The wish to connect one container to one network.
@@ -71,7 +78,7 @@ pub struct Attached {
     pub container: String,
     /// The network.
     pub network: String,
-    /// Address with the length of the subnet's prefix.
+    /// Address with the length of the subnet's prefix; on a network that spans hosts, of 32 bits.
     pub address: Ipv4Net,
     /// Gateway of the subnet.
     pub gateway: Ipv4Addr,
@@ -85,6 +92,9 @@ pub struct Attached {
     pub mtu: u32,
     /// The container's default route leaves through this attachment.
     pub default_route: bool,
+    /// What else is reached by the gateway: on a network that spans hosts, its subnet.
+    #[serde(default)]
+    pub behind_gateway: Vec<Ipv4Net>,
     /// Names under which the container is known on this network.
     pub aliases: BTreeSet<String>,
 }

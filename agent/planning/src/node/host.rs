@@ -9,15 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use super::look::{Look, LookAtLinks};
+use crate::network::NetworkState;
 use crate::network::fence::{self, FenceRule, Routing};
 use crate::network::guests::Guest;
 use crate::network::leases::Leases;
 use crate::network::links::{self, LinkKind, ObservedLink};
-use crate::network::ruleset::{HostFacts, Ruleset};
+use crate::network::ruleset::{HostFacts, Ruleset, Vips};
 use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge};
 
 /// A route that the kernel makes with the address of a bridge, and that somebody may delete.
@@ -111,6 +113,8 @@ pub struct Observed {
     pub settings: Option<BTreeMap<String, String>>,
     /// What the host was like before it was changed.
     pub remembered: Option<Remembered>,
+    /// Addresses that are routed into the tunnel; `None` if there is no tunnel.
+    pub remote: Option<BTreeSet<Ipv4Addr>>,
 }
 
 /// What the node was told, beside its tasks.
@@ -121,6 +125,10 @@ pub struct Wishes {
     /// The host forwards packets for others than containers, whether or not it did so before: nothing
     /// of theirs is closed, and forwarding stays on.
     pub forwards_for_others: bool,
+    /// Addresses on networks that span hosts which are on other hosts now.
+    pub remote: Arc<BTreeSet<Ipv4Addr>>,
+    /// Addresses of services on such networks.
+    pub vips: Arc<Vips>,
 }
 
 /// One change of the host.
@@ -145,6 +153,10 @@ pub enum Action {
     Link(links::Action),
     /// Put back a route of a bridge.
     AddRoute(BridgeRoute),
+    /// Lead packets for an address into the tunnel.
+    AddRemote(Ipv4Addr),
+    /// Do so no more.
+    RemoveRemote(Ipv4Addr),
 }
 
 impl Action {
@@ -181,6 +193,8 @@ impl fmt::Display for Action {
             Self::DropTables => f.write_str("remove the nftables tables"),
             Self::Link(action) => action.fmt(f),
             Self::AddRoute(route) => write!(f, "add route {route}"),
+            Self::AddRemote(address) => write!(f, "lead {address} into the tunnel"),
+            Self::RemoveRemote(address) => write!(f, "lead {address} into the tunnel no more"),
         }
     }
 }
@@ -208,9 +222,11 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
         on_no_wire: observed.on_no_wire.clone(),
         forwards_for_us,
         guests: guests.iter().map(|guest| guest.bridge.clone()).collect(),
+        vips: Arc::clone(&wishes.vips),
     };
     let mut fence = fence_actions(leases, forwards_for_us, guests, observed.fence.as_ref());
     let mut links = link_actions(leases, wishes, observed);
+    let remote = remote_actions(leases, wishes, observed);
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
     let mut tables = tables_action(leases, &facts, observed);
@@ -219,6 +235,7 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     actions.extend(bridge_settings(leases, observed, &links.new_bridges));
     actions.append(&mut links.up);
     actions.append(&mut links.routes);
+    actions.extend(remote);
     actions.extend(memory.switch_on);
     actions.extend(tables);
     actions.append(&mut fence.opening);
@@ -248,6 +265,21 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
         tables: lacks.tables && !look.tables,
         ..Look::default()
     }
+}
+
+/// Addresses in subnets of the host's networks alone: a route to any other would lead packets astray that
+/// have nothing to do with containers.
+fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Vec<Action> {
+    let Some(present) = &observed.remote else { return Vec::new() };
+    let routed: Vec<&NetworkState> = leases.networks().filter(|network| network.routed).collect();
+    let inside = |address: &&Ipv4Addr| {
+        routed
+            .iter()
+            .any(|network| network.subnet.contains(*address) && network.gateway != **address)
+    };
+    let wanted: BTreeSet<Ipv4Addr> = wishes.remote.iter().filter(inside).copied().collect();
+    let gone = present.difference(&wanted).copied().map(Action::RemoveRemote);
+    gone.chain(wanted.difference(present).copied().map(Action::AddRemote)).collect()
 }
 
 /// What is done to the settings of the whole host.

@@ -57,6 +57,8 @@ pub struct Look {
     pub tables: bool,
     /// Settings of the kernel.
     pub settings: bool,
+    /// Routes into the tunnel to other hosts.
+    pub remote: bool,
 }
 
 impl Look {
@@ -64,13 +66,19 @@ impl Look {
     #[must_use]
     pub const fn everything() -> Self {
         let links = LookAtLinks::All;
-        Self { links, addresses: true, rules: true, tables: true, settings: true }
+        Self { links, addresses: true, rules: true, tables: true, settings: true, remote: true }
     }
 
     /// At settings alone, which nobody tells of.
     #[must_use]
     pub fn settings() -> Self {
         Self { settings: true, ..Self::default() }
+    }
+
+    /// At routes into the tunnel.
+    #[must_use]
+    pub fn remote() -> Self {
+        Self { remote: true, ..Self::default() }
     }
 
     /// At one link of the agent.
@@ -92,6 +100,7 @@ impl Look {
         self.rules |= other.rules;
         self.tables |= other.tables;
         self.settings |= other.settings;
+        self.remote |= other.remote;
     }
 }
 

@@ -28,6 +28,8 @@ pub enum LeaseError {
     GatewayUnusable { network: String, gateway: Ipv4Addr, subnet: Ipv4Net },
     #[error("a gateway, range or reservation of network `{network}` needs a subnet beside it")]
     SubnetMissing { network: String },
+    #[error("network `{network}` spans hosts, and managers have given no address on it")]
+    AddressMissing { network: String },
     #[error("ip range {range} of network `{network}` is not inside subnet {subnet}")]
     RangeOutside { network: String, range: Ipv4Net, subnet: Ipv4Net },
     #[error("address {address} of network `{network}` is not inside subnet {subnet}")]

@@ -18,6 +18,9 @@ pub(super) fn choose_subnet(
     used: &[InUse],
 ) -> Result<Ipv4Net, LeaseError> {
     let network = || label(config);
+    if config.routed && config.subnet.is_none() {
+        return Err(LeaseError::AddressMissing { network: network() });
+    }
     let Some(subnet) = config.subnet else {
         if config.gateway.is_some() || config.ip_range.is_some() || !config.reserved.is_empty() {
             return Err(LeaseError::SubnetMissing { network: network() });
@@ -66,7 +69,7 @@ pub(super) fn choose_gateway(
 pub(super) fn same_settings(one: &NetworkConfig, other: &NetworkConfig) -> bool {
     let key = |config: &NetworkConfig| {
         let addresses = (config.subnet, config.gateway, config.ip_range, config.reserved.clone());
-        (addresses, config.internal, config.mtu)
+        (addresses, config.internal, config.mtu, config.routed)
     };
     key(one) == key(other)
 }

@@ -1,10 +1,10 @@
 //! What the tables are made of besides their elements.
 
-use super::SetName;
+use super::{SetName, balance};
 use crate::network::fence::MARK;
 
 /// Name, type and flags of each set and map, in the order they are declared.
-pub(super) const SETS: [(SetName, &str); 15] = [
+pub(super) const SETS: [(SetName, &str); 22] = [
     (SetName::Bridges, "set bridges { type ifname; }"),
     (SetName::Internal, "set internal { type ifname; }"),
     (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
@@ -25,6 +25,13 @@ pub(super) const SETS: [(SetName, &str); 15] = [
     ),
     (SetName::HeldAddresses, "set held_addresses { type ipv4_addr; }"),
     (SetName::HeldMacs, "set held_macs { type ether_addr; }"),
+    (SetName::Tunnels, "set tunnels { type ifname; }"),
+    (SetName::Across, "set across { type ipv4_addr . ipv4_addr; flags interval; }"),
+    (SetName::Vips, "map vips { type ipv4_addr : verdict; }"),
+    (SetName::Backends, "map backends { typeof ip daddr . numgen random mod 65536 : ip daddr; }"),
+    (SetName::Idle, "set idle { type ipv4_addr; }"),
+    (SetName::Selves, "set selves { type ipv4_addr . ipv4_addr; }"),
+    (SetName::Strict, "set strict { type ifname; }"),
     (SetName::Own, "set own { type ifname . ether_addr . ipv4_addr; }"),
     (SetName::OwnMacs, "set own_macs { type ifname . ether_addr; }"),
 ];
@@ -37,20 +44,28 @@ pub(super) const SETS: [(SetName, &str); 15] = [
 /// the host's loopback (CVE-2020-8558). The guard stands before address translation, where a
 /// genuine reply still carries the bridge's address.
 ///
+/// A container that draws itself as the backend of its own service would be answered by itself, past the
+/// host that translated the address: it is asked by the gateway's.
+///
+/// Who asks a service without backends by TCP is reset: what the kernel says by ICMP to somebody whose
+/// packets leave by where they came in, it says once a second at the most, and mostly not at all.
+///
+/// `quiet` keeps to itself that a container could reach a sibling without the host: on a network that spans
+/// hosts all goes through it.
+///
 /// `admit` marks what may pass, after addresses were translated back: the routing rules of
 /// [`fence`](crate::network::fence) let nothing else through, so that nothing is forwarded while the
 /// table is missing. It judges by itself what `forward` judges again: whichever chain or rule
 /// somebody deletes, what is not published stays closed.
-pub(super) fn packet_chains(closed: bool) -> String {
-    let closed = if closed {
-        "    iifname @guests accept
-    oifname @guests accept
-    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n"
-    } else {
-        ""
-    };
+pub(super) fn packet_chains(closed: bool, spans: bool) -> String {
+    arriving_chains(spans) + &judging_chains(closed)
+}
+
+/// What happens to packets before it is known where they go, and after.
+fn arriving_chains(spans: bool) -> String {
+    let picks = if spans { balance::chains() } else { String::new() };
     format!(
-        "  chain publish {{
+        "{picks}  chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published_at
     dnat ip to meta l4proto . th dport map @published_any
   }}
@@ -61,7 +76,9 @@ pub(super) fn packet_chains(closed: bool) -> String {
   }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
+    iifname @bridges ip daddr vmap @vips
     iifname @internal accept
+    iifname @tunnels accept
     fib daddr type != local accept
     iifname @bridges jump publish
     ip daddr @anywhere jump publish
@@ -74,6 +91,8 @@ pub(super) fn packet_chains(closed: bool) -> String {
   chain admit {{
     type filter hook prerouting priority -90; policy accept;
     ip daddr . iifname @lan goto pass
+    iifname @tunnels ip saddr . ip daddr @across goto pass
+    iifname @tunnels accept
     iifname @internal accept
     iifname @bridges ip daddr != @inside goto pass
     ip daddr @subnets ct state established,related goto pass
@@ -85,19 +104,46 @@ pub(super) fn packet_chains(closed: bool) -> String {
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
+    ip saddr . ip daddr @selves masquerade
+    ip saddr . ip daddr @across accept
     ip saddr @subnets oifname != @bridges masquerade
     ip saddr . oifname @lan ct status dnat masquerade
     ip saddr 127.0.0.0/8 oifname @bridges masquerade
   }}
-  chain input {{
+"
+    )
+}
+
+/// What may arrive, and what may pass.
+fn judging_chains(closed: bool) -> String {
+    let closed = if closed {
+        "    iifname @guests accept
+    oifname @guests accept
+    meta nfproto ipv4 iifname != @bridges oifname != @bridges drop\n"
+    } else {
+        ""
+    };
+    format!(
+        "  chain input {{
     type filter hook input priority 0; policy accept;
+    iifname @tunnels drop
     iifname @internal ct state established,related accept
     iifname . ip daddr @gateways accept
     iifname @internal drop
   }}
+  chain quiet {{
+    type filter hook output priority 0; policy accept;
+    oifname @bridges icmp type redirect drop
+  }}
   chain forward {{
     type filter hook forward priority 0; policy accept;
+    iifname @bridges ip daddr @idle meta l4proto tcp reject with tcp reset
+    iifname @bridges ip daddr @idle reject
     iifname . oifname @same_bridge accept
+    iifname @tunnels ip saddr . ip daddr @across oifname @bridges accept
+    iifname @bridges ip saddr . ip daddr @across oifname @tunnels accept
+    iifname @tunnels drop
+    oifname @tunnels drop
     iifname @internal drop
     oifname @internal drop
     ct state established,related accept
@@ -116,6 +162,9 @@ pub(super) fn frame_chains(prefix: &str) -> String {
     vlan id 0 drop
     ether type 8021ad vlan id 0 drop
     meta protocol ip6 drop
+    iifname @strict iifname . ether saddr != @own_macs drop
+    iifname @strict ether type ip iifname . ether saddr . ip saddr != @own drop
+    iifname @strict ether type arp iifname . arp saddr ether . arp saddr ip != @own drop
     ether saddr @held_macs iifname . ether saddr != @own_macs drop
     arp saddr ether @held_macs iifname . arp saddr ether != @own_macs drop
     arp saddr ip @held_addresses iifname . arp saddr ether . arp saddr ip != @own drop

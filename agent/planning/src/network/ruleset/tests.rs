@@ -33,9 +33,19 @@ fn sample() -> Leases {
     for (id, internal) in [("front", false), ("back", true)] {
         leases.ensure_network(&network(id, internal), &Rules::default(), &[]).unwrap();
     }
+    let subnet = Some("10.0.5.0/24".parse().unwrap());
+    let wide = NetworkConfig { subnet, routed: true, ..network("wide", false) };
+    leases.ensure_network(&wide, &Rules::default(), &[]).unwrap();
     attach(&mut leases, "web", "front");
     attach(&mut leases, "web", "back");
     attach(&mut leases, "dns", "front");
+    let request = AttachRequest {
+        container: "far".to_owned(),
+        network: "wide".to_owned(),
+        address: Some([10, 0, 5, 7].into()),
+        ..AttachRequest::default()
+    };
+    leases.attach(&request, &Rules::default()).unwrap();
     publish(&mut leases, "web", &[port([0, 0, 0, 0], Protocol::Tcp, 8080)]);
     let local = port([127, 0, 0, 1], Protocol::Udp, 53);
     publish(&mut leases, "dns", &[local, port([0, 0, 0, 0], Protocol::Sctp, 9)]);
@@ -43,7 +53,13 @@ fn sample() -> Leases {
 }
 
 fn host() -> HostFacts {
-    HostFacts { prefix: "sh".to_owned(), ..HostFacts::default() }
+    let vips = Vips::from([
+        ([10, 0, 5, 50].into(), vec![[10, 0, 5, 7].into(), [10, 0, 5, 9].into()]),
+        ([10, 0, 5, 51].into(), vec![]),
+        // Of a network that is not here.
+        ([10, 0, 6, 50].into(), vec![[10, 0, 6, 7].into()]),
+    ]);
+    HostFacts { prefix: "sh".to_owned(), vips: Arc::new(vips), ..HostFacts::default() }
 }
 
 fn of(leases: &Leases) -> Ruleset {
@@ -79,6 +95,31 @@ fn a_port_that_moves_is_taken_away_before_it_is_given() {
     let text = of(&leases).change_text(&before, "t").unwrap();
     let taken = text.find("delete element inet t published_any").unwrap();
     assert!(taken < text.find("add element inet t published_any").unwrap(), "{text}");
+}
+
+#[test]
+fn a_backend_that_goes_costs_its_service_alone() {
+    let facts = |backends: &[u8]| {
+        let of = |last: &u8| Ipv4Addr::new(10, 0, 5, *last);
+        let backends: Vec<Ipv4Addr> = backends.iter().map(of).collect();
+        let vips = Vips::from([(of(&50), backends), (of(&51), vec![of(&7)])]);
+        HostFacts { vips: Arc::new(vips), ..host() }
+    };
+    let change = |from: &[u8], to: &[u8]| {
+        let (from, to) = (Ruleset::of(&sample(), &facts(from)), Ruleset::of(&sample(), &facts(to)));
+        assert!(from.same_chains(&to));
+        to.change_text(&from, "t").unwrap()
+    };
+    let expect = "\
+        delete element inet t vips { 10.0.5.50 }\n\
+        delete element inet t backends { 10.0.5.50 . 1 }\n\
+        add element inet t vips { 10.0.5.50 : goto pick_1 }\n";
+    assert_eq!(change(&[7, 9], &[7]), expect);
+    let expect = "\
+        delete element inet t vips { 10.0.5.50 }\n\
+        delete element inet t backends { 10.0.5.50 . 0 }\n\
+        add element inet t idle { 10.0.5.50 }\n";
+    assert_eq!(change(&[7], &[]), expect);
 }
 
 #[test]

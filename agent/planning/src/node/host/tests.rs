@@ -15,25 +15,32 @@ struct Host {
     tables: Tables,
     settings: BTreeMap<String, String>,
     remembered: Option<Remembered>,
+    remote: Option<BTreeSet<Ipv4Addr>>,
 }
 
 const ETH: &str = "eth0";
+/// A network that spans hosts.
+const WIDE: &str = "wide";
 
 fn leases(networks: &[(&str, bool)]) -> Leases {
     let mut leases = Leases::default();
     for (id, internal) in networks {
         let (id, internal) = ((*id).to_owned(), *internal);
-        let config = NetworkConfig { id: id.clone(), internal, ..NetworkConfig::default() };
-        leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
-        let request =
+        let mut config = NetworkConfig { id: id.clone(), internal, ..NetworkConfig::default() };
+        let mut request =
             AttachRequest { container: "web".to_owned(), network: id, ..AttachRequest::default() };
+        if config.id == WIDE {
+            (config.routed, config.subnet) = (true, Some("10.0.5.0/24".parse().unwrap()));
+            request.address = Some([10, 0, 5, 2].into());
+        }
+        leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
         leases.attach(&request, &Rules::default()).unwrap();
     }
     leases
 }
 
 fn wishes() -> Wishes {
-    Wishes { prefix: "sh".to_owned(), forwards_for_others: false }
+    Wishes { prefix: "sh".to_owned(), forwards_for_others: false, ..Wishes::default() }
 }
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
@@ -59,6 +66,7 @@ impl Host {
             tables: Tables::Absent,
             settings,
             remembered: None,
+            remote: Some(BTreeSet::new()),
         }
     }
 
@@ -79,6 +87,7 @@ impl Host {
             tables: Some(self.tables.clone()),
             settings: Some(self.settings.clone()),
             remembered: self.remembered.clone(),
+            remote: self.remote.clone(),
         }
     }
 
@@ -120,6 +129,10 @@ impl Host {
             Action::AddRoute(route) => {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
+            }
+            Action::AddRemote(address) => assert!(self.remote.as_mut().unwrap().insert(*address)),
+            Action::RemoveRemote(address) => {
+                assert!(self.remote.as_mut().unwrap().remove(address));
             }
         }
     }
@@ -219,6 +232,9 @@ enum Harm {
     Setting(usize),
     Guest,
     Foreign,
+    NoTunnel,
+    Tunnel,
+    Remote(u8),
 }
 
 fn harm() -> impl Strategy<Value = Harm> {
@@ -233,6 +249,9 @@ fn harm() -> impl Strategy<Value = Harm> {
         (0..9usize).prop_map(Harm::Setting),
         Just(Harm::Guest),
         Just(Harm::Foreign),
+        Just(Harm::NoTunnel),
+        Just(Harm::Tunnel),
+        (0..12u8).prop_map(Harm::Remote),
     ]
 }
 
@@ -284,14 +303,30 @@ fn do_harm(host: &mut Host, harm: &Harm) {
             bridge.addresses.insert("172.17.0.1/16".parse().unwrap());
             host.links.insert("docker0".to_owned(), bridge);
         }
+        Harm::NoTunnel => host.remote = None,
+        Harm::Tunnel => host.remote = Some(BTreeSet::new()),
+        Harm::Remote(n) => {
+            let address = [10, 0, 5, *n].into();
+            if let Some(remote) = &mut host.remote
+                && !remote.remove(&address)
+            {
+                remote.insert(address);
+            }
+        }
         Harm::Foreign => {
             host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));
         }
     }
 }
 
-const SETS: [&[(&str, bool)]; 4] =
-    [&[], &[("front", false)], &[("closed", true)], &[("front", false), ("closed", true)]];
+const SETS: [&[(&str, bool)]; 6] = [
+    &[],
+    &[("front", false)],
+    &[("closed", true)],
+    &[("front", false), ("closed", true)],
+    &[("front", false), (WIDE, false)],
+    &[(WIDE, true)],
+];
 
 proptest! {
     #[test]
@@ -303,7 +338,9 @@ proptest! {
             (0..SETS.len(), prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
         ),
     ) {
-        let wishes = Wishes { forwards_for_others: asked, ..wishes() };
+        let remote = (7..9).map(|n| [10, 0, 5, n].into()).chain([[10, 0, 6, 7].into()]);
+        let remote = Arc::new(remote.collect());
+        let wishes = Wishes { forwards_for_others: asked, remote, ..wishes() };
         let mut host = Host { has_domains, ..Host::new(forwards) };
         for (set, harms, cut) in steps {
             let leases = leases(SETS[set]);
@@ -322,6 +359,10 @@ proptest! {
             prop_assert_eq!(host.plan(&leases, &wishes), vec![]);
             prop_assert_eq!(foreign(&host), others);
             prop_assert!(host.is_closed(&leases));
+            if let Some(remote) = &host.remote {
+                let wide = SETS[set].iter().any(|(id, _)| *id == WIDE);
+                prop_assert_eq!(remote.len(), if wide { 2 } else { 0 });
+            }
         }
     }
 

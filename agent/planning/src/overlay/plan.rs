@@ -1,0 +1,182 @@
+//! What follows on this host from what it knows of overlay networks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use shoal_types::id::{NodeId, ServiceId};
+
+use super::OverlayView;
+use crate::network::ruleset::Vips;
+
+/// What this host does about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Course {
+    /// What each other node may send from, and what is sent to it: exactly the addresses of its endpoints.
+    /// Nodes without any are left out.
+    pub allowed: BTreeMap<NodeId, BTreeSet<IpNet>>,
+    /// Addresses that packets are led into the tunnel for.
+    pub remote: BTreeSet<Ipv4Addr>,
+    /// Backends, by the address of their service.
+    pub vips: Vips,
+    /// Addresses that endpoints on several nodes claim, with these nodes. Nobody else's is led anywhere: who
+    /// is right cannot be told here, and managers never give one twice.
+    pub contested: BTreeMap<IpAddr, BTreeSet<NodeId>>,
+}
+
+impl Course {
+    /// Decides on it.
+    #[must_use]
+    pub fn of(view: &OverlayView) -> Self {
+        let mut course = Self { vips: vips(view), ..Self::default() };
+        let Some(own) = view.node_id else { return course };
+        for (address, nodes) in owners(view) {
+            let mut others = nodes.iter().copied();
+            match (others.next(), others.next()) {
+                (Some(node), None) if node == own || !view.peers.contains_key(&node) => {}
+                (Some(node), None) => {
+                    course.allowed.entry(node).or_default().insert(IpNet::from(address));
+                    if let IpAddr::V4(address) = address {
+                        course.remote.insert(address);
+                    }
+                }
+                _ => {
+                    course.contested.insert(address, nodes);
+                }
+            }
+        }
+        course
+    }
+}
+
+/// Which nodes have endpoints with an address.
+fn owners(view: &OverlayView) -> BTreeMap<IpAddr, BTreeSet<NodeId>> {
+    let mut owners: BTreeMap<IpAddr, BTreeSet<NodeId>> = BTreeMap::new();
+    for endpoint in view.endpoints.values() {
+        for address in endpoint.networks.iter().flat_map(|network| &network.addresses) {
+            owners.entry(address.addr()).or_default().insert(endpoint.node_id);
+        }
+    }
+    owners
+}
+
+/// The addresses of services, with those of their tasks that serve.
+fn vips(view: &OverlayView) -> Vips {
+    let mut tasks: BTreeMap<ServiceId, Vec<_>> = BTreeMap::new();
+    for endpoint in view.endpoints.values().filter(|endpoint| endpoint.serving) {
+        tasks.entry(endpoint.service_id).or_default().push(endpoint);
+    }
+    let none = Vec::new();
+    let mut all = Vips::new();
+    for service in view.vips.values() {
+        let tasks = tasks.get(&service.service_id).unwrap_or(&none);
+        for network in &service.networks {
+            let IpAddr::V4(vip) = network.vip.addr() else { continue };
+            let joined = tasks.iter().flat_map(|task| &task.networks);
+            let here = joined.filter(|joined| joined.network_id == network.network_id);
+            let backends: BTreeSet<Ipv4Addr> = here
+                .flat_map(|joined| &joined.addresses)
+                .filter_map(|address| match address.addr() {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                })
+                .collect();
+            all.insert(vip, backends.into_iter().collect());
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_types::assignment::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+    use shoal_types::object::{Slot, TunnelKey};
+
+    use super::*;
+
+    const OWN: u128 = 1;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn endpoint(task: u128, node: u128, address: &str, serving: bool) -> Arc<TaskEndpoint> {
+        let addresses = vec![net(&format!("{address}/24"))];
+        let network = EndpointNetwork { network_id: 9.into(), addresses, aliases: Vec::new() };
+        Arc::new(TaskEndpoint {
+            task_id: task.into(),
+            service_id: 7.into(),
+            service_name: "web".to_owned(),
+            slot: Slot::Replica(1),
+            node_id: node.into(),
+            networks: vec![network],
+            serving,
+        })
+    }
+
+    fn view(endpoints: &[Arc<TaskEndpoint>]) -> OverlayView {
+        let peer = |node: u128| {
+            let (public_key, addr) = (TunnelKey([2; 32]), [192, 0, 2, 2].into());
+            Arc::new(Peer { node_id: node.into(), public_key, addr, port: 51820 })
+        };
+        let vip = VipNetwork { network_id: 9.into(), vip: net("10.0.0.9/24"), aliases: Vec::new() };
+        let other =
+            VipNetwork { network_id: 8.into(), vip: net("10.0.1.9/24"), aliases: Vec::new() };
+        let networks = vec![vip, other];
+        let service_name = "web".to_owned();
+        let vips = ServiceVips { service_id: 7.into(), service_name, networks };
+        OverlayView {
+            node_id: Some(OWN.into()),
+            endpoints: endpoints.iter().map(|one| (one.task_id, Arc::clone(one))).collect(),
+            peers: [2, 3].map(|node: u128| (NodeId::from(node), peer(node))).into_iter().collect(),
+            vips: std::iter::once((ServiceId::from(7), Arc::new(vips))).collect(),
+            ..OverlayView::default()
+        }
+    }
+
+    #[test]
+    fn each_node_speaks_for_its_own_tasks_alone() {
+        let course = Course::of(&view(&[
+            endpoint(1, OWN, "10.0.0.2", true),
+            endpoint(2, 2, "10.0.0.3", true),
+            endpoint(3, 2, "10.0.0.4", false),
+            endpoint(4, 3, "10.0.0.5", true),
+            // Of a node that nobody knows how to reach.
+            endpoint(5, 4, "10.0.0.6", true),
+        ]));
+        let one = [net("10.0.0.3/32"), net("10.0.0.4/32")].into();
+        let allowed = BTreeMap::from([(2.into(), one), (3.into(), [net("10.0.0.5/32")].into())]);
+        assert_eq!(course.allowed, allowed);
+        let remote = [3, 4, 5].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        assert_eq!(course.remote, remote.into());
+        let backends = [2, 3, 5, 6].map(|last| Ipv4Addr::new(10, 0, 0, last)).to_vec();
+        let vips = [([10, 0, 0, 9].into(), backends), ([10, 0, 1, 9].into(), vec![])];
+        assert_eq!(course.vips, vips.into());
+        assert_eq!(course.contested, BTreeMap::new());
+    }
+
+    #[test]
+    fn an_address_of_two_nodes_is_nobodys() {
+        let course = Course::of(&view(&[
+            endpoint(1, OWN, "10.0.0.2", true),
+            endpoint(2, 2, "10.0.0.2", true),
+            endpoint(3, 2, "10.0.0.3", true),
+            endpoint(4, 3, "10.0.0.3", true),
+        ]));
+        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), BTreeSet::new()));
+        let claims = [
+            ([10, 0, 0, 2].into(), [OWN.into(), 2.into()].into()),
+            ([10, 0, 0, 3].into(), [2.into(), 3.into()].into()),
+        ];
+        assert_eq!(course.contested, claims.into());
+    }
+
+    #[test]
+    fn who_knows_nothing_does_nothing() {
+        let unknown = OverlayView { node_id: None, ..view(&[endpoint(2, 2, "10.0.0.3", true)]) };
+        let course = Course::of(&unknown);
+        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), BTreeSet::new()));
+    }
+}
