@@ -18,7 +18,11 @@ without() {
     done
 }
 
-without shoal-agent-container tokio mio async-std smol async-executor rayon tonic
+without shoal-agent-container tokio mio async-std smol async-executor rayon tonic gotatun
+# What encrypts between nodes is code of others that hears the network: it is in the agent's program alone, and
+# there in the process of the tunnel.
+without shoal-manager gotatun tun wireguard-control
+without shoalctl gotatun tun wireguard-control
 # What managers agree on is bytes to those who agree, and who may connect is decided elsewhere.
 without shoal-manager-raft shoal-manager-state shoal-manager-planning shoal-transport rustls
 echo "walls: they stand"

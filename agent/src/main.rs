@@ -7,6 +7,7 @@ use clap::Parser as _;
 use shoal_agent::config::{Cli, Work};
 use shoal_agent::{config, local, program};
 use shoal_agent_container::supervise::{self, Given};
+use shoal_agent_tunnel::device;
 use shoal_types::error_chain::chain;
 
 /// Exit code of a wrong command line, as clap has it.
@@ -15,7 +16,8 @@ const USAGE: u8 = 2;
 /// A helper of the agent: what it is called, and what it does once it has what it needs.
 type Helper = (&'static str, fn(Given) -> ExitCode);
 
-const HELPERS: [Helper; 2] = [("supervise", supervise::main), ("join", supervise::join::main)];
+const HELPERS: [Helper; 3] =
+    [("supervise", supervise::main), ("join", supervise::join::main), ("tunnel", device::main)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);

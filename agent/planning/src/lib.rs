@@ -9,6 +9,7 @@ pub mod oci;
 pub mod overlay;
 pub mod prune;
 pub mod task;
+pub mod tunnel;
 pub mod usage;
 pub mod volume;
 

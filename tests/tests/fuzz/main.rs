@@ -38,3 +38,4 @@ mod stored;
 mod supervisor;
 mod tars;
 mod text;
+mod tunnel;

@@ -79,6 +79,12 @@ impl Given {
         let agent = rustix::io::fcntl_dupfd_cloexec(stdin, 3).ok()?;
         Some(Self { run_dir, agent })
     }
+
+    /// The run directory, and the socket to the agent.
+    #[must_use]
+    pub fn into_parts(self) -> (PathBuf, OwnedFd) {
+        (self.run_dir, self.agent)
+    }
 }
 
 /// The sub-command.

@@ -1,0 +1,119 @@
+//! The encrypted tunnel between nodes: one WireGuard interface per host. What it should be, what it is, and
+//! the difference as ordered actions.
+//!
+//! A peer's allowed addresses are its access list: what comes from a peer with another source is dropped, and
+//! what goes to an address that no peer has leaves the host by no tunnel.
+
+mod check;
+mod model;
+mod plan;
+#[cfg(test)]
+mod tests;
+pub mod uapi;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use shoal_types::object::TunnelKey;
+
+pub use check::Refusal;
+pub use plan::{Action, AllowedChange, Change, PeerChange, Told, choose, plan};
+
+/// Port on which tunnels listen unless told otherwise, as WireGuard's tools have it.
+pub const PORT: u16 = 51820;
+/// Bytes that a packet grows by in the tunnel: 40 of an IPv6 header, 8 of UDP, 32 of WireGuard.
+pub const OVERHEAD: u32 = 80;
+/// The largest packet inside of the tunnel, in bytes, where the way between hosts takes 1500.
+pub const MTU: u32 = 1500 - OVERHEAD;
+
+/// The name of the interface of the agent with this prefix.
+#[must_use]
+pub fn ifname(prefix: &str) -> String {
+    format!("{prefix}wg0")
+}
+
+/// What the tunnel should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// UDP port on which it listens.
+    pub listen_port: u16,
+    /// The largest packet inside, in bytes.
+    pub mtu: u32,
+    /// The other hosts.
+    pub peers: BTreeMap<TunnelKey, TunnelPeer>,
+}
+
+/// Another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Where it listens.
+    pub endpoint: SocketAddr,
+    /// What it may send from, and what is sent to it.
+    pub allowed: BTreeSet<IpNet>,
+    /// How often something is sent although there is nothing to say, so that a NAT on the way does not
+    /// forget us: in whole seconds.
+    pub keepalive: Option<Duration>,
+}
+
+/// What the tunnel is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The interface, if there is one of this name.
+    pub link: Option<Link>,
+    /// Whether a process of the agent's works for it.
+    pub process: bool,
+    /// What answers for it, if it does.
+    pub device: Option<Device>,
+}
+
+/// An interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// What it is.
+    pub kind: LinkKind,
+    /// Whether packets may pass.
+    pub up: bool,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+}
+
+/// Kinds of interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// The kernel's WireGuard.
+    Wireguard,
+    /// One whose packets go to a process.
+    Tun,
+    /// Anything else.
+    Other,
+}
+
+/// What the device behind the interface says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// The public key that belongs to its private one.
+    pub key: Option<TunnelKey>,
+    /// UDP port on which it listens.
+    pub listen_port: Option<u16>,
+    /// Whom it knows.
+    pub peers: BTreeMap<TunnelKey, SeenPeer>,
+}
+
+/// What a device says of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenPeer {
+    /// Where it was last heard from, or is expected.
+    pub endpoint: Option<SocketAddr>,
+    /// What it may send from, and what is sent to it.
+    pub allowed: BTreeSet<IpNet>,
+    /// As [`TunnelPeer::keepalive`].
+    pub keepalive: Option<Duration>,
+    /// How long ago keys were last agreed on with it.
+    pub handshake_age: Option<Duration>,
+    /// Bytes that came from it.
+    pub rx_bytes: u64,
+    /// Bytes that went to it.
+    pub tx_bytes: u64,
+}

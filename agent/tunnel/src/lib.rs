@@ -1,0 +1,99 @@
+//! The encrypted tunnel between nodes: one WireGuard interface per host.
+//!
+//! What is to be done is planned in `agent/planning/src/tunnel`; this crate looks and performs. The kernel's
+//! WireGuard encrypts where there is one, which is tried; else a process of the agent's does
+//! ([`device`]), which outlives the agent as supervisors do and is found again by its lock.
+//!
+//! The kernel is spoken to by `wireguard-control`, the process by the configuration protocol of WireGuard on a
+//! socket in the run directory: the crate's own way to a process looks for sockets in one directory of the
+//! whole machine, waits for answers without a bound, and starts whatever is called `wireguard-go` on `PATH`
+//! when nobody answers.
+
+pub mod device;
+mod error;
+mod kernel;
+mod key;
+mod link;
+mod process;
+mod tunnels;
+mod userspace;
+
+#[cfg(any(test, feature = "fake"))]
+pub mod contract;
+#[cfg(any(test, feature = "fake"))]
+mod fake;
+
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use shoal_agent_planning::tunnel::{Action, Desired, Device};
+use shoal_types::object::{TunnelKey, TunnelKind};
+
+pub use error::TunnelError;
+#[cfg(any(test, feature = "fake"))]
+pub use fake::FakeTunnel;
+pub use tunnels::Tunnels;
+
+/// Where a tunnel's things are.
+#[derive(Debug, Clone)]
+pub struct TunnelConfig {
+    /// Name of the interface.
+    pub ifname: String,
+    /// For the private key, which survives reboots.
+    pub state_dir: PathBuf,
+    /// For what does not: the lock and the socket of the process. Nobody but root may write here.
+    pub run_dir: PathBuf,
+    /// The program that has the sub-command `tunnel`.
+    pub program: PathBuf,
+    /// What is to encrypt; `None`: the kernel if it can.
+    pub kind: Option<TunnelKind>,
+}
+
+/// A tunnel that is as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelState {
+    /// By which others know this host.
+    pub public_key: TunnelKey,
+    /// What encrypts.
+    pub kind: TunnelKind,
+    /// UDP port on which it listens.
+    pub port: u16,
+    /// Name of the interface.
+    pub ifname: String,
+    /// What had to be done for it: nothing, if it was so already.
+    pub done: Vec<Action>,
+}
+
+/// A tunnel as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What encrypts.
+    pub kind: TunnelKind,
+    /// What it says of itself and of its peers.
+    pub device: Device,
+}
+
+/// The tunnel of a host. Calls are carried out one after the other, and may be repeated.
+pub trait Tunnel: Send + Sync {
+    /// By which others know this host.
+    fn public_key(&self) -> TunnelKey;
+
+    /// Makes the tunnel what it should be, whatever has become of it.
+    ///
+    /// # Errors
+    /// What no tunnel can be, a port that is taken, a host on which nothing can encrypt, the kernel's
+    /// refusals. What has been done until then stays.
+    fn ensure(&self, desired: Desired) -> BoxFuture<'_, Result<TunnelState, TunnelError>>;
+
+    /// What the tunnel is; `None` while there is none that works.
+    ///
+    /// # Errors
+    /// It cannot be seen.
+    fn observe(&self) -> BoxFuture<'_, Result<Option<Seen>, TunnelError>>;
+
+    /// Leaves nothing of it but its key: no process, no socket, no interface.
+    ///
+    /// # Errors
+    /// The kernel's refusals.
+    fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>>;
+}
