@@ -6,6 +6,7 @@
 
 mod check;
 mod model;
+mod peers;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 use shoal_types::object::TunnelKey;
 
 pub use check::Refusal;
+pub use peers::{LeftOut, peers};
 pub use plan::{Action, AllowedChange, Change, PeerChange, Told, choose, plan};
 
 /// Port on which tunnels listen unless told otherwise, as WireGuard's tools have it.
