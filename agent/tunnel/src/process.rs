@@ -79,7 +79,12 @@ fn look(run_dir: &Path) -> io::Result<Look> {
         opened => opened?,
     };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => return Ok(Look::Nobody),
+        Ok(()) => {
+            // Not left to the closing: a process that is just being started has the file open, too, and the one
+            // that is started next would not get the lock.
+            flock(&file, FlockOperation::Unlock)?;
+            return Ok(Look::Nobody);
+        }
         Err(Errno::WOULDBLOCK) => {}
         Err(error) => return Err(error.into()),
     }
