@@ -11,7 +11,8 @@ use shoal_proto::v1::control_client::ControlClient;
 use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
 use shoal_types::id::{DeploymentId, StackId};
 use shoal_types::object::{
-    Cluster, Deployment, Network, Node, NodeSummary, Service, Stack, Task, User,
+    AddressCount, Cluster, Deployment, Network, NetworkSummary, Node, NodeSummary, Service, Stack,
+    Task, User,
 };
 use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
@@ -204,6 +205,14 @@ macro_rules! list {
         .await?;
         Ok(found)
     }};
+}
+
+fn summary(network: Network, counted: Option<pb::NetworkAddresses>) -> NetworkSummary {
+    let addresses = counted.map(|counted| {
+        let pb::NetworkAddresses { network_id: _, used, free } = counted;
+        AddressCount { used, free }
+    });
+    NetworkSummary { network, addresses }
 }
 
 impl Client {
@@ -432,15 +441,28 @@ impl Client {
         }
     }
 
-    /// All networks.
-    pub async fn networks(&self) -> Result<Vec<Network>> {
-        list!(self.list_networks(pb::ListNetworksRequest {}).networks)
+    /// All networks, and how many addresses are in use of those that span nodes.
+    pub async fn networks(&self) -> Result<Vec<NetworkSummary>> {
+        let mut found: Vec<NetworkSummary> = Vec::new();
+        parts::each(call!(self.list_networks(pb::ListNetworksRequest {})), |part| {
+            let counts = part.addresses.into_iter().map(|count| (count.network_id.clone(), count));
+            let counts: BTreeMap<_, _> = counts.collect();
+            let networks: Vec<Network> = all("networks", part.networks)?;
+            found.extend(networks.into_iter().map(|network| {
+                let counted = counts.get(&network.id.to_string()).cloned();
+                summary(network, counted)
+            }));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
     }
 
-    /// A network by id or name.
-    pub async fn network(&self, reference: &str) -> Result<Network> {
+    /// A network by id or name, and how many of its addresses are in use if it spans nodes.
+    pub async fn network(&self, reference: &str) -> Result<NetworkSummary> {
         let request = pb::GetNetworkRequest { reference: reference.to_owned() };
-        required("network", call!(self.get_network(request)).network)
+        let pb::GetNetworkResponse { network, addresses } = call!(self.get_network(request));
+        Ok(summary(required("network", network)?, addresses))
     }
 
     /// Makes a network.

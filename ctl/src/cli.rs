@@ -177,6 +177,7 @@ mod tests {
         let lines = [
             "init",
             "init --advertise-addr 10.0.0.1 --listen-addr 0.0.0.0:4242 --availability drain",
+            "init --default-addr-pool 10.1.0.0/16 --default-addr-pool-mask-length 26",
             "join --token SHOAL-1-a-b 10.0.0.1:4242",
             "join --token-file t 10.0.0.1 10.0.0.2:4243",
             "join --token-file - 10.0.0.1",
@@ -305,6 +306,8 @@ mod tests {
             "frobnicate",
             "init --advertise-addr http://x",
             "init --availability sometimes",
+            "init --default-addr-pool 10.1.0.0",
+            "init --default-addr-pool-mask-length 300",
             "join --token x",
             "join --token x --token-file y 10.0.0.1",
             "join --token x --advertise-addr 10.0.0.2 10.0.0.1",

@@ -177,6 +177,7 @@ fn network() -> pb::Network {
         },
         stack_id: None,
         predefined: false,
+        subnets: vec!["10.0.0.0/24".parse().unwrap()],
     })
         .into()
 }
@@ -445,7 +446,7 @@ hostile! {{
         Ok(pb::GetDeploymentResponse { deployment: Some(deployment()) });
     get_task GetTaskRequest GetTaskResponse Ok(pb::GetTaskResponse { task: Some(task()) });
     get_network GetNetworkRequest GetNetworkResponse
-        Ok(pb::GetNetworkResponse { network: Some(network()) });
+        Ok(pb::GetNetworkResponse { network: Some(network()), addresses: None });
     create_network CreateNetworkRequest CreateNetworkResponse
         Ok(pb::CreateNetworkResponse { network: Some(network()) });
     remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());
@@ -471,7 +472,7 @@ hostile! {{
     list_tasks ListTasksRequest ListTasksResponse ListTasksStream
         pb::ListTasksResponse { tasks: vec![task()] };
     list_networks ListNetworksRequest ListNetworksResponse ListNetworksStream
-        pb::ListNetworksResponse { networks: vec![network()] };
+        pb::ListNetworksResponse { networks: vec![network()], addresses: Vec::new() };
     list_stacks ListStacksRequest ListStacksResponse ListStacksStream
         pb::ListStacksResponse { stacks: vec![stack()] };
     list_volumes ListVolumesRequest ListVolumesResponse ListVolumesStream

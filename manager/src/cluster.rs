@@ -200,6 +200,9 @@ mod tests {
 
     use super::*;
 
+    /// What this program knows nothing of.
+    const LATER: Level = Level::new(Level::OWN.number() + 1);
+
     #[test]
     fn what_some_manager_would_not_understand_is_not_written() {
         let mut cluster = TestCluster::new();
@@ -207,12 +210,14 @@ mod tests {
         let (_, mut command) = cluster.new_task(service, Slot::Replica(1));
         assert!(loggable(&cluster.state, cluster.now, &command).is_ok());
         if let Command::CreateTask { level, .. } = &mut command {
-            *level = Level::new(2);
+            *level = LATER;
         }
         let refused = loggable(&cluster.state, cluster.now, &command).expect_err("too new");
         assert_eq!(refused.code(), RejectedCode::FailedPrecondition);
         assert!(
-            refused.to_string().contains("needs feature level 2, and the cluster has 1"),
+            refused
+                .to_string()
+                .contains(&format!("needs feature level {LATER}, and the cluster has 1")),
             "{refused}"
         );
     }

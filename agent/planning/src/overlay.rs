@@ -87,7 +87,8 @@ mod tests {
         let driver = Driver { name: driver.to_owned(), ..Driver::default() };
         let spec = NetworkSpec { name: format!("n{id}"), driver, ..NetworkSpec::default() };
         let (id, meta) = (id.into(), Meta::default());
-        let network = Network { id, meta, spec, stack_id: None, predefined: false };
+        let network =
+            Network { id, meta, spec, stack_id: None, predefined: false, subnets: Vec::new() };
         AssignmentChange::UpdateNetwork(Arc::new(network))
     }
 

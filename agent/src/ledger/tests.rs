@@ -42,6 +42,7 @@ fn the_ledger_of_the_first_version_is_still_read() {
         spec: NetworkSpec { name: "n".to_owned(), ..NetworkSpec::default() },
         stack_id: None,
         predefined: true,
+        subnets: Vec::new(),
     };
     let networks = pb::LedgerNetworks { networks: vec![(&network).into()], version: VERSION };
     let bytes = golden("ledger_networks.v1", &networks.encode_to_vec());
@@ -142,6 +143,7 @@ async fn what_is_written_is_read_again() {
         spec: NetworkSpec { name: "n".to_owned(), ..NetworkSpec::default() },
         stack_id: None,
         predefined: false,
+        subnets: Vec::new(),
     };
     let networks: BTreeMap<_, _> = [(network.id, Arc::new(network))].into();
     ledger.save_networks(&networks).await.unwrap();

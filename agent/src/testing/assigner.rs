@@ -96,7 +96,14 @@ pub(crate) fn network() -> (NetworkId, Arc<Network>) {
     let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
     let spec = NetworkSpec { name: "back".to_owned(), driver, ..NetworkSpec::default() };
     let id = NETWORK.into();
-    let network = Network { id, meta: Meta::default(), spec, stack_id: None, predefined: false };
+    let network = Network {
+        id,
+        meta: Meta::default(),
+        spec,
+        stack_id: None,
+        predefined: false,
+        subnets: Vec::new(),
+    };
     (id, Arc::new(network))
 }
 

@@ -5,12 +5,13 @@ use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
 use serde_json::json;
 use shoal_client::Client;
 use shoal_client::context::{Context, Store};
 use shoal_durable::write_file;
 use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem};
-use shoal_types::spec::{Availability, ClusterSpec, NodeRole};
+use shoal_types::spec::{AddressPool, Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell};
 use crate::error::CommandError;
@@ -33,6 +34,30 @@ pub(crate) struct Init {
     /// Name of the cluster, and of the context that is made for it
     #[arg(long, default_value = "default")]
     name: String,
+    /// Where overlay networks get their subnets from that name none: ADDRESS/LENGTH; may be given several
+    /// times [default: 10.0.0.0/8]
+    #[arg(long, value_name = "SUBNET", value_parser = pool)]
+    default_addr_pool: Vec<Ipv4Net>,
+    /// How large those subnets are: the length of their prefix, up to 30
+    #[arg(long, value_name = "LENGTH", default_value_t = AddressPool::USUAL_SIZE)]
+    default_addr_pool_mask_length: u8,
+}
+
+fn pool(text: &str) -> Result<Ipv4Net, String> {
+    text.parse().map_err(|_| "expected ADDRESS/LENGTH, such as 10.20.0.0/16".to_owned())
+}
+
+impl Init {
+    /// The settings of the new cluster.
+    fn spec(&self) -> ClusterSpec {
+        let size = self.default_addr_pool_mask_length;
+        let mut address_pools: Vec<AddressPool> =
+            self.default_addr_pool.iter().map(|base| AddressPool { base: *base, size }).collect();
+        if address_pools.is_empty() && size != AddressPool::USUAL_SIZE {
+            address_pools.push(AddressPool { size, ..AddressPool::USUAL });
+        }
+        ClusterSpec { name: self.name.clone(), address_pools, ..ClusterSpec::default() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -110,12 +135,15 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
         let rule = shoal_types::name::NAME_RULE;
         return Err(CommandError::usage(format!("{:?} is not a name: expected {rule}", args.name)));
     }
+    let spec = args.spec();
+    if let Err(wrong) = spec.validate() {
+        return Err(CommandError::usage(wrong.to_string()));
+    }
     let store = shell.store()?;
     let agent = shell.agent()?;
     // Without one the agent finds it: this program may see another network than the host's.
     let advertise = args.advertise_addr.map(|address| address.to_string()).unwrap_or_default();
     let pending = PendingKey::load_or_make(&store)?;
-    let spec = ClusterSpec { name: args.name.clone(), ..ClusterSpec::default() };
     let made =
         agent.init(args.listen_addr.to_string(), advertise, pending.csr_der.clone(), &spec).await?;
     let credentials =
@@ -363,6 +391,35 @@ mod tests {
         assert!(missed.contains("no join token in") && missed.contains("join-token"), "{missed}");
         let missed = token(None, Some(&dir.path().join("none"))).await.unwrap_err().report();
         assert!(missed.contains("cannot read"), "{missed}");
+    }
+
+    #[test]
+    fn address_pools_are_as_they_are_said() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            init: Init,
+        }
+        let spec = |args: &[&str]| {
+            let all = std::iter::once("init").chain(args.iter().copied());
+            <Line as clap::Parser>::parse_from(all).init.spec()
+        };
+        let pool = |base: &str, size| AddressPool { base: base.parse().unwrap(), size };
+        let (pools, length) = ("--default-addr-pool", "--default-addr-pool-mask-length");
+        let cases: [(&[&str], Vec<AddressPool>); 4] = [
+            (&[], vec![]),
+            (&[length, "20"], vec![pool("10.0.0.0/8", 20)]),
+            (&[pools, "10.1.0.0/16"], vec![pool("10.1.0.0/16", 24)]),
+            (
+                &[pools, "10.1.0.0/16", pools, "10.9.0.0/16", length, "28"],
+                vec![pool("10.1.0.0/16", 28), pool("10.9.0.0/16", 28)],
+            ),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(spec(args).address_pools, expected, "{args:?}");
+        }
+        let wrong = spec(&[pools, "10.1.0.0/28"]).validate().unwrap_err().to_string();
+        assert!(wrong.contains("expected 28 to 30 for a part of 10.1.0.0/28"), "{wrong}");
     }
 
     /// In a shell's pipe, never as an argument of a program.

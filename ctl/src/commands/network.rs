@@ -1,14 +1,14 @@
 //! Networks.
 
 use clap::{Args, Subcommand};
-use shoal_types::object::Network;
+use shoal_types::object::{AddressCount, Network, NetworkSummary};
 use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSpec};
 
 use super::filter::Filters;
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
-use crate::render::table::{Column, whole};
+use crate::render::table::{Column, bends, whole};
 use crate::render::{id, label, words};
 
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,7 @@ pub(crate) struct Create {
     /// A label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<KeyValue>,
-    /// Its addresses: ADDRESS/LENGTH
+    /// Its addresses: ADDRESS/LENGTH; without any they are chosen
     #[arg(long)]
     subnet: Vec<String>,
     /// The gateway's address, for each subnet in turn
@@ -123,33 +123,45 @@ async fn create(shell: &Shell, args: Create) -> Result {
 }
 
 /// The columns of the list of networks.
-pub(crate) const COLUMNS: [Column; 4] = [
+pub(crate) const COLUMNS: [Column; 7] = [
     whole("NETWORK ID").field("ID").rank(3),
     whole("NAME"),
     whole("DRIVER").rank(1),
     whole("SCOPE").rank(2),
+    bends("SUBNETS").rank(4),
+    whole("USED").field("AddressesUsed").rank(5),
+    whole("FREE").field("AddressesFree").rank(5),
 ];
 
 async fn list(shell: &Shell, args: &List) -> Result {
     let filters = Filters::parse(&args.filter, &["id", "name", "label", "driver", "scope"])?;
     let mut networks = shell.manager().await?.networks().await?;
-    networks.retain(|n| {
+    networks.retain(|NetworkSummary { network: n, .. }| {
         filters.allows("id", |v| n.id.to_string().starts_with(v))
             && filters.allows("name", |v| n.spec.name.contains(v))
             && filters.allows("driver", |v| n.spec.driver.name == v)
             && filters.allows("scope", |v| scope(n) == v)
             && filters.allows_labels("label", &n.spec.labels)
     });
-    let row = |n: &Network| {
+    let row = |NetworkSummary { network: n, addresses }: &NetworkSummary| {
+        let subnets: Vec<String> = n.subnets.iter().map(ToString::to_string).collect();
+        let count = |of: fn(&AddressCount) -> u64| {
+            addresses.as_ref().map_or_else(String::new, |count| of(count).to_string())
+        };
         vec![
             id(n.id, args.no_trunc),
             n.spec.name.clone(),
             n.spec.driver.name.clone(),
             scope(n).to_owned(),
+            subnets.join(" "),
+            count(|count| count.used),
+            count(|count| count.free),
         ]
     };
-    let names = args.quiet.then_some((|n: &Network| n.id.to_string()) as fn(&Network) -> String);
-    let more = |n: &Network| {
+    let names = args.quiet.then_some(
+        (|n: &NetworkSummary| n.network.id.to_string()) as fn(&NetworkSummary) -> String,
+    );
+    let more = |NetworkSummary { network: n, .. }: &NetworkSummary| {
         vec![
             n.spec.internal.to_string(),
             words::labels(&n.spec.labels),

@@ -114,6 +114,7 @@ mod tests {
             task_history_retention_limit: 0,
             heartbeat_period: Duration::from_secs(5),
             node_cert_expiry: Duration::from_secs(7200),
+            address_pools: Vec::new(),
         };
         assert_eq!(changed(&now, all).unwrap(), wanted);
         let one = Update { task_history_limit: Some(7), ..Update::default() };

@@ -2,7 +2,11 @@
 
 /// By command; every command has some. Each line is one that works as it stands.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
-    ("init", "shoalctl init\nshoalctl init --advertise-addr 10.0.0.1"),
+    (
+        "init",
+        "shoalctl init\nshoalctl init --advertise-addr 10.0.0.1\n\
+         shoalctl init --default-addr-pool 10.20.0.0/16 --default-addr-pool-mask-length 26",
+    ),
     ("join", "shoalctl join --token-file token.txt 10.0.0.1:4242"),
     ("leave", "shoalctl leave\nshoalctl leave --timeout 1m\nshoalctl leave --force"),
     ("join-token", "shoalctl join-token worker\nshoalctl join-token --rotate worker"),

@@ -72,13 +72,19 @@ const LISTS: [List; 13] = [
     List {
         name: "network ls",
         columns: &network::COLUMNS,
-        rows: &[&[
-            "4r1c5j7glpy9",
-            "shop_a_network_with_a_name_that_is_rather_long",
-            "bridge",
-            "local",
-        ]],
-        known_by: &["shop_a_network_with_a_name_that_is_rather_long"],
+        rows: &[
+            &[
+                "4r1c5j7glpy9",
+                "shop_a_network_with_a_name_that_is_rather_long",
+                "bridge",
+                "local",
+                "",
+                "",
+                "",
+            ],
+            &["6i2t1m0i5ch4", "shop_back", "overlay", "swarm", "10.0.0.0/24", "12", "241"],
+        ],
+        known_by: &["shop_a_network_with_a_name_that_is_rather_long", "shop_back"],
     },
     List {
         name: "volume ls",

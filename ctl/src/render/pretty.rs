@@ -259,6 +259,8 @@ pub(crate) fn cluster(cluster: &Cluster) -> String {
     page.entry(1, "Task History Retention Limit", spec.task_history_retention_limit);
     page.entry(1, "Heartbeat Period", exact(spec.heartbeat_period));
     page.entry(1, "Certificate Expiry", exact(spec.node_cert_expiry));
+    let pools = spec.pools().iter().map(|pool| format!("{} in parts of /{}", pool.base, pool.size));
+    page.entry(1, "Default Address Pool", pools.collect::<Vec<_>>().join(", "));
     page.finish()
 }
 

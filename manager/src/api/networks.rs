@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::Command;
+use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{IdSource as _, NetworkId};
-use shoal_types::object::Network;
+use shoal_types::object::{AddressCount, Network};
 use shoal_types::spec::NetworkSpec;
 use tonic::Status;
 
@@ -23,8 +23,19 @@ pub(super) async fn list_networks(
     let view = api.cluster.read().await?;
     let mut networks: Vec<Arc<Network>> = view.networks().cloned().collect();
     networks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    let networks = networks.into_iter().map(|network| (&*network).into());
-    Ok(in_parts(networks, |networks| pb::ListNetworksResponse { networks }))
+    let networks = networks.into_iter().map(move |network| answer(&view, &network));
+    Ok(in_parts(networks, |answers| pb::ListNetworksResponse {
+        addresses: answers.iter().filter_map(|answer| answer.addresses.clone()).collect(),
+        networks: answers.into_iter().filter_map(|answer| answer.network).collect(),
+    }))
+}
+
+/// A network with how many of its addresses are in use.
+fn answer(view: &ClusterState, network: &Network) -> pb::GetNetworkResponse {
+    let addresses = view.addresses(network).map(|AddressCount { used, free }| {
+        pb::NetworkAddresses { network_id: network.id.to_string(), used, free }
+    });
+    pb::GetNetworkResponse { network: Some(network.into()), addresses }
 }
 
 pub(super) async fn get_network(
@@ -33,7 +44,7 @@ pub(super) async fn get_network(
 ) -> Result<pb::GetNetworkResponse, Status> {
     let view = api.cluster.read().await?;
     let network = view.resolve_network(&request.reference).map_err(|e| unresolved(&e))?;
-    Ok(pb::GetNetworkResponse { network: Some((&**network).into()) })
+    Ok(answer(&view, network))
 }
 
 pub(super) async fn create_network(

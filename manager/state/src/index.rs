@@ -13,6 +13,7 @@ use shoal_types::spec::{EndpointSpec, Labels, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+use crate::addresses::Addresses;
 use crate::usage::NodeUsage;
 
 /// What of a service's spec its tasks take over, once for all of them.
@@ -57,6 +58,8 @@ pub(crate) struct Indexes {
     pub(crate) failures: OrdSet<(NodeId, ServiceId, Timestamp, TaskId)>,
     /// Tasks that are to be forgotten, those without a service among them.
     pub(crate) leaving: OrdSet<TaskId>,
+    /// Of networks that span nodes.
+    pub(crate) addresses: Addresses,
 }
 
 /// Moves an entry of a map from one key to another.
@@ -97,6 +100,7 @@ impl Indexes {
             (Some(old), None) => drop(self.inherited.remove(&old.id)),
             (None, None) => {}
         }
+        self.addresses.service(old, new);
         let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
         shift_key(&mut self.service_names, old, new);
     }
@@ -108,6 +112,7 @@ impl Indexes {
     }
 
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
+        self.addresses.network(old, new);
         let (old, new) = (old.map(|n| (&*n.spec.name, n.id)), new.map(|n| (&*n.spec.name, n.id)));
         shift_key(&mut self.network_names, old, new);
     }
@@ -156,6 +161,7 @@ impl Indexes {
         shift(&mut self.failures, old.and_then(key), new.and_then(key));
         let key = |t: &Task| (t.desired_state == DesiredState::Remove).then_some(t.id);
         shift(&mut self.leaving, old.and_then(key), new.and_then(key));
+        self.addresses.task(old, new);
         self.used(old, new);
     }
 

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+use shoal_types::id::NetworkId;
 use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::spec::EndpointMode;
 use shoal_types::task_state::{DesiredState, TaskState};
 
+use crate::addresses;
 use crate::cluster_state::ClusterState;
 use crate::credentials::image_of;
 use crate::index::Indexes;
@@ -23,6 +27,7 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     state.networks().for_each(|network| self::network(state, network, &mut wrong));
     state.tasks().for_each(|task| self::task(state, task, &mut wrong));
     host_ports(state, &mut wrong);
+    addresses(state, &mut wrong);
     admins(state, &mut wrong);
     credentials(state, &mut wrong);
     wrong
@@ -84,6 +89,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, have.leaving == fresh.leaving, "index of tasks to be forgotten is wrong");
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
+    demand!(wrong, have.addresses == fresh.addresses, "index of addresses is wrong");
 }
 
 /// Names are unique: the indexes, which hold one object for each name, lose none.
@@ -224,4 +230,46 @@ fn host_ports(state: &ClusterState, wrong: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// No address is held twice, and each is one of its network.
+fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
+    for (one, other) in addresses::clashes(state) {
+        wrong.push(format!("{one} and {other} have addresses in common"));
+    }
+    for network in state.networks() {
+        let has = !network.subnets.is_empty();
+        demand!(wrong, has == network.is_overlay(), "network {} has subnets or none", network.id);
+    }
+    for task in state.tasks().filter(|task| task.is_live()) {
+        for joined in task.networks.iter() {
+            let have = || joined.addresses.iter().map(|address| (joined.network_id, *address));
+            let held = of_network(state, joined.network_id, have());
+            demand!(wrong, held, "task {} has other addresses than its networks", task.id);
+        }
+    }
+    for service in state.services() {
+        let by_vip =
+            service.spec.endpoint_spec.as_ref().is_none_or(|e| e.mode == EndpointMode::Vip);
+        for joined in service.networks.iter().filter(|_| by_vip) {
+            let vips = addresses::of_service(service).filter(|(id, _)| *id == joined.network_id);
+            let held = of_network(state, joined.network_id, vips);
+            demand!(wrong, held, "service {} has other addresses than its networks", service.id);
+        }
+        let known = |id| by_vip && service.networks.iter().any(|n| n.network_id == id);
+        let all = addresses::of_service(service).all(|(id, _)| known(id));
+        demand!(wrong, all, "service {} has an address where it is not reached", service.id);
+    }
+}
+
+/// Whether these are the addresses of one of a network's tasks or services. What is gone has none to give.
+fn of_network(
+    state: &ClusterState,
+    id: NetworkId,
+    addresses: impl Iterator<Item = (NetworkId, IpNet)>,
+) -> bool {
+    let Some(network) = state.network(id) else { return true };
+    let addresses: Vec<_> = addresses.collect();
+    addresses.len() == usize::from(network.is_overlay())
+        && addresses.iter().all(|(_, address)| addresses::is_given(&network.subnets, *address))
 }

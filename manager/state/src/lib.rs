@@ -5,6 +5,7 @@
 //! The crate is pure: applying reads no clock, draws no random number and has no side effect, and
 //! what a command did is returned as [`Event`]s.
 
+mod addresses;
 mod apply;
 mod cluster_state;
 mod command;
@@ -34,6 +35,6 @@ pub use command::{
 pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
-pub use rejected::{Rejected, RejectedCode};
+pub use rejected::{Rejected, RejectedCode, SubnetHolder};
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

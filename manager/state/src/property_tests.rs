@@ -98,6 +98,7 @@ proptest! {
 fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
+    let mut refused = BTreeMap::new();
     for round in 0..120 {
         let mut cluster = start(round % 3 > 0);
         for _ in 0..120 {
@@ -105,9 +106,17 @@ fn every_kind_of_command_gets_through() {
             let command = decide(&mut cluster, (kind, a, b, c));
             let name = format!("{command:?}").split(' ').next().unwrap_or_default().to_owned();
             let count = applied.entry(name).or_insert(0);
-            *count += u32::from(cluster.try_apply(command).is_ok());
+            let result = cluster.try_apply(command);
+            *count += u32::from(result.is_ok());
+            if let Err(rejected) = result {
+                let name = format!("{rejected:?}").split(' ').next().unwrap_or_default().to_owned();
+                *refused.entry(name).or_insert(0) += 1;
+            }
         }
     }
     assert_eq!(applied.len(), 29, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
+    for name in ["SubnetUnusable", "SubnetTaken", "PoolsExhausted", "NoFreeAddress"] {
+        assert!(refused.get(name).is_some_and(|n| *n > 5), "{name}: {refused:?}");
+    }
 }

@@ -1,5 +1,8 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
+use std::fmt;
+
+use ipnet::IpNet;
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{DeploymentState, Slot};
@@ -187,6 +190,48 @@ pub enum Rejected {
     NetworkImmutable {
         /// Its name.
         name: String,
+    },
+    /// The subnet of a network that spans nodes is no subnet, or has no address for anybody.
+    #[error(
+        "network {network:?} cannot have {subnet:?}: expected ADDRESS/LENGTH with an address beside \
+         that of the nodes"
+    )]
+    SubnetUnusable {
+        /// Name of the network.
+        network: String,
+        /// What its spec says.
+        subnet: String,
+    },
+    /// Somebody else has addresses of the subnet: a packet says where it goes, and not on which network.
+    #[error("network {network:?} cannot have {subnet}: {holder}")]
+    SubnetTaken {
+        /// Name of the network that was to be made.
+        network: String,
+        /// The subnet.
+        subnet: IpNet,
+        /// Who has it.
+        holder: SubnetHolder,
+    },
+    /// All subnets of the address pools are given away.
+    #[error(
+        "network {network:?} gets no subnet: all {count} of the cluster's address pools are in use; name \
+         one, or remove a network"
+    )]
+    PoolsExhausted {
+        /// Name of the network that was to be made.
+        network: String,
+        /// How many there are.
+        count: u64,
+    },
+    /// All addresses of a network are given away.
+    #[error("network {network:?} has no free address for {user}: all {count} are in use")]
+    NoFreeAddress {
+        /// Name of the network.
+        network: String,
+        /// Who was to get one.
+        user: String,
+        /// How many there are.
+        count: u64,
     },
     /// A stack command brings no id for a part of its spec.
     #[error("the command brings no id for {kind} {key:?} of the stack")]
@@ -385,6 +430,33 @@ pub enum Rejected {
     },
 }
 
+/// Who has addresses of a subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubnetHolder {
+    /// Another network.
+    Network {
+        /// Its name.
+        name: String,
+        /// Its subnet that has addresses in common.
+        subnet: IpNet,
+    },
+    /// Tasks of a network that is gone, which have not ended yet.
+    Tasks,
+}
+
+impl fmt::Display for SubnetHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network { name, subnet } => {
+                write!(f, "network {name:?} has {subnet}, and no address is on two networks")
+            }
+            Self::Tasks => f.write_str(
+                "tasks of a network that is gone still have addresses of it: wait for their end",
+            ),
+        }
+    }
+}
+
 /// What a refusal means to whoever sent the command. Named after gRPC's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RejectedCode {
@@ -418,6 +490,7 @@ impl Rejected {
             | Self::NetworkTwice { .. }
             | Self::ExclusiveNetwork { .. }
             | Self::HostNetworkById { .. }
+            | Self::SubnetUnusable { .. }
             | Self::StackIdMissing { .. }
             | Self::StackNameTwice { .. }
             | Self::SlotMismatch { .. }
@@ -431,6 +504,9 @@ impl Rejected {
             | Self::PredefinedNetwork { .. }
             | Self::NetworkInUse { .. }
             | Self::NetworkImmutable { .. }
+            | Self::SubnetTaken { .. }
+            | Self::PoolsExhausted { .. }
+            | Self::NoFreeAddress { .. }
             | Self::NoRevision { .. }
             | Self::NodeInUse { .. }
             | Self::NodeIsManager { .. }

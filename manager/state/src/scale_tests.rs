@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use shoal_types::id::{IdSource, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{Service, Slot, TaskStatus};
+use shoal_types::object::{Network, Service, Slot, Task, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use crate::testing::{TestCluster, cluster_with_nodes, service_spec, with_reservation};
+use crate::stored::Stored;
+use crate::testing::{
+    TestCluster, cluster_with_nodes, network_spec, service_spec, with_networks, with_reservation,
+};
 use crate::{ClusterState, Command, ImportError, ObjectKind, ObjectRef, invariant};
 
 fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
@@ -87,10 +90,102 @@ fn objects_that_share_a_name_are_no_state() {
     assert_eq!(ClusterState::import(applied, objects), Err(refused));
 }
 
+/// A state with a network across nodes, and one task there of each of two services.
+fn on_one_network() -> ClusterState {
+    let mut cluster = TestCluster::new();
+    cluster.add_overlay("n", None);
+    for name in ["a", "b"] {
+        let id = cluster.add_service(with_networks(service_spec(name, 1), &["n"]));
+        cluster.add_task(id, 1);
+    }
+    cluster.events();
+    cluster.state
+}
+
+/// The first object of its kind, to be broken.
+fn first<T: Stored>(state: &mut ClusterState) -> &mut T {
+    let table = T::table_mut(state);
+    let id = *table.keys().next().unwrap();
+    Arc::make_mut(table.get_mut(&id).unwrap())
+}
+
+/// Whoever found such a state would have two containers answer for one address.
+#[test]
+fn objects_that_share_an_address_are_no_state() {
+    let state = on_one_network();
+    let imported = |state: &ClusterState| ClusterState::import(state.applied, state.export());
+    assert!(imported(&state).unwrap() == state);
+    let breakages: [fn(&mut ClusterState); 4] =
+        [same_address, the_service_s_address, same_vip, overlapping_subnets];
+    for (i, breakage) in breakages.into_iter().enumerate() {
+        let mut broken = state.clone();
+        breakage(&mut broken);
+        let refused = imported(&broken);
+        assert!(matches!(refused, Err(ImportError::Addresses { .. })), "{i}");
+        let wrong = invariant::check(&broken).join("\n");
+        assert!(wrong.contains("have addresses in common"), "{i}: {wrong}");
+    }
+    // Of those that have ended one may have had what another one has.
+    let mut ended = state.clone();
+    same_address(&mut ended);
+    first::<Task>(&mut ended).status.state = TaskState::Failed;
+    assert!(imported(&ended).is_ok());
+}
+
+fn same_address(state: &mut ClusterState) {
+    let networks = Arc::clone(&state.tasks().next().unwrap().networks);
+    let ids: Vec<TaskId> = state.tasks.keys().copied().collect();
+    for id in ids {
+        Arc::make_mut(state.tasks.get_mut(&id).unwrap()).networks = Arc::clone(&networks);
+    }
+}
+
+fn the_service_s_address(state: &mut ClusterState) {
+    let address = state.tasks().next().unwrap().networks[0].addresses[0];
+    first::<Service>(state).endpoint.virtual_ips[0].addr = address;
+}
+
+fn same_vip(state: &mut ClusterState) {
+    let endpoint = state.services().last().unwrap().endpoint.clone();
+    first::<Service>(state).endpoint = endpoint;
+}
+
+fn overlapping_subnets(state: &mut ClusterState) {
+    let network = state.network_by_name("n").unwrap();
+    let spec = network_spec("other");
+    let subnets = vec!["10.0.0.128/25".parse().unwrap()];
+    let other = Network { id: 77.into(), spec, subnets, ..Network::clone(network) };
+    state.networks.insert(other.id, Arc::new(other));
+    state.indexes.network_names.insert("other".into(), 77.into());
+}
+
 /// A judge that never condemns is no judge.
 #[test]
 fn a_broken_state_is_noticed() {
     type Breakage = fn(&mut ClusterState);
+    let addresses: [(&str, Breakage); 5] = [
+        ("index of addresses", |s| s.indexes.addresses = Default::default()),
+        ("has subnets or none", |s| {
+            let id = s.network_by_name("n").unwrap().id;
+            Arc::make_mut(s.networks.get_mut(&id).unwrap()).subnets.clear();
+        }),
+        ("has other addresses than its networks", |s| {
+            Arc::make_mut(&mut first::<Task>(s).networks)[0].addresses.clear();
+        }),
+        ("has other addresses than its networks", |s| {
+            first::<Service>(s).endpoint.virtual_ips[0].addr = "10.0.0.1/24".parse().unwrap();
+        }),
+        ("has an address where it is not reached", |s| {
+            first::<Service>(s).networks = [].into();
+        }),
+    ];
+    for (expected, breakage) in addresses {
+        let mut state = on_one_network();
+        assert!(invariant::check(&state).is_empty());
+        breakage(&mut state);
+        let wrong = invariant::check(&state).join("\n");
+        assert!(wrong.contains(expected), "{expected}: {wrong}");
+    }
     let breakages: [(&str, Breakage); 7] = [
         ("index of tasks by slot", |s| s.indexes.slot_tasks.clear()),
         ("index of what nodes hold", |s| s.indexes.usage.clear()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shoal_types::id::ServiceId;
 
+use crate::addresses::clashes;
 use crate::cluster_state::ClusterState;
 use crate::credentials::ServiceCredentials;
 use crate::event::{ObjectKind, ObjectRef};
@@ -30,6 +31,14 @@ pub enum ImportError {
         objects: usize,
         /// How many names they have.
         names: usize,
+    },
+    /// Two have the same address, or addresses of one subnet are on two networks.
+    #[error("{first} and {second} have addresses in common")]
+    Addresses {
+        /// One of them, such as `task ID`.
+        first: String,
+        /// The other one.
+        second: String,
     },
     /// A service has credentials twice, or there is no such service.
     #[error("the credentials of service {id} are there twice, or it is not")]
@@ -90,7 +99,10 @@ impl ClusterState {
         let shared = state.name_counts().into_iter().find(|(_, objects, names)| objects != names);
         match shared {
             Some((kind, objects, names)) => Err(ImportError::Names { kind, objects, names }),
-            None => Ok(state),
+            None => match clashes(&state).into_iter().next() {
+                Some((first, second)) => Err(ImportError::Addresses { first, second }),
+                None => Ok(state),
+            },
         }
     }
 

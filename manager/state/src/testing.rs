@@ -13,13 +13,14 @@ use std::time::Duration;
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Slot, TaskStatus,
+    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Slot, Task,
+    TaskStatus,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
-    Availability, ClusterSpec, ContainerSpec, Driver, EndpointSpec, NetworkSpec, NodeRole,
-    NodeSpec, Platform, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec, StackSpec,
-    TaskRuntime, TaskSpec,
+    Availability, ClusterSpec, ContainerSpec, Driver, EndpointSpec, Ipam, IpamConfig, NetworkSpec,
+    NodeRole, NodeSpec, Platform, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec,
+    StackSpec, TaskRuntime, TaskSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
@@ -108,6 +109,15 @@ pub fn with_networks(spec: ServiceSpec, targets: &[&str]) -> ServiceSpec {
 pub fn network_spec(name: &str) -> NetworkSpec {
     let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
     NetworkSpec { name: name.to_owned(), driver, ..NetworkSpec::default() }
+}
+
+/// A network across nodes: with this subnet, or one from the cluster's pools.
+#[must_use]
+pub fn overlay_spec(name: &str, subnet: Option<&str>) -> NetworkSpec {
+    let driver = Driver { name: "overlay".to_owned(), ..Driver::default() };
+    let config = |subnet: &str| IpamConfig { subnet: subnet.to_owned(), ..IpamConfig::default() };
+    let ipam = subnet.map(|s| Ipam { config: vec![config(s)], ..Ipam::default() });
+    NetworkSpec { name: name.to_owned(), driver, ipam, ..NetworkSpec::default() }
 }
 
 /// What a node with [`NODE_CPUS`] and [`NODE_MEMORY_BYTES`] says of itself.
@@ -227,6 +237,13 @@ impl TestCluster {
         id
     }
 
+    /// A network across nodes, as [`overlay_spec`].
+    pub fn add_overlay(&mut self, name: &str, subnet: Option<&str>) -> NetworkId {
+        let id = self.ids.next_id();
+        self.apply(Command::CreateNetwork { id, spec: overlay_spec(name, subnet) });
+        id
+    }
+
     /// A service, without tasks.
     pub fn add_service(&mut self, spec: ServiceSpec) -> ServiceId {
         let (id, deployment_id) = (self.ids.next_id(), self.ids.next_id());
@@ -308,6 +325,13 @@ impl TestCluster {
         }
         self.apply(Command::UpdateTaskStatuses { node_id, statuses: vec![(id, status)] })
     }
+}
+
+/// Puts a task in the place of that of the same id, past all checks, as a bug in applying would.
+pub fn replace_task(state: &mut ClusterState, task: Task) {
+    let task = Arc::new(task);
+    let old = state.tasks.insert(task.id, Arc::clone(&task));
+    state.indexes.task(old.as_deref(), Some(&task));
 }
 
 /// The command that founds a cluster.

@@ -1,5 +1,7 @@
 //! Levels and terms, as agents and users meet them.
 
+use shoal_types::level::Level;
+
 use super::*;
 
 async fn greeting(channel: Channel, term: u64) -> Result<pb::SessionStarted, tonic::Status> {
@@ -26,7 +28,8 @@ async fn a_session_is_of_one_leader_and_acknowledges_what_that_has_sent() {
     assert_eq!(progress(&control).await, None, "it has no session");
     let started = greeting(channel(address, node.current()), 0).await.unwrap();
     assert!(started.term > 0);
-    assert_eq!((started.level, started.cluster_level), (1, 1));
+    let own = Level::OWN.number();
+    assert_eq!((started.level, started.cluster_level), (own, own));
 
     // Who has obeyed a later leader knows better than this one.
     let term = started.term + 1;
@@ -77,19 +80,21 @@ async fn the_cluster_is_raised_no_further_than_its_managers() {
     let Made { manager, mut control, node, .. } = bootstrap(dir.path(), address).await;
     let _agent = Agent::connect(channel(address, node.current()), "first").await;
     let mut raise = async |level| control.raise_level(pb::RaiseLevelRequest { level }).await;
-    let refused = raise(2).await.unwrap_err();
+    let own = Level::OWN.number();
+    let refused = raise(own + 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().starts_with("manager first ("), "{refused}");
-    assert!(refused.message().contains("has feature level 1: expected 2"), "{refused}");
-    for level in [0, 1] {
+    let expected = format!("has feature level {own}: expected {}", own + 1);
+    assert!(refused.message().contains(&expected), "{refused}");
+    for level in [0, own] {
         let answer = raise(level).await.unwrap().into_inner();
-        assert_eq!((answer.cluster.unwrap().level, answer.raised), (1, false));
+        assert_eq!((answer.cluster.unwrap().level, answer.raised), (own, false));
     }
     let reference = "first".to_owned();
     let found = control.get_node(pb::GetNodeRequest { reference }).await.unwrap().into_inner();
     let found = found.node.unwrap().node.unwrap();
     assert_eq!(found.description.unwrap().level, 1);
-    assert_eq!(found.manager_status.unwrap().level, 1);
+    assert_eq!(found.manager_status.unwrap().level, own);
     manager.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! The cluster.
 
 use shoal_types::object::{Cluster, JoinTokens, RootCa};
-use shoal_types::spec::ClusterSpec;
+use shoal_types::spec::{AddressPool, ClusterSpec};
 
 use super::field::{self, Kind};
 use super::{InvalidMessage, by_value, message};
@@ -10,10 +10,13 @@ use crate::v1 as pb;
 message!(ClusterSpec {
     name: Same,
     labels: Same,
-    task_history_retention_limit: Same;
+    task_history_retention_limit: Same,
+    address_pools: List;
     heartbeat_period => heartbeat_period_nanos: Nanos,
     node_cert_expiry => node_cert_expiry_nanos: Nanos,
 });
+
+message!(AddressPool { base: Text, size: PrefixLength });
 
 message!(Cluster {
     id: Text,

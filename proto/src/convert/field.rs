@@ -249,6 +249,21 @@ impl Kind<u16, u32> for Port {
     }
 }
 
+/// The length of an address's prefix, for which protobuf has no type.
+#[derive(Debug)]
+pub struct PrefixLength;
+
+impl Kind<u8, u32> for PrefixLength {
+    fn write(value: &u8) -> u32 {
+        u32::from(*value)
+    }
+
+    fn read(field: &str, wire: u32) -> Result<u8, InvalidMessage> {
+        u8::try_from(wire)
+            .map_err(|_| InvalidMessage::new(field, format!("is {wire}: expected at most 128")))
+    }
+}
+
 /// A message that has to be there.
 #[derive(Debug)]
 pub struct Message;

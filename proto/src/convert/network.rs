@@ -35,4 +35,5 @@ message!(Network {
     spec: Message,
     stack_id: OptionalText,
     predefined: Same,
+    subnets: TextList,
 });

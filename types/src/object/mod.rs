@@ -13,7 +13,7 @@ mod user;
 
 pub use cluster::{Cluster, JoinTokens, RootCa};
 pub use deployment::{Deployment, DeploymentKind, DeploymentState};
-pub use network::Network;
+pub use network::{AddressCount, Network, NetworkSummary};
 pub use node::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
     NodeState, NodeStatus, NodeSummary, Reachability,

@@ -1,10 +1,11 @@
 //! Networks.
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::Meta;
 use crate::id::{NetworkId, StackId};
-use crate::spec::NetworkSpec;
+use crate::spec::{NetworkKind, NetworkSpec};
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,4 +24,38 @@ pub struct Network {
     pub stack_id: Option<StackId>,
     /// Whether it came with the cluster and cannot be removed.
     pub predefined: bool,
+    /// The addresses of a network that spans nodes: what its tasks and services have there is chosen from
+    /// these. The first one that can be given to an interface is each node's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<IpNet>,
+}
+
+impl Network {
+    /// Whether it spans nodes.
+    #[must_use]
+    pub fn is_overlay(&self) -> bool {
+        NetworkKind::of(&self.spec.driver) == Some(NetworkKind::Overlay)
+    }
+}
+
+/// How many addresses of a network are in use, at the moment of the answer. Never stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AddressCount {
+    /// Those of tasks and services.
+    pub used: u64,
+    /// Those that are left for them.
+    pub free: u64,
+}
+
+/// A network, and what is only known when asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkSummary {
+    /// The network.
+    #[serde(flatten)]
+    pub network: Network,
+    /// Its addresses, if managers choose them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<AddressCount>,
 }

@@ -1,7 +1,9 @@
 //! Settings of the whole cluster.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use super::Labels;
@@ -23,6 +25,49 @@ pub struct ClusterSpec {
     /// How long a node's certificate is valid.
     #[serde(serialize_with = "nanos::serialize")]
     pub node_cert_expiry: Duration,
+    /// Where overlay networks get their subnets from that name none, the first one first;
+    /// [`AddressPool::USUAL`] if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub address_pools: Vec<AddressPool>,
+}
+
+/// A range of addresses that is cut into subnets of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AddressPool {
+    /// The range.
+    pub base: Ipv4Net,
+    /// Prefix length of each subnet that is taken from it.
+    pub size: u8,
+}
+
+impl AddressPool {
+    /// The size of subnets where nobody says another one.
+    pub const USUAL_SIZE: u8 = 24;
+
+    /// Docker's default for networks across nodes: `10.0.0.0/8`, cut into `/24`.
+    pub const USUAL: Self =
+        Self { base: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8), size: Self::USUAL_SIZE };
+
+    /// How many subnets there are in it; none if they would be larger than it is.
+    #[must_use]
+    pub const fn count(self) -> u64 {
+        match self.size.checked_sub(self.base.prefix_len()) {
+            Some(bits) if self.size <= 32 => 1 << bits,
+            _ => 0,
+        }
+    }
+}
+
+impl ClusterSpec {
+    /// Where overlay networks get their subnets from that name none.
+    #[must_use]
+    pub fn pools(&self) -> &[AddressPool] {
+        match self.address_pools.as_slice() {
+            [] => &[AddressPool::USUAL],
+            pools => pools,
+        }
+    }
 }
 
 impl Default for ClusterSpec {
@@ -34,6 +79,7 @@ impl Default for ClusterSpec {
             task_history_retention_limit: 5,
             heartbeat_period: Duration::from_secs(2),
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
+            address_pools: Vec::new(),
         }
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::{
     AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec, CredentialSpec,
     DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget, Healthcheck,
-    ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkScope,
-    NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget, Placement,
+    ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkKind,
+    NetworkScope, NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget, Placement,
     PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges, Protocol,
     PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec, ServiceMode,
     ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig, UpdateOrder,
@@ -143,22 +143,55 @@ structs! {
 }
 
 structs! {
-    NetworkSpec {
-        name, labels, enable_ipv4, enable_ipv6, internal, attachable, ingress, config_from,
-        config_only;
-        driver, scope, ipam,
-    }
     Ipam { ; driver, config }
     IpamConfig { subnet, ip_range, gateway, aux_addresses }
     VolumeSpec { name, labels; driver }
     SecretSpec { name, labels, data; driver, templating }
     ConfigSpec { name, labels, data; templating }
     NodeSpec { name, labels; role, availability }
-    ClusterSpec {
-        name, labels, task_history_retention_limit, heartbeat_period, node_cert_expiry,
-    }
     UserSpec { name, labels, stacks, host_access, expires_at; role }
     StackSpec { name, secrets, configs; services, networks, volumes }
+}
+
+impl Leveled for NetworkSpec {
+    /// Nobody before the second level gives a network that spans nodes its addresses.
+    fn level(&self) -> Level {
+        let Self {
+            name: _,
+            labels: _,
+            driver,
+            scope,
+            enable_ipv4: _,
+            enable_ipv6: _,
+            internal: _,
+            attachable: _,
+            ingress: _,
+            ipam,
+            config_from: _,
+            config_only: _,
+        } = self;
+        let kind = match NetworkKind::of(driver) {
+            Some(NetworkKind::Overlay) => Level::OVERLAY,
+            Some(NetworkKind::Bridge | NetworkKind::Host | NetworkKind::Nothing) | None => {
+                Level::FIRST
+            }
+        };
+        highest([kind, driver.level(), scope.level(), ipam.level()])
+    }
+}
+
+impl Leveled for ClusterSpec {
+    fn level(&self) -> Level {
+        let Self {
+            name: _,
+            labels: _,
+            task_history_retention_limit: _,
+            heartbeat_period: _,
+            node_cert_expiry: _,
+            address_pools,
+        } = self;
+        if address_pools.is_empty() { Level::FIRST } else { Level::OVERLAY }
+    }
 }
 
 // What nodes report is written down at once: below its level it is left out, see
@@ -276,6 +309,22 @@ mod tests {
             ClusterSpec::default().level(),
             ServiceMode::GlobalJob {}.level(),
         ];
-        assert!(needed.into_iter().all(|level| level <= Level::OWN), "{needed:?}");
+        assert!(needed.into_iter().all(|level| level == Level::FIRST), "{needed:?}");
+    }
+
+    #[test]
+    fn what_spans_nodes_needs_the_second_level() {
+        let driver = |name: &str| Driver { name: name.to_owned(), ..Driver::default() };
+        let network = |name: &str| NetworkSpec { driver: driver(name), ..NetworkSpec::default() };
+        for name in ["", "bridge", "host", "none", "macvlan"] {
+            assert_eq!(network(name).level(), Level::FIRST, "{name:?}");
+        }
+        assert_eq!(network("overlay").level(), Level::OVERLAY);
+        let networks = [("n".to_owned(), network("overlay"))].into();
+        assert_eq!(StackSpec { networks, ..StackSpec::default() }.level(), Level::OVERLAY);
+        assert_eq!(driver("overlay").level(), Level::FIRST, "a volume may have such a driver");
+        let pools = vec![super::super::AddressPool::USUAL];
+        let cluster = ClusterSpec { address_pools: pools, ..ClusterSpec::default() };
+        assert_eq!(cluster.level(), Level::OVERLAY);
     }
 }

@@ -19,7 +19,7 @@ mod user;
 pub mod validate;
 mod volume;
 
-pub use cluster::ClusterSpec;
+pub use cluster::{AddressPool, ClusterSpec};
 pub use container::{
     AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
     PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,

@@ -223,8 +223,14 @@ fn network(id: u128, name: &str, driver: &str) -> (NetworkId, Arc<Network>) {
         driver: Driver { name: driver.to_owned(), ..Driver::default() },
         ..NetworkSpec::default()
     };
-    let network =
-        Network { id: id.into(), meta: Meta::default(), spec, stack_id: None, predefined: false };
+    let network = Network {
+        id: id.into(),
+        meta: Meta::default(),
+        spec,
+        stack_id: None,
+        predefined: false,
+        subnets: Vec::new(),
+    };
     (id.into(), Arc::new(network))
 }
 

@@ -131,7 +131,7 @@ proptest! {
 fn there_are_changes_of_every_kind() {
     let mut source = SeededIds::new(7);
     let mut kinds = [0; 4];
-    for _ in 0..40 {
+    for _ in 0..60 {
         let moments = (0..150).map(|_| {
             let [kind, a, b, c, told, ..] = source.next_bits().to_le_bytes();
             ((kind, a, b, c), 255, told)

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use shoal_manager_state::testing::{
-    TestCluster, cluster_with_nodes, network_spec, node_description, service_spec, with_host_port,
-    with_networks,
+    TestCluster, cluster_with_nodes, network_spec, node_description, overlay_spec, service_spec,
+    with_host_port, with_networks,
 };
 use shoal_manager_state::{
     ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds, UpdateKind,
@@ -27,7 +27,9 @@ use shoal_types::object::{
     NodeState, NodeStatus, RootCa, Slot, Task, TaskStatus,
 };
 use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
-use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, StackSpec, UserRole, UserSpec};
+use shoal_types::spec::{
+    AddressPool, ClusterSpec, NodeRole, NodeSpec, StackSpec, UserRole, UserSpec,
+};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -53,6 +55,13 @@ fn auths() -> RegistryAuths {
     .into()
 }
 
+/// Settings with all that they can have.
+fn with_pools() -> ClusterSpec {
+    let pool = |base: &str, size| AddressPool { base: base.parse().unwrap(), size };
+    let address_pools = vec![pool("10.20.0.0/16", 26), pool("192.168.0.0/16", 24)];
+    ClusterSpec { address_pools, ..ClusterSpec::default() }
+}
+
 fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
     vec![
         Command::CreateCluster {
@@ -73,6 +82,7 @@ fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
             role: NodeRole::Manager,
             secret: JoinSecret("0123456789012345678901234".to_owned()),
         },
+        Command::UpdateCluster { expected_spec_version: 8, spec: with_pools() },
     ]
 }
 
@@ -144,6 +154,7 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         with_auths(update(None, UpdateKind::Update)),
         with_auths(Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) }),
         with_auths(apply_stack),
+        Command::CreateNetwork { id: network, spec: overlay_spec("front", Some("10.9.0.0/24")) },
     ]
 }
 
@@ -275,7 +286,7 @@ fn named_commands() -> Vec<(String, Command)> {
 }
 
 /// The golden snapshot that has what is written today, byte for byte; the others lack what came later.
-const NEWEST_SNAPSHOT: &str = "snapshot_levels";
+const NEWEST_SNAPSHOT: &str = "snapshot_addresses";
 
 /// If this fails, a manager of today cannot read a log or a snapshot of an earlier one: it is the
 /// code that has to change, not the file. A new kind of command or object needs a new file; the
@@ -287,7 +298,8 @@ fn bytes_of_the_first_version_are_still_read() {
         ("snapshot", before_stack_versions(&state_without_users())),
         ("snapshot_users", before_stack_versions(&full_state())),
         ("snapshot_stack_versions", stack_went_back()),
-        (NEWEST_SNAPSHOT, raised()),
+        ("snapshot_levels", raised()),
+        (NEWEST_SNAPSHOT, with_addresses()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {
@@ -451,6 +463,21 @@ fn raised() -> ClusterState {
     cluster.state
 }
 
+/// A state in which networks, tasks and services have addresses.
+fn with_addresses() -> ClusterState {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let expected_spec_version = cluster.state.cluster().unwrap().meta.spec_version;
+    cluster.apply(Command::UpdateCluster { expected_spec_version, spec: with_pools() });
+    cluster.add_overlay("front", None);
+    cluster.add_overlay("back", Some("10.9.0.0/24"));
+    let web = cluster.add_service(with_networks(service_spec("web", 2), &["front", "back"]));
+    cluster.add_running(web, 1, nodes[0]);
+    cluster.add_running(web, 2, nodes[1]);
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
 fn written(state: &ClusterState) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_snapshot(state, &mut bytes).unwrap();
@@ -459,7 +486,7 @@ fn written(state: &ClusterState) -> Vec<u8> {
 
 #[test]
 fn every_object_survives_a_snapshot() {
-    for state in [full_state(), ClusterState::new()] {
+    for state in [full_state(), with_addresses(), ClusterState::new()] {
         let read = read_snapshot(&mut &*written(&state)).unwrap();
         assert_eq!(read, state);
         assert_eq!(invariant::check(&read), Vec::<String>::new());

@@ -1,6 +1,7 @@
 //! Applying commands: one file per family of objects. Every function checks first and writes
 //! only when nothing can be refused any more.
 
+mod address;
 mod cluster;
 mod credentials;
 mod deployment;

@@ -7,6 +7,7 @@ use shoal_types::id::{NetworkId, StackId};
 use shoal_types::object::{Meta, Network, Service, Stack, Task, TaskNetwork};
 use shoal_types::spec::{NetworkKind, NetworkSpec, ServiceSpec};
 
+use super::address;
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
 use crate::event::ObjectKind;
@@ -27,7 +28,8 @@ pub(super) fn new(
     stack_id: Option<StackId>,
     predefined: bool,
 ) -> Network {
-    Network { id, meta: Meta::created(w.index, w.now), spec, stack_id, predefined }
+    let (meta, subnets) = (Meta::created(w.index, w.now), Vec::new());
+    Network { id, meta, spec, stack_id, predefined, subnets }
 }
 
 pub(super) fn create(
@@ -41,7 +43,8 @@ pub(super) fn create(
         let holder = other.id.to_string();
         return Err(Rejected::NameTaken { kind: ObjectKind::Network, name: spec.name, holder });
     }
-    w.create(new(w, id, spec, stack_id, false));
+    let subnets = address::subnets(w.state, &spec)?;
+    w.create(Network { subnets, ..new(w, id, spec, stack_id, false) });
     Ok(Outcome::Applied)
 }
 

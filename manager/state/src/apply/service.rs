@@ -4,12 +4,14 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use shoal_types::id::{DeploymentId, ServiceId, StackId};
-use shoal_types::object::{Deployment, DeploymentKind, Endpoint, Meta, Service, Stack, Task};
-use shoal_types::spec::ServiceSpec;
+use shoal_types::object::{
+    Deployment, DeploymentKind, Endpoint, Meta, Service, Stack, Task, TaskNetwork,
+};
+use shoal_types::spec::{EndpointMode, ServiceSpec};
 use shoal_types::task_state::DesiredState;
 
-use super::{deployment, network, task};
-use crate::cluster_state::Writer;
+use super::{address, deployment, network, task};
+use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, UpdateKind};
 use crate::event::ObjectKind;
 use crate::rejected::Rejected;
@@ -29,7 +31,7 @@ pub(super) fn create(
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
     let networks = network::of_service(w.state, &spec)?;
-    let endpoint = endpoint(&spec);
+    let endpoint = endpoint(w.state, id, &spec, &networks, None)?;
     let meta = Meta::created(w.index, w.now);
     let previous_spec = None;
     w.create(Service {
@@ -70,12 +72,12 @@ pub(super) fn update(
         return Err(Rejected::ModeImmutable { service, mode, wanted });
     }
     let networks = network::of_service(w.state, &spec)?;
+    let endpoint = endpoint(w.state, id, &spec, &networks, Some(&old.endpoint))?;
     deployment::replace(w, old.deployment_id, kind, deployment_id);
     let kind = match kind {
         UpdateKind::Update => DeploymentKind::Update,
         UpdateKind::Rollback => DeploymentKind::Rollback,
     };
-    let endpoint = endpoint(&spec);
     // The same spec again is another attempt: what it would be rolled back to stays what it was.
     let same = old.spec == spec;
     let previous_spec = if same { old.previous_spec.clone() } else { Some(Arc::clone(&old.spec)) };
@@ -117,9 +119,19 @@ pub(super) fn erase(w: &mut Writer<'_>, id: ServiceId) {
     w.remove::<Service>(id);
 }
 
-/// Where a service is reached. Ports in mode host need no choice of ours.
-fn endpoint(spec: &ServiceSpec) -> Endpoint {
-    let spec = spec.endpoint_spec.clone();
-    let ports = spec.as_ref().map(|s| s.ports.clone()).unwrap_or_default();
-    Endpoint { spec, ports, virtual_ips: Vec::new() }
+/// Where a service is reached: on each network that spans nodes at an address of its own, the one that it
+/// had there before. Ports in mode host need no choice of ours.
+fn endpoint(
+    state: &ClusterState,
+    id: ServiceId,
+    spec: &ServiceSpec,
+    networks: &[TaskNetwork],
+    old: Option<&Endpoint>,
+) -> Result<Endpoint, Rejected> {
+    let wanted = spec.endpoint_spec.clone();
+    let ports = wanted.as_ref().map(|e| e.ports.clone()).unwrap_or_default();
+    let by_vip = wanted.as_ref().is_none_or(|e| e.mode == EndpointMode::Vip);
+    let joined = if by_vip { networks } else { &[] };
+    let virtual_ips = address::of_service(state, id, &spec.name, joined, old)?;
+    Ok(Endpoint { spec: wanted, ports, virtual_ips })
 }

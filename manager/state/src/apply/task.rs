@@ -11,6 +11,7 @@ use shoal_types::spec::{ServiceMode, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+use super::address;
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
 use crate::index::Inherited;
@@ -41,8 +42,9 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         slot_is_free(w.state, &service, plan.slot, id)?;
     }
     is_paced(w.state, plan, id)?;
+    let networks = address::of_task(w.state, id, &service)?;
     let meta = Meta { created_at: after_all(w, plan), ..Meta::created(w.index, w.now) };
-    // Nothing has to be allocated, so it does not stay new.
+    // What is allocated is allocated with it, so it does not stay new.
     let mut status = TaskStatus::new(TaskState::Pending, w.now, "waits for a node");
     if plan.rejections > 0 {
         "waits for its next try".clone_into(&mut status.message);
@@ -60,7 +62,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         spec: Arc::clone(&service.spec.task_template),
         spec_version: service.meta.spec_version,
         endpoint,
-        networks: Arc::clone(&service.networks),
+        networks,
         desired_state: desired,
         start_after: plan.start_after,
         rejections: plan.rejections,

@@ -9,14 +9,14 @@ use shoal_types::object::{
 };
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{
-    Availability, ClusterSpec, NodeRole, NodeSpec, ServiceMode, ServiceSpec, StackSpec, UserRole,
-    UserSpec,
+    AddressPool, Availability, ClusterSpec, EndpointMode, NetworkSpec, NodeRole, NodeSpec,
+    ServiceMode, ServiceSpec, StackSpec, UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::{
-    TestCluster, create_cluster, global_spec, network_spec, node_description, service_spec,
-    with_host_port, with_networks, with_reservation,
+    TestCluster, create_cluster, global_spec, network_spec, node_description, overlay_spec,
+    service_spec, with_host_port, with_networks, with_reservation,
 };
 use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 
@@ -48,7 +48,13 @@ fn task(state: &ClusterState, choice: u8) -> TaskId {
 }
 
 fn network_name(choice: u8) -> &'static str {
-    ["n0", "n1", "st_n0", "bridge", "host", "nowhere"][usize::from(choice) % 6]
+    ["n0", "n1", "st_n0", "bridge", "host", "nowhere", "o0", "o1"][usize::from(choice) % 8]
+}
+
+/// Subnets that hold little, and some that have addresses in common.
+fn some_overlay(choice: u8) -> NetworkSpec {
+    let subnet = [None, Some("10.9.9.0/28"), Some("10.9.9.8/29"), Some("nonsense")];
+    overlay_spec(&format!("o{}", choice % 3), subnet[usize::from(choice / 3) % 4])
 }
 
 fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
@@ -60,7 +66,13 @@ fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
         0 => spec,
         1 => with_networks(spec, &[network_name(c >> 2)]),
         2 => with_networks(spec, &["n0", network_name(c >> 2)]),
-        _ => with_networks(spec, &["st_n0"]),
+        _ if c & 4 == 0 => with_networks(spec, &["st_n0"]),
+        _ if b & 32 == 0 => with_networks(spec, &["o0", "o1"]),
+        _ => {
+            let mut spec = with_networks(spec, &["o0"]);
+            spec.endpoint_spec.get_or_insert_default().mode = EndpointMode::Dnsrr;
+            spec
+        }
     }
 }
 
@@ -82,6 +94,12 @@ fn stack(ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
             spec.networks.insert(key.clone(), network_spec(&name));
             stack_ids.networks.insert(key, ids.next_id());
         }
+    }
+    // Half of all stacks have a network across nodes.
+    if b & 64 != 0 {
+        let network = spec.networks.entry("n0".to_owned()).or_insert_with(|| network_spec("st_n0"));
+        *network = overlay_spec("st_n0", Some("10.9.9.0/29").filter(|_| c & 64 != 0));
+        stack_ids.networks.insert("n0".to_owned(), ids.next_id());
     }
     let expected = (c & 128 != 0).then_some(u64::from(c & 3));
     Command::ApplyStack { spec: Arc::new(spec), ids: stack_ids, prune: a & 128 != 0, expected }
@@ -186,9 +204,15 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
         24 => {
             let known = state.cluster().map_or(1, |cluster| cluster.meta.spec_version);
             let task_history_retention_limit = u64::from(a % 4);
+            let base = "10.9.9.8/29".parse().expect("a range");
+            let pools = (a >= 64).then_some(AddressPool { base, size: 30 });
             Command::UpdateCluster {
                 expected_spec_version: known + u64::from(b > 200),
-                spec: ClusterSpec { task_history_retention_limit, ..ClusterSpec::default() },
+                spec: ClusterSpec {
+                    task_history_retention_limit,
+                    address_pools: pools.into_iter().collect(),
+                    ..ClusterSpec::default()
+                },
             }
         }
         25 => Command::RotateJoinToken {
@@ -264,6 +288,7 @@ pub fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         },
         7 => update_service(&state, ids, (a, b, c)),
         8 => Command::RemoveService { id: service(&state, a) },
+        9 if b % 2 == 0 => Command::CreateNetwork { id: ids.next_id(), spec: some_overlay(a) },
         9 => {
             let name = format!("n{}", a % 3);
             Command::CreateNetwork { id: ids.next_id(), spec: network_spec(&name) }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use shoal_types::id::{
     ClusterId, ConfigId, DeploymentId, IdSource, NetworkId, NodeId, SecretId, SeededIds, ServiceId,
     StackId, TaskId, UserId, VolumeId,
@@ -198,6 +198,13 @@ impl Arbitrary for IpNet {
         let addr: IpAddr = source.any();
         let longest = if addr.is_ipv4() { 32 } else { 128 };
         Self::new(addr, source.below(longest + 1) as u8).unwrap()
+    }
+}
+
+impl Arbitrary for Ipv4Net {
+    fn arbitrary(source: &mut Source) -> Self {
+        let bits = source.bits.next_bits() as u32;
+        Self::new(bits.into(), source.below(33) as u8).unwrap()
     }
 }
 

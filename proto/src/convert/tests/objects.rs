@@ -80,7 +80,7 @@ one_of!(TaskState | s | { Self::ALL[s.below(Self::ALL.len())] });
 one_of!(DesiredState |s| { Self::Ready, Self::Running, Self::Shutdown, Self::Remove });
 arbitrary!(ContainerStatus { container_id, pid, exit_code, signal, oom_killed });
 
-arbitrary!(Network { id, meta, spec, stack_id, predefined });
+arbitrary!(Network { id, meta, spec, stack_id, predefined, subnets });
 arbitrary!(Volume { id, meta, spec, node_id });
 arbitrary!(Secret { id, meta, spec });
 arbitrary!(Config { id, meta, spec });

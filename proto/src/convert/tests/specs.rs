@@ -166,7 +166,9 @@ arbitrary!(ClusterSpec {
     task_history_retention_limit,
     heartbeat_period,
     node_cert_expiry,
+    address_pools,
 });
+arbitrary!(AddressPool { base, size });
 arbitrary!(StackSpec { name, services, networks, volumes, secrets, configs });
 arbitrary!(UserSpec { name, labels, role, stacks, host_access, expires_at });
 one_of!(UserRole |s| { Self::Viewer, Self::Deployer, Self::Operator, Self::Admin });

@@ -57,7 +57,7 @@ fn network() -> Network {
     let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
     let spec = NetworkSpec { name: "back".to_owned(), driver, ..NetworkSpec::default() };
     let meta = Meta { version: 9, spec_version: 1, ..Meta::default() };
-    Network { id: 5.into(), meta, spec, stack_id: None, predefined: false }
+    Network { id: 5.into(), meta, spec, stack_id: None, predefined: false, subnets: Vec::new() }
 }
 
 fn assignments() -> [pb::AssignmentsMessage; 2] {

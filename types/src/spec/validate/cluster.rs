@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::ClusterSpec;
+use super::super::{AddressPool, ClusterSpec};
 use super::{Check, service};
 
 /// Below, a busy host would count as lost; above, a lost one would not be noticed for minutes.
@@ -14,6 +14,10 @@ const CERTIFICATE: [Duration; 2] =
 /// Ended tasks stay in the memory of every manager, for each slot so many.
 const HISTORY_MAX: u64 = 1000;
 
+/// Prefix lengths of subnets: one larger has more addresses than a cluster has containers, one smaller
+/// none beside that of the nodes.
+pub(super) const SUBNET_LENGTHS: [u8; 2] = [8, 30];
+
 pub(super) fn cluster(c: &mut Check, spec: &ClusterSpec) {
     c.name(&spec.name);
     service::labels(c, &spec.labels);
@@ -24,6 +28,35 @@ pub(super) fn cluster(c: &mut Check, spec: &ClusterSpec) {
     });
     c.at("heartbeat_period", |c| within(c, spec.heartbeat_period, HEARTBEAT));
     c.at("node_cert_expiry", |c| within(c, spec.node_cert_expiry, CERTIFICATE));
+    c.each("address_pools", &spec.address_pools, pool);
+    c.at("address_pools", |c| apart(c, &spec.address_pools));
+}
+
+fn pool(c: &mut Check, pool: &AddressPool) {
+    let base = pool.base;
+    c.at("base", |c| {
+        let expected = format!("has host bits set: expected {}", base.trunc());
+        c.that(base.addr() == base.network(), base, &expected);
+    });
+    let least = base.prefix_len().max(SUBNET_LENGTHS[0]);
+    c.at("size", |c| {
+        let most = SUBNET_LENGTHS[1];
+        let expected = format!("is out of range: expected {least} to {most} for a part of {base}");
+        c.that((least..=most).contains(&pool.size), pool.size, &expected);
+    });
+}
+
+/// One address is in one pool.
+fn apart(c: &mut Check, pools: &[AddressPool]) {
+    for (i, pool) in pools.iter().enumerate() {
+        let overlaps = |other: &&AddressPool| {
+            other.base.contains(&pool.base) || pool.base.contains(&other.base)
+        };
+        if let Some(other) = pools.iter().take(i).find(overlaps) {
+            let text = format!("overlaps {}: expected ranges of their own", other.base);
+            c.at(format!("[{i}].base"), |c| c.wrong(pool.base, text));
+        }
+    }
 }
 
 fn within(c: &mut Check, value: Duration, [least, most]: [Duration; 2]) {
@@ -39,6 +72,11 @@ fn settings_that_would_harm_are_refused() {
         task_history_retention_limit: 1001,
         heartbeat_period: Duration::ZERO,
         node_cert_expiry: Duration::from_secs(60),
+        address_pools: [("10.1.0.1/16", 24), ("10.2.0.0/16", 31), ("10.3.0.0/16", 8)]
+            .into_iter()
+            .chain([("10.0.0.0/8", 24), ("192.168.0.0/24", 24), ("192.168.0.0/24", 24)])
+            .map(|(base, size)| AddressPool { base: base.parse().unwrap(), size })
+            .collect(),
         ..ClusterSpec::default()
     };
     let said = spec.validate().unwrap_err().to_string();
@@ -47,6 +85,11 @@ fn settings_that_would_harm_are_refused() {
         "task_history_retention_limit: \"1001\" is out of range: expected 0 to 1000",
         "heartbeat_period: \"0ns\" is out of range: expected 100ms to 60s",
         "node_cert_expiry: \"60s\" is out of range: expected 3600s to",
+        "address_pools[0].base: \"10.1.0.1/16\" has host bits set: expected 10.1.0.0/16",
+        "address_pools[1].size: \"31\" is out of range: expected 16 to 30 for a part of 10.2.0.0/16",
+        "address_pools[2].size: \"8\" is out of range: expected 16 to 30 for a part of 10.3.0.0/16",
+        "address_pools[3].base: \"10.0.0.0/8\" overlaps 10.1.0.1/16: expected ranges of their own",
+        "address_pools[5].base: \"192.168.0.0/24\" overlaps 192.168.0.0/24: expected",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

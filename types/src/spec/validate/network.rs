@@ -1,17 +1,38 @@
 //! Rules for networks.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use super::cluster::SUBNET_LENGTHS;
 use super::{Check, service};
-use crate::spec::{IpamConfig, NetworkSpec};
+use crate::spec::{IpamConfig, NetworkKind, NetworkSpec};
 
 pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
     c.name(&spec.name);
     service::labels(c, &spec.labels);
     if let Some(ipam) = &spec.ipam {
         c.at("ipam", |c| c.each("config", &ipam.config, subnet));
+        if NetworkKind::of(&spec.driver) == Some(NetworkKind::Overlay) {
+            c.at("ipam", |c| c.each("config", &ipam.config, overlay));
+        }
+    }
+}
+
+/// What holds of a network that spans nodes: each has the first address, and its containers the others.
+fn overlay(c: &mut Check, config: &IpamConfig) {
+    let Ok(IpNet::V4(net)) = config.subnet.parse::<IpNet>() else { return };
+    let [least, most] = SUBNET_LENGTHS;
+    c.at("subnet", |c| {
+        let expected = format!("is too large or too small: expected a length of {least} to {most}");
+        c.that((least..=most).contains(&net.prefix_len()), net, &expected);
+    });
+    let first = net.hosts().next();
+    let given = config.gateway.parse::<Ipv4Addr>().ok().filter(|given| net.contains(given));
+    if let (Some(first), Some(gateway)) = (first, given.filter(|given| Some(*given) != first)) {
+        let expected =
+            format!("is not the first address of {net}: expected {first}, as each node has it");
+        c.at("gateway", |c| c.wrong(gateway, expected));
     }
 }
 

@@ -175,6 +175,34 @@ fn networks_must_fit_together() {
 }
 
 #[test]
+fn what_spans_nodes_has_a_subnet_that_can_be_shared() {
+    let spec = |driver: &str, subnet: &str, gateway: &str| {
+        let driver = Driver { name: driver.to_owned(), ..Driver::default() };
+        let config = crate::spec::IpamConfig {
+            subnet: subnet.to_owned(),
+            gateway: gateway.to_owned(),
+            ..Default::default()
+        };
+        let ipam = Some(Ipam { driver: Driver::default(), config: vec![config] });
+        NetworkSpec { name: "n".to_owned(), driver, ipam, ..Default::default() }
+    };
+    let overlay = |subnet, gateway| {
+        let result = spec("overlay", subnet, gateway).validate();
+        result.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for subnet in ["10.1.0.0/31", "10.1.0.0/32", "0.0.0.0/7"] {
+        let error = overlay(subnet, "");
+        assert!(error.contains("too large or too small: expected a length of 8 to 30"), "{error}");
+        assert_eq!(spec("bridge", subnet, "").validate(), Ok(()));
+    }
+    let error = overlay("10.1.0.0/24", "10.1.0.9");
+    let expected = "\"10.1.0.9\" is not the first address of 10.1.0.0/24: expected 10.1.0.1";
+    assert!(error.contains(expected), "{error}");
+    assert!(!overlay("10.1.0.0/24", "10.1.0.1").contains("first address"));
+    assert_eq!(spec("bridge", "10.1.0.0/24", "10.1.0.9").validate(), Ok(()));
+}
+
+#[test]
 fn networks_that_no_node_can_make_are_refused_at_once() {
     let named = || NetworkSpec { name: "n".to_owned(), ..Default::default() };
     let ipam = |options: &[&str]| {

@@ -1,5 +1,6 @@
 //! Every command: what it does, when it does nothing, and each refusal.
 
+mod address;
 mod cluster;
 mod credentials;
 mod network;

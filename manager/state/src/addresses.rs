@@ -1,0 +1,282 @@
+//! Addresses of networks that span nodes: which are taken, and which one is next.
+//!
+//! All of them lie in the objects: subnets in networks, addresses in tasks, virtual ones in services.
+//! What is here follows from those. No two networks have an address in common, so one set of taken
+//! addresses does for all of them, and an address that is still held keeps its subnet from being given to
+//! another network.
+
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::{IpNet, Ipv4Net};
+use shoal_types::id::{NetworkId, ServiceId, TaskId};
+use shoal_types::object::{AddressCount, Network, Service, Task};
+use shoal_types::spec::AddressPool;
+
+use self::runs::Runs;
+use crate::cluster_state::ClusterState;
+
+/// What is taken.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Addresses {
+    /// Whose each subnet is, by its first address, with its last one.
+    subnets: OrdMap<u128, (u128, NetworkId)>,
+    /// All addresses of subnets.
+    given: Runs,
+    /// Addresses that somebody holds.
+    held: Runs,
+    /// How many of those there are on each network.
+    counts: OrdMap<NetworkId, u64>,
+}
+
+/// An address as a number; those of IPv4 have a range of their own.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// The first and the last address of a subnet.
+fn ends(subnet: &IpNet) -> (u128, u128) {
+    (number(subnet.network()), number(subnet.broadcast()))
+}
+
+/// What of a subnet is given to tasks and services: neither its own address, nor the first one after that,
+/// which each node has, nor the last one.
+fn usable(subnet: &IpNet) -> Option<(u128, u128)> {
+    let (first, last) = ends(subnet);
+    let (first, last) = (first.checked_add(2)?, last.checked_sub(1)?);
+    (first <= last).then_some((first, last))
+}
+
+/// Whether it is written as subnets are, and somebody can get an address of it.
+pub(crate) fn is_subnet(subnet: &IpNet) -> bool {
+    *subnet == subnet.trunc() && usable(subnet).is_some()
+}
+
+/// How many addresses there are for tasks and services.
+fn capacity(subnets: &[IpNet]) -> u64 {
+    let count = |(first, last): (u128, u128)| u64::try_from(last - first + 1).unwrap_or(u64::MAX);
+    subnets.iter().filter_map(usable).map(count).fold(0, u64::saturating_add)
+}
+
+/// The addresses of a task, each with its network.
+pub(crate) fn of_task(task: &Task) -> impl Iterator<Item = (NetworkId, IpNet)> {
+    let joined = task.networks.iter();
+    joined.flat_map(|joined| joined.addresses.iter().map(|address| (joined.network_id, *address)))
+}
+
+/// The virtual addresses of a service, each with its network.
+pub(crate) fn of_service(service: &Service) -> impl Iterator<Item = (NetworkId, IpNet)> {
+    service.endpoint.virtual_ips.iter().map(|vip| (vip.network_id, vip.addr))
+}
+
+impl Addresses {
+    pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
+        if let (Some(old), Some(new)) = (old, new)
+            && old.subnets == new.subnets
+        {
+            return;
+        }
+        for (first, last) in old.into_iter().flat_map(|network| &network.subnets).map(ends) {
+            self.subnets.remove(&first);
+            self.given.give_back(first, last);
+        }
+        if let Some(network) = new {
+            for (first, last) in network.subnets.iter().map(ends) {
+                self.subnets.insert(first, (last, network.id));
+                self.given.take(first, last);
+            }
+        }
+    }
+
+    /// A task holds its addresses, which never change, until it has ended.
+    pub(crate) fn task(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let (old, new) = (old.filter(|t| t.is_live()), new.filter(|t| t.is_live()));
+        if let (Some(old), Some(new)) = (old, new)
+            && Arc::ptr_eq(&old.networks, &new.networks)
+        {
+            return;
+        }
+        self.shift(old.into_iter().flat_map(of_task), new.into_iter().flat_map(of_task));
+    }
+
+    pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
+        if let (Some(old), Some(new)) = (old, new)
+            && old.endpoint.virtual_ips == new.endpoint.virtual_ips
+        {
+            return;
+        }
+        self.shift(old.into_iter().flat_map(of_service), new.into_iter().flat_map(of_service));
+    }
+
+    fn shift(
+        &mut self,
+        old: impl Iterator<Item = (NetworkId, IpNet)>,
+        new: impl Iterator<Item = (NetworkId, IpNet)>,
+    ) {
+        for (network, address) in old {
+            let address = number(address.addr());
+            self.held.give_back(address, address);
+            let left = self.counts.get(&network).map_or(0, |count| count.saturating_sub(1));
+            if left == 0 {
+                self.counts.remove(&network);
+            } else {
+                self.counts.insert(network, left);
+            }
+        }
+        for (network, address) in new {
+            let address = number(address.addr());
+            self.held.take(address, address);
+            *self.counts.entry(network).or_default() += 1;
+        }
+    }
+
+    /// Whether there are networks whose addresses are chosen here.
+    pub(crate) fn any(&self) -> bool {
+        !self.subnets.is_empty()
+    }
+
+    /// An address of these subnets that nobody holds: the first one at or after a place that follows from
+    /// `seed`. So one that has just been given back is not given to the next who comes.
+    pub(crate) fn free(&self, subnets: &[IpNet], seed: u128) -> Option<IpNet> {
+        let capacity = u128::from(capacity(subnets));
+        let mut place = seed.checked_rem(capacity)?;
+        let ranges: Vec<_> = subnets.iter().filter_map(|s| Some((s, usable(s)?))).collect();
+        let begin = ranges.iter().position(|(_, (first, last))| {
+            let count = last - first + 1;
+            let here = place < count;
+            place -= if here { 0 } else { count };
+            here
+        })?;
+        // From there on, all the others, and what of the first one was left out.
+        let around = ranges.iter().cycle().skip(begin).take(ranges.len() + 1).enumerate();
+        around.into_iter().find_map(|(turn, (subnet, (first, last)))| {
+            let from = if turn == 0 { first + place } else { *first };
+            let found = self.held.free_from(from);
+            (found <= *last).then(|| with_length(subnet, found)).flatten()
+        })
+    }
+
+    /// The first subnet of the pools of which nobody has an address.
+    pub(crate) fn free_subnet(&self, pools: &[AddressPool]) -> Option<IpNet> {
+        pools
+            .iter()
+            .find_map(|pool| {
+                let (mut at, end) = ends(&pool.base.into());
+                let count = 1u128 << 32u8.checked_sub(pool.size)?;
+                while at + count - 1 <= end {
+                    let last = at + count - 1;
+                    let taken =
+                        self.given.taken_within(at, last).max(self.held.taken_within(at, last));
+                    match taken {
+                        None => return ipv4(at).and_then(|ip| Ipv4Net::new(ip, pool.size).ok()),
+                        Some(taken) => at = (taken + 1).next_multiple_of(count),
+                    }
+                }
+                None
+            })
+            .map(IpNet::V4)
+    }
+
+    /// A network that has addresses of this subnet, with its own subnet.
+    pub(crate) fn holder(&self, subnet: &IpNet) -> Option<NetworkId> {
+        let (first, last) = ends(subnet);
+        let (_, (end, holder)) = self.subnets.get_prev(&last)?;
+        (*end >= first).then_some(*holder)
+    }
+
+    /// Whether somebody holds an address of this subnet.
+    pub(crate) fn is_held(&self, subnet: &IpNet) -> bool {
+        let (first, last) = ends(subnet);
+        self.held.taken_within(first, last).is_some()
+    }
+}
+
+fn ipv4(number: u128) -> Option<Ipv4Addr> {
+    Ipv6Addr::from_bits(number).to_ipv4_mapped()
+}
+
+/// An address of a subnet, with the length of its prefix.
+fn with_length(subnet: &IpNet, address: u128) -> Option<IpNet> {
+    let address = match subnet {
+        IpNet::V4(_) => IpAddr::V4(ipv4(address)?),
+        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(address)),
+    };
+    IpNet::new(address, subnet.prefix_len()).ok()
+}
+
+/// Whether an address is one that tasks and services of a network with these subnets have.
+pub(crate) fn is_given(subnets: &[IpNet], address: IpNet) -> bool {
+    let at = number(address.addr());
+    let fits =
+        |subnet: &&IpNet| usable(subnet).is_some_and(|(first, last)| first <= at && at <= last);
+    subnets.iter().find(fits).is_some_and(|subnet| subnet.prefix_len() == address.prefix_len())
+}
+
+/// Pairs of networks that have addresses in common, and of tasks and services that have the same one. By a
+/// look at all objects, not at what follows from them.
+pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    let mut subnets: Vec<_> = state
+        .networks()
+        .flat_map(|network| {
+            network.subnets.iter().map(|s| (ends(s), format!("network {}", network.id)))
+        })
+        .collect();
+    subnets.sort();
+    for pair in subnets.windows(2) {
+        if let [((_, last), one), ((first, _), other)] = pair
+            && last >= first
+        {
+            wrong.push((one.clone(), other.clone()));
+        }
+    }
+    let tasks = state.tasks().filter(|task| task.is_live());
+    let tasks = tasks.flat_map(|t| of_task(t).map(|(_, address)| (address, Holder::Task(t.id))));
+    let vips = state.services();
+    let vips =
+        vips.flat_map(|s| of_service(s).map(|(_, address)| (address, Holder::Service(s.id))));
+    let mut held = BTreeMap::new();
+    for (address, holder) in tasks.chain(vips) {
+        if let Some(other) = held.insert(address.addr(), holder) {
+            wrong.push((other.to_string(), holder.to_string()));
+        }
+    }
+    wrong
+}
+
+#[derive(Clone, Copy)]
+enum Holder {
+    Task(TaskId),
+    Service(ServiceId),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(id) => write!(f, "task {id}"),
+            Self::Service(id) => write!(f, "service {id}"),
+        }
+    }
+}
+
+impl ClusterState {
+    /// How many addresses of a network are in use; `None` if managers do not choose them.
+    #[must_use]
+    pub fn addresses(&self, network: &Network) -> Option<AddressCount> {
+        if network.subnets.is_empty() {
+            return None;
+        }
+        let used = self.indexes.addresses.counts.get(&network.id).copied().unwrap_or_default();
+        Some(AddressCount { used, free: capacity(&network.subnets).saturating_sub(used) })
+    }
+}
