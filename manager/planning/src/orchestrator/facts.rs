@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_types::id::NetworkId;
 use shoal_types::object::Slot;
 use shoal_types::time::Timestamp;
 
@@ -81,6 +82,9 @@ pub(super) struct Known {
     full: u64,
     /// When the service is to be looked at though nothing has changed.
     pub(super) wake: Option<Timestamp>,
+    /// Slots that get no task because a network has no free address for it, with the network. Of slots
+    /// without any task only the first one that is missing.
+    pub(super) starved: BTreeMap<Slot, NetworkId>,
 }
 
 /// Two that know the same are equal, however they came to it.
@@ -88,6 +92,7 @@ impl PartialEq for Known {
     fn eq(&self, other: &Self) -> bool {
         let counts = |k: &Self| (k.used, k.failed, k.waiting, k.in_flight, k.settling, k.failing);
         self.slots == other.slots
+            && self.starved == other.starved
             && counts(self) == counts(other)
             && (&self.outdated, &self.missing) == (&other.outdated, &other.missing)
     }
@@ -137,6 +142,13 @@ impl Known {
         if let (Slot::Replica(number), false) = (slot, facts.used) {
             self.full = self.full.min(number.saturating_sub(1));
         }
+    }
+
+    /// Forgets what was noted of slots that have no tasks: it is looked at each time which of them are
+    /// missing.
+    pub(super) fn forget_unused(&mut self) {
+        let slots = &self.slots;
+        self.starved.retain(|slot, _| slots.get(slot).is_some_and(|facts| facts.used));
     }
 
     pub(super) fn get(&self, slot: Slot) -> Facts {

@@ -30,12 +30,13 @@ impl Pass<'_> {
             }
             let previous = self.service.previous_spec.as_ref();
             if let Some(previous) = previous.filter(|_| deployment.kind == DeploymentKind::Update) {
-                match self.missing_network(previous) {
-                    None => return self.roll_back(deployment, previous, &why, ids, plan),
-                    Some(name) => {
-                        let gone = format!("cannot roll back: network {name:?} does not exist");
-                        why = format!("{why}; {gone}");
-                    }
+                let hindrance = match self.missing_network(previous) {
+                    None => self.roll_back(deployment, previous, &why, ids, plan),
+                    Some(name) => Some(format!("network {name:?} does not exist")),
+                };
+                match hindrance {
+                    None => return,
+                    Some(hindrance) => why = format!("{why}; cannot roll back: {hindrance}"),
                 }
             }
         }
@@ -90,6 +91,8 @@ impl Pass<'_> {
         targets.find(|target| self.view.network_target(target).is_none())
     }
 
+    /// Takes the service back to what it was; or says why that cannot be: a network that it had left may
+    /// have no address for it any more. That is found by trying, as with a stack.
     fn roll_back<I: IdSource>(
         &self,
         deployment: &Deployment,
@@ -97,16 +100,24 @@ impl Pass<'_> {
         why: &str,
         ids: &mut I,
         plan: &mut Plan,
-    ) {
-        // The update itself ends the deployment as rolled back; were that a command of its own, a
-        // leader that dies between the two would leave the failed spec in force for good.
-        self.note(deployment, DeploymentState::Updating, why.to_owned(), plan);
-        plan.push(Command::UpdateService {
+    ) -> Option<String> {
+        let back = Command::UpdateService {
             id: self.service.id,
             expected: Some(self.service.meta.spec_version),
             deployment_id: ids.next_id(),
             spec: Arc::clone(previous),
             kind: UpdateKind::Rollback,
-        });
+        };
+        let mut trial = self.view.clone();
+        let index = trial.applied_index() + 1;
+        if let Err(refused) = shoal_manager_state::apply(&mut trial, index, self.now, back.clone())
+        {
+            return Some(refused.to_string());
+        }
+        // The update itself ends the deployment as rolled back; were that a command of its own, a
+        // leader that dies between the two would leave the failed spec in force for good.
+        self.note(deployment, DeploymentState::Updating, why.to_owned(), plan);
+        plan.push(back);
+        None
     }
 }

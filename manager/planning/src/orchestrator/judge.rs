@@ -64,8 +64,8 @@ impl Pass<'_> {
 
     /// Whether nothing has happened for too long.
     fn stuck(&mut self, deployment: &Deployment, plan: &mut Plan) -> Option<String> {
-        let count = self.known.waiting();
-        if count == 0 {
+        let (count, starves) = (self.known.waiting(), self.starves(&deployment.message));
+        if count == 0 && !starves {
             return None;
         }
         let last_start = self.known.last_started().max(Some(deployment.meta.created_at))?;
@@ -74,10 +74,13 @@ impl Pass<'_> {
             plan.wake(deadline);
             return None;
         }
+        let waited = PROGRESS_DEADLINE.as_secs();
+        if starves {
+            return Some(format!("no progress for {waited} s: {}", deployment.message));
+        }
         let tasks = self.tasks(self.known.first_waiting()?);
         let task = tasks.wanted()?;
         let reason = task.status.reason();
-        let waited = PROGRESS_DEADLINE.as_secs();
         let (name, state) = (task.name(), task.status.state);
         Some(format!(
             "no progress for {waited} s: {count} not running; {name} is {state}: {reason}"

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shoal_manager_state::{ClusterState, Event, ObjectRef};
-use shoal_types::id::{NodeId, ServiceId};
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
+use shoal_types::id::{NetworkId, NodeId, ServiceId};
 use shoal_types::object::Slot;
 use shoal_types::spec::ServiceMode;
 use shoal_types::time::Timestamp;
 
 use super::facts::Known;
+use super::room::Promised;
 
 /// Within this time everything is looked at again, though nothing has changed.
 const PROOF_PERIOD: Duration = Duration::from_secs(60);
@@ -49,6 +50,10 @@ pub struct Memory {
     /// Where the last look ended, if it was too much for one plan.
     next: Option<ServiceId>,
     proof: Proof,
+    /// What the present plan has promised.
+    pub(super) promised: Promised,
+    /// Who waits for an address of which network. One more than does is looked at once more.
+    starving: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
 }
 
 /// The look at everything that goes on all the time.
@@ -66,8 +71,17 @@ impl Memory {
         match &event.object {
             ObjectRef::Task(task) => {
                 self.dirty.entry(task.service_id).or_default().slots.insert(task.slot);
+                if !self.starving.is_empty() && (!task.is_live() || event.action == Action::Remove)
+                {
+                    task.networks.iter().for_each(|joined| self.feed(joined.network_id));
+                }
             }
-            ObjectRef::Service(service) => self.whole(service.id),
+            ObjectRef::Service(service) => {
+                self.whole(service.id);
+                // It may have left a network on which it had an address.
+                let starving: Vec<NetworkId> = self.starving.keys().copied().collect();
+                starving.into_iter().for_each(|network| self.feed(network));
+            }
             ObjectRef::Deployment(deployment) => self.whole(deployment.service_id),
             ObjectRef::Node(node) => self.nodes.extend([node.id]),
             // The cluster's settings are looked at each time, networks and stacks when they matter.
@@ -75,6 +89,15 @@ impl Memory {
             | ObjectRef::Network(_)
             | ObjectRef::Stack(_)
             | ObjectRef::User(_) => {}
+        }
+    }
+
+    /// Notes that an address of a network may be free again.
+    fn feed(&mut self, network: NetworkId) {
+        for service in self.starving.remove(&network).into_iter().flatten() {
+            let known = self.services.get(&service).map(|known| &known.starved);
+            let waits = known.into_iter().flatten().filter(|(_, of)| **of == network);
+            self.dirty.entry(service).or_default().slots.extend(waits.map(|(slot, _)| *slot));
         }
     }
 
@@ -101,6 +124,7 @@ impl Memory {
             self.proof = Proof { begun: now, at: now + PROOF_PERIOD, next: None };
         }
         self.looked = now;
+        self.promised.clear();
         for node in std::mem::take(&mut self.nodes) {
             view.tasks_on_node(node).for_each(|task| self.slot(task.service_id, task.slot));
             let globals: Vec<ServiceId> = self.globals.iter().copied().collect();
@@ -159,6 +183,9 @@ impl Memory {
             known.wake = wake;
         }
         self.wakes.extend(wake.map(|at| (at, id, None)));
+        for network in known.starved.values() {
+            self.starving.entry(*network).or_default().insert(id);
+        }
         if matches!(mode, ServiceMode::Global {}) {
             self.globals.insert(id);
         }

@@ -17,6 +17,7 @@ mod memory;
 mod reaper;
 mod restart;
 mod rollout;
+mod room;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use shoal_types::time::Timestamp;
 use crate::{Plan, level};
 use facts::{Facts, Known};
 use memory::Dirty;
+use room::Promised;
 
 /// How far apart the clocks of two managers may be without being taken for wrong.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -107,9 +109,11 @@ fn look<I: IdSource>(
         return;
     };
     let known = memory.take_known(id);
-    let mut pass = Pass::new(view, service, now, known);
+    let promised = std::mem::take(&mut memory.promised);
+    let mut pass = Pass::new(view, service, now, known, promised);
     pass.run(dirty, ids, plan);
-    let Pass { known, again, wakes, wake, .. } = pass;
+    let Pass { known, again, wakes, wake, promised, .. } = pass;
+    memory.promised = promised;
     if let Some(again) = again {
         memory.again(id, again);
     }
@@ -161,15 +165,22 @@ struct Pass<'a> {
     wakes: Vec<(Slot, Timestamp)>,
     /// When the sums are to be looked at again.
     wake: Option<Timestamp>,
+    promised: Promised,
 }
 
 impl<'a> Pass<'a> {
-    fn new(view: &'a ClusterState, service: &'a Service, now: Timestamp, known: Known) -> Self {
+    fn new(
+        view: &'a ClusterState,
+        service: &'a Service,
+        now: Timestamp,
+        known: Known,
+        promised: Promised,
+    ) -> Self {
         let deployment = view.deployment(service.deployment_id).map(AsRef::as_ref);
         let config = view.rollout_config(service);
         let (again, wakes, wake) = (None, Vec::new(), None);
         let level = OnceCell::new();
-        Self { view, service, now, deployment, config, known, level, again, wakes, wake }
+        Self { view, service, now, deployment, config, known, level, again, wakes, wake, promised }
     }
 
     fn run<I: IdSource>(&mut self, dirty: Dirty, ids: &mut I, plan: &mut Plan) {
@@ -177,7 +188,9 @@ impl<'a> Pass<'a> {
         for (slot, tasks) in &slots {
             let (used, missing) = (tasks.is_used(), self.is_missing(*slot, tasks));
             self.known.set(*slot, Facts { used, missing, ..Facts::default() });
+            self.known.starved.remove(slot);
         }
+        self.known.forget_unused();
         let mut gone = Slots::new();
         for slot in self.surplus(&slots) {
             let tasks = slots.remove(&slot).unwrap_or_else(|| self.tasks(slot));
@@ -187,7 +200,11 @@ impl<'a> Pass<'a> {
             gone.insert(slot, tasks);
         }
         for slot in self.missing(PLAN_MAX.saturating_sub(plan.commands.len())) {
+            let planned = plan.commands.len();
             self.create(slot, &SlotTasks::default(), self.blocked(slot), Delay::None, ids, plan);
+            if plan.commands.len() == planned {
+                break;
+            }
             self.look_again(None);
         }
         // A slot whose tasks are all on their way out for good is no slot any more.
@@ -250,9 +267,10 @@ impl<'a> Pass<'a> {
     }
 
     /// Creates a task for `slot`. It is made ready only, and started by a later pass, if it must
-    /// wait: for the end of another task of the slot, or for a delay.
+    /// wait: for the end of another task of the slot, or for a delay. It is not made at all while there is
+    /// no address for it.
     fn create<I: IdSource>(
-        &self,
+        &mut self,
         slot: Slot,
         tasks: &SlotTasks<'_>,
         blocked: bool,
@@ -260,6 +278,9 @@ impl<'a> Pass<'a> {
         ids: &mut I,
         plan: &mut Plan,
     ) {
+        if !self.has_addresses(slot) {
+            return;
+        }
         let (start_after, rejections) = match self.paced(tasks, delay) {
             Delay::None => (None, 0),
             Delay::Start(at) => (Some(at), 0),

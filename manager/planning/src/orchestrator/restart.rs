@@ -33,7 +33,7 @@ impl Pass<'_> {
     /// Replaces the slot's task if it has ended by itself and the policy says so, or if it is
     /// where it should not be. True if the slot is as it was.
     pub(super) fn replace_ended<I: IdSource>(
-        &self,
+        &mut self,
         slot: Slot,
         tasks: &SlotTasks<'_>,
         ids: &mut I,
@@ -74,7 +74,7 @@ impl Pass<'_> {
     }
 
     fn replace_dead<I: IdSource>(
-        &self,
+        &mut self,
         slot: Slot,
         tasks: &SlotTasks<'_>,
         task: &Task,

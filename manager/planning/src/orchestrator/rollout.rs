@@ -90,6 +90,7 @@ impl<'a> Pass<'a> {
             DeploymentState::Updating | DeploymentState::Completed => {
                 self.replace_outdated(slots, ids, plan);
                 if deployment.state == DeploymentState::Updating {
+                    self.explain_starvation(deployment, plan);
                     self.complete(deployment, plan);
                 }
             }
@@ -111,17 +112,20 @@ impl<'a> Pass<'a> {
         };
         let outdated: Vec<Slot> = self.known.outdated().iter().take(room).copied().collect();
         for slot in outdated {
+            let planned = plan.commands.len();
             match slots.get(&slot) {
                 Some(tasks) => self.replace(slot, tasks, ids, plan),
                 None => self.replace(slot, &self.tasks(slot), ids, plan),
             }
-            self.look_again(Some(slot));
+            if plan.commands.len() > planned {
+                self.look_again(Some(slot));
+            }
         }
     }
 
     /// Replaces what is outdated in one slot.
     fn replace<I: IdSource>(
-        &self,
+        &mut self,
         slot: Slot,
         tasks: &SlotTasks<'_>,
         ids: &mut I,

@@ -1,3 +1,4 @@
+mod addresses;
 mod held;
 mod rejections;
 mod restarts;

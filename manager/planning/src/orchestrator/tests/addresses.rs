@@ -1,0 +1,114 @@
+//! Networks without a free address: slots wait, say why, and go on.
+
+use shoal_manager_state::testing::with_networks;
+use shoal_types::id::ServiceId;
+use shoal_types::level::Level;
+use shoal_types::object::NodeDescription;
+
+use super::*;
+
+/// Five addresses: one of them is the service's.
+const SMALL: Option<&str> = Some("10.7.0.0/29");
+const FULL: &str = "network \"small\" has no free one, all 5 are in use";
+
+fn on_small(replicas: u64) -> ServiceSpec {
+    with_networks(service_spec("web", replicas), &["small"])
+}
+
+/// Two nodes that can have networks which span nodes, and a small one.
+fn with_small() -> Stage {
+    let mut stage = Stage::new(2);
+    for id in stage.nodes.clone() {
+        let node = stage.view().node(id).unwrap();
+        let description = NodeDescription { level: Level::OVERLAY, ..node.description.clone() };
+        let (description, status) = (Some(description), node.status.clone());
+        stage.cluster.apply(Command::ReportNode { id, description, status });
+    }
+    stage.cluster.add_overlay("small", SMALL);
+    stage
+}
+
+/// A service of four tasks that has all addresses of its network.
+fn full() -> (Stage, ServiceId) {
+    let mut stage = with_small();
+    let web = stage.service(on_small(4));
+    stage.run_for(10 * SECOND);
+    assert_eq!(stage.running(web).len(), 4);
+    (stage, web)
+}
+
+#[test]
+fn replicas_that_get_no_address_wait_and_say_so() {
+    let (mut stage, web) = full();
+    stage.cluster.update_service(web, on_small(7));
+    stage.run_for(10 * SECOND);
+    assert_eq!(stage.running(web).len(), 4);
+    let deployment = stage.deployment(web);
+    assert_eq!(deployment.state, DeploymentState::Updating);
+    assert!(deployment.message.contains(FULL), "{}", deployment.message);
+    assert_eq!(stage.plan(), [], "nothing is tried again and again");
+    // Somebody makes room, by three.
+    stage.cluster.update_service(web, on_small(4));
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    assert_eq!(stage.deployment(web).message, "");
+}
+
+#[test]
+fn who_waits_for_an_address_gets_the_next_that_is_free() {
+    let mut stage = with_small();
+    let first = stage.service(with_networks(service_spec("first", 3), &["small"]));
+    stage.run_for(10 * SECOND);
+    // The last address is the other service's own.
+    let web = stage.service(on_small(2));
+    stage.run_for(10 * SECOND);
+    assert_eq!(stage.running(web).len(), 0);
+    assert!(stage.deployment(web).message.contains(FULL), "{}", stage.deployment(web).message);
+    stage.cluster.update_service(first, with_networks(service_spec("first", 2), &["small"]));
+    stage.run_for(10 * SECOND);
+    assert_eq!(stage.running(web).len(), 1, "one has become free");
+    assert!(stage.deployment(web).message.contains(FULL), "{}", stage.deployment(web).message);
+    stage.cluster.apply(Command::RemoveService { id: first });
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.running(web).len(), 2);
+    assert_eq!(stage.deployment(web).message, "");
+    stage.cluster.check();
+}
+
+#[test]
+fn a_full_network_is_updated_stop_first() {
+    let (mut stage, web) = full();
+    stage.cluster.update_service(web, image(on_small(4), "new"));
+    stage.run_for(60 * SECOND);
+    let versions: Vec<u64> = stage.running(web).iter().map(|t| t.spec_version).collect();
+    assert_eq!(versions, [2; 4]);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+}
+
+#[test]
+fn start_first_waits_for_an_address_and_fails_in_the_end() {
+    let (mut stage, web) = full();
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let spec = ServiceSpec { update_config: Some(config), ..image(on_small(4), "new") };
+    stage.cluster.update_service(web, spec);
+    stage.run_for(30 * SECOND);
+    let versions =
+        |stage: &Stage| -> Vec<u64> { stage.running(web).iter().map(|t| t.spec_version).collect() };
+    assert_eq!(versions(&stage), [1; 4], "what runs is not touched");
+    assert!(stage.deployment(web).message.contains(FULL), "{}", stage.deployment(web).message);
+    stage.run_for(700 * SECOND);
+    let deployment = stage.deployment(web);
+    assert_eq!(deployment.state, DeploymentState::Paused);
+    assert!(deployment.message.starts_with("no progress for 600 s: "), "{}", deployment.message);
+    assert_eq!(versions(&stage), [1; 4]);
+}
+
+#[test]
+fn a_task_that_fails_gets_the_address_that_it_had() {
+    let (mut stage, web) = full();
+    let failed = stage.running(web)[0].id;
+    stage.cluster.report(failed, TaskState::Failed);
+    stage.run_for(20 * SECOND);
+    assert_eq!(stage.running(web).len(), 4);
+    stage.cluster.check();
+}
