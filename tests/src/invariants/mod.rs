@@ -4,6 +4,7 @@
 pub mod convergence;
 pub mod explanation;
 pub mod host_in_order;
+pub mod no_address_twice;
 pub mod no_task_above_its_node;
 pub mod node_in_order;
 pub mod nothing_is_forgotten;

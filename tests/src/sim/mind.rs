@@ -11,6 +11,7 @@ use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, Event, Rejected};
 use shoal_types::id::{NodeId, SeededIds};
+use shoal_types::object::Task;
 use shoal_types::time::Timestamp;
 
 /// What planners remember for as long as their manager leads.
@@ -114,6 +115,12 @@ pub trait Mind {
     /// What the leader proposes in place of what it has planned.
     fn propose(&mut self, _state: &ClusterState, planned: Command) -> Command {
         planned
+    }
+
+    /// Called with every command that was carried out; what is returned takes the place of the task of
+    /// its id, as a bug in applying would have it.
+    fn applied(&mut self, _state: &ClusterState, _command: &Command) -> Option<Task> {
+        None
     }
 
     /// Called with every command that was refused; what is returned becomes the state.

@@ -8,9 +8,9 @@ use shoal_types::level::Level;
 use shoal_types::object::NodeDescription;
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
-    ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig, NetworkSpec,
-    Placement, Platform, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy,
-    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
+    ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig, NetworkKind,
+    NetworkSpec, Placement, Platform, PortConfig, Protocol, PublishMode, RestartCondition,
+    RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::random::Random;
@@ -52,8 +52,10 @@ pub(crate) fn with_level(view: &ClusterState, mut planned: Command) -> Command {
     planned
 }
 
+/// A network. Those of the shop span nodes.
 pub(crate) fn network(name: &str) -> NetworkSpec {
-    let driver = Driver { name: "bridge".to_owned(), ..Driver::default() };
+    let kind = if name.starts_with("shop") { NetworkKind::Overlay } else { NetworkKind::Bridge };
+    let driver = Driver { name: kind.as_str().to_owned(), ..Driver::default() };
     NetworkSpec { name: name.to_owned(), driver, ..NetworkSpec::default() }
 }
 

@@ -165,6 +165,37 @@ fn an_overdrawn_node_is_noticed() {
     noticed(|| Generous, &["gave away", "given away twice"]);
 }
 
+/// Gives a new task the address that another one has, as an allocator with a memory of its own might.
+struct Forgetful;
+
+impl Mind for Forgetful {
+    fn applied(&mut self, state: &ClusterState, command: &Command) -> Option<Task> {
+        let Command::CreateTask { id, .. } = command else { return None };
+        let new = state.task(*id)?;
+        let joins = |task: &Task| task.networks.iter().find(|n| !n.addresses.is_empty()).cloned();
+        let own = joins(new)?.network_id;
+        let has = |task: &Task| joins(task).is_some_and(|joined| joined.network_id == own);
+        let other = state.tasks().find(|t| t.id != *id && t.is_live() && has(t))?;
+        Some(Task { networks: Arc::clone(&other.networks), ..Task::clone(new) })
+    }
+}
+
+#[test]
+fn an_address_that_is_given_twice_is_noticed() {
+    noticed(|| Forgetful, &["is held twice"]);
+}
+
+/// The judge says nothing if nobody ever has an address.
+#[test]
+fn tasks_and_services_have_addresses_in_a_simulation() {
+    let done: Vec<_> = (1..24).filter_map(|seed| run(seed, || Real).ok()).collect();
+    let tasks = done.iter().flat_map(|s| s.state.tasks());
+    let addressed = tasks.filter(|t| t.networks.iter().any(|n| !n.addresses.is_empty())).count();
+    let services = done.iter().flat_map(|s| s.state.services());
+    let vips = services.filter(|s| !s.endpoint.virtual_ips.is_empty()).count();
+    assert!(addressed > 20 && vips > 5, "{addressed} tasks, {vips} services");
+}
+
 /// Places tasks on nodes that are too old for them, and applying does not mind.
 struct Blind;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_manager_planning::assignment::News;
+use shoal_manager_state::testing::replace_task;
 use shoal_manager_state::{
     ClusterState, Command, Event as StateEvent, PredefinedIds, apply, invariant,
 };
@@ -21,8 +22,9 @@ use super::queue::Event;
 use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
-    Reality, Running, no_task_above_its_node, nothing_is_forgotten, nothing_overdrawn,
-    one_running_task_per_slot, planning_comes_to_rest, retries_are_paced, terms_never_go_back,
+    Reality, Running, no_address_twice, no_task_above_its_node, nothing_is_forgotten,
+    nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest, retries_are_paced,
+    terms_never_go_back,
 };
 
 /// How long faults and the user go on.
@@ -120,7 +122,12 @@ impl<M: Mind> World<M> {
         let result = apply(&mut self.state, index, now, command.clone());
         self.ctx.note(|| format!("{index} {command:?} -> {:?}", result.as_ref().map(|_| ())));
         let done = match &result {
-            Ok(_) => true,
+            Ok(_) => {
+                if let Some(task) = self.mind.applied(&self.state, &command) {
+                    replace_task(&mut self.state, task);
+                }
+                true
+            }
             Err(why) => {
                 if let Some(state) = self.mind.refused(&self.state, &command, why) {
                     self.state = state;
@@ -269,6 +276,7 @@ impl<M: Mind> World<M> {
         self.wrong.extend(self.room.look(&moment));
         self.wrong.extend(self.pace.look(&moment));
         self.wrong.extend(no_task_above_its_node::judge(&moment));
+        self.wrong.extend(no_address_twice::judge(&moment));
     }
 
     /// The judges that plan or compare everything.

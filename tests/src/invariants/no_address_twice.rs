@@ -1,0 +1,84 @@
+//! No address is held twice, by tasks or services, and each is one of the network that it is for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use shoal_manager_state::ClusterState;
+use shoal_types::object::Task;
+
+use super::Moment;
+
+/// What is wrong with the addresses of one moment.
+#[must_use]
+pub fn judge(moment: &Moment<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    networks(moment.state, &mut wrong);
+    holders(moment.state, &mut wrong);
+    running(moment, &mut wrong);
+    wrong
+}
+
+/// No address is one of two networks.
+fn networks(state: &ClusterState, wrong: &mut Vec<String>) {
+    let subnets = || state.networks().flat_map(|n| n.subnets.iter().map(|s| (&n.spec.name, s)));
+    for (i, (name, subnet)) in subnets().enumerate() {
+        for (other, second) in subnets().skip(i + 1) {
+            if subnet.contains(second) || second.contains(subnet) {
+                wrong.push(format!("networks {name} and {other} share addresses of {subnet}"));
+            }
+        }
+    }
+}
+
+/// What a task has on each of its networks.
+fn addresses(task: &Task) -> impl Iterator<Item = IpAddr> {
+    task.networks.iter().flat_map(|joined| &joined.addresses).map(ipnet::IpNet::addr)
+}
+
+fn holders(state: &ClusterState, wrong: &mut Vec<String>) {
+    let mut held: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let mut hold = |address: IpAddr, holder: String| {
+        if let Some(other) = held.insert(address, holder.clone()) {
+            wrong.push(format!("address {address} is held twice: by {other} and {holder}"));
+        }
+    };
+    for task in state.tasks().filter(|task| !task.status.state.is_terminal()) {
+        addresses(task).for_each(|address| hold(address, format!("task {}", task.id)));
+    }
+    for service in state.services() {
+        let vips = service.endpoint.virtual_ips.iter();
+        vips.for_each(|vip| hold(vip.addr.addr(), format!("service {}", service.id)));
+    }
+    for task in state.tasks().filter(|task| !task.status.state.is_terminal()) {
+        for joined in task.networks.iter() {
+            // One that is gone has none to give.
+            let Some(network) = state.network(joined.network_id) else { continue };
+            let one = joined.addresses.len() == usize::from(!network.subnets.is_empty());
+            let own = |address: &ipnet::IpNet| {
+                let within = |s: &ipnet::IpNet| {
+                    s.contains(&address.addr()) && s.hosts().next() != Some(address.addr())
+                };
+                network.subnets.iter().any(within)
+            };
+            if !one || !joined.addresses.iter().all(own) {
+                let (name, has) = (&network.spec.name, &joined.addresses);
+                wrong.push(format!("task {} has {has:?} on network {name}", task.id));
+            }
+        }
+    }
+}
+
+/// The same of what really runs; but what the managers have given up is not their doing.
+fn running(moment: &Moment<'_>, wrong: &mut Vec<String>) {
+    let mut seen = BTreeMap::new();
+    for running in moment.running {
+        let task = moment.state.task(running.task).filter(|t| !t.status.state.is_terminal());
+        for address in task.into_iter().flat_map(|task| addresses(task)) {
+            if let Some(other) = seen.insert(address, running.task)
+                && other != running.task
+            {
+                wrong.push(format!("{address} really runs twice: as {other} and {}", running.task));
+            }
+        }
+    }
+}
