@@ -246,3 +246,31 @@ fn a_hundred_thousand_tasks() {
     lap("check invariants");
     println!("{timings:#?}");
 }
+
+/// Filling a network to its last address. `cargo test --release -p shoal-manager-state -- --ignored --nocapture
+/// addresses`
+#[test]
+#[ignore = "measures; wants a release build"]
+#[expect(clippy::disallowed_methods, reason = "a measurement needs a clock")]
+fn all_addresses_of_a_large_network() {
+    let mut cluster = TestCluster::new();
+    cluster.add_overlay("n", Some("10.0.0.0/15"));
+    let web = cluster.add_service(with_networks(service_spec("web", 1), &["n"]));
+    let bridge = cluster.add_service(service_spec("bridge", 1));
+    let mut timings = Vec::new();
+    for (what, service, tasks) in [
+        ("10k on a bridge", bridge, 1..=10_000),
+        ("the first 10k on the overlay", web, 1..=10_000),
+        ("110k more", web, 10_001..=120_000),
+        ("10k of the last ones", web, 120_001..=130_000),
+    ] {
+        let begun = std::time::Instant::now();
+        for replica in tasks {
+            cluster.add_task(service, replica);
+            cluster.events();
+        }
+        timings.push(format!("{what}: {:?}", begun.elapsed()));
+    }
+    println!("{timings:#?}");
+    cluster.check();
+}
