@@ -1,9 +1,11 @@
 //! The command line of `shoal-agent`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shoal_agent_planning::tunnel;
 
 /// The name of the program that is started on manager nodes.
 const MANAGER_PROGRAM: &str = "shoal-manager";
@@ -27,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (what happens without a command, too)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Have the running agent stop all containers in good order, as before a shutdown of the host; it
     /// starts none until it is started again
     StopContainers(SocketArgs),
@@ -81,7 +83,7 @@ impl Cli {
     #[must_use]
     pub fn into_work(self) -> Work {
         match self.command {
-            Some(Command::Run(args)) => Work::Run(Box::new(args)),
+            Some(Command::Run(args)) => Work::Run(args),
             Some(Command::StopContainers(args)) => Work::StopContainers(args),
             None => Work::Run(Box::new(self.run)),
         }
@@ -127,6 +129,14 @@ pub struct RunArgs {
     /// so for containers alone, and for bridges of others that come to it
     #[arg(long, env = "SHOAL_FORWARDS_FOR_OTHERS")]
     pub forwards_for_others: bool,
+    /// Address that other hosts send the packets of containers to [default: where this host's sessions
+    /// with managers come from]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_DATA_PATH_ADDR")]
+    pub data_path_addr: Option<IpAddr>,
+    /// UDP port for them
+    #[arg(long, value_name = "PORT", default_value_t = tunnel::PORT, env = "SHOAL_DATA_PATH_PORT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub data_path_port: u16,
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

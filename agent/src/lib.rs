@@ -11,6 +11,7 @@ pub mod local;
 pub mod manager_child;
 pub mod node;
 pub mod node_workload;
+pub mod overlay;
 pub mod program;
 pub mod reporter;
 pub mod session;

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_image::ImageStore;
-use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, keep};
+use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, Rules, keep};
+use shoal_agent_planning::tunnel;
+use shoal_agent_tunnel::{TunnelConfig, TunnelError, Tunnels};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::TaskStatus;
+use shoal_types::object::{TaskStatus, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
+use crate::overlay::{DataPath, Overlay, OverlayHandle};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -36,6 +39,8 @@ pub struct WorkloadConfig {
     pub hostname: String,
     /// The host forwards packets for others than containers.
     pub forwards_for_others: bool,
+    /// Where other hosts find this one.
+    pub data_path: DataPath,
 }
 
 /// Why containers cannot be run.
@@ -47,6 +52,9 @@ pub enum StartError {
     /// Networks cannot be set up.
     #[error("cannot connect containers")]
     Networks(#[source] NetworkError),
+    /// The tunnel's key cannot be kept.
+    #[error("cannot prepare the tunnel to other hosts")]
+    Tunnel(#[source] TunnelError),
     /// Volumes cannot be kept.
     #[error("cannot keep volumes")]
     Volumes(#[source] VolumeError),
@@ -62,6 +70,7 @@ pub enum StartError {
 pub struct NodeWorkload {
     worker: WorkerHandle,
     upkeep: Upkeep,
+    overlay: OverlayHandle,
 }
 
 impl NodeWorkload {
@@ -74,8 +83,8 @@ impl NodeWorkload {
         images: ImageStore,
         line: CredentialLine,
     ) -> Result<Self, StartError> {
-        let (worker, drivers) = start(&config, &images, line).await?;
-        Ok(Self { upkeep: Upkeep::new(worker.clone(), &drivers, images), worker })
+        let Started { worker, drivers, overlay } = start(&config, &images, line).await?;
+        Ok(Self { upkeep: Upkeep::new(worker.clone(), &drivers, images), worker, overlay })
     }
 
     /// Ends the work of this process. Containers live on.
@@ -84,11 +93,17 @@ impl NodeWorkload {
     }
 }
 
+struct Started {
+    worker: WorkerHandle,
+    drivers: Drivers,
+    overlay: OverlayHandle,
+}
+
 async fn start(
     config: &WorkloadConfig,
     images: &ImageStore,
     line: CredentialLine,
-) -> Result<(WorkerHandle, Drivers), StartError> {
+) -> Result<Started, StartError> {
     let runtime = OciRuntime::new(OciConfig {
         run_dir: config.run_dir.join("containers"),
         state_dir: config.state_dir.join("containers"),
@@ -96,17 +111,8 @@ async fn start(
         program: config.program.clone(),
     });
     let runtime = runtime.map_err(StartError::Runtime)?;
-    let (state, run) = (config.state_dir.join("networks"), config.run_dir.join("networks"));
-    let networks = BridgeConfig {
-        forwards_for_others: config.forwards_for_others,
-        ..BridgeConfig::new(state, run)
-    };
-    let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
-    let networks = Arc::new(networks);
-    // Containers are kept apart without it too: what the tables do not judge is not routed.
-    if let Err(error) = keep(&networks) {
-        tracing::error!(%error, "cannot hear of changes of the host");
-    }
+    let networks = open_networks(config)?;
+    let view = networks.overlay();
     let volumes = LocalVolumes::open(config.state_dir.join("volumes"));
     let drivers = Drivers {
         runtime: Arc::new(runtime),
@@ -124,8 +130,37 @@ async fn start(
         parallel: WorkerConfig::PARALLEL,
         round: WorkerConfig::ROUND,
     };
+    let tunnel = open_tunnel(config)?;
+    let networks = Arc::clone(&drivers.networks);
+    let overlay = Overlay::start(tunnel, networks, view, config.data_path);
     let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;
-    Ok((worker, drivers))
+    Ok(Started { worker, drivers, overlay })
+}
+
+fn open_networks(config: &WorkloadConfig) -> Result<Arc<BridgeNetworks>, StartError> {
+    let (state, run) = (config.state_dir.join("networks"), config.run_dir.join("networks"));
+    let networks = BridgeConfig {
+        forwards_for_others: config.forwards_for_others,
+        ..BridgeConfig::new(state, run)
+    };
+    let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;
+    let networks = Arc::new(networks);
+    // Containers are kept apart without it too: what the tables do not judge is not routed.
+    if let Err(error) = keep(&networks) {
+        tracing::error!(%error, "cannot hear of changes of the host");
+    }
+    Ok(networks)
+}
+
+fn open_tunnel(config: &WorkloadConfig) -> Result<Arc<Tunnels>, StartError> {
+    let tunnel = TunnelConfig {
+        ifname: tunnel::ifname(&Rules::default().prefix),
+        state_dir: config.state_dir.join("agent"),
+        run_dir: config.run_dir.join("tunnel"),
+        program: config.program.clone(),
+        kind: None,
+    };
+    Tunnels::open(tunnel).map(Arc::new).map_err(StartError::Tunnel)
 }
 
 fn failed(error: &WorkerError) -> WorkloadError {
@@ -170,6 +205,10 @@ impl Workload for NodeWorkload {
         async move { self.upkeep.answer(question).await }.boxed()
     }
 
+    fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>> {
+        self.overlay.describe().boxed()
+    }
+
     fn task_count(&self) -> Answer<'_, u64> {
         async move {
             let tasks = self.worker.task_summary().await.map_err(|error| failed(&error))?;
@@ -183,6 +222,11 @@ impl Workload for NodeWorkload {
     }
 
     fn leave(&self) -> Answer<'_, ()> {
-        async move { self.worker.leave().await.map_err(|error| failed(&error)) }.boxed()
+        async move {
+            self.worker.leave().await.map_err(|error| failed(&error))?;
+            let removed = self.overlay.remove().await;
+            removed.map_err(|error| WorkloadError::Failed(chain(&error).to_string()))
+        }
+        .boxed()
     }
 }

@@ -25,6 +25,7 @@ use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
 use crate::node::{Node, NodeParts};
 use crate::node_workload::{NodeWorkload, WorkloadConfig};
+use crate::overlay::DataPath;
 use crate::session::CredentialLine;
 use shoal_agent_container::sys;
 
@@ -148,6 +149,7 @@ async fn serve(
         program: std::env::current_exe().context("cannot find this program")?,
         hostname,
         forwards_for_others: args.forwards_for_others,
+        data_path: DataPath { addr: args.data_path_addr, port: args.data_path_port },
     };
     let line = CredentialLine::default();
     let workload = NodeWorkload::start(workload, images.clone(), line.clone()).await?;

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use shoal_agent_planning::network::guests::Guest;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
-use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset};
+use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
 use shoal_agent_planning::node::host::Wishes;
 use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
@@ -148,6 +148,12 @@ impl BridgeNetworks {
         })
     }
 
+    /// What it was told of overlay networks, whenever that changes.
+    #[must_use]
+    pub fn overlay(&self) -> watch::Receiver<Arc<OverlayView>> {
+        self.overlay.subscribe()
+    }
+
     /// As [`do_collect`](Self::do_collect).
     #[cfg(test)]
     pub(super) async fn collect(
@@ -238,6 +244,14 @@ impl NetworkDriver for BridgeNetworks {
 
     fn tell(&self, view: Arc<OverlayView>) {
         self.overlay.send_replace(view);
+    }
+
+    fn lead(
+        &self,
+        remote: BTreeSet<Ipv4Addr>,
+        vips: Vips,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_lead(remote, vips).map(|done| done.map(drop)).boxed()
     }
 
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {

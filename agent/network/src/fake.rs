@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
+use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
 
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ struct Inner {
     leases: Leases,
     lost: watch::Sender<Lost>,
     overlay: watch::Sender<Arc<OverlayView>>,
+    led: watch::Sender<(BTreeSet<Ipv4Addr>, Vips)>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -67,6 +69,12 @@ impl FakeNetworks {
     #[must_use]
     pub fn overlay(&self) -> watch::Receiver<Arc<OverlayView>> {
         self.lock().overlay.subscribe()
+    }
+
+    /// What is led into the tunnel and to backends, whenever that changes.
+    #[must_use]
+    pub fn led(&self) -> watch::Receiver<(BTreeSet<Ipv4Addr>, Vips)> {
+        self.lock().led.subscribe()
     }
 
     /// How often something was asked of it that would reach the kernel.
@@ -200,6 +208,15 @@ impl NetworkDriver for FakeNetworks {
 
     fn networks(&self) -> BTreeSet<String> {
         self.lock().leases.networks().map(|network| network.id.clone()).collect()
+    }
+
+    fn lead(
+        &self,
+        remote: BTreeSet<Ipv4Addr>,
+        vips: Vips,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.lock().led.send_replace((remote, vips));
+        ready(Ok(())).boxed()
     }
 
     fn tell(&self, view: Arc<OverlayView>) {

@@ -35,6 +35,7 @@ use futures::future::BoxFuture;
 use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::Leases;
 pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
+use shoal_agent_planning::network::ruleset::Vips;
 pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
 };
@@ -219,6 +220,17 @@ pub trait NetworkDriver: Send + Sync {
     /// Takes over what is known of overlay networks, in place of what was: at once, and without waiting for
     /// anything. What follows from it is done afterwards. Not called before managers have said everything.
     fn tell(&self, view: Arc<OverlayView>);
+
+    /// Has these addresses led into the tunnel, and no others, and packets for these addresses of services to
+    /// their backends. What is in no network of this host waits until one comes.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn lead(
+        &self,
+        remote: BTreeSet<Ipv4Addr>,
+        vips: Vips,
+    ) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;

@@ -24,6 +24,7 @@ use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
 use shoal_agent_planning::network::{Attached, Mac, names};
+use shoal_agent_planning::tunnel;
 use tokio::task::AbortHandle;
 
 use super::NetworkError;
@@ -462,7 +463,7 @@ fn used_by_route(
         _ => None,
     });
     let by = match ifname {
-        Some(ifname) if names::is_ours(prefix, ifname) || *ifname == names::tunnel(prefix) => {
+        Some(ifname) if names::is_ours(prefix, ifname) || *ifname == tunnel::ifname(prefix) => {
             return None;
         }
         Some(ifname) => format!("a route by interface `{ifname}`"),

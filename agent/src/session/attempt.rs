@@ -18,6 +18,7 @@ use shoal_proto::v1::{
 use shoal_transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
+use shoal_types::object::NodeDescription;
 use shoal_types::text::cut;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
@@ -76,7 +77,9 @@ async fn try_session(
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
 
-    let description = Some((context.describe)().into());
+    let tunnel = context.workload.tunnel().await;
+    let description = NodeDescription { tunnel, ..(context.describe)() };
+    let description = Some(description.into());
     let identity = member.credentials.current();
     let identity = identity.identity();
     let (cluster, node) = (identity.cluster, identity.node());

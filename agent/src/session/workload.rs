@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::TaskStatus;
+use shoal_types::object::{TaskStatus, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
@@ -57,6 +57,9 @@ pub trait Workload: Send + Sync + 'static {
 
     /// Answers a question about this node.
     fn answer(&self, question: Question) -> Answer<'_, question::Answer>;
+
+    /// This host's end of the tunnel, which is made if need be; nothing where there is none to be had.
+    fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>>;
 
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::TaskStatus;
+use shoal_types::object::{TaskStatus, TunnelDescription};
 use shoal_types::question::{self, Question};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -190,6 +190,10 @@ impl Workload for FakeWorkload {
             }
         }
         .boxed()
+    }
+
+    fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>> {
+        futures::future::ready(None).boxed()
     }
 
     fn task_count(&self) -> Answer<'_, u64> {

@@ -336,10 +336,15 @@ pub enum Role {
 impl Role {
     fn is(self, process: &Process) -> bool {
         match self {
-            Self::Agent => process.program() == "shoal-agent" && !is_supervisor(process),
+            Self::Agent => process.program() == "shoal-agent" && !is_helper(process),
             Self::Manager => process.program() == "shoal-manager",
         }
     }
+}
+
+/// Whether it is a process of the agent's that outlives it.
+fn is_helper(process: &Process) -> bool {
+    is_supervisor(process) || process.command.split(' ').nth(1) == Some("tunnel")
 }
 
 fn is_supervisor(process: &Process) -> bool {

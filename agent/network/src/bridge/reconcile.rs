@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use shoal_agent_planning::network::guests;
 use shoal_agent_planning::network::links::{self, Desired};
-use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::network::settings::Remembered;
 use shoal_agent_planning::node::host::{self, Action, Observed, ObservedLinks, Plan};
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
+use shoal_agent_planning::tunnel;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
@@ -159,7 +159,7 @@ impl BridgeNetworks {
             observed.tables = Some(self.table.known().await);
         }
         if look.remote {
-            let found = self.links.observe_remote(&names::tunnel(self.prefix())).await;
+            let found = self.links.observe_remote(&tunnel::ifname(self.prefix())).await;
             observed.remote = known(found, &mut errors).flatten();
             let mut inner = self.lock();
             strange.remote = inner.led.is_some() && inner.led != observed.remote;
@@ -234,13 +234,13 @@ impl BridgeNetworks {
             Action::Link(action) => self.links.perform(action).await?,
             Action::AddRoute(route) => return self.links.add_route(route).await,
             Action::AddRemote(address) => {
-                let added = self.links.add_remote(&names::tunnel(self.prefix()), *address).await?;
+                let added = self.links.add_remote(&tunnel::ifname(self.prefix()), *address).await?;
                 self.lock().led.as_mut().map(|led| led.insert(*address));
                 return Ok(added);
             }
             Action::RemoveRemote(address) => {
                 let removed =
-                    self.links.remove_remote(&names::tunnel(self.prefix()), *address).await?;
+                    self.links.remove_remote(&tunnel::ifname(self.prefix()), *address).await?;
                 self.lock().led.as_mut().map(|led| led.remove(address));
                 return Ok(removed);
             }
@@ -265,12 +265,7 @@ impl BridgeNetworks {
         self.lock().leases.networks().next().is_some()
     }
 
-    /// Has these addresses led into the tunnel, and no others, and packets for these addresses of
-    /// services to their backends. What is in no network of this host waits until one comes.
-    ///
-    /// # Errors
-    /// The kernel's refusals; everything is tried before the first is returned.
-    pub async fn lead(
+    pub(super) async fn do_lead(
         &self,
         remote: BTreeSet<Ipv4Addr>,
         vips: Vips,

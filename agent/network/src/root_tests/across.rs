@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use shoal_agent_ground::testing::skip_without_root;
-use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::tunnel;
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn set(addresses: &[&str]) -> BTreeSet<Ipv4Addr> {
 
 /// Joins two hosts.
 fn join_hosts(one: &Lab, other: &Lab) {
-    let ifname = names::tunnel("sh");
+    let ifname = tunnel::ifname("sh");
     let peer = other.host.path().file_name().unwrap().to_string_lossy().into_owned();
     let ends = ["link", "add", &ifname, "type", "veth", "peer", "name", &ifname, "netns", &peer];
     one.host.run("ip", &ends);
@@ -106,10 +106,10 @@ fn containers_of_a_network_reach_each_other_wherever_they_are() {
         // Who has gone is not led to any more.
         driver.lead(set(&[]), Vips::new()).await.unwrap();
         one.cannot_ask(at("10.0.5.9"), 80);
-        let routes = here.host.run("ip", &["route", "show", "dev", &names::tunnel("sh")]);
+        let routes = here.host.run("ip", &["route", "show", "dev", &tunnel::ifname("sh")]);
         assert_eq!(routes, "");
         driver.cleanup_all().await.unwrap();
-        assert_eq!(links_of(&here.host), [names::tunnel("sh")]);
+        assert_eq!(links_of(&here.host), [tunnel::ifname("sh")]);
     });
     there.block_on(async || drop(far_driver));
 }
@@ -128,15 +128,15 @@ fn nothing_but_the_network_passes_the_tunnel() {
         let _one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let (local, local_at) = container(&driver, "local", &["front"]).await;
         here.host.serve(22);
-        let tunnel = names::tunnel("sh");
+        let by = tunnel::ifname("sh");
         // Another host that says what it likes.
         let send = |source: &str, to: &str, port: u16| {
             let host = &there.host;
             host.run("ip", &["address", "replace", &format!("{source}/32"), "dev", "lo"]);
-            let route = ["route", "replace", to, "dev", &tunnel, "src", source];
+            let route = ["route", "replace", to, "dev", &by, "src", source];
             host.run("ip", &route);
             let answers = host.answers(at(to), port);
-            host.run("ip", &["route", "del", to, "dev", &tunnel]);
+            host.run("ip", &["route", "del", to, "dev", &by]);
             host.run("ip", &["address", "del", &format!("{source}/32"), "dev", "lo"]);
             answers
         };
@@ -148,9 +148,9 @@ fn nothing_but_the_network_passes_the_tunnel() {
         assert!(!send("10.0.5.9", &local_at[0].to_string(), 80), "a network of this host alone");
         assert!(!send("10.0.5.9", &OUTSIDE.to_string(), 7000), "what is behind the host");
         // Nor does anything else leave by it.
-        here.host.run("ip", &["route", "add", "203.0.113.0/24", "dev", &tunnel]);
+        here.host.run("ip", &["route", "add", "203.0.113.0/24", "dev", &by]);
         there.host.run("ip", &["address", "add", "203.0.113.9/32", "dev", "lo"]);
-        there.host.run("ip", &["route", "add", "172.16.0.0/12", "dev", &tunnel]);
+        there.host.run("ip", &["route", "add", "172.16.0.0/12", "dev", &by]);
         there.host.serve(80);
         local.cannot_ask(at("203.0.113.9"), 80);
     });
@@ -195,19 +195,19 @@ fn routes_into_the_tunnel_are_put_back() {
         let driver = here.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
         driver.lead(set(&["10.0.5.8", "10.0.5.9"]), Vips::new()).await.unwrap();
-        let tunnel = names::tunnel("sh");
+        let by = tunnel::ifname("sh");
         let routes = || {
-            let text = here.host.run("ip", &["route", "show", "dev", &tunnel]);
+            let text = here.host.run("ip", &["route", "show", "dev", &by]);
             text.lines().filter_map(|line| line.split(' ').next()).map(at).collect::<BTreeSet<_>>()
         };
         assert_eq!(routes(), set(&["10.0.5.8", "10.0.5.9"]));
-        here.host.run("ip", &["route", "del", "10.0.5.8", "dev", &tunnel]);
-        here.host.run("ip", &["route", "add", "10.0.5.66", "dev", &tunnel]);
+        here.host.run("ip", &["route", "del", "10.0.5.8", "dev", &by]);
+        here.host.run("ip", &["route", "add", "10.0.5.66", "dev", &by]);
         let repaired = driver.repair().await.unwrap();
         assert_eq!(repaired.links.len(), 2, "{repaired:?}");
         assert_eq!(routes(), set(&["10.0.5.8", "10.0.5.9"]));
         // The tunnel is made anew: so are its routes.
-        here.host.run("ip", &["link", "del", &tunnel]);
+        here.host.run("ip", &["link", "del", &by]);
         driver.repair().await.unwrap();
         join_hosts(&here, &there);
         driver.repair().await.unwrap();

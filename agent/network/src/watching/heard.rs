@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::node::look::Look;
+use shoal_agent_planning::tunnel;
 
 use crate::conntrack::{attribute, messages};
 use crate::ours::is_ours;
@@ -78,7 +79,7 @@ impl Hearing {
         if names::is_ours(&self.prefix, name) {
             return Some(Look::link(name));
         }
-        if name == names::tunnel(&self.prefix) {
+        if name == tunnel::ifname(&self.prefix) {
             return Some(Look::remote());
         }
         let kind = text(attribute(attribute(body, LINK_INFO)?, LINK_INFO_KIND)?)?;

@@ -21,12 +21,6 @@ pub fn port(prefix: &str, container: &str, network: &str) -> String {
     format!("{prefix}v{}", digits(&[container, network]))
 }
 
-/// Name of the tunnel to other hosts.
-#[must_use]
-pub fn tunnel(prefix: &str) -> String {
-    format!("{prefix}wg0")
-}
-
 /// Whether an interface name belongs to the agent with this prefix.
 #[must_use]
 pub fn is_ours(prefix: &str, ifname: &str) -> bool {

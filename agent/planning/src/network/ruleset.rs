@@ -37,7 +37,8 @@ use serde_json::{Value, json};
 pub use self::balance::Vips;
 use self::chains::{SETS, frame_chains, packet_chains};
 use super::leases::Leases;
-use super::{Attached, Mac, names};
+use super::{Attached, Mac};
+use crate::tunnel;
 
 pub mod balance;
 mod chains;
@@ -281,7 +282,7 @@ impl Ruleset {
             self.add(SetName::Inside, vec![subnet()], vec![]);
             self.hold(network.gateway, Mac::of_address(network.gateway));
             if network.routed {
-                let tunnel = Word::Name(names::tunnel(&self.prefix));
+                let tunnel = Word::Name(tunnel::ifname(&self.prefix));
                 self.add(SetName::Tunnels, vec![tunnel], vec![]);
                 self.add(SetName::Across, vec![subnet(), subnet()], vec![]);
             }

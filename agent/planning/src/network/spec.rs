@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
 use thiserror::Error;
 
 use super::{NetworkConfig, Protocol, PublishedPort};
+use crate::tunnel;
 
 /// Docker's name of the option that sets the packet size.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
@@ -23,6 +24,8 @@ pub enum UnsupportedSpec {
     Value { network: String, field: &'static str, value: String, expected: &'static str },
     #[error("network `{network}`: {what} is not supported by bridge networks")]
     Feature { network: String, what: &'static str },
+    #[error("network `{network}` spans hosts, and managers have chosen no IPv4 subnet for it")]
+    NoSubnet { network: String },
     #[error("port {target_port}/{protocol}: host address {host_ip} is not IPv4")]
     HostAddress { target_port: u16, protocol: Protocol, host_ip: IpAddr },
     #[error("port {target_port}/{protocol}: publish mode ingress is not done by this node's ports")]
@@ -71,6 +74,42 @@ impl NetworkConfig {
             }
         }
         Ok(config)
+    }
+
+    /// What a spec of a network that spans hosts asks for, with the subnets that managers have chosen.
+    ///
+    /// # Errors
+    /// As [`of_spec`](Self::of_spec); there is no IPv4 subnet among them.
+    pub fn of_overlay(
+        id: impl Into<String>,
+        spec: &NetworkSpec,
+        subnets: &[IpNet],
+    ) -> Result<Self, UnsupportedSpec> {
+        let network = || spec.name.clone();
+        let subnet = subnets.iter().find_map(|subnet| match subnet {
+            IpNet::V4(subnet) => Some(*subnet),
+            IpNet::V6(_) => None,
+        });
+        let subnet = subnet.ok_or_else(|| UnsupportedSpec::NoSubnet { network: network() })?;
+        let mut mtu = tunnel::MTU;
+        for (option, value) in &spec.driver.options {
+            if option != MTU_OPTION {
+                let option = option.clone();
+                return Err(UnsupportedSpec::Option { network: network(), option });
+            }
+            mtu = parse(&network(), "mtu", value, "a number of bytes")?;
+        }
+        Ok(Self {
+            id: id.into(),
+            name: network(),
+            subnet: Some(subnet),
+            internal: spec.internal,
+            // A larger packet would not pass the tunnel.
+            mtu: Some(mtu.min(tunnel::MTU)),
+            labels: spec.labels.clone(),
+            routed: true,
+            ..Self::default()
+        })
     }
 
     fn take_subnet(&mut self, ipam: &IpamConfig) -> Result<(), UnsupportedSpec> {
@@ -219,6 +258,31 @@ mod tests {
             ipam(|subnet| subnet.gateway = "x".to_owned()),
             "`x` is no valid gateway, expected an IPv4 address",
         );
+    }
+
+    #[test]
+    fn a_network_that_spans_hosts_has_the_subnet_that_managers_chose() {
+        let subnets = ["fd00::/64".parse().unwrap(), "10.0.3.0/24".parse().unwrap()];
+        let of = |option: Option<(&str, &str)>| {
+            let spec = spec(|spec| {
+                spec.internal = true;
+                spec.driver.options = option
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into_iter()
+                    .collect();
+            });
+            NetworkConfig::of_overlay("id", &spec, &subnets)
+        };
+        let config = of(None).unwrap();
+        assert_eq!(config.subnet, Some("10.0.3.0/24".parse().unwrap()));
+        assert!(config.routed && config.internal);
+        assert_eq!(config.mtu, Some(1420));
+        assert_eq!(of(Some((MTU_OPTION, "1280"))).unwrap().mtu, Some(1280));
+        assert_eq!(of(Some((MTU_OPTION, "9000"))).unwrap().mtu, Some(1420));
+        let error = of(Some(("encrypted", ""))).unwrap_err().to_string();
+        assert!(error.contains("unknown driver option `encrypted`"), "{error}");
+        let error = NetworkConfig::of_overlay("id", &spec(|_| {}), &subnets[..1]).unwrap_err();
+        assert!(error.to_string().contains("no IPv4 subnet"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use shoal_agent_network::{
     AttachRequest, Attached, FakeNetworks, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
     NetworkState, PublishedPort, Repaired,
 };
+use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_runtime::fake::FakeRuntime;
 use shoal_agent_runtime::{
@@ -99,6 +100,14 @@ impl Runtime for Metered<FakeRuntime> {
 impl NetworkDriver for Metered<Arc<FakeNetworks>> {
     fn tell(&self, view: Arc<OverlayView>) {
         self.inner.tell(view);
+    }
+
+    fn lead(
+        &self,
+        remote: BTreeSet<Ipv4Addr>,
+        vips: Vips,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.inner.lead(remote, vips)
     }
 
     fn ensure_network(

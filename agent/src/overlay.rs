@@ -1,0 +1,271 @@
+//! The overlay of this host: its tunnel and what is led into it, kept as managers say.
+//!
+//! One loop owns the tunnel. What is to be done follows from what the node was told
+//! ([`Course`](shoal_agent_planning::overlay::Course)); until managers have said everything, the tunnel stays
+//! as an earlier agent left it, so that a restart interrupts nobody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_agent_ground::backoff::Backoff;
+use shoal_agent_network::{NetworkDriver, NetworkError};
+use shoal_agent_planning::overlay::{Course, OverlayView};
+use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, peers};
+use shoal_agent_tunnel::{Tunnel, TunnelError};
+use shoal_types::error_chain::chain;
+use shoal_types::id::NodeId;
+use shoal_types::object::{TunnelDescription, TunnelKind};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// How long is waited for what comes together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// How often is looked whether the tunnel is still as it should be.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long is waited after what failed.
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(30) };
+
+/// How long a session waits for the tunnel before it begins without.
+const DESCRIBE: Duration = Duration::from_secs(5);
+/// Questions under way at most.
+const ASKS: usize = 4;
+/// How often something is sent to each peer. Much of what is between two hosts (NAT, firewalls) forgets a
+/// flow of UDP after 30 seconds of silence, although RFC 4787, 4.3, asks for two minutes.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// Where other hosts find this one.
+#[derive(Debug, Clone, Copy)]
+pub struct DataPath {
+    /// The address that they send to; `None`: where this host's sessions come from.
+    pub addr: Option<IpAddr>,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// Why the overlay is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum OverlayError {
+    /// The tunnel is not.
+    #[error("cannot set up the tunnel to other hosts")]
+    Tunnel(#[from] TunnelError),
+    /// What is led into it is not.
+    #[error("cannot lead packets to other hosts")]
+    Networks(#[from] NetworkError),
+}
+
+/// How far this host is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// In none, as far as is known: nothing is done, and what an earlier agent left stays.
+    Outside,
+    /// It is about to have a session.
+    Begun,
+    /// Managers have said everything.
+    Told,
+}
+
+/// What the rest of the agent wants.
+enum Ask {
+    /// A tunnel, and what managers are to be told of it.
+    Describe(oneshot::Sender<Option<TunnelDescription>>),
+    /// That nothing is left.
+    Remove(oneshot::Sender<Result<(), TunnelError>>),
+}
+
+/// Asks the loop. Clones ask the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct OverlayHandle {
+    asks: mpsc::Sender<Ask>,
+}
+
+impl OverlayHandle {
+    /// What managers are to be told of this host's end of the tunnel, which is made if need be; nothing
+    /// where it cannot be had within some seconds.
+    pub(crate) async fn describe(&self) -> Option<TunnelDescription> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.asks.send(Ask::Describe(answer)).await.ok()?;
+            answered.await.ok()?
+        };
+        tokio::time::timeout(DESCRIBE, asked).await.unwrap_or_default()
+    }
+
+    /// Leaves nothing of the tunnel: this host is in no cluster any more.
+    ///
+    /// # Errors
+    /// The kernel's refusals.
+    pub(crate) async fn remove(&self) -> Result<(), TunnelError> {
+        let (answer, answered) = oneshot::channel();
+        // Fails only when the agent ends.
+        let _ = self.asks.send(Ask::Remove(answer)).await;
+        answered.await.unwrap_or(Ok(()))
+    }
+}
+
+/// Keeps the overlay.
+pub(crate) struct Overlay {
+    tunnel: Arc<dyn Tunnel>,
+    networks: Arc<dyn NetworkDriver>,
+    view: watch::Receiver<Arc<OverlayView>>,
+    data_path: DataPath,
+    asks: mpsc::Receiver<Ask>,
+    phase: Phase,
+    /// How often in a row it could not be made as it should be.
+    failures: u32,
+    /// What was complained of last.
+    contested: usize,
+    /// Nodes to which there can be no tunnel.
+    left_out: BTreeMap<NodeId, LeftOut>,
+}
+
+impl Overlay {
+    /// Begins to keep it in the background, as long as the driver lives.
+    pub(crate) fn start(
+        tunnel: Arc<dyn Tunnel>,
+        networks: Arc<dyn NetworkDriver>,
+        view: watch::Receiver<Arc<OverlayView>>,
+        data_path: DataPath,
+    ) -> OverlayHandle {
+        let (ask, asks) = mpsc::channel(ASKS);
+        let overlay = Self {
+            tunnel,
+            networks,
+            view,
+            data_path,
+            asks,
+            phase: Phase::Outside,
+            failures: 0,
+            contested: 0,
+            left_out: BTreeMap::new(),
+        };
+        tokio::spawn(overlay.run());
+        OverlayHandle { asks: ask }
+    }
+
+    async fn run(mut self) {
+        let mut next = Instant::now() + LOOK;
+        loop {
+            tokio::select! {
+                changed = self.view.changed() => {
+                    // The driver is gone, and so is the agent.
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.phase = Phase::Told;
+                    tokio::time::sleep(TOGETHER).await;
+                }
+                ask = self.asks.recv() => match ask {
+                    Some(Ask::Describe(answer)) => {
+                        let _ = answer.send(self.described().await);
+                        continue;
+                    }
+                    Some(Ask::Remove(answer)) => {
+                        self.phase = Phase::Outside;
+                        let _ = answer.send(self.tunnel.remove().await);
+                        continue;
+                    }
+                    None => return,
+                },
+                () = sleep_until(next) => {}
+            }
+            let done = match self.phase {
+                Phase::Outside => Ok(()),
+                Phase::Begun => self.begin().await.map(drop),
+                Phase::Told => self.follow().await,
+            };
+            self.note(done);
+            let pause = if self.failures == 0 { LOOK } else { PAUSES.wait(self.failures, 0.0) };
+            next = Instant::now() + pause;
+        }
+    }
+
+    async fn described(&mut self) -> Option<TunnelDescription> {
+        if self.phase == Phase::Outside {
+            self.phase = Phase::Begun;
+        }
+        let begun = self.begin().await;
+        let kind = begun.as_ref().ok().copied();
+        self.note(begun.map(drop));
+        let DataPath { addr, port } = self.data_path;
+        let public_key = self.tunnel.public_key();
+        kind.map(|kind| TunnelDescription { public_key, port, addr, kind })
+    }
+
+    /// A tunnel that works is left alone: what else there is to be done about it follows from what managers
+    /// say.
+    async fn begin(&mut self) -> Result<TunnelKind, OverlayError> {
+        match self.tunnel.observe().await? {
+            Some(seen) if seen.device.listen_port == Some(self.data_path.port) => Ok(seen.kind),
+            _ => {
+                let view = Arc::clone(&self.view.borrow());
+                self.ensure(&Course::of(&view), &view).await
+            }
+        }
+    }
+
+    /// Makes everything as managers have said. What leads packets goes on although the tunnel cannot be had:
+    /// services on this host need it, too.
+    async fn follow(&mut self) -> Result<(), OverlayError> {
+        let view = Arc::clone(&self.view.borrow_and_update());
+        let course = Course::of(&view);
+        self.complain(&course);
+        let tunnel = match view.node_id {
+            Some(_) => self.ensure(&course, &view).await.map(drop),
+            // The host has left its cluster.
+            None => {
+                self.phase = Phase::Outside;
+                Ok(self.tunnel.remove().await?)
+            }
+        };
+        let Course { remote, vips, .. } = course;
+        self.networks.lead(remote, vips).await?;
+        tunnel
+    }
+
+    async fn ensure(
+        &mut self,
+        course: &Course,
+        view: &OverlayView,
+    ) -> Result<TunnelKind, OverlayError> {
+        let own = self.tunnel.public_key();
+        let (peers, left_out) = peers(own, &course.allowed, &view.peers, Some(KEEPALIVE));
+        if left_out != self.left_out {
+            for (node, why) in &left_out {
+                tracing::error!(%node, %why, "no tunnel to a node");
+            }
+            self.left_out = left_out;
+        }
+        let desired = Desired { listen_port: self.data_path.port, mtu: MTU, peers };
+        let state = self.tunnel.ensure(desired).await?;
+        for action in &state.done {
+            tracing::info!(?action, tunnel = state.ifname, "put the tunnel in order");
+        }
+        Ok(state.kind)
+    }
+
+    fn note(&mut self, done: Result<(), OverlayError>) {
+        match done {
+            Ok(()) => self.failures = 0,
+            Err(error) => {
+                self.failures += 1;
+                tracing::error!(error = %chain(&error), "the overlay is not as it should be");
+            }
+        }
+    }
+
+    fn complain(&mut self, course: &Course) {
+        let contested: &BTreeMap<_, _> = &course.contested;
+        if contested.len() > self.contested {
+            tracing::error!(
+                ?contested,
+                "addresses are claimed by several nodes, so none gets them"
+            );
+        }
+        self.contested = contested.len();
+    }
+}
+
+#[cfg(test)]
+mod tests;

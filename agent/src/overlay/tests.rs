@@ -1,0 +1,124 @@
+use shoal_agent_network::FakeNetworks;
+use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_tunnel::FakeTunnel;
+use shoal_types::assignment::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+use shoal_types::object::{Slot, TunnelKey, TunnelKind};
+
+use super::*;
+
+const OWN: u128 = 1;
+const FAR: u128 = 2;
+const PORT: u16 = 51820;
+
+fn key(byte: u8) -> TunnelKey {
+    TunnelKey([byte; 32])
+}
+
+/// One task here, one on another node, and their service.
+fn view() -> OverlayView {
+    let endpoint = |task: u128, node: u128, address: &str| TaskEndpoint {
+        task_id: task.into(),
+        service_id: 7.into(),
+        service_name: "web".to_owned(),
+        slot: Slot::Replica(1),
+        node_id: node.into(),
+        networks: vec![EndpointNetwork {
+            network_id: 9.into(),
+            addresses: vec![address.parse().unwrap()],
+            aliases: Vec::new(),
+        }],
+        serving: true,
+    };
+    let endpoints = [endpoint(1, OWN, "10.0.0.2/24"), endpoint(2, FAR, "10.0.0.3/24")];
+    let vip = VipNetwork {
+        network_id: 9.into(),
+        vip: "10.0.0.9/24".parse().unwrap(),
+        aliases: Vec::new(),
+    };
+    let vips =
+        ServiceVips { service_id: 7.into(), service_name: "web".to_owned(), networks: vec![vip] };
+    let peer =
+        Peer { node_id: FAR.into(), public_key: key(2), addr: [192, 0, 2, 2].into(), port: PORT };
+    OverlayView {
+        node_id: Some(OWN.into()),
+        endpoints: endpoints.map(|one| (one.task_id, Arc::new(one))).into_iter().collect(),
+        vips: std::iter::once((vips.service_id, Arc::new(vips))).collect(),
+        peers: std::iter::once((peer.node_id, Arc::new(peer))).collect(),
+        ..OverlayView::default()
+    }
+}
+
+fn start(tunnel: &Arc<FakeTunnel>, networks: &Arc<FakeNetworks>) -> OverlayHandle {
+    let view = networks.overlay();
+    let data_path = DataPath { addr: Some([192, 0, 2, 1].into()), port: PORT };
+    Overlay::start(tunnel.clone(), networks.clone(), view, data_path)
+}
+
+fn fakes() -> (Arc<FakeTunnel>, Arc<FakeNetworks>) {
+    (Arc::new(FakeTunnel::new(key(1), TunnelKind::Userspace)), Arc::new(FakeNetworks::default()))
+}
+
+/// The peers of the tunnel, once they are as wanted; panics after a while.
+async fn until_peers(tunnel: &FakeTunnel, wanted: &[TunnelKey]) {
+    let mut last = None;
+    for _ in 0..600 {
+        let seen = tunnel.observe().await.unwrap();
+        let peers = seen.map(|seen| seen.device.peers.into_keys().collect::<Vec<_>>());
+        if peers.as_deref() == Some(wanted) {
+            return;
+        }
+        last = peers;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the peers are {last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_is_done() {
+    let (tunnel, networks) = fakes();
+    let overlay = start(&tunnel, &networks);
+    tokio::time::sleep(LOOK * 2).await;
+    assert!(tunnel.observe().await.unwrap().is_none(), "nobody needs one yet");
+    let description = overlay.describe().await.unwrap();
+    assert_eq!((description.public_key, description.port), (key(1), PORT));
+    assert_eq!(description.kind, TunnelKind::Userspace);
+    until_peers(&tunnel, &[]).await;
+
+    networks.tell(Arc::new(view()));
+    until_peers(&tunnel, &[key(2)]).await;
+    let mut led = networks.led();
+    let far = [10, 0, 0, 3].into();
+    let vips = Vips::from([([10, 0, 0, 9].into(), vec![[10, 0, 0, 2].into(), far])]);
+    let wanted = ([far].into(), vips);
+    led.wait_for(|led| *led == wanted).await.unwrap();
+
+    // Somebody deletes the interface.
+    tunnel.break_with(|observed| *observed = Default::default());
+    until_peers(&tunnel, &[key(2)]).await;
+
+    // The host leaves.
+    networks.tell(Arc::default());
+    led.wait_for(|(remote, vips)| remote.is_empty() && vips.is_empty()).await.unwrap();
+    overlay.remove().await.unwrap();
+    tokio::time::sleep(LOOK * 2).await;
+    assert!(tunnel.observe().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_leaves_the_tunnel_alone_until_managers_have_spoken() {
+    let (tunnel, networks) = fakes();
+    start(&tunnel, &networks).describe().await.unwrap();
+    networks.tell(Arc::new(view()));
+    until_peers(&tunnel, &[key(2)]).await;
+
+    // The next agent knows nothing yet.
+    let networks = Arc::new(FakeNetworks::default());
+    let overlay = start(&tunnel, &networks);
+    assert!(overlay.describe().await.is_some());
+    tokio::time::sleep(LOOK * 5).await;
+    until_peers(&tunnel, &[key(2)]).await;
+    // Until it is told that there is nobody.
+    let alone = OverlayView { node_id: Some(OWN.into()), ..OverlayView::default() };
+    networks.tell(Arc::new(alone));
+    until_peers(&tunnel, &[]).await;
+}
