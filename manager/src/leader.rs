@@ -141,7 +141,12 @@ fn start(
             Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::Memory::default()).await,
             Loop::Liveness => {
                 let (watch, removed) = (Watch::begin(clock::steady()), true);
-                plan_loop(&cluster, clock::steady, Liveness { watch, sessions, removed }).await;
+                plan_loop(
+                    &cluster,
+                    clock::steady,
+                    Liveness { watch, sessions, removed, level: None },
+                )
+                .await;
             }
         }
         which
@@ -195,6 +200,8 @@ struct Liveness {
     sessions: Arc<Sessions>,
     /// Whether nodes may have been removed.
     removed: bool,
+    /// The cluster's, when it was looked at last.
+    level: Option<Level>,
 }
 
 impl Planner for Liveness {
@@ -212,6 +219,12 @@ impl Planner for Liveness {
     fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
         if std::mem::take(&mut self.removed) {
             self.sessions.retain(|node| view.node(node).is_some());
+        }
+        // What of a node's words is written down depends on it, and it speaks when a session begins.
+        let level = view.level();
+        if self.level.replace(level).is_some_and(|known| known < level) {
+            tracing::info!(%level, "the cluster was raised: its agents are heard anew");
+            self.sessions.end_all();
         }
         self.watch.plan(view, |node| self.sessions.heard_of(node), now, clock::now())
     }
@@ -271,4 +284,39 @@ async fn carry_out(cluster: &Cluster, plan: Plan) -> bool {
         }
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_manager_state::Command;
+    use shoal_manager_state::testing::cluster_with_nodes;
+    use shoal_types::id::SessionId;
+    use shoal_types::object::ManagerStatus;
+
+    use super::*;
+
+    #[test]
+    fn agents_are_heard_anew_when_the_cluster_was_raised() {
+        let (mut cluster, nodes) = cluster_with_nodes(1);
+        let (sessions, watch) = (Arc::<Sessions>::default(), Watch::begin(Timestamp::ZERO));
+        let mut liveness =
+            Liveness { watch, sessions: Arc::clone(&sessions), removed: false, level: None };
+        let open = || {
+            let id = SessionId::from(1);
+            sessions.open(nodes[0], id, 7, Timestamp::ZERO, Default::default()).0
+        };
+        let session = open();
+        let _ = liveness.plan(&cluster.state, Timestamp::ZERO);
+        let (raft_id, addr, level) = (1, "h:1".to_owned(), Level::OVERLAY);
+        let status = Some(ManagerStatus { raft_id, addr, level });
+        cluster.apply(Command::SetManagerStatus { id: nodes[0], status });
+        let _ = liveness.plan(&cluster.state, Timestamp::ZERO);
+        assert!(!session.ended.is_cancelled());
+        cluster.apply(Command::RaiseLevel { level });
+        let _ = liveness.plan(&cluster.state, Timestamp::ZERO);
+        assert!(session.ended.is_cancelled());
+        let session = open();
+        let _ = liveness.plan(&cluster.state, Timestamp::ZERO);
+        assert!(!session.ended.is_cancelled(), "once");
+    }
 }

@@ -1,9 +1,13 @@
 //! What one node must hold: all tasks placed on it, ended ones too as long as they are remembered,
-//! because their logs are; and the networks that the live ones need.
+//! because their logs are; the networks that the live ones need; and of overlay networks among these, where
+//! others are reached on them.
 //!
 //! [`news`] says of which nodes that may have changed, and by which objects; [`Held`] remembers what a
 //! node was told, and looks at these objects alone: telling a node costs as much as has changed for it.
 
+mod others;
+#[cfg(test)]
+mod overlay_tests;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +17,11 @@ use std::sync::Arc;
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
 use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::{NetworkId, NodeId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{Network, Task};
+use shoal_types::spec::NetworkKind;
+
+use self::others::{Named, OtherChanges, Others, Turned};
 
 /// Objects that news names at the most: what waits for an agent that takes nothing has a bound.
 const NAMED_MAX: usize = 4096;
@@ -25,6 +33,7 @@ pub struct News {
     whole: bool,
     tasks: BTreeSet<TaskId>,
     networks: BTreeSet<NetworkId>,
+    others: Named,
 }
 
 impl News {
@@ -38,7 +47,9 @@ impl News {
     pub fn add(&mut self, other: &Self) {
         self.tasks.extend(&other.tasks);
         self.networks.extend(&other.networks);
-        if self.whole || other.whole || self.tasks.len() + self.networks.len() > NAMED_MAX {
+        self.others.add(&other.others);
+        let named = self.tasks.len() + self.networks.len() + self.others.len();
+        if self.whole || other.whole || named > NAMED_MAX {
             *self = Self::whole();
         }
     }
@@ -52,6 +63,16 @@ pub fn news<'a>(
 ) -> BTreeMap<NodeId, News> {
     let mut found: BTreeMap<NodeId, News> = BTreeMap::new();
     for event in events {
+        // Who has left a network since looks at all of it when it hears that its last task has ended.
+        for node in event.reach.iter().flat_map(|network| view.nodes_of_network(*network)) {
+            let others = &mut found.entry(node).or_default().others;
+            match &event.object {
+                ObjectRef::Task(task) => drop(others.endpoints.insert(task.id)),
+                ObjectRef::Service(service) => drop(others.vips.insert(service.id)),
+                ObjectRef::Node(node) => drop(others.peers.insert(node.id)),
+                _ => {}
+            }
+        }
         match &event.object {
             ObjectRef::Task(task) => {
                 if let Some(node) = task.node_id {
@@ -84,6 +105,9 @@ pub struct Held {
     node: NodeId,
     tasks: BTreeMap<TaskId, Arc<Task>>,
     networks: BTreeMap<NetworkId, Joined>,
+    /// Of the node's agent, when it was told last.
+    level: Level,
+    others: Others,
 }
 
 /// A network of live tasks.
@@ -91,6 +115,8 @@ pub struct Held {
 struct Joined {
     /// How many of them there are.
     tasks: usize,
+    /// How many of those that the node was told of before have not ended.
+    stayed: usize,
     /// What the node was told of it.
     told: Option<Arc<Network>>,
 }
@@ -102,25 +128,36 @@ struct Changes {
     tasks: Vec<Arc<Task>>,
     gone_tasks: Vec<TaskId>,
     gone_networks: Vec<NetworkId>,
+    turned: Turned,
+    others: OtherChanges,
 }
 
 impl Held {
     /// A node that was told nothing.
     #[must_use]
     pub const fn new(node: NodeId) -> Self {
-        Self { node, tasks: BTreeMap::new(), networks: BTreeMap::new() }
+        Self {
+            node,
+            tasks: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            level: Level::FIRST,
+            others: Others::new(),
+        }
     }
 
     /// What the node is to be told after news, in a view that has what it is about: networks before the
-    /// tasks that need them, tasks that go before their networks. From now on it counts as told.
+    /// tasks that need them, peers before the endpoints that are theirs, both before these tasks; what goes
+    /// in the other order. From now on it counts as told.
     pub fn catch_up(
         &mut self,
         view: &ClusterState,
         news: &News,
     ) -> impl Iterator<Item = AssignmentChange> + use<> {
         let mut changes = Changes::default();
-        let mut networks = news.networks.clone();
-        if news.whole {
+        let (mut networks, mut others) = (news.networks.clone(), news.others.clone());
+        let level = view.node(self.node).map(|node| node.description.level).unwrap_or_default();
+        let whole = std::mem::replace(&mut self.level, level) != level || news.whole;
+        if whole {
             let known = self.tasks.keys().copied();
             let all: BTreeSet<TaskId> =
                 known.chain(view.tasks_on_node(self.node).map(|task| task.id)).collect();
@@ -130,6 +167,11 @@ impl Held {
             news.tasks.iter().for_each(|id| self.task(view, *id, &mut networks, &mut changes));
         }
         networks.into_iter().for_each(|id| self.network(view, id, &mut changes));
+        if whole {
+            changes.turned.unheard.extend(self.others.networks());
+            others = Named::default();
+        }
+        changes.others = self.others.catch_up(view, self.node, others, &changes.turned);
         changes.in_order()
     }
 
@@ -152,8 +194,11 @@ impl Held {
             let live = task.iter().filter(|task| task.is_live());
             let joined = live.flat_map(|task| task.networks.iter());
             for network in joined {
-                let tasks = &mut self.networks.entry(network.network_id).or_default().tasks;
+                let joined = self.networks.entry(network.network_id).or_default();
+                let tasks = &mut joined.tasks;
                 *tasks = if is_new { *tasks + 1 } else { tasks.saturating_sub(1) };
+                let has_ended = !new.as_ref().is_some_and(|task| task.is_live());
+                joined.stayed = joined.stayed.saturating_sub(usize::from(!is_new && has_ended));
                 networks.insert(network.network_id);
             }
         }
@@ -175,7 +220,20 @@ impl Held {
             (Some(_), None) => changes.gone_networks.push(id),
             (None, None) => {}
         }
+        let is_overlay = |network: &Arc<Network>| {
+            self.level >= Level::OVERLAY
+                && NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Overlay)
+        };
+        let told = new.is_some_and(is_overlay);
+        if told != self.others.knows(id) {
+            changes.turned.flipped.insert(id);
+        }
+        if told && joined.stayed == 0 {
+            changes.turned.unheard.insert(id);
+        }
+        self.others.turn(id, told);
         joined.told = new.cloned();
+        joined.stayed = joined.tasks;
         if joined.tasks == 0 {
             self.networks.remove(&id);
         }
@@ -189,13 +247,16 @@ fn is_told(old: &Arc<Task>, new: &Arc<Task>) -> bool {
 impl Changes {
     /// One after the other: copies for the wire are made one at a time.
     fn in_order(self) -> impl Iterator<Item = AssignmentChange> + use<> {
-        let Self { networks, tasks, gone_tasks, gone_networks } = self;
+        let Self { networks, tasks, gone_tasks, gone_networks, turned: _, others } = self;
+        let (others, gone_others) = others.in_order();
         let networks = networks.into_iter().map(AssignmentChange::UpdateNetwork);
         let tasks = tasks.into_iter().filter_map(|task| AssignedTask::of(&task));
         let gone_networks = gone_networks.into_iter().map(AssignmentChange::RemoveNetwork);
         networks
+            .chain(others)
             .chain(tasks.map(AssignmentChange::UpdateTask))
             .chain(gone_tasks.into_iter().map(AssignmentChange::RemoveTask))
+            .chain(gone_others)
             .chain(gone_networks)
     }
 }

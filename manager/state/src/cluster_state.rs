@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shoal_types::id::NetworkId;
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
@@ -73,9 +74,10 @@ impl Writer<'_> {
     /// Adds an object that was made with the present version.
     pub(crate) fn create<T: Stored>(&mut self, object: T) {
         T::index(&mut self.state.indexes, None, Some(&object));
+        let reach = T::reach(&self.state.indexes, None, Some(&object));
         let object = Arc::new(object);
         T::table_mut(self.state).insert(object.id(), Arc::clone(&object));
-        self.record(Action::Create, T::wrap(object));
+        self.record(Action::Create, T::wrap(object), reach);
     }
 
     /// Replaces an object by a changed one; its spec is as it was.
@@ -94,14 +96,16 @@ impl Writer<'_> {
         let object = Arc::new(object);
         let old = T::table_mut(self.state).insert(object.id(), Arc::clone(&object));
         T::index(&mut self.state.indexes, old.as_deref(), Some(&object));
-        self.record(Action::Update, T::wrap(object));
+        let reach = T::reach(&self.state.indexes, old.as_deref(), Some(&object));
+        self.record(Action::Update, T::wrap(object), reach);
     }
 
     /// Removes an object, if it is there.
     pub(crate) fn remove<T: Stored>(&mut self, id: T::Id) {
         if let Some(old) = T::table_mut(self.state).remove(&id) {
             T::index(&mut self.state.indexes, Some(&old), None);
-            self.record(Action::Remove, T::wrap(old));
+            let reach = T::reach(&self.state.indexes, Some(&old), None);
+            self.record(Action::Remove, T::wrap(old), reach);
         }
     }
 
@@ -110,10 +114,10 @@ impl Writer<'_> {
         let action = if self.state.cluster.is_some() { Action::Update } else { Action::Create };
         let cluster = Arc::new(cluster);
         self.state.cluster = Some(Arc::clone(&cluster));
-        self.record(action, ObjectRef::Cluster(cluster));
+        self.record(action, ObjectRef::Cluster(cluster), Vec::new());
     }
 
-    fn record(&mut self, action: Action, object: ObjectRef) {
-        self.state.feed.push(Event { index: self.index, time: self.now, action, object });
+    fn record(&mut self, action: Action, object: ObjectRef, reach: Vec<NetworkId>) {
+        self.state.feed.push(Event { index: self.index, time: self.now, action, object, reach });
     }
 }

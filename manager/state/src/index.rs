@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
 use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, User};
-use shoal_types::spec::{EndpointSpec, Labels, ServiceSpec};
+use shoal_types::spec::{EndpointSpec, Labels, NetworkKind, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -50,6 +51,12 @@ pub(crate) struct Indexes {
     pub(crate) usage: OrdMap<NodeId, Arc<NodeUsage>>,
     /// Nodes whose tasks join a network; how many tasks stands in their usage.
     pub(crate) network_nodes: OrdSet<(NetworkId, NodeId)>,
+    /// Networks that span nodes.
+    pub(crate) overlays: OrdSet<NetworkId>,
+    /// Tasks that are reached on them.
+    pub(crate) endpoints: OrdSet<(NetworkId, TaskId)>,
+    /// Services with a virtual address there.
+    pub(crate) vips: OrdSet<(NetworkId, ServiceId)>,
     /// Wanted tasks that wait for a node, any node.
     pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
     /// Wanted tasks that wait for the one node they are for.
@@ -101,6 +108,17 @@ impl Indexes {
             (None, None) => {}
         }
         self.addresses.service(old, new);
+        let vips = |s: Option<&Service>| {
+            let vips = s.into_iter().flat_map(|s| s.endpoint.virtual_ips.iter().map(|v| (v, s.id)));
+            vips.map(|(vip, id)| (vip.network_id, id)).collect::<Vec<_>>()
+        };
+        let (before, now) = (vips(old), vips(new));
+        if before != now {
+            for key in &before {
+                self.vips.remove(key);
+            }
+            self.vips.extend(now);
+        }
         let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
         shift_key(&mut self.service_names, old, new);
     }
@@ -113,6 +131,10 @@ impl Indexes {
 
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
         self.addresses.network(old, new);
+        let overlay = |n: &Network| {
+            (NetworkKind::of(&n.spec.driver) == Some(NetworkKind::Overlay)).then_some(n.id)
+        };
+        shift(&mut self.overlays, old.and_then(overlay), new.and_then(overlay));
         let (old, new) = (old.map(|n| (&*n.spec.name, n.id)), new.map(|n| (&*n.spec.name, n.id)));
         shift_key(&mut self.network_names, old, new);
     }
@@ -162,7 +184,27 @@ impl Indexes {
         let key = |t: &Task| (t.desired_state == DesiredState::Remove).then_some(t.id);
         shift(&mut self.leaving, old.and_then(key), new.and_then(key));
         self.addresses.task(old, new);
+        self.reached(old, new);
         self.used(old, new);
+    }
+
+    /// A task has addresses on networks that span nodes, and on no others. They never change.
+    fn reached(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        let reached = |task: &Task| TaskEndpoint::has_one(task);
+        let (was, is) = (old.filter(|t| reached(t)), new.filter(|t| reached(t)));
+        if was.is_some() == is.is_some() {
+            return;
+        }
+        for task in [was, is].into_iter().flatten() {
+            for network in task.networks.iter().filter(|n| !n.addresses.is_empty()) {
+                let key = (network.network_id, task.id);
+                if is.is_some() {
+                    self.endpoints.insert(key);
+                } else {
+                    self.endpoints.remove(&key);
+                }
+            }
+        }
     }
 
     /// What a task reserves never changes.

@@ -18,6 +18,7 @@ pub mod permission;
 #[cfg(test)]
 mod property_tests;
 mod query;
+mod reach;
 mod rejected;
 #[cfg(test)]
 mod scale_tests;

@@ -143,6 +143,18 @@ impl ClusterState {
         self.indexes.network_nodes.range(from..=to).map(|(_, node)| *node)
     }
 
+    /// Tasks that are reached on a network that spans nodes, by id.
+    pub fn endpoints_of_network(&self, id: NetworkId) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((id, TaskId::from(LOW)), (id, TaskId::from(HIGH)));
+        self.indexes.endpoints.range(from..=to).filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// Services that have a virtual address on a network, by id.
+    pub fn vips_of_network(&self, id: NetworkId) -> impl Iterator<Item = &Arc<Service>> {
+        let (from, to) = ((id, ServiceId::from(LOW)), (id, ServiceId::from(HIGH)));
+        self.indexes.vips.range(from..=to).filter_map(|(_, service)| self.service(*service))
+    }
+
     /// Slots in which there are tasks, from this one on, by service and slot. One stands there once for
     /// each of its tasks.
     pub fn slots_from(

@@ -10,6 +10,7 @@ use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task,
 use crate::cluster_state::ClusterState;
 use crate::event::{ObjectKind, ObjectRef};
 use crate::index::Indexes;
+use crate::reach;
 
 /// A table: objects by id, in order of their ids.
 pub(crate) type Table<T> = imbl::OrdMap<<T as Stored>::Id, Arc<T>>;
@@ -29,10 +30,12 @@ pub(crate) trait Stored: Clone + 'static {
     fn wrap(object: Arc<Self>) -> ObjectRef;
     /// Takes what there was out of the indexes, and enters what there is.
     fn index(indexes: &mut Indexes, old: Option<&Self>, new: Option<&Self>);
+    /// On which overlay networks others see what has changed.
+    fn reach(indexes: &Indexes, old: Option<&Self>, new: Option<&Self>) -> Vec<NetworkId>;
 }
 
 macro_rules! stored {
-    ($($object:ident $id:ident $table:ident $index:ident;)*) => {$(
+    ($($object:ident $id:ident $table:ident $index:ident $reach:ident;)*) => {$(
         impl Stored for $object {
             type Id = $id;
             const KIND: ObjectKind = ObjectKind::$object;
@@ -64,16 +67,24 @@ macro_rules! stored {
             fn index(indexes: &mut Indexes, old: Option<&Self>, new: Option<&Self>) {
                 indexes.$index(old, new);
             }
+
+            fn reach(
+                indexes: &Indexes,
+                old: Option<&Self>,
+                new: Option<&Self>,
+            ) -> Vec<NetworkId> {
+                reach::$reach(indexes, old, new)
+            }
         }
     )*};
 }
 
 stored! {
-    Node NodeId nodes node;
-    Network NetworkId networks network;
-    Service ServiceId services service;
-    Deployment DeploymentId deployments deployment;
-    Stack StackId stacks stack;
-    User UserId users user;
-    Task TaskId tasks task;
+    Node NodeId nodes node node;
+    Network NetworkId networks network nowhere;
+    Service ServiceId services service service;
+    Deployment DeploymentId deployments deployment nowhere;
+    Stack StackId stacks stack nowhere;
+    User UserId users user nowhere;
+    Task TaskId tasks task task;
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Slot, Task,
-    TaskStatus,
+    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot,
+    Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
@@ -25,6 +25,7 @@ use shoal_types::spec::{
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+use crate::cluster_state::Writer;
 use crate::{
     ClusterState, Command, Event, Outcome, PredefinedIds, Rejected, StackIds, UpdateKind, apply,
     invariant,
@@ -242,6 +243,34 @@ impl TestCluster {
         let id = self.ids.next_id();
         self.apply(Command::CreateNetwork { id, spec: overlay_spec(name, subnet) });
         id
+    }
+
+    /// Gives a service other virtual addresses on all its networks: those that end in this number.
+    pub fn give_vips(&mut self, id: ServiceId, last: u8) {
+        let index = self.state.applied_index() + 1;
+        let mut service = Service::clone(self.state.service(id).expect("the service exists"));
+        let addr = |n| format!("10.9.{n}.{last}/24").parse().expect("an address");
+        let networks = service.networks.iter().enumerate();
+        let vips =
+            networks.map(|(n, joined)| VirtualIp { network_id: joined.network_id, addr: addr(n) });
+        service.endpoint.virtual_ips = vips.collect();
+        self.state.pass(index);
+        Writer { state: &mut self.state, index, now: self.now }.update(service);
+    }
+
+    /// Lets a node say that it has a tunnel with this key, at 192.0.2.`last`.
+    pub fn give_tunnel(&mut self, id: NodeId, key: u8, last: u8) {
+        let node = Arc::clone(self.state.node(id).expect("the node exists"));
+        let tunnel = TunnelDescription {
+            public_key: TunnelKey([key; 32]),
+            port: 51820,
+            addr: Some([192, 0, 2, last].into()),
+            kind: TunnelKind::Kernel,
+        };
+        let (level, tunnel) = (Level::OVERLAY, Some(tunnel));
+        let description = NodeDescription { level, tunnel, ..node.description.clone() };
+        let (description, status) = (Some(description), node.status.clone());
+        self.apply(Command::ReportNode { id, description, status });
     }
 
     /// A service, without tasks.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::level::Level;
-use shoal_types::object::NodeDescription;
+use shoal_types::object::{NodeDescription, TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
     ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig, NetworkKind,
@@ -20,6 +20,14 @@ const GIB: u64 = 1 << 30;
 /// What a host says of itself.
 pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescription {
     let memory_bytes = random.pick(&[4, 8, 8, 16]) * GIB;
+    let level = if random.chance(50) { SECOND_LEVEL } else { Level::FIRST };
+    let number = hostname.bytes().fold(0, |sum: u8, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    let tunnel = TunnelDescription {
+        public_key: TunnelKey([number; 32]),
+        port: 51820,
+        addr: Some([192, 0, 2, number].into()),
+        kind: TunnelKind::Kernel,
+    };
     NodeDescription {
         hostname: hostname.to_owned(),
         platform: Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() },
@@ -28,7 +36,8 @@ pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescriptio
             memory_bytes,
             generic_resources: Vec::new(),
         },
-        level: if random.chance(50) { SECOND_LEVEL } else { Level::FIRST },
+        level,
+        tunnel: Some(tunnel),
         ..NodeDescription::default()
     }
 }

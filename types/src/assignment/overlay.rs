@@ -2,11 +2,15 @@
 //! the nodes to which these tasks are a tunnel away.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
-use crate::object::{Slot, TunnelKey};
+use crate::object::{
+    Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
+};
+use crate::task_state::{DesiredState, TaskState};
 
 /// Where a task is reached on overlay networks: of all tasks that have a node and have not ended, those
 /// of the node that is told among them.
@@ -73,4 +77,112 @@ pub struct Peer {
     pub addr: IpAddr,
     /// UDP port there.
     pub port: u16,
+}
+
+impl TaskEndpoint {
+    /// Whether a task is reached anywhere: it has a node and has not ended.
+    #[must_use]
+    pub fn has_one(task: &Task) -> bool {
+        task.node_id.is_some() && task.status.state.is_placed() && task.is_live()
+    }
+
+    /// Where a task is reached on those of its networks that somebody is `told` of, if that is so anywhere.
+    #[must_use]
+    pub fn of(task: &Task, told: impl Fn(NetworkId) -> bool) -> Option<Self> {
+        let network = |network: &TaskNetwork| EndpointNetwork {
+            network_id: network.network_id,
+            addresses: network.addresses.clone(),
+            aliases: network.aliases.clone(),
+        };
+        let networks: Vec<_> =
+            task.networks.iter().filter(|n| told(n.network_id)).map(network).collect();
+        if networks.is_empty() || !Self::has_one(task) {
+            return None;
+        }
+        Some(Self {
+            task_id: task.id,
+            service_id: task.service_id,
+            service_name: String::from(&*task.service_name),
+            slot: task.slot,
+            node_id: task.node_id?,
+            networks,
+            serving: is_serving(task),
+        })
+    }
+
+    /// Whether a task is reached in the same way in both its versions. Taken apart field by field, so that
+    /// none is forgotten.
+    #[must_use]
+    pub fn is_unchanged(old: &Task, new: &Task) -> bool {
+        let Task {
+            id,
+            meta: _,
+            service_id,
+            service_name,
+            service_labels: _,
+            slot,
+            node_id,
+            spec: _,
+            spec_version: _,
+            endpoint: _,
+            networks,
+            // As far as it serves.
+            desired_state: _,
+            start_after: _,
+            rejections: _,
+            level: _,
+            status: _,
+        } = old;
+        (Self::has_one(old), is_serving(old)) == (Self::has_one(new), is_serving(new))
+            && (id, service_id, slot, node_id)
+                == (&new.id, &new.service_id, &new.slot, &new.node_id)
+            && service_name == &new.service_name
+            && (Arc::ptr_eq(networks, &new.networks) || networks == &new.networks)
+    }
+}
+
+fn is_serving(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired_state == DesiredState::Running
+}
+
+impl ServiceVips {
+    /// Where a service is reached on those of its networks that somebody is `told` of, if that is so
+    /// anywhere.
+    #[must_use]
+    pub fn of(service: &Service, told: impl Fn(NetworkId) -> bool) -> Option<Self> {
+        let aliases = |id| {
+            let found = service.networks.iter().find(|network| network.network_id == id);
+            found.map(|network| network.aliases.clone()).unwrap_or_default()
+        };
+        let network = |ip: &VirtualIp| VipNetwork {
+            network_id: ip.network_id,
+            vip: ip.addr,
+            aliases: aliases(ip.network_id),
+        };
+        let ips = service.endpoint.virtual_ips.iter().filter(|ip| told(ip.network_id));
+        let networks: Vec<_> = ips.map(network).collect();
+        let (service_id, service_name) = (service.id, service.spec.name.clone());
+        (!networks.is_empty()).then_some(Self { service_id, service_name, networks })
+    }
+
+    /// Whether a service is reached in the same way in both its versions.
+    #[must_use]
+    pub fn is_unchanged(old: &Service, new: &Service) -> bool {
+        let said = |service: &Service| Self::of(service, |_| true);
+        let same = Arc::ptr_eq(&old.spec, &new.spec)
+            && old.endpoint.virtual_ips == new.endpoint.virtual_ips
+            && Arc::ptr_eq(&old.networks, &new.networks);
+        same || said(old) == said(new)
+    }
+}
+
+impl Peer {
+    /// How others reach a node, if it has told enough to know that.
+    #[must_use]
+    pub fn of(node: &Node) -> Option<Self> {
+        let TunnelDescription { public_key, port, addr, kind: _ } = node.description.tunnel?;
+        let addr = addr.or(node.status.addr)?;
+        let leads_somewhere = port != 0 && !addr.is_unspecified() && !addr.is_multicast();
+        leads_somewhere.then_some(Self { node_id: node.id, public_key, addr, port })
+    }
 }

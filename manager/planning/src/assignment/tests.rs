@@ -6,7 +6,7 @@ use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
     Step, TestCluster, cluster_with_nodes, decide, service_spec, with_networks,
 };
-use shoal_types::assignment::NodeAssignment;
+use shoal_types::assignment::{NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{IdSource as _, SeededIds};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -22,7 +22,20 @@ fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
         }
         wanted.tasks.insert(task.id, AssignedTask::of(task).expect("it has a node"));
     }
-    wanted
+    let level = view.node(node).map(|node| node.description.level).unwrap_or_default();
+    let told = |id| {
+        let network = wanted.networks.get(&id);
+        let kind = network.and_then(|network| NetworkKind::of(&network.spec.driver));
+        kind == Some(NetworkKind::Overlay) && level >= Level::OVERLAY
+    };
+    let endpoints = view.tasks().filter_map(|task| TaskEndpoint::of(task, told));
+    let endpoints: BTreeMap<_, _> = endpoints.map(|one| (one.task_id, Arc::new(one))).collect();
+    let vips = view.services().filter_map(|service| ServiceVips::of(service, told));
+    let vips = vips.map(|one| (one.service_id, Arc::new(one))).collect();
+    let others = endpoints.values().map(|endpoint| endpoint.node_id).filter(|id| *id != node);
+    let peers = others.filter_map(|id| Peer::of(view.node(id)?));
+    let peers = peers.map(|peer| (peer.node_id, Arc::new(peer))).collect();
+    NodeAssignment { endpoints, vips, peers, ..wanted }
 }
 
 /// A node that obeys, and the stream that tells it.
@@ -31,14 +44,17 @@ struct Stream {
     held: Held,
     news: News,
     told: NodeAssignment,
-    /// How many changes of each kind there were: networks and tasks told, tasks and networks gone.
-    kinds: [usize; 4],
+    /// How many changes of each kind there were, in the order in which they come in a message.
+    kinds: Kinds,
 }
+
+/// Networks, peers, endpoints, virtual addresses, tasks; and the same gone, in the other order.
+type Kinds = [usize; 10];
 
 impl Stream {
     fn new(node: NodeId) -> Self {
         let (held, news) = (Held::new(node), News::whole());
-        Self { node, held, news, told: NodeAssignment::default(), kinds: [0; 4] }
+        Self { node, held, news, told: NodeAssignment::default(), kinds: [0; 10] }
     }
 
     /// Tells the node what is new, and checks that nothing is told twice and all in order.
@@ -55,11 +71,23 @@ impl Stream {
                         |id| view.network(id).is_none() || self.told.networks.contains_key(&id);
                     let ended = view.task(task.id).is_none_or(|task| !task.is_live());
                     assert!(ended || joined.clone().all(known), "{task:?} before its networks");
-                    (1, self.told.tasks.get(&task.id) != Some(task))
+                    (4, self.told.tasks.get(&task.id) != Some(task))
                 }
-                AssignmentChange::RemoveTask(id) => (2, self.told.tasks.contains_key(id)),
-                AssignmentChange::RemoveNetwork(id) => (3, self.told.networks.contains_key(id)),
-                _ => panic!("{change:?}"),
+                AssignmentChange::UpdatePeer(peer) => {
+                    (1, self.told.peers.get(&peer.node_id) != Some(peer))
+                }
+                AssignmentChange::UpdateEndpoint(endpoint) => {
+                    (2, self.told.endpoints.get(&endpoint.task_id) != Some(endpoint))
+                }
+                AssignmentChange::UpdateVips(vips) => {
+                    (3, self.told.vips.get(&vips.service_id) != Some(vips))
+                }
+                AssignmentChange::RemoveTask(id) => (5, self.told.tasks.contains_key(id)),
+                AssignmentChange::RemoveVips(id) => (6, self.told.vips.contains_key(id)),
+                AssignmentChange::RemoveEndpoint(id) => (7, self.told.endpoints.contains_key(id)),
+                AssignmentChange::RemovePeer(id) => (8, self.told.peers.contains_key(id)),
+                AssignmentChange::RemoveNetwork(id) => (9, self.told.networks.contains_key(id)),
+                AssignmentChange::RejectTask(..) => panic!("{change:?}"),
             };
             assert!(is_new && kind >= last, "{change:?}");
             self.kinds[kind] += 1;
@@ -69,13 +97,23 @@ impl Stream {
     }
 }
 
-/// What happens, whether it is heard of, and who is told now.
-type Moment = (Step, u8, u8);
+/// What happens, whether it is heard of, who is told now, and whether it is something else that happens.
+type Moment = (Step, u8, u8, u8);
+
+/// What commands at random do not come to: nodes with tunnels.
+fn other_step(cluster: &mut TestCluster, (a, b, ..): Step) {
+    let nodes: Vec<_> = cluster.state.nodes().map(|node| node.id).collect();
+    if !nodes.is_empty() {
+        cluster.give_tunnel(nodes[usize::from(a) % nodes.len()], b % 3, b % 5);
+    }
+}
 
 /// Everything that streams are told while this happens; how many changes there were of each kind.
-fn follow(moments: impl IntoIterator<Item = Moment>) -> [usize; 4] {
-    let (mut cluster, nodes) = cluster_with_nodes(2);
-    let network = cluster.add_network("n0");
+fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
+    let (mut cluster, nodes) = cluster_with_nodes(3);
+    let network = cluster.add_overlay("n0", None);
+    cluster.add_overlay("n1", None);
+    nodes.iter().zip(1..).for_each(|(node, n)| cluster.give_tunnel(*node, n, n));
     let web = cluster.add_service(with_networks(service_spec("s0", 3), &["n0"]));
     assert!(cluster.state.network(network).is_some());
     for (replica, node) in (1..).zip(&nodes) {
@@ -83,9 +121,13 @@ fn follow(moments: impl IntoIterator<Item = Moment>) -> [usize; 4] {
     }
     cluster.events();
     let mut streams: Vec<Stream> = nodes.into_iter().map(Stream::new).collect();
-    for (step, heard, told) in moments {
-        let command = decide(&mut cluster, step);
-        drop(cluster.try_apply(command));
+    for (step, heard, told, other) in moments {
+        if other < 20 {
+            other_step(&mut cluster, step);
+        } else {
+            let command = decide(&mut cluster, step);
+            drop(cluster.try_apply(command));
+        }
         hear(&mut cluster, &mut streams, heard);
         for (n, stream) in streams.iter_mut().enumerate() {
             if told >> n & 1 == 1 {
@@ -99,7 +141,7 @@ fn follow(moments: impl IntoIterator<Item = Moment>) -> [usize; 4] {
         assert_eq!(stream.told, whole(&cluster.state, stream.node));
         stream.kinds
     });
-    all.fold([0; 4], |sums, kinds| std::array::from_fn(|n| sums[n] + kinds[n]))
+    all.fold([0; 10], |sums, kinds| std::array::from_fn(|n| sums[n] + kinds[n]))
 }
 
 /// Lets streams hear of what was written; or of nothing but that they have missed something.
@@ -130,16 +172,16 @@ proptest! {
 #[test]
 fn there_are_changes_of_every_kind() {
     let mut source = SeededIds::new(7);
-    let mut kinds = [0; 4];
+    let mut kinds = [0; 10];
     for _ in 0..60 {
         let moments = (0..150).map(|_| {
-            let [kind, a, b, c, told, ..] = source.next_bits().to_le_bytes();
-            ((kind, a, b, c), 255, told)
+            let [kind, a, b, c, told, other, ..] = source.next_bits().to_le_bytes();
+            ((kind, a, b, c), 255, told, other)
         });
         let found = follow(moments.collect::<Vec<_>>());
         kinds = std::array::from_fn(|n| kinds[n] + found[n]);
     }
-    assert!(kinds.iter().all(|count| *count > 40), "{kinds:?}");
+    assert!(kinds.iter().all(|count| *count > 20), "{kinds:?}");
 }
 
 /// A status that its node has sent itself means nothing to it, and takes no memory beside the state.
