@@ -23,6 +23,9 @@ without shoal-agent-container tokio mio async-std smol async-executor rayon toni
 # there in the process of the tunnel.
 without shoal-manager gotatun tun wireguard-control
 without shoalctl gotatun tun wireguard-control
+# What reads the questions of containers is a process without rights.
+without shoal-manager hickory-proto
+without shoalctl hickory-proto
 # What managers agree on is bytes to those who agree, and who may connect is decided elsewhere.
 without shoal-manager-raft shoal-manager-state shoal-manager-planning shoal-transport rustls
 echo "walls: they stand"

@@ -12,6 +12,7 @@ pub mod task;
 pub mod tunnel;
 pub mod usage;
 pub mod volume;
+pub mod zone;
 
 #[cfg(test)]
 mod testing;

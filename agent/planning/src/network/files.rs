@@ -101,6 +101,51 @@ pub fn resolv_conf(host: &HostResolver, user: &DnsConfig, host_network: bool) ->
     ResolvConf { text, dropped_all }
 }
 
+/// What a container on networks of its own asks, where names are answered in its namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The contents of its `/etc/resolv.conf`.
+    pub text: String,
+    /// Whom the user wants to be asked what is not ours; empty is the host's resolvers.
+    pub servers: Vec<IpAddr>,
+}
+
+/// As [`resolv_conf`], for a container whose names are answered at `answers`: search domains and options as
+/// there, but the host's `ndots` (resolv.conf(5)), by which each name of ours would first be asked for in
+/// every search domain. The user's own stays.
+///
+/// `None` if the user names a server on a loopback address: that is the container's own, which nobody else
+/// can ask in its place, and gets it as it is written.
+#[must_use]
+pub fn resolution(
+    host: &HostResolver,
+    user: &DnsConfig,
+    answers: std::net::Ipv4Addr,
+) -> Option<Resolution> {
+    if user.servers.iter().any(IpAddr::is_loopback) {
+        return None;
+    }
+    let is_ndots = |option: &String| option.starts_with("ndots:");
+    let mut options = user.options.clone();
+    if options.is_empty() {
+        options = parse(&host.own).options;
+        options.retain(|option| !is_ndots(option));
+    }
+    if !options.iter().any(is_ndots) {
+        options.push("ndots:0".to_owned());
+    }
+    let dns = DnsConfig { servers: vec![answers.into()], search: user.search.clone(), options };
+    let text = resolv_conf(host, &dns, false).text;
+    Some(Resolution { text, servers: user.servers.clone() })
+}
+
+/// The servers that a host asks, which the host itself can reach, its loopback ones among them.
+#[must_use]
+pub fn host_servers(host: &HostResolver) -> Vec<IpAddr> {
+    let servers = parse(&host.own).servers;
+    servers.iter().filter_map(|server| server.parse().ok()).collect()
+}
+
 /// A container's resolver configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvConf {
@@ -156,6 +201,36 @@ mod tests {
         let tail = "10.1.1.1\tdb.example\n172.20.0.2\tweb.1 web\n172.20.1.2\tweb.1 web\n";
         assert!(text.ends_with(tail), "{text}");
         assert_eq!(hostname_file("web.1"), "web.1\n");
+    }
+
+    #[test]
+    fn containers_ask_where_names_are_answered() {
+        let host = HostResolver {
+            own: "nameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a b\noptions ndots:5 edns0\n"
+                .to_owned(),
+            resolved: String::new(),
+        };
+        let at = "127.0.0.11".parse().unwrap();
+        let of = |servers: &[&str], search: &[&str], options: &[&str]| {
+            let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect();
+            let servers = servers.iter().map(|server| ip(server)).collect();
+            let user = DnsConfig { servers, search: words(search), options: words(options) };
+            resolution(&host, &user, at)
+        };
+        let told = |text: &str, servers: &[&str]| {
+            let servers = servers.iter().map(|server| ip(server)).collect();
+            let text = format!("nameserver 127.0.0.11\n{text}");
+            Some(Resolution { text, servers })
+        };
+        // One question per name of ours, whatever the host does for its own.
+        assert_eq!(of(&[], &[], &[]), told("search a b\noptions edns0 ndots:0\n", &[]));
+        assert_eq!(of(&["9.9.9.9"], &["."], &[]), told("options edns0 ndots:0\n", &["9.9.9.9"]));
+        let own = told("search c\noptions ndots:3\n", &[]);
+        assert_eq!(of(&[], &["c"], &["ndots:3"]), own);
+        let other = told("search a b\noptions rotate ndots:0\n", &[]);
+        assert_eq!(of(&[], &[], &["rotate"]), other);
+        assert_eq!(of(&["9.9.9.9", "127.0.0.1"], &[], &[]), None);
+        assert_eq!(host_servers(&host), [ip("127.0.0.53"), ip("10.0.0.2")]);
     }
 
     #[test]

@@ -1,0 +1,133 @@
+//! `shoal-agent names`: the process that answers. It outlives the agent that has started it.
+//!
+//! It enters no namespace and opens no socket of a container: the agent does, and gives it both sockets.
+//! So it needs no right of root, and has none: it is started as nobody, without groups and capabilities,
+//! and gets none back. What it keeps are the descriptors that it is given, and that it may ask the
+//! resolvers that it is told of from the host's namespace.
+
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+use shoal_agent_planning::zone::Zone;
+
+use super::words::{Answer, Ask, receive, send};
+use super::{Server, Sockets};
+
+/// One to answer while the other is held up.
+const THREADS: usize = 2;
+/// Nothing here goes deep.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Whether the conversation goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    On,
+    End,
+}
+
+/// Answers until an agent says that it is enough. One agent at a time is heard; the next one when it is gone.
+///
+/// # Errors
+/// What it needs cannot be had.
+pub fn run(listener: &OwnedFd) -> io::Result<()> {
+    // Fails for a process that leads a group already, which is as good.
+    let _ = setsid();
+    std::env::set_current_dir("/")?;
+    // Nobody is a user that others run as, too.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_no_new_privs(true)?;
+    serve(listener)
+}
+
+/// As [`run`], in a process that goes on to be what it is.
+///
+/// # Errors
+/// What it needs cannot be had.
+pub(crate) fn serve(listener: &OwnedFd) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_stack_size(STACK_BYTES)
+        .thread_name("shoal-names")
+        .enable_all()
+        .build()?;
+    let _inside = runtime.enter();
+    let mut process = Process::default();
+    loop {
+        let agent = accept_with(listener, SocketFlags::CLOEXEC)?;
+        match process.converse(&agent) {
+            Ok(Next::On) => {}
+            Ok(Next::End) => return Ok(()),
+            Err(error) => tracing::warn!(%error, "an agent talks nonsense"),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    server: Server,
+    /// What is said between `begin` and `settle`.
+    coming: Option<Zone>,
+}
+
+impl Process {
+    fn converse(&mut self, agent: &OwnedFd) -> io::Result<Next> {
+        // What the agent before has not finished is nothing.
+        self.coming = None;
+        while let Some((ask, descriptors)) = receive::<Ask>(agent)? {
+            let is_end = ask == Ask::End;
+            let answer = self.hear(ask, descriptors, agent)?;
+            send(agent, &answer, &[])?;
+            if is_end {
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::On)
+    }
+
+    fn hear(&mut self, ask: Ask, given: Vec<OwnedFd>, agent: &OwnedFd) -> io::Result<Answer> {
+        match ask {
+            Ask::Hello => {
+                let version = env!("CARGO_PKG_VERSION").to_owned();
+                let pid = rustix::process::getpid().as_raw_nonzero().get();
+                return Ok(Answer::Hello { version, pid });
+            }
+            Ask::Begin => self.coming = Some(Zone::default()),
+            Ask::Changes(changes) => match &mut self.coming {
+                Some(zone) => changes.into_iter().for_each(|change| zone.take(change)),
+                None => self.server.take(changes),
+            },
+            Ask::Resolvers(all) => self.server.set_resolvers(all),
+            Ask::Serve(asker) => {
+                let Ok([udp, tcp]) = <[OwnedFd; 2]>::try_from(given) else {
+                    return Ok(Answer::Refused("expected two sockets".to_owned()));
+                };
+                let sockets = Sockets { udp: UdpSocket::from(udp), tcp: TcpListener::from(tcp) };
+                if let Err(error) = self.server.serve(asker, sockets) {
+                    return Ok(Answer::Refused(error.to_string()));
+                }
+            }
+            Ask::LetGo(container) => self.server.let_go(&container),
+            Ask::Settle(containers) => {
+                if let Some(zone) = self.coming.take() {
+                    self.server.become_zone(zone);
+                }
+                for asker in self.server.askers() {
+                    if !containers.contains(&asker.container) {
+                        self.server.let_go(&asker.container);
+                    }
+                }
+            }
+            Ask::Lend => {
+                for (asker, sockets) in self.server.lend()? {
+                    let both = [sockets.udp.as_fd(), sockets.tcp.as_fd()];
+                    send(agent, &Answer::Lent(asker), &both)?;
+                }
+            }
+            Ask::End => {}
+        }
+        Ok(Answer::Done)
+    }
+}

@@ -1,0 +1,173 @@
+//! What the agent and the process that answers say to each other: one JSON value per packet of a Unix
+//! socket, with descriptors beside it.
+//!
+//! The agent asks, everything is answered once, in order. Either may be of another version: `hello`, `lend`
+//! and `end` stay as they are, so that an agent can take over from the process of any other version; the
+//! rest is only said to a process of the agent's own.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shoal_agent_planning::zone::Change;
+
+use super::Asker;
+
+/// Longest packet, in bytes.
+pub(crate) const PACKET_BYTES_MAX: usize = 64 << 10;
+/// Descriptors of a packet: one UDP and one TCP socket.
+const DESCRIPTORS_MAX: usize = 2;
+
+/// What an agent asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    /// Who are you?
+    Hello,
+    /// What follows, up to `settle`, is all that there is.
+    Begin,
+    /// Changes of the zone.
+    Changes(Vec<Change>),
+    /// The host's resolvers.
+    Resolvers(Vec<SocketAddr>),
+    /// Answer a container through these sockets, UDP and TCP.
+    Serve(Asker),
+    /// Answer a container no more.
+    LetGo(String),
+    /// All has been said, and these containers may be answered; no others are.
+    Settle(Vec<String>),
+    /// Copies of all sockets.
+    Lend,
+    /// End. The sockets live on with whoever has copies.
+    End,
+}
+
+/// What it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// This is who answers.
+    Hello {
+        /// The version of its program.
+        version: String,
+        /// Its process.
+        pid: i32,
+    },
+    /// A container, with its sockets; more follows.
+    Lent(Asker),
+    /// It is done.
+    Done,
+    /// It is not, and why.
+    Refused(String),
+}
+
+/// Sends a packet.
+pub(crate) fn send(
+    socket: &OwnedFd,
+    word: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(word)?;
+    if bytes.len() > PACKET_BYTES_MAX {
+        let length = bytes.len();
+        let text = format!("a word of {length} bytes, at most {PACKET_BYTES_MAX} can be said");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+    }
+    sendmsg(socket, &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives a packet; `None` when the other side is gone.
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: &OwnedFd,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; PACKET_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags);
+    let got = match got {
+        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        got => got?,
+    };
+    let mut descriptors = Vec::new();
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(all) = message {
+            descriptors.extend(all);
+        }
+    }
+    if got.bytes == 0 {
+        return Ok(None);
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet that is too long"));
+    }
+    let word = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default())?;
+    Ok(Some((word, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+    use crate::Forwards;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let kind = SocketType::SEQPACKET;
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    /// What agents and processes of all versions understand is never changed.
+    #[test]
+    fn taking_over_is_said_in_the_same_words_for_ever() {
+        let asker = Asker {
+            container: "c1".to_owned(),
+            networks: vec!["n1".to_owned()],
+            forwards: Forwards::Host,
+        };
+        assert_eq!(json(&Ask::Hello), r#""hello""#);
+        assert_eq!(json(&Ask::Lend), r#""lend""#);
+        assert_eq!(json(&Ask::End), r#""end""#);
+        let hello = Answer::Hello { version: "0.1.0".to_owned(), pid: 7 };
+        assert_eq!(json(&hello), r#"{"hello":{"version":"0.1.0","pid":7}}"#);
+        let lent = r#"{"lent":{"container":"c1","networks":["n1"],"forwards":"host"}}"#;
+        assert_eq!(json(&Answer::Lent(asker.clone())), lent);
+        assert_eq!(json(&Answer::Done), r#""done""#);
+        let more = lent.replace("}}", r#","more":1}}"#);
+        assert_eq!(serde_json::from_str::<Answer>(&more).unwrap(), Answer::Lent(asker));
+    }
+
+    fn json(word: &impl Serialize) -> String {
+        serde_json::to_string(word).unwrap()
+    }
+
+    #[test]
+    fn packets_bring_descriptors_and_have_a_size() {
+        let (one, other) = pair();
+        let file = tempfile::tempfile().unwrap();
+        send(&one, &Ask::Lend, &[file.as_fd(), file.as_fd()]).unwrap();
+        let (word, descriptors) = receive::<Ask>(&other).unwrap().unwrap();
+        assert_eq!((word, descriptors.len()), (Ask::Lend, 2));
+        let long = Ask::LetGo("x".repeat(PACKET_BYTES_MAX));
+        assert!(send(&one, &long, &[]).unwrap_err().to_string().contains("65536"));
+        rustix::net::send(&one, b"{", SendFlags::empty()).unwrap();
+        assert!(receive::<Ask>(&other).is_err());
+        drop(one);
+        assert!(receive::<Ask>(&other).unwrap().is_none());
+    }
+}

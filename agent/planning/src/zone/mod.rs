@@ -1,0 +1,280 @@
+//! Which names lead where, for the containers of a node: pure.
+//!
+//! Somebody (a task, a service with virtual addresses) says under which names it is known on a network;
+//! whoever asks is a container, and sees the networks that it is in and no others. Names have no case
+//! (RFC 4343). A name that is known is never asked of anybody else, also while nobody serves under it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// Below it are the addresses (RFC 1035, 3.5).
+const REVERSE: &str = ".in-addr.arpa";
+/// Before a service's name: its tasks, also where the service has a virtual address.
+const TASKS: &str = "tasks.";
+
+/// A network as askers need to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneNetwork {
+    /// What people call it; `NAME.NETWORK` is NAME on this network alone.
+    pub name: String,
+    /// The addresses on it, of which nobody else is asked whose they are.
+    pub subnets: Vec<Ipv4Net>,
+}
+
+/// Under which names somebody is known on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Id of the network.
+    pub network: String,
+    /// Where the names lead.
+    pub address: Ipv4Addr,
+    /// What the address is called, without its network.
+    pub called: String,
+    /// The names, that one not among them unless it leads there, too.
+    pub names: BTreeSet<String>,
+    /// Whether it can be talked to. Else its names are known and lead nowhere.
+    pub serving: bool,
+}
+
+impl Claim {
+    /// What a task claims on a network: its slot's name and `tasks.SERVICE`, and unless virtual addresses
+    /// stand for the service there, the service's names.
+    #[must_use]
+    pub fn of_task(task: &TaskNames<'_>, network: &str, address: Ipv4Addr, vip: bool) -> Self {
+        let slot = format!("{}.{}", task.service, task.slot);
+        let mut names = BTreeSet::from([slot.clone(), format!("{TASKS}{}", task.service)]);
+        names.extend(task.aliases.iter().map(|alias| format!("{TASKS}{alias}")));
+        if !vip {
+            names.insert(task.service.to_owned());
+            names.extend(task.aliases.iter().cloned());
+        }
+        let network = network.to_owned();
+        Self { network, address, called: slot, names, serving: task.serving }
+    }
+
+    /// What a service claims on a network with its virtual address there.
+    #[must_use]
+    pub fn of_service(
+        service: &str,
+        aliases: &BTreeSet<String>,
+        network: &str,
+        address: Ipv4Addr,
+    ) -> Self {
+        let mut names = aliases.clone();
+        names.insert(service.to_owned());
+        let network = network.to_owned();
+        Self { network, address, called: service.to_owned(), names, serving: true }
+    }
+}
+
+/// A task, as far as its names go.
+#[derive(Debug, Clone)]
+pub struct TaskNames<'a> {
+    /// The service's whole name.
+    pub service: &'a str,
+    /// Which slot of it.
+    pub slot: &'a str,
+    /// Further names of the service on the network: those that users give, and within a stack the short one.
+    pub aliases: &'a BTreeSet<String>,
+    /// It runs and is to run.
+    pub serving: bool,
+}
+
+/// The name of a service within its stack: `web` for `shop_web` in `shop`.
+#[must_use]
+pub fn short_name<'a>(service: &'a str, stack: &str) -> Option<&'a str> {
+    service.strip_prefix(stack)?.strip_prefix('_').filter(|short| !short.is_empty())
+}
+
+/// What changes in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// There is this network, as it is from now on.
+    Network {
+        /// Its id.
+        id: String,
+        /// What it is.
+        network: ZoneNetwork,
+    },
+    /// There is no such network.
+    NoNetwork {
+        /// Its id.
+        id: String,
+    },
+    /// All that somebody claims from now on; nothing is the end of it.
+    Claims {
+        /// Who.
+        owner: String,
+        /// What.
+        claims: Vec<Claim>,
+    },
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// It is ours and leads to these addresses, or to none for now.
+    Addresses(Vec<Ipv4Addr>),
+    /// It is an address of ours, which is called so.
+    Called(String),
+    /// It would be ours, and is not there.
+    Absent,
+    /// Others may know it.
+    Foreign,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Places {
+    network: Option<ZoneNetwork>,
+    /// By name and owner: where it leads, if anywhere.
+    names: BTreeMap<String, BTreeMap<String, Option<Ipv4Addr>>>,
+    /// By address and owner: what it is called.
+    addresses: BTreeMap<Ipv4Addr, BTreeMap<String, String>>,
+}
+
+/// All names of a node's networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Zone {
+    networks: BTreeMap<String, Places>,
+    owners: BTreeMap<String, Vec<Claim>>,
+}
+
+impl Zone {
+    /// Takes a change in; costs what the change is about.
+    pub fn take(&mut self, change: Change) {
+        match change {
+            Change::Network { id, network } => {
+                self.networks.entry(id).or_default().network = Some(network);
+            }
+            Change::NoNetwork { id } => {
+                if let Some(places) = self.networks.get_mut(&id) {
+                    places.network = None;
+                }
+                self.tidy(&id);
+            }
+            Change::Claims { owner, claims } => self.claim(owner, claims),
+        }
+    }
+
+    fn claim(&mut self, owner: String, claims: Vec<Claim>) {
+        for claim in self.owners.remove(&owner).unwrap_or_default() {
+            let Some(places) = self.networks.get_mut(&claim.network) else { continue };
+            for name in &claim.names {
+                drop_from(&mut places.names, &name.to_ascii_lowercase(), &owner);
+            }
+            drop_from(&mut places.addresses, &claim.address, &owner);
+            self.tidy(&claim.network);
+        }
+        for claim in &claims {
+            let places = self.networks.entry(claim.network.clone()).or_default();
+            let leads = claim.serving.then_some(claim.address);
+            for name in &claim.names {
+                let owners = places.names.entry(name.to_ascii_lowercase()).or_default();
+                owners.insert(owner.clone(), leads);
+            }
+            let called = places.addresses.entry(claim.address).or_default();
+            called.insert(owner.clone(), claim.called.clone());
+        }
+        if !claims.is_empty() {
+            self.owners.insert(owner, claims);
+        }
+    }
+
+    /// Forgets a network of which nothing is known any more.
+    fn tidy(&mut self, id: &str) {
+        if self.networks.get(id).is_some_and(|places| *places == Places::default()) {
+            self.networks.remove(id);
+        }
+    }
+
+    /// The changes that lead from this zone to another one.
+    #[must_use]
+    pub fn difference(&self, wanted: &Self) -> Vec<Change> {
+        let gone = self.owners.keys().filter(|owner| !wanted.owners.contains_key(*owner));
+        let gone = gone.map(|owner| Change::Claims { owner: owner.clone(), claims: Vec::new() });
+        let said =
+            wanted.owners.iter().filter(|(owner, claims)| self.owners.get(*owner) != Some(*claims));
+        let said = said
+            .map(|(owner, claims)| Change::Claims { owner: owner.clone(), claims: claims.clone() });
+        let known = |zone: &Self, id: &str| zone.networks.get(id).and_then(|p| p.network.clone());
+        let ids: BTreeSet<&String> = self.networks.keys().chain(wanted.networks.keys()).collect();
+        let networks =
+            ids.into_iter().filter_map(|id| match (known(self, id), known(wanted, id)) {
+                (old, new) if old == new => None,
+                (_, Some(network)) => Some(Change::Network { id: id.clone(), network }),
+                (_, None) => Some(Change::NoNetwork { id: id.clone() }),
+            });
+        networks.chain(gone).chain(said).collect()
+    }
+
+    /// What somebody in these networks, in the order of its interfaces, is told of a name (without the
+    /// last dot). The first network on which somebody serves under it is asked, as Docker does it.
+    #[must_use]
+    pub fn ask(&self, networks: &[String], name: &str) -> Known {
+        let name = name.to_ascii_lowercase();
+        if let Some(address) = name.strip_suffix(REVERSE).and_then(reversed) {
+            return self.reverse(networks, address);
+        }
+        let all = || networks.iter().filter_map(|id| self.networks.get(id));
+        let mut known = first(all().filter_map(|places| places.names.get(&name)));
+        if known == Known::Foreign {
+            let on = |places: &'_ Places| -> Option<String> {
+                let network = places.network.as_ref()?.name.to_ascii_lowercase();
+                Some(name.strip_suffix(&network)?.strip_suffix('.')?.to_owned())
+            };
+            known = first(all().filter_map(|places| places.names.get(&on(places)?)));
+        }
+        known
+    }
+
+    fn reverse(&self, networks: &[String], address: Ipv4Addr) -> Known {
+        let mut known = Known::Foreign;
+        for places in networks.iter().filter_map(|id| self.networks.get(id)) {
+            let Some(network) = &places.network else { continue };
+            if !network.subnets.iter().any(|subnet| subnet.contains(&address)) {
+                continue;
+            }
+            let called = places.addresses.get(&address).and_then(|owners| owners.values().next());
+            match called {
+                Some(called) => return Known::Called(format!("{called}.{}", network.name)),
+                None => known = Known::Absent,
+            }
+        }
+        known
+    }
+}
+
+/// The first that leads somewhere; else nowhere, if there is any.
+fn first<'a>(found: impl Iterator<Item = &'a BTreeMap<String, Option<Ipv4Addr>>>) -> Known {
+    let mut known = Known::Foreign;
+    for owners in found {
+        let addresses: BTreeSet<Ipv4Addr> = owners.values().filter_map(|leads| *leads).collect();
+        if !addresses.is_empty() {
+            return Known::Addresses(addresses.into_iter().collect());
+        }
+        known = Known::Addresses(Vec::new());
+    }
+    known
+}
+
+/// `4.3.2.1` is 1.2.3.4; no other spelling is.
+fn reversed(text: &str) -> Option<Ipv4Addr> {
+    let [d, c, b, a] = text.parse::<Ipv4Addr>().ok()?.octets();
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
+fn drop_from<K: Ord, V>(map: &mut BTreeMap<K, BTreeMap<String, V>>, key: &K, owner: &str) {
+    if let Some(owners) = map.get_mut(key) {
+        owners.remove(owner);
+        if owners.is_empty() {
+            map.remove(key);
+        }
+    }
+}
