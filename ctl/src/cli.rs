@@ -228,6 +228,7 @@ mod tests {
             "stack inspect shop blog",
             "stack config -c a.yaml",
             "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
+            "network create -d overlay --subnet 10.1.0.0/24 n",
             "network ls",
             "network rm n",
             "exec -it web.1 sh",
@@ -239,8 +240,6 @@ mod tests {
             "login",
             "login -u me --password-stdin registry.lan:5000",
             "login --username me -p secret registry.lan",
-            "logout registry.lan",
-            "logout",
             "completion bash",
         ];
         understood(&lines);
@@ -249,6 +248,8 @@ mod tests {
     #[test]
     fn lines_about_contexts_and_users() {
         understood(&[
+            "logout registry.lan",
+            "logout",
             "cluster inspect",
             "cluster inspect --pretty",
             "cluster update --dispatcher-heartbeat 5s --task-history-limit 0 --cert-expiry 2160h0m0s",

@@ -49,7 +49,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
          VERSION=2 shoalctl --format json stack deploy -c stack.yaml --timeout 5m shop",
     ),
     ("stack config", "shoalctl stack config -c stack.yaml -c stack.prod.yaml"),
-    ("network create", "shoalctl network create --driver bridge --subnet 10.1.0.0/24 back"),
+    (
+        "network create",
+        "shoalctl network create --driver bridge --subnet 10.1.0.0/24 back\n\
+         shoalctl network create --driver overlay back",
+    ),
     (
         "volume ls",
         "shoalctl volume ls --filter dangling=true\nshoalctl volume ls -q --filter node=h1",

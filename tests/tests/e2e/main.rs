@@ -19,6 +19,7 @@ mod identities;
 mod images;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;
+mod overlay;
 mod patience;
 mod reboots;
 mod refusals;

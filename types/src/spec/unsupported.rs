@@ -167,14 +167,17 @@ const MOUNT: &[Row<Mount>] = &[
 ];
 
 const NETWORK: &[Row<NetworkSpec>] = &[
-    Row::word("driver", "bridge", |n| {
-        (NetworkKind::of(&n.driver) != Some(NetworkKind::Bridge)).then_some(n.driver.name.as_str())
+    Row::word("driver", "bridge or overlay", |n| match NetworkKind::of(&n.driver) {
+        Some(NetworkKind::Bridge | NetworkKind::Overlay) => None,
+        Some(NetworkKind::Host | NetworkKind::Nothing) | None => Some(n.driver.name.as_str()),
     }),
     Row::new("driver.options", "driver options", |n| !n.driver.options.is_empty()),
-    Row::new("scope", "networks across nodes; expected local", |n| {
-        matches!(n.scope, Some(NetworkScope::Swarm | NetworkScope::Global))
+    Row::new("scope", "a scope other than the driver's own", |n| {
+        let overlay = NetworkKind::of(&n.driver) == Some(NetworkKind::Overlay);
+        let own = if overlay { NetworkScope::Swarm } else { NetworkScope::Local };
+        n.scope.is_some_and(|scope| scope != own)
     }),
-    Row::new("enable_ipv6", "IPv6 on bridge networks", |n| n.enable_ipv6),
+    Row::new("enable_ipv6", "IPv6 on networks", |n| n.enable_ipv6),
     Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),
     Row::new("attachable", "containers that are no tasks", |n| n.attachable),
     Row::new("ingress", "the routing mesh", |n| n.ingress),
@@ -190,7 +193,7 @@ const NETWORK: &[Row<NetworkSpec>] = &[
 ];
 
 const SUBNET: &[Row<IpamConfig>] = &[
-    Row::new("subnet", "IPv6 on bridge networks", |s| s.subnet.contains(':')),
+    Row::new("subnet", "IPv6 on networks", |s| s.subnet.contains(':')),
     Row::new("ip_range", "address ranges", |s| !s.ip_range.is_empty()),
     Row::new("aux_addresses", "reserved addresses", |s| !s.aux_addresses.is_empty()),
 ];

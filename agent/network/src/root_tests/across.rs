@@ -245,6 +245,15 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
         driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"])).await.unwrap();
         let one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let two = join(&driver, "two", &[("w", "10.0.5.3")]).await;
+        // Neither another network nor one of this host alone is led there.
+        driver.ensure_network(wide("x", OTHER)).await.unwrap();
+        driver.ensure_network(net("front")).await.unwrap();
+        let stranger = join(&driver, "stranger", &[("x", "10.0.6.3")]).await;
+        let (local, _) = container(&driver, "local", &["front"]).await;
+        for _ in 0..4 {
+            stranger.cannot_ask(vip, 80);
+            local.cannot_ask(vip, 80);
+        }
         two.serve_udp(53, "two");
         // Both answer in turn, each knows who asks; also a backend that asks for its own service.
         let ask = || one.udp_client(vip, 53);

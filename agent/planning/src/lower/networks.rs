@@ -56,10 +56,12 @@ pub(super) fn plan(
         let id = wanted.network_id;
         let network = networks.get(&id).ok_or(LowerError::UnknownNetwork { id })?;
         match NetworkKind::of(&network.spec.driver) {
-            Some(NetworkKind::Bridge) => joined.push(join(task, wanted, network)?),
+            Some(NetworkKind::Bridge | NetworkKind::Overlay) => {
+                joined.push(join(task, wanted, network)?);
+            }
             Some(NetworkKind::Host) => host = true,
             Some(NetworkKind::Nothing) => {}
-            Some(NetworkKind::Overlay) | None => {
+            None => {
                 let field = format!("driver of network {}", network.spec.name);
                 return Err(unsupported(field, network.spec.driver.name.clone()));
             }
@@ -93,5 +95,11 @@ fn join(
         aliases,
         address,
     };
-    Ok(Joined { config: NetworkConfig::of_spec(network.id.to_string(), &network.spec)?, request })
+    let id = network.id.to_string();
+    let config = if network.is_overlay() {
+        NetworkConfig::of_overlay(id, &network.spec, &network.subnets)?
+    } else {
+        NetworkConfig::of_spec(id, &network.spec)?
+    };
+    Ok(Joined { config, request })
 }

@@ -236,16 +236,22 @@ fn network(id: u128, name: &str, driver: &str) -> (NetworkId, Arc<Network>) {
 
 #[test]
 fn networks() {
-    let known: BTreeMap<_, _> =
-        [network(1, "bridge", "bridge"), network(2, "host", "host"), network(3, "none", "none")]
-            .into();
+    let mut known: BTreeMap<_, _> = [
+        network(1, "bridge", "bridge"),
+        network(2, "host", "host"),
+        network(3, "none", "none"),
+        network(4, "wide", "overlay"),
+    ]
+    .into();
+    let wide = known.get_mut(&4.into()).and_then(Arc::get_mut).unwrap();
+    wide.subnets = vec!["10.0.4.0/24".parse().unwrap()];
     let joins = |ids: &[u128]| {
         let mut task = task(ContainerSpec::default());
         let join = |id: &u128| TaskNetwork {
             network_id: (*id).into(),
             aliases: words(&["www"]),
             driver_opts: BTreeMap::new(),
-            addresses: Vec::new(),
+            addresses: (*id == 4).then(|| "10.0.4.9/24".parse().unwrap()).into_iter().collect(),
         };
         task.networks = ids.iter().map(join).collect();
         plan(&task, &known, &image(), &host())
@@ -254,6 +260,11 @@ fn networks() {
     assert_eq!(joined[0].config.name, "bridge");
     assert_eq!(joined[0].request.container, "0000000000000000000000007");
     assert_eq!(joined[0].request.aliases, ["web", "web.3", "www"].map(str::to_owned).into());
+    assert!(!joined[0].config.routed);
+    let NetworkPlan::Joined(joined) = joins(&[4]).unwrap().network else { panic!("overlay") };
+    assert!(joined[0].config.routed);
+    assert_eq!(joined[0].config.subnet, Some("10.0.4.0/24".parse().unwrap()));
+    assert_eq!(joined[0].request.address, Some([10, 0, 4, 9].into()));
     assert_eq!(joins(&[3]).unwrap().network, NetworkPlan::Joined(Vec::new()));
     let on_host = joins(&[2]).unwrap();
     assert_eq!((on_host.network, on_host.hostname.as_str()), (NetworkPlan::Host, "alpha"));

@@ -245,7 +245,10 @@ impl Ruleset {
         ruleset.add_holders(leases);
         let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
         ruleset.spans = !routed.is_empty();
-        ruleset.add_vips(&host.vips, |vip| routed.iter().any(|one| one.subnet.contains(&vip)));
+        ruleset.add_vips(&host.vips, |vip| {
+            let network = routed.iter().find(|network| network.subnet.contains(&vip))?;
+            Some(network.bridge.clone())
+        });
         if !ruleset.is_empty() {
             for address in &host.on_no_wire {
                 ruleset.add(SetName::Anywhere, vec![Word::Bare(address.to_string())], vec![]);

@@ -231,7 +231,7 @@ fn mounts() {
 fn networks() {
     let text = format!(
         "{}networks:\n  front: {{internal: true, ipam: {{config: [{{subnet: 10.9.0.0/24, gateway: \
-         10.9.0.1}}]}}}}\n  back: {{name: real, external: true}}\n  idle:\n",
+         10.9.0.1}}]}}}}\n  back: {{name: real, external: true}}\n  idle: {{driver: overlay}}\n",
         web("networks: [front, back]")
     );
     check(
@@ -242,6 +242,7 @@ fn networks() {
             ("/Networks/front/Internal", "true"),
             ("/Networks/front/IPAM/Config/0/Subnet", "\"10.9.0.0/24\""),
             ("/Networks/idle/Name", "\"shop_idle\""),
+            ("/Networks/idle/Driver", "\"overlay\""),
             ("/Networks/back", "null"),
             ("/Networks/default", "null"),
         ],

@@ -198,7 +198,7 @@ fn what_spans_nodes_has_a_subnet_that_can_be_shared() {
     let error = overlay("10.1.0.0/24", "10.1.0.9");
     let expected = "\"10.1.0.9\" is not the first address of 10.1.0.0/24: expected 10.1.0.1";
     assert!(error.contains(expected), "{error}");
-    assert!(!overlay("10.1.0.0/24", "10.1.0.1").contains("first address"));
+    assert_eq!(overlay("10.1.0.0/24", "10.1.0.1"), "");
     assert_eq!(spec("bridge", "10.1.0.0/24", "10.1.0.9").validate(), Ok(()));
 }
 
@@ -211,16 +211,28 @@ fn networks_that_no_node_can_make_are_refused_at_once() {
         NetworkSpec { ipam: Some(Ipam { driver, config: Vec::new() }), ..named() }
     };
     let scoped = |scope| NetworkSpec { scope: Some(scope), ..named() };
+    let of = |driver: &str, scope| {
+        let driver = Driver { name: driver.to_owned(), ..Driver::default() };
+        NetworkSpec { driver, scope, ..named() }
+    };
+    let across = |scope| of("overlay", scope);
     let cases = [
         (ipam(&["foo"]), "ipam.driver.options: not supported yet: driver options"),
-        (scoped(NetworkScope::Swarm), "scope: not supported yet: networks across nodes"),
-        (scoped(NetworkScope::Global), "scope: not supported yet: networks across nodes"),
+        (scoped(NetworkScope::Swarm), "scope: not supported yet: a scope other than the driver's"),
+        (scoped(NetworkScope::Global), "scope: not supported yet: a scope other than the driver's"),
+        (across(Some(NetworkScope::Local)), "scope: not supported yet: a scope other than"),
+        (
+            of("macvlan", None),
+            "driver: \"macvlan\" is not supported yet: expected bridge or overlay",
+        ),
+        (of("host", None), "driver: \"host\" is not supported yet: expected bridge or overlay"),
     ];
     for (spec, expected) in cases {
         let error = spec.validate().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    for fine in [named(), ipam(&[]), scoped(NetworkScope::Local)] {
+    let overlays = [across(None), across(Some(NetworkScope::Swarm))];
+    for fine in [named(), ipam(&[]), scoped(NetworkScope::Local)].into_iter().chain(overlays) {
         assert_eq!(fine.validate(), Ok(()));
     }
 }

@@ -72,16 +72,19 @@ pub(super) fn chains() -> String {
 }
 
 impl Ruleset {
-    /// Those of networks that are on this host: `inside` says so of an address.
-    pub(super) fn add_vips(&mut self, vips: &Vips, inside: impl Fn(Ipv4Addr) -> bool) {
-        for (vip, backends) in vips.iter().filter(|(vip, _)| inside(**vip)) {
+    /// Those of networks that are on this host, whose bridge `bridge_of` says. They lead somewhere for
+    /// who comes by that bridge, and for nobody else: what was led once counts as let in.
+    pub(super) fn add_vips(&mut self, vips: &Vips, bridge_of: impl Fn(Ipv4Addr) -> Option<String>) {
+        for (vip, backends) in vips {
+            let Some(bridge) = bridge_of(*vip) else { continue };
             let key = || Word::Bare(vip.to_string());
             if backends.is_empty() {
                 self.add(SetName::Idle, vec![key()], vec![]);
                 continue;
             }
             let slots = slots(backends.len());
-            self.add(SetName::Vips, vec![key()], vec![Word::Goto(chain(slots))]);
+            let at = vec![Word::Name(bridge), key()];
+            self.add(SetName::Vips, at, vec![Word::Goto(chain(slots))]);
             for (slot, backend) in (0..slots).zip(backends.iter().cycle()) {
                 let slot = Word::Number(u16::try_from(slot).unwrap_or(u16::MAX));
                 self.add(

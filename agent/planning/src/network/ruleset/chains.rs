@@ -27,7 +27,7 @@ pub(super) const SETS: [(SetName, &str); 22] = [
     (SetName::HeldMacs, "set held_macs { type ether_addr; }"),
     (SetName::Tunnels, "set tunnels { type ifname; }"),
     (SetName::Across, "set across { type ipv4_addr . ipv4_addr; flags interval; }"),
-    (SetName::Vips, "map vips { type ipv4_addr : verdict; }"),
+    (SetName::Vips, "map vips { type ifname . ipv4_addr : verdict; }"),
     (SetName::Backends, "map backends { typeof ip daddr . numgen random mod 65536 : ip daddr; }"),
     (SetName::Idle, "set idle { type ipv4_addr; }"),
     (SetName::Selves, "set selves { type ipv4_addr . ipv4_addr; }"),
@@ -76,7 +76,7 @@ fn arriving_chains(spans: bool) -> String {
   }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
-    iifname @bridges ip daddr vmap @vips
+    iifname . ip daddr vmap @vips
     iifname @internal accept
     iifname @tunnels accept
     fib daddr type != local accept

@@ -111,12 +111,12 @@ fn a_backend_that_goes_costs_its_service_alone() {
         to.change_text(&from, "t").unwrap()
     };
     let expect = "\
-        delete element inet t vips { 10.0.5.50 }\n\
+        delete element inet t vips { \"shbqlb6jaxr9k\" . 10.0.5.50 }\n\
         delete element inet t backends { 10.0.5.50 . 1 }\n\
-        add element inet t vips { 10.0.5.50 : goto pick_1 }\n";
+        add element inet t vips { \"shbqlb6jaxr9k\" . 10.0.5.50 : goto pick_1 }\n";
     assert_eq!(change(&[7, 9], &[7]), expect);
     let expect = "\
-        delete element inet t vips { 10.0.5.50 }\n\
+        delete element inet t vips { \"shbqlb6jaxr9k\" . 10.0.5.50 }\n\
         delete element inet t backends { 10.0.5.50 . 0 }\n\
         add element inet t idle { 10.0.5.50 }\n";
     assert_eq!(change(&[7], &[]), expect);
