@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shoal_types::id::NodeId;
 
+use super::agent::Agent;
 use super::context::Context;
 use super::mind::Mind;
 use super::queue::Event;
@@ -35,7 +36,7 @@ impl<M: Mind> World<M> {
     }
 
     fn send(&mut self, node: NodeId, message: Up) {
-        let connected = self.agents.get(&node).is_some_and(super::agent::Agent::is_connected);
+        let connected = self.agents.get(&node).is_some_and(Agent::is_connected);
         if !connected {
             return;
         }
@@ -82,7 +83,10 @@ impl<M: Mind> World<M> {
     }
 
     pub(crate) fn node_hears(&mut self, node: NodeId, message: Down) {
-        let Some(agent) = self.agents.get_mut(&node).filter(|a| a.is_connected()) else { return };
+        // Who knows that it is no member listens to nobody: an answer to an earlier attempt, by a leader that
+        // was replaced and does not know of it, may come after the one that says so.
+        let listens = |agent: &&mut Agent| agent.is_connected() && !agent.removed;
+        let Some(agent) = self.agents.get_mut(&node).filter(listens) else { return };
         let (ctx, mind, terms) = (&mut self.ctx, &mut self.mind, &mut self.terms);
         let mine = |session| agent.session == Some(session);
         if let Down::Complete { session, term, .. } | Down::Incremental { session, term, .. } =
