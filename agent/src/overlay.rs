@@ -1,8 +1,8 @@
 //! The overlay of this host: its tunnel and what is led into it, kept as managers say.
 //!
-//! One loop owns the tunnel. What is to be done follows from what the node was told
-//! ([`Course`](shoal_agent_planning::overlay::Course)); until managers have said everything, the tunnel stays
-//! as an earlier agent left it, so that a restart interrupts nobody.
+//! One loop owns the tunnel. What is to be done follows from what the node was told ([`Course`]); until
+//! managers have said everything, the tunnel stays as an earlier agent left it, so that a restart interrupts
+//! nobody.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
