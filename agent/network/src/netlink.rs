@@ -75,7 +75,22 @@ impl Links {
         let what = || format!("list addresses of {ifname}");
         let addresses: Vec<AddressMessage> =
             request.execute().try_collect().await.map_err(failed(what))?;
-        Ok(observed(&[link], &addresses))
+        // Its bridge is told by number.
+        let bridge = find(&link, |attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        });
+        let mut links = vec![link];
+        if let Some(index) = bridge {
+            let mut request = self.handle.link().get().match_index(index).execute();
+            match request.try_next().await {
+                Err(error) if is(&error, Errno::NODEV) => {}
+                found => links.extend(found.map_err(failed(|| format!("look up link {index}")))?),
+            }
+        }
+        let mut found = observed(&links, &addresses);
+        found.retain(|name, _| name == ifname);
+        Ok(found)
     }
 
     /// Every IPv4 address of the namespace.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::tunnel;
 
 use super::*;
@@ -183,6 +184,23 @@ fn a_container_speaks_for_its_own_address_alone() {
         drop(victim);
     });
     drop(there);
+}
+
+#[test]
+fn a_port_that_is_looked_at_alone_is_on_its_bridge() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_web, _) = container(&driver, "web", &["front"]).await;
+        for port in links_of(&lab.host) {
+            let repaired = driver.put_right(&Look::link(port)).await.unwrap();
+            assert!(repaired.is_clean(), "{repaired:?}");
+        }
+    });
 }
 
 #[test]
