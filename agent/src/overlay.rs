@@ -116,6 +116,8 @@ pub(crate) struct Overlay {
     failures: u32,
     /// What was complained of last.
     contested: usize,
+    /// What the driver was told last of what leads where, with success.
+    led: Option<Arc<OverlayView>>,
     /// Nodes to which there can be no tunnel.
     left_out: BTreeMap<NodeId, LeftOut>,
 }
@@ -138,6 +140,7 @@ impl Overlay {
             phase: Phase::Outside,
             failures: 0,
             contested: 0,
+            led: None,
             left_out: BTreeMap::new(),
         };
         tokio::spawn(overlay.run());
@@ -216,11 +219,16 @@ impl Overlay {
             // The host has left its cluster.
             None => {
                 self.phase = Phase::Outside;
-                Ok(self.tunnel.remove().await?)
+                self.tunnel.remove().await.map_err(OverlayError::from)
             }
         };
-        let Course { remote, vips, .. } = course;
-        self.networks.lead(remote, vips).await?;
+        // What is led somewhere is kept by the driver: it is told again only if there is news.
+        if self.led.as_ref().is_none_or(|led| !Arc::ptr_eq(led, &view)) {
+            let Course { remote, vips, .. } = course;
+            let led = self.networks.lead(remote, vips).await;
+            self.led = led.is_ok().then_some(view);
+            return tunnel.and(led.map_err(OverlayError::from));
+        }
         tunnel
     }
 
