@@ -209,6 +209,10 @@ impl Workload for NodeWorkload {
         self.overlay.describe().boxed()
     }
 
+    fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()> {
+        self.overlay.news(told).boxed()
+    }
+
     fn task_count(&self) -> Answer<'_, u64> {
         async move {
             let tasks = self.worker.task_summary().await.map_err(|error| failed(&error))?;

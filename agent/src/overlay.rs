@@ -78,6 +78,7 @@ enum Ask {
 #[derive(Debug, Clone)]
 pub(crate) struct OverlayHandle {
     asks: mpsc::Sender<Ask>,
+    known: watch::Receiver<Option<TunnelDescription>>,
 }
 
 impl OverlayHandle {
@@ -90,6 +91,15 @@ impl OverlayHandle {
             answered.await.ok()?
         };
         tokio::time::timeout(DESCRIBE, asked).await.unwrap_or_default()
+    }
+
+    /// Waits until there is a tunnel about which managers are to be told something else than was `told`.
+    pub(crate) async fn news(&self, told: Option<TunnelDescription>) {
+        let mut known = self.known.clone();
+        if known.wait_for(|now| now.is_some() && *now != told).await.is_err() {
+            // The agent ends.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Leaves nothing of the tunnel: this host is in no cluster any more.
@@ -112,6 +122,8 @@ pub(crate) struct Overlay {
     data_path: DataPath,
     asks: mpsc::Receiver<Ask>,
     phase: Phase,
+    /// What managers are to be told, once there is a tunnel.
+    known: watch::Sender<Option<TunnelDescription>>,
     /// How often in a row it could not be made as it should be.
     failures: u32,
     /// What was complained of last.
@@ -131,6 +143,7 @@ impl Overlay {
         data_path: DataPath,
     ) -> OverlayHandle {
         let (ask, asks) = mpsc::channel(ASKS);
+        let (known, knows) = watch::channel(None);
         let overlay = Self {
             tunnel,
             networks,
@@ -138,13 +151,14 @@ impl Overlay {
             data_path,
             asks,
             phase: Phase::Outside,
+            known,
             failures: 0,
             contested: 0,
             led: None,
             left_out: BTreeMap::new(),
         };
         tokio::spawn(overlay.run());
-        OverlayHandle { asks: ask }
+        OverlayHandle { asks: ask, known: knows }
     }
 
     async fn run(mut self) {
@@ -166,6 +180,7 @@ impl Overlay {
                     }
                     Some(Ask::Remove(answer)) => {
                         self.phase = Phase::Outside;
+                        self.known.send_replace(None);
                         let _ = answer.send(self.tunnel.remove().await);
                         continue;
                     }
@@ -175,7 +190,7 @@ impl Overlay {
             }
             let done = match self.phase {
                 Phase::Outside => Ok(()),
-                Phase::Begun => self.begin().await.map(drop),
+                Phase::Begun => self.begin().await,
                 Phase::Told => self.follow().await,
             };
             self.note(done);
@@ -189,18 +204,27 @@ impl Overlay {
             self.phase = Phase::Begun;
         }
         let begun = self.begin().await;
-        let kind = begun.as_ref().ok().copied();
-        self.note(begun.map(drop));
+        let there = begun.is_ok();
+        self.note(begun);
+        self.known.borrow().filter(|_| there)
+    }
+
+    /// There is a tunnel.
+    fn has(&self, kind: TunnelKind) {
         let DataPath { addr, port } = self.data_path;
         let public_key = self.tunnel.public_key();
-        kind.map(|kind| TunnelDescription { public_key, port, addr, kind })
+        let now = Some(TunnelDescription { public_key, port, addr, kind });
+        self.known.send_if_modified(|known| std::mem::replace(known, now) != now);
     }
 
     /// A tunnel that works is left alone: what else there is to be done about it follows from what managers
     /// say.
-    async fn begin(&mut self) -> Result<TunnelKind, OverlayError> {
+    async fn begin(&mut self) -> Result<(), OverlayError> {
         match self.tunnel.observe().await? {
-            Some(seen) if seen.device.listen_port == Some(self.data_path.port) => Ok(seen.kind),
+            Some(seen) if seen.device.listen_port == Some(self.data_path.port) => {
+                self.has(seen.kind);
+                Ok(())
+            }
             _ => {
                 let view = Arc::clone(&self.view.borrow());
                 self.ensure(&Course::of(&view), &view).await
@@ -215,7 +239,7 @@ impl Overlay {
         let course = Course::of(&view);
         self.complain(&course);
         let tunnel = match view.node_id {
-            Some(_) => self.ensure(&course, &view).await.map(drop),
+            Some(_) => self.ensure(&course, &view).await,
             // The host has left its cluster.
             None => {
                 self.phase = Phase::Outside;
@@ -232,11 +256,7 @@ impl Overlay {
         tunnel
     }
 
-    async fn ensure(
-        &mut self,
-        course: &Course,
-        view: &OverlayView,
-    ) -> Result<TunnelKind, OverlayError> {
+    async fn ensure(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {
         let own = self.tunnel.public_key();
         let (peers, left_out) = peers(own, &course.allowed, &view.peers, Some(KEEPALIVE));
         if left_out != self.left_out {
@@ -250,7 +270,8 @@ impl Overlay {
         for action in &state.done {
             tracing::info!(?action, tunnel = state.ifname, "put the tunnel in order");
         }
-        Ok(state.kind)
+        self.has(state.kind);
+        Ok(())
     }
 
     fn note(&mut self, done: Result<(), OverlayError>) {

@@ -105,13 +105,33 @@ async fn what_is_told_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tunnel_is_news_once() {
+    let (tunnel, networks) = fakes();
+    let overlay = start(&tunnel, &networks);
+    let news = |told| {
+        let overlay = overlay.clone();
+        async move { tokio::time::timeout(LOOK * 2, overlay.news(told)).await.is_ok() }
+    };
+    assert!(!news(None).await, "there is none yet");
+    tunnel.fail_with(Some("no device"));
+    assert_eq!(overlay.describe().await, None);
+    assert!(!news(None).await, "it cannot be had");
+    tunnel.fail_with(None);
+    overlay.news(None).await;
+    let told = overlay.describe().await;
+    assert!(told.is_some() && !news(told).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_leaves_the_tunnel_alone_until_managers_have_spoken() {
     let (tunnel, networks) = fakes();
-    start(&tunnel, &networks).describe().await.unwrap();
+    let former = start(&tunnel, &networks);
+    former.describe().await.unwrap();
     networks.tell(Arc::new(view()));
     until_peers(&tunnel, &[key(2)]).await;
 
     // The next agent knows nothing yet.
+    drop(former);
     let networks = Arc::new(FakeNetworks::default());
     let overlay = start(&tunnel, &networks);
     assert!(overlay.describe().await.is_some());

@@ -121,6 +121,8 @@ async fn try_session(
         end = assignments(context, client.clone(), &session, trouble) => end,
         end = acknowledgements(context, client.clone(), &session.id) => end,
         end = statuses(context, client.clone(), &session.id) => end,
+        // Only a session's beginning says what a host is.
+        () = context.workload.tunnel_news(tunnel) => Err(Failure::News),
     }
 }
 

@@ -65,6 +65,9 @@ pub enum Failure {
     /// No connection can be set up.
     #[error("cannot set up a connection")]
     Credentials(#[source] shoal_transport::CredentialsError),
+    /// What the session's beginning said of this host is not so any more.
+    #[error("this host has news of its tunnel")]
+    News,
     /// There is nobody to talk to.
     #[error("no manager's address is known")]
     NoManager,
@@ -87,6 +90,12 @@ impl Failure {
     #[must_use]
     pub fn is_removal(&self) -> bool {
         matches!(self, Self::Call { status, .. } if is_removed(status))
+    }
+
+    /// Whether the session ended only so that the next one says what is new.
+    #[must_use]
+    pub const fn is_news(&self) -> bool {
+        matches!(self, Self::News)
     }
 
     /// Whether what is assigned to the node cannot be read, and asking for it once more may be all

@@ -131,6 +131,9 @@ async fn sessions(context: &SessionContext, member: &Member) {
         let standing = if failure.is_refusal() {
             tracing::error!(why, ?wait, "the managers refuse this node");
             Standing::Refused(why)
+        } else if failure.is_news() {
+            tracing::info!(why, "beginning a session anew");
+            Standing::Pending(why)
         } else {
             tracing::warn!(why, ?wait, "no session with a manager for now");
             Standing::Pending(why)

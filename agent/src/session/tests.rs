@@ -15,7 +15,7 @@ use shoal_proto::v1::session_message::Message;
 use shoal_transport::{Credentials, LiveCredentials, Role, removed};
 use shoal_types::assignment::AssignmentChange;
 use shoal_types::id::TaskId;
-use shoal_types::object::TaskStatus;
+use shoal_types::object::{TaskStatus, TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
@@ -114,6 +114,21 @@ fn running() -> TaskStatus {
 
 fn removal(task: u128) -> v1::AssignmentChange {
     (&AssignmentChange::RemoveTask(TaskId::from(task))).into()
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_there_at_last_is_told() {
+    let (bench, manager) = Bench::with_patient_manager().await;
+    let tunnel = TunnelDescription {
+        public_key: TunnelKey([1; 32]),
+        port: 51820,
+        addr: None,
+        kind: TunnelKind::Userspace,
+    };
+    bench.workload.tunnel.send_replace(Some(tunnel));
+    bench.sessions(&manager, 2).await;
+    assert_eq!(manager.seen().tunnels, [false, true]);
+    bench.standing("active", |standing| *standing == Standing::Active).await;
 }
 
 async fn exec_side(manager: &FakeManager) -> ExecSide {

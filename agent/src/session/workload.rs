@@ -61,6 +61,9 @@ pub trait Workload: Send + Sync + 'static {
     /// This host's end of the tunnel, which is made if need be; nothing where there is none to be had.
     fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>>;
 
+    /// Waits until this host's end of the tunnel is another one than managers were told.
+    fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()>;
+
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;
 

@@ -33,6 +33,8 @@ pub(crate) struct ExecSide {
 pub(crate) struct Seen {
     pub(crate) sessions: Vec<Out<v1::SessionMessage>>,
     pub(crate) hostnames: Vec<String>,
+    /// Of each session: whether the node said that it has a tunnel.
+    pub(crate) tunnels: Vec<bool>,
     pub(crate) assignments: Vec<Out<v1::AssignmentsMessage>>,
     pub(crate) heartbeats: usize,
     /// In which it leads, from the next session on.
@@ -230,6 +232,7 @@ impl Dispatcher for Service {
         seen.unable.push(request.unable);
         seen.obeyed.push(request.term);
         let description = request.description.unwrap_or_default();
+        seen.tunnels.push(description.tunnel.is_some());
         seen.hostnames.push(description.hostname);
         let (to, answer) = stream();
         let started = v1::SessionStarted {

@@ -45,6 +45,8 @@ pub(crate) struct FakeWorkload {
     arrived: Notify,
     /// The last message that was taken, which counts as applied.
     marks: watch::Sender<Option<Mark>>,
+    /// This host's end of the tunnel.
+    pub(crate) tunnel: watch::Sender<Option<TunnelDescription>>,
 }
 
 #[derive(Default)]
@@ -193,7 +195,12 @@ impl Workload for FakeWorkload {
     }
 
     fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>> {
-        futures::future::ready(None).boxed()
+        futures::future::ready(*self.tunnel.borrow()).boxed()
+    }
+
+    fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()> {
+        let mut tunnel = self.tunnel.subscribe();
+        async move { drop(tunnel.wait_for(|now| *now != told).await) }.boxed()
     }
 
     fn task_count(&self) -> Answer<'_, u64> {

@@ -15,13 +15,19 @@ pub struct FakeTunnel {
     public_key: TunnelKey,
     kind: TunnelKind,
     held: Mutex<(Observed, Told)>,
+    fails: Mutex<Option<&'static str>>,
 }
 
 impl FakeTunnel {
     /// There is none yet.
     #[must_use]
     pub fn new(public_key: TunnelKey, kind: TunnelKind) -> Self {
-        Self { public_key, kind, held: Mutex::default() }
+        Self { public_key, kind, held: Mutex::default(), fails: Mutex::default() }
+    }
+
+    /// It cannot be had any more, for this reason; or again.
+    pub fn fail_with(&self, why: Option<&'static str>) {
+        *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Somebody changes what there is.
@@ -35,6 +41,10 @@ impl FakeTunnel {
 
     fn ensured(&self, desired: &Desired) -> Result<TunnelState, TunnelError> {
         desired.check(self.public_key)?;
+        if let Some(why) = *self.fails.lock().unwrap_or_else(PoisonError::into_inner) {
+            let source = std::io::Error::other(why);
+            return Err(TunnelError::NoTun { source });
+        }
         let mut held = self.held();
         let (observed, told) = &mut *held;
         let done = plan(self.kind, self.public_key, desired, told, observed);

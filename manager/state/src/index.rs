@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
-use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, User};
+use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, TunnelKey, User};
 use shoal_types::spec::{EndpointSpec, Labels, NetworkKind, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
@@ -67,6 +67,8 @@ pub(crate) struct Indexes {
     pub(crate) leaving: OrdSet<TaskId>,
     /// Of networks that span nodes.
     pub(crate) addresses: Addresses,
+    /// Which nodes say that they have which tunnel key.
+    pub(crate) tunnel_keys: OrdSet<(TunnelKey, NodeId)>,
 }
 
 /// Moves an entry of a map from one key to another.
@@ -150,6 +152,8 @@ impl Indexes {
     }
 
     pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let key = |n: &Node| Some((n.description.tunnel?.public_key, n.id));
+        shift(&mut self.tunnel_keys, old.and_then(key), new.and_then(key));
         let names = |n: &Node| (n.id, n.description.hostname.clone(), n.spec.name.clone());
         if old.map(names) == new.map(names) {
             return;

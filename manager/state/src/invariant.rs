@@ -90,6 +90,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
     demand!(wrong, have.addresses == fresh.addresses, "index of addresses is wrong");
+    demand!(wrong, have.tunnel_keys == fresh.tunnel_keys, "index of tunnel keys is wrong");
 }
 
 /// Names are unique: the indexes, which hold one object for each name, lose none.

@@ -10,7 +10,7 @@ use shoal_types::id::{
     DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
 };
 use shoal_types::object::{
-    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task, User,
+    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task, TunnelKey, User,
 };
 use shoal_types::spec::{ClusterSpec, UpdateConfig};
 use shoal_types::time::Timestamp;
@@ -265,6 +265,12 @@ impl ClusterState {
     #[must_use]
     pub fn node_usage(&self, id: NodeId) -> &NodeUsage {
         self.indexes.usage.get(&id).map_or(&NOTHING, |usage| usage)
+    }
+
+    /// Nodes that say they have this tunnel key.
+    pub fn nodes_with_key(&self, key: TunnelKey) -> impl Iterator<Item = NodeId> {
+        let (from, to) = ((key, NodeId::from(LOW)), (key, NodeId::from(HIGH)));
+        self.indexes.tunnel_keys.range(from..=to).map(|(_, node)| *node)
     }
 
     /// The network that a service means: an id, or else a name.

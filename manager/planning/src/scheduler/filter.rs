@@ -21,6 +21,8 @@ pub(super) struct Need<'a> {
     constraints: Vec<(&'a str, Option<Constraint>)>,
     max_replicas: u64,
     level: Level,
+    /// It joins networks that span nodes.
+    spans: bool,
 }
 
 impl<'a> Need<'a> {
@@ -34,6 +36,7 @@ impl<'a> Need<'a> {
             constraints: constraints(&task.spec).collect(),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
             level: task.level,
+            spans: task.networks.iter().any(|network| !network.addresses.is_empty()),
         }
     }
 }
@@ -53,6 +56,8 @@ pub(super) enum Refusal {
     Platform,
     /// The level that is needed.
     Old(Level),
+    /// Nobody on it reaches other nodes by the networks that the task joins, nor is reached.
+    NoTunnel,
     /// What is asked for.
     Cpu(u64),
     /// What is asked for, in bytes.
@@ -72,6 +77,7 @@ impl Refusal {
             Self::Constraint(text) => format!("constraint {text} not satisfied"),
             Self::Platform => "unsupported platform".to_owned(),
             Self::Old(needed) => format!("node is too old: feature level {needed} needed"),
+            Self::NoTunnel => "node has no tunnel to other nodes".to_owned(),
             Self::Cpu(nano_cpus) => {
                 format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
             }
@@ -114,6 +120,9 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     }
     if node.description.level < need.level {
         return Some(Refusal::Old(need.level));
+    }
+    if need.spans && node.description.tunnel.is_none() {
+        return Some(Refusal::NoTunnel);
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {

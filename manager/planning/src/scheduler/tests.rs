@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
-    cluster_with_nodes, global_spec, service_spec, with_host_port, with_reservation, with_task,
+    cluster_with_nodes, global_spec, service_spec, with_host_port, with_networks, with_reservation,
+    with_task,
 };
 use shoal_types::level::Level;
 use shoal_types::object::{NodeDescription, NodeState, Slot};
@@ -112,6 +113,25 @@ fn nodes_that_take_no_tasks_are_named() {
     stage.cluster.set_node(stage.nodes[0], NodeState::Ready);
     stage.run();
     assert_eq!(stage.running(web).len(), 1, "a node that comes back is used");
+}
+
+#[test]
+fn who_spans_nodes_needs_a_node_with_a_tunnel() {
+    let mut stage = Stage::new(2);
+    stage.cluster.add_overlay("net", None);
+    stage.cluster.give_tunnel(stage.nodes[1], 1, 1);
+    let node = stage.view().node(stage.nodes[0]).unwrap();
+    let description = NodeDescription { level: Level::OVERLAY, ..node.description.clone() };
+    let (description, status, id) = (Some(description), node.status.clone(), node.id);
+    stage.cluster.apply(Command::ReportNode { id, description, status });
+    let web = stage.service(with_networks(service_spec("web", 2), &["net"]));
+    assert!(stage.tasks(web).iter().all(|task| task.node_id == Some(stage.nodes[1])));
+    let alone = Placement { max_replicas: 1, ..Default::default() };
+    let db = stage.service(with_networks(placed(service_spec("db", 2), alone), &["net"]));
+    assert!(why(&stage, db).contains("node has no tunnel to other nodes on 1 node"));
+    stage.cluster.give_tunnel(stage.nodes[0], 2, 2);
+    stage.run();
+    assert_eq!(stage.running(db).len(), 2, "a tunnel that is there at last is used");
 }
 
 #[test]

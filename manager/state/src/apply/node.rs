@@ -18,6 +18,7 @@ pub(super) fn create(
     w.id_is_free::<Node>(id)?;
     let meta = Meta::created(w.index, w.now);
     let status = NodeStatus { since: w.now, ..NodeStatus::default() };
+    let description = with_own_key(w, id, description);
     w.create(Node { id, meta, spec, description, status, manager_status: None });
     Ok(Outcome::Applied)
 }
@@ -83,8 +84,27 @@ pub(super) fn report(
     if status.state == old.status.state {
         status.since = old.status.since;
     }
-    let description = description.unwrap_or_else(|| old.description.clone());
+    let description = match description {
+        Some(description) => with_own_key(w, id, description),
+        None => old.description.clone(),
+    };
     write_if_changed(w, &old, Node { description, status, ..Node::clone(&old) })
+}
+
+/// What a node says of itself, without its tunnel if that has the key of another node's: others could send to
+/// neither of them. The key of a node that is lost is another's who has it now: the host has joined anew.
+fn with_own_key(w: &mut Writer<'_>, id: NodeId, new: NodeDescription) -> NodeDescription {
+    let Some(tunnel) = new.tunnel else { return new };
+    let others = w.state.nodes_with_key(tunnel.public_key).filter(|other| *other != id);
+    let nodes: Vec<_> = others.filter_map(|other| w.state.node(other).cloned()).collect();
+    if nodes.iter().any(|node| !node.is_lost()) {
+        return NodeDescription { tunnel: None, ..new };
+    }
+    for node in nodes {
+        let description = NodeDescription { tunnel: None, ..node.description.clone() };
+        w.update(Node { description, ..Node::clone(&node) });
+    }
+    new
 }
 
 pub(super) fn set_manager_status(

@@ -2,8 +2,6 @@
 
 use shoal_manager_state::testing::with_networks;
 use shoal_types::id::ServiceId;
-use shoal_types::level::Level;
-use shoal_types::object::NodeDescription;
 
 use super::*;
 
@@ -18,11 +16,8 @@ fn on_small(replicas: u64) -> ServiceSpec {
 /// Two nodes that can have networks which span nodes, and a small one.
 fn with_small() -> Stage {
     let mut stage = Stage::new(2);
-    for id in stage.nodes.clone() {
-        let node = stage.view().node(id).unwrap();
-        let description = NodeDescription { level: Level::OVERLAY, ..node.description.clone() };
-        let (description, status) = (Some(description), node.status.clone());
-        stage.cluster.apply(Command::ReportNode { id, description, status });
+    for (id, n) in stage.nodes.clone().into_iter().zip(1..) {
+        stage.cluster.give_tunnel(id, n, n);
     }
     stage.cluster.add_overlay("small", SMALL);
     stage

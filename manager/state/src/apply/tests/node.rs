@@ -6,7 +6,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use std::time::Duration;
 
 use super::{all_refused, feed, refused};
-use crate::testing::{cluster_with_nodes, node_description, service_spec};
+use crate::testing::{TestCluster, cluster_with_nodes, node_description, service_spec};
 use crate::{Command, Outcome, Rejected, RejectedCode as Code};
 
 #[test]
@@ -164,4 +164,25 @@ fn a_manager_goes_only_if_it_is_down_and_another_stays() {
     cluster.apply(remove(first, true));
     let last = refused(&cluster, remove(second, true));
     assert_eq!(last, Rejected::LastManager { id: second });
+}
+
+#[test]
+fn a_tunnel_key_is_one_nodes() {
+    let (mut cluster, nodes) = cluster_with_nodes(3);
+    let key = |cluster: &TestCluster, at: usize| {
+        let tunnel = cluster.state.node(nodes[at]).unwrap().description.tunnel?;
+        Some(tunnel.public_key.0[0])
+    };
+    cluster.give_tunnel(nodes[0], 7, 1);
+    // Whoever has it keeps it, and may say it again.
+    cluster.give_tunnel(nodes[1], 7, 2);
+    cluster.give_tunnel(nodes[0], 7, 3);
+    assert_eq!([key(&cluster, 0), key(&cluster, 1)], [Some(7), None]);
+    // A host that has joined anew while its former node is still remembered.
+    cluster.set_node(nodes[0], NodeState::Down);
+    cluster.give_tunnel(nodes[1], 7, 2);
+    assert_eq!([key(&cluster, 0), key(&cluster, 1)], [None, Some(7)]);
+    cluster.give_tunnel(nodes[1], 8, 2);
+    cluster.give_tunnel(nodes[2], 7, 2);
+    assert_eq!([key(&cluster, 1), key(&cluster, 2)], [Some(8), Some(7)]);
 }
