@@ -157,6 +157,7 @@ fn node() -> pb::Node {
         },
         status: NodeStatus { state: NodeState::Ready, message: text(), ..NodeStatus::default() },
         manager_status: None,
+        tunnel_address: None,
     })
         .into()
 }

@@ -2,7 +2,7 @@
 
 mod overlay;
 
-pub use overlay::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+pub use overlay::{EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ pub struct NodeAssignment {
     pub endpoints: BTreeMap<TaskId, Arc<TaskEndpoint>>,
     /// Where services on its overlay networks are reached.
     pub vips: BTreeMap<ServiceId, Arc<ServiceVips>>,
-    /// The other nodes on which there are such tasks.
+    /// The other nodes that have to do with these, and the node itself.
     pub peers: BTreeMap<NodeId, Arc<Peer>>,
     /// Tasks that the node cannot be told of, or cannot understand, and why. They are assigned to it
     /// all the same: it rejects them, unless it has accepted them before.

@@ -15,6 +15,8 @@ pub const LEVELS: &[&str] = &[
     "services, stacks, bridge and host networks, local volumes, users",
     // 2
     "overlay networks",
+    // 3
+    "ports published on every node",
 ];
 
 /// One of the [`LEVELS`], or a later one, counted from 1. Who does not say which one is at the first.
@@ -28,6 +30,9 @@ impl Level {
 
     /// What brought overlay networks.
     pub const OVERLAY: Self = Self(2);
+
+    /// What brought ports that answer on every node.
+    pub const INGRESS: Self = Self(3);
 
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]

@@ -100,6 +100,7 @@ mod tests {
             slot: Slot::Replica(1),
             node_id: 2.into(),
             networks: Vec::new(),
+            ports: Vec::new(),
             serving,
         }))
     }
@@ -113,7 +114,7 @@ mod tests {
     fn peer(node: u128, port: u16) -> AssignmentChange {
         let public_key = TunnelKey([7; 32]);
         let addr = [192, 0, 2, 1].into();
-        let peer = Peer { node_id: node.into(), public_key, addr, port };
+        let peer = Peer { node_id: node.into(), public_key, addr, port, tunnel_address: None };
         AssignmentChange::UpdatePeer(Arc::new(peer))
     }
 

@@ -27,6 +27,7 @@ fn view() -> OverlayView {
             addresses: vec![address.parse().unwrap()],
             aliases: Vec::new(),
         }],
+        ports: Vec::new(),
         serving: true,
     };
     let endpoints = [endpoint(1, OWN, "10.0.0.2/24"), endpoint(2, FAR, "10.0.0.3/24")];
@@ -37,8 +38,13 @@ fn view() -> OverlayView {
     };
     let vips =
         ServiceVips { service_id: 7.into(), service_name: "web".to_owned(), networks: vec![vip] };
-    let peer =
-        Peer { node_id: FAR.into(), public_key: key(2), addr: [192, 0, 2, 2].into(), port: PORT };
+    let peer = Peer {
+        node_id: FAR.into(),
+        public_key: key(2),
+        addr: [192, 0, 2, 2].into(),
+        port: PORT,
+        tunnel_address: None,
+    };
     OverlayView {
         node_id: Some(OWN.into()),
         endpoints: endpoints.map(|one| (one.task_id, Arc::new(one))).into_iter().collect(),

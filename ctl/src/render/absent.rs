@@ -261,6 +261,7 @@ mod tests {
             description: NodeDescription::default(),
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager_status: None,
+            tunnel_address: None,
         }
     }
 

@@ -234,6 +234,8 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
         page.entry(1, "Address", addr.map(|ip| ip.to_string()).unwrap_or_default());
         page.entry(1, "Port", tunnel.port);
         page.entry(1, "Kind", word(tunnel.kind));
+        let inner = node.tunnel_address.map(|address| address.to_string());
+        page.entry(1, "Inner Address", inner.unwrap_or_default());
     }
     page.title("Reserved");
     page.entry(1, "Tasks", usage.tasks);
@@ -432,6 +434,7 @@ Ports:
                 addr: "10.0.0.1:4242".to_owned(),
                 level: Level::FIRST,
             }),
+            tunnel_address: Some("10.0.7.2/24".parse().unwrap()),
         };
         let health = ManagerHealth { leader: true, reachability: Reachability::Reachable };
         let assignment = Some(AssignmentProgress { sent: 7, applied: 5 });
@@ -460,6 +463,7 @@ Tunnel:
  Address:            192.0.2.1
  Port:               51820
  Kind:               userspace
+ Inner Address:      10.0.7.2/24
 Reserved:
  Tasks:              0
  CPUs:               0

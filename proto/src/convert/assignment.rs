@@ -1,8 +1,8 @@
 //! What one node is told to hold.
 
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
-    VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
+    TaskEndpoint, VipNetwork,
 };
 use shoal_types::id::TaskId;
 
@@ -31,8 +31,11 @@ message!(TaskEndpoint {
     slot: Message,
     node_id: Text,
     networks: List,
+    ports: List,
     serving: Same,
 });
+
+message!(IngressPort { protocol: Choice, published_port: Port });
 
 message!(EndpointNetwork { network_id: Text, addresses: TextList, aliases: Same });
 
@@ -40,7 +43,13 @@ message!(ServiceVips { service_id: Text, service_name: Same, networks: List });
 
 message!(VipNetwork { network_id: Text, vip: Text, aliases: Same });
 
-message!(Peer { node_id: Text, public_key: Text, addr: Text, port: Port });
+message!(Peer {
+    node_id: Text,
+    public_key: Text,
+    addr: Text,
+    port: Port,
+    tunnel_address: OptionalText
+});
 
 impl From<&AssignmentChange> for pb::AssignmentChange {
     fn from(change: &AssignmentChange) -> Self {

@@ -21,6 +21,7 @@ message!(Node {
     description: DefaultMessage,
     status: Message,
     manager_status: OptionalMessage,
+    tunnel_address: OptionalText,
 });
 
 message!(NodeDescription {

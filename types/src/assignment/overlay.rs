@@ -10,10 +10,11 @@ use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{
     Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
 };
+use crate::spec::{EndpointSpec, PortConfig, Protocol, PublishMode};
 use crate::task_state::{DesiredState, TaskState};
 
-/// Where a task is reached on overlay networks: of all tasks that have a node and have not ended, those
-/// of the node that is told among them.
+/// Where a task is reached on overlay networks, and by ports that answer on every node: of all tasks that have
+/// a node and have not ended, those of the node that is told among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskEndpoint {
     /// The task.
@@ -28,8 +29,19 @@ pub struct TaskEndpoint {
     pub node_id: NodeId,
     /// Those of its networks that tasks of the node which is told have joined, too.
     pub networks: Vec<EndpointNetwork>,
+    /// Ports that lead to it on every node, whatever networks that one has.
+    pub ports: Vec<IngressPort>,
     /// Whether it runs and is to run: others are led to it only then.
     pub serving: bool,
+}
+
+/// A port that answers on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IngressPort {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The port there.
+    pub published_port: u16,
 }
 
 /// Where a task is reached on one network.
@@ -66,7 +78,8 @@ pub struct VipNetwork {
     pub aliases: Vec<String>,
 }
 
-/// Another node, on which there are tasks that this one is told of, and its end of the tunnel.
+/// A node's end of the tunnel: of another one that has tasks of which this one is told, or that leads ports to
+/// tasks of this one; and of the node itself, for its own address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// The node.
@@ -77,6 +90,8 @@ pub struct Peer {
     pub addr: IpAddr,
     /// UDP port there.
     pub port: u16,
+    /// Its address inside of the tunnel, to which others send what asks for published ports.
+    pub tunnel_address: Option<IpAddr>,
 }
 
 impl TaskEndpoint {
@@ -106,6 +121,7 @@ impl TaskEndpoint {
             slot: task.slot,
             node_id: task.node_id?,
             networks,
+            ports: IngressPort::of(task.ports()),
             serving: is_serving(task),
         })
     }
@@ -124,7 +140,7 @@ impl TaskEndpoint {
             node_id,
             spec: _,
             spec_version: _,
-            endpoint: _,
+            endpoint,
             networks,
             // As far as it serves.
             desired_state: _,
@@ -138,6 +154,33 @@ impl TaskEndpoint {
                 == (&new.id, &new.service_id, &new.slot, &new.node_id)
             && service_name == &new.service_name
             && (Arc::ptr_eq(networks, &new.networks) || networks == &new.networks)
+            && (same_endpoint(endpoint.as_ref(), new.endpoint.as_ref())
+                || IngressPort::of(old.ports()) == IngressPort::of(new.ports()))
+    }
+}
+
+fn same_endpoint(old: Option<&Arc<EndpointSpec>>, new: Option<&Arc<EndpointSpec>>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (old, new) => old.is_none() && new.is_none(),
+    }
+}
+
+impl IngressPort {
+    /// Those of some ports that answer on every node, in order.
+    #[must_use]
+    pub fn of(ports: &[PortConfig]) -> Vec<Self> {
+        let everywhere = |port: &&PortConfig| {
+            port.publish_mode == PublishMode::Ingress && port.published_port != 0
+        };
+        let mut found: Vec<_> = ports
+            .iter()
+            .filter(everywhere)
+            .map(|port| Self { protocol: port.protocol, published_port: port.published_port })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 
@@ -183,6 +226,7 @@ impl Peer {
         let TunnelDescription { public_key, port, addr, kind: _ } = node.description.tunnel?;
         let addr = addr.or(node.status.addr)?;
         let leads_somewhere = port != 0 && !addr.is_unspecified() && !addr.is_multicast();
-        leads_somewhere.then_some(Self { node_id: node.id, public_key, addr, port })
+        let tunnel_address = node.tunnel_address.map(|address| address.addr());
+        leads_somewhere.then_some(Self { node_id: node.id, public_key, addr, port, tunnel_address })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::{Meta, TunnelDescription};
@@ -29,6 +30,10 @@ pub struct Node {
     pub description: NodeDescription,
     /// What managers know of it.
     pub status: NodeStatus,
+    /// Its address inside of the tunnels between nodes, with the length of the subnet that managers have set
+    /// aside for such addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_address: Option<IpNet>,
     /// Its part in Raft, if it has one. People get it with a [`NodeSummary`].
     #[serde(skip_serializing)]
     pub manager_status: Option<ManagerStatus>,

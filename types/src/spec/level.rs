@@ -222,7 +222,6 @@ choices! {
     UpdateOrder { StopFirst, StartFirst }
     EndpointMode { Vip, Dnsrr }
     Protocol { Tcp, Udp, Sctp }
-    PublishMode { Ingress, Host }
     RestartCondition { None, OnFailure, Any }
     PlacementPreference { Spread { descriptor: _ } }
     GenericResource { Named { kind: _, value: _ }, Discrete { kind: _, value: _ } }
@@ -242,6 +241,15 @@ impl Leveled for TaskRuntime {
             Self::Container(container) => container.level(),
             Self::Plugin(plugin) => plugin.level(),
             Self::Attachment { container_id: _ } => Level::FIRST,
+        }
+    }
+}
+
+impl Leveled for PublishMode {
+    fn level(&self) -> Level {
+        match self {
+            Self::Ingress => Level::INGRESS,
+            Self::Host => Level::FIRST,
         }
     }
 }

@@ -112,6 +112,7 @@ mod tests {
             slot: Slot::Replica(1),
             node_id: node.into(),
             networks: vec![network],
+            ports: Vec::new(),
             serving,
         })
     }
@@ -119,7 +120,13 @@ mod tests {
     fn view(endpoints: &[Arc<TaskEndpoint>]) -> OverlayView {
         let peer = |node: u128| {
             let (public_key, addr) = (TunnelKey([2; 32]), [192, 0, 2, 2].into());
-            Arc::new(Peer { node_id: node.into(), public_key, addr, port: 51820 })
+            Arc::new(Peer {
+                node_id: node.into(),
+                public_key,
+                addr,
+                port: 51820,
+                tunnel_address: None,
+            })
         };
         let vip = VipNetwork { network_id: 9.into(), vip: net("10.0.0.9/24"), aliases: Vec::new() };
         let other =

@@ -77,7 +77,7 @@ mod tests {
         let one = |(node, key, addr, port): (u128, u8, &str, u16)| {
             let (public_key, addr) = (TunnelKey([key; 32]), addr.parse().unwrap());
             let node_id = NodeId::from(node);
-            (node_id, Arc::new(Peer { node_id, public_key, addr, port }))
+            (node_id, Arc::new(Peer { node_id, public_key, addr, port, tunnel_address: None }))
         };
         let known = [
             (2, 2, "192.0.2.2", PORT),

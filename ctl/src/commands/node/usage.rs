@@ -89,6 +89,7 @@ mod tests {
             },
             status: NodeStatus::default(),
             manager_status: None,
+            tunnel_address: None,
         };
         let tasks = [
             task(Some(1), TaskState::Running, Some(resources(1_000, 100))),

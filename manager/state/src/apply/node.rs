@@ -19,7 +19,15 @@ pub(super) fn create(
     let meta = Meta::created(w.index, w.now);
     let status = NodeStatus { since: w.now, ..NodeStatus::default() };
     let description = with_own_key(w, id, description);
-    w.create(Node { id, meta, spec, description, status, manager_status: None });
+    w.create(Node {
+        id,
+        meta,
+        spec,
+        description,
+        status,
+        manager_status: None,
+        tunnel_address: None,
+    });
     Ok(Outcome::Applied)
 }
 

@@ -1,8 +1,8 @@
 //! Arbitrary objects and assignments.
 
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
-    VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
+    TaskEndpoint, VipNetwork,
 };
 use shoal_types::object::*;
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -14,7 +14,7 @@ arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level });
 arbitrary!(RootCa { cert_pem, key_pem });
 arbitrary!(JoinTokens { agent, manager });
 
-arbitrary!(Node { id, meta, spec, description, status, manager_status });
+arbitrary!(Node { id, meta, spec, description, status, manager_status, tunnel_address });
 arbitrary!(NodeDescription { hostname, platform, resources, engine, level, tunnel });
 arbitrary!(TunnelDescription { public_key, port, addr, kind });
 one_of!(TunnelKind |s| { Self::Kernel, Self::Userspace });
@@ -115,8 +115,18 @@ one_of!(AssignmentChange |s| {
     Self::UpdatePeer(s.any()),
     Self::RemovePeer(s.any()),
 });
-arbitrary!(TaskEndpoint { task_id, service_id, service_name, slot, node_id, networks, serving });
+arbitrary!(TaskEndpoint {
+    task_id,
+    service_id,
+    service_name,
+    slot,
+    node_id,
+    networks,
+    ports,
+    serving
+});
+arbitrary!(IngressPort { protocol, published_port });
 arbitrary!(EndpointNetwork { network_id, addresses, aliases });
 arbitrary!(ServiceVips { service_id, service_name, networks });
 arbitrary!(VipNetwork { network_id, vip, aliases });
-arbitrary!(Peer { node_id, public_key, addr, port });
+arbitrary!(Peer { node_id, public_key, addr, port, tunnel_address });

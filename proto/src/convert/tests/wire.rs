@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use prost::Message;
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, Peer, Rejection, ServiceVips, TaskEndpoint,
-    VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
+    TaskEndpoint, VipNetwork,
 };
 use shoal_types::id::TaskId;
 use shoal_types::level::Level;
@@ -15,7 +15,7 @@ use shoal_types::object::{
     EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus,
     TunnelDescription, TunnelKey, TunnelKind,
 };
-use shoal_types::spec::{Driver, NetworkSpec, Platform};
+use shoal_types::spec::{Driver, NetworkSpec, Platform, Protocol};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -88,10 +88,9 @@ fn assignments() -> [pb::AssignmentsMessage; 2] {
     ]
 }
 
-/// What level 2 has added.
-fn overlay() -> pb::AssignmentsMessage {
+fn endpoint() -> TaskEndpoint {
     let texts = |text: &str| words(text).iter().map(|text| text.parse().unwrap()).collect();
-    let endpoint = TaskEndpoint {
+    TaskEndpoint {
         task_id: 7.into(),
         service_id: 1.into(),
         service_name: "web".to_owned(),
@@ -102,29 +101,22 @@ fn overlay() -> pb::AssignmentsMessage {
             addresses: texts("10.0.1.7/24 fd00::7/64"),
             aliases: words("web front"),
         }],
+        ports: Vec::new(),
         serving: true,
-    };
-    let vip = VipNetwork {
-        network_id: 5.into(),
-        vip: "10.0.1.2/24".parse().unwrap(),
-        aliases: words("front"),
-    };
-    let vips =
-        ServiceVips { service_id: 1.into(), service_name: "web".to_owned(), networks: vec![vip] };
-    let peer = Peer {
+    }
+}
+
+fn peer() -> Peer {
+    Peer {
         node_id: 2.into(),
         public_key: TunnelKey([0xab; 32]),
         addr: "192.0.2.2".parse().unwrap(),
         port: 51820,
-    };
-    let changes = [
-        AssignmentChange::UpdatePeer(peer.into()),
-        AssignmentChange::UpdateEndpoint(endpoint.into()),
-        AssignmentChange::UpdateVips(vips.into()),
-        AssignmentChange::RemoveVips(3.into()),
-        AssignmentChange::RemoveEndpoint(8.into()),
-        AssignmentChange::RemovePeer(4.into()),
-    ];
+        tunnel_address: None,
+    }
+}
+
+fn incremental(changes: &[AssignmentChange]) -> pb::AssignmentsMessage {
     pb::AssignmentsMessage {
         kind: pb::AssignmentsKind::Incremental.into(),
         applies_to: 2,
@@ -133,6 +125,36 @@ fn overlay() -> pb::AssignmentsMessage {
         more: false,
         term: 7,
     }
+}
+
+/// What level 2 has added.
+fn overlay() -> pb::AssignmentsMessage {
+    let vip = VipNetwork {
+        network_id: 5.into(),
+        vip: "10.0.1.2/24".parse().unwrap(),
+        aliases: words("front"),
+    };
+    let vips =
+        ServiceVips { service_id: 1.into(), service_name: "web".to_owned(), networks: vec![vip] };
+    incremental(&[
+        AssignmentChange::UpdatePeer(peer().into()),
+        AssignmentChange::UpdateEndpoint(endpoint().into()),
+        AssignmentChange::UpdateVips(vips.into()),
+        AssignmentChange::RemoveVips(3.into()),
+        AssignmentChange::RemoveEndpoint(8.into()),
+        AssignmentChange::RemovePeer(4.into()),
+    ])
+}
+
+/// What level 3 has added.
+fn ingress() -> pb::AssignmentsMessage {
+    let port = |protocol, published_port| IngressPort { protocol, published_port };
+    let ports = vec![port(Protocol::Tcp, 8080), port(Protocol::Udp, 53)];
+    let tunnel_address = Some("10.0.255.2".parse().unwrap());
+    incremental(&[
+        AssignmentChange::UpdatePeer(Peer { tunnel_address, ..peer() }.into()),
+        AssignmentChange::UpdateEndpoint(TaskEndpoint { ports, ..endpoint() }.into()),
+    ])
 }
 
 fn session() -> String {
@@ -229,6 +251,13 @@ fn agents_and_managers_say_what_they_said_in_the_second_version() {
         [compare("session_request_2", &request), compare("assignments_incremental_2", &overlay())];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
+}
+
+/// As above, of what level 3 has added.
+#[test]
+fn agents_and_managers_say_what_they_said_in_the_third_version() {
+    let missing = compare("assignments_incremental_3", &ingress());
+    assert_eq!(missing, None, "a golden file is missing");
 }
 
 fn log_id(index: u64) -> Option<pb::LogId> {
