@@ -237,12 +237,32 @@ fn variables(args: &FileArgs, dir: &Path) -> Result<Variables> {
 }
 
 async fn deploy(shell: &Shell, args: Deploy) -> Result {
-    let loaded = load(&args.files, args.stack.as_deref(), None)?;
+    let mut loaded = load(&args.files, args.stack.as_deref(), None)?;
     service::note_host_mode(&loaded.unsaid_ports);
     let auths = args.logins.of_services(loaded.spec.services.values()).await?;
     let client = shell.manager().await?;
+    if !loaded.unsaid_drivers.is_empty() {
+        keep_drivers(&client, &mut loaded).await?;
+    }
     let applied = client.apply_stack(&loaded.spec, args.prune, &auths).await?;
     wait_for_stack(shell, &client, &loaded.spec.name, &applied, args.waiting).await
+}
+
+/// What was deployed before networks of stacks spanned hosts keeps its meaning.
+async fn keep_drivers(client: &Client, loaded: &mut Loaded) -> Result {
+    let before = match client.stack(&loaded.spec.name).await {
+        Ok(stack) => stack.spec,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for network in loaded.keep_drivers(&before) {
+        let name = &loaded.spec.name;
+        note(&format!(
+            "warning: network {network} stays one of each host (driver bridge), as it was deployed: in a new \
+             stack it spans hosts (driver overlay)\nhint: `shoalctl stack rm {name}`, then deploy again"
+        ));
+    }
+    Ok(())
 }
 
 async fn rollback(shell: &Shell, reference: &str, to: Option<u64>, waiting: Waiting) -> Result {

@@ -81,6 +81,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Keys of services that publish ports without saying where.
     pub unsaid_ports: Vec<String>,
+    /// Keys of networks that name no driver.
+    pub unsaid_drivers: Vec<String>,
     /// The files as one, in long form, with all variables in place.
     pub config: serde_yaml::Value,
 }
@@ -107,11 +109,30 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     let Some(mut root) = merged else { return Err(findings.into_problems(names)) };
     paths::absolute(&mut root, input);
     // Lowering goes on after findings, so that all of them come at once.
-    let lower::Lowered { spec, unsaid_ports } = lower::stack(input, &root, &mut findings);
+    let lower::Lowered { spec, unsaid_ports, unsaid_drivers } =
+        lower::stack(input, &root, &mut findings);
     if !findings.is_clean() {
         return Err(findings.into_problems(names));
     }
     let named = input.name.is_some() || root.get("name").is_some();
     let config = output::config(&root, named.then_some(spec.name.as_str()));
-    Ok(Loaded { spec, warnings: findings.take_warnings(), unsaid_ports, config })
+    let warnings = findings.take_warnings();
+    Ok(Loaded { spec, warnings, unsaid_ports, unsaid_drivers, config })
+}
+
+impl Loaded {
+    /// Leaves networks that name no driver what they are in the stack as it was deployed `before`: a network
+    /// cannot become another one. Full names of those that would be something else in a new stack.
+    pub fn keep_drivers(&mut self, before: &StackSpec) -> Vec<String> {
+        let mut kept = Vec::new();
+        for key in &self.unsaid_drivers {
+            let Some(old) = before.networks.get(key) else { continue };
+            let Some(new) = self.spec.networks.get_mut(key) else { continue };
+            if old.name == new.name && old.driver != new.driver {
+                new.driver = old.driver.clone();
+                kept.push(new.name.clone());
+            }
+        }
+        kept
+    }
 }

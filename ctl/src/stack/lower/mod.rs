@@ -26,6 +26,8 @@ struct Lower<'a> {
     findings: &'a mut Findings,
     /// Services that publish ports without saying where.
     unsaid_ports: Vec<String>,
+    /// Networks that name no driver.
+    unsaid_drivers: Vec<String>,
     /// Whether some service joins the stack's own network.
     uses_default: bool,
     /// Bytes of the files of variables that were read.
@@ -38,6 +40,8 @@ pub(super) struct Lowered {
     pub(super) spec: StackSpec,
     /// As [`super::Loaded::unsaid_ports`].
     pub(super) unsaid_ports: Vec<String>,
+    /// As [`super::Loaded::unsaid_drivers`].
+    pub(super) unsaid_drivers: Vec<String>,
 }
 
 /// Lowers a merged tree. What is wrong is noted; the result counts only without findings.
@@ -63,6 +67,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
         stack: name.clone(),
         findings,
         unsaid_ports: Vec::new(),
+        unsaid_drivers: Vec::new(),
         uses_default: false,
         env_bytes: 0,
     };
@@ -73,7 +78,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
     if spec.services.is_empty() && lower.findings.is_clean() {
         lower.wrong(root.at, "services", "the stack has no services");
     }
-    let unsaid_ports = lower.unsaid_ports;
+    let Lower { unsaid_ports, unsaid_drivers, .. } = lower;
     let before = findings.len();
     for violation in spec.validate().err().into_iter().flat_map(|v| v.0) {
         let problem = locate::problem(root, &violation);
@@ -82,7 +87,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
             findings.push(problem);
         }
     }
-    Lowered { spec, unsaid_ports }
+    Lowered { spec, unsaid_ports, unsaid_drivers }
 }
 
 impl Lower<'_> {

@@ -10,8 +10,8 @@ use crate::stack::node::{Entry, Node};
 
 /// The key of the network that services join when they name none.
 const DEFAULT: &str = "default";
-/// The driver of networks that name none.
-const DRIVER: &str = NetworkKind::Bridge.as_str();
+/// The driver of networks that name none: their containers may be on any hosts.
+const DRIVER: &str = NetworkKind::Overlay.as_str();
 
 impl Lower<'_> {
     /// All networks that the stack makes: those that are declared, and the default one if some
@@ -34,11 +34,12 @@ impl Lower<'_> {
         networks
     }
 
-    fn network(&self, key: &str, node: &Node) -> NetworkSpec {
-        let driver = match text(node, "driver").as_str() {
-            "" => DRIVER.to_owned(),
-            other => other.to_owned(),
-        };
+    fn network(&mut self, key: &str, node: &Node) -> NetworkSpec {
+        let mut driver = text(node, "driver");
+        if driver.is_empty() {
+            driver = DRIVER.to_owned();
+            self.unsaid_drivers.push(key.to_owned());
+        }
         NetworkSpec {
             name: self.member_name(key, node),
             labels: self.labels(node.get("labels")),

@@ -49,7 +49,7 @@ fn the_smallest_stack() {
             ("/Services/web/TaskTemplate/Networks", r#"[{"Target": "shop_default"}]"#),
             ("/Networks/default/Name", "\"shop_default\""),
             ("/Networks/default/Labels", label),
-            ("/Networks/default/Driver", "\"bridge\""),
+            ("/Networks/default/Driver", "\"overlay\""),
             ("/Services/web/EndpointSpec", "null"),
             ("/Services/web/TaskTemplate/RestartPolicy", "null"),
         ],
@@ -182,6 +182,29 @@ fn services_that_publish_without_a_mode_are_known_once() {
     let loaded = load_all(&[text]).unwrap();
     assert_eq!(loaded.unsaid_ports, ["a", "b", "d"]);
     assert!(loaded.warnings.is_empty(), "a file that is only looked at warns of nothing");
+}
+
+#[test]
+fn a_network_that_names_no_driver_stays_what_it_was() {
+    let text = "services: {a: {image: i, networks: [own, said, new, default]}}\nnetworks:\n  own: {}\n  said: \
+                {driver: overlay}\n  new: {}\n";
+    let mut loaded = load_all(&[text]).unwrap();
+    assert_eq!(loaded.unsaid_drivers, ["own", "new", "default"]);
+    let mut before = loaded.spec.clone();
+    assert_eq!(loaded.keep_drivers(&before), [""; 0]);
+    for (key, network) in &mut before.networks {
+        network.driver.name = "bridge".to_owned();
+        if key == "new" {
+            network.name = "another".to_owned();
+        }
+    }
+    let names = ["own", "default"].map(|key| loaded.spec.networks[key].name.clone());
+    assert_eq!(loaded.keep_drivers(&before), names);
+    let drivers: Vec<_> =
+        loaded.spec.networks.iter().map(|(key, n)| (&**key, &*n.driver.name)).collect();
+    let expected =
+        [("default", "bridge"), ("new", "overlay"), ("own", "bridge"), ("said", "overlay")];
+    assert_eq!(drivers, expected);
 }
 
 #[test]
