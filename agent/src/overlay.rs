@@ -4,13 +4,13 @@
 //! managers have said everything, the tunnel stays as an earlier agent left it, so that a restart interrupts
 //! nobody.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_agent_ground::backoff::Backoff;
-use shoal_agent_network::{NetworkDriver, NetworkError};
+use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
 use shoal_agent_planning::overlay::{Course, OverlayView};
 use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, peers};
 use shoal_agent_tunnel::{Tunnel, TunnelError};
@@ -128,8 +128,10 @@ pub(crate) struct Overlay {
     failures: u32,
     /// What was complained of last.
     contested: usize,
-    /// What the driver was told last of what leads where, with success.
-    led: Option<Arc<OverlayView>>,
+    /// What the driver was told last of what leads where, with success; and nodes that it was told to leave out.
+    led: Option<(Arc<OverlayView>, BTreeSet<Ipv4Addr>)>,
+    /// Ports of every node that somebody else on this host has.
+    held_by_others: Contested,
     /// Nodes to which there can be no tunnel.
     left_out: BTreeMap<NodeId, LeftOut>,
 }
@@ -155,6 +157,7 @@ impl Overlay {
             failures: 0,
             contested: 0,
             led: None,
+            held_by_others: Contested::new(),
             left_out: BTreeMap::new(),
         };
         tokio::spawn(overlay.run());
@@ -246,14 +249,52 @@ impl Overlay {
                 self.tunnel.remove().await.map_err(OverlayError::from)
             }
         };
-        // What is led somewhere is kept by the driver: it is told again only if there is news.
-        if self.led.as_ref().is_none_or(|led| !Arc::ptr_eq(led, &view)) {
-            let Course { remote, vips, .. } = course;
-            let led = self.networks.lead(remote, vips).await;
-            self.led = led.is_ok().then_some(view);
-            return tunnel.and(led.map_err(OverlayError::from));
+        tunnel.and(self.lead(course, view).await)
+    }
+
+    /// What is led somewhere is kept by the driver: it is told again only if there is news, or to find out whether
+    /// a port that somebody else had is free.
+    async fn lead(&mut self, course: Course, view: Arc<OverlayView>) -> Result<(), OverlayError> {
+        let tunnel_of = |node: &NodeId| match view.peers.get(node)?.tunnel_address? {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        };
+        let left_out: BTreeSet<Ipv4Addr> = self.left_out.keys().filter_map(tunnel_of).collect();
+        let told = self.led.as_ref();
+        let same =
+            told.is_some_and(|(led, without)| Arc::ptr_eq(led, &view) && *without == left_out);
+        if same && self.held_by_others.is_empty() {
+            return Ok(());
         }
-        tunnel
+        let Course { remote, vips, mut ingress, .. } = course;
+        ingress.leave_out(&left_out);
+        self.led = None;
+        let contested = self.networks.lead(remote, vips, ingress).await?;
+        self.led = Some((view, left_out));
+        self.tell_of(contested);
+        Ok(())
+    }
+
+    /// Says which published ports are led by others alone, when that changes.
+    fn tell_of(&mut self, contested: Contested) {
+        for (port, holder) in &contested {
+            if self.held_by_others.get(port) != Some(holder) {
+                let (protocol, port) = port;
+                tracing::error!(
+                    port,
+                    %protocol,
+                    %holder,
+                    "a published port is in use on this host: it is not led here before that ends, by \
+                     other nodes it is"
+                );
+            }
+        }
+        for (protocol, port) in self.held_by_others.keys() {
+            if !contested.contains_key(&(*protocol, *port)) {
+                tracing::info!(port, %protocol, "a published port is in use by nobody else any more");
+            }
+        }
+        self.held_by_others = contested;
     }
 
     async fn ensure(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {

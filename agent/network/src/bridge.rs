@@ -1,6 +1,7 @@
 //! The real driver: bridges, veth pairs, one nftables table.
 
 mod containers;
+mod leading;
 mod reconcile;
 mod structure;
 
@@ -12,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::guests::Guest;
+use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
-use shoal_agent_planning::node::host::Wishes;
+use shoal_agent_planning::node::host::{ObservedMesh, Wishes};
 use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
 
@@ -26,8 +28,9 @@ use super::reaper::Reaper;
 use super::settings::HostSettings;
 use super::table::Table;
 use super::{
-    AttachRequest, Attached, Firewall, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
-    NetworkState, NftProgram, PublishedPort, Repaired, Rules, held, netns,
+    AttachRequest, Attached, Contested, Firewall, Lost, Netns, NetworkConfig, NetworkDriver,
+    NetworkError, NetworkState, NftProgram, PublishedPort, Repaired, Rules, SharedPort, held,
+    netns,
 };
 
 /// How the driver is set up.
@@ -83,6 +86,8 @@ struct Inner {
     wishes: Wishes,
     /// Addresses that are led into the tunnel, as far as we know; `None` when we do not, or there is none.
     led: Option<BTreeSet<Ipv4Addr>>,
+    /// The mesh's device, as it was seen last.
+    mesh: Option<ObservedMesh>,
     /// Moves with every change of the leases.
     generation: u64,
     /// Networks have changed since they were written down.
@@ -95,6 +100,8 @@ struct Inner {
     looked_around: bool,
     #[cfg(test)]
     looks: u64,
+    #[cfg(test)]
+    deeds: u64,
     lost: Lost,
     held: HeldPorts,
     /// Attachments that are being made now, and so are not lost.
@@ -168,6 +175,12 @@ impl BridgeNetworks {
     #[cfg(test)]
     pub(super) fn looks(&self) -> u64 {
         self.lock().looks
+    }
+
+    /// How often something was done to the host because of them.
+    #[cfg(test)]
+    pub(super) fn deeds(&self) -> u64 {
+        self.lock().deeds
     }
 
     /// Prefix of the names of its links.
@@ -250,8 +263,9 @@ impl NetworkDriver for BridgeNetworks {
         &self,
         remote: BTreeSet<Ipv4Addr>,
         vips: Vips,
-    ) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.do_lead(remote, vips).map(|done| done.map(drop)).boxed()
+        ingress: Ingress,
+    ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
+        self.do_lead(remote, vips, ingress).boxed()
     }
 
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {
@@ -276,6 +290,14 @@ impl NetworkDriver for BridgeNetworks {
         ports: Vec<PublishedPort>,
     ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>> {
         self.do_publish(container, ports).boxed()
+    }
+
+    fn share(
+        &self,
+        container: String,
+        ports: Vec<SharedPort>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_share(container, ports).boxed()
     }
 
     fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {

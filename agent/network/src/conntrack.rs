@@ -3,7 +3,7 @@
 //! The address of a flow is translated by what the table said when its first packet passed. UDP
 //! has no end of a connection, so a client that keeps sending would reach a container that is gone,
 //! or miss one that has just been published, for as long as it sends. So when a UDP port of the
-//! host changes hands, or a backend of a service is withdrawn, the flows to it are deleted and their next
+//! host changes hands, or a backend of a service or of a port is withdrawn, the flows to it are deleted and their next
 //! packet is a first one again.
 //!
 //! By ctnetlink (linux/netfilter/nfnetlink_conntrack.h), whose numbers are here because no library
@@ -74,6 +74,21 @@ pub(super) fn forget_backends(withdrawn: &BTreeSet<(Ipv4Addr, Ipv4Addr)>) -> io:
     forget_those(|flow| {
         let led = (flow.destination, flow.answers);
         flow.protocol == UDP && withdrawn.contains(&led)
+    })
+}
+
+/// Deletes the UDP flows from anywhere to these ports that were led to these addresses, which are those of
+/// containers or of other nodes. Blocks; call it in the network namespace of the host.
+///
+/// # Errors
+/// As [`forget`].
+pub(super) fn forget_slots(withdrawn: &BTreeSet<(u16, Ipv4Addr)>) -> io::Result<()> {
+    if withdrawn.is_empty() {
+        return Ok(());
+    }
+    forget_those(|flow| {
+        let led = (flow.destination_port, flow.answers);
+        flow.protocol == UDP && flow.answers != flow.destination && withdrawn.contains(&led)
     })
 }
 

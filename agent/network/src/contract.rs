@@ -55,6 +55,10 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
     driver.publish("two".to_owned(), vec![port(18_080)]).await.unwrap();
     assert!(driver.repair().await.unwrap().is_clean());
 
+    honour_shared(driver).await;
+    let error = driver.publish("one".to_owned(), vec![port(18_080)]).await.unwrap_err();
+    assert!(text(error).ends_with("is published by container `two`"), "it is so still");
+
     let error = driver.remove_network("n".to_owned()).await.unwrap_err();
     assert_eq!(text(error), "network `n` still connects 2 container(s)");
     for _ in 0..2 {
@@ -69,6 +73,21 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
         driver.remove_network("n".to_owned()).await.unwrap();
         driver.cleanup_all().await.unwrap();
     }
+}
+
+/// With `one` and `two` attached.
+async fn honour_shared(driver: &dyn NetworkDriver) {
+    // What answers on every node is led to any number of containers, besides what they have published.
+    let shared = |port: u16| SharedPort { protocol: Protocol::Tcp, port, target_port: 80 };
+    for container in ["one", "two", "two"] {
+        driver.share(container.to_owned(), vec![shared(18_081)]).await.unwrap();
+    }
+    let error = driver.share("one".to_owned(), vec![shared(0)]).await.unwrap_err();
+    assert_eq!(error.to_string(), "port 0->80/tcp of container `one` needs a number at both ends");
+    let error = driver.share("nobody".to_owned(), vec![shared(18_081)]).await.unwrap_err();
+    let expect =
+        "container `nobody` has no network that leads out, so its ports cannot be published";
+    assert_eq!(error.to_string(), expect);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use shoal_agent_planning::network::ingress::{Ingress, Port};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
@@ -13,8 +14,8 @@ use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
 
 use super::{
-    AttachRequest, Attached, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError, NetworkState,
-    PublishedPort, Repaired, Rules, held,
+    AttachRequest, Attached, Contested, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
+    NetworkState, PublishedPort, Repaired, Rules, SharedPort, held,
 };
 
 /// Grants and refuses exactly as the real driver does for want of addresses and ports, touches
@@ -30,7 +31,7 @@ struct Inner {
     leases: Leases,
     lost: watch::Sender<Lost>,
     overlay: watch::Sender<Arc<OverlayView>>,
-    led: watch::Sender<(BTreeSet<Ipv4Addr>, Vips)>,
+    led: watch::Sender<(BTreeSet<Ipv4Addr>, Vips, Ingress)>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -47,6 +48,11 @@ impl FakeNetworks {
     /// Lets a process of the host bind a port on every address.
     pub fn bind_host_port(&self, port: u16) {
         self.lock().host_ports.insert(port);
+    }
+
+    /// Lets it go of it.
+    pub fn free_host_port(&self, port: u16) {
+        self.lock().host_ports.remove(&port);
     }
 
     /// While set, every call that would reach the kernel fails.
@@ -73,7 +79,7 @@ impl FakeNetworks {
 
     /// What is led into the tunnel and to backends, whenever that changes.
     #[must_use]
-    pub fn led(&self) -> watch::Receiver<(BTreeSet<Ipv4Addr>, Vips)> {
+    pub fn led(&self) -> watch::Receiver<(BTreeSet<Ipv4Addr>, Vips, Ingress)> {
         self.lock().led.subscribe()
     }
 
@@ -169,6 +175,14 @@ impl NetworkDriver for FakeNetworks {
         })
     }
 
+    fn share(
+        &self,
+        container: String,
+        ports: Vec<SharedPort>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| Ok(inner.leases.share(&container, &ports)?))
+    }
+
     fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
             inner.leases.unpublish(&container);
@@ -214,9 +228,16 @@ impl NetworkDriver for FakeNetworks {
         &self,
         remote: BTreeSet<Ipv4Addr>,
         vips: Vips,
-    ) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.lock().led.send_replace((remote, vips));
-        ready(Ok(())).boxed()
+        ingress: Ingress,
+    ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
+        let inner = self.lock();
+        let holder = |port: &Port| {
+            let busy = inner.host_ports.contains(&port.1);
+            busy.then(|| (*port, "a process of the host".to_owned()))
+        };
+        let contested = ingress.ports.keys().filter_map(holder).collect();
+        inner.led.send_replace((remote, vips, ingress));
+        ready(Ok(contested)).boxed()
     }
 
     fn tell(&self, view: Arc<OverlayView>) {

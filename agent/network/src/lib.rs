@@ -13,6 +13,7 @@ mod conntrack;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
+mod mesh;
 mod netlink;
 mod netns;
 mod nft;
@@ -33,11 +34,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::advertise::HostAddress;
+use shoal_agent_planning::network::ingress::{Ingress, Port};
 use shoal_agent_planning::network::leases::Leases;
 pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 use shoal_agent_planning::network::ruleset::Vips;
 pub use shoal_agent_planning::network::{
-    AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, files,
+    AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, SharedPort,
+    files,
 };
 use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
@@ -110,6 +113,9 @@ impl Repaired {
 /// Attachments whose links are gone: container and network.
 pub type Lost = BTreeSet<(String, String)>;
 
+/// Ports that somebody else on the host has, with who it is.
+pub type Contested = BTreeMap<Port, String>;
+
 /// Who has leases of which networks.
 fn held(leases: &Leases) -> BTreeMap<String, BTreeSet<String>> {
     let networks = |container: &str| {
@@ -180,6 +186,18 @@ pub trait NetworkDriver: Send + Sync {
         ports: Vec<PublishedPort>,
     ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>>;
 
+    /// Lets ports that answer on every node lead to an attached container, in the place of those that did. Other
+    /// containers of the host may have the same. They are led there once managers say that it serves
+    /// ([`lead`](Self::lead)).
+    ///
+    /// # Errors
+    /// No network of the container leads out; the kernel's refusals.
+    fn share(
+        &self,
+        container: String,
+        ports: Vec<SharedPort>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>>;
+
     /// Withdraws the ports of a container.
     ///
     /// # Errors
@@ -221,8 +239,10 @@ pub trait NetworkDriver: Send + Sync {
     /// anything. What follows from it is done afterwards. Not called before managers have said everything.
     fn tell(&self, view: Arc<OverlayView>);
 
-    /// Has these addresses led into the tunnel, and no others, and packets for these addresses of services to
-    /// their backends. What is in no network of this host waits until one comes.
+    /// Has these addresses led into the tunnel, and no others, packets for these addresses of services to
+    /// their backends, and those for ports that answer on every node to theirs. What is in no network of this
+    /// host waits until one comes. Returns such ports as somebody else on the host has; they are not led, and
+    /// asking again finds out whether that is over.
     ///
     /// # Errors
     /// The kernel's refusals; everything is tried before the first is returned.
@@ -230,7 +250,8 @@ pub trait NetworkDriver: Send + Sync {
         &self,
         remote: BTreeSet<Ipv4Addr>,
         vips: Vips,
-    ) -> BoxFuture<'_, Result<(), NetworkError>>;
+        ingress: Ingress,
+    ) -> BoxFuture<'_, Result<Contested, NetworkError>>;
 
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;

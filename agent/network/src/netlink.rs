@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
-use shoal_agent_planning::network::{Attached, Mac, names};
+use shoal_agent_planning::network::{Attached, Mac, ingress, names};
 use shoal_agent_planning::tunnel;
 use tokio::task::AbortHandle;
 
@@ -117,7 +117,8 @@ impl Links {
             let flags = link.header.flags;
             let ifname = ifname_of(link)?;
             let usable = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback);
-            (usable && !names::is_ours(prefix, ifname)).then_some((link.header.index, ifname))
+            let ours = names::is_ours(prefix, ifname) || ifname == ingress::ifname(prefix);
+            (usable && !ours).then_some((link.header.index, ifname))
         });
         let outside: BTreeMap<u32, &str> = outside.collect();
         let one = |message: &AddressMessage| {
@@ -394,7 +395,10 @@ fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<Str
         .collect()
 }
 
-fn find<'a, T>(link: &'a LinkMessage, pick: impl Fn(&'a LinkAttribute) -> Option<T>) -> Option<T> {
+pub(super) fn find<'a, T>(
+    link: &'a LinkMessage,
+    pick: impl Fn(&'a LinkAttribute) -> Option<T>,
+) -> Option<T> {
     link.attributes.iter().find_map(pick)
 }
 
@@ -405,7 +409,7 @@ fn ifname_of(link: &LinkMessage) -> Option<&str> {
     })
 }
 
-fn mac_of(link: &LinkMessage) -> Option<Mac> {
+pub(super) fn mac_of(link: &LinkMessage) -> Option<Mac> {
     find(link, |attribute| match attribute {
         LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
         _ => None,
@@ -449,7 +453,7 @@ fn hairpin_of(link: &LinkMessage) -> bool {
 }
 
 /// The local address of a message, with the length of its prefix.
-fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
+pub(super) fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use shoal_agent_planning::network::ruleset::{FAMILY, FRAMES};
+use shoal_agent_planning::network::ruleset::{EGRESS, FAMILY, FRAMES};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ pub trait Firewall: Send + Sync {
     /// The filter cannot be reached, or refuses.
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>>;
 
-    /// The tables of this name, of packets and of frames, as libnftables-json(5) shows them, one
+    /// The tables of this name, of packets, of frames and of what leaves by one device, as libnftables-json(5) shows them, one
     /// after the other; `None` when there is none.
     ///
     /// # Errors
@@ -49,8 +49,10 @@ impl Firewall for NftProgram {
 
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
         async move {
-            let both = tokio::try_join!(list(FAMILY, &table), list(FRAMES, &table))?;
-            let objects: Vec<Value> = [both.0, both.1].into_iter().flatten().flatten().collect();
+            let (packets, frames, egress) =
+                tokio::try_join!(list(FAMILY, &table), list(FRAMES, &table), list(EGRESS, &table))?;
+            let objects = [packets, frames, egress].into_iter().flatten().flatten();
+            let objects: Vec<Value> = objects.collect();
             Ok((!objects.is_empty()).then(|| json!({ "nftables": objects })))
         }
         .boxed()

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use shoal_agent_planning::network::ingress::Port;
 use shoal_agent_planning::network::leases::{Leases, Refusal};
+use shoal_types::error_chain::chain;
 
 use super::{NetworkError, Protocol, PublishedPort};
 
@@ -17,6 +19,8 @@ use super::{NetworkError, Protocol, PublishedPort};
 #[derive(Debug, Default)]
 pub(super) struct HeldPorts {
     sockets: BTreeMap<String, BTreeMap<PublishedPort, Option<OwnedFd>>>,
+    /// Those that answer on every node.
+    shared: BTreeMap<Port, Option<OwnedFd>>,
 }
 
 impl HeldPorts {
@@ -32,6 +36,41 @@ impl HeldPorts {
     /// Lets go of the ports of a container.
     pub(super) fn drop_all_of(&mut self, container: &str) {
         self.sockets.remove(container);
+    }
+
+    /// Holds exactly these ports that answer on every node. Returns those which somebody else has, with who it is.
+    pub(super) fn hold_shared<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = &'a Port>,
+        leases: &Leases,
+    ) -> BTreeMap<Port, String> {
+        let wanted: BTreeSet<Port> = wanted.copied().collect();
+        self.shared.retain(|port, _| wanted.contains(port));
+        let mut contested = BTreeMap::new();
+        for (protocol, host_port) in wanted {
+            let port = (protocol, host_port);
+            if self.shared.contains_key(&port) {
+                continue;
+            }
+            let host_ip = Ipv4Addr::UNSPECIFIED;
+            let socket = PublishedPort { host_ip, host_port, protocol, target_port: 0 };
+            if let Some(container) = leases.holder(&socket) {
+                contested.insert(port, format!("container `{container}`"));
+                continue;
+            }
+            match hold(&socket) {
+                Ok(held) => {
+                    self.shared.insert(port, held);
+                }
+                Err(Refusal::Taken(NetworkError::PortInUse { holder, .. })) => {
+                    contested.insert(port, holder);
+                }
+                Err(Refusal::Taken(error) | Refusal::Hopeless(error)) => {
+                    contested.insert(port, chain(&error).to_string());
+                }
+            }
+        }
+        contested
     }
 
     /// Makes the held ports those of the book: after a restart nothing is held yet. Returns who

@@ -11,6 +11,7 @@ use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rustix::io::Errno;
 use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES};
+use shoal_agent_planning::network::ingress;
 use shoal_agent_planning::node::host::ObservedFence;
 
 use super::NetworkError;
@@ -95,6 +96,18 @@ fn write(rule: &FenceRule) -> Option<RuleMessage> {
             message.attributes.push(RuleAttribute::FwMark(MARK));
             message.attributes.push(RuleAttribute::FwMask(MARK));
         }
+        FenceRule::PassArrived(device) => {
+            goto(&mut message);
+            message.attributes.push(from(device));
+            message.attributes.push(RuleAttribute::FwMark(ingress::MARK));
+            message.attributes.push(RuleAttribute::FwMask(ingress::MARK));
+        }
+        FenceRule::ByMesh => {
+            message.header.action = RuleAction::ToTable;
+            message.attributes.push(RuleAttribute::Table(ingress::NETWORK));
+            message.attributes.push(RuleAttribute::FwMark(ingress::MARK));
+            message.attributes.push(RuleAttribute::FwMask(ingress::MARK));
+        }
         FenceRule::PassOwn => {
             goto(&mut message);
             message.attributes.push(from(LOOPBACK));
@@ -130,7 +143,7 @@ fn is_of_domains(message: &RuleMessage) -> bool {
 /// A rule of the fence; `None` for those of others.
 fn read(message: &RuleMessage) -> Option<FenceRule> {
     let (mut priority, mut ours) = (0, false);
-    let (mut from, mut to, mut mark) = (None, None, false);
+    let (mut from, mut to, mut mark, mut table) = (None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
@@ -138,7 +151,8 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
             RuleAttribute::Destination(IpAddr::V4(address)) => {
                 to = Ipv4Net::new(*address, message.header.dst_len).ok();
             }
-            RuleAttribute::FwMark(value) => mark = *value == MARK,
+            RuleAttribute::FwMark(value) => mark = Some(*value),
+            RuleAttribute::Table(number) => table = Some(*number),
             RuleAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
             _ => {}
         }
@@ -146,7 +160,7 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
     if !PRIORITIES.contains(&priority) {
         return None;
     }
-    let known = known(message, from, to, mark).filter(|rule| rule.priority() == priority);
+    let known = known(message, from, to, mark, table).filter(|rule| rule.priority() == priority);
     known.or(ours.then_some(FenceRule::Former(priority)))
 }
 
@@ -155,7 +169,8 @@ fn known(
     message: &RuleMessage,
     from: Option<String>,
     to: Option<Ipv4Net>,
-    mark: bool,
+    mark: Option<u32>,
+    table: Option<u32>,
 ) -> Option<FenceRule> {
     let inverted = message.header.flags.contains(RuleFlags::Invert);
     Some(match (message.header.action, from, to) {
@@ -163,7 +178,15 @@ fn known(
         (RuleAction::ToTable, None, None) if message.header.table == TABLE_LOCAL => {
             FenceRule::Receive
         }
-        (RuleAction::Goto, None, None) if mark => FenceRule::PassMarked,
+        (RuleAction::ToTable, None, None)
+            if table == Some(ingress::NETWORK) && mark == Some(ingress::MARK) =>
+        {
+            FenceRule::ByMesh
+        }
+        (RuleAction::Goto, None, None) if mark == Some(MARK) => FenceRule::PassMarked,
+        (RuleAction::Goto, Some(name), None) if mark == Some(ingress::MARK) => {
+            FenceRule::PassArrived(name)
+        }
         (RuleAction::Goto, Some(name), None) if name == LOOPBACK => FenceRule::PassOwn,
         (RuleAction::Goto, Some(name), None) => FenceRule::PassFromGuest(name),
         (RuleAction::Goto, None, Some(subnet)) => FenceRule::PassToGuest(subnet),
@@ -186,6 +209,8 @@ mod tests {
             FenceRule::End,
             FenceRule::Receive,
             FenceRule::PassMarked,
+            FenceRule::PassArrived("shvx0".to_owned()),
+            FenceRule::ByMesh,
             FenceRule::PassOwn,
             FenceRule::CloseBridge("shb0".to_owned()),
             FenceRule::CloseSubnet("172.20.0.0/24".parse().unwrap()),

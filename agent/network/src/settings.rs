@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shoal_agent_planning::network::settings::{
-    ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of, of_bridge,
+    ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of, of_bridge, of_mesh,
 };
 use shoal_durable::{Fields, Format, Lasting};
 
@@ -65,11 +65,13 @@ impl HostSettings {
         Ok(())
     }
 
-    /// The settings as they are: of the host, those that are `remembered`, and those of bridges.
+    /// The settings as they are: of the host, those that are `remembered`, those of bridges, and those of the
+    /// mesh's device.
     pub(super) fn observe<'a>(
         &self,
         remembered: impl Iterator<Item = &'a str>,
         bridges: &BTreeSet<String>,
+        mesh: &str,
     ) -> BTreeMap<String, String> {
         let mut names: BTreeSet<String> = remembered.map(str::to_owned).collect();
         names.extend([IP_FORWARD, SRC_VALID_MARK].map(str::to_owned));
@@ -80,6 +82,7 @@ impl HostSettings {
         }
         let of_bridges = bridges.iter().flat_map(|bridge| of_bridge(bridge));
         names.extend(of_bridges.map(|(name, _)| name));
+        names.extend(of_mesh(mesh).map(|(name, _)| name));
         let read = |name: String| sysctl::get(&name).map(|value| (name, value));
         names.into_iter().filter_map(read).collect()
     }

@@ -24,11 +24,14 @@ struct Slot {
     frame: Option<Vec<Value>>,
     /// The kernel cannot judge the frames of bridges.
     without_frames: bool,
+    /// It cannot judge what leaves by one device, or there is no such device.
+    without_egress: bool,
 }
 
 impl Slot {
     fn can(&self, (generation, ruleset): (u64, Ruleset)) -> (u64, Ruleset) {
         let ruleset = if self.without_frames { ruleset.without_frames() } else { ruleset };
+        let ruleset = if self.without_egress { ruleset.without_egress() } else { ruleset };
         (generation, ruleset)
     }
 }
@@ -134,8 +137,10 @@ impl Table {
         slot.frame = None;
         let (generation, ruleset) =
             match self.firewall.apply(ruleset.replace_text(&self.name)).await {
-                Err(FirewallError::Refused { message }) if !slot.without_frames => {
-                    self.look_for_frames(slot, message).await?;
+                Err(FirewallError::Refused { message })
+                    if !slot.without_frames || !slot.without_egress =>
+                {
+                    self.look_what_is_missing(slot, message, &ruleset).await?;
                     let (generation, ruleset) = slot.can((generation, ruleset));
                     self.firewall.apply(ruleset.replace_text(&self.name)).await?;
                     (generation, ruleset)
@@ -150,23 +155,50 @@ impl Table {
         Ok(())
     }
 
+    /// There is a device now whose packets are to be judged.
+    pub(super) async fn has_device(&self) {
+        self.slot.lock().await.without_egress = false;
+    }
+
     /// Finds out whether a refusal came from a kernel that cannot judge the frames of bridges
-    /// (`CONFIG_NF_TABLES_BRIDGE`); any other refusal is the answer.
-    async fn look_for_frames(&self, slot: &mut Slot, message: String) -> Result<(), FirewallError> {
+    /// (`CONFIG_NF_TABLES_BRIDGE`) or what leaves by one device (`CONFIG_NETFILTER_EGRESS`, and the device);
+    /// any other refusal is the answer.
+    async fn look_what_is_missing(
+        &self,
+        slot: &mut Slot,
+        message: String,
+        ruleset: &Ruleset,
+    ) -> Result<(), FirewallError> {
         let name = &self.name;
-        let probe = format!("add table {FRAMES} {name}\ndelete table {FRAMES} {name}\n");
+        let frames = format!("add table {FRAMES} {name}\ndelete table {FRAMES} {name}\n");
+        let mut found = false;
+        if !slot.without_frames
+            && let Some(missing) = self.refusal(frames).await?
+        {
+            tracing::warn!(
+                %missing,
+                "this kernel has no nftables for bridges: containers on one network can speak \
+                 for each other's addresses"
+            );
+            (slot.without_frames, found) = (true, true);
+        }
+        if !slot.without_egress
+            && let Some(missing) = self.refusal(ruleset.egress_probe(name)).await?
+        {
+            tracing::warn!(
+                %missing,
+                "this kernel has no nftables for what leaves by one device (Linux 5.16): published \
+                 ports lead to no task of another node"
+            );
+            (slot.without_egress, found) = (true, true);
+        }
+        if found { Ok(()) } else { Err(FirewallError::Refused { message }) }
+    }
+
+    async fn refusal(&self, probe: String) -> Result<Option<String>, FirewallError> {
         match self.firewall.apply(probe).await {
-            Err(FirewallError::Refused { message: missing }) => {
-                tracing::warn!(
-                    %missing,
-                    "this kernel has no nftables for bridges: containers on one network can speak \
-                     for each other's addresses"
-                );
-                slot.without_frames = true;
-                Ok(())
-            }
-            Ok(()) => Err(FirewallError::Refused { message }),
-            Err(other) => Err(other),
+            Err(FirewallError::Refused { message }) => Ok(Some(message)),
+            result => result.map(|()| None),
         }
     }
 }
@@ -257,24 +289,32 @@ mod tests {
         // The last network gone: no table at all.
         table.sync(4, || (4, desired(0).1)).await.unwrap();
         let gone = |family| format!("add table {family} t\ndelete table {family} t\n");
-        assert_eq!(fake.take(), [gone("inet") + &gone("bridge")]);
+        assert_eq!(fake.take(), [gone("inet") + &gone("bridge") + &gone("netdev")]);
     }
 
     #[tokio::test]
     async fn a_kernel_without_frames_is_told_from_a_bad_table() {
         let refused = || FirewallError::Refused { message: "no".to_owned() };
-        // The table and then the probe are refused: it is the kernel.
+        // The table and then the probes are refused: it is the kernel.
         let fake = Fake::new();
         let table = fake.table();
-        fake.fail_next(refused());
-        fake.fail_next(refused());
+        for _ in 0..3 {
+            fake.fail_next(refused());
+        }
         table.sync(1, || desired(1)).await.unwrap();
         let scripts = fake.take();
-        assert_eq!(scripts.len(), 3, "{scripts:?}");
-        assert!(scripts[0].contains("table bridge t {") && !scripts[2].contains("bridge t"));
-        // From then on it is not asked for.
+        assert_eq!(scripts.len(), 4, "{scripts:?}");
+        assert!(scripts[0].contains("table bridge t {") && !scripts[3].contains("bridge t"));
+        assert!(scripts[0].contains("netdev t") && !scripts[3].contains("netdev t"));
+        // From then on it is not asked for, but for what a device was missing for that is there now.
         table.sync(2, || desired(2)).await.unwrap();
         assert!(!fake.take().concat().contains("element bridge"));
+        table.has_device().await;
+        fake.fail_next(FirewallError::Missing);
+        assert!(table.sync(3, || desired(3)).await.is_err());
+        table.sync(3, || desired(3)).await.unwrap();
+        let scripts = fake.take().concat();
+        assert!(scripts.contains("netdev t") && !scripts.contains("bridge t"), "{scripts}");
         // Only the table is refused: it is the table.
         let fake = Fake::new();
         fake.fail_next(refused());

@@ -19,9 +19,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use self::heard::{Hearing, Route};
 use super::BridgeNetworks;
 
-/// Groups of rtnetlink(7) (linux/rtnetlink.h): links, IPv4 addresses, routes, routing rules, and
-/// settings of interfaces.
-const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 8, 24];
+/// Groups of rtnetlink(7) (linux/rtnetlink.h): links, neighbours (and where the mesh's frames go), IPv4 addresses,
+/// routes, routing rules, and settings of interfaces.
+const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 8, 24];
 /// The group of nf_tables (linux/netfilter/nfnetlink.h) that hears of every change.
 const FILTER_GROUP: u32 = 7;
 /// How long is waited for what comes together with what was heard.

@@ -1,8 +1,13 @@
-use shoal_agent_network::FakeNetworks;
+use shoal_agent_network::{FakeNetworks, Protocol};
+use shoal_agent_planning::network::ingress::{Backend, Ingress};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_tunnel::FakeTunnel;
-use shoal_types::assignment::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+use shoal_types::assignment::{
+    EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork,
+};
+use shoal_types::id::TaskId;
 use shoal_types::object::{Slot, TunnelKey, TunnelKind};
+use shoal_types::spec;
 
 use super::*;
 
@@ -27,7 +32,7 @@ fn view() -> OverlayView {
             addresses: vec![address.parse().unwrap()],
             aliases: Vec::new(),
         }],
-        ports: Vec::new(),
+        ports: vec![IngressPort { protocol: spec::Protocol::Tcp, published_port: 8080 }],
         serving: true,
     };
     let endpoints = [endpoint(1, OWN, "10.0.0.2/24"), endpoint(2, FAR, "10.0.0.3/24")];
@@ -38,19 +43,31 @@ fn view() -> OverlayView {
     };
     let vips =
         ServiceVips { service_id: 7.into(), service_name: "web".to_owned(), networks: vec![vip] };
-    let peer = Peer {
-        node_id: FAR.into(),
-        public_key: key(2),
-        addr: [192, 0, 2, 2].into(),
+    let peer = |node: u128, last: u8| Peer {
+        node_id: node.into(),
+        public_key: key(last),
+        addr: [192, 0, 2, last].into(),
         port: PORT,
-        tunnel_address: None,
+        tunnel_address: Some([10, 9, 0, last].into()),
     };
+    let peers = [peer(OWN, 1), peer(FAR, 2)];
     OverlayView {
         node_id: Some(OWN.into()),
         endpoints: endpoints.map(|one| (one.task_id, Arc::new(one))).into_iter().collect(),
         vips: std::iter::once((vips.service_id, Arc::new(vips))).collect(),
-        peers: std::iter::once((peer.node_id, Arc::new(peer))).collect(),
+        peers: peers.map(|peer| (peer.node_id, Arc::new(peer))).into_iter().collect(),
         ..OverlayView::default()
+    }
+}
+
+/// Where the port of that service leads.
+fn ingress() -> Ingress {
+    let own = Backend::Here(TaskId::from(1).to_string());
+    let backends = vec![own, Backend::Far([10, 9, 0, 2].into())];
+    Ingress {
+        home: Some([10, 9, 0, 1].into()),
+        peers: [([10, 9, 0, 2].into(), Some([192, 0, 2, 2].into()))].into(),
+        ports: [((Protocol::Tcp, 8080), backends)].into(),
     }
 }
 
@@ -95,7 +112,8 @@ async fn what_is_told_is_done() {
     let mut led = networks.led();
     let far = [10, 0, 0, 3].into();
     let vips = Vips::from([([10, 0, 0, 9].into(), vec![[10, 0, 0, 2].into(), far])]);
-    let wanted = ([far].into(), vips);
+    let remote = [far, [10, 9, 0, 2].into()].into();
+    let wanted = (remote, vips, ingress());
     led.wait_for(|led| *led == wanted).await.unwrap();
 
     // Somebody deletes the interface.
@@ -104,7 +122,8 @@ async fn what_is_told_is_done() {
 
     // The host leaves.
     networks.tell(Arc::default());
-    led.wait_for(|(remote, vips)| remote.is_empty() && vips.is_empty()).await.unwrap();
+    let nothing = <(BTreeSet<Ipv4Addr>, Vips, Ingress)>::default();
+    led.wait_for(|led| *led == nothing).await.unwrap();
     overlay.remove().await.unwrap();
     tokio::time::sleep(LOOK * 2).await;
     assert!(tunnel.observe().await.unwrap().is_none());
@@ -147,4 +166,42 @@ async fn a_restart_leaves_the_tunnel_alone_until_managers_have_spoken() {
     let alone = OverlayView { node_id: Some(OWN.into()), ..OverlayView::default() };
     networks.tell(Arc::new(alone));
     until_peers(&tunnel, &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_somebody_has_is_asked_for_until_it_is_free() {
+    let (tunnel, networks) = fakes();
+    networks.bind_host_port(8080);
+    let _overlay = start(&tunnel, &networks);
+    networks.tell(Arc::new(view()));
+    let mut led = networks.led();
+    led.wait_for(|(_, _, led)| *led == ingress()).await.unwrap();
+    // Again and again, and the tunnel is looked after meanwhile.
+    led.mark_unchanged();
+    led.changed().await.unwrap();
+    tunnel.break_with(|observed| *observed = Default::default());
+    until_peers(&tunnel, &[key(2)]).await;
+    networks.free_host_port(8080);
+    led.mark_unchanged();
+    led.changed().await.unwrap();
+    // Then there is nothing to ask any more.
+    led.mark_unchanged();
+    tokio::time::sleep(LOOK * 10).await;
+    assert!(!led.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_led_to_a_node_without_a_tunnel() {
+    let (tunnel, networks) = fakes();
+    let _overlay = start(&tunnel, &networks);
+    let mut view = view();
+    let far = NodeId::from(FAR);
+    // It has this node's own key.
+    let peer = Peer { public_key: key(1), ..*view.peers[&far] };
+    view.peers.insert(far, Arc::new(peer));
+    networks.tell(Arc::new(view));
+    let mut led = networks.led();
+    let alone = led.wait_for(|(_, _, led)| !led.ports.is_empty()).await.unwrap().2.clone();
+    assert_eq!(alone.peers.len(), 0);
+    assert_eq!(alone.ports[&(Protocol::Tcp, 8080)], ingress().ports[&(Protocol::Tcp, 8080)][..1]);
 }

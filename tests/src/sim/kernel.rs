@@ -206,7 +206,7 @@ impl Kernel {
                 self.routes.insert(route.clone());
             }
             // These hosts have no tunnel, so nothing is planned for it.
-            Action::AddRemote(_) | Action::RemoveRemote(_) => {
+            Action::AddRemote(_) | Action::RemoveRemote(_) | Action::Mesh(_) => {
                 return Err("network is unreachable".to_owned());
             }
             Action::Remember(_) | Action::Forget | Action::PutTables | Action::DropTables => {}

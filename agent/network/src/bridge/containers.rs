@@ -12,7 +12,8 @@ use tokio::task::spawn_blocking;
 use super::{BridgeNetworks, Inner};
 use crate::netlink::Links;
 use crate::{
-    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, conntrack, netns, ports,
+    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, SharedPort, conntrack,
+    netns, ports,
 };
 
 impl BridgeNetworks {
@@ -100,13 +101,17 @@ impl BridgeNetworks {
             .filter(|attached| network.as_ref().is_none_or(|network| *network == attached.network))
             .map(|attached| attached.host_ifname.clone());
         self.reaper.remove(&self.links, gone).await?;
-        let withdrawn = self.lock().leases.granted(&container).to_vec();
+        let (withdrawn, shared) = {
+            let inner = self.lock();
+            (inner.leases.granted(&container).to_vec(), inner.shared_with(&container))
+        };
         let (generation, ()) = self.change(|inner| match &network {
             Some(network) => drop(inner.leases.detach(&container, network)),
             None => drop(inner.leases.release(&container)),
         });
         self.settle(generation, &container, network.is_none()).await?;
         self.forget_flows(&withdrawn).await;
+        self.forget_shared(shared).await;
         Ok(())
     }
 
@@ -178,10 +183,28 @@ impl BridgeNetworks {
         granted
     }
 
+    pub(super) async fn do_share(
+        &self,
+        container: String,
+        ports: Vec<SharedPort>,
+    ) -> Result<(), NetworkError> {
+        let before = self.lock().shared_with(&container);
+        let (generation, shared) = self.change(|inner| inner.leases.share(&container, &ports));
+        // Also where it was refused: those it had before are withdrawn.
+        self.settle(generation, &container, false).await?;
+        let now = self.lock().shared_with(&container);
+        self.forget_shared(before.difference(&now).copied().collect()).await;
+        Ok(shared?)
+    }
+
     pub(super) async fn do_unpublish(&self, container: String) -> Result<(), NetworkError> {
-        let (generation, withdrawn) = self.change(|inner| inner.leases.unpublish(&container));
+        let (generation, (withdrawn, shared)) = self.change(|inner| {
+            let shared = inner.shared_with(&container);
+            (inner.leases.unpublish(&container), shared)
+        });
         self.settle(generation, &container, true).await?;
         self.forget_flows(&withdrawn).await;
+        self.forget_shared(shared).await;
         Ok(())
     }
 }

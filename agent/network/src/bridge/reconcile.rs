@@ -1,21 +1,17 @@
 //! Making the host what the book says: look, have it planned, do it.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use shoal_agent_planning::network::guests;
 use shoal_agent_planning::network::links::{self, Desired};
-use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::network::settings::Remembered;
-use shoal_agent_planning::node::host::{self, Action, Observed, ObservedLinks, Plan};
+use shoal_agent_planning::network::{guests, ingress};
+use shoal_agent_planning::node::host::{self, Action, MeshAction, Observed, ObservedLinks, Plan};
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
 use shoal_agent_planning::tunnel;
-use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
-use crate::conntrack;
 use crate::settings::boot_id;
 use crate::{FirewallError, NetworkError, Repaired, sysctl};
 
@@ -26,6 +22,8 @@ struct Strange {
     tables: bool,
     /// Routes into the tunnel were not as they were left.
     remote: bool,
+    /// The mesh's device was not.
+    mesh: bool,
 }
 
 /// The host as it was found, and what could not be looked at.
@@ -53,6 +51,7 @@ impl BridgeNetworks {
             let Seen { observed, strange: more, errors } = self.observe(&look).await;
             strange.tables |= more.tables;
             strange.remote |= more.remote;
+            strange.mesh |= more.mesh;
             let mut inner = self.lock();
             let plan = host::plan(&inner.leases, &inner.wishes, &observed);
             let lacks = host::lacks(&look, &plan, &inner.facts);
@@ -76,17 +75,32 @@ impl BridgeNetworks {
             news
         });
         let mut failed = !errors.is_empty();
+        let mesh = ingress::ifname(self.prefix());
+        let of_mesh = |action: &Action| match action {
+            Action::Mesh(_) => true,
+            Action::Link(action) => action.ifname() == mesh,
+            _ => false,
+        };
+        let mesh_changes = plan.actions.iter().any(of_mesh);
         for action in plan.actions {
             if (failed && action.opens()) || self.is_under_way(&action) {
                 continue;
             }
+            self.lock().count_deed();
             match self.perform(&action).await {
+                Ok(true) if of_mesh(&action) && !strange.mesh => {}
                 Ok(true) => repaired.note(&action, strange),
                 Ok(false) => {}
                 Err(error) => {
                     failed = true;
                     errors.push(error);
                 }
+            }
+        }
+        if mesh_changes {
+            match self.links.observe_mesh(self.prefix()).await {
+                Ok(found) => self.lock().mesh = Some(found),
+                Err(error) => errors.push(error),
             }
         }
         if repaired.table_replaced {
@@ -158,21 +172,47 @@ impl BridgeNetworks {
         } else {
             observed.tables = Some(self.table.known().await);
         }
+        self.observe_ways(look, &mut observed, &mut strange, &mut errors).await;
+        if look.settings {
+            let named = observed.remembered.iter().flat_map(Remembered::names);
+            let settings = self.settings.observe(named, &bridges, &ingress::ifname(self.prefix()));
+            observed.settings = Some(settings);
+        }
+        Seen { observed, strange, errors }
+    }
+
+    /// Looks at what leads to other hosts: routes into the tunnel, and the mesh.
+    async fn observe_ways(
+        &self,
+        look: &Look,
+        observed: &mut Observed,
+        strange: &mut Strange,
+        errors: &mut Vec<NetworkError>,
+    ) {
         if look.remote {
-            let found = self.links.observe_remote(&tunnel::ifname(self.prefix())).await;
-            observed.remote = known(found, &mut errors).flatten();
+            match self.links.observe_remote(&tunnel::ifname(self.prefix())).await {
+                Ok(found) => observed.remote = found,
+                Err(error) => errors.push(error),
+            }
             let mut inner = self.lock();
             strange.remote = inner.led.is_some() && inner.led != observed.remote;
             inner.led.clone_from(&observed.remote);
         } else {
             observed.remote = self.lock().led.clone();
         }
-        if look.settings {
-            let named = observed.remembered.iter().flat_map(Remembered::names);
-            let settings = self.settings.observe(named, &bridges);
-            observed.settings = Some(settings);
+        if look.remote || self.lock().mesh.is_none() {
+            match self.links.observe_mesh(self.prefix()).await {
+                Ok(found) => observed.mesh = Some(found),
+                Err(error) => errors.push(error),
+            }
+            let mut inner = self.lock();
+            let before = inner.mesh.as_ref().and_then(|before| before.device.as_ref());
+            let now = observed.mesh.as_ref().and_then(|now| now.device.as_ref());
+            strange.mesh = before.is_some() && before != now;
+            inner.mesh.clone_from(&observed.mesh);
+        } else {
+            observed.mesh = self.lock().mesh.clone();
         }
-        Seen { observed, strange, errors }
     }
 
     async fn observe_links(&self, look: &LookAtLinks) -> Result<ObservedLinks, NetworkError> {
@@ -232,6 +272,12 @@ impl BridgeNetworks {
                 }
             }
             Action::Link(action) => self.links.perform(action).await?,
+            Action::Mesh(action) => {
+                self.links.perform_on_mesh(self.prefix(), action).await?;
+                if matches!(action, MeshAction::Create { .. }) {
+                    self.table.has_device().await;
+                }
+            }
             Action::AddRoute(route) => return self.links.add_route(route).await,
             Action::AddRemote(address) => {
                 let added = self.links.add_remote(&tunnel::ifname(self.prefix()), *address).await?;
@@ -262,38 +308,17 @@ impl BridgeNetworks {
 
     /// Whether there is anything to look after.
     pub(crate) fn has_networks(&self) -> bool {
-        self.lock().leases.networks().next().is_some()
-    }
-
-    pub(super) async fn do_lead(
-        &self,
-        remote: BTreeSet<Ipv4Addr>,
-        vips: Vips,
-    ) -> Result<Repaired, NetworkError> {
-        let _structure = self.structure.lock().await;
-        let (look, withdrawn) = {
-            let mut inner = self.lock();
-            let withdrawn = balance::withdrawn(&inner.wishes.vips, &vips);
-            if *inner.wishes.remote != remote {
-                inner.wishes.remote = Arc::new(remote);
-            }
-            if *inner.wishes.vips != vips {
-                inner.wishes.vips = Arc::new(vips);
-            }
-            let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
-            (look, withdrawn)
-        };
-        let repaired = self.reconcile(&look).await;
-        let forgotten = spawn_blocking(move || conntrack::forget_backends(&withdrawn)).await;
-        if let Err(error) = forgotten.map_err(io::Error::other).flatten() {
-            tracing::warn!(%error, "cannot forget UDP flows to backends that are withdrawn");
-        }
-        repaired
+        let inner = self.lock();
+        inner.leases.networks().next().is_some() || inner.facts.mesh
     }
 
     /// What has to be looked at because a route came or went.
     pub(crate) fn about_route(&self, new: bool, to: Ipv4Addr, whole: bool) -> Option<Look> {
         let inner = self.lock();
+        if whole && inner.wishes.numbers.contains_key(&to) {
+            let led = inner.led.as_ref()?.contains(&to);
+            return (led != new).then(Look::remote);
+        }
         let network = inner.leases.networks().find(|network| network.subnet.contains(&to))?;
         if whole && network.routed && to != network.gateway && to != network.subnet.broadcast() {
             let led = inner.led.as_ref()?.contains(&to);
@@ -311,6 +336,15 @@ impl Inner {
     #[cfg(test)]
     fn count_look(&mut self) {
         self.looks += 1;
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "counts in tests")]
+    fn count_deed(&mut self) {}
+
+    #[cfg(test)]
+    fn count_deed(&mut self) {
+        self.deeds += 1;
     }
 
     /// Enters which attachments are lost, as far as links were looked at.
@@ -346,7 +380,9 @@ impl Repaired {
         match action {
             Action::AddRule(_) | Action::RemoveRule(_) => self.rules.push(action.to_string()),
             Action::PutTables | Action::DropTables => self.table_replaced |= strange.tables,
-            Action::Link(_) | Action::AddRoute(_) => self.links.push(action.to_string()),
+            Action::Link(_) | Action::AddRoute(_) | Action::Mesh(_) => {
+                self.links.push(action.to_string());
+            }
             Action::AddRemote(_) | Action::RemoveRemote(_) if strange.remote => {
                 self.links.push(action.to_string());
             }

@@ -73,14 +73,14 @@ fn containers_of_a_network_reach_each_other_wherever_they_are() {
     let (far, far_driver) = there.block_on(async || {
         let driver = there.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
-        driver.lead(set(&["10.0.5.2", "10.0.5.3"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.2", "10.0.5.3"]), Vips::new(), Ingress::default()).await.unwrap();
         (join(&driver, "far", &[("w", "10.0.5.9")]).await, driver)
     });
     here.block_on(async || {
         let driver = here.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
         driver.ensure_network(wide("x", OTHER)).await.unwrap();
-        driver.lead(set(&["10.0.5.9", "10.0.6.9"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.9", "10.0.6.9"]), Vips::new(), Ingress::default()).await.unwrap();
         let one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let two = join(&driver, "two", &[("w", "10.0.5.3")]).await;
         let three = join(&driver, "three", &[("x", "10.0.6.3")]).await;
@@ -105,7 +105,7 @@ fn containers_of_a_network_reach_each_other_wherever_they_are() {
         let repaired = driver.repair().await.unwrap();
         assert!(repaired.is_clean(), "{repaired:?}");
         // Who has gone is not led to any more.
-        driver.lead(set(&[]), Vips::new()).await.unwrap();
+        driver.lead(set(&[]), Vips::new(), Ingress::default()).await.unwrap();
         one.cannot_ask(at("10.0.5.9"), 80);
         let routes = here.host.run("ip", &["route", "show", "dev", &tunnel::ifname("sh")]);
         assert_eq!(routes, "");
@@ -125,7 +125,7 @@ fn nothing_but_the_network_passes_the_tunnel() {
         let driver = here.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
         driver.ensure_network(net("front")).await.unwrap();
-        driver.lead(set(&["10.0.5.9"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.9"]), Vips::new(), Ingress::default()).await.unwrap();
         let _one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let (local, local_at) = container(&driver, "local", &["front"]).await;
         here.host.serve(22);
@@ -166,7 +166,7 @@ fn a_container_speaks_for_its_own_address_alone() {
     here.block_on(async || {
         let driver = here.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
-        driver.lead(set(&["10.0.5.9"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.9"]), Vips::new(), Ingress::default()).await.unwrap();
         let victim = join(&driver, "victim", &[("w", "10.0.5.2")]).await;
         let mallory = join(&driver, "mallory", &[("w", "10.0.5.3")]).await;
         assert_eq!(mallory.ask(at("10.0.5.2"), 80), "10.0.5.3");
@@ -212,7 +212,7 @@ fn routes_into_the_tunnel_are_put_back() {
     here.block_on(async || {
         let driver = here.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
-        driver.lead(set(&["10.0.5.8", "10.0.5.9"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.8", "10.0.5.9"]), Vips::new(), Ingress::default()).await.unwrap();
         let by = tunnel::ifname("sh");
         let routes = || {
             let text = here.host.run("ip", &["route", "show", "dev", &by]);
@@ -231,7 +231,7 @@ fn routes_into_the_tunnel_are_put_back() {
         driver.repair().await.unwrap();
         assert_eq!(routes(), set(&["10.0.5.8", "10.0.5.9"]));
         // A network that comes later finds those of its endpoints that were told of before.
-        driver.lead(set(&["10.0.5.9", "10.0.6.9"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.9", "10.0.6.9"]), Vips::new(), Ingress::default()).await.unwrap();
         assert_eq!(routes(), set(&["10.0.5.9"]));
         driver.ensure_network(wide("x", OTHER)).await.unwrap();
         assert_eq!(routes(), set(&["10.0.5.9", "10.0.6.9"]));
@@ -249,7 +249,7 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
     let (_far, far_driver) = there.block_on(async || {
         let driver = there.driver();
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
-        driver.lead(set(&["10.0.5.2", "10.0.5.3"]), Vips::new()).await.unwrap();
+        driver.lead(set(&["10.0.5.2", "10.0.5.3"]), Vips::new(), Ingress::default()).await.unwrap();
         let far = join(&driver, "far", &[("w", "10.0.5.9")]).await;
         far.serve_udp(53, "far");
         (far, driver)
@@ -260,7 +260,7 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
         let remote = || set(&["10.0.5.9"]);
         let vip = at("10.0.5.50");
         let of = |backends: &[&str]| Vips::from([(vip, backends.iter().map(|b| at(b)).collect())]);
-        driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"])).await.unwrap();
+        driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"]), Ingress::default()).await.unwrap();
         let one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let two = join(&driver, "two", &[("w", "10.0.5.3")]).await;
         // Neither another network nor one of this host alone is led there.
@@ -284,16 +284,16 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
         let client = ask();
         let first = ask_with(&client).unwrap();
         let left = if first == "far" { "10.0.5.3" } else { "10.0.5.9" };
-        driver.lead(remote(), of(&[left])).await.unwrap();
+        driver.lead(remote(), of(&[left]), Ingress::default()).await.unwrap();
         let second = ask_until(&client).unwrap();
         assert_ne!(first, second);
-        driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"])).await.unwrap();
+        driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"]), Ingress::default()).await.unwrap();
         // One that is withdrawn is not asked again; without any it is refused, at once.
-        driver.lead(remote(), of(&["10.0.5.9"])).await.unwrap();
+        driver.lead(remote(), of(&["10.0.5.9"]), Ingress::default()).await.unwrap();
         for _ in 0..16 {
             assert_eq!(ask_with(&ask()).as_deref(), Some("far"));
         }
-        driver.lead(remote(), of(&[])).await.unwrap();
+        driver.lead(remote(), of(&[]), Ingress::default()).await.unwrap();
         let refused = one.enter(|| std::net::TcpStream::connect((vip, 80)).unwrap_err());
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         let repaired = driver.repair().await.unwrap();

@@ -4,6 +4,7 @@ mod across;
 mod closed;
 mod former;
 mod harms;
+mod ingress;
 mod kept;
 mod lab;
 mod measure;

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use shoal_agent_planning::network::names;
+use shoal_agent_planning::network::{ingress, names};
 use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::tunnel;
 
@@ -16,6 +16,7 @@ use crate::ours::is_ours;
 const LINKS: [u16; 2] = [16, 17];
 const ADDRESSES: [u16; 2] = [20, 21];
 const ROUTES: [u16; 2] = [24, 25];
+const NEIGHBOURS: [u16; 2] = [28, 29];
 const RULES: [u16; 2] = [32, 33];
 const SETTINGS: [u16; 2] = [80, 81];
 /// ifinfomsg, ifaddrmsg and rtmsg.
@@ -29,6 +30,11 @@ const LINK_INFO: u16 = 18;
 const LINK_INFO_KIND: u16 = 1;
 const ADDRESS_LABEL: u16 = 3;
 const ROUTE_DESTINATION: u16 = 1;
+const ROUTE_TABLE: u16 = 15;
+/// ndmsg.
+const NEIGHBOUR_HEADER: usize = 12;
+const AF_BRIDGE: u8 = 7;
+const NEIGHBOUR_DESTINATION: u16 = 1;
 
 const SUBSYSTEM: u16 = 10;
 /// New and deleted tables, chains, rules, sets and elements.
@@ -62,7 +68,9 @@ impl Hearing {
             let look_at = match kind {
                 _ if LINKS.contains(&kind) => self.link(body),
                 _ if ADDRESSES.contains(&kind) => self.address(body),
+                _ if ROUTES.contains(&kind) && is_of_mesh(body) => Some(Look::remote()),
                 _ if ROUTES.contains(&kind) => route(body, kind == ROUTES[0]).and_then(&about),
+                _ if NEIGHBOURS.contains(&kind) => is_far(body).then(Look::remote),
                 _ if RULES.contains(&kind) => Some(Look { rules: true, ..Look::default() }),
                 _ if SETTINGS.contains(&kind) => Some(Look::settings()),
                 _ => None,
@@ -79,7 +87,7 @@ impl Hearing {
         if names::is_ours(&self.prefix, name) {
             return Some(Look::link(name));
         }
-        if name == tunnel::ifname(&self.prefix) {
+        if name == tunnel::ifname(&self.prefix) || name == ingress::ifname(&self.prefix) {
             return Some(Look::remote());
         }
         let kind = text(attribute(attribute(body, LINK_INFO)?, LINK_INFO_KIND)?)?;
@@ -90,6 +98,7 @@ impl Hearing {
         let label = attribute(body.get(ADDRESS_HEADER..)?, ADDRESS_LABEL).and_then(text);
         match label {
             Some(name) if names::is_ours(&self.prefix, name) => Some(Look::link(name)),
+            Some(name) if name == ingress::ifname(&self.prefix) => Some(Look::remote()),
             _ => Some(addresses()),
         }
     }
@@ -132,6 +141,22 @@ fn route(body: &[u8], new: bool) -> Option<Route> {
     let destination = attribute(body.get(ROUTE_HEADER..)?, ROUTE_DESTINATION)?;
     let octets: [u8; 4] = destination.try_into().ok()?;
     Some(Route { new, to: octets.into(), whole: body.get(ROUTE_LENGTH) == Some(&32) })
+}
+
+/// Whether a route is in the mesh's own table.
+fn is_of_mesh(body: &[u8]) -> bool {
+    let table = body.get(ROUTE_HEADER..).and_then(|body| attribute(body, ROUTE_TABLE));
+    table
+        .and_then(|table| table.first_chunk())
+        .is_some_and(|table| u32::from_ne_bytes(*table) == ingress::NETWORK)
+}
+
+/// Whether it is said where frames for a hardware address are sent to on another host. Bridges tell of many
+/// more, which are behind their ports.
+fn is_far(body: &[u8]) -> bool {
+    let about = body.get(NEIGHBOUR_HEADER..);
+    body.first() == Some(&AF_BRIDGE)
+        && about.and_then(|body| attribute(body, NEIGHBOUR_DESTINATION)).is_some()
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::NetworkId;
 use shoal_types::object::Network;
-use shoal_types::spec::{NetworkKind, PortConfig};
+use shoal_types::spec::{NetworkKind, PortConfig, PublishMode};
 
 use super::{LowerError, invalid};
-use crate::network::PublishedPort;
+use crate::network::{PublishedPort, SharedPort};
 
 /// How the ports of a task are published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// It is on the host's network, and what it listens on is published by itself: on these ports.
     ByItself(Vec<PortConfig>),
-    /// The node leads these ports to it.
-    ByNode(Vec<PublishedPort>),
+    /// This node leads ports to it.
+    ByNode {
+        /// Its own.
+        own: Vec<PublishedPort>,
+        /// Those that answer on every node.
+        shared: Vec<SharedPort>,
+    },
 }
 
 /// Decides it, by the networks of the task.
@@ -33,10 +38,17 @@ pub fn publication(
         let network = networks.get(id);
         network.is_some_and(|n| NetworkKind::of(&n.spec.driver) == Some(NetworkKind::Host))
     };
-    let wanted = task.ports.iter().map(PublishedPort::of_spec);
+    let shared = task.ports.iter().filter_map(|port| SharedPort::of_spec(port).transpose());
+    let shared: Vec<SharedPort> = shared.collect::<Result<_, _>>()?;
+    let is_own = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
+    let wanted = task.ports.iter().filter(is_own).map(PublishedPort::of_spec);
     let wanted: Vec<PublishedPort> = wanted.collect::<Result<_, _>>()?;
     if !task.networks.iter().any(|network| is_host(&network.network_id)) {
-        return Ok(Publication::ByNode(wanted));
+        return Ok(Publication::ByNode { own: wanted, shared });
+    }
+    if let Some(i) = task.ports.iter().position(|port| !is_own(&port)) {
+        let why = "answers on every node, which a task on the host's network cannot have";
+        return Err(invalid(format!("ports[{i}]"), &task.ports[i].target_port.to_string(), why));
     }
     for (i, port) in wanted.iter().enumerate() {
         if port.host_port != 0 && port.host_port != port.target_port {

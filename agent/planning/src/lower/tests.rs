@@ -304,9 +304,15 @@ fn ports() {
         decided
     };
     let published = with(port(8080, 80, PublishMode::Host), &[]).unwrap();
-    let Publication::ByNode(published) = published else { panic!("{published:?}") };
-    assert_eq!(published[0].to_string(), "0.0.0.0:8080->80/tcp");
-    assert!(with(port(8080, 80, PublishMode::Ingress), &[]).is_err());
+    let Publication::ByNode { own, shared } = published else { panic!("{published:?}") };
+    assert_eq!((own[0].to_string().as_str(), shared), ("0.0.0.0:8080->80/tcp", vec![]));
+    let everywhere = with(port(8080, 80, PublishMode::Ingress), &[]).unwrap();
+    let Publication::ByNode { own, shared } = everywhere else { panic!("{everywhere:?}") };
+    assert_eq!((own, shared[0].to_string().as_str()), (vec![], "8080->80/tcp"));
+    let error = with(port(0, 80, PublishMode::Ingress), &[]).unwrap_err().to_string();
+    assert!(error.contains("managers have given it no number"), "{error}");
+    let error = with(port(80, 80, PublishMode::Ingress), &[2]).unwrap_err().to_string();
+    assert!(error.starts_with("ports[0]: \"80\" answers on every node"), "{error}");
     let own = port(80, 80, PublishMode::Host);
     assert_eq!(with(own.clone(), &[2]), Ok(Publication::ByItself(vec![own])));
     let error = with(port(8080, 80, PublishMode::Host), &[2]).unwrap_err().to_string();

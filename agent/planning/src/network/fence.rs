@@ -7,6 +7,11 @@
 //! host's own addresses are looked up, wherever its rule for them stands. A host with routing
 //! domains of their own (VRF) has addresses elsewhere, too; there only bridges are closed. Bridges of
 //! others ([`Guest`]) are let through beside the networks of containers, and not into them.
+//!
+//! What goes by the mesh ([`ingress`](super::ingress)) has a mark of its own and a table of its own. What comes
+//! by it passes with that mark, which it has from the tables only; and as the kernel looks for the way back
+//! with the mark that a packet has, the device may insist (`rp_filter`) that what comes by it would be answered
+//! by it: without the tables nothing comes in there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +19,7 @@ use std::fmt;
 use ipnet::Ipv4Net;
 
 use super::guests::Guest;
+use super::ingress;
 use super::leases::Leases;
 
 /// The bit of a packet's mark that says that the table has seen it.
@@ -35,6 +41,10 @@ pub enum FenceRule {
     Receive,
     /// Who has the mark passes.
     PassMarked,
+    /// What has come by the mesh and may pass does.
+    PassArrived(String),
+    /// What is to go by the mesh does.
+    ByMesh,
     /// What the host itself sends passes.
     PassOwn,
     /// Nothing else leaves a bridge.
@@ -58,7 +68,8 @@ impl FenceRule {
     pub fn priority(&self) -> u32 {
         match self {
             Self::Receive => 60,
-            Self::PassMarked => 61,
+            Self::PassMarked | Self::PassArrived(_) => 61,
+            Self::ByMesh => 62,
             Self::PassOwn => 63,
             Self::CloseBridge(_) => 64,
             Self::CloseSubnet(_) => 65,
@@ -78,6 +89,14 @@ impl fmt::Display for FenceRule {
             Self::End => f.write_str("nop"),
             Self::Receive => f.write_str("lookup local"),
             Self::PassMarked => write!(f, "fwmark {MARK:#x}/{MARK:#x} goto {END}"),
+            Self::PassArrived(device) => {
+                let mark = ingress::MARK;
+                write!(f, "iif {device} fwmark {mark:#x}/{mark:#x} goto {END}")
+            }
+            Self::ByMesh => {
+                let mark = ingress::MARK;
+                write!(f, "fwmark {mark:#x}/{mark:#x} lookup {}", ingress::NETWORK)
+            }
             Self::PassOwn => write!(f, "iif lo goto {END}"),
             Self::CloseBridge(bridge) => write!(f, "iif {bridge} prohibit"),
             Self::CloseSubnet(subnet) => write!(f, "to {subnet} prohibit"),
@@ -99,19 +118,25 @@ pub struct Routing {
     pub has_domains: bool,
     /// Bridges of others that it forwards for nevertheless.
     pub guests: BTreeSet<Guest>,
+    /// The device of the mesh, if there is one.
+    pub mesh: Option<String>,
 }
 
 /// The rules for the networks of the book, in the order of their making: until the last is there,
 /// none of them stops what has to pass.
 #[must_use]
 pub fn rules(leases: &Leases, routing: &Routing) -> Vec<FenceRule> {
-    if leases.networks().next().is_none() {
+    if leases.networks().next().is_none() && routing.mesh.is_none() {
         return Vec::new();
     }
     let all = routing.forwards_for_us && !routing.has_domains;
     let mut rules = vec![FenceRule::End];
     rules.extend(all.then_some(FenceRule::Receive));
     rules.push(FenceRule::PassMarked);
+    if let Some(device) = &routing.mesh {
+        rules.push(FenceRule::PassArrived(device.clone()));
+        rules.push(FenceRule::ByMesh);
+    }
     if !all || !routing.guests.is_empty() {
         rules.push(FenceRule::PassOwn);
     }
@@ -183,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_by_the_mesh_has_a_mark_and_a_table_of_its_own() {
+        let mesh = Some("shvx0".to_owned());
+        for ids in [&[][..], &["a"]] {
+            let routing = Routing { mesh: mesh.clone(), ..routing(true) };
+            let rules = rules(&leases(ids), &routing);
+            let text: Vec<String> = rules.iter().map(ToString::to_string).collect();
+            let expect = [
+                "69: nop",
+                "60: lookup local",
+                "61: fwmark 0x20000000/0x20000000 goto 69",
+                "61: iif shvx0 fwmark 0x10000000/0x10000000 goto 69",
+                "62: fwmark 0x10000000/0x10000000 lookup 7563375",
+                "68: not iif lo prohibit",
+            ];
+            assert_eq!(text, expect);
+        }
+    }
+
+    #[test]
     fn forwarding_of_others_is_left_alone() {
         let text: Vec<String> =
             rules(&leases(&["a"]), &routing(false)).iter().map(ToString::to_string).collect();
@@ -196,8 +240,7 @@ mod tests {
         ];
         assert_eq!(text, expect);
         // Addresses of routing domains would be closed with everything else.
-        let domains =
-            Routing { forwards_for_us: true, has_domains: true, guests: [docker()].into() };
+        let domains = Routing { has_domains: true, guests: [docker()].into(), ..routing(true) };
         assert_eq!(rules(&leases(&["a"]), &domains), rules(&leases(&["a"]), &routing(false)));
     }
 
@@ -241,7 +284,8 @@ mod tests {
         };
         for forwards_for_us in [true, false] {
             let guests = BTreeSet::from([docker()]);
-            let routing = Routing { guests, ..routing(forwards_for_us) };
+            let mesh = Some("shvx0".to_owned());
+            let routing = Routing { guests, mesh, ..routing(forwards_for_us) };
             let all = rules(&leases(&["a", "b"]), &routing);
             let (_, new) = change(&BTreeSet::new(), &all);
             let first = new.iter().position(closes).unwrap();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
-use super::{AttachRequest, Attached, Mac, NetworkConfig, NetworkState, names};
+use super::{AttachRequest, Attached, Mac, NetworkConfig, NetworkState, SharedPort, names};
 
 mod error;
 mod settings;
@@ -79,6 +79,9 @@ pub struct ContainerLease {
     pub(super) attachments: BTreeMap<String, Attached>,
     #[serde(default)]
     pub(super) publication: Option<Publication>,
+    /// Ports that answer on every node.
+    #[serde(default)]
+    pub(super) shared: BTreeSet<SharedPort>,
 }
 
 impl ContainerLease {
@@ -283,8 +286,9 @@ impl Leases {
     }
 
     pub(super) fn forget_if_empty(&mut self, container: &str) {
-        let empty =
-            |lease: &ContainerLease| lease.attachments.is_empty() && lease.publication.is_none();
+        let empty = |lease: &ContainerLease| {
+            lease.attachments.is_empty() && lease.publication.is_none() && lease.shared.is_empty()
+        };
         if self.containers.get(container).is_some_and(empty) {
             self.containers.remove(container);
         }

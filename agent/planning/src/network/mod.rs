@@ -6,6 +6,7 @@
 //!   others and their text.
 //! - [`fence`]: routing rules that keep closed what the tables do not judge.
 //! - [`guests`]: bridges of others that the host forwards for.
+//! - [`ingress`]: ports that answer on every node, and the way to those who answer.
 //! - [`settings`]: settings of the whole host, and what they were before.
 //! - [`links`]: bridges and veth ports, (desired, observed) -> ordered actions.
 //! - [`advertise`]: the address that a host tells others.
@@ -17,6 +18,7 @@ pub mod advertise;
 pub mod fence;
 pub mod files;
 pub mod guests;
+pub mod ingress;
 pub mod leases;
 pub mod links;
 pub mod names;
@@ -30,5 +32,5 @@ mod types;
 pub use spec::UnsupportedSpec;
 pub use types::{
     AttachRequest, Attached, InvalidMac, Mac, NetworkConfig, NetworkState, Protocol, PublishedPort,
-    UnknownProtocol,
+    SharedPort, UnknownProtocol,
 };

@@ -1,12 +1,13 @@
 //! The pages of the book about host ports.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::leases::{ContainerLease, LeaseError, Leases, Rules};
-use super::{Attached, PublishedPort};
+use super::{Attached, PublishedPort, SharedPort};
 
 /// What a container asked to publish and what it got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,10 @@ impl Leases {
         if let Some(granted) = self.granted_for(container, requested) {
             return Ok(granted.to_vec());
         }
-        self.unpublish(container);
+        if let Some(lease) = self.containers.get_mut(container) {
+            lease.publication = None;
+        }
+        self.forget_if_empty(container);
         if requested.is_empty() {
             return Ok(Vec::new());
         }
@@ -142,10 +146,42 @@ impl Leases {
         Err(LeaseError::NoFreePort { protocol: wanted.protocol, low, high }.into())
     }
 
-    /// Withdraws the ports of a container and says which they were.
+    /// Enters the ports of a container that answer on every node, in the place of those it had. Nothing of
+    /// the host is taken for them: its other containers may have the same.
+    ///
+    /// # Errors
+    /// The container has no network that leads out, or a port has no number.
+    pub fn share(&mut self, container: &str, ports: &[SharedPort]) -> Result<(), LeaseError> {
+        let shared: BTreeSet<SharedPort> = ports.iter().copied().collect();
+        if self.containers.get(container).is_some_and(|lease| lease.shared == shared) {
+            return Ok(());
+        }
+        if let Some(lease) = self.containers.get_mut(container) {
+            lease.shared.clear();
+        }
+        if let Some(port) = shared.iter().find(|port| port.port == 0 || port.target_port == 0) {
+            return Err(LeaseError::PortWithoutNumber {
+                port: *port,
+                container: container.to_owned(),
+            });
+        }
+        if !shared.is_empty() && self.target(container).is_none() {
+            return Err(LeaseError::NoWayIn { container: container.to_owned() });
+        }
+        if let Some(lease) = self.containers.get_mut(container) {
+            lease.shared = shared;
+        }
+        self.forget_if_empty(container);
+        Ok(())
+    }
+
+    /// Withdraws the ports of a container and says which they were, but for those that answer on every node.
     pub fn unpublish(&mut self, container: &str) -> Vec<PublishedPort> {
-        let publication =
-            self.containers.get_mut(container).and_then(|lease| lease.publication.take());
+        let lease = self.containers.get_mut(container);
+        let publication = lease.and_then(|lease| {
+            lease.shared.clear();
+            lease.publication.take()
+        });
         self.forget_if_empty(container);
         publication.map(|publication| publication.granted).unwrap_or_default()
     }
@@ -175,12 +211,22 @@ impl Leases {
         })
     }
 
+    /// Every port that answers on every node, with the container that has it and the address it leads to.
+    pub fn shared(&self) -> impl Iterator<Item = (&str, &SharedPort, Option<Ipv4Addr>)> {
+        self.containers.iter().flat_map(|(id, lease)| {
+            let target = lease.target().map(|attached| attached.address.addr());
+            lease.shared.iter().map(move |port| (id.as_str(), port, target))
+        })
+    }
+
     /// Whether a published port of the container would lead somewhere.
     fn target(&self, container: &str) -> Option<&Attached> {
         self.containers.get(container)?.target()
     }
 
-    fn holder(&self, port: &PublishedPort) -> Option<&str> {
+    /// Who has published a port that stands in the way of this one.
+    #[must_use]
+    pub fn holder(&self, port: &PublishedPort) -> Option<&str> {
         self.published()
             .find(|(_, other, _)| other.collides(port))
             .map(|(container, _, _)| container)

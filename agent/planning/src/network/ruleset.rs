@@ -22,6 +22,11 @@
 //! - Between hosts goes what one container of a network says to another one of it, and nothing else;
 //!   there a container speaks for its own addresses alone. What comes by the tunnel reaches no service of
 //!   the host. Where it came from was checked by the tunnel: each host speaks for its own containers.
+//! - A port that answers on every node leads from each address of the host to one of all its backends, and
+//!   the client's address is kept also where that one is on another host. Sources that mean something on
+//!   this host alone, and those of other nodes, become the host's in the tunnel. By the mesh come new
+//!   connections to such ports, for the address in the tunnel, and answers to what went that way, from whom
+//!   it went to; nothing else. Its outer packets are taken from the tunnel alone.
 //! - A host that forwards only because of containers forwards nothing else, but for bridges of
 //!   others that are on it.
 //! - Another firewall on the host that drops forwarded packets is not overruled: nftables has no
@@ -36,17 +41,22 @@ use serde_json::{Value, json};
 
 pub use self::balance::Vips;
 use self::chains::{SETS, frame_chains, packet_chains};
+use self::mesh::egress_chains;
+use super::ingress::{Ingress, Numbers, Port};
 use super::leases::Leases;
 use super::{Attached, Mac};
 use crate::tunnel;
 
 pub mod balance;
 mod chains;
+mod mesh;
 
 /// Family of the table of packets. `inet`, so that IPv6 can join it.
 pub const FAMILY: &str = "inet";
 /// Family of the table of frames.
 pub const FRAMES: &str = "bridge";
+/// Family of the table of what leaves by one device.
+pub const EGRESS: &str = "netdev";
 
 /// What the tables have to know of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +71,14 @@ pub struct HostFacts {
     pub guests: BTreeSet<String>,
     /// Addresses of services on networks that span hosts.
     pub vips: Arc<Vips>,
+    /// Ports that answer on every node.
+    pub ingress: Arc<Ingress>,
+    /// The numbers of other nodes.
+    pub numbers: Arc<Numbers>,
+    /// Such ports that somebody else on this host has, so that it does not lead them.
+    pub contested: BTreeSet<Port>,
+    /// The device of the mesh is there, or about to be.
+    pub mesh: bool,
 }
 
 /// The sets and maps of the table.
@@ -104,6 +122,32 @@ pub enum SetName {
     Idle,
     /// Containers that may be drawn by themselves.
     Selves,
+    /// The device by which others hear of connections to published ports.
+    Mesh,
+    /// The host's own address in the tunnel.
+    Home,
+    /// Those of other nodes.
+    Far,
+    /// The mark of what goes to each of them.
+    FarMarks,
+    /// Each of them beside the mark of what has come from it.
+    Speakers,
+    /// Other addresses of these nodes.
+    Nodes,
+    /// Ports that answer on every node, and how a backend of each is drawn.
+    Ingress,
+    /// Slots of such a port, and whose each is.
+    IngressSlots,
+    /// Such ports with backends on this host.
+    Arrivals,
+    /// Slots of these.
+    ArrivalSlots,
+    /// Such ports with backends on other hosts.
+    Led,
+    /// Such ports without a backend.
+    IdlePorts,
+    /// Hardware addresses on the mesh, by the mark of what goes there.
+    FarMacs,
     /// Bridge ports on which nobody says anything but what is their own.
     Strict,
     /// What a container says of itself: bridge port, hardware address, address.
@@ -136,6 +180,19 @@ impl SetName {
             Self::Backends => "backends",
             Self::Idle => "idle",
             Self::Selves => "selves",
+            Self::Mesh => "mesh",
+            Self::Home => "home",
+            Self::Far => "far",
+            Self::FarMarks => "far_marks",
+            Self::Speakers => "speakers",
+            Self::Nodes => "nodes",
+            Self::Ingress => "ingress",
+            Self::IngressSlots => "ingress_slots",
+            Self::Arrivals => "arrivals",
+            Self::ArrivalSlots => "arrival_slots",
+            Self::Led => "led",
+            Self::IdlePorts => "idle_ports",
+            Self::FarMacs => "far_macs",
             Self::Strict => "strict",
             Self::Own => "own",
             Self::OwnMacs => "own_macs",
@@ -147,6 +204,7 @@ impl SetName {
             Self::HeldAddresses | Self::HeldMacs | Self::Strict | Self::Own | Self::OwnMacs => {
                 FRAMES
             }
+            Self::FarMacs => EGRESS,
             _ => FAMILY,
         }
     }
@@ -159,6 +217,7 @@ enum Word {
     Bare(String),
     Prefix(Ipv4Addr, u8),
     Number(u16),
+    Mark(u32),
     Goto(String),
 }
 
@@ -170,6 +229,7 @@ impl Word {
             Self::Bare(word) => word.clone(),
             Self::Prefix(address, len) => format!("{address}/{len}"),
             Self::Number(number) => number.to_string(),
+            Self::Mark(mark) => format!("{mark:#x}"),
             Self::Goto(chain) => format!("goto {chain}"),
         }
     }
@@ -181,6 +241,7 @@ impl Word {
                 json!({ "prefix": { "addr": address.to_string(), "len": len } })
             }
             Self::Number(number) => json!(number),
+            Self::Mark(mark) => json!(mark),
             Self::Goto(chain) => json!({ "goto": { "target": chain } }),
         }
     }
@@ -230,8 +291,12 @@ pub struct Ruleset {
     closed: bool,
     /// The kernel cannot judge the frames of bridges.
     without_frames: bool,
-    /// There are networks that span hosts.
-    spans: bool,
+    /// The kernel cannot judge what leaves by one device, or does not have the device.
+    without_egress: bool,
+    /// Backends are drawn: there are networks that span hosts, or ports that answer on every node.
+    draws: bool,
+    /// There is a mesh.
+    mesh: bool,
 }
 
 impl Ruleset {
@@ -244,7 +309,9 @@ impl Ruleset {
         ruleset.add_ports(leases);
         ruleset.add_holders(leases);
         let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
-        ruleset.spans = !routed.is_empty();
+        ruleset.mesh = host.mesh && host.ingress.home.is_some();
+        ruleset.draws = !routed.is_empty() || !host.ingress.ports.is_empty();
+        ruleset.add_ingress(leases, host);
         ruleset.add_vips(&host.vips, |vip| {
             let network = routed.iter().find(|network| network.subnet.contains(&vip))?;
             Some(network.bridge.clone())
@@ -268,11 +335,31 @@ impl Ruleset {
         self
     }
 
+    /// The same without the table of what leaves by the mesh: nothing does.
+    #[must_use]
+    pub fn without_egress(mut self) -> Self {
+        self.elements.retain(|set, _| set.family() != EGRESS);
+        self.without_egress = true;
+        self
+    }
+
     /// Whether these tables, which the packet filter holds, are the wanted ones, as far as the kernel
     /// can have them.
     #[must_use]
     pub fn same_as(&self, wanted: &Self) -> bool {
-        if self.without_frames { *self == wanted.clone().without_frames() } else { self == wanted }
+        if !self.without_frames && !self.without_egress {
+            return self == wanted;
+        }
+        let wanted = wanted.clone();
+        let wanted = if self.without_frames { wanted.without_frames() } else { wanted };
+        *self == if self.without_egress { wanted.without_egress() } else { wanted }
+    }
+
+    fn families(&self) -> Vec<&'static str> {
+        let mut families = vec![FAMILY];
+        families.extend((!self.without_frames).then_some(FRAMES));
+        families.extend((!self.without_egress).then_some(EGRESS));
+        families
     }
 
     fn add_networks(&mut self, leases: &Leases) {
@@ -364,7 +451,10 @@ impl Ruleset {
     /// to the other.
     #[must_use]
     pub fn same_chains(&self, other: &Self) -> bool {
-        let chains = |of: &Self| (of.is_empty(), of.closed, of.without_frames, of.spans);
+        let chains = |of: &Self| {
+            let without = (of.without_frames, of.without_egress);
+            (of.is_empty(), of.closed, without, of.draws, of.mesh)
+        };
         chains(self) == chains(other) && self.prefix == other.prefix
     }
 
@@ -372,9 +462,8 @@ impl Ruleset {
     /// transaction. No networks need no tables.
     #[must_use]
     pub fn replace_text(&self, table: &str) -> String {
-        let families = if self.without_frames { &[FAMILY][..] } else { &[FAMILY, FRAMES][..] };
         let mut text = String::new();
-        for family in families {
+        for family in self.families() {
             // The first line makes the second valid where there is no table yet.
             // Writing to a String cannot fail.
             let _ = writeln!(text, "add table {family} {table}\ndelete table {family} {table}");
@@ -382,16 +471,20 @@ impl Ruleset {
         if self.is_empty() {
             return text;
         }
-        for family in families {
+        for family in self.families() {
+            if family == EGRESS && !self.mesh {
+                continue;
+            }
             let _ = writeln!(text, "table {family} {table} {{");
             for (set, declaration) in SETS {
-                if set.family() == *family {
+                if set.family() == family {
                     let _ = writeln!(text, "  {declaration}");
                 }
             }
-            text.push_str(&match *family {
+            text.push_str(&match family {
                 FRAMES => frame_chains(&self.prefix),
-                _ => packet_chains(self.closed, self.spans),
+                EGRESS => egress_chains(&self.prefix),
+                _ => packet_chains(self.closed, self.draws, self.mesh),
             });
             text.push_str("}\n");
         }
@@ -424,8 +517,11 @@ impl Ruleset {
     /// Whether the kernel's tables, as `nft -j list table` shows them, hold exactly these elements.
     #[must_use]
     pub fn matches(&self, listed: &Value) -> bool {
-        let mut sets =
-            SETS.iter().filter(|(set, _)| !self.without_frames || set.family() == FAMILY);
+        let families = self.families();
+        let there = |set: &SetName| {
+            families.contains(&set.family()) && (self.mesh || set.family() != EGRESS)
+        };
+        let mut sets = SETS.iter().filter(|(set, _)| there(set));
         sets.all(|(set, _)| {
             let found = listed_elements(listed, set.as_str());
             let wanted: BTreeSet<String> =

@@ -109,6 +109,20 @@ pub fn of_bridge(ifname: &str) -> [(String, &'static str); 2] {
     ]
 }
 
+/// Settings of the mesh's device, with what they have to be.
+///
+/// With `rp_filter` only such packets come in that would be answered by the device: those which the tables have
+/// marked, so that it is closed while they are away. `route_localnet` lets the host reach ports by 127.0.0.1, as
+/// on bridges.
+#[must_use]
+pub fn of_mesh(ifname: &str) -> [(String, &'static str); 3] {
+    [
+        (format!("ipv4/conf/{ifname}/rp_filter"), "1"),
+        (format!("ipv4/conf/{ifname}/route_localnet"), "1"),
+        (format!("ipv6/conf/{ifname}/disable_ipv6"), "1"),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
 use thiserror::Error;
 
-use super::{NetworkConfig, Protocol, PublishedPort};
+use super::{NetworkConfig, Protocol, PublishedPort, SharedPort};
 use crate::tunnel;
 
 /// Docker's name of the option that sets the packet size.
@@ -28,6 +28,10 @@ pub enum UnsupportedSpec {
     NoSubnet { network: String },
     #[error("port {target_port}/{protocol}: host address {host_ip} is not IPv4")]
     HostAddress { target_port: u16, protocol: Protocol, host_ip: IpAddr },
+    #[error(
+        "port {target_port}/{protocol} answers on every node, and managers have given it no number"
+    )]
+    NoNumber { target_port: u16, protocol: Protocol },
     #[error("port {target_port}/{protocol}: publish mode ingress is not done by this node's ports")]
     Ingress { target_port: u16, protocol: Protocol },
 }
@@ -146,17 +150,40 @@ fn parse<T: std::str::FromStr>(
     })
 }
 
+impl From<spec::Protocol> for Protocol {
+    fn from(protocol: spec::Protocol) -> Self {
+        match protocol {
+            spec::Protocol::Tcp => Self::Tcp,
+            spec::Protocol::Udp => Self::Udp,
+            spec::Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl SharedPort {
+    /// What a port of a service that answers on every node asks for; `None` for one in another mode.
+    ///
+    /// # Errors
+    /// Managers have given it no number.
+    pub fn of_spec(spec: &PortConfig) -> Result<Option<Self>, UnsupportedSpec> {
+        if spec.publish_mode != PublishMode::Ingress {
+            return Ok(None);
+        }
+        let (protocol, target_port) = (Protocol::from(spec.protocol), spec.target_port);
+        match spec.published_port {
+            0 => Err(UnsupportedSpec::NoNumber { target_port, protocol }),
+            port => Ok(Some(Self { protocol, port, target_port })),
+        }
+    }
+}
+
 impl PublishedPort {
     /// What a port of a service with publish mode host asks for.
     ///
     /// # Errors
     /// The publish mode is another, or the host address is not IPv4.
     pub fn of_spec(spec: &PortConfig) -> Result<Self, UnsupportedSpec> {
-        let protocol = match spec.protocol {
-            spec::Protocol::Tcp => Protocol::Tcp,
-            spec::Protocol::Udp => Protocol::Udp,
-            spec::Protocol::Sctp => Protocol::Sctp,
-        };
+        let protocol = Protocol::from(spec.protocol);
         let target_port = spec.target_port;
         if spec.publish_mode != PublishMode::Host {
             return Err(UnsupportedSpec::Ingress { target_port, protocol });
@@ -306,5 +333,10 @@ mod tests {
         assert_eq!(PublishedPort::of_spec(&v6).unwrap_err().to_string(), text);
         let mesh = PortConfig { publish_mode: PublishMode::Ingress, ..spec };
         assert!(matches!(PublishedPort::of_spec(&mesh), Err(UnsupportedSpec::Ingress { .. })));
+        let shared = SharedPort::of_spec(&mesh).unwrap().unwrap();
+        assert_eq!(shared.to_string(), "5353->53/udp");
+        assert_eq!(SharedPort::of_spec(&everywhere), Ok(None));
+        let open = PortConfig { published_port: 0, ..mesh };
+        assert!(matches!(SharedPort::of_spec(&open), Err(UnsupportedSpec::NoNumber { .. })));
     }
 }

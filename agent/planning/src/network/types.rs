@@ -179,6 +179,24 @@ impl fmt::Display for PublishedPort {
     }
 }
 
+/// A port that answers on every node and leads to a port of a container. Several containers of a host may have
+/// the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SharedPort {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port of every node.
+    pub port: u16,
+    /// Port of the container.
+    pub target_port: u16,
+}
+
+impl fmt::Display for SharedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}->{}/{}", self.port, self.target_port, self.protocol)
+    }
+}
+
 /// A 48-bit hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -17,10 +17,15 @@ use super::look::{Look, LookAtLinks};
 use crate::network::NetworkState;
 use crate::network::fence::{self, FenceRule, Routing};
 use crate::network::guests::Guest;
+use crate::network::ingress::{self, Ingress, Numbers, Port};
 use crate::network::leases::Leases;
 use crate::network::links::{self, LinkKind, ObservedLink};
 use crate::network::ruleset::{HostFacts, Ruleset, Vips};
-use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge};
+use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge, of_mesh};
+
+pub use self::mesh::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
+
+mod mesh;
 
 /// A route that the kernel makes with the address of a bridge, and that somebody may delete.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +120,8 @@ pub struct Observed {
     pub remembered: Option<Remembered>,
     /// Addresses that are routed into the tunnel; `None` if there is no tunnel.
     pub remote: Option<BTreeSet<Ipv4Addr>>,
+    /// The device of the mesh.
+    pub mesh: Option<ObservedMesh>,
 }
 
 /// What the node was told, beside its tasks.
@@ -129,6 +136,12 @@ pub struct Wishes {
     pub remote: Arc<BTreeSet<Ipv4Addr>>,
     /// Addresses of services on such networks.
     pub vips: Arc<Vips>,
+    /// Ports that answer on every node.
+    pub ingress: Arc<Ingress>,
+    /// The numbers of other nodes.
+    pub numbers: Arc<Numbers>,
+    /// Such ports that somebody else on this host has.
+    pub contested: BTreeSet<Port>,
 }
 
 /// One change of the host.
@@ -157,6 +170,8 @@ pub enum Action {
     AddRemote(Ipv4Addr),
     /// Do so no more.
     RemoveRemote(Ipv4Addr),
+    /// Change the device of the mesh.
+    Mesh(MeshAction),
 }
 
 impl Action {
@@ -195,6 +210,7 @@ impl fmt::Display for Action {
             Self::AddRoute(route) => write!(f, "add route {route}"),
             Self::AddRemote(address) => write!(f, "lead {address} into the tunnel"),
             Self::RemoveRemote(address) => write!(f, "lead {address} into the tunnel no more"),
+            Self::Mesh(action) => action.fmt(f),
         }
     }
 }
@@ -213,28 +229,44 @@ pub struct Plan {
 /// Plans the way from `observed` to what the book says.
 #[must_use]
 pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
-    let memory = memory(leases, wishes, observed);
+    let meshed = observed.mesh.as_ref().is_some_and(|mesh| mesh.tunnel) && wishes.ingress.spans();
+    let memory = memory(leases, wishes, observed, meshed);
     let for_us = memory.after.as_ref().is_some_and(Remembered::forwards_for_us);
     let forwards_for_us = for_us && !wishes.forwards_for_others;
     let guests = if forwards_for_us { observed.guests.clone() } else { BTreeSet::new() };
+    let mesh = mesh::steps(wishes, observed.mesh.as_ref());
     let facts = HostFacts {
         prefix: wishes.prefix.clone(),
         on_no_wire: observed.on_no_wire.clone(),
         forwards_for_us,
         guests: guests.iter().map(|guest| guest.bridge.clone()).collect(),
         vips: Arc::clone(&wishes.vips),
+        ingress: Arc::clone(&wishes.ingress),
+        numbers: Arc::clone(&wishes.numbers),
+        contested: wishes.contested.clone(),
+        mesh: mesh.is_there,
     };
-    let mut fence = fence_actions(leases, forwards_for_us, guests, observed.fence.as_ref());
+    let device = mesh.is_there.then(|| ingress::ifname(&wishes.prefix));
+    let routing = Routing { forwards_for_us, guests, mesh: device, ..Routing::default() };
+    let mut fence = fence_actions(leases, routing, observed.fence.as_ref());
     let mut links = link_actions(leases, wishes, observed);
     let remote = remote_actions(leases, wishes, observed);
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
+    actions.extend(mesh.before);
     let mut tables = tables_action(leases, &facts, observed);
     actions.extend(tables.take_if(|action| *action == Action::PutTables));
     actions.append(&mut links.actions);
-    actions.extend(bridge_settings(leases, observed, &links.new_bridges));
+    actions.extend(device_settings(
+        leases,
+        wishes,
+        observed,
+        &links.new_bridges,
+        (mesh.is_there, mesh.is_new),
+    ));
     actions.append(&mut links.up);
     actions.append(&mut links.routes);
+    actions.extend(mesh.after);
     actions.extend(remote);
     actions.extend(memory.switch_on);
     actions.extend(tables);
@@ -250,8 +282,9 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
 #[must_use]
 pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
     let now = &plan.facts;
-    let rules = (now.forwards_for_us, &now.guests) != (before.forwards_for_us, &before.guests);
-    let mut lacks = Look { rules, ..Look::default() };
+    let mesh = now.mesh != before.mesh;
+    let forwards = (now.forwards_for_us, &now.guests) != (before.forwards_for_us, &before.guests);
+    let mut lacks = Look { rules: forwards || mesh, settings: mesh, ..Look::default() };
     for action in plan.actions.iter().filter(|action| action.opens()) {
         match action {
             Action::RemoveRule(_) | Action::DropTables => lacks.links = LookAtLinks::All,
@@ -263,6 +296,7 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
         links: if look.links == LookAtLinks::All { LookAtLinks::default() } else { lacks.links },
         rules: lacks.rules && !look.rules,
         tables: lacks.tables && !look.tables,
+        settings: lacks.settings && !look.settings,
         ..Look::default()
     }
 }
@@ -277,7 +311,9 @@ fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Vec<
             .iter()
             .any(|network| network.subnet.contains(*address) && network.gateway != **address)
     };
-    let wanted: BTreeSet<Ipv4Addr> = wishes.remote.iter().filter(inside).copied().collect();
+    let by_mesh = |address: &Ipv4Addr| wishes.numbers.contains_key(address);
+    let wanted = wishes.remote.iter().filter(|address| inside(address) || by_mesh(address));
+    let wanted: BTreeSet<Ipv4Addr> = wanted.copied().collect();
     let gone = present.difference(&wanted).copied().map(Action::RemoveRemote);
     gone.chain(wanted.difference(present).copied().map(Action::AddRemote)).collect()
 }
@@ -293,13 +329,13 @@ struct Memory {
     after: Option<Remembered>,
 }
 
-fn memory(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Memory {
+fn memory(leases: &Leases, wishes: &Wishes, observed: &Observed, meshed: bool) -> Memory {
     let Observed { boot, remembered, .. } = observed;
     let Some(now) = &observed.settings else {
         return Memory { after: remembered.clone(), ..Memory::default() };
     };
     let set = |name: String, value: String| Action::Set { name, value };
-    if !leases.networks().any(|network| !network.internal) {
+    if !meshed && !leases.networks().any(|network| !network.internal) {
         let Some(remembered) = remembered else { return Memory::default() };
         let needed = wishes.forwards_for_others || !observed.guests.is_empty();
         let back = remembered.restore(boot, now, needed);
@@ -321,14 +357,9 @@ struct Fence {
     opening: Vec<Action>,
 }
 
-fn fence_actions(
-    leases: &Leases,
-    forwards_for_us: bool,
-    guests: BTreeSet<Guest>,
-    observed: Option<&ObservedFence>,
-) -> Fence {
+fn fence_actions(leases: &Leases, routing: Routing, observed: Option<&ObservedFence>) -> Fence {
     let Some(ObservedFence { present, has_domains }) = observed else { return Fence::default() };
-    let routing = Routing { forwards_for_us, has_domains: *has_domains, guests };
+    let routing = Routing { has_domains: *has_domains, ..routing };
     let (gone, new) = fence::change(present, &fence::rules(leases, &routing));
     Fence {
         closing: new.into_iter().map(Action::AddRule).collect(),
@@ -398,24 +429,27 @@ fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Links 
     all
 }
 
-/// Those of a bridge that is made now, and those that are not as they should be.
-fn bridge_settings(
+/// Those of what is made now, and those that are not as they should be.
+fn device_settings(
     leases: &Leases,
+    wishes: &Wishes,
     observed: &Observed,
-    new_bridges: &BTreeSet<String>,
+    new: &BTreeSet<String>,
+    (is_there, is_new): (bool, bool),
 ) -> Vec<Action> {
     let none = BTreeMap::new();
     let now = observed.settings.as_ref().unwrap_or(&none);
-    let mut actions = Vec::new();
-    for network in leases.networks() {
-        for (name, value) in of_bridge(&network.bridge) {
-            let new = new_bridges.contains(&network.bridge);
-            if new || now.get(&name).is_some_and(|now| now != value) {
-                actions.push(Action::Set { name, value: value.to_owned() });
-            }
-        }
-    }
-    actions
+    let bridges = leases.networks().flat_map(|network| {
+        let new = new.contains(&network.bridge);
+        of_bridge(&network.bridge).map(|(name, value)| (name, value, new))
+    });
+    let mesh = is_there.then(|| of_mesh(&ingress::ifname(&wishes.prefix))).into_iter().flatten();
+    let mesh = mesh.map(|(name, value)| (name, value, is_new));
+    bridges
+        .chain(mesh)
+        .filter(|(name, value, new)| *new || now.get(name).is_some_and(|now| now != value))
+        .map(|(name, value, _)| Action::Set { name, value: value.to_owned() })
+        .collect()
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub struct Look {
     pub tables: bool,
     /// Settings of the kernel.
     pub settings: bool,
-    /// Routes into the tunnel to other hosts.
+    /// Routes into the tunnel to other hosts, and the device of the mesh.
     pub remote: bool,
 }
 
@@ -75,7 +75,7 @@ impl Look {
         Self { settings: true, ..Self::default() }
     }
 
-    /// At routes into the tunnel.
+    /// At routes into the tunnel, and the device of the mesh.
     #[must_use]
     pub fn remote() -> Self {
         Self { remote: true, ..Self::default() }

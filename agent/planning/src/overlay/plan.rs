@@ -1,5 +1,7 @@
 //! What follows on this host from what it knows of overlay networks.
 
+mod ingress;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,19 +9,22 @@ use ipnet::IpNet;
 use shoal_types::id::{NodeId, ServiceId};
 
 use super::OverlayView;
+use crate::network::ingress::Ingress;
 use crate::network::ruleset::Vips;
 
 /// What this host does about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Course {
-    /// What each other node may send from, and what is sent to it: exactly the addresses of its endpoints.
-    /// Nodes without any are left out.
+    /// What each other node may send from, and what is sent to it: exactly the addresses of its endpoints, and
+    /// its own in the tunnel. Nodes without any are left out.
     pub allowed: BTreeMap<NodeId, BTreeSet<IpNet>>,
     /// Addresses that packets are led into the tunnel for.
     pub remote: BTreeSet<Ipv4Addr>,
     /// Backends, by the address of their service.
     pub vips: Vips,
-    /// Addresses that endpoints on several nodes claim, with these nodes. Nobody else's is led anywhere: who
+    /// Ports that answer on every node.
+    pub ingress: Ingress,
+    /// Addresses that several nodes claim, for endpoints or for themselves, with these nodes. Nobody else's is led anywhere: who
     /// is right cannot be told here, and managers never give one twice.
     pub contested: BTreeMap<IpAddr, BTreeSet<NodeId>>,
 }
@@ -30,7 +35,9 @@ impl Course {
     pub fn of(view: &OverlayView) -> Self {
         let mut course = Self { vips: vips(view), ..Self::default() };
         let Some(own) = view.node_id else { return course };
-        for (address, nodes) in owners(view) {
+        let owners = owners(view);
+        course.ingress = ingress::of(own, view, &owners);
+        for (address, nodes) in owners {
             let mut others = nodes.iter().copied();
             match (others.next(), others.next()) {
                 (Some(node), None) if node == own || !view.peers.contains_key(&node) => {}
@@ -49,12 +56,19 @@ impl Course {
     }
 }
 
-/// Which nodes have endpoints with an address.
+/// Which nodes have an address, be it an endpoint's or their own in the tunnel. Without one of its own a node has
+/// nothing to do with those of others.
 fn owners(view: &OverlayView) -> BTreeMap<IpAddr, BTreeSet<NodeId>> {
     let mut owners: BTreeMap<IpAddr, BTreeSet<NodeId>> = BTreeMap::new();
     for endpoint in view.endpoints.values() {
         for address in endpoint.networks.iter().flat_map(|network| &network.addresses) {
             owners.entry(address.addr()).or_default().insert(endpoint.node_id);
+        }
+    }
+    let own = view.node_id.and_then(|own| view.peers.get(&own)?.tunnel_address);
+    for peer in view.peers.values().filter(|_| own.is_some()) {
+        if let Some(address) = peer.tunnel_address {
+            owners.entry(address).or_default().insert(peer.node_id);
         }
     }
     owners

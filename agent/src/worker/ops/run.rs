@@ -9,7 +9,7 @@ use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
-use shoal_types::spec::PortConfig;
+use shoal_types::spec::{PortConfig, PublishMode};
 use shoal_types::task_state::TaskState;
 use tokio_util::sync::CancellationToken;
 
@@ -73,13 +73,21 @@ async fn publish(
     task: &AssignedTask,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> Result<Vec<PortConfig>, Box<dyn std::error::Error + Send + Sync>> {
-    let wanted = match publication(task, networks)? {
+    let (own, shared) = match publication(task, networks)? {
         Publication::ByItself(ports) => return Ok(ports),
-        Publication::ByNode(wanted) if wanted.is_empty() => return Ok(Vec::new()),
-        Publication::ByNode(wanted) => wanted,
+        Publication::ByNode { own, shared } => (own, shared),
     };
-    let published = context.drivers.networks.publish(task.id.to_string(), wanted).await?;
-    let names = task.ports.iter().map(|port| port.name.clone());
+    let driver = &context.drivers.networks;
+    if !shared.is_empty() {
+        driver.share(task.id.to_string(), shared).await?;
+    }
+    if own.is_empty() {
+        return Ok(Vec::new());
+    }
+    let published = driver.publish(task.id.to_string(), own).await?;
+    // Where a port of every node answers is said by its service.
+    let is_own = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
+    let names = task.ports.iter().filter(is_own).map(|port| port.name.clone());
     Ok(published.into_iter().zip(names).map(|(port, name)| port.to_spec(name)).collect())
 }
 

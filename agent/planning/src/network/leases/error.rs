@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 
 use super::settings::{MTU_MAX, MTU_MIN};
-use crate::network::{Protocol, PublishedPort};
+use crate::network::{Protocol, PublishedPort, SharedPort};
 
 /// Why the book refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,6 +54,8 @@ pub enum LeaseError {
     PortRepeated { port: PublishedPort, container: String },
     #[error("published port {port} of container `{container}` has no target port")]
     TargetMissing { port: PublishedPort, container: String },
+    #[error("port {port} of container `{container}` needs a number at both ends")]
+    PortWithoutNumber { port: SharedPort, container: String },
     #[error("no free {protocol} port between {low} and {high}")]
     NoFreePort { protocol: Protocol, low: u16, high: u16 },
     #[error(

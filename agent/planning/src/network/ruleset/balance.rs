@@ -4,6 +4,9 @@
 //! which draws one of N slots; a slot's address is an element. So a change of one service costs its own
 //! elements, and chains do not grow with services: there is one for each number of slots up to
 //! [`EXACT_MAX`], and one for each larger power of two, in which backends have several slots each.
+//!
+//! The same chains draw for ports that answer on every node: for what has come by the mesh, which has the
+//! host's address in the tunnel, and for what asks the host by any other address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -38,7 +41,7 @@ const SLOTS_MAX: usize = 1 << 15;
 const SHARE: usize = 8;
 
 /// How many slots so many backends have.
-fn slots(backends: usize) -> usize {
+pub(super) fn slots_of(backends: usize) -> usize {
     if backends <= EXACT_MAX {
         backends
     } else {
@@ -48,12 +51,12 @@ fn slots(backends: usize) -> usize {
 
 /// Numbers of slots that there is a chain for.
 fn sizes() -> impl Iterator<Item = usize> {
-    let smallest = slots(EXACT_MAX + 1);
+    let smallest = slots_of(EXACT_MAX + 1);
     let large = std::iter::successors(Some(smallest), |size| Some(size * 2));
     (1..=EXACT_MAX).chain(large.take_while(|size| *size <= SLOTS_MAX))
 }
 
-fn chain(slots: usize) -> String {
+pub(super) fn chain(slots: usize) -> String {
     format!("pick_{slots}")
 }
 
@@ -64,7 +67,11 @@ pub(super) fn chains() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "  chain {} {{\n    dnat ip to ip daddr . numgen random mod {size} map @backends\n  }}",
+            "  chain {} {{
+    dnat ip to ip daddr . numgen random mod {size} map @backends
+    dnat ip to ip daddr . meta l4proto . th dport . numgen random mod {size} map @arrival_slots
+    dnat ip to meta l4proto . th dport . numgen random mod {size} map @ingress_slots
+  }}",
             chain(size)
         );
     }
@@ -82,7 +89,7 @@ impl Ruleset {
                 self.add(SetName::Idle, vec![key()], vec![]);
                 continue;
             }
-            let slots = slots(backends.len());
+            let slots = slots_of(backends.len());
             let at = vec![Word::Name(bridge), key()];
             self.add(SetName::Vips, at, vec![Word::Goto(chain(slots))]);
             for (slot, backend) in (0..slots).zip(backends.iter().cycle()) {
@@ -115,7 +122,7 @@ mod tests {
         let sizes: BTreeSet<usize> = sizes().collect();
         assert_eq!(sizes.len(), EXACT_MAX + 6);
         for backends in 1..5000 {
-            let slots = slots(backends);
+            let slots = slots_of(backends);
             assert!(sizes.contains(&slots), "{backends}: {slots}");
             let (fewest, most) = (slots / backends, slots.div_ceil(backends));
             assert!(fewest >= 1 && (backends <= EXACT_MAX || backends > 4096 || fewest >= SHARE));

@@ -1,10 +1,11 @@
 //! What the tables are made of besides their elements.
 
+use super::mesh::Rules;
 use super::{SetName, balance};
 use crate::network::fence::MARK;
 
 /// Name, type and flags of each set and map, in the order they are declared.
-pub(super) const SETS: [(SetName, &str); 22] = [
+pub(super) const SETS: [(SetName, &str); 35] = [
     (SetName::Bridges, "set bridges { type ifname; }"),
     (SetName::Internal, "set internal { type ifname; }"),
     (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
@@ -31,6 +32,27 @@ pub(super) const SETS: [(SetName, &str); 22] = [
     (SetName::Backends, "map backends { typeof ip daddr . numgen random mod 65536 : ip daddr; }"),
     (SetName::Idle, "set idle { type ipv4_addr; }"),
     (SetName::Selves, "set selves { type ipv4_addr . ipv4_addr; }"),
+    (SetName::Mesh, "set mesh { type ifname; }"),
+    (SetName::Home, "set home { type ipv4_addr; }"),
+    (SetName::Far, "set far { type ipv4_addr; }"),
+    (SetName::FarMarks, "map far_marks { type ipv4_addr : mark; }"),
+    (SetName::Speakers, "set speakers { type ipv4_addr . mark; }"),
+    (SetName::Nodes, "set nodes { type ipv4_addr; }"),
+    (SetName::Ingress, "map ingress { type inet_proto . inet_service : verdict; }"),
+    (
+        SetName::IngressSlots,
+        "map ingress_slots { typeof meta l4proto . th dport . numgen random mod 65536 : \
+         ip daddr . th dport; }",
+    ),
+    (SetName::Arrivals, "map arrivals { type inet_proto . inet_service : verdict; }"),
+    (
+        SetName::ArrivalSlots,
+        "map arrival_slots { typeof ip daddr . meta l4proto . th dport . \
+         numgen random mod 65536 : ip daddr . th dport; }",
+    ),
+    (SetName::Led, "set led { type inet_proto . inet_service; }"),
+    (SetName::IdlePorts, "set idle_ports { type inet_proto . inet_service; }"),
+    (SetName::FarMacs, "map far_macs { type mark : ether_addr; }"),
     (SetName::Strict, "set strict { type ifname; }"),
     (SetName::Own, "set own { type ifname . ether_addr . ipv4_addr; }"),
     (SetName::OwnMacs, "set own_macs { type ifname . ether_addr; }"),
@@ -50,6 +72,9 @@ pub(super) const SETS: [(SetName, &str); 22] = [
 /// Who asks a service without backends by TCP is reset: what the kernel says by ICMP to somebody whose
 /// packets leave by where they came in, it says once a second at the most, and mostly not at all.
 ///
+/// What asks at a port that answers on every node while nobody serves is told so: the port is held, so the host
+/// would say nothing to who asks by UDP.
+///
 /// `quiet` keeps to itself that a container could reach a sibling without the host: on a network that spans
 /// hosts all goes through it.
 ///
@@ -57,40 +82,44 @@ pub(super) const SETS: [(SetName, &str); 22] = [
 /// [`fence`](crate::network::fence) let nothing else through, so that nothing is forwarded while the
 /// table is missing. It judges by itself what `forward` judges again: whichever chain or rule
 /// somebody deletes, what is not published stays closed.
-pub(super) fn packet_chains(closed: bool, spans: bool) -> String {
-    arriving_chains(spans) + &judging_chains(closed)
+pub(super) fn packet_chains(closed: bool, draws: bool, mesh: bool) -> String {
+    let mesh = if mesh { Rules::with_mesh() } else { Rules::none() };
+    arriving_chains(draws, &mesh) + &judging_chains(closed, &mesh)
 }
 
 /// What happens to packets before it is known where they go, and after.
-fn arriving_chains(spans: bool) -> String {
-    let picks = if spans { balance::chains() } else { String::new() };
+fn arriving_chains(draws: bool, mesh: &Rules) -> String {
+    let picks = if draws { balance::chains() } else { String::new() };
+    let Rules { guard, arriving, admit, asking, leaving, chains, .. } = mesh;
     format!(
         "{picks}  chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published_at
     dnat ip to meta l4proto . th dport map @published_any
+    meta l4proto . th dport vmap @ingress
   }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
     iifname != \"lo\" ip daddr 127.0.0.0/8 drop
     iifname != \"lo\" ip saddr 127.0.0.0/8 drop
-  }}
+{guard}  }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
     iifname . ip daddr vmap @vips
     iifname @internal accept
-    iifname @tunnels accept
+{arriving}    iifname @tunnels accept
     fib daddr type != local accept
     iifname @bridges jump publish
     ip daddr @anywhere jump publish
     fib daddr . iif type local jump publish
     dnat ip to meta l4proto . th dport map @published_any
+    meta l4proto . th dport vmap @ingress
   }}
   chain pass {{
     meta mark set meta mark | {MARK:#x}
   }}
-  chain admit {{
+{chains}  chain admit {{
     type filter hook prerouting priority -90; policy accept;
-    ip daddr . iifname @lan goto pass
+{admit}    ip daddr . iifname @lan goto pass
     iifname @tunnels ip saddr . ip daddr @across goto pass
     iifname @tunnels accept
     iifname @internal accept
@@ -100,11 +129,11 @@ fn arriving_chains(spans: bool) -> String {
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
+{asking}    fib daddr type local jump publish
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
-    ip saddr . ip daddr @selves masquerade
+{leaving}    ip saddr . ip daddr @selves masquerade
     ip saddr . ip daddr @across accept
     ip saddr @subnets oifname != @bridges masquerade
     ip saddr . oifname @lan ct status dnat masquerade
@@ -115,7 +144,8 @@ fn arriving_chains(spans: bool) -> String {
 }
 
 /// What may arrive, and what may pass.
-fn judging_chains(closed: bool) -> String {
+fn judging_chains(closed: bool, mesh: &Rules) -> String {
+    let Rules { input, forward, .. } = mesh;
     let closed = if closed {
         "    iifname @guests accept
     oifname @guests accept
@@ -126,10 +156,12 @@ fn judging_chains(closed: bool) -> String {
     format!(
         "  chain input {{
     type filter hook input priority 0; policy accept;
-    iifname @tunnels drop
+{input}    iifname @tunnels drop
     iifname @internal ct state established,related accept
     iifname . ip daddr @gateways accept
     iifname @internal drop
+    meta l4proto . th dport @idle_ports meta l4proto tcp reject with tcp reset
+    meta l4proto . th dport @idle_ports reject
   }}
   chain quiet {{
     type filter hook output priority 0; policy accept;
@@ -139,7 +171,7 @@ fn judging_chains(closed: bool) -> String {
     type filter hook forward priority 0; policy accept;
     iifname @bridges ip daddr @idle meta l4proto tcp reject with tcp reset
     iifname @bridges ip daddr @idle reject
-    iifname . oifname @same_bridge accept
+{forward}    iifname . oifname @same_bridge accept
     iifname @tunnels ip saddr . ip daddr @across oifname @bridges accept
     iifname @bridges ip saddr . ip daddr @across oifname @tunnels accept
     iifname @tunnels drop

@@ -1,8 +1,9 @@
 use std::convert::Infallible;
 
 use super::*;
+use crate::network::ingress::{self, Backend};
 use crate::network::leases::{Refusal, Rules};
-use crate::network::{AttachRequest, NetworkConfig, Protocol, PublishedPort};
+use crate::network::{AttachRequest, NetworkConfig, Protocol, PublishedPort, SharedPort};
 
 const GOLDEN: &str = include_str!("golden.nft");
 
@@ -46,6 +47,12 @@ fn sample() -> Leases {
         ..AttachRequest::default()
     };
     leases.attach(&request, &Rules::default()).unwrap();
+    let shared = [(Protocol::Tcp, 80), (Protocol::Udp, 53)].map(|(protocol, port)| SharedPort {
+        protocol,
+        port,
+        target_port: 8000 + port,
+    });
+    leases.share("far", &shared).unwrap();
     publish(&mut leases, "web", &[port([0, 0, 0, 0], Protocol::Tcp, 8080)]);
     let local = port([127, 0, 0, 1], Protocol::Udp, 53);
     publish(&mut leases, "dns", &[local, port([0, 0, 0, 0], Protocol::Sctp, 9)]);
@@ -59,7 +66,27 @@ fn host() -> HostFacts {
         // Of a network that is not here.
         ([10, 0, 6, 50].into(), vec![[10, 0, 6, 7].into()]),
     ]);
-    HostFacts { prefix: "sh".to_owned(), vips: Arc::new(vips), ..HostFacts::default() }
+    let far = |last: u8| Ipv4Addr::new(10, 9, 0, last);
+    let here = || Backend::Here("far".to_owned());
+    let ports = [
+        ((Protocol::Tcp, 80), vec![here(), Backend::Far(far(2)), Backend::Far(far(2))]),
+        ((Protocol::Udp, 53), vec![here()]),
+        ((Protocol::Tcp, 81), vec![]),
+        // Somebody on this host has it.
+        ((Protocol::Tcp, 82), vec![Backend::Far(far(3))]),
+    ];
+    let outside = Some([192, 0, 2, 2].into());
+    let peers = [(far(2), outside), (far(3), None)].into();
+    let numbers = ingress::numbers(&Numbers::new(), [far(2), far(3)]);
+    HostFacts {
+        prefix: "sh".to_owned(),
+        vips: Arc::new(vips),
+        ingress: Arc::new(Ingress { home: Some(far(1)), peers, ports: ports.into() }),
+        numbers: Arc::new(numbers),
+        contested: [(Protocol::Tcp, 82)].into(),
+        mesh: true,
+        ..HostFacts::default()
+    }
 }
 
 fn of(leases: &Leases) -> Ruleset {
@@ -169,9 +196,72 @@ fn a_kernel_that_cannot_judge_frames_gets_the_rest() {
 }
 
 #[test]
+fn a_kernel_that_cannot_judge_one_device_gets_the_rest() {
+    let whole = of(&sample());
+    let text = whole.clone().without_egress().replace_text("shoal");
+    assert!(!text.contains("netdev") && text.contains("chain steer"), "{text}");
+    assert!(whole.clone().without_egress().same_as(&whole));
+    assert!(!whole.same_as(&whole.clone().without_egress()));
+    assert!(GOLDEN.contains("table netdev shoal"));
+    // Where there is no mesh its table is taken away.
+    let without = Ruleset::of(&sample(), &HostFacts { mesh: false, ..host() });
+    assert!(!without.same_chains(&whole));
+    let text = without.replace_text("shoal");
+    assert!(text.contains("delete table netdev shoal") && !text.contains("chain egress"), "{text}");
+    assert!(!text.contains("mesh ip"), "{text}");
+}
+
+/// Each port costs its own elements; without a mesh only containers of this host are led to.
+#[test]
+fn ports_that_answer_on_every_node() {
+    let change = |from: &HostFacts, to: &HostFacts| {
+        let (from, to) = (Ruleset::of(&sample(), from), Ruleset::of(&sample(), to));
+        assert!(from.same_chains(&to));
+        to.change_text(&from, "t").unwrap_or_default()
+    };
+    let with = |change: &dyn Fn(&mut HostFacts)| {
+        let mut facts = host();
+        change(&mut facts);
+        facts
+    };
+    let fewer = with(&|facts| {
+        let ingress = Arc::make_mut(&mut facts.ingress);
+        ingress.ports.get_mut(&(Protocol::Tcp, 80)).unwrap().pop();
+    });
+    let expect = "\
+        delete element inet t ingress { tcp . 80 }\n\
+        delete element inet t ingress_slots { tcp . 80 . 2 }\n\
+        add element inet t ingress { tcp . 80 : goto pick_2 }\n";
+    assert_eq!(change(&host(), &fewer), expect);
+    let free = with(&|facts| facts.contested.clear());
+    let expect = "\
+        add element inet t ingress { tcp . 82 : goto pick_1 }\n\
+        add element inet t ingress_slots { tcp . 82 . 0 : 10.9.0.3 . 82 }\n\
+        add element inet t led { tcp . 82 }\n";
+    assert_eq!(change(&host(), &free), expect);
+    // A container that is gone is led to by nobody here, whatever managers say.
+    let mut leases = sample();
+    leases.unpublish("far");
+    let text = Ruleset::of(&leases, &host()).change_text(&of(&sample()), "t").unwrap();
+    assert!(text.contains("add element inet t idle_ports { udp . 53 }"), "{text}");
+    assert!(text.contains("delete element inet t arrivals { tcp . 80, udp . 53 }"), "{text}");
+    let alone = Ruleset::of(&sample(), &HostFacts { mesh: false, ..host() }).replace_text("t");
+    assert!(
+        alone.contains("ingress_slots { tcp . 80 . 0 : 10.0.5.7 . 8080, udp . 53 . 0"),
+        "{alone}"
+    );
+    assert!(alone.contains("add element inet t ingress { tcp . 80 : goto pick_1,"), "{alone}");
+    // Who has no network and no mesh has no table.
+    let facts = HostFacts { mesh: false, ..host() };
+    assert!(Ruleset::of(&Leases::default(), &facts).is_empty());
+    assert!(!Ruleset::of(&Leases::default(), &host()).is_empty());
+}
+
+#[test]
 fn addresses_on_no_wire_are_published_to_every_wire() {
     let facts = HostFacts { on_no_wire: BTreeSet::from([[192, 0, 2, 7].into()]), ..host() };
     let text = Ruleset::of(&sample(), &facts).change_text(&of(&sample()), "t").unwrap();
     assert_eq!(text, "add element inet t anywhere { 192.0.2.7 }\n");
+    let facts = HostFacts { mesh: false, ..facts };
     assert!(Ruleset::of(&Leases::default(), &facts).is_empty());
 }

@@ -1,9 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::network::ingress::Backend;
 use crate::network::leases::Rules;
 use crate::network::settings::{ACCEPT_REDIRECTS, forwarding_of};
-use crate::network::{AttachRequest, NetworkConfig};
+use crate::network::{AttachRequest, NetworkConfig, Protocol};
+
+mod harms;
+
+use self::harms::{Harm, do_harm, harm};
 
 /// A host that is as the actions make it: the judge of the plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,9 +21,12 @@ struct Host {
     settings: BTreeMap<String, String>,
     remembered: Option<Remembered>,
     remote: Option<BTreeSet<Ipv4Addr>>,
+    device: Option<MeshDevice>,
 }
 
 const ETH: &str = "eth0";
+/// The device of the mesh.
+const DEVICE: &str = "shvx0";
 /// A network that spans hosts.
 const WIDE: &str = "wide";
 
@@ -37,6 +45,22 @@ fn leases(networks: &[(&str, bool)]) -> Leases {
         leases.attach(&request, &Rules::default()).unwrap();
     }
     leases
+}
+
+fn far(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, last)
+}
+
+/// With ports that answer on every node, on `nodes` others.
+fn meshed(wishes: &Wishes, nodes: u8) -> Wishes {
+    let peers: BTreeMap<Ipv4Addr, _> = (2..2 + nodes).map(|node| (far(node), None)).collect();
+    let backends = peers.keys().copied().map(Backend::Far).collect();
+    let numbers = Arc::new(ingress::numbers(&Numbers::new(), peers.keys().copied()));
+    let remote = wishes.remote.iter().copied().chain(peers.keys().copied());
+    let remote = Arc::new(remote.collect());
+    let ports = [((Protocol::Tcp, 80), backends)].into();
+    let ingress = Arc::new(Ingress { home: Some(far(1)), peers, ports });
+    Wishes { ingress, numbers, remote, ..wishes.clone() }
 }
 
 fn wishes() -> Wishes {
@@ -67,6 +91,7 @@ impl Host {
             settings,
             remembered: None,
             remote: Some(BTreeSet::new()),
+            device: None,
         }
     }
 
@@ -88,6 +113,7 @@ impl Host {
             settings: Some(self.settings.clone()),
             remembered: self.remembered.clone(),
             remote: self.remote.clone(),
+            mesh: Some(ObservedMesh { tunnel: self.remote.is_some(), device: self.device.clone() }),
         }
     }
 
@@ -125,7 +151,9 @@ impl Host {
                 let empty = wanted.is_empty();
                 self.tables = if empty { Tables::Absent } else { Tables::Hold(Box::new(wanted)) };
             }
+            Action::Link(action) if action.ifname() == DEVICE => self.perform_on_device(action),
             Action::Link(action) => self.perform_on_link(action),
+            Action::Mesh(action) => self.perform_on_mesh(action),
             Action::AddRoute(route) => {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
@@ -172,6 +200,60 @@ impl Host {
         }
     }
 
+    fn perform_on_device(&mut self, action: &links::Action) {
+        use links::Action::*;
+        if matches!(action, Remove { .. }) {
+            self.remove_device();
+            return;
+        }
+        let device = self.device.as_mut().expect("the device exists");
+        match action {
+            SetMtu { mtu, .. } => device.mtu = *mtu,
+            AddAddress { address, .. } => assert!(device.addresses.insert(*address)),
+            RemoveAddress { address, .. } => assert!(device.addresses.remove(address)),
+            SetUp { .. } => device.up = true,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn remove_device(&mut self) {
+        self.device = None;
+        self.settings.retain(|name, _| !name.contains(DEVICE));
+    }
+
+    fn perform_on_mesh(&mut self, action: &MeshAction) {
+        if let MeshAction::Create { home } = action {
+            assert!(self.device.is_none() && self.remote.is_some());
+            let vxlan = Vxlan {
+                id: ingress::NETWORK,
+                port: ingress::PORT,
+                local: Some(*home),
+                by_tunnel: true,
+                learning: false,
+            };
+            let mac = Some(ingress::mac(*home));
+            let (vxlan, mtu) = (Some(vxlan), ingress::MTU);
+            self.device = Some(MeshDevice { vxlan, mtu, mac, ..MeshDevice::default() });
+            for (name, _) in of_mesh(DEVICE) {
+                self.settings.insert(name, "0".to_owned());
+            }
+            return;
+        }
+        let device = self.device.as_mut().expect("the device exists");
+        match action {
+            MeshAction::AddFar(peer) => {
+                let entry = [Some(*peer)].into();
+                assert!(device.far.insert(ingress::mac(*peer), entry).is_none());
+            }
+            MeshAction::RemoveFar(mac) => assert!(device.far.remove(mac).is_some()),
+            MeshAction::AddRoute => {
+                assert!(device.up);
+                device.default_route = true;
+            }
+            MeshAction::Create { .. } => {}
+        }
+    }
+
     fn at(&mut self, ifname: &str) -> &mut ObservedLink {
         self.links.get_mut(ifname).expect("the link exists")
     }
@@ -193,6 +275,12 @@ impl Host {
                 self.rules.contains(&FenceRule::CloseBridge(bridge))
                     && self.rules.contains(&FenceRule::CloseSubnet(subnet))
             });
+        // What comes by the mesh is judged by the tables, or does not come in.
+        let strict = self.settings.get(&of_mesh(DEVICE)[0].0).is_some_and(|value| value == "1");
+        let open_mesh = self.device.as_ref().is_some_and(|device| device.up) && !strict;
+        if open_mesh && !matches!(self.tables, Tables::Hold(_)) {
+            return false;
+        }
         self.settings[IP_FORWARD] == "0"
             || ours.is_empty()
             || fence
@@ -219,106 +307,6 @@ impl Host {
     }
 }
 
-/// What people and other programs do to a host.
-#[derive(Debug, Clone)]
-enum Harm {
-    Flush,
-    OtherTables,
-    Rule(usize),
-    Link(usize),
-    Down(usize),
-    Address(usize),
-    Route(usize),
-    Setting(usize),
-    Guest,
-    Foreign,
-    NoTunnel,
-    Tunnel,
-    Remote(u8),
-}
-
-fn harm() -> impl Strategy<Value = Harm> {
-    prop_oneof![
-        Just(Harm::Flush),
-        Just(Harm::OtherTables),
-        (0..9usize).prop_map(Harm::Rule),
-        (0..9usize).prop_map(Harm::Link),
-        (0..9usize).prop_map(Harm::Down),
-        (0..9usize).prop_map(Harm::Address),
-        (0..9usize).prop_map(Harm::Route),
-        (0..9usize).prop_map(Harm::Setting),
-        Just(Harm::Guest),
-        Just(Harm::Foreign),
-        Just(Harm::NoTunnel),
-        Just(Harm::Tunnel),
-        (0..12u8).prop_map(Harm::Remote),
-    ]
-}
-
-fn do_harm(host: &mut Host, harm: &Harm) {
-    let nth = |host: &Host, n: usize| {
-        let ours: Vec<String> =
-            host.links.keys().filter(|name| name.starts_with("sh")).cloned().collect();
-        ours.get(n % ours.len().max(1)).cloned()
-    };
-    match harm {
-        Harm::Flush => host.tables = Tables::Absent,
-        Harm::OtherTables => host.tables = Tables::Differ,
-        Harm::Rule(n) => {
-            let rule = host.rules.iter().nth(n % host.rules.len().max(1)).cloned();
-            rule.map(|rule| host.rules.remove(&rule));
-        }
-        Harm::Link(n) => {
-            if let Some(name) = nth(host, *n) {
-                host.perform_on_link(&links::Action::Remove { ifname: name });
-            }
-        }
-        Harm::Down(n) => {
-            if let Some(name) = nth(host, *n) {
-                host.at(&name).up = false;
-                host.routes.retain(|route| route.bridge != name);
-            }
-        }
-        Harm::Address(n) => {
-            if let Some(name) = nth(host, *n) {
-                host.at(&name).addresses.clear();
-                host.routes.retain(|route| route.bridge != name);
-            }
-        }
-        Harm::Route(n) => {
-            let route = host.routes.iter().nth(n % host.routes.len().max(1)).cloned();
-            route.map(|route| host.routes.remove(&route));
-        }
-        Harm::Setting(n) => {
-            let names: Vec<String> = host.settings.keys().cloned().collect();
-            let name = &names[n % names.len()];
-            // Turning an interface's forwarding is the host's own affair.
-            if !name.ends_with("/forwarding") {
-                let turned = if host.settings[name] == "0" { "1" } else { "0" };
-                host.set(name, turned);
-            }
-        }
-        Harm::Guest => {
-            let mut bridge = link(LinkKind::Bridge, true);
-            bridge.addresses.insert("172.17.0.1/16".parse().unwrap());
-            host.links.insert("docker0".to_owned(), bridge);
-        }
-        Harm::NoTunnel => host.remote = None,
-        Harm::Tunnel => host.remote = Some(BTreeSet::new()),
-        Harm::Remote(n) => {
-            let address = [10, 0, 5, *n].into();
-            if let Some(remote) = &mut host.remote
-                && !remote.remove(&address)
-            {
-                remote.insert(address);
-            }
-        }
-        Harm::Foreign => {
-            host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));
-        }
-    }
-}
-
 const SETS: [&[(&str, bool)]; 6] = [
     &[],
     &[("front", false)],
@@ -335,15 +323,17 @@ proptest! {
         has_domains in any::<bool>(),
         asked in any::<bool>(),
         steps in prop::collection::vec(
-            (0..SETS.len(), prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
+            (0..SETS.len(), 0..3u8, prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
         ),
     ) {
         let remote = (7..9).map(|n| [10, 0, 5, n].into()).chain([[10, 0, 6, 7].into()]);
         let remote = Arc::new(remote.collect());
         let wishes = Wishes { forwards_for_others: asked, remote, ..wishes() };
         let mut host = Host { has_domains, ..Host::new(forwards) };
-        for (set, harms, cut) in steps {
+        let alone = wishes;
+        for (set, nodes, harms, cut) in steps {
             let leases = leases(SETS[set]);
+            let wishes = meshed(&alone, nodes);
             for harm in &harms {
                 do_harm(&mut host, harm);
             }
@@ -361,7 +351,17 @@ proptest! {
             prop_assert!(host.is_closed(&leases));
             if let Some(remote) = &host.remote {
                 let wide = SETS[set].iter().any(|(id, _)| *id == WIDE);
-                prop_assert_eq!(remote.len(), if wide { 2 } else { 0 });
+                prop_assert_eq!(remote.len(), if wide { 2 } else { 0 } + usize::from(nodes));
+            }
+            let wanted = host.remote.is_some() && nodes > 0;
+            prop_assert_eq!(host.device.is_some(), wanted);
+            if let Some(device) = &host.device {
+                prop_assert!(device.up && device.default_route);
+                prop_assert_eq!(device.far.len(), usize::from(nodes));
+                for (name, value) in of_mesh(DEVICE) {
+                    prop_assert_eq!(host.settings[&name].as_str(), value);
+                }
+                prop_assert!(host.rules.contains(&FenceRule::ByMesh));
             }
         }
     }
@@ -379,7 +379,8 @@ proptest! {
             host
         };
         let mut host = before.clone();
-        host.go(&leases(SETS[3]), &wishes(), usize::MAX).map_err(TestCaseError::fail)?;
+        let meshed = meshed(&wishes(), 2);
+        host.go(&leases(SETS[3]), &meshed, usize::MAX).map_err(TestCaseError::fail)?;
         for cut in cuts {
             host.go(&leases(&[]), &wishes(), cut).map_err(TestCaseError::fail)?;
         }

@@ -9,9 +9,10 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready};
 use shoal_agent_image::{Held, ImageError, Pin, PullPolicy, PullProgress, RegistryAuth};
 use shoal_agent_network::{
-    AttachRequest, Attached, FakeNetworks, Lost, Netns, NetworkConfig, NetworkDriver, NetworkError,
-    NetworkState, PublishedPort, Repaired,
+    AttachRequest, Attached, Contested, FakeNetworks, Lost, Netns, NetworkConfig, NetworkDriver,
+    NetworkError, NetworkState, PublishedPort, Repaired, SharedPort,
 };
+use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_runtime::fake::FakeRuntime;
@@ -106,8 +107,9 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         &self,
         remote: BTreeSet<Ipv4Addr>,
         vips: Vips,
-    ) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.inner.lead(remote, vips)
+        ingress: Ingress,
+    ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
+        self.inner.lead(remote, vips, ingress)
     }
 
     fn ensure_network(
@@ -147,6 +149,14 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         ports: Vec<PublishedPort>,
     ) -> BoxFuture<'_, Result<Vec<PublishedPort>, NetworkError>> {
         pass(&self.meter, "networks.publish", || self.inner.publish(container, ports))
+    }
+
+    fn share(
+        &self,
+        container: String,
+        ports: Vec<SharedPort>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        pass(&self.meter, "networks.share", || self.inner.share(container, ports))
     }
 
     fn unpublish(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {

@@ -1,0 +1,487 @@
+//! Ports that answer on every node. The tunnel's place is taken by a wire between the hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_agent_ground::testing::skip_without_root;
+use shoal_agent_planning::network::ingress::{self, Backend, Ingress, Port};
+use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::tunnel;
+
+use super::*;
+
+mod attackers;
+
+const TCP: Port = (Protocol::Tcp, 8080);
+const UDP: Port = (Protocol::Udp, 8080);
+/// Of a server that takes much.
+const COUNTING: Port = (Protocol::Tcp, 8081);
+
+/// Hosts on one wire towards the outside and on another one between them, and somebody outside.
+struct Cluster {
+    client: Space,
+    hosts: Vec<Lab>,
+    /// What both wires hang on.
+    switch: Space,
+}
+
+/// A host's address in the tunnel.
+fn home(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, host + 1)
+}
+
+/// And towards the outside.
+fn outside(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, host + 11)
+}
+
+impl Cluster {
+    fn new(hosts: u8) -> Self {
+        let (switch, client) = (Space::new("switch"), Space::new("client"));
+        for bridge in ["outer", "inner"] {
+            switch.run("ip", &["link", "add", bridge, "type", "bridge"]);
+            switch.run("ip", &["link", "set", bridge, "up"]);
+        }
+        let cluster = Self { client, hosts: Vec::new(), switch };
+        cluster.plug(&cluster.client, "up0", "outer", "client");
+        let address = format!("{OUTSIDE}/24");
+        cluster.client.run("ip", &["address", "add", &address, "dev", "up0"]);
+        let all = (0..hosts).map(|number| {
+            let host = Space::new("host");
+            cluster.plug(&host, "up0", "outer", &format!("o{number}"));
+            let address = format!("{}/24", outside(number));
+            host.run("ip", &["address", "add", &address, "dev", "up0"]);
+            host.run("ip", &["route", "add", "default", "via", &OUTSIDE.to_string()]);
+            cluster.plug_tunnel(&host, number);
+            // A host that is strict about where packets come from.
+            host.run("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=1"]);
+            let state = tempfile::tempdir().unwrap();
+            Lab { host, outside: Space::new("nobody"), state }
+        });
+        let hosts = all.collect();
+        Self { hosts, ..cluster }
+    }
+
+    fn plug(&self, space: &Space, ifname: &str, bridge: &str, port: &str) {
+        let peer = space.path().file_name().unwrap().to_string_lossy().into_owned();
+        let ends = ["link", "add", port, "type", "veth", "peer", "name", ifname, "netns", &peer];
+        self.switch.run("ip", &ends);
+        self.switch.run("ip", &["link", "set", port, "master", bridge, "up"]);
+        space.run("ip", &["link", "set", ifname, "up"]);
+    }
+
+    fn plug_tunnel(&self, host: &Space, number: u8) {
+        let ifname = tunnel::ifname("sh");
+        self.plug(host, &ifname, "inner", &format!("i{number}"));
+        host.run("ip", &["link", "set", &ifname, "mtu", &tunnel::MTU.to_string()]);
+    }
+
+    fn host(&self, host: u8) -> &Space {
+        &self.hosts[usize::from(host)].host
+    }
+
+    /// What a host is told, with its own container of this name, where there is one.
+    fn ingress(&self, host: u8, backends: &[(u8, &str)]) -> Ingress {
+        let all = 0..u8::try_from(self.hosts.len()).unwrap();
+        let peers = all.filter(|other| *other != host);
+        let mut slots: Vec<Backend> = backends
+            .iter()
+            .map(|(at, name)| {
+                if *at == host {
+                    Backend::Here((*name).to_owned())
+                } else {
+                    Backend::Far(home(*at))
+                }
+            })
+            .collect();
+        slots.sort();
+        Ingress {
+            home: Some(home(host)),
+            peers: peers.map(|peer| (home(peer), Some(outside(peer)))).collect(),
+            ports: [TCP, COUNTING, UDP].map(|port| (port, slots.clone())).into(),
+        }
+    }
+
+    /// Does something with a host's driver once it was told who serves, as after a start of the agent.
+    fn with<T: Send>(
+        &self,
+        host: u8,
+        backends: &[(u8, &str)],
+        act: impl AsyncFnOnce(&BridgeNetworks) -> T + Send,
+    ) -> T {
+        let lab = &self.hosts[usize::from(host)];
+        lab.block_on(async || {
+            let driver = lab.driver();
+            self.tell(&driver, host, backends).await;
+            act(&driver).await
+        })
+    }
+
+    async fn tell(&self, driver: &BridgeNetworks, host: u8, backends: &[(u8, &str)]) -> Contested {
+        let ingress = self.ingress(host, backends);
+        let remote: BTreeSet<Ipv4Addr> = ingress.peers.keys().copied().collect();
+        driver.lead(remote, Vips::new(), ingress).await.unwrap()
+    }
+
+    /// Tells every host who serves.
+    fn lead(&self, backends: &[(u8, &str)]) {
+        for host in 0..u8::try_from(self.hosts.len()).unwrap() {
+            self.with(host, backends, async |_| ());
+        }
+    }
+
+    /// A container whose port 80 is published everywhere. It says who asks, or by UDP who it is itself.
+    fn serve(&self, host: u8, name: &'static str) -> Space {
+        let lab = &self.hosts[usize::from(host)];
+        lab.block_on(async || {
+            let driver = lab.driver();
+            driver.ensure_network(net("front")).await.unwrap();
+            let space = Space::new(name);
+            driver.attach(request(name, "front"), space.netns()).await.unwrap();
+            let ports = [(TCP, 80), (COUNTING, 81), (UDP, 53)];
+            let shared = ports.map(|((protocol, port), target_port)| SharedPort {
+                protocol,
+                port,
+                target_port,
+            });
+            driver.share(name.to_owned(), shared.to_vec()).await.unwrap();
+            space.serve(80);
+            space.serve_udp(53, name);
+            space
+        })
+    }
+
+    fn cleanup(&self) {
+        for lab in &self.hosts {
+            lab.block_on(async || {
+                let driver = lab.driver();
+                driver.lead(BTreeSet::new(), Vips::new(), Ingress::default()).await.unwrap();
+                driver.cleanup_all().await.unwrap();
+            });
+            assert_eq!(links_of(&lab.host), [tunnel::ifname("sh")]);
+            assert_eq!(lab.host.run("nft", &["list", "tables"]), "");
+            let rules = lab.host.run("ip", &["rule"]);
+            assert!(!rules.lines().any(|rule| rule.starts_with('6')), "{rules}");
+            let routes = lab.host.try_run("ip", &["route", "show", "table", "7563375"]);
+            assert_eq!(routes.unwrap_or_default(), "");
+            assert_eq!(lab.host.run("ip", &["route", "show", "dev", &tunnel::ifname("sh")]), "");
+        }
+    }
+}
+
+/// Which backends answer somebody who asks by one new flow after the other.
+fn answering(space: &Space, at: Ipv4Addr) -> BTreeSet<String> {
+    (0..48).filter_map(|_| ask_with(&space.udp_client(at, 8080))).collect()
+}
+
+/// Takes what is sent, and says how much it was.
+fn serve_counting(space: &Space, port: u16) {
+    let listener = space.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let count = |mut stream: TcpStream| {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all)?;
+                stream.write_all(all.len().to_string().as_bytes())
+            };
+            let _ = stream.and_then(count);
+        }
+    });
+}
+
+/// Sends so much that segments are as large as they may be, and returns how much has arrived.
+fn send_much(space: &Space, at: Ipv4Addr, port: u16) -> std::io::Result<String> {
+    space.enter(|| {
+        let mut stream = TcpStream::connect_timeout(&(at, port).into(), Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(&[7; 500_000])?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    })
+}
+
+#[test]
+fn whichever_host_is_asked_the_client_is_known() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(3);
+    let web = cluster.serve(1, "web");
+    serve_counting(&web, 81);
+    cluster.lead(&[(1, "web")]);
+    for host in 0..3 {
+        assert_eq!(cluster.client.ask(outside(host), 8080), OUTSIDE.to_string(), "host {host}");
+        assert_eq!(answering(&cluster.client, outside(host)), ["web".to_owned()].into());
+        let much = send_much(&cluster.client, outside(host), 8081).unwrap();
+        assert_eq!(much, "500000", "host {host}");
+    }
+    // Everything is as it should be, and stays so.
+    for host in 0..3 {
+        cluster.with(host, &[(1, "web")], async |driver| {
+            let repaired = driver.repair().await.unwrap();
+            assert!(repaired.is_clean(), "host {host}: {repaired:?}");
+            let deeds = driver.deeds();
+            driver.repair().await.unwrap();
+            assert_eq!(driver.deeds(), deeds, "host {host}: there is nothing to do");
+        });
+    }
+    cluster.cleanup();
+}
+
+#[test]
+fn who_is_on_a_host_is_led_as_from_outside() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(3);
+    let _web = cluster.serve(1, "web");
+    let other = cluster.serve(0, "other");
+    cluster.lead(&[(1, "web")]);
+    let in_tunnel = |host: u8| home(host).to_string();
+    // A container of a host without a backend, and the host itself by each of its addresses.
+    assert_eq!(other.ask(outside(0), 8080), in_tunnel(0));
+    assert_eq!(other.ask("172.20.0.1".parse().unwrap(), 8080), in_tunnel(0));
+    for at in [outside(0), Ipv4Addr::LOCALHOST, home(0)] {
+        assert_eq!(cluster.host(0).ask(at, 8080), in_tunnel(0), "{at}");
+        let answers = answering(cluster.host(0), at);
+        assert_eq!(answers, ["web".to_owned()].into(), "{at}");
+    }
+    // Others, also by a host that is none of both, and by the one that has the backend.
+    assert_eq!(cluster.host(0).ask(outside(2), 8080), in_tunnel(2));
+    assert_eq!(other.ask(outside(2), 8080), in_tunnel(2));
+    assert_eq!(cluster.host(0).ask(outside(1), 8080), outside(0).to_string());
+    // The host that has it: by itself, and by way of another.
+    assert_eq!(cluster.host(1).ask(outside(0), 8080), in_tunnel(0));
+    assert_eq!(cluster.host(1).ask(Ipv4Addr::LOCALHOST, 8080), "172.20.0.1");
+    // What is on the loopback beside it is still found there.
+    cluster.host(0).serve(9000);
+    assert_eq!(cluster.host(0).ask(Ipv4Addr::LOCALHOST, 9000), "127.0.0.1");
+    cluster.cleanup();
+}
+
+#[test]
+fn backends_answer_in_turn_wherever_they_are_until_they_are_withdrawn() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _here = cluster.serve(0, "here");
+    let _too = cluster.serve(0, "too");
+    let _there = cluster.serve(1, "there");
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    cluster.lead(&[(0, "here"), (0, "too"), (1, "there")]);
+    for host in 0..2 {
+        let all: BTreeSet<String> = names(&["here", "there", "too"]);
+        assert_eq!(answering(&cluster.client, outside(host)), all, "host {host}");
+    }
+    // One that keeps asking from one socket goes over when his is withdrawn, by each host.
+    for host in 0..2 {
+        cluster.lead(&[(0, "here"), (0, "too"), (1, "there")]);
+        let client = cluster.client.udp_client(outside(host), 8080);
+        let first = ask_with(&client).unwrap();
+        let left = if first == "there" { (0, "here") } else { (1, "there") };
+        cluster.with(host, &[(0, "here"), (0, "too"), (1, "there")], async |driver| {
+            cluster.tell(driver, host, &[left]).await;
+        });
+        assert_eq!(ask_until(&client).as_deref(), Some(left.1), "host {host}");
+    }
+    cluster.lead(&[(1, "there")]);
+    for host in 0..2 {
+        assert_eq!(answering(&cluster.client, outside(host)), names(&["there"]), "host {host}");
+    }
+    // Without any it is refused at once; also where one host does not know yet that another has none.
+    cluster.with(1, &[], async |_| ());
+    let refused = |at: Ipv4Addr| {
+        let tcp = cluster.client.enter(|| TcpStream::connect((at, 8080)).unwrap_err());
+        assert_eq!(tcp.kind(), std::io::ErrorKind::ConnectionRefused, "{at}");
+    };
+    refused(outside(0));
+    cluster.with(0, &[], async |_| ());
+    for host in 0..2 {
+        refused(outside(host));
+        let udp = cluster.client.udp_client(outside(host), 8080);
+        udp.send(b"?").unwrap();
+        udp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let error = udp.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "host {host}");
+    }
+    cluster.cleanup();
+}
+
+#[test]
+fn a_port_that_somebody_has_is_his_until_he_lets_go() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _web = cluster.serve(1, "web");
+    let (at, backends) = (outside(0), [(1, "web")]);
+    let own = cluster.host(0).enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)).unwrap());
+    cluster.with(1, &backends, async |_| ());
+    cluster.with(0, &backends, async |driver| {
+        let contested = cluster.tell(driver, 0, &backends).await;
+        let holder = contested[&UDP].clone();
+        let me = format!("process {} (", std::process::id());
+        assert!(contested.len() == 1 && holder.starts_with(&me), "{contested:?}");
+        // He goes on, and the rest is led all the same, by other hosts too.
+        let client = cluster.client.udp_client(at, 8080);
+        client.send(b"?").unwrap();
+        let (_, from) = own.recv_from(&mut [0; 8]).unwrap();
+        own.send_to(b"mine", from).unwrap();
+        let mut answer = [0; 8];
+        let len = client.recv(&mut answer).unwrap();
+        assert_eq!(&answer[..len], b"mine");
+        assert_eq!(cluster.client.ask(at, 8080), OUTSIDE.to_string());
+        assert_eq!(answering(&cluster.client, outside(1)), ["web".to_owned()].into());
+        drop(own);
+        assert_eq!(cluster.tell(driver, 0, &backends).await, Contested::new());
+        assert_eq!(ask_until(&client).as_deref(), Some("web"), "also who has been there before");
+        // And now nobody else gets it.
+        let bind = || cluster.host(0).enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)));
+        assert!(bind().is_err());
+        driver.lead(BTreeSet::new(), Vips::new(), Ingress::default()).await.unwrap();
+        bind().unwrap();
+        // What a container of this host has published is named.
+        let port = port(8080, Protocol::Tcp, 80);
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_local, _) = container(driver, "local", &["front"]).await;
+        driver.publish("local".to_owned(), vec![port]).await.unwrap();
+        let contested = cluster.tell(driver, 0, &backends).await;
+        let expected: Contested = BTreeMap::from([(TCP, "container `local`".to_owned())]);
+        assert_eq!(contested, expected);
+        assert_eq!(cluster.client.ask(at, 8080), OUTSIDE.to_string());
+    });
+}
+
+/// Each thing of the mesh that somebody can delete or turn.
+fn harms() -> Vec<String> {
+    let device = ingress::ifname("sh");
+    let far = ingress::mac(home(1));
+    let fixed = [
+        format!("ip link del {device}"),
+        format!("ip link set {device} down"),
+        format!("ip link set {device} mtu 1300"),
+        format!("ip link set {device} arp on"),
+        format!("ip address flush dev {device}"),
+        format!("ip address add 192.0.2.9/24 dev {device}"),
+        format!("bridge fdb del {far} dev {device}"),
+        format!("bridge fdb replace {far} dev {device} dst 192.0.2.7"),
+        "ip route flush table 7563375".to_owned(),
+        format!("ip route del {} dev {}", home(1), tunnel::ifname("sh")),
+        "ip rule del pref 62".to_owned(),
+        format!("ip rule del pref 61 iif {device}"),
+        format!("sysctl -qw net.ipv4.conf.{device}.rp_filter=0"),
+        format!("sysctl -qw net.ipv4.conf.{device}.route_localnet=0"),
+        "nft delete table netdev shoal".to_owned(),
+        "nft flush chain netdev shoal egress".to_owned(),
+        "nft flush map netdev shoal far_macs".to_owned(),
+        "nft flush chain inet shoal admit".to_owned(),
+        "nft flush chain inet shoal asked".to_owned(),
+        "nft flush map inet shoal ingress".to_owned(),
+        "nft flush set inet shoal mesh".to_owned(),
+        "nft flush ruleset".to_owned(),
+    ];
+    fixed.into()
+}
+
+fn do_harm(host: &Space, harm: &str) {
+    let words: Vec<&str> = harm.split(' ').collect();
+    host.run(words[0], &words[1..]);
+}
+
+#[test]
+fn whatever_somebody_deletes_of_the_mesh_is_put_back() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _web = cluster.serve(1, "web");
+    let backends = [(1, "web")];
+    cluster.lead(&backends);
+    cluster.with(0, &backends, async |driver| {
+        let own = [outside(0), Ipv4Addr::LOCALHOST];
+        for harm in harms() {
+            do_harm(cluster.host(0), &harm);
+            let repaired = driver.repair().await.unwrap();
+            assert!(!repaired.is_clean(), "{harm}");
+            assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string(), "{harm}");
+            for at in own {
+                assert_eq!(cluster.host(0).ask(at, 8080), home(0).to_string(), "{harm}");
+            }
+            let deeds = driver.deeds();
+            driver.repair().await.unwrap();
+            assert_eq!(driver.deeds(), deeds, "{harm}: all of it was put right");
+        }
+        // The tunnel is made anew: the device goes with it, and is made anew as well.
+        cluster.host(0).run("ip", &["link", "del", &tunnel::ifname("sh")]);
+        driver.repair().await.unwrap();
+        assert_eq!(links_of(cluster.host(0)), Vec::<String>::new());
+        cluster.plug_tunnel(cluster.host(0), 0);
+        driver.repair().await.unwrap();
+        assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string());
+    });
+    cluster.cleanup();
+}
+
+#[test]
+fn what_is_deleted_is_heard_of() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _web = cluster.serve(1, "web");
+    let backends = [(1, "web")];
+    cluster.lead(&backends);
+    let lab = &cluster.hosts[0];
+    lab.block_on(async || {
+        let driver = Arc::new(lab.driver());
+        cluster.tell(&driver, 0, &backends).await;
+        let keeping = keep(&driver).unwrap();
+        let before = of_mesh(&lab.host).unwrap();
+        for harm in harms() {
+            do_harm(&lab.host, &harm);
+            let start = Instant::now();
+            while of_mesh(&lab.host).as_ref() != Some(&before) {
+                assert!(start.elapsed() < BACK, "{harm}: {:#?}", of_mesh(&lab.host));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string(), "{harm}");
+        }
+        keeping.abort();
+    });
+}
+
+/// How long what was deleted may be away.
+const BACK: Duration = Duration::from_secs(4);
+
+/// All of the mesh that a host has; `None` while something is missing.
+fn of_mesh(host: &Space) -> Option<Vec<String>> {
+    let device = ingress::ifname("sh");
+    let tunnel = tunnel::ifname("sh");
+    let link = host.try_run("ip", &["-o", "-d", "link", "show", "dev", &device])?;
+    let addresses = host.try_run("ip", &["-4", "-o", "address", "show", "dev", &device])?;
+    // Without the number of the link, and what is told of it in passing.
+    let unnumbered = |text: &str| text.split_once(": ").map(|(_, rest)| rest.to_owned());
+    let link = link.split(" promiscuity").next()?.to_owned();
+    let fdb = host.try_run("bridge", &["fdb", "show", "dev", &device])?;
+    let mut found = vec![
+        unnumbered(&link)?,
+        unnumbered(&addresses)?,
+        fdb,
+        host.try_run("ip", &["route", "show", "table", "7563375"])?,
+        host.try_run("ip", &["route", "show", "dev", &tunnel])?,
+        host.try_run("ip", &["rule"])?,
+    ];
+    for setting in ["rp_filter", "route_localnet"] {
+        let name = format!("net.ipv4.conf.{device}.{setting}");
+        found.push(host.try_run("sysctl", &[&name])?);
+    }
+    for family in ["inet", "bridge", "netdev"] {
+        found.push(host.try_run("nft", &["-s", "list", "table", family, "shoal"])?);
+    }
+    Some(found)
+}

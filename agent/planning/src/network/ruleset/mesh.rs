@@ -1,0 +1,215 @@
+//! Ports that answer on every node: who is asked leads each new connection to one of all backends, those on
+//! other nodes by the mesh; and what comes by the mesh is led to the own ones.
+
+use std::fmt::Write as _;
+
+use super::balance::{chain, slots_of};
+use super::{EGRESS, HostFacts, Ruleset, SetName, Word};
+use crate::network::ingress::{self, MARK, NUMBERS, PORT, Port, Slot};
+use crate::network::leases::Leases;
+use crate::tunnel;
+
+/// What stands in the chains of packets where there is a mesh; nothing where there is none.
+pub(super) struct Rules {
+    /// Before connections are known: who says where it comes from says so truly.
+    pub(super) guard: String,
+    /// Where addresses of what arrives are translated.
+    pub(super) arriving: String,
+    /// What may pass, and which way it goes.
+    pub(super) admit: String,
+    /// Where addresses of what the host itself asks are translated.
+    pub(super) asking: String,
+    /// Where what leaves gets the host's address.
+    pub(super) leaving: String,
+    /// What may arrive at the host itself.
+    pub(super) input: String,
+    /// What may pass through it.
+    pub(super) forward: String,
+    /// Chains of its own.
+    pub(super) chains: String,
+}
+
+impl Rules {
+    pub(super) fn none() -> Self {
+        let none = String::new;
+        let (guard, arriving, admit, asking) = (none(), none(), none(), none());
+        let (leaving, input, forward, chains) = (none(), none(), none(), none());
+        Self { guard, arriving, admit, asking, leaving, input, forward, chains }
+    }
+
+    /// With a mesh. A connection that goes by it has its way in its own mark, whichever side it is seen from;
+    /// in the mark of a packet that has come by it is who has sent it, as the tunnel knows, and nothing
+    /// else.
+    pub(super) fn with_mesh() -> Self {
+        let has = format!("ct mark & {MARK:#x} == {MARK:#x}");
+        let lacks = format!("ct mark & {MARK:#x} != {MARK:#x}");
+        let clear = !MARK;
+        Self {
+            guard: "    iifname @mesh ip saddr @far ip saddr . meta mark != @speakers drop
+    iifname @mesh ip saddr @inside drop
+    iifname != @mesh iifname != @tunnels ip saddr @far drop
+    iifname != @mesh iifname != @tunnels iifname != \"lo\" ip daddr @home drop\n"
+                .to_owned(),
+            arriving: "    iifname @mesh ip daddr @home meta l4proto . th dport vmap @arrivals
+    iifname @mesh accept\n"
+                .to_owned(),
+            admit: format!(
+                "    iifname @mesh ct state new ct mark set meta mark | {MARK:#x}
+    iifname @mesh ct direction original ct original ip daddr @home {has} goto steer
+    iifname @mesh ct direction reply ip saddr @far {has} goto steer
+    iifname @mesh drop
+    ct state new ct status dnat ip daddr @far ct mark set ip daddr map @far_marks
+    {has} meta mark set ct mark accept\n"
+            ),
+            asking: format!(
+                "    ip saddr 127.0.0.0/8 fib daddr type local meta l4proto . th dport @led \
+                 meta mark set meta mark | {MARK:#x}\n"
+            ),
+            leaving: "    oifname @mesh ip saddr @inside masquerade
+    oifname @mesh ip saddr @nodes masquerade
+    oifname @mesh fib saddr type local masquerade
+    oifname @mesh accept\n"
+                .to_owned(),
+            input: format!(
+                "    iifname @tunnels ip daddr @home udp dport {PORT} \
+                 meta mark set ip saddr map @far_marks meta mark set meta mark & {NUMBERS:#x} accept
+    udp dport {PORT} drop
+    iifname @mesh ct direction reply {has} accept
+    iifname @mesh meta l4proto tcp reject with tcp reset
+    iifname @mesh drop\n"
+            ),
+            forward: format!(
+                "    iifname @mesh ct direction original ct status dnat {has} oifname @bridges accept
+    iifname @mesh ct direction reply ip saddr @far {has} accept
+    iifname @mesh drop
+    oifname @mesh {has} accept
+    oifname @mesh drop\n"
+            ),
+            chains: format!(
+                "  chain steer {{
+    meta mark set meta mark | {MARK:#x}
+  }}
+  chain ask {{
+    type route hook output priority -150; policy accept;
+    {has} ct direction original meta mark set ct mark
+    {has} ct original ip daddr @home meta mark set ct mark
+  }}
+  chain asked {{
+    type route hook output priority -90; policy accept;
+    ct state new ct status dnat ip daddr @far ct mark set ip daddr map @far_marks \
+                 meta mark set ct mark accept
+    ct state new ip saddr 127.0.0.0/8 {lacks} meta mark & {MARK:#x} == {MARK:#x} \
+                 meta mark set meta mark & {clear:#x}
+  }}
+  chain fit {{
+    type filter hook postrouting priority -150; policy accept;
+    oifname @mesh tcp flags syn tcp option maxseg size set rt mtu
+  }}\n"
+            ),
+        }
+    }
+}
+
+/// The table that says to whom a packet goes by the mesh. Its chain belongs to the device, and goes with it.
+pub(super) fn egress_chains(prefix: &str) -> String {
+    format!(
+        "  chain egress {{
+    type filter hook egress device \"{}\" priority 0; policy accept;
+    ether daddr set meta mark & {:#x} map @far_macs
+  }}\n",
+        ingress::ifname(prefix),
+        MARK | NUMBERS
+    )
+}
+
+impl Ruleset {
+    /// Text for `nft -f` that makes the table of the mesh's device and takes it away again: whether the kernel
+    /// can have it.
+    #[must_use]
+    pub fn egress_probe(&self, table: &str) -> String {
+        let mut text = format!("add table {EGRESS} {table}\ndelete table {EGRESS} {table}\n");
+        if self.mesh {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "table {EGRESS} {table} {{");
+            text += "  map far_macs { type mark : ether_addr; }\n";
+            text += &egress_chains(&self.prefix);
+            let _ = writeln!(text, "}}\ndelete table {EGRESS} {table}");
+        }
+        text
+    }
+
+    pub(super) fn add_ingress(&mut self, leases: &Leases, host: &HostFacts) {
+        let ingress = &host.ingress;
+        if let Some(home) = ingress.home.filter(|_| host.mesh) {
+            let home = || Word::Bare(home.to_string());
+            self.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&self.prefix))], vec![]);
+            self.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&self.prefix))], vec![]);
+            self.add(SetName::Home, vec![home()], vec![]);
+            self.add_far(host);
+        } else if leases.networks().next().is_none() {
+            return;
+        }
+        for (port, mut slots) in ingress::slots(leases, ingress, &host.numbers) {
+            slots.retain(|slot| host.mesh || !slot.far);
+            if host.mesh {
+                self.add_arrivals(host, port, &slots);
+            }
+            if !host.contested.contains(&port) {
+                self.add_led(port, &slots);
+            }
+        }
+    }
+
+    /// The other nodes.
+    fn add_far(&mut self, host: &HostFacts) {
+        for (peer, outside) in &host.ingress.peers {
+            let Some(number) = host.numbers.get(peer) else { continue };
+            let number = u32::from(*number);
+            let at = || Word::Bare(peer.to_string());
+            self.add(SetName::Far, vec![at()], vec![]);
+            self.add(SetName::FarMarks, vec![at()], vec![Word::Mark(MARK | number)]);
+            self.add(SetName::Speakers, vec![at(), Word::Mark(number)], vec![]);
+            let mac = Word::Bare(ingress::mac(*peer).to_string());
+            self.add(SetName::FarMacs, vec![Word::Mark(MARK | number)], vec![mac]);
+            if let Some(outside) = outside {
+                self.add(SetName::Nodes, vec![Word::Bare(outside.to_string())], vec![]);
+            }
+        }
+    }
+
+    /// What comes by the mesh for a port goes to one of the host's own.
+    fn add_arrivals(&mut self, host: &HostFacts, port: Port, slots: &[Slot]) {
+        let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
+        let Some(home) = host.ingress.home.filter(|_| !here.is_empty()) else { return };
+        let size = slots_of(here.len());
+        self.add(SetName::Arrivals, words(port), vec![Word::Goto(chain(size))]);
+        let key = [vec![Word::Bare(home.to_string())], words(port)].concat();
+        self.add_slots(SetName::ArrivalSlots, &key, &here);
+    }
+
+    /// What asks the host at a port goes to one of all.
+    fn add_led(&mut self, port: Port, slots: &[Slot]) {
+        if slots.is_empty() {
+            self.add(SetName::IdlePorts, words(port), vec![]);
+            return;
+        }
+        if slots.iter().any(|slot| slot.far) {
+            self.add(SetName::Led, words(port), vec![]);
+        }
+        let size = slots_of(slots.len());
+        self.add(SetName::Ingress, words(port), vec![Word::Goto(chain(size))]);
+        self.add_slots(SetName::IngressSlots, &words(port), slots);
+    }
+
+    fn add_slots(&mut self, set: SetName, key: &[Word], slots: &[Slot]) {
+        for (number, slot) in (0..slots_of(slots.len())).zip(slots.iter().cycle()) {
+            let number = Word::Number(u16::try_from(number).unwrap_or(u16::MAX));
+            let to = vec![Word::Bare(slot.address.to_string()), Word::Number(slot.port)];
+            self.add(set, [key, &[number]].concat(), to);
+        }
+    }
+}
+
+fn words((protocol, port): Port) -> Vec<Word> {
+    vec![Word::Bare(protocol.as_str().to_owned()), Word::Number(port)]
+}

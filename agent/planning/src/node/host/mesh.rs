@@ -1,0 +1,159 @@
+//! The device of the mesh: what to do so that packets to and from other nodes' published ports go by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{Action, Wishes};
+use crate::network::ingress::{self, MTU, NETWORK, PORT, mac};
+use crate::network::{Mac, links};
+
+/// The tunnel and the device, as the host has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedMesh {
+    /// The tunnel is there, and up.
+    pub tunnel: bool,
+    /// What has the device's name.
+    pub device: Option<MeshDevice>,
+}
+
+/// A link with the name of the device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeshDevice {
+    /// What it is, if it is of VXLAN.
+    pub vxlan: Option<Vxlan>,
+    /// Administratively up.
+    pub up: bool,
+    /// It asks for hardware addresses.
+    pub arp: bool,
+    /// Bytes per packet.
+    pub mtu: u32,
+    /// Hardware address.
+    pub mac: Option<Mac>,
+    /// IPv4 addresses of the host on it.
+    pub addresses: BTreeSet<Ipv4Net>,
+    /// Where frames for a hardware address are sent to, as far as that goes by the tunnel; `None` for what goes
+    /// by another way.
+    pub far: BTreeMap<Mac, BTreeSet<Option<Ipv4Addr>>>,
+    /// What is sent by it needs no other route.
+    pub default_route: bool,
+}
+
+/// A device of VXLAN, as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Number of its network.
+    pub id: u32,
+    /// UDP port.
+    pub port: u16,
+    /// The host's address in its outer packets.
+    pub local: Option<Ipv4Addr>,
+    /// Its outer packets go by the tunnel.
+    pub by_tunnel: bool,
+    /// It learns where hardware addresses are from what comes.
+    pub learning: bool,
+}
+
+/// One change of the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named by what they are")]
+pub enum MeshAction {
+    /// Make the device, down and without address.
+    Create { home: Ipv4Addr },
+    /// Send frames for a node there.
+    AddFar(Ipv4Addr),
+    /// Send frames for a hardware address nowhere.
+    RemoveFar(Mac),
+    /// Lead packets that are to go by the mesh to the device.
+    AddRoute,
+}
+
+impl std::fmt::Display for MeshAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Create { home } => write!(f, "create the mesh's device for {home}"),
+            Self::AddFar(address) => write!(f, "find {address} by the mesh"),
+            Self::RemoveFar(mac) => write!(f, "find {mac} by the mesh no more"),
+            Self::AddRoute => f.write_str("lead packets to the mesh"),
+        }
+    }
+}
+
+/// What is done for the device.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// It is there then.
+    pub(super) is_there: bool,
+    /// It is made now, so that its settings are the kernel's.
+    pub(super) is_new: bool,
+    /// Before the tables: one of them needs it.
+    pub(super) before: Vec<Action>,
+    /// After them.
+    pub(super) after: Vec<Action>,
+}
+
+impl MeshDevice {
+    /// Whether it can be made right without making it anew.
+    fn is_for(&self, home: Ipv4Addr) -> bool {
+        let wanted =
+            Vxlan { id: NETWORK, port: PORT, local: Some(home), by_tunnel: true, learning: false };
+        self.vxlan == Some(wanted) && self.mac == Some(mac(home)) && !self.arp
+    }
+
+    fn as_made(home: Ipv4Addr) -> Self {
+        Self { mtu: MTU, mac: Some(mac(home)), ..Self::default() }
+    }
+}
+
+/// Plans it. What was not looked at is left alone, and is not there.
+pub(super) fn steps(wishes: &Wishes, observed: Option<&ObservedMesh>) -> Steps {
+    let mut steps = Steps::default();
+    let Some(ObservedMesh { tunnel, device }) = observed else { return steps };
+    let ifname = || ingress::ifname(&wishes.prefix);
+    let ingress = &wishes.ingress;
+    let home = ingress.home.filter(|_| *tunnel && ingress.spans());
+    let kept = device.as_ref().zip(home).filter(|(device, home)| device.is_for(*home));
+    if device.is_some() && kept.is_none() {
+        steps.before.push(Action::Link(links::Action::Remove { ifname: ifname() }));
+    }
+    let Some(home) = home else { return steps };
+    if kept.is_none() {
+        steps.before.push(Action::Mesh(MeshAction::Create { home }));
+    }
+    (steps.is_there, steps.is_new) = (true, kept.is_none());
+    let made = MeshDevice::as_made(home);
+    let device = kept.map_or(&made, |(device, _)| device);
+    let mut link = |action| steps.after.push(Action::Link(action));
+    if device.mtu != MTU {
+        link(links::Action::SetMtu { ifname: ifname(), mtu: MTU });
+    }
+    let own = Ipv4Net::from(home);
+    for address in device.addresses.iter().copied().filter(|address| *address != own) {
+        link(links::Action::RemoveAddress { ifname: ifname(), address });
+    }
+    if !device.addresses.contains(&own) {
+        link(links::Action::AddAddress { ifname: ifname(), address: own });
+    }
+    let wanted: BTreeMap<Mac, Ipv4Addr> =
+        wishes.numbers.keys().map(|peer| (mac(*peer), *peer)).collect();
+    let right = |(at, to): (&Mac, &BTreeSet<Option<Ipv4Addr>>)| {
+        wanted.get(at).is_some_and(|peer| *to == [Some(*peer)].into())
+    };
+    let gone = device.far.iter().filter(|entry| !right(*entry)).map(|(at, _)| *at);
+    let gone: BTreeSet<Mac> = gone.collect();
+    steps.after.extend(gone.iter().map(|at| Action::Mesh(MeshAction::RemoveFar(*at))));
+    for (at, peer) in wanted {
+        if gone.contains(&at) || !device.far.contains_key(&at) {
+            steps.after.push(Action::Mesh(MeshAction::AddFar(peer)));
+        }
+    }
+    if !device.up {
+        steps.after.push(Action::Link(links::Action::SetUp { ifname: ifname() }));
+    }
+    // What goes down loses its routes.
+    if !device.up || !device.default_route {
+        steps.after.push(Action::Mesh(MeshAction::AddRoute));
+    }
+    steps
+}

@@ -1,0 +1,129 @@
+//! What happens to hosts.
+
+use super::*;
+
+/// What people and other programs do to a host.
+#[derive(Debug, Clone)]
+pub(super) enum Harm {
+    Flush,
+    OtherTables,
+    Rule(usize),
+    Link(usize),
+    Down(usize),
+    Address(usize),
+    Route(usize),
+    Setting(usize),
+    Guest,
+    Foreign,
+    NoTunnel,
+    Tunnel,
+    Remote(u8),
+    Device(u8),
+}
+
+pub(super) fn harm() -> impl Strategy<Value = Harm> {
+    prop_oneof![
+        Just(Harm::Flush),
+        Just(Harm::OtherTables),
+        (0..9usize).prop_map(Harm::Rule),
+        (0..9usize).prop_map(Harm::Link),
+        (0..9usize).prop_map(Harm::Down),
+        (0..9usize).prop_map(Harm::Address),
+        (0..9usize).prop_map(Harm::Route),
+        (0..9usize).prop_map(Harm::Setting),
+        Just(Harm::Guest),
+        Just(Harm::Foreign),
+        Just(Harm::NoTunnel),
+        Just(Harm::Tunnel),
+        (0..12u8).prop_map(Harm::Remote),
+        (0..9u8).prop_map(Harm::Device),
+    ]
+}
+
+pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
+    let nth = |host: &Host, n: usize| {
+        let ours: Vec<String> =
+            host.links.keys().filter(|name| name.starts_with("sh")).cloned().collect();
+        ours.get(n % ours.len().max(1)).cloned()
+    };
+    match harm {
+        Harm::Flush => host.tables = Tables::Absent,
+        Harm::OtherTables => host.tables = Tables::Differ,
+        Harm::Rule(n) => {
+            let rule = host.rules.iter().nth(n % host.rules.len().max(1)).cloned();
+            rule.map(|rule| host.rules.remove(&rule));
+        }
+        Harm::Link(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.perform_on_link(&links::Action::Remove { ifname: name });
+            }
+        }
+        Harm::Down(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.at(&name).up = false;
+                host.routes.retain(|route| route.bridge != name);
+            }
+        }
+        Harm::Address(n) => {
+            if let Some(name) = nth(host, *n) {
+                host.at(&name).addresses.clear();
+                host.routes.retain(|route| route.bridge != name);
+            }
+        }
+        Harm::Route(n) => {
+            let route = host.routes.iter().nth(n % host.routes.len().max(1)).cloned();
+            route.map(|route| host.routes.remove(&route));
+        }
+        Harm::Setting(n) => {
+            let names: Vec<String> = host.settings.keys().cloned().collect();
+            let name = &names[n % names.len()];
+            // Turning an interface's forwarding is the host's own affair.
+            if !name.ends_with("/forwarding") {
+                let turned = if host.settings[name] == "0" { "1" } else { "0" };
+                host.set(name, turned);
+            }
+        }
+        Harm::Guest => {
+            let mut bridge = link(LinkKind::Bridge, true);
+            bridge.addresses.insert("172.17.0.1/16".parse().unwrap());
+            host.links.insert("docker0".to_owned(), bridge);
+        }
+        Harm::NoTunnel => {
+            // The device goes with it.
+            host.remote = None;
+            host.remove_device();
+        }
+        Harm::Device(n) => harm_device(host, *n),
+        Harm::Tunnel => host.remote = Some(BTreeSet::new()),
+        Harm::Remote(n) => {
+            let address = [10, 0, 5, *n].into();
+            if let Some(remote) = &mut host.remote
+                && !remote.remove(&address)
+            {
+                remote.insert(address);
+            }
+        }
+        Harm::Foreign => {
+            host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));
+        }
+    }
+}
+
+fn harm_device(host: &mut Host, n: u8) {
+    let Some(device) = &mut host.device else { return };
+    match n {
+        0 => host.remove_device(),
+        1 => device.vxlan = None,
+        2 => device.mtu = 1500,
+        3 => device.mac = Some(ingress::mac(far(9))),
+        4 => device.addresses = ["198.51.100.9/24".parse().unwrap()].into(),
+        5 => device.far.clear(),
+        6 => {
+            // One that leads astray, and one for nobody.
+            device.far.insert(ingress::mac(far(2)), [Some(far(2)), Some(far(3))].into());
+            device.far.insert(ingress::mac(far(77)), [None].into());
+        }
+        7 => (device.up, device.default_route) = (false, false),
+        _ => device.default_route = false,
+    }
+}

@@ -1,0 +1,150 @@
+//! Who is behind ports that answer on every node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use shoal_types::id::NodeId;
+
+use super::super::OverlayView;
+use crate::network::Protocol;
+use crate::network::ingress::{Backend, Ingress};
+
+/// What a node does about them; an address that several claim in `owners` is nobody's.
+pub(super) fn of(
+    own: NodeId,
+    view: &OverlayView,
+    owners: &BTreeMap<IpAddr, BTreeSet<NodeId>>,
+) -> Ingress {
+    let at = |node: &NodeId| -> Option<Ipv4Addr> {
+        let IpAddr::V4(address) = view.peers.get(node)?.tunnel_address? else { return None };
+        let holders = owners.get(&IpAddr::V4(address))?;
+        (holders.len() == 1).then_some(address)
+    };
+    let home = at(&own);
+    let others = view.peers.values().filter(|peer| home.is_some() && peer.node_id != own);
+    let peers: BTreeMap<Ipv4Addr, Option<Ipv4Addr>> = others
+        .filter_map(|peer| {
+            let outside = match peer.addr {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            };
+            Some((at(&peer.node_id)?, outside))
+        })
+        .collect();
+    let mut ports: BTreeMap<_, Vec<Backend>> = BTreeMap::new();
+    for endpoint in view.endpoints.values() {
+        for port in &endpoint.ports {
+            let key = (Protocol::from(port.protocol), port.published_port);
+            let backends = ports.entry(key).or_default();
+            if !endpoint.serving {
+                continue;
+            }
+            if endpoint.node_id == own {
+                backends.push(Backend::Here(endpoint.task_id.to_string()));
+            } else if let Some(far) = at(&endpoint.node_id).filter(|far| peers.contains_key(far)) {
+                backends.push(Backend::Far(far));
+            }
+        }
+    }
+    // So that the same is drawn from the same, however tasks came.
+    ports.values_mut().for_each(|backends| backends.sort());
+    Ingress { home, peers, ports }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shoal_types::assignment::{IngressPort, Peer, TaskEndpoint};
+    use shoal_types::object::{Slot, TunnelKey};
+    use shoal_types::spec;
+
+    use super::super::Course;
+    use super::*;
+
+    const OWN: u128 = 1;
+
+    fn view(tunnels: &[(u128, &str)], tasks: &[(u128, u128, bool)]) -> OverlayView {
+        let peer = |(node, tunnel): &(u128, &str)| {
+            let node_id = NodeId::from(*node);
+            let addr = IpAddr::from([192, 0, 2, u8::try_from(*node).unwrap()]);
+            let tunnel_address = tunnel.parse().ok();
+            let public_key = TunnelKey([u8::try_from(*node).unwrap(); 32]);
+            (node_id, Arc::new(Peer { node_id, public_key, addr, port: 51820, tunnel_address }))
+        };
+        let endpoint = |(task, node, serving): &(u128, u128, bool)| {
+            let port = IngressPort { protocol: spec::Protocol::Tcp, published_port: 8080 };
+            let endpoint = TaskEndpoint {
+                task_id: (*task).into(),
+                service_id: 7.into(),
+                service_name: "web".to_owned(),
+                slot: Slot::Replica(1),
+                node_id: (*node).into(),
+                networks: Vec::new(),
+                ports: vec![port],
+                serving: *serving,
+            };
+            (endpoint.task_id, Arc::new(endpoint))
+        };
+        OverlayView {
+            node_id: Some(OWN.into()),
+            peers: tunnels.iter().map(peer).collect(),
+            endpoints: tasks.iter().map(endpoint).collect(),
+            ..OverlayView::default()
+        }
+    }
+
+    const PORT: (Protocol, u16) = (Protocol::Tcp, 8080);
+
+    fn at(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 9, 0, last)
+    }
+
+    #[test]
+    fn each_serving_task_has_one_part_wherever_it_is() {
+        let tunnels = [(OWN, "10.9.0.1"), (2, "10.9.0.2"), (3, "10.9.0.3"), (4, "fd00::4")];
+        // Two on the second node; one that does not serve; one on a node without such an address, and one on a
+        // node that nobody knows.
+        let tasks = [
+            (11, OWN, true),
+            (12, 2, true),
+            (13, 2, true),
+            (14, 3, false),
+            (15, 4, true),
+            (16, 5, true),
+        ];
+        let course = Course::of(&view(&tunnels, &tasks));
+        let Ingress { home, peers, ports } = &course.ingress;
+        assert_eq!(*home, Some(at(1)));
+        let outside = |last| Some(Ipv4Addr::new(192, 0, 2, last));
+        assert_eq!(*peers, [(at(2), outside(2)), (at(3), outside(3))].into());
+        let own = Backend::Here(shoal_types::id::TaskId::from(11).to_string());
+        let far = || Backend::Far(at(2));
+        assert_eq!(*ports, [(PORT, vec![own, far(), far()])].into());
+        // They are let in and led to, and so is the node's own end of whoever leads here.
+        let net = |last: u8| ipnet::IpNet::from(IpAddr::from(at(last)));
+        let allowed = |node: u128| course.allowed.get(&NodeId::from(node)).cloned();
+        assert_eq!(allowed(2), Some([net(2)].into()));
+        assert_eq!(allowed(3), Some([net(3)].into()));
+        assert_eq!((allowed(OWN), course.remote), (None, [at(2), at(3)].into()));
+    }
+
+    #[test]
+    fn a_node_without_an_address_in_the_tunnel_leads_to_its_own() {
+        let course = Course::of(&view(&[(2, "10.9.0.2")], &[(11, OWN, true), (12, 2, true)]));
+        let Ingress { home, peers, ports } = course.ingress;
+        assert_eq!((home, peers.len()), (None, 0));
+        assert_eq!(ports[&PORT].len(), 1);
+        assert!(course.allowed.is_empty() && course.remote.is_empty());
+    }
+
+    #[test]
+    fn an_address_of_two_nodes_is_nobodys() {
+        let tunnels = [(OWN, "10.9.0.1"), (2, "10.9.0.2"), (3, "10.9.0.2")];
+        let course = Course::of(&view(&tunnels, &[(12, 2, true), (13, 3, true)]));
+        assert_eq!(course.contested, [(at(2).into(), [2.into(), 3.into()].into())].into());
+        assert_eq!(course.ingress.peers.len(), 0);
+        assert_eq!(course.ingress.ports, [(PORT, vec![])].into(), "it is kept all the same");
+        assert!(course.allowed.is_empty());
+    }
+}
