@@ -6,6 +6,7 @@ use clap::Args;
 use shoal_client::{Client, TaskQuery};
 use shoal_types::id::{NodeId, ServiceId};
 use shoal_types::object::{Node, Slot, Task};
+use shoal_types::spec::{PortConfig, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::filter::Filters;
@@ -76,11 +77,14 @@ pub(crate) async fn show(
     let row = |task: &Task| {
         let name =
             if firsts.contains(&task.id) { task.name() } else { format!(" \\_ {}", task.name()) };
+        // Those that answer everywhere are the service's.
+        let here = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
         let ports = if task.status.port_status.is_empty() {
             task.ports()
         } else {
             &task.status.port_status
         };
+        let ports: Vec<PortConfig> = ports.iter().filter(here).cloned().collect();
         vec![
             id(task.id, args.no_trunc),
             name,
@@ -90,7 +94,7 @@ pub(crate) async fn show(
             words::current_state(task, now),
             quoted(&task.status.err),
             if task.status.state == TaskState::Running {
-                words::ports(ports)
+                words::ports(&ports)
             } else {
                 String::new()
             },

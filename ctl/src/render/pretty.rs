@@ -99,7 +99,7 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
     page.entry(0, "Networks", networks.join(" "));
     if let Some(endpoint) = &spec.endpoint_spec {
         page.entry(0, "Endpoint Mode", word(endpoint.mode));
-        ports(&mut page, &endpoint.ports);
+        ports(&mut page, &service.endpoint.ports);
     }
     page.finish()
 }
@@ -371,7 +371,10 @@ mod tests {
             stack_id: None,
             deployment_id: DeploymentId::from(1),
             networks: [].into(),
-            endpoint: Endpoint::default(),
+            endpoint: Endpoint {
+                ports: spec().endpoint_spec.unwrap_or_default().ports,
+                ..Endpoint::default()
+            },
         };
         let expected = "\
 Name:                web

@@ -1,6 +1,6 @@
 //! What one node must hold: all tasks placed on it, ended ones too as long as they are remembered,
-//! because their logs are; the networks that the live ones need; and of overlay networks among these, where
-//! others are reached on them.
+//! because their logs are; the networks that the live ones need; where others are reached on overlay networks
+//! among these; and where tasks are that publish ports on every node.
 //!
 //! [`news`] says of which nodes that may have changed, and by which objects; [`Held`] remembers what a
 //! node was told, and looks at these objects alone: telling a node costs as much as has changed for it.
@@ -9,12 +9,14 @@ mod others;
 #[cfg(test)]
 mod overlay_tests;
 #[cfg(test)]
+mod port_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
+use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Reach};
 use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::{NetworkId, NodeId, TaskId};
 use shoal_types::level::Level;
@@ -63,8 +65,7 @@ pub fn news<'a>(
 ) -> BTreeMap<NodeId, News> {
     let mut found: BTreeMap<NodeId, News> = BTreeMap::new();
     for event in events {
-        // Who has left a network since looks at all of it when it hears that its last task has ended.
-        for node in event.reach.iter().flat_map(|network| view.nodes_of_network(*network)) {
+        let mut tell = |node: NodeId| {
             let others = &mut found.entry(node).or_default().others;
             match &event.object {
                 ObjectRef::Task(task) => drop(others.endpoints.insert(task.id)),
@@ -72,7 +73,22 @@ pub fn news<'a>(
                 ObjectRef::Node(node) => drop(others.peers.insert(node.id)),
                 _ => {}
             }
-        }
+        };
+        // Who has left a network since looks at all of it when it hears that its last task has ended.
+        let Reach { networks, ports } = &event.reach;
+        networks.iter().flat_map(|network| view.nodes_of_network(*network)).for_each(&mut tell);
+        let everywhere = match &event.object {
+            _ if !*ports => false,
+            // What had its last such task has an event of that, too.
+            ObjectRef::Node(node) if !view.publishes(node.id) => {
+                tell(node.id);
+                view.publishing_nodes().for_each(&mut tell);
+                false
+            }
+            _ => true,
+        };
+        let able = view.nodes().filter(|node| everywhere && leads_ports(node.description.level));
+        able.for_each(|node| tell(node.id));
         match &event.object {
             ObjectRef::Task(task) => {
                 if let Some(node) = task.node_id {
@@ -96,6 +112,11 @@ pub fn news<'a>(
         }
     }
     found
+}
+
+/// Whether an agent of this level leads published ports to tasks, its own and those of other nodes.
+fn leads_ports(level: Level) -> bool {
+    level >= Level::INGRESS
 }
 
 /// What one node was told to hold. Objects are the state's own: those that it has, too, take no memory
@@ -141,7 +162,7 @@ impl Held {
             tasks: BTreeMap::new(),
             networks: BTreeMap::new(),
             level: Level::FIRST,
-            others: Others::new(),
+            others: Others::new(node),
         }
     }
 
@@ -171,7 +192,8 @@ impl Held {
             changes.turned.unheard.extend(self.others.networks());
             others = Named::default();
         }
-        changes.others = self.others.catch_up(view, self.node, others, &changes.turned);
+        changes.turned.ports = whole.then(|| leads_ports(level));
+        changes.others = self.others.catch_up(view, others, &changes.turned);
         changes.in_order()
     }
 

@@ -151,8 +151,13 @@ mod tests {
         assert_eq!(woken_by(&streams, &mut cluster), [false, false, false], "nobody is on it");
         let object = ObjectRef::Network(Arc::clone(cluster.state.network(network).expect("there")));
         let (index, time) = (cluster.state.applied_index(), cluster.now);
-        let labelled =
-            Arc::new(Event { index, time, action: Action::Update, object, reach: Vec::new() });
+        let labelled = Arc::new(Event {
+            index,
+            time,
+            action: Action::Update,
+            object,
+            reach: Default::default(),
+        });
         wakers.wake(Some(&[labelled]), &cluster.state);
         assert_eq!(woken(&streams), [true, true, false], "those whose tasks have joined it");
         wakers.wake(None, &cluster.state);

@@ -1,7 +1,9 @@
-//! Addresses of networks that span nodes: which are taken, and which one is next.
+//! Addresses of networks that span nodes, and of nodes inside of their tunnels: which are taken, and which one is
+//! next.
 //!
-//! All of them lie in the objects: subnets in networks, addresses in tasks, virtual ones in services.
-//! What is here follows from those. No two networks have an address in common, so one set of taken
+//! All of them lie in the objects: subnets in networks, addresses in tasks and nodes, virtual ones in services. A
+//! subnet is set aside for nodes for as long as one of them has an address of it.
+//! What is here follows from those. No two subnets have an address in common, so one set of taken
 //! addresses does for all of them, and an address that is still held keeps its subnet from being given to
 //! another network.
 
@@ -9,15 +11,15 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::{IpNet, Ipv4Net};
-use shoal_types::id::{NetworkId, ServiceId, TaskId};
-use shoal_types::object::{AddressCount, Network, Service, Task};
+use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use shoal_types::object::{AddressCount, Network, Node, Service, Task};
 use shoal_types::spec::AddressPool;
 
 use self::runs::Runs;
@@ -28,12 +30,24 @@ use crate::cluster_state::ClusterState;
 pub(crate) struct Addresses {
     /// Whose each subnet is, by its first address, with its last one.
     subnets: OrdMap<u128, (u128, NetworkId)>,
+    /// Subnets of nodes inside of their tunnels, by their first addresses.
+    aside: OrdMap<u128, Aside>,
     /// All addresses of subnets.
     given: Runs,
     /// Addresses that somebody holds.
     held: Runs,
     /// How many of those there are on each network.
     counts: OrdMap<NetworkId, u64>,
+}
+
+/// A subnet that is set aside for nodes.
+#[derive(Debug, Clone, PartialEq)]
+struct Aside {
+    /// Its last address.
+    last: u128,
+    subnet: IpNet,
+    /// How many nodes have an address of it.
+    nodes: u64,
 }
 
 /// An address as a number; those of IPv4 have a range of their own.
@@ -49,7 +63,7 @@ fn ends(subnet: &IpNet) -> (u128, u128) {
     (number(subnet.network()), number(subnet.broadcast()))
 }
 
-/// What of a subnet is given to tasks and services: neither its own address, nor the first one after that,
+/// What of a subnet is given to tasks and services, or to nodes: neither its own address, nor the first one after that,
 /// which each node has, nor the last one.
 fn usable(subnet: &IpNet) -> Option<(u128, u128)> {
     let (first, last) = ends(subnet);
@@ -95,6 +109,35 @@ impl Addresses {
                 self.subnets.insert(first, (last, network.id));
                 self.given.take(first, last);
             }
+        }
+    }
+
+    /// A node holds its address, and with it the subnet.
+    pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let address = |node: Option<&Node>| node.and_then(|node| node.tunnel_address);
+        let (old, new) = (address(old), address(new));
+        if old == new {
+            return;
+        }
+        if let Some(address) = old {
+            let (first, last) = ends(&address.trunc());
+            let at = number(address.addr());
+            self.held.give_back(at, at);
+            if let Some(aside) = self.aside.get_mut(&first) {
+                aside.nodes = aside.nodes.saturating_sub(1);
+            }
+            if self.aside.get(&first).is_some_and(|aside| aside.nodes == 0) {
+                self.aside.remove(&first);
+                self.given.give_back(first, last);
+            }
+        }
+        if let Some(address) = new {
+            let (first, last) = ends(&address.trunc());
+            let at = number(address.addr());
+            self.held.take(at, at);
+            self.given.take(first, last);
+            let unused = Aside { last, subnet: address.trunc(), nodes: 0 };
+            self.aside.entry(first).or_insert(unused).nodes += 1;
         }
     }
 
@@ -166,6 +209,13 @@ impl Addresses {
         })
     }
 
+    /// An address for a node inside of its tunnels: of a subnet that is set aside for them, or else of one that
+    /// will be.
+    pub(crate) fn free_for_node(&self, pools: &[AddressPool], seed: u128) -> Option<IpNet> {
+        let aside: Vec<IpNet> = self.aside.values().map(|aside| aside.subnet).collect();
+        self.free(&aside, seed).or_else(|| self.free(&[self.free_subnet(pools)?], seed))
+    }
+
     /// The first subnet of the pools of which nobody has an address.
     pub(crate) fn free_subnet(&self, pools: &[AddressPool]) -> Option<IpNet> {
         pools
@@ -194,6 +244,13 @@ impl Addresses {
         (*end >= first).then_some(*holder)
     }
 
+    /// A subnet that is set aside for nodes and has addresses of this one.
+    pub(crate) fn aside(&self, subnet: &IpNet) -> Option<IpNet> {
+        let (first, last) = ends(subnet);
+        let (_, aside) = self.aside.get_prev(&last)?;
+        (aside.last >= first).then_some(aside.subnet)
+    }
+
     /// Whether somebody holds an address of this subnet.
     pub(crate) fn is_held(&self, subnet: &IpNet) -> bool {
         let (first, last) = ends(subnet);
@@ -214,7 +271,7 @@ fn with_length(subnet: &IpNet, address: u128) -> Option<IpNet> {
     IpNet::new(address, subnet.prefix_len()).ok()
 }
 
-/// Whether an address is one that tasks and services of a network with these subnets have.
+/// Whether an address is one that is given to somebody in a network with these subnets.
 pub(crate) fn is_given(subnets: &[IpNet], address: IpNet) -> bool {
     let at = number(address.addr());
     let fits =
@@ -222,7 +279,7 @@ pub(crate) fn is_given(subnets: &[IpNet], address: IpNet) -> bool {
     subnets.iter().find(fits).is_some_and(|subnet| subnet.prefix_len() == address.prefix_len())
 }
 
-/// Pairs of networks that have addresses in common, and of tasks and services that have the same one. By a
+/// Pairs of networks that have addresses in common, and of tasks, services and nodes that have the same one. By a
 /// look at all objects, not at what follows from them.
 pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
@@ -232,6 +289,8 @@ pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
             network.subnets.iter().map(|s| (ends(s), format!("network {}", network.id)))
         })
         .collect();
+    let aside: BTreeSet<_> = of_nodes(state).map(|(_, address)| ends(&address.trunc())).collect();
+    subnets.extend(aside.into_iter().map(|ends| (ends, "the nodes".to_owned())));
     subnets.sort();
     for pair in subnets.windows(2) {
         if let [((_, last), one), ((first, _), other)] = pair
@@ -246,7 +305,8 @@ pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
     let vips =
         vips.flat_map(|s| of_service(s).map(|(_, address)| (address, Holder::Service(s.id))));
     let mut held = BTreeMap::new();
-    for (address, holder) in tasks.chain(vips) {
+    let nodes = of_nodes(state).map(|(id, address)| (address, Holder::Node(id)));
+    for (address, holder) in tasks.chain(vips).chain(nodes) {
         if let Some(other) = held.insert(address.addr(), holder) {
             wrong.push((other.to_string(), holder.to_string()));
         }
@@ -254,8 +314,13 @@ pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
     wrong
 }
 
+fn of_nodes(state: &ClusterState) -> impl Iterator<Item = (NodeId, IpNet)> {
+    state.nodes().filter_map(|node| Some((node.id, node.tunnel_address?)))
+}
+
 #[derive(Clone, Copy)]
 enum Holder {
+    Node(NodeId),
     Task(TaskId),
     Service(ServiceId),
 }
@@ -263,6 +328,7 @@ enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Node(id) => write!(f, "node {id}"),
             Self::Task(id) => write!(f, "task {id}"),
             Self::Service(id) => write!(f, "service {id}"),
         }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use shoal_types::id::NetworkId;
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
 
 use crate::credentials::Credentials;
 use crate::event::{Action, Event, ObjectRef};
 use crate::index::Indexes;
+use crate::reach::Reach;
 use crate::stored::{Stored, Table};
 
 /// The whole state of a cluster.
@@ -114,10 +114,10 @@ impl Writer<'_> {
         let action = if self.state.cluster.is_some() { Action::Update } else { Action::Create };
         let cluster = Arc::new(cluster);
         self.state.cluster = Some(Arc::clone(&cluster));
-        self.record(action, ObjectRef::Cluster(cluster), Vec::new());
+        self.record(action, ObjectRef::Cluster(cluster), Reach::default());
     }
 
-    fn record(&mut self, action: Action, object: ObjectRef, reach: Vec<NetworkId>) {
+    fn record(&mut self, action: Action, object: ObjectRef, reach: Reach) {
         self.state.feed.push(Event { index: self.index, time: self.now, action, object, reach });
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use shoal_types::id::NetworkId;
 use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
 use shoal_types::time::Timestamp;
+
+use crate::reach::Reach;
 
 /// One object was written or removed.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,9 +19,9 @@ pub struct Event {
     pub action: Action,
     /// The object as it is now, or as it was when it was removed.
     pub object: ObjectRef,
-    /// The overlay networks on which others see what has changed: where a task or a service is reached, or
-    /// how a node is. None for what is seen by those alone that the object is about.
-    pub reach: Vec<NetworkId>,
+    /// Where others see what has changed: where a task or a service is reached, or how a node is. Nowhere if it
+    /// is seen by those alone that the object is about.
+    pub reach: Reach,
 }
 
 /// What happened to an object.

@@ -15,9 +15,10 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::addresses::Addresses;
+use crate::ports::Ports;
 use crate::usage::NodeUsage;
 
-/// What of a service's spec its tasks take over, once for all of them.
+/// What of a service its tasks take over, once for all of them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inherited {
     pub(crate) name: Arc<str>,
@@ -28,7 +29,10 @@ pub(crate) struct Inherited {
 impl Inherited {
     fn of(service: &Service) -> Self {
         let ServiceSpec { name, labels, endpoint_spec, .. } = &*service.spec;
-        let endpoint = endpoint_spec.clone().map(Arc::new);
+        // Tasks know the numbers that were chosen.
+        let ports = || service.endpoint.ports.clone();
+        let endpoint = endpoint_spec.as_ref().map(|e| EndpointSpec { ports: ports(), ..e.clone() });
+        let endpoint = endpoint.map(Arc::new);
         Self { name: name.as_str().into(), labels: Arc::new(labels.clone()), endpoint }
     }
 }
@@ -55,6 +59,8 @@ pub(crate) struct Indexes {
     pub(crate) overlays: OrdSet<NetworkId>,
     /// Tasks that are reached on them.
     pub(crate) endpoints: OrdSet<(NetworkId, TaskId)>,
+    /// Tasks that are reached at ports on every node, by their nodes.
+    pub(crate) published: OrdSet<(NodeId, TaskId)>,
     /// Services with a virtual address there.
     pub(crate) vips: OrdSet<(NetworkId, ServiceId)>,
     /// Wanted tasks that wait for a node, any node.
@@ -65,8 +71,10 @@ pub(crate) struct Indexes {
     pub(crate) failures: OrdSet<(NodeId, ServiceId, Timestamp, TaskId)>,
     /// Tasks that are to be forgotten, those without a service among them.
     pub(crate) leaving: OrdSet<TaskId>,
-    /// Of networks that span nodes.
+    /// Of networks that span nodes, and of nodes inside of their tunnels.
     pub(crate) addresses: Addresses,
+    /// Published ports of services.
+    pub(crate) ports: Ports,
     /// Which nodes say that they have which tunnel key.
     pub(crate) tunnel_keys: OrdSet<(TunnelKey, NodeId)>,
 }
@@ -104,12 +112,15 @@ fn shift<K: Ord + Clone>(set: &mut OrdSet<K>, old: Option<K>, new: Option<K>) {
 impl Indexes {
     pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
         match (old, new) {
-            (Some(old), Some(new)) if Arc::ptr_eq(&old.spec, &new.spec) => {}
+            (Some(old), Some(new))
+                if Arc::ptr_eq(&old.spec, &new.spec)
+                    && old.endpoint.ports == new.endpoint.ports => {}
             (_, Some(new)) => drop(self.inherited.insert(new.id, Inherited::of(new))),
             (Some(old), None) => drop(self.inherited.remove(&old.id)),
             (None, None) => {}
         }
         self.addresses.service(old, new);
+        self.ports.service(old, new);
         let vips = |s: Option<&Service>| {
             let vips = s.into_iter().flat_map(|s| s.endpoint.virtual_ips.iter().map(|v| (v, s.id)));
             vips.map(|(vip, id)| (vip.network_id, id)).collect::<Vec<_>>()
@@ -152,6 +163,7 @@ impl Indexes {
     }
 
     pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        self.addresses.node(old, new);
         let key = |n: &Node| Some((n.description.tunnel?.public_key, n.id));
         shift(&mut self.tunnel_keys, old.and_then(key), new.and_then(key));
         let names = |n: &Node| (n.id, n.description.hostname.clone(), n.spec.name.clone());
@@ -192,13 +204,15 @@ impl Indexes {
         self.used(old, new);
     }
 
-    /// A task has addresses on networks that span nodes, and on no others. They never change.
+    /// A task has addresses on networks that span nodes, and on no others. Neither they nor its ports ever change.
     fn reached(&mut self, old: Option<&Task>, new: Option<&Task>) {
         let reached = |task: &Task| TaskEndpoint::has_one(task);
         let (was, is) = (old.filter(|t| reached(t)), new.filter(|t| reached(t)));
         if was.is_some() == is.is_some() {
             return;
         }
+        let key = |t: &Task| Some((t.node_id.filter(|_| TaskEndpoint::has_ports(t))?, t.id));
+        shift(&mut self.published, was.and_then(key), is.and_then(key));
         for task in [was, is].into_iter().flatten() {
             for network in task.networks.iter().filter(|n| !n.addresses.is_empty()) {
                 let key = (network.network_id, task.id);

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use shoal_types::id::NetworkId;
+use shoal_types::level::Level;
 use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
-use shoal_types::spec::EndpointMode;
+use shoal_types::spec::{EndpointMode, PortConfig, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::addresses;
 use crate::cluster_state::ClusterState;
 use crate::credentials::image_of;
 use crate::index::Indexes;
+use crate::ports;
 use crate::stored::Stored;
 
 /// Everything that is wrong with a state; nothing, if it was made by applying commands.
@@ -28,6 +30,7 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     state.tasks().for_each(|task| self::task(state, task, &mut wrong));
     host_ports(state, &mut wrong);
     addresses(state, &mut wrong);
+    ports(state, &mut wrong);
     admins(state, &mut wrong);
     credentials(state, &mut wrong);
     wrong
@@ -82,6 +85,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, have.usage == fresh.usage, "index of what nodes hold is wrong");
     let same = have.network_nodes == fresh.network_nodes;
     demand!(wrong, same, "index of nodes by network is wrong");
+    let same = have.published == fresh.published;
+    demand!(wrong, same, "index of tasks by published ports is wrong");
     demand!(wrong, have.pending == fresh.pending, "index of tasks without a node is wrong");
     let same = have.pending_on_node == fresh.pending_on_node;
     demand!(wrong, same, "index of tasks that wait for their node is wrong");
@@ -90,6 +95,7 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
     demand!(wrong, have.addresses == fresh.addresses, "index of addresses is wrong");
+    demand!(wrong, have.ports == fresh.ports, "index of published ports is wrong");
     demand!(wrong, have.tunnel_keys == fresh.tunnel_keys, "index of tunnel keys is wrong");
 }
 
@@ -233,10 +239,16 @@ fn host_ports(state: &ClusterState, wrong: &mut Vec<String>) {
     }
 }
 
-/// No address is held twice, and each is one of its network.
+/// No address is held twice, and each is one of its subnet.
 fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     for (one, other) in addresses::clashes(state) {
         wrong.push(format!("{one} and {other} have addresses in common"));
+    }
+    for node in state.nodes() {
+        let Some(address) = node.tunnel_address else { continue };
+        let usable = addresses::is_given(&[address.trunc()], address);
+        let known = usable && state.level() >= Level::INGRESS;
+        demand!(wrong, known, "node {} has {address}, which no node can have", node.id);
     }
     for network in state.networks() {
         let has = !network.subnets.is_empty();
@@ -260,6 +272,26 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
         let known = |id| by_vip && service.networks.iter().any(|n| n.network_id == id);
         let all = addresses::of_service(service).all(|(id, _)| known(id));
         demand!(wrong, all, "service {} has an address where it is not reached", service.id);
+    }
+}
+
+/// Ports are those that were asked for, with numbers; and where only one service can have one, one has it.
+fn ports(state: &ClusterState, wrong: &mut Vec<String>) {
+    for ports::Clash { protocol, port, first, second } in ports::clashes(state) {
+        let protocol = protocol.as_str();
+        wrong.push(format!("services {first} and {second} both have port {port}/{protocol}"));
+    }
+    for service in state.services() {
+        let wanted = service.spec.endpoint_spec.iter().flat_map(|spec| &spec.ports);
+        let chosen = |wanted: &PortConfig, has: &PortConfig| {
+            let free = wanted.published_port == 0 && wanted.publish_mode == PublishMode::Ingress;
+            let published_port = if free { has.published_port } else { wanted.published_port };
+            *has == PortConfig { published_port, ..wanted.clone() }
+                && (!free || has.published_port != 0)
+        };
+        let same = wanted.clone().count() == service.endpoint.ports.len()
+            && wanted.zip(&service.endpoint.ports).all(|(wanted, has)| chosen(wanted, has));
+        demand!(wrong, same, "service {} has other ports than it asked for", service.id);
     }
 }
 

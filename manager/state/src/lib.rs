@@ -15,6 +15,7 @@ mod index;
 pub mod invariant;
 mod level;
 pub mod permission;
+mod ports;
 #[cfg(test)]
 mod property_tests;
 mod query;
@@ -36,6 +37,7 @@ pub use command::{
 pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
+pub use reach::Reach;
 pub use rejected::{Rejected, RejectedCode, SubnetHolder};
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use shoal_types::id::IdSource as _;
+use shoal_types::level::Level;
 use shoal_types::object::Task;
 
-use crate::testing::{Step, TestCluster, cluster_with_nodes, decide};
+use crate::testing::{Step, TestCluster, cluster_of, decide};
 use crate::{ClusterState, apply, invariant};
 
 /// Applies a step to the cluster and to its replica, and looks at everything that must hold.
@@ -57,10 +58,10 @@ fn only_climbed(before: &ClusterState, after: &ClusterState) -> bool {
     before.tasks().all(|old| after.task(old.id).is_none_or(|new| fine(old, new)))
 }
 
-/// Where the steps begin: a cluster with two nodes, or nothing at all.
-fn start(founded: bool) -> TestCluster {
-    let (mut cluster, _) = cluster_with_nodes(2);
-    if !founded {
+/// Where the steps begin: a cluster of some level with two nodes, or nothing at all.
+fn start(level: u32) -> TestCluster {
+    let (mut cluster, _) = cluster_of(Level::new(level), 2);
+    if level == 0 {
         cluster.state = ClusterState::new();
     }
     cluster
@@ -74,8 +75,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_commands_keep_the_invariants(founded in 0..4u8, steps in steps()) {
-        let mut cluster = start(founded > 0);
+    fn any_commands_keep_the_invariants(level in 0..4u32, steps in steps()) {
+        let mut cluster = start(level);
         cluster.events();
         let mut replica = cluster.state.clone();
         for next in steps {
@@ -100,7 +101,7 @@ fn every_kind_of_command_gets_through() {
     let mut applied = BTreeMap::new();
     let mut refused = BTreeMap::new();
     for round in 0..120 {
-        let mut cluster = start(round % 3 > 0);
+        let mut cluster = start(round % 4);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
             let command = decide(&mut cluster, (kind, a, b, c));
@@ -116,7 +117,7 @@ fn every_kind_of_command_gets_through() {
     }
     assert_eq!(applied.len(), 29, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
-    for name in ["SubnetUnusable", "SubnetTaken", "PoolsExhausted", "NoFreeAddress"] {
+    for name in ["SubnetUnusable", "SubnetTaken", "PoolsExhausted", "NoFreeAddress", "PortInUse"] {
         assert!(refused.get(name).is_some_and(|n| *n > 5), "{name}: {refused:?}");
     }
 }

@@ -149,6 +149,28 @@ impl ClusterState {
         self.indexes.endpoints.range(from..=to).filter_map(|(_, task)| self.task(*task))
     }
 
+    /// Tasks that are reached at ports on every node, by their nodes and ids.
+    pub fn published_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.published.iter().filter_map(|(_, task)| self.task(*task))
+    }
+
+    /// Whether a node has such tasks.
+    #[must_use]
+    pub fn publishes(&self, node: NodeId) -> bool {
+        let (from, to) = ((node, TaskId::from(LOW)), (node, TaskId::from(HIGH)));
+        self.indexes.published.range(from..=to).next().is_some()
+    }
+
+    /// Nodes that have such tasks.
+    pub fn publishing_nodes(&self) -> impl Iterator<Item = NodeId> {
+        let next = |from: (NodeId, TaskId)| self.indexes.published.range(from..).next();
+        let after = move |(node, _): &&(NodeId, TaskId)| {
+            let next_node = NodeId::from(node.bits().checked_add(1)?);
+            next((next_node, LOW.into()))
+        };
+        std::iter::successors(next((LOW.into(), LOW.into())), after).map(|(node, _)| *node)
+    }
+
     /// Services that have a virtual address on a network, by id.
     pub fn vips_of_network(&self, id: NetworkId) -> impl Iterator<Item = &Arc<Service>> {
         let (from, to) = ((id, ServiceId::from(LOW)), (id, ServiceId::from(HIGH)));

@@ -7,7 +7,7 @@ use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{DeploymentState, Slot};
 use shoal_types::resources::Resources;
-use shoal_types::spec::Protocol;
+use shoal_types::spec::{Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::event::ObjectKind;
@@ -233,6 +233,36 @@ pub enum Rejected {
         /// How many there are.
         count: u64,
     },
+    /// Another service has a port that only one can have.
+    #[error(
+        "service {service:?} cannot publish port {port}/{} {}: service {holder:?} has it {}",
+        protocol.as_str(), place(*.mode), place(*.held)
+    )]
+    PortInUse {
+        /// Name of the service.
+        service: String,
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Where it was to answer.
+        mode: PublishMode,
+        /// Name of the service that has it.
+        holder: String,
+        /// Where it answers.
+        held: PublishMode,
+    },
+    /// All ports that are given to those who ask for any are taken.
+    #[error(
+        "service {service:?} gets no {} port: all from 30000 to 32767 are in use; say which one it is to have",
+        protocol.as_str()
+    )]
+    NoFreePort {
+        /// Name of the service.
+        service: String,
+        /// The protocol.
+        protocol: Protocol,
+    },
     /// A stack command brings no id for a part of its spec.
     #[error("the command brings no id for {kind} {key:?} of the stack")]
     StackIdMissing {
@@ -440,6 +470,11 @@ pub enum SubnetHolder {
         /// Its subnet that has addresses in common.
         subnet: IpNet,
     },
+    /// Nodes, inside of their tunnels.
+    Nodes {
+        /// Their subnet that has addresses in common.
+        subnet: IpNet,
+    },
     /// Tasks of a network that is gone, which have not ended yet.
     Tasks,
 }
@@ -450,6 +485,7 @@ impl fmt::Display for SubnetHolder {
             Self::Network { name, subnet } => {
                 write!(f, "network {name:?} has {subnet}, and no address is on two networks")
             }
+            Self::Nodes { subnet } => write!(f, "nodes have {subnet} inside of their tunnels"),
             Self::Tasks => f.write_str(
                 "tasks of a network that is gone still have addresses of it: wait for their end",
             ),
@@ -507,6 +543,8 @@ impl Rejected {
             | Self::SubnetTaken { .. }
             | Self::PoolsExhausted { .. }
             | Self::NoFreeAddress { .. }
+            | Self::PortInUse { .. }
+            | Self::NoFreePort { .. }
             | Self::NoRevision { .. }
             | Self::NodeInUse { .. }
             | Self::NodeIsManager { .. }
@@ -528,6 +566,13 @@ impl Rejected {
     /// A [`Rejected::NotFound`].
     pub(crate) fn not_found(kind: ObjectKind, id: &impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }
+    }
+}
+
+const fn place(mode: PublishMode) -> &'static str {
+    match mode {
+        PublishMode::Ingress => "on every node",
+        PublishMode::Host => "on the nodes of its tasks",
     }
 }
 

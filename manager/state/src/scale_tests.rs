@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use shoal_types::id::{IdSource, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{Network, Service, Slot, Task, TaskStatus};
+use shoal_types::object::{Network, Node, Service, Slot, Task, TaskStatus};
+use shoal_types::spec::PublishMode;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::stored::Stored;
 use crate::testing::{
-    TestCluster, cluster_with_nodes, network_spec, service_spec, with_networks, with_reservation,
+    TestCluster, cluster_of, cluster_with_nodes, network_spec, service_spec, with_host_port,
+    with_ingress_port, with_networks, with_reservation,
 };
 use crate::{ClusterState, Command, ImportError, ObjectKind, ObjectRef, invariant};
 
@@ -157,6 +159,69 @@ fn overlapping_subnets(state: &mut ClusterState) {
     let other = Network { id: 77.into(), spec, subnets, ..Network::clone(network) };
     state.networks.insert(other.id, Arc::new(other));
     state.indexes.network_names.insert("other".into(), 77.into());
+}
+
+/// The same of nodes inside of their tunnels, with each other and with networks.
+#[test]
+fn nodes_that_share_an_address_are_no_state() {
+    let (mut cluster, _) = cluster_of(Level::INGRESS, 2);
+    cluster.add_overlay("n", None);
+    cluster.add_service(with_networks(service_spec("a", 1), &["n"]));
+    cluster.events();
+    let imported = |state: &ClusterState| ClusterState::import(state.applied, state.export());
+    assert!(imported(&cluster.state).unwrap() == cluster.state);
+    type Breakage = fn(&mut ClusterState);
+    let breakages: [Breakage; 4] = [
+        |s| {
+            let other = s.nodes().last().unwrap().tunnel_address;
+            first::<Node>(s).tunnel_address = other;
+        },
+        |s| first::<Node>(s).tunnel_address = Some("10.0.0.200/28".parse().unwrap()),
+        |s| first::<Node>(s).tunnel_address = Some("10.0.1.200/24".parse().unwrap()),
+        |s| {
+            let vip = s.services().next().unwrap().endpoint.virtual_ips[0].addr;
+            first::<Node>(s).tunnel_address = Some(vip);
+        },
+    ];
+    for (i, breakage) in breakages.into_iter().enumerate() {
+        let mut broken = cluster.state.clone();
+        breakage(&mut broken);
+        let refused = imported(&broken);
+        assert!(matches!(refused, Err(ImportError::Addresses { .. })), "{i}");
+        let wrong = invariant::check(&broken).join("\n");
+        assert!(wrong.contains("have addresses in common"), "{i}: {wrong}");
+    }
+    for address in ["10.0.0.0/24", "10.0.0.1/24", "10.0.0.255/24", "10.9.0.0/31"] {
+        let mut broken = cluster.state.clone();
+        first::<Node>(&mut broken).tunnel_address = Some(address.parse().unwrap());
+        let wrong = invariant::check(&broken).join("\n");
+        assert!(wrong.contains("which no node can have"), "{address}: {wrong}");
+    }
+}
+
+/// Whoever asks at such a port would be led to either.
+#[test]
+fn services_that_share_a_port_are_no_state() {
+    let mut cluster = TestCluster::new();
+    cluster.add_service(with_ingress_port(service_spec("a", 1), 8080));
+    cluster.add_service(with_host_port(service_spec("b", 1), 8081));
+    cluster.events();
+    for mode in [PublishMode::Ingress, PublishMode::Host] {
+        let mut broken = cluster.state.clone();
+        for port in &mut first::<Service>(&mut broken).endpoint.ports {
+            (port.published_port, port.publish_mode) = (8080, mode);
+        }
+        let last = *broken.services.keys().next_back().unwrap();
+        let last = Arc::make_mut(broken.services.get_mut(&last).unwrap());
+        last.endpoint.ports[0].published_port = 8080;
+        last.endpoint.ports[0].publish_mode = PublishMode::Ingress;
+        let imported = ClusterState::import(broken.applied, broken.export());
+        assert!(matches!(imported, Err(ImportError::Ports { port: 8080, .. })), "{mode:?}");
+        let wrong = invariant::check(&broken).join("\n");
+        assert!(wrong.contains("both have port 8080/tcp"), "{wrong}");
+        assert!(wrong.contains("other ports than it asked for"), "{wrong}");
+        assert!(wrong.contains("index of published ports"), "{wrong}");
+    }
 }
 
 /// A judge that never condemns is no judge.

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use shoal_types::id::ServiceId;
+use shoal_types::spec::Protocol;
 
-use crate::addresses::clashes;
+use crate::addresses;
 use crate::cluster_state::ClusterState;
 use crate::credentials::ServiceCredentials;
 use crate::event::{ObjectKind, ObjectRef};
+use crate::ports;
 use crate::stored::Stored;
 
 /// Why objects are not the state of a cluster.
@@ -39,6 +41,18 @@ pub enum ImportError {
         first: String,
         /// The other one.
         second: String,
+    },
+    /// Two services have the same port, of which one at least has it on every node.
+    #[error("services {first} and {second} both have port {port}/{}", protocol.as_str())]
+    Ports {
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// One of them.
+        first: ServiceId,
+        /// The other one.
+        second: ServiceId,
     },
     /// A service has credentials twice, or there is no such service.
     #[error("the credentials of service {id} are there twice, or it is not")]
@@ -97,13 +111,17 @@ impl ClusterState {
             }
         }
         let shared = state.name_counts().into_iter().find(|(_, objects, names)| objects != names);
-        match shared {
-            Some((kind, objects, names)) => Err(ImportError::Names { kind, objects, names }),
-            None => match clashes(&state).into_iter().next() {
-                Some((first, second)) => Err(ImportError::Addresses { first, second }),
-                None => Ok(state),
-            },
+        if let Some((kind, objects, names)) = shared {
+            return Err(ImportError::Names { kind, objects, names });
         }
+        if let Some((first, second)) = addresses::clashes(&state).into_iter().next() {
+            return Err(ImportError::Addresses { first, second });
+        }
+        if let Some(clash) = ports::clashes(&state).into_iter().next() {
+            let ports::Clash { protocol, port, first, second } = clash;
+            return Err(ImportError::Ports { port, protocol, first, second });
+        }
+        Ok(state)
     }
 
     /// How many objects there are of each kind whose names are unique, and how many names they have.

@@ -10,7 +10,7 @@ use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task,
 use crate::cluster_state::ClusterState;
 use crate::event::{ObjectKind, ObjectRef};
 use crate::index::Indexes;
-use crate::reach;
+use crate::reach::{self, Reach};
 
 /// A table: objects by id, in order of their ids.
 pub(crate) type Table<T> = imbl::OrdMap<<T as Stored>::Id, Arc<T>>;
@@ -30,8 +30,8 @@ pub(crate) trait Stored: Clone + 'static {
     fn wrap(object: Arc<Self>) -> ObjectRef;
     /// Takes what there was out of the indexes, and enters what there is.
     fn index(indexes: &mut Indexes, old: Option<&Self>, new: Option<&Self>);
-    /// On which overlay networks others see what has changed.
-    fn reach(indexes: &Indexes, old: Option<&Self>, new: Option<&Self>) -> Vec<NetworkId>;
+    /// Where others see what has changed.
+    fn reach(indexes: &Indexes, old: Option<&Self>, new: Option<&Self>) -> Reach;
 }
 
 macro_rules! stored {
@@ -72,7 +72,7 @@ macro_rules! stored {
                 indexes: &Indexes,
                 old: Option<&Self>,
                 new: Option<&Self>,
-            ) -> Vec<NetworkId> {
+            ) -> Reach {
                 reach::$reach(indexes, old, new)
             }
         }

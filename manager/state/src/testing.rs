@@ -13,8 +13,8 @@ use std::time::Duration;
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot,
-    Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
+    ContainerStatus, JoinTokens, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service,
+    Slot, Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
@@ -93,6 +93,16 @@ pub fn with_host_port(mut spec: ServiceSpec, published: u16) -> ServiceSpec {
     spec
 }
 
+/// Lets a service publish a TCP port on every node; zero for any.
+#[must_use]
+pub fn with_ingress_port(spec: ServiceSpec, published: u16) -> ServiceSpec {
+    let mut spec = with_host_port(spec, published);
+    if let Some(port) = spec.endpoint_spec.as_mut().and_then(|e| e.ports.last_mut()) {
+        port.publish_mode = PublishMode::Ingress;
+    }
+    spec
+}
+
 /// Lets a service join networks, by name or id.
 #[must_use]
 pub fn with_networks(spec: ServiceSpec, targets: &[&str]) -> ServiceSpec {
@@ -140,7 +150,13 @@ pub fn node_description(hostname: &str) -> NodeDescription {
 /// of the nodes, in that order.
 #[must_use]
 pub fn cluster_with_nodes(count: usize) -> (TestCluster, Vec<NodeId>) {
-    let mut cluster = TestCluster::new();
+    cluster_of(Level::FIRST, count)
+}
+
+/// As [`cluster_with_nodes`], with a cluster of this level, and nodes that have it.
+#[must_use]
+pub fn cluster_of(level: Level, count: usize) -> (TestCluster, Vec<NodeId>) {
+    let mut cluster = TestCluster::at(level);
     let nodes = (1..=count).map(|n| cluster.add_node(&format!("node-{n}"))).collect();
     (cluster, nodes)
 }
@@ -166,9 +182,18 @@ impl TestCluster {
     /// A cluster without nodes, created at 1 000 s.
     #[must_use]
     pub fn new() -> Self {
+        Self::at(Level::FIRST)
+    }
+
+    /// As [`TestCluster::new`], with a cluster of this level.
+    #[must_use]
+    pub fn at(level: Level) -> Self {
         let now = Timestamp::from_secs(1000);
         let mut cluster = Self { state: ClusterState::new(), ids: SeededIds::new(1), now };
-        let create = create_cluster(&mut cluster.ids);
+        let mut create = create_cluster(&mut cluster.ids);
+        if let Command::CreateCluster { level: own, .. } = &mut create {
+            *own = level;
+        }
         cluster.apply(create);
         cluster
     }
@@ -194,6 +219,11 @@ impl TestCluster {
         self.state.take_events()
     }
 
+    /// A fresh id.
+    pub fn fresh<T: From<u128>>(&mut self) -> T {
+        self.ids.next_id()
+    }
+
     /// Lets time pass.
     pub fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
@@ -212,7 +242,8 @@ impl TestCluster {
         let first = self.state.nodes().len() == 0;
         let role = if first { NodeRole::Manager } else { NodeRole::Agent };
         let spec = NodeSpec { role, ..NodeSpec::default() };
-        let description = node_description(hostname);
+        let level = self.state.level();
+        let description = NodeDescription { level, ..node_description(hostname) };
         self.apply(Command::CreateNode { id, spec, description });
         self.set_node(id, NodeState::Ready);
         id
@@ -258,6 +289,13 @@ impl TestCluster {
         Writer { state: &mut self.state, index, now: self.now }.update(service);
     }
 
+    /// Lets a node say that its agent has this level.
+    pub fn set_level(&mut self, id: NodeId, level: Level) {
+        let node = Arc::clone(self.state.node(id).expect("the node exists"));
+        let description = Some(NodeDescription { level, ..node.description.clone() });
+        self.apply(Command::ReportNode { id, description, status: node.status.clone() });
+    }
+
     /// Lets a node say that it has a tunnel with this key, at 192.0.2.`last`.
     pub fn give_tunnel(&mut self, id: NodeId, key: u8, last: u8) {
         let node = Arc::clone(self.state.node(id).expect("the node exists"));
@@ -267,7 +305,7 @@ impl TestCluster {
             addr: Some([192, 0, 2, last].into()),
             kind: TunnelKind::Kernel,
         };
-        let (level, tunnel) = (Level::OVERLAY, Some(tunnel));
+        let (level, tunnel) = (node.description.level.max(Level::OVERLAY), Some(tunnel));
         let description = NodeDescription { level, tunnel, ..node.description.clone() };
         let (description, status) = (Some(description), node.status.clone());
         self.apply(Command::ReportNode { id, description, status });
@@ -361,6 +399,13 @@ pub fn replace_task(state: &mut ClusterState, task: Task) {
     let task = Arc::new(task);
     let old = state.tasks.insert(task.id, Arc::clone(&task));
     state.indexes.task(old.as_deref(), Some(&task));
+}
+
+/// As [`replace_task`], of a node.
+pub fn replace_node(state: &mut ClusterState, node: Node) {
+    let node = Arc::new(node);
+    let old = state.nodes.insert(node.id, Arc::clone(&node));
+    state.indexes.node(old.as_deref(), Some(&node));
 }
 
 /// The command that founds a cluster.

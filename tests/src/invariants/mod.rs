@@ -15,6 +15,7 @@ pub mod planning_comes_to_rest;
 pub mod retries_are_paced;
 pub mod rolled_out;
 pub mod terms_never_go_back;
+pub mod told_as_it_is;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! No address is held twice, by tasks or services, and each is one of the network that it is for.
+//! No address is held twice, by tasks, services or nodes, and each is one of the network that it is for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,13 +18,21 @@ pub fn judge(moment: &Moment<'_>) -> Vec<String> {
     wrong
 }
 
-/// No address is one of two networks.
+/// No address is one of two networks, or one of a network and one of the nodes inside of their tunnels.
 fn networks(state: &ClusterState, wrong: &mut Vec<String>) {
     let subnets = || state.networks().flat_map(|n| n.subnets.iter().map(|s| (&n.spec.name, s)));
     for (i, (name, subnet)) in subnets().enumerate() {
         for (other, second) in subnets().skip(i + 1) {
             if subnet.contains(second) || second.contains(subnet) {
                 wrong.push(format!("networks {name} and {other} share addresses of {subnet}"));
+            }
+        }
+        for node in state.nodes() {
+            if node
+                .tunnel_address
+                .is_some_and(|a| subnet.contains(&a) || a.trunc().contains(subnet))
+            {
+                wrong.push(format!("network {name} and node {} share {subnet}", node.id));
             }
         }
     }
@@ -48,6 +56,10 @@ fn holders(state: &ClusterState, wrong: &mut Vec<String>) {
     for service in state.services() {
         let vips = service.endpoint.virtual_ips.iter();
         vips.for_each(|vip| hold(vip.addr.addr(), format!("service {}", service.id)));
+    }
+    for node in state.nodes() {
+        let address = node.tunnel_address.into_iter();
+        address.for_each(|address| hold(address.addr(), format!("node {}", node.id)));
     }
     for task in state.tasks().filter(|task| !task.status.state.is_terminal()) {
         for joined in task.networks.iter() {

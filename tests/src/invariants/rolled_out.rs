@@ -67,7 +67,12 @@ fn is_held(state: &ClusterState, task: &Task) -> bool {
 /// task's business.
 fn has_present_spec(service: &Service, task: &Task) -> bool {
     let wanted = &service.spec.task_template;
-    task.endpoint.as_deref() == service.spec.endpoint_spec.as_ref()
+    // With the ports that were chosen.
+    let endpoint = service.spec.endpoint_spec.clone().map(|mut endpoint| {
+        endpoint.ports.clone_from(&service.endpoint.ports);
+        endpoint
+    });
+    task.endpoint.as_deref() == endpoint.as_ref()
         && without_constraints(&task.spec) == without_constraints(wanted)
 }
 

@@ -219,6 +219,11 @@ impl Agent {
         self.obey_all(0, NodeAssignment::default(), ctx);
     }
 
+    /// What it was told, if it is a member.
+    pub(crate) fn told(&self) -> Option<&NodeAssignment> {
+        (!self.removed).then_some(&self.assigned)
+    }
+
     fn hold(&mut self, task: AssignedTask, ctx: &mut Context) {
         let (id, now) = (task.id, ctx.queue.now);
         self.host.is_told_of(id, now);

@@ -76,7 +76,7 @@ impl<M: Mind> World<M> {
     /// older one would not have.
     fn upgrade(&mut self, node: NodeId) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
-        agent.description.level = specs::SECOND_LEVEL;
+        agent.description.level = specs::NEWER_LEVEL;
         self.break_node(node, Mend::Process, 5000);
     }
 

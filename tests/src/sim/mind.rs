@@ -11,7 +11,7 @@ use shoal_manager_planning::liveness::{LastHeard, Watch};
 use shoal_manager_planning::{Plan, orchestrator, scheduler};
 use shoal_manager_state::{ClusterState, Command, Event, Rejected};
 use shoal_types::id::{NodeId, SeededIds};
-use shoal_types::object::Task;
+use shoal_types::object::{Node, Task};
 use shoal_types::time::Timestamp;
 
 /// What planners remember for as long as their manager leads.
@@ -120,6 +120,11 @@ pub trait Mind {
     /// Called with every command that was carried out; what is returned takes the place of the task of
     /// its id, as a bug in applying would have it.
     fn applied(&mut self, _state: &ClusterState, _command: &Command) -> Option<Task> {
+        None
+    }
+
+    /// What is written in place of a node that a command has made or changed, past all checks.
+    fn admitted(&mut self, _state: &ClusterState, _command: &Command) -> Option<Node> {
         None
     }
 

@@ -38,7 +38,7 @@ use shoal_manager_state::Command;
 use shoal_types::id::ServiceId;
 use shoal_types::time::Timestamp;
 
-use crate::invariants::{convergence, node_in_order, rolled_out};
+use crate::invariants::{convergence, node_in_order, rolled_out, told_as_it_is};
 use world::World;
 
 /// How long after the last fault everything must be as it is to be: a minute, and what restart
@@ -163,6 +163,9 @@ fn unfinished<M: Mind>(world: &World<M>) -> Vec<String> {
         let observed = agent.host.things.observe();
         wrong.extend(node_in_order::judge(&node.to_string(), &agent.holdings(None), &observed));
         wrong.extend(agent.host.net.judge(*node, &observed.lost));
+        if let Some(told) = agent.told().filter(|_| world.state.node(*node).is_some()) {
+            wrong.extend(told_as_it_is::judge(&world.state, *node, told));
+        }
     }
     if !world.leader.is_idle() {
         wrong.push("the leader is still planning".to_owned());

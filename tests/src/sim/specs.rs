@@ -20,7 +20,7 @@ const GIB: u64 = 1 << 30;
 /// What a host says of itself.
 pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescription {
     let memory_bytes = random.pick(&[4, 8, 8, 16]) * GIB;
-    let level = if random.chance(50) { SECOND_LEVEL } else { Level::FIRST };
+    let level = if random.chance(50) { NEWER_LEVEL } else { Level::FIRST };
     let number = hostname.bytes().fold(0, |sum: u8, byte| sum.wrapping_mul(31).wrapping_add(byte));
     let tunnel = TunnelDescription {
         public_key: TunnelKey([number; 32]),
@@ -43,12 +43,12 @@ pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescriptio
 }
 
 /// What programs have that were upgraded.
-pub(crate) const SECOND_LEVEL: Level = Level::new(2);
+pub(crate) const NEWER_LEVEL: Level = Level::INGRESS;
 
 /// What a node must be able to do for tasks of this service. Those whose name begins with "new" stand
-/// for specs with something that the second level brought.
+/// for specs with something that the newest level brought, such as ports on every node.
 fn level(name: &str) -> Level {
-    if name.starts_with("new") { SECOND_LEVEL } else { Level::FIRST }
+    if name.starts_with("new") { NEWER_LEVEL } else { Level::FIRST }
 }
 
 /// What is planned, as if the service's spec had in it what its name stands for.
@@ -76,6 +76,12 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
         ServiceMode::Replicated { replicas: random.below(6) }
     };
     let update = random.chance(70).then(|| update_config(name, random));
+    let everywhere = level(name) >= Level::INGRESS;
+    let (mode_of_ports, numbers, chance): (_, &[u16], _) = if everywhere {
+        (PublishMode::Ingress, &[0, 8080, 8081, 8090], 80)
+    } else {
+        (PublishMode::Host, &[8080, 8081], 20)
+    };
     ServiceSpec {
         name: name.to_owned(),
         labels: Default::default(),
@@ -88,13 +94,13 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
             starts_first(name)
                 .then(|| UpdateConfig { order: UpdateOrder::StartFirst, ..Default::default() })
         }),
-        endpoint_spec: random.chance(20).then(|| EndpointSpec {
+        endpoint_spec: random.chance(chance).then(|| EndpointSpec {
             ports: vec![PortConfig {
                 name: String::new(),
                 protocol: Protocol::Tcp,
                 target_port: 80,
-                published_port: 8080 + u16::try_from(random.below(2)).unwrap_or(0),
-                publish_mode: PublishMode::Host,
+                published_port: random.pick(numbers),
+                publish_mode: mode_of_ports,
                 host_ip: None,
             }],
             ..EndpointSpec::default()

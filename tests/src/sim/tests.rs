@@ -11,7 +11,7 @@ use shoal_manager_planning::{Plan, orchestrator};
 use shoal_manager_state::{ClusterState, Command, Event, ObjectKind, ObjectRef, Rejected};
 use shoal_types::id::{IdSource, NodeId, SeededIds};
 use shoal_types::level::Level;
-use shoal_types::object::{Slot, Task, TaskStatus};
+use shoal_types::object::{Node, Slot, Task, TaskStatus};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -185,6 +185,46 @@ fn an_address_that_is_given_twice_is_noticed() {
     noticed(|| Forgetful, &["is held twice"]);
 }
 
+/// Gives a new node the address of one that is there.
+struct Welcoming;
+
+impl Mind for Welcoming {
+    fn admitted(&mut self, state: &ClusterState, command: &Command) -> Option<Node> {
+        let Command::CreateNode { id, .. } = command else { return None };
+        let address = state.nodes().find(|node| node.id != *id)?.tunnel_address;
+        Some(Node { tunnel_address: address, ..Node::clone(state.node(*id)?) })
+    }
+}
+
+#[test]
+fn an_address_that_two_nodes_have_is_noticed() {
+    noticed(|| Welcoming, &["is held twice: by node"]);
+}
+
+/// Tells nodes of their own tasks alone.
+struct Aloof;
+
+impl Mind for Aloof {
+    fn news(&mut self, events: &[Event], view: &ClusterState) -> BTreeMap<NodeId, News> {
+        let alone = |event: &Event| Event { reach: Default::default(), ..event.clone() };
+        let events: Vec<Event> = events.iter().map(alone).collect();
+        assignment::news(&events, view)
+    }
+}
+
+#[test]
+fn a_node_that_is_not_told_of_others_is_noticed() {
+    noticed(|| Aloof, &["was told something else than what it must hold"]);
+}
+
+/// The judge says nothing if nobody leads anywhere.
+#[test]
+fn nodes_lead_ports_to_others_in_a_simulation() {
+    let done: Vec<_> = (1..24).filter_map(|seed| run(seed, || Real).ok()).collect();
+    let published = done.iter().flat_map(|s| s.state.published_tasks());
+    assert!(published.count() > 10);
+}
+
 /// The judge says nothing if nobody ever has an address.
 #[test]
 fn tasks_and_services_have_addresses_in_a_simulation() {
@@ -224,7 +264,7 @@ impl Mind for Blind {
 
 #[test]
 fn a_task_on_a_node_that_is_too_old_for_it_is_noticed() {
-    noticed(|| Blind, &["needs level 2 and is on"]);
+    noticed(|| Blind, &["needs level 3 and is on"]);
 }
 
 /// Nodes of two levels, some of which are upgraded on the way, and services that need either.

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_manager_planning::assignment::News;
-use shoal_manager_state::testing::replace_task;
+use shoal_manager_state::testing::{replace_node, replace_task};
 use shoal_manager_state::{
     ClusterState, Command, Event as StateEvent, PredefinedIds, apply, invariant,
 };
 use shoal_types::id::{IdSource, NodeId};
-use shoal_types::level::Level;
 use shoal_types::object::{JoinTokens, RootCa};
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec};
 use shoal_types::time::Timestamp;
@@ -91,7 +90,7 @@ impl<M: Mind> World<M> {
                 host: ids.next_id(),
                 none: ids.next_id(),
             },
-            level: Level::FIRST,
+            level: specs::NEWER_LEVEL,
         };
         self.apply(create);
         for _ in 0..2 + self.ctx.random.below(4) {
@@ -125,6 +124,9 @@ impl<M: Mind> World<M> {
             Ok(_) => {
                 if let Some(task) = self.mind.applied(&self.state, &command) {
                     replace_task(&mut self.state, task);
+                }
+                if let Some(node) = self.mind.admitted(&self.state, &command) {
+                    replace_node(&mut self.state, node);
                 }
                 true
             }

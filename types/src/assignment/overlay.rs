@@ -101,9 +101,10 @@ impl TaskEndpoint {
         task.node_id.is_some() && task.status.state.is_placed() && task.is_live()
     }
 
-    /// Where a task is reached on those of its networks that somebody is `told` of, if that is so anywhere.
+    /// Where a task is reached on those of its networks that somebody is `told` of, and at which `ports` if he is
+    /// told of these, if that is so anywhere.
     #[must_use]
-    pub fn of(task: &Task, told: impl Fn(NetworkId) -> bool) -> Option<Self> {
+    pub fn of(task: &Task, told: impl Fn(NetworkId) -> bool, ports: bool) -> Option<Self> {
         let network = |network: &TaskNetwork| EndpointNetwork {
             network_id: network.network_id,
             addresses: network.addresses.clone(),
@@ -111,7 +112,8 @@ impl TaskEndpoint {
         };
         let networks: Vec<_> =
             task.networks.iter().filter(|n| told(n.network_id)).map(network).collect();
-        if networks.is_empty() || !Self::has_one(task) {
+        let ports = if ports { IngressPort::of(task.ports()) } else { Vec::new() };
+        if (networks.is_empty() && ports.is_empty()) || !Self::has_one(task) {
             return None;
         }
         Some(Self {
@@ -121,9 +123,16 @@ impl TaskEndpoint {
             slot: task.slot,
             node_id: task.node_id?,
             networks,
-            ports: IngressPort::of(task.ports()),
+            ports,
             serving: is_serving(task),
         })
+    }
+
+    /// Whether a task is reached at ports that answer on every node.
+    #[must_use]
+    pub fn has_ports(task: &Task) -> bool {
+        let everywhere = |port: &PortConfig| port.publish_mode == PublishMode::Ingress;
+        Self::has_one(task) && task.ports().iter().any(everywhere)
     }
 
     /// Whether a task is reached in the same way in both its versions. Taken apart field by field, so that

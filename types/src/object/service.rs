@@ -36,6 +36,19 @@ pub struct Service {
     pub endpoint: Endpoint,
 }
 
+impl Service {
+    /// Whether a task that was made with this endpoint is reached as one that is made now.
+    #[must_use]
+    pub fn has_endpoint(&self, of_task: Option<&EndpointSpec>) -> bool {
+        match (of_task, &self.spec.endpoint_spec) {
+            (Some(EndpointSpec { mode, ports }), Some(wanted)) => {
+                *mode == wanted.mode && *ports == self.endpoint.ports
+            }
+            (of_task, wanted) => of_task.is_none() && wanted.is_none(),
+        }
+    }
+}
+
 /// Where a service is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

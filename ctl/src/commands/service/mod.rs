@@ -278,7 +278,7 @@ pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Res
             words::mode(spec.mode).to_owned(),
             words::replicas(s.running_tasks, s.desired_tasks, max),
             template.container().map(|c| words::image(&c.image)).unwrap_or_default(),
-            spec.endpoint_spec.as_ref().map(|e| words::ports(&e.ports)).unwrap_or_default(),
+            words::ports(&s.service.endpoint.ports),
         ]
     };
     let names = args.quiet.then_some(

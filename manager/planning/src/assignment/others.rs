@@ -1,5 +1,6 @@
-//! What one node is told of others: where tasks and services on its overlay networks are reached, and how
-//! the nodes of these tasks are.
+//! What one node is told of others: where tasks and services on its overlay networks are reached, where tasks are
+//! that publish ports on every node, and how the nodes of all these are. Who has a task that publishes ports is led
+//! to by every node, and knows all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::sync::Arc;
 use shoal_manager_state::ClusterState;
 use shoal_types::assignment::{AssignmentChange, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
-use shoal_types::object::{Service, Task};
+use shoal_types::object::{Node, Service, Task};
+
+use super::leads_ports;
 
 /// What may have changed of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,13 +32,15 @@ impl Named {
     }
 }
 
-/// Overlay networks that are looked at as a whole.
+/// What is looked at as a whole: overlay networks, and published ports.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Turned {
     /// The node has joined them, or has left them.
     pub(super) flipped: BTreeSet<NetworkId>,
     /// The node may not have heard of changes there: it had left them for a moment.
     pub(super) unheard: BTreeSet<NetworkId>,
+    /// All published ports, and whether the node is told about them.
+    pub(super) ports: Option<bool>,
 }
 
 impl Turned {
@@ -47,6 +52,11 @@ impl Turned {
 /// What the node was told. Tasks and services are the state's own, as they were then.
 #[derive(Debug, Clone)]
 pub(super) struct Others {
+    node: NodeId,
+    /// Whether it is told about published ports.
+    ports: bool,
+    /// How many tasks of its own publish any.
+    publishing: usize,
     /// The overlay networks about which it is told.
     networks: BTreeSet<NetworkId>,
     endpoints: BTreeMap<TaskId, Arc<Task>>,
@@ -55,7 +65,7 @@ pub(super) struct Others {
 }
 
 /// Another node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Beside {
     /// How many tasks of it the node was told of.
     endpoints: usize,
@@ -74,11 +84,18 @@ pub(super) struct OtherChanges {
     gone_peers: Vec<NodeId>,
     /// The networks about which the node is told from now on.
     networks: BTreeSet<NetworkId>,
+    /// Whether it is told about published ports.
+    ports: bool,
+    /// Whether that is news.
+    ports_flipped: bool,
 }
 
 impl Others {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(node: NodeId) -> Self {
         Self {
+            node,
+            ports: false,
+            publishing: 0,
             networks: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             vips: BTreeMap::new(),
@@ -105,17 +122,18 @@ impl Others {
         }
     }
 
-    /// What `node` is to be told after news, and because all about the networks that have `turned` may be
-    /// other than it was told.
+    /// What the node is to be told after news, and because all about what has `turned` may be other than it
+    /// was told.
     pub(super) fn catch_up(
         &mut self,
         view: &ClusterState,
-        node: NodeId,
         mut named: Named,
         turned: &Turned,
     ) -> OtherChanges {
         let mut changes =
             OtherChanges { networks: self.networks.clone(), ..OtherChanges::default() };
+        let had = self.is_led_to();
+        self.turn_ports(view, turned, &mut named, &mut changes);
         for network in turned.flipped.union(&turned.unheard) {
             named.endpoints.extend(view.endpoints_of_network(*network).map(|task| task.id));
             named.vips.extend(view.vips_of_network(*network).map(|service| service.id));
@@ -132,10 +150,38 @@ impl Others {
         for id in named.vips {
             self.vips(view, id, turned, &mut changes);
         }
-        for id in named.peers.into_iter().filter(|id| *id != node) {
+        let has = self.is_led_to();
+        if has != had || (has && turned.ports.is_some()) {
+            named.peers.extend(self.peers.keys().copied().chain(view.nodes().map(|node| node.id)));
+        }
+        for id in named.peers {
             self.peer(view, id, &mut changes);
         }
         changes
+    }
+
+    /// Whether other nodes lead ports to tasks of this one.
+    const fn is_led_to(&self) -> bool {
+        self.ports && self.publishing > 0
+    }
+
+    /// Names all that has to do with published ports, if that is to be looked at.
+    fn turn_ports(
+        &mut self,
+        view: &ClusterState,
+        turned: &Turned,
+        named: &mut Named,
+        changes: &mut OtherChanges,
+    ) {
+        if let Some(ports) = turned.ports {
+            changes.ports_flipped = std::mem::replace(&mut self.ports, ports) != ports;
+            let known = self.endpoints.values().filter(|task| TaskEndpoint::has_ports(task));
+            named.endpoints.extend(known.map(|task| task.id));
+            named.endpoints.extend(view.published_tasks().filter(|_| ports).map(|task| task.id));
+            named.peers.extend(self.peers.keys());
+            named.peers.insert(self.node);
+        }
+        changes.ports = self.ports;
     }
 
     /// Looks at one task, and notes the nodes that it is or was on.
@@ -148,7 +194,9 @@ impl Others {
         changes: &mut OtherChanges,
     ) {
         let told = |task: &&Arc<Task>| {
-            TaskEndpoint::has_one(task) && task.networks.iter().any(|n| self.knows(n.network_id))
+            let on_network = || task.networks.iter().any(|n| self.knows(n.network_id));
+            TaskEndpoint::has_one(task)
+                && (on_network() || (self.ports && TaskEndpoint::has_ports(task)))
         };
         let new = view.task(id).filter(told).cloned();
         let old = match &new {
@@ -158,12 +206,18 @@ impl Others {
         for (task, is_new) in [(&old, false), (&new, true)] {
             let Some(node) = task.as_ref().and_then(|task| task.node_id) else { continue };
             let count = &mut self.peers.entry(node).or_default().endpoints;
-            *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
+            let change = |count: usize| if is_new { count + 1 } else { count.saturating_sub(1) };
+            *count = change(*count);
+            if node == self.node && task.as_ref().is_some_and(|task| TaskEndpoint::has_ports(task))
+            {
+                self.publishing = change(self.publishing);
+            }
             peers.insert(node);
         }
         match (old, new) {
             (Some(old), Some(new))
                 if TaskEndpoint::is_unchanged(&old, &new)
+                    && !(changes.ports_flipped && TaskEndpoint::has_ports(&new))
                     && !new.networks.iter().any(|n| turned.flipped.contains(&n.network_id)) => {}
             (_, Some(new)) => changes.endpoints.push(new),
             (Some(_), None) => changes.gone_endpoints.push(id),
@@ -182,8 +236,8 @@ impl Others {
         let on = |service: &Service, wanted: &BTreeSet<NetworkId>| {
             service.endpoint.virtual_ips.iter().any(|ip| wanted.contains(&ip.network_id))
         };
-        let networks = self.networks.clone();
-        let said = |service: &Service| ServiceVips::of(service, |id| networks.contains(&id));
+        let is_told = |id: NetworkId| changes.networks.contains(&id);
+        let was_told = |id: NetworkId| is_told(id) != turned.flipped.contains(&id);
         let new = view.service(id).filter(|service| on(service, &self.networks)).cloned();
         let old = match &new {
             Some(service) => self.vips.insert(id, Arc::clone(service)),
@@ -191,9 +245,7 @@ impl Others {
         };
         match (old, new) {
             (Some(old), Some(new))
-                if !on(&old, &turned.flipped)
-                    && !on(&new, &turned.flipped)
-                    && said(&old) == said(&new) => {}
+                if ServiceVips::of(&old, was_told) == ServiceVips::of(&new, is_told) => {}
             (_, Some(new)) => changes.vips.push(new),
             (Some(_), None) => changes.gone_vips.push(id),
             (None, None) => {}
@@ -202,17 +254,22 @@ impl Others {
 
     /// Looks at one node, after all tasks.
     fn peer(&mut self, view: &ClusterState, id: NodeId, changes: &mut OtherChanges) {
-        let Some(beside) = self.peers.get_mut(&id) else { return };
-        let known = view.node(id).filter(|_| beside.endpoints > 0);
-        let new = known.and_then(|node| Peer::of(node));
-        match (beside.told, new) {
+        let Beside { endpoints, told } = self.peers.get(&id).copied().unwrap_or_default();
+        let leads_here = |node: &Node| self.is_led_to() && leads_ports(node.description.level);
+        let has_to_do = |node: &&Arc<Node>| match id == self.node {
+            true => self.ports,
+            false => endpoints > 0 || leads_here(node),
+        };
+        let new = view.node(id).filter(has_to_do).and_then(|node| Peer::of(node));
+        match (told, new) {
             (old, new) if old == new => {}
             (_, Some(new)) => changes.peers.push(new),
             (_, None) => changes.gone_peers.push(id),
         }
-        beside.told = new;
-        if beside.endpoints == 0 {
+        if endpoints == 0 && new.is_none() {
             self.peers.remove(&id);
+        } else {
+            self.peers.insert(id, Beside { endpoints, told: new });
         }
     }
 }
@@ -227,10 +284,21 @@ impl OtherChanges {
         impl Iterator<Item = AssignmentChange> + use<>,
     ) {
         use AssignmentChange as C;
-        let Self { peers, endpoints, vips, gone_vips, gone_endpoints, gone_peers, networks } = self;
+        let Self {
+            peers,
+            endpoints,
+            vips,
+            gone_vips,
+            gone_endpoints,
+            gone_peers,
+            networks,
+            ports,
+            ports_flipped: _,
+        } = self;
         let networks = Arc::new(networks);
         let also = Arc::clone(&networks);
-        let endpoint = move |task: Arc<Task>| TaskEndpoint::of(&task, |id| networks.contains(&id));
+        let endpoint =
+            move |task: Arc<Task>| TaskEndpoint::of(&task, |id| networks.contains(&id), ports);
         let vip = move |one: Arc<Service>| ServiceVips::of(&one, |id| also.contains(&id));
         let peers = peers.into_iter().map(|peer| C::UpdatePeer(Arc::new(peer)));
         let endpoints = endpoints.into_iter().filter_map(endpoint);

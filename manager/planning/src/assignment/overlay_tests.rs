@@ -260,3 +260,19 @@ fn an_agent_of_the_first_level_is_told_of_no_others() {
     assert_eq!(case.told()[0], ["endpoint web.1 serves on 1", "vip of web"]);
     assert!(case.cluster.state.network(case.network).is_some());
 }
+
+/// Heard of at once: a service joins a network, and the node leaves that one.
+#[test]
+fn what_is_the_same_in_the_end_is_not_told_again() {
+    let mut case = Case::new();
+    case.cluster.add_overlay("second", None);
+    let there = case.cluster.add_service(with_networks(service_spec("there", 1), &["second"]));
+    let task = case.cluster.add_running(there, 1, case.nodes[0]);
+    case.told();
+    case.cluster
+        .update_service(case.web, with_networks(service_spec("web", 2), &["net", "second"]));
+    case.cluster.report(task, TaskState::Failed);
+    let told = case.told();
+    assert!(!told[0].contains(&"vip of web".to_owned()), "{told:?}");
+    assert!(told[0].contains(&"no network".to_owned()), "{told:?}");
+}

@@ -4,10 +4,12 @@
 use proptest::prelude::*;
 use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
-    Step, TestCluster, cluster_with_nodes, decide, service_spec, with_networks,
+    Step, TestCluster, cluster_of, cluster_with_nodes, decide, service_spec, with_ingress_port,
+    with_networks,
 };
 use shoal_types::assignment::{NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{IdSource as _, SeededIds};
+use shoal_types::object::Node;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::*;
@@ -28,11 +30,16 @@ fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
         let kind = network.and_then(|network| NetworkKind::of(&network.spec.driver));
         kind == Some(NetworkKind::Overlay) && level >= Level::OVERLAY
     };
-    let endpoints = view.tasks().filter_map(|task| TaskEndpoint::of(task, told));
+    let ports = level >= Level::INGRESS;
+    let endpoints = view.tasks().filter_map(|task| TaskEndpoint::of(task, told, ports));
     let endpoints: BTreeMap<_, _> = endpoints.map(|one| (one.task_id, Arc::new(one))).collect();
     let vips = view.services().filter_map(|service| ServiceVips::of(service, told));
     let vips = vips.map(|one| (one.service_id, Arc::new(one))).collect();
-    let others = endpoints.values().map(|endpoint| endpoint.node_id).filter(|id| *id != node);
+    let publishes = endpoints.values().any(|e| e.node_id == node && !e.ports.is_empty());
+    let leads = |other: &&Arc<Node>| publishes && other.description.level >= Level::INGRESS;
+    let leading = view.nodes().filter(leads).map(|other| other.id);
+    let others = endpoints.values().map(|endpoint| endpoint.node_id).chain(leading);
+    let others = others.filter(|id| *id != node).chain(ports.then_some(node));
     let peers = others.filter_map(|id| Peer::of(view.node(id)?));
     let peers = peers.map(|peer| (peer.node_id, Arc::new(peer))).collect();
     NodeAssignment { endpoints, vips, peers, ..wanted }
@@ -100,21 +107,24 @@ impl Stream {
 /// What happens, whether it is heard of, who is told now, and whether it is something else that happens.
 type Moment = (Step, u8, u8, u8);
 
-/// What commands at random do not come to: nodes with tunnels.
-fn other_step(cluster: &mut TestCluster, (a, b, ..): Step) {
+/// What commands at random do not come to: nodes with tunnels, of any level.
+fn other_step(cluster: &mut TestCluster, (a, b, c, _): Step) {
     let nodes: Vec<_> = cluster.state.nodes().map(|node| node.id).collect();
     if !nodes.is_empty() {
-        cluster.give_tunnel(nodes[usize::from(a) % nodes.len()], b % 3, b % 5);
+        let node = nodes[usize::from(a) % nodes.len()];
+        cluster.give_tunnel(node, b % 3, b % 5);
+        cluster.set_level(node, Level::new([1, 2, 3, 3][usize::from(c) % 4]));
     }
 }
 
 /// Everything that streams are told while this happens; how many changes there were of each kind.
 fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
-    let (mut cluster, nodes) = cluster_with_nodes(3);
+    let (mut cluster, nodes) = cluster_of(Level::INGRESS, 3);
     let network = cluster.add_overlay("n0", None);
     cluster.add_overlay("n1", None);
     nodes.iter().zip(1..).for_each(|(node, n)| cluster.give_tunnel(*node, n, n));
-    let web = cluster.add_service(with_networks(service_spec("s0", 3), &["n0"]));
+    let web = with_ingress_port(with_networks(service_spec("s0", 3), &["n0"]), 8080);
+    let web = cluster.add_service(web);
     assert!(cluster.state.network(network).is_some());
     for (replica, node) in (1..).zip(&nodes) {
         cluster.add_running(web, replica, *node);

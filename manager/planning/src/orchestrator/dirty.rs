@@ -15,7 +15,7 @@ pub fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> bool {
     if task.spec_version == service.meta.spec_version {
         return false;
     }
-    if task.endpoint.as_deref() != service.spec.endpoint_spec.as_ref() {
+    if !service.has_endpoint(task.endpoint.as_deref()) {
         return true;
     }
     let wanted = &service.spec.task_template;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use shoal_manager_state::testing::{
-    TestCluster, cluster_with_nodes, network_spec, node_description, overlay_spec, service_spec,
-    with_host_port, with_networks,
+    TestCluster, cluster_of, cluster_with_nodes, network_spec, node_description, overlay_spec,
+    service_spec, with_host_port, with_ingress_port, with_networks,
 };
 use shoal_manager_state::{
     ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds, UpdateKind,
@@ -155,6 +155,11 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         with_auths(Command::CreateService { id, deployment_id, spec: Arc::clone(&spec) }),
         with_auths(apply_stack),
         Command::CreateNetwork { id: network, spec: overlay_spec("front", Some("10.9.0.0/24")) },
+        Command::CreateService {
+            id,
+            deployment_id,
+            spec: Arc::new(with_ingress_port(service_spec("web", 3), 8080)),
+        },
     ]
 }
 
@@ -286,7 +291,7 @@ fn named_commands() -> Vec<(String, Command)> {
 }
 
 /// The golden snapshot that has what is written today, byte for byte; the others lack what came later.
-const NEWEST_SNAPSHOT: &str = "snapshot_addresses";
+const NEWEST_SNAPSHOT: &str = "snapshot_ports";
 
 /// If this fails, a manager of today cannot read a log or a snapshot of an earlier one: it is the
 /// code that has to change, not the file. A new kind of command or object needs a new file; the
@@ -299,7 +304,8 @@ fn bytes_of_the_first_version_are_still_read() {
         ("snapshot_users", before_stack_versions(&full_state())),
         ("snapshot_stack_versions", stack_went_back()),
         ("snapshot_levels", raised()),
-        (NEWEST_SNAPSHOT, with_addresses()),
+        ("snapshot_addresses", with_addresses()),
+        (NEWEST_SNAPSHOT, with_ports()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {
@@ -478,6 +484,19 @@ fn with_addresses() -> ClusterState {
     cluster.state
 }
 
+/// A state in which nodes have addresses inside of their tunnels, and services ports that answer on every node.
+fn with_ports() -> ClusterState {
+    let (mut cluster, nodes) = cluster_of(Level::INGRESS, 2);
+    cluster.add_overlay("front", None);
+    let spec = with_networks(service_spec("web", 2), &["front"]);
+    let spec = with_host_port(with_ingress_port(with_ingress_port(spec, 8080), 0), 9090);
+    let web = cluster.add_service(spec);
+    cluster.add_running(web, 1, nodes[0]);
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
 fn written(state: &ClusterState) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_snapshot(state, &mut bytes).unwrap();
@@ -486,7 +505,7 @@ fn written(state: &ClusterState) -> Vec<u8> {
 
 #[test]
 fn every_object_survives_a_snapshot() {
-    for state in [full_state(), with_addresses(), ClusterState::new()] {
+    for state in [full_state(), with_addresses(), with_ports(), ClusterState::new()] {
         let read = read_snapshot(&mut &*written(&state)).unwrap();
         assert_eq!(read, state);
         assert_eq!(invariant::check(&read), Vec::<String>::new());

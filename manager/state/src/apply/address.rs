@@ -1,15 +1,16 @@
-//! Addresses of networks that span nodes: part of the command that makes what they are for. They follow
+//! Addresses of networks that span nodes, and of nodes: part of the command that makes what they are for. They follow
 //! from the state and the ids in the command alone.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use shoal_types::id::{NetworkId, ServiceId, TaskId};
-use shoal_types::object::{AddressCount, Endpoint, Network, Service, TaskNetwork, VirtualIp};
+use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
+use shoal_types::object::{AddressCount, Endpoint, Network, Node, Service, TaskNetwork, VirtualIp};
 use shoal_types::spec::{AddressPool, IpamConfig, NetworkKind, NetworkSpec};
 
 use crate::addresses::is_subnet;
-use crate::cluster_state::ClusterState;
+use crate::cluster_state::{ClusterState, Writer};
 use crate::rejected::{Rejected, SubnetHolder};
 
 /// The subnets of a new network: those that its spec names, or else the first one of the cluster's pools.
@@ -51,7 +52,29 @@ fn holder(state: &ClusterState, subnet: &IpNet) -> Option<SubnetHolder> {
         let subnet = *network.subnets.iter().find(overlaps)?;
         Some(SubnetHolder::Network { name: network.spec.name.clone(), subnet })
     });
-    network.or_else(|| addresses.is_held(subnet).then_some(SubnetHolder::Tasks))
+    let nodes = || addresses.aside(subnet).map(|subnet| SubnetHolder::Nodes { subnet });
+    let tasks = || addresses.is_held(subnet).then_some(SubnetHolder::Tasks);
+    network.or_else(nodes).or_else(tasks)
+}
+
+/// The address of a node inside of its tunnels. None before all managers would give it the same one, and none
+/// while the pools are exhausted: a node is a member without, and gets it later.
+pub(super) fn of_node(state: &ClusterState, id: NodeId) -> Option<IpNet> {
+    if state.level() < Level::INGRESS {
+        return None;
+    }
+    state.indexes.addresses.free_for_node(state.spec().pools(), id.bits())
+}
+
+/// Gives an address to each node that has none.
+pub(super) fn of_nodes(w: &mut Writer<'_>) {
+    let without: Vec<_> =
+        w.state.nodes().filter(|node| node.tunnel_address.is_none()).cloned().collect();
+    for node in without {
+        if let Some(address) = of_node(w.state, node.id) {
+            w.update(Node { tunnel_address: Some(address), ..Node::clone(&node) });
+        }
+    }
 }
 
 /// The networks of a new task, with an address on each of those that span nodes. Where none does, it shares

@@ -6,7 +6,7 @@ use shoal_types::level::Level;
 use shoal_types::object::Cluster;
 use shoal_types::spec::{ClusterSpec, Driver, NetworkScope, NetworkSpec, NodeRole};
 
-use super::network;
+use super::{address, network};
 use crate::cluster_state::Writer;
 use crate::command::{JoinSecret, Outcome, PredefinedIds};
 use crate::event::ObjectKind;
@@ -59,6 +59,7 @@ pub(super) fn update(
     cluster.spec = spec;
     cluster.meta.touch_spec(w.index, w.now);
     w.put_cluster(cluster);
+    address::of_nodes(w);
     Ok(Outcome::Applied)
 }
 
@@ -78,6 +79,7 @@ pub(super) fn raise_level(w: &mut Writer<'_>, level: Level) -> Result<Outcome, R
     cluster.level = level;
     cluster.meta.touch(w.index, w.now);
     w.put_cluster(cluster);
+    address::of_nodes(w);
     Ok(Outcome::Applied)
 }
 

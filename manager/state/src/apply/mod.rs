@@ -7,6 +7,7 @@ mod credentials;
 mod deployment;
 mod network;
 mod node;
+mod port;
 mod service;
 mod stack;
 mod status;

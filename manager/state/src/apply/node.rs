@@ -4,7 +4,7 @@ use shoal_types::id::NodeId;
 use shoal_types::object::{ManagerStatus, Meta, Node, NodeDescription, NodeStatus, Task};
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
-use super::task;
+use super::{address, task};
 use crate::cluster_state::Writer;
 use crate::command::Outcome;
 use crate::rejected::Rejected;
@@ -19,15 +19,8 @@ pub(super) fn create(
     let meta = Meta::created(w.index, w.now);
     let status = NodeStatus { since: w.now, ..NodeStatus::default() };
     let description = with_own_key(w, id, description);
-    w.create(Node {
-        id,
-        meta,
-        spec,
-        description,
-        status,
-        manager_status: None,
-        tunnel_address: None,
-    });
+    let tunnel_address = address::of_node(w.state, id);
+    w.create(Node { id, meta, spec, description, status, manager_status: None, tunnel_address });
     Ok(Outcome::Applied)
 }
 
@@ -96,7 +89,8 @@ pub(super) fn report(
         Some(description) => with_own_key(w, id, description),
         None => old.description.clone(),
     };
-    write_if_changed(w, &old, Node { description, status, ..Node::clone(&old) })
+    let tunnel_address = old.tunnel_address.or_else(|| address::of_node(w.state, id));
+    write_if_changed(w, &old, Node { description, status, tunnel_address, ..Node::clone(&old) })
 }
 
 /// What a node says of itself, without its tunnel if that has the key of another node's: others could send to

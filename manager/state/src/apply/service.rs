@@ -10,6 +10,7 @@ use shoal_types::object::{
 use shoal_types::spec::{EndpointMode, ServiceSpec};
 use shoal_types::task_state::DesiredState;
 
+use super::port::{self, For};
 use super::{address, deployment, network, task};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, UpdateKind};
@@ -31,7 +32,9 @@ pub(super) fn create(
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
     let networks = network::of_service(w.state, &spec)?;
-    let endpoint = endpoint(w.state, id, &spec, &networks, None)?;
+    let stack_id = stack.map(|(id, _)| id);
+    let who = For { id, spec: &spec, old: None, stack: stack_id };
+    let endpoint = endpoint(w.state, &who, &networks)?;
     let meta = Meta::created(w.index, w.now);
     let previous_spec = None;
     w.create(Service {
@@ -39,7 +42,7 @@ pub(super) fn create(
         meta,
         spec,
         previous_spec,
-        stack_id: stack.map(|(id, _)| id),
+        stack_id,
         deployment_id,
         networks,
         endpoint,
@@ -55,8 +58,10 @@ pub(super) fn update(
     deployment_id: DeploymentId,
     spec: Arc<ServiceSpec>,
     kind: UpdateKind,
-    stack_version: Option<u64>,
+    stack: Option<(StackId, Option<u64>)>,
 ) -> Result<Outcome, Rejected> {
+    let (applied, stack_version) =
+        (stack.map(|(id, _)| id), stack.and_then(|(_, version)| version));
     let old = w.get::<Service>(id)?;
     if let Some(expected) = expected {
         w.in_sequence(old.as_ref(), expected)?;
@@ -72,7 +77,8 @@ pub(super) fn update(
         return Err(Rejected::ModeImmutable { service, mode, wanted });
     }
     let networks = network::of_service(w.state, &spec)?;
-    let endpoint = endpoint(w.state, id, &spec, &networks, Some(&old.endpoint))?;
+    let who = For { id, spec: &spec, old: Some(&old.endpoint), stack: applied };
+    let endpoint = endpoint(w.state, &who, &networks)?;
     deployment::replace(w, old.deployment_id, kind, deployment_id);
     let kind = match kind {
         UpdateKind::Update => DeploymentKind::Update,
@@ -119,17 +125,16 @@ pub(super) fn erase(w: &mut Writer<'_>, id: ServiceId) {
     w.remove::<Service>(id);
 }
 
-/// Where a service is reached: on each network that spans nodes at an address of its own, the one that it
-/// had there before. Ports in mode host need no choice of ours.
+/// Where a service is reached: at ports, and on each network that spans nodes at an address of its own, the one that
+/// it had there before.
 fn endpoint(
     state: &ClusterState,
-    id: ServiceId,
-    spec: &ServiceSpec,
+    who: &For<'_>,
     networks: &[TaskNetwork],
-    old: Option<&Endpoint>,
 ) -> Result<Endpoint, Rejected> {
+    let For { id, spec, old, .. } = *who;
     let wanted = spec.endpoint_spec.clone();
-    let ports = wanted.as_ref().map(|e| e.ports.clone()).unwrap_or_default();
+    let ports = port::of_service(state, who)?;
     let by_vip = wanted.as_ref().is_none_or(|e| e.mode == EndpointMode::Vip);
     let joined = if by_vip { networks } else { &[] };
     let virtual_ips = address::of_service(state, id, &spec.name, joined, old)?;

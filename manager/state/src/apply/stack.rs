@@ -11,7 +11,7 @@ use shoal_types::spec::{NetworkSpec, ServiceSpec, StackSpec};
 
 mod rollback;
 
-use super::{network, service};
+use super::{network, port, service};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, StackIds, StackOutcome, UpdateKind};
 use crate::event::ObjectKind;
@@ -156,6 +156,7 @@ fn apply_parts(
         leave_services(w, old, |_| prune, &mut services, &mut a.done);
         leave_networks(w, old, |_| prune, &mut networks, &mut a.done);
     }
+    port::refuse_if_shared(w.state, spec)?;
     write(w, a.id, spec, old, services, networks, Left::default());
     Ok(a.finish(w.state, spec))
 }
@@ -235,7 +236,7 @@ fn apply_service(
         let version = (a.is_new || again).then_some(a.version);
         let (_, deployment) = fresh?;
         let spec = Arc::new(spec.clone());
-        service::update(w, old.id, None, deployment, spec, a.kind, version)?;
+        service::update(w, old.id, None, deployment, spec, a.kind, Some((a.id, version)))?;
         a.done.updated.push(name);
     }
     Ok(old.id)

@@ -16,7 +16,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::{
     TestCluster, create_cluster, global_spec, network_spec, node_description, overlay_spec,
-    service_spec, with_host_port, with_networks, with_reservation,
+    service_spec, with_host_port, with_ingress_port, with_networks, with_reservation,
 };
 use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 
@@ -61,6 +61,11 @@ fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
     let name = format!("{prefix}s{}", a % 4);
     let spec = if a % 4 == 3 { global_spec(&name) } else { service_spec(&name, (b % 4).into()) };
     let spec = if b & 4 == 0 { spec } else { with_host_port(spec, 80 + u16::from(b % 2)) };
+    let spec = match b & 48 {
+        16 => with_ingress_port(spec, 81 + u16::from(c % 4)),
+        32 => with_ingress_port(spec, 0),
+        _ => spec,
+    };
     let spec = if b & 8 == 0 { spec } else { with_reservation(spec, 0, 3 << 30) };
     match c % 4 {
         0 => spec,
@@ -221,13 +226,13 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
         },
         26 => Command::SetManagerStatus {
             id: node(state, a),
-            status: (b % 3 > 0).then(|| ManagerStatus {
+            status: (b % 4 > 0).then(|| ManagerStatus {
                 raft_id: u64::from(a),
                 addr: format!("10.0.0.{}:7000", c % 4),
-                level: Level::new(u32::from(b % 3)),
+                level: Level::new(u32::from(b % 4)),
             }),
         },
-        33 => Command::RaiseLevel { level: Level::new(u32::from(a % 3)) },
+        33 => Command::RaiseLevel { level: Level::new(u32::from(a % 4)) },
         _ => create_cluster(ids),
     }
 }

@@ -11,6 +11,7 @@ use super::{
     Applying, Left, apply_networks, apply_service, leave_networks, leave_services, snapshot, whole,
     write,
 };
+use crate::apply::port;
 use crate::cluster_state::Writer;
 use crate::command::{Outcome, StackIds, StackOutcome, UpdateKind};
 use crate::rejected::Rejected;
@@ -78,6 +79,7 @@ impl Back<'_> {
         let brought: BTreeSet<&str> =
             left().flat_map(|spec| spec.services.values()).map(|s| s.name.as_str()).collect();
         leave_services(w, old, |name| brought.contains(&name), &mut services, &mut a.done);
+        port::refuse_if_shared(w.state, spec)?;
         let brought: BTreeSet<&str> =
             left().flat_map(|spec| spec.networks.values()).map(|n| n.name.as_str()).collect();
         leave_networks(w, old, |name| brought.contains(&name), &mut networks, &mut a.done);

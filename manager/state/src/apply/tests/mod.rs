@@ -5,11 +5,13 @@ mod cluster;
 mod credentials;
 mod network;
 mod node;
+mod port;
 mod service;
 mod stack;
 mod stack_rollback;
 mod status;
 mod task;
+mod tunnel_address;
 mod user;
 
 use crate::testing::TestCluster;
