@@ -53,7 +53,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    fn new(role: &str) -> Self {
+    pub(crate) fn new(role: &str) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("shoal-tunnel-{}-{number}-{role}", std::process::id());
         run("ip", &["netns", "add", &name]);

@@ -9,6 +9,7 @@
     reason = "a test may fail by panicking, and says why it skips"
 )]
 
+mod ingress;
 mod lab;
 mod packets;
 mod process;
