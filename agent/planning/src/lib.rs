@@ -8,6 +8,7 @@ pub mod node;
 pub mod oci;
 pub mod overlay;
 pub mod prune;
+pub mod segment;
 pub mod task;
 pub mod tunnel;
 pub mod usage;

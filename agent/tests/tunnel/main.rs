@@ -11,6 +11,7 @@
 
 mod ingress;
 mod lab;
+mod large;
 mod packets;
 mod process;
 mod refusals;

@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use shoal_agent_container::ProcessIdentity;
+use shoal_agent_planning::segment::Offload;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -104,8 +105,12 @@ fn serving(run_dir: &Path) -> Option<ProcessIdentity> {
     ProcessIdentity::of(peer.pid.as_raw_nonzero().get()).filter(|process| ours && process.exists())
 }
 
-/// Starts one and waits until its device answers.
-pub(crate) async fn start(program: &File, run_dir: &Path, ifname: &str) -> Result<(), TunnelError> {
+/// Starts one and waits until its device answers: what it exchanges with the kernel.
+pub(crate) async fn start(
+    program: &File,
+    run_dir: &Path,
+    ifname: &str,
+) -> Result<Offload, TunnelError> {
     let failed =
         |what| move |source| TunnelError::Process { what, ifname: ifname.to_owned(), source };
     let says = |reason: String| TunnelError::ProcessSays { ifname: ifname.to_owned(), reason };
@@ -135,7 +140,7 @@ pub(crate) async fn start(program: &File, run_dir: &Path, ifname: &str) -> Resul
     let said = word.map(|word| word.map(|word| serde_json::from_slice::<Said>(&word)));
     let error = match said {
         // It is nobody's child from now on; whoever lets it go here has the runtime wait for its end.
-        Ok(Ok(Ok(Said::Ready))) => return Ok(()),
+        Ok(Ok(Ok(Said::Ready(offload)))) => return Ok(offload),
         Ok(Ok(Ok(Said::Failed(failure)))) => why(&failure, ifname),
         Ok(Ok(Err(_))) => says("ended before its device answered".to_owned()),
         Ok(Err(source)) => failed("talk to")(source),

@@ -225,8 +225,8 @@ impl Worker {
                 if let Some(why) = process::last_words(run_dir) {
                     tracing::warn!(ifname, why, "the process of the tunnel had ended");
                 }
-                process::start(&self.program, run_dir, ifname).await?;
-                tracing::info!(ifname, "started the process of the tunnel");
+                let offload = process::start(&self.program, run_dir, ifname).await?;
+                tracing::info!(ifname, %offload, "started the process of the tunnel");
                 Ok(())
             }
             Action::Configure(change) => match kind {

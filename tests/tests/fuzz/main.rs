@@ -32,6 +32,7 @@ mod layers;
 mod logs;
 mod meter;
 mod names;
+mod packets;
 mod protobuf;
 mod stacks;
 mod stored;

@@ -12,6 +12,7 @@ pub mod net;
 pub mod packet;
 pub mod process;
 pub mod seccomp;
+pub mod tun;
 
 /// The kernel's answer to a raw call: -1 means look at errno.
 fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {

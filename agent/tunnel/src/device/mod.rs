@@ -6,6 +6,8 @@
 //! what would have gone through the tunnel then waits for the next one, and leaves by no other way.
 
 mod server;
+mod tun;
+mod udp;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -16,14 +18,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gotatun::device::uapi::{UapiClient, UapiServer};
-use gotatun::device::{DefaultDeviceTransports, Device, DeviceBuilder};
-use gotatun::tun::tun_async_device::TunDevice;
+use gotatun::device::{Device, DeviceBuilder};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use serde::{Deserialize, Serialize};
 use shoal_agent_container::ProcessIdentity;
 use shoal_agent_container::supervise::Given;
 use shoal_agent_container::sys::process::{close_others, ignore_signals};
+use shoal_agent_planning::segment::Offload;
 
 use crate::process::{LAST_WORDS, LOCK, SOCKET};
 
@@ -32,7 +34,8 @@ use crate::process::{LAST_WORDS, LOCK, SOCKET};
 const IGNORED: [i32; 5] = [1, 2, 3, 13, 15];
 /// Longest order, in bytes.
 const ORDER_MAX: u64 = 4096;
-/// Threads that encrypt, at most.
+/// Threads that encrypt, at most. Half of the cores are for those who send and receive: with a thread for each
+/// core, two cores carried less, and every packet took longer.
 const THREADS: usize = 4;
 
 /// What the process is told on standard input: one line.
@@ -44,8 +47,8 @@ pub(crate) struct Order {
 /// What it says there, once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
-    /// Its device answers.
-    Ready,
+    /// Its device answers, and exchanges this with the kernel.
+    Ready(Offload),
     /// It cannot.
     Failed(Failure),
 }
@@ -95,8 +98,8 @@ pub fn main(given: Given) -> ExitCode {
     let mut held = None;
     match prepare(&run_dir, &agent, &mut held) {
         Ok((runtime, ready)) => match runtime.block_on(build(&ready.ifname, ready.listener)) {
-            Ok((device, client, listener)) => {
-                say(&agent, &Said::Ready);
+            Ok((device, client, listener, offload)) => {
+                say(&agent, &Said::Ready(offload));
                 drop(agent);
                 let error = runtime.block_on(server::run(device, &client, listener));
                 // The agent reads it before it starts the next one.
@@ -127,7 +130,7 @@ fn prepare(
     let listener = listen().map_err(Step::Listen.failed())?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(THREADS))
+        .worker_threads((cores / 2).clamp(1, THREADS))
         .enable_all()
         .build()
         .map_err(Step::Runtime.failed())?;
@@ -188,23 +191,16 @@ fn say(mut agent: &UnixStream, said: &Said) {
     }
 }
 
-async fn build(
-    ifname: &str,
-    listener: UnixListener,
-) -> Result<(Device<DefaultDeviceTransports>, UapiClient, tokio::net::UnixListener), Failure> {
-    let tun = make_tun(ifname).map_err(Step::Tun.failed())?;
+/// What the device is made of.
+type Transports = (udp::Sockets, tun::Sender, tun::Receiver);
+type Built = (Device<Transports>, UapiClient, tokio::net::UnixListener, Offload);
+
+async fn build(ifname: &str, listener: UnixListener) -> Result<Built, Failure> {
+    let (sender, receiver, offload) = tun::open(ifname).map_err(Step::Tun.failed())?;
     let (client, server) = UapiServer::new();
-    let device = DeviceBuilder::new().with_default_udp().with_ip(tun).with_uapi(server).build();
+    let builder = DeviceBuilder::new().with_udp(udp::Sockets).with_ip_pair(sender, receiver);
+    let device = builder.with_uapi(server).build();
     let device = device.await.map_err(|error| Step::Tun.failed()(io::Error::other(error)))?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Step::Listen.failed())?;
-    Ok((device, client, listener))
-}
-
-fn make_tun(ifname: &str) -> io::Result<TunDevice> {
-    let mut config = tun::Configuration::default();
-    config.tun_name(ifname);
-    let mut device = tun::create(&config)?;
-    device.persist()?;
-    let device = tun::AsyncDevice::new(device)?;
-    TunDevice::from_tun_device(device).map_err(io::Error::other)
+    Ok((device, client, listener, offload))
 }

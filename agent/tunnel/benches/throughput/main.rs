@@ -1,0 +1,157 @@
+//! One TCP stream between two hosts, through each of these in turn: our tunnel, gotatun with its own transports,
+//! Debian's wireguard-go, plain VXLAN. How fast, what it costs, and how long a byte takes there and back.
+//!
+//! `cargo bench -p shoal-agent-tunnel --bench throughput -- [--rounds 10] [--seconds 3] [--only WAY,WAY]`, as root,
+//! with wireguard-go and wireguard-tools installed. The hosts are network namespaces with a veth pair between.
+//! Processor time is that of the two processes that encrypt, all of it, what they spend in the kernel, too.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+mod lab;
+mod measure;
+mod ways;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rand::Rng as _;
+use shoal_agent_container::supervise::Given;
+
+use crate::lab::Lab;
+use crate::measure::Sample;
+use crate::ways::Way;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        // As the agent's program has it.
+        Some(word) if word == "tunnel" => {
+            let given = Given::take(arguments).context("started by hand")?;
+            return Ok(shoal_agent_tunnel::device::main(given));
+        }
+        Some(word) if word == ways::PLAIN => {
+            let ifname = arguments.next().and_then(|name| name.into_string().ok());
+            ways::plain(&ifname.context("no interface")?)?;
+        }
+        _ => bench(&Options::parse()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Options {
+    rounds: usize,
+    length: Duration,
+    ways: Vec<Way>,
+}
+
+impl Options {
+    fn parse() -> anyhow::Result<Self> {
+        let mut options =
+            Self { rounds: 10, length: Duration::from_secs(3), ways: Way::ALL.to_vec() };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value =
+                || arguments.next().with_context(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--seconds" => options.length = Duration::from_secs_f64(value()?.parse()?),
+                "--only" => {
+                    let names = value()?;
+                    let known = |name| Way::ALL.into_iter().find(|way| way.name() == name);
+                    let ways = names.split(',').map(|name| {
+                        known(name).with_context(|| format!("no way is called {name}"))
+                    });
+                    options.ways = ways.collect::<anyhow::Result<_>>()?;
+                }
+                "--bench" => {}
+                _ => bail!("unknown argument {argument}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn bench(options: &Options) -> anyhow::Result<()> {
+    let lab = Lab::new()?;
+    for way in &options.ways {
+        way.set_up(&lab)?;
+    }
+    let count = options.ways.len();
+    let mut all: Vec<Vec<Sample>> = vec![Vec::new(); count];
+    // The first round agrees on keys and warms caches, and does not count.
+    for round in 0..=options.rounds {
+        for turn in (0..count).map(|turn| (turn + round) % count) {
+            let (Some(way), Some(samples)) = (options.ways.get(turn), all.get_mut(turn)) else {
+                continue;
+            };
+            let sample = measure::sample(&lab, *way, options.length)
+                .with_context(|| format!("through {}", way.name()))?;
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
+    println!("one TCP stream, {} interleaved rounds of {:?}", options.rounds, options.length);
+    println!("{:<13} {:>24} {:>24} {:>22}", "", "Mbit/s", "CPU s/Gbit", "round trip, µs");
+    for (way, samples) in options.ways.iter().zip(&all) {
+        let column = |of: fn(&Sample) -> f64, digits| {
+            let (low, middle, high) = spread(samples.iter().map(of));
+            format!("{middle:.digits$} ({low:.digits$} to {high:.digits$})")
+        };
+        let cpu = if way.encrypts() { column(Sample::cpu, 2) } else { String::new() };
+        let rate = if way.carries() { column(Sample::rate, 0) } else { String::new() };
+        let trip = column(|sample| sample.trip.as_secs_f64() * 1e6, 0);
+        println!("{:<13} {rate:>24} {cpu:>24} {trip:>22}", way.name());
+    }
+    let of = |wanted: Way| {
+        let at = options.ways.iter().position(|way| *way == wanted)?;
+        all.get(at).map(Vec::as_slice)
+    };
+    let ratio =
+        |what: &str, ours: Option<&[Sample]>, theirs: Option<&[Sample]>, of: fn(&Sample) -> f64| {
+            let (Some(ours), Some(theirs)) = (ours, theirs) else { return };
+            let (ours, theirs): (Vec<f64>, Vec<f64>) =
+                (ours.iter().map(of).collect(), theirs.iter().map(of).collect());
+            let (low, high) = interval(&ours, &theirs);
+            let middle = quantile(&ours, 0.5) / quantile(&theirs, 0.5);
+            println!("{what}: {middle:.2} (95 % {low:.2} to {high:.2})");
+        };
+    let ours = of(Way::Shoal);
+    ratio("throughput against wireguard-go", ours, of(Way::WireguardGo), Sample::rate);
+    ratio("throughput against gotatun", ours, of(Way::Gotatun), Sample::rate);
+    ratio("throughput against VXLAN", ours, of(Way::Vxlan), Sample::rate);
+    ratio("CPU seconds per Gbit against wireguard-go", ours, of(Way::WireguardGo), Sample::cpu);
+    ratio("CPU seconds per Gbit against gotatun", ours, of(Way::Gotatun), Sample::cpu);
+    if let (Some(ours), Some(bare)) = (ours, of(Way::Bare)) {
+        let trip =
+            |samples: &[Sample]| spread(samples.iter().map(|s| s.trip.as_secs_f64() * 1e6)).1;
+        println!("added to the round trip: {:.0} µs", trip(ours) - trip(bare));
+    }
+    Ok(())
+}
+
+/// Lowest, median and highest.
+fn spread(series: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let series: Vec<f64> = series.collect();
+    (quantile(&series, 0.0), quantile(&series, 0.5), quantile(&series, 1.0))
+}
+
+fn quantile(series: &[f64], q: f64) -> f64 {
+    let mut sorted = series.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (sorted.len().saturating_sub(1)) as f64 * q;
+    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// Bootstrap of the ratio of medians: 95 % of 4000 resamplings.
+fn interval(ours: &[f64], theirs: &[f64]) -> (f64, f64) {
+    let mut rng = rand::rng();
+    let mut median = |series: &[f64]| {
+        let again: Vec<f64> =
+            (0..series.len()).map(|_| series[rng.random_range(0..series.len())]).collect();
+        quantile(&again, 0.5)
+    };
+    let ratios: Vec<f64> = (0..4000).map(|_| median(ours) / median(theirs)).collect();
+    (quantile(&ratios, 0.025), quantile(&ratios, 0.975))
+}

@@ -1,0 +1,114 @@
+//! What is measured.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::lab::{Lab, joined};
+use crate::ways::Way;
+
+const PORT: u16 = 7000;
+/// Bytes that are written or read at once.
+const CHUNK: usize = 128 << 10;
+/// Before what is sent counts: the stream has to find its pace.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// Bytes sent there and back.
+const TRIPS: usize = 400;
+/// Between them, as when somebody asks now and then.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// One turn of one way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    bits: f64,
+    seconds: f64,
+    cpu_seconds: f64,
+    /// At the median.
+    pub(crate) trip: Duration,
+}
+
+impl Sample {
+    /// Mbit/s.
+    pub(crate) fn rate(&self) -> f64 {
+        self.bits / self.seconds / 1e6
+    }
+
+    /// Seconds of processor time per Gbit.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.cpu_seconds / (self.bits / 1e9)
+    }
+}
+
+pub(crate) fn sample(lab: &Lab, way: Way, length: Duration) -> anyhow::Result<Sample> {
+    let trip = trip(lab, way)?;
+    if !way.carries() {
+        return Ok(Sample { bits: 0.0, seconds: 0.0, cpu_seconds: 0.0, trip });
+    }
+    let [one, two] = &lab.hosts;
+    let to = SocketAddr::from((two.at(way.net()), PORT));
+    let listener = joined(two.enter(move || Ok(TcpListener::bind(to)?)))?;
+    let sender = one.enter(move || {
+        let mut stream = connect(to)?;
+        let chunk = vec![0x5a; CHUNK];
+        // Until nobody listens any more.
+        while stream.write_all(&chunk).is_ok() {}
+        Ok(())
+    });
+    let (mut stream, _) = listener.accept()?;
+    let mut chunk = vec![0; CHUNK];
+    let mut read_until = |until: Instant| {
+        let mut bytes = 0;
+        while Instant::now() < until {
+            match stream.read(&mut chunk)? {
+                0 => bail!("the stream has ended"),
+                len => bytes += len,
+            }
+        }
+        Ok(bytes)
+    };
+    read_until(Instant::now() + WARM_UP)?;
+    let (begin, before) = (Instant::now(), lab.cpu(way.name())?);
+    let bytes = read_until(begin + length)?;
+    let (seconds, after) = (begin.elapsed().as_secs_f64(), lab.cpu(way.name())?);
+    drop(stream);
+    joined(sender)?;
+    Ok(Sample { bits: bytes as f64 * 8.0, seconds, cpu_seconds: after - before, trip })
+}
+
+/// How long a byte takes there and back.
+fn trip(lab: &Lab, way: Way) -> anyhow::Result<Duration> {
+    let [one, two] = &lab.hosts;
+    let to = SocketAddr::from((two.at(way.net()), PORT));
+    let listener = joined(two.enter(move || Ok(TcpListener::bind(to)?)))?;
+    let answerer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        anyhow::Ok(())
+    });
+    let asker = one.enter(move || {
+        let mut stream = connect(to)?;
+        stream.set_nodelay(true)?;
+        let mut times = Vec::with_capacity(TRIPS);
+        for _ in 0..TRIPS {
+            let (begin, mut byte) = (Instant::now(), [1]);
+            stream.write_all(&byte)?;
+            stream.read_exact(&mut byte)?;
+            times.push(begin.elapsed());
+            thread::sleep(PAUSE);
+        }
+        times.sort();
+        times.get(TRIPS / 2).copied().context("no trips")
+    });
+    let trip = joined(asker)?;
+    joined(answerer)?;
+    Ok(trip)
+}
+
+fn connect(to: SocketAddr) -> anyhow::Result<TcpStream> {
+    TcpStream::connect_timeout(&to, Duration::from_secs(10)).context("connecting")
+}
