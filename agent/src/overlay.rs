@@ -270,6 +270,7 @@ impl Overlay {
         ingress.leave_out(&left_out);
         self.led = None;
         let contested = self.networks.lead(remote, vips, ingress).await?;
+        self.networks.has_followed(view.revision);
         self.led = Some((view, left_out));
         self.tell_of(contested);
         Ok(())

@@ -17,7 +17,8 @@ use shoal_manager_state::{ClusterState, Command, PredefinedIds, StackIds, apply}
 use shoal_types::id::{IdSource as _, NodeId, SeededIds};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Service, Task,
+    JoinTokens, NodeDescription, NodeState, NodeStatus, RootCa, Service, Task, TunnelDescription,
+    TunnelKey, TunnelKind,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, Resources};
 use shoal_types::spec::{ClusterSpec, NodeRole, NodeSpec, Platform, ServiceMode, StackSpec};
@@ -101,7 +102,7 @@ impl Planned {
             root_ca: RootCa { cert_pem: "certificate".to_owned(), key_pem: "key".to_owned() },
             join_tokens: JoinTokens::default(),
             networks,
-            level: Level::FIRST,
+            level: Level::OWN,
         };
         planned.apply(create);
         for number in 1..=NODES {
@@ -113,6 +114,12 @@ impl Planned {
     /// The first has the label that the shop's README asks for.
     fn node(&mut self, number: u64) {
         let id: NodeId = self.ids.next_id();
+        let tunnel = TunnelDescription {
+            public_key: TunnelKey([u8::try_from(number).unwrap(); 32]),
+            port: 51820,
+            addr: None,
+            kind: TunnelKind::Kernel,
+        };
         let description = NodeDescription {
             hostname: format!("h{number}"),
             platform: Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() },
@@ -121,6 +128,8 @@ impl Planned {
                 memory_bytes: 1 << 30,
                 generic_resources: Vec::new(),
             },
+            level: Level::OWN,
+            tunnel: Some(tunnel),
             ..NodeDescription::default()
         };
         let role = if number == 1 { NodeRole::Manager } else { NodeRole::Agent };

@@ -76,6 +76,8 @@ pub struct BridgeNetworks {
     lost: watch::Sender<Lost>,
     /// What is known of overlay networks.
     overlay: watch::Sender<Arc<OverlayView>>,
+    /// Up to which revision of that everything is done.
+    followed: watch::Sender<u64>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
 }
@@ -151,6 +153,7 @@ impl BridgeNetworks {
             inner: Mutex::new(Inner { leases, wishes, facts, ..Inner::default() }),
             lost: watch::Sender::default(),
             overlay: watch::Sender::default(),
+            followed: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),
         })
     }
@@ -257,6 +260,14 @@ impl NetworkDriver for BridgeNetworks {
 
     fn tell(&self, view: Arc<OverlayView>) {
         self.overlay.send_replace(view);
+    }
+
+    fn has_followed(&self, revision: u64) {
+        self.followed.send_replace(revision);
+    }
+
+    fn followed(&self) -> watch::Receiver<u64> {
+        self.followed.subscribe()
     }
 
     fn lead(

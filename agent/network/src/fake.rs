@@ -31,6 +31,9 @@ struct Inner {
     leases: Leases,
     lost: watch::Sender<Lost>,
     overlay: watch::Sender<Arc<OverlayView>>,
+    followed: watch::Sender<u64>,
+    /// Whether what it is told is done when somebody says so.
+    is_followed: bool,
     led: watch::Sender<(BTreeSet<Ipv4Addr>, Vips, Ingress)>,
     host_ports: BTreeSet<u16>,
     broken: bool,
@@ -75,6 +78,11 @@ impl FakeNetworks {
     #[must_use]
     pub fn overlay(&self) -> watch::Receiver<Arc<OverlayView>> {
         self.lock().overlay.subscribe()
+    }
+
+    /// From now on what it is told is done when somebody says so, and not at once.
+    pub fn be_followed(&self) {
+        self.lock().is_followed = true;
     }
 
     /// What is led into the tunnel and to backends, whenever that changes.
@@ -241,7 +249,19 @@ impl NetworkDriver for FakeNetworks {
     }
 
     fn tell(&self, view: Arc<OverlayView>) {
-        self.lock().overlay.send_replace(view);
+        let inner = self.lock();
+        if !inner.is_followed {
+            inner.followed.send_replace(view.revision);
+        }
+        inner.overlay.send_replace(view);
+    }
+
+    fn has_followed(&self, revision: u64) {
+        self.lock().followed.send_replace(revision);
+    }
+
+    fn followed(&self) -> watch::Receiver<u64> {
+        self.lock().followed.subscribe()
     }
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {

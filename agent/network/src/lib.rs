@@ -239,6 +239,12 @@ pub trait NetworkDriver: Send + Sync {
     /// anything. What follows from it is done afterwards. Not called before managers have said everything.
     fn tell(&self, view: Arc<OverlayView>);
 
+    /// Notes that all that follows from what it was told up to this revision is done.
+    fn has_followed(&self, revision: u64);
+
+    /// Up to which revision that is so, whenever it changes.
+    fn followed(&self) -> watch::Receiver<u64>;
+
     /// Has these addresses led into the tunnel, and no others, packets for these addresses of services to
     /// their backends, and those for ports that answer on every node to theirs. What is in no network of this
     /// host waits until one comes. Returns such ports as somebody else on the host has; they are not led, and

@@ -16,6 +16,8 @@ pub use plan::Course;
 /// the same however much there is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OverlayView {
+    /// Counts what has been learned. Whoever follows says up to which one it has.
+    pub revision: u64,
     /// The node. Absent before it was told anything, and when it belongs to no cluster any more.
     pub node_id: Option<NodeId>,
     /// The overlay networks that its tasks join.
@@ -35,6 +37,7 @@ impl OverlayView {
         let NodeAssignment { networks, endpoints, vips, peers, tasks: _, rejected: _ } = assignment;
         let networks = networks.iter().filter(|(_, network)| spans_nodes(network));
         Self {
+            revision: 0,
             node_id,
             networks: networks.map(|(id, network)| (*id, Arc::clone(network))).collect(),
             endpoints: endpoints.iter().map(|(id, one)| (*id, Arc::clone(one))).collect(),
@@ -152,7 +155,7 @@ mod tests {
             assert_eq!(view != before, is_new, "step {n}");
             told.apply(vec![change]);
             assert_eq!(view, OverlayView::of(Some(9.into()), &told), "step {n}");
-            let OverlayView { node_id: _, networks, endpoints, vips, peers } = &view;
+            let OverlayView { revision: _, node_id: _, networks, endpoints, vips, peers } = &view;
             let known = [networks.len(), endpoints.len(), vips.len(), peers.len()];
             assert_eq!(known, expected, "step {n}");
         }

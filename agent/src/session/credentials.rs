@@ -1,10 +1,10 @@
-//! Asking a manager for the credential that an image is pulled with.
+//! Asking a manager on behalf of tasks.
 
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use shoal_proto::v1::GetRegistryAuthRequest;
+use shoal_proto::v1::{AwaitWithdrawalRequest, GetRegistryAuthRequest};
 use shoal_types::id::TaskId;
 use shoal_types::registry_auth::RegistryAuth;
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ use crate::worker::{Credentials, Unasked};
 
 /// For one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For others to be told that a task does not serve any more. Managers answer a little earlier.
+const WITHDRAWAL: Duration = Duration::from_secs(5);
 
 /// The present session, for those who ask on behalf of tasks. Clones share it. What it brings is in
 /// memory alone, and there only as long as a pull takes.
@@ -62,6 +64,24 @@ impl Credentials for CredentialLine {
             };
             let auth = answer.auth.map(RegistryAuth::try_from).transpose();
             auth.map_err(|error| Unasked(error.to_string()))
+        }
+        .boxed()
+    }
+
+    fn withdrawn(&self, task: TaskId) -> BoxFuture<'static, Result<u32, Unasked>> {
+        let session = self.0.borrow().clone();
+        async move {
+            let Some((mut client, session_id)) = session else {
+                return Err(Unasked("there is no session with a manager".to_owned()));
+            };
+            let request = AwaitWithdrawalRequest { session_id, task_id: task.to_string() };
+            match timeout(WITHDRAWAL, client.await_withdrawal(request)).await {
+                Err(_) => Err(Unasked(format!("no answer within {WITHDRAWAL:?}"))),
+                // An older manager, which cannot tell.
+                Ok(Err(status)) if status.code() == Code::Unimplemented => Ok(0),
+                Ok(Err(status)) => Err(Unasked(status.message().to_owned())),
+                Ok(Ok(answer)) => Ok(answer.into_inner().missing),
+            }
         }
         .boxed()
     }

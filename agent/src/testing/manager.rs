@@ -33,6 +33,8 @@ pub(crate) struct ExecSide {
 pub(crate) struct Seen {
     pub(crate) sessions: Vec<Out<v1::SessionMessage>>,
     pub(crate) hostnames: Vec<String>,
+    /// What was asked for: sessions and tasks.
+    pub(crate) withdrawals: Vec<(String, String)>,
     /// Of each session: whether the node said that it has a tunnel.
     pub(crate) tunnels: Vec<bool>,
     pub(crate) assignments: Vec<Out<v1::AssignmentsMessage>>,
@@ -300,6 +302,15 @@ impl Dispatcher for Service {
         seen.auths_asked.push((request.session_id, request.task_id));
         let answer = seen.auth.clone().unwrap_or_else(|| Err(Status::unimplemented("not here")));
         answer.map(|auth| Response::new(v1::GetRegistryAuthResponse { auth }))
+    }
+
+    async fn await_withdrawal(
+        &self,
+        request: Request<v1::AwaitWithdrawalRequest>,
+    ) -> Result<Response<v1::AwaitWithdrawalResponse>, Status> {
+        let v1::AwaitWithdrawalRequest { session_id, task_id } = request.into_inner();
+        self.seen().withdrawals.push((session_id, task_id));
+        Ok(Response::new(v1::AwaitWithdrawalResponse { missing: 3 }))
     }
 
     async fn publish_logs(

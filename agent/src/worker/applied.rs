@@ -1,4 +1,4 @@
-//! How much of the assignment is on this node's disk, for the managers to know.
+//! How much of the assignment is on this node's disk, and done about its networks, for the managers to know.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,9 +29,11 @@ struct Waiting {
     tasks: BTreeSet<TaskId>,
     /// The count of changes of the networks that has to be on disk.
     networks: u64,
+    /// The revision of what is known of overlay networks up to which it has to be followed.
+    overlay: u64,
 }
 
-/// Remembers what is to be written down before a message is applied. A message is applied when all
+/// Remembers what is to be written down and done before a message is applied. A message is applied when all
 /// before it are.
 #[derive(Debug)]
 pub(super) struct Applied {
@@ -39,12 +41,15 @@ pub(super) struct Applied {
     /// Changes of the networks so far.
     networks: u64,
     networks_written: u64,
+    overlay: u64,
+    overlay_followed: u64,
     told: watch::Sender<Option<Mark>>,
 }
 
 impl Applied {
     pub(super) fn new(told: watch::Sender<Option<Mark>>) -> Self {
-        Self { waiting: VecDeque::new(), networks: 0, networks_written: 0, told }
+        let waiting = VecDeque::new();
+        Self { waiting, networks: 0, networks_written: 0, overlay: 0, overlay_followed: 0, told }
     }
 
     /// The networks are being written down; the count to give back when they are.
@@ -64,16 +69,29 @@ impl Applied {
         self.settle();
     }
 
+    /// This is known of overlay networks from now on.
+    pub(super) fn overlay_changes(&mut self, revision: u64) {
+        self.overlay = revision;
+    }
+
+    /// All that follows from what was known of them up to this revision is done.
+    pub(super) fn overlay_is_followed(&mut self, revision: u64) {
+        self.overlay_followed = self.overlay_followed.max(revision);
+        self.settle();
+    }
+
     /// A message was taken; `tasks` are those that it brought and that are not accepted.
     pub(super) fn take(&mut self, mark: Mark, tasks: BTreeSet<TaskId>) {
-        let (networks, full) = (self.networks, self.waiting.len() >= WAITING_MAX);
+        let (networks, overlay) = (self.networks, self.overlay);
+        let full = self.waiting.len() >= WAITING_MAX;
         match self.waiting.back_mut() {
             Some(last) if full => {
                 last.tasks.extend(tasks);
                 last.networks = networks;
+                last.overlay = overlay;
                 last.mark = mark;
             }
-            _ => self.waiting.push_back(Waiting { mark, tasks, networks }),
+            _ => self.waiting.push_back(Waiting { mark, tasks, networks, overlay }),
         }
         self.settle();
     }
@@ -87,7 +105,10 @@ impl Applied {
     }
 
     fn settle(&mut self) {
-        let done = |w: &Waiting| w.tasks.is_empty() && w.networks <= self.networks_written;
+        let done = |w: &Waiting| {
+            let (written, followed) = (self.networks_written, self.overlay_followed);
+            w.tasks.is_empty() && w.networks <= written && w.overlay <= followed
+        };
         let mut last = None;
         while self.waiting.front().is_some_and(done) {
             last = self.waiting.pop_front();
@@ -131,6 +152,12 @@ mod tests {
         assert_eq!(told(&watch), 3);
         applied.networks_are_written(second);
         assert_eq!(told(&watch), 4);
+        applied.overlay_changes(7);
+        applied.take(mark(5), tasks(&[]));
+        applied.overlay_is_followed(6);
+        assert_eq!(told(&watch), 4);
+        applied.overlay_is_followed(7);
+        assert_eq!(told(&watch), 5);
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl State {
             return;
         }
         let overlay = OverlayView::of(mark.node, &assignment);
+        let overlay = OverlayView { revision: self.overlay.revision, ..overlay };
         if *self.overlay != overlay {
             self.learn_overlay(overlay);
         }
@@ -111,7 +112,9 @@ impl State {
 
     /// Hands on what is known of overlay networks.
     pub(super) fn learn_overlay(&mut self, overlay: OverlayView) {
-        self.overlay = Arc::new(overlay);
+        let revision = self.overlay.revision + 1;
+        self.applied.overlay_changes(revision);
+        self.overlay = Arc::new(OverlayView { revision, ..overlay });
         self.context.drivers.networks.tell(Arc::clone(&self.overlay));
     }
 

@@ -27,6 +27,8 @@ pub(super) enum Event {
     NetworksWritten(u64),
     /// They could not be written down as they were at this count, some time ago.
     NetworksRefused(u64),
+    /// All that follows from what is known of overlay networks up to this revision is done.
+    OverlayFollowed(u64),
     /// An operation ended, or says how far it is.
     Fact(TaskId, Fact),
     /// An operation was carried out that leaves nothing of the task.

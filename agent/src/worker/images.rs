@@ -43,7 +43,7 @@ pub trait Images: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Held, ImageError>>;
 }
 
-/// Knows the credentials of tasks.
+/// Asks managers on behalf of tasks: for credentials, and whether others still lead to them.
 pub trait Credentials: Send + Sync + 'static {
     /// The one with which a task's image is pulled, if there is one. `wait` is for somebody to ask.
     ///
@@ -54,6 +54,13 @@ pub trait Credentials: Send + Sync + 'static {
         task: TaskId,
         wait: Duration,
     ) -> BoxFuture<'static, Result<Option<RegistryAuth>, Unasked>>;
+
+    /// Waits until no other node leads anybody to a task that does not serve any more, for a few seconds at
+    /// the most: how many nodes still may. There has to be a session with a manager that can tell.
+    ///
+    /// # Errors
+    /// Nobody could be asked.
+    fn withdrawn(&self, task: TaskId) -> BoxFuture<'static, Result<u32, Unasked>>;
 }
 
 /// Why nobody could be asked for a credential.

@@ -196,6 +196,7 @@ impl Worker {
         let (term, networks) = (loaded.term, loaded.networks);
         let held = state::Held { entries, lost: loaded.lost, networks, term };
         let (tell, applied) = watch::channel(None);
+        tokio::spawn(hear_followed(context.drivers.networks.followed(), events.clone()));
         let state = state::State::new(context, held, reporter.clone(), events.clone(), tell);
         tokio::spawn(state.run(inbox, exits));
         Ok(WorkerHandle { events, reporter, runtime, applied })
@@ -335,6 +336,16 @@ impl WorkerHandle {
         let (answer, answered) = oneshot::channel();
         self.events.send(event(answer)).map_err(|_| WorkerError::Ended)?;
         answered.await.map_err(|_| WorkerError::Ended)
+    }
+}
+
+/// Hears what is done about overlay networks, as long as there are the driver and the worker.
+async fn hear_followed(mut followed: watch::Receiver<u64>, events: mpsc::UnboundedSender<Event>) {
+    while followed.changed().await.is_ok() {
+        let revision = *followed.borrow_and_update();
+        if events.send(Event::OverlayFollowed(revision)).is_err() {
+            return;
+        }
     }
 }
 

@@ -192,6 +192,7 @@ impl State {
             Event::Obey(term, answer) => self.obey(term, answer),
             Event::TermWritten(term, written, answer) => self.term_written(term, written, answer),
             Event::NetworksWritten(count) => self.applied.networks_are_written(count),
+            Event::OverlayFollowed(revision) => self.applied.overlay_is_followed(revision),
             Event::NetworksRefused(count) if self.applied.networks_are_at(count) => {
                 self.save_networks();
             }

@@ -23,6 +23,7 @@ use shoal_types::level::Level;
 use shoal_types::object::{Network, Task};
 use shoal_types::spec::NetworkKind;
 
+pub use self::others::listeners;
 use self::others::{Named, OtherChanges, Others, Turned};
 
 /// Objects that news names at the most: what waits for an agent that takes nothing has a bound.

@@ -148,6 +148,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Dispatcher/Acknowledge", Who::NODE),
     ("/shoal.v1.Dispatcher/AnswerQuestion", Who::NODE),
     ("/shoal.v1.Dispatcher/Assignments", Who::NODE),
+    ("/shoal.v1.Dispatcher/AwaitWithdrawal", Who::NODE),
     ("/shoal.v1.Dispatcher/Drain", Who::NODE),
     ("/shoal.v1.Dispatcher/ExecStream", Who::NODE),
     ("/shoal.v1.Dispatcher/GetRegistryAuth", Who::NODE),

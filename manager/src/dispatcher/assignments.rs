@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::sessions::{Chain, Link};
-use super::wakers::Wakes;
+use super::wakers::{Told, Wakes};
 
 /// Messages on their way to one agent; each is a part of bounded size.
 pub(super) const QUEUE: usize = 4;
@@ -77,7 +77,7 @@ async fn send_all(
     mut chain: Chain,
     sizes: Sizes,
 ) {
-    let (mut held, mut news) = (Held::new(node), News::whole());
+    let (mut held, mut news, mut taken) = (Held::new(node), News::whole(), 0);
     loop {
         // Held no longer than this line: whoever applies the log waits for it.
         let view = Arc::clone(&states.borrow());
@@ -88,12 +88,13 @@ async fn send_all(
                 return;
             }
         }
+        wakes.told(Told { news: taken, sent: chain.sent() });
         tokio::select! {
             () = to.closed() => return,
             () = wakes.arrived() => {}
         }
         tokio::time::sleep(DEBOUNCE).await;
-        news = wakes.take();
+        (news, taken) = wakes.take();
     }
 }
 

@@ -8,6 +8,7 @@ mod drain;
 mod heard;
 mod sessions;
 mod wakers;
+mod withdrawal;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -224,6 +225,24 @@ impl Dispatcher for DispatcherService {
             .inspect_err(|error| tracing::warn!(%error, "refused a credential"))
             .map_err(|error| Status::not_found(error.to_string()))?;
         Ok(Response::new(pb::GetRegistryAuthResponse { auth: auth.map(Into::into) }))
+    }
+
+    async fn await_withdrawal(
+        &self,
+        request: Request<pb::AwaitWithdrawalRequest>,
+    ) -> Result<Response<pb::AwaitWithdrawalResponse>, Status> {
+        let node = node_of(&request)?;
+        let pb::AwaitWithdrawalRequest { session_id, task_id } = request.into_inner();
+        let session = self.find_session(node, &session_id)?;
+        let task =
+            task_id.parse().map_err(|e| Status::invalid_argument(format!("task_id: {e}")))?;
+        let waiting = withdrawal::awaited(&self.cluster, &self.sessions, &self.wakers, node, task);
+        let missing = tokio::select! {
+            missing = waiting => missing?,
+            () = session.ended.cancelled() => return Err(Status::aborted("the session has ended")),
+        };
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::AwaitWithdrawalResponse { missing }))
     }
 
     async fn publish_logs(

@@ -9,7 +9,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, SessionId};
 use shoal_types::object::AssignmentProgress;
 use shoal_types::time::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -44,7 +44,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Counters {
     sent: AtomicU64,
-    applied: AtomicU64,
+    applied: watch::Sender<u64>,
 }
 
 /// Numbers the messages of one stream of assignments, so that they follow each other. The numbers
@@ -70,6 +70,11 @@ impl Chain {
     /// Before the first message.
     pub(super) fn is_new(&self) -> bool {
         self.at.is_none()
+    }
+
+    /// The number of the last message.
+    pub(super) fn sent(&self) -> u64 {
+        self.at.unwrap_or_default()
     }
 
     /// The place of the next message.
@@ -100,15 +105,25 @@ impl Session {
             let why = format!("applied: is {applied}, and the last message sent is {sent}");
             return Err(Status::invalid_argument(why));
         }
-        self.progress.applied.fetch_max(applied, Ordering::AcqRel);
+        self.progress.applied.send_if_modified(|known| {
+            let news = *known < applied;
+            *known = applied.max(*known);
+            news
+        });
         Ok(())
+    }
+
+    /// Waits until the node has applied its assignment up to this message.
+    pub(super) async fn has_applied(&self, sequence: u64) {
+        // Never fails: the session has the other end.
+        let _ = self.progress.applied.subscribe().wait_for(|applied| *applied >= sequence).await;
     }
 
     /// How far the node is with its assignment.
     #[must_use]
     pub fn progress(&self) -> AssignmentProgress {
         // In this order, so that nothing unsent seems applied.
-        let applied = self.progress.applied.load(Ordering::Acquire);
+        let applied = *self.progress.applied.borrow();
         AssignmentProgress { applied, sent: self.progress.sent.load(Ordering::Acquire) }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_manager_planning::assignment::{News, news};
 use shoal_manager_state::{ClusterState, Event};
 use shoal_types::id::NodeId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -15,7 +15,11 @@ use crate::feed::Follower;
 /// The streams that wait for a change, by their nodes and a number. Each is woken for those that mean
 /// something for its node, and for no others: thousands of them would look for nothing.
 #[derive(Debug, Default)]
-pub(super) struct Wakers(Mutex<Streams>);
+pub(super) struct Wakers {
+    streams: Mutex<Streams>,
+    /// Up to which index of the log it is known whom a change means something for.
+    seen: watch::Sender<u64>,
+}
 
 #[derive(Debug, Default)]
 struct Streams {
@@ -27,8 +31,44 @@ struct Streams {
 /// What one stream has still to look at.
 #[derive(Debug, Default)]
 struct Inbox {
-    news: Mutex<News>,
+    news: Mutex<Unread>,
     arrived: Notify,
+    told: watch::Sender<Option<Told>>,
+}
+
+/// News that the stream has not taken yet.
+#[derive(Debug, Default)]
+struct Unread {
+    news: News,
+    /// How often there was some so far, what was taken included.
+    count: u64,
+}
+
+/// How far a stream has told its node of what has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    /// How often there was news before that.
+    pub(super) news: u64,
+    /// The number of the last message.
+    pub(super) sent: u64,
+}
+
+/// A node that has to be told of everything up to some moment.
+#[derive(Debug)]
+pub(super) struct Telling {
+    /// How often there was news by then.
+    news: u64,
+    told: watch::Receiver<Option<Told>>,
+}
+
+impl Telling {
+    /// Waits until a message is sent that has all of it, or a later one: its number. Nothing, if the node's
+    /// stream has ended.
+    pub(super) async fn sent(mut self) -> Option<u64> {
+        let told = |told: &Option<Told>| told.is_some_and(|told| told.news >= self.news);
+        let told = self.told.wait_for(told).await.ok()?;
+        told.map(|told| told.sent)
+    }
 }
 
 /// Tells one stream what may have changed of what its node is to hold.
@@ -41,7 +81,7 @@ pub(super) struct Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        lock(&self.wakers.0).waiting.remove(&self.key);
+        lock(&self.wakers.streams).waiting.remove(&self.key);
     }
 }
 
@@ -51,15 +91,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inbox {
     fn add(&self, news: &News) {
-        lock(&self.news).add(news);
+        let mut unread = lock(&self.news);
+        unread.news.add(news);
+        unread.count += 1;
+        drop(unread);
         self.arrived.notify_one();
     }
 }
 
 impl Wakes {
-    /// What has come since this was called last. It is in every view that is taken afterwards.
-    pub(super) fn take(&self) -> News {
-        std::mem::take(&mut lock(&self.inbox.news))
+    /// What has come since this was called last, and how often there was news in all. It is in every view
+    /// that is taken afterwards.
+    pub(super) fn take(&self) -> (News, u64) {
+        let mut unread = lock(&self.inbox.news);
+        (std::mem::take(&mut unread.news), unread.count)
+    }
+
+    /// Says how far the node is told.
+    pub(super) fn told(&self, told: Told) {
+        self.inbox.told.send_replace(Some(told));
     }
 
     /// Waits until there is something to take.
@@ -71,7 +121,7 @@ impl Wakes {
 impl Wakers {
     /// Tells what of what the node is to hold changes after this call.
     pub(super) fn subscribe(self: &Arc<Self>, node: NodeId) -> Wakes {
-        let mut streams = lock(&self.0);
+        let mut streams = lock(&self.streams);
         streams.count += 1;
         let (key, inbox) = ((node, streams.count), Arc::<Inbox>::default());
         streams.waiting.insert(key, Arc::clone(&inbox));
@@ -81,15 +131,46 @@ impl Wakers {
     /// Wakes the streams of the nodes for which events mean something, in a view that has them; all, if
     /// some events were missed.
     pub(super) fn wake(&self, events: Option<&[Arc<Event>]>, view: &ClusterState) {
-        let news = events.map(|events| news(events.iter().map(AsRef::as_ref), view));
-        let streams = lock(&self.0);
-        let Some(news) = news else {
-            return streams.waiting.values().for_each(|inbox| inbox.add(&News::whole()));
+        let seen = match events {
+            Some(events) => events.last().map_or(0, |event| event.index),
+            None => view.applied_index(),
         };
-        for (node, news) in &news {
-            let inboxes = streams.waiting.range((*node, 0)..=(*node, u64::MAX));
-            inboxes.for_each(|(_, inbox)| inbox.add(news));
+        let news = events.map(|events| news(events.iter().map(AsRef::as_ref), view));
+        let streams = lock(&self.streams);
+        match &news {
+            None => streams.waiting.values().for_each(|inbox| inbox.add(&News::whole())),
+            Some(news) => {
+                for (node, news) in news {
+                    let inboxes = streams.waiting.range((*node, 0)..=(*node, u64::MAX));
+                    inboxes.for_each(|(_, inbox)| inbox.add(news));
+                }
+            }
         }
+        drop(streams);
+        self.saw(seen);
+    }
+
+    /// Whoever is to hear of changes up to this index has.
+    fn saw(&self, index: u64) {
+        self.seen.send_if_modified(|seen| {
+            let news = *seen < index;
+            *seen = index.max(*seen);
+            news
+        });
+    }
+
+    /// Waits until all streams that a change up to this index means something for are woken.
+    pub(super) async fn have_seen(&self, index: u64) {
+        // Never fails: this has the other end.
+        let _ = self.seen.subscribe().wait_for(|seen| *seen >= index).await;
+    }
+
+    /// What there is to tell a node now; nothing if it has no stream.
+    pub(super) fn telling(&self, node: NodeId) -> Option<Telling> {
+        let streams = lock(&self.streams);
+        let (_, inbox) = streams.waiting.range((node, 0)..=(node, u64::MAX)).next_back()?;
+        let news = lock(&inbox.news).count;
+        Some(Telling { news, told: inbox.told.subscribe() })
     }
 }
 
@@ -100,6 +181,8 @@ pub(super) async fn wake(
     wakers: Arc<Wakers>,
     ended: CancellationToken,
 ) {
+    // What was written before is in whatever a stream says first.
+    wakers.saw(cluster.view().applied_index());
     while ended.run_until_cancelled(events.changed()).await.is_some() {
         let events = events.take();
         wakers.wake(events.as_deref(), &cluster.view());
@@ -131,7 +214,7 @@ mod tests {
         let woken = |streams: &[Wakes; 3]| {
             streams.each_ref().map(|stream| {
                 let woken = stream.arrived().now_or_never().is_some();
-                assert_eq!(stream.take() != News::default(), woken, "it is told what to look at");
+                assert_eq!(stream.take().0 != News::default(), woken, "it is told what to look at");
                 woken
             })
         };
@@ -164,13 +247,13 @@ mod tests {
         assert_eq!(woken(&streams), [true, true, true], "it may be anything");
         let [first, second, third] = streams;
         drop((second, third));
-        assert_eq!(lock(&wakers.0).waiting.len(), 1, "who has gone is forgotten");
+        assert_eq!(lock(&wakers.streams).waiting.len(), 1, "who has gone is forgotten");
         let second = wakers.subscribe(nodes[0]);
         cluster.report(tasks[0], TaskState::Shutdown);
         let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
         wakers.wake(Some(&events), &cluster.state);
-        assert!(first.take() == second.take(), "each of a node's streams is told");
+        assert!(first.take().0 == second.take().0, "each of a node's streams is told");
         drop((first, second));
-        assert!(lock(&wakers.0).waiting.is_empty());
+        assert!(lock(&wakers.streams).waiting.is_empty());
     }
 }

@@ -1,5 +1,8 @@
 //! Networks that span nodes, as users meet them.
 
+use shoal_types::level::Level;
+use shoal_types::object::{TunnelDescription, TunnelKey, TunnelKind};
+
 use super::*;
 
 fn overlay(name: &str, subnet: &str) -> pb::CreateNetworkRequest {
@@ -45,5 +48,99 @@ async fn users_see_which_addresses_a_network_has_and_how_many_are_left() {
         assert_eq!(refused.code(), code, "{refused}");
         assert!(refused.message().contains(said), "{refused}");
     }
+    manager.stop().await;
+}
+
+/// What a node says of itself that has a tunnel.
+fn with_tunnel(hostname: &str, key: u8) -> pb::NodeDescription {
+    let tunnel = TunnelDescription {
+        public_key: TunnelKey([key; 32]),
+        port: 51820,
+        addr: Some([192, 0, 2, key].into()),
+        kind: TunnelKind::Kernel,
+    };
+    let level = Level::OWN;
+    (&NodeDescription { tunnel: Some(tunnel), level, ..description(hostname) }).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_withdrawn_when_all_who_were_told_of_it_have_said_so() {
+    let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
+    let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
+    let token: JoinToken = agent_token.parse().unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let joined = join(address.to_string().parse().unwrap(), &token, &key, pb::NodeHints::default());
+    let joined = joined.await.unwrap();
+    control.create_network(overlay("back", "")).await.unwrap();
+
+    let connect = async |credentials, hostname, n| {
+        let opened = Agent::open(channel(address, credentials), with_tunnel(hostname, n)).await;
+        let mut agent = opened.unwrap();
+        let beats = beat(agent.client.clone(), agent.session_id.clone());
+        agent.beats = Some(AbortOnDropHandle::new(tokio::spawn(beats)));
+        agent
+    };
+    let mut agents =
+        [connect(node.current(), "first", 1).await, connect(joined, "second", 2).await];
+    let mut web = spec("web", 2);
+    let template = web.task_template.as_mut().unwrap();
+    template.placement = Some(pb::Placement { max_replicas: 1, ..Default::default() });
+    template.networks =
+        vec![pb::NetworkAttachmentConfig { target: "back".to_owned(), ..Default::default() }];
+    let request = pb::CreateServiceRequest { spec: Some(web.clone()), ..Default::default() };
+    let service = control.create_service(request).await.unwrap().into_inner().service.unwrap();
+    for agent in &mut agents {
+        agent.receive_until("both tasks", |held| held.endpoints.len() == 2).await;
+        agent.report(TaskState::Running).await;
+    }
+    for agent in &mut agents {
+        let all = |held: &NodeAssignment| held.endpoints.values().all(|one| one.serving);
+        agent.receive_until("both serve", all).await;
+    }
+    web.mode = spec("web", 1).mode;
+    let request = pb::UpdateServiceRequest {
+        reference: service.id,
+        change: Some(pb::update_service_request::Change::Spec(web)),
+        ..Default::default()
+    };
+    control.update_service(request).await.unwrap();
+    for agent in &mut agents {
+        let some = |held: &NodeAssignment| held.endpoints.values().any(|one| !one.serving);
+        agent.receive_until("one that stops", some).await;
+    }
+    let stopping = |agent: &Agent| {
+        let task = agent.held.tasks.values().find(|t| t.desired_state != DesiredState::Running);
+        task.map(|task| task.id.to_string())
+    };
+    if stopping(&agents[0]).is_none() {
+        agents.swap(0, 1);
+    }
+    let [stops, other] = &mut agents;
+    let task_id = stopping(stops).unwrap();
+    let ask = |agent: &Agent| {
+        let (mut client, session_id) = (agent.client.clone(), agent.session_id.clone());
+        let request = pb::AwaitWithdrawalRequest { session_id, task_id: task_id.clone() };
+        tokio::spawn(async move { client.await_withdrawal(request).await })
+    };
+    assert_eq!(ask(other).await.unwrap().unwrap_err().code(), Code::NotFound, "not its task");
+
+    // One that is waited for, and says it.
+    let mut asked = ask(stops);
+    let waits = tokio::time::timeout(Duration::from_millis(300), &mut asked).await;
+    assert!(waits.is_err(), "the other has not said anything");
+    // More than was sent is refused, so the last message is found that way.
+    let mut acknowledged = 0;
+    for applied in 1.. {
+        let session_id = other.session_id.clone();
+        if other.client.acknowledge(pb::AcknowledgeRequest { session_id, applied }).await.is_err() {
+            break;
+        }
+        acknowledged = applied;
+    }
+    assert!(acknowledged > 1, "{acknowledged}");
+    let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.into_inner().missing, 0);
+    // What has been said is not waited for.
+    assert_eq!(ask(stops).await.unwrap().unwrap().into_inner().missing, 0);
     manager.stop().await;
 }

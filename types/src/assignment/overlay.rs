@@ -101,6 +101,12 @@ impl TaskEndpoint {
         task.node_id.is_some() && task.status.state.is_placed() && task.is_live()
     }
 
+    /// Whether others are led to a task.
+    #[must_use]
+    pub fn is_serving(task: &Task) -> bool {
+        task.status.state == TaskState::Running && task.desired_state == DesiredState::Running
+    }
+
     /// Where a task is reached on those of its networks that somebody is `told` of, and at which `ports` if he is
     /// told of these, if that is so anywhere.
     #[must_use]
@@ -124,7 +130,7 @@ impl TaskEndpoint {
             node_id: task.node_id?,
             networks,
             ports,
-            serving: is_serving(task),
+            serving: Self::is_serving(task),
         })
     }
 
@@ -158,7 +164,7 @@ impl TaskEndpoint {
             level: _,
             status: _,
         } = old;
-        (Self::has_one(old), is_serving(old)) == (Self::has_one(new), is_serving(new))
+        (Self::has_one(old), Self::is_serving(old)) == (Self::has_one(new), Self::is_serving(new))
             && (id, service_id, slot, node_id)
                 == (&new.id, &new.service_id, &new.slot, &new.node_id)
             && service_name == &new.service_name
@@ -191,10 +197,6 @@ impl IngressPort {
         found.dedup();
         found
     }
-}
-
-fn is_serving(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired_state == DesiredState::Running
 }
 
 impl ServiceVips {

@@ -71,11 +71,17 @@ async fn credentials_are_asked_for_in_the_present_session() {
     let refused = bench.line.for_task(7.into(), wait).await.unwrap_err();
     assert_eq!(refused.to_string(), "no task of this node");
 
+    assert_eq!(bench.line.withdrawn(8.into()).await.unwrap(), 3);
+    let asked = manager.seen().withdrawals.clone();
+    assert_eq!(asked, [("session-0".to_owned(), TaskId::from(8).to_string())]);
+
     drop(manager);
     eventually("the session's end", || {
         matches!(*bench.standing.borrow(), Standing::Pending(_)).then_some(())
     })
     .await;
     let nobody = bench.line.for_task(7.into(), Duration::ZERO).await.unwrap_err();
+    assert_eq!(nobody.to_string(), "there is no session with a manager");
+    let nobody = bench.line.withdrawn(8.into()).await.unwrap_err();
     assert_eq!(nobody.to_string(), "there is no session with a manager");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_agent_planning::lower::{Publication, publication};
 use shoal_agent_planning::task::{Fact, TaskRecord};
-use shoal_types::assignment::AssignedTask;
+use shoal_types::assignment::{AssignedTask, IngressPort};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
@@ -91,12 +91,23 @@ async fn publish(
     Ok(published.into_iter().zip(names).map(|(port, name)| port.to_spec(name)).collect())
 }
 
-/// Withdraws the task's ports. That it is being stopped is written down, for a restarted agent; no
-/// failure of either keeps it from being stopped.
+/// Waits until other nodes lead nobody to the task any more, and withdraws its ports. That it is being stopped
+/// is written down, for a restarted agent; no failure of any of it keeps it from being stopped.
 pub(in crate::worker) async fn withdraw(context: &Context, record: TaskRecord) -> Fact {
     let id = record.task.id;
     if let Err(error) = context.ledger.save(&record).await {
         tracing::warn!(task = %id, error = %chain(&error), "cannot note that a task is stopped");
+    }
+    if is_led_to(&record) {
+        match context.drivers.credentials.withdrawn(id).await {
+            Ok(0) => {}
+            Ok(nodes) => {
+                tracing::warn!(task = %id, nodes, "stopping a task that nodes still lead to");
+            }
+            Err(error) => {
+                tracing::info!(task = %id, %error, "cannot know who still leads to a task");
+            }
+        }
     }
     if !record.task.ports.is_empty()
         && let Err(error) = context.drivers.networks.unpublish(id.to_string()).await
@@ -104,6 +115,14 @@ pub(in crate::worker) async fn withdraw(context: &Context, record: TaskRecord) -
         tracing::warn!(task = %id, error = %chain(&error), "cannot withdraw ports");
     }
     Fact::Withdrawn
+}
+
+/// Whether other nodes may lead somebody to a task that has run. When the host stops, managers hear of that
+/// only when it has.
+fn is_led_to(record: &TaskRecord) -> bool {
+    let TaskRecord { task, interrupted, .. } = record;
+    let spans = task.networks.iter().any(|network| !network.addresses.is_empty());
+    (spans || !IngressPort::of(&task.ports).is_empty()) && !interrupted
 }
 
 /// Asks the container to stop.

@@ -29,6 +29,8 @@ use shoal_agent_runtime::fake::FakeRuntime;
 /// Images that are there, and ones that never come.
 #[derive(Default)]
 pub(super) struct FakeImages {
+    /// Tasks that other nodes lead to.
+    pub(super) led_to: watch::Sender<BTreeSet<TaskId>>,
     pub(super) known: Mutex<BTreeMap<ImageReference, Image>>,
     pub(super) asked: Mutex<Vec<(ImageReference, PullPolicy)>>,
     /// Credentials that came with each question.
@@ -128,6 +130,16 @@ impl Credentials for SharedImages {
         async move {
             let known = images.credentials.lock().unwrap().get(&task).cloned();
             known.ok_or_else(|| Unasked(format!("nobody is there within {wait:?}")))
+        }
+        .boxed()
+    }
+
+    fn withdrawn(&self, task: TaskId) -> BoxFuture<'static, Result<u32, Unasked>> {
+        let mut led_to = self.0.led_to.subscribe();
+        async move {
+            // Fails only when the lab is gone.
+            drop(led_to.wait_for(|tasks| !tasks.contains(&task)).await);
+            Ok(0)
         }
         .boxed()
     }

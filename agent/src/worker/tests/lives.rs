@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use shoal_agent_image::{ImageHealthcheck, PullPolicy, PullProgress};
+use shoal_agent_network::NetworkDriver as _;
 use shoal_agent_planning::task::START_PATIENCE;
+use shoal_types::assignment::{AssignmentChange, TaskEndpoint};
 use shoal_types::id::TaskId;
 use shoal_types::image_ref::ImageReference;
+use shoal_types::object::Slot;
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{Mount, MountKind, PortConfig, Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -63,6 +67,54 @@ async fn a_task_runs_completes_and_is_forgotten() {
     assert!(lab.worker.logs(1.into(), LogQuery::default()).await.is_ok());
     lab.drop_task(1);
     lab.until_empty().await;
+}
+
+#[tokio::test]
+async fn who_is_led_to_is_stopped_when_nobody_is_any_more() {
+    let mut lab = Lab::new().await;
+    let (mut led_to, alone) = (task(1, |_| {}), task(2, |_| {}));
+    led_to.networks[0].addresses = vec!["172.20.0.9/16".parse().unwrap()];
+    lab.images.led_to.send_replace([1.into(), 2.into()].into());
+    lab.assign([led_to, alone]);
+    for id in [1, 2] {
+        lab.until_state(id, TaskState::Running).await;
+        lab.want(id, DesiredState::Shutdown);
+    }
+    lab.until(2, |status| status.state.is_terminal()).await;
+    lab.until_state(1, TaskState::Draining).await;
+    let asked = |lab: &Lab, id| {
+        let calls = lab.runtime.calls();
+        calls.iter().any(|(of, call)| *of == container(id) && matches!(call, Call::Signal(_)))
+    };
+    assert!(asked(&lab, 2) && !asked(&lab, 1), "requests still come");
+    lab.images.led_to.send_replace([].into());
+    lab.until(1, |status| status.state.is_terminal()).await;
+    assert!(asked(&lab, 1));
+}
+
+#[tokio::test]
+async fn what_was_learned_is_acknowledged_when_it_is_followed() {
+    let lab = Lab::new().await;
+    lab.networks.be_followed();
+    lab.worker.change(Vec::new(), mark(1, 1));
+    assert_eq!(lab.worker.applied("test", 0).await, 1);
+    let endpoint = TaskEndpoint {
+        task_id: 5.into(),
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        slot: Slot::Replica(1),
+        node_id: 9.into(),
+        networks: Vec::new(),
+        ports: Vec::new(),
+        serving: false,
+    };
+    let change = AssignmentChange::UpdateEndpoint(Arc::new(endpoint));
+    lab.worker.change(vec![change], mark(1, 2));
+    let mut view = lab.networks.overlay();
+    let revision = view.wait_for(|view| !view.endpoints.is_empty()).await.unwrap().revision;
+    assert!(lab.worker.applied("test", 1).now_or_never().is_none(), "others may still come");
+    lab.networks.has_followed(revision);
+    assert_eq!(lab.worker.applied("test", 1).await, 2);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_manager_state::ClusterState;
-use shoal_types::assignment::{AssignmentChange, Peer, ServiceVips, TaskEndpoint};
+use shoal_types::assignment::{AssignmentChange, IngressPort, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::{Node, Service, Task};
 
@@ -88,6 +88,17 @@ pub(super) struct OtherChanges {
     ports: bool,
     /// Whether that is news.
     ports_flipped: bool,
+}
+
+/// The other nodes that are told of a task, as they may lead somebody to it.
+#[must_use]
+pub fn listeners(view: &ClusterState, task: TaskId) -> BTreeSet<NodeId> {
+    let Some(task) = view.task(task) else { return BTreeSet::new() };
+    let everywhere = !IngressPort::of(task.ports()).is_empty();
+    let all = view.nodes().filter(|_| everywhere).map(|node| node.id);
+    let joined = task.networks.iter().filter(|network| !network.addresses.is_empty());
+    let beside = joined.flat_map(|network| view.nodes_of_network(network.network_id));
+    all.chain(beside).filter(|node| Some(*node) != task.node_id).collect()
 }
 
 impl Others {

@@ -103,6 +103,14 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         self.inner.tell(view);
     }
 
+    fn has_followed(&self, revision: u64) {
+        self.inner.has_followed(revision);
+    }
+
+    fn followed(&self) -> watch::Receiver<u64> {
+        self.inner.followed()
+    }
+
     fn lead(
         &self,
         remote: BTreeSet<Ipv4Addr>,
