@@ -59,13 +59,13 @@ enum AttachmentFile {}
 impl Format for AttachmentFile {
     type Content = ContainerLease;
     const NAME: &'static str = "network-attachment";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 3;
 
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
         match from {
             1 => content(fields),
-            // Nothing was behind a gateway; nothing answered on every node.
-            2 | 3 => Some(fields),
+            // Nothing was behind a gateway.
+            2 => Some(fields),
             _ => None,
         }
     }

@@ -30,7 +30,7 @@ use super::table::Table;
 use super::{
     AttachRequest, Attached, Contested, Firewall, Lost, Netns, NetworkConfig, NetworkDriver,
     NetworkError, NetworkState, NftProgram, PublishedPort, Repaired, Rules, SharedPort, held,
-    netns,
+    netns, ways,
 };
 
 /// How the driver is set up.
@@ -71,6 +71,8 @@ pub struct BridgeNetworks {
     table: Table,
     book: Book,
     settings: HostSettings,
+    /// Where is written down what leads where.
+    run_dir: PathBuf,
     inner: Mutex<Inner>,
     /// Which attachments have lost their links: container and network.
     lost: watch::Sender<Lost>,
@@ -141,7 +143,20 @@ impl BridgeNetworks {
         let settings = HostSettings::open(&state_dir)?;
         let prefix = rules.prefix.clone();
         let wishes = Wishes { prefix, forwards_for_others, ..Wishes::default() };
-        let facts = HostFacts { prefix: rules.prefix.clone(), ..HostFacts::default() };
+        let mut wishes = ways::restore(&run_dir, wishes)?;
+        let mut held = HeldPorts::default();
+        let contested = held.hold_shared(wishes.ingress.ports.keys(), &leases);
+        wishes.contested = contested.into_keys().collect();
+        // As far as it can be known without a look.
+        let facts = HostFacts {
+            prefix: rules.prefix.clone(),
+            vips: Arc::clone(&wishes.vips),
+            ingress: Arc::clone(&wishes.ingress),
+            numbers: Arc::clone(&wishes.numbers),
+            contested: wishes.contested.clone(),
+            mesh: wishes.ingress.spans(),
+            ..HostFacts::default()
+        };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
         Ok(Self {
             rules,
@@ -150,7 +165,8 @@ impl BridgeNetworks {
             table: Table::new(table, firewall),
             book,
             settings,
-            inner: Mutex::new(Inner { leases, wishes, facts, ..Inner::default() }),
+            run_dir,
+            inner: Mutex::new(Inner { leases, wishes, facts, held, ..Inner::default() }),
             lost: watch::Sender::default(),
             overlay: watch::Sender::default(),
             followed: watch::Sender::default(),

@@ -26,6 +26,7 @@ mod settings;
 mod sysctl;
 mod table;
 mod watching;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

@@ -11,7 +11,7 @@ use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
-use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack};
+use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ways};
 
 /// What leads somewhere else from now on, so that flows have to be forgotten.
 #[derive(Default)]
@@ -32,8 +32,9 @@ impl BridgeNetworks {
         ingress: Ingress,
     ) -> Result<Contested, NetworkError> {
         let _structure = self.structure.lock().await;
-        let (look, turned, contested) = {
+        let (look, turned, contested, news) = {
             let mut inner = self.lock();
+            let before = inner.wishes.clone();
             let backends = balance::withdrawn(&inner.wishes.vips, &vips);
             if *inner.wishes.remote != remote {
                 inner.wishes.remote = Arc::new(remote);
@@ -43,10 +44,16 @@ impl BridgeNetworks {
             }
             let (turned, contested) = inner.lead_ports(ingress);
             let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
-            (look, Turned { backends, ..turned }, contested)
+            let news = (inner.wishes != before).then(|| inner.wishes.clone());
+            (look, Turned { backends, ..turned }, contested, news)
         };
         let repaired = self.reconcile(&look).await;
         self.forget_turned(turned).await;
+        if let Some(wishes) = news {
+            let dir = self.run_dir.clone();
+            // Fails only when the agent ends.
+            let _ = spawn_blocking(move || ways::remember(&dir, &wishes)).await;
+        }
         repaired.map(|_| contested)
     }
 

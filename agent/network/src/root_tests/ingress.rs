@@ -285,6 +285,7 @@ fn backends_answer_in_turn_wherever_they_are_until_they_are_withdrawn() {
         let first = ask_with(&client).unwrap();
         let left = if first == "there" { (0, "here") } else { (1, "there") };
         cluster.with(host, &[(0, "here"), (0, "too"), (1, "there")], async |driver| {
+            assert_eq!(ask_with(&client).unwrap(), first, "nothing has changed");
             cluster.tell(driver, host, &[left]).await;
         });
         assert_eq!(ask_until(&client).as_deref(), Some(left.1), "host {host}");
@@ -355,6 +356,35 @@ fn a_port_that_somebody_has_is_his_until_he_lets_go() {
         assert_eq!(contested, expected);
         assert_eq!(cluster.client.ask(at, 8080), OUTSIDE.to_string());
     });
+}
+
+/// An agent that starts anew leads on before it was told anything.
+#[test]
+fn a_restart_of_the_agent_interrupts_nobody() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _web = cluster.serve(1, "web");
+    cluster.lead(&[(1, "web")]);
+    let client = cluster.client.udp_client(outside(0), 8080);
+    assert_eq!(ask_with(&client).as_deref(), Some("web"));
+    for host in [1, 0] {
+        let lab = &cluster.hosts[host];
+        let before = of_mesh(&lab.host).unwrap();
+        lab.block_on(async || {
+            let driver = lab.driver();
+            // It does not know yet that the table is its own, and replaces it by the same.
+            let repaired = driver.repair().await.unwrap();
+            assert!(repaired.is_clean(), "{host}: {repaired:?}");
+            assert_eq!(of_mesh(&lab.host).unwrap(), before);
+            assert_eq!(ask_with(&client).as_deref(), Some("web"));
+            assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string());
+            let free = lab.host.enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)).is_ok());
+            assert!(!free, "it is held again");
+        });
+    }
+    cluster.cleanup();
 }
 
 /// Each thing of the mesh that somebody can delete or turn.

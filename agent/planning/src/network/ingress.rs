@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::leases::Leases;
 use super::{Mac, Protocol};
 use crate::tunnel;
@@ -40,7 +42,8 @@ pub type Port = (Protocol, u16);
 pub type Numbers = BTreeMap<Ipv4Addr, u16>;
 
 /// Where somebody is who answers at a port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// A container of this host.
     Here(String),

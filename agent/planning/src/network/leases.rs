@@ -79,8 +79,8 @@ pub struct ContainerLease {
     pub(super) attachments: BTreeMap<String, Attached>,
     #[serde(default)]
     pub(super) publication: Option<Publication>,
-    /// Ports that answer on every node.
-    #[serde(default)]
+    /// Ports that answer on every node. An agent that does not know them leads nobody there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) shared: BTreeSet<SharedPort>,
 }
 

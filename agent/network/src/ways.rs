@@ -1,0 +1,156 @@
+//! What leads where, remembered over a restart of the agent: until managers have said everything again, packets go
+//! on as before.
+//!
+//! It is gone with a reboot, as what it describes is. Not synced: a page that was torn is as good as none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use shoal_agent_planning::network::ingress::{Backend, Ingress, Numbers};
+use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::node::host::Wishes;
+use shoal_durable::{FileError, Format, Lasting};
+use shoal_types::error_chain::chain;
+
+use super::{NetworkError, Protocol, book};
+
+const FILE: &str = "network-ways.json";
+
+enum WaysFile {}
+
+impl Format for WaysFile {
+    type Content = Ways;
+    const NAME: &'static str = "network-ways";
+    const VERSION: u32 = 1;
+
+    fn upgrade(_: u32, _: shoal_durable::Fields) -> Option<shoal_durable::Fields> {
+        None
+    }
+}
+
+/// As it is written.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Ways {
+    remote: BTreeSet<Ipv4Addr>,
+    vips: Vips,
+    home: Option<Ipv4Addr>,
+    peers: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>,
+    numbers: Numbers,
+    ports: Vec<PortWays>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct PortWays {
+    protocol: Protocol,
+    port: u16,
+    backends: Vec<Backend>,
+}
+
+impl Ways {
+    fn of(wishes: &Wishes) -> Self {
+        let Ingress { home, peers, ports } = &*wishes.ingress;
+        let ports = ports.iter().map(|((protocol, port), backends)| PortWays {
+            protocol: *protocol,
+            port: *port,
+            backends: backends.clone(),
+        });
+        Self {
+            remote: (*wishes.remote).clone(),
+            vips: (*wishes.vips).clone(),
+            home: *home,
+            peers: peers.clone(),
+            numbers: (*wishes.numbers).clone(),
+            ports: ports.collect(),
+        }
+    }
+
+    fn into_wishes(self, wishes: Wishes) -> Wishes {
+        let Self { remote, vips, home, peers, numbers, ports } = self;
+        let ports = ports.into_iter().map(|one| ((one.protocol, one.port), one.backends)).collect();
+        Wishes {
+            remote: Arc::new(remote),
+            vips: Arc::new(vips),
+            ingress: Arc::new(Ingress { home, peers, ports }),
+            numbers: Arc::new(numbers),
+            ..wishes
+        }
+    }
+}
+
+fn path(run_dir: &Path) -> PathBuf {
+    run_dir.join(FILE)
+}
+
+/// These wishes with what an earlier agent led where.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn restore(run_dir: &Path, wishes: Wishes) -> Result<Wishes, NetworkError> {
+    match shoal_durable::read::<WaysFile>(&path(run_dir)) {
+        Ok(ways) => Ok(ways.unwrap_or_default().into_wishes(wishes)),
+        Err(FileError::Damaged { path, source }) => {
+            tracing::warn!(path = %path.display(), %source, "skip a torn page of what leads where");
+            Ok(wishes)
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Writes down what leads where; nothing is remembered where nothing is led. A failure costs a pause at the next
+/// restart, and is told. Blocks.
+pub(super) fn remember(run_dir: &Path, wishes: &Wishes) {
+    let (path, ways) = (path(run_dir), Ways::of(wishes));
+    let written = if ways == Ways::default() {
+        book::remove(&path).map_err(|source| NetworkError::WriteBook { path, source })
+    } else {
+        let written = shoal_durable::write::<WaysFile>(&path, &ways, book::MODE, Lasting::Crash);
+        written.map_err(NetworkError::from)
+    };
+    if let Err(error) = written {
+        tracing::warn!(error = %chain(&error), "cannot write down what leads where");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 9, 0, last)
+    }
+
+    fn ways() -> Ways {
+        let backends = vec![Backend::Here("c1".to_owned()), Backend::Far(at(2))];
+        Ways {
+            remote: [at(2), Ipv4Addr::new(10, 0, 5, 9)].into(),
+            vips: [(Ipv4Addr::new(10, 0, 5, 50), vec![Ipv4Addr::new(10, 0, 5, 9)])].into(),
+            home: Some(at(1)),
+            peers: [(at(2), Some(Ipv4Addr::new(192, 0, 2, 2))), (at(3), None)].into(),
+            numbers: [(at(2), 2), (at(3), 3)].into(),
+            ports: vec![PortWays { protocol: Protocol::Tcp, port: 8080, backends }],
+        }
+    }
+
+    #[test]
+    fn ways_of_every_version_are_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
+        shoal_durable::testing::check_golden::<WaysFile>(&golden, &ways());
+    }
+
+    #[test]
+    fn what_was_led_is_led_until_nothing_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let wishes = Wishes { prefix: "sh".to_owned(), ..Wishes::default() };
+        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), wishes);
+        let led = ways().into_wishes(wishes.clone());
+        remember(dir.path(), &led);
+        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), led);
+        std::fs::write(path(dir.path()), "{").unwrap();
+        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), wishes);
+        remember(dir.path(), &wishes);
+        assert!(!path(dir.path()).exists());
+    }
+}
