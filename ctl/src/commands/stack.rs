@@ -238,7 +238,7 @@ fn variables(args: &FileArgs, dir: &Path) -> Result<Variables> {
 
 async fn deploy(shell: &Shell, args: Deploy) -> Result {
     let mut loaded = load(&args.files, args.stack.as_deref(), None)?;
-    service::note_host_mode(&loaded.unsaid_ports);
+    service::note_narrow_ports(&loaded.narrow_ports);
     let auths = args.logins.of_services(loaded.spec.services.values()).await?;
     let client = shell.manager().await?;
     if !loaded.unsaid_drivers.is_empty() {

@@ -28,7 +28,7 @@ mod yaml;
 
 pub use dotenv::{EnvFile, InvalidLine, parse as parse_env_file, parse_raw as parse_raw_env_file};
 pub use interpolate::Variables;
-pub(crate) use port::{host_ip, short as short_port};
+pub(crate) use port::{host_ip, short as short_port, unsaid_mode};
 pub use problem::{Pos, Problem, Problems};
 
 use shoal_types::spec::StackSpec;
@@ -79,8 +79,8 @@ pub struct Loaded {
     pub spec: StackSpec,
     /// What people should know, each once.
     pub warnings: Vec<String>,
-    /// Keys of services that publish ports without saying where.
-    pub unsaid_ports: Vec<String>,
+    /// Keys of services with ports that answer on the nodes of their tasks alone though nobody said so.
+    pub narrow_ports: Vec<String>,
     /// Keys of networks that name no driver.
     pub unsaid_drivers: Vec<String>,
     /// The files as one, in long form, with all variables in place.
@@ -109,7 +109,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     let Some(mut root) = merged else { return Err(findings.into_problems(names)) };
     paths::absolute(&mut root, input);
     // Lowering goes on after findings, so that all of them come at once.
-    let lower::Lowered { spec, unsaid_ports, unsaid_drivers } =
+    let lower::Lowered { spec, narrow_ports, unsaid_drivers } =
         lower::stack(input, &root, &mut findings);
     if !findings.is_clean() {
         return Err(findings.into_problems(names));
@@ -117,7 +117,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     let named = input.name.is_some() || root.get("name").is_some();
     let config = output::config(&root, named.then_some(spec.name.as_str()));
     let warnings = findings.take_warnings();
-    Ok(Loaded { spec, warnings, unsaid_ports, unsaid_drivers, config })
+    Ok(Loaded { spec, warnings, narrow_ports, unsaid_drivers, config })
 }
 
 impl Loaded {

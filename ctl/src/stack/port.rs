@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use shoal_types::spec::PublishMode;
+
 use super::node::{Entry, Node, Value};
 use super::normalise::Normaliser;
 use super::problem::Pos;
@@ -68,6 +70,11 @@ pub(crate) fn short(text: &str) -> Result<Vec<PortText>, String> {
 pub(crate) fn host_ip(text: &str) -> Result<IpAddr, String> {
     let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     inner.parse().map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+/// Where a port answers if nobody said it: on every node, or if it names an address of a host on those of its tasks.
+pub(crate) const fn unsaid_mode(host_ip: Option<IpAddr>) -> PublishMode {
+    if host_ip.is_some() { PublishMode::Host } else { PublishMode::Ingress }
 }
 
 /// One port, or all ports of `FIRST-LAST`; zero is none.

@@ -78,21 +78,24 @@ async fn placeholders_that_scripts_for_docker_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ports_in_the_mode_of_the_mesh_are_taken_with_one_note() {
+async fn ports_on_an_address_of_a_host_are_taken_with_one_note() {
     let dir = served(Hostile::default()).await;
     let file = dir.path().join("stack.yaml");
     let line = format!("stack deploy -d -c {} k", file.display());
     for (port, noted) in [
-        ("'80:80'", true),
-        ("{target: 80, published: 80, mode: ingress}", true),
+        ("'80:80'", false),
+        ("{target: 80, published: 80, mode: ingress}", false),
         ("{target: 80, published: 80, mode: host}", false),
+        ("'127.0.0.1:80:80', '127.0.0.1:81:80'", true),
+        ("{target: 80, published: 80, host_ip: 127.0.0.1, mode: ingress}", true),
+        ("{target: 80, published: 80, host_ip: 127.0.0.1, mode: host}", false),
     ] {
         std::fs::write(&file, format!("services: {{web: {{image: i, ports: [{port}]}}}}\n"))
             .unwrap();
         let ran = ended(spawn(dir.path(), "table", &line)).await;
         let told = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(0), "{port}: {told}");
-        let notes = told.matches("warning: published ports of web answer only on nodes").count();
+        let notes = told.matches("warning: ports of web that name an address").count();
         assert_eq!(notes, usize::from(noted), "{port}: {told}");
     }
 }

@@ -140,7 +140,10 @@ fn a_flush_of_the_packet_filter_is_mended_and_opens_nothing() {
     hosts.init("one", host);
     hosts.lab.inside(|| busybox_image()?.build()?.push(REGISTRY, "busybox", "1")).unwrap();
     let file = hosts.lab.dir.join("stack.yaml");
-    let yaml = service("web", &format!("{}\nports: ['8081:8080']", page("hello")));
+    let yaml = service(
+        "web",
+        &format!("{}\nports: [{{target: 8080, published: 8081, mode: host}}]", page("hello")),
+    );
     std::fs::write(&file, yaml.replace("REGISTRY", REGISTRY)).unwrap();
     hosts.ok("one", host, &["stack", "deploy", "-c", &file.to_string_lossy(), "shop"]);
     let ask = |words: &[&str]| {
@@ -268,7 +271,10 @@ fn a_host_that_leaves_is_what_it_was() {
     hosts.init("one", host);
     hosts.lab.inside(|| busybox_image()?.build()?.push(REGISTRY, "busybox", "1")).unwrap();
     let file = hosts.lab.dir.join("stack.yaml");
-    let lines = format!("{}\nports: ['8080:8080']\nnetworks: [front, closed]", page("hello"));
+    let lines = format!(
+        "{}\nports: [{{target: 8080, published: 8080, mode: host}}]\nnetworks: [front, closed]",
+        page("hello")
+    );
     let yaml = service("web", &lines) + "networks: {front: {}, closed: {internal: true}}\n";
     std::fs::write(&file, yaml.replace("REGISTRY", REGISTRY)).unwrap();
     hosts.ok("one", host, &["stack", "deploy", "-c", &file.to_string_lossy(), "shop"]);

@@ -21,6 +21,7 @@ mod images;
 mod other_version;
 mod overlay;
 mod patience;
+mod published;
 mod reboots;
 mod refusals;
 mod registries;

@@ -6,7 +6,7 @@ use super::validate::Check;
 use super::{
     ContainerSpec, EndpointMode, EndpointSpec, IpamConfig, Mount, MountKind,
     NetworkAttachmentConfig, NetworkKind, NetworkScope, NetworkSpec, Placement, PortConfig,
-    Privileges, PublishMode, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+    Privileges, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
 };
 use crate::resources::ResourceRequirements;
 
@@ -75,14 +75,10 @@ const ENDPOINT: &[Row<EndpointSpec>] =
         e.mode == EndpointMode::Dnsrr
     })];
 
-const PORT: &[Row<PortConfig>] = &[
-    Row::new("mode", "the routing mesh (mode ingress); expected mode host", |p| {
-        p.publish_mode == PublishMode::Ingress
-    }),
-    Row::new("host_ip", "publishing on an IPv6 address of the host", |p| {
+const PORT: &[Row<PortConfig>] =
+    &[Row::new("host_ip", "publishing on an IPv6 address of the host", |p| {
         p.host_ip.is_some_and(|ip| ip.is_ipv6())
-    }),
-];
+    })];
 
 const TASK: &[Row<TaskSpec>] = &[
     Row::word("runtime", "a container", |t| match t.runtime {
@@ -180,7 +176,7 @@ const NETWORK: &[Row<NetworkSpec>] = &[
     Row::new("enable_ipv6", "IPv6 on networks", |n| n.enable_ipv6),
     Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),
     Row::new("attachable", "containers that are no tasks", |n| n.attachable),
-    Row::new("ingress", "the routing mesh", |n| n.ingress),
+    Row::new("ingress", "a network of one's own for published ports", |n| n.ingress),
     Row::new("config_only", "config-only networks", |n| n.config_only),
     Row::new("config_from", "config-only networks", |n| !n.config_from.is_empty()),
     Row::word("ipam.driver", "default", |n| no_default(&n.ipam.as_ref()?.driver.name, "default")),

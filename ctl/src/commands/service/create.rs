@@ -17,7 +17,7 @@ use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
-use super::{Waiting, alone, applied, note_host_mode, wait_for};
+use super::{Waiting, alone, applied, note_narrow_ports, wait_for};
 use crate::commands::login::WithLogins;
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
@@ -85,12 +85,12 @@ enum ModeArg {
 pub(super) async fn run(shell: &Shell, mut args: Create) -> Result {
     let (waiting, logins) = (args.waiting, args.logins);
     let name = args.name.take().unwrap_or_else(random_name);
-    let unsaid = args.publish.iter().any(|p| !p.said_mode).then(|| name.clone());
+    let narrow = args.publish.iter().any(|p| p.is_narrow).then(|| name.clone());
     let spec = spec(args, name, &variables_here())?;
     check(&spec, By::Create)?;
     let auths = logins.of_services([&spec].into_iter()).await?;
     let client = shell.manager().await?;
-    note_host_mode(unsaid.as_slice());
+    note_narrow_ports(narrow.as_slice());
     let service = client.create_service(&spec, &auths).await?;
     applied(shell, &service, &service.id.to_string())?;
     wait_for(shell, &client, alone(vec![service]), waiting).await

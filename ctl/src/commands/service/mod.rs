@@ -235,14 +235,14 @@ async fn remove(shell: &Shell, services: &[String], waiting: Waiting) -> Result 
     gone(&client, ids, waiting.wait(shell)).await
 }
 
-/// Tells people where ports answer that were published without a word on that.
-pub(super) fn note_host_mode(services: &[String]) {
+/// Tells people where ports answer that name an address of a host without a word on that.
+pub(super) fn note_narrow_ports(services: &[String]) {
     if services.is_empty() {
         return;
     }
     note(&format!(
-        "warning: published ports of {} answer only on nodes that run a task of it (mode: host), \
-         because the routing mesh does not exist yet",
+        "warning: ports of {} that name an address of a host answer only on nodes that run a task of it \
+         (mode: host)",
         services.join(", ")
     ));
 }

@@ -6,13 +6,13 @@ use std::str::FromStr;
 use shoal_types::spec::{PortConfig, Protocol, PublishMode};
 
 use super::pairs::{fields, needed};
-use crate::stack::{host_ip, short_port};
+use crate::stack::{host_ip, short_port, unsaid_mode};
 
-/// Ports of one flag, and whether it said where they answer.
+/// Ports of one flag, and whether they answer on the nodes of tasks alone though nobody said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     pub(crate) ports: Vec<PortConfig>,
-    pub(crate) said_mode: bool,
+    pub(crate) is_narrow: bool,
 }
 
 impl FromStr for Publish {
@@ -22,7 +22,7 @@ impl FromStr for Publish {
         if text.contains('=') {
             return long(text);
         }
-        let ports = short_port(text)?
+        let ports: Vec<PortConfig> = short_port(text)?
             .into_iter()
             .map(|p| {
                 Ok(PortConfig {
@@ -30,12 +30,13 @@ impl FromStr for Publish {
                     protocol: protocol(&p.protocol)?,
                     target_port: p.target,
                     published_port: p.published,
-                    publish_mode: PublishMode::Host,
+                    publish_mode: unsaid_mode(p.host_ip),
                     host_ip: p.host_ip,
                 })
             })
             .collect::<Result<_, String>>()?;
-        Ok(Self { ports, said_mode: false })
+        let is_narrow = ports.iter().any(|port| port.host_ip.is_some());
+        Ok(Self { ports, is_narrow })
     }
 }
 
@@ -48,7 +49,7 @@ fn long(text: &str) -> Result<Publish, String> {
         publish_mode: PublishMode::Host,
         host_ip: None,
     };
-    let mut said_mode = false;
+    let mut said_host = false;
     let number = |key: &str, value: &str| {
         let number = value.parse::<u16>().ok().filter(|n| *n != 0);
         number.ok_or_else(|| format!("{key}={value}: expected a port, 1 to 65535"))
@@ -63,8 +64,8 @@ fn long(text: &str) -> Result<Publish, String> {
             "name" => value.clone_into(&mut port.name),
             // Docker's tools say `ingress` where nothing was said.
             "mode" => match value {
-                "host" => said_mode = true,
-                "ingress" => said_mode = false,
+                "host" => said_host = true,
+                "ingress" => said_host = false,
                 _ => return Err(format!("mode={value}: expected host or ingress")),
             },
             _ => {
@@ -77,7 +78,11 @@ fn long(text: &str) -> Result<Publish, String> {
     if port.target_port == 0 {
         return Err("target is missing: the port in the container".to_owned());
     }
-    Ok(Publish { ports: vec![port], said_mode })
+    if !said_host {
+        port.publish_mode = unsaid_mode(port.host_ip);
+    }
+    let is_narrow = !said_host && port.host_ip.is_some();
+    Ok(Publish { ports: vec![port], is_narrow })
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {
@@ -126,17 +131,23 @@ mod tests {
     #[test]
     fn both_forms() {
         let cases = [
-            ("8080:80", "*:8080->80/tcp", false),
-            ("published=8080,target=80,mode=host", "*:8080->80/tcp", true),
-            ("target=53,protocol=udp,published=53", "*:53->53/udp", false),
-            ("127.0.0.1:1:2", "127.0.0.1:1->2/tcp", false),
-            ("target=80", "80/tcp", false),
-            ("target=80,published=81,mode=ingress", "*:81->80/tcp", false),
+            ("8080:80", "*:8080->80/tcp", PublishMode::Ingress, false),
+            ("published=8080,target=80,mode=host", "*:8080->80/tcp", PublishMode::Host, false),
+            ("target=53,protocol=udp,published=53", "*:53->53/udp", PublishMode::Ingress, false),
+            ("127.0.0.1:1:2", "127.0.0.1:1->2/tcp", PublishMode::Host, true),
+            ("host_ip=10.0.0.1,published=1,target=2", "10.0.0.1:1->2/tcp", PublishMode::Host, true),
+            ("host_ip=10.0.0.1,target=2,mode=host", "2/tcp", PublishMode::Host, false),
+            ("target=80", "80/tcp", PublishMode::Ingress, false),
+            ("target=80,published=81,mode=ingress", "*:81->80/tcp", PublishMode::Ingress, false),
         ];
-        for (text, expected, said_mode) in cases {
+        for (text, expected, mode, is_narrow) in cases {
             let publish: Publish = text.parse().unwrap();
             assert_eq!(words::ports(&publish.ports), expected, "{text}");
-            assert_eq!(publish.said_mode, said_mode, "{text}");
+            assert_eq!(
+                (publish.ports[0].publish_mode, publish.is_narrow),
+                (mode, is_narrow),
+                "{text}"
+            );
         }
         for text in ["published=80", "target=80,mode=x", "target=0", "target=80,x=1", "x"] {
             assert!(text.parse::<Publish>().is_err(), "{text}");

@@ -13,7 +13,7 @@ use super::mount::MountFlag;
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
-use super::{Waiting, alone, applied, note_host_mode, wait_for};
+use super::{Waiting, alone, applied, note_narrow_ports, wait_for};
 use crate::commands::login::WithLogins;
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
@@ -99,8 +99,8 @@ pub(super) async fn run(shell: &Shell, args: Update) -> Result {
     let client = shell.manager().await?;
     let found = client.service(&args.service).await?.service;
     let mut spec = ServiceSpec::clone(&found.spec);
-    if args.publish_add.iter().any(|p| !p.said_mode) {
-        note_host_mode(std::slice::from_ref(&spec.name));
+    if args.publish_add.iter().any(|p| p.is_narrow) {
+        note_narrow_ports(std::slice::from_ref(&spec.name));
     }
     args.apply(&mut spec, &variables_here())?;
     if back && spec != *found.spec {

@@ -24,8 +24,8 @@ struct Lower<'a> {
     root: &'a Node,
     stack: String,
     findings: &'a mut Findings,
-    /// Services that publish ports without saying where.
-    unsaid_ports: Vec<String>,
+    /// Services with ports that answer on the nodes of their tasks alone though nobody said so.
+    narrow_ports: Vec<String>,
     /// Networks that name no driver.
     unsaid_drivers: Vec<String>,
     /// Whether some service joins the stack's own network.
@@ -38,8 +38,8 @@ struct Lower<'a> {
 #[derive(Default)]
 pub(super) struct Lowered {
     pub(super) spec: StackSpec,
-    /// As [`super::Loaded::unsaid_ports`].
-    pub(super) unsaid_ports: Vec<String>,
+    /// As [`super::Loaded::narrow_ports`].
+    pub(super) narrow_ports: Vec<String>,
     /// As [`super::Loaded::unsaid_drivers`].
     pub(super) unsaid_drivers: Vec<String>,
 }
@@ -66,7 +66,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
         root,
         stack: name.clone(),
         findings,
-        unsaid_ports: Vec::new(),
+        narrow_ports: Vec::new(),
         unsaid_drivers: Vec::new(),
         uses_default: false,
         env_bytes: 0,
@@ -78,7 +78,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
     if spec.services.is_empty() && lower.findings.is_clean() {
         lower.wrong(root.at, "services", "the stack has no services");
     }
-    let Lower { unsaid_ports, unsaid_drivers, .. } = lower;
+    let Lower { narrow_ports, unsaid_drivers, .. } = lower;
     let before = findings.len();
     for violation in spec.validate().err().into_iter().flat_map(|v| v.0) {
         let problem = locate::problem(root, &violation);
@@ -87,7 +87,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
             findings.push(problem);
         }
     }
-    Lowered { spec, unsaid_ports, unsaid_drivers }
+    Lowered { spec, narrow_ports, unsaid_drivers }
 }
 
 impl Lower<'_> {

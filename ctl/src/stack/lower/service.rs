@@ -10,7 +10,7 @@ use shoal_types::spec::{
 
 use super::{Lower, text, whole};
 use crate::stack::node::{Entry, Node};
-use crate::stack::{host_ip, refused, schema};
+use crate::stack::{host_ip, refused, schema, unsaid_mode};
 
 impl Lower<'_> {
     pub(super) fn services(&mut self) -> BTreeMap<String, ServiceSpec> {
@@ -114,9 +114,8 @@ impl Lower<'_> {
 
     fn ports(&mut self, service: &str, ports: Option<&Node>) -> Vec<PortConfig> {
         let items = ports.map_or(&[][..], Node::items);
-        // Docker's tools write `ingress` where nothing was said.
-        if items.iter().any(|p| text(p, "mode") != "host") {
-            self.unsaid_ports.push(service.to_owned());
+        if items.iter().any(|p| text(p, "mode") != "host" && p.get("host_ip").is_some()) {
+            self.narrow_ports.push(service.to_owned());
         }
         items.iter().map(port).collect()
     }
@@ -124,6 +123,7 @@ impl Lower<'_> {
 
 fn port(node: &Node) -> PortConfig {
     let number = |key| whole(node, key).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+    let host_ip = node.get("host_ip").and_then(Node::as_text).and_then(|t| host_ip(t).ok());
     PortConfig {
         name: text(node, "name"),
         protocol: match text(node, "protocol").as_str() {
@@ -133,7 +133,11 @@ fn port(node: &Node) -> PortConfig {
         },
         target_port: number("target"),
         published_port: number("published"),
-        publish_mode: PublishMode::Host,
-        host_ip: node.get("host_ip").and_then(Node::as_text).and_then(|t| host_ip(t).ok()),
+        // Docker's tools write `ingress` where nothing was said.
+        publish_mode: match text(node, "mode").as_str() {
+            "host" => PublishMode::Host,
+            _ => unsaid_mode(host_ip),
+        },
+        host_ip,
     }
 }

@@ -158,10 +158,10 @@ fn ports() {
         "ports: ['8080:80', '127.0.0.1:53:53/udp', 90]",
         &[(
             "EndpointSpec/Ports",
-            r#"[{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"},
+            r#"[{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
                 {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 53, "PublishMode": "host",
                  "HostIP": "127.0.0.1"},
-                {"Protocol": "tcp", "TargetPort": 90, "PublishedPort": 0, "PublishMode": "host"}]"#,
+                {"Protocol": "tcp", "TargetPort": 90, "PublishedPort": 0, "PublishMode": "ingress"}]"#,
         )],
     );
     check_web(
@@ -176,11 +176,11 @@ fn ports() {
 }
 
 #[test]
-fn services_that_publish_without_a_mode_are_known_once() {
-    let text = "services:\n  a:\n    image: i\n    ports: ['1:1']\n  b:\n    image: i\n    ports: \
-                ['2:2', '3:3']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, mode: host}]\n  d:\n    image: i\n    ports: [{target: 5, published: 5, mode: ingress}]\n";
+fn services_that_publish_on_an_address_are_known_once() {
+    let text = "services:\n  a:\n    image: i\n    ports: ['127.0.0.1:1:1']\n  b:\n    image: i\n    ports: \
+                ['2:2', '127.0.0.2:3:3', '127.0.0.1:4:4']\n  c:\n    image: i\n    ports: [{target: 4, published: 4, host_ip: 127.0.0.1, mode: host}]\n  d:\n    image: i\n    ports: [{target: 5, host_ip: 127.0.0.1, mode: ingress}]\n  e:\n    image: i\n    ports: ['6:6', {target: 7, mode: ingress}]\n";
     let loaded = load_all(&[text]).unwrap();
-    assert_eq!(loaded.unsaid_ports, ["a", "b", "d"]);
+    assert_eq!(loaded.narrow_ports, ["a", "b", "d"]);
     assert!(loaded.warnings.is_empty(), "a file that is only looked at warns of nothing");
 }
 

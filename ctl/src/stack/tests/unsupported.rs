@@ -148,7 +148,6 @@ const TIED: &[(&str, &str)] = &[
 /// What a stack file says with a key that works, so that the table of specs itself refuses the value; and
 /// what only the API can say.
 const OF_SPECS: &[&str] = &[
-    "service: endpoint_spec.ports[].mode",
     "service: endpoint_spec.ports[].host_ip",
     "service: task_template.runtime",
     "service: task_template.container.env[]",

@@ -169,6 +169,13 @@ fn ports(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
         if port.publish_mode == PublishMode::Ingress && endpoint.mode == EndpointMode::Dnsrr {
             c.wrong("ingress", "cannot be combined with endpoint mode dnsrr: expected mode host");
         }
+        if port.publish_mode == PublishMode::Ingress && host_network {
+            let why = "leads nowhere on the host's own network, where containers listen themselves";
+            c.wrong("ingress", format!("{why}: expected mode host"));
+        }
+        if let Some(ip) = port.host_ip.filter(|_| port.publish_mode == PublishMode::Ingress) {
+            c.wrong("ingress", format!("is on all addresses, and {ip} is one: expected mode host"));
+        }
         let elsewhere = port.published_port != 0 && port.published_port != port.target_port;
         if host_network && elsewhere {
             let why = format!("leads to port {} on the host's own network", port.target_port);

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
-    BindOptions, ContainerSpec, DnsConfig, Driver, EndpointSpec, Healthcheck, Ipam, Mount,
-    MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec, Placement, PortConfig,
+    BindOptions, ContainerSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, Healthcheck, Ipam,
+    Mount, MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec, Placement, PortConfig,
     Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode, ServiceSpec,
     TaskRuntime, TaskSpec, Ulimit,
 };
@@ -48,7 +48,7 @@ fn a_plain_service_is_fine() {
 
 #[test]
 fn each_violation_names_path_value_and_what_is_accepted() {
-    let cases: [(ServiceSpec, &str); 13] = [
+    let cases: [(ServiceSpec, &str); 12] = [
         (service(|s, _, _| s.name = "a.b".to_owned()), "name: \"a.b\" is not a name: expected"),
         (service(|_, _, c| c.image = "UP PER".to_owned()), "task_template.container.image: "),
         (service(|_, _, c| c.env = vec!["=x".to_owned()]), "container.env[0]: \"=x\" has no name"),
@@ -68,15 +68,6 @@ fn each_violation_names_path_value_and_what_is_accepted() {
                     Some(Placement { constraints: vec!["x=1".to_owned()], ..Default::default() });
             }),
             "task_template.placement.constraints[0]: constraint \"x=1\" has no operator",
-        ),
-        (
-            service(|s, _, _| {
-                s.endpoint_spec = Some(EndpointSpec {
-                    ports: vec![port(80, PublishMode::Ingress)],
-                    ..Default::default()
-                });
-            }),
-            "endpoint_spec.ports[0].mode: not supported yet: the routing mesh",
         ),
         (
             service(|s, _, _| {
@@ -103,6 +94,43 @@ fn each_violation_names_path_value_and_what_is_accepted() {
         let found = violations(&spec);
         assert_eq!(found.len(), 1, "{expected}: {found:?}");
         assert!(found[0].contains(expected), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn ports_that_cannot_answer_on_every_node() {
+    let cases: [(ServiceSpec, &str); 3] = [
+        (
+            service(|s, _, _| {
+                s.endpoint_spec = Some(EndpointSpec {
+                    ports: vec![port(80, PublishMode::Ingress)],
+                    mode: EndpointMode::Dnsrr,
+                });
+            }),
+            "endpoint_spec.ports[0]: \"ingress\" cannot be combined with endpoint mode dnsrr",
+        ),
+        (
+            service(|s, t, _| {
+                let ports = vec![port(80, PublishMode::Ingress)];
+                s.endpoint_spec = Some(EndpointSpec { ports, ..Default::default() });
+                let target = "host".to_owned();
+                t.networks = vec![NetworkAttachmentConfig { target, ..Default::default() }];
+            }),
+            "endpoint_spec.ports[0]: \"ingress\" leads nowhere on the host's own network",
+        ),
+        (
+            service(|s, _, _| {
+                let host_ip = Some([127, 0, 0, 1].into());
+                let ports = vec![PortConfig { host_ip, ..port(80, PublishMode::Ingress) }];
+                s.endpoint_spec = Some(EndpointSpec { ports, ..Default::default() });
+            }),
+            "\"ingress\" is on all addresses, and 127.0.0.1 is one: expected mode host",
+        ),
+    ];
+    for (spec, expected) in cases {
+        let found = violations(&spec);
+        let said = found.iter().any(|violation| violation.contains(expected));
+        assert!(said, "{found:?} lacks {expected:?}");
     }
 }
 

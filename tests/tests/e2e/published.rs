@@ -1,0 +1,110 @@
+//! Ports that answer on every node, asked from outside of the cluster.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use shoal_tests::cluster::at;
+use shoal_tests::host::SWITCH_ADDRESS;
+use shoal_tests::skip::skip;
+
+use crate::world::{World, service};
+
+/// Where a page is that says who asks, and the name of the container that answers.
+const WHO: &str = "/cgi-bin/who";
+
+/// A service that has it on port 8080, published without a word on where.
+fn stack() -> String {
+    let lines = "command:\n\
+        - sh\n\
+        - -c\n\
+        - |\n\
+        \x20 mkdir -p /tmp/w/cgi-bin\n\
+        \x20 printf '#!/bin/sh\\nprintf \"Content-Type: text/plain\\\\r\\\\n\\\\r\\\\n\"\\necho asked by $$REMOTE_ADDR, I am $$(hostname)\\n' >/tmp/w/cgi-bin/who\n\
+        \x20 busybox chmod +x /tmp/w/cgi-bin/who\n\
+        \x20 exec httpd -f -p 8080 -h /tmp/w\n\
+        ports: ['8080:8080']\n\
+        deploy: {update_config: {monitor: 1s}}";
+    service("web", lines)
+}
+
+/// What the page says on a host.
+fn ask(world: &World, host: &str) -> Result<String> {
+    world.cluster.get(world.cluster.named(host), 8080, WHO)
+}
+
+/// Every host says that the switch has asked, and who has answered is the same one.
+fn all_answer(world: &World) -> String {
+    let mut answered = BTreeSet::new();
+    for host in ["h1", "h2", "h3"] {
+        let said = world.until(&format!("{host} answers"), || {
+            let said = ask(world, host)?;
+            // It may have been asked by IPv4 on a socket of IPv6.
+            let client = said.trim_start_matches("asked by ").split(',').next().unwrap_or_default();
+            let client = client.trim_matches(['[', ']']).trim_start_matches("::ffff:");
+            ensure!(client == SWITCH_ADDRESS, "{host}: {said:?}");
+            Ok(said)
+        });
+        answered.insert(said.split("I am ").nth(1).unwrap_or_default().trim().to_owned());
+    }
+    assert_eq!(answered.len(), 1, "{answered:?}");
+    answered.pop_first().unwrap()
+}
+
+#[test]
+fn a_published_port_answers_on_every_node_and_knows_who_asks() {
+    if skip() {
+        return;
+    }
+    let world = World::start(3);
+    world.deploy("net", &stack());
+    let [task] = &world.runs("net_web", 1)[..] else { panic!("one task") };
+    let first = all_answer(&world);
+    let listed = world.ok(&["service", "ls"]);
+    assert!(listed.contains("*:8080->8080/tcp"), "{listed}");
+
+    // The task moves.
+    world.ok(&["node", "update", "--availability", "drain", &task.host]);
+    let next = world.until("it runs elsewhere", || {
+        let running = world.running("net_web")?;
+        ensure!(running.len() == 1 && running[0].host != task.host, "{running:?}");
+        Ok(running[0].clone())
+    });
+    assert_ne!(next.id, task.id);
+    world.until("nobody is led to the old one any more", || {
+        for host in ["h1", "h2", "h3"] {
+            ensure!(!ask(&world, host)?.contains(&first), "{host} leads to {first}");
+        }
+        Ok(())
+    });
+    assert_ne!(all_answer(&world), first);
+    world.ok(&["node", "update", "--availability", "active", &task.host]);
+
+    // The port is taken, by name; any port is another one.
+    let said = world.cluster.deploy("other", &stack());
+    assert_ne!(said.code, 0, "{}", said.both());
+    let taken = "service \"other_web\" cannot publish port 8080/tcp on every node: service \"net_web\" has it";
+    assert!(said.both().contains(taken), "{}", said.both());
+    world.deploy("any", &stack().replace("8080:8080", "8080"));
+    let services = world.cluster.json(&["service", "inspect", "any_web"]).unwrap();
+    let port = services[0].pointer("/Endpoint/Ports/0/PublishedPort").unwrap().as_u64().unwrap();
+    assert!((30_000..=32_767).contains(&port), "{port}");
+    assert_eq!(at(&services[0], "/Endpoint/Ports/0/PublishMode"), "ingress");
+    let port = u16::try_from(port).unwrap();
+    for host in ["h1", "h2", "h3"] {
+        world.until(&format!("{host} answers at {port}"), || {
+            world.cluster.get(world.cluster.named(host), port, WHO)
+        });
+    }
+
+    // Nobody listens any more where it was.
+    world.remove("net");
+    world.remove("any");
+    for host in ["h1", "h2", "h3"] {
+        world.until(&format!("{host} refuses"), || {
+            let error = ask(&world, host).err().map(|error| format!("{error:#}"));
+            ensure!(error.as_ref().is_some_and(|e| e.contains("refused")), "{host}: {error:?}");
+            Ok(())
+        });
+    }
+    world.end();
+}
