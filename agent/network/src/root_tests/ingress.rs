@@ -240,6 +240,9 @@ fn who_is_on_a_host_is_led_as_from_outside() {
     let cluster = Cluster::new(3);
     let _web = cluster.serve(1, "web");
     let other = cluster.serve(0, "other");
+    cluster.with(0, &[], async |driver| {
+        driver.share("other".to_owned(), Vec::new()).await.unwrap();
+    });
     cluster.lead(&[(1, "web")]);
     let in_tunnel = |host: u8| home(host).to_string();
     // A container of a host without a backend, and the host itself by each of its addresses.
@@ -294,8 +297,13 @@ fn backends_answer_in_turn_wherever_they_are_until_they_are_withdrawn() {
     for host in 0..2 {
         assert_eq!(answering(&cluster.client, outside(host)), names(&["there"]), "host {host}");
     }
-    // Without any it is refused at once; also where one host does not know yet that another has none.
+    // One that does not serve any more goes on for hosts that have not heard, until it gives up its port. Without
+    // any it is refused at once; also where one host does not know yet that another has none.
     cluster.with(1, &[], async |_| ());
+    assert_eq!(answering(&cluster.client, outside(0)), names(&["there"]));
+    cluster.with(1, &[], async |driver| {
+        driver.share("there".to_owned(), Vec::new()).await.unwrap();
+    });
     let refused = |at: Ipv4Addr| {
         let tcp = cluster.client.enter(|| TcpStream::connect((at, 8080)).unwrap_err());
         assert_eq!(tcp.kind(), std::io::ErrorKind::ConnectionRefused, "{at}");

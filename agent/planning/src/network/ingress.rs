@@ -144,6 +144,17 @@ pub fn slots(leases: &Leases, ingress: &Ingress, numbers: &Numbers) -> BTreeMap<
     ingress.ports.iter().map(led).collect()
 }
 
+/// The host's own containers behind each port, whether they serve or not.
+pub(super) fn own(leases: &Leases) -> BTreeMap<Port, Vec<Slot>> {
+    let mut own: BTreeMap<Port, Vec<Slot>> = BTreeMap::new();
+    for (_, port, target) in leases.shared() {
+        let Some(address) = target else { continue };
+        let slot = Slot { address, port: port.target_port, far: false };
+        own.entry((port.protocol, port.port)).or_default().push(slot);
+    }
+    own
+}
+
 /// What a connection to a published port is led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {

@@ -149,10 +149,14 @@ impl Ruleset {
         } else if leases.networks().next().is_none() {
             return;
         }
+        let own = ingress::own(leases);
         for (port, mut slots) in ingress::slots(leases, ingress, &host.numbers) {
             slots.retain(|slot| host.mesh || !slot.far);
             if host.mesh {
-                self.add_arrivals(host, port, &slots);
+                let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
+                // Who has not heard yet that the last one is to stop still sends: it goes on until all have.
+                let left = own.get(&port).filter(|_| here.is_empty());
+                self.add_arrivals(host, port, left.unwrap_or(&here));
             }
             if !host.contested.contains(&port) {
                 self.add_led(port, &slots);
@@ -178,13 +182,12 @@ impl Ruleset {
     }
 
     /// What comes by the mesh for a port goes to one of the host's own.
-    fn add_arrivals(&mut self, host: &HostFacts, port: Port, slots: &[Slot]) {
-        let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
+    fn add_arrivals(&mut self, host: &HostFacts, port: Port, here: &[Slot]) {
         let Some(home) = host.ingress.home.filter(|_| !here.is_empty()) else { return };
         let size = slots_of(here.len());
         self.add(SetName::Arrivals, words(port), vec![Word::Goto(chain(size))]);
         let key = [vec![Word::Bare(home.to_string())], words(port)].concat();
-        self.add_slots(SetName::ArrivalSlots, &key, &here);
+        self.add_slots(SetName::ArrivalSlots, &key, here);
     }
 
     /// What asks the host at a port goes to one of all.

@@ -149,6 +149,25 @@ fn a_backend_that_goes_costs_its_service_alone() {
     assert_eq!(change(&[7], &[]), expect);
 }
 
+/// Other nodes lead to it until they have heard.
+#[test]
+fn the_last_backend_of_a_node_is_led_to_by_others_while_it_is_there() {
+    let facts = |backends: &[Backend]| {
+        let ports = [((Protocol::Tcp, 80), backends.to_vec())].into();
+        let ingress = Ingress { ports, ..Ingress::clone(&host().ingress) };
+        HostFacts { ingress: Arc::new(ingress), ..host() }
+    };
+    let serves = Ruleset::of(&sample(), &facts(&[Backend::Here("far".to_owned())]));
+    let stops = Ruleset::of(&sample(), &facts(&[]));
+    let change = stops.change_text(&serves, "t").unwrap();
+    assert!(change.contains("add element inet t idle_ports { tcp . 80 }"), "{change}");
+    assert!(!change.contains("arrival"), "{change}");
+    let mut gone = sample();
+    gone.share("far", &[]).unwrap();
+    let gone = Ruleset::of(&gone, &facts(&[]));
+    assert!(gone.change_text(&stops, "t").unwrap().contains("delete element inet t arrivals"));
+}
+
 #[test]
 fn planning_twice_changes_nothing() {
     let leases = sample();
