@@ -16,8 +16,12 @@ const USAGE: u8 = 2;
 /// A helper of the agent: what it is called, and what it does once it has what it needs.
 type Helper = (&'static str, fn(Given) -> ExitCode);
 
-const HELPERS: [Helper; 3] =
-    [("supervise", supervise::main), ("join", supervise::join::main), ("tunnel", device::main)];
+const HELPERS: [Helper; 4] = [
+    ("supervise", supervise::main),
+    ("join", supervise::join::main),
+    ("tunnel", device::main),
+    ("names", names),
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -35,6 +39,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&chain(error.as_ref()).to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard input is the socket on which agents are listened to.
+fn names(given: Given) -> ExitCode {
+    let (_, listener) = given.into_parts();
+    match shoal_agent_dns::process::run(&listener) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,13 @@
 //! The real workload: a worker over the real drivers.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_dns::{NamesError, NodeNames};
 use shoal_agent_image::ImageStore;
 use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, Rules, keep};
 use shoal_agent_planning::tunnel;
@@ -23,6 +26,9 @@ use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
+
+/// Whom this host asks (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -55,6 +61,12 @@ pub enum StartError {
     /// The tunnel's key cannot be kept.
     #[error("cannot prepare the tunnel to other hosts")]
     Tunnel(#[source] TunnelError),
+    /// Nobody can be started that answers names.
+    #[error("cannot open this program")]
+    Program(#[source] io::Error),
+    /// Nor taken over.
+    #[error("cannot answer names")]
+    Names(#[source] NamesError),
     /// Volumes cannot be kept.
     #[error("cannot keep volumes")]
     Volumes(#[source] VolumeError),
@@ -117,6 +129,7 @@ async fn start(
     let drivers = Drivers {
         runtime: Arc::new(runtime),
         networks,
+        names: open_names(config).await?,
         volumes: Arc::new(volumes.map_err(StartError::Volumes)?),
         images: Arc::new(images.clone()),
         credentials: Arc::new(line),
@@ -150,6 +163,13 @@ fn open_networks(config: &WorkloadConfig) -> Result<Arc<BridgeNetworks>, StartEr
         tracing::error!(%error, "cannot hear of changes of the host");
     }
     Ok(networks)
+}
+
+async fn open_names(config: &WorkloadConfig) -> Result<Arc<NodeNames>, StartError> {
+    let program = File::open(&config.program).map_err(StartError::Program)?;
+    let (socket, start) = (config.run_dir.join("names.sock"), shoal_agent_dns::start(program));
+    let names = NodeNames::open(socket, PathBuf::from(RESOLV_CONF), start).await;
+    names.map(Arc::new).map_err(StartError::Names)
 }
 
 fn open_tunnel(config: &WorkloadConfig) -> Result<Arc<Tunnels>, StartError> {

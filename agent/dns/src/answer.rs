@@ -6,7 +6,7 @@ use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, Res
 use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rand::seq::SliceRandom as _;
-use shoal_agent_planning::zone::{Known, Zone};
+use shoal_agent_planning::zone::{Asker, Known, Zone};
 
 /// How long an answer may be kept, in seconds. A task that has ended is gone from the zone at once, so it
 /// is as short as it may be: with 0, some programs ask again for each packet.
@@ -40,9 +40,9 @@ pub struct Question {
     edns: bool,
 }
 
-/// Judges what a container in these networks has said.
+/// Judges what a container has said.
 #[must_use]
-pub fn judge(bytes: &[u8], zone: &Zone, networks: &[String], tcp: bool) -> Verdict {
+pub fn judge(bytes: &[u8], zone: &Zone, asker: &Asker, tcp: bool) -> Verdict {
     let Some(&[high, low, flags, ..]) = bytes.get(..HEADER_BYTES) else { return Verdict::Silence };
     if flags & 0x80 != 0 {
         return Verdict::Silence;
@@ -75,7 +75,7 @@ pub fn judge(bytes: &[u8], zone: &Zone, networks: &[String], tcp: bool) -> Verdi
     let question = Question { metadata: asked.metadata, query, edns: asked.edns.is_some() };
     match refusal {
         Some(code) => Verdict::Answer(question.failed(code)),
-        None => question.look_up(zone, networks, limit),
+        None => question.look_up(zone, asker, limit),
     }
 }
 
@@ -84,11 +84,11 @@ fn encoded(message: &Message) -> Verdict {
 }
 
 impl Question {
-    fn look_up(self, zone: &Zone, networks: &[String], limit: usize) -> Verdict {
+    fn look_up(self, zone: &Zone, asker: &Asker, limit: usize) -> Verdict {
         let name = self.query.name().to_ascii();
         let kind = self.query.query_type();
         let is = |wanted| kind == wanted || kind == RecordType::ANY;
-        let (code, data) = match zone.ask(networks, name.trim_end_matches('.')) {
+        let (code, data) = match zone.ask(asker, name.trim_end_matches('.')) {
             Known::Foreign => return Verdict::Forward(self, limit),
             Known::Absent => (ResponseCode::NXDomain, Vec::new()),
             Known::Addresses(addresses) if is(RecordType::A) => {

@@ -10,16 +10,21 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketAddrUnix;
 use shoal_agent_ground::testing::skip_without_root;
-use shoal_agent_planning::zone::{Change, Zone};
+use shoal_agent_planning::zone::Zone;
 
-use super::root_tests::{Space, ask, ask_over_tcp, asked, asker, heard};
+use super::keeper::Names;
+use super::line::{Line, seqpacket};
+use super::root_tests::{Space, ask_over_tcp, asked, asker, heard};
 use super::tests::{addresses, zone};
 use super::*;
 
+/// For so long nobody may go without an answer when the process is killed.
+const GAP: Duration = Duration::from_millis(100);
 const IS_PROCESS: &str = "SHOAL_TEST_NAMES_PROCESS";
 
-/// No test by itself: what the others start.
+/// What the others start. By itself it starts itself.
 #[test]
 fn the_process() {
     if std::env::var_os(IS_PROCESS).is_some() {
@@ -28,25 +33,49 @@ fn the_process() {
         let end = rustix::process::Signal::KILL;
         rustix::process::set_parent_process_death_signal(Some(end)).unwrap();
         process::run(&listener).unwrap();
+        return;
     }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names.sock");
+    let listener = seqpacket().unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut child = itself(listener).spawn().unwrap();
+    let line = Line::to(&path).unwrap();
+    assert_eq!(line.version, env!("CARGO_PKG_VERSION"));
+    line.say_changes(&Zone::default().difference(&zone(3))).unwrap();
+    assert_eq!(line.zone().unwrap(), zone(3));
+    assert!(line.borrow().unwrap().is_empty() && line.is_alive());
+    line.farewell();
+    assert!(child.wait().unwrap().success());
+    assert!(!line.is_alive());
+}
+
+fn itself(listener: OwnedFd) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["--exact", "keeper_tests::the_process"])
+        .env(IS_PROCESS, "1")
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
 }
 
 /// Starts it as nobody and says which one it is.
-fn real() -> (Start, Receiver<i32>) {
+pub(crate) fn real() -> (Start, Receiver<i32>) {
     let (told, started) = channel();
     let told = Mutex::new(told);
     let start = move |listener: OwnedFd| {
-        let mut child = Command::new("/proc/self/exe")
-            .args(["--exact", "keeper_tests::the_process"])
-            .env(IS_PROCESS, "1")
-            .uid(65_534)
-            .gid(65_534)
-            .stdin(Stdio::from(listener))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let _ = told.lock().unwrap().send(i32::try_from(child.id()).unwrap());
-        std::thread::spawn(move || child.wait());
+        let (begun, begins) = channel();
+        // It ends with the thread that starts it.
+        std::thread::spawn(move || {
+            let mut child = itself(listener).uid(65_534).gid(65_534).spawn().unwrap();
+            begun.send(i32::try_from(child.id()).unwrap()).unwrap();
+            child.wait()
+        });
+        let pid = begins.recv().map_err(std::io::Error::other)?;
+        let _ = told.lock().unwrap().send(pid);
         Ok(())
     };
     (Box::new(start), started)
@@ -62,32 +91,36 @@ fn names(dir: &Path, version: &'static str) -> (Names, Receiver<i32>) {
     (Names::of_version(dir.join("names.sock"), start, version), started)
 }
 
-fn settle(names: &Names, tasks: u8) {
-    names.settle(zone(tasks), Vec::new(), &["c1".to_owned()]).unwrap();
+fn know(names: &Names, tasks: u8) {
+    names.know(|_| zone(tasks)).unwrap();
 }
 
 /// Asks one question after the other until it is ended.
 struct Asking {
     enough: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    asks: tokio::task::JoinHandle<usize>,
+    asks: tokio::task::JoinHandle<(usize, Duration)>,
 }
 
 impl Asking {
-    fn begin(space: Arc<Space>) -> Self {
+    fn begin(space: Arc<Space>, patience: Duration) -> Self {
         let (enough, answered) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stop, count) = (Arc::clone(&enough), Arc::<AtomicUsize>::clone(&answered));
         let all = move || {
-            let mut lost = 0;
+            let (mut lost, mut gap, mut last) = (0, Duration::ZERO, Instant::now());
             while !stop.load(Ordering::Relaxed) {
-                match ask("web.") {
+                let socket = asked("web.");
+                socket.set_read_timeout(Some(patience)).unwrap();
+                match heard(&socket) {
                     Some(answer) if !addresses(&answer).is_empty() => {
                         count.fetch_add(1, Ordering::Relaxed);
+                        gap = gap.max(last.elapsed());
+                        last = Instant::now();
                     }
                     _ => lost += 1,
                 }
             }
-            lost
+            (lost, gap)
         };
         let asks = tokio::spawn(async move { space.inside(all).await });
         Self { enough, answered, asks }
@@ -99,8 +132,8 @@ impl Asking {
         until("answers", || self.answered.load(Ordering::Relaxed) >= before + 50).await;
     }
 
-    /// How many were not answered.
-    async fn end(self) -> usize {
+    /// How many were not answered, and the longest time without an answer.
+    async fn end(self) -> (usize, Duration) {
         self.enough.store(true, Ordering::Relaxed);
         self.asks.await.unwrap()
     }
@@ -130,9 +163,10 @@ async fn no_answer_is_lost_when_agents_and_processes_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let space = Arc::new(Space::new());
     let (first, started) = names(dir.path(), "1");
-    settle(&first, 1);
-    let one = started.recv().unwrap();
+    know(&first, 1);
+    assert!(started.try_recv().is_err(), "there is nobody to be answered");
     first.serve(asker("c1", "n1", Forwards::Nobody), &space.path()).unwrap();
+    let one = started.recv().unwrap();
     // It has no rights on any of its threads; those that answer can get none either.
     let mut bound = Vec::new();
     for thread in fs::read_dir(format!("/proc/{one}/task")).unwrap() {
@@ -146,7 +180,7 @@ async fn no_answer_is_lost_when_agents_and_processes_come_and_go() {
     // The one that listens to agents, and two that answer; a program's first thread is the test harness's.
     assert!(bound.len() >= 3, "{bound:?}");
 
-    let asking = Asking::begin(Arc::clone(&space));
+    let asking = Asking::begin(Arc::clone(&space), Duration::from_secs(6));
     asking.go_on().await;
     // The agent is killed. The next one finds the process; one of another version has a new one take over
     // and the old one end.
@@ -154,25 +188,20 @@ async fn no_answer_is_lost_when_agents_and_processes_come_and_go() {
     asking.go_on().await;
     let (second, started) = names(dir.path(), env!("CARGO_PKG_VERSION"));
     assert_eq!(second.served().len(), 1, "its sockets are had again");
-    settle(&second, 1);
+    second.look().unwrap();
     if let Ok(pid) = started.try_recv() {
         panic!("its version was right, and {pid} was started");
     }
     asking.go_on().await;
     drop(second);
     let (third, started) = names(dir.path(), "3");
-    settle(&third, 1);
+    // It knows what the first one has said, and no agent says it again.
+    third.look().unwrap();
     let two = started.recv().unwrap();
     until("the old one ends", || !is_there(one)).await;
     asking.go_on().await;
-    assert_eq!(asking.end().await, 0, "lost");
-    // It is killed: what is asked then waits until the next one has its sockets.
-    kill(two);
-    until("it is dead", || !is_there(two)).await;
-    let socket = space.inside(|| asked("web.")).await;
-    third.look().unwrap();
-    let three = started.recv().unwrap();
-    assert_eq!(addresses(&heard(&socket).unwrap()).len(), 1);
+    assert_eq!(asking.end().await.0, 0, "lost");
+    let three = killed_under_way(&space, &started, two).await;
     // One that hangs is replaced, too.
     let pid = rustix::process::Pid::from_raw(three).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
@@ -185,6 +214,21 @@ async fn no_answer_is_lost_when_agents_and_processes_come_and_go() {
     third.end();
 }
 
+/// It is killed while questions are under way. One that it has read is lost with it, so who asks does not
+/// wait for long. Which process answers then.
+async fn killed_under_way(space: &Arc<Space>, started: &Receiver<i32>, mut pid: i32) -> i32 {
+    for _ in 0..3 {
+        let asking = Asking::begin(Arc::clone(space), Duration::from_millis(5));
+        asking.go_on().await;
+        kill(pid);
+        pid = started.recv_timeout(Duration::from_secs(8)).unwrap();
+        asking.go_on().await;
+        let (_, gap) = asking.end().await;
+        assert!(gap < GAP, "{gap:?}, expected less than {GAP:?}");
+    }
+    pid
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_knows_what_its_agent_knows() {
     if skip_without_root() {
@@ -193,19 +237,20 @@ async fn a_process_knows_what_its_agent_knows() {
     let dir = tempfile::tempdir().unwrap();
     let space = Space::new();
     let (agent, _started) = names(dir.path(), env!("CARGO_PKG_VERSION"));
-    settle(&agent, 200);
+    know(&agent, 200);
     agent.serve(asker("c1", "n1", Forwards::Nobody), &space.path()).unwrap();
     assert_eq!(count(&space).await, 200);
-    let changes = zone(200).difference(&zone(3));
-    agent.take(&changes).unwrap();
+    know(&agent, 3);
     assert_eq!(count(&space).await, 3);
-    // The next agent says it all anew, and has forgotten one.
+    // The next agent knows it, too, and what it does not know any more is forgotten.
     drop(agent);
     let (agent, _started) = names(dir.path(), env!("CARGO_PKG_VERSION"));
-    agent.settle(zone(2), Vec::new(), &["c1".to_owned()]).unwrap();
+    let taken_over = |before: &Zone| {
+        assert_eq!(*before, zone(3));
+        zone(2)
+    };
+    agent.know(taken_over).unwrap();
     assert_eq!(count(&space).await, 2);
-    let none: &[Change] = &[];
-    agent.take(none).unwrap();
     // A container that is gone is let go of: its address can be had again.
     agent.let_go("c1").unwrap();
     let until = Instant::now() + Duration::from_secs(10);
@@ -213,7 +258,6 @@ async fn a_process_knows_what_its_agent_knows() {
         assert!(Instant::now() < until, "{error}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    agent.settle(Zone::default(), Vec::new(), &[]).unwrap();
     agent.end();
     assert!(agent.served().is_empty());
 }

@@ -6,10 +6,16 @@
 //! asked anything.
 
 pub mod answer;
+#[cfg(test)]
+mod contract;
+mod driver;
+#[cfg(any(test, feature = "fake"))]
+mod fake;
 mod forward;
 mod keeper;
 #[cfg(test)]
 mod keeper_tests;
+mod line;
 pub mod process;
 #[cfg(test)]
 mod root_tests;
@@ -19,36 +25,16 @@ mod sockets;
 mod tests;
 mod words;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use serde::{Deserialize, Serialize};
+pub use shoal_agent_planning::zone::{Asker, Forwards};
 
+pub use self::driver::{NamesDriver, NodeNames};
+#[cfg(any(test, feature = "fake"))]
+pub use self::fake::FakeNames;
 pub use self::keeper::{Names, NamesError, Start, start};
 pub use self::server::Server;
 pub use self::sockets::{SocketError, Sockets, open};
 
 /// Where containers ask, as with Docker.
 pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
-
-/// A container that asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asker {
-    /// Its id.
-    pub container: String,
-    /// The networks that it is in, in the order of its interfaces.
-    pub networks: Vec<String>,
-    /// Who is asked what is not ours.
-    pub forwards: Forwards,
-}
-
-/// Who is asked what is not ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Forwards {
-    /// Nobody: the container reaches nobody outside, and shall not do so through names either.
-    Nobody,
-    /// The host's resolvers.
-    Host,
-    /// These.
-    To(Vec<SocketAddr>),
-}

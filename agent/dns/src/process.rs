@@ -9,15 +9,22 @@ use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, setsid,
+};
 use shoal_agent_planning::zone::Zone;
 
+use super::line::CHANGES_MAX;
 use super::words::{Answer, Ask, receive, send};
 use super::{Server, Sockets};
 
 /// One to answer while the other is held up.
 const THREADS: usize = 2;
+/// Whoever has nobody to answer and hears from no agent for so long has been forgotten.
+const FORGOTTEN: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// Nothing here goes deep.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -39,6 +46,9 @@ pub fn run(listener: &OwnedFd) -> io::Result<()> {
     // Nobody is a user that others run as, too.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
+    // Two sockets of each container, and those to others.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     serve(listener)
 }
 
@@ -56,6 +66,13 @@ pub(crate) fn serve(listener: &OwnedFd) -> io::Result<()> {
     let _inside = runtime.enter();
     let mut process = Process::default();
     loop {
+        let patience = process.server.askers().is_empty().then_some(&FORGOTTEN);
+        match poll(&mut [PollFd::new(listener, PollFlags::IN)], patience) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
         let agent = accept_with(listener, SocketFlags::CLOEXEC)?;
         match process.converse(&agent) {
             Ok(Next::On) => {}
@@ -124,6 +141,11 @@ impl Process {
                 for (asker, sockets) in self.server.lend()? {
                     let both = [sockets.udp.as_fd(), sockets.tcp.as_fd()];
                     send(agent, &Answer::Lent(asker), &both)?;
+                }
+            }
+            Ask::Tell => {
+                for some in self.server.known().chunks(CHANGES_MAX) {
+                    send(agent, &Answer::Known(some.to_vec()), &[])?;
                 }
             }
             Ask::End => {}

@@ -96,7 +96,7 @@ pub(crate) fn ask_over_tcp(names: &[&str]) -> Vec<Message> {
 
 pub(crate) fn asker(container: &str, network: &str, forwards: Forwards) -> Asker {
     let (container, networks) = (container.to_owned(), vec![network.to_owned()]);
-    Asker { container, networks, forwards }
+    Asker { container, networks, hostname: String::new(), forwards }
 }
 
 fn server(tasks: u8) -> Server {

@@ -115,6 +115,12 @@ impl Server {
         self.lock().values().map(|served| served.line.asker.clone()).collect()
     }
 
+    /// All that is known, as what leads there from nothing.
+    pub(crate) fn known(&self) -> Vec<Change> {
+        let zone = self.shared.zone.read().unwrap_or_else(PoisonError::into_inner);
+        Zone::default().difference(&zone)
+    }
+
     /// All that is known from now on.
     pub(crate) fn become_zone(&self, zone: Zone) {
         *self.shared.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
@@ -209,7 +215,7 @@ impl Line {
 
     fn judge(&self, bytes: &[u8], tcp: bool) -> Verdict {
         let zone = self.shared.zone.read().unwrap_or_else(PoisonError::into_inner);
-        judge(bytes, &zone, &self.asker.networks, tcp)
+        judge(bytes, &zone, &self.asker, tcp)
     }
 
     /// Whoever does not read its answers loses them, and asks again.

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
-use shoal_agent_planning::zone::{Change, Claim, TaskNames, Zone, ZoneNetwork};
+use shoal_agent_planning::zone::{Asker, Change, Claim, TaskNames, Zone, ZoneNetwork};
 
 use super::answer::{TTL_SECONDS, UDP_BYTES_MAX, UDP_BYTES_MIN, Verdict, judge};
 
@@ -31,13 +31,13 @@ pub(crate) fn question(name: &str, kind: RecordType) -> Message {
     message
 }
 
-fn networks() -> Vec<String> {
-    vec!["n1".to_owned()]
+fn asker(network: &str) -> Asker {
+    Asker { networks: vec![network.to_owned()], ..Asker::default() }
 }
 
 fn answered(asked: &Message, tasks: u8, tcp: bool) -> (Message, usize) {
     let bytes = asked.to_vec().unwrap();
-    match judge(&bytes, &zone(tasks), &networks(), tcp) {
+    match judge(&bytes, &zone(tasks), &asker("n1"), tcp) {
         Verdict::Answer(bytes) => (Message::from_vec(&bytes).unwrap(), bytes.len()),
         other => panic!("{asked:?}: {other:?}"),
     }
@@ -75,7 +75,7 @@ fn what_is_ours_is_answered_and_nothing_else() {
     for (name, kind, expected) in table {
         let asked = question(name, kind);
         let bytes = asked.to_vec().unwrap();
-        let verdict = judge(&bytes, &zone(2), &networks(), false);
+        let verdict = judge(&bytes, &zone(2), &asker("n1"), false);
         let Some((code, count)) = expected else {
             assert!(matches!(verdict, Verdict::Forward(_, UDP_BYTES_MIN)), "{name}: {verdict:?}");
             continue;
@@ -92,7 +92,7 @@ fn what_is_ours_is_answered_and_nothing_else() {
 #[test]
 fn another_network_is_not_told() {
     let bytes = question("web.", RecordType::A).to_vec().unwrap();
-    let verdict = judge(&bytes, &zone(2), &["n2".to_owned()], false);
+    let verdict = judge(&bytes, &zone(2), &asker("n2"), false);
     assert!(matches!(verdict, Verdict::Forward(..)), "{verdict:?}");
 }
 
@@ -162,7 +162,7 @@ fn what_is_no_plain_question_is_refused_by_its_name() {
         assert_eq!((answer.id, number), (7, u16::from(code)), "{asked:?}");
     }
     let garbage = [0u8, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 63, 1];
-    let Verdict::Answer(bytes) = judge(&garbage, &zone(1), &networks(), false) else {
+    let Verdict::Answer(bytes) = judge(&garbage, &zone(1), &asker("n1"), false) else {
         panic!("no answer")
     };
     let answer = Message::from_vec(&bytes).unwrap();
@@ -171,7 +171,7 @@ fn what_is_no_plain_question_is_refused_by_its_name() {
     let mut reply = question("web.", RecordType::A);
     reply.metadata.message_type = MessageType::Response;
     for silent in [&reply.to_vec().unwrap()[..], &garbage[..11], &[]] {
-        assert_eq!(judge(silent, &zone(1), &networks(), false), Verdict::Silence);
+        assert_eq!(judge(silent, &zone(1), &asker("n1"), false), Verdict::Silence);
     }
 }
 
@@ -179,7 +179,7 @@ fn what_is_no_plain_question_is_refused_by_its_name() {
 fn only_an_answer_to_the_question_under_its_number_counts() {
     let asked = question("example.com.", RecordType::A);
     let bytes = asked.to_vec().unwrap();
-    let Verdict::Forward(forwarded, _) = judge(&bytes, &zone(1), &networks(), false) else {
+    let Verdict::Forward(forwarded, _) = judge(&bytes, &zone(1), &asker("n1"), false) else {
         panic!("not forwarded")
     };
     let mut answer = asked.clone();
@@ -210,7 +210,7 @@ proptest! {
                 *byte ^= change;
             }
         }
-        if let Verdict::Answer(answer) = judge(&bytes, &zone(120), &networks(), tcp) {
+        if let Verdict::Answer(answer) = judge(&bytes, &zone(120), &asker("n1"), tcp) {
             let read = Message::from_vec(&answer).unwrap();
             prop_assert_eq!(read.message_type, MessageType::Response);
             prop_assert_eq!(&answer[..2], &bytes[..2]);

@@ -1,8 +1,8 @@
 //! What the agent and the process that answers say to each other: one JSON value per packet of a Unix
 //! socket, with descriptors beside it.
 //!
-//! The agent asks, everything is answered once, in order. Either may be of another version: `hello`, `lend`
-//! and `end` stay as they are, so that an agent can take over from the process of any other version; the
+//! The agent asks, everything is answered once, in order. Either may be of another version: `hello`, `lend`,
+//! `tell` and `end` stay as they are, so that an agent can take over from the process of any other version; the
 //! rest is only said to a process of the agent's own.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -45,6 +45,8 @@ pub(crate) enum Ask {
     Settle(Vec<String>),
     /// Copies of all sockets.
     Lend,
+    /// All that is known.
+    Tell,
     /// End. The sockets live on with whoever has copies.
     End,
 }
@@ -62,6 +64,8 @@ pub(crate) enum Answer {
     },
     /// A container, with its sockets; more follows.
     Lent(Asker),
+    /// What is known; more follows.
+    Known(Vec<Change>),
     /// It is done.
     Done,
     /// It is not, and why.
@@ -124,8 +128,11 @@ mod tests {
 
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+    use std::net::Ipv4Addr;
+
+    use shoal_agent_planning::zone::{Claim, Forwards, ZoneNetwork};
+
     use super::*;
-    use crate::Forwards;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let kind = SocketType::SEQPACKET;
@@ -138,16 +145,39 @@ mod tests {
         let asker = Asker {
             container: "c1".to_owned(),
             networks: vec!["n1".to_owned()],
+            hostname: "h1".to_owned(),
             forwards: Forwards::Host,
         };
         assert_eq!(json(&Ask::Hello), r#""hello""#);
         assert_eq!(json(&Ask::Lend), r#""lend""#);
+        assert_eq!(json(&Ask::Tell), r#""tell""#);
         assert_eq!(json(&Ask::End), r#""end""#);
         let hello = Answer::Hello { version: "0.1.0".to_owned(), pid: 7 };
         assert_eq!(json(&hello), r#"{"hello":{"version":"0.1.0","pid":7}}"#);
-        let lent = r#"{"lent":{"container":"c1","networks":["n1"],"forwards":"host"}}"#;
+        let lent =
+            r#"{"lent":{"container":"c1","networks":["n1"],"hostname":"h1","forwards":"host"}}"#;
         assert_eq!(json(&Answer::Lent(asker.clone())), lent);
         assert_eq!(json(&Answer::Done), r#""done""#);
+        let network =
+            ZoneNetwork { name: "back".to_owned(), subnets: vec!["10.0.1.0/24".parse().unwrap()] };
+        let claim = Claim {
+            network: "n1".to_owned(),
+            address: Ipv4Addr::new(10, 0, 1, 2),
+            called: "web.1".to_owned(),
+            names: ["web".to_owned()].into(),
+            serving: true,
+        };
+        let known = Answer::Known(vec![
+            Change::Network { id: "n1".to_owned(), network },
+            Change::Claims { owner: "t1".to_owned(), claims: vec![claim] },
+        ]);
+        let text = concat!(
+            r#"{"known":[{"network":{"id":"n1","network":{"name":"back","subnets":["10.0.1.0/24"]}}},"#,
+            r#"{"claims":{"owner":"t1","claims":[{"network":"n1","address":"10.0.1.2","#,
+            r#""called":"web.1","names":["web"],"serving":true}]}}]}"#,
+        );
+        assert_eq!(json(&known), text);
+        assert_eq!(serde_json::from_str::<Answer>(text).unwrap(), known);
         let more = lent.replace("}}", r#","more":1}}"#);
         assert_eq!(serde_json::from_str::<Answer>(&more).unwrap(), Answer::Lent(asker));
     }

@@ -41,7 +41,7 @@ impl State {
             assignment;
         if *self.networks != networks {
             self.networks = Arc::new(networks);
-            self.save_networks();
+            self.networks_have_changed();
         }
         for (id, entry) in &mut self.entries {
             if !tasks.contains_key(id) && !rejected.contains_key(id) {
@@ -105,7 +105,7 @@ impl State {
             self.learn_overlay(overlay);
         }
         if networks {
-            self.save_networks();
+            self.networks_have_changed();
         }
         self.applied.take(mark, new);
     }
@@ -116,6 +116,14 @@ impl State {
         self.applied.overlay_changes(revision);
         self.overlay = Arc::new(OverlayView { revision, ..overlay });
         self.context.drivers.networks.tell(Arc::clone(&self.overlay));
+        self.roll.set_overlay(Arc::clone(&self.overlay));
+        self.context.drivers.names.tell(self.roll.clone());
+    }
+
+    fn networks_have_changed(&mut self) {
+        self.roll.set_networks(Arc::clone(&self.networks));
+        self.context.drivers.names.tell(self.roll.clone());
+        self.save_networks();
     }
 
     /// Whether what is assigned is taken on: not while everything stops, and not from a leader that has

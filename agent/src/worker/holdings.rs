@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use shoal_agent_network::{AttachRequest, Netns};
-use shoal_agent_planning::lower::{ANONYMOUS, made_for};
+use shoal_agent_planning::lower::{ANONYMOUS, asker, made_for};
 use shoal_agent_planning::node::holdings::{
     Action, Assigned, Held, Observed, ObservedVolume, plan,
 };
+use shoal_agent_planning::zone::Asker;
 use shoal_agent_runtime::{ContainerId, Trace};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
@@ -35,6 +36,7 @@ pub(super) fn assigned(
         let held = Held {
             networks: made_for(&entry.task, networks),
             connected: entry.machine.is_connected(),
+            asks: asker(&entry.task, networks),
             busy: entry.machine.is_busy(),
         };
         (entry.machine.holds_resources() && !doomed(entry)).then(|| (id.to_string(), held))
@@ -53,6 +55,7 @@ pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> 
     let described = context.drivers.volumes.describe().await.map_err(WorkerError::Volumes)?;
     let mounted = context.drivers.volumes.mounted().await.map_err(WorkerError::Volumes)?;
     let traces = context.drivers.runtime.traces().await.map_err(WorkerError::Adopt)?;
+    let answered = context.drivers.names.served().await;
     let named = |trace: &Trace| trace.id.as_str().to_owned();
     let volume = |volume: shoal_types::question::NodeVolume| {
         let owner = volume.labels.get(ANONYMOUS).cloned();
@@ -69,6 +72,7 @@ pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> 
         logs: traces.iter().filter(|trace| trace.only_log).map(named).collect(),
         leases: driver.held(),
         lost: driver.lost().borrow().clone(),
+        answered: Some(answered),
         networks: driver.networks(),
         volumes: described.into_iter().map(volume).collect(),
         files: ops::file_owners(context).unwrap_or_else(|error| {
@@ -89,7 +93,9 @@ pub(super) fn task_of(action: &Action) -> Option<TaskId> {
         Action::RemoveContainer { container, .. }
         | Action::Release { container }
         | Action::RemoveFiles { container }
-        | Action::Connect { container, .. } => container.parse().ok(),
+        | Action::Connect { container, .. }
+        | Action::LetGo { container }
+        | Action::Answer { container, .. } => container.parse().ok(),
         Action::EndUse { user, .. } => user.parse().ok(),
         Action::RemoveNetwork { .. } | Action::Unmount { .. } | Action::RemoveVolume { .. } => None,
     }
@@ -153,6 +159,10 @@ async fn do_it(context: &Context, action: &Action) -> Result<(), String> {
             ops::remove_files(context, container).await.map_err(|e| said(&e))
         }
         Action::Connect { container, network } => connect(context, container, network).await,
+        Action::LetGo { container } => {
+            drivers.names.let_go(container.clone()).await.map_err(|e| said(&e))
+        }
+        Action::Answer { asker, .. } => answer(context, asker).await,
     }
 }
 
@@ -164,13 +174,24 @@ async fn connect(context: &Context, container: &str, network: &str) -> Result<()
     let Some(lease) = leases.into_iter().find(|lease| lease.network == network) else {
         return Ok(());
     };
-    let supervisor = drivers.runtime.supervisor(&id).await.map_err(|e| said(&e))?.supervisor_pid;
+    let netns = netns(context, &id).await?;
     let request = AttachRequest {
         container: lease.container,
         network: lease.network,
         aliases: lease.aliases,
         address: Some(lease.address.addr()),
     };
-    let netns = Netns::OfProcess(u32::try_from(supervisor).unwrap_or_default());
     drivers.networks.attach(request, netns).await.map(drop).map_err(|e| said(&e))
+}
+
+/// Answers names to a container whose sockets are gone.
+async fn answer(context: &Context, asker: &Asker) -> Result<(), String> {
+    let id = asker.container.parse::<TaskId>().map_err(|e| said(&e))?.into();
+    let netns = netns(context, &id).await?;
+    context.drivers.names.serve(asker.clone(), netns.path()).await.map_err(|e| said(&e))
+}
+
+async fn netns(context: &Context, id: &ContainerId) -> Result<Netns, String> {
+    let supervisor = context.drivers.runtime.supervisor(id).await.map_err(|e| said(&e))?;
+    Ok(Netns::OfProcess(u32::try_from(supervisor.supervisor_pid).unwrap_or_default()))
 }

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use shoal_agent_dns::NamesDriver;
 use shoal_agent_network::{NetworkDriver, NetworkError};
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Boot, Moment};
@@ -102,6 +103,8 @@ pub struct Drivers {
     pub runtime: Arc<dyn Runtime>,
     /// Connects them.
     pub networks: Arc<dyn NetworkDriver>,
+    /// Answers them names.
+    pub names: Arc<dyn NamesDriver>,
     /// Keeps their data.
     pub volumes: Arc<dyn VolumeDriver>,
     /// Brings their images.

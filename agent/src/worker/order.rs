@@ -48,6 +48,9 @@ impl State {
         self.order.looking = true;
         let context = Arc::clone(&self.context);
         let look = async move {
+            if let Err(error) = context.drivers.names.look().await {
+                tracing::error!(error = %chain(&error), "names are not answered");
+            }
             Event::Seen(holdings::observe(&context).await.unwrap_or_else(|error| {
                 tracing::warn!(error = %chain(&error), "cannot look at what the node has");
                 Observed::default()

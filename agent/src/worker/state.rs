@@ -8,6 +8,7 @@ use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verd
 use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Boot, Fact, Machine, Moment, Step, TaskRecord, Tell, Telling};
+use shoal_agent_planning::zone::{Roll, Speaker};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     /// What the driver was told of overlay networks.
     pub(super) overlay: Arc<OverlayView>,
+    /// Who is known under which names.
+    pub(super) roll: Roll,
     /// The newest leader that is obeyed, as it is on disk.
     pub(super) term: Option<Term>,
     pub(super) applied: Applied,
@@ -102,14 +105,18 @@ impl State {
         applied: watch::Sender<Option<Mark>>,
     ) -> Self {
         let Held { entries, lost, networks, term } = held;
+        let networks = Arc::new(networks);
+        let mut roll = Roll::default();
+        roll.set_networks(Arc::clone(&networks));
         Self {
             term,
             applied: Applied::new(applied),
             context,
             entries,
             lost,
-            networks: Arc::new(networks),
+            networks,
             overlay: Arc::default(),
+            roll,
             reporter,
             events,
             operations: JoinSet::new(),
@@ -144,6 +151,7 @@ impl State {
         loop {
             let planned = std::mem::take(&mut dirty);
             self.plan(&planned);
+            self.name(&planned);
             let changed = lost.has_changed().unwrap_or(false);
             self.reconnect(changed, &lost.borrow_and_update(), &planned);
             if !self.leaving.is_empty() && self.entries.is_empty() {
@@ -348,6 +356,21 @@ impl State {
         }
     }
 
+    /// Has these tasks be known under their names as long as they serve.
+    fn name(&mut self, dirty: &BTreeSet<TaskId>) {
+        let mut news = false;
+        for id in dirty {
+            let speaker = self.entries.get(id).and_then(|entry| {
+                let attached = self.context.drivers.networks.attachments(&id.to_string());
+                Speaker::of(&entry.task, attached, entry.machine.is_serving())
+            });
+            news |= self.roll.set_speaker(*id, speaker);
+        }
+        if news {
+            self.context.drivers.names.tell(self.roll.clone());
+        }
+    }
+
     /// Checks the health of a running container when it is time.
     fn look_after(&mut self, id: TaskId, now: Timestamp) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -405,6 +428,9 @@ impl State {
             // Its log, and what there is of its record; what cannot be removed is in the agent's log.
             let _ = forget(&self.context, id).await;
         }
+        // Sockets keep network namespaces.
+        self.context.drivers.names.end().await;
+        self.roll = Roll::default();
         for answer in std::mem::take(&mut self.leaving) {
             let networks = self.context.drivers.networks.cleanup_all().await;
             let empty = self.context.ledger.save_networks(&self.networks).await;

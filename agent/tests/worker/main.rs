@@ -17,5 +17,6 @@ mod assigner;
 mod host;
 mod node;
 mod root_lives;
+mod root_names;
 mod root_order;
 mod root_volumes;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_agent::boot;
 use shoal_agent::session::CredentialLine;
 use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
+use shoal_agent_dns::NodeNames;
 use shoal_agent_image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress, RegistryAuth};
 use shoal_agent_network::{BridgeConfig, BridgeNetworks};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
@@ -23,6 +25,7 @@ use shoal_types::spec::ContainerSpec;
 use tokio::sync::watch;
 
 use crate::assigner::{self, Assigner};
+use crate::host::kill;
 
 /// A network namespace that goes when it is dropped.
 pub(crate) struct Space(String);
@@ -47,6 +50,23 @@ impl Space {
         run("nsenter", &all)
     }
 
+    /// Processes that answer names, with the network namespaces that they are in.
+    fn names() -> Vec<(u64, i32)> {
+        let one = |entry: std::fs::DirEntry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let net = std::fs::metadata(entry.path().join("ns/net")).ok()?.ino();
+            words.starts_with(b"shoal-agent\0names\0").then_some((net, pid))
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(one).collect()
+    }
+
+    /// The process that answers names, if there is one.
+    pub(crate) fn answering(&self) -> Option<i32> {
+        let own = std::fs::metadata(self.path()).unwrap().ino();
+        Self::names().into_iter().find(|(net, _)| *net == own).map(|(_, pid)| pid)
+    }
+
     /// Runs a test on threads that live inside.
     pub(crate) fn block_on<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
         let file = File::open(self.path()).unwrap();
@@ -68,6 +88,12 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
+        // Also after a failed test.
+        if let Ok(own) = std::fs::metadata(self.path()) {
+            Self::names().into_iter().filter(|(net, _)| *net == own.ino()).for_each(|(_, pid)| {
+                kill(pid, 9);
+            });
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
@@ -82,6 +108,9 @@ fn run(program: &str, args: &[&str]) -> String {
     );
     text
 }
+
+/// Where the process that answers names is spoken to, in the directory of a test host.
+pub(crate) const NAMES: &str = "names.sock";
 
 /// One image: the test host's layer.
 struct OneImage(PathBuf);
@@ -122,10 +151,14 @@ pub(crate) async fn start_looking(home: &Path, cgroup_parent: &str, round: Durat
         cgroup_parent: cgroup_parent.to_owned(),
         program: PathBuf::from(env!("CARGO_BIN_EXE_shoal-agent")),
     };
+    let program = File::open(&oci.program).unwrap();
+    let (socket, start) = (home.join(NAMES), shoal_agent_dns::start(program));
+    let names = NodeNames::open(socket, PathBuf::from("/etc/resolv.conf"), start).await.unwrap();
     let networks = BridgeConfig::new(home.join("net-state"), home.join("net-run"));
     let drivers = Drivers {
         runtime: Arc::new(OciRuntime::new(oci).unwrap()),
         networks: Arc::new(BridgeNetworks::open(networks).unwrap()),
+        names: Arc::new(names),
         volumes: Arc::new(LocalVolumes::open(home.join("volumes")).unwrap()),
         images: Arc::new(OneImage(home.join("layer"))),
         credentials: Arc::new(CredentialLine::default()),

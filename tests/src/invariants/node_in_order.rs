@@ -16,6 +16,9 @@ pub fn judge(node: &str, assigned: &Assigned, observed: &Observed) -> Vec<String
     for id in strays(&mut observed.leases.keys()) {
         say(format!("has leases of {id}, which holds nothing"));
     }
+    for id in strays(&mut observed.answered.iter().flatten()) {
+        say(format!("answers names to {id}, which holds nothing"));
+    }
     for id in strays(&mut observed.files.iter()) {
         say(format!("has files of {id}, which holds nothing"));
     }
@@ -40,6 +43,10 @@ pub fn judge(node: &str, assigned: &Assigned, observed: &Observed) -> Vec<String
         }
         for (_, network) in observed.lost.iter().filter(|(of, _)| of == id) {
             say(format!("has lost the link of {id} to {network}"));
+        }
+        let answered = observed.answered.as_ref().is_none_or(|answered| answered.contains(id));
+        if holds.asks.is_some() && !answered {
+            say(format!("does not answer names to {id}"));
         }
         if !observed.files.contains(id) {
             say(format!("has no files of {id}"));

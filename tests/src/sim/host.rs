@@ -275,6 +275,7 @@ impl Host {
                 for network in &operation.networks {
                     self.things.attach(id, network);
                 }
+                self.things.answer(&id.to_string());
                 return Done::NotYet;
             }
             _ if fails(ctx, 3) => Fact::PrepareFailed { err: "no such image".to_owned() },
@@ -343,6 +344,7 @@ impl Host {
                 self.containers.remove(&id);
             }
             1 => {
+                self.things.let_go(&id.to_string());
                 self.things.release(&id.to_string());
                 for network in &operation.networks {
                     if !self.things.leave(id, network) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use shoal_agent_planning::lower::made_for;
+use shoal_agent_planning::lower::{asker, made_for};
 use shoal_agent_planning::node::holdings::{Action, Assigned, Held as Holds, Observed};
 use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::task::Step;
@@ -53,6 +53,7 @@ impl Agent {
             let holds = Holds {
                 networks: made_for(&held.task, &self.assigned.networks),
                 connected: machine.is_connected(),
+                asks: asker(&held.task, &self.assigned.networks),
                 busy: machine.is_busy(),
             };
             holders.insert(id.to_string(), holds);
@@ -166,7 +167,9 @@ fn task_of(action: &Action) -> Option<TaskId> {
         Action::RemoveContainer { container, .. }
         | Action::Release { container }
         | Action::RemoveFiles { container }
-        | Action::Connect { container, .. } => container.parse().ok(),
+        | Action::Connect { container, .. }
+        | Action::LetGo { container }
+        | Action::Answer { container, .. } => container.parse().ok(),
         Action::EndUse { user, .. } => user.parse().ok(),
         Action::RemoveNetwork { .. } | Action::Unmount { .. } | Action::RemoveVolume { .. } => None,
     }

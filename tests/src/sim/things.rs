@@ -13,6 +13,7 @@ const SHARED: &str = "data";
 pub(crate) struct Things {
     leases: BTreeMap<String, BTreeSet<String>>,
     lost: BTreeSet<(String, String)>,
+    answered: BTreeSet<String>,
     networks: BTreeSet<String>,
     volumes: BTreeMap<String, ObservedVolume>,
     files: BTreeSet<String>,
@@ -29,6 +30,7 @@ impl Things {
             logs: BTreeSet::new(),
             leases: self.leases.clone(),
             lost: self.lost.clone(),
+            answered: Some(self.answered.clone()),
             networks: self.networks.clone(),
             volumes: self.volumes.clone(),
             files: self.files.clone(),
@@ -43,6 +45,7 @@ impl Things {
     pub(crate) fn lose_power(&mut self) {
         self.changes += 1;
         self.files.clear();
+        self.answered.clear();
         let all = |(task, networks): (&String, &BTreeSet<String>)| {
             let task = task.clone();
             networks.iter().map(move |network| (task.clone(), network.clone())).collect::<Vec<_>>()
@@ -90,6 +93,14 @@ impl Things {
         let (task, network) = (task.to_string(), network.to_owned());
         self.lost.remove(&(task.clone(), network.clone()));
         self.leases.entry(task).or_default().insert(network);
+    }
+
+    pub(crate) fn answer(&mut self, task: &str) {
+        self.answered.insert(task.to_owned());
+    }
+
+    pub(crate) fn let_go(&mut self, task: &str) {
+        self.answered.remove(task);
     }
 
     pub(crate) fn release(&mut self, task: &str) {
@@ -152,6 +163,8 @@ impl Things {
     pub(crate) fn perform(&mut self, action: &Action) {
         match action {
             Action::RemoveContainer { .. } | Action::Unmount { .. } => {}
+            Action::LetGo { container } => self.let_go(container),
+            Action::Answer { container, .. } => self.answer(container),
             Action::Release { container } => self.release(container),
             Action::RemoveNetwork { network } => {
                 let used = self.keeper.get(network).is_some_and(NetworkUsers::is_used);

@@ -17,6 +17,7 @@ mod faults;
 mod guests;
 mod identities;
 mod images;
+mod names;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;
 mod overlay;

@@ -58,7 +58,7 @@ fn settings(world: &World) {
     let logs = job(world, lines, "end");
     for expected in [
         "192.0.2.7",
-        "nameserver 192.0.2.53",
+        "nameserver 127.0.0.11",
         "search lan.example",
         "1234",
         "CapEff:\t0000000000000400",

@@ -4,6 +4,7 @@
 //! volumes, files and network namespaces from it and puts the paths in with
 //! [`ContainerPlan::oci_spec`].
 
+mod asker;
 mod command;
 mod mounts;
 mod networks;
@@ -28,7 +29,9 @@ use crate::health::{self, HealthConfig, InvalidHealthcheck};
 use crate::network::UnsupportedSpec;
 use crate::network::files::DnsConfig;
 use crate::oci::{self, ContainerConfig, InvalidContainer, MountConfig, Resources, Rlimit};
+use crate::zone::Asker;
 
+pub use asker::asker;
 pub use mounts::{ANONYMOUS, PlannedMount, Source};
 pub use networks::{Joined, NetworkPlan, made_for};
 pub use ports::{Publication, publication};
@@ -76,6 +79,8 @@ pub struct ContainerPlan {
     pub hostname: String,
     /// What it resolves names with.
     pub dns: DnsConfig,
+    /// As whom it asks for names that this host answers; `None` if it asks others.
+    pub asker: Option<Asker>,
     /// Further lines of its `/etc/hosts`.
     pub hosts: Vec<(IpAddr, String)>,
     /// Whether its standard input stays open.
@@ -150,9 +155,7 @@ pub fn plan(
     publication(task, networks)?;
     let hostname = match (spec.hostname.as_str(), host_network) {
         ("", true) => host.hostname.clone(),
-        // As Docker, where it is the beginning of the container's id.
-        ("", false) => task.id.to_string().chars().take(12).collect(),
-        (name, _) => name.to_owned(),
+        _ => own_hostname(task, spec),
     };
     let healthcheck = health::merge(spec.healthcheck.as_ref(), image.healthcheck.as_ref());
     let healthcheck = match &healthcheck {
@@ -177,12 +180,22 @@ pub fn plan(
         network,
         hostname,
         dns: dns(spec)?,
+        asker: asker(task, networks),
         hosts: extra_hosts(spec)?,
         open_stdin: spec.open_stdin,
         stop_signal: stop_signal(spec, image)?,
         healthcheck,
         annotations,
     })
+}
+
+/// What a container with a network of its own calls itself.
+fn own_hostname(task: &AssignedTask, spec: &ContainerSpec) -> String {
+    match spec.hostname.as_str() {
+        // As Docker, where it is the beginning of the container's id.
+        "" => task.id.to_string().chars().take(12).collect(),
+        name => name.to_owned(),
+    }
 }
 
 impl ContainerPlan {

@@ -101,15 +101,6 @@ pub fn resolv_conf(host: &HostResolver, user: &DnsConfig, host_network: bool) ->
     ResolvConf { text, dropped_all }
 }
 
-/// What a container on networks of its own asks, where names are answered in its namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolution {
-    /// The contents of its `/etc/resolv.conf`.
-    pub text: String,
-    /// Whom the user wants to be asked what is not ours; empty is the host's resolvers.
-    pub servers: Vec<IpAddr>,
-}
-
 /// As [`resolv_conf`], for a container whose names are answered at `answers`: search domains and options as
 /// there, but the host's `ndots` (resolv.conf(5)), by which each name of ours would first be asked for in
 /// every search domain. The user's own stays.
@@ -121,7 +112,7 @@ pub fn resolution(
     host: &HostResolver,
     user: &DnsConfig,
     answers: std::net::Ipv4Addr,
-) -> Option<Resolution> {
+) -> Option<String> {
     if user.servers.iter().any(IpAddr::is_loopback) {
         return None;
     }
@@ -135,8 +126,7 @@ pub fn resolution(
         options.push("ndots:0".to_owned());
     }
     let dns = DnsConfig { servers: vec![answers.into()], search: user.search.clone(), options };
-    let text = resolv_conf(host, &dns, false).text;
-    Some(Resolution { text, servers: user.servers.clone() })
+    Some(resolv_conf(host, &dns, false).text)
 }
 
 /// The servers that a host asks, which the host itself can reach, its loopback ones among them.
@@ -217,17 +207,13 @@ mod tests {
             let user = DnsConfig { servers, search: words(search), options: words(options) };
             resolution(&host, &user, at)
         };
-        let told = |text: &str, servers: &[&str]| {
-            let servers = servers.iter().map(|server| ip(server)).collect();
-            let text = format!("nameserver 127.0.0.11\n{text}");
-            Some(Resolution { text, servers })
-        };
+        let told = |text: &str| Some(format!("nameserver 127.0.0.11\n{text}"));
         // One question per name of ours, whatever the host does for its own.
-        assert_eq!(of(&[], &[], &[]), told("search a b\noptions edns0 ndots:0\n", &[]));
-        assert_eq!(of(&["9.9.9.9"], &["."], &[]), told("options edns0 ndots:0\n", &["9.9.9.9"]));
-        let own = told("search c\noptions ndots:3\n", &[]);
+        assert_eq!(of(&[], &[], &[]), told("search a b\noptions edns0 ndots:0\n"));
+        assert_eq!(of(&["9.9.9.9"], &["."], &[]), told("options edns0 ndots:0\n"));
+        let own = told("search c\noptions ndots:3\n");
         assert_eq!(of(&[], &["c"], &["ndots:3"]), own);
-        let other = told("search a b\noptions rotate ndots:0\n", &[]);
+        let other = told("search a b\noptions rotate ndots:0\n");
         assert_eq!(of(&[], &[], &["rotate"]), other);
         assert_eq!(of(&["9.9.9.9", "127.0.0.1"], &[], &[]), None);
         assert_eq!(host_servers(&host), [ip("127.0.0.53"), ip("10.0.0.2")]);

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::zone::Asker;
+
 /// What one task has on the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
@@ -14,6 +16,8 @@ pub struct Held {
     pub networks: BTreeSet<String>,
     /// Its container is there and is to stay, so its connections have to be.
     pub connected: bool,
+    /// Its container as one that asks for names, if it does.
+    pub asks: Option<Asker>,
     /// Something is done for it right now.
     pub busy: bool,
 }
@@ -63,6 +67,8 @@ pub struct Observed {
     pub leases: BTreeMap<String, BTreeSet<String>>,
     /// Leases whose links are gone: container and network.
     pub lost: BTreeSet<(String, String)>,
+    /// Containers that names are answered to; `None` if that was not looked at.
+    pub answered: Option<BTreeSet<String>>,
     /// Networks.
     pub networks: BTreeSet<String>,
     /// Volumes, by name.
@@ -77,6 +83,8 @@ pub struct Observed {
 pub enum Action {
     /// End and remove a container of no task.
     RemoveContainer { container: String, keep_log: bool },
+    /// Close the sockets at which a container that is gone asked for names: they keep its network namespace.
+    LetGo { container: String },
     /// Give back addresses and ports, with their links.
     Release { container: String },
     /// Remove a network that no task has.
@@ -91,6 +99,8 @@ pub enum Action {
     RemoveFiles { container: String },
     /// Connect a container again whose links are gone, with the same addresses.
     Connect { container: String, network: String },
+    /// Answer names to a container to which nobody does.
+    Answer { container: String, asker: Asker },
 }
 
 /// What to do, in this order: processes before what they use, connections at the end.
@@ -105,6 +115,8 @@ pub fn plan(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
         }
         actions.push(Action::RemoveContainer { container: container.clone(), keep_log });
     }
+    let unasked = observed.answered.iter().flatten().filter(gone);
+    actions.extend(unasked.map(|c| Action::LetGo { container: c.clone() }));
     let released = observed.leases.keys().filter(gone);
     actions.extend(released.map(|c| Action::Release { container: c.clone() }));
     let networks = observed.networks.iter().filter(|network| !assigned.needs(network));
@@ -120,6 +132,16 @@ pub fn plan(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
         {
             let (container, network) = (container.clone(), network.clone());
             actions.push(Action::Connect { container, network });
+        }
+    }
+    for (container, held) in &assigned.holders {
+        if let (Some(asker), Some(answered)) = (&held.asks, &observed.answered)
+            && held.connected
+            && !held.busy
+            && !answered.contains(container)
+        {
+            let (container, asker) = (container.clone(), asker.clone());
+            actions.push(Action::Answer { container, asker });
         }
     }
     actions
@@ -203,6 +225,11 @@ mod tests {
 
     use super::*;
 
+    /// Whoever does not know who is answered does nothing about it.
+    fn answered(observed: &mut Observed) -> &mut BTreeSet<String> {
+        observed.answered.as_mut().expect("nobody has looked")
+    }
+
     /// What the actions make of the node: the judge of the plan.
     fn perform(observed: &mut Observed, actions: &[Action]) {
         for action in actions {
@@ -216,6 +243,7 @@ mod tests {
                 }
                 Action::Release { container } => {
                     assert!(observed.leases.remove(container).is_some());
+                    assert!(!answered(observed).contains(container), "it keeps its namespace");
                     observed.lost.retain(|(of, _)| of != container);
                 }
                 Action::RemoveNetwork { network } => {
@@ -239,6 +267,10 @@ mod tests {
                 Action::Connect { container, network } => {
                     assert!(observed.lost.remove(&(container.clone(), network.clone())));
                 }
+                Action::LetGo { container } => assert!(answered(observed).remove(container)),
+                Action::Answer { container, .. } => {
+                    assert!(answered(observed).insert(container.clone()));
+                }
             }
         }
     }
@@ -247,12 +279,21 @@ mod tests {
         prop::collection::btree_set(prop::sample::select(names).prop_map(str::to_owned), 0..4)
     }
 
+    fn seen<T: Strategy>(all: T) -> impl Strategy<Value = Option<T::Value>> {
+        prop::option::weighted(0.8, all)
+    }
+
     const TASKS: &[&str] = &["a", "b", "c", "d"];
     const NETWORKS: &[&str] = &["front", "back", "old"];
 
     fn assigned() -> impl Strategy<Value = Assigned> {
-        let held = (some(NETWORKS), any::<bool>(), any::<bool>());
-        let held = held.prop_map(|(networks, connected, busy)| Held { networks, connected, busy });
+        let held = (some(NETWORKS), any::<bool>(), any::<bool>(), any::<bool>());
+        let held = held.prop_map(|(networks, connected, asks, busy)| Held {
+            networks,
+            connected,
+            asks: asks.then(Asker::default),
+            busy,
+        });
         let name = prop::sample::select(TASKS).prop_map(str::to_owned);
         let holders = prop::collection::btree_map(name, held, 0..4);
         (holders, some(TASKS), some(TASKS)).prop_map(|(holders, more, lost)| {
@@ -272,9 +313,23 @@ mod tests {
         let volumes = prop::collection::btree_map("[v-z]", volume, 0..4);
         let name = prop::sample::select(TASKS).prop_map(str::to_owned);
         let leases = prop::collection::btree_map(name, some(NETWORKS), 0..4);
-        let rest = (some(TASKS), some(TASKS), some(TASKS), some(NETWORKS), any::<bool>());
+        let rest = (
+            some(TASKS),
+            some(TASKS),
+            some(TASKS),
+            seen(some(TASKS)),
+            some(NETWORKS),
+            any::<bool>(),
+        );
         (leases, volumes, rest).prop_map(move |(mut leases, volumes, rest)| {
-            let (containers, logs, files, mut networks, all_lost): (_, BTreeSet<_>, _, _, _) = rest;
+            let (containers, logs, files, answered, mut networks, all_lost): (
+                _,
+                BTreeSet<_>,
+                _,
+                _,
+                _,
+                _,
+            ) = rest;
             for (container, has) in &mut leases {
                 if let Some(held) = assigned.holders.get(container) {
                     has.retain(|network| held.networks.contains(network));
@@ -285,7 +340,8 @@ mod tests {
                 leases.iter().flat_map(|(c, has)| has.iter().map(|n| (c.clone(), n.clone())));
             let lost = pairs.filter(|_| all_lost).collect();
             let logs = logs.intersection(&containers).cloned().collect();
-            let observed = Observed { containers, logs, leases, lost, networks, volumes, files };
+            let observed =
+                Observed { containers, logs, leases, lost, answered, networks, volumes, files };
             (assigned.clone(), observed)
         })
     }
@@ -310,6 +366,10 @@ mod tests {
                     let after = &node.volumes[name];
                     prop_assert!(after.users.contains(task) && after.mounted == volume.mounted);
                 }
+                if let (Some(after), Some(before)) = (&node.answered, &before.answered) {
+                    let asks = held.asks.is_some() && held.connected && !held.busy;
+                    prop_assert_eq!(after.contains(task), before.contains(task) || asks);
+                }
                 let busy = held.busy || !held.connected;
                 let lost = |node: &Observed| node.lost.iter().filter(|(c, _)| c == task).count();
                 prop_assert_eq!(lost(&node), if busy { lost(&before) } else { 0 });
@@ -317,6 +377,7 @@ mod tests {
             // What is nobody's goes, but for the volumes that people named.
             let held = |task: &String| assigned.holders.contains_key(task);
             prop_assert!(node.leases.keys().all(held) && node.files.iter().all(held));
+            prop_assert!(node.answered.iter().flatten().all(held));
             prop_assert!(node.volumes.values().flat_map(|v| &v.users).all(held));
             for task in node.containers.iter().filter(|task| !assigned.known.contains(*task)) {
                 prop_assert!(assigned.lost.contains(task) && node.logs.contains(task));

@@ -206,6 +206,12 @@ impl Machine {
         self.is_running() && !self.stopping() && self.doom.is_none() && !self.interrupted
     }
 
+    /// Whether others are to be led to it: it runs, is ready, and is to go on.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.is_watched() && !self.waits_for_health
+    }
+
     /// Whether its container is as it should be, as far as anybody knows.
     #[must_use]
     pub fn is_healthy(&self) -> bool {

@@ -4,6 +4,10 @@
 //! whoever asks is a container, and sees the networks that it is in and no others. Names have no case
 //! (RFC 4343). A name that is known is never asked of anybody else, also while nobody serves under it.
 
+mod asker;
+mod roll;
+#[cfg(test)]
+mod roll_tests;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +16,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use self::asker::{Asker, Forwards};
+pub use self::roll::{Place, Roll, Speaker};
 
 /// Below it are the addresses (RFC 1035, 3.5).
 const REVERSE: &str = ".in-addr.arpa";
@@ -163,6 +170,17 @@ impl Zone {
         }
     }
 
+    /// What somebody claims.
+    #[must_use]
+    pub fn claims(&self, owner: &str) -> &[Claim] {
+        self.owners.get(owner).map_or(&[], Vec::as_slice)
+    }
+
+    /// Everybody who claims something.
+    pub fn owners(&self) -> impl Iterator<Item = (&str, &[Claim])> {
+        self.owners.iter().map(|(owner, claims)| (owner.as_str(), claims.as_slice()))
+    }
+
     fn claim(&mut self, owner: String, claims: Vec<Claim>) {
         for claim in self.owners.remove(&owner).unwrap_or_default() {
             let Some(places) = self.networks.get_mut(&claim.network) else { continue };
@@ -214,11 +232,18 @@ impl Zone {
         networks.chain(gone).chain(said).collect()
     }
 
-    /// What somebody in these networks, in the order of its interfaces, is told of a name (without the
-    /// last dot). The first network on which somebody serves under it is asked, as Docker does it.
+    /// What somebody is told of a name (without the last dot). Its own leads to itself. Else the first
+    /// network, in the order of its interfaces, on which somebody serves under it is asked, as Docker does it.
     #[must_use]
-    pub fn ask(&self, networks: &[String], name: &str) -> Known {
+    pub fn ask(&self, asker: &Asker, name: &str) -> Known {
+        let Asker { container, networks, hostname, forwards: _ } = asker;
         let name = name.to_ascii_lowercase();
+        if !hostname.is_empty()
+            && name.eq_ignore_ascii_case(hostname)
+            && let Some(own) = self.owners.get(container)
+        {
+            return Known::Addresses(own.iter().map(|claim| claim.address).collect());
+        }
         if let Some(address) = name.strip_suffix(REVERSE).and_then(reversed) {
             return self.reverse(networks, address);
         }

@@ -30,6 +30,10 @@ pub(in crate::worker) async fn cleanup(
     }
     note(&mut errors, gone);
     if !task.networks.is_empty() {
+        // Before the network: its sockets keep its namespace.
+        if let Err(error) = context.drivers.names.let_go(name.clone()).await {
+            tracing::warn!(task = %task.id, error = %chain(&error), "names are not answered");
+        }
         note(&mut errors, context.drivers.networks.release(name).await);
         for network in networks_of(&record) {
             note(&mut errors, context.keeper.release(task.id, &network).await);

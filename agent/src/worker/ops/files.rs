@@ -7,8 +7,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use shoal_agent_dns::ADDRESS;
 use shoal_agent_planning::lower::{ContainerPlan, own_files};
-use shoal_agent_planning::network::files::{HostResolver, hostname_file, hosts_file, resolv_conf};
+use shoal_agent_planning::network::files::{
+    HostResolver, hostname_file, hosts_file, resolution, resolv_conf,
+};
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::id::TaskId;
 
@@ -38,7 +41,7 @@ impl ContainerFiles {
     ) -> Result<(Vec<MountConfig>, Option<&'static str>), PrepareError> {
         let wanted = own_files(plan);
         let names: Vec<&'static str> = wanted.iter().map(|(name, _)| *name).collect();
-        let served = self.write(plan, names, Vec::new()).await?;
+        let served = self.write(plan, names, Vec::new(), plan.asker.is_some()).await?;
         let mount = |(name, destination): (&str, PathBuf)| MountConfig {
             destination,
             kind: MountKind::Copy { source: self.dir.join(name) },
@@ -57,7 +60,20 @@ impl ContainerFiles {
         if !hosts || addresses.is_empty() {
             return Ok(());
         }
-        self.write(plan, vec!["hosts"], addresses.to_vec()).await.map(drop)
+        self.write(plan, vec!["hosts"], addresses.to_vec(), true).await.map(drop)
+    }
+
+    /// Writes down that it asks whom the host asks: this host does not answer it names. Says what people
+    /// should know about that.
+    pub(super) async fn ask_others(
+        &self,
+        plan: &ContainerPlan,
+    ) -> Result<Option<&'static str>, PrepareError> {
+        if !own_files(plan).iter().any(|(name, _)| *name == "resolv.conf") {
+            return Ok(None);
+        }
+        let served = self.write(plan, vec!["resolv.conf"], Vec::new(), false).await?;
+        Ok((!served).then_some(NO_SERVERS))
     }
 
     /// Says whether names can be resolved, as far as these files tell.
@@ -66,6 +82,7 @@ impl ContainerFiles {
         plan: &ContainerPlan,
         names: Vec<&'static str>,
         addresses: Vec<IpAddr>,
+        answered: bool,
     ) -> Result<bool, PrepareError> {
         let host_network = plan.config.host_network;
         let own = if addresses.is_empty() { vec![IpAddr::from([127, 0, 1, 1])] } else { addresses };
@@ -83,9 +100,15 @@ impl ContainerFiles {
                         let read = |path| fs::read_to_string(path).unwrap_or_default();
                         let host =
                             HostResolver { own: read(RESOLV_CONF), resolved: read(RESOLVED_CONF) };
-                        let made = resolv_conf(&host, &dns, host_network);
-                        served = !made.dropped_all;
-                        made.text
+                        let answers = Some(*ADDRESS.ip()).filter(|_| answered);
+                        match answers.and_then(|at| resolution(&host, &dns, at)) {
+                            Some(text) => text,
+                            None => {
+                                let made = resolv_conf(&host, &dns, host_network);
+                                served = !made.dropped_all;
+                                made.text
+                            }
+                        }
                     }
                 };
                 let path = dir.join(name);

@@ -134,18 +134,17 @@ async fn attempt(
         return Err(PrepareError::Cancelled);
     }
     let made = make(context, &task.id.into(), spec).await?;
-    connect(context, &plan, made, &files).await?;
+    let unanswered = connect(context, &plan, made, &files).await?;
     Ok(Preparation {
         image: image.id.to_string(),
         stop_signal: plan.stop_signal,
         healthcheck: plan.healthcheck.clone(),
-        note: notes(note, warning),
+        note: notes([Some(note), warning.map(str::to_owned), unanswered]),
     })
 }
 
-fn notes(image: String, files: Option<&str>) -> String {
-    let image = Some(image).filter(|note| !note.is_empty());
-    let all: Vec<String> = image.into_iter().chain(files.map(str::to_owned)).collect();
+fn notes(all: [Option<String>; 3]) -> String {
+    let all: Vec<String> = all.into_iter().flatten().filter(|note| !note.is_empty()).collect();
     all.join("; ")
 }
 
@@ -195,13 +194,14 @@ async fn make(
     }
 }
 
+/// Connects it, and has it answered names. What people should know if that cannot be.
 async fn connect(
     context: &Context,
     plan: &ContainerPlan,
     made: Prepared,
     files: &ContainerFiles,
-) -> Result<(), PrepareError> {
-    let NetworkPlan::Joined(joined) = &plan.network else { return Ok(()) };
+) -> Result<Option<String>, PrepareError> {
+    let NetworkPlan::Joined(joined) = &plan.network else { return Ok(None) };
     let netns = Netns::OfProcess(u32::try_from(made.supervisor_pid).unwrap_or_default());
     let mut addresses = Vec::new();
     for one in joined {
@@ -210,5 +210,16 @@ async fn connect(
         let attached = attached.map_err(|source| PrepareError::Network { name: name(), source })?;
         addresses.push(attached.address.addr().into());
     }
-    files.know(plan, &addresses).await
+    files.know(plan, &addresses).await?;
+    let Some(asker) = &plan.asker else { return Ok(None) };
+    let names = &context.drivers.names;
+    // An earlier attempt had a namespace of its own.
+    let _ = names.let_go(asker.container.clone()).await;
+    let Err(error) = names.serve(asker.clone(), netns.path()).await else { return Ok(None) };
+    let error = chain(&error).to_string();
+    tracing::error!(container = asker.container, error, "a container is not answered names");
+    let _ = names.let_go(asker.container.clone()).await;
+    let further = files.ask_others(plan).await?.map(|text| format!("; {text}"));
+    let further = further.unwrap_or_default();
+    Ok(Some(format!("names of other services do not resolve in it: {error}{further}")))
 }

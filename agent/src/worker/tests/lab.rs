@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use shoal_agent_dns::FakeNames;
 use shoal_agent_image::{
     Held, Image, ImageError, ImageHealthcheck, Pin, Pins, PullPolicy, PullProgress, RegistryAuth,
     RegistryError,
@@ -170,6 +171,7 @@ pub(super) struct Lab {
     pub(super) dir: tempfile::TempDir,
     pub(super) runtime: FakeRuntime,
     pub(super) networks: Arc<FakeNetworks>,
+    pub(super) names: Arc<FakeNames>,
     pub(super) volumes: Arc<FakeVolumes>,
     pub(super) images: Arc<FakeImages>,
     pub(super) clock: Arc<LabClock>,
@@ -194,15 +196,16 @@ impl DerefMut for Lab {
 impl Lab {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (networks, volumes) = (Arc::default(), Arc::default());
+        let (networks, names, volumes) = (Arc::default(), Arc::default(), Arc::default());
         let images = Arc::new(FakeImages::default());
         images.add("app:1", None);
         let runtime = FakeRuntime::default();
         let clock = Arc::default();
         let boot = Boot::new("1");
-        let worker = start(&dir, &runtime, &networks, &volumes, &images, &clock, &boot).await;
+        let hosts = Hosts { networks: &networks, names: &names, volumes: &volumes };
+        let worker = start(&dir, &runtime, &hosts, &images, &clock, &boot).await;
         let assigner = Assigner::new(worker);
-        Self { dir, runtime, networks, volumes, images, clock, boot, assigner }
+        Self { dir, runtime, networks, names, volumes, images, clock, boot, assigner }
     }
 
     /// The agent dies and comes back; containers live on.
@@ -216,8 +219,9 @@ impl Lab {
         self.runtime.crash();
         meanwhile(self);
         self.runtime = FakeRuntime::on(self.runtime.host());
-        let Self { dir, runtime, networks, volumes, images, clock, boot, .. } = &*self;
-        let worker = start(dir, runtime, networks, volumes, images, clock, boot).await;
+        let Self { dir, runtime, networks, names, volumes, images, clock, boot, .. } = &*self;
+        let hosts = Hosts { networks, names, volumes };
+        let worker = start(dir, runtime, &hosts, images, clock, boot).await;
         self.turn_to(worker);
     }
 
@@ -225,7 +229,11 @@ impl Lab {
     /// in memory is gone.
     pub(super) async fn reboot(&mut self) {
         self.boot = Boot::new(format!("{}+", self.boot));
-        self.crash_and(|lab| lab.runtime.reboot()).await;
+        let lost = |lab: &Self| {
+            lab.runtime.reboot();
+            lab.names.lose_everything();
+        };
+        self.crash_and(lost).await;
     }
 
     /// Nothing of any task is left.
@@ -242,6 +250,7 @@ impl Lab {
         tokio::time::timeout(Duration::from_secs(20), look).await.unwrap();
         assert!(self.runtime.containers().is_empty());
         self.nothing_is_leased();
+        assert_eq!(self.names.askers(), []);
         let left = std::fs::read_dir(self.dir.path().join("ledger/tasks")).unwrap().count();
         assert_eq!(left, 0, "ledger");
         let files = std::fs::read_dir(self.dir.path().join("run/files"));
@@ -255,11 +264,17 @@ impl Lab {
     }
 }
 
+/// What is on the host beside containers and images.
+struct Hosts<'a> {
+    networks: &'a Arc<FakeNetworks>,
+    names: &'a Arc<FakeNames>,
+    volumes: &'a Arc<FakeVolumes>,
+}
+
 async fn start(
     dir: &tempfile::TempDir,
     runtime: &FakeRuntime,
-    networks: &Arc<FakeNetworks>,
-    volumes: &Arc<FakeVolumes>,
+    hosts: &Hosts<'_>,
     images: &Arc<FakeImages>,
     clock: &Arc<LabClock>,
     boot: &Boot,
@@ -274,8 +289,9 @@ async fn start(
     };
     let drivers = Drivers {
         runtime: Arc::new(runtime.clone()),
-        networks: Arc::clone(networks) as _,
-        volumes: Arc::clone(volumes) as _,
+        networks: Arc::clone(hosts.networks) as _,
+        names: Arc::clone(hosts.names) as _,
+        volumes: Arc::clone(hosts.volumes) as _,
         images: Arc::new(SharedImages(Arc::clone(images))),
         credentials: Arc::new(SharedImages(Arc::clone(images))),
         clock: Arc::clone(clock) as _,

@@ -5,6 +5,7 @@ mod enumerated;
 mod lab;
 mod levels;
 mod lives;
+mod names;
 mod order;
 
 use lab::Lab;

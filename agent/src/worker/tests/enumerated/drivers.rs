@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, ready};
+use shoal_agent_dns::{FakeNames, NamesDriver, NamesError};
 use shoal_agent_image::{Held, ImageError, Pin, PullPolicy, PullProgress, RegistryAuth};
 use shoal_agent_network::{
     AttachRequest, Attached, Contested, FakeNetworks, Lost, Netns, NetworkConfig, NetworkDriver,
@@ -15,6 +16,7 @@ use shoal_agent_network::{
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::zone::{Asker, Roll};
 use shoal_agent_runtime::fake::FakeRuntime;
 use shoal_agent_runtime::{
     Answer, ContainerDisk, ContainerId, ContainerSpec, ContainerStats, ExecSession, ExecSpec, Exit,
@@ -201,6 +203,32 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
         self.inner.names(network)
+    }
+}
+
+impl NamesDriver for Metered<Arc<FakeNames>> {
+    fn tell(&self, roll: Roll) {
+        self.inner.tell(roll);
+    }
+
+    fn serve(&self, asker: Asker, netns: PathBuf) -> BoxFuture<'_, Result<(), NamesError>> {
+        pass(&self.meter, "names.serve", || self.inner.serve(asker, netns))
+    }
+
+    fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>> {
+        pass_or_leave_out(&self.meter, "names.let_go", || self.inner.let_go(container))
+    }
+
+    fn served(&self) -> BoxFuture<'_, BTreeSet<String>> {
+        pass(&self.meter, "names.served", || self.inner.served())
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {
+        self.inner.look()
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        pass(&self.meter, "names.end", || self.inner.end())
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use shoal_agent_dns::FakeNames;
 use shoal_agent_network::{FakeNetworks, NetworkDriver as _};
 use shoal_agent_planning::task::{Boot, Moment};
 use shoal_agent_runtime::fake::FakeRuntime;
@@ -35,6 +36,7 @@ pub(super) struct Host {
     dir: tempfile::TempDir,
     pub(super) runtime: FakeRuntime,
     networks: Arc<FakeNetworks>,
+    names: Arc<FakeNames>,
     volumes: Arc<FakeVolumes>,
     images: Arc<FakeImages>,
     pub(super) meter: Arc<Meter>,
@@ -119,6 +121,7 @@ impl Host {
             dir: tempfile::tempdir().unwrap(),
             runtime: FakeRuntime::default(),
             networks: Arc::default(),
+            names: Arc::default(),
             volumes: Arc::default(),
             images,
             meter: Arc::default(),
@@ -131,6 +134,7 @@ impl Host {
     pub(super) fn reboot(&mut self) {
         self.boots += 1;
         self.runtime.reboot();
+        self.names.lose_everything();
     }
 
     /// An agent that is dead leaves what is on disk, and nobody who hears of exits.
@@ -146,6 +150,7 @@ impl Host {
         Drivers {
             runtime: Arc::new(Metered { inner: self.runtime.clone(), meter: meter() }),
             networks: Arc::new(Metered { inner: Arc::clone(&self.networks), meter: meter() }),
+            names: Arc::new(Metered { inner: Arc::clone(&self.names), meter: meter() }),
             volumes: Arc::new(Metered { inner: Arc::clone(&self.volumes), meter: meter() }),
             images: Arc::new(Metered { inner: images(), meter: meter() }),
             credentials: images(),
@@ -268,6 +273,7 @@ impl Host {
         BTreeMap::from([
             ("containers", by_name(&mut { containers })),
             ("begun", format!("{begun:?}")),
+            ("answered", format!("{:?}", self.names.askers())),
             ("leases", format!("{:?}", self.networks.held())),
             ("ports", format!("{:?}", ports.collect::<BTreeSet<_>>())),
             ("networks", format!("{:?}", self.networks.networks())),

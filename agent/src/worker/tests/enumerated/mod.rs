@@ -271,5 +271,6 @@ fn what_is_not_written_or_given_back_is_noticed() {
     EXIT.notices("ledger.starting", "state: Running");
     UNHEALTHY.notices("ledger.draining", "state: Complete");
     STOP.notices("networks.release", "leases is");
+    STOP.notices("names.let_go", "answered is");
     REMOVE.notices("ledger.remove", "ledger is");
 }

@@ -1,0 +1,163 @@
+//! Names as the worker sees them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use shoal_agent_planning::network::files::{HostResolver, host_servers};
+use shoal_agent_planning::zone::{Asker, Roll};
+use shoal_types::error_chain::chain;
+use tokio::sync::watch;
+
+use super::keeper::{Names, NamesError, Start};
+
+/// How long is waited for what comes together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// RFC 1035, 4.2.
+const DNS_PORT: u16 = 53;
+
+/// The names of a node's containers.
+///
+/// Every call may be repeated, also after a crash in the middle or a restart of the agent. Calls may run
+/// concurrently; those about the same container must come from one task at a time.
+pub trait NamesDriver: Send + Sync {
+    /// Who is known under which names from now on. Returns at once; it is so a moment later, or when there
+    /// is a process again that answers.
+    fn tell(&self, roll: Roll);
+
+    /// Has a container answered whose loopback interface is up, through sockets in its network namespace
+    /// that are kept until [`let_go`](Self::let_go).
+    ///
+    /// # Errors
+    /// It has no sockets: the namespace is gone, or somebody has taken the address. There is no process
+    /// that answers; then it is answered when there is one.
+    fn serve(&self, asker: Asker, netns: PathBuf) -> BoxFuture<'_, Result<(), NamesError>>;
+
+    /// A container is answered no more, and nothing keeps its network namespace. Fine if it was not.
+    ///
+    /// # Errors
+    /// There is no process that could be told; its sockets are closed for all that.
+    fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>>;
+
+    /// Which containers have sockets, those of an earlier agent among them.
+    fn served(&self) -> BoxFuture<'_, BTreeSet<String>>;
+
+    /// Looks whether those that are served are answered, sees to it that they are, and takes up whom this
+    /// host asks now.
+    ///
+    /// # Errors
+    /// There is no process that answers.
+    fn look(&self) -> BoxFuture<'_, Result<(), NamesError>>;
+
+    /// Leaves nothing: no process, no socket, no name.
+    fn end(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The real one: a process of the agent's answers.
+pub struct NodeNames {
+    names: Names,
+    resolv_conf: PathBuf,
+    rolls: watch::Sender<Option<Roll>>,
+}
+
+impl NodeNames {
+    /// Takes over what the process of an earlier agent has and knows. A process is started when there is
+    /// somebody to be answered. `resolv_conf` says whom this host asks.
+    ///
+    /// # Errors
+    /// [`NamesError::Lost`].
+    pub async fn open(
+        socket: PathBuf,
+        resolv_conf: PathBuf,
+        start: Start,
+    ) -> Result<Self, NamesError> {
+        let path = resolv_conf.clone();
+        let open = move || {
+            let names = Names::open(socket, start);
+            // Whoever cannot be told now is with the next look.
+            let _ = names.set_resolvers(resolvers(&path));
+            names
+        };
+        let names = tokio::task::spawn_blocking(open).await.map_err(|_| NamesError::Lost)?;
+        let (rolls, heard) = watch::channel(None);
+        tokio::spawn(follow(names.clone(), heard));
+        Ok(Self { names, resolv_conf, rolls })
+    }
+
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Names) -> Result<T, NamesError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, NamesError>> {
+        let names = self.names.clone();
+        async move {
+            let done = tokio::task::spawn_blocking(move || work(&names)).await;
+            done.unwrap_or(Err(NamesError::Lost))
+        }
+        .boxed()
+    }
+}
+
+/// Until the driver is gone.
+async fn follow(names: Names, mut rolls: watch::Receiver<Option<Roll>>) {
+    while rolls.changed().await.is_ok() {
+        tokio::time::sleep(TOGETHER).await;
+        let Some(roll) = rolls.borrow_and_update().clone() else { continue };
+        let names = names.clone();
+        let know = move || names.know(|before| roll.zone(before));
+        match tokio::task::spawn_blocking(know).await {
+            Ok(Ok(())) => {}
+            // It is told to the next process.
+            Ok(Err(error)) => tracing::error!(error = %chain(&error), "names are out of date"),
+            Err(error) => tracing::error!(%error, "names are out of date"),
+        }
+    }
+}
+
+fn resolvers(path: &Path) -> Vec<SocketAddr> {
+    let own = fs::read_to_string(path).unwrap_or_default();
+    let host = HostResolver { own, ..HostResolver::default() };
+    host_servers(&host).into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect()
+}
+
+impl NamesDriver for NodeNames {
+    fn tell(&self, roll: Roll) {
+        self.rolls.send_replace(Some(roll));
+    }
+
+    fn serve(&self, asker: Asker, netns: PathBuf) -> BoxFuture<'_, Result<(), NamesError>> {
+        self.blocking(move |names| names.serve(asker, &netns))
+    }
+
+    fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>> {
+        self.blocking(move |names| names.let_go(&container))
+    }
+
+    fn served(&self) -> BoxFuture<'_, BTreeSet<String>> {
+        let all = |names: &Names| {
+            Ok(names.served().into_iter().map(|asker| asker.container).collect::<BTreeSet<_>>())
+        };
+        self.blocking(all).map(Result::unwrap_or_default).boxed()
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {
+        let path = self.resolv_conf.clone();
+        self.blocking(move |names| {
+            names.set_resolvers(resolvers(&path))?;
+            names.look()
+        })
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        self.rolls.send_replace(None);
+        self.blocking(|names| {
+            names.end();
+            Ok(())
+        })
+        .map(drop)
+        .boxed()
+    }
+}
