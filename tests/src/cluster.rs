@@ -232,6 +232,7 @@ pub fn busybox_image() -> Result<ImageBuilder> {
         "sh", "cat", "sleep", "true", "false", "echo", "id", "mount", "unshare", "dd", "head",
         "tail", "seq", "kill", "hostname", "ip", "stty", "ls", "env", "pwd", "grep", "tr", "date",
         "wc", "ps", "touch", "test", "usleep", "httpd", "nc", "wget", "mkdir", "rm", "df", "tty",
+        "nslookup", "sort", "uniq",
     ];
     for name in names {
         image = image.symlink(&format!("bin/{name}"), "busybox");

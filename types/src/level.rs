@@ -34,6 +34,9 @@ impl Level {
     /// What brought ports that answer on every node.
     pub const INGRESS: Self = Self(3);
 
+    /// What brought names of services, and further ones of them: the same release.
+    pub const NAMES: Self = Self::INGRESS;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

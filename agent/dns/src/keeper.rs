@@ -171,13 +171,18 @@ impl Names {
         })
     }
 
-    /// A container is answered no more, and nothing keeps its network namespace.
+    /// A container is answered no more, and nothing keeps its network namespace. With the last one the
+    /// process ends.
     ///
     /// # Errors
     /// [`NamesError::Process`].
     pub fn let_go(&self, container: &str) -> Result<(), NamesError> {
         let mut held = self.inner.lock();
         if held.served.remove(container).is_none() {
+            return Ok(());
+        }
+        if held.served.is_empty() {
+            self.inner.let_process_go(&mut held);
             return Ok(());
         }
         self.inner.tell(&mut held, |_, line| line.ask(&Ask::LetGo(container.to_owned())))
@@ -193,18 +198,22 @@ impl Names {
 
     /// Ends the process and lets go of everything.
     pub fn end(&self) {
-        let held = std::mem::take(&mut *self.inner.lock());
-        if let Some(line) = held.line {
-            line.farewell();
-            // So that nobody takes over what is no more.
-            let _ = std::fs::remove_file(&self.inner.socket);
-        }
+        let mut held = std::mem::take(&mut *self.inner.lock());
+        self.inner.let_process_go(&mut held);
     }
 }
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn let_process_go(&self, held: &mut Held) {
+        if let Some(line) = held.line.take() {
+            line.farewell();
+            // So that nobody takes over what is no more.
+            let _ = std::fs::remove_file(&self.socket);
+        }
     }
 
     /// Says one thing; to who cannot hear it everything is said anew. Where there is nobody to be answered,

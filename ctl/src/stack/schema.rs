@@ -247,7 +247,7 @@ const DEPLOY: &[Key] = &[
     is("placement", Shape::Object(PLACEMENT)),
     is("update_config", Shape::Object(UPDATE_CONFIG)),
     refused("rollback_config", LATER, "a rollback is paced by its own update_config"),
-    refused("endpoint_mode", "is not supported yet: it needs an overlay network", ""),
+    is("endpoint_mode", Shape::Text),
 ];
 
 const RESOURCES: &[Key] =
@@ -288,7 +288,7 @@ const UPDATE_CONFIG: &[Key] = &[
 
 /// What a service says of a network it joins.
 pub(crate) const ATTACHMENT: &[Key] = &[
-    later("aliases"),
+    is("aliases", Shape::ListOf(&Shape::Text)),
     later("driver_opts"),
     later("gw_priority"),
     later("interface_name"),

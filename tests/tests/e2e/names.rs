@@ -167,23 +167,29 @@ fn services_on_different_hosts_find_each_other() {
     let world = World::start(3);
     let each = |name: &str, lines: &str| service(name, lines, "mode: global, ");
     let stack = format!(
-        "services:\n{}{}networks:\n  default: {{driver: overlay}}\n",
-        each("web", &page("web")),
+        "services:\n{}{}{}networks:\n  default: {{driver: overlay}}\n",
+        each("web", &format!("{}\n    networks: {{default: {{aliases: [www]}}}}", page("web"))),
         each("asker", SLEEPS),
+        service("rr", &page("rr"), "mode: global, endpoint_mode: dnsrr, "),
     );
     world.deploy("net", &stack);
     let askers = world.runs("net_asker", 3);
     let services = world.cluster.json(&["service", "inspect", "net_web"]).unwrap();
     let vip = at(&services[0], "/Endpoint/VirtualIPs/0/Addr").split('/').next().unwrap().to_owned();
     let only = BTreeSet::from([vip.clone()]);
+    let services = world.cluster.json(&["service", "inspect", "net_rr"]).unwrap();
+    assert_eq!(services[0].pointer("/Endpoint/VirtualIPs/0"), None, "{services:?}");
     let mut all = BTreeSet::new();
     for asker in &askers {
         let tasks = until_told(&world, &asker.id, "tasks.web", 3);
         assert_eq!(told(&world, &asker.id, "tasks.net_web"), tasks);
-        for name in ["web", "net_web", "web.net_default"] {
+        for name in ["web", "net_web", "web.net_default", "www"] {
             assert_eq!(told(&world, &asker.id, name), only, "{name} on {}", asker.host);
         }
         assert_eq!(called(&world, &asker.id, &vip), "net_web.net_default");
+        // One that has no address of its own is all its tasks.
+        let rr = until_told(&world, &asker.id, "rr", 3);
+        assert_eq!(told(&world, &asker.id, "tasks.net_rr"), rr);
         all.insert(tasks);
     }
     assert_eq!(all.len(), 1, "the same is told everywhere: {all:?}");

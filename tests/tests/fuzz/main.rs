@@ -34,6 +34,7 @@ mod meter;
 mod names;
 mod packets;
 mod protobuf;
+mod questions;
 mod stacks;
 mod stored;
 mod supervisor;

@@ -102,7 +102,6 @@ structs! {
     RestartPolicy { delay, max_attempts, window; condition }
     Placement { constraints, max_replicas; preferences, platforms }
     Platform { architecture, os }
-    NetworkAttachmentConfig { target, aliases, driver_opts }
     ResourceRequirements {
         swap_bytes, memory_swappiness;
         limits, reservations,
@@ -220,7 +219,6 @@ choices! {
     }
     FailureAction { Pause, Continue, Rollback }
     UpdateOrder { StopFirst, StartFirst }
-    EndpointMode { Vip, Dnsrr }
     Protocol { Tcp, Udp, Sctp }
     RestartCondition { None, OnFailure, Any }
     PlacementPreference { Spread { descriptor: _ } }
@@ -242,6 +240,23 @@ impl Leveled for TaskRuntime {
             Self::Plugin(plugin) => plugin.level(),
             Self::Attachment { container_id: _ } => Level::FIRST,
         }
+    }
+}
+
+impl Leveled for EndpointMode {
+    /// Nobody before the third level answers names, by which alone such a service is reached.
+    fn level(&self) -> Level {
+        match self {
+            Self::Vip => Level::FIRST,
+            Self::Dnsrr => Level::NAMES,
+        }
+    }
+}
+
+impl Leveled for NetworkAttachmentConfig {
+    fn level(&self) -> Level {
+        let Self { target: _, aliases, driver_opts: _ } = self;
+        if aliases.is_empty() { Level::FIRST } else { Level::NAMES }
     }
 }
 

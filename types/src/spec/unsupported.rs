@@ -4,9 +4,9 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, EndpointMode, EndpointSpec, IpamConfig, Mount, MountKind,
-    NetworkAttachmentConfig, NetworkKind, NetworkScope, NetworkSpec, Placement, PortConfig,
-    Privileges, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec,
+    ContainerSpec, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkKind,
+    NetworkScope, NetworkSpec, Placement, PortConfig, Privileges, ServiceMode, ServiceSpec,
+    StackSpec, TaskRuntime, TaskSpec,
 };
 use crate::resources::ResourceRequirements;
 
@@ -70,11 +70,6 @@ const SERVICE: &[Row<ServiceSpec>] = &[
     Row::new("rollback_config", "rollback settings", |s| s.rollback_config.is_some()),
 ];
 
-const ENDPOINT: &[Row<EndpointSpec>] =
-    &[Row::new("mode", "endpoint mode dnsrr needs an overlay network", |e| {
-        e.mode == EndpointMode::Dnsrr
-    })];
-
 const PORT: &[Row<PortConfig>] =
     &[Row::new("host_ip", "publishing on an IPv6 address of the host", |p| {
         p.host_ip.is_some_and(|ip| ip.is_ipv6())
@@ -97,10 +92,8 @@ const RESOURCES: &[Row<ResourceRequirements>] = &[
     Row::new("memory_swappiness", "swappiness", |r| r.memory_swappiness.is_some()),
 ];
 
-const ATTACHMENT: &[Row<NetworkAttachmentConfig>] = &[
-    Row::new("driver_opts", "driver options of an attachment", |n| !n.driver_opts.is_empty()),
-    Row::new("aliases", "network aliases", |n| !n.aliases.is_empty()),
-];
+const ATTACHMENT: &[Row<NetworkAttachmentConfig>] =
+    &[Row::new("driver_opts", "driver options of an attachment", |n| !n.driver_opts.is_empty())];
 
 const PLACEMENT: &[Row<Placement>] =
     &[Row::new("preferences", "placement preferences", |p| !p.preferences.is_empty())];
@@ -205,7 +198,6 @@ pub fn all() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let container = "service: task_template.container";
     list(&mut all, "service: ", SERVICE);
-    list(&mut all, "service: endpoint_spec.", ENDPOINT);
     list(&mut all, "service: endpoint_spec.ports[].", PORT);
     list(&mut all, "service: task_template.", TASK);
     list(&mut all, "service: task_template.resources.", RESOURCES);
@@ -254,7 +246,6 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
     refuse(c, SERVICE, spec);
     if let Some(endpoint) = &spec.endpoint_spec {
         c.at("endpoint_spec", |c| {
-            refuse(c, ENDPOINT, endpoint);
             c.each("ports", &endpoint.ports, |c, port| refuse(c, PORT, port));
         });
     }

@@ -59,7 +59,6 @@ async fn a_name_leads_to_tasks_as_long_as_they_are_ready_and_not_asked_to_stop()
 
     // Its end takes a while, and its names are gone before.
     lab.want(1, DesiredState::Shutdown);
-    lab.until(1, |status| status.state.has_reached(TaskState::Draining)).await;
     let second = until_told(&lab, 2, "web", 1).await;
     assert_ne!(second, first);
     lab.until_state(1, TaskState::Shutdown).await;

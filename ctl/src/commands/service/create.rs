@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use shoal_types::spec::{
-    ContainerSpec, EndpointSpec, NetworkAttachmentConfig, Placement, ServiceMode, ServiceSpec,
-    TaskRuntime, TaskSpec,
+    ContainerSpec, EndpointMode, EndpointSpec, Placement, ServiceMode, ServiceSpec, TaskRuntime,
+    TaskSpec,
 };
 
 use super::checked::{By, check};
 use super::confine::Surroundings;
 use super::mount::MountFlag;
+use super::network::{EndpointArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
@@ -44,9 +45,12 @@ pub(crate) struct Create {
     /// A mount: type=volume,source=data,target=/data
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<MountFlag>,
-    /// A network to join
+    /// A network to join: NETWORK or name=NETWORK,alias=NAME
     #[arg(long, value_name = "NETWORK")]
-    network: Vec<String>,
+    network: Vec<NetworkFlag>,
+    /// What its name leads to
+    #[arg(long, value_enum, default_value = "vip")]
+    endpoint_mode: EndpointArg,
     /// A placement constraint, such as node.labels.disk==ssd
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
@@ -131,7 +135,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
     };
     args.surroundings.apply(&mut container)?;
     let ports: Vec<_> = args.publish.into_iter().flat_map(|p| p.ports).collect();
-    let network = |target| NetworkAttachmentConfig { target, ..NetworkAttachmentConfig::default() };
+    let mode = EndpointMode::from(args.endpoint_mode);
     let mut spec = ServiceSpec {
         name,
         labels: pairs(args.label),
@@ -141,7 +145,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
             restart_policy: None,
             placement: (!args.constraint.is_empty())
                 .then(|| Placement { constraints: args.constraint, ..Placement::default() }),
-            networks: args.network.into_iter().map(network).collect(),
+            networks: args.network.into_iter().map(|network| network.0).collect(),
             log_driver: None,
             force_update: 0,
         }),
@@ -151,8 +155,8 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         },
         update_config: None,
         rollback_config: None,
-        endpoint_spec: (!ports.is_empty())
-            .then(|| EndpointSpec { ports, ..EndpointSpec::default() }),
+        endpoint_spec: (!ports.is_empty() || mode != EndpointMode::Vip)
+            .then_some(EndpointSpec { mode, ports }),
     };
     args.settings.apply(&mut spec)?;
     Ok(spec)
@@ -227,7 +231,7 @@ mod tests {
     fn flags_end_in_the_spec() {
         let made = made(
             "x --replicas 3 -e A=1 -e FROM_HERE -e GONE -p 8080:80 --mount type=tmpfs,target=/t \
-             --network n --constraint node.role==worker --limit-cpu 0.5 --limit-memory 64m \
+             --network name=n,alias=m --endpoint-mode dnsrr --constraint node.role==worker --limit-cpu 0.5 --limit-memory 64m \
              --limit-pids 9 --reserve-cpu .25 --reserve-memory 32m --restart-condition on-failure \
              --restart-delay 1s --restart-max-attempts 2 --restart-window 1m --label a=b \
              --container-label c=d --user u --workdir /w --hostname h --health-cmd true \
@@ -278,6 +282,8 @@ mod tests {
             ("/TaskTemplate/Placement/Constraints", r#"["node.role==worker"]"#),
             ("/TaskTemplate/Placement/MaxReplicas", "2"),
             ("/TaskTemplate/Networks/0/Target", "\"n\""),
+            ("/TaskTemplate/Networks/0/Aliases", "[\"m\"]"),
+            ("/EndpointSpec/Mode", "\"dnsrr\""),
             ("/EndpointSpec/Ports/0/PublishedPort", "8080"),
             ("/UpdateConfig/Parallelism", "0"),
             ("/UpdateConfig/Order", "\"start-first\""),

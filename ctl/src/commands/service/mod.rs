@@ -5,6 +5,7 @@ mod confine;
 mod create;
 mod logs;
 mod mount;
+mod network;
 pub(crate) mod pairs;
 mod publish;
 mod settings;

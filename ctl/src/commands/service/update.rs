@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use shoal_types::registry_auth::RegistryAuths;
-use shoal_types::spec::{Labels, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceSpec};
+use shoal_types::spec::{Labels, PortConfig, ServiceMode, ServiceSpec};
 
 use super::checked::{By, check};
 use super::confine::NewSurroundings;
 use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
+use super::network::{EndpointArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
@@ -51,9 +52,12 @@ pub(crate) struct Update {
     /// Remove a mount by its path in the container
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
-    /// Join a network
+    /// Join a network: NETWORK or name=NETWORK,alias=NAME
     #[arg(long, value_name = "NETWORK")]
-    network_add: Vec<String>,
+    network_add: Vec<NetworkFlag>,
+    /// What its name leads to
+    #[arg(long, value_enum)]
+    endpoint_mode: Option<EndpointArg>,
     /// Leave a network
     #[arg(long, value_name = "NETWORK")]
     network_rm: Vec<String>,
@@ -165,14 +169,14 @@ impl Update {
         self.settings.apply(spec)?;
         labels(&mut spec.labels, self.label_add, &self.label_rm)?;
         ports(spec, self.publish_add, &self.publish_rm)?;
+        if let Some(mode) = self.endpoint_mode {
+            spec.endpoint_spec.get_or_insert_default().mode = mode.into();
+        }
         let task = Arc::make_mut(&mut spec.task_template);
         for target in &self.network_rm {
             remove("network", target, &mut task.networks, |n| n.target == *target)?;
         }
-        for target in self.network_add {
-            task.networks
-                .push(NetworkAttachmentConfig { target, ..NetworkAttachmentConfig::default() });
-        }
+        task.networks.extend(self.network_add.into_iter().map(|network| network.0));
         if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
             let constraints = &mut task.placement.get_or_insert_default().constraints;
             for text in &self.constraint_rm {

@@ -12,6 +12,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("mode", "deploy.replicas"),
     ("update_config", "deploy.update_config"),
     ("endpoint_spec.ports", "ports"),
+    ("endpoint_spec.mode", "deploy.endpoint_mode"),
     ("task_template.container.image", "image"),
     ("task_template.container.labels", "labels"),
     ("task_template.container.command", "entrypoint"),

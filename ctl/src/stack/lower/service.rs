@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_types::spec::{
-    EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig, Protocol, PublishMode,
-    ServiceSpec, TaskRuntime, TaskSpec,
+    EndpointMode, EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig, Protocol,
+    PublishMode, ServiceSpec, TaskRuntime, TaskSpec,
 };
 
 use super::{Lower, text, whole};
@@ -34,8 +34,7 @@ impl Lower<'_> {
             mode: self.mode(deploy, &deployed),
             update_config: self.update_config(deploy, &deployed),
             rollback_config: None,
-            endpoint_spec: (!ports.is_empty())
-                .then(|| EndpointSpec { ports, ..EndpointSpec::default() }),
+            endpoint_spec: self.endpoint(deploy, &deployed, ports),
             task_template: Arc::new(TaskSpec {
                 runtime: TaskRuntime::Container(container),
                 resources: super::deploy::resources(deploy),
@@ -46,6 +45,26 @@ impl Lower<'_> {
                 force_update: 0,
             }),
         }
+    }
+
+    fn endpoint(
+        &mut self,
+        deploy: &Node,
+        path: &str,
+        ports: Vec<PortConfig>,
+    ) -> Option<EndpointSpec> {
+        let said = deploy.get("endpoint_mode");
+        let mode = match said.map(|node| (node, node.as_text().unwrap_or_default())) {
+            None | Some((_, "vip")) => EndpointMode::Vip,
+            Some((_, "dnsrr")) => EndpointMode::Dnsrr,
+            Some((node, other)) => {
+                let text = format!("{other:?} is unknown: expected vip or dnsrr");
+                self.wrong(node.at, &format!("{path}.endpoint_mode"), text);
+                EndpointMode::Vip
+            }
+        };
+        let is_said = !ports.is_empty() || mode != EndpointMode::Vip;
+        is_said.then_some(EndpointSpec { mode, ports })
     }
 
     /// The networks that a service joins, by their full names, sorted as Docker sorts them.
@@ -74,19 +93,22 @@ impl Lower<'_> {
         }
         // An empty list is the same as none.
         let said = node.get("networks").filter(|networks| !networks.entries().is_empty());
-        let mut targets: Vec<String> = match said {
-            Some(networks) => networks
-                .entries()
-                .iter()
-                .filter_map(|e| self.network_name(e, &format!("{path}.networks")))
-                .collect(),
-            None => {
-                self.uses_default = true;
-                vec![self.default_network()]
-            }
+        let Some(networks) = said else {
+            self.uses_default = true;
+            return vec![one(self.default_network())];
         };
-        targets.sort();
-        targets.into_iter().map(one).collect()
+        let mut joined = Vec::new();
+        for entry in networks.entries() {
+            let target = self.network_name(entry, &format!("{path}.networks"));
+            let aliases = entry.value.get("aliases").map_or(&[][..], Node::items);
+            let aliases = aliases.iter().filter_map(|alias| alias.as_text().map(str::to_owned));
+            joined.extend(target.map(|target| NetworkAttachmentConfig {
+                aliases: aliases.collect(),
+                ..one(target)
+            }));
+        }
+        joined.sort_by(|one, other| one.target.cmp(&other.target));
+        joined
     }
 
     /// The full name of a network that a service names.

@@ -105,7 +105,9 @@ fn wrong_meanings() {
         ("healthcheck: {test: a, disable: true}", "test cannot be combined with disable"),
         ("user: $", "'$' that begins no variable"),
         ("user: ${U:?who}", "4:11: required variable U is missing: who"),
-        ("networks: {default: {aliases: [a]}}", "networks.default.aliases: is not supported yet"),
+        ("networks: {default: {priority: 1}}", "networks.default.priority: is not supported yet"),
+        ("networks: {default: {aliases: [a b]}}", "networks[0].aliases[0]: \"a b\" is no name"),
+        ("deploy: {endpoint_mode: x}", "endpoint_mode: \"x\" is unknown: expected vip or dnsrr"),
         ("tmpfs: /run:noexec", "tmpfs[0]: option \"noexec\" is not supported"),
         ("tty: !reset true", "4:17: tag !reset is not supported"),
     ];

@@ -271,6 +271,10 @@ fn networks() {
         ],
     );
     check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
+    let aliases = r#"[{"Target": "shop_default", "Aliases": ["a", "b"]}]"#;
+    check_web("networks: {default: {aliases: [a, b]}}", &[("T/Networks", aliases)]);
+    check_web("deploy: {endpoint_mode: dnsrr}", &[("EndpointSpec/Mode", "\"dnsrr\"")]);
+    check_web("deploy: {endpoint_mode: vip}", &[("EndpointSpec", "null")]);
     check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
     let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
     check(

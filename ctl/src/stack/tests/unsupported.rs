@@ -100,7 +100,6 @@ fn every_value_that_is_listed_is_refused() {
 const TIED: &[(&str, &str)] = &[
     ("services.*.deploy.mode", "service: mode"),
     ("services.*.deploy.rollback_config", "service: rollback_config"),
-    ("services.*.deploy.endpoint_mode", "service: endpoint_spec.mode"),
     ("services.*.logging", "service: task_template.log_driver"),
     (
         "services.*.deploy.resources.reservations.generic_resources",
@@ -109,7 +108,6 @@ const TIED: &[(&str, &str)] = &[
     ("services.*.memswap_limit", "service: task_template.resources.swap_bytes"),
     ("services.*.mem_swappiness", "service: task_template.resources.memory_swappiness"),
     ("services.*.networks.*.driver_opts", "service: task_template.networks[].driver_opts"),
-    ("services.*.networks.*.aliases", "service: task_template.networks[].aliases"),
     ("services.*.deploy.placement.preferences", "service: task_template.placement.preferences"),
     ("services.*.init", "service: task_template.container.init"),
     ("services.*.isolation", "service: task_template.container.isolation"),

@@ -103,7 +103,7 @@ fn dns(c: &mut Check, config: &DnsConfig) {
 }
 
 /// RFC 1123 section 2.1, in total at most 64 bytes because that is what the kernel holds.
-fn is_hostname(name: &str) -> bool {
+pub(super) fn is_hostname(name: &str) -> bool {
     name.len() <= 64
         && name.split('.').all(|label| {
             let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

@@ -94,6 +94,10 @@ fn task(c: &mut Check, spec: &TaskSpec) {
     c.each("networks", &spec.networks, |c, n| {
         c.that(!n.target.is_empty(), "", "names no network");
         c.that(seen.insert(n.target.clone()), &n.target, "is listed twice");
+        c.each("aliases", &n.aliases, |c, alias| {
+            let why = "is no name: expected letters, digits, - and _, in parts between dots";
+            c.that(container::is_hostname(alias), alias, why);
+        });
     });
 }
 

@@ -47,8 +47,33 @@ fn a_plain_service_is_fine() {
 }
 
 #[test]
+fn who_is_found_by_its_tasks_publishes_on_their_hosts_alone() {
+    let problems = |mode, port_mode| {
+        let spec = service(|s, _, _| {
+            let ports = vec![port(80, port_mode)];
+            s.endpoint_spec = Some(EndpointSpec { mode, ports });
+        });
+        let found = spec.validate().err().map(|all| all.0).unwrap_or_default();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let why = "\"ingress\" cannot be combined with endpoint mode dnsrr: expected mode host";
+    let found = problems(EndpointMode::Dnsrr, PublishMode::Ingress);
+    assert!(found.contains(&format!("endpoint_spec.ports[0]: {why}")), "{found}");
+    assert!(!problems(EndpointMode::Vip, PublishMode::Ingress).contains(why));
+    assert_eq!(problems(EndpointMode::Dnsrr, PublishMode::Host), "");
+}
+
+#[test]
 fn each_violation_names_path_value_and_what_is_accepted() {
-    let cases: [(ServiceSpec, &str); 12] = [
+    let cases: [(ServiceSpec, &str); 13] = [
+        (
+            service(|_, t, _| {
+                let (target, aliases) = ("n".to_owned(), vec!["ok".to_owned(), "a b".to_owned()]);
+                t.networks =
+                    vec![NetworkAttachmentConfig { target, aliases, ..Default::default() }];
+            }),
+            "task_template.networks[0].aliases[1]: \"a b\" is no name: expected letters",
+        ),
         (service(|s, _, _| s.name = "a.b".to_owned()), "name: \"a.b\" is not a name: expected"),
         (service(|_, _, c| c.image = "UP PER".to_owned()), "task_template.container.image: "),
         (service(|_, _, c| c.env = vec!["=x".to_owned()]), "container.env[0]: \"=x\" has no name"),

@@ -1,0 +1,70 @@
+//! How a service is reached: flags of `service create` and `update`.
+
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use shoal_types::spec::{EndpointMode, NetworkAttachmentConfig};
+
+/// What a service's name leads to.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum EndpointArg {
+    /// One address for all its tasks
+    Vip,
+    /// The addresses of its tasks
+    Dnsrr,
+}
+
+impl From<EndpointArg> for EndpointMode {
+    fn from(arg: EndpointArg) -> Self {
+        match arg {
+            EndpointArg::Vip => Self::Vip,
+            EndpointArg::Dnsrr => Self::Dnsrr,
+        }
+    }
+}
+
+/// `NETWORK`, or `name=NETWORK,alias=NAME` with any number of aliases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NetworkFlag(pub NetworkAttachmentConfig);
+
+impl FromStr for NetworkFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut config = NetworkAttachmentConfig::default();
+        if !text.contains('=') {
+            text.clone_into(&mut config.target);
+            return Ok(Self(config));
+        }
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("name", name)) => name.clone_into(&mut config.target),
+                Some(("alias", alias)) => config.aliases.push(alias.to_owned()),
+                _ => return Err(format!("{part:?} is unknown: expected name=… or alias=…")),
+            }
+        }
+        match config.target.as_str() {
+            "" => Err(format!("{text:?} names no network: expected name=…")),
+            _ => Ok(Self(config)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_a_name_and_aliases() {
+        let of = |text: &str| text.parse::<NetworkFlag>().map(|n| (n.0.target, n.0.aliases));
+        let ok = |name: &str, aliases: &[&str]| {
+            Ok((name.to_owned(), aliases.iter().map(|&a| a.to_owned()).collect()))
+        };
+        assert_eq!(of("back"), ok("back", &[]));
+        assert_eq!(of("name=back"), ok("back", &[]));
+        assert_eq!(of("alias=a,name=back,alias=b"), ok("back", &["a", "b"]));
+        assert!(of("alias=a").unwrap_err().contains("names no network"));
+        assert!(of("name=back,ip=1").unwrap_err().contains("\"ip=1\" is unknown"));
+        assert!(of("name=back,").unwrap_err().contains("\"\" is unknown"));
+    }
+}
