@@ -108,16 +108,15 @@ for _ in $(seq 100); do ready && break; sleep 0.1; done
 ctl node ls
 
 say 'A stack: two commands'
-export COUNTER=$h1:8081 SHOPS=$h1:8080,$h2:8080,$h3:8080
 ctl node update --label-add role=store h1
 ctl stack deploy -c examples/shop/stack.yaml shop
 ctl service ls
 ctl stack ps shop
 
-say 'The page, from outside'
-for host in $(web_hosts); do page "$(address "$host")"; done
+say 'The page, from outside: every host answers, also the one that runs no task of it'
+for host in h1 h2 h3; do page "$(address "$host")"; done
 
-say 'What the visitors saw'
+say 'What the visitors saw, one on each host, asking the service by its name'
 sleep 1
 ctl service logs --tail 2 shop_visitor
 
@@ -125,7 +124,7 @@ say 'A new version, one page after the other'
 show 'export VERSION=2'
 export VERSION=2
 ctl stack deploy -c examples/shop/stack.yaml shop
-for host in $(web_hosts); do page "$(address "$host")"; done
+for host in h1 h2 h3; do page "$(address "$host")"; done
 
 say 'A program in a running container'
 ctl exec shop_web.1 /web healthcheck && echo 'the health check says: healthy'
@@ -142,7 +141,7 @@ back
 printf '%sback after %s ms%s\n' "$bold" "$((($(date +%s%N) - dead) / 1000000))" "$plain"
 ctl node ls
 ctl service ps shop_web
-for host in $(web_hosts); do [ "$host" = "$victim" ] || page "$(address "$host")"; done
+for host in h1 h2 h3; do [ "$host" = "$victim" ] || page "$(address "$host")"; done
 
 say "$victim comes back"
 "${lab[@]}" start "$victim" >/dev/null

@@ -1,6 +1,6 @@
 //! Asks for the shop's page again and again, and writes down what it got.
 //!
-//! SHOPS: addresses (host:port), separated by commas; one after the other is asked.
+//! SHOPS: where pages are (name:port), separated by commas; one after the other is asked.
 //! EVERY_MS: between two visits; 1000 if it is not set.
 
 use std::env;
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let shops: Vec<&str> = shops.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
     let every = env::var("EVERY_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
     if shops.is_empty() {
-        eprintln!("visitor: SHOPS is not set: expected host:port,host:port");
+        eprintln!("visitor: SHOPS is not set: expected name:port,name:port");
         return ExitCode::FAILURE;
     }
     for shop in shops.iter().cycle() {

@@ -1,11 +1,11 @@
 //! The shop's page: who serves it, in which version, and how many times it was asked for.
 //!
 //! `web` serves on port 8080; `web healthcheck` asks the web beside it.
-//! VERSION is shown on the page. COUNTER is the address of the counter (host:port).
+//! VERSION is shown on the page. COUNTER is where the counter is (name:port). The page says who asked.
 
 use std::env;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,13 +46,14 @@ fn serve() -> std::io::Result<()> {
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let path = request_path(&mut stream)?;
+    let client = stream.peer_addr()?.ip();
     let (status, body) = match path.as_str() {
         "/healthz" => ("200 OK", "ok\n".to_owned()),
-        "/" => ("200 OK", page()),
+        "/" => ("200 OK", page(client)),
         _ => ("404 Not Found", "there is only one page: /\n".to_owned()),
     };
     if path == "/" {
-        println!("GET / from {}", stream.peer_addr()?.ip());
+        println!("GET / from {client}");
     }
     write!(
         stream,
@@ -61,7 +62,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     )
 }
 
-fn page() -> String {
+fn page(client: IpAddr) -> String {
     let count = match env::var("COUNTER") {
         Err(_) => "not counted: COUNTER is not set".to_owned(),
         Ok(counter) => match get(&counter, "/add") {
@@ -69,7 +70,7 @@ fn page() -> String {
             Err(error) => format!("not counted: {counter}: {error}"),
         },
     };
-    format!("shop version {} served by {}, {count}\n", version(), hostname())
+    format!("shop version {} served by {} to {client}, {count}\n", version(), hostname())
 }
 
 fn version() -> String {

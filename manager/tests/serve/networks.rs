@@ -21,7 +21,8 @@ async fn users_see_which_addresses_a_network_has_and_how_many_are_left() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, .. } = bootstrap(dir.path(), address).await;
     let made = control.create_network(overlay("back", "")).await.unwrap().into_inner();
-    assert_eq!(made.network.unwrap().subnets, ["10.0.0.0/24"]);
+    // The first is the nodes' own.
+    assert_eq!(made.network.unwrap().subnets, ["10.0.1.0/24"]);
 
     let mut web = spec("web", 0);
     let attachment =
@@ -40,7 +41,7 @@ async fn users_see_which_addresses_a_network_has_and_how_many_are_left() {
     assert_eq!((listed.networks.len(), listed.addresses), (4, vec![counts]), "of overlays alone");
 
     for (subnet, code, said) in [
-        ("10.0.0.128/25", Code::FailedPrecondition, "network \"back\" has 10.0.0.0/24"),
+        ("10.0.1.128/25", Code::FailedPrecondition, "network \"back\" has 10.0.1.0/24"),
         ("10.1.0.0/31", Code::InvalidArgument, "expected a length of 8 to 30"),
         ("10.1.0.1/24", Code::InvalidArgument, "has host bits set: expected 10.1.0.0/24"),
     ] {
@@ -61,6 +62,18 @@ fn with_tunnel(hostname: &str, key: u8) -> pb::NodeDescription {
     };
     let level = Level::OWN;
     (&NodeDescription { tunnel: Some(tunnel), level, ..description(hostname) }).into()
+}
+
+/// Says that all that was sent is applied. More than that is refused, so the last message is found that way.
+async fn acknowledge_all(agent: &mut Agent) {
+    for applied in 1.. {
+        let session_id = agent.session_id.clone();
+        let said = agent.client.acknowledge(pb::AcknowledgeRequest { session_id, applied }).await;
+        if said.is_err() {
+            assert!(applied > 2, "{applied}");
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,16 +141,7 @@ async fn a_task_is_withdrawn_when_all_who_were_told_of_it_have_said_so() {
     let mut asked = ask(stops);
     let waits = tokio::time::timeout(Duration::from_millis(300), &mut asked).await;
     assert!(waits.is_err(), "the other has not said anything");
-    // More than was sent is refused, so the last message is found that way.
-    let mut acknowledged = 0;
-    for applied in 1.. {
-        let session_id = other.session_id.clone();
-        if other.client.acknowledge(pb::AcknowledgeRequest { session_id, applied }).await.is_err() {
-            break;
-        }
-        acknowledged = applied;
-    }
-    assert!(acknowledged > 1, "{acknowledged}");
+    acknowledge_all(other).await;
     let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
     assert_eq!(answer.into_inner().missing, 0);
     // What has been said is not waited for.

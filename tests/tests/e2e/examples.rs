@@ -59,12 +59,10 @@ fn images(world: &World, dir: &Path, example: &str) {
 }
 
 fn deploy(world: &World, dir: &Path, name: &str) {
-    let address = |number: usize| world.cluster.host(number).address.clone();
     let file = dir.join("stack.yaml");
     let mut command = world.cluster.lab.ctl(world.cluster.host(1));
     command.args(["stack", "deploy", "-c"]).arg(&file).arg(name);
-    command.env("REGISTRY", REGISTRY).env("COUNTER", format!("{}:8081", address(1)));
-    command.env("SHOPS", format!("{}:8080,{}:8080", address(1), address(2)));
+    command.env("REGISTRY", REGISTRY);
     let said = run(&mut command, PATIENCE).unwrap();
     assert_eq!(said.code, 0, "{name}: {}", said.both());
 }

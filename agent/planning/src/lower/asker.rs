@@ -16,12 +16,14 @@ use crate::zone::{Asker, Forwards};
 const DNS_PORT: u16 = 53;
 
 /// A task's container as one that asks for names. `None` if it does not: it is on no network of its own, or
-/// its user names a server on its own loopback, whom it asks itself.
+/// its user names a server on its own loopback, whom it asks itself, or it is itself a server of names, which
+/// could not listen on all its addresses beside ours.
 #[must_use]
 pub fn asker(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) -> Option<Asker> {
     let spec = task.spec.container()?;
     let servers = dns(spec).ok()?.servers;
-    if servers.iter().any(IpAddr::is_loopback) {
+    let is_server = task.ports.iter().any(|port| port.target_port == DNS_PORT);
+    if is_server || servers.iter().any(IpAddr::is_loopback) {
         return None;
     }
     let joined = task.networks.iter().filter_map(|joined| networks.get(&joined.network_id));
@@ -51,7 +53,9 @@ pub fn asker(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) 
 #[cfg(test)]
 mod tests {
     use shoal_types::object::{Meta, TaskNetwork};
-    use shoal_types::spec::{ContainerSpec, DnsConfig, Driver, NetworkSpec};
+    use shoal_types::spec::{
+        ContainerSpec, DnsConfig, Driver, NetworkSpec, PortConfig, Protocol, PublishMode,
+    };
 
     use super::*;
 
@@ -115,6 +119,16 @@ mod tests {
                 forwards,
             });
             assert_eq!(asker, expected, "{servers:?}");
+            let port = PortConfig {
+                name: String::new(),
+                protocol: Protocol::Udp,
+                target_port: 53,
+                published_port: 53,
+                publish_mode: PublishMode::Host,
+                host_ip: None,
+            };
+            let server = AssignedTask { ports: vec![port], ..task };
+            assert_eq!(super::asker(&server, &networks), None, "it listens there itself");
         }
     }
 }
