@@ -8,7 +8,7 @@
 //! domains of their own (VRF) has addresses elsewhere, too; there only bridges are closed. Bridges of
 //! others ([`Guest`]) are let through beside the networks of containers, and not into them.
 //!
-//! What goes by the mesh ([`ingress`](super::ingress)) has a mark of its own and a table of its own. What comes
+//! What goes by the mesh ([`ingress`]) has a mark of its own and a table of its own. What comes
 //! by it passes with that mark, which it has from the tables only; and as the kernel looks for the way back
 //! with the mark that a packet has, the device may insist (`rp_filter`) that what comes by it would be answered
 //! by it: without the tables nothing comes in there.
