@@ -129,11 +129,19 @@ impl Dispatcher for DispatcherService {
         let (session, messages) =
             self.sessions.open(node, id, term, clock::steady(), message(started));
         self.sessions.may_report(&session, description_bytes).await?;
+        let has_tunnel = description.tunnel.is_some();
         let (view, now) = (self.cluster.view(), clock::now());
         if let Some(news) = liveness::heard(&view, node, Some(description), addr, &unable, now) {
             self.cluster.propose(news).await?;
         }
         let view = self.cluster.view();
+        if has_tunnel && view.node(node).is_some_and(|node| node.description.tunnel.is_none()) {
+            tracing::warn!(
+                %node,
+                "a node has the tunnel key of another one and counts as without: was one made from a copy \
+                 of the other's disk?"
+            );
+        }
         session.send(message(Message::Facts(facts(&view, node))))?;
         tracing::info!(%node, session = %session.id, "session opened");
         Ok(Response::new(Box::pin(sessions::until_ended(session, messages))))

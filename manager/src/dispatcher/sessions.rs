@@ -47,6 +47,15 @@ struct Counters {
     applied: watch::Sender<u64>,
 }
 
+/// Raises a count; those who wait for it hear of it if it was lower.
+pub(super) fn raise(count: &watch::Sender<u64>, to: u64) {
+    count.send_if_modified(|known| {
+        let news = *known < to;
+        *known = to.max(*known);
+        news
+    });
+}
+
 /// Numbers the messages of one stream of assignments, so that they follow each other. The numbers
 /// go on through all streams of a session: what is acknowledged names one message.
 #[derive(Debug)]
@@ -105,11 +114,7 @@ impl Session {
             let why = format!("applied: is {applied}, and the last message sent is {sent}");
             return Err(Status::invalid_argument(why));
         }
-        self.progress.applied.send_if_modified(|known| {
-            let news = *known < applied;
-            *known = applied.max(*known);
-            news
-        });
+        raise(&self.progress.applied, applied);
         Ok(())
     }
 

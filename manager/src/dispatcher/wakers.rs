@@ -9,6 +9,7 @@ use shoal_types::id::NodeId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::sessions::raise;
 use crate::cluster::Cluster;
 use crate::feed::Follower;
 
@@ -152,11 +153,7 @@ impl Wakers {
 
     /// Whoever is to hear of changes up to this index has.
     fn saw(&self, index: u64) {
-        self.seen.send_if_modified(|seen| {
-            let news = *seen < index;
-            *seen = index.max(*seen);
-            news
-        });
+        raise(&self.seen, index);
     }
 
     /// Waits until all streams that a change up to this index means something for are woken.

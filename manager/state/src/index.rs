@@ -214,7 +214,7 @@ impl Indexes {
         let key = |t: &Task| Some((t.node_id.filter(|_| TaskEndpoint::has_ports(t))?, t.id));
         shift(&mut self.published, was.and_then(key), is.and_then(key));
         for task in [was, is].into_iter().flatten() {
-            for network in task.networks.iter().filter(|n| !n.addresses.is_empty()) {
+            for network in task.networks.iter().filter(|n| n.spans_nodes()) {
                 let key = (network.network_id, task.id);
                 if is.is_some() {
                     self.endpoints.insert(key);

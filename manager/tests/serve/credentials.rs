@@ -40,10 +40,7 @@ fn has_secret(bytes: &[u8]) -> bool {
 async fn a_credential_is_for_the_node_of_its_task_and_shown_to_nobody_else() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
-    let token: JoinToken = agent_token.parse().unwrap();
-    let key = PrivateKey::generate().unwrap();
-    let joined = join(address.to_string().parse().unwrap(), &token, &key, pb::NodeHints::default());
-    let joined = joined.await.unwrap();
+    let joined = joined(address, &agent_token).await;
 
     let mut own = Agent::connect(channel(address, node.current()), "first").await;
     let request = pb::CreateServiceRequest {

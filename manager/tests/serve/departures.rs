@@ -6,10 +6,7 @@ use super::*;
 async fn a_node_drains_itself_and_nobody_else() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
-    let (token, key): (JoinToken, _) =
-        (agent_token.parse().unwrap(), PrivateKey::generate().unwrap());
-    let at: ManagerAddress = address.to_string().parse().unwrap();
-    let joined = join(at, &token, &key, pb::NodeHints::default()).await.unwrap();
+    let joined = joined(address, &agent_token).await;
     let leaver = joined.identity().node().unwrap().to_string();
     let first = Agent::connect(channel(address, node.current()), "first").await;
     let second = Agent::connect(channel(address, joined), "second").await;

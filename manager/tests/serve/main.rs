@@ -177,6 +177,13 @@ async fn bootstrap(dir: &Path, address: SocketAddr) -> Made {
     }
 }
 
+/// Another node joins: its credentials.
+async fn joined(address: SocketAddr, token: &str) -> Credentials {
+    let (token, key): (JoinToken, _) = (token.parse().unwrap(), PrivateKey::generate().unwrap());
+    let manager: ManagerAddress = address.to_string().parse().unwrap();
+    join(manager, &token, &key, pb::NodeHints::default()).await.unwrap()
+}
+
 fn channel(address: SocketAddr, credentials: Credentials) -> Channel {
     let live = LiveCredentials::new(credentials).unwrap();
     client_channel(address.to_string().parse().unwrap(), live, MANAGER_NAME).unwrap()
@@ -190,16 +197,19 @@ struct Agent {
     assignments: Streaming<pb::AssignmentsMessage>,
     held: NodeAssignment,
     /// Its heartbeats, which end with it.
-    beats: Option<AbortOnDropHandle<()>>,
+    _beats: Option<AbortOnDropHandle<()>>,
 }
 
 impl Agent {
     /// One that keeps its session alive.
     async fn connect(channel: Channel, hostname: &str) -> Self {
-        let mut agent = Self::try_connect(channel, hostname).await.unwrap();
-        let beats = beat(agent.client.clone(), agent.session_id.clone());
-        agent.beats = Some(AbortOnDropHandle::new(tokio::spawn(beats)));
-        agent
+        Self::try_connect(channel, hostname).await.unwrap().beating()
+    }
+
+    /// It keeps its session alive from now on.
+    fn beating(self) -> Self {
+        let beats = beat(self.client.clone(), self.session_id.clone());
+        Self { _beats: Some(AbortOnDropHandle::new(tokio::spawn(beats))), ..self }
     }
 
     /// One that does not. Nothing if the manager does not serve sessions yet, or ends this one at once.
@@ -219,7 +229,7 @@ impl Agent {
             pb::AssignmentsRequest { session_id: session_id.clone(), message_bytes_max: 0 };
         let assignments = client.assignments(request).await.ok()?.into_inner();
         let held = NodeAssignment::default();
-        Some(Self { client, session_id, session, assignments, held, beats: None })
+        Some(Self { client, session_id, session, assignments, held, _beats: None })
     }
 
     /// Takes the next part of the assignment; its bytes, and whether more belongs to it.
@@ -329,10 +339,7 @@ async fn a_service_reaches_an_agent_and_survives_a_restart_of_the_manager() {
 async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
-    let token: JoinToken = agent_token.parse().unwrap();
-    let key = PrivateKey::generate().unwrap();
-    let manager_address: ManagerAddress = address.to_string().parse().unwrap();
-    let joined = join(manager_address, &token, &key, pb::NodeHints::default()).await.unwrap();
+    let joined = joined(address, &agent_token).await;
 
     let mut first = Agent::connect(channel(address, node.current()), "first").await;
     control
@@ -359,10 +366,7 @@ async fn a_host_joins_with_a_token_and_takes_over_from_a_silent_one() {
 async fn a_node_that_was_removed_hears_it_for_good() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, agent_token, .. } = bootstrap(dir.path(), address).await;
-    let token: JoinToken = agent_token.parse().unwrap();
-    let key = PrivateKey::generate().unwrap();
-    let manager_address: ManagerAddress = address.to_string().parse().unwrap();
-    let joined = join(manager_address, &token, &key, pb::NodeHints::default()).await.unwrap();
+    let joined = joined(address, &agent_token).await;
     let reference = joined.identity().node().unwrap().to_string();
     let mut agent = Agent::connect(channel(address, joined.clone()), "second").await;
     let request = pb::RemoveNodeRequest { reference, force: true };

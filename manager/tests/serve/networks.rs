@@ -80,18 +80,12 @@ async fn acknowledge_all(agent: &mut Agent) {
 async fn a_task_is_withdrawn_when_all_who_were_told_of_it_have_said_so() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, node, agent_token } = bootstrap(dir.path(), address).await;
-    let token: JoinToken = agent_token.parse().unwrap();
-    let key = PrivateKey::generate().unwrap();
-    let joined = join(address.to_string().parse().unwrap(), &token, &key, pb::NodeHints::default());
-    let joined = joined.await.unwrap();
+    let joined = joined(address, &agent_token).await;
     control.create_network(overlay("back", "")).await.unwrap();
 
     let connect = async |credentials, hostname, n| {
         let opened = Agent::open(channel(address, credentials), with_tunnel(hostname, n)).await;
-        let mut agent = opened.unwrap();
-        let beats = beat(agent.client.clone(), agent.session_id.clone());
-        agent.beats = Some(AbortOnDropHandle::new(tokio::spawn(beats)));
-        agent
+        opened.unwrap().beating()
     };
     let mut agents =
         [connect(node.current(), "first", 1).await, connect(joined, "second", 2).await];

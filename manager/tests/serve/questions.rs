@@ -41,11 +41,7 @@ fn volumes(names: &[&str]) -> FromAgent {
 }
 
 pub(crate) async fn join_as(address: SocketAddr, token: &str, hostname: &str) -> Agent {
-    let token: JoinToken = token.parse().unwrap();
-    let key = PrivateKey::generate().unwrap();
-    let manager: ManagerAddress = address.to_string().parse().unwrap();
-    let joined = join(manager, &token, &key, pb::NodeHints::default()).await.unwrap();
-    Agent::connect(channel(address, joined), hostname).await
+    Agent::connect(channel(address, joined(address, token).await), hostname).await
 }
 
 fn names(answer: &pb::ListVolumesResponse) -> Vec<(String, String)> {

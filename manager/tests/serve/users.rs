@@ -143,10 +143,7 @@ async fn a_removed_user_is_out_at_once_on_open_connections_and_streams_too() {
 async fn a_removed_node_loses_its_streams_at_once() {
     let (dir, address) = (tempfile::tempdir().unwrap(), free_address());
     let Made { manager, mut control, agent_token, .. } = bootstrap(dir.path(), address).await;
-    let (token, key): (JoinToken, _) =
-        (agent_token.parse().unwrap(), PrivateKey::generate().unwrap());
-    let at: ManagerAddress = address.to_string().parse().unwrap();
-    let joined = join(at, &token, &key, pb::NodeHints::default()).await.unwrap();
+    let joined = joined(address, &agent_token).await;
     let reference = joined.identity().node().unwrap().to_string();
     let mut agent = Agent::connect(channel(address, joined), "second").await;
     agent.receive().await;

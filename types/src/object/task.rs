@@ -137,6 +137,14 @@ pub struct TaskNetwork {
     pub addresses: Vec<ipnet::IpNet>,
 }
 
+impl TaskNetwork {
+    /// Whether it is a network that spans nodes: on these alone managers give addresses.
+    #[must_use]
+    pub const fn spans_nodes(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+}
+
 /// What has become of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

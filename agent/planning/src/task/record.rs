@@ -1,7 +1,7 @@
 //! What is remembered of a task across a crash of the agent.
 
-use shoal_types::assignment::AssignedTask;
-use shoal_types::object::TaskStatus;
+use shoal_types::assignment::{AssignedTask, IngressPort};
+use shoal_types::object::{TaskNetwork, TaskStatus};
 use shoal_types::spec::{ContainerSpec, Healthcheck};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
@@ -33,6 +33,14 @@ impl TaskRecord {
             "its record on this node is damaged, so nobody knows how far it was".to_owned();
         let started = Some(Boot::unknown());
         Self { task, status, started, interrupted: false, preparation: None }
+    }
+
+    /// Whether other nodes may lead somebody to it while it is being stopped. When the host itself stops,
+    /// managers hear of that only when it has, so there is nothing to wait for.
+    #[must_use]
+    pub fn is_led_to(&self) -> bool {
+        let spans = self.task.networks.iter().any(TaskNetwork::spans_nodes);
+        (spans || !IngressPort::of(&self.task.ports).is_empty()) && !self.interrupted
     }
 
     /// How its container is asked to stop.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_agent_planning::lower::{Publication, publication};
 use shoal_agent_planning::task::{Fact, TaskRecord};
-use shoal_types::assignment::{AssignedTask, IngressPort};
+use shoal_types::assignment::AssignedTask;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::Network;
@@ -98,7 +98,7 @@ pub(in crate::worker) async fn withdraw(context: &Context, record: TaskRecord) -
     if let Err(error) = context.ledger.save(&record).await {
         tracing::warn!(task = %id, error = %chain(&error), "cannot note that a task is stopped");
     }
-    if is_led_to(&record) {
+    if record.is_led_to() {
         match context.drivers.credentials.withdrawn(id).await {
             Ok(0) => {}
             Ok(nodes) => {
@@ -115,14 +115,6 @@ pub(in crate::worker) async fn withdraw(context: &Context, record: TaskRecord) -
         tracing::warn!(task = %id, error = %chain(&error), "cannot withdraw ports");
     }
     Fact::Withdrawn
-}
-
-/// Whether other nodes may lead somebody to a task that has run. When the host stops, managers hear of that
-/// only when it has.
-fn is_led_to(record: &TaskRecord) -> bool {
-    let TaskRecord { task, interrupted, .. } = record;
-    let spans = task.networks.iter().any(|network| !network.addresses.is_empty());
-    (spans || !IngressPort::of(&task.ports).is_empty()) && !interrupted
 }
 
 /// Asks the container to stop.

@@ -96,7 +96,7 @@ pub fn listeners(view: &ClusterState, task: TaskId) -> BTreeSet<NodeId> {
     let Some(task) = view.task(task) else { return BTreeSet::new() };
     let everywhere = !IngressPort::of(task.ports()).is_empty();
     let all = view.nodes().filter(|_| everywhere).map(|node| node.id);
-    let joined = task.networks.iter().filter(|network| !network.addresses.is_empty());
+    let joined = task.networks.iter().filter(|network| network.spans_nodes());
     let beside = joined.flat_map(|network| view.nodes_of_network(network.network_id));
     all.chain(beside).filter(|node| Some(*node) != task.node_id).collect()
 }

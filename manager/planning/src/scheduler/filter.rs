@@ -6,7 +6,7 @@ use shoal_manager_state::usage;
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::level::Level;
-use shoal_types::object::{Node, Task};
+use shoal_types::object::{Node, Task, TaskNetwork};
 use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
 
@@ -36,7 +36,7 @@ impl<'a> Need<'a> {
             constraints: constraints(&task.spec).collect(),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
             level: task.level,
-            spans: task.networks.iter().any(|network| !network.addresses.is_empty()),
+            spans: task.networks.iter().any(TaskNetwork::spans_nodes),
         }
     }
 }
