@@ -40,7 +40,8 @@ pub trait NamesDriver: Send + Sync {
     /// A container is answered no more, and nothing keeps its network namespace. Fine if it was not.
     ///
     /// # Errors
-    /// There is no process that could be told; its sockets are closed for all that.
+    /// There is no process that could be told, and one that cannot hear may keep the namespace until a look
+    /// has told or replaced it.
     fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>>;
 
     /// Which containers have sockets, those of an earlier agent among them.

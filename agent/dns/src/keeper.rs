@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::net::{SocketAddrUnix, bind, listen};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_planning::zone::Zone;
 
@@ -33,8 +34,9 @@ const DEATHS: u32 = 3;
 const PAUSES: Backoff =
     Backoff { first: Duration::from_millis(250), last: Duration::from_secs(30) };
 
-/// Starts the process, whose standard input is the socket to listen on.
-pub type Start = Box<dyn Fn(OwnedFd) -> io::Result<()> + Send + Sync>;
+/// Starts the process, whose standard input is the socket to listen on, and returns what refers to it
+/// (`pidfd_open(2)`).
+pub type Start = Box<dyn Fn(OwnedFd) -> io::Result<OwnedFd> + Send + Sync>;
 
 /// Why names are not answered.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +71,16 @@ pub fn start(program: File) -> Start {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
+        let watched = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         // Its end is noticed by whoever is connected to it; here it is only buried.
         let bury = move || drop(child.wait());
-        std::thread::Builder::new().name("names".to_owned()).spawn(bury).map(drop)
+        let buried = std::thread::Builder::new().name("names".to_owned()).spawn(bury);
+        let process = watched?;
+        if let Err(error) = buried {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+            return Err(error);
+        }
+        Ok(process)
     })
 }
 
@@ -109,13 +118,7 @@ impl Names {
     pub(crate) fn of_version(socket: PathBuf, start: Start, version: &'static str) -> Self {
         let inner = Inner { socket, start, version, held: Mutex::default() };
         let names = Self { inner: Arc::new(inner) };
-        // None is there, or it is of no use: what it had is had again.
-        if let Ok(line) = Line::to(&names.inner.socket) {
-            let mut held = names.inner.lock();
-            held.served = line.borrow().unwrap_or_default();
-            held.zone = line.zone().unwrap_or_default();
-            names.inner.hold(&mut held, line);
-        }
+        names.inner.take_over();
         names
     }
 
@@ -224,51 +227,119 @@ impl Inner {
         say: impl Fn(&Held, &Line) -> io::Result<()>,
     ) -> Result<(), NamesError> {
         match &held.line {
-            // The rest of the words is only said to a process of the same version.
-            Some(line) if line.version == self.version && say(held, line).is_ok() => Ok(()),
+            Some(line) if self.can_hear(line) && say(held, line).is_ok() => Ok(()),
             None if held.served.is_empty() => Ok(()),
             _ => self.tell_all(held),
         }
     }
 
+    /// Whether one more word is enough. The rest of the words is only said to a process of the same version.
+    fn can_hear(&self, line: &Line) -> bool {
+        line.version == self.version && !line.behind
+    }
+
     /// To the process that there is if it is one of ours, else to a new one, which is there before the old
     /// one goes.
     fn tell_all(self: &Arc<Self>, held: &mut Held) -> Result<(), NamesError> {
-        let old = held.line.take();
-        if let Some(line) = old.as_ref().filter(|line| line.version == self.version) {
-            match say_all(held, line) {
+        let mut old = held.line.take();
+        if let Some(line) = old.as_mut().filter(|line| line.version == self.version) {
+            match line.begin_anew(&self.socket).and_then(|()| say_all(held, line)) {
                 Ok(()) => {
+                    line.behind = false;
                     held.line = old;
                     return Ok(());
                 }
                 Err(error) => tracing::warn!(%error, "the process that answers names is replaced"),
             }
         }
-        let failed = |source| NamesError::Process { path: self.socket.clone(), source };
-        let line = self.started().map_err(failed)?;
-        if let Err(error) = say_all(held, &line) {
-            line.farewell();
-            return Err(failed(error));
+        match self.successor(held) {
+            Ok(line) => {
+                self.hold(held, line);
+                if let Some(old) = old {
+                    old.farewell();
+                }
+                Ok(())
+            }
+            Err(source) => {
+                // It has everybody's sockets, so it is not forgotten: the next look tries again, and
+                // whoever is let go of is let go of there, too.
+                held.line = old;
+                if let Some(line) = &mut held.line {
+                    line.behind = true;
+                }
+                Err(NamesError::Process { path: self.socket.clone(), source })
+            }
         }
-        self.hold(held, line);
-        if let Some(old) = old {
-            old.farewell();
-        }
-        Ok(())
     }
 
-    /// A new process. Its socket takes the place of the old one's in one step.
-    fn started(&self) -> io::Result<Line> {
-        let begun = self.socket.with_extension("new");
-        let _ = std::fs::remove_file(&begun);
+    /// A new process that knows all and answers everybody. Its socket takes the place of the old one's in
+    /// one step; before, the next agent finds the old one.
+    fn successor(&self, held: &Held) -> io::Result<Line> {
+        let begun = self.begun();
+        let made = self.started(&begun).and_then(|line| {
+            let said = say_all(held, &line).and_then(|()| std::fs::rename(&begun, &self.socket));
+            match said {
+                Ok(()) => Ok(line),
+                Err(error) => {
+                    line.farewell();
+                    Err(error)
+                }
+            }
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(&begun);
+        }
+        made
+    }
+
+    fn started(&self, begun: &Path) -> io::Result<Line> {
+        let _ = std::fs::remove_file(begun);
         let listener = seqpacket()?;
-        bind(&listener, &SocketAddrUnix::new(&begun)?)?;
+        bind(&listener, &SocketAddrUnix::new(begun)?)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&begun, mode)?;
+        std::fs::set_permissions(begun, mode)?;
         listen(&listener, BACKLOG)?;
-        (self.start)(listener)?;
-        std::fs::rename(&begun, &self.socket)?;
-        Line::to(&self.socket)
+        let process = (self.start)(listener)?;
+        let line = Line::to(begun);
+        if line.is_err() {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+        line
+    }
+
+    /// Where one listens that is not told all yet.
+    fn begun(&self) -> PathBuf {
+        self.socket.with_extension("new")
+    }
+
+    /// Has again what the process of an earlier agent has, if there is one.
+    fn take_over(self: &Arc<Self>) {
+        // An agent that has ended while it replaced one has left it there, beside the one to be replaced.
+        if let Ok(unfinished) = Line::to(&self.begun()) {
+            unfinished.farewell();
+            let _ = std::fs::remove_file(self.begun());
+        }
+        let line = match Line::to(&self.socket) {
+            Ok(line) => line,
+            Err(error) => {
+                let none = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+                if !none.contains(&error.kind()) {
+                    tracing::warn!(%error, "the process that answers names cannot be taken over");
+                }
+                return;
+            }
+        };
+        let mut held = self.lock();
+        match line.borrow().and_then(|served| Ok((served, line.zone()?))) {
+            Ok((served, zone)) => {
+                (held.served, held.zone) = (served, zone);
+                self.hold(&mut held, line);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the process that answers names cannot be taken over: it ends");
+                line.farewell();
+            }
+        }
     }
 
     fn hold(self: &Arc<Self>, held: &mut Held, mut line: Line) {

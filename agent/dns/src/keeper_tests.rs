@@ -1,22 +1,25 @@
 //! The real process, which is this program's test of the same name. Needs root and `ip`.
 
 use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketAddrUnix;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::zone::Zone;
 
 use super::keeper::Names;
 use super::line::{Line, seqpacket};
-use super::root_tests::{Space, ask_over_tcp, asked, asker, heard};
+use super::root_tests::{Space, ask_over_tcp, asked, asked_at, asker, heard};
 use super::tests::{addresses, zone};
 use super::*;
 
@@ -30,17 +33,14 @@ fn the_process() {
     if std::env::var_os(IS_PROCESS).is_some() {
         let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).unwrap();
         // Also when the test fails.
-        let end = rustix::process::Signal::KILL;
+        let end = Signal::KILL;
         rustix::process::set_parent_process_death_signal(Some(end)).unwrap();
         process::run(&listener).unwrap();
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names.sock");
-    let listener = seqpacket().unwrap();
-    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-    rustix::net::listen(&listener, 1).unwrap();
-    let mut child = itself(listener).spawn().unwrap();
+    let mut child = begun(&path);
     let line = Line::to(&path).unwrap();
     assert_eq!(line.version, env!("CARGO_PKG_VERSION"));
     line.say_changes(&Zone::default().difference(&zone(3))).unwrap();
@@ -49,6 +49,92 @@ fn the_process() {
     line.farewell();
     assert!(child.wait().unwrap().success());
     assert!(!line.is_alive());
+}
+
+/// One that some earlier agent has begun. It ends with the test.
+fn begun(path: &Path) -> Child {
+    let listener = seqpacket().unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    itself(listener).spawn().unwrap()
+}
+
+/// Sockets as a container has them, on the host's loopback, and where they are.
+fn sockets() -> (Sockets, SocketAddr) {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let (udp, tcp) = (UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap());
+    udp.set_nonblocking(true).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let at = udp.local_addr().unwrap();
+    (Sockets { udp, tcp }, at)
+}
+
+#[test]
+fn one_that_cannot_be_replaced_is_still_told_and_let_go_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names.sock");
+    let mut child = begun(&path);
+    let (sockets, at) = sockets();
+    let line = Line::to(&path).unwrap();
+    line.give(&asker("c1", "n1", Forwards::Nobody), &sockets).unwrap();
+    drop((line, sockets));
+    let start: Start = Box::new(|_| Err(io::Error::other("asked to")));
+    let names = Names::of_version(path.clone(), start, env!("CARGO_PKG_VERSION"));
+    assert_eq!(names.served().len(), 1);
+    know(&names, 1);
+    // It hangs, and nobody can be started in its place.
+    let signal = |signal| rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+    signal(Signal::STOP);
+    let stopped = waitpid(Some(Pid::from_child(&child)), WaitOptions::UNTRACED).unwrap();
+    assert!(stopped.unwrap().1.stopped());
+    let error = names.know(|_| zone(2)).unwrap_err();
+    assert!(matches!(error, NamesError::Process { .. }), "{error}");
+    signal(Signal::CONT);
+    names.look().unwrap();
+    let answer = heard(&asked_at(at, "web.")).unwrap();
+    assert_eq!(addresses(&answer).len(), 2, "it was told what it had not heard");
+    names.end();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn one_that_never_answers_is_not_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names.sock");
+    let mut old = begun(&path);
+    let (told, started) = channel();
+    let told = Mutex::new(told);
+    let start = move |listener: OwnedFd| {
+        let child = Command::new("sleep").arg("60").stdin(Stdio::from(listener)).spawn()?;
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        told.lock().unwrap().send(child).unwrap();
+        Ok(process)
+    };
+    // The version of the old one is another.
+    let names = Names::of_version(path.clone(), Box::new(start), "2");
+    names.look().unwrap_err();
+    let mut new = started.try_recv().unwrap();
+    assert_eq!(new.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    assert!(old.try_wait().unwrap().is_none() && path.exists(), "the old one is kept");
+    names.end();
+    assert!(old.wait().unwrap().success());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn one_that_was_not_told_all_ends_with_the_next_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names.sock");
+    let (mut told, mut unfinished) = (begun(&path), begun(&path.with_extension("new")));
+    let (start, _started) = real();
+    let names = Names::of_version(path, start, env!("CARGO_PKG_VERSION"));
+    assert!(unfinished.wait().unwrap().success());
+    names.look().unwrap();
+    assert!(told.try_wait().unwrap().is_none());
+    names.end();
+    assert!(told.wait().unwrap().success());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 fn itself(listener: OwnedFd) -> Command {
@@ -74,16 +160,16 @@ pub(crate) fn real() -> (Start, Receiver<i32>) {
             begun.send(i32::try_from(child.id()).unwrap()).unwrap();
             child.wait()
         });
-        let pid = begins.recv().map_err(std::io::Error::other)?;
+        let pid = begins.recv().map_err(io::Error::other)?;
         let _ = told.lock().unwrap().send(pid);
-        Ok(())
+        Ok(pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty())?)
     };
     (Box::new(start), started)
 }
 
 fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let pid = Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
 }
 
 fn names(dir: &Path, version: &'static str) -> (Names, Receiver<i32>) {
@@ -203,8 +289,8 @@ async fn no_answer_is_lost_when_agents_and_processes_come_and_go() {
     assert_eq!(asking.end().await.0, 0, "lost");
     let three = killed_under_way(&space, &started, two).await;
     // One that hangs is replaced, too.
-    let pid = rustix::process::Pid::from_raw(three).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let pid = Pid::from_raw(three).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
     let status = || fs::read_to_string(format!("/proc/{three}/status")).unwrap();
     until("it is stopped", || status().contains("State:\tT")).await;
     let socket = space.inside(|| asked("web.")).await;

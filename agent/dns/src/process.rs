@@ -93,9 +93,9 @@ impl Process {
     fn converse(&mut self, agent: &OwnedFd) -> io::Result<Next> {
         // What the agent before has not finished is nothing.
         self.coming = None;
-        while let Some((ask, descriptors)) = receive::<Ask>(agent)? {
-            let is_end = ask == Ask::End;
-            let answer = self.hear(ask, descriptors, agent)?;
+        while let Some(packet) = receive::<Ask>(agent)? {
+            let is_end = packet.word == Ask::End;
+            let answer = self.hear(packet.word, packet.descriptors, agent)?;
             send(agent, &answer, &[])?;
             if is_end {
                 return Ok(Next::End);

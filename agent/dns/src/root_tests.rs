@@ -64,9 +64,14 @@ pub(crate) fn ask(name: &str) -> Option<Message> {
 
 /// Says a question, for whose answer somebody may wait.
 pub(crate) fn asked(name: &str) -> UdpSocket {
+    asked_at(ADDRESS.into(), name)
+}
+
+/// As [`asked`], of whoever is there.
+pub(crate) fn asked_at(address: SocketAddr, name: &str) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-    socket.connect(ADDRESS).unwrap();
+    socket.connect(address).unwrap();
     socket.send(&question(name, RecordType::A).to_vec().unwrap()).unwrap();
     socket
 }

@@ -14,6 +14,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_agent_planning::zone::Change;
@@ -72,6 +73,15 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
+/// A packet that has come.
+#[derive(Debug)]
+pub(crate) struct Packet<T> {
+    pub(crate) word: T,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whose it is, as the kernel says; where the socket asks for that.
+    pub(crate) sender: Option<Pid>,
+}
+
 /// Sends a packet.
 pub(crate) fn send(
     socket: &OwnedFd,
@@ -94,11 +104,10 @@ pub(crate) fn send(
 }
 
 /// Receives a packet; `None` when the other side is gone.
-pub(crate) fn receive<T: DeserializeOwned>(
-    socket: &OwnedFd,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<Packet<T>>> {
+    const SPACE: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX), ScmCredentials(1));
     let mut bytes = vec![0; PACKET_BYTES_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut space = [MaybeUninit::uninit(); SPACE];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags);
@@ -106,10 +115,12 @@ pub(crate) fn receive<T: DeserializeOwned>(
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         got => got?,
     };
-    let mut descriptors = Vec::new();
+    let (mut descriptors, mut sender) = (Vec::new(), None);
     for message in beside.drain() {
-        if let RecvAncillaryMessage::ScmRights(all) = message {
-            descriptors.extend(all);
+        match message {
+            RecvAncillaryMessage::ScmRights(all) => descriptors.extend(all),
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+            _ => {}
         }
     }
     if got.bytes == 0 {
@@ -119,13 +130,14 @@ pub(crate) fn receive<T: DeserializeOwned>(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet that is too long"));
     }
     let word = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default())?;
-    Ok(Some((word, descriptors)))
+    Ok(Some(Packet { word, descriptors, sender }))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;
 
+    use rustix::net::sockopt::set_socket_passcred;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use std::net::Ipv4Addr;
@@ -191,8 +203,13 @@ mod tests {
         let (one, other) = pair();
         let file = tempfile::tempfile().unwrap();
         send(&one, &Ask::Lend, &[file.as_fd(), file.as_fd()]).unwrap();
-        let (word, descriptors) = receive::<Ask>(&other).unwrap().unwrap();
-        assert_eq!((word, descriptors.len()), (Ask::Lend, 2));
+        let got = receive::<Ask>(&other).unwrap().unwrap();
+        assert_eq!((got.word, got.descriptors.len(), got.sender), (Ask::Lend, 2, None));
+        // Whoever wants to know who it was hears it from the kernel.
+        set_socket_passcred(&other, true).unwrap();
+        send(&one, &Ask::Lend, &[file.as_fd(), file.as_fd()]).unwrap();
+        let got = receive::<Ask>(&other).unwrap().unwrap();
+        assert_eq!((got.descriptors.len(), got.sender), (2, Some(rustix::process::getpid())));
         let long = Ask::LetGo("x".repeat(PACKET_BYTES_MAX));
         assert!(send(&one, &long, &[]).unwrap_err().to_string().contains("65536"));
         rustix::net::send(&one, b"{", SendFlags::empty()).unwrap();
