@@ -140,7 +140,7 @@ impl Names {
         if changes.is_empty() {
             return Ok(());
         }
-        self.inner.tell(&mut held, |_, line| line.say_changes(&changes))
+        self.inner.tell(&mut held, |_, line| line.say_changes(changes.clone()))
     }
 
     /// The host's resolvers from now on.
@@ -212,7 +212,7 @@ impl Inner {
     }
 
     fn let_process_go(&self, held: &mut Held) {
-        if let Some(line) = held.line.take() {
+        if let Some(mut line) = held.line.take() {
             line.farewell();
             // So that nobody takes over what is no more.
             let _ = std::fs::remove_file(&self.socket);
@@ -255,7 +255,7 @@ impl Inner {
         match self.successor(held) {
             Ok(line) => {
                 self.hold(held, line);
-                if let Some(old) = old {
+                if let Some(mut old) = old {
                     old.farewell();
                 }
                 Ok(())
@@ -276,7 +276,7 @@ impl Inner {
     /// one step; before, the next agent finds the old one.
     fn successor(&self, held: &Held) -> io::Result<Line> {
         let begun = self.begun();
-        let made = self.started(&begun).and_then(|line| {
+        let made = self.started(&begun).and_then(|mut line| {
             let said = say_all(held, &line).and_then(|()| std::fs::rename(&begun, &self.socket));
             match said {
                 Ok(()) => Ok(line),
@@ -315,11 +315,11 @@ impl Inner {
     /// Has again what the process of an earlier agent has, if there is one.
     fn take_over(self: &Arc<Self>) {
         // An agent that has ended while it replaced one has left it there, beside the one to be replaced.
-        if let Ok(unfinished) = Line::to(&self.begun()) {
+        if let Ok(mut unfinished) = Line::to(&self.begun()) {
             unfinished.farewell();
             let _ = std::fs::remove_file(self.begun());
         }
-        let line = match Line::to(&self.socket) {
+        let mut line = match Line::to(&self.socket) {
             Ok(line) => line,
             Err(error) => {
                 let none = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
@@ -389,7 +389,7 @@ fn has_ended(inner: &Weak<Inner>) {
 
 fn say_all(held: &Held, line: &Line) -> io::Result<()> {
     line.ask(&Ask::Begin)?;
-    line.say_changes(&Zone::default().difference(&held.zone))?;
+    line.say_changes(Zone::default().difference(&held.zone))?;
     line.ask(&Ask::Resolvers(held.resolvers.clone()))?;
     // Before anybody is answered: without the names, what is ours would be asked of others.
     line.ask(&Ask::Settle(held.served.keys().cloned().collect()))?;

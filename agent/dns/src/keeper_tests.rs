@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketAddrUnix;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 use shoal_agent_ground::testing::skip_without_root;
-use shoal_agent_planning::zone::Zone;
+use shoal_agent_planning::zone::{Change, Claim, TaskNames, Zone};
 
 use super::keeper::Names;
 use super::line::{Line, seqpacket};
@@ -41,14 +41,30 @@ fn the_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names.sock");
     let mut child = begun(&path);
-    let line = Line::to(&path).unwrap();
+    let mut line = Line::to(&path).unwrap();
     assert_eq!(line.version, env!("CARGO_PKG_VERSION"));
-    line.say_changes(&Zone::default().difference(&zone(3))).unwrap();
+    line.say_changes(Zone::default().difference(&zone(3))).unwrap();
     assert_eq!(line.zone().unwrap(), zone(3));
+    let long = long_names(&line.zone().unwrap());
+    line.say_changes(zone(3).difference(&long)).unwrap();
+    assert_eq!(line.zone().unwrap(), long);
     assert!(line.borrow().unwrap().is_empty() && line.is_alive());
     line.farewell();
     assert!(child.wait().unwrap().success());
     assert!(!line.is_alive());
+}
+
+/// With 16 tasks that have as many aliases as there may be, as long as they may be.
+fn long_names(before: &Zone) -> Zone {
+    let mut zone = before.clone();
+    let aliases = (0..64).map(|n| format!("{n:0>64}")).collect();
+    for n in 1..=16 {
+        let (service, slot) = ("s".repeat(63), n.to_string());
+        let task = TaskNames { service: &service, slot: &slot, aliases: &aliases, serving: true };
+        let claims = vec![Claim::of_task(&task, "n1", Ipv4Addr::new(10, 0, 1, n + 1), false)];
+        zone.take(Change::Claims { owner: format!("long{n}"), claims });
+    }
+    zone
 }
 
 /// One that some earlier agent has begun. It ends with the test.

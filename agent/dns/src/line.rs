@@ -15,12 +15,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shoal_agent_planning::zone::{Asker, Change, Zone};
 
 use super::Sockets;
-use super::words::{Answer, Ask, Packet, receive, send};
+use super::words::{Answer, Ask, Packet, packets, receive, send};
 
 /// Whoever does not answer for so long is replaced.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Changes in one packet, as many as fit with the longest names there are.
-pub(crate) const CHANGES_MAX: usize = 16;
 
 /// Answers to one question, each of them a packet: what one that has gone wrong can have this host keep.
 const ANSWERS_MAX: usize = 1 << 14;
@@ -132,8 +130,8 @@ impl Line {
         self.done()
     }
 
-    pub(crate) fn say_changes(&self, changes: &[Change]) -> io::Result<()> {
-        changes.chunks(CHANGES_MAX).try_for_each(|some| self.ask(&Ask::Changes(some.to_vec())))
+    pub(crate) fn say_changes(&self, changes: Vec<Change>) -> io::Result<()> {
+        packets(changes)?.into_iter().try_for_each(|some| self.ask(&Ask::Changes(some)))
     }
 
     /// Copies of the sockets that it has.
@@ -179,7 +177,9 @@ impl Line {
     }
 
     /// Has the process end if it does so, and kills it if not.
-    pub(crate) fn farewell(&self) {
+    pub(crate) fn farewell(&mut self) {
+        // That it ends is no surprise, and no death to be counted.
+        self.watch = None;
         if self.ask(&Ask::End).is_err() {
             // It may be gone, as it was to be.
             let _ = pidfd_send_signal(&self.process, Signal::KILL);

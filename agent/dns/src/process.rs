@@ -17,8 +17,7 @@ use rustix::process::{
 };
 use shoal_agent_planning::zone::Zone;
 
-use super::line::CHANGES_MAX;
-use super::words::{Answer, Ask, receive, send};
+use super::words::{Answer, Ask, packets, receive, send};
 use super::{Server, Sockets};
 
 /// One to answer while the other is held up.
@@ -144,8 +143,8 @@ impl Process {
                 }
             }
             Ask::Tell => {
-                for some in self.server.known().chunks(CHANGES_MAX) {
-                    send(agent, &Answer::Known(some.to_vec()), &[])?;
+                for some in packets(self.server.known())? {
+                    send(agent, &Answer::Known(some), &[])?;
                 }
             }
             Ask::End => {}

@@ -23,6 +23,8 @@ use super::Asker;
 
 /// Longest packet, in bytes.
 pub(crate) const PACKET_BYTES_MAX: usize = 64 << 10;
+/// Changes of a packet, in bytes, beside the word that they are in.
+const CHANGES_BYTES_MAX: usize = PACKET_BYTES_MAX - 64;
 /// Descriptors of a packet: one UDP and one TCP socket.
 const DESCRIPTORS_MAX: usize = 2;
 
@@ -80,6 +82,37 @@ pub(crate) struct Packet<T> {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Whose it is, as the kernel says; where the socket asks for that.
     pub(crate) sender: Option<Pid>,
+}
+
+/// Changes in as few packets as there is room for. What fits into none is known no more, and nothing else waits
+/// for it.
+pub(crate) fn packets(changes: Vec<Change>) -> io::Result<Vec<Vec<Change>>> {
+    let (mut all, mut last, mut length) = (Vec::new(), Vec::new(), 0);
+    for mut change in changes {
+        let mut bytes = serde_json::to_vec(&change)?.len();
+        if bytes > CHANGES_BYTES_MAX {
+            change = end_of(change);
+            tracing::error!(?change, bytes, "too many names of one: none of them is known");
+            bytes = serde_json::to_vec(&change)?.len();
+        }
+        // And a comma.
+        if length + bytes + 1 > CHANGES_BYTES_MAX {
+            all.extend(Some(std::mem::take(&mut last)).filter(|some| !some.is_empty()));
+            length = 0;
+        }
+        length += bytes + 1;
+        last.push(change);
+    }
+    all.extend(Some(last).filter(|some| !some.is_empty()));
+    Ok(all)
+}
+
+/// That what a change is about is not there.
+fn end_of(change: Change) -> Change {
+    match change {
+        Change::Network { id, .. } | Change::NoNetwork { id } => Change::NoNetwork { id },
+        Change::Claims { owner, .. } => Change::Claims { owner, claims: Vec::new() },
+    }
 }
 
 /// Sends a packet.
@@ -196,6 +229,37 @@ mod tests {
 
     fn json(word: &impl Serialize) -> String {
         serde_json::to_string(word).unwrap()
+    }
+
+    fn claims(owner: &str, names: usize) -> Change {
+        let names = (0..names).map(|n| format!("{n:0>63}")).collect();
+        let (network, address) = ("n1".to_owned(), Ipv4Addr::LOCALHOST);
+        let claim = Claim { network, address, called: owner.to_owned(), names, serving: true };
+        Change::Claims { owner: owner.to_owned(), claims: vec![claim] }
+    }
+
+    #[test]
+    fn changes_are_said_in_packets_that_can_be_sent() {
+        // One fits alone, several together, and what fits nowhere keeps nothing back.
+        let sizes = [900, 1, 1, 500, 400, 300, 2000, 1, 985];
+        let all: Vec<Change> =
+            sizes.iter().enumerate().map(|(n, &names)| claims(&n.to_string(), names)).collect();
+        let packets = packets(all.clone()).unwrap();
+        for packet in &packets {
+            for length in [
+                json(&Ask::Changes(packet.clone())).len(),
+                json(&Answer::Known(packet.clone())).len(),
+            ] {
+                assert!(length <= PACKET_BYTES_MAX, "{length}");
+            }
+        }
+        let counts: Vec<usize> = packets.iter().map(Vec::len).collect();
+        assert_eq!(counts, [3, 2, 3, 1]);
+        let said: Vec<Change> = packets.into_iter().flatten().collect();
+        let mut expected = all;
+        expected[6] = Change::Claims { owner: "6".to_owned(), claims: Vec::new() };
+        assert_eq!(said, expected);
+        assert!(super::packets(Vec::new()).unwrap().is_empty());
     }
 
     #[test]

@@ -32,6 +32,10 @@ const REPLICAS_MAX: u64 = 1_000_000;
 /// Restarts that a policy may count at the most: as many ended tasks of a slot are remembered.
 const MAX_ATTEMPTS_MAX: u64 = 100;
 
+/// Aliases of a service on one network at the most: its names go to every node of the network, and those of a task
+/// in one piece to what answers them there.
+const ALIASES_MAX: usize = 64;
+
 /// Bytes of one label's key and value together at the most.
 const LABEL_LEN_MAX: usize = 64 << 10;
 
@@ -94,6 +98,10 @@ fn task(c: &mut Check, spec: &TaskSpec) {
     c.each("networks", &spec.networks, |c, n| {
         c.that(!n.target.is_empty(), "", "names no network");
         c.that(seen.insert(n.target.clone()), &n.target, "is listed twice");
+        c.at("aliases", |c| {
+            let count = n.aliases.len();
+            c.that(count <= ALIASES_MAX, count, "are too many: expected at most 64 aliases");
+        });
         c.each("aliases", &n.aliases, |c, alias| {
             let why = "is no name: expected letters, digits, - and _, in parts between dots";
             c.that(container::is_hostname(alias), alias, why);

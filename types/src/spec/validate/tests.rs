@@ -65,7 +65,15 @@ fn who_is_found_by_its_tasks_publishes_on_their_hosts_alone() {
 
 #[test]
 fn each_violation_names_path_value_and_what_is_accepted() {
-    let cases: [(ServiceSpec, &str); 13] = [
+    let cases: [(ServiceSpec, &str); 14] = [
+        (
+            service(|_, t, _| {
+                let (target, aliases) = ("n".to_owned(), vec!["ok".to_owned(); 65]);
+                t.networks =
+                    vec![NetworkAttachmentConfig { target, aliases, ..Default::default() }];
+            }),
+            "task_template.networks[0].aliases: \"65\" are too many: expected at most 64 aliases",
+        ),
         (
             service(|_, t, _| {
                 let (target, aliases) = ("n".to_owned(), vec!["ok".to_owned(), "a b".to_owned()]);
