@@ -14,6 +14,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+mod series;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -22,10 +24,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rand::Rng;
 use shoal_agent_planning::oci::{self, ContainerConfig};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_runtime::{ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Runtime};
+
+use crate::series::{interval, quantile};
 
 const INSIDE: &str = "SHOAL_BENCH_INSIDE";
 
@@ -313,23 +316,4 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
         println!("supervisor, {count:>2} at once: {pss} KiB PSS, {rss} KiB RSS each");
     }
     Ok(())
-}
-
-fn quantile(series: &[f64], q: f64) -> f64 {
-    let mut sorted = series.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = (sorted.len().saturating_sub(1)) as f64 * q;
-    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
-}
-
-/// Bootstrap of the ratio of medians: 95 % of 4000 resamplings.
-fn interval(ours: &[f64], theirs: &[f64]) -> (f64, f64) {
-    let mut rng = rand::rng();
-    let mut median = |series: &[f64]| {
-        let again: Vec<f64> =
-            (0..series.len()).map(|_| series[rng.random_range(0..series.len())]).collect();
-        quantile(&again, 0.5)
-    };
-    let ratios: Vec<f64> = (0..4000).map(|_| median(ours) / median(theirs)).collect();
-    (quantile(&ratios, 0.025), quantile(&ratios, 0.975))
 }

@@ -10,7 +10,7 @@ use shoal_agent_tunnel::Tunnel as _;
 use shoal_agent_tunnel::contract::Harm as _;
 
 use crate::lab::{Host, PATIENCE, able, block_on, pair, until};
-use crate::wire::{DATA, Listener, message};
+use crate::wire::{DATA, Listener, is_fragment, message};
 
 /// Bytes of a stream.
 const STREAM: usize = 8 << 20;
@@ -66,6 +66,7 @@ fn a_stream_arrives_whole_in_packets_that_are_large_inside_and_fit_the_wire_outs
     }
     let data = |frame: &[u8]| message(frame, &one) == Some(DATA);
     assert!(wire.count(data) > 10);
+    assert_eq!(wire.count(is_fragment), 0, "they fit the wire");
 }
 
 #[test]

@@ -69,6 +69,13 @@ pub(crate) fn has(frame: &[u8], mark: &[u8]) -> bool {
     frame.windows(mark.len()).any(|window| window == mark)
 }
 
+/// Whether it is of IPv4 and a part of a packet that did not fit (RFC 791, 3.1).
+pub(crate) fn is_fragment(frame: &[u8]) -> bool {
+    let place = frame.get(ETHERNET + 6..ETHERNET + 8);
+    let place = place.and_then(|place| Some(u16::from_be_bytes(place.try_into().ok()?)));
+    frame.get(12..14) == Some(&[8, 0]) && place.is_some_and(|place| place & 0x3fff != 0)
+}
+
 /// The kind of the message of WireGuard that is in it, sent from this host.
 pub(crate) fn message(frame: &[u8], from: &Host) -> Option<u8> {
     let packet = frame.get(ETHERNET..)?;

@@ -23,8 +23,8 @@ use shoal_types::level::Level;
 use shoal_types::object::{Network, Task};
 use shoal_types::spec::NetworkKind;
 
-pub use self::others::listeners;
 use self::others::{Named, OtherChanges, Others, Turned};
+pub use self::others::{is_reachable, listeners};
 
 /// Objects that news names at the most: what waits for an agent that takes nothing has a bound.
 const NAMED_MAX: usize = 4096;

@@ -187,7 +187,7 @@ mod tests {
         let (sessions, first) = (Sessions::default(), pb::SessionMessage::default());
         let (session, _) = sessions.open(node, SessionId::from(1), 7, Timestamp::ZERO, first);
         let (ended, chain) = sessions.begin_assignments(&session);
-        let wakes = Arc::<Wakers>::default().subscribe(node);
+        let wakes = Arc::<Wakers>::default().subscribe(node, chain.applied());
         tokio::spawn(pump(node, ended, states, wakes, to, chain, sizes));
         let mut all: Vec<pb::AssignmentsMessage> = Vec::new();
         while all.last().is_none_or(|last| last.more) {

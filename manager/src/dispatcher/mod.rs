@@ -176,7 +176,8 @@ impl Dispatcher for DispatcherService {
         let (to, messages) = tokio::sync::mpsc::channel(assignments::QUEUE);
         let (ended, chain) = self.sessions.begin_assignments(&session);
         let sizes = assignments::Sizes::new(PART_BYTES, message_bytes_max);
-        let (changes, wakes) = (self.cluster.changes(), self.wakers.subscribe(node));
+        let (changes, wakes) =
+            (self.cluster.changes(), self.wakers.subscribe(node, chain.applied()));
         tokio::spawn(assignments::pump(node, ended, changes, wakes, to, chain, sizes));
         // The room is the stream's: what is on its way stays until the agent takes it or lets go.
         let messages = ReceiverStream::new(messages).map(move |message| {
@@ -244,7 +245,7 @@ impl Dispatcher for DispatcherService {
         let session = self.find_session(node, &session_id)?;
         let task =
             task_id.parse().map_err(|e| Status::invalid_argument(format!("task_id: {e}")))?;
-        let waiting = withdrawal::awaited(&self.cluster, &self.sessions, &self.wakers, node, task);
+        let waiting = withdrawal::awaited(&self.cluster, &self.wakers, node, task);
         let missing = tokio::select! {
             missing = waiting => missing?,
             () = session.ended.cancelled() => return Err(Status::aborted("the session has ended")),

@@ -86,6 +86,11 @@ impl Chain {
         self.at.unwrap_or_default()
     }
 
+    /// Up to which message of the session the node has applied its assignment.
+    pub(super) fn applied(&self) -> watch::Receiver<u64> {
+        self.progress.applied.subscribe()
+    }
+
     /// The place of the next message.
     pub(super) fn next(&mut self) -> Link {
         let results_in = self.progress.sent.fetch_add(1, Ordering::AcqRel) + 1;
@@ -116,12 +121,6 @@ impl Session {
         }
         raise(&self.progress.applied, applied);
         Ok(())
-    }
-
-    /// Waits until the node has applied its assignment up to this message.
-    pub(super) async fn has_applied(&self, sequence: u64) {
-        // Never fails: the session has the other end.
-        let _ = self.progress.applied.subscribe().wait_for(|applied| *applied >= sequence).await;
     }
 
     /// How far the node is with its assignment.

@@ -30,11 +30,13 @@ struct Streams {
 }
 
 /// What one stream has still to look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inbox {
     news: Mutex<Unread>,
     arrived: Notify,
     told: watch::Sender<Option<Told>>,
+    /// Up to which message the node has applied what it was told.
+    applied: watch::Receiver<u64>,
 }
 
 /// News that the stream has not taken yet.
@@ -60,15 +62,22 @@ pub(super) struct Telling {
     /// How often there was news by then.
     news: u64,
     told: watch::Receiver<Option<Told>>,
+    applied: watch::Receiver<u64>,
 }
 
 impl Telling {
-    /// Waits until a message is sent that has all of it, or a later one: its number. Nothing, if the node's
-    /// stream has ended.
-    pub(super) async fn sent(mut self) -> Option<u64> {
-        let told = |told: &Option<Told>| told.is_some_and(|told| told.news >= self.news);
-        let told = self.told.wait_for(told).await.ok()?;
-        told.map(|told| told.sent)
+    /// Waits until the node has applied all of it; false if its stream ended before.
+    pub(super) async fn applied(mut self) -> bool {
+        let has_all = |told: &Option<Told>| told.is_some_and(|told| told.news >= self.news);
+        let sent = match self.told.wait_for(has_all).await {
+            Ok(told) => told.map_or(0, |told| told.sent),
+            Err(_) => return false,
+        };
+        let ended = async { while self.told.changed().await.is_ok() {} };
+        tokio::select! {
+            applied = self.applied.wait_for(|applied| *applied >= sent) => applied.is_ok(),
+            () = ended => false,
+        }
     }
 }
 
@@ -91,6 +100,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
+    fn new(applied: watch::Receiver<u64>) -> Self {
+        let (news, arrived, told) = Default::default();
+        Self { news, arrived, told, applied }
+    }
+
     fn add(&self, news: &News) {
         let mut unread = lock(&self.news);
         unread.news.add(news);
@@ -120,11 +134,16 @@ impl Wakes {
 }
 
 impl Wakers {
-    /// Tells what of what the node is to hold changes after this call.
-    pub(super) fn subscribe(self: &Arc<Self>, node: NodeId) -> Wakes {
+    /// Tells what of what the node is to hold changes after this call, to one that says how much of it is
+    /// `applied`.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        node: NodeId,
+        applied: watch::Receiver<u64>,
+    ) -> Wakes {
         let mut streams = lock(&self.streams);
         streams.count += 1;
-        let (key, inbox) = ((node, streams.count), Arc::<Inbox>::default());
+        let (key, inbox) = ((node, streams.count), Arc::new(Inbox::new(applied)));
         streams.waiting.insert(key, Arc::clone(&inbox));
         Wakes { key, inbox, wakers: Arc::clone(self) }
     }
@@ -167,7 +186,7 @@ impl Wakers {
         let streams = lock(&self.streams);
         let (_, inbox) = streams.waiting.range((node, 0)..=(node, u64::MAX)).next_back()?;
         let news = lock(&inbox.news).count;
-        Some(Telling { news, told: inbox.told.subscribe() })
+        Some(Telling { news, told: inbox.told.subscribe(), applied: inbox.applied.clone() })
     }
 }
 
@@ -207,7 +226,7 @@ mod tests {
         cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
         cluster.events();
         let wakers = Arc::<Wakers>::default();
-        let streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n]));
+        let streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n], watch::channel(0).1));
         let woken = |streams: &[Wakes; 3]| {
             streams.each_ref().map(|stream| {
                 let woken = stream.arrived().now_or_never().is_some();
@@ -245,12 +264,34 @@ mod tests {
         let [first, second, third] = streams;
         drop((second, third));
         assert_eq!(lock(&wakers.streams).waiting.len(), 1, "who has gone is forgotten");
-        let second = wakers.subscribe(nodes[0]);
+        let second = wakers.subscribe(nodes[0], watch::channel(0).1);
         cluster.report(tasks[0], TaskState::Shutdown);
         let events: Vec<_> = cluster.events().into_iter().map(Arc::new).collect();
         wakers.wake(Some(&events), &cluster.state);
         assert!(first.take().0 == second.take().0, "each of a node's streams is told");
         drop((first, second));
         assert!(lock(&wakers.streams).waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_told_has_applied_it_when_he_says_so_and_not_when_his_stream_ends() {
+        let (wakers, node) = (Arc::<Wakers>::default(), NodeId::from(1));
+        assert!(wakers.telling(node).is_none(), "nobody is told anything");
+        let (apply, applied) = watch::channel(0);
+        let stream = wakers.subscribe(node, applied);
+        let telling = || wakers.telling(node).expect("a stream");
+        stream.told(Told { news: 0, sent: 3 });
+        assert_eq!(telling().applied().now_or_never(), None, "he has not said anything");
+        apply.send_replace(3);
+        assert_eq!(telling().applied().now_or_never(), Some(true));
+        // There is more now, which he has not been told.
+        stream.inbox.add(&News::whole());
+        let waits = telling();
+        assert_eq!(telling().applied().now_or_never(), None);
+        let (_, news) = stream.take();
+        stream.told(Told { news, sent: 5 });
+        assert_eq!(telling().applied().now_or_never(), None, "of that he has applied nothing");
+        drop(stream);
+        assert!(!waits.applied().await, "he may still do as he was told before");
     }
 }

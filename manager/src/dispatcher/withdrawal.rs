@@ -4,25 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shoal_manager_planning::assignment::listeners;
+use shoal_manager_planning::assignment::{is_reachable, listeners};
 use shoal_manager_state::ClusterState;
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{NodeId, TaskId};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::Sessions;
 use super::wakers::Wakers;
 use crate::cluster::Cluster;
 
 /// For all of it. A node that does not answer must not keep a task from being stopped.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How soon a node that has no stream is looked at again.
+const AGAIN: Duration = Duration::from_millis(50);
 
-/// Waits until all other nodes that were told of a task of `node` have applied that it does not serve, or are
-/// gone. How many have not, when that takes too long.
+/// Waits until all other nodes that were told of a task of `node` have applied that it does not serve, or cannot
+/// be reached. How many have not, when that takes too long.
 pub(super) async fn awaited(
     cluster: &Cluster,
-    sessions: &Sessions,
     wakers: &Wakers,
     node: NodeId,
     task: TaskId,
@@ -48,22 +48,20 @@ pub(super) async fn awaited(
         return Ok(listeners.len());
     }
     let waits = listeners.into_iter().map(|listener| async move {
-        timeout_at(until, applied(sessions, wakers, listener)).await.is_err()
+        timeout_at(until, applied(cluster, wakers, listener)).await.is_err()
     });
     Ok(join_all(waits).await.into_iter().filter(|missing| *missing).count())
 }
 
-/// Waits until a node has applied all that there is to tell it now; one without a session never will.
-async fn applied(sessions: &Sessions, wakers: &Wakers, node: NodeId) {
-    let Some(session) = sessions.of_node(node) else { return };
-    let Some(telling) = wakers.telling(node) else { return };
-    let told = async {
-        if let Some(sent) = telling.sent().await {
-            session.has_applied(sent).await;
+/// Waits until a node has applied all that there is to tell it now, or cannot be reached. One that is between two
+/// sessions goes on leading as it was told, and is back soon.
+async fn applied(cluster: &Cluster, wakers: &Wakers, node: NodeId) {
+    while is_reachable(&cluster.view(), node) {
+        if let Some(telling) = wakers.telling(node)
+            && telling.applied().await
+        {
+            return;
         }
-    };
-    tokio::select! {
-        () = told => {}
-        () = session.ended.cancelled() => {}
+        tokio::time::sleep(AGAIN).await;
     }
 }

@@ -15,14 +15,12 @@ use crate::cluster_state::ClusterState;
 /// The lowest and the highest id.
 const IDS: (u128, u128) = (u128::MIN, u128::MAX);
 
-/// Who has which ports.
+/// A port, where it answers, and whose it is.
+type Key = (Protocol, u16, PublishMode, ServiceId);
+
+/// Who has which ports. Of one number, those that answer on every node come first.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Ports {
-    /// On every node.
-    everywhere: OrdSet<(Protocol, u16, ServiceId)>,
-    /// On nodes that run a task.
-    at_tasks: OrdSet<(Protocol, u16, ServiceId)>,
-}
+pub(crate) struct Ports(OrdSet<Key>);
 
 impl Ports {
     pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
@@ -31,19 +29,10 @@ impl Ports {
         {
             return;
         }
-        for (set, key) in old.into_iter().flat_map(keys) {
-            self.of(set).remove(&key);
+        for key in old.into_iter().flat_map(keys) {
+            self.0.remove(&key);
         }
-        for (set, key) in new.into_iter().flat_map(keys) {
-            self.of(set).insert(key);
-        }
-    }
-
-    const fn of(&mut self, mode: PublishMode) -> &mut OrdSet<(Protocol, u16, ServiceId)> {
-        match mode {
-            PublishMode::Ingress => &mut self.everywhere,
-            PublishMode::Host => &mut self.at_tasks,
-        }
+        self.0.extend(new.into_iter().flat_map(keys));
     }
 
     /// Who cannot have a port beside somebody who publishes it in `mode`, and in which mode they have it.
@@ -53,12 +42,13 @@ impl Ports {
         protocol: Protocol,
         port: u16,
     ) -> impl Iterator<Item = (ServiceId, PublishMode)> {
-        let range = (protocol, port, IDS.0.into())..=(protocol, port, IDS.1.into());
-        let everywhere =
-            self.everywhere.range(range.clone()).map(|key| (key.2, PublishMode::Ingress));
-        let beside = (mode == PublishMode::Ingress).then_some(range);
-        let at_tasks = beside.into_iter().flat_map(|range| self.at_tasks.range(range));
-        everywhere.chain(at_tasks.map(|key| (key.2, PublishMode::Host)))
+        let last = match mode {
+            PublishMode::Ingress => PublishMode::Host,
+            PublishMode::Host => PublishMode::Ingress,
+        };
+        let from = (protocol, port, PublishMode::Ingress, IDS.0.into());
+        let to = (protocol, port, last, IDS.1.into());
+        self.0.range(from..=to).map(|(_, _, mode, id)| (*id, *mode))
     }
 
     /// The first of some ports, from `begin` on and around, that nobody has and of which `also` is true.
@@ -75,10 +65,10 @@ impl Ports {
     }
 }
 
-/// The ports of a service whose number is known, each in the set that it is in.
-fn keys(service: &Service) -> impl Iterator<Item = (PublishMode, (Protocol, u16, ServiceId))> {
+/// The ports of a service whose number is known.
+fn keys(service: &Service) -> impl Iterator<Item = Key> {
     let numbered = service.endpoint.ports.iter().filter(|port| port.published_port != 0);
-    numbered.map(|port| (port.publish_mode, (port.protocol, port.published_port, service.id)))
+    numbered.map(|port| (port.protocol, port.published_port, port.publish_mode, service.id))
 }
 
 /// A port that services have together though one of them has it on every node, with that one and another.
@@ -92,10 +82,7 @@ pub(crate) struct Clash {
 
 /// All of them. By a look at the services, not at what follows from them.
 pub(crate) fn clashes(state: &ClusterState) -> Vec<Clash> {
-    let ports = state.services().flat_map(|service| keys(service));
-    let mut sorted: Vec<_> =
-        ports.map(|(mode, (protocol, port, id))| (protocol, port, mode, id)).collect();
-    // Of one number those that are everywhere come first.
+    let mut sorted: Vec<_> = state.services().flat_map(|service| keys(service)).collect();
     sorted.sort_unstable();
     let mut wrong = Vec::new();
     let mut alone = None;

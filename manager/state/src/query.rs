@@ -290,7 +290,7 @@ impl ClusterState {
     }
 
     /// Nodes that say they have this tunnel key.
-    pub fn nodes_with_key(&self, key: TunnelKey) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn nodes_with_key(&self, key: TunnelKey) -> impl Iterator<Item = NodeId> {
         let (from, to) = ((key, NodeId::from(LOW)), (key, NodeId::from(HIGH)));
         self.indexes.tunnel_keys.range(from..=to).map(|(_, node)| *node)
     }

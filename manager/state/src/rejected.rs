@@ -1,6 +1,7 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
@@ -254,14 +255,16 @@ pub enum Rejected {
     },
     /// All ports that are given to those who ask for any are taken.
     #[error(
-        "service {service:?} gets no {} port: all from 30000 to 32767 are in use; say which one it is to have",
-        protocol.as_str()
+        "service {service:?} gets no {} port: all from {} to {} are in use; say which one it is to have",
+        protocol.as_str(), range.start(), range.end()
     )]
     NoFreePort {
         /// Name of the service.
         service: String,
         /// The protocol.
         protocol: Protocol,
+        /// Those that there are.
+        range: RangeInclusive<u16>,
     },
     /// A stack command brings no id for a part of its spec.
     #[error("the command brings no id for {kind} {key:?} of the stack")]

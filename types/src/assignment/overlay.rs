@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{
     Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
 };
-use crate::spec::{EndpointSpec, PortConfig, Protocol, PublishMode};
+use crate::spec::{PortConfig, Protocol, PublishMode};
 use crate::task_state::{DesiredState, TaskState};
 
 /// Where a task is reached on overlay networks, and by ports that answer on every node: of all tasks that have
@@ -169,15 +169,7 @@ impl TaskEndpoint {
                 == (&new.id, &new.service_id, &new.slot, &new.node_id)
             && service_name == &new.service_name
             && (Arc::ptr_eq(networks, &new.networks) || networks == &new.networks)
-            && (same_endpoint(endpoint.as_ref(), new.endpoint.as_ref())
-                || IngressPort::of(old.ports()) == IngressPort::of(new.ports()))
-    }
-}
-
-fn same_endpoint(old: Option<&Arc<EndpointSpec>>, new: Option<&Arc<EndpointSpec>>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-        (old, new) => old.is_none() && new.is_none(),
+            && endpoint == &new.endpoint
     }
 }
 

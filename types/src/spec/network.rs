@@ -93,7 +93,7 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// Whether containers that are no tasks may join.
     pub attachable: bool,
-    /// Whether it carries the routing mesh.
+    /// Whether it is for published ports alone.
     pub ingress: bool,
     /// Addresses.
     #[serde(rename = "IPAM", skip_serializing_if = "Option::is_none")]

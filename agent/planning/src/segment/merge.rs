@@ -7,6 +7,7 @@ use std::ops::DerefMut;
 use super::header::{Gso, Header};
 use super::parse::{ACROSS_LAST, Flow, Ipv4, Ipv6, Piece, Tcp, Transport, Udp, get16, get32, put};
 use super::{Offload, checksum};
+use crate::network::ingress;
 
 /// The longest packet of IP, in bytes.
 const PACKET_MAX: usize = 65_535;
@@ -178,7 +179,12 @@ fn may_begin(packet: &[u8], piece: &Piece, able: Offload) -> bool {
                 && packet[piece.ip + Tcp::OFFSET] & 0x0f == 0
                 && piece.payload > 0
         }
-        Transport::Udp => able == Offload::TcpAndUdp && piece.payload > 0,
+        // A socket of VXLAN cuts what is joined again, and that of Linux before 6.8.5 drops it.
+        Transport::Udp => {
+            able == Offload::TcpAndUdp
+                && piece.payload > 0
+                && get16(packet, piece.ip + Udp::TO) != ingress::PORT
+        }
     }
 }
 

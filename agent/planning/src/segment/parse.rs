@@ -61,6 +61,8 @@ pub(crate) struct Udp;
 
 impl Udp {
     pub(crate) const LEN: usize = 8;
+    /// The port that it goes to.
+    pub(crate) const TO: usize = 2;
     pub(crate) const LENGTH: usize = 4;
     pub(crate) const CHECKSUM: usize = 6;
 }

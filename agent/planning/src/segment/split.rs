@@ -4,6 +4,10 @@ use super::checksum;
 use super::header::{Gso, Header};
 use super::parse::{ACROSS_FIRST, ACROSS_LAST, Ipv4, Ipv6, Tcp, Udp, get16, get32, put};
 
+/// The most pieces of one packet, which take memory all at once: more than of 64 KiB with the least size that
+/// sockets may ask for, 48 bytes.
+const PIECES_MAX: usize = 2048;
+
 /// A packet that does not fit what was said of it. The kernel makes none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
@@ -24,6 +28,14 @@ pub enum SplitError {
     /// Nobody says how large its pieces are, or where its checksum is.
     #[error("a large packet without a size of its pieces or without a place of its checksum")]
     Unsaid,
+    /// Its pieces are too small.
+    #[error("a packet of {len} bytes in pieces of {size}: expected at most {PIECES_MAX} pieces")]
+    Many {
+        /// Its length.
+        len: usize,
+        /// The size of a piece.
+        size: u16,
+    },
 }
 
 /// What a packet becomes, in order.
@@ -116,6 +128,9 @@ impl Cut {
         let header_end = if v4 { Ipv4::header_len(packet).max(ip) } else { ip };
         if payload < fixed_end || len <= payload || transport < header_end {
             return Err(short(payload.max(fixed_end) + 1));
+        }
+        if (len - payload).div_ceil(usize::from(size)) > PIECES_MAX {
+            return Err(SplitError::Many { len, size });
         }
         let field = [packet[transport + field], packet[transport + field + 1]];
         let whole = u16::try_from(len - transport).map_err(|_| SplitError::Unsaid)?;

@@ -9,17 +9,19 @@
 
 mod lab;
 mod measure;
+#[path = "../../../../tests/bench/series.rs"]
+mod series;
 mod ways;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rand::Rng as _;
 use shoal_agent_container::supervise::Given;
 
 use crate::lab::Lab;
 use crate::measure::Sample;
+use crate::series::{interval, quantile};
 use crate::ways::Way;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -135,23 +137,4 @@ fn bench(options: &Options) -> anyhow::Result<()> {
 fn spread(series: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let series: Vec<f64> = series.collect();
     (quantile(&series, 0.0), quantile(&series, 0.5), quantile(&series, 1.0))
-}
-
-fn quantile(series: &[f64], q: f64) -> f64 {
-    let mut sorted = series.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = (sorted.len().saturating_sub(1)) as f64 * q;
-    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
-}
-
-/// Bootstrap of the ratio of medians: 95 % of 4000 resamplings.
-fn interval(ours: &[f64], theirs: &[f64]) -> (f64, f64) {
-    let mut rng = rand::rng();
-    let mut median = |series: &[f64]| {
-        let again: Vec<f64> =
-            (0..series.len()).map(|_| series[rng.random_range(0..series.len())]).collect();
-        quantile(&again, 0.5)
-    };
-    let ratios: Vec<f64> = (0..4000).map(|_| median(ours) / median(theirs)).collect();
-    (quantile(&ratios, 0.025), quantile(&ratios, 0.975))
 }

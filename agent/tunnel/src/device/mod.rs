@@ -35,7 +35,8 @@ const IGNORED: [i32; 5] = [1, 2, 3, 13, 15];
 /// Longest order, in bytes.
 const ORDER_MAX: u64 = 4096;
 /// Threads that encrypt, at most. Half of the cores are for those who send and receive: with a thread for each
-/// core, two cores carried no more, often less, and packets took longer (docs/performance.md).
+/// core, two cores carried no more, often less, and packets took longer (docs/performance.md). What is best with more
+/// cores was not measured.
 const THREADS: usize = 4;
 
 /// What the process is told on standard input: one line.

@@ -25,8 +25,6 @@ const BATCH: usize = 256;
 const QUEUE: usize = 1024;
 /// How old what is known of the size of packets may be.
 const MTU_AGE: Duration = Duration::from_millis(100);
-/// Bytes of a buffer of the pool's, which larger packets do not fit.
-const POOLED: usize = 4096;
 
 /// Opens the interface. The kernel is asked for as much as it can leave to us.
 pub(super) fn open(ifname: &str) -> io::Result<(Sender, Receiver, Offload)> {
@@ -75,7 +73,11 @@ impl IpSend for Sender {
 }
 
 /// Joins what has come meanwhile and gives it to the kernel, until nobody sends any more or the interface is gone.
-async fn write(tun: Arc<AsyncFd<OwnedFd>>, mut queue: mpsc::Receiver<Packet<Ip>>, able: Offload) {
+async fn write(
+    tun: Arc<AsyncFd<OwnedFd>>,
+    mut queue: mpsc::Receiver<Packet<Ip>>,
+    mut able: Offload,
+) {
     let (mut batch, mut merger) = (Vec::with_capacity(BATCH), Merger::default());
     while queue.recv_many(&mut batch, BATCH).await > 0 {
         let mut packets: Vec<Packet> = batch.drain(..).map(Packet::into_bytes).collect();
@@ -89,12 +91,20 @@ async fn write(tun: Arc<AsyncFd<OwnedFd>>, mut queue: mpsc::Receiver<Packet<Ip>>
                 tun.async_io(Interest::WRITABLE, |tun| Ok(rustix::io::writev(tun, &parts)?));
             match written.await {
                 // Deleted. Whoever reads it sees the same.
-                Err(error) if error.raw_os_error() == Some(Errno::BADFD.raw_os_error()) => return,
+                Err(error) if is(&error, Errno::BADFD) => return,
+                // Some kernels of 2024 refuse what is joined rightly: nothing is from now on.
+                Err(error) if run.header.gso.is_some() && is(&error, Errno::INVAL) => {
+                    able = Offload::None;
+                }
                 // A packet that the kernel does not take is lost, as on any way.
                 Ok(_) | Err(_) => {}
             }
         }
     }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// Where packets come from that are to be encrypted.
@@ -119,7 +129,7 @@ impl Receiver {
         let Ok(mut segments) = split(packet, &header) else { return };
         loop {
             let mut out = pool.get();
-            if segments.longest() > POOLED {
+            if segments.longest() > out.len() {
                 out.buf_mut().resize(segments.longest(), 0);
             }
             let Some(len) = segments.write_next(&mut out) else { return };
@@ -146,6 +156,8 @@ impl IpRecv for Receiver {
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         let tun = Arc::clone(&self.tun);
         while self.packets.is_empty() {
+            // What is read may come to nothing, again and again: others have their turn.
+            tokio::task::consume_budget().await;
             let mut ready = tun.readable().await?;
             self.look_at_mtu();
             // What is there already goes with the first.

@@ -229,6 +229,8 @@ impl UdpRecv for Receiver {
         let socket = self.socket.socket();
         let number = socket.as_raw_fd();
         while packets.is_empty() {
+            // Datagrams without bytes come to nothing, and anybody can send them: others have their turn.
+            tokio::task::consume_budget().await;
             socket.readable().await?;
             for _ in 0..RECEIVE_DATAGRAMS {
                 let received = socket.try_io(Interest::READABLE, || {

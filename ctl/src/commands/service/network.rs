@@ -5,6 +5,8 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use shoal_types::spec::{EndpointMode, NetworkAttachmentConfig};
 
+use super::pairs::{fields, needed};
+
 /// What a service's name leads to.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum EndpointArg {
@@ -36,11 +38,14 @@ impl FromStr for NetworkFlag {
             text.clone_into(&mut config.target);
             return Ok(Self(config));
         }
-        for part in text.split(',') {
-            match part.split_once('=') {
-                Some(("name", name)) => name.clone_into(&mut config.target),
-                Some(("alias", alias)) => config.aliases.push(alias.to_owned()),
-                _ => return Err(format!("{part:?} is unknown: expected name=… or alias=…")),
+        for (key, value) in fields(text) {
+            match key {
+                "name" if config.target.is_empty() => {
+                    needed(key, value)?.clone_into(&mut config.target);
+                }
+                "name" => return Err(format!("{text:?} names more than one network")),
+                "alias" => config.aliases.push(needed(key, value)?.to_owned()),
+                _ => return Err(format!("{key:?} is unknown: expected name=… or alias=…")),
             }
         }
         match config.target.as_str() {
@@ -64,7 +69,8 @@ mod tests {
         assert_eq!(of("name=back"), ok("back", &[]));
         assert_eq!(of("alias=a,name=back,alias=b"), ok("back", &["a", "b"]));
         assert!(of("alias=a").unwrap_err().contains("names no network"));
-        assert!(of("name=back,ip=1").unwrap_err().contains("\"ip=1\" is unknown"));
-        assert!(of("name=back,").unwrap_err().contains("\"\" is unknown"));
+        assert!(of("name=back,ip=1").unwrap_err().contains("\"ip\" is unknown"));
+        assert!(of("name=back,name=front").unwrap_err().contains("more than one network"));
+        assert!(of("name=back,alias=").unwrap_err().contains("alias has no value"));
     }
 }

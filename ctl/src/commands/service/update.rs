@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use shoal_types::registry_auth::RegistryAuths;
-use shoal_types::spec::{Labels, PortConfig, ServiceMode, ServiceSpec};
+use shoal_types::spec::{EndpointMode, Labels, PortConfig, ServiceMode, ServiceSpec};
 
 use super::checked::{By, check};
 use super::confine::NewSurroundings;
@@ -169,8 +169,11 @@ impl Update {
         self.settings.apply(spec)?;
         labels(&mut spec.labels, self.label_add, &self.label_rm)?;
         ports(spec, self.publish_add, &self.publish_rm)?;
-        if let Some(mode) = self.endpoint_mode {
-            spec.endpoint_spec.get_or_insert_default().mode = mode.into();
+        // A service that says nothing has the first mode; saying it would replace all tasks.
+        if let Some(mode) = self.endpoint_mode.map(EndpointMode::from)
+            && (spec.endpoint_spec.is_some() || mode != EndpointMode::Vip)
+        {
+            spec.endpoint_spec.get_or_insert_default().mode = mode;
         }
         let task = Arc::make_mut(&mut spec.task_template);
         for target in &self.network_rm {

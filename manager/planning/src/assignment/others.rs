@@ -90,15 +90,25 @@ pub(super) struct OtherChanges {
     ports_flipped: bool,
 }
 
-/// The other nodes that are told of a task, as they may lead somebody to it.
+/// The other nodes that are told of a task, as they may lead somebody to it. Who cannot be reached is not waited
+/// for.
 #[must_use]
 pub fn listeners(view: &ClusterState, task: TaskId) -> BTreeSet<NodeId> {
     let Some(task) = view.task(task) else { return BTreeSet::new() };
     let everywhere = !IngressPort::of(task.ports()).is_empty();
-    let all = view.nodes().filter(|_| everywhere).map(|node| node.id);
+    let able = view.nodes().filter(|node| everywhere && leads_ports(node.description.level));
     let joined = task.networks.iter().filter(|network| network.spans_nodes());
     let beside = joined.flat_map(|network| view.nodes_of_network(network.network_id));
-    all.chain(beside).filter(|node| Some(*node) != task.node_id).collect()
+    able.map(|node| node.id)
+        .chain(beside)
+        .filter(|node| Some(*node) != task.node_id && is_reachable(view, *node))
+        .collect()
+}
+
+/// Whether a node can be told anything, as far as managers know.
+#[must_use]
+pub fn is_reachable(view: &ClusterState, node: NodeId) -> bool {
+    view.node(node).is_some_and(|node| node.is_reachable())
 }
 
 impl Others {

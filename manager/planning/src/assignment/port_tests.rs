@@ -5,6 +5,7 @@ use shoal_manager_state::testing::{
     TestCluster, cluster_of, service_spec, with_host_port, with_ingress_port,
 };
 use shoal_types::id::ServiceId;
+use shoal_types::object::NodeState;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::*;
@@ -187,4 +188,16 @@ fn one_task_is_one_item_for_each_node() {
         assert!(news.others.len() == 1 && !news.whole, "node {node}: {news:?}");
     }
     assert_eq!(found.len(), 3, "all that lead ports");
+}
+
+#[test]
+fn who_leads_nobody_to_a_task_is_not_waited_for() {
+    let mut case = Case::new();
+    let task = case.cluster.add_running(case.web, 1, case.nodes[0]);
+    let listeners = |case: &Case| listeners(&case.cluster.state, task);
+    assert_eq!(listeners(&case), [case.nodes[1], case.nodes[2]].into(), "an older one is not told");
+    case.cluster.set_node(case.nodes[1], NodeState::Down);
+    assert_eq!(listeners(&case), [case.nodes[2]].into());
+    case.cluster.apply(Command::RemoveService { id: case.web });
+    assert_eq!(listeners(&case), [case.nodes[2]].into(), "it has been told before");
 }

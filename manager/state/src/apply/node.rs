@@ -1,6 +1,7 @@
 //! Nodes.
 
 use shoal_types::id::NodeId;
+use shoal_types::level::Level;
 use shoal_types::object::{ManagerStatus, Meta, Node, NodeDescription, NodeStatus, Task};
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -97,6 +98,10 @@ pub(super) fn report(
 /// neither of them. The key of a node that is lost is another's who has it now: the host has joined anew.
 fn with_own_key(w: &mut Writer<'_>, id: NodeId, new: NodeDescription) -> NodeDescription {
     let Some(tunnel) = new.tunnel else { return new };
+    // Managers below that level store what they are told: all of them have to come to the same.
+    if w.state.level() < Level::INGRESS {
+        return new;
+    }
     let others = w.state.nodes_with_key(tunnel.public_key).filter(|other| *other != id);
     let nodes: Vec<_> = others.filter_map(|other| w.state.node(other).cloned()).collect();
     if nodes.iter().any(|node| !node.is_lost()) {

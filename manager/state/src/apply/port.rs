@@ -52,7 +52,8 @@ pub(super) fn of_service(state: &ClusterState, who: &For<'_>) -> Result<Vec<Port
             let also = |number| !own.contains(&(protocol, number));
             state.indexes.ports.free(protocol, AUTOMATIC, begin(*id), also)
         };
-        let none = || Rejected::NoFreePort { service: spec.name.clone(), protocol };
+        let none =
+            || Rejected::NoFreePort { service: spec.name.clone(), protocol, range: AUTOMATIC };
         port.published_port = had.or_else(free).ok_or_else(none)?;
         own.insert((protocol, port.published_port));
     }

@@ -47,6 +47,16 @@ fn a_stream_is_joined_as_far_as_the_kernel_takes_it() {
 }
 
 #[test]
+fn what_the_mesh_sends_is_not_joined() {
+    for kind in [Kind::Udp4, Kind::Udp6, Kind::Tcp4] {
+        let first = Packet { port: crate::network::ingress::PORT, ..Packet::new(kind) };
+        let packets = bytes(&[first.clone(), first.following()]);
+        let expected: &[usize] = if kind.is_tcp() { &[2] } else { &[1, 1] };
+        assert_eq!(counts(&packets, Offload::TcpAndUdp), expected, "{kind:?}");
+    }
+}
+
+#[test]
 fn a_run_ends_where_a_packet_of_ip_or_the_kernel_does() {
     let long = |kind, count| {
         let first = Packet { payload: vec![1; 1000], ..Packet::new(kind) };

@@ -40,6 +40,8 @@ pub(super) struct Packet {
     pub(super) kind: Kind,
     /// Which of several connections.
     pub(super) flow: u8,
+    /// To which port it goes.
+    pub(super) port: u16,
     pub(super) id: u16,
     /// Flags and place of a fragment.
     pub(super) fragment: u16,
@@ -62,6 +64,7 @@ impl Packet {
         Self {
             kind,
             flow: 1,
+            port: 0x3456,
             id: 0xfffe,
             fragment: 0x4000,
             tos: 0,
@@ -105,7 +108,8 @@ impl Packet {
     }
 
     fn without_checksum(&self) -> Vec<u8> {
-        let mut transport = vec![0x12, self.flow, 0x34, 0x56];
+        let [high, low] = self.port.to_be_bytes();
+        let mut transport = vec![0x12, self.flow, high, low];
         if self.kind.is_tcp() {
             transport.extend(self.sequence.to_be_bytes());
             transport.extend(self.acknowledged.to_be_bytes());

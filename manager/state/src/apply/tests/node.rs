@@ -6,7 +6,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use std::time::Duration;
 
 use super::{all_refused, feed, refused};
-use crate::testing::{TestCluster, cluster_with_nodes, node_description, service_spec};
+use crate::testing::{TestCluster, cluster_of, cluster_with_nodes, node_description, service_spec};
 use crate::{Command, Outcome, Rejected, RejectedCode as Code};
 
 #[test]
@@ -168,7 +168,11 @@ fn a_manager_goes_only_if_it_is_down_and_another_stays() {
 
 #[test]
 fn a_tunnel_key_is_one_nodes() {
-    let (mut cluster, nodes) = cluster_with_nodes(3);
+    let (mut older, pair) = cluster_of(Level::OVERLAY, 2);
+    pair.iter().for_each(|node| older.give_tunnel(*node, 7, 1));
+    let have = |node: &NodeId| older.state.node(*node).unwrap().description.tunnel.is_some();
+    assert!(pair.iter().all(have), "as managers of before have it");
+    let (mut cluster, nodes) = cluster_of(Level::INGRESS, 3);
     let key = |cluster: &TestCluster, at: usize| {
         let tunnel = cluster.state.node(nodes[at]).unwrap().description.tunnel?;
         Some(tunnel.public_key.0[0])
