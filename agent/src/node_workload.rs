@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use shoal_agent_dns::{NamesError, NodeNames};
 use shoal_agent_image::ImageStore;
 use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, Rules, keep};
+use shoal_agent_planning::network::files::RESOLV_CONF;
 use shoal_agent_planning::tunnel;
 use shoal_agent_tunnel::{TunnelConfig, TunnelError, Tunnels};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
@@ -26,9 +27,6 @@ use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream, RuntimeError};
-
-/// Whom this host asks (resolv.conf(5)).
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Where things are.
 #[derive(Debug, Clone)]

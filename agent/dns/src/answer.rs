@@ -43,13 +43,24 @@ pub struct Question {
 /// Judges what a container has said.
 #[must_use]
 pub fn judge(bytes: &[u8], zone: &Zone, asker: &Asker, tcp: bool) -> Verdict {
-    let Some(&[high, low, flags, ..]) = bytes.get(..HEADER_BYTES) else { return Verdict::Silence };
+    match read(bytes, tcp) {
+        Ok((question, limit)) => question.look_up(zone, asker, limit),
+        Err(verdict) => verdict,
+    }
+}
+
+/// A question, and how long its answer may be; if it is none that is looked up, what becomes of it. How
+/// long that takes is up to whoever asks, so nothing is locked meanwhile.
+pub(crate) fn read(bytes: &[u8], tcp: bool) -> Result<(Question, usize), Verdict> {
+    let Some(&[high, low, flags, ..]) = bytes.get(..HEADER_BYTES) else {
+        return Err(Verdict::Silence);
+    };
     if flags & 0x80 != 0 {
-        return Verdict::Silence;
+        return Err(Verdict::Silence);
     }
     let Ok(asked) = Message::from_vec(bytes) else {
         let id = u16::from_be_bytes([high, low]);
-        return encoded(&Message::error_msg(id, OpCode::Query, ResponseCode::FormErr));
+        return Err(encoded(&Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)));
     };
     let limit = match (tcp, &asked.edns) {
         (true, _) => TCP_BYTES_MAX,
@@ -69,13 +80,13 @@ pub fn judge(bytes: &[u8], zone: &Zone, asker: &Asker, tcp: bool) -> Verdict {
         ([query], refusal) => (query.clone(), refusal),
         (_, refusal) => {
             let code = refusal.unwrap_or(ResponseCode::FormErr);
-            return encoded(&Message::error_msg(asked.id, asked.op_code, code));
+            return Err(encoded(&Message::error_msg(asked.id, asked.op_code, code)));
         }
     };
     let question = Question { metadata: asked.metadata, query, edns: asked.edns.is_some() };
     match refusal {
-        Some(code) => Verdict::Answer(question.failed(code)),
-        None => question.look_up(zone, asker, limit),
+        Some(code) => Err(Verdict::Answer(question.failed(code))),
+        None => Ok((question, limit)),
     }
 }
 
@@ -84,7 +95,7 @@ fn encoded(message: &Message) -> Verdict {
 }
 
 impl Question {
-    fn look_up(self, zone: &Zone, asker: &Asker, limit: usize) -> Verdict {
+    pub(crate) fn look_up(self, zone: &Zone, asker: &Asker, limit: usize) -> Verdict {
         let name = self.query.name().to_ascii();
         let kind = self.query.query_type();
         let is = |wanted| kind == wanted || kind == RecordType::ANY;

@@ -99,7 +99,7 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
     let only = BTreeSet::from([container.clone()]);
     driver.look().await.unwrap();
     driver.let_go(container.clone()).await.unwrap();
-    assert_eq!(driver.served().await, BTreeSet::new());
+    assert_eq!(driver.served().await, Some(BTreeSet::new()));
 
     // What was said before is known to who is served after, and the other way round.
     driver.tell(roll(1));
@@ -109,14 +109,14 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
     until_told(ask, "web", &[first, second]).await;
     until_told(ask, "own", &[first]).await;
     driver.serve(asker(), netns.clone()).await.unwrap();
-    assert_eq!(driver.served().await, only);
+    assert_eq!(driver.served().await, Some(only));
     driver.tell(roll(1));
     until_told(ask, "web", &[first]).await;
     driver.look().await.unwrap();
 
     for _ in 0..2 {
         driver.let_go(container.clone()).await.unwrap();
-        assert_eq!(driver.served().await, BTreeSet::new());
+        assert_eq!(driver.served().await, Some(BTreeSet::new()));
         assert_eq!(ask("web").await, None);
     }
     let end = Instant::now() + Duration::from_secs(10);
@@ -129,7 +129,7 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
 
     for _ in 0..2 {
         driver.end().await;
-        assert_eq!(driver.served().await, BTreeSet::new());
+        assert_eq!(driver.served().await, Some(BTreeSet::new()));
         assert_eq!(ask("web").await, None);
     }
     // It can be begun anew, and what was known is forgotten.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_planning::network::files::{HostResolver, host_servers};
-use shoal_agent_planning::zone::{Asker, Roll};
+use shoal_agent_planning::zone::{Asker, DNS_PORT, Roll};
 use shoal_types::error_chain::chain;
 use tokio::sync::watch;
 
@@ -17,8 +17,6 @@ use super::keeper::{Names, NamesError, Start};
 
 /// How long is waited for what comes together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// RFC 1035, 4.2.
-const DNS_PORT: u16 = 53;
 
 /// The names of a node's containers.
 ///
@@ -44,8 +42,8 @@ pub trait NamesDriver: Send + Sync {
     /// has told or replaced it.
     fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>>;
 
-    /// Which containers have sockets, those of an earlier agent among them.
-    fn served(&self) -> BoxFuture<'_, BTreeSet<String>>;
+    /// Which containers have sockets, those of an earlier agent among them. `None` if that cannot be told.
+    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>>;
 
     /// Looks whether those that are served are answered, sees to it that they are, and takes up whom this
     /// host asks now.
@@ -80,7 +78,7 @@ impl NodeNames {
         let open = move || {
             let names = Names::open(socket, start);
             // Whoever cannot be told now is with the next look.
-            let _ = names.set_resolvers(resolvers(&path));
+            let _ = ask_those_of(&names, &path);
             names
         };
         let names = tokio::task::spawn_blocking(open).await.map_err(|_| NamesError::Lost)?;
@@ -118,10 +116,19 @@ async fn follow(names: Names, mut rolls: watch::Receiver<Option<Roll>>) {
     }
 }
 
-fn resolvers(path: &Path) -> Vec<SocketAddr> {
-    let own = fs::read_to_string(path).unwrap_or_default();
+/// Whom the host asks is asked from now on; as before, if that cannot be read.
+fn ask_those_of(names: &Names, resolv_conf: &Path) -> Result<(), NamesError> {
+    let own = match fs::read_to_string(resolv_conf) {
+        Ok(own) => own,
+        Err(error) => {
+            let path = resolv_conf.display();
+            tracing::warn!(%path, %error, "cannot read whom this host asks for names");
+            return Ok(());
+        }
+    };
     let host = HostResolver { own, ..HostResolver::default() };
-    host_servers(&host).into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect()
+    let servers = host_servers(&host).into_iter();
+    names.set_resolvers(servers.map(|address| SocketAddr::new(address, DNS_PORT)).collect())
 }
 
 impl NamesDriver for NodeNames {
@@ -137,17 +144,17 @@ impl NamesDriver for NodeNames {
         self.blocking(move |names| names.let_go(&container))
     }
 
-    fn served(&self) -> BoxFuture<'_, BTreeSet<String>> {
+    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
         let all = |names: &Names| {
             Ok(names.served().into_iter().map(|asker| asker.container).collect::<BTreeSet<_>>())
         };
-        self.blocking(all).map(Result::unwrap_or_default).boxed()
+        self.blocking(all).map(Result::ok).boxed()
     }
 
     fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {
         let path = self.resolv_conf.clone();
         self.blocking(move |names| {
-            names.set_resolvers(resolvers(&path))?;
+            ask_those_of(names, &path)?;
             names.look()
         })
     }
@@ -160,5 +167,31 @@ impl NamesDriver for NodeNames {
         })
         .map(drop)
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whom_the_host_asks_is_followed_as_far_as_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        let start: Start = Box::new(|_| Err(std::io::Error::other("nobody is to be answered")));
+        let socket = dir.path().join("names.sock");
+        let driver = NodeNames::open(socket, path.clone(), start).await.unwrap();
+        let asked = |address: &str| vec![format!("{address}:53").parse::<SocketAddr>().unwrap()];
+        assert_eq!(driver.names.resolvers(), asked("192.0.2.1"));
+        fs::remove_file(&path).unwrap();
+        driver.look().await.unwrap();
+        assert_eq!(driver.names.resolvers(), asked("192.0.2.1"), "they are still asked");
+        fs::write(&path, "nameserver 192.0.2.2\n").unwrap();
+        driver.look().await.unwrap();
+        assert_eq!(driver.names.resolvers(), asked("192.0.2.2"));
+        fs::write(&path, "").unwrap();
+        driver.look().await.unwrap();
+        assert_eq!(driver.names.resolvers(), []);
     }
 }

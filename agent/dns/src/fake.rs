@@ -95,8 +95,8 @@ impl NamesDriver for FakeNames {
         ready(Ok(())).boxed()
     }
 
-    fn served(&self) -> BoxFuture<'_, BTreeSet<String>> {
-        ready(self.lock().served.keys().cloned().collect()).boxed()
+    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
+        ready(Some(self.lock().served.keys().cloned().collect())).boxed()
     }
 
     fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 
-use super::answer::Question;
+use super::answer::{Question, TCP_BYTES_MAX};
 
 /// All that is done for a question. The C library waits for 5 seconds, and is to hear of a failure.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -63,10 +63,7 @@ impl Resolvers {
                     useless = Some(answer);
                 }
                 Ok((answer, _)) => return Some(answer),
-                Err(error) => {
-                    tracing::debug!(%resolver, %error, "a resolver does not answer");
-                    self.was_silent(*resolver);
-                }
+                Err(_) => self.was_silent(*resolver),
             }
         }
         useless
@@ -131,7 +128,7 @@ async fn over_tcp(
 ) -> io::Result<(Vec<u8>, ResponseCode)> {
     let mut stream = TcpStream::connect(resolver).await?;
     say(&mut stream, asked).await?;
-    let answer = hear(&mut stream).await?;
+    let answer = hear(&mut stream, TCP_BYTES_MAX).await?;
     let code = question.is_answered_by(&answer, id);
     let code = code.ok_or_else(|| io::Error::other("it has answered another question"))?;
     Ok((answer, code))
@@ -145,9 +142,13 @@ pub(crate) async fn say(stream: &mut TcpStream, message: &[u8]) -> io::Result<()
     stream.write_all(&whole).await
 }
 
-/// Reads a message with its length before it.
-pub(crate) async fn hear(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+/// Reads a message of so many bytes at most, with its length before it.
+pub(crate) async fn hear(stream: &mut TcpStream, max: usize) -> io::Result<Vec<u8>> {
     let length = usize::from(stream.read_u16().await?);
+    if length > max {
+        let text = format!("a message of {length} bytes, expected at most {max}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
     let mut message = Vec::new();
     // Only what has come takes memory.
     AsyncReadExt::take(stream, length as u64).read_to_end(&mut message).await?;

@@ -73,7 +73,11 @@ pub fn start(program: File) -> Start {
             .spawn()?;
         let watched = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         // Its end is noticed by whoever is connected to it; here it is only buried.
-        let bury = move || drop(child.wait());
+        let bury = move || match child.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => tracing::warn!(%status, "a process that answers names has failed"),
+            Err(error) => tracing::warn!(%error, "a process that answers names is not buried"),
+        };
         let buried = std::thread::Builder::new().name("names".to_owned()).spawn(bury);
         let process = watched?;
         if let Err(error) = buried {
@@ -126,6 +130,11 @@ impl Names {
     #[must_use]
     pub fn served(&self) -> Vec<Asker> {
         self.inner.lock().served.values().map(|(asker, _)| asker.clone()).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn resolvers(&self) -> Vec<SocketAddr> {
+        self.inner.lock().resolvers.clone()
     }
 
     /// What is known from now on, which may follow from what was known before.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -20,7 +19,7 @@ use shoal_agent_planning::zone::{Change, Claim, TaskNames, Zone};
 use super::keeper::Names;
 use super::line::{Line, seqpacket};
 use super::root_tests::{Space, ask_over_tcp, asked, asked_at, asker, heard};
-use super::tests::{addresses, zone};
+use super::tests::{addresses, sockets, zone};
 use super::*;
 
 /// For so long nobody may go without an answer when the process is killed.
@@ -75,22 +74,12 @@ fn begun(path: &Path) -> Child {
     itself(listener).spawn().unwrap()
 }
 
-/// Sockets as a container has them, on the host's loopback, and where they are.
-fn sockets() -> (Sockets, SocketAddr) {
-    let any = (Ipv4Addr::LOCALHOST, 0);
-    let (udp, tcp) = (UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap());
-    udp.set_nonblocking(true).unwrap();
-    tcp.set_nonblocking(true).unwrap();
-    let at = udp.local_addr().unwrap();
-    (Sockets { udp, tcp }, at)
-}
-
 #[test]
 fn one_that_cannot_be_replaced_is_still_told_and_let_go_of() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names.sock");
     let mut child = begun(&path);
-    let (sockets, at) = sockets();
+    let (sockets, (at, _)) = sockets();
     let line = Line::to(&path).unwrap();
     line.give(&asker("c1", "n1", Forwards::Nobody), &sockets).unwrap();
     drop((line, sockets));

@@ -27,6 +27,7 @@ mod words;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use shoal_agent_planning::zone::DNS_PORT;
 pub use shoal_agent_planning::zone::{Asker, Forwards};
 
 pub use self::driver::{NamesDriver, NodeNames};
@@ -37,4 +38,4 @@ pub use self::server::Server;
 pub use self::sockets::{SocketError, Sockets, open};
 
 /// Where containers ask, as with Docker.
-pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
+pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), DNS_PORT);

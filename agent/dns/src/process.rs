@@ -74,9 +74,10 @@ pub(crate) fn serve(listener: &OwnedFd) -> io::Result<()> {
         }
         let agent = accept_with(listener, SocketFlags::CLOEXEC)?;
         match process.converse(&agent) {
-            Ok(Next::On) => {}
             Ok(Next::End) => return Ok(()),
-            Err(error) => tracing::warn!(%error, "an agent talks nonsense"),
+            // One that talks nonsense hears, and logs, that it is talked to no more: nobody reads a log of this
+            // process.
+            Ok(Next::On) | Err(_) => {}
         }
     }
 }

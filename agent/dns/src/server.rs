@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::answer::{Question, Verdict, judge};
+use super::answer::{Question, Verdict, read};
 use super::forward::{RESOLVERS_MAX, Resolvers, hear, say};
 use super::{Asker, Forwards, Sockets};
 
@@ -30,7 +30,8 @@ const TCP_PATIENCE: Duration = Duration::from_secs(10);
 const TURN: usize = 32;
 /// Between attempts to accept when there is no room for more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest question over UDP, in bytes; the rest of a longer one is lost, and with it the question.
+/// Longest question, in bytes: a longer one takes more than its share of time to be read. Over UDP its rest is
+/// lost, and with it the question; over TCP the connection is closed.
 const QUESTION_BYTES: usize = 2048;
 
 /// Answers for all containers of a node.
@@ -170,8 +171,7 @@ impl Line {
         let mut work = JoinSet::new();
         work.spawn(Arc::clone(&self).accept());
         loop {
-            if let Err(error) = self.udp.readable().await {
-                tracing::warn!(container = self.asker.container, %error, "cannot hear questions");
+            if self.udp.readable().await.is_err() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -214,8 +214,12 @@ impl Line {
     }
 
     fn judge(&self, bytes: &[u8], tcp: bool) -> Verdict {
+        let (question, limit) = match read(bytes, tcp) {
+            Ok(question) => question,
+            Err(verdict) => return verdict,
+        };
         let zone = self.shared.zone.read().unwrap_or_else(PoisonError::into_inner);
-        judge(bytes, &zone, &self.asker, tcp)
+        question.look_up(&zone, &self.asker, limit)
     }
 
     /// Whoever does not read its answers loses them, and asks again.
@@ -280,7 +284,7 @@ impl Line {
         mut stream: TcpStream,
         _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) {
-        while let Ok(Ok(bytes)) = timeout(TCP_PATIENCE, hear(&mut stream)).await {
+        while let Ok(Ok(bytes)) = timeout(TCP_PATIENCE, hear(&mut stream, QUESTION_BYTES)).await {
             let answer = match self.judge(&bytes, true) {
                 Verdict::Silence => return,
                 Verdict::Answer(answer) => answer,

@@ -1,14 +1,17 @@
 //! Questions and answers, as bytes.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
 use shoal_agent_planning::zone::{Asker, Change, Claim, TaskNames, Zone, ZoneNetwork};
+use tokio::net::TcpStream;
 
-use super::answer::{TTL_SECONDS, UDP_BYTES_MAX, UDP_BYTES_MIN, Verdict, judge};
+use super::answer::{TCP_BYTES_MAX, TTL_SECONDS, UDP_BYTES_MAX, UDP_BYTES_MIN, Verdict, judge};
+use super::forward::{hear, say};
+use super::{Server, Sockets};
 
 pub(crate) fn zone(tasks: u8) -> Zone {
     let mut zone = Zone::default();
@@ -29,6 +32,16 @@ pub(crate) fn question(name: &str, kind: RecordType) -> Message {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
     message
+}
+
+/// Sockets as a container has them, on the host's loopback, and where they are, UDP and TCP.
+pub(crate) fn sockets() -> (Sockets, (SocketAddr, SocketAddr)) {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let (udp, tcp) = (UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap());
+    udp.set_nonblocking(true).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let at = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    (Sockets { udp, tcp }, at)
 }
 
 fn asker(network: &str) -> Asker {
@@ -191,6 +204,28 @@ fn only_an_answer_to_the_question_under_its_number_counts() {
     let mut other = answer.clone();
     other.queries[0].set_name(Name::from_ascii("example.org.").unwrap());
     assert_eq!(answers(&other, 7), None);
+}
+
+/// Over TCP, of so many bytes; `None` if the connection is closed instead of an answer.
+async fn answer_to(at: SocketAddr, bytes: usize) -> Option<Message> {
+    let mut asked = question("web.", RecordType::A).to_vec().unwrap();
+    asked.resize(bytes, 0);
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    say(&mut stream, &asked).await.ok()?;
+    let answer = hear(&mut stream, TCP_BYTES_MAX).await.ok()?;
+    Some(Message::from_vec(&answer).unwrap())
+}
+
+#[tokio::test]
+async fn a_question_has_a_length() {
+    let server = Server::default();
+    server.take(Zone::default().difference(&zone(1)));
+    let (sockets, (_, at)) = sockets();
+    server.serve(asker("n1"), sockets).unwrap();
+    let answer = answer_to(at, 2048).await.unwrap();
+    assert_eq!(addresses(&answer).len(), 1);
+    assert_eq!(answer_to(at, 2049).await, None, "it is not read");
+    assert_eq!(answer_to(at, TCP_BYTES_MAX).await, None);
 }
 
 proptest! {

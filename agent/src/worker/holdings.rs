@@ -72,7 +72,7 @@ pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> 
         logs: traces.iter().filter(|trace| trace.only_log).map(named).collect(),
         leases: driver.held(),
         lost: driver.lost().borrow().clone(),
-        answered: Some(answered),
+        answered,
         networks: driver.networks(),
         volumes: described.into_iter().map(volume).collect(),
         files: ops::file_owners(context).unwrap_or_else(|error| {

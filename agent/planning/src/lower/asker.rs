@@ -9,11 +9,11 @@ use shoal_types::id::NetworkId;
 use shoal_types::object::Network;
 use shoal_types::spec::NetworkKind;
 
+use super::ContainerPlan;
 use super::{dns, own_hostname};
-use crate::zone::{Asker, Forwards};
+use crate::zone::{Asker, DNS_PORT, Forwards};
 
-/// RFC 1035, 4.2.
-const DNS_PORT: u16 = 53;
+const UNASKED: &str = "its name servers (dns) are not asked: all its networks are internal, and from those nobody outside is asked for names";
 
 /// A task's container as one that asks for names. `None` if it does not: it is on no network of its own, or
 /// its user names a server on its own loopback, whom it asks itself, or it is itself a server of names, which
@@ -48,6 +48,13 @@ pub fn asker(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) 
         hostname: own_hostname(task, spec),
         forwards,
     })
+}
+
+/// What people should know of a container whose servers nobody is to ask.
+#[must_use]
+pub fn unasked(plan: &ContainerPlan) -> Option<&'static str> {
+    let asks_nobody = plan.asker.as_ref().is_some_and(|asker| asker.forwards == Forwards::Nobody);
+    (asks_nobody && !plan.dns.servers.is_empty()).then_some(UNASKED)
 }
 
 #[cfg(test)]
@@ -87,7 +94,7 @@ mod tests {
             (&[1], &[], Some((&[1], Forwards::Host))),
             (&[2, 1], &[], Some((&[2, 1], Forwards::Host))),
             (&[2, 5], &[], Some((&[2, 5], Forwards::Nobody))),
-            // It cannot reach them either.
+            // They could be asked for it, but a container without a way out is not to have one through names.
             (&[2], &["9.9.9.9"], Some((&[2], Forwards::Nobody))),
             (&[1], &["9.9.9.9", "fd00::1"], Some((&[1], to(&["9.9.9.9:53", "[fd00::1]:53"])))),
             (&[1], &["127.0.0.1"], None),

@@ -31,7 +31,7 @@ use crate::network::files::DnsConfig;
 use crate::oci::{self, ContainerConfig, InvalidContainer, MountConfig, Resources, Rlimit};
 use crate::zone::Asker;
 
-pub use asker::asker;
+pub use asker::{asker, unasked};
 pub use mounts::{ANONYMOUS, PlannedMount, Source};
 pub use networks::{Joined, NetworkPlan, made_for};
 pub use ports::{Publication, publication};

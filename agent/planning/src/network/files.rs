@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+/// Whom a host, or a container, asks for names (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// Contents of `/etc/hostname` (hostname(5)).
 #[must_use]
 pub fn hostname_file(hostname: &str) -> String {
@@ -105,17 +108,9 @@ pub fn resolv_conf(host: &HostResolver, user: &DnsConfig, host_network: bool) ->
 /// there, but the host's `ndots` (resolv.conf(5)), by which each name of ours would first be asked for in
 /// every search domain. The user's own stays.
 ///
-/// `None` if the user names a server on a loopback address: that is the container's own, which nobody else
-/// can ask in its place, and gets it as it is written.
+/// The user's servers are asked by who answers.
 #[must_use]
-pub fn resolution(
-    host: &HostResolver,
-    user: &DnsConfig,
-    answers: std::net::Ipv4Addr,
-) -> Option<String> {
-    if user.servers.iter().any(IpAddr::is_loopback) {
-        return None;
-    }
+pub fn resolution(host: &HostResolver, user: &DnsConfig, answers: std::net::Ipv4Addr) -> String {
     let is_ndots = |option: &String| option.starts_with("ndots:");
     let mut options = user.options.clone();
     if options.is_empty() {
@@ -126,7 +121,7 @@ pub fn resolution(
         options.push("ndots:0".to_owned());
     }
     let dns = DnsConfig { servers: vec![answers.into()], search: user.search.clone(), options };
-    Some(resolv_conf(host, &dns, false).text)
+    resolv_conf(host, &dns, false).text
 }
 
 /// The servers that a host asks, which the host itself can reach, its loopback ones among them.
@@ -207,7 +202,7 @@ mod tests {
             let user = DnsConfig { servers, search: words(search), options: words(options) };
             resolution(&host, &user, at)
         };
-        let told = |text: &str| Some(format!("nameserver 127.0.0.11\n{text}"));
+        let told = |text: &str| format!("nameserver 127.0.0.11\n{text}");
         // One question per name of ours, whatever the host does for its own.
         assert_eq!(of(&[], &[], &[]), told("search a b\noptions edns0 ndots:0\n"));
         assert_eq!(of(&["9.9.9.9"], &["."], &[]), told("options edns0 ndots:0\n"));
@@ -215,7 +210,6 @@ mod tests {
         assert_eq!(of(&[], &["c"], &["ndots:3"]), own);
         let other = told("search a b\noptions rotate ndots:0\n");
         assert_eq!(of(&[], &[], &["rotate"]), other);
-        assert_eq!(of(&["9.9.9.9", "127.0.0.1"], &[], &[]), None);
         assert_eq!(host_servers(&host), [ip("127.0.0.53"), ip("10.0.0.2")]);
     }
 

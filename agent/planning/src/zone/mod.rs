@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use self::asker::{Asker, Forwards};
 pub use self::roll::{Place, Roll, Speaker};
 
+/// Where names are asked for (RFC 1035, 4.2).
+pub const DNS_PORT: u16 = 53;
 /// Below it are the addresses (RFC 1035, 3.5).
 const REVERSE: &str = ".in-addr.arpa";
 /// Before a service's name: its tasks, also where the service has a virtual address.

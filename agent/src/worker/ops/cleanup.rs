@@ -32,7 +32,7 @@ pub(in crate::worker) async fn cleanup(
     if !task.networks.is_empty() {
         // Before the network: its sockets keep its namespace.
         if let Err(error) = context.drivers.names.let_go(name.clone()).await {
-            tracing::warn!(task = %task.id, error = %chain(&error), "names are not answered");
+            tracing::warn!(task = %task.id, error = %chain(&error), "its network namespace may be kept by the sockets at which it was answered names");
         }
         note(&mut errors, context.drivers.networks.release(name).await);
         for network in networks_of(&record) {

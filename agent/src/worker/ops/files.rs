@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use shoal_agent_dns::ADDRESS;
 use shoal_agent_planning::lower::{ContainerPlan, own_files};
 use shoal_agent_planning::network::files::{
-    HostResolver, hostname_file, hosts_file, resolution, resolv_conf,
+    HostResolver, RESOLV_CONF, hostname_file, hosts_file, resolution, resolv_conf,
 };
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::id::TaskId;
@@ -18,7 +18,6 @@ use shoal_types::id::TaskId;
 use super::Context;
 use super::prepare::PrepareError;
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// For people whose container cannot resolve names.
 const NO_SERVERS: &str = "no name resolves in it: the host's name servers cannot be reached from there, and dns names none";
@@ -100,14 +99,12 @@ impl ContainerFiles {
                         let read = |path| fs::read_to_string(path).unwrap_or_default();
                         let host =
                             HostResolver { own: read(RESOLV_CONF), resolved: read(RESOLVED_CONF) };
-                        let answers = Some(*ADDRESS.ip()).filter(|_| answered);
-                        match answers.and_then(|at| resolution(&host, &dns, at)) {
-                            Some(text) => text,
-                            None => {
-                                let made = resolv_conf(&host, &dns, host_network);
-                                served = !made.dropped_all;
-                                made.text
-                            }
+                        if answered {
+                            resolution(&host, &dns, *ADDRESS.ip())
+                        } else {
+                            let made = resolv_conf(&host, &dns, host_network);
+                            served = !made.dropped_all;
+                            made.text
                         }
                     }
                 };

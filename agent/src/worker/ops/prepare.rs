@@ -134,16 +134,17 @@ async fn attempt(
         return Err(PrepareError::Cancelled);
     }
     let made = make(context, &task.id.into(), spec).await?;
+    let unasked = lower::unasked(&plan).map(str::to_owned);
     let unanswered = connect(context, &plan, made, &files).await?;
     Ok(Preparation {
         image: image.id.to_string(),
         stop_signal: plan.stop_signal,
         healthcheck: plan.healthcheck.clone(),
-        note: notes([Some(note), warning.map(str::to_owned), unanswered]),
+        note: notes([Some(note), warning.map(str::to_owned), unasked, unanswered]),
     })
 }
 
-fn notes(all: [Option<String>; 3]) -> String {
+fn notes(all: [Option<String>; 4]) -> String {
     let all: Vec<String> = all.into_iter().flatten().filter(|note| !note.is_empty()).collect();
     all.join("; ")
 }

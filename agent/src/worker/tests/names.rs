@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_agent_runtime::ExitStatus;
 use shoal_types::id::TaskId;
+use shoal_types::object::TaskStatus;
 use shoal_types::spec::{DnsConfig, Healthcheck};
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -108,6 +110,22 @@ async fn who_has_a_server_of_its_own_asks_that_one() {
     assert_eq!(askers.len(), 1, "{askers:?}");
     assert_eq!(askers[0].container, container(2));
     until_told(&lab, 2, "web", 2).await;
+}
+
+#[tokio::test]
+async fn who_is_on_internal_networks_only_is_told_that_its_servers_are_not_asked() {
+    let mut lab = Lab::new().await;
+    for network in lab.assignment.networks.values_mut() {
+        Arc::make_mut(network).spec.internal = true;
+    }
+    let own = DnsConfig { nameservers: vec!["9.9.9.9".to_owned()], ..DnsConfig::default() };
+    lab.assign([task(1, |c| c.dns_config = Some(own)), task(2, |_| {})]);
+    let message = |status: TaskStatus| status.message;
+    let told = message(lab.until_state(1, TaskState::Running).await);
+    assert!(told.contains("its name servers (dns) are not asked: all its networks"), "{told}");
+    let told = message(lab.until_state(2, TaskState::Running).await);
+    assert!(!told.contains("dns"), "{told}");
+    until_told(&lab, 1, "web", 2).await;
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ impl NamesDriver for Metered<Arc<FakeNames>> {
         pass_or_leave_out(&self.meter, "names.let_go", || self.inner.let_go(container))
     }
 
-    fn served(&self) -> BoxFuture<'_, BTreeSet<String>> {
+    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
         pass(&self.meter, "names.served", || self.inner.served())
     }
 
