@@ -1,6 +1,7 @@
 //! Ports that answer on every node, asked from outside of the cluster.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use shoal_tests::cluster::at;
@@ -14,7 +15,11 @@ const WHO: &str = "/cgi-bin/who";
 
 /// A service that has it on port 8080, published without a word on where.
 fn stack() -> String {
-    let lines = "command:\n\
+    service("web", lines())
+}
+
+fn lines() -> &'static str {
+    "command:\n\
         - sh\n\
         - -c\n\
         - |\n\
@@ -23,8 +28,7 @@ fn stack() -> String {
         \x20 busybox chmod +x /tmp/w/cgi-bin/who\n\
         \x20 exec httpd -f -p 8080 -h /tmp/w\n\
         ports: ['8080:8080']\n\
-        deploy: {update_config: {monitor: 1s}}";
-    service("web", lines)
+        deploy: {update_config: {monitor: 1s}}"
 }
 
 /// What the page says on a host.
@@ -107,4 +111,60 @@ fn a_published_port_answers_on_every_node_and_knows_who_asks() {
         });
     }
     world.end();
+}
+
+/// Asks every host again and again until it is told to stop: how often, and what went wrong.
+fn keep_asking(world: &World, stop: &AtomicBool) -> (usize, Vec<String>) {
+    let (mut asked, mut lost) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        for host in ["h1", "h2", "h3"] {
+            asked += 1;
+            if let Err(error) = ask(world, host) {
+                lost.push(format!("{host}: {error:#}"));
+            }
+        }
+    }
+    (asked, lost)
+}
+
+#[test]
+fn a_rollout_that_starts_first_loses_no_request() {
+    if skip() {
+        return;
+    }
+    let world = World::start(3);
+    // Small enough that every task is replaced while it is asked, on whichever host.
+    let stack = |version: u32| {
+        let check = r"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 1 127.0.0.1 8080 | busybox grep -q HTTP";
+        let more = format!(
+            "environment: {{VERSION: '{version}'}}\n\
+             healthcheck:\n  test: \"{check}\"\n  interval: 1s\n  start_period: 5s\n  start_interval: 100ms\n\
+             deploy: {{replicas: 2, update_config: {{order: start-first, monitor: 1s}}}}"
+        );
+        service("web", &lines().replace("deploy: {update_config: {monitor: 1s}}", &more))
+    };
+    world.deploy("net", &stack(1));
+    let before = world.runs("net_web", 2);
+    all_reachable(&world);
+    let stop = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..2).map(|_| scope.spawn(|| keep_asking(&world, &stop))).collect();
+        world.deploy("net", &stack(2));
+        stop.store(true, Ordering::Relaxed);
+        askers.into_iter().map(|asker| asker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let after = world.runs("net_web", 2);
+    assert!(after.iter().all(|task| before.iter().all(|old| old.id != task.id)), "{after:?}");
+    let count: usize = asked.iter().map(|(count, _)| count).sum();
+    assert!(count > 50, "asked {count} times only");
+    let lost: Vec<&String> = asked.iter().flat_map(|(_, lost)| lost).collect();
+    assert!(lost.is_empty(), "{} of {count} were lost: {lost:#?}", lost.len());
+    world.remove("net");
+    world.end();
+}
+
+fn all_reachable(world: &World) {
+    for host in ["h1", "h2", "h3"] {
+        world.until(&format!("{host} answers"), || ask(world, host));
+    }
 }
