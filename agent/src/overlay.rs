@@ -144,6 +144,17 @@ impl Overlay {
         view: watch::Receiver<Arc<OverlayView>>,
         data_path: DataPath,
     ) -> OverlayHandle {
+        let (overlay, handle) = Self::new(tunnel, networks, view, data_path);
+        tokio::spawn(overlay.run());
+        handle
+    }
+
+    fn new(
+        tunnel: Arc<dyn Tunnel>,
+        networks: Arc<dyn NetworkDriver>,
+        view: watch::Receiver<Arc<OverlayView>>,
+        data_path: DataPath,
+    ) -> (Self, OverlayHandle) {
         let (ask, asks) = mpsc::channel(ASKS);
         let (known, knows) = watch::channel(None);
         let overlay = Self {
@@ -160,8 +171,7 @@ impl Overlay {
             held_by_others: Contested::new(),
             left_out: BTreeMap::new(),
         };
-        tokio::spawn(overlay.run());
-        OverlayHandle { asks: ask, known: knows }
+        (overlay, OverlayHandle { asks: ask, known: knows })
     }
 
     async fn run(mut self) {
@@ -182,7 +192,10 @@ impl Overlay {
                         continue;
                     }
                     Some(Ask::Remove(answer)) => {
-                        self.phase = Phase::Outside;
+                        // Who was told that he has left goes on until nothing is led either.
+                        if self.phase != Phase::Told || self.view.borrow().node_id.is_some() {
+                            self.phase = Phase::Outside;
+                        }
                         self.known.send_replace(None);
                         let _ = answer.send(self.tunnel.remove().await);
                         continue;
@@ -191,12 +204,12 @@ impl Overlay {
                 },
                 () = sleep_until(next) => {}
             }
-            let done = match self.phase {
-                Phase::Outside => Ok(()),
-                Phase::Begun => self.begin().await,
+            let errors = match self.phase {
+                Phase::Outside => Vec::new(),
+                Phase::Begun => self.begin().await.err().into_iter().collect(),
                 Phase::Told => self.follow().await,
             };
-            self.note(done);
+            self.note(&errors);
             let pause = if self.failures == 0 { LOOK } else { PAUSES.wait(self.failures, 0.0) };
             next = Instant::now() + pause;
         }
@@ -206,10 +219,9 @@ impl Overlay {
         if self.phase == Phase::Outside {
             self.phase = Phase::Begun;
         }
-        let begun = self.begin().await;
-        let there = begun.is_ok();
-        self.note(begun);
-        self.known.borrow().filter(|_| there)
+        let begun = self.begin().await.err();
+        self.note(begun.as_slice());
+        self.known.borrow().filter(|_| begun.is_none())
     }
 
     /// There is a tunnel.
@@ -236,20 +248,23 @@ impl Overlay {
     }
 
     /// Makes everything as managers have said. What leads packets goes on although the tunnel cannot be had:
-    /// services on this host need it, too.
-    async fn follow(&mut self) -> Result<(), OverlayError> {
+    /// services on this host need it, too. Returns all that could not be done.
+    async fn follow(&mut self) -> Vec<OverlayError> {
         let view = Arc::clone(&self.view.borrow_and_update());
         let course = Course::of(&view);
         self.complain(&course);
         let tunnel = match view.node_id {
             Some(_) => self.ensure(&course, &view).await,
-            // The host has left its cluster.
-            None => {
-                self.phase = Phase::Outside;
-                self.tunnel.remove().await.map_err(OverlayError::from)
-            }
+            None => self.tunnel.remove().await.map_err(OverlayError::from),
         };
-        tunnel.and(self.lead(course, view).await)
+        let has_left = view.node_id.is_none();
+        let led = self.lead(course, view).await;
+        let errors: Vec<OverlayError> = [tunnel, led].into_iter().filter_map(Result::err).collect();
+        // The host has left its cluster, and nothing is left to be tried again.
+        if has_left && errors.is_empty() {
+            self.phase = Phase::Outside;
+        }
+        errors
     }
 
     /// What is led somewhere is kept by the driver: it is told again only if there is news, or to find out whether
@@ -316,13 +331,10 @@ impl Overlay {
         Ok(())
     }
 
-    fn note(&mut self, done: Result<(), OverlayError>) {
-        match done {
-            Ok(()) => self.failures = 0,
-            Err(error) => {
-                self.failures += 1;
-                tracing::error!(error = %chain(&error), "the overlay is not as it should be");
-            }
+    fn note(&mut self, errors: &[OverlayError]) {
+        self.failures = if errors.is_empty() { 0 } else { self.failures + 1 };
+        for error in errors {
+            tracing::error!(error = %chain(error), "the overlay is not as it should be");
         }
     }
 

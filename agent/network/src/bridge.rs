@@ -82,6 +82,8 @@ pub struct BridgeNetworks {
     followed: watch::Sender<u64>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
+    /// Held by who writes down what leads where.
+    pen: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -143,7 +145,7 @@ impl BridgeNetworks {
         let settings = HostSettings::open(&state_dir)?;
         let prefix = rules.prefix.clone();
         let wishes = Wishes { prefix, forwards_for_others, ..Wishes::default() };
-        let mut wishes = ways::restore(&run_dir, wishes)?;
+        let mut wishes = ways::restore(&run_dir, wishes);
         let mut held = HeldPorts::default();
         let contested = held.hold_shared(wishes.ingress.ports.keys(), &leases);
         wishes.contested = contested.into_keys().collect();
@@ -171,6 +173,7 @@ impl BridgeNetworks {
             overlay: watch::Sender::default(),
             followed: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),
+            pen: tokio::sync::Mutex::default(),
         })
     }
 

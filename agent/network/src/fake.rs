@@ -238,14 +238,15 @@ impl NetworkDriver for FakeNetworks {
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
-        let inner = self.lock();
-        let holder = |port: &Port| {
-            let busy = inner.host_ports.contains(&port.1);
-            busy.then(|| (*port, "a process of the host".to_owned()))
-        };
-        let contested = ingress.ports.keys().filter_map(holder).collect();
-        inner.led.send_replace((remote, vips, ingress));
-        ready(Ok(contested)).boxed()
+        self.answer(|inner, _| {
+            let holder = |port: &Port| {
+                let busy = inner.host_ports.contains(&port.1);
+                busy.then(|| (*port, "a process of the host".to_owned()))
+            };
+            let contested = ingress.ports.keys().filter_map(holder).collect();
+            inner.led.send_replace((remote, vips, ingress));
+            Ok(contested)
+        })
     }
 
     fn tell(&self, view: Arc<OverlayView>) {

@@ -47,6 +47,7 @@ impl Links {
             _ => None,
         });
         let device = MeshDevice {
+            index,
             vxlan: vxlan_of(&link, by),
             up: up(&link),
             arp: !link.header.flags.contains(LinkFlags::Noarp),

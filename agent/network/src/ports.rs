@@ -21,6 +21,14 @@ pub(super) struct HeldPorts {
     sockets: BTreeMap<String, BTreeMap<PublishedPort, Option<OwnedFd>>>,
     /// Those that answer on every node.
     shared: BTreeMap<Port, Option<OwnedFd>>,
+    /// Who has those which were not to be had, as far as it was found out.
+    named: BTreeMap<Port, String>,
+}
+
+/// A port that answers on every node, as one of each address of this host.
+pub(super) fn everywhere((protocol, host_port): Port) -> PublishedPort {
+    let host_ip = Ipv4Addr::UNSPECIFIED;
+    PublishedPort { host_ip, host_port, protocol, target_port: 0 }
 }
 
 impl HeldPorts {
@@ -38,39 +46,46 @@ impl HeldPorts {
         self.sockets.remove(container);
     }
 
-    /// Holds exactly these ports that answer on every node. Returns those which somebody else has, with who it is.
+    /// Holds exactly these ports that answer on every node. Returns those which somebody else has, with who it
+    /// is; `None` where that is still to be found out ([`name`](Self::name)).
     pub(super) fn hold_shared<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a Port>,
         leases: &Leases,
-    ) -> BTreeMap<Port, String> {
+    ) -> BTreeMap<Port, Option<String>> {
         let wanted: BTreeSet<Port> = wanted.copied().collect();
         self.shared.retain(|port, _| wanted.contains(port));
+        let named = std::mem::take(&mut self.named);
         let mut contested = BTreeMap::new();
-        for (protocol, host_port) in wanted {
-            let port = (protocol, host_port);
+        for port in wanted {
             if self.shared.contains_key(&port) {
                 continue;
             }
-            let host_ip = Ipv4Addr::UNSPECIFIED;
-            let socket = PublishedPort { host_ip, host_port, protocol, target_port: 0 };
+            let socket = everywhere(port);
             if let Some(container) = leases.holder(&socket) {
-                contested.insert(port, format!("container `{container}`"));
+                contested.insert(port, Some(format!("container `{container}`")));
                 continue;
             }
-            match hold(&socket) {
+            let holder = match bind_if_there(&socket) {
                 Ok(held) => {
                     self.shared.insert(port, held);
+                    continue;
                 }
-                Err(Refusal::Taken(NetworkError::PortInUse { holder, .. })) => {
-                    contested.insert(port, holder);
+                Err(Errno::ADDRINUSE) => {
+                    let holder = named.get(&port).cloned();
+                    self.named.extend(holder.clone().map(|holder| (port, holder)));
+                    holder
                 }
-                Err(Refusal::Taken(error) | Refusal::Hopeless(error)) => {
-                    contested.insert(port, chain(&error).to_string());
-                }
-            }
+                Err(errno) => Some(chain(&refused(&socket, errno)).to_string()),
+            };
+            contested.insert(port, holder);
         }
         contested
+    }
+
+    /// Remembers who has ports, as long as they are not to be had.
+    pub(super) fn name(&mut self, holders: BTreeMap<Port, String>) {
+        self.named.extend(holders);
     }
 
     /// Makes the held ports those of the book: after a restart nothing is held yet. Returns who
@@ -113,21 +128,27 @@ impl HeldPorts {
 /// # Errors
 /// Somebody else holds the port, or the address is not the host's.
 pub(super) fn hold(port: &PublishedPort) -> Result<Option<OwnedFd>, Refusal<NetworkError>> {
+    bind_if_there(port).map_err(|errno| match errno {
+        Errno::ADDRINUSE => {
+            Refusal::Taken(NetworkError::PortInUse { port: *port, holder: holder_of(port) })
+        }
+        errno => Refusal::Hopeless(refused(port, errno)),
+    })
+}
+
+fn refused(port: &PublishedPort, errno: Errno) -> NetworkError {
+    match errno {
+        Errno::ADDRNOTAVAIL => NetworkError::NotOurAddress { port: *port },
+        errno => NetworkError::Reserve { port: *port, source: errno.into() },
+    }
+}
+
+fn bind_if_there(port: &PublishedPort) -> Result<Option<OwnedFd>, Errno> {
     match try_bind(port) {
-        Ok(socket) => Ok(Some(socket)),
         Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => {
             Ok(None)
         }
-        Err(Errno::ADDRINUSE) => {
-            let holder = holder_of(port).unwrap_or_else(|| "another socket".to_owned());
-            Err(Refusal::Taken(NetworkError::PortInUse { port: *port, holder }))
-        }
-        Err(Errno::ADDRNOTAVAIL) => {
-            Err(Refusal::Hopeless(NetworkError::NotOurAddress { port: *port }))
-        }
-        Err(errno) => {
-            Err(Refusal::Hopeless(NetworkError::Reserve { port: *port, source: errno.into() }))
-        }
+        result => result.map(Some),
     }
 }
 
@@ -154,8 +175,13 @@ fn try_bind(port: &PublishedPort) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Who has bound the port, as the kernel's tables tell (proc_net(5)).
-fn holder_of(port: &PublishedPort) -> Option<String> {
+/// Who has bound the port. Blocks: it may look at every file of every process.
+pub(super) fn holder_of(port: &PublishedPort) -> String {
+    known_holder_of(port).unwrap_or_else(|| "another socket".to_owned())
+}
+
+/// The same, as the kernel's tables tell (proc_net(5)).
+fn known_holder_of(port: &PublishedPort) -> Option<String> {
     let tables: &[(&str, bool)] = match port.protocol {
         Protocol::Tcp => &[("tcp", false), ("tcp6", true)],
         Protocol::Udp => &[("udp", false), ("udp6", true)],
@@ -231,6 +257,25 @@ mod tests {
         check([0, 0, 0, 0], 8080, Some(424_242));
         check([127, 0, 0, 2], 8080, None);
         check([127, 0, 0, 1], 8081, None);
+    }
+
+    #[test]
+    fn who_has_a_port_of_every_node_is_remembered_until_he_lets_go() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = (Protocol::Tcp, other.local_addr().unwrap().port());
+        let (mut held, leases) = (HeldPorts::default(), Leases::default());
+        let hold = |held: &mut HeldPorts| held.hold_shared([port].iter(), &leases);
+        assert_eq!(hold(&mut held), [(port, None)].into());
+        held.name([(port, "somebody".to_owned())].into());
+        for _ in 0..2 {
+            assert_eq!(hold(&mut held), [(port, Some("somebody".to_owned()))].into());
+        }
+        drop(other);
+        assert_eq!(hold(&mut held), BTreeMap::new());
+        held.hold_shared([].iter(), &leases);
+        // Whoever comes next is another one.
+        let _other = std::net::TcpListener::bind(("127.0.0.1", port.1)).unwrap();
+        assert_eq!(hold(&mut held), [(port, None)].into());
     }
 
     #[test]

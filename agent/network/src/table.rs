@@ -1,7 +1,7 @@
 //! The agent's tables in the packet filter, kept equal to what should be.
 
 use serde_json::Value;
-use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame};
+use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame, kernel_probe};
 use shoal_agent_planning::node::host::Tables;
 use tokio::sync::Mutex;
 
@@ -24,8 +24,10 @@ struct Slot {
     frame: Option<Vec<Value>>,
     /// The kernel cannot judge the frames of bridges.
     without_frames: bool,
-    /// It cannot judge what leaves by one device, or there is no such device.
+    /// There can be no table of what leaves by the mesh, for want of its device or of the kernel.
     without_egress: bool,
+    /// The kernel can judge what leaves by one device; `None` before it was asked.
+    judges_devices: Option<bool>,
 }
 
 impl Slot {
@@ -155,14 +157,32 @@ impl Table {
         Ok(())
     }
 
+    /// Whether the kernel can judge what leaves by one device (`CONFIG_NETFILTER_EGRESS`), without which there
+    /// is no mesh. It is asked once.
+    pub(super) async fn judges_devices(&self) -> Result<bool, FirewallError> {
+        let mut slot = self.slot.lock().await;
+        if let Some(known) = slot.judges_devices {
+            return Ok(known);
+        }
+        let missing = self.refusal(kernel_probe(&self.name)).await?;
+        if let Some(missing) = &missing {
+            tracing::warn!(
+                %missing,
+                "this kernel has no nftables for what leaves by one device (Linux 5.16): published ports lead \
+                 to tasks of this node alone here, and other nodes do not reach those"
+            );
+        }
+        Ok(*slot.judges_devices.insert(missing.is_none()))
+    }
+
     /// There is a device now whose packets are to be judged.
     pub(super) async fn has_device(&self) {
         self.slot.lock().await.without_egress = false;
     }
 
     /// Finds out whether a refusal came from a kernel that cannot judge the frames of bridges
-    /// (`CONFIG_NF_TABLES_BRIDGE`) or what leaves by one device (`CONFIG_NETFILTER_EGRESS`, and the device);
-    /// any other refusal is the answer.
+    /// (`CONFIG_NF_TABLES_BRIDGE`), or has no table for the mesh's device, which may just be away; any other
+    /// refusal is the answer.
     async fn look_what_is_missing(
         &self,
         slot: &mut Slot,
@@ -185,11 +205,7 @@ impl Table {
         if !slot.without_egress
             && let Some(missing) = self.refusal(ruleset.egress_probe(name)).await?
         {
-            tracing::warn!(
-                %missing,
-                "this kernel has no nftables for what leaves by one device (Linux 5.16): published \
-                 ports lead to no task of another node"
-            );
+            tracing::debug!(%missing, "no table of what leaves by the mesh");
             (slot.without_egress, found) = (true, true);
         }
         if found { Ok(()) } else { Err(FirewallError::Refused { message }) }
@@ -319,6 +335,23 @@ mod tests {
         let fake = Fake::new();
         fake.fail_next(refused());
         assert!(fake.table().sync(1, || desired(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_asked_once_what_it_can() {
+        let fake = Fake::new();
+        let table = fake.table();
+        // What says nothing of the kernel is no answer.
+        fake.fail_next(FirewallError::Missing);
+        assert!(table.judges_devices().await.is_err());
+        fake.fail_next(FirewallError::Refused { message: "not supported".to_owned() });
+        assert!(!table.judges_devices().await.unwrap());
+        assert!(!table.judges_devices().await.unwrap());
+        let scripts = fake.take();
+        assert_eq!(scripts.len(), 2, "{scripts:?}");
+        assert!(scripts[1].contains("table netdev t_probe {"), "{}", scripts[1]);
+        assert!(scripts[1].ends_with("delete table netdev t_probe\n"), "{}", scripts[1]);
+        assert!(fake.table().judges_devices().await.unwrap());
     }
 
     #[tokio::test]

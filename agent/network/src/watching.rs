@@ -121,7 +121,11 @@ impl Watch {
                     let about = |route: Route| {
                         self.networks.upgrade()?.about_route(route.new, route.to, route.whole)
                     };
-                    let heard = heard.map(|(datagram, _)| self.hearing.route(&datagram, about));
+                    let is_mesh = |index: u32| {
+                        self.networks.upgrade().is_some_and(|networks| networks.may_be_mesh(index))
+                    };
+                    let heard =
+                        heard.map(|(datagram, _)| self.hearing.route(&datagram, about, is_mesh));
                     self.hear(heard, &mut ears.route, NETLINK_ROUTE, &ROUTE_GROUPS);
                 }
                 heard = ears.filter.recv_from_full(), if listens => {

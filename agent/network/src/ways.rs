@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use shoal_agent_planning::network::ingress::{Backend, Ingress, Numbers};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::node::host::Wishes;
-use shoal_durable::{FileError, Format, Lasting};
+use shoal_durable::{Format, Lasting};
 use shoal_types::error_chain::chain;
 
 use super::{NetworkError, Protocol, book};
@@ -84,18 +84,15 @@ fn path(run_dir: &Path) -> PathBuf {
     run_dir.join(FILE)
 }
 
-/// These wishes with what an earlier agent led where.
-///
-/// # Errors
-/// It cannot be read.
-pub(super) fn restore(run_dir: &Path, wishes: Wishes) -> Result<Wishes, NetworkError> {
+/// These wishes with what an earlier agent led where. Managers say it again, so a page that cannot be read, torn
+/// or of a newer agent, costs a pause and is told.
+pub(super) fn restore(run_dir: &Path, wishes: Wishes) -> Wishes {
     match shoal_durable::read::<WaysFile>(&path(run_dir)) {
-        Ok(ways) => Ok(ways.unwrap_or_default().into_wishes(wishes)),
-        Err(FileError::Damaged { path, source }) => {
-            tracing::warn!(path = %path.display(), %source, "skip a torn page of what leads where");
-            Ok(wishes)
+        Ok(ways) => ways.unwrap_or_default().into_wishes(wishes),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "go on without what was written down of what leads where");
+            wishes
         }
-        Err(other) => Err(other.into()),
     }
 }
 
@@ -144,13 +141,20 @@ mod tests {
     fn what_was_led_is_led_until_nothing_is() {
         let dir = tempfile::tempdir().unwrap();
         let wishes = Wishes { prefix: "sh".to_owned(), ..Wishes::default() };
-        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), wishes);
+        assert_eq!(restore(dir.path(), wishes.clone()), wishes);
         let led = ways().into_wishes(wishes.clone());
         remember(dir.path(), &led);
-        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), led);
-        std::fs::write(path(dir.path()), "{").unwrap();
-        assert_eq!(restore(dir.path(), wishes.clone()).unwrap(), wishes);
+        assert_eq!(restore(dir.path(), wishes.clone()), led);
+        // Torn, and of an agent to come.
+        let newer = r#"{"version": 9}"#;
+        for page in ["{", newer] {
+            std::fs::write(path(dir.path()), page).unwrap();
+            assert_eq!(restore(dir.path(), wishes.clone()), wishes, "{page}");
+        }
         remember(dir.path(), &wishes);
         assert!(!path(dir.path()).exists());
+        // What cannot be read at all.
+        std::fs::create_dir(path(dir.path())).unwrap();
+        assert_eq!(restore(dir.path(), wishes.clone()), wishes);
     }
 }

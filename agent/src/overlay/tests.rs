@@ -71,10 +71,12 @@ fn ingress() -> Ingress {
     }
 }
 
+fn data_path() -> DataPath {
+    DataPath { addr: Some([192, 0, 2, 1].into()), port: PORT }
+}
+
 fn start(tunnel: &Arc<FakeTunnel>, networks: &Arc<FakeNetworks>) -> OverlayHandle {
-    let view = networks.overlay();
-    let data_path = DataPath { addr: Some([192, 0, 2, 1].into()), port: PORT };
-    Overlay::start(tunnel.clone(), networks.clone(), view, data_path)
+    Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), data_path())
 }
 
 fn fakes() -> (Arc<FakeTunnel>, Arc<FakeNetworks>) {
@@ -204,4 +206,46 @@ async fn nobody_is_led_to_a_node_without_a_tunnel() {
     let alone = led.wait_for(|(_, _, led)| !led.ports.is_empty()).await.unwrap().2.clone();
     assert_eq!(alone.peers.len(), 0);
     assert_eq!(alone.ports[&(Protocol::Tcp, 8080)], ingress().ports[&(Protocol::Tcp, 8080)][..1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_half_that_fails_is_told() {
+    let (tunnel, networks) = fakes();
+    let (mut overlay, _handle) =
+        Overlay::new(tunnel.clone(), networks.clone(), networks.overlay(), data_path());
+    networks.tell(Arc::new(view()));
+    tunnel.fail_with(Some("no device"));
+    networks.set_broken(true);
+    let errors = overlay.follow().await;
+    assert!(
+        matches!(errors[..], [OverlayError::Tunnel(_), OverlayError::Networks(_)]),
+        "{errors:?}"
+    );
+    networks.set_broken(false);
+    assert!(matches!(overlay.follow().await[..], [OverlayError::Tunnel(_)]));
+    tunnel.fail_with(None);
+    assert_eq!(overlay.follow().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_taken_away_after_leaving_is_tried_again() {
+    for breaks_tunnel in [true, false] {
+        let (tunnel, networks) = fakes();
+        let _overlay = start(&tunnel, &networks);
+        networks.tell(Arc::new(view()));
+        until_peers(&tunnel, &[key(2)]).await;
+        let mut led = networks.led();
+        led.wait_for(|(_, _, led)| *led == ingress()).await.unwrap();
+        tunnel.fail_with(breaks_tunnel.then_some("busy"));
+        networks.set_broken(!breaks_tunnel);
+        networks.tell(Arc::default());
+        tokio::time::sleep(LOOK * 2).await;
+        let is_there = tunnel.observe().await.unwrap().is_some();
+        assert_eq!((is_there, led.borrow().2 == ingress()), (breaks_tunnel, !breaks_tunnel));
+        tunnel.fail_with(None);
+        networks.set_broken(false);
+        tokio::time::sleep(PAUSES.last * 2).await;
+        assert!(tunnel.observe().await.unwrap().is_none());
+        assert_eq!(led.borrow().2, Ingress::default());
+    }
 }

@@ -25,7 +25,7 @@ impl FakeTunnel {
         Self { public_key, kind, held: Mutex::default(), fails: Mutex::default() }
     }
 
-    /// It cannot be had any more, for this reason; or again.
+    /// It cannot be made or removed any more, for this reason; or again.
     pub fn fail_with(&self, why: Option<&'static str>) {
         *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
@@ -39,12 +39,16 @@ impl FakeTunnel {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn can_be_had(&self) -> Result<(), TunnelError> {
+        match *self.fails.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(why) => Err(TunnelError::NoTun { source: std::io::Error::other(why) }),
+            None => Ok(()),
+        }
+    }
+
     fn ensured(&self, desired: &Desired) -> Result<TunnelState, TunnelError> {
         desired.check(self.public_key)?;
-        if let Some(why) = *self.fails.lock().unwrap_or_else(PoisonError::into_inner) {
-            let source = std::io::Error::other(why);
-            return Err(TunnelError::NoTun { source });
-        }
+        self.can_be_had()?;
         let mut held = self.held();
         let (observed, told) = &mut *held;
         let done = plan(self.kind, self.public_key, desired, told, observed);
@@ -80,6 +84,7 @@ impl Tunnel for FakeTunnel {
 
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
         async move {
+            self.can_be_had()?;
             *self.held() = (Observed::default(), Told::new());
             Ok(())
         }

@@ -1,17 +1,18 @@
 //! What leads packets to other hosts, to backends of services, and to those of ports that answer on every node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use shoal_agent_planning::network::ingress::{self, Ingress, Port, Slot};
 use shoal_agent_planning::network::ruleset::{Vips, balance};
+use shoal_agent_planning::node::host::Wishes;
 use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
-use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ways};
+use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ports, ways};
 
 /// What leads somewhere else from now on, so that flows have to be forgotten.
 #[derive(Default)]
@@ -24,6 +25,9 @@ struct Turned {
     taken: Vec<PublishedPort>,
 }
 
+/// Ports that somebody else on the host has, with who it is, where that is known.
+type Unled = BTreeMap<Port, Option<String>>;
+
 impl BridgeNetworks {
     pub(super) async fn do_lead(
         &self,
@@ -31,8 +35,8 @@ impl BridgeNetworks {
         vips: Vips,
         ingress: Ingress,
     ) -> Result<Contested, NetworkError> {
-        let _structure = self.structure.lock().await;
-        let (look, turned, contested, news) = {
+        let structure = self.structure.lock().await;
+        let (look, turned, unled, is_news) = {
             let mut inner = self.lock();
             let before = inner.wishes.clone();
             let backends = balance::withdrawn(&inner.wishes.vips, &vips);
@@ -42,19 +46,44 @@ impl BridgeNetworks {
             if *inner.wishes.vips != vips {
                 inner.wishes.vips = Arc::new(vips);
             }
-            let (turned, contested) = inner.lead_ports(ingress);
+            let (turned, unled) = inner.lead_ports(ingress);
             let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
-            let news = (inner.wishes != before).then(|| inner.wishes.clone());
-            (look, Turned { backends, ..turned }, contested, news)
+            let is_news = inner.wishes != before;
+            (look, Turned { backends, ..turned }, unled, is_news)
         };
         let repaired = self.reconcile(&look).await;
         self.forget_turned(turned).await;
-        if let Some(wishes) = news {
-            let dir = self.run_dir.clone();
-            // Fails only when the agent ends.
-            let _ = spawn_blocking(move || ways::remember(&dir, &wishes)).await;
+        drop(structure);
+        if is_news {
+            self.remember_ways().await;
         }
+        let contested = self.name_holders(unled).await;
         repaired.map(|_| contested)
+    }
+
+    async fn remember_ways(&self) {
+        // Who comes last writes what is newest.
+        let _pen = self.pen.lock().await;
+        let (dir, wishes) = (self.run_dir.clone(), self.lock().wishes.clone());
+        // Fails only when the agent ends.
+        let _ = spawn_blocking(move || ways::remember(&dir, &wishes)).await;
+    }
+
+    /// Finds out who has the ports of which that is not known yet.
+    async fn name_holders(&self, unled: Unled) -> Contested {
+        let nameless = unled.iter().filter(|(_, holder)| holder.is_none()).map(|(port, _)| *port);
+        let nameless: Vec<Port> = nameless.collect();
+        let known = unled.into_iter().filter_map(|(port, holder)| Some((port, holder?)));
+        let mut contested: Contested = known.collect();
+        if !nameless.is_empty() {
+            let name = |port: Port| (port, ports::holder_of(&ports::everywhere(port)));
+            let named = spawn_blocking(move || nameless.into_iter().map(name).collect());
+            // Fails only when the agent ends.
+            let named: Contested = named.await.unwrap_or_default();
+            self.lock().held.name(named.clone());
+            contested.extend(named);
+        }
+        contested
     }
 
     async fn forget_turned(&self, Turned { backends, slots, taken }: Turned) {
@@ -74,41 +103,47 @@ impl BridgeNetworks {
 
 impl Inner {
     /// What packets for ports of every node are led to now; ports that somebody else has are not.
-    fn lead_ports(&mut self, ingress: Ingress) -> (Turned, Contested) {
+    fn lead_ports(&mut self, ingress: Ingress) -> (Turned, Unled) {
         let before = self.slots();
-        let was_led = self.led_ports();
+        let was_led = self.led_ports(&before);
         if *self.wishes.ingress != ingress {
             let peers = ingress.peers.keys().copied();
             let numbers = ingress::numbers(&self.wishes.numbers, peers);
-            if *self.wishes.numbers != numbers {
+            let without = ingress::without_number(&ingress, &numbers);
+            let Wishes { ingress: told, numbers: had, .. } = &self.wishes;
+            if without > 0 && without != ingress::without_number(told, had) {
+                tracing::error!(
+                    nodes = without,
+                    max = ingress::NUMBERS,
+                    "a node leads published ports to so many others at most, and to these it does not"
+                );
+            }
+            if **had != numbers {
                 self.wishes.numbers = Arc::new(numbers);
             }
             self.wishes.ingress = Arc::new(ingress);
         }
         let Self { held, leases, wishes, .. } = self;
-        let contested = held.hold_shared(wishes.ingress.ports.keys(), leases);
-        wishes.contested = contested.keys().copied().collect();
-        let gone = ingress::withdrawn(&before, &self.slots());
+        let unled = held.hold_shared(wishes.ingress.ports.keys(), leases);
+        wishes.contested = unled.keys().copied().collect();
+        let now = self.slots();
         let udp = |(protocol, _): &Port| *protocol == Protocol::Udp;
-        let slots = gone.into_iter().filter(|(port, _)| udp(port));
-        let led = self.led_ports();
-        let taken = led.difference(&was_led).filter(|port| udp(port)).map(|(protocol, port)| {
-            let (host_ip, host_port) = (Ipv4Addr::UNSPECIFIED, *port);
-            PublishedPort { host_ip, host_port, protocol: *protocol, target_port: 0 }
-        });
-        let taken = taken.collect();
-        let slots = slots.map(|((_, port), address)| (port, address)).collect();
-        (Turned { slots, taken, ..Turned::default() }, contested)
+        let gone = ingress::withdrawn(&before, &now).into_iter().filter(|(port, _)| udp(port));
+        let slots = gone.map(|((_, port), address)| (port, address)).collect();
+        let led = self.led_ports(&now);
+        let taken = led.difference(&was_led).filter(|port| udp(port)).copied();
+        let taken = taken.map(ports::everywhere).collect();
+        (Turned { slots, taken, ..Turned::default() }, unled)
     }
 
-    fn slots(&self) -> std::collections::BTreeMap<Port, Vec<Slot>> {
+    pub(super) fn slots(&self) -> BTreeMap<Port, Vec<Slot>> {
         ingress::slots(&self.leases, &self.wishes.ingress, &self.wishes.numbers)
     }
 
-    fn led_ports(&self) -> BTreeSet<Port> {
-        let led = self.slots().into_iter().filter(|(_, slots)| !slots.is_empty());
-        let ports: BTreeSet<Port> = led.map(|(port, _)| port).collect();
-        ports.difference(&self.wishes.contested).copied().collect()
+    /// Which ports the host leads, by where each leads.
+    pub(super) fn led_ports(&self, slots: &BTreeMap<Port, Vec<Slot>>) -> BTreeSet<Port> {
+        let led = slots.iter().filter(|(_, slots)| !slots.is_empty()).map(|(port, _)| *port);
+        led.filter(|port| !self.wishes.contested.contains(port)).collect()
     }
 
     /// UDP ports of every node that lead to a container, with its address.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use shoal_agent_planning::network::links::{self, Desired};
+use shoal_agent_planning::network::ruleset::HostFacts;
 use shoal_agent_planning::network::settings::Remembered;
 use shoal_agent_planning::network::{guests, ingress};
 use shoal_agent_planning::node::host::{self, Action, MeshAction, Observed, ObservedLinks, Plan};
@@ -13,7 +14,7 @@ use shoal_agent_planning::tunnel;
 
 use super::{BridgeNetworks, Inner};
 use crate::settings::boot_id;
-use crate::{FirewallError, NetworkError, Repaired, sysctl};
+use crate::{FirewallError, NetworkError, PublishedPort, Repaired, ports, sysctl};
 
 /// What somebody else must have changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,15 +99,20 @@ impl BridgeNetworks {
             }
         }
         if mesh_changes {
-            match self.links.observe_mesh(self.prefix()).await {
-                Ok(found) => self.lock().mesh = Some(found),
-                Err(error) => errors.push(error),
-            }
+            errors.extend(self.look_at_changed_mesh().await.err());
         }
         if repaired.table_replaced {
             self.forget_stray_flows().await;
         }
         errors.into_iter().next().map_or(Ok(repaired), Err)
+    }
+
+    /// It is not as it was seen before, nor known until it is seen.
+    async fn look_at_changed_mesh(&self) -> Result<(), NetworkError> {
+        self.lock().mesh = None;
+        let found = self.links.observe_mesh(self.prefix()).await?;
+        self.lock().mesh = Some(found);
+        Ok(())
     }
 
     /// Says what people should know about a change of how the host forwards.
@@ -135,7 +141,8 @@ impl BridgeNetworks {
             let bridges: BTreeSet<String> = bridges.collect();
             (!bridges.is_empty(), bridges, inner.facts.clone())
         };
-        let mut observed = Observed { on_no_wire: facts.on_no_wire, ..Observed::default() };
+        let HostFacts { on_no_wire, mesh: was_meshed, .. } = facts;
+        let mut observed = Observed { on_no_wire, was_meshed, ..Observed::default() };
         if let Some(boot) = known(boot_id(), &mut errors) {
             observed.boot = boot;
         }
@@ -202,16 +209,27 @@ impl BridgeNetworks {
         }
         if look.remote || self.lock().mesh.is_none() {
             match self.links.observe_mesh(self.prefix()).await {
-                Ok(found) => observed.mesh = Some(found),
+                Ok(found) => {
+                    let mut inner = self.lock();
+                    let before = inner.mesh.as_ref().and_then(|before| before.device.as_ref());
+                    strange.mesh = before.is_some() && before != found.device.as_ref();
+                    inner.mesh = Some(found.clone());
+                    observed.mesh = Some(found);
+                }
                 Err(error) => errors.push(error),
             }
-            let mut inner = self.lock();
-            let before = inner.mesh.as_ref().and_then(|before| before.device.as_ref());
-            let now = observed.mesh.as_ref().and_then(|now| now.device.as_ref());
-            strange.mesh = before.is_some() && before != now;
-            inner.mesh.clone_from(&observed.mesh);
         } else {
             observed.mesh = self.lock().mesh.clone();
+        }
+        // Who needs no mesh need not know.
+        if self.lock().wishes.ingress.spans() {
+            match self.table.judges_devices().await {
+                Ok(judges) => observed.without_egress = !judges,
+                Err(error) => {
+                    observed.mesh = None;
+                    errors.push(error.into());
+                }
+            }
         }
     }
 
@@ -275,6 +293,8 @@ impl BridgeNetworks {
             Action::Mesh(action) => {
                 self.links.perform_on_mesh(self.prefix(), action).await?;
                 if matches!(action, MeshAction::Create { .. }) {
+                    // Another one than was seen, until that is looked at.
+                    self.lock().mesh = None;
                     self.table.has_device().await;
                 }
             }
@@ -296,7 +316,11 @@ impl BridgeNetworks {
 
     /// While the table was away, clients that keep sending may have been tracked without it.
     async fn forget_stray_flows(&self) {
-        let ports = self.lock().leases.published().map(|(_, port, _)| *port).collect::<Vec<_>>();
+        let ports: Vec<PublishedPort> = {
+            let inner = self.lock();
+            let led = inner.led_ports(&inner.slots()).into_iter().map(ports::everywhere);
+            inner.leases.published().map(|(_, port, _)| *port).chain(led).collect()
+        };
         self.forget_flows(&ports).await;
     }
 
@@ -310,6 +334,13 @@ impl BridgeNetworks {
     pub(crate) fn has_networks(&self) -> bool {
         let inner = self.lock();
         inner.leases.networks().next().is_some() || inner.facts.mesh
+    }
+
+    /// Whether a link, by its number, may be the mesh's device.
+    pub(crate) fn may_be_mesh(&self, index: u32) -> bool {
+        let inner = self.lock();
+        let Some(mesh) = &inner.mesh else { return true };
+        mesh.device.as_ref().is_some_and(|device| device.index == index)
     }
 
     /// What has to be looked at because a route came or went.

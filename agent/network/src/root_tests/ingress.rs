@@ -6,6 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use serde_json::Value;
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::ingress::{self, Backend, Ingress, Port};
 use shoal_agent_planning::network::ruleset::Vips;
@@ -19,6 +22,9 @@ const TCP: Port = (Protocol::Tcp, 8080);
 const UDP: Port = (Protocol::Udp, 8080);
 /// Of a server that takes much.
 const COUNTING: Port = (Protocol::Tcp, 8081);
+
+/// The only backend of most: on the second host.
+const WEB: [(u8, &str); 1] = [(1, "web")];
 
 /// Hosts on one wire towards the outside and on another one between them, and somebody outside.
 struct Cluster {
@@ -172,6 +178,14 @@ impl Cluster {
     }
 }
 
+/// So many hosts, the second of which has the only container behind the ports; each knows.
+fn cluster_with_web(hosts: u8) -> (Cluster, Space) {
+    let cluster = Cluster::new(hosts);
+    let web = cluster.serve(1, "web");
+    cluster.lead(&WEB);
+    (cluster, web)
+}
+
 /// Which backends answer somebody who asks by one new flow after the other.
 fn answering(space: &Space, at: Ipv4Addr) -> BTreeSet<String> {
     (0..48).filter_map(|_| ask_with(&space.udp_client(at, 8080))).collect()
@@ -209,10 +223,8 @@ fn whichever_host_is_asked_the_client_is_known() {
     if skip_without_root() {
         return;
     }
-    let cluster = Cluster::new(3);
-    let web = cluster.serve(1, "web");
+    let (cluster, web) = cluster_with_web(3);
     serve_counting(&web, 81);
-    cluster.lead(&[(1, "web")]);
     for host in 0..3 {
         assert_eq!(cluster.client.ask(outside(host), 8080), OUTSIDE.to_string(), "host {host}");
         assert_eq!(answering(&cluster.client, outside(host)), ["web".to_owned()].into());
@@ -221,7 +233,7 @@ fn whichever_host_is_asked_the_client_is_known() {
     }
     // Everything is as it should be, and stays so.
     for host in 0..3 {
-        cluster.with(host, &[(1, "web")], async |driver| {
+        cluster.with(host, &WEB, async |driver| {
             let repaired = driver.repair().await.unwrap();
             assert!(repaired.is_clean(), "host {host}: {repaired:?}");
             let deeds = driver.deeds();
@@ -237,13 +249,11 @@ fn who_is_on_a_host_is_led_as_from_outside() {
     if skip_without_root() {
         return;
     }
-    let cluster = Cluster::new(3);
-    let _web = cluster.serve(1, "web");
+    let (cluster, _web) = cluster_with_web(3);
     let other = cluster.serve(0, "other");
-    cluster.with(0, &[], async |driver| {
+    cluster.with(0, &WEB, async |driver| {
         driver.share("other".to_owned(), Vec::new()).await.unwrap();
     });
-    cluster.lead(&[(1, "web")]);
     let in_tunnel = |host: u8| home(host).to_string();
     // A container of a host without a backend, and the host itself by each of its addresses.
     assert_eq!(other.ask(outside(0), 8080), in_tunnel(0));
@@ -328,11 +338,11 @@ fn a_port_that_somebody_has_is_his_until_he_lets_go() {
     }
     let cluster = Cluster::new(2);
     let _web = cluster.serve(1, "web");
-    let (at, backends) = (outside(0), [(1, "web")]);
+    let at = outside(0);
     let own = cluster.host(0).enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)).unwrap());
-    cluster.with(1, &backends, async |_| ());
-    cluster.with(0, &backends, async |driver| {
-        let contested = cluster.tell(driver, 0, &backends).await;
+    cluster.with(1, &WEB, async |_| ());
+    cluster.with(0, &WEB, async |driver| {
+        let contested = cluster.tell(driver, 0, &WEB).await;
         let holder = contested[&UDP].clone();
         let me = format!("process {} (", std::process::id());
         assert!(contested.len() == 1 && holder.starts_with(&me), "{contested:?}");
@@ -347,7 +357,7 @@ fn a_port_that_somebody_has_is_his_until_he_lets_go() {
         assert_eq!(cluster.client.ask(at, 8080), OUTSIDE.to_string());
         assert_eq!(answering(&cluster.client, outside(1)), ["web".to_owned()].into());
         drop(own);
-        assert_eq!(cluster.tell(driver, 0, &backends).await, Contested::new());
+        assert_eq!(cluster.tell(driver, 0, &WEB).await, Contested::new());
         assert_eq!(ask_until(&client).as_deref(), Some("web"), "also who has been there before");
         // And now nobody else gets it.
         let bind = || cluster.host(0).enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)));
@@ -359,7 +369,7 @@ fn a_port_that_somebody_has_is_his_until_he_lets_go() {
         driver.ensure_network(net("front")).await.unwrap();
         let (_local, _) = container(driver, "local", &["front"]).await;
         driver.publish("local".to_owned(), vec![port]).await.unwrap();
-        let contested = cluster.tell(driver, 0, &backends).await;
+        let contested = cluster.tell(driver, 0, &WEB).await;
         let expected: Contested = BTreeMap::from([(TCP, "container `local`".to_owned())]);
         assert_eq!(contested, expected);
         assert_eq!(cluster.client.ask(at, 8080), OUTSIDE.to_string());
@@ -372,9 +382,7 @@ fn a_restart_of_the_agent_interrupts_nobody() {
     if skip_without_root() {
         return;
     }
-    let cluster = Cluster::new(2);
-    let _web = cluster.serve(1, "web");
-    cluster.lead(&[(1, "web")]);
+    let (cluster, _web) = cluster_with_web(2);
     let client = cluster.client.udp_client(outside(0), 8080);
     assert_eq!(ask_with(&client).as_deref(), Some("web"));
     for host in [1, 0] {
@@ -395,8 +403,55 @@ fn a_restart_of_the_agent_interrupts_nobody() {
     cluster.cleanup();
 }
 
+/// The packet filter of a kernel that cannot judge what leaves by one device.
+struct OldKernel;
+
+impl Firewall for OldKernel {
+    fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
+        if script.contains("hook egress") {
+            let message = "Operation not supported".to_owned();
+            return ready(Err(FirewallError::Refused { message })).boxed();
+        }
+        async move { NftProgram.apply(script).await }.boxed()
+    }
+
+    fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
+        async move { NftProgram.list(table).await }.boxed()
+    }
+}
+
+#[test]
+fn a_host_whose_kernel_can_have_no_mesh_leads_to_its_own_alone() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let _here = cluster.serve(0, "here");
+    let _there = cluster.serve(1, "there");
+    let backends = [(0, "here"), (1, "there")];
+    let lab = &cluster.hosts[0];
+    lab.block_on(async || {
+        let driver = lab.driver_with(OldKernel);
+        for _ in 0..2 {
+            cluster.tell(&driver, 0, &backends).await;
+            for _ in 0..16 {
+                let client = cluster.client.udp_client(outside(0), 8080);
+                assert_eq!(ask_with(&client).as_deref(), Some("here"));
+            }
+            assert!(of_mesh(&lab.host).is_none(), "there is no device");
+            assert!(driver.repair().await.unwrap().is_clean());
+        }
+        let deeds = driver.deeds();
+        driver.repair().await.unwrap();
+        assert_eq!(driver.deeds(), deeds, "there is nothing to do");
+    });
+    cluster.cleanup();
+}
+
 /// Each thing of the mesh that somebody can delete or turn.
 fn harms() -> Vec<String> {
+    let chains = ["guard", "admit", "input", "forward", "steer", "ask", "asked", "fit"];
+    let chains = chains.map(|chain| format!("nft flush chain inet shoal {chain}"));
     let device = ingress::ifname("sh");
     let far = ingress::mac(home(1));
     let fixed = [
@@ -417,13 +472,11 @@ fn harms() -> Vec<String> {
         "nft delete table netdev shoal".to_owned(),
         "nft flush chain netdev shoal egress".to_owned(),
         "nft flush map netdev shoal far_macs".to_owned(),
-        "nft flush chain inet shoal admit".to_owned(),
-        "nft flush chain inet shoal asked".to_owned(),
         "nft flush map inet shoal ingress".to_owned(),
         "nft flush set inet shoal mesh".to_owned(),
         "nft flush ruleset".to_owned(),
     ];
-    fixed.into()
+    [&fixed[..], &chains[..]].concat()
 }
 
 fn do_harm(host: &Space, harm: &str) {
@@ -436,11 +489,8 @@ fn whatever_somebody_deletes_of_the_mesh_is_put_back() {
     if skip_without_root() {
         return;
     }
-    let cluster = Cluster::new(2);
-    let _web = cluster.serve(1, "web");
-    let backends = [(1, "web")];
-    cluster.lead(&backends);
-    cluster.with(0, &backends, async |driver| {
+    let (cluster, _web) = cluster_with_web(2);
+    cluster.with(0, &WEB, async |driver| {
         let own = [outside(0), Ipv4Addr::LOCALHOST];
         for harm in harms() {
             do_harm(cluster.host(0), &harm);
@@ -470,24 +520,26 @@ fn what_is_deleted_is_heard_of() {
     if skip_without_root() {
         return;
     }
-    let cluster = Cluster::new(2);
-    let _web = cluster.serve(1, "web");
-    let backends = [(1, "web")];
-    cluster.lead(&backends);
+    let (cluster, _web) = cluster_with_web(2);
     let lab = &cluster.hosts[0];
     lab.block_on(async || {
         let driver = Arc::new(lab.driver());
-        cluster.tell(&driver, 0, &backends).await;
+        cluster.tell(&driver, 0, &WEB).await;
         let keeping = keep(&driver).unwrap();
         let before = of_mesh(&lab.host).unwrap();
         for harm in harms() {
+            // It begins while something is away, and never pauses.
+            let client = cluster.client.udp_client(outside(0), 8080);
             do_harm(&lab.host, &harm);
             let start = Instant::now();
             while of_mesh(&lab.host).as_ref() != Some(&before) {
                 assert!(start.elapsed() < BACK, "{harm}: {:#?}", of_mesh(&lab.host));
+                // What an earlier packet ran into is reported here.
+                let _ = client.send(b"?");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string(), "{harm}");
+            assert_eq!(ask_until(&client).as_deref(), Some("web"), "{harm}");
         }
         keeping.abort();
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{BridgeConfig, BridgeNetworks, Netns};
+use crate::{BridgeConfig, BridgeNetworks, Firewall, Netns, NftProgram};
 
 /// How long a connection that should work may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -240,7 +240,13 @@ impl Lab {
 
     /// The agent's driver, as after a start. Call it inside [`Lab::block_on`].
     pub(super) fn driver(&self) -> BridgeNetworks {
+        self.driver_with(NftProgram)
+    }
+
+    /// The same with another packet filter.
+    pub(super) fn driver_with(&self, firewall: impl Firewall + 'static) -> BridgeNetworks {
         let dir = self.state.path();
-        BridgeNetworks::open(BridgeConfig::new(dir.join("state"), dir.join("run"))).unwrap()
+        let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
+        BridgeNetworks::with_firewall(config, Box::new(firewall)).unwrap()
     }
 }

@@ -33,6 +33,8 @@ const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_TABLE: u16 = 15;
 /// ndmsg.
 const NEIGHBOUR_HEADER: usize = 12;
+/// Where it has the number of the link.
+const NEIGHBOUR_LINK: usize = 4;
 const AF_BRIDGE: u8 = 7;
 const NEIGHBOUR_DESTINATION: u16 = 1;
 
@@ -61,8 +63,14 @@ impl Hearing {
         Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: false }
     }
 
-    /// What a datagram of rtnetlink is about; `about` says it of a route.
-    pub(super) fn route(&self, datagram: &[u8], about: impl Fn(Route) -> Option<Look>) -> Look {
+    /// What a datagram of rtnetlink is about; `about` says it of a route, and `is_mesh` whether a link is the
+    /// mesh's device, by its number.
+    pub(super) fn route(
+        &self,
+        datagram: &[u8],
+        about: impl Fn(Route) -> Option<Look>,
+        is_mesh: impl Fn(u32) -> bool,
+    ) -> Look {
         let mut look = Look::default();
         for (kind, body) in messages(datagram) {
             let look_at = match kind {
@@ -70,7 +78,9 @@ impl Hearing {
                 _ if ADDRESSES.contains(&kind) => self.address(body),
                 _ if ROUTES.contains(&kind) && is_of_mesh(body) => Some(Look::remote()),
                 _ if ROUTES.contains(&kind) => route(body, kind == ROUTES[0]).and_then(&about),
-                _ if NEIGHBOURS.contains(&kind) => is_far(body).then(Look::remote),
+                _ if NEIGHBOURS.contains(&kind) => {
+                    far_by(body).filter(|by| is_mesh(*by)).map(|_| Look::remote())
+                }
                 _ if RULES.contains(&kind) => Some(Look { rules: true, ..Look::default() }),
                 _ if SETTINGS.contains(&kind) => Some(Look::settings()),
                 _ => None,
@@ -151,12 +161,14 @@ fn is_of_mesh(body: &[u8]) -> bool {
         .is_some_and(|table| u32::from_ne_bytes(*table) == ingress::NETWORK)
 }
 
-/// Whether it is said where frames for a hardware address are sent to on another host. Bridges tell of many
-/// more, which are behind their ports.
-fn is_far(body: &[u8]) -> bool {
-    let about = body.get(NEIGHBOUR_HEADER..);
-    body.first() == Some(&AF_BRIDGE)
-        && about.and_then(|body| attribute(body, NEIGHBOUR_DESTINATION)).is_some()
+/// By which link frames for a hardware address are sent to another host, if that is what is said. Bridges tell of
+/// many more, which are behind their ports.
+fn far_by(body: &[u8]) -> Option<u32> {
+    if body.first() != Some(&AF_BRIDGE) {
+        return None;
+    }
+    attribute(body.get(NEIGHBOUR_HEADER..)?, NEIGHBOUR_DESTINATION)?;
+    Some(u32::from_ne_bytes(*body.get(NEIGHBOUR_LINK..)?.first_chunk()?))
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -212,8 +224,26 @@ mod tests {
         ];
         let about = |route: Route| (route.to.octets()[0] == 172).then(|| Look::link("shb1"));
         for (bytes, expected) in table {
-            assert_eq!(hearing().route(&bytes, about), expected, "{bytes:?}");
+            assert_eq!(hearing().route(&bytes, about, |_| false), expected, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn only_the_own_device_of_vxlan_is_meant() {
+        let to = attributes(&[(NEIGHBOUR_DESTINATION, &[10, 9, 0, 2])]);
+        let entry = |family: u8, link: u8, attributes: &[u8]| {
+            let mut bytes = message(28, 0, &[]);
+            let link = u32::from(link).to_ne_bytes();
+            bytes.extend([&[family, 0, 0, 0], &link[..], &[0; 4], attributes].concat());
+            let length = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes
+        };
+        let heard = |bytes: &[u8]| hearing().route(bytes, |_| None, |index| index == 7);
+        assert_eq!(heard(&entry(AF_BRIDGE, 7, &to)), Look::remote());
+        assert_eq!(heard(&entry(AF_BRIDGE, 8, &to)), Look::default());
+        assert_eq!(heard(&entry(AF_BRIDGE, 7, &[])), Look::default());
+        assert_eq!(heard(&entry(2, 7, &to)), Look::default());
     }
 
     #[test]
@@ -234,7 +264,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_stumble(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            hearing().route(&bytes, |_| None);
+            hearing().route(&bytes, |_| None, |_| true);
             hearing().filter(&bytes);
         }
     }

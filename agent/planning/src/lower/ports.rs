@@ -40,13 +40,12 @@ pub fn publication(
     };
     let shared = task.ports.iter().filter_map(|port| SharedPort::of_spec(port).transpose());
     let shared: Vec<SharedPort> = shared.collect::<Result<_, _>>()?;
-    let is_own = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
-    let wanted = task.ports.iter().filter(is_own).map(PublishedPort::of_spec);
+    let wanted = task.ports.iter().filter_map(|port| PublishedPort::of_spec(port).transpose());
     let wanted: Vec<PublishedPort> = wanted.collect::<Result<_, _>>()?;
     if !task.networks.iter().any(|network| is_host(&network.network_id)) {
         return Ok(Publication::ByNode { own: wanted, shared });
     }
-    if let Some(i) = task.ports.iter().position(|port| !is_own(&port)) {
+    if let Some(i) = task.ports.iter().position(|port| port.publish_mode != PublishMode::Host) {
         let why = "answers on every node, which a task on the host's network cannot have";
         return Err(invalid(format!("ports[{i}]"), &task.ports[i].target_port.to_string(), why));
     }

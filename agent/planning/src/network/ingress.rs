@@ -117,6 +117,12 @@ pub fn numbers(before: &Numbers, peers: impl IntoIterator<Item = Ipv4Addr>) -> N
     numbers
 }
 
+/// How many nodes have no number, so that nobody is led to them.
+#[must_use]
+pub fn without_number(ingress: &Ingress, numbers: &Numbers) -> usize {
+    ingress.peers.keys().filter(|peer| !numbers.contains_key(*peer)).count()
+}
+
 /// Where each port leads on this host: to an address and port of a container, or to a node's address in the
 /// tunnel. A node that has no number is not among them, nor a container that has not said where it is.
 #[must_use]
@@ -221,8 +227,11 @@ mod tests {
     #[test]
     fn there_are_as_many_as_there_are_numbers() {
         let many = (0..=NUMBERS + 7).map(|n| Ipv4Addr::from(u32::from(at(0)) + n));
-        let numbers = numbers(&Numbers::new(), many);
+        let numbers = numbers(&Numbers::new(), many.clone());
         assert_eq!(numbers.len(), NUMBERS as usize);
+        let ingress =
+            Ingress { peers: many.map(|peer| (peer, None)).collect(), ..Ingress::default() };
+        assert_eq!(without_number(&ingress, &numbers), 8);
         let all: BTreeSet<u16> = numbers.into_values().collect();
         assert_eq!(all.len(), NUMBERS as usize);
     }

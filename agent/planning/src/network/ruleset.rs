@@ -42,7 +42,8 @@ use serde_json::{Value, json};
 pub use self::balance::Vips;
 use self::chains::{SETS, frame_chains, packet_chains};
 use self::mesh::egress_chains;
-use super::ingress::{Ingress, Numbers, Port};
+pub use self::mesh::kernel_probe;
+use super::ingress::{self, Ingress, Numbers, Port};
 use super::leases::Leases;
 use super::{Attached, Mac};
 use crate::tunnel;
@@ -291,7 +292,7 @@ pub struct Ruleset {
     closed: bool,
     /// The kernel cannot judge the frames of bridges.
     without_frames: bool,
-    /// The kernel cannot judge what leaves by one device, or does not have the device.
+    /// There is no table of what leaves by the mesh: its device is away, or the kernel has no such tables.
     without_egress: bool,
     /// Backends are drawn: there are networks that span hosts, or ports that answer on every node.
     draws: bool,
@@ -309,7 +310,7 @@ impl Ruleset {
         ruleset.add_ports(leases);
         ruleset.add_holders(leases);
         let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
-        ruleset.mesh = host.mesh && host.ingress.home.is_some();
+        ruleset.mesh = host.mesh;
         ruleset.draws = !routed.is_empty() || !host.ingress.ports.is_empty();
         ruleset.add_ingress(leases, host);
         ruleset.add_vips(&host.vips, |vip| {
@@ -335,7 +336,7 @@ impl Ruleset {
         self
     }
 
-    /// The same without the table of what leaves by the mesh: nothing does.
+    /// The same without the table of what leaves by the mesh, until there is its device: nothing does.
     #[must_use]
     pub fn without_egress(mut self) -> Self {
         self.elements.retain(|set, _| set.family() != EGRESS);
@@ -483,7 +484,7 @@ impl Ruleset {
             }
             text.push_str(&match family {
                 FRAMES => frame_chains(&self.prefix),
-                EGRESS => egress_chains(&self.prefix),
+                EGRESS => egress_chains(&ingress::ifname(&self.prefix)),
                 _ => packet_chains(self.closed, self.draws, self.mesh),
             });
             text.push_str("}\n");

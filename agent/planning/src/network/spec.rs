@@ -32,8 +32,6 @@ pub enum UnsupportedSpec {
         "port {target_port}/{protocol} answers on every node, and managers have given it no number"
     )]
     NoNumber { target_port: u16, protocol: Protocol },
-    #[error("port {target_port}/{protocol}: publish mode ingress is not done by this node's ports")]
-    Ingress { target_port: u16, protocol: Protocol },
 }
 
 impl NetworkConfig {
@@ -178,16 +176,15 @@ impl SharedPort {
 }
 
 impl PublishedPort {
-    /// What a port of a service with publish mode host asks for.
+    /// What a port of a service with publish mode host asks for; `None` for one in another mode.
     ///
     /// # Errors
-    /// The publish mode is another, or the host address is not IPv4.
-    pub fn of_spec(spec: &PortConfig) -> Result<Self, UnsupportedSpec> {
-        let protocol = Protocol::from(spec.protocol);
-        let target_port = spec.target_port;
+    /// The host address is not IPv4.
+    pub fn of_spec(spec: &PortConfig) -> Result<Option<Self>, UnsupportedSpec> {
         if spec.publish_mode != PublishMode::Host {
-            return Err(UnsupportedSpec::Ingress { target_port, protocol });
+            return Ok(None);
         }
+        let (protocol, target_port) = (Protocol::from(spec.protocol), spec.target_port);
         let host_ip = match spec.host_ip {
             None => Ipv4Addr::UNSPECIFIED,
             Some(IpAddr::V4(address)) => address,
@@ -195,7 +192,7 @@ impl PublishedPort {
                 return Err(UnsupportedSpec::HostAddress { target_port, protocol, host_ip });
             }
         };
-        Ok(Self { host_ip, host_port: spec.published_port, protocol, target_port })
+        Ok(Some(Self { host_ip, host_port: spec.published_port, protocol, target_port }))
     }
 
     /// What the managers are told about a port that is published.
@@ -322,17 +319,17 @@ mod tests {
             publish_mode: PublishMode::Host,
             host_ip: Some([127, 0, 0, 1].into()),
         };
-        let port = PublishedPort::of_spec(&spec).unwrap();
+        let port = PublishedPort::of_spec(&spec).unwrap().unwrap();
         assert_eq!(port.to_string(), "127.0.0.1:5353->53/udp");
         assert_eq!(port.to_spec("dns".to_owned()), spec);
         let everywhere = PortConfig { host_ip: None, ..spec.clone() };
-        let port = PublishedPort::of_spec(&everywhere).unwrap();
+        let port = PublishedPort::of_spec(&everywhere).unwrap().unwrap();
         assert_eq!(port.to_spec("dns".to_owned()), everywhere);
         let v6 = PortConfig { host_ip: Some("::1".parse().unwrap()), ..spec.clone() };
         let text = "port 53/udp: host address ::1 is not IPv4";
         assert_eq!(PublishedPort::of_spec(&v6).unwrap_err().to_string(), text);
         let mesh = PortConfig { publish_mode: PublishMode::Ingress, ..spec };
-        assert!(matches!(PublishedPort::of_spec(&mesh), Err(UnsupportedSpec::Ingress { .. })));
+        assert_eq!(PublishedPort::of_spec(&mesh), Ok(None));
         let shared = SharedPort::of_spec(&mesh).unwrap().unwrap();
         assert_eq!(shared.to_string(), "5353->53/udp");
         assert_eq!(SharedPort::of_spec(&everywhere), Ok(None));

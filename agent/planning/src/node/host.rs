@@ -122,6 +122,10 @@ pub struct Observed {
     pub remote: Option<BTreeSet<Ipv4Addr>>,
     /// The device of the mesh.
     pub mesh: Option<ObservedMesh>,
+    /// There is a mesh, as far as is known from before: so it stays where it was not looked at.
+    pub was_meshed: bool,
+    /// The kernel cannot say to whom a packet goes by the mesh, so that there can be none.
+    pub without_egress: bool,
 }
 
 /// What the node was told, beside its tasks.
@@ -229,12 +233,11 @@ pub struct Plan {
 /// Plans the way from `observed` to what the book says.
 #[must_use]
 pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
-    let meshed = observed.mesh.as_ref().is_some_and(|mesh| mesh.tunnel) && wishes.ingress.spans();
-    let memory = memory(leases, wishes, observed, meshed);
+    let mesh = mesh::steps(wishes, observed);
+    let memory = memory(leases, wishes, observed, mesh.is_there);
     let for_us = memory.after.as_ref().is_some_and(Remembered::forwards_for_us);
     let forwards_for_us = for_us && !wishes.forwards_for_others;
     let guests = if forwards_for_us { observed.guests.clone() } else { BTreeSet::new() };
-    let mesh = mesh::steps(wishes, observed.mesh.as_ref());
     let facts = HostFacts {
         prefix: wishes.prefix.clone(),
         on_no_wire: observed.on_no_wire.clone(),
@@ -301,8 +304,8 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
     }
 }
 
-/// Addresses in subnets of the host's networks alone: a route to any other would lead packets astray that
-/// have nothing to do with containers.
+/// Addresses in subnets of the host's networks, and those of other nodes in the tunnel, alone: a route to any
+/// other would lead packets astray that have nothing to do with containers.
 fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Vec<Action> {
     let Some(present) = &observed.remote else { return Vec::new() };
     let routed: Vec<&NetworkState> = leases.networks().filter(|network| network.routed).collect();

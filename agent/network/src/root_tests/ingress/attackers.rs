@@ -75,8 +75,8 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Two hosts that know a third one, which is mallory's.
-fn cluster_with_mallory() -> Cluster {
+/// Two hosts that lead to a container of the second, and know a third host, which is mallory's.
+fn cluster_with_mallory() -> (Cluster, Space) {
     let cluster = Cluster::new(3);
     let route = |host: u8, to: u8| {
         let (at, by) = (home(to).to_string(), tunnel::ifname("sh"));
@@ -90,7 +90,11 @@ fn cluster_with_mallory() -> Cluster {
     for host in 0..3 {
         cluster.host(host).run("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=0"]);
     }
-    cluster
+    let web = cluster.serve(1, "web");
+    for host in 0..2 {
+        cluster.with(host, &WEB, async |_| ());
+    }
+    (cluster, web)
 }
 
 const MAC_OF_1: &str = "02:74:0a:09:00:02";
@@ -100,11 +104,7 @@ fn by_the_mesh_comes_what_asks_for_a_published_port_and_nothing_else() {
     if skip_without_root() {
         return;
     }
-    let cluster = cluster_with_mallory();
-    let web = cluster.serve(1, "web");
-    for host in 0..2 {
-        cluster.with(host, &[(1, "web")], async |_| ());
-    }
+    let (cluster, web) = cluster_with_mallory();
     web.serve(81);
     cluster.host(1).serve(22);
     let container: Ipv4Addr = "172.20.0.2".parse().unwrap();
@@ -154,11 +154,7 @@ fn an_answer_is_taken_from_whom_was_asked() {
     if skip_without_root() {
         return;
     }
-    let cluster = cluster_with_mallory();
-    let web = cluster.serve(1, "web");
-    for host in 0..2 {
-        cluster.with(host, &[(1, "web")], async |_| ());
-    }
+    let (cluster, web) = cluster_with_mallory();
     // The backend keeps silent, so that the client waits.
     web.run("nft", &["add", "table", "ip", "mute"]);
     let mute = "{ type filter hook output priority 0; policy drop; }";
@@ -202,11 +198,7 @@ fn packets_of_the_mesh_are_taken_from_the_tunnel_alone() {
     if skip_without_root() {
         return;
     }
-    let cluster = cluster_with_mallory();
-    let web = cluster.serve(1, "web");
-    for host in 0..2 {
-        cluster.with(host, &[(1, "web")], async |_| ());
-    }
+    let (cluster, web) = cluster_with_mallory();
     cluster.host(1).serve(22);
     let counter = Counter::new(&web);
     // From the wire outside, to the host's address there, and to that in the tunnel; in mallory's own name

@@ -111,31 +111,43 @@ impl Rules {
 }
 
 /// The table that says to whom a packet goes by the mesh. Its chain belongs to the device, and goes with it.
-pub(super) fn egress_chains(prefix: &str) -> String {
+pub(super) fn egress_chains(device: &str) -> String {
     format!(
         "  chain egress {{
-    type filter hook egress device \"{}\" priority 0; policy accept;
+    type filter hook egress device \"{device}\" priority 0; policy accept;
     ether daddr set meta mark & {:#x} map @far_macs
   }}\n",
-        ingress::ifname(prefix),
         MARK | NUMBERS
     )
 }
 
+/// Text for `nft -f` that makes a table like that of the mesh on a device that every host has, and takes it away
+/// again: whether the kernel can judge what leaves by one device.
+#[must_use]
+pub fn kernel_probe(table: &str) -> String {
+    make_and_remove(&format!("{table}_probe"), Some("lo"))
+}
+
+/// Makes the table, with a chain on this device, and takes it away again.
+fn make_and_remove(table: &str, device: Option<&str>) -> String {
+    let mut text = format!("add table {EGRESS} {table}\ndelete table {EGRESS} {table}\n");
+    if let Some(device) = device {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "table {EGRESS} {table} {{");
+        text += "  map far_macs { type mark : ether_addr; }\n";
+        text += &egress_chains(device);
+        let _ = writeln!(text, "}}\ndelete table {EGRESS} {table}");
+    }
+    text
+}
+
 impl Ruleset {
-    /// Text for `nft -f` that makes the table of the mesh's device and takes it away again: whether the kernel
-    /// can have it.
+    /// Text for `nft -f` that makes the table of the mesh's device and takes it away again: whether it can be had
+    /// now, which takes the device.
     #[must_use]
     pub fn egress_probe(&self, table: &str) -> String {
-        let mut text = format!("add table {EGRESS} {table}\ndelete table {EGRESS} {table}\n");
-        if self.mesh {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "table {EGRESS} {table} {{");
-            text += "  map far_macs { type mark : ether_addr; }\n";
-            text += &egress_chains(&self.prefix);
-            let _ = writeln!(text, "}}\ndelete table {EGRESS} {table}");
-        }
-        text
+        let device = self.mesh.then(|| ingress::ifname(&self.prefix));
+        make_and_remove(table, device.as_deref())
     }
 
     pub(super) fn add_ingress(&mut self, leases: &Leases, host: &HostFacts) {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Action, Wishes};
+use super::{Action, Observed, Wishes};
 use crate::network::ingress::{self, MTU, NETWORK, PORT, mac};
 use crate::network::{Mac, links};
 
@@ -21,6 +21,8 @@ pub struct ObservedMesh {
 /// A link with the name of the device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MeshDevice {
+    /// Its number.
+    pub index: u32,
     /// What it is, if it is of VXLAN.
     pub vxlan: Option<Vxlan>,
     /// Administratively up.
@@ -106,13 +108,16 @@ impl MeshDevice {
     }
 }
 
-/// Plans it. What was not looked at is left alone, and is not there.
-pub(super) fn steps(wishes: &Wishes, observed: Option<&ObservedMesh>) -> Steps {
-    let mut steps = Steps::default();
-    let Some(ObservedMesh { tunnel, device }) = observed else { return steps };
-    let ifname = || ingress::ifname(&wishes.prefix);
+/// Plans it. What was not looked at is left alone, and is there if it was.
+pub(super) fn steps(wishes: &Wishes, observed: &Observed) -> Steps {
     let ingress = &wishes.ingress;
-    let home = ingress.home.filter(|_| *tunnel && ingress.spans());
+    let wanted = ingress.spans() && !observed.without_egress;
+    let mut steps = Steps::default();
+    let Some(ObservedMesh { tunnel, device }) = &observed.mesh else {
+        return Steps { is_there: wanted && observed.was_meshed, ..steps };
+    };
+    let ifname = || ingress::ifname(&wishes.prefix);
+    let home = ingress.home.filter(|_| *tunnel && wanted);
     let kept = device.as_ref().zip(home).filter(|(device, home)| device.is_for(*home));
     if device.is_some() && kept.is_none() {
         steps.before.push(Action::Link(links::Action::Remove { ifname: ifname() }));

@@ -114,6 +114,8 @@ impl Host {
             remembered: self.remembered.clone(),
             remote: self.remote.clone(),
             mesh: Some(ObservedMesh { tunnel: self.remote.is_some(), device: self.device.clone() }),
+            was_meshed: false,
+            without_egress: false,
         }
     }
 
@@ -514,4 +516,34 @@ fn nothing_is_let_in_without_a_look_at_what_judges_it() {
     assert_eq!(lacks(&look, &plan, &plan.facts), expect, "{:?}", plan.actions);
     let seen = Look { rules: true, tables: true, ..look };
     assert!(lacks(&seen, &plan, &plan.facts).is_empty());
+}
+
+/// A look that fails takes nothing away: what other nodes are led by stays, and so does what is remembered.
+#[test]
+fn a_mesh_that_was_not_looked_at_stays_as_it_is() {
+    let (networks, meshed) = (leases(&[]), meshed(&wishes(), 2));
+    let mut host = Host::new(false);
+    host.go(&networks, &meshed, usize::MAX).unwrap();
+    let unseen = |was_meshed| Observed { mesh: None, was_meshed, ..host.observe() };
+    let Plan { actions, facts, .. } = plan(&networks, &meshed, &unseen(true));
+    assert_eq!((actions, facts.mesh), (vec![], true));
+    // Where there was none, or is none to be, there is none.
+    assert!(!plan(&networks, &meshed, &unseen(false)).facts.mesh);
+    assert!(!plan(&networks, &wishes(), &unseen(true)).facts.mesh);
+}
+
+#[test]
+fn a_kernel_that_cannot_say_to_whom_a_packet_goes_has_no_mesh() {
+    let (networks, meshed) = (leases(SETS[1]), meshed(&wishes(), 2));
+    let mut host = Host::new(false);
+    host.go(&networks, &meshed, usize::MAX).unwrap();
+    let without = Observed { without_egress: true, was_meshed: true, ..host.observe() };
+    let Plan { actions, facts, .. } = plan(&networks, &meshed, &without);
+    let gone = Action::Link(links::Action::Remove { ifname: DEVICE.to_owned() });
+    assert!(!facts.mesh && actions.contains(&gone), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Mesh(_))), "{actions:?}");
+    let text = Ruleset::of(&networks, &facts).replace_text("t");
+    assert!(!text.contains("10.9.0.2") && !text.contains("chain steer"), "{text}");
+    let unseen = Observed { mesh: None, ..without };
+    assert!(!plan(&networks, &meshed, &unseen).facts.mesh);
 }
