@@ -17,6 +17,8 @@ pub const LEVELS: &[&str] = &[
     "overlay networks",
     // 3
     "ports published on every node",
+    // 4
+    "IPv6, several subnets, ranges and fixed addresses of networks",
 ];
 
 /// One of the [`LEVELS`], or a later one, counted from 1. Who does not say which one is at the first.
@@ -36,6 +38,9 @@ impl Level {
 
     /// What brought names of services, and further ones of them: the same release.
     pub const NAMES: Self = Self::INGRESS;
+
+    /// What brought networks with IPv6, several subnets, and addresses that somebody has chosen.
+    pub const DUAL: Self = Self(4);
 
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]

@@ -1,15 +1,17 @@
 //! Networks.
 
+mod ipam;
+
 use clap::{Args, Subcommand};
 use shoal_types::object::{AddressCount, Network, NetworkSummary};
-use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSpec};
+use shoal_types::spec::{Driver, Ipam, NetworkKind, NetworkScope, NetworkSpec};
 
 use super::filter::Filters;
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::render::table::{Column, bends, whole};
-use crate::render::{id, label, words};
+use crate::render::{id, label, note, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -44,12 +46,11 @@ pub(crate) struct Create {
     /// A label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<KeyValue>,
-    /// Its addresses: ADDRESS/LENGTH; without any they are chosen
+    #[command(flatten)]
+    addresses: ipam::Addresses,
+    /// Has no effect: only tasks join networks
     #[arg(long)]
-    subnet: Vec<String>,
-    /// The gateway's address, for each subnet in turn
-    #[arg(long, requires = "subnet")]
-    gateway: Vec<String>,
+    attachable: bool,
     /// Its name
     name: String,
 }
@@ -97,29 +98,26 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
 }
 
 async fn create(shell: &Shell, args: Create) -> Result {
-    if args.gateway.len() > args.subnet.len() {
-        return Err(CommandError::usage("there are more gateways than subnets"));
+    let config = args.addresses.config().map_err(CommandError::usage)?;
+    if args.attachable {
+        note(&attachable("--attachable"));
     }
-    let mut gateways = args.gateway.into_iter();
-    let config: Vec<IpamConfig> = args
-        .subnet
-        .into_iter()
-        .map(|subnet| IpamConfig {
-            subnet,
-            gateway: gateways.next().unwrap_or_default(),
-            ..IpamConfig::default()
-        })
-        .collect();
     let spec = NetworkSpec {
         name: args.name,
         labels: args.label.into_iter().map(|l| (l.key, l.value)).collect(),
         driver: Driver { name: args.driver, ..Driver::default() },
         internal: args.internal,
+        attachable: args.attachable,
         ipam: (!config.is_empty()).then(|| Ipam { config, ..Ipam::default() }),
         ..NetworkSpec::default()
     };
     let network = shell.manager().await?.create_network(&spec).await?;
     shell.result(&network.id.to_string(), &network)
+}
+
+/// What is said of a network that others than tasks may join.
+pub(crate) fn attachable(by: &str) -> String {
+    format!("warning: {by} has no effect: only tasks join networks")
 }
 
 /// The columns of the list of networks.

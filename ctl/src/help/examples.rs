@@ -52,7 +52,9 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "network create",
         "shoalctl network create --driver bridge --subnet 10.1.0.0/24 back\n\
-         shoalctl network create --driver overlay back",
+         shoalctl network create --driver overlay back\n\
+         shoalctl network create -d overlay --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 \\\n\
+         \x20   --aux-address router=10.1.0.200 back",
     ),
     (
         "volume ls",

@@ -344,7 +344,7 @@ const NETWORK: &[Key] = &[
     is("external", Shape::External),
     is("ipam", Shape::Object(IPAM)),
     later("driver_opts"),
-    only_false("attachable", "is not supported yet: only tasks join networks"),
+    is("attachable", Shape::Flag),
     only_false("enable_ipv6", LATER),
     later("enable_ipv4"),
 ];
@@ -358,8 +358,8 @@ const IPAM: &[Key] = &[
 const IPAM_CONFIG: &[Key] = &[
     is("subnet", Shape::Text),
     is("gateway", Shape::Text),
-    later("ip_range"),
-    later("aux_addresses"),
+    is("ip_range", Shape::Text),
+    is("aux_addresses", Shape::TextMap),
 ];
 
 const VOLUME: &[Key] = &[

@@ -17,10 +17,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::{AddressCount, Network, Node, Service, Task};
-use shoal_types::spec::AddressPool;
+use shoal_types::spec::{AddressPool, SubnetPlan};
 
 use self::runs::Runs;
 use crate::cluster_state::ClusterState;
@@ -34,10 +34,10 @@ pub(crate) struct Addresses {
     aside: OrdMap<u128, Aside>,
     /// All addresses of subnets.
     given: Runs,
-    /// Addresses that somebody holds.
+    /// Addresses that somebody holds, and those that a network gives to nobody.
     held: Runs,
-    /// How many of those there are on each network.
-    counts: OrdMap<NetworkId, u64>,
+    /// How many of those tasks and services have of each subnet of a network, by its first address.
+    counts: OrdMap<(NetworkId, u128), u64>,
 }
 
 /// A subnet that is set aside for nodes.
@@ -63,23 +63,56 @@ fn ends(subnet: &IpNet) -> (u128, u128) {
     (number(subnet.network()), number(subnet.broadcast()))
 }
 
-/// What of a subnet is given to tasks and services, or to nodes: neither its own address, nor the first one after that,
-/// which each node has, nor the last one.
-fn usable(subnet: &IpNet) -> Option<(u128, u128)> {
-    let (first, last) = ends(subnet);
-    let (first, last) = (first.checked_add(2)?, last.checked_sub(1)?);
-    (first <= last).then_some((first, last))
+/// Of which family an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    V4,
+    V6,
 }
 
-/// Whether it is written as subnets are, and somebody can get an address of it.
-pub(crate) fn is_subnet(subnet: &IpNet) -> bool {
-    *subnet == subnet.trunc() && usable(subnet).is_some()
+impl Family {
+    pub(crate) fn of(net: &IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+
+    /// Those of which a network has subnets, in order.
+    pub(crate) fn all_of(subnets: &[IpNet]) -> impl Iterator<Item = Self> {
+        let has = |family: &Self| subnets.iter().any(|subnet| Self::of(subnet) == *family);
+        [Self::V4, Self::V6].into_iter().filter(has)
+    }
 }
 
-/// How many addresses there are for tasks and services.
-fn capacity(subnets: &[IpNet]) -> u64 {
-    let count = |(first, last): (u128, u128)| u64::try_from(last - first + 1).unwrap_or(u64::MAX);
-    subnets.iter().filter_map(usable).map(count).fold(0, u64::saturating_add)
+/// Addresses of a subnet that are given to tasks and services, or to nodes: the first and the last one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    subnet: IpNet,
+    first: u128,
+    last: u128,
+}
+
+impl Range {
+    /// What a network gives of one of its subnets. Those between that are reserved are held.
+    pub(crate) fn of(plan: &SubnetPlan) -> Self {
+        let (first, last) = plan.range;
+        Self { subnet: plan.subnet, first: number(first), last: number(last) }
+    }
+
+    /// What is given of a subnet of which nothing more is said.
+    pub(crate) fn whole(subnet: &IpNet) -> Option<Self> {
+        SubnetPlan::of(*subnet, None).as_ref().map(Self::of)
+    }
+
+    fn count(&self) -> u128 {
+        (self.last - self.first).saturating_add(1)
+    }
+}
+
+/// What of a network's addresses nobody gets, nodes aside.
+fn never(network: &Network) -> BTreeSet<u128> {
+    network.plans().flat_map(|plan| plan.never()).map(number).collect()
 }
 
 /// The addresses of a task, each with its network.
@@ -96,9 +129,12 @@ pub(crate) fn of_service(service: &Service) -> impl Iterator<Item = (NetworkId, 
 impl Addresses {
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
         if let (Some(old), Some(new)) = (old, new)
-            && old.subnets == new.subnets
+            && (&old.subnets, &old.spec.ipam) == (&new.subnets, &new.spec.ipam)
         {
             return;
+        }
+        for at in old.into_iter().flat_map(never) {
+            self.held.give_back(at, at);
         }
         for (first, last) in old.into_iter().flat_map(|network| &network.subnets).map(ends) {
             self.subnets.remove(&first);
@@ -108,6 +144,9 @@ impl Addresses {
             for (first, last) in network.subnets.iter().map(ends) {
                 self.subnets.insert(first, (last, network.id));
                 self.given.take(first, last);
+            }
+            for at in never(network) {
+                self.held.take(at, at);
             }
         }
     }
@@ -167,19 +206,19 @@ impl Addresses {
         new: impl Iterator<Item = (NetworkId, IpNet)>,
     ) {
         for (network, address) in old {
-            let address = number(address.addr());
+            let (place, address) = ((network, ends(&address.trunc()).0), number(address.addr()));
             self.held.give_back(address, address);
-            let left = self.counts.get(&network).map_or(0, |count| count.saturating_sub(1));
+            let left = self.counts.get(&place).map_or(0, |count| count.saturating_sub(1));
             if left == 0 {
-                self.counts.remove(&network);
+                self.counts.remove(&place);
             } else {
-                self.counts.insert(network, left);
+                self.counts.insert(place, left);
             }
         }
         for (network, address) in new {
-            let address = number(address.addr());
+            let (place, address) = ((network, ends(&address.trunc()).0), number(address.addr()));
             self.held.take(address, address);
-            *self.counts.entry(network).or_default() += 1;
+            *self.counts.entry(place).or_default() += 1;
         }
     }
 
@@ -188,21 +227,19 @@ impl Addresses {
         !self.subnets.is_empty()
     }
 
-    /// An address of these subnets that nobody holds: the first one at or after a place that follows from
+    /// An address of these ranges that nobody holds: the first one at or after a place that follows from
     /// `seed`. So one that has just been given back is not given to the next who comes.
-    pub(crate) fn free(&self, subnets: &[IpNet], seed: u128) -> Option<IpNet> {
-        let capacity = u128::from(capacity(subnets));
-        let mut place = seed.checked_rem(capacity)?;
-        let ranges: Vec<_> = subnets.iter().filter_map(|s| Some((s, usable(s)?))).collect();
-        let begin = ranges.iter().position(|(_, (first, last))| {
-            let count = last - first + 1;
-            let here = place < count;
-            place -= if here { 0 } else { count };
+    pub(crate) fn free(&self, ranges: &[Range], seed: u128) -> Option<IpNet> {
+        let all = ranges.iter().map(Range::count).fold(0, u128::saturating_add);
+        let mut place = seed.checked_rem(all)?;
+        let begin = ranges.iter().position(|range| {
+            let here = place < range.count();
+            place -= if here { 0 } else { range.count() };
             here
         })?;
         // From there on, all the others, and what of the first one was left out.
         let around = ranges.iter().cycle().skip(begin).take(ranges.len() + 1).enumerate();
-        around.into_iter().find_map(|(turn, (subnet, (first, last)))| {
+        around.into_iter().find_map(|(turn, Range { subnet, first, last })| {
             let from = if turn == 0 { first + place } else { *first };
             let found = self.held.free_from(from);
             (found <= *last).then(|| with_length(subnet, found)).flatten()
@@ -212,29 +249,39 @@ impl Addresses {
     /// An address for a node inside of its tunnels: of a subnet that is set aside for them, or else of one that
     /// will be.
     pub(crate) fn free_for_node(&self, pools: &[AddressPool], seed: u128) -> Option<IpNet> {
-        let aside: Vec<IpNet> = self.aside.values().map(|aside| aside.subnet).collect();
-        self.free(&aside, seed).or_else(|| self.free(&[self.free_subnet(pools)?], seed))
+        let aside = self.aside.values().filter_map(|aside| Range::whole(&aside.subnet));
+        let aside: Vec<_> = aside.collect();
+        let fresh = || Range::whole(&self.free_subnet(pools)?);
+        self.free(&aside, seed).or_else(|| self.free(&[fresh()?], seed))
     }
 
     /// The first subnet of the pools of which nobody has an address.
     pub(crate) fn free_subnet(&self, pools: &[AddressPool]) -> Option<IpNet> {
-        pools
-            .iter()
-            .find_map(|pool| {
-                let (mut at, end) = ends(&pool.base.into());
-                let count = 1u128 << 32u8.checked_sub(pool.size)?;
-                while at + count - 1 <= end {
-                    let last = at + count - 1;
-                    let taken =
-                        self.given.taken_within(at, last).max(self.held.taken_within(at, last));
-                    match taken {
-                        None => return ipv4(at).and_then(|ip| Ipv4Net::new(ip, pool.size).ok()),
-                        Some(taken) => at = (taken + 1).next_multiple_of(count),
-                    }
-                }
-                None
-            })
-            .map(IpNet::V4)
+        pools.iter().find_map(|pool| {
+            let count = 1u128 << 32u8.checked_sub(pool.size)?;
+            let at = self.free_part(&pool.base.into(), count)?;
+            Ipv4Net::new(ipv4(at)?, pool.size).ok().map(IpNet::V4)
+        })
+    }
+
+    /// The first subnet with 2^64 addresses of a cluster's own range of which nobody has one.
+    pub(crate) fn free_subnet_6(&self, range: Ipv6Net) -> Option<IpNet> {
+        let at = self.free_part(&range.into(), 1 << 64)?;
+        Ipv6Net::new(Ipv6Addr::from_bits(at), 64).ok().map(IpNet::V6)
+    }
+
+    /// The first of the parts with so many addresses, into which a range is cut, of which nobody has one.
+    fn free_part(&self, range: &IpNet, count: u128) -> Option<u128> {
+        let (mut at, end) = ends(range);
+        while at.checked_add(count - 1)? <= end {
+            let last = at + count - 1;
+            let taken = self.given.taken_within(at, last).max(self.held.taken_within(at, last));
+            match taken {
+                None => return Some(at),
+                Some(taken) => at = taken.checked_add(1)?.checked_next_multiple_of(count)?,
+            }
+        }
+        None
     }
 
     /// A network that has addresses of this subnet, with its own subnet.
@@ -271,12 +318,10 @@ fn with_length(subnet: &IpNet, address: u128) -> Option<IpNet> {
     IpNet::new(address, subnet.prefix_len()).ok()
 }
 
-/// Whether an address is one that is given to somebody in a network with these subnets.
-pub(crate) fn is_given(subnets: &[IpNet], address: IpNet) -> bool {
-    let at = number(address.addr());
-    let fits =
-        |subnet: &&IpNet| usable(subnet).is_some_and(|(first, last)| first <= at && at <= last);
-    subnets.iter().find(fits).is_some_and(|subnet| subnet.prefix_len() == address.prefix_len())
+/// Whether an address is one that is given to tasks and services of a network.
+pub(crate) fn is_given(network: &Network, address: IpNet) -> bool {
+    let own = network.subnets.iter().find(|subnet| **subnet == address.trunc());
+    own.and_then(|own| network.plan(own)).is_some_and(|plan| plan.gives(address.addr()))
 }
 
 /// Pairs of networks that have addresses in common, and of tasks, services and nodes that have the same one. By a
@@ -339,10 +384,23 @@ impl ClusterState {
     /// How many addresses of a network are in use; `None` if managers do not choose them.
     #[must_use]
     pub fn addresses(&self, network: &Network) -> Option<AddressCount> {
-        if network.subnets.is_empty() {
-            return None;
-        }
-        let used = self.indexes.addresses.counts.get(&network.id).copied().unwrap_or_default();
-        Some(AddressCount { used, free: capacity(&network.subnets).saturating_sub(used) })
+        let of_family = |family| {
+            let plans = network.plans().filter(|plan| Family::of(&plan.subnet) == family);
+            let each = plans.map(|plan| self.addresses_of(network.id, &plan));
+            each.fold(AddressCount::default(), |sum, one| AddressCount {
+                used: sum.used.saturating_add(one.used),
+                free: sum.free.saturating_add(one.free),
+            })
+        };
+        Family::all_of(&network.subnets).map(of_family).min_by_key(|count| count.free)
+    }
+
+    /// How many addresses of one of a network's subnets are in use.
+    #[must_use]
+    pub fn addresses_of(&self, id: NetworkId, plan: &SubnetPlan) -> AddressCount {
+        let place = (id, number(plan.subnet.network()));
+        let used = self.indexes.addresses.counts.get(&place).copied().unwrap_or_default();
+        let all = u64::try_from(plan.count()).unwrap_or(u64::MAX);
+        AddressCount { used, free: all.saturating_sub(used) }
     }
 }

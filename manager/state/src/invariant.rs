@@ -6,10 +6,10 @@ use ipnet::IpNet;
 use shoal_types::id::NetworkId;
 use shoal_types::level::Level;
 use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
-use shoal_types::spec::{EndpointMode, PortConfig, PublishMode};
+use shoal_types::spec::{EndpointMode, PortConfig, PublishMode, SubnetPlan};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use crate::addresses;
+use crate::addresses::{self, Family};
 use crate::cluster_state::ClusterState;
 use crate::credentials::image_of;
 use crate::index::Indexes;
@@ -246,7 +246,8 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     }
     for node in state.nodes() {
         let Some(address) = node.tunnel_address else { continue };
-        let usable = addresses::is_given(&[address.trunc()], address);
+        let plan = SubnetPlan::of(address.trunc(), None);
+        let usable = plan.is_some_and(|plan| plan.gives(address.addr()));
         let known = usable && state.level() >= Level::INGRESS;
         demand!(wrong, known, "node {} has {address}, which no node can have", node.id);
     }
@@ -302,7 +303,7 @@ fn of_network(
     addresses: impl Iterator<Item = (NetworkId, IpNet)>,
 ) -> bool {
     let Some(network) = state.network(id) else { return true };
-    let addresses: Vec<_> = addresses.collect();
-    addresses.len() == usize::from(network.is_overlay())
-        && addresses.iter().all(|(_, address)| addresses::is_given(&network.subnets, *address))
+    let addresses: Vec<IpNet> = addresses.map(|(_, address)| address).collect();
+    addresses.iter().map(Family::of).eq(Family::all_of(&network.subnets))
+        && addresses.iter().all(|address| addresses::is_given(network, *address))
 }

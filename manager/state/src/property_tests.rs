@@ -75,7 +75,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_commands_keep_the_invariants(level in 0..4u32, steps in steps()) {
+    fn any_commands_keep_the_invariants(level in 0..5u32, steps in steps()) {
         let mut cluster = start(level);
         cluster.events();
         let mut replica = cluster.state.clone();
@@ -100,8 +100,8 @@ fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
     let mut refused = BTreeMap::new();
-    for round in 0..120 {
-        let mut cluster = start(round % 4);
+    for round in 0..150 {
+        let mut cluster = start(round % 5);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();
             let command = decide(&mut cluster, (kind, a, b, c));

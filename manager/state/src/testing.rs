@@ -131,6 +131,25 @@ pub fn overlay_spec(name: &str, subnet: Option<&str>) -> NetworkSpec {
     NetworkSpec { name: name.to_owned(), driver, ipam, ..NetworkSpec::default() }
 }
 
+/// A subnet of a network, as a user says it; empty texts say nothing.
+#[must_use]
+pub fn ipam_config(subnet: &str, ip_range: &str, gateway: &str, aux: &[&str]) -> IpamConfig {
+    let named = |(n, address): (usize, &&str)| (format!("h{n}"), (*address).to_owned());
+    IpamConfig {
+        subnet: subnet.to_owned(),
+        ip_range: ip_range.to_owned(),
+        gateway: gateway.to_owned(),
+        aux_addresses: aux.iter().enumerate().map(named).collect(),
+    }
+}
+
+/// A network across nodes with these subnets, with IPv6 or without.
+#[must_use]
+pub fn dual_spec(name: &str, enable_ipv6: bool, config: Vec<IpamConfig>) -> NetworkSpec {
+    let ipam = Some(Ipam { config, ..Ipam::default() });
+    NetworkSpec { enable_ipv6, ipam, ..overlay_spec(name, None) }
+}
+
 /// What a node with [`NODE_CPUS`] and [`NODE_MEMORY_BYTES`] says of itself.
 #[must_use]
 pub fn node_description(hostname: &str) -> NodeDescription {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use shoal_manager_state::ClusterState;
-use shoal_types::object::Task;
+use shoal_types::object::{Network, Task};
 
 use super::Moment;
 
@@ -38,9 +39,27 @@ fn networks(state: &ClusterState, wrong: &mut Vec<String>) {
     }
 }
 
+/// The addresses of a network that are for no task: gateways, the first ones where none is named, and those that the
+/// spec keeps for others.
+fn nobodys(network: &Network) -> Vec<IpAddr> {
+    let configs = network.spec.ipam.iter().flat_map(|ipam| &ipam.config);
+    let said = configs.clone().flat_map(|c| c.aux_addresses.values().chain([&c.gateway]));
+    let said = said.filter_map(|text| text.parse().ok());
+    let first = |subnet: &IpNet| match subnet {
+        IpNet::V4(net) => net.hosts().next().map(IpAddr::V4),
+        IpNet::V6(net) => net.hosts().nth(1).map(IpAddr::V6),
+    };
+    let named = |subnet: &&IpNet| {
+        let mut of = configs.clone().filter(|c| c.subnet == subnet.to_string());
+        of.any(|config| !config.gateway.is_empty())
+    };
+    let first = network.subnets.iter().filter(|subnet| !named(subnet)).filter_map(first);
+    said.chain(first).collect()
+}
+
 /// What a task has on each of its networks.
 fn addresses(task: &Task) -> impl Iterator<Item = IpAddr> {
-    task.networks.iter().flat_map(|joined| &joined.addresses).map(ipnet::IpNet::addr)
+    task.networks.iter().flat_map(|joined| &joined.addresses).map(IpNet::addr)
 }
 
 fn holders(state: &ClusterState, wrong: &mut Vec<String>) {
@@ -65,13 +84,12 @@ fn holders(state: &ClusterState, wrong: &mut Vec<String>) {
         for joined in task.networks.iter() {
             // One that is gone has none to give.
             let Some(network) = state.network(joined.network_id) else { continue };
-            let one = joined.addresses.len() == usize::from(!network.subnets.is_empty());
-            let own = |address: &ipnet::IpNet| {
-                let within = |s: &ipnet::IpNet| {
-                    s.contains(&address.addr()) && s.hosts().next() != Some(address.addr())
-                };
-                network.subnets.iter().any(within)
-            };
+            let one = [true, false].into_iter().all(|v4| {
+                let of = |all: &[IpNet]| all.iter().filter(|a| a.addr().is_ipv4() == v4).count();
+                of(&joined.addresses) == of(&network.subnets).min(1)
+            });
+            let own = |address: &IpNet| network.subnets.iter().any(|s| s.contains(&address.addr()));
+            let own = |address: &IpNet| own(address) && !nobodys(network).contains(&address.addr());
             if !one || !joined.addresses.iter().all(own) {
                 let (name, has) = (&network.spec.name, &joined.addresses);
                 wrong.push(format!("task {} has {has:?} on network {name}", task.id));

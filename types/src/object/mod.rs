@@ -22,7 +22,7 @@ pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};
-pub use tunnel::{InvalidTunnelKey, TunnelDescription, TunnelKey, TunnelKind};
+pub use tunnel::{InvalidTunnelKey, TUNNEL_TWINS, TunnelDescription, TunnelKey, TunnelKind};
 pub use user::User;
 
 use crate::time::Timestamp;

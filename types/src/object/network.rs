@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Meta;
 use crate::id::{NetworkId, StackId};
-use crate::spec::{NetworkKind, NetworkSpec};
+use crate::spec::{NetworkKind, NetworkSpec, SubnetPlan};
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,7 +25,7 @@ pub struct Network {
     /// Whether it came with the cluster and cannot be removed.
     pub predefined: bool,
     /// The addresses of a network that spans nodes: what its tasks and services have there is chosen from
-    /// these. The first one that can be given to an interface is each node's own.
+    /// these, as [`Network::plan`] says. At most one IPv4 address and one IPv6 address each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<IpNet>,
 }
@@ -36,9 +36,22 @@ impl Network {
     pub fn is_overlay(&self) -> bool {
         NetworkKind::of(&self.spec.driver) == Some(NetworkKind::Overlay)
     }
+
+    /// What of one of its subnets is given to whom.
+    #[must_use]
+    pub fn plan(&self, subnet: &IpNet) -> Option<SubnetPlan> {
+        let mut configs = self.spec.ipam.iter().flat_map(|ipam| &ipam.config);
+        SubnetPlan::of(*subnet, configs.find(|config| config.subnet.parse() == Ok(*subnet)))
+    }
+
+    /// What of each of its subnets is given to whom.
+    pub fn plans(&self) -> impl Iterator<Item = SubnetPlan> {
+        self.subnets.iter().filter_map(|subnet| self.plan(subnet))
+    }
 }
 
-/// How many addresses of a network are in use, at the moment of the answer. Never stored.
+/// How many addresses of a network are in use, at the moment of the answer: of the family of which fewest are left,
+/// since who joins gets one of each. Never stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct AddressCount {

@@ -1,12 +1,18 @@
 //! The encrypted tunnels between nodes, as nodes know them of each other.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::Ipv6Net;
 use serde::Serialize;
+
+/// Where nodes have IPv6 addresses inside of their tunnels: each one the bytes of its IPv4 address after this prefix. So
+/// no network has a subnet there. The letters are those of "shoal".
+pub const TUNNEL_TWINS: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd73, 0x686f, 0x616c, 0, 0, 0, 0, 0), 96);
 
 /// Bytes of a [`TunnelKey`].
 const KEY_BYTES: usize = 32;

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{
     AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec, CredentialSpec,
     DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget, Healthcheck,
@@ -143,7 +145,6 @@ structs! {
 
 structs! {
     Ipam { ; driver, config }
-    IpamConfig { subnet, ip_range, gateway, aux_addresses }
     VolumeSpec { name, labels; driver }
     SecretSpec { name, labels, data; driver, templating }
     ConfigSpec { name, labels, data; templating }
@@ -152,8 +153,31 @@ structs! {
     StackSpec { name, secrets, configs; services, networks, volumes }
 }
 
+impl Leveled for IpamConfig {
+    /// Who does not know what is reserved would give it away.
+    fn level(&self) -> Level {
+        let Self { subnet: _, ip_range, gateway: _, aux_addresses } = self;
+        let plain = ip_range.is_empty() && aux_addresses.is_empty();
+        if plain { Level::FIRST } else { Level::DUAL }
+    }
+}
+
+/// Whether one IPv4 subnet is all that a network has, and each node has its first address.
+fn is_plain(ipam: &Ipam) -> bool {
+    let plain = |config: &IpamConfig| match config.subnet.parse::<IpNet>() {
+        Ok(IpNet::V4(net)) => {
+            config.gateway.is_empty() || config.gateway.parse().ok() == net.hosts().next()
+        }
+        Ok(IpNet::V6(_)) => false,
+        // It is refused.
+        Err(_) => true,
+    };
+    ipam.config.len() <= 1 && ipam.config.iter().all(plain)
+}
+
 impl Leveled for NetworkSpec {
-    /// Nobody before the second level gives a network that spans nodes its addresses.
+    /// Nobody before the second level gives a network that spans nodes its addresses, and nobody before the fourth
+    /// one more than a single one to each, or changes who may join.
     fn level(&self) -> Level {
         let Self {
             name: _,
@@ -161,15 +185,18 @@ impl Leveled for NetworkSpec {
             driver,
             scope,
             enable_ipv4: _,
-            enable_ipv6: _,
+            enable_ipv6,
             internal: _,
-            attachable: _,
+            attachable,
             ingress: _,
             ipam,
             config_from: _,
             config_only: _,
         } = self;
+        let several = ipam.as_ref().is_some_and(|ipam| ipam.config.len() > 1);
         let kind = match NetworkKind::of(driver) {
+            _ if *enable_ipv6 || *attachable || several => Level::DUAL,
+            Some(NetworkKind::Overlay) if !ipam.as_ref().is_none_or(is_plain) => Level::DUAL,
             Some(NetworkKind::Overlay) => Level::OVERLAY,
             Some(NetworkKind::Bridge | NetworkKind::Host | NetworkKind::Nothing) | None => {
                 Level::FIRST
@@ -333,6 +360,36 @@ mod tests {
             ServiceMode::GlobalJob {}.level(),
         ];
         assert!(needed.into_iter().all(|level| level == Level::FIRST), "{needed:?}");
+    }
+
+    #[test]
+    fn what_is_said_of_addresses_beside_one_subnet_needs_the_fourth_level() {
+        let of = |name: &str, change: fn(&mut NetworkSpec, &mut IpamConfig)| {
+            let driver = Driver { name: name.to_owned(), ..Driver::default() };
+            let mut spec = NetworkSpec { driver, ..NetworkSpec::default() };
+            let subnet = "10.1.0.0/24".to_owned();
+            let mut config = IpamConfig { subnet, ..IpamConfig::default() };
+            change(&mut spec, &mut config);
+            spec.ipam.get_or_insert_default().config.insert(0, config);
+            spec.level()
+        };
+        type Change = fn(&mut NetworkSpec, &mut IpamConfig);
+        let cases: [(Change, [Level; 2]); 8] = [
+            (|_, _| {}, [Level::FIRST, Level::OVERLAY]),
+            (|_, c| "10.1.0.1".clone_into(&mut c.gateway), [Level::FIRST, Level::OVERLAY]),
+            (|_, c| "10.1.0.9".clone_into(&mut c.gateway), [Level::FIRST, Level::DUAL]),
+            (|_, c| "10.1.0.0/28".clone_into(&mut c.ip_range), [Level::DUAL; 2]),
+            (|_, c| drop(c.aux_addresses.insert("a".into(), "10.1.0.9".into())), [Level::DUAL; 2]),
+            (|s, _| s.enable_ipv6 = true, [Level::DUAL; 2]),
+            (|s, _| s.attachable = true, [Level::DUAL; 2]),
+            (
+                |s, _| s.ipam.get_or_insert_default().config.push(IpamConfig::default()),
+                [Level::DUAL; 2],
+            ),
+        ];
+        for (n, (change, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(["bridge", "overlay"].map(|name| of(name, change)), expected, "case {n}");
+        }
     }
 
     #[test]

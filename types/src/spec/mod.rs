@@ -14,6 +14,7 @@ mod node;
 mod payload;
 mod service;
 mod stack;
+mod subnet;
 pub mod unsupported;
 mod user;
 pub mod validate;
@@ -37,6 +38,7 @@ pub use service::{
     UpdateOrder,
 };
 pub use stack::StackSpec;
+pub use subnet::SubnetPlan;
 pub use user::{UserRole, UserSpec};
 pub use validate::{Violation, Violations};
 pub use volume::VolumeSpec;

@@ -168,7 +168,6 @@ const NETWORK: &[Row<NetworkSpec>] = &[
     }),
     Row::new("enable_ipv6", "IPv6 on networks", |n| n.enable_ipv6),
     Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),
-    Row::new("attachable", "containers that are no tasks", |n| n.attachable),
     Row::new("ingress", "a network of one's own for published ports", |n| n.ingress),
     Row::new("config_only", "config-only networks", |n| n.config_only),
     Row::new("config_from", "config-only networks", |n| !n.config_from.is_empty()),
@@ -181,11 +180,8 @@ const NETWORK: &[Row<NetworkSpec>] = &[
     }),
 ];
 
-const SUBNET: &[Row<IpamConfig>] = &[
-    Row::new("subnet", "IPv6 on networks", |s| s.subnet.contains(':')),
-    Row::new("ip_range", "address ranges", |s| !s.ip_range.is_empty()),
-    Row::new("aux_addresses", "reserved addresses", |s| !s.aux_addresses.is_empty()),
-];
+const SUBNET: &[Row<IpamConfig>] =
+    &[Row::new("subnet", "IPv6 on networks", |s| s.subnet.contains(':'))];
 
 const STACK: &[Row<StackSpec>] = &[
     Row::new("secrets", "secrets", |s| !s.secrets.is_empty()),

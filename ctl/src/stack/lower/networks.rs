@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkKind, NetworkSpec, Options};
 
 use super::mounts::is_external;
-use super::{Lower, flag, text};
+use super::{Lower, flag, text, text_map};
 use crate::stack::node::{Entry, Node};
 
 /// The key of the network that services join when they name none.
@@ -40,11 +40,17 @@ impl Lower<'_> {
             driver = DRIVER.to_owned();
             self.unsaid_drivers.push(key.to_owned());
         }
+        let attachable = flag(node, "attachable");
+        if attachable {
+            let path = format!("networks.{key}.attachable");
+            self.findings.warn(format!("{path} has no effect: only tasks join networks"));
+        }
         NetworkSpec {
             name: self.member_name(key, node),
             labels: self.labels(node.get("labels")),
             driver: Driver { name: driver, options: Options::new() },
             internal: flag(node, "internal"),
+            attachable,
             ipam: node.get("ipam").map(ipam),
             ..NetworkSpec::default()
         }
@@ -83,7 +89,8 @@ fn ipam(node: &Node) -> Ipam {
     let config = |node: &Node| IpamConfig {
         subnet: text(node, "subnet"),
         gateway: text(node, "gateway"),
-        ..IpamConfig::default()
+        ip_range: text(node, "ip_range"),
+        aux_addresses: text_map(node.get("aux_addresses")),
     };
     Ipam {
         driver: Driver { name: text(node, "driver"), options: Options::new() },

@@ -270,6 +270,23 @@ fn networks() {
             ("/Networks/default", "null"),
         ],
     );
+    let text = format!(
+        "{}networks:\n  front: {{attachable: true, ipam: {{config: [{{subnet: 10.9.0.0/24, ip_range: \
+         10.9.0.128/25, aux_addresses: {{router: 10.9.0.200}}}}]}}}}\n",
+        web("networks: [front]")
+    );
+    let config = |field: &str| format!("/Networks/front/IPAM/Config/0/{field}");
+    check(
+        "addresses",
+        &[&text],
+        &[
+            (&config("IPRange"), "\"10.9.0.128/25\""),
+            (&config("AuxiliaryAddresses"), r#"{"router": "10.9.0.200"}"#),
+            ("/Networks/front/Attachable", "true"),
+        ],
+    );
+    let warned = load_all(&[&text]).unwrap().warnings;
+    assert_eq!(warned, ["networks.front.attachable has no effect: only tasks join networks"]);
     check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
     let aliases = r#"[{"Target": "shop_default", "Aliases": ["a", "b"]}]"#;
     check_web("networks: {default: {aliases: [a, b]}}", &[("T/Networks", aliases)]);

@@ -135,10 +135,7 @@ const TIED: &[(&str, &str)] = &[
     ("networks.*.driver_opts", "network: driver.options"),
     ("networks.*.enable_ipv6", "network: enable_ipv6"),
     ("networks.*.enable_ipv4", "network: enable_ipv4"),
-    ("networks.*.attachable", "network: attachable"),
     ("networks.*.ipam.options", "network: ipam.driver.options"),
-    ("networks.*.ipam.config[].ip_range", "network: ipam.config[].ip_range"),
-    ("networks.*.ipam.config[].aux_addresses", "network: ipam.config[].aux_addresses"),
     ("secrets", "stack: secrets"),
     ("configs", "stack: configs"),
 ];

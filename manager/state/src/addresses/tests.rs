@@ -4,6 +4,10 @@ fn subnets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
+fn ranges(texts: &[&str]) -> Vec<Range> {
+    subnets(texts).iter().filter_map(Range::whole).collect()
+}
+
 fn held(addresses: &[&str]) -> Addresses {
     let mut all = Addresses::default();
     for address in addresses {
@@ -35,7 +39,7 @@ fn the_first_free_address_at_or_after_a_place_is_given() {
         (&["fd00::/64"], &["fd00::2"], 0, Some("fd00::3/64")),
     ];
     for (networks, taken, seed, expected) in cases {
-        let found = held(taken).free(&subnets(networks), seed);
+        let found = held(taken).free(&ranges(networks), seed);
         let expected = expected.map(|text| text.parse::<IpNet>().unwrap());
         assert_eq!(found, expected, "{networks:?} without {taken:?} from {seed}");
     }
@@ -49,19 +53,37 @@ fn all_are_given_and_no_other() {
         let mut all = Addresses::default();
         let mut given = Vec::new();
         let mut seed = 1;
-        while let Some(address) = all.free(&[subnet], seed) {
-            assert!(is_given(&[subnet], address), "{address}");
+        let range: Vec<Range> = Range::whole(&subnet).into_iter().collect();
+        while let Some(address) = all.free(&range, seed) {
+            assert_eq!(address.trunc(), subnet, "{address}");
             assert!(all.held.take(number(address.addr()), number(address.addr())), "{address}");
             given.push(address);
             seed = seed * 48_271 % 2_147_483_647;
         }
         let expected = (1usize << (32 - prefix)).saturating_sub(3);
         assert_eq!(given.len(), expected, "{subnet}");
-        assert_eq!(capacity(&[subnet]), expected as u64);
+        let ends = [subnet.network(), subnet.broadcast(), [10, 1, 0, 1].into()];
+        assert!(given.iter().all(|address| !ends.contains(&address.addr())), "{subnet}");
     }
-    let subnet: IpNet = "10.1.0.0/24".parse().unwrap();
-    for text in ["10.1.0.0/24", "10.1.0.1/24", "10.1.0.255/24", "10.1.1.7/24", "10.1.0.7/32"] {
-        assert!(!is_given(&[subnet], text.parse().unwrap()), "{text}");
+}
+
+#[test]
+fn the_first_free_subnet_of_a_range_of_ipv6_is_given() {
+    let range: Ipv6Net = "fd12:3456:789a::/48".parse().unwrap();
+    let cases: [(Texts, Texts, Option<&str>); 5] = [
+        (&[], &[], Some("fd12:3456:789a::/64")),
+        (&["fd12:3456:789a::/64"], &[], Some("fd12:3456:789a:1::/64")),
+        (&["fd12:3456:789a::/50"], &[], Some("fd12:3456:789a:4000::/64")),
+        (&["fd12:3456:789a::/64"], &["fd12:3456:789a:1::7"], Some("fd12:3456:789a:2::/64")),
+        (&["fd12:3456::/32"], &[], None),
+    ];
+    for (given, taken, expected) in cases {
+        let mut all = held(taken);
+        for (first, last) in subnets(given).iter().map(ends) {
+            assert!(all.given.take(first, last));
+        }
+        let expected = expected.map(|text| text.parse::<IpNet>().unwrap());
+        assert_eq!(all.free_subnet_6(range), expected, "{given:?} and {taken:?}");
     }
 }
 

@@ -3,37 +3,26 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use ipnet::{IpNet, Ipv6Net};
+use sha2::{Digest as _, Sha256};
+use shoal_types::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{AddressCount, Endpoint, Network, Node, Service, TaskNetwork, VirtualIp};
-use shoal_types::spec::{AddressPool, IpamConfig, NetworkKind, NetworkSpec};
+use shoal_types::object::{Endpoint, Network, Node, Service, TUNNEL_TWINS, TaskNetwork, VirtualIp};
+use shoal_types::spec::{AddressPool, IpamConfig, NetworkKind, NetworkSpec, SubnetPlan};
 
-use crate::addresses::is_subnet;
+use crate::addresses::{Family, Range};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::rejected::{Rejected, SubnetHolder};
 
-/// The subnets of a new network: those that its spec names, or else the first one of the cluster's pools.
-/// None if it does not span nodes: then each node chooses.
+/// The subnets of a new network: of each family those that its spec names, or else the first one of the cluster's
+/// pools, or of its own range of IPv6. None if it does not span nodes: then each node chooses.
 pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<IpNet>, Rejected> {
     if NetworkKind::of(&spec.driver) != Some(NetworkKind::Overlay) {
         return Ok(Vec::new());
     }
-    let wanted: Vec<&IpamConfig> = spec.ipam.iter().flat_map(|ipam| &ipam.config).collect();
-    if wanted.is_empty() {
-        let pools = state.spec().pools();
-        let found = state.indexes.addresses.free_subnet(pools);
-        let count = || pools.iter().copied().map(AddressPool::count).sum();
-        let none = || Rejected::PoolsExhausted { network: spec.name.clone(), count: count() };
-        return Ok(vec![found.ok_or_else(none)?]);
-    }
-    let mut subnets: Vec<IpNet> = Vec::with_capacity(wanted.len());
-    for config in wanted {
-        let subnet = config.subnet.parse().ok().filter(is_subnet);
-        let subnet: IpNet = subnet.ok_or_else(|| Rejected::SubnetUnusable {
-            network: spec.name.clone(),
-            subnet: config.subnet.clone(),
-        })?;
+    let mut subnets: Vec<IpNet> = Vec::new();
+    for config in spec.ipam.iter().flat_map(|ipam| &ipam.config) {
+        let subnet = named(spec, config)?;
         let own = subnets.iter().find(|own| own.contains(&subnet) || subnet.contains(*own));
         let own = own.map(|own| SubnetHolder::Network { name: spec.name.clone(), subnet: *own });
         if let Some(holder) = own.or_else(|| holder(state, &subnet)) {
@@ -41,7 +30,52 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
         }
         subnets.push(subnet);
     }
+    let has = |family| Family::all_of(&subnets).any(|own| own == family);
+    let (v4, v6) = (has(Family::V4), has(Family::V6));
+    let addresses = &state.indexes.addresses;
+    let exhausted = |count| Rejected::PoolsExhausted { network: spec.name.clone(), count };
+    if spec.enable_ipv4 != Some(false) && !v4 {
+        let pools = state.spec().pools();
+        let count = || pools.iter().copied().map(AddressPool::count).sum();
+        subnets.insert(0, addresses.free_subnet(pools).ok_or_else(|| exhausted(count()))?);
+    }
+    if spec.enable_ipv6 && !v6 {
+        let range = state.cluster().map(|cluster| own_range(cluster.id));
+        let found = range.and_then(|range| addresses.free_subnet_6(range));
+        subnets.push(found.ok_or_else(|| exhausted(1 << (64 - OWN_RANGE_LENGTH)))?);
+    }
     Ok(subnets)
+}
+
+/// A subnet that a spec names, if the network may have it and somebody can get an address of it.
+fn named(spec: &NetworkSpec, config: &IpamConfig) -> Result<IpNet, Rejected> {
+    let fits = |subnet: &IpNet| {
+        let enabled = match Family::of(subnet) {
+            Family::V4 => spec.enable_ipv4 != Some(false),
+            Family::V6 => spec.enable_ipv6,
+        };
+        enabled && *subnet == subnet.trunc() && SubnetPlan::of(*subnet, Some(config)).is_some()
+    };
+    config.subnet.parse().ok().filter(fits).ok_or_else(|| Rejected::SubnetUnusable {
+        network: spec.name.clone(),
+        subnet: config.subnet.clone(),
+    })
+}
+
+/// Prefix length of a cluster's own range of IPv6 addresses (RFC 4193 3.1).
+const OWN_RANGE_LENGTH: u8 = 48;
+
+/// The range that networks of a cluster have their IPv6 subnets from: a unique local one. What is random in it (RFC 4193
+/// 3.2.2) are the first five bytes of the SHA-256 of the cluster's id, of its 16 bytes in network order: all managers
+/// have the same, and two clusters, or a cluster and another site, most likely not.
+pub(super) fn own_range(id: ClusterId) -> Ipv6Net {
+    let digest = Sha256::digest(id.bits().to_be_bytes());
+    let mut bytes = [0; 16];
+    bytes[0] = 0xfd;
+    for (byte, random) in bytes[1..6].iter_mut().zip(digest) {
+        *byte = random;
+    }
+    Ipv6Net::new_assert(bytes.into(), OWN_RANGE_LENGTH)
 }
 
 /// Who has addresses of a subnet.
@@ -52,7 +86,9 @@ fn holder(state: &ClusterState, subnet: &IpNet) -> Option<SubnetHolder> {
         let subnet = *network.subnets.iter().find(overlaps)?;
         Some(SubnetHolder::Network { name: network.spec.name.clone(), subnet })
     });
-    let nodes = || addresses.aside(subnet).map(|subnet| SubnetHolder::Nodes { subnet });
+    let twins = IpNet::from(TUNNEL_TWINS);
+    let twins = (twins.contains(subnet) || subnet.contains(&twins)).then_some(twins);
+    let nodes = || addresses.aside(subnet).or(twins).map(|subnet| SubnetHolder::Nodes { subnet });
     let tasks = || addresses.is_held(subnet).then_some(SubnetHolder::Tasks);
     network.or_else(nodes).or_else(tasks)
 }
@@ -92,7 +128,9 @@ pub(super) fn of_task(
     let with_address = |joined: &TaskNetwork| -> Result<TaskNetwork, Rejected> {
         let mut joined = joined.clone();
         if let Some(network) = spanning(state, joined.network_id) {
-            joined.addresses = vec![free(state, network, id.bits(), user)?];
+            let families = Family::all_of(&network.subnets);
+            let each = families.map(|family| free(state, network, family, id.bits(), user));
+            joined.addresses = each.collect::<Result<_, _>>()?;
         }
         Ok(joined)
     };
@@ -107,19 +145,22 @@ pub(super) fn of_service(
     networks: &[TaskNetwork],
     old: Option<&Endpoint>,
 ) -> Result<Vec<VirtualIp>, Rejected> {
-    let spanning = networks.iter().filter_map(|joined| spanning(state, joined.network_id));
-    let address = |network: &Network| -> Result<VirtualIp, Rejected> {
-        let had = old.into_iter().flat_map(|old| &old.virtual_ips);
-        let network_id = network.id;
-        match had.into_iter().find(|vip| vip.network_id == network_id) {
-            Some(vip) => Ok(vip.clone()),
-            None => {
-                let addr = free(state, network, id.bits(), || format!("service {name:?}"))?;
-                Ok(VirtualIp { network_id, addr })
-            }
-        }
+    let had = |network: &Network, family| {
+        let mut had = old.into_iter().flat_map(|old| &old.virtual_ips);
+        had.find(|vip| vip.network_id == network.id && Family::of(&vip.addr) == family)
     };
-    spanning.map(address).collect()
+    let user = || format!("service {name:?}");
+    let mut virtual_ips = Vec::new();
+    for network in networks.iter().filter_map(|joined| spanning(state, joined.network_id)) {
+        for family in Family::all_of(&network.subnets) {
+            let addr = match had(network, family) {
+                Some(vip) => vip.addr,
+                None => free(state, network, family, id.bits(), user)?,
+            };
+            virtual_ips.push(VirtualIp { network_id: network.id, addr });
+        }
+    }
+    Ok(virtual_ips)
 }
 
 /// A network, if its addresses are chosen here.
@@ -133,12 +174,16 @@ fn spanning(state: &ClusterState, id: NetworkId) -> Option<&Network> {
 fn free(
     state: &ClusterState,
     network: &Network,
+    family: Family,
     seed: u128,
     user: impl FnOnce() -> String,
 ) -> Result<IpNet, Rejected> {
-    state.indexes.addresses.free(&network.subnets, seed).ok_or_else(|| {
-        let AddressCount { used, free } = state.addresses(network).unwrap_or_default();
-        let (network, count) = (network.spec.name.clone(), used + free);
-        Rejected::NoFreeAddress { network, user: user(), count }
+    let plans = network.plans().filter(|plan| Family::of(&plan.subnet) == family);
+    let plans: Vec<SubnetPlan> = plans.collect();
+    let ranges: Vec<Range> = plans.iter().map(Range::of).collect();
+    state.indexes.addresses.free(&ranges, seed).ok_or_else(|| {
+        let count = plans.iter().map(SubnetPlan::count).sum::<u128>();
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        Rejected::NoFreeAddress { network: network.spec.name.clone(), user: user(), count }
     })
 }

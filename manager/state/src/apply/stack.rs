@@ -190,9 +190,11 @@ fn apply_network(
         let holder = old.id.to_string();
         return Err(Rejected::NameTaken { kind: ObjectKind::Network, name, holder });
     }
+    // Who may join beside tasks makes no difference to anything that is there.
+    let (labels, attachable) = (spec.labels.clone(), spec.attachable);
     if old.spec == *spec {
         a.done.unchanged.push(name);
-    } else if (NetworkSpec { labels: spec.labels.clone(), ..old.spec.clone() }) == *spec {
+    } else if (NetworkSpec { labels, attachable, ..old.spec.clone() }) == *spec {
         w.update_spec(Network { spec: spec.clone(), ..Network::clone(&old) });
         a.done.updated.push(name);
     } else {

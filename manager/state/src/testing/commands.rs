@@ -15,8 +15,9 @@ use shoal_types::spec::{
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::{
-    TestCluster, create_cluster, global_spec, network_spec, node_description, overlay_spec,
-    service_spec, with_host_port, with_ingress_port, with_networks, with_reservation,
+    TestCluster, create_cluster, dual_spec, global_spec, ipam_config, network_spec,
+    node_description, overlay_spec, service_spec, with_host_port, with_ingress_port, with_networks,
+    with_reservation,
 };
 use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 
@@ -54,7 +55,27 @@ fn network_name(choice: u8) -> &'static str {
 /// Subnets that hold little, and some that have addresses in common.
 fn some_overlay(choice: u8) -> NetworkSpec {
     let subnet = [None, Some("10.9.9.0/28"), Some("10.9.9.8/29"), Some("nonsense")];
-    overlay_spec(&format!("o{}", choice % 3), subnet[usize::from(choice / 3) % 4])
+    let name = format!("o{}", choice % 3);
+    let v4 = |subnet, gateway, aux| ipam_config(subnet, "", gateway, aux);
+    match choice / 3 % 12 {
+        8 => dual_spec(&name, true, Vec::new()),
+        9 => dual_spec(
+            &name,
+            true,
+            vec![v4("10.9.9.0/30", "", &[]), v4("10.9.8.0/29", "10.9.8.4", &["10.9.8.2"])],
+        ),
+        10 => dual_spec(
+            &name,
+            true,
+            vec![ipam_config("fd00:9::/124", "fd00:9::/125", "", &["fd00:9::5"])],
+        ),
+        11 => dual_spec(
+            &name,
+            false,
+            vec![ipam_config("10.9.9.0/28", "10.9.9.4/30", "", &["10.9.9.5"])],
+        ),
+        other => overlay_spec(&name, subnet[usize::from(other) % 4]),
+    }
 }
 
 fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {

@@ -3,6 +3,7 @@
 mod address;
 mod cluster;
 mod credentials;
+mod dual;
 mod network;
 mod node;
 mod port;

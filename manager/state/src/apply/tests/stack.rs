@@ -183,7 +183,7 @@ fn a_member_that_was_removed_comes_back() {
 }
 
 #[test]
-fn labels_of_a_network_may_change_and_nothing_else() {
+fn what_has_no_effect_may_change_of_a_network_and_nothing_else() {
     let mut cluster = TestCluster::new();
     let with = |change: fn(&mut NetworkSpec)| {
         let mut spec = spec(&[], &["shop_net"]);
@@ -194,6 +194,11 @@ fn labels_of_a_network_may_change_and_nothing_else() {
     let outcome =
         apply(&mut cluster, with(|n| drop(n.labels.insert("a".into(), "b".into()))), false);
     assert_eq!(outcome.updated, ["shop_net"]);
+    let said = |n: &mut NetworkSpec| {
+        n.labels.insert("a".into(), "b".into());
+        n.attachable = true;
+    };
+    assert_eq!(apply(&mut cluster, with(said), false).updated, ["shop_net"], "it has no effect");
     let other = command(&mut cluster, with(|n| n.internal = true), false);
     let name = "shop_net".to_owned();
     assert_eq!(refused(&cluster, other), Rejected::NetworkImmutable { name });
