@@ -40,11 +40,11 @@ fuzz: ## Unknown inputs for whatever reads them, a minute each (SECONDS_EACH=N);
 	SHOAL_FUZZ_SECONDS="$(SECONDS_EACH)" cargo nextest run --locked --package shoal-tests \
 		--test fuzz --profile fuzz --success-output final
 
-.PHONY: test-v2
-test-v2: ## The container runtime's tests on Debian's kernel with cgroup v2 alone, in a virtual machine
-	@deploy/setup.sh
+.PHONY: test-vm
+test-vm: ## On Debian's kernel (its WireGuard, cgroup v2 alone) in a virtual machine: SUITES="tunnel network"
+	@deploy/setup.sh tests
 	cargo build --locked --workspace --bins
-	TARGET_DIR="$(TARGET)" tests/vm/run.sh
+	TARGET_DIR="$(TARGET)" tests/vm/run.sh $(SUITES)
 
 .PHONY: verify
 verify: ## Formatting, lints, docs, licences; writes nothing

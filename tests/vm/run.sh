@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
-# run.sh [TEST...]: the tests of the container runtime on another kernel and another layout of control
-# groups: Debian's kernel in a virtual machine with cgroup v2 alone. The machine sees this one's files,
-# read-only. Without hardware virtualisation it takes about five minutes. Needs root, for apt.
+# run.sh [SUITE[:TEST]...]: tests on another kernel: Debian's, in a virtual machine that sees this one's
+# files, read-only. Without hardware virtualisation all of them take about a quarter of an hour. Needs
+# root, for apt.
+#
+# What it shows that a development machine may not have: control groups of version 2 alone, and the kernel's
+# own WireGuard.
+#
+#   runtime     containers
+#   tunnel      the tunnel by the kernel's WireGuard
+#   process     the tunnel by a process
+#   network     networks, ports and what attackers do to them
+#   cluster     three whole hosts whose tunnels are the kernel's
 #
 # TARGET_DIR   what cargo builds into (target)
-# VM_SECONDS   how long the machine may run (900)
+# VM_SECONDS   how long the machine may run (2400)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -52,41 +61,76 @@ initramfs() {
     (cd "$tree" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs.gz"
 }
 
-# The tests one by one, each in a process of its own: those that are named, else all.
+# The program that these cargo arguments name.
+program() {
+    cargo test --locked "$@" --no-run --message-format json 2>/dev/null |
+        sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+
+# suite NAME FILTER DIRECTORY ENVIRONMENT PROGRAM: a suite's tests one by one, each in a process of its own.
+suite() {
+    local wanted all=""
+    for wanted in "${asked[@]}"; do
+        case $wanted in
+        "$1") all=yes ;;
+        "$1":*) all+=" ${wanted#*:}" ;;
+        esac
+    done
+    [ -n "$all" ] || return 0
+    [ -n "$5" ] || { echo "vm: there is no test program of $1" >&2; exit 1; }
+    [ "$all" != yes ] || all=$("$5" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E "$2" | tr '\n' ' ')
+    echo "suite '$1' '$3' '$4' '$5' '$all'"
+}
+
 script() {
-    local program
-    program=$(cargo test --locked -p shoal-agent --test runtime --no-run --message-format json 2>/dev/null |
-        sed -n 's/.*"executable":"\([^"]*runtime-[^"]*\)".*/\1/p' | tail -1)
-    cat <<END
-cd '$root/agent'
+    cat <<'END'
 export TMPDIR=/tmp CI=true RUST_BACKTRACE=0
 failed=0
-tests='$*'
-[ -n "\$tests" ] || tests=\$('$program' --list 2>/dev/null | sed -n 's/: test\$//p')
-for test in \$tests; do
-    if timeout 120 '$program' --exact "\$test" --test-threads=1 >/tmp/said 2>&1; then
-        echo "PASS \$test"
-    else
-        echo "FAIL \$test"
-        failed=1
-        tail -30 /tmp/said
-    fi
-done
-exit \$failed
-END
+suite() {
+    local test
+    cd "$2"
+    for test in $5; do
+        if env $3 timeout -k 5 300 "$4" --exact "$test" --test-threads=1 >/tmp/said 2>&1; then
+            echo "PASS $1 $test"
+        else
+            echo "FAIL $1 $test"
+            failed=1
+            tail -30 /tmp/said
+        fi
+    done
 }
+END
+    local agent tunnel
+    tunnel=$(program -p shoal-agent --test tunnel)
+    suite runtime . "$root/agent" "" "$(program -p shoal-agent --test runtime)"
+    suite tunnel . "$root/agent" SHOAL_TEST_TUNNEL=kernel "$tunnel"
+    suite process . "$root/agent" "" "$tunnel"
+    suite network ^root_tests:: "$root/agent/network" "" "$(program -p shoal-agent-network --lib)"
+    # By default: what takes the tunnel. All of them on emulated processors would take hours.
+    suite cluster '^(overlay|published)::' "$root/tests" "" "$(program -p shoal-tests --test e2e)"
+    echo 'exit $failed'
+}
+
+asked=("$@")
+[ ${#asked[@]} -gt 0 ] || asked=(runtime tunnel process network cluster)
+for one in "${asked[@]}"; do
+    case ${one%%:*} in
+    runtime | tunnel | process | network | cluster) ;;
+    *) echo "vm: no suite $one: expected runtime, tunnel, process, network or cluster" >&2; exit 2 ;;
+    esac
+done
 
 kernel
 version=$(ls "$work/kernel/lib/modules")
 initramfs
-script "$@" >"$work/script"
-echo "vm: Linux $version, cgroup v2 alone"
-timeout "${VM_SECONDS:-900}" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
+script >"$work/script"
+echo "vm: Linux $version, cgroup v2 alone: ${asked[*]}"
+timeout "${VM_SECONDS:-2400}" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 4096 \
     -nographic -no-reboot -kernel "$work/kernel/boot/vmlinuz-$version" -initrd "$work/initramfs.gz" \
     -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all vm.dir=$work" \
     -device virtio-rng-pci \
     -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap" \
-    </dev/null 2>&1 | tr -d '\r' | tee "$work/console.log" | grep --line-buffered -aE '^(PASS|FAIL) |^ |panicked' || true
+    </dev/null 2>&1 | sed -u 's/\r//g' | tee "$work/console.log" | grep --line-buffered -aE '^(PASS|FAIL) |^ |panicked' || true
 grep -aq '^VM-ENDED 0$' "$work/console.log" && echo "vm: all passed" && exit 0
 echo "vm: failed; everything it said is in $work/console.log" >&2
 exit 1

@@ -175,9 +175,11 @@ impl Table {
         Ok(*slot.judges_devices.insert(missing.is_none()))
     }
 
-    /// There is a device now whose packets are to be judged.
+    /// There is a device now whose packets are to be judged, by a table that is still to be made: one that there
+    /// was before is gone with its device, or is not.
     pub(super) async fn has_device(&self) {
-        self.slot.lock().await.without_egress = false;
+        let mut slot = self.slot.lock().await;
+        (slot.without_egress, slot.applied) = (false, None);
     }
 
     /// Finds out whether a refusal came from a kernel that cannot judge the frames of bridges

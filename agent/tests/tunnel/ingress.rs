@@ -11,6 +11,7 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ingress::{Backend, Ingress, Port};
 use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_tunnel::contract::Harm as _;
 
 use crate::lab::{Host, PATIENCE, Space, able, wire};
 
@@ -115,8 +116,8 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
     });
     let expected = [format!("{CLIENT} 3000000"), format!("{CLIENT} 1200")];
     assert_eq!(ask(&client, 3_000_000), expected);
-    // The process that encrypts is killed, and made anew with its interface: so is the mesh.
-    one.process().unwrap().signal(9).unwrap();
+    // What encrypts is made anew with its interface: so is the mesh.
+    one.kill();
     one.space.try_run("ip", &["link", "del", &one.ifname]);
     one.ensure(&[&two]);
     with_networks(&one, async |driver| {

@@ -31,6 +31,21 @@ pub(crate) fn able() -> bool {
     root && tun
 }
 
+/// What encrypts, where a test does not say: the process, or what `SHOAL_TEST_TUNNEL` names. A kernel that has
+/// WireGuard keeps the same promises.
+pub(crate) fn kind() -> TunnelKind {
+    match std::env::var("SHOAL_TEST_TUNNEL").as_deref() {
+        Ok("kernel") => TunnelKind::Kernel,
+        Ok("userspace") | Err(_) => TunnelKind::Userspace,
+        Ok(other) => panic!("SHOAL_TEST_TUNNEL={other}: expected kernel or userspace"),
+    }
+}
+
+/// Whether a test of the process can run here, and it is not the kernel that is asked for.
+pub(crate) fn able_with_process() -> bool {
+    able() && kind() == TunnelKind::Userspace
+}
+
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
@@ -130,7 +145,7 @@ impl Host {
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
             program: env!("CARGO_BIN_EXE_shoal-agent").into(),
-            kind: Some(TunnelKind::Userspace),
+            kind: Some(kind()),
         };
         change(&mut config);
         let opened = config.clone();

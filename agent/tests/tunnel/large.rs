@@ -9,7 +9,7 @@ use shoal_agent_planning::tunnel::MTU;
 use shoal_agent_tunnel::Tunnel as _;
 use shoal_agent_tunnel::contract::Harm as _;
 
-use crate::lab::{Host, PATIENCE, able, block_on, pair, until};
+use crate::lab::{Host, PATIENCE, able, able_with_process, block_on, pair, until};
 use crate::wire::{DATA, Listener, is_fragment, message};
 
 /// Bytes of a stream.
@@ -104,7 +104,7 @@ fn what_does_not_fit_the_way_is_cut_once_more() {
 /// As after an upgrade of the agent: the interface is the one that another process has had.
 #[test]
 fn the_next_process_takes_the_interface_over_with_large_packets() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let (one, two) = pair();

@@ -17,7 +17,7 @@ mod process;
 mod refusals;
 mod wire;
 
-use lab::{Host, able, block_on};
+use lab::{Host, able, able_with_process, block_on};
 use shoal_agent_tunnel::contract::{Harm, honour};
 use shoal_agent_tunnel::{Tunnel as _, TunnelError};
 use shoal_types::object::TunnelKind;
@@ -36,7 +36,7 @@ impl Harm for Host {
 
 #[test]
 fn the_process_keeps_what_every_driver_promises() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let host = Host::new(1);

@@ -12,7 +12,7 @@ use shoal_agent_tunnel::contract::Harm as _;
 use shoal_agent_tunnel::{Tunnel as _, TunnelConfig, Tunnels};
 use shoal_types::object::TunnelKind;
 
-use crate::lab::{Host, able, block_on, pair, until};
+use crate::lab::{Host, able_with_process, block_on, pair, until};
 
 /// Tells the agent of another test where it is.
 const PLACE: &str = "SHOAL_TUNNEL_TEST_DIR";
@@ -47,7 +47,7 @@ fn an_agent_that_is_killed() {
 
 #[test]
 fn it_outlives_an_agent_that_is_killed_and_is_found_by_the_next() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ fn it_outlives_an_agent_that_is_killed_and_is_found_by_the_next() {
 
 #[test]
 fn signals_of_a_terminal_do_not_end_it_and_nothing_it_is_given_says_its_key() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     // Whatever the agent was started with, such as a lock of whoever did.
@@ -128,7 +128,7 @@ fn signals_of_a_terminal_do_not_end_it_and_nothing_it_is_given_says_its_key() {
 
 #[test]
 fn what_somebody_breaks_is_whole_again() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let host = Host::new(1);
@@ -173,7 +173,7 @@ fn what_somebody_breaks_is_whole_again() {
 
 #[test]
 fn why_it_ended_is_on_disk_until_the_next_begins() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let host = Host::new(1);
@@ -191,7 +191,7 @@ fn why_it_ended_is_on_disk_until_the_next_begins() {
 
 #[test]
 fn two_agents_on_a_host_do_not_meet() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let one = Host::new(1);
@@ -218,7 +218,7 @@ fn two_agents_on_a_host_do_not_meet() {
 
 #[test]
 fn nothing_is_left_of_it_but_its_key() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let (one, two) = pair();

@@ -7,7 +7,7 @@ use rustix::thread::UnshareFlags;
 use shoal_agent_tunnel::{Tunnel as _, TunnelConfig, TunnelError, Tunnels};
 use shoal_types::object::TunnelKind;
 
-use crate::lab::{Host, able, block_on};
+use crate::lab::{Host, able, able_with_process, block_on};
 
 #[test]
 fn a_port_that_is_taken_is_named_and_had_once_it_is_free() {
@@ -34,7 +34,7 @@ fn a_port_that_is_taken_is_named_and_had_once_it_is_free() {
 
 #[test]
 fn a_host_without_tun_devices_is_told_what_would_help() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let host = Host::new(1);
@@ -59,7 +59,7 @@ fn a_host_without_tun_devices_is_told_what_would_help() {
 
 #[test]
 fn two_agents_with_one_interface_are_told_so() {
-    if !able() {
+    if !able_with_process() {
         return;
     }
     let host = Host::new(1);

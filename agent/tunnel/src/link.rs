@@ -67,16 +67,17 @@ impl Links {
 
     pub(crate) async fn set_mtu(&self, mtu: u32) -> Result<(), TunnelError> {
         let message = LinkUnspec::new_with_name(&self.ifname).mtu(mtu).build();
-        self.set(message, &format!("set mtu {mtu} of")).await
-    }
-
-    pub(crate) async fn set_up(&self) -> Result<(), TunnelError> {
-        self.set(LinkUnspec::new_with_name(&self.ifname).up().build(), "set up").await
-    }
-
-    async fn set(&self, message: LinkMessage, what: &str) -> Result<(), TunnelError> {
         let done = self.handle.link().set(message).execute().await;
-        done.map_err(|error| self.failed(what, &error))
+        done.map_err(|error| self.failed(&format!("set mtu {mtu} of"), &error))
+    }
+
+    /// Sets it up, which is when the kernel's WireGuard takes its `port`.
+    pub(crate) async fn set_up(&self, port: u16) -> Result<(), TunnelError> {
+        let message = LinkUnspec::new_with_name(&self.ifname).up().build();
+        match self.handle.link().set(message).execute().await {
+            Err(error) if is(&error, Errno::ADDRINUSE) => Err(TunnelError::PortInUse { port }),
+            result => result.map_err(|error| self.failed("set up", &error)),
+        }
     }
 
     fn failed(&self, what: &str, error: &rtnetlink::Error) -> TunnelError {

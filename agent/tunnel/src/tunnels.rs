@@ -146,7 +146,7 @@ impl Worker {
                 });
             }
             for action in actions {
-                self.perform(links, kind, &action).await?;
+                self.perform(links, kind, desired.listen_port, &action).await?;
                 self.remember(desired, &action);
                 done.push(action);
             }
@@ -210,6 +210,7 @@ impl Worker {
         &self,
         links: &Links,
         kind: TunnelKind,
+        port: u16,
         action: &Action,
     ) -> Result<(), TunnelError> {
         let TunnelConfig { ifname, run_dir, .. } = &self.config;
@@ -236,7 +237,7 @@ impl Worker {
                 }
             },
             Action::SetMtu(mtu) => links.set_mtu(*mtu).await,
-            Action::SetUp => links.set_up().await,
+            Action::SetUp => links.set_up(port).await,
         }
     }
 

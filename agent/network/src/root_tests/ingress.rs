@@ -532,8 +532,15 @@ fn what_is_deleted_is_heard_of() {
             let client = cluster.client.udp_client(outside(0), 8080);
             do_harm(&lab.host, &harm);
             let start = Instant::now();
-            while of_mesh(&lab.host).as_ref() != Some(&before) {
-                assert!(start.elapsed() < BACK, "{harm}: {:#?}", of_mesh(&lab.host));
+            loop {
+                let now = of_mesh(&lab.host);
+                if now.as_ref() == Some(&before) {
+                    break;
+                }
+                let differs: Option<Vec<_>> = now.map(|now| {
+                    before.iter().zip(now).filter(|(one, other)| *one != other).collect()
+                });
+                assert!(start.elapsed() < BACK, "{harm}: {differs:#?}");
                 // What an earlier packet ran into is reported here.
                 let _ = client.send(b"?");
                 tokio::time::sleep(Duration::from_millis(20)).await;

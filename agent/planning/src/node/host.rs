@@ -257,7 +257,7 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
     actions.extend(mesh.before);
-    let mut tables = tables_action(leases, &facts, observed);
+    let mut tables = tables_action(leases, &facts, observed, mesh.is_new);
     actions.extend(tables.take_if(|action| *action == Action::PutTables));
     actions.append(&mut links.actions);
     actions.extend(device_settings(
@@ -370,11 +370,18 @@ fn fence_actions(leases: &Leases, routing: Routing, observed: Option<&ObservedFe
     }
 }
 
-fn tables_action(leases: &Leases, facts: &HostFacts, observed: &Observed) -> Option<Action> {
+/// A device that is `remade` has nothing that judges what leaves by it: before Linux 6.16 that goes with the one
+/// before, whatever was seen of the tables.
+fn tables_action(
+    leases: &Leases,
+    facts: &HostFacts,
+    observed: &Observed,
+    remade: bool,
+) -> Option<Action> {
     let wanted = Ruleset::of(leases, facts);
     let right = match observed.tables.as_ref()? {
         Tables::Absent => wanted.is_empty(),
-        Tables::Hold(held) => held.same_as(&wanted),
+        Tables::Hold(held) => !remade && held.same_as(&wanted),
         Tables::Differ => false,
     };
     let action = if wanted.is_empty() { Action::DropTables } else { Action::PutTables };

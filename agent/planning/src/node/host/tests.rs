@@ -22,6 +22,8 @@ struct Host {
     remembered: Option<Remembered>,
     remote: Option<BTreeSet<Ipv4Addr>>,
     device: Option<MeshDevice>,
+    /// The tables judge what leaves by it. Before Linux 6.16 that part of them goes with the device.
+    judged: bool,
 }
 
 const ETH: &str = "eth0";
@@ -92,10 +94,16 @@ impl Host {
             remembered: None,
             remote: Some(BTreeSet::new()),
             device: None,
+            judged: false,
         }
     }
 
     fn observe(&self) -> Observed {
+        let unjudged = self.device.is_some() && !self.judged;
+        let tables = match &self.tables {
+            Tables::Hold(_) if unjudged => Tables::Differ,
+            tables => tables.clone(),
+        };
         Observed {
             boot: "b".to_owned(),
             links: Some(ObservedLinks {
@@ -109,7 +117,7 @@ impl Host {
                 present: self.rules.clone(),
                 has_domains: self.has_domains,
             }),
-            tables: Some(self.tables.clone()),
+            tables: Some(tables),
             settings: Some(self.settings.clone()),
             remembered: self.remembered.clone(),
             remote: self.remote.clone(),
@@ -151,6 +159,7 @@ impl Host {
             Action::PutTables | Action::DropTables => {
                 let wanted = Ruleset::of(leases, facts);
                 let empty = wanted.is_empty();
+                self.judged = self.device.is_some();
                 self.tables = if empty { Tables::Absent } else { Tables::Hold(Box::new(wanted)) };
             }
             Action::Link(action) if action.ifname() == DEVICE => self.perform_on_device(action),
@@ -219,7 +228,7 @@ impl Host {
     }
 
     fn remove_device(&mut self) {
-        self.device = None;
+        (self.device, self.judged) = (None, false);
         self.settings.retain(|name, _| !name.contains(DEVICE));
     }
 
@@ -530,6 +539,20 @@ fn a_mesh_that_was_not_looked_at_stays_as_it_is() {
     // Where there was none, or is none to be, there is none.
     assert!(!plan(&networks, &meshed, &unseen(false)).facts.mesh);
     assert!(!plan(&networks, &wishes(), &unseen(true)).facts.mesh);
+}
+
+/// What judges what leaves by it may have gone with the one before.
+#[test]
+fn a_device_that_is_made_anew_is_judged_anew() {
+    let (networks, meshed) = (leases(SETS[1]), meshed(&wishes(), 2));
+    let mut host = Host::new(false);
+    host.go(&networks, &meshed, usize::MAX).unwrap();
+    host.device.as_mut().unwrap().arp = true;
+    let Plan { actions, .. } = plan(&networks, &meshed, &host.observe());
+    assert!(actions.contains(&Action::PutTables), "{actions:?}");
+    host.go(&networks, &meshed, usize::MAX).unwrap();
+    assert!(host.judged);
+    assert_eq!(plan(&networks, &meshed, &host.observe()).actions, []);
 }
 
 #[test]
