@@ -1,9 +1,9 @@
 //! From the bytes of a question to those of an answer, or to who else is to be asked.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rand::seq::SliceRandom as _;
 use shoal_agent_planning::zone::{Asker, Known, Zone};
@@ -102,14 +102,18 @@ impl Question {
         let (code, data) = match zone.ask(asker, name.trim_end_matches('.')) {
             Known::Foreign => return Verdict::Forward(self, limit),
             Known::Absent => (ResponseCode::NXDomain, Vec::new()),
-            Known::Addresses(addresses) if is(RecordType::A) => {
+            Known::Addresses(mut addresses) => {
+                addresses.retain(|address| match address {
+                    IpAddr::V4(_) => is(RecordType::A),
+                    IpAddr::V6(_) => is(RecordType::AAAA),
+                });
                 (ResponseCode::NoError, shuffled(addresses))
             }
             Known::Called(called) if is(RecordType::PTR) => {
                 let name = Name::from_ascii(format!("{called}.")).map(PTR);
                 (ResponseCode::NoError, name.into_iter().map(RData::PTR).collect())
             }
-            Known::Addresses(_) | Known::Called(_) => (ResponseCode::NoError, Vec::new()),
+            Known::Called(_) => (ResponseCode::NoError, Vec::new()),
         };
         let mut answer = self.reply(code);
         answer.metadata.authoritative = true;
@@ -164,9 +168,13 @@ impl Question {
 }
 
 /// In another order each time, so that askers who take the first are spread.
-fn shuffled(mut addresses: Vec<Ipv4Addr>) -> Vec<RData> {
+fn shuffled(mut addresses: Vec<IpAddr>) -> Vec<RData> {
     addresses.shuffle(&mut rand::rng());
-    addresses.into_iter().map(|address| RData::A(A(address))).collect()
+    let record = |address| match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    addresses.into_iter().map(record).collect()
 }
 
 /// As many records as there is room for, and that there are more (RFC 2181, 9).

@@ -1,7 +1,7 @@
 //! What every driver promises.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const NETWORK: u128 = 11;
 const TASK: u128 = 21;
 
 /// Asks for a name as the container does; `None` if it is not answered, or not with addresses.
-type AskIn<'a> = &'a dyn Fn(&'static str) -> BoxFuture<'a, Option<Vec<Ipv4Addr>>>;
+type AskIn<'a> = &'a dyn Fn(&'static str) -> BoxFuture<'a, Option<Vec<IpAddr>>>;
 
 /// So many tasks of `web` that serve.
 pub(crate) fn roll(tasks: u8) -> Roll {
@@ -63,6 +63,7 @@ pub(crate) fn roll(tasks: u8) -> Roll {
             mtu: 1500,
             default_route: true,
             behind_gateway: Vec::new(),
+            v6: None,
             aliases: BTreeSet::new(),
         };
         roll.set_speaker(task.id, Speaker::of(&task, vec![attached], true));
@@ -80,7 +81,7 @@ fn asker() -> Asker {
 }
 
 async fn until_told(ask: AskIn<'_>, name: &'static str, expected: &[[u8; 4]]) {
-    let expected: BTreeSet<Ipv4Addr> = expected.iter().copied().map(Into::into).collect();
+    let expected: BTreeSet<IpAddr> = expected.iter().copied().map(Into::into).collect();
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let told = ask(name).await.map(|all| all.into_iter().collect::<BTreeSet<_>>());
@@ -134,7 +135,7 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
     }
     // It can be begun anew, and what was known is forgotten.
     driver.serve(asker(), netns).await.unwrap();
-    assert_eq!(ask("web").await.unwrap_or_default(), [Ipv4Addr::UNSPECIFIED; 0]);
+    assert_eq!(ask("web").await.unwrap_or_default(), Vec::<IpAddr>::new());
     driver.tell(roll(1));
     until_told(ask, "web", &[first]).await;
     driver.end().await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,7 +53,7 @@ impl FakeNames {
 
     /// What a container is told of a name.
     #[must_use]
-    pub fn ask(&self, container: &str, name: &str) -> Option<Vec<Ipv4Addr>> {
+    pub fn ask(&self, container: &str, name: &str) -> Option<Vec<IpAddr>> {
         let inner = self.lock();
         let (asker, _) = inner.served.get(container)?;
         match inner.zone.ask(asker, name) {

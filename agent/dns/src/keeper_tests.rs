@@ -60,7 +60,7 @@ fn long_names(before: &Zone) -> Zone {
     for n in 1..=16 {
         let (service, slot) = ("s".repeat(63), n.to_string());
         let task = TaskNames { service: &service, slot: &slot, aliases: &aliases, serving: true };
-        let claims = vec![Claim::of_task(&task, "n1", Ipv4Addr::new(10, 0, 1, n + 1), false)];
+        let claims = vec![Claim::of_task(&task, "n1", [10, 0, 1, n + 1].into(), false)];
         zone.take(Change::Claims { owner: format!("long{n}"), claims });
     }
     zone

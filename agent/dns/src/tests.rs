@@ -1,7 +1,7 @@
 //! Questions and answers, as bytes.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
@@ -21,7 +21,7 @@ pub(crate) fn zone(tasks: u8) -> Zone {
     for n in 1..=tasks {
         let (slot, aliases) = (n.to_string(), BTreeSet::from(["web".to_owned()]));
         let task = TaskNames { service: "shop_web", slot: &slot, aliases: &aliases, serving: true };
-        let claims = vec![Claim::of_task(&task, "n1", Ipv4Addr::new(10, 0, 1, n + 1), false)];
+        let claims = vec![Claim::of_task(&task, "n1", [10, 0, 1, n + 1].into(), false)];
         zone.take(Change::Claims { owner: format!("t{n}"), claims });
     }
     zone
@@ -56,9 +56,10 @@ fn answered(asked: &Message, tasks: u8, tcp: bool) -> (Message, usize) {
     }
 }
 
-pub(crate) fn addresses(message: &Message) -> BTreeSet<Ipv4Addr> {
+pub(crate) fn addresses(message: &Message) -> BTreeSet<IpAddr> {
     let address = |data: &RData| match data {
-        RData::A(address) => address.0,
+        RData::A(address) => IpAddr::V4(address.0),
+        RData::AAAA(address) => IpAddr::V6(address.0),
         other => panic!("{other:?}"),
     };
     message.answers.iter().map(|record| address(&record.data)).collect()
@@ -132,6 +133,38 @@ fn an_answer_has_as_many_addresses_as_there_is_room_for() {
     let (answer, _) = answered(&question("web.", RecordType::A), 200, true);
     assert!(!answer.truncation);
     assert_eq!(addresses(&answer).len(), 200);
+}
+
+/// Who asks for one family is told of that alone, also where somebody has another one only.
+#[test]
+fn each_family_is_asked_for_by_itself() {
+    let mut zone = zone(1);
+    let aliases = BTreeSet::new();
+    let task = TaskNames { service: "both", slot: "1", aliases: &aliases, serving: true };
+    let of = |address: IpAddr| Claim::of_task(&task, "n1", address, false);
+    let own = ["10.0.1.77", "fd00:1::77"].map(|text| text.parse().unwrap());
+    let claims = own.map(of).to_vec();
+    zone.take(Change::Claims { owner: "t77".to_owned(), claims });
+    let subnets = ["10.0.1.0/24", "fd00:1::/64"].map(|text| text.parse().unwrap()).to_vec();
+    let network = ZoneNetwork { name: "net".to_owned(), subnets };
+    zone.take(Change::Network { id: "n1".to_owned(), network });
+    let reverse = "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa.";
+    let told = |name: &str, kind: RecordType| {
+        let asked = question(name, kind).to_vec().unwrap();
+        match judge(&asked, &zone, &asker("n1"), false) {
+            Verdict::Answer(bytes) => Message::from_vec(&bytes).unwrap(),
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    assert_eq!(addresses(&told("both.", RecordType::A)), [own[0]].into());
+    assert_eq!(addresses(&told("both.", RecordType::AAAA)), [own[1]].into());
+    assert_eq!(addresses(&told("both.", RecordType::ANY)), own.into());
+    let none = told("web.", RecordType::AAAA);
+    assert_eq!((none.response_code, none.answers.len()), (ResponseCode::NoError, 0));
+    let called = told(reverse, RecordType::PTR);
+    assert!(called.answers[0].data.to_string().starts_with("both.1.net."), "{called:?}");
+    let absent = told(&reverse.replacen('7', "8", 1), RecordType::PTR);
+    assert_eq!(absent.response_code, ResponseCode::NXDomain);
 }
 
 #[test]

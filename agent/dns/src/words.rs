@@ -207,7 +207,7 @@ mod tests {
             ZoneNetwork { name: "back".to_owned(), subnets: vec!["10.0.1.0/24".parse().unwrap()] };
         let claim = Claim {
             network: "n1".to_owned(),
-            address: Ipv4Addr::new(10, 0, 1, 2),
+            address: [10, 0, 1, 2].into(),
             called: "web.1".to_owned(),
             names: ["web".to_owned()].into(),
             serving: true,
@@ -233,7 +233,7 @@ mod tests {
 
     fn claims(owner: &str, names: usize) -> Change {
         let names = (0..names).map(|n| format!("{n:0>63}")).collect();
-        let (network, address) = ("n1".to_owned(), Ipv4Addr::LOCALHOST);
+        let (network, address) = ("n1".to_owned(), Ipv4Addr::LOCALHOST.into());
         let claim = Claim { network, address, called: owner.to_owned(), names, serving: true };
         Change::Claims { owner: owner.to_owned(), claims: vec![claim] }
     }

@@ -6,18 +6,23 @@
 //! which would cost more than connecting the container does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shoal_agent_planning::network::leases::{ContainerLease, Leases, NetworkLease};
+use shoal_agent_planning::network::pool;
 use shoal_durable::{Fields, FileError, Format, Lasting};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::NetworkError;
 
+/// Random bytes (random(4)).
+const RANDOM: &str = "/dev/urandom";
 const NETWORKS: &str = "networks.json";
 const CONTAINERS: &str = "network-attachments";
 const PAGE_SUFFIX: &str = ".json";
@@ -32,12 +37,15 @@ enum NetworksFile {}
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Networks {
     networks: BTreeMap<String, NetworkLease>,
+    /// Of which networks get subnets of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ula: Option<Ipv6Net>,
 }
 
 impl Format for NetworksFile {
     type Content = Networks;
     const NAME: &'static str = "networks";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
         match from {
@@ -48,8 +56,31 @@ impl Format for NetworksFile {
             }
             // No network spanned hosts.
             2 => Some(fields),
+            // Each had one subnet, of IPv4.
+            3 => {
+                let mut fields = fields;
+                for lease in fields.get_mut("networks")?.as_object_mut()?.values_mut() {
+                    with_subnets(lease.get_mut("config")?.as_object_mut()?, true);
+                    with_subnets(lease.get_mut("state")?.as_object_mut()?, false);
+                }
+                Some(fields)
+            }
             _ => None,
         }
+    }
+}
+
+/// What was said of the one subnet is said of the first of several. A user who had named none wished for one all
+/// the same.
+fn with_subnets(of: &mut Fields, wished: bool) {
+    let words = ["subnet", "gateway", "ip_range", "reserved"].into_iter();
+    let words = words.filter_map(|word| Some((word.to_owned(), of.remove(word)?)));
+    let subnet: Fields = words.collect();
+    let named = subnet.get("subnet").is_some_and(|net| !net.is_null());
+    let subnets = if named { vec![Value::Object(subnet)] } else { Vec::new() };
+    of.insert("subnets".to_owned(), Value::Array(subnets));
+    if wished {
+        of.insert("ipv6".to_owned(), Value::Bool(false));
     }
 }
 
@@ -59,13 +90,13 @@ enum AttachmentFile {}
 impl Format for AttachmentFile {
     type Content = ContainerLease;
     const NAME: &'static str = "network-attachment";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
         match from {
             1 => content(fields),
-            // Nothing was behind a gateway.
-            2 => Some(fields),
+            // Nothing was behind a gateway, and nothing had IPv6.
+            2 | 3 => Some(fields),
             _ => None,
         }
     }
@@ -74,7 +105,7 @@ impl Format for AttachmentFile {
 /// What version 1 of the files had around everything.
 pub(super) fn content(mut fields: Fields) -> Option<Fields> {
     match fields.remove("content")? {
-        serde_json::Value::Object(fields) => Some(fields),
+        Value::Object(fields) => Some(fields),
         _ => None,
     }
 }
@@ -89,25 +120,36 @@ pub(super) struct Book {
 impl Book {
     /// Opens the book in its directories, which are made if need be; an empty one if there is
     /// none.
-    pub(super) fn open(state_dir: &Path, run_dir: &Path) -> Result<(Self, Leases), NetworkError> {
+    ///
+    /// What is given with it is the node's own prefix of IPv6: that of the book, or a random one (RFC 4193, 3.2.1),
+    /// which is in the book with the first network.
+    pub(super) fn open(
+        state_dir: &Path,
+        run_dir: &Path,
+    ) -> Result<(Self, Leases, Ipv6Net), NetworkError> {
         let containers = run_dir.join(CONTAINERS);
         for dir in [state_dir, &containers] {
             fs::create_dir_all(dir)
                 .map_err(|source| NetworkError::WriteBook { path: dir.to_owned(), source })?;
         }
         let networks = state_dir.join(NETWORKS);
-        let leases = Leases::restore(read_networks(&networks)?, read_containers(&containers)?);
-        Ok((Self { networks: Mutex::new(networks), containers }, leases))
+        let (pages, ula) = read_networks(&networks)?;
+        let leases = Leases::restore(pages, read_containers(&containers)?);
+        let ula = ula.map_or_else(random_ula, Ok)?;
+        Ok((Self { networks: Mutex::new(networks), containers }, leases, ula))
     }
 
     /// Writes the pages of all networks; they survive a power cut when this returns.
     pub(super) async fn save_networks(
         &self,
         networks: BTreeMap<String, NetworkLease>,
+        ula: Ipv6Net,
     ) -> Result<(), NetworkError> {
         let path = self.networks.lock().await;
         let to = path.clone();
-        let networks = Networks { networks };
+        // Who has no IPv6 has no prefix.
+        let has_v6 = networks.values().any(NetworkLease::has_v6);
+        let networks = Networks { networks, ula: has_v6.then_some(ula) };
         let save = move || -> Result<(), NetworkError> {
             // A host without networks is as it was without us.
             if networks.networks.is_empty() {
@@ -166,9 +208,12 @@ impl Book {
     }
 }
 
-fn read_networks(path: &Path) -> Result<BTreeMap<String, NetworkLease>, NetworkError> {
+/// The pages of networks, and the node's own prefix of IPv6.
+type Read = (BTreeMap<String, NetworkLease>, Option<Ipv6Net>);
+
+fn read_networks(path: &Path) -> Result<Read, NetworkError> {
     let read = shoal_durable::read::<NetworksFile>(path)?;
-    Ok(read.map(|read| read.networks).unwrap_or_default())
+    Ok(read.map(|read| (read.networks, read.ula)).unwrap_or_default())
 }
 
 fn read_containers(dir: &Path) -> Result<BTreeMap<String, ContainerLease>, NetworkError> {
@@ -192,6 +237,13 @@ fn read_containers(dir: &Path) -> Result<BTreeMap<String, ContainerLease>, Netwo
     Ok(containers)
 }
 
+fn random_ula() -> Result<Ipv6Net, NetworkError> {
+    let mut bits = [0; 5];
+    let read = File::open(RANDOM).and_then(|mut file| file.read_exact(&mut bits));
+    read.map_err(|source| NetworkError::ReadBook { path: RANDOM.into(), source })?;
+    Ok(pool::ula(bits))
+}
+
 /// Removes a page that may be gone already.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -203,25 +255,84 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use shoal_agent_planning::network::{AttachRequest, NetworkConfig};
     use shoal_durable::testing::check_golden;
 
     use super::*;
+
+    /// A user's subnet of version 3, and what this version writes of IPv6.
+    #[test]
+    fn what_was_said_of_one_subnet_is_said_of_several() {
+        let of = |config: Value, state: Value| {
+            let (mut config, mut state) = (config, state);
+            for (word, value) in [
+                ("id", json!("n1")),
+                ("name", json!("n")),
+                ("internal", json!(false)),
+                ("mtu", json!(null)),
+                ("labels", json!({})),
+                ("routed", json!(true)),
+            ] {
+                config[word] = value;
+            }
+            for (word, value) in [
+                ("id", json!("n1")),
+                ("bridge", json!("shb")),
+                ("internal", json!(false)),
+                ("mtu", json!(1420)),
+                ("routed", json!(true)),
+            ] {
+                state[word] = value;
+            }
+            json!({ "n1": { "config": config, "state": state } })
+        };
+        let named = json!({
+            "subnet": "10.1.0.0/24", "gateway": "10.1.0.7", "ip_range": null, "reserved": ["10.1.0.9"],
+        });
+        let had = json!({ "subnet": "10.1.0.0/24", "gateway": "10.1.0.7" });
+        let old = json!({ "version": 3, "networks": of(named.clone(), had.clone()) });
+        let read = |file: Value| {
+            shoal_durable::decode::<NetworksFile>(Path::new("networks.json"), file).unwrap()
+        };
+        let wished = json!({ "subnets": [named], "ipv6": false });
+        let has = json!({ "subnets": [had] });
+        let networks = serde_json::from_value(of(wished, has)).unwrap();
+        assert_eq!(read(old), Networks { networks, ula: None });
+
+        let (mut leases, rules) =
+            (Leases::default(), shoal_agent_planning::network::leases::Rules::default());
+        let config = NetworkConfig { id: "n1".to_owned(), ipv6: true, ..NetworkConfig::default() };
+        leases.ensure_network(&config, &rules, &[]).unwrap();
+        let networks = Networks { networks: leases.network_pages().clone(), ula: Some(rules.ula) };
+        let text = shoal_durable::text::<NetworksFile>(&networks).unwrap();
+        assert_eq!(read(serde_json::from_slice(&text).unwrap()), networks);
+        let (container, network) = ("c1".to_owned(), "n1".to_owned());
+        let request = AttachRequest { container, network, ..AttachRequest::default() };
+        assert!(leases.attach(&request, &rules).unwrap().v6.is_some());
+        let page = leases.container_page("c1").unwrap();
+        let text = shoal_durable::text::<AttachmentFile>(page).unwrap();
+        let read = shoal_durable::decode::<AttachmentFile>(
+            Path::new("c1.json"),
+            serde_json::from_slice(&text).unwrap(),
+        );
+        assert_eq!(read.unwrap(), *page);
+    }
 
     #[test]
     fn the_book_of_every_version_is_read() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden");
         let lease = json!({ "n1": {
             "config": {
-                "id": "n1", "name": "back", "subnet": null, "gateway": null, "ip_range": null,
-                "reserved": ["10.1.0.9"], "internal": false, "mtu": null, "labels": { "a": "b" },
+                "id": "n1", "name": "back", "subnets": [], "ipv6": false, "internal": false,
+                "mtu": null, "labels": { "a": "b" },
             },
             "state": {
-                "id": "n1", "bridge": "sh-n1", "subnet": "10.1.0.0/24", "gateway": "10.1.0.1",
-                "mtu": 1500, "internal": false,
+                "id": "n1", "bridge": "sh-n1", "mtu": 1500, "internal": false,
+                "subnets": [{ "subnet": "10.1.0.0/24", "gateway": "10.1.0.1" }],
             },
         } });
         let networks = serde_json::from_value(lease).unwrap();
-        check_golden::<NetworksFile>(&golden, &Networks { networks });
+        check_golden::<NetworksFile>(&golden, &Networks { networks, ula: None });
         let page = json!({
             "attachments": { "n1": {
                 "container": "c1", "network": "n1", "address": "10.1.0.2/24",

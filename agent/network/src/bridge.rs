@@ -6,7 +6,7 @@ mod reconcile;
 mod structure;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +25,7 @@ use super::book::Book;
 use super::netlink::Links;
 use super::ports::HeldPorts;
 use super::reaper::Reaper;
-use super::settings::HostSettings;
+use super::settings::{HostSettings, without_v6};
 use super::table::Table;
 use super::{
     AttachRequest, Attached, Contested, Firewall, Lost, Netns, NetworkConfig, NetworkDriver,
@@ -91,7 +91,7 @@ struct Inner {
     leases: Leases,
     wishes: Wishes,
     /// Addresses that are led into the tunnel, as far as we know; `None` when we do not, or there is none.
-    led: Option<BTreeSet<Ipv4Addr>>,
+    led: Option<BTreeSet<IpAddr>>,
     /// The mesh's device, as it was seen last.
     mesh: Option<ObservedMesh>,
     /// Moves with every change of the leases.
@@ -133,7 +133,7 @@ impl BridgeNetworks {
         config: BridgeConfig,
         firewall: Box<dyn Firewall>,
     ) -> Result<Self, NetworkError> {
-        let BridgeConfig { state_dir, run_dir, table, rules, forwards_for_others } = config;
+        let BridgeConfig { state_dir, run_dir, table, mut rules, forwards_for_others } = config;
         if !names::is_valid_prefix(&rules.prefix) {
             return Err(NetworkError::Prefix { prefix: rules.prefix, max: names::PREFIX_MAX });
         }
@@ -141,16 +141,21 @@ impl BridgeNetworks {
         if table.is_empty() || table.len() > 32 || !table.bytes().all(valid) {
             return Err(NetworkError::Table { table });
         }
-        let (book, leases) = Book::open(&state_dir, &run_dir)?;
+        let (book, leases, ula) = Book::open(&state_dir, &run_dir)?;
+        rules.ula = ula;
         let settings = HostSettings::open(&state_dir)?;
         let prefix = rules.prefix.clone();
         let wishes = Wishes { prefix, forwards_for_others, ..Wishes::default() };
         let mut wishes = ways::restore(&run_dir, wishes);
+        let has_v6 = leases.networks().any(NetworkState::has_v6);
+        let by_mesh = wishes.ingress.spans() && wishes.ingress.has_v6();
+        let v6 = (has_v6 || by_mesh) && !without_v6();
         let mut held = HeldPorts::default();
-        let contested = held.hold_shared(wishes.ingress.ports.keys(), &leases);
+        let contested = held.hold_shared(wishes.ingress.ports.keys(), &leases, v6);
         wishes.contested = contested.into_keys().collect();
         // As far as it can be known without a look.
         let facts = HostFacts {
+            v6,
             prefix: rules.prefix.clone(),
             vips: Arc::clone(&wishes.vips),
             ingress: Arc::clone(&wishes.ingress),
@@ -236,7 +241,7 @@ impl BridgeNetworks {
             }
             inner.leases.network_pages().clone()
         };
-        self.book.save_networks(networks).await?;
+        self.book.save_networks(networks, self.rules.ula).await?;
         self.lock().unsaved = false;
         Ok(())
     }
@@ -291,7 +296,7 @@ impl NetworkDriver for BridgeNetworks {
 
     fn lead(
         &self,
-        remote: BTreeSet<Ipv4Addr>,
+        remote: BTreeSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
@@ -301,7 +306,8 @@ impl NetworkDriver for BridgeNetworks {
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {
         async move {
             let file = netns::open(&netns)?;
-            netns::links_in(&netns, &file).await?.set_up_loopback().await
+            let inside = netns::links_in(&netns, &file, BTreeSet::new()).await?;
+            inside.set_up_loopback().await
         }
         .boxed()
     }
@@ -362,7 +368,7 @@ impl NetworkDriver for BridgeNetworks {
         self.lock().leases.networks().map(|network| network.id.clone()).collect()
     }
 
-    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>> {
         self.lock().leases.names(network)
     }
 }

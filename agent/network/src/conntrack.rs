@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -33,11 +33,15 @@ const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IP_V4_SOURCE: u16 = 1;
 const IP_V4_DESTINATION: u16 = 2;
+const IP_V6_SOURCE: u16 = 3;
+const IP_V6_DESTINATION: u16 = 4;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
 /// Nested and byte order flags of an attribute's type.
 const TYPE_MASK: u16 = 0x3fff;
 const UDP: u8 = 17;
+/// Both families.
+const AF_UNSPEC: u8 = 0;
 /// nlmsghdr and nfgenmsg.
 const HEADERS: usize = 20;
 
@@ -46,7 +50,7 @@ const HEADERS: usize = 20;
 ///
 /// # Errors
 /// The kernel refuses. Flows that end meanwhile are no error.
-pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<Ipv4Addr>) -> io::Result<()> {
+pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<IpAddr>) -> io::Result<()> {
     let ports: Vec<&PublishedPort> =
         ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
     if ports.is_empty() {
@@ -55,8 +59,7 @@ pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<Ipv4Addr>) -> io::R
     forget_those(|flow| {
         let local = flow.destination.is_loopback() || own.contains(&flow.destination);
         let meant = |port: &&PublishedPort| {
-            port.host_port == flow.destination_port
-                && (port.host_ip.is_unspecified() || port.host_ip == flow.destination)
+            port.host_port == flow.destination_port && port.answers_at(flow.destination)
         };
         flow.protocol == UDP && local && ports.iter().any(meant)
     })
@@ -67,7 +70,7 @@ pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<Ipv4Addr>) -> io::R
 ///
 /// # Errors
 /// As [`forget`].
-pub(super) fn forget_backends(withdrawn: &BTreeSet<(Ipv4Addr, Ipv4Addr)>) -> io::Result<()> {
+pub(super) fn forget_backends(withdrawn: &BTreeSet<(IpAddr, IpAddr)>) -> io::Result<()> {
     if withdrawn.is_empty() {
         return Ok(());
     }
@@ -82,7 +85,7 @@ pub(super) fn forget_backends(withdrawn: &BTreeSet<(Ipv4Addr, Ipv4Addr)>) -> io:
 ///
 /// # Errors
 /// As [`forget`].
-pub(super) fn forget_slots(withdrawn: &BTreeSet<(u16, Ipv4Addr)>) -> io::Result<()> {
+pub(super) fn forget_slots(withdrawn: &BTreeSet<(u16, IpAddr)>) -> io::Result<()> {
     if withdrawn.is_empty() {
         return Ok(());
     }
@@ -106,16 +109,18 @@ fn forget_those(wanted: impl Fn(&Flow) -> bool) -> io::Result<()> {
 /// One flow, as far as it matters here.
 struct Flow {
     protocol: u8,
-    destination: Ipv4Addr,
+    destination: IpAddr,
     destination_port: u16,
     /// Who answers.
-    answers: Ipv4Addr,
+    answers: IpAddr,
+    /// `nfgen_family` of what names it.
+    family: u8,
     /// The attributes that name it to the kernel, as the kernel wrote them.
     key: Vec<u8>,
 }
 
 fn flows(socket: &Socket, wanted: impl Fn(&Flow) -> bool) -> io::Result<Vec<Flow>> {
-    socket.send(&message(CTNETLINK_GET, NLM_F_REQUEST | NLM_F_DUMP, &[]), 0)?;
+    socket.send(&message(CTNETLINK_GET, NLM_F_REQUEST | NLM_F_DUMP, AF_UNSPEC, &[]), 0)?;
     let mut found = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -130,7 +135,8 @@ fn flows(socket: &Socket, wanted: impl Fn(&Flow) -> bool) -> io::Result<Vec<Flow
 }
 
 fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
-    socket.send(&message(CTNETLINK_DELETE, NLM_F_REQUEST | NLM_F_ACK, &flow.key), 0)?;
+    let request = message(CTNETLINK_DELETE, NLM_F_REQUEST | NLM_F_ACK, flow.family, &flow.key);
+    socket.send(&request, 0)?;
     let (datagram, _) = socket.recv_from_full()?;
     for (kind, body) in messages(&datagram) {
         if kind == NLMSG_ERROR {
@@ -143,16 +149,15 @@ fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
     Ok(())
 }
 
-/// A message about IPv4.
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    const AF_INET: u8 = 2;
+/// A message about a family.
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADERS + attributes.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     // Sequence and port: one question at a time, so the answer is to it.
     bytes.extend([0; 8]);
-    bytes.extend([AF_INET, 0, 0, 0]);
+    bytes.extend([family, 0, 0, 0]);
     bytes.extend(attributes);
     bytes
 }
@@ -186,19 +191,30 @@ pub(super) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _, _)| *kind == wanted).map(|(_, value, _)| value)
 }
 
+/// An address of either family in a tuple.
+fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
+    let all = attribute(tuple, TUPLE_IP)?;
+    match attribute(all, v4) {
+        Some(bytes) => Some(IpAddr::from(*bytes.first_chunk::<4>()?)),
+        None => Some(IpAddr::from(*attribute(all, v6)?.first_chunk::<16>()?)),
+    }
+}
+
 fn flow(body: &[u8]) -> Option<Flow> {
+    let family = *body.first()?;
     let body = body.get(4..)?;
     let tuple = attribute(body, TUPLE_ORIGINAL)?;
-    let destination = attribute(attribute(tuple, TUPLE_IP)?, IP_V4_DESTINATION)?;
-    let reply = attribute(attribute(body, TUPLE_REPLY)?, TUPLE_IP)?;
+    let destination = address(tuple, IP_V4_DESTINATION, IP_V6_DESTINATION)?;
+    let reply = attribute(body, TUPLE_REPLY)?;
     let transport = attribute(tuple, TUPLE_PROTOCOL)?;
     let port = attribute(transport, PROTOCOL_DESTINATION_PORT)?;
     let named = |kind: u16| matches!(kind, TUPLE_ORIGINAL | FLOW_ID | ZONE);
     Some(Flow {
         protocol: *attribute(transport, PROTOCOL_NUMBER)?.first()?,
-        destination: Ipv4Addr::from(*destination.first_chunk::<4>()?),
+        destination,
         destination_port: u16::from_be_bytes(*port.first_chunk()?),
-        answers: Ipv4Addr::from(*attribute(reply, IP_V4_SOURCE)?.first_chunk::<4>()?),
+        answers: address(reply, IP_V4_SOURCE, IP_V6_SOURCE)?,
+        family,
         key: attributes(body)
             .filter(|(kind, _, _)| named(*kind))
             .flat_map(|(_, _, whole)| whole.iter().copied())

@@ -13,9 +13,10 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
         network: network.to_owned(),
         aliases: ["web".to_owned()].into(),
         address: None,
+        address_v6: None,
     };
     let port = |host_port: u16| PublishedPort {
-        host_ip: Ipv4Addr::UNSPECIFIED,
+        host_ip: Ipv4Addr::UNSPECIFIED.into(),
         host_port,
         protocol: Protocol::Tcp,
         target_port: 80,
@@ -36,7 +37,7 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
     let second = driver.attach(request("two", "n"), two).await.unwrap();
     assert_ne!(first.address, second.address);
     assert_eq!(driver.attachments("one"), std::slice::from_ref(&first));
-    let both = [first.address.addr(), second.address.addr()].into();
+    let both = [first.address.addr().into(), second.address.addr().into()].into();
     assert_eq!(driver.names("n"), [("web".to_owned(), both)].into());
 
     let changed = NetworkConfig { internal: true, ..network("n") };

@@ -11,6 +11,11 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum NetworkError {
+    #[error(
+        "network `{network}` has IPv6, which this host does not have: it is switched off \
+         (net.ipv6.conf.all.disable_ipv6), or the kernel knows nothing of it"
+    )]
+    WithoutV6 { network: String },
     /// The request cannot be granted, now or ever: it is the user's to change.
     #[error(transparent)]
     Refused(#[from] LeaseError),

@@ -1,7 +1,7 @@
 //! A host without a kernel: the real book, nothing behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
@@ -34,7 +34,7 @@ struct Inner {
     followed: watch::Sender<u64>,
     /// Whether what it is told is done when somebody says so.
     is_followed: bool,
-    led: watch::Sender<(BTreeSet<Ipv4Addr>, Vips, Ingress)>,
+    led: watch::Sender<(BTreeSet<IpAddr>, Vips, Ingress)>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -87,7 +87,7 @@ impl FakeNetworks {
 
     /// What is led into the tunnel and to backends, whenever that changes.
     #[must_use]
-    pub fn led(&self) -> watch::Receiver<(BTreeSet<Ipv4Addr>, Vips, Ingress)> {
+    pub fn led(&self) -> watch::Receiver<(BTreeSet<IpAddr>, Vips, Ingress)> {
         self.lock().led.subscribe()
     }
 
@@ -234,7 +234,7 @@ impl NetworkDriver for FakeNetworks {
 
     fn lead(
         &self,
-        remote: BTreeSet<Ipv4Addr>,
+        remote: BTreeSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
@@ -265,7 +265,7 @@ impl NetworkDriver for FakeNetworks {
         self.lock().followed.subscribe()
     }
 
-    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>> {
         self.lock().leases.names(network)
     }
 }

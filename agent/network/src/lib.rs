@@ -29,7 +29,7 @@ mod watching;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 use shoal_agent_planning::network::ruleset::Vips;
 pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, SharedPort,
-    files,
+    Subnet, SubnetConfig, files,
 };
 use shoal_agent_planning::overlay::OverlayView;
 use tokio::sync::watch;
@@ -255,13 +255,13 @@ pub trait NetworkDriver: Send + Sync {
     /// The kernel's refusals; everything is tried before the first is returned.
     fn lead(
         &self,
-        remote: BTreeSet<Ipv4Addr>,
+        remote: BTreeSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>>;
 
     /// Which aliases lead to which addresses on a network.
-    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>>;
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>>;
 }
 
 #[cfg(test)]

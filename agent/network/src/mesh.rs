@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt as _;
+use rtnetlink::LinkVxlan;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{
@@ -12,23 +13,29 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
-use rtnetlink::{LinkVxlan, RouteMessageBuilder};
+use rtnetlink::packet_route::route::RouteAttribute;
 use rustix::io::Errno;
-use shoal_agent_planning::network::Mac;
 use shoal_agent_planning::network::ingress::{self, MTU, NETWORK, PORT};
+use shoal_agent_planning::network::{Family, Mac};
 use shoal_agent_planning::node::host::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
 use shoal_agent_planning::tunnel;
 
 use super::NetworkError;
 use super::netlink::{Links, address_of, failed, find, is, mac_of};
+use super::routes::route_by;
 
 /// How far an outer packet goes: the tunnel is one step.
 const TTL: u8 = 64;
 
 impl Links {
     /// The tunnel and the device of the agent with this prefix.
-    pub(super) async fn observe_mesh(&self, prefix: &str) -> Result<ObservedMesh, NetworkError> {
+    ///
+    /// Routes of IPv6 are looked for if there is any.
+    pub(super) async fn observe_mesh(
+        &self,
+        prefix: &str,
+        v6: bool,
+    ) -> Result<ObservedMesh, NetworkError> {
         let up = |link: &LinkMessage| link.header.flags.contains(LinkFlags::Up);
         let by = self.get(&tunnel::ifname(prefix)).await?;
         let tunnel = by.as_ref().is_some_and(up);
@@ -55,7 +62,7 @@ impl Links {
             mac: mac_of(&link),
             addresses: addresses.iter().filter_map(address_of).collect(),
             far: self.observe_far(index, by).await?,
-            default_route: self.observe_mesh_route(index).await?,
+            default_routes: self.observe_mesh_routes(index, v6).await?,
         };
         Ok(ObservedMesh { tunnel, device: Some(device) })
     }
@@ -79,15 +86,22 @@ impl Links {
         Ok(far)
     }
 
-    async fn observe_mesh_route(&self, index: u32) -> Result<bool, NetworkError> {
-        let mut routes = self.handle.route().get(default_route(index)).execute();
-        let what = || format!("list routes of table {NETWORK}");
-        let mut found = false;
-        while let Some(route) = routes.try_next().await.map_err(failed(what))? {
-            let has = |attribute: RouteAttribute| route.attributes.contains(&attribute);
-            found |= route.header.destination_prefix_length == 0
-                && has(RouteAttribute::Table(NETWORK))
-                && has(RouteAttribute::Oif(index));
+    async fn observe_mesh_routes(
+        &self,
+        index: u32,
+        v6: bool,
+    ) -> Result<BTreeSet<Family>, NetworkError> {
+        let mut found = BTreeSet::new();
+        for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
+            let mut routes = self.handle.route().get(route_by(index, family, NETWORK)).execute();
+            let what = || format!("list routes of table {NETWORK}");
+            while let Some(route) = routes.try_next().await.map_err(failed(what))? {
+                let has = |attribute: RouteAttribute| route.attributes.contains(&attribute);
+                let is_that = route.header.destination_prefix_length == 0
+                    && has(RouteAttribute::Table(NETWORK))
+                    && has(RouteAttribute::Oif(index));
+                found.extend(is_that.then_some(family));
+            }
         }
         Ok(found)
     }
@@ -140,8 +154,8 @@ impl Links {
                     result => result.map_err(failed(|| format!("{action}"))),
                 }
             }
-            MeshAction::AddRoute => {
-                let message = default_route(self.index(&ifname).await?);
+            MeshAction::AddRoute(family) => {
+                let message = route_by(self.index(&ifname).await?, *family, NETWORK);
                 match self.handle.route().add(message).execute().await {
                     Err(error) if is(&error, Errno::EXIST) => Ok(()),
                     result => result.map_err(failed(|| format!("{action}"))),
@@ -149,14 +163,6 @@ impl Links {
             }
         }
     }
-}
-
-fn default_route(index: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .output_interface(index)
-        .table_id(NETWORK)
-        .scope(RouteScope::Link)
-        .build()
 }
 
 fn vxlan_of(link: &LinkMessage, by: Option<u32>) -> Option<Vxlan> {

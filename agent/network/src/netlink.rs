@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use futures::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
@@ -23,7 +25,7 @@ use rustix::io::Errno;
 use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
-use shoal_agent_planning::network::{Attached, Mac, ingress, names};
+use shoal_agent_planning::network::{Attached, Family, Mac, ingress, names};
 use shoal_agent_planning::tunnel;
 use tokio::task::AbortHandle;
 
@@ -93,8 +95,8 @@ impl Links {
         Ok(found)
     }
 
-    /// Every IPv4 address of the namespace.
-    pub(super) async fn own_addresses(&self) -> Result<BTreeSet<Ipv4Addr>, NetworkError> {
+    /// Every address of the namespace.
+    pub(super) async fn own_addresses(&self) -> Result<BTreeSet<IpAddr>, NetworkError> {
         let what = || "list addresses".to_owned();
         let all: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(failed(what))?;
@@ -138,17 +140,21 @@ impl Links {
         Ok(found)
     }
 
-    /// Every link, and the IPv4 addresses that stand on no wire: those of the loopback interface outside
-    /// 127.0.0.0/8, and those of dummy links.
+    /// Every link, and the addresses that stand on no wire: those of the loopback interface outside
+    /// 127.0.0.0/8 and beside `::1`, and those of dummy links that are good for more than the link.
+    /// Of IPv6 if there is any.
     pub(super) async fn observe_addresses(
         &self,
-    ) -> Result<(BTreeMap<String, ObservedLink>, BTreeSet<Ipv4Addr>), NetworkError> {
+        v6: bool,
+    ) -> Result<(BTreeMap<String, ObservedLink>, BTreeSet<IpAddr>), NetworkError> {
         let what = || "list links".to_owned();
         let links: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
         let what = || "list addresses".to_owned();
         let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
+        if !v6 {
+            request.message_mut().header.family = AddressFamily::Inet;
+        }
         let addresses: Vec<AddressMessage> =
             request.execute().try_collect().await.map_err(failed(what))?;
         let wireless: BTreeSet<u32> =
@@ -158,14 +164,14 @@ impl Links {
             .filter(|message| wireless.contains(&message.header.index))
             .filter_map(address_of)
             .map(|address| address.addr())
-            .filter(|address| !address.is_loopback());
+            .filter(|address| !address.is_loopback() && !is_of_link(*address));
         let on_no_wire = on_no_wire.collect();
         Ok((observed(&links, &addresses), on_no_wire))
     }
 
-    /// Ranges of addresses that the namespace routes to, except by interfaces of the agent itself
-    /// and except the default route.
-    pub(super) async fn in_use(&self, prefix: &str) -> Result<Vec<InUse>, NetworkError> {
+    /// Ranges of addresses that the namespace routes to, those of IPv6 if they matter, except by interfaces of
+    /// the agent itself and except the default route.
+    pub(super) async fn in_use(&self, prefix: &str, v6: bool) -> Result<Vec<InUse>, NetworkError> {
         let what = || "list links".to_owned();
         let links: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
@@ -174,10 +180,24 @@ impl Links {
             .filter_map(|link| Some((link.header.index, ifname_of(link)?.to_owned())))
             .collect();
         let what = || "list routes".to_owned();
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> =
-            self.handle.route().get(message).execute().try_collect().await.map_err(failed(what))?;
-        Ok(routes.iter().filter_map(|route| used_by_route(route, &ifnames, prefix)).collect())
+        let mut all = Vec::new();
+        for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
+            let message = match family {
+                Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+                Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+            };
+            let routes: Vec<RouteMessage> = self
+                .handle
+                .route()
+                .get(message)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed(what))?;
+            let used = |route| used_by_route(route, family, &ifnames, prefix);
+            all.extend(routes.iter().filter_map(used));
+        }
+        Ok(all)
     }
 
     /// Does one planned change. What is done already is done.
@@ -297,7 +317,9 @@ impl Links {
             let message = LinkUnspec::new_with_index(index).up().build();
             self.set(message, || format!("set {ifname} up")).await?;
         }
-        self.add_address(index, ifname, attached.address).await?;
+        for end in attached.ends() {
+            self.add_address(index, ifname, end.address).await?;
+        }
         self.set_routes(index, attached).await?;
         Ok(true)
     }
@@ -312,10 +334,14 @@ impl Links {
         &self,
         index: u32,
         ifname: &str,
-        address: Ipv4Net,
+        address: IpNet,
     ) -> Result<(), NetworkError> {
-        let ip = IpAddr::V4(address.addr());
-        let request = self.handle.address().add(index, ip, address.prefix_len()).replace();
+        let mut request =
+            self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        if address.addr().is_ipv6() {
+            // Nobody else has it: it is good at once (RFC 4862, 5.4).
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
         request.execute().await.map_err(failed(|| format!("add address {address} to {ifname}")))
     }
 
@@ -323,10 +349,9 @@ impl Links {
         &self,
         index: u32,
         ifname: &str,
-        address: Ipv4Net,
+        address: IpNet,
     ) -> Result<(), NetworkError> {
-        let ip = IpAddr::V4(address.addr());
-        let mut request = self.handle.address().add(index, ip, address.prefix_len());
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
         let message = request.message_mut().clone();
         match self.handle.address().del(message).execute().await {
             Err(error) if is(&error, Errno::ADDRNOTAVAIL) => Ok(()),
@@ -364,7 +389,7 @@ impl Links {
 fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<String, ObservedLink> {
     let ifnames: BTreeMap<u32, &str> =
         links.iter().filter_map(|link| Some((link.header.index, ifname_of(link)?))).collect();
-    let mut by_link: BTreeMap<u32, BTreeSet<Ipv4Net>> = BTreeMap::new();
+    let mut by_link: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
     for message in addresses {
         if let Some(address) = address_of(message) {
             by_link.entry(message.header.index).or_default().insert(address);
@@ -453,42 +478,52 @@ fn hairpin_of(link: &LinkMessage) -> bool {
 }
 
 /// The local address of a message, with the length of its prefix.
-pub(super) fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
+pub(super) fn address_of(message: &AddressMessage) -> Option<IpNet> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        // One of IPv6 has no local address beside it.
+        AddressAttribute::Local(ip) | AddressAttribute::Address(ip @ IpAddr::V6(_)) => Some(*ip),
         _ => None,
     });
-    Ipv4Net::new(local?, message.header.prefix_len).ok()
+    IpNet::new(local?, message.header.prefix_len).ok()
+}
+
+/// Whether an address is good for one link alone.
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn used_by_route(
     route: &RouteMessage,
+    family: Family,
     ifnames: &BTreeMap<u32, String>,
     prefix: &str,
 ) -> Option<InUse> {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
     // The request's family is only a wish to older kernels.
-    if route.header.address_family != AddressFamily::Inet
-        || route.header.destination_prefix_length == 0
-    {
+    let is_meant = Family::of(destination) == family && route.header.destination_prefix_length > 0;
+    // What every link of IPv6 has.
+    if !is_meant || is_of_link(destination) || destination.is_multicast() {
         return None;
     }
-    let pick = |attribute: &RouteAttribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-        _ => None,
-    };
-    let destination = route.attributes.iter().find_map(pick)?;
     let ifname = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => ifnames.get(index),
         _ => None,
     });
+    let ours = |ifname: &str| {
+        names::is_ours(prefix, ifname)
+            || ifname == tunnel::ifname(prefix)
+            || ifname == ingress::ifname(prefix)
+    };
     let by = match ifname {
-        Some(ifname) if names::is_ours(prefix, ifname) || *ifname == tunnel::ifname(prefix) => {
-            return None;
-        }
+        Some(ifname) if ours(ifname) => return None,
         Some(ifname) => format!("a route by interface `{ifname}`"),
         None => "a route of this host".to_owned(),
     };
-    let subnet = Ipv4Net::new(destination, route.header.destination_prefix_length).ok()?;
+    let subnet = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
     Some(InUse { subnet, by })
 }
 

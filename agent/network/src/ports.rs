@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -18,16 +18,24 @@ use super::{NetworkError, Protocol, PublishedPort};
 /// The sockets that hold ports, by container.
 #[derive(Debug, Default)]
 pub(super) struct HeldPorts {
-    sockets: BTreeMap<String, BTreeMap<PublishedPort, Option<OwnedFd>>>,
+    sockets: BTreeMap<String, BTreeMap<PublishedPort, Held>>,
     /// Those that answer on every node.
-    shared: BTreeMap<Port, Option<OwnedFd>>,
+    shared: BTreeMap<Port, Held>,
     /// Who has those which were not to be had, as far as it was found out.
     named: BTreeMap<Port, String>,
 }
 
+/// What holds a port: a socket for each family of addresses that it is published on.
+#[derive(Debug)]
+pub(super) struct Held {
+    _sockets: Vec<OwnedFd>,
+    /// Of IPv6, too.
+    v6: bool,
+}
+
 /// A port that answers on every node, as one of each address of this host.
 pub(super) fn everywhere((protocol, host_port): Port) -> PublishedPort {
-    let host_ip = Ipv4Addr::UNSPECIFIED;
+    let host_ip = Ipv4Addr::UNSPECIFIED.into();
     PublishedPort { host_ip, host_port, protocol, target_port: 0 }
 }
 
@@ -36,7 +44,7 @@ impl HeldPorts {
     pub(super) fn keep(
         &mut self,
         container: &str,
-        held: impl IntoIterator<Item = (PublishedPort, Option<OwnedFd>)>,
+        held: impl IntoIterator<Item = (PublishedPort, Held)>,
     ) {
         self.sockets.entry(container.to_owned()).or_default().extend(held);
     }
@@ -46,15 +54,16 @@ impl HeldPorts {
         self.sockets.remove(container);
     }
 
-    /// Holds exactly these ports that answer on every node. Returns those which somebody else has, with who it
+    /// Holds exactly these ports that answer on every node, those of IPv6 where there is any. Returns those which somebody else has, with who it
     /// is; `None` where that is still to be found out ([`name`](Self::name)).
     pub(super) fn hold_shared<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a Port>,
         leases: &Leases,
+        v6: bool,
     ) -> BTreeMap<Port, Option<String>> {
         let wanted: BTreeSet<Port> = wanted.copied().collect();
-        self.shared.retain(|port, _| wanted.contains(port));
+        self.shared.retain(|port, held| wanted.contains(port) && held.v6 == v6);
         let named = std::mem::take(&mut self.named);
         let mut contested = BTreeMap::new();
         for port in wanted {
@@ -66,7 +75,7 @@ impl HeldPorts {
                 contested.insert(port, Some(format!("container `{container}`")));
                 continue;
             }
-            let holder = match bind_if_there(&socket) {
+            let holder = match bind_if_there(&socket, v6) {
                 Ok(held) => {
                     self.shared.insert(port, held);
                     continue;
@@ -93,12 +102,14 @@ impl HeldPorts {
     pub(super) fn reconcile(&mut self, leases: &Leases) -> Vec<String> {
         let mut contested = Vec::new();
         let mut wanted: BTreeMap<&str, BTreeSet<&PublishedPort>> = BTreeMap::new();
-        for (container, port, _) in leases.published() {
+        for (container, port) in leases.published() {
             wanted.entry(container).or_default().insert(port);
         }
         self.sockets.retain(|container, held| {
             let ports = wanted.get(container.as_str());
-            held.retain(|port, _| ports.is_some_and(|ports| ports.contains(port)));
+            let v6 = leases.has_v6_ports(container);
+            let wanted = |port: &PublishedPort| ports.is_some_and(|ports| ports.contains(port));
+            held.retain(|port, held| wanted(port) && held.v6 == v6);
             !held.is_empty()
         });
         for (container, ports) in wanted {
@@ -107,7 +118,7 @@ impl HeldPorts {
                 if held.contains_key(port) {
                     continue;
                 }
-                match hold(port) {
+                match hold(port, leases.has_v6_ports(container)) {
                     Ok(socket) => {
                         held.insert(*port, socket);
                     }
@@ -121,14 +132,14 @@ impl HeldPorts {
     }
 }
 
-/// Binds a port on the host. The socket never listens and never reads: its being there is what
-/// keeps others away, packets are redirected before they reach it. `None` where the kernel has no
-/// sockets of this transport, so that nobody else can hold one either.
+/// Binds a port on the host, with `v6` also on its addresses of IPv6 where it is published on all. The sockets never
+/// listen and never read: their being there is what keeps others away, packets are redirected before they reach them.
+/// None where the kernel has no sockets of this transport, so that nobody else can hold one either.
 ///
 /// # Errors
 /// Somebody else holds the port, or the address is not the host's.
-pub(super) fn hold(port: &PublishedPort) -> Result<Option<OwnedFd>, Refusal<NetworkError>> {
-    bind_if_there(port).map_err(|errno| match errno {
+pub(super) fn hold(port: &PublishedPort, v6: bool) -> Result<Held, Refusal<NetworkError>> {
+    bind_if_there(port, v6).map_err(|errno| match errno {
         Errno::ADDRINUSE => {
             Refusal::Taken(NetworkError::PortInUse { port: *port, holder: holder_of(port) })
         }
@@ -143,24 +154,36 @@ fn refused(port: &PublishedPort, errno: Errno) -> NetworkError {
     }
 }
 
-fn bind_if_there(port: &PublishedPort) -> Result<Option<OwnedFd>, Errno> {
-    match try_bind(port) {
-        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => {
-            Ok(None)
+fn bind_if_there(port: &PublishedPort, v6: bool) -> Result<Held, Errno> {
+    let everywhere = port.host_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let twin = (v6 && everywhere).then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let mut sockets = Vec::new();
+    for at in [port.host_ip].into_iter().chain(twin) {
+        match try_bind(port, at) {
+            Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT)
+                if port.protocol == Protocol::Sctp => {}
+            // Nobody asks by what the kernel does not have.
+            Err(Errno::AFNOSUPPORT) if Some(at) == twin => {}
+            result => sockets.push(result?),
         }
-        result => result.map(Some),
     }
+    Ok(Held { _sockets: sockets, v6 })
 }
 
-fn try_bind(port: &PublishedPort) -> Result<OwnedFd, Errno> {
+fn try_bind(port: &PublishedPort, at: IpAddr) -> Result<OwnedFd, Errno> {
     let (kind, protocol) = match port.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
     let flags = SocketFlags::CLOEXEC;
-    let address = SocketAddrV4::new(port.host_ip, port.host_port);
-    let socket = socket_with(AddressFamily::INET, kind, flags, Some(protocol))?;
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let address = SocketAddr::new(at, port.host_port);
+    let socket = socket_with(family, kind, flags, Some(protocol))?;
+    if at.is_ipv6() {
+        // What is published of IPv4 is another socket's.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     match bind(&socket, &address) {
         // Connections of a server that is gone may linger in TIME_WAIT and are no reason to
         // refuse. Address reuse looks past them, but also past sockets that are bound and do not
@@ -205,10 +228,10 @@ fn inode_of(line: &str, port: &PublishedPort, v6: bool) -> Option<u64> {
     if !v6 {
         // The bytes of the address as the machine sees them in a word.
         let word = u32::from_str_radix(address, 16).ok()?;
-        let address = Ipv4Addr::from(word.to_ne_bytes());
+        let address = IpAddr::from(word.to_ne_bytes());
         let apart =
             address != port.host_ip && !address.is_unspecified() && !port.host_ip.is_unspecified();
-        if apart {
+        if apart || port.host_ip.is_ipv6() {
             return None;
         }
     }
@@ -264,7 +287,7 @@ mod tests {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = (Protocol::Tcp, other.local_addr().unwrap().port());
         let (mut held, leases) = (HeldPorts::default(), Leases::default());
-        let hold = |held: &mut HeldPorts| held.hold_shared([port].iter(), &leases);
+        let hold = |held: &mut HeldPorts| held.hold_shared([port].iter(), &leases, false);
         assert_eq!(hold(&mut held), [(port, None)].into());
         held.name([(port, "somebody".to_owned())].into());
         for _ in 0..2 {
@@ -272,7 +295,7 @@ mod tests {
         }
         drop(other);
         assert_eq!(hold(&mut held), BTreeMap::new());
-        held.hold_shared([].iter(), &leases);
+        held.hold_shared([].iter(), &leases, false);
         // Whoever comes next is another one.
         let _other = std::net::TcpListener::bind(("127.0.0.1", port.1)).unwrap();
         assert_eq!(hold(&mut held), [(port, None)].into());
@@ -283,21 +306,34 @@ mod tests {
         // Loopback, any free port: the kernel names it.
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host_port = other.local_addr().unwrap().port();
-        let host_ip = Ipv4Addr::LOCALHOST;
+        let host_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let protocol = Protocol::Tcp;
         let port = PublishedPort { host_ip, host_port, protocol, target_port: 80 };
-        let Err(Refusal::Taken(error)) = hold(&port) else { panic!("it is taken") };
+        let Err(Refusal::Taken(error)) = hold(&port, false) else { panic!("it is taken") };
         let me = format!("process {} (", std::process::id());
         assert!(error.to_string().contains(&me), "{error}");
         drop(other);
-        let held = hold(&port).unwrap();
-        assert!(held.is_some());
+        let held = hold(&port, false).unwrap();
         assert!(std::net::TcpListener::bind((host_ip, host_port)).is_err());
         drop(held);
         std::net::TcpListener::bind((host_ip, host_port)).unwrap();
 
+        // On all addresses of the host, those of IPv6 with the container's leave.
+        let all = PublishedPort { host_ip: Ipv4Addr::UNSPECIFIED.into(), ..port };
+        for v6 in [false, true] {
+            let held = hold(&all, v6).unwrap();
+            let bound = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, host_port));
+            assert_eq!(bound.is_err(), v6);
+            drop((held, bound));
+        }
+        let other = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, host_port)).unwrap();
+        assert!(hold(&all, false).is_ok());
+        let Err(Refusal::Taken(error)) = hold(&all, true) else { panic!("it is taken") };
+        assert!(error.to_string().contains(&me), "{error}");
+        drop(other);
+
         let foreign = PublishedPort { host_ip: [192, 0, 2, 1].into(), ..port };
-        let Err(Refusal::Hopeless(error)) = hold(&foreign) else { panic!("it is foreign") };
+        let Err(Refusal::Hopeless(error)) = hold(&foreign, true) else { panic!("it is foreign") };
         assert!(error.to_string().ends_with("192.0.2.1 is no address of this host"), "{error}");
     }
 }

@@ -2,17 +2,18 @@
 //! into the tunnel to other hosts; those of containers.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkFlags;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rustix::io::Errno;
-use shoal_agent_planning::network::Attached;
+use shoal_agent_planning::network::{Attached, End, Family};
 use shoal_agent_planning::node::host::{BridgeRoute, RouteKind};
 
 use super::NetworkError;
@@ -21,8 +22,6 @@ use super::netlink::{Links, failed, is};
 /// Numbers of the tables (rtnetlink(7)).
 const TABLE_MAIN: u32 = 254;
 const TABLE_LOCAL: u32 = 255;
-/// Full length of a prefix.
-const HOST: u8 = 32;
 /// A longer prefix leaves no address for all that are on the subnet.
 const BROADCAST_MAX: u8 = 30;
 
@@ -32,16 +31,18 @@ impl Links {
     pub(super) async fn observe_routes(
         &self,
         bridge: &str,
-        address: Ipv4Net,
-        remote: &BTreeSet<Ipv4Addr>,
+        address: IpNet,
+        remote: &BTreeSet<IpAddr>,
     ) -> Result<Vec<BridgeRoute>, NetworkError> {
         let Some(link) = self.get(bridge).await? else { return Ok(Vec::new()) };
         let (own, index) = (address.addr(), link.header.index);
         // An address of the subnet that is not the bridge's, and has no route of its own.
-        let other = address.hosts().find(|host| *host != own && !remote.contains(host));
+        let is_other =
+            |host: &IpAddr| *host != own && *host != address.network() && !remote.contains(host);
+        let other = address.hosts().find(is_other);
         let everybody = (address.prefix_len() <= BROADCAST_MAX).then(|| address.broadcast());
         let mut found = Vec::new();
-        for kind in RouteKind::ALL {
+        for &kind in RouteKind::all(Family::of(own)) {
             let target = match kind {
                 RouteKind::Own => Some(own),
                 RouteKind::Subnet => other,
@@ -61,28 +62,29 @@ impl Links {
         Ok(found)
     }
 
-    /// The addresses that are routed into the tunnel; `None` if there is no such link.
+    /// The addresses that are routed into the tunnel, those of IPv6 if there is any; `None` if there is no such
+    /// link.
     pub(super) async fn observe_remote(
         &self,
         tunnel: &str,
-    ) -> Result<Option<BTreeSet<Ipv4Addr>>, NetworkError> {
+        v6: bool,
+    ) -> Result<Option<BTreeSet<IpAddr>>, NetworkError> {
         let Some(link) = self.get(tunnel).await? else { return Ok(None) };
         if !link.header.flags.contains(LinkFlags::Up) {
             return Ok(None);
         }
         let by = RouteAttribute::Oif(link.header.index);
         let what = || format!("list routes by {tunnel}");
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .table_id(TABLE_MAIN)
-            .output_interface(link.header.index)
-            .build();
-        let mut routes = self.handle.route().get(message).execute();
         let mut found = BTreeSet::new();
-        while let Some(route) = routes.try_next().await.map_err(failed(what))? {
-            // A kernel that filters strictly lists these alone, another one all.
-            let host = route.header.destination_prefix_length == HOST;
-            if host && route.attributes.contains(&by) {
-                found.extend(destination(&route));
+        for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
+            let message = route_by(link.header.index, family, TABLE_MAIN);
+            let mut routes = self.handle.route().get(message).execute();
+            while let Some(route) = routes.try_next().await.map_err(failed(what))? {
+                // A kernel that filters strictly lists these alone, another one all.
+                let host = route.header.destination_prefix_length == family.bits();
+                if host && route.attributes.contains(&by) {
+                    found.extend(destination(&route).filter(|to| Family::of(*to) == family));
+                }
             }
         }
         Ok(Some(found))
@@ -92,7 +94,7 @@ impl Links {
     pub(super) async fn add_remote(
         &self,
         tunnel: &str,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Result<bool, NetworkError> {
         let message = remote_route(self.index(tunnel).await?, address);
         match self.handle.route().add(message).execute().await {
@@ -107,7 +109,7 @@ impl Links {
     pub(super) async fn remove_remote(
         &self,
         tunnel: &str,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Result<bool, NetworkError> {
         let Some(link) = self.get(tunnel).await? else { return Ok(false) };
         let mut message = remote_route(link.header.index, address);
@@ -128,32 +130,36 @@ impl Links {
         index: u32,
         attached: &Attached,
     ) -> Result<(), NetworkError> {
-        let Attached { gateway, ifname, .. } = attached;
-        // With an address of 32 bits not even the gateway is reached without being told.
-        let direct = (!attached.behind_gateway.is_empty()).then_some((*gateway, HOST, false));
-        let behind = attached.behind_gateway.iter();
-        let behind = behind.map(|subnet| (subnet.network(), subnet.prefix_len(), true));
-        let default = attached.default_route.then_some((Ipv4Addr::UNSPECIFIED, 0, true));
-        for (to, length, by_gateway) in direct.into_iter().chain(behind).chain(default) {
-            let builder = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index);
-            let builder =
-                if length == 0 { builder } else { builder.destination_prefix(to, length) };
-            let builder = if by_gateway {
-                builder.gateway(*gateway)
+        for end in attached.ends() {
+            self.set_routes_of(index, &attached.ifname, &end).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_routes_of(&self, index: u32, ifname: &str, end: &End) -> Result<(), NetworkError> {
+        let End { gateway, behind_gateway, default_route, address: _ } = end;
+        // With an address of full length not even the gateway is reached without being told.
+        let direct = (!behind_gateway.is_empty()).then_some((IpNet::from(*gateway), false));
+        let behind = behind_gateway.iter().map(|subnet| (*subnet, true));
+        let default = default_route.then(|| (everywhere(Family::of(*gateway)), true));
+        for (to, by_gateway) in direct.into_iter().chain(behind).chain(default) {
+            let mut message = route_to(index, to);
+            if by_gateway {
+                message.attributes.push(RouteAttribute::Gateway(wired(*gateway)));
             } else {
-                builder.scope(RouteScope::Link)
-            };
-            let request = self.handle.route().add(builder.build()).replace();
-            let what = || format!("set route {to}/{length} by {gateway} on {ifname}");
+                message.header.scope = RouteScope::Link;
+            }
+            let request = self.handle.route().add(message).replace();
+            let what = || format!("set route {to} by {gateway} on {ifname}");
             request.execute().await.map_err(failed(what))?;
         }
         Ok(())
     }
 
     /// The entry of the routing tables that a packet of the host to an address goes by.
-    async fn route_to(&self, target: Ipv4Addr) -> Result<Option<RouteMessage>, NetworkError> {
-        let mut message =
-            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(target, HOST).build();
+    async fn route_to(&self, target: IpAddr) -> Result<Option<RouteMessage>, NetworkError> {
+        let mut message = RouteMessageBuilder::<IpAddr>::new().build();
+        set_destination(&mut message, IpNet::from(target));
         message.header.flags = RouteFlags::FibMatch;
         match self.handle.route().get(message).execute().try_next().await {
             Err(error)
@@ -170,56 +176,98 @@ impl Links {
     /// Puts a route back; `false` where it is there, behind one that goes before it.
     pub(super) async fn add_route(&self, route: &BridgeRoute) -> Result<bool, NetworkError> {
         let index = self.index(&route.bridge).await?;
-        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .output_interface(index)
-            .protocol(RouteProtocol::Kernel)
-            .pref_source(route.address.addr());
-        let builder = match route.kind {
-            RouteKind::Own => builder
-                .destination_prefix(route.address.addr(), HOST)
-                .table_id(TABLE_LOCAL)
-                .kind(RouteType::Local)
-                .scope(RouteScope::Host),
-            RouteKind::Broadcast => builder
-                .destination_prefix(route.address.broadcast(), HOST)
-                .table_id(TABLE_LOCAL)
-                .kind(RouteType::Broadcast)
-                .scope(RouteScope::Link),
-            RouteKind::Subnet => builder
-                .destination_prefix(route.address.network(), route.address.prefix_len())
-                .table_id(TABLE_MAIN)
-                .scope(RouteScope::Link),
+        let mut message = route_to(index, target_of(route));
+        message.header.protocol = RouteProtocol::Kernel;
+        (message.header.table, message.header.kind, message.header.scope) = match route.kind {
+            RouteKind::Own => (table(TABLE_LOCAL), RouteType::Local, RouteScope::Host),
+            RouteKind::Broadcast => (table(TABLE_LOCAL), RouteType::Broadcast, RouteScope::Link),
+            RouteKind::Subnet => (table(TABLE_MAIN), RouteType::Unicast, RouteScope::Link),
         };
-        match self.handle.route().add(builder.build()).execute().await {
+        // Of IPv6 the kernel finds the source by itself, and takes none that it does not have at that moment.
+        if let address @ IpAddr::V4(_) = route.address.addr() {
+            message.attributes.push(RouteAttribute::PrefSource(wired(address)));
+        }
+        match self.handle.route().add(message).execute().await {
             Err(error) if is(&error, Errno::EXIST) => Ok(false),
             result => result.map(|()| true).map_err(failed(|| format!("add route {route}"))),
         }
     }
 }
 
-fn remote_route(index: u32, address: Ipv4Addr) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .output_interface(index)
-        .destination_prefix(address, HOST)
-        .table_id(TABLE_MAIN)
-        .scope(RouteScope::Link)
-        .build()
+/// The number of a table that has one of 8 bits.
+fn table(number: u32) -> u8 {
+    u8::try_from(number).unwrap_or_default()
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Addr> {
+/// A route of everything of a family, by a link, in a table.
+pub(super) fn route_by(index: u32, family: Family, table: u32) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<IpAddr>::new()
+        .output_interface(index)
+        .table_id(table)
+        .scope(RouteScope::Link)
+        .build();
+    set_destination(&mut message, everywhere(family));
+    message
+}
+
+/// A route by a link.
+fn route_to(index: u32, to: IpNet) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<IpAddr>::new().output_interface(index).build();
+    set_destination(&mut message, to);
+    message
+}
+
+fn set_destination(message: &mut RouteMessage, to: IpNet) {
+    message.header.address_family = match to {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.destination_prefix_length = to.prefix_len();
+    if to.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(wired(to.network())));
+    }
+}
+
+/// All addresses of a family.
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+fn wired(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+fn remote_route(index: u32, address: IpAddr) -> RouteMessage {
+    let mut message = route_to(index, IpNet::from(address));
+    message.header.scope = RouteScope::Link;
+    message
+}
+
+fn destination(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })
 }
 
+fn target_of(route: &BridgeRoute) -> IpNet {
+    match route.kind {
+        RouteKind::Own => IpNet::from(route.address.addr()),
+        RouteKind::Broadcast => IpNet::from(route.address.broadcast()),
+        RouteKind::Subnet => route.address.trunc(),
+    }
+}
+
 fn is_that(seen: &RouteMessage, route: &BridgeRoute, index: u32) -> bool {
     let by = seen.attributes.contains(&RouteAttribute::Oif(index));
-    let to = destination(seen);
-    let (network, length) = match route.kind {
-        RouteKind::Own => (route.address.addr(), HOST),
-        RouteKind::Broadcast => (route.address.broadcast(), HOST),
-        RouteKind::Subnet => (route.address.network(), route.address.prefix_len()),
-    };
-    by && to == Some(network) && seen.header.destination_prefix_length == length
+    let target = target_of(route);
+    let length = seen.header.destination_prefix_length;
+    by && destination(seen) == Some(target.network()) && length == target.prefix_len()
 }

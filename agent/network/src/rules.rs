@@ -1,17 +1,16 @@
 //! The fence of routing rules (ip-rule(8)) in the kernel.
 
 use std::future::ready;
-use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rustix::io::Errno;
 use shoal_agent_planning::network::fence::{END, FenceRule, MARK, PRIORITIES};
-use shoal_agent_planning::network::ingress;
+use shoal_agent_planning::network::{Family, ingress};
 use shoal_agent_planning::node::host::ObservedFence;
 
 use super::NetworkError;
@@ -22,24 +21,32 @@ const LOOPBACK: &str = "lo";
 const TABLE_LOCAL: u8 = 255;
 
 impl Links {
-    /// The rules of the fence that there are; `None` where the kernel has no routing rules
-    /// (`CONFIG_IP_MULTIPLE_TABLES`).
-    pub(super) async fn observe_fence(&self) -> Result<Option<ObservedFence>, NetworkError> {
+    /// The rules of the fence that there are of a family; `None` where the kernel has no routing rules
+    /// (`CONFIG_IP_MULTIPLE_TABLES`), or nothing of the family.
+    pub(super) async fn observe_fence(
+        &self,
+        family: Family,
+    ) -> Result<Option<ObservedFence>, NetworkError> {
         let all: Vec<RuleMessage> =
-            match self.handle.rule().get(IpVersion::V4).execute().try_collect().await {
+            match self.handle.rule().get(version(family)).execute().try_collect().await {
                 Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
                     return Ok(None);
                 }
                 result => result.map_err(failed(|| "list routing rules"))?,
             };
+        let all: Vec<RuleMessage> = all.into_iter().filter(|one| is_of(one, family)).collect();
         let present = all.iter().filter_map(read).collect();
         Ok(Some(ObservedFence { present, has_domains: all.iter().any(is_of_domains) }))
     }
 
     /// Adds a rule, if it is not there.
-    pub(super) async fn add_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
+    pub(super) async fn add_rule(
+        &self,
+        family: Family,
+        rule: &FenceRule,
+    ) -> Result<(), NetworkError> {
         // What no version makes any more is never wanted.
-        let Some(message) = write(rule) else { return Ok(()) };
+        let Some(message) = write(family, rule) else { return Ok(()) };
         let mut request = self.handle.rule().add();
         *request.message_mut() = message;
         match request.execute().await {
@@ -49,13 +56,19 @@ impl Links {
     }
 
     /// Removes a rule, if it is there.
-    pub(super) async fn remove_rule(&self, rule: &FenceRule) -> Result<(), NetworkError> {
-        let messages = match write(rule) {
+    pub(super) async fn remove_rule(
+        &self,
+        family: Family,
+        rule: &FenceRule,
+    ) -> Result<(), NetworkError> {
+        let messages = match write(family, rule) {
             Some(message) => vec![message],
             // As the kernel shows them, since nobody knows what they are.
             None => {
-                let all = self.handle.rule().get(IpVersion::V4).execute();
-                let all = all.try_filter(|message| ready(read(message).as_ref() == Some(rule)));
+                let all = self.handle.rule().get(version(family)).execute();
+                let all = all.try_filter(|message| {
+                    ready(is_of(message, family) && read(message).as_ref() == Some(rule))
+                });
                 all.try_collect().await.map_err(failed(|| "list routing rules"))?
             }
         };
@@ -74,9 +87,9 @@ impl Links {
 const PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
 
 /// The rule as the kernel wants it; `None` for one that this version does not make.
-fn write(rule: &FenceRule) -> Option<RuleMessage> {
+fn write(family: Family, rule: &FenceRule) -> Option<RuleMessage> {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = wired(family);
     message.attributes.push(RuleAttribute::Priority(rule.priority()));
     message.attributes.push(RuleAttribute::Protocol(PROTOCOL));
     let goto = |message: &mut RuleMessage| {
@@ -119,12 +132,12 @@ fn write(rule: &FenceRule) -> Option<RuleMessage> {
         FenceRule::PassToGuest(subnet) => {
             goto(&mut message);
             message.header.dst_len = subnet.prefix_len();
-            message.attributes.push(RuleAttribute::Destination(IpAddr::V4(subnet.network())));
+            message.attributes.push(RuleAttribute::Destination(subnet.network()));
         }
         FenceRule::CloseBridge(bridge) => message.attributes.push(from(bridge)),
         FenceRule::CloseSubnet(subnet) => {
             message.header.dst_len = subnet.prefix_len();
-            message.attributes.push(RuleAttribute::Destination(IpAddr::V4(subnet.network())));
+            message.attributes.push(RuleAttribute::Destination(subnet.network()));
         }
         FenceRule::CloseAll => {
             message.header.flags |= RuleFlags::Invert;
@@ -133,6 +146,25 @@ fn write(rule: &FenceRule) -> Option<RuleMessage> {
         FenceRule::Former(_) => return None,
     }
     Some(message)
+}
+
+fn version(family: Family) -> IpVersion {
+    match family {
+        Family::V4 => IpVersion::V4,
+        Family::V6 => IpVersion::V6,
+    }
+}
+
+fn wired(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// A kernel without a family lists the rules of others for it.
+fn is_of(message: &RuleMessage, family: Family) -> bool {
+    message.header.family == wired(family)
 }
 
 /// Whether it leads into routing domains (kernel, "Virtual Routing and Forwarding").
@@ -148,8 +180,8 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
             RuleAttribute::Iifname(name) => from = Some(name.clone()),
-            RuleAttribute::Destination(IpAddr::V4(address)) => {
-                to = Ipv4Net::new(*address, message.header.dst_len).ok();
+            RuleAttribute::Destination(address) => {
+                to = IpNet::new(*address, message.header.dst_len).ok();
             }
             RuleAttribute::FwMark(value) => mark = Some(*value),
             RuleAttribute::Table(number) => table = Some(*number),
@@ -168,7 +200,7 @@ fn read(message: &RuleMessage) -> Option<FenceRule> {
 fn known(
     message: &RuleMessage,
     from: Option<String>,
-    to: Option<Ipv4Net>,
+    to: Option<IpNet>,
     mark: Option<u32>,
     table: Option<u32>,
 ) -> Option<FenceRule> {
@@ -219,7 +251,7 @@ mod tests {
             FenceRule::CloseAll,
         ];
         for rule in rules {
-            let mut message = write(&rule).unwrap();
+            let mut message = write(Family::V4, &rule).unwrap();
             assert_eq!(read(&message).as_ref(), Some(&rule));
             // Where this version has another one, it is that of another version.
             let other = *PRIORITIES.start() + u32::from(rule.priority() == *PRIORITIES.start());
@@ -232,6 +264,10 @@ mod tests {
             message.attributes[1] = RuleAttribute::Protocol(RouteProtocol::Boot);
             assert_eq!(read(&message), None);
         }
-        assert!(write(&FenceRule::Former(62)).is_none());
+        assert!(write(Family::V4, &FenceRule::Former(62)).is_none());
+        let subnet = FenceRule::CloseSubnet("fd00:1::/64".parse().unwrap());
+        let message = write(Family::V6, &subnet).unwrap();
+        assert!(is_of(&message, Family::V6) && !is_of(&message, Family::V4));
+        assert_eq!(read(&message), Some(subnet));
     }
 }

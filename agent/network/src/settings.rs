@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shoal_agent_planning::network::settings::{
-    ACCEPT_REDIRECTS, IP_FORWARD, Remembered, SRC_VALID_MARK, forwarding_of, of_bridge, of_mesh,
+    ACCEPT_REDIRECTS, DISABLE_V6, FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, accept_ra_of,
+    forwarding_of, forwarding_v6_of, of_bridge, of_mesh,
 };
 use shoal_durable::{Fields, Format, Lasting};
 
@@ -65,13 +66,14 @@ impl HostSettings {
         Ok(())
     }
 
-    /// The settings as they are: of the host, those that are `remembered`, those of bridges, and those of the
-    /// mesh's device.
+    /// The settings as they are: of the host, those that are `remembered`, those of bridges, by whether each has
+    /// IPv6, and those of the mesh's device. What is the host's of IPv6 matters where somebody has it.
     pub(super) fn observe<'a>(
         &self,
         remembered: impl Iterator<Item = &'a str>,
-        bridges: &BTreeSet<String>,
+        bridges: &BTreeMap<String, bool>,
         mesh: &str,
+        v6: bool,
     ) -> BTreeMap<String, String> {
         let mut names: BTreeSet<String> = remembered.map(str::to_owned).collect();
         names.extend([IP_FORWARD, SRC_VALID_MARK].map(str::to_owned));
@@ -80,9 +82,14 @@ impl HostSettings {
             names.insert(ACCEPT_REDIRECTS.to_owned());
             names.extend(sysctl::interfaces().iter().map(|ifname| forwarding_of(ifname)));
         }
-        let of_bridges = bridges.iter().flat_map(|bridge| of_bridge(bridge));
+        names.extend(v6.then(|| FORWARD_V6.to_owned()));
+        if v6 && sysctl::get(FORWARD_V6).is_some_and(|value| value == "0") {
+            let of = |ifname: &String| [accept_ra_of(ifname), forwarding_v6_of(ifname)];
+            names.extend(sysctl::interfaces().iter().flat_map(of));
+        }
+        let of_bridges = bridges.iter().flat_map(|(bridge, v6)| of_bridge(bridge, *v6));
         names.extend(of_bridges.map(|(name, _)| name));
-        names.extend(of_mesh(mesh).map(|(name, _)| name));
+        names.extend(of_mesh(mesh, v6).into_iter().map(|(name, _)| name));
         let read = |name: String| sysctl::get(&name).map(|value| (name, value));
         names.into_iter().filter_map(read).collect()
     }
@@ -90,6 +97,11 @@ impl HostSettings {
     fn lock(&self) -> MutexGuard<'_, Option<Remembered>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the host has no IPv6: its kernel knows nothing of it, or it is switched off for all interfaces.
+pub(super) fn without_v6() -> bool {
+    sysctl::get(DISABLE_V6).is_none_or(|value| value != "0")
 }
 
 /// Which boot of the host this is.

@@ -1,22 +1,36 @@
 //! Switches of the kernel, in the agent's own network namespace.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use super::NetworkError;
 
 /// Switches IPv6 off on what has come and will come into the network namespace of the calling
-/// thread, but for its loopback: the networks are IPv4 only, and an interface that listens to
+/// thread, but for its loopback and what is to have it (`v6`): an interface that listens to
 /// router advertisements takes its routes from whoever sends some.
-pub(super) fn no_ipv6_in_container() -> Result<(), NetworkError> {
+pub(super) fn no_ipv6_in_container(v6: &BTreeSet<String>) -> Result<(), NetworkError> {
     let all = path("ipv6/conf");
     let Ok(entries) = fs::read_dir(&all) else { return Ok(()) };
     for entry in entries {
         let entry = entry.map_err(|source| NetworkError::Sysctl { path: all.clone(), source })?;
-        let name = entry.file_name();
-        if name != "all" && name != "lo" {
-            set(&format!("ipv6/conf/{}/disable_ipv6", name.to_string_lossy()), "1")?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if v6.contains(&name) {
+            ipv6_in_container(&name)?;
+        } else if name != "all" && name != "lo" {
+            set(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
         }
+    }
+    Ok(())
+}
+
+/// Switches IPv6 on for an interface in the network namespace of the calling thread. What it is and where its ways
+/// go is given, and nothing of it is learned from others; it is good at once.
+pub(super) fn ipv6_in_container(ifname: &str) -> Result<(), NetworkError> {
+    for (name, value) in
+        [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")]
+    {
+        set(&format!("ipv6/conf/{ifname}/{name}"), value)?;
     }
     Ok(())
 }

@@ -19,9 +19,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use self::heard::{Hearing, Route};
 use super::BridgeNetworks;
 
-/// Groups of rtnetlink(7) (linux/rtnetlink.h): links, neighbours (and where the mesh's frames go), IPv4 addresses,
-/// routes, routing rules, and settings of interfaces.
-const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 8, 24];
+/// Groups of rtnetlink(7) (linux/rtnetlink.h): links, neighbours (and where the mesh's frames go), addresses of IPv4,
+/// its routes and routing rules, the same of IPv6, and settings of interfaces.
+const ROUTE_GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 24];
 /// The group of nf_tables (linux/netfilter/nfnetlink.h) that hears of every change.
 const FILTER_GROUP: u32 = 7;
 /// How long is waited for what comes together with what was heard.
@@ -124,8 +124,9 @@ impl Watch {
                     let is_mesh = |index: u32| {
                         self.networks.upgrade().is_some_and(|networks| networks.may_be_mesh(index))
                     };
-                    let heard =
-                        heard.map(|(datagram, _)| self.hearing.route(&datagram, about, is_mesh));
+                    let at = |address| self.networks.upgrade()?.about_v6_address(address);
+                    let heard = heard
+                        .map(|(datagram, _)| self.hearing.route(&datagram, about, at, is_mesh));
                     self.hear(heard, &mut ears.route, NETLINK_ROUTE, &ROUTE_GROUPS);
                 }
                 heard = ears.filter.recv_from_full(), if listens => {

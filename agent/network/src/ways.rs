@@ -4,7 +4,7 @@
 //! It is gone with a reboot, as what it describes is. Not synced: a page that was torn is as good as none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,20 +24,21 @@ enum WaysFile {}
 impl Format for WaysFile {
     type Content = Ways;
     const NAME: &'static str = "network-ways";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
-    fn upgrade(_: u32, _: shoal_durable::Fields) -> Option<shoal_durable::Fields> {
-        None
+    fn upgrade(from: u32, fields: shoal_durable::Fields) -> Option<shoal_durable::Fields> {
+        // Nothing was led by IPv6.
+        (from == 1).then_some(fields)
     }
 }
 
 /// As it is written.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Ways {
-    remote: BTreeSet<Ipv4Addr>,
+    remote: BTreeSet<IpAddr>,
     vips: Vips,
     home: Option<Ipv4Addr>,
-    peers: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>,
+    peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     numbers: Numbers,
     ports: Vec<PortWays>,
 }
@@ -122,10 +123,10 @@ mod tests {
     fn ways() -> Ways {
         let backends = vec![Backend::Here("c1".to_owned()), Backend::Far(at(2))];
         Ways {
-            remote: [at(2), Ipv4Addr::new(10, 0, 5, 9)].into(),
-            vips: [(Ipv4Addr::new(10, 0, 5, 50), vec![Ipv4Addr::new(10, 0, 5, 9)])].into(),
+            remote: [at(2).into(), [10, 0, 5, 9].into()].into(),
+            vips: [([10, 0, 5, 50].into(), vec![[10, 0, 5, 9].into()])].into(),
             home: Some(at(1)),
-            peers: [(at(2), Some(Ipv4Addr::new(192, 0, 2, 2))), (at(3), None)].into(),
+            peers: [(at(2), Some([192, 0, 2, 2].into())), (at(3), None)].into(),
             numbers: [(at(2), 2), (at(3), 3)].into(),
             ports: vec![PortWays { protocol: Protocol::Tcp, port: 8080, backends }],
         }
@@ -142,7 +143,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let wishes = Wishes { prefix: "sh".to_owned(), ..Wishes::default() };
         assert_eq!(restore(dir.path(), wishes.clone()), wishes);
-        let led = ways().into_wishes(wishes.clone());
+        // With IPv6, as it is with what is written today.
+        let mut both = ways();
+        both.remote.insert("fd00:5::9".parse().unwrap());
+        both.vips.insert("fd00:5::50".parse().unwrap(), vec!["fd00:5::9".parse().unwrap()]);
+        both.ports[0].backends.push(Backend::Both(at(3)));
+        let led = both.into_wishes(wishes.clone());
         remember(dir.path(), &led);
         assert_eq!(restore(dir.path(), wishes.clone()), led);
         // Torn, and of an agent to come.

@@ -124,7 +124,7 @@ async fn what_is_told_is_done() {
 
     // The host leaves.
     networks.tell(Arc::default());
-    let nothing = <(BTreeSet<Ipv4Addr>, Vips, Ingress)>::default();
+    let nothing = <(BTreeSet<IpAddr>, Vips, Ingress)>::default();
     led.wait_for(|led| *led == nothing).await.unwrap();
     overlay.remove().await.unwrap();
     tokio::time::sleep(LOOK * 2).await;

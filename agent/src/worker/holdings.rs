@@ -180,6 +180,7 @@ async fn connect(context: &Context, container: &str, network: &str) -> Result<()
         network: lease.network,
         aliases: lease.aliases,
         address: Some(lease.address.addr()),
+        address_v6: lease.v6.as_ref().map(|v6| v6.address.addr()),
     };
     drivers.networks.attach(request, netns).await.map(drop).map_err(|e| said(&e))
 }

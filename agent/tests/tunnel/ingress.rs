@@ -93,7 +93,7 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
     }
     let ingress = |own: &Host, other: &Host, backend: Backend| Ingress {
         home: Some(own.inner()),
-        peers: [(other.inner(), Some(other.outer()))].into(),
+        peers: [(other.inner(), Some(other.outer().into()))].into(),
         ports: PORTS.map(|port| (port, vec![backend.clone()])).into(),
     };
     let container = Space::new("web");
@@ -107,12 +107,12 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
         let shared = |(protocol, port): Port| SharedPort { protocol, port, target_port: 80 };
         driver.share("web".to_owned(), PORTS.map(shared).to_vec()).await.unwrap();
         let here = ingress(&two, &one, Backend::Here("web".to_owned()));
-        driver.lead([one.inner()].into(), Vips::new(), here).await.unwrap();
+        driver.lead([one.inner().into()].into(), Vips::new(), here).await.unwrap();
     });
     serve(&container, 80);
     let there = ingress(&one, &two, Backend::Far(two.inner()));
     with_networks(&one, async |driver| {
-        driver.lead([two.inner()].into(), Vips::new(), there.clone()).await.unwrap();
+        driver.lead([two.inner().into()].into(), Vips::new(), there.clone()).await.unwrap();
     });
     let expected = [format!("{CLIENT} 3000000"), format!("{CLIENT} 1200")];
     assert_eq!(ask(&client, 3_000_000), expected);
@@ -121,7 +121,7 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
     one.space.try_run("ip", &["link", "del", &one.ifname]);
     one.ensure(&[&two]);
     with_networks(&one, async |driver| {
-        driver.lead([two.inner()].into(), Vips::new(), there).await.unwrap();
+        driver.lead([two.inner().into()].into(), Vips::new(), there).await.unwrap();
     });
     assert_eq!(ask(&client, 3_000_000), expected);
     for host in [&one, &two] {

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use shoal_agent_planning::network::fence::FenceRule;
 use shoal_agent_planning::network::guests::Guest;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::links::LinkKind;
-use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::settings::{IP_FORWARD, SRC_VALID_MARK, of_bridge};
-use shoal_agent_planning::node::host::{Observed, ObservedLinks, RouteKind, Tables};
+use shoal_agent_planning::network::{Family, Subnet, names};
+use shoal_agent_planning::node::host::{BridgeRoute, Observed, ObservedLinks, RouteKind, Tables};
 
 use super::nothing_passes_unseen;
 
@@ -56,14 +57,17 @@ fn bridges(book: &Leases, observed: &Observed) -> Vec<String> {
             wrong.push(format!("has no bridge {name}"));
             continue;
         };
-        let mut addresses = bridge.addresses.iter();
-        let alone = bridge.addresses.len() == 1;
-        if !bridge.up || !alone || !addresses.all(|net| net.addr() == network.gateway) {
+        let wanted: BTreeSet<IpNet> = network.subnets.iter().map(Subnet::of_bridge).collect();
+        let all: BTreeSet<IpNet> = wanted.iter().copied().chain(network.link_local()).collect();
+        if !bridge.up || bridge.addresses != all {
             wrong.push(format!("has a bridge {name} that is not as it should be: {bridge:?}"));
         }
-        for kind in RouteKind::ALL {
-            if !routes.iter().any(|route| route.bridge == *name && route.kind == kind) {
-                wrong.push(format!("has lost a route of {name}: {kind:?}"));
+        for address in wanted {
+            for &kind in RouteKind::all(Family::of(address.addr())) {
+                let route = BridgeRoute { bridge: name.clone(), kind, address };
+                if !routes.contains(&route) {
+                    wrong.push(format!("has lost a route of {name}: {route}"));
+                }
             }
         }
     }
@@ -153,7 +157,9 @@ fn settings(book: &Leases, others: &Others<'_>, observed: &Observed) -> Vec<Stri
         }
     }
     for network in book.networks() {
-        of_bridge(&network.bridge).iter().for_each(|(name, value)| expect(name, value));
+        of_bridge(&network.bridge, network.has_v6())
+            .iter()
+            .for_each(|(name, value)| expect(name, value));
     }
     if !leads_out && observed.remembered.is_some() {
         wrong.push("remembers settings that it has put back".to_owned());

@@ -199,7 +199,10 @@ impl Networks {
         let rules = self.kernel.fence().present;
         let closed = |network: &NetworkState| {
             rules.contains(&FenceRule::CloseBridge(network.bridge.clone()))
-                && rules.contains(&FenceRule::CloseSubnet(network.subnet.trunc()))
+                && network
+                    .subnets
+                    .iter()
+                    .all(|one| rules.contains(&FenceRule::CloseSubnet(one.subnet.trunc())))
         };
         self.kernel.has_tables()
             || rules.contains(&FenceRule::CloseAll)

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_agent_planning::network::fence::FenceRule;
 use shoal_agent_planning::network::guests;
 use shoal_agent_planning::network::links::{self, LinkKind, ObservedLink};
-use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::settings::{
     ACCEPT_REDIRECTS, IP_FORWARD, SRC_VALID_MARK, of_bridge,
 };
+use shoal_agent_planning::network::{Family, names};
 use shoal_agent_planning::node::host::{
     Action, BridgeRoute, Observed, ObservedFence, ObservedLinks, RouteKind, Tables,
 };
@@ -167,7 +167,7 @@ impl Kernel {
         for port in self.links.values_mut().filter(|port| port.bridge.as_deref() == Some(ifname)) {
             (port.bridge, port.hairpin) = (None, false);
         }
-        for (name, _) in of_bridge(ifname) {
+        for (name, _) in of_bridge(ifname, false) {
             self.settings.remove(&name);
         }
     }
@@ -192,10 +192,10 @@ impl Kernel {
         self.changes += 1;
         match action {
             Action::Set { name, value } => self.set(name, value),
-            Action::AddRule(rule) => {
+            Action::AddRule(_, rule) => {
                 self.rules.insert(rule.clone());
             }
-            Action::RemoveRule(rule) => {
+            Action::RemoveRule(_, rule) => {
                 self.rules.remove(rule);
             }
             Action::Link(action) => return self.change(action),
@@ -229,8 +229,8 @@ impl Kernel {
                 let (mtu, mac) = (*mtu, Some(*mac));
                 let new = ObservedLink { mtu, mac, ..link(LinkKind::Bridge, false) };
                 self.links.insert(ifname.to_owned(), new);
-                let settings = of_bridge(ifname).map(|(name, _)| (name, "0".to_owned()));
-                self.settings.extend(settings);
+                let settings = of_bridge(ifname, false).into_iter();
+                self.settings.extend(settings.map(|(name, _)| (name, "0".to_owned())));
                 return Ok(());
             }
             A::SetBridge { bridge, .. } if !self.has(bridge) => {
@@ -264,7 +264,7 @@ impl Kernel {
     fn make_routes(&mut self, ifname: &str) {
         let Some(link) = self.links.get(ifname) else { return };
         for address in link.addresses.iter().filter(|_| link.up && link.kind == LinkKind::Bridge) {
-            for kind in RouteKind::ALL {
+            for &kind in RouteKind::all(Family::of(address.addr())) {
                 let bridge = ifname.to_owned();
                 self.routes.insert(BridgeRoute { bridge, kind, address: *address });
             }
@@ -345,7 +345,7 @@ impl Kernel {
     fn harm_setting(&mut self, random: &mut Random, bridge: Option<String>) -> Look {
         match (random.below(3), bridge) {
             (0, Some(bridge)) => {
-                of_bridge(&bridge).iter().for_each(|(name, _)| self.set(name, "0"));
+                of_bridge(&bridge, false).iter().for_each(|(name, _)| self.set(name, "0"));
             }
             (n, _) => {
                 let name = if n == 1 { SRC_VALID_MARK } else { IP_FORWARD };

@@ -1,7 +1,6 @@
 //! What containers ask for names.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use shoal_agent_dns::answer::{TCP_BYTES_MAX, UDP_BYTES_MAX, Verdict, judge};
 use shoal_agent_planning::zone::{Asker, Change, Claim, TaskNames, Zone, ZoneNetwork};
@@ -31,7 +30,7 @@ fn zone() -> Zone {
         let (slot, aliases) = (n.to_string(), BTreeSet::from(["web".to_owned()]));
         let serving = n != 7;
         let task = TaskNames { service: "shop_web", slot: &slot, aliases: &aliases, serving };
-        let claims = vec![Claim::of_task(&task, "n1", Ipv4Addr::new(10, 0, 1, n), false)];
+        let claims = vec![Claim::of_task(&task, "n1", [10, 0, 1, n].into(), false)];
         zone.take(Change::Claims { owner: format!("t{n}"), claims });
     }
     zone

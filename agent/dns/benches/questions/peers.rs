@@ -167,7 +167,7 @@ fn names(space: &File, socket: PathBuf, services: &[(String, Ipv4Addr)]) -> anyh
         let network = ZoneNetwork { name: "net".to_owned(), subnets };
         zone.take(Change::Network { id: NETWORK.to_owned(), network });
         for (name, address) in services {
-            let claim = Claim::of_service(name, &BTreeSet::new(), NETWORK, *address);
+            let claim = Claim::of_service(name, &BTreeSet::new(), NETWORK, (*address).into());
             zone.take(Change::Claims { owner: name.clone(), claims: vec![claim] });
         }
         zone

@@ -1,5 +1,6 @@
 //! What is done for one container: attach, publish and the way back.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -35,7 +36,7 @@ impl BridgeNetworks {
         let _under_way = UnderWay { inner: &self.inner, key };
         // The address is ours in writing before anybody sees it.
         self.save_container(&attached.container)?;
-        let inside = netns::links_in(&netns, &file).await?;
+        let inside = netns::links_in(&netns, &file, self.with_v6(&attached.container)).await?;
         let (connected, filtered) = tokio::join!(
             self.connect(&attached, &bridge, &file, &inside),
             self.filter(generation),
@@ -43,6 +44,12 @@ impl BridgeNetworks {
         connected.and(filtered)?;
         self.found(&attached);
         Ok(attached)
+    }
+
+    /// The interfaces of a container that have IPv6.
+    pub(super) fn with_v6(&self, container: &str) -> BTreeSet<String> {
+        let all = self.lock().leases.attachments(container).into_iter();
+        all.filter(|attached| attached.v6.is_some()).map(|attached| attached.ifname).collect()
     }
 
     /// It is not lost any more, if it was.
@@ -75,6 +82,9 @@ impl BridgeNetworks {
             if !self.links.create_port(attached, bridge, netns.as_fd()).await? {
                 return Err(NetworkError::NameTaken { ifname: attached.ifname.clone() });
             }
+        }
+        if attached.v6.is_some() {
+            netns::switch_v6_on(netns, attached.ifname.clone()).await?;
         }
         let (configured, loopback, hairpin) = tokio::join!(
             inside.configure(attached),
@@ -166,8 +176,9 @@ impl BridgeNetworks {
                 inner.held.drop_all_of(&container);
             }
             let mut held = Vec::new();
+            let v6 = inner.leases.has_v6_ports(&container);
             let hold = |port: &PublishedPort| {
-                held.push((*port, ports::hold(port)?));
+                held.push((*port, ports::hold(port, v6)?));
                 Ok(())
             };
             let granted = inner.leases.publish(&container, &wanted, &self.rules, hold)?;

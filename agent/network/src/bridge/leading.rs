@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use shoal_agent_planning::network::Family;
 use shoal_agent_planning::network::ingress::{self, Ingress, Port, Slot};
 use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::node::host::Wishes;
@@ -12,15 +13,16 @@ use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
+use crate::settings::without_v6;
 use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ports, ways};
 
 /// What leads somewhere else from now on, so that flows have to be forgotten.
 #[derive(Default)]
 struct Turned {
     /// Addresses of services, with backends that are withdrawn.
-    backends: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    backends: BTreeSet<(IpAddr, IpAddr)>,
     /// Published ports, with those who are not behind them any more.
-    slots: BTreeSet<(u16, Ipv4Addr)>,
+    slots: BTreeSet<(u16, IpAddr)>,
     /// Ports that the host leads now and did not lead before.
     taken: Vec<PublishedPort>,
 }
@@ -31,7 +33,7 @@ type Unled = BTreeMap<Port, Option<String>>;
 impl BridgeNetworks {
     pub(super) async fn do_lead(
         &self,
-        remote: BTreeSet<Ipv4Addr>,
+        remote: BTreeSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> Result<Contested, NetworkError> {
@@ -96,7 +98,7 @@ impl BridgeNetworks {
     }
 
     /// Lets clients that keep sending to a port of every node find another one behind it than this container.
-    pub(super) async fn forget_shared(&self, withdrawn: BTreeSet<(u16, Ipv4Addr)>) {
+    pub(super) async fn forget_shared(&self, withdrawn: BTreeSet<(u16, IpAddr)>) {
         self.forget_turned(Turned { slots: withdrawn, ..Turned::default() }).await;
     }
 }
@@ -104,8 +106,8 @@ impl BridgeNetworks {
 impl Inner {
     /// What packets for ports of every node are led to now; ports that somebody else has are not.
     fn lead_ports(&mut self, ingress: Ingress) -> (Turned, Unled) {
-        let before = self.slots();
-        let was_led = self.led_ports(&before);
+        let before = Family::ALL.map(|family| self.slots(family));
+        let was_led = self.all_led_ports();
         if *self.wishes.ingress != ingress {
             let peers = ingress.peers.keys().copied();
             let numbers = ingress::numbers(&self.wishes.numbers, peers);
@@ -123,34 +125,38 @@ impl Inner {
             }
             self.wishes.ingress = Arc::new(ingress);
         }
+        let v6 = self.may_have_v6() && !without_v6();
         let Self { held, leases, wishes, .. } = self;
-        let unled = held.hold_shared(wishes.ingress.ports.keys(), leases);
+        let unled = held.hold_shared(wishes.ingress.ports.keys(), leases, v6);
         wishes.contested = unled.keys().copied().collect();
-        let now = self.slots();
+        let now = Family::ALL.map(|family| self.slots(family));
         let udp = |(protocol, _): &Port| *protocol == Protocol::Udp;
-        let gone = ingress::withdrawn(&before, &now).into_iter().filter(|(port, _)| udp(port));
+        let gone =
+            before.iter().zip(&now).flat_map(|(before, now)| ingress::withdrawn(before, now));
+        let gone = gone.filter(|(port, _)| udp(port));
         let slots = gone.map(|((_, port), address)| (port, address)).collect();
-        let led = self.led_ports(&now);
+        let led = self.all_led_ports();
         let taken = led.difference(&was_led).filter(|port| udp(port)).copied();
         let taken = taken.map(ports::everywhere).collect();
         (Turned { slots, taken, ..Turned::default() }, unled)
     }
 
-    pub(super) fn slots(&self) -> BTreeMap<Port, Vec<Slot>> {
-        ingress::slots(&self.leases, &self.wishes.ingress, &self.wishes.numbers)
+    fn slots(&self, family: Family) -> BTreeMap<Port, Vec<Slot>> {
+        ingress::slots(&self.leases, &self.wishes.ingress, &self.wishes.numbers, family)
     }
 
-    /// Which ports the host leads, by where each leads.
-    pub(super) fn led_ports(&self, slots: &BTreeMap<Port, Vec<Slot>>) -> BTreeSet<Port> {
-        let led = slots.iter().filter(|(_, slots)| !slots.is_empty()).map(|(port, _)| *port);
+    /// Which ports the host leads somewhere, for who asks by one family or another.
+    pub(super) fn all_led_ports(&self) -> BTreeSet<Port> {
+        let slots = Family::ALL.into_iter().flat_map(|family| self.slots(family));
+        let led = slots.filter(|(_, slots)| !slots.is_empty()).map(|(port, _)| port);
         led.filter(|port| !self.wishes.contested.contains(port)).collect()
     }
 
     /// UDP ports of every node that lead to a container, with its address.
-    pub(super) fn shared_with(&self, container: &str) -> BTreeSet<(u16, Ipv4Addr)> {
-        let own = self
-            .leases
-            .shared()
+    pub(super) fn shared_with(&self, container: &str) -> BTreeSet<(u16, IpAddr)> {
+        let own = Family::ALL
+            .into_iter()
+            .flat_map(|family| self.leases.shared(family))
             .filter(|(id, port, _)| *id == container && port.protocol == Protocol::Udp);
         own.filter_map(|(_, port, target)| Some((port.port, target?))).collect()
     }

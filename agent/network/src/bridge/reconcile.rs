@@ -1,19 +1,21 @@
 //! Making the host what the book says: look, have it planned, do it.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use shoal_agent_planning::network::links::{self, Desired};
 use shoal_agent_planning::network::ruleset::HostFacts;
 use shoal_agent_planning::network::settings::Remembered;
-use shoal_agent_planning::network::{guests, ingress};
-use shoal_agent_planning::node::host::{self, Action, MeshAction, Observed, ObservedLinks, Plan};
+use shoal_agent_planning::network::{Family, NetworkState, guests, ingress};
+use shoal_agent_planning::node::host::{
+    self, Action, BridgeRoute, MeshAction, Observed, ObservedLinks, Plan,
+};
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
 use shoal_agent_planning::tunnel;
 
 use super::{BridgeNetworks, Inner};
-use crate::settings::boot_id;
+use crate::settings::{boot_id, without_v6};
 use crate::{FirewallError, NetworkError, PublishedPort, Repaired, ports, sysctl};
 
 /// What somebody else must have changed.
@@ -109,8 +111,12 @@ impl BridgeNetworks {
 
     /// It is not as it was seen before, nor known until it is seen.
     async fn look_at_changed_mesh(&self) -> Result<(), NetworkError> {
-        self.lock().mesh = None;
-        let found = self.links.observe_mesh(self.prefix()).await?;
+        let v6 = {
+            let mut inner = self.lock();
+            inner.mesh = None;
+            inner.may_have_v6()
+        };
+        let found = self.links.observe_mesh(self.prefix(), v6).await?;
         self.lock().mesh = Some(found);
         Ok(())
     }
@@ -135,14 +141,16 @@ impl BridgeNetworks {
         fn known<T>(result: Result<T, NetworkError>, errors: &mut Vec<NetworkError>) -> Option<T> {
             result.map_err(|error| errors.push(error)).ok()
         }
-        let (has_networks, bridges, facts) = {
+        let (has_networks, bridges, facts, v6) = {
             let inner = self.lock();
-            let bridges = inner.leases.networks().map(|network| network.bridge.clone());
-            let bridges: BTreeSet<String> = bridges.collect();
-            (!bridges.is_empty(), bridges, inner.facts.clone())
+            let networks = inner.leases.networks();
+            let bridges: BTreeMap<String, bool> =
+                networks.map(|network| (network.bridge.clone(), network.has_v6())).collect();
+            (!bridges.is_empty(), bridges, inner.facts.clone(), inner.may_have_v6())
         };
         let HostFacts { on_no_wire, mesh: was_meshed, .. } = facts;
-        let mut observed = Observed { on_no_wire, was_meshed, ..Observed::default() };
+        let without_v6 = v6 && without_v6();
+        let mut observed = Observed { on_no_wire, was_meshed, without_v6, ..Observed::default() };
         if let Some(boot) = known(boot_id(), &mut errors) {
             observed.boot = boot;
         }
@@ -153,7 +161,7 @@ impl BridgeNetworks {
         if look.addresses {
             // What cannot be looked at is not taken away.
             if let Some((links, on_no_wire)) =
-                known(self.links.observe_addresses().await, &mut errors)
+                known(self.links.observe_addresses(v6).await, &mut errors)
             {
                 let mut inner = self.lock();
                 inner.guests = guests::of(&links, self.prefix());
@@ -163,7 +171,9 @@ impl BridgeNetworks {
         }
         observed.guests = self.lock().guests.clone();
         if look.rules {
-            observed.fence = known(self.links.observe_fence().await, &mut errors).flatten();
+            let of = |family| self.links.observe_fence(family);
+            observed.fence = known(of(Family::V4).await, &mut errors).flatten();
+            observed.fence_v6 = known(of(Family::V6).await, &mut errors).flatten();
         }
         let mut strange = Strange::default();
         if look.tables {
@@ -182,7 +192,8 @@ impl BridgeNetworks {
         self.observe_ways(look, &mut observed, &mut strange, &mut errors).await;
         if look.settings {
             let named = observed.remembered.iter().flat_map(Remembered::names);
-            let settings = self.settings.observe(named, &bridges, &ingress::ifname(self.prefix()));
+            let mesh = ingress::ifname(self.prefix());
+            let settings = self.settings.observe(named, &bridges, &mesh, v6);
             observed.settings = Some(settings);
         }
         Seen { observed, strange, errors }
@@ -196,8 +207,9 @@ impl BridgeNetworks {
         strange: &mut Strange,
         errors: &mut Vec<NetworkError>,
     ) {
+        let v6 = self.lock().may_have_v6();
         if look.remote {
-            match self.links.observe_remote(&tunnel::ifname(self.prefix())).await {
+            match self.links.observe_remote(&tunnel::ifname(self.prefix()), v6).await {
                 Ok(found) => observed.remote = found,
                 Err(error) => errors.push(error),
             }
@@ -208,7 +220,7 @@ impl BridgeNetworks {
             observed.remote = self.lock().led.clone();
         }
         if look.remote || self.lock().mesh.is_none() {
-            match self.links.observe_mesh(self.prefix()).await {
+            match self.links.observe_mesh(self.prefix(), v6).await {
                 Ok(found) => {
                     let mut inner = self.lock();
                     let before = inner.mesh.as_ref().and_then(|before| before.device.as_ref());
@@ -237,7 +249,7 @@ impl BridgeNetworks {
         let found = match look {
             LookAtLinks::All => self.links.observe().await?,
             LookAtLinks::Named(names) => {
-                let mut found = std::collections::BTreeMap::new();
+                let mut found = BTreeMap::new();
                 for ifname in names {
                     found.extend(self.links.observe_one(ifname).await?);
                 }
@@ -250,8 +262,11 @@ impl BridgeNetworks {
         };
         let mut routes = BTreeSet::new();
         for (bridge, wanted) in desired.bridges {
-            if found.get(&bridge).is_some_and(|link| link.up) {
-                routes.extend(self.links.observe_routes(&bridge, wanted.address, &remote).await?);
+            let Some(link) = found.get(&bridge).filter(|link| link.up) else { continue };
+            // Without the address there is nothing of its routes.
+            let there = wanted.addresses.intersection(&link.addresses);
+            for address in there.filter(|address| BridgeRoute::are_of(address)) {
+                routes.extend(self.links.observe_routes(&bridge, *address, &remote).await?);
             }
         }
         Ok(ObservedLinks { looked_at: look.clone(), found, routes })
@@ -278,8 +293,8 @@ impl BridgeNetworks {
             Action::Remember(memory) => self.settings.remember(memory.clone())?,
             Action::Forget => self.settings.forget()?,
             Action::Set { name, value } => sysctl::set_if_there(name, value)?,
-            Action::AddRule(rule) => self.links.add_rule(rule).await?,
-            Action::RemoveRule(rule) => self.links.remove_rule(rule).await?,
+            Action::AddRule(family, rule) => self.links.add_rule(*family, rule).await?,
+            Action::RemoveRule(family, rule) => self.links.remove_rule(*family, rule).await?,
             Action::PutTables | Action::DropTables => {
                 let generation = self.lock().generation;
                 match self.filter(generation).await {
@@ -318,8 +333,8 @@ impl BridgeNetworks {
     async fn forget_stray_flows(&self) {
         let ports: Vec<PublishedPort> = {
             let inner = self.lock();
-            let led = inner.led_ports(&inner.slots()).into_iter().map(ports::everywhere);
-            inner.leases.published().map(|(_, port, _)| *port).chain(led).collect()
+            let led = inner.all_led_ports().into_iter().map(ports::everywhere);
+            inner.leases.published().map(|(_, port)| *port).chain(led).collect()
         };
         self.forget_flows(&ports).await;
     }
@@ -344,22 +359,54 @@ impl BridgeNetworks {
     }
 
     /// What has to be looked at because a route came or went.
-    pub(crate) fn about_route(&self, new: bool, to: Ipv4Addr, whole: bool) -> Option<Look> {
+    pub(crate) fn about_route(&self, new: bool, to: IpAddr, whole: bool) -> Option<Look> {
         let inner = self.lock();
-        if whole && inner.wishes.numbers.contains_key(&to) {
+        let of_peer = match to {
+            IpAddr::V4(to) => inner.wishes.numbers.contains_key(&to),
+            IpAddr::V6(_) => false,
+        };
+        if whole && of_peer {
             let led = inner.led.as_ref()?.contains(&to);
             return (led != new).then(Look::remote);
         }
-        let network = inner.leases.networks().find(|network| network.subnet.contains(&to))?;
-        if whole && network.routed && to != network.gateway && to != network.subnet.broadcast() {
+        let mut all = inner.leases.networks();
+        let (network, subnet) = all.find_map(|one| Some((one, one.subnet_of(to)?)))?;
+        let of_everybody = to.is_ipv4() && to == subnet.subnet.broadcast();
+        if whole && network.routed && to != subnet.gateway && !of_everybody {
             let led = inner.led.as_ref()?.contains(&to);
             return (led != new).then(Look::remote);
         }
         Some(Look::link(&network.bridge))
     }
+
+    /// What has to be looked at because an address of IPv6 came or went, of which nobody says the interface.
+    pub(crate) fn about_v6_address(&self, address: Ipv6Addr) -> Option<Look> {
+        let inner = self.lock();
+        if !inner.facts.v6 {
+            return None;
+        }
+        let is_of = |network: &&NetworkState| {
+            let own = network.link_local().is_some_and(|own| own.addr() == address);
+            own || network.subnet_of(address.into()).is_some()
+        };
+        if let Some(network) = inner.leases.networks().find(is_of) {
+            return Some(Look::link(&network.bridge));
+        }
+        if inner.wishes.ingress.home.is_some_and(|home| ingress::twin(home) == address) {
+            return Some(Look::remote());
+        }
+        let for_others = !address.is_unicast_link_local();
+        for_others.then(|| Look { addresses: true, ..Look::default() })
+    }
 }
 
 impl Inner {
+    /// Whether there is, was or may come to be any IPv6.
+    pub(super) fn may_have_v6(&self) -> bool {
+        let by_mesh = self.wishes.ingress.spans() && self.wishes.ingress.has_v6();
+        self.facts.v6 || by_mesh || self.leases.networks().any(NetworkState::has_v6)
+    }
+
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "counts in tests")]
     fn count_look(&mut self) {}
@@ -409,7 +456,7 @@ impl Inner {
 impl Repaired {
     fn note(&mut self, action: &Action, strange: Strange) {
         match action {
-            Action::AddRule(_) | Action::RemoveRule(_) => self.rules.push(action.to_string()),
+            Action::AddRule(..) | Action::RemoveRule(..) => self.rules.push(action.to_string()),
             Action::PutTables | Action::DropTables => self.table_replaced |= strange.tables,
             Action::Link(_) | Action::AddRoute(_) | Action::Mesh(_) => {
                 self.links.push(action.to_string());

@@ -6,6 +6,7 @@ use shoal_agent_planning::network::names;
 use shoal_agent_planning::node::look::Look;
 
 use super::BridgeNetworks;
+use crate::settings::without_v6;
 use crate::{NetworkConfig, NetworkError, NetworkState, PublishedPort, Repaired};
 
 impl BridgeNetworks {
@@ -13,6 +14,9 @@ impl BridgeNetworks {
         &self,
         config: NetworkConfig,
     ) -> Result<NetworkState, NetworkError> {
+        if config.ipv6 && without_v6() {
+            return Err(NetworkError::WithoutV6 { network: config.name });
+        }
         let _structure = self.structure.lock().await;
         let known = {
             let inner = self.lock();
@@ -21,7 +25,7 @@ impl BridgeNetworks {
         let state = match known {
             Some(known) => known,
             None => {
-                let in_use = self.links.in_use(self.prefix()).await?;
+                let in_use = self.links.in_use(self.prefix(), config.ipv6).await?;
                 let (_, state) = self.change(|inner| {
                     inner.unsaved = true;
                     inner.leases.ensure_network(&config, &self.rules, &in_use)
@@ -69,8 +73,8 @@ impl BridgeNetworks {
         self.reaper.remove(&self.links, doomed).await?;
         let (_, withdrawn) = self.change(|inner| {
             let ports = inner.leases.published();
-            let gone = ports.filter(|(container, _, _)| !containers.contains(*container));
-            let withdrawn: Vec<PublishedPort> = gone.map(|(_, port, _)| *port).collect();
+            let gone = ports.filter(|(container, _)| !containers.contains(*container));
+            let withdrawn: Vec<PublishedPort> = gone.map(|(_, port)| *port).collect();
             inner.leases.retain(&containers, &networks);
             inner.unsaved = true;
             withdrawn

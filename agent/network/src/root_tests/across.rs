@@ -1,8 +1,12 @@
 //! Networks that span hosts. The tunnel's place is taken by a wire that carries packets without asking
 //! for hardware addresses.
 
-use std::collections::BTreeSet;
+mod six;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::node::look::Look;
@@ -15,15 +19,16 @@ const OTHER: &str = "10.0.6.0/24";
 
 /// A network as managers have made it.
 fn wide(id: &str, subnet: &str) -> NetworkConfig {
-    NetworkConfig { subnet: Some(subnet.parse().unwrap()), routed: true, ..net(id) }
+    let subnets = subnet.split(' ').map(|one| SubnetConfig::from(one.parse::<IpNet>().unwrap()));
+    NetworkConfig { subnets: subnets.collect(), routed: true, ..net(id) }
 }
 
 fn at(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
-fn set(addresses: &[&str]) -> BTreeSet<Ipv4Addr> {
-    addresses.iter().map(|text| at(text)).collect()
+fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+    addresses.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 /// Joins two hosts.
@@ -216,7 +221,8 @@ fn routes_into_the_tunnel_are_put_back() {
         let by = tunnel::ifname("sh");
         let routes = || {
             let text = here.host.run("ip", &["route", "show", "dev", &by]);
-            text.lines().filter_map(|line| line.split(' ').next()).map(at).collect::<BTreeSet<_>>()
+            let first = text.lines().filter_map(|line| line.split(' ').next());
+            first.map(|to| IpAddr::from(at(to))).collect::<BTreeSet<_>>()
         };
         assert_eq!(routes(), set(&["10.0.5.8", "10.0.5.9"]));
         here.host.run("ip", &["route", "del", "10.0.5.8", "dev", &by]);
@@ -259,7 +265,9 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
         let remote = || set(&["10.0.5.9"]);
         let vip = at("10.0.5.50");
-        let of = |backends: &[&str]| Vips::from([(vip, backends.iter().map(|b| at(b)).collect())]);
+        let of = |backends: &[&str]| {
+            Vips::from([(vip.into(), backends.iter().map(|b| at(b).into()).collect())])
+        };
         driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"]), Ingress::default()).await.unwrap();
         let one = join(&driver, "one", &[("w", "10.0.5.2")]).await;
         let two = join(&driver, "two", &[("w", "10.0.5.3")]).await;

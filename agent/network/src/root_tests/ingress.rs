@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use shoal_agent_planning::tunnel;
 use super::*;
 
 mod attackers;
+mod six;
 
 const TCP: Port = (Protocol::Tcp, 8080);
 const UDP: Port = (Protocol::Udp, 8080);
@@ -106,7 +107,7 @@ impl Cluster {
         slots.sort();
         Ingress {
             home: Some(home(host)),
-            peers: peers.map(|peer| (home(peer), Some(outside(peer)))).collect(),
+            peers: peers.map(|peer| (home(peer), Some(outside(peer).into()))).collect(),
             ports: [TCP, COUNTING, UDP].map(|port| (port, slots.clone())).into(),
         }
     }
@@ -128,7 +129,7 @@ impl Cluster {
 
     async fn tell(&self, driver: &BridgeNetworks, host: u8, backends: &[(u8, &str)]) -> Contested {
         let ingress = self.ingress(host, backends);
-        let remote: BTreeSet<Ipv4Addr> = ingress.peers.keys().copied().collect();
+        let remote = ingress.peers.keys().copied().map(IpAddr::V4).collect();
         driver.lead(remote, Vips::new(), ingress).await.unwrap()
     }
 
@@ -257,7 +258,7 @@ fn who_is_on_a_host_is_led_as_from_outside() {
     let in_tunnel = |host: u8| home(host).to_string();
     // A container of a host without a backend, and the host itself by each of its addresses.
     assert_eq!(other.ask(outside(0), 8080), in_tunnel(0));
-    assert_eq!(other.ask("172.20.0.1".parse().unwrap(), 8080), in_tunnel(0));
+    assert_eq!(other.ask([172, 20, 0, 1], 8080), in_tunnel(0));
     for at in [outside(0), Ipv4Addr::LOCALHOST, home(0)] {
         assert_eq!(cluster.host(0).ask(at, 8080), in_tunnel(0), "{at}");
         let answers = answering(cluster.host(0), at);

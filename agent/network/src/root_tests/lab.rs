@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -95,13 +95,14 @@ impl Space {
     /// Serves a TCP and a UDP port for ever; each answer is the peer's address.
     pub(super) fn serve(&self, port: u16) {
         let (tcp, udp) = self.enter(|| {
-            let any = (Ipv4Addr::UNSPECIFIED, port);
+            // Both families.
+            let any = (Ipv6Addr::UNSPECIFIED, port);
             (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap())
         });
         thread::spawn(move || {
             for stream in tcp.incoming() {
                 let answer = |mut stream: TcpStream| {
-                    let peer = stream.peer_addr()?.ip().to_string();
+                    let peer = stream.peer_addr()?.ip().to_canonical().to_string();
                     stream.write_all(peer.as_bytes())
                 };
                 // A client that went away is its own affair.
@@ -111,21 +112,23 @@ impl Space {
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                let _ = udp.send_to(peer.ip().to_string().as_bytes(), peer);
+                let _ = udp.send_to(peer.ip().to_canonical().to_string().as_bytes(), peer);
             }
         });
     }
 
     /// Asks a server who we are, by TCP.
-    pub(super) fn ask(&self, address: Ipv4Addr, port: u16) -> String {
+    pub(super) fn ask(&self, address: impl Into<IpAddr>, port: u16) -> String {
+        let address = address.into();
         self.enter(|| ask(address, port, PATIENCE))
             .unwrap_or_else(|error| panic!("{} to {address}:{port}: {error}", self.name))
     }
 
     /// The same by UDP.
-    pub(super) fn ask_udp(&self, address: Ipv4Addr, port: u16) -> String {
+    pub(super) fn ask_udp(&self, address: impl Into<IpAddr>, port: u16) -> String {
+        let address = address.into();
         let ask = || {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any_like(address), 0))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.send_to(b"?", (address, port))?;
             let mut buffer = [0; 64];
@@ -138,9 +141,10 @@ impl Space {
     }
 
     /// A client that asks by UDP from one socket, again and again.
-    pub(super) fn udp_client(&self, address: Ipv4Addr, port: u16) -> UdpSocket {
+    pub(super) fn udp_client(&self, address: impl Into<IpAddr>, port: u16) -> UdpSocket {
+        let address = address.into();
         self.enter(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let socket = UdpSocket::bind((any_like(address), 0)).unwrap();
             socket.connect((address, port)).unwrap();
             socket
         })
@@ -148,7 +152,7 @@ impl Space {
 
     /// Serves a UDP port for ever; each answer is this text.
     pub(super) fn serve_udp(&self, port: u16, answer: &'static str) {
-        let socket = self.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        let socket = self.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
@@ -158,12 +162,14 @@ impl Space {
     }
 
     /// Whether somebody answers at once.
-    pub(super) fn answers(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub(super) fn answers(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let address = address.into();
         self.enter(|| ask(address, port, IMPATIENCE)).is_ok()
     }
 
     /// Asserts that nobody answers.
-    pub(super) fn cannot_ask(&self, address: Ipv4Addr, port: u16) {
+    pub(super) fn cannot_ask(&self, address: impl Into<IpAddr>, port: u16) {
+        let address = address.into();
         let answer = self.enter(|| ask(address, port, IMPATIENCE));
         assert!(answer.is_err(), "{} reached {address}:{port}: {answer:?}", self.name);
     }
@@ -192,8 +198,15 @@ pub(super) fn ask_until(client: &UdpSocket) -> Option<String> {
     (0..tries).find_map(|_| ask_with(client))
 }
 
-fn ask(address: Ipv4Addr, port: u16, patience: Duration) -> io::Result<String> {
-    let address = SocketAddr::V4(SocketAddrV4::new(address, port));
+fn any_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn ask(address: IpAddr, port: u16, patience: Duration) -> io::Result<String> {
+    let address = SocketAddr::new(address, port);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     let mut answer = String::new();

@@ -11,9 +11,10 @@ mod measure;
 mod neighbours;
 mod reach;
 mod recover;
+mod six;
 mod spoof;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use self::lab::{HOST, Lab, OUTSIDE, Space, ask_until, ask_with};
 use super::*;
@@ -35,7 +36,7 @@ fn request(container: &str, network: &str) -> AttachRequest {
 }
 
 fn port(host_port: u16, protocol: Protocol, target_port: u16) -> PublishedPort {
-    let host_ip = Ipv4Addr::UNSPECIFIED;
+    let host_ip = Ipv4Addr::UNSPECIFIED.into();
     PublishedPort { host_ip, host_port, protocol, target_port }
 }
 
@@ -57,6 +58,14 @@ async fn container(
     }
     space.serve(80);
     (space, addresses)
+}
+
+/// The gateway of a network's first subnet.
+fn gateway(state: &NetworkState) -> Ipv4Addr {
+    match state.subnets[0].gateway {
+        IpAddr::V4(gateway) => gateway,
+        IpAddr::V6(gateway) => panic!("{gateway} is not of IPv4"),
+    }
 }
 
 /// Every link of the agent in a namespace.

@@ -41,7 +41,7 @@ fn a_published_port_answers_only_where_it_was_asked_to() {
         let (_web, _) = container(&driver, "web", &["front"]).await;
         let (sibling, _) = container(&driver, "sibling", &["front"]).await;
         for host_ip in loopback {
-            let wanted = vec![PublishedPort { host_ip, ..tcp(8080, 80) }];
+            let wanted = vec![PublishedPort { host_ip: host_ip.into(), ..tcp(8080, 80) }];
             driver.publish("web".to_owned(), wanted).await.unwrap();
             // The host itself; nobody else, neither directly nor by a route.
             lab.host.ask(host_ip, 8080);
@@ -53,7 +53,7 @@ fn a_published_port_answers_only_where_it_was_asked_to() {
             sibling.cannot_ask(HOST, 8080);
         }
 
-        let wanted = vec![PublishedPort { host_ip: SECOND, ..tcp(8080, 80) }];
+        let wanted = vec![PublishedPort { host_ip: SECOND.into(), ..tcp(8080, 80) }];
         driver.publish("web".to_owned(), wanted).await.unwrap();
         lab.host.ask(SECOND, 8080);
         sibling.ask(SECOND, 8080);
@@ -86,7 +86,7 @@ fn an_address_on_no_wire_is_published_to_every_wire() {
         let driver = lab.driver();
         driver.ensure_network(net("front")).await.unwrap();
         let (_web, _) = container(&driver, "web", &["front"]).await;
-        let wanted = vec![PublishedPort { host_ip: NOWHERE, ..tcp(8080, 80) }];
+        let wanted = vec![PublishedPort { host_ip: NOWHERE.into(), ..tcp(8080, 80) }];
         driver.publish("web".to_owned(), wanted.clone()).await.unwrap();
         assert_eq!(lab.outside.ask(NOWHERE, 8080), OUTSIDE.to_string());
         lab.outside.cannot_ask(HOST, 8080);

@@ -20,21 +20,21 @@ fn published_ports_answer_everybody_and_see_who_asks() {
 
         // Siblings, both ways, and the host, directly.
         assert_eq!(sibling.ask(at[0], 80), sibling_at[0].to_string());
-        assert_eq!(lab.host.ask(at[0], 80), state.gateway.to_string());
+        assert_eq!(lab.host.ask(at[0], 80), gateway(&state).to_string());
         lab.host.serve(9000);
-        assert_eq!(web.ask(state.gateway, 9000), at[0].to_string());
+        assert_eq!(web.ask(gateway(&state), 9000), at[0].to_string());
 
         // From outside: the source address is kept, for both transports.
         assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string());
         assert_eq!(lab.outside.ask_udp(HOST, 8080), OUTSIDE.to_string());
         // From the host, by its address and by its loopback.
         assert_eq!(lab.host.ask(HOST, 8080), HOST.to_string());
-        assert_eq!(lab.host.ask(Ipv4Addr::LOCALHOST, 8080), state.gateway.to_string());
-        assert_eq!(lab.host.ask_udp(Ipv4Addr::LOCALHOST, 8080), state.gateway.to_string());
+        assert_eq!(lab.host.ask(Ipv4Addr::LOCALHOST, 8080), gateway(&state).to_string());
+        assert_eq!(lab.host.ask_udp(Ipv4Addr::LOCALHOST, 8080), gateway(&state).to_string());
         // From a sibling and from itself, by the host's address and by the gateway's.
-        assert_eq!(sibling.ask(HOST, 8080), state.gateway.to_string());
-        assert_eq!(web.ask(HOST, 8080), state.gateway.to_string());
-        assert_eq!(sibling.ask(state.gateway, 8080), state.gateway.to_string());
+        assert_eq!(sibling.ask(HOST, 8080), gateway(&state).to_string());
+        assert_eq!(web.ask(HOST, 8080), gateway(&state).to_string());
+        assert_eq!(sibling.ask(gateway(&state), 8080), gateway(&state).to_string());
 
         // Out, with the host's address.
         lab.outside.serve(7000);
@@ -56,8 +56,8 @@ fn a_host_address_is_never_widened() {
         let driver = lab.driver();
         driver.ensure_network(net("front")).await.unwrap();
         let (_web, _) = container(&driver, "web", &["front"]).await;
-        let local = PublishedPort { host_ip: Ipv4Addr::LOCALHOST, ..tcp(8080, 80) };
-        let outer = PublishedPort { host_ip: HOST, ..tcp(8081, 80) };
+        let local = PublishedPort { host_ip: Ipv4Addr::LOCALHOST.into(), ..tcp(8080, 80) };
+        let outer = PublishedPort { host_ip: HOST.into(), ..tcp(8081, 80) };
         driver.publish("web".to_owned(), vec![local, outer]).await.unwrap();
         lab.host.ask(Ipv4Addr::LOCALHOST, 8080);
         lab.host.cannot_ask(HOST, 8080);
@@ -93,19 +93,19 @@ fn networks_are_apart() {
 
         // Internal: its members and its gateway, and nothing else even with a route.
         assert_eq!(both.ask(db_at[0], 80), both_at[0].to_string());
-        db.run("ip", &["route", "add", "default", "via", &closed.gateway.to_string()]);
+        db.run("ip", &["route", "add", "default", "via", &gateway(&closed).to_string()]);
         lab.host.serve(9000);
-        assert_eq!(db.ask(closed.gateway, 9000), db_at[0].to_string());
+        assert_eq!(db.ask(gateway(&closed), 9000), db_at[0].to_string());
         db.cannot_ask(HOST, 9000);
-        db.cannot_ask(front.gateway, 9000);
+        db.cannot_ask(gateway(&front), 9000);
         db.cannot_ask(HOST, 8080);
-        db.cannot_ask(closed.gateway, 8080);
+        db.cannot_ask(gateway(&closed), 8080);
         db.cannot_ask(web_at[0], 80);
         lab.outside.serve(7000);
         db.cannot_ask(OUTSIDE, 7000);
         web.cannot_ask(db_at[0], 80);
         lab.outside.cannot_ask(db_at[0], 80);
-        assert_eq!(lab.host.ask(db_at[0], 80), closed.gateway.to_string());
+        assert_eq!(lab.host.ask(db_at[0], 80), gateway(&closed).to_string());
         // The way out of somebody who is on both leads by the other network.
         assert_eq!(both.ask(OUTSIDE, 7000), HOST.to_string());
 
@@ -113,9 +113,9 @@ fn networks_are_apart() {
         lab.host.serve(9100);
         web.run("ip", &["address", "del", "127.0.0.1/8", "dev", "lo"]);
         web.run("sysctl", &["-qw", "net.ipv4.conf.eth0.route_localnet=1"]);
-        let gateway = front.gateway.to_string();
-        web.run("ip", &["route", "add", "127.0.0.1/32", "via", &gateway]);
-        assert_eq!(web.ask(front.gateway, 9100), web_at[0].to_string());
+        let by = gateway(&front).to_string();
+        web.run("ip", &["route", "add", "127.0.0.1/32", "via", &by]);
+        assert_eq!(web.ask(gateway(&front), 9100), web_at[0].to_string());
         web.cannot_ask(Ipv4Addr::LOCALHOST, 9100);
     });
 }

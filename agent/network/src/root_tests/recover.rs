@@ -32,7 +32,7 @@ fn a_new_agent_finds_everything_again() {
         assert_eq!(driver.publish("web".to_owned(), wanted).await.unwrap(), ports);
         assert!(std::net::TcpListener::bind("0.0.0.0:8080").is_err());
         assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string());
-        assert_eq!(lab.host.ask(at[0], 80), state.gateway.to_string());
+        assert_eq!(lab.host.ask(at[0], 80), gateway(&state).to_string());
     });
 }
 
@@ -119,7 +119,7 @@ fn a_container_can_come_back_in_another_namespace() {
         for _ in 0..3 {
             driver.attach(request("web", "front"), second.netns()).await.unwrap();
         }
-        assert_eq!(lab.host.ask(at[0], 80), state.gateway.to_string());
+        assert_eq!(lab.host.ask(at[0], 80), gateway(&state).to_string());
     });
 }
 
@@ -152,9 +152,9 @@ fn subnets_in_use_on_the_host_are_avoided() {
     lab.block_on(async || {
         let driver = lab.driver();
         let state = driver.ensure_network(net("front")).await.unwrap();
-        assert_eq!(state.subnet.to_string(), "172.20.2.0/24");
-        let subnet = Some("198.51.100.0/25".parse().unwrap());
-        let wanted = NetworkConfig { subnet, ..net("mine") };
+        assert_eq!(state.subnets[0].subnet.to_string(), "172.20.2.0/24");
+        let subnet = SubnetConfig::from("198.51.100.0/25".parse::<ipnet::IpNet>().unwrap());
+        let wanted = NetworkConfig { subnets: vec![subnet], ..net("mine") };
         let error = driver.ensure_network(wanted).await.unwrap_err().to_string();
         assert!(error.contains("overlaps 198.51.100.0/2"), "{error}");
         assert!(error.contains("used by a route by interface `up0`"), "{error}");

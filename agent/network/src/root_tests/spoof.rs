@@ -1,5 +1,7 @@
 //! What a container can say to its neighbours, frame by frame.
 
+mod six;
+
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -203,7 +205,7 @@ fn a_container_speaks_for_nobody_else() {
         let victim = Speaker::new(&driver, "victim").await;
         let friend = Speaker::new(&driver, "friend").await;
         let mallory = Speaker::new(&driver, "mallory").await;
-        let gateway = state.gateway;
+        let gateway = gateway(&state);
         // Everybody knows everybody, and so does the host.
         lab.host.ask(victim.at, 80);
         lab.host.ask(friend.at, 80);

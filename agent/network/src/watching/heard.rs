@@ -3,9 +3,9 @@
 //! By rtnetlink(7), and the notifications of nf_tables (linux/netfilter/nf_tables.h), whose numbers are
 //! here because no library that we use has them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use shoal_agent_planning::network::{ingress, names};
+use shoal_agent_planning::network::{Family, ingress, names};
 use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::tunnel;
 
@@ -28,6 +28,7 @@ const ROUTE_LENGTH: usize = 1;
 const LINK_NAME: u16 = 3;
 const LINK_INFO: u16 = 18;
 const LINK_INFO_KIND: u16 = 1;
+const ADDRESS: u16 = 1;
 const ADDRESS_LABEL: u16 = 3;
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_TABLE: u16 = 15;
@@ -36,6 +37,7 @@ const NEIGHBOUR_HEADER: usize = 12;
 /// Where it has the number of the link.
 const NEIGHBOUR_LINK: usize = 4;
 const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
 const NEIGHBOUR_DESTINATION: u16 = 1;
 
 const SUBSYSTEM: u16 = 10;
@@ -63,18 +65,22 @@ impl Hearing {
         Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: false }
     }
 
-    /// What a datagram of rtnetlink is about; `about` says it of a route, and `is_mesh` whether a link is the
-    /// mesh's device, by its number.
+    /// What a datagram of rtnetlink is about; `about` says it of a route, `at` of an address of IPv6, and `is_mesh`
+    /// whether a link is the mesh's device, by its number.
     pub(super) fn route(
         &self,
         datagram: &[u8],
         about: impl Fn(Route) -> Option<Look>,
+        at: impl Fn(Ipv6Addr) -> Option<Look>,
         is_mesh: impl Fn(u32) -> bool,
     ) -> Look {
         let mut look = Look::default();
         for (kind, body) in messages(datagram) {
             let look_at = match kind {
                 _ if LINKS.contains(&kind) => self.link(body),
+                _ if ADDRESSES.contains(&kind) && body.first() == Some(&AF_INET6) => {
+                    v6_address(body).and_then(&at)
+                }
                 _ if ADDRESSES.contains(&kind) => self.address(body),
                 _ if ROUTES.contains(&kind) && is_of_mesh(body) => Some(Look::remote()),
                 _ if ROUTES.contains(&kind) => route(body, kind == ROUTES[0]).and_then(&about),
@@ -136,21 +142,32 @@ fn addresses() -> Look {
     Look { addresses: true, ..Look::default() }
 }
 
-/// A route of IPv4 that came or went.
+/// An address of IPv6 that came or went, which has no name of its link beside it.
+fn v6_address(body: &[u8]) -> Option<Ipv6Addr> {
+    let address = attribute(body.get(ADDRESS_HEADER..)?, ADDRESS)?;
+    Some(Ipv6Addr::from(*address.first_chunk::<16>()?))
+}
+
+/// A route that came or went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Route {
     /// It came.
     pub(super) new: bool,
     /// Where it leads.
-    pub(super) to: Ipv4Addr,
+    pub(super) to: IpAddr,
     /// To this address alone.
     pub(super) whole: bool,
 }
 
 fn route(body: &[u8], new: bool) -> Option<Route> {
     let destination = attribute(body.get(ROUTE_HEADER..)?, ROUTE_DESTINATION)?;
-    let octets: [u8; 4] = destination.try_into().ok()?;
-    Some(Route { new, to: octets.into(), whole: body.get(ROUTE_LENGTH) == Some(&32) })
+    let to = match destination.len() {
+        4 => IpAddr::from(*destination.first_chunk::<4>()?),
+        16 => IpAddr::from(*destination.first_chunk::<16>()?),
+        _ => return None,
+    };
+    let whole = body.get(ROUTE_LENGTH).copied() == Some(Family::of(to).bits());
+    Some(Route { new, to, whole })
 }
 
 /// Whether a route is in the mesh's own table.
@@ -211,7 +228,16 @@ mod tests {
         let ours = b"shb0123456789\0";
         let bridge = attributes(&[(LINK_INFO_KIND, b"bridge\0")]);
         let veth = attributes(&[(LINK_INFO_KIND, b"veth\0")]);
-        let table: [(Vec<u8>, Look); 8] = [
+        let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let of_v6 = |address: &str| {
+            let mut bytes = message(20, 8, &[(ADDRESS, &v6(address))]);
+            bytes[16] = AF_INET6;
+            bytes
+        };
+        let table: [(Vec<u8>, Look); 11] = [
+            (of_v6("fd00::1"), Look::link("shb6")),
+            (of_v6("2001:db8::1"), Look::default()),
+            (message(25, 12, &[(ROUTE_DESTINATION, &v6("fd00::"))]), Look::link("shb1")),
             (message(17, 16, &[(LINK_NAME, &ours[..])]), Look::link("shb0123456789")),
             (message(16, 16, &[(LINK_NAME, b"docker0\0"), (LINK_INFO, &bridge)]), addresses()),
             // What others do all day.
@@ -222,9 +248,13 @@ mod tests {
             (message(24, 12, &[(ROUTE_DESTINATION, &[8, 8, 0, 0])]), Look::default()),
             (message(33, 12, &[]), Look { rules: true, ..Look::default() }),
         ];
-        let about = |route: Route| (route.to.octets()[0] == 172).then(|| Look::link("shb1"));
+        let about = |route: Route| {
+            let ours = route.to.to_string().starts_with("172.") || route.to.is_ipv6();
+            ours.then(|| Look::link("shb1"))
+        };
+        let at = |address: Ipv6Addr| (address.segments()[0] == 0xfd00).then(|| Look::link("shb6"));
         for (bytes, expected) in table {
-            assert_eq!(hearing().route(&bytes, about, |_| false), expected, "{bytes:?}");
+            assert_eq!(hearing().route(&bytes, about, at, |_| false), expected, "{bytes:?}");
         }
     }
 
@@ -239,7 +269,7 @@ mod tests {
             bytes[..4].copy_from_slice(&length.to_ne_bytes());
             bytes
         };
-        let heard = |bytes: &[u8]| hearing().route(bytes, |_| None, |index| index == 7);
+        let heard = |bytes: &[u8]| hearing().route(bytes, |_| None, |_| None, |index| index == 7);
         assert_eq!(heard(&entry(AF_BRIDGE, 7, &to)), Look::remote());
         assert_eq!(heard(&entry(AF_BRIDGE, 8, &to)), Look::default());
         assert_eq!(heard(&entry(AF_BRIDGE, 7, &[])), Look::default());
@@ -264,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_stumble(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            hearing().route(&bytes, |_| None, |_| true);
+            hearing().route(&bytes, |_| None, |_| None, |_| true);
             hearing().filter(&bytes);
         }
     }

@@ -82,18 +82,20 @@ fn join(
     let mut aliases: BTreeSet<String> = wanted.aliases.iter().cloned().collect();
     aliases.insert(task.service_name.clone());
     aliases.insert(format!("{}.{}", task.service_name, task.slot));
-    let address = match wanted.addresses.as_slice() {
-        [] => None,
-        [IpNet::V4(net), ..] => Some(net.addr()),
-        [IpNet::V6(net), ..] => {
-            return Err(unsupported("networks.addresses", format!("the IPv6 address {net}")));
-        }
-    };
+    let v4 = wanted.addresses.iter().find_map(|net| match net {
+        IpNet::V4(net) => Some(net.addr()),
+        IpNet::V6(_) => None,
+    });
+    let v6 = wanted.addresses.iter().find_map(|net| match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(net.addr()),
+    });
     let request = AttachRequest {
         container: task.id.to_string(),
         network: network.id.to_string(),
         aliases,
-        address,
+        address: v4,
+        address_v6: v6,
     };
     let id = network.id.to_string();
     let config = if network.is_overlay() {

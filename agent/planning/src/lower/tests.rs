@@ -263,7 +263,7 @@ fn networks() {
     assert!(!joined[0].config.routed);
     let NetworkPlan::Joined(joined) = joins(&[4]).unwrap().network else { panic!("overlay") };
     assert!(joined[0].config.routed);
-    assert_eq!(joined[0].config.subnet, Some("10.0.4.0/24".parse().unwrap()));
+    assert_eq!(joined[0].config.subnets[0].subnet, "10.0.4.0/24".parse().unwrap());
     assert_eq!(joined[0].request.address, Some([10, 0, 4, 9].into()));
     assert_eq!(joins(&[3]).unwrap().network, NetworkPlan::Joined(Vec::new()));
     let on_host = joins(&[2]).unwrap();

@@ -11,16 +11,20 @@
 //! What goes by the mesh ([`ingress`]) has a mark of its own and a table of its own. What comes
 //! by it passes with that mark, which it has from the tables only; and as the kernel looks for the way back
 //! with the mark that a packet has, the device may insist (`rp_filter`) that what comes by it would be answered
-//! by it: without the tables nothing comes in there.
+//! by it: without the tables nothing comes in there. Of IPv6, where there is no such check, nothing passes by it
+//! without that mark.
+//!
+//! Each family has rules of its own. Where no network has IPv6, there are none of it.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::guests::Guest;
 use super::ingress;
 use super::leases::Leases;
+use super::{Family, NetworkState, Subnet};
 
 /// The bit of a packet's mark that says that the table has seen it.
 pub const MARK: u32 = 0x2000_0000;
@@ -50,11 +54,11 @@ pub enum FenceRule {
     /// Nothing else leaves a bridge.
     CloseBridge(String),
     /// Nothing else reaches a subnet.
-    CloseSubnet(Ipv4Net),
+    CloseSubnet(IpNet),
     /// What leaves a bridge of somebody else passes.
     PassFromGuest(String),
     /// What goes to such a bridge passes.
-    PassToGuest(Ipv4Net),
+    PassToGuest(IpNet),
     /// Nothing that comes by an interface goes to another.
     CloseAll,
     /// What an agent of another version has left at this priority. It is never wanted; whatever it does,
@@ -122,13 +126,18 @@ pub struct Routing {
     pub mesh: Option<String>,
 }
 
-/// The rules for the networks of the book, in the order of their making: until the last is there,
-/// none of them stops what has to pass.
+/// The rules of one family for the networks of the book, in the order of their making: until the last is
+/// there, none of them stops what has to pass.
 #[must_use]
-pub fn rules(leases: &Leases, routing: &Routing) -> Vec<FenceRule> {
-    if leases.networks().next().is_none() && routing.mesh.is_none() {
+pub fn rules(leases: &Leases, routing: &Routing, family: Family) -> Vec<FenceRule> {
+    let networks =
+        || leases.networks().filter(|network| network.of_family(family).next().is_some());
+    if networks().next().is_none() && routing.mesh.is_none() {
         return Vec::new();
     }
+    let of_family = |subnet: &&IpNet| Family::of(subnet.addr()) == family;
+    let guests =
+        || routing.guests.iter().filter(|guest| guest.subnets.iter().any(|net| of_family(&net)));
     let all = routing.forwards_for_us && !routing.has_domains;
     let mut rules = vec![FenceRule::End];
     rules.extend(all.then_some(FenceRule::Receive));
@@ -137,23 +146,30 @@ pub fn rules(leases: &Leases, routing: &Routing) -> Vec<FenceRule> {
         rules.push(FenceRule::PassArrived(device.clone()));
         rules.push(FenceRule::ByMesh);
     }
-    if !all || !routing.guests.is_empty() {
+    if !all || guests().next().is_some() {
         rules.push(FenceRule::PassOwn);
-    }
-    if !all || !routing.guests.is_empty() {
-        for network in leases.networks() {
-            rules.push(FenceRule::CloseBridge(network.bridge.clone()));
-            rules.push(FenceRule::CloseSubnet(network.subnet.trunc()));
+        for network in networks() {
+            rules.extend(closing(network, family));
         }
+        rules.extend(
+            routing.mesh.clone().filter(|_| family == Family::V6).map(FenceRule::CloseBridge),
+        );
     }
     if all {
-        for Guest { bridge, subnets } in &routing.guests {
+        for Guest { bridge, subnets } in guests() {
             rules.push(FenceRule::PassFromGuest(bridge.clone()));
-            rules.extend(subnets.iter().map(|subnet| FenceRule::PassToGuest(subnet.trunc())));
+            let subnets = subnets.iter().filter(of_family);
+            rules.extend(subnets.map(|subnet| FenceRule::PassToGuest(subnet.trunc())));
         }
     }
     rules.extend(all.then_some(FenceRule::CloseAll));
     rules
+}
+
+fn closing(network: &NetworkState, family: Family) -> impl Iterator<Item = FenceRule> {
+    let bridge = FenceRule::CloseBridge(network.bridge.clone());
+    let subnet = |one: &Subnet| FenceRule::CloseSubnet(one.subnet.trunc());
+    std::iter::once(bridge).chain(network.of_family(family).map(subnet))
 }
 
 /// What to take away and what to add so that `present` becomes `wanted`. What closes goes first and
@@ -174,10 +190,15 @@ mod tests {
     use crate::network::NetworkConfig;
     use crate::network::leases::Rules;
 
+    fn rules(leases: &Leases, routing: &Routing) -> Vec<FenceRule> {
+        super::rules(leases, routing, Family::V4)
+    }
+
     fn leases(ids: &[&str]) -> Leases {
         let mut leases = Leases::default();
         for id in ids {
-            let config = NetworkConfig { id: (*id).to_owned(), ..NetworkConfig::default() };
+            let (id, ipv6) = ((*id).to_owned(), id.ends_with('6'));
+            let config = NetworkConfig { id, ipv6, ..NetworkConfig::default() };
             leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
         }
         leases
@@ -242,6 +263,36 @@ mod tests {
         // Addresses of routing domains would be closed with everything else.
         let domains = Routing { has_domains: true, guests: [docker()].into(), ..routing(true) };
         assert_eq!(rules(&leases(&["a"]), &domains), rules(&leases(&["a"]), &routing(false)));
+    }
+
+    #[test]
+    fn there_is_a_fence_of_ipv6_where_networks_have_it() {
+        let of = |ids: &[&str], routing: &Routing| -> Vec<String> {
+            let rules = super::rules(&leases(ids), routing, Family::V6);
+            rules.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(of(&["a"], &routing(true)), [""; 0]);
+        let expect = [
+            "69: nop",
+            "60: lookup local",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "68: not iif lo prohibit",
+        ];
+        assert_eq!(of(&["a", "b6"], &routing(true)), expect);
+        let bridge = leases(&["b6"]).networks().next().unwrap().bridge.clone();
+        let expect = [
+            "69: nop",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "63: iif lo goto 69",
+            &format!("64: iif {bridge} prohibit"),
+            "65: to fd00::/64 prohibit",
+        ];
+        assert_eq!(of(&["a", "b6"], &routing(false)), expect);
+        // A guest of IPv4 has no subnet to pass to.
+        let guests = Routing { guests: [docker()].into(), ..routing(true) };
+        assert_eq!(of(&["b6"], &guests), of(&["b6"], &routing(true)));
+        let mesh = Routing { mesh: Some("shvx0".to_owned()), ..routing(false) };
+        assert!(of(&[], &mesh).contains(&"64: iif shvx0 prohibit".to_owned()));
     }
 
     fn docker() -> Guest {

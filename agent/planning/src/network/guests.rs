@@ -7,8 +7,9 @@
 //! own connection, and needs nobody who forwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::links::{LinkKind, ObservedLink};
 use super::names;
@@ -19,7 +20,7 @@ pub struct Guest {
     /// Name of the bridge.
     pub bridge: String,
     /// What the host's addresses on it belong to.
-    pub subnets: BTreeSet<Ipv4Net>,
+    pub subnets: BTreeSet<IpNet>,
 }
 
 /// The guests of a host whose links are `observed`; `prefix` is of the agent's own.
@@ -33,14 +34,25 @@ pub fn of(observed: &BTreeMap<String, ObservedLink>, prefix: &str) -> BTreeSet<G
     let is_guest = |name: &str, link: &ObservedLink| {
         link.kind == LinkKind::Bridge
             && !names::is_ours(prefix, name)
-            && !link.addresses.is_empty()
+            && link.addresses.iter().any(is_for_others)
             && !wired.contains(name)
     };
     observed
         .iter()
         .filter(|(name, link)| is_guest(name, link))
-        .map(|(name, link)| Guest { bridge: name.clone(), subnets: link.addresses.clone() })
+        .map(|(name, link)| {
+            let subnets = link.addresses.iter().copied().filter(is_for_others);
+            Guest { bridge: name.clone(), subnets: subnets.collect() }
+        })
         .collect()
+}
+
+/// Whether an address is more than one that every link of IPv6 gives itself.
+fn is_for_others(address: &IpNet) -> bool {
+    match address.addr() {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +70,10 @@ mod tests {
         let observed = [
             ("docker0", link(LinkKind::Bridge, None, &["172.17.0.1/16"])),
             ("vethabc", link(LinkKind::Veth, Some("docker0"), &[])),
-            ("virbr0", link(LinkKind::Bridge, None, &["192.168.122.1/24"])),
+            (
+                "virbr0",
+                link(LinkKind::Bridge, None, &["192.168.122.1/24", "fd00:7::1/64", "fe80::1/64"]),
+            ),
             ("vnet0", link(LinkKind::Tap, Some("virbr0"), &[])),
             // The host's own way out.
             ("br0", link(LinkKind::Bridge, None, &["10.0.0.5/24"])),
@@ -66,6 +81,7 @@ mod tests {
             ("vnet1", link(LinkKind::Tap, Some("br0"), &[])),
             // Nobody's gateway.
             ("br1", link(LinkKind::Bridge, None, &[])),
+            ("br2", link(LinkKind::Bridge, None, &["fe80::1/64"])),
             ("wg0", link(LinkKind::Other, None, &["10.9.0.1/24"])),
             ("shb0000000000", link(LinkKind::Bridge, None, &["172.20.0.1/24"])),
         ];
@@ -75,5 +91,7 @@ mod tests {
         assert_eq!(names, ["docker0", "virbr0"]);
         let subnets = &found.first().unwrap().subnets;
         assert_eq!(*subnets, BTreeSet::from(["172.17.0.1/16".parse().unwrap()]));
+        let both = ["192.168.122.1/24", "fd00:7::1/64"].map(|text| text.parse().unwrap());
+        assert_eq!(found.last().unwrap().subnets, both.into());
     }
 }

@@ -10,12 +10,12 @@
 //! address, before the VXLAN header is taken off.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::leases::Leases;
-use super::{Mac, Protocol};
+use super::{Family, Mac, Protocol};
 use crate::tunnel;
 
 /// UDP port of the mesh. Not the usual one of VXLAN, which others on the host may use, and not among those that
@@ -49,6 +49,19 @@ pub enum Backend {
     Here(String),
     /// On the node with this address in the tunnel.
     Far(Ipv4Addr),
+    /// There, too, and reached by IPv6 as well.
+    Both(Ipv4Addr),
+}
+
+impl Backend {
+    /// The address in the tunnel of the node that it is on, if it is another one.
+    #[must_use]
+    pub fn far(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Here(_) => None,
+            Self::Far(address) | Self::Both(address) => Some(*address),
+        }
+    }
 }
 
 /// What a host knows of ports that answer on every node.
@@ -57,7 +70,7 @@ pub struct Ingress {
     /// Its own address in the tunnel. Without one it leads to its own containers alone.
     pub home: Option<Ipv4Addr>,
     /// Those of other nodes, with the address by which each is reached from outside.
-    pub peers: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>,
+    pub peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     /// Who serves at each port, one for each task; nobody where a port is kept for tasks that do not serve.
     pub ports: BTreeMap<Port, Vec<Backend>>,
 }
@@ -69,12 +82,43 @@ impl Ingress {
         self.home.is_some() && !self.peers.is_empty() && !self.ports.is_empty()
     }
 
+    /// Whether somebody on another node is reached by IPv6.
+    #[must_use]
+    pub fn has_v6(&self) -> bool {
+        let is_both = |one: &Backend| matches!(one, Backend::Both(_));
+        self.ports.values().flatten().any(is_both)
+    }
+
     /// Nobody is led to these nodes: there is no tunnel to them.
     pub fn leave_out(&mut self, nodes: &BTreeSet<Ipv4Addr>) {
         self.peers.retain(|address, _| !nodes.contains(address));
         for backends in self.ports.values_mut() {
-            backends.retain(|one| !matches!(one, Backend::Far(address) if nodes.contains(address)));
+            backends.retain(|one| one.far().is_none_or(|address| !nodes.contains(&address)));
         }
+    }
+}
+
+/// Where the addresses of IPv6 are that nodes have on the mesh. Of nobody else's networks by its odd number: "shoal"
+/// in ASCII, after the first byte of all local prefixes (RFC 4193).
+const TWINS: [u8; 12] = [0xfd, 0x73, 0x68, 0x6f, 0x61, 0x6c, 0, 0, 0, 0, 0, 0];
+/// How many bits those have in common.
+pub const TWINS_LENGTH: u8 = 96;
+
+/// The address of IPv6 that a node has on the mesh, beside the one that it has in the tunnel: all nodes find the same.
+#[must_use]
+pub fn twin(address: Ipv4Addr) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[..12].copy_from_slice(&TWINS);
+    octets[12..].copy_from_slice(&address.octets());
+    octets.into()
+}
+
+/// What a node has of one family on the mesh.
+#[must_use]
+pub fn on_mesh(address: Ipv4Addr, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => address.into(),
+        Family::V6 => twin(address).into(),
     }
 }
 
@@ -123,12 +167,18 @@ pub fn without_number(ingress: &Ingress, numbers: &Numbers) -> usize {
     ingress.peers.keys().filter(|peer| !numbers.contains_key(*peer)).count()
 }
 
-/// Where each port leads on this host: to an address and port of a container, or to a node's address in the
-/// tunnel. A node that has no number is not among them, nor a container that has not said where it is.
+/// Where each port leads on this host, for who asks by this family: to an address and port of a container, or to a
+/// node's address on the mesh. A node that has no number is not among them, nor a container that has not said where
+/// it is, or has no address of the family.
 #[must_use]
-pub fn slots(leases: &Leases, ingress: &Ingress, numbers: &Numbers) -> BTreeMap<Port, Vec<Slot>> {
-    let shared: BTreeMap<(&str, Port), (Ipv4Addr, u16)> = leases
-        .shared()
+pub fn slots(
+    leases: &Leases,
+    ingress: &Ingress,
+    numbers: &Numbers,
+    family: Family,
+) -> BTreeMap<Port, Vec<Slot>> {
+    let shared: BTreeMap<(&str, Port), (IpAddr, u16)> = leases
+        .shared(family)
         .filter_map(|(container, port, target)| {
             Some(((container, (port.protocol, port.port)), (target?, port.target_port)))
         })
@@ -138,11 +188,10 @@ pub fn slots(leases: &Leases, ingress: &Ingress, numbers: &Numbers) -> BTreeMap<
             let (address, port) = *shared.get(&(container.as_str(), *port))?;
             Some(Slot { address, port, far: false })
         }
-        Backend::Far(address) => numbers.contains_key(address).then_some(Slot {
-            address: *address,
-            port: port.1,
-            far: true,
-        }),
+        Backend::Far(_) if family == Family::V6 => None,
+        Backend::Far(address) | Backend::Both(address) => numbers
+            .contains_key(address)
+            .then_some(Slot { address: on_mesh(*address, family), port: port.1, far: true }),
     };
     let led = |(port, backends): (&Port, &Vec<Backend>)| {
         (*port, backends.iter().filter_map(|backend| of(port, backend)).collect())
@@ -151,9 +200,9 @@ pub fn slots(leases: &Leases, ingress: &Ingress, numbers: &Numbers) -> BTreeMap<
 }
 
 /// The host's own containers behind each port, whether they serve or not.
-pub(super) fn own(leases: &Leases) -> BTreeMap<Port, Vec<Slot>> {
+pub(super) fn own(leases: &Leases, family: Family) -> BTreeMap<Port, Vec<Slot>> {
     let mut own: BTreeMap<Port, Vec<Slot>> = BTreeMap::new();
-    for (_, port, target) in leases.shared() {
+    for (_, port, target) in leases.shared(family) {
         let Some(address) = target else { continue };
         let slot = Slot { address, port: port.target_port, far: false };
         own.entry((port.protocol, port.port)).or_default().push(slot);
@@ -164,8 +213,8 @@ pub(super) fn own(leases: &Leases) -> BTreeMap<Port, Vec<Slot>> {
 /// What a connection to a published port is led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// Of the container, or of the node in the tunnel.
-    pub address: Ipv4Addr,
+    /// Of the container, or of the node on the mesh.
+    pub address: IpAddr,
     /// Of the container, or the published one.
     pub port: u16,
     /// By the mesh.
@@ -177,8 +226,8 @@ pub struct Slot {
 pub fn withdrawn(
     before: &BTreeMap<Port, Vec<Slot>>,
     now: &BTreeMap<Port, Vec<Slot>>,
-) -> BTreeSet<(Port, Ipv4Addr)> {
-    let addresses = |all: &BTreeMap<Port, Vec<Slot>>| -> BTreeSet<(Port, Ipv4Addr)> {
+) -> BTreeSet<(Port, IpAddr)> {
+    let addresses = |all: &BTreeMap<Port, Vec<Slot>>| -> BTreeSet<(Port, IpAddr)> {
         let of = |(port, slots): (&Port, &Vec<Slot>)| {
             let port = *port;
             slots.iter().map(move |slot| (port, slot.address)).collect::<Vec<_>>()
@@ -204,6 +253,12 @@ mod tests {
         assert_eq!((MARK | NUMBERS) & fence::MARK, 0);
         // Masquerading of Podman and CNI, of Kubernetes, and all of Tailscale.
         assert_eq!((MARK | NUMBERS) & (0x2000 | 0x4000 | 0x8000 | 0x00ff_0000), 0);
+    }
+
+    #[test]
+    fn nodes_have_a_twin_of_their_address() {
+        assert_eq!(twin(at(7)), "fd73:686f:616c::a09:7".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(on_mesh(at(7), Family::V4), IpAddr::from(at(7)));
     }
 
     #[test]
@@ -239,7 +294,8 @@ mod tests {
     #[test]
     fn what_is_withdrawn_is_what_no_slot_leads_to_any_more() {
         let udp = (Protocol::Udp, 53);
-        let slot = |last: u8, far: bool| Slot { address: at(last), port: 53, far };
+        let slot = |last: u8, far: bool| Slot { address: at(last).into(), port: 53, far };
+        let at = |last: u8| IpAddr::from(at(last));
         let before = BTreeMap::from([(udp, vec![slot(1, true), slot(1, true), slot(2, false)])]);
         let now = BTreeMap::from([(udp, vec![slot(1, true)])]);
         assert_eq!(withdrawn(&before, &now), [(udp, at(2))].into());
@@ -251,11 +307,12 @@ mod tests {
     fn who_is_left_out_is_asked_by_nobody() {
         let tcp = (Protocol::Tcp, 80);
         let here = Backend::Here("c".to_owned());
-        let backends = vec![here.clone(), Backend::Far(at(2)), Backend::Far(at(3))];
+        let backends = vec![here.clone(), Backend::Both(at(2)), Backend::Far(at(3))];
         let peers = [(at(2), None), (at(3), None)].into();
         let mut ingress = Ingress { home: Some(at(1)), peers, ports: [(tcp, backends)].into() };
-        assert!(ingress.spans());
+        assert!(ingress.spans() && ingress.has_v6());
         ingress.leave_out(&[at(2)].into());
+        assert!(!ingress.has_v6());
         assert_eq!(ingress.ports[&tcp], [here.clone(), Backend::Far(at(3))]);
         ingress.leave_out(&[at(3)].into());
         assert_eq!(ingress.ports[&tcp], [here]);

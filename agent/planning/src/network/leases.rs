@@ -4,21 +4,23 @@
 //! fake one only keeps it. The kernel's table and links are derived from it whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
-use super::{AttachRequest, Attached, Mac, NetworkConfig, NetworkState, SharedPort, names};
+use super::{
+    AttachRequest, Attached, AttachedV6, Mac, NetworkConfig, NetworkState, SharedPort, names,
+};
 
 mod error;
 mod settings;
 
 pub use self::error::LeaseError;
-use self::settings::{MTU_MAX, MTU_MIN, choose_gateway, choose_subnet, label, same_settings};
+use self::settings::{MTU_MAX, MTU_MIN, MTU_MIN_V6, choose_subnets, label, same_settings};
 pub use super::publish::{PublishError, Refusal};
 
 /// What a node gives out and under which names.
@@ -28,6 +30,8 @@ pub struct Rules {
     pub prefix: String,
     /// Where subnets come from when the user names none.
     pub pools: Vec<AddressPool>,
+    /// The node's own prefix of IPv6 (RFC 4193), of which networks get subnets when the user names none.
+    pub ula: Ipv6Net,
     /// Bytes per packet where the network does not say.
     pub default_mtu: u32,
     /// Host ports that are chosen when the user asks for any.
@@ -39,6 +43,7 @@ impl Default for Rules {
         Self {
             prefix: "sh".to_owned(),
             pools: pool::default_pools(),
+            ula: pool::ula([0; 5]),
             default_mtu: 1500,
             ports: 32_768..=60_999,
         }
@@ -49,7 +54,7 @@ impl Default for Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InUse {
     /// The range.
-    pub subnet: Ipv4Net,
+    pub subnet: IpNet,
     /// What uses it, for messages: an interface or a route.
     pub by: String,
 }
@@ -59,8 +64,9 @@ pub struct InUse {
 pub struct Leases {
     pub(super) networks: BTreeMap<String, NetworkLease>,
     pub(super) containers: BTreeMap<String, ContainerLease>,
-    /// The address given last on each network; the search for the next starts behind it.
-    last_addresses: BTreeMap<String, Ipv4Addr>,
+    /// The address given last on each network, by whether it is of IPv6; the search for the next starts
+    /// behind it.
+    last_addresses: BTreeMap<(String, bool), IpAddr>,
     /// Where the search for the next free host port starts.
     pub(super) next_port: u16,
 }
@@ -82,6 +88,14 @@ pub struct ContainerLease {
     /// Ports that answer on every node. An agent that does not know them leads nobody there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) shared: BTreeSet<SharedPort>,
+}
+
+impl NetworkLease {
+    /// Whether the network has IPv6.
+    #[must_use]
+    pub fn has_v6(&self) -> bool {
+        self.state.has_v6()
+    }
 }
 
 impl ContainerLease {
@@ -130,6 +144,9 @@ impl Leases {
         if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
             return Err(LeaseError::MtuInvalid { network: label(config), mtu });
         }
+        if config.ipv6 && mtu < MTU_MIN_V6 {
+            return Err(LeaseError::MtuV6 { network: label(config), mtu });
+        }
         let bridge = names::bridge(&rules.prefix, &config.id);
         let others = || self.networks.values().filter(|lease| lease.config.id != config.id);
         if let Some(other) = others().find(|lease| lease.state.bridge == bridge) {
@@ -137,16 +154,16 @@ impl Leases {
             return Err(LeaseError::NameCollision { ifname: bridge, id, other });
         }
         let used: Vec<InUse> = others()
-            .map(|lease| InUse {
-                subnet: lease.state.subnet,
-                by: format!("network `{}`", label(&lease.config)),
+            .flat_map(|lease| {
+                let by = format!("network `{}`", label(&lease.config));
+                let subnets = lease.state.subnets.iter();
+                subnets.map(move |one| InUse { subnet: one.subnet, by: by.clone() })
             })
             .chain(in_use.iter().cloned())
             .collect();
-        let subnet = choose_subnet(config, rules, &used)?;
-        let gateway = choose_gateway(config, subnet)?;
+        let subnets = choose_subnets(config, rules, &used)?;
         let (id, internal, routed) = (config.id.clone(), config.internal, config.routed);
-        Ok(NetworkState { id, bridge, subnet, gateway, mtu, internal, routed })
+        Ok(NetworkState { id, bridge, subnets, mtu, internal, routed })
     }
 
     /// Strikes a network out; `None` when it is not in the book.
@@ -159,7 +176,7 @@ impl Leases {
             let network = self.name_of(network);
             return Err(LeaseError::NetworkInUse { network, containers });
         }
-        self.last_addresses.remove(network);
+        self.last_addresses.retain(|(id, _), _| id != network);
         Ok(self.networks.remove(network).map(|lease| lease.state))
     }
 
@@ -187,24 +204,31 @@ impl Leases {
             let (id, other) = (request.container.clone(), other.container.clone());
             return Err(LeaseError::NameCollision { ifname: host_ifname, id, other });
         }
-        let address = self.choose_address(request, lease)?;
-        self.last_addresses.insert(request.network.clone(), address);
+        let (address, v6) = self.choose_both(request, lease)?;
+        for address in [IpAddr::V4(address)].into_iter().chain(v6.map(IpAddr::V6)) {
+            let last = (request.network.clone(), address.is_ipv6());
+            self.last_addresses.insert(last, address);
+        }
         let container = self.containers.entry(request.container.clone()).or_default();
+        let others = || container.attachments.values();
+        let (net, gateway) = v4_on(&state, address);
+        let v6 = v6.map(|address| AttachedV6 {
+            default_route: !state.internal
+                && others().filter_map(|other| other.v6.as_ref()).all(|other| !other.default_route),
+            ..v6_on(&state, address)
+        });
         let attached = Attached {
             container: request.container.clone(),
             network: request.network.clone(),
-            address: Ipv4Net::new_assert(
-                address,
-                if state.routed { 32 } else { state.subnet.prefix_len() },
-            ),
-            gateway: state.gateway,
+            address: net,
+            gateway,
             mac: Mac::of_address(address),
             ifname: container.free_ifname(),
             host_ifname,
             mtu: state.mtu,
-            default_route: !state.internal
-                && container.attachments.values().all(|other| !other.default_route),
-            behind_gateway: state.routed.then_some(state.subnet).into_iter().collect(),
+            default_route: !state.internal && others().all(|other| !other.default_route),
+            behind_gateway: behind_gateway(&state, v4),
+            v6,
             aliases: request.aliases.clone(),
         };
         container.attachments.insert(request.network.clone(), attached.clone());
@@ -219,47 +243,92 @@ impl Leases {
         else {
             return Ok(None);
         };
-        let address = attached.address.addr();
-        if request.address.is_some_and(|wanted| wanted != address) {
+        let has = attached.address.addr();
+        let has_v6 = attached.v6.as_ref().map(|v6| v6.address.addr());
+        let another = request.address.is_some_and(|wanted| wanted != has);
+        let another_v6 = request.address_v6.filter(|wanted| has_v6 != Some(*wanted));
+        if another || another_v6.is_some() {
             let (container, network) = (request.container.clone(), request.network.clone());
+            let address = has_v6.filter(|_| !another).map_or(IpAddr::V4(has), IpAddr::V6);
             return Err(LeaseError::AlreadyAttached { container, network, address });
         }
         attached.aliases.clone_from(&request.aliases);
         Ok(Some(attached.clone()))
     }
 
+    /// One address of each family that the network has.
+    fn choose_both(
+        &self,
+        request: &AttachRequest,
+        lease: &NetworkLease,
+    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), LeaseError> {
+        let missing = || LeaseError::NoFreeAddress {
+            network: label(&lease.config),
+            ranges: "it has no subnet of that family".to_owned(),
+        };
+        let wanted = request.address.map(IpAddr::V4);
+        let IpAddr::V4(v4) = self.choose_address(request, lease, wanted, false)? else {
+            return Err(missing());
+        };
+        if !lease.state.has_v6() {
+            return match request.address_v6 {
+                None => Ok((v4, None)),
+                Some(address) => {
+                    let (network, address) = (label(&lease.config), address.into());
+                    Err(LeaseError::NoV6 { network, address })
+                }
+            };
+        }
+        let wanted = request.address_v6.map(IpAddr::V6);
+        match self.choose_address(request, lease, wanted, true)? {
+            IpAddr::V6(v6) => Ok((v4, Some(v6))),
+            IpAddr::V4(_) => Err(missing()),
+        }
+    }
+
     fn choose_address(
         &self,
         request: &AttachRequest,
         lease: &NetworkLease,
-    ) -> Result<Ipv4Addr, LeaseError> {
+        wanted: Option<IpAddr>,
+        v6: bool,
+    ) -> Result<IpAddr, LeaseError> {
         let network = || label(&lease.config);
-        let (subnet, gateway) = (lease.state.subnet, lease.state.gateway);
-        let holders: BTreeMap<Ipv4Addr, &str> = self
+        let NetworkLease { config, state } = lease;
+        let of_family = || state.subnets.iter().filter(|one| one.subnet.addr().is_ipv6() == v6);
+        let gateways = || state.subnets.iter().map(|one| one.gateway);
+        let reserved = || config.subnets.iter().flat_map(|one| &one.reserved).copied();
+        let holders: BTreeMap<IpAddr, &str> = self
             .members(&request.network)
-            .map(|member| (member.address.addr(), member.container.as_str()))
+            .flat_map(|member| member.ends().map(|end| (end.address.addr(), &*member.container)))
             .collect();
-        if lease.state.routed && request.address.is_none() {
+        if state.routed && wanted.is_none() {
             return Err(LeaseError::AddressMissing { network: network() });
         }
-        if let Some(address) = request.address {
-            if !pool::is_usable(&subnet, address) {
-                return Err(LeaseError::AddressUnusable { address, network: network(), subnet });
+        if let Some(address) = wanted {
+            if !of_family().any(|one| pool::is_usable(&one.subnet, address)) {
+                let subnets = listed(of_family().map(|one| one.subnet));
+                return Err(LeaseError::AddressUnusable { address, network: network(), subnets });
             }
             let holder = match holders.get(&address) {
                 Some(container) => format!("container `{container}`"),
-                None if address == gateway => "the gateway".to_owned(),
-                None if lease.config.reserved.contains(&address) => "a reservation".to_owned(),
+                None if gateways().any(|gateway| gateway == address) => "the gateway".to_owned(),
+                None if reserved().any(|one| one == address) => "a reservation".to_owned(),
                 None => return Ok(address),
             };
             return Err(LeaseError::AddressTaken { address, network: network(), holder });
         }
-        let range = lease.config.ip_range.unwrap_or(subnet);
-        let taken =
-            holders.into_keys().chain([gateway]).chain(lease.config.reserved.clone()).collect();
-        let last = self.last_addresses.get(&request.network).copied();
-        pool::choose_address(&subnet, &range, &taken, last)
-            .ok_or_else(|| LeaseError::NoFreeAddress { network: network(), range })
+        let range = |subnet: IpNet| {
+            let config = config.subnets.iter().find(|one| one.subnet == subnet);
+            (subnet, config.and_then(|one| one.ip_range).unwrap_or(subnet))
+        };
+        let ranges: Vec<(IpNet, IpNet)> = of_family().map(|one| range(one.subnet)).collect();
+        let taken = holders.keys().copied().chain(gateways()).chain(reserved()).collect();
+        let last = self.last_addresses.get(&(request.network.clone(), v6)).copied();
+        pool::choose_address(&ranges, &taken, last).ok_or_else(|| {
+            let ranges = listed(ranges.iter().map(|(_, range)| *range));
+            LeaseError::NoFreeAddress { network: network(), ranges }
+        })
     }
 
     /// Takes a container off one network; `None` when it is not on it.
@@ -282,7 +351,7 @@ impl Leases {
         self.containers.retain(|id, _| containers.contains(id));
         let used: BTreeSet<String> = self.ports().map(|port| port.network.clone()).collect();
         self.networks.retain(|id, _| networks.contains(id) || used.contains(id));
-        self.last_addresses.retain(|id, _| self.networks.contains_key(id));
+        self.last_addresses.retain(|(id, _), _| self.networks.contains_key(id));
     }
 
     pub(super) fn forget_if_empty(&mut self, container: &str) {
@@ -363,11 +432,12 @@ impl Leases {
 
     /// Which names lead to which addresses on one network.
     #[must_use]
-    pub fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
-        let mut names: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    pub fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut names: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         for member in self.members(network) {
             for alias in &member.aliases {
-                names.entry(alias.clone()).or_default().insert(member.address.addr());
+                let addresses = member.ends().map(|end| end.address.addr());
+                names.entry(alias.clone()).or_default().extend(addresses);
             }
         }
         names
@@ -380,6 +450,56 @@ impl Leases {
     fn name_of(&self, network: &str) -> String {
         self.networks.get(network).map_or_else(|| network.to_owned(), |lease| label(&lease.config))
     }
+}
+
+fn v4(net: &IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn v6(net: &IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(*net),
+    }
+}
+
+/// On a network that spans hosts everybody of it is behind the gateway.
+fn behind_gateway<T>(state: &NetworkState, of_family: impl Fn(&IpNet) -> Option<T>) -> Vec<T> {
+    let subnets = state.subnets.iter().filter_map(|one| of_family(&one.subnet));
+    if state.routed { subnets.collect() } else { Vec::new() }
+}
+
+/// An address with its prefix, and the gateway of its subnet.
+fn v4_on(state: &NetworkState, address: Ipv4Addr) -> (Ipv4Net, Ipv4Addr) {
+    let subnet = state.subnet_of(address.into());
+    let length = subnet.filter(|_| !state.routed).map_or(32, |one| one.subnet.prefix_len());
+    let gateway = match subnet.map(|one| one.gateway) {
+        Some(IpAddr::V4(gateway)) => gateway,
+        _ => address,
+    };
+    (Ipv4Net::new(address, length).unwrap_or(address.into()), gateway)
+}
+
+fn v6_on(state: &NetworkState, address: Ipv6Addr) -> AttachedV6 {
+    let subnet = state.subnet_of(address.into());
+    let length = subnet.filter(|_| !state.routed).map_or(128, |one| one.subnet.prefix_len());
+    let gateway = match subnet.map(|one| one.gateway) {
+        Some(IpAddr::V6(gateway)) => gateway,
+        _ => address,
+    };
+    AttachedV6 {
+        address: Ipv6Net::new(address, length).unwrap_or(address.into()),
+        gateway,
+        default_route: false,
+        behind_gateway: behind_gateway(state, v6),
+    }
+}
+
+fn listed(nets: impl Iterator<Item = IpNet>) -> String {
+    nets.map(|net| net.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 impl ContainerLease {

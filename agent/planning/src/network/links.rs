@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::leases::Leases;
-use super::{Mac, names};
+use super::{Mac, Subnet, names};
 
 /// What a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +37,16 @@ pub struct ObservedLink {
     pub bridge: Option<String>,
     /// As a bridge port: frames may leave by the port they came in.
     pub hairpin: bool,
-    /// IPv4 addresses of the host on it.
-    pub addresses: BTreeSet<Ipv4Net>,
+    /// Addresses of the host on it.
+    pub addresses: BTreeSet<IpNet>,
 }
 
 /// A bridge as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredBridge {
-    /// The host's address on it, with the length of the prefix.
-    pub address: Ipv4Net,
+    /// The host's addresses on it, one for each subnet, with the length of the prefix; with IPv6 also the one by
+    /// which it asks for neighbours.
+    pub addresses: BTreeSet<IpNet>,
     /// Bytes per packet.
     pub mtu: u32,
     /// Hardware address. Given, because a bridge left to itself changes it with its ports.
@@ -75,15 +76,25 @@ impl Desired {
     #[must_use]
     pub fn of(leases: &Leases) -> Self {
         let bridges = leases.networks().map(|network| {
-            let address = Ipv4Net::new_assert(network.gateway, network.subnet.prefix_len());
-            let mac = Mac::of_address(network.gateway);
-            (network.bridge.clone(), DesiredBridge { address, mtu: network.mtu, mac })
+            let addresses = network.subnets.iter().map(Subnet::of_bridge);
+            let addresses = addresses.chain(network.link_local()).collect();
+            let (mtu, mac) = (network.mtu, network.mac());
+            (network.bridge.clone(), DesiredBridge { addresses, mtu, mac })
         });
         let ports = leases.ports().filter_map(|port| {
             let bridge = leases.network(&port.network)?.bridge.clone();
             Some((port.host_ifname.clone(), DesiredPort { bridge, mtu: port.mtu }))
         });
         Self { bridges: bridges.collect(), ports: ports.collect() }
+    }
+
+    /// The same on a host that has no IPv6.
+    #[must_use]
+    pub fn without_v6(mut self) -> Self {
+        for bridge in self.bridges.values_mut() {
+            bridge.addresses.retain(|address| address.addr().is_ipv4());
+        }
+        self
     }
 
     /// The same without the links that are not named.
@@ -117,9 +128,9 @@ pub enum Action {
     /// Set the hardware address.
     SetMac { ifname: String, mac: Mac },
     /// Take an address off a link.
-    RemoveAddress { ifname: String, address: Ipv4Net },
+    RemoveAddress { ifname: String, address: IpNet },
     /// Put an address on a link.
-    AddAddress { ifname: String, address: Ipv4Net },
+    AddAddress { ifname: String, address: IpNet },
     /// Make a link a port of a bridge.
     SetBridge { ifname: String, bridge: String },
     /// Let frames leave a bridge port by which they came in. A container that asks for its own
@@ -209,7 +220,7 @@ fn ensure_bridge(
     link: Option<&ObservedLink>,
 ) {
     let ifname = || name.to_owned();
-    let (mtu, address) = (bridge.mtu, bridge.address);
+    let mtu = bridge.mtu;
     if link.is_none() {
         actions.push(Action::CreateBridge { ifname: ifname(), mac: bridge.mac, mtu });
     }
@@ -221,11 +232,11 @@ fn ensure_bridge(
         actions.push(Action::SetMac { ifname: ifname(), mac: bridge.mac });
     }
     let present = link.map(|link| link.addresses.clone()).unwrap_or_default();
-    for other in present.iter().filter(|other| **other != address) {
+    for other in present.difference(&bridge.addresses) {
         actions.push(Action::RemoveAddress { ifname: ifname(), address: *other });
     }
-    if !present.contains(&address) {
-        actions.push(Action::AddAddress { ifname: ifname(), address });
+    for address in bridge.addresses.difference(&present) {
+        actions.push(Action::AddAddress { ifname: ifname(), address: *address });
     }
     if !link.is_some_and(|link| link.up) {
         actions.push(Action::SetUp { ifname: ifname() });
@@ -257,13 +268,14 @@ mod tests {
     const BRIDGE: &str = "shb0000000000";
     const PORT: &str = "shv0000000000";
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     fn desired() -> Desired {
         let address = net("10.0.0.1/24");
-        let bridge = DesiredBridge { address, mtu: 1500, mac: Mac::of_address(address.addr()) };
+        let mac = Mac::of_address([10, 0, 0, 1].into());
+        let bridge = DesiredBridge { addresses: [address].into(), mtu: 1500, mac };
         let port = DesiredPort { bridge: BRIDGE.to_owned(), mtu: 1500 };
         Desired {
             bridges: BTreeMap::from([(BRIDGE.to_owned(), bridge)]),
@@ -319,7 +331,7 @@ mod tests {
         let plan = plan(&desired(), &BTreeMap::new(), "sh");
         let ifname = BRIDGE.to_owned();
         let address = net("10.0.0.1/24");
-        let mac = Mac::of_address(address.addr());
+        let mac = Mac::of_address([10, 0, 0, 1].into());
         assert_eq!(
             plan.actions,
             [

@@ -12,7 +12,7 @@
 //! - [`advertise`]: the address that a host tells others.
 //! - [`files`]: `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container.
 //!
-//! IPv4 only for now. Everything here is pure: planning twice changes nothing.
+//! Everything here is pure: planning twice changes nothing.
 
 pub mod advertise;
 pub mod fence;
@@ -31,6 +31,6 @@ mod types;
 
 pub use spec::UnsupportedSpec;
 pub use types::{
-    AttachRequest, Attached, InvalidMac, Mac, NetworkConfig, NetworkState, Protocol, PublishedPort,
-    SharedPort, UnknownProtocol,
+    AttachRequest, Attached, AttachedV6, End, Family, InvalidMac, Mac, NetworkConfig, NetworkState,
+    Protocol, PublishedPort, SharedPort, Subnet, SubnetConfig, UnknownProtocol,
 };

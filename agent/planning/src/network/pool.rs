@@ -1,9 +1,9 @@
 //! Choosing subnets and addresses.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// A range of addresses from which networks without a subnet of their own get one.
@@ -22,59 +22,103 @@ pub fn default_pools() -> Vec<AddressPool> {
     vec![AddressPool { base, size: 24 }]
 }
 
+/// The prefix of a node with these random bits (RFC 4193, 3.1).
+#[must_use]
+pub fn ula(random: [u8; 5]) -> Ipv6Net {
+    let [a, b, c, d, e] = random;
+    let address = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    Ipv6Net::new_assert(address, 48)
+}
+
 /// The first subnet of the pools that overlaps none of `used`.
 #[must_use]
-pub fn choose_subnet(pools: &[AddressPool], used: &[Ipv4Net]) -> Option<Ipv4Net> {
+pub fn choose_subnet(pools: &[AddressPool], used: &[IpNet]) -> Option<Ipv4Net> {
     pools
         .iter()
         .filter_map(|pool| pool.base.subnets(pool.size).ok())
         .flatten()
-        .find(|candidate| used.iter().all(|other| !overlap(candidate, other)))
+        .find(|one| used.iter().all(|other| !overlap(&IpNet::from(*one), other)))
+}
+
+/// The first subnet of 64 bits of the node's own prefix (RFC 4193) that overlaps none of `used`.
+#[must_use]
+pub fn choose_v6_subnet(ula: &Ipv6Net, used: &[IpNet]) -> Option<Ipv6Net> {
+    let mut candidates = ula.subnets(64).ok()?;
+    candidates.find(|one| used.iter().all(|other| !overlap(&IpNet::from(*one), other)))
 }
 
 /// Whether two networks share an address.
 #[must_use]
-pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
 /// The first usable address of a subnet, `None` when it has no room for a gateway and one more
-/// (a /31 or a /32).
+/// (a /31 or a /32 of IPv4).
 #[must_use]
-pub fn first_usable(subnet: &Ipv4Net) -> Option<Ipv4Addr> {
-    (subnet.prefix_len() <= 30).then(|| next(subnet.network()))
+pub fn first_usable(subnet: &IpNet) -> Option<IpAddr> {
+    let room = subnet.max_prefix_len() - subnet.prefix_len() >= 2;
+    let first = bits(subnet.network()).wrapping_add(1);
+    room.then(|| of_bits(subnet.network(), first))
 }
 
-/// Whether an address of the subnet can be given to an interface: neither the network's own nor
-/// the broadcast address.
+/// Whether an address of the subnet can be given to an interface: neither the network's own (which is all
+/// routers' in IPv6: RFC 4291, 2.6.1) nor the broadcast address of IPv4.
 #[must_use]
-pub fn is_usable(subnet: &Ipv4Net, address: Ipv4Addr) -> bool {
-    subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast()
+pub fn is_usable(subnet: &IpNet, address: IpAddr) -> bool {
+    let is_broadcast = address.is_ipv4() && address == subnet.broadcast();
+    subnet.contains(&address) && address != subnet.network() && !is_broadcast
 }
 
-/// The next free address of `range` after `last`, going round once.
+/// The next free address after `last` in the ranges of these subnets, all of one family, going round once.
 ///
 /// Not the lowest: an address just given back is the last to be given again, so that packets on
 /// their way to its former holder do not reach a stranger.
 #[must_use]
 pub fn choose_address(
-    subnet: &Ipv4Net,
-    range: &Ipv4Net,
-    taken: &BTreeSet<Ipv4Addr>,
-    last: Option<Ipv4Addr>,
-) -> Option<Ipv4Addr> {
-    let (low, high) = (range.network().to_bits(), range.broadcast().to_bits());
-    let start = last
-        .filter(|last| range.contains(last))
-        .map_or(low, |last| if last.to_bits() == high { low } else { last.to_bits() + 1 });
-    (start..=high)
-        .chain(low..start)
-        .map(Ipv4Addr::from_bits)
-        .find(|address| is_usable(subnet, *address) && !taken.contains(address))
+    subnets: &[(IpNet, IpNet)],
+    taken: &BTreeSet<IpAddr>,
+    last: Option<IpAddr>,
+) -> Option<IpAddr> {
+    let ends = |range: &IpNet| (bits(range.network()), bits(range.broadcast()));
+    let at =
+        last.and_then(|last| Some((subnets.iter().position(|(_, r)| r.contains(&last))?, last)));
+    let (first, start) = match at {
+        None => (0, None),
+        Some((at, last)) => (at, Some(bits(last))),
+    };
+    let turned = subnets.iter().cycle().skip(first).take(subnets.len());
+    let whole = turned.enumerate().map(|(n, (subnet, range))| {
+        let (low, high) = ends(range);
+        // An address that is the last of its range has nobody behind it.
+        let low = start.filter(|_| n == 0).map_or(low, |last| last.saturating_add(1));
+        (subnet, low, high)
+    });
+    let rest =
+        subnets.get(first).zip(start).map(|((subnet, range), last)| (subnet, ends(range).0, last));
+    whole
+        .chain(rest)
+        .flat_map(|(subnet, low, high)| {
+            (low..=high).map(move |n| (subnet, of_bits(subnet.addr(), n)))
+        })
+        .find(|(subnet, address)| is_usable(subnet, *address) && !taken.contains(address))
+        .map(|(_, address)| address)
 }
 
-fn next(address: Ipv4Addr) -> Ipv4Addr {
-    Ipv4Addr::from_bits(address.to_bits().wrapping_add(1))
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The address of the same family as `like` with these bits.
+fn of_bits(like: IpAddr, bits: u128) -> IpAddr {
+    match like {
+        // More bits than an address of IPv4 has are none of its.
+        IpAddr::V4(_) => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(bits).into(),
+    }
 }
 
 #[cfg(test)]
@@ -82,11 +126,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
-    fn ip(text: &str) -> Ipv4Addr {
+    fn v4(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
@@ -95,7 +143,7 @@ mod tests {
         let pools = default_pools();
         let check = |used: &[&str], expect: &str| {
             let used: Vec<_> = used.iter().map(|text| net(text)).collect();
-            assert_eq!(choose_subnet(&pools, &used), Some(net(expect)), "{used:?}");
+            assert_eq!(choose_subnet(&pools, &used), Some(v4(expect)), "{used:?}");
         };
         check(&[], "172.20.0.0/24");
         check(&["172.20.0.0/24"], "172.20.1.0/24");
@@ -106,9 +154,9 @@ mod tests {
 
     #[test]
     fn an_exhausted_pool_gives_nothing() {
-        let pools = [AddressPool { base: net("10.1.0.0/23"), size: 24 }];
+        let pools = [AddressPool { base: v4("10.1.0.0/23"), size: 24 }];
         assert_eq!(choose_subnet(&pools, &[net("10.1.0.0/24"), net("10.1.1.7/32")]), None);
-        let inverted = [AddressPool { base: net("10.1.0.0/24"), size: 16 }];
+        let inverted = [AddressPool { base: v4("10.1.0.0/24"), size: 16 }];
         assert_eq!(choose_subnet(&inverted, &[]), None);
     }
 
@@ -117,7 +165,7 @@ mod tests {
         let subnet = net("10.0.0.0/29");
         let taken = BTreeSet::from([ip("10.0.0.1"), ip("10.0.0.3")]);
         let check = |last: Option<&str>, expect: &str| {
-            let chosen = choose_address(&subnet, &subnet, &taken, last.map(ip));
+            let chosen = choose_address(&[(subnet, subnet)], &taken, last.map(ip));
             assert_eq!(chosen, Some(ip(expect)), "{last:?}");
         };
         check(None, "10.0.0.2");
@@ -128,10 +176,48 @@ mod tests {
     }
 
     #[test]
+    fn addresses_go_round_all_subnets() {
+        let (one, other) = (net("10.0.0.0/30"), net("10.9.0.0/29"));
+        let subnets = [(one, one), (other, net("10.9.0.4/30"))];
+        let taken = BTreeSet::from([ip("10.0.0.1"), ip("10.9.0.5")]);
+        let check = |last: Option<&str>, expect: &str| {
+            let chosen = choose_address(&subnets, &taken, last.map(ip));
+            assert_eq!(chosen, Some(ip(expect)), "{last:?}");
+        };
+        check(None, "10.0.0.2");
+        check(Some("10.0.0.2"), "10.9.0.4");
+        check(Some("10.9.0.4"), "10.9.0.6");
+        check(Some("10.9.0.6"), "10.0.0.2");
+        let all = taken.iter().copied().chain([ip("10.0.0.2"), ip("10.9.0.4"), ip("10.9.0.6")]);
+        assert_eq!(choose_address(&subnets, &all.collect(), Some(ip("10.9.0.4"))), None);
+        let wide = net("fd00:1::/64");
+        let of = |last: Option<&str>| {
+            choose_address(&[(wide, wide)], &[ip("fd00:1::1")].into(), last.map(ip))
+        };
+        assert_eq!(of(None), Some(ip("fd00:1::2")));
+        assert_eq!(of(Some("fd00:1::ff")), Some(ip("fd00:1::100")));
+        assert_eq!(of(Some("fd00:1::ffff:ffff:ffff:ffff")), Some(ip("fd00:1::2")));
+    }
+
+    #[test]
+    fn a_node_has_a_prefix_for_its_networks_of_ipv6() {
+        let ula = "fd12:3456:789a::/48".parse().unwrap();
+        let of = |used: &[&str]| {
+            let used: Vec<_> = used.iter().map(|text| net(text)).collect();
+            choose_v6_subnet(&ula, &used).map(|subnet| subnet.to_string())
+        };
+        assert_eq!(of(&["10.0.0.0/8"]).unwrap(), "fd12:3456:789a::/64");
+        assert_eq!(of(&["fd12:3456:789a::/64"]).unwrap(), "fd12:3456:789a:1::/64");
+        assert_eq!(of(&["fd00::/8"]), None);
+    }
+
+    #[test]
     fn first_usable_addresses() {
         assert_eq!(first_usable(&net("10.0.0.0/24")), Some(ip("10.0.0.1")));
         assert_eq!(first_usable(&net("10.0.0.4/30")), Some(ip("10.0.0.5")));
         assert_eq!(first_usable(&net("10.0.0.4/31")), None);
+        assert_eq!(first_usable(&net("fd00::/64")), Some(ip("fd00::1")));
+        assert_eq!(first_usable(&net("fd00::/127")), None);
     }
 
     proptest! {
@@ -143,14 +229,14 @@ mod tests {
                 .into_iter()
                 .map(|(low, len)| {
                     let address = Ipv4Addr::from_bits(0xac14_0000 | (u32::from(low) << 2));
-                    Ipv4Net::new_assert(address, len).trunc()
+                    IpNet::from(Ipv4Net::new_assert(address, len).trunc())
                 })
                 .collect();
             if let Some(chosen) = choose_subnet(&default_pools(), &used) {
                 for other in &used {
                     // Independent judge: compare the ranges as numbers.
-                    let apart = chosen.broadcast() < other.network()
-                        || other.broadcast() < chosen.network();
+                    let apart = IpAddr::from(chosen.broadcast()) < other.network()
+                        || other.broadcast() < IpAddr::from(chosen.network());
                     prop_assert!(apart, "{chosen} and {other}");
                 }
             }
@@ -158,10 +244,10 @@ mod tests {
 
         #[test]
         fn every_address_is_given_before_one_is_refused(len in 24u8..=30, start in any::<u8>()) {
-            let subnet = Ipv4Net::new_assert(ip("10.9.8.0"), len);
+            let subnet = IpNet::from(Ipv4Net::new_assert([10, 9, 8, 0].into(), len));
             let mut taken = BTreeSet::new();
-            let mut last = Some(Ipv4Addr::new(10, 9, 8, start));
-            while let Some(address) = choose_address(&subnet, &subnet, &taken, last) {
+            let mut last = Some(IpAddr::from([10, 9, 8, start]));
+            while let Some(address) = choose_address(&[(subnet, subnet)], &taken, last) {
                 prop_assert!(taken.insert(address));
                 last = Some(address);
             }

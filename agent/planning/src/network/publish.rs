@@ -1,13 +1,13 @@
 //! The pages of the book about host ports.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::leases::{ContainerLease, LeaseError, Leases, Rules};
-use super::{Attached, PublishedPort, SharedPort};
+use super::{Attached, Family, PublishedPort, SharedPort};
 
 /// What a container asked to publish and what it got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,20 +203,41 @@ impl Leases {
         self.containers.get(container).map_or(&[], ContainerLease::granted)
     }
 
-    /// Every published port with the container that holds it and the address it leads to.
-    pub fn published(&self) -> impl Iterator<Item = (&str, &PublishedPort, Option<Ipv4Addr>)> {
-        self.containers.iter().flat_map(|(id, lease)| {
-            let target = lease.target().map(|attached| attached.address.addr());
+    /// Every published port with the container that holds it.
+    pub fn published(&self) -> impl Iterator<Item = (&str, &PublishedPort)> {
+        self.containers
+            .iter()
+            .flat_map(|(id, lease)| lease.granted().iter().map(move |port| (id.as_str(), port)))
+    }
+
+    /// The same with the address of one family that each leads to, if there is one.
+    pub fn published_to(
+        &self,
+        family: Family,
+    ) -> impl Iterator<Item = (&str, &PublishedPort, Option<IpAddr>)> {
+        self.containers.iter().flat_map(move |(id, lease)| {
+            let target = lease.address_of(family);
             lease.granted().iter().map(move |port| (id.as_str(), port, target))
         })
     }
 
-    /// Every port that answers on every node, with the container that has it and the address it leads to.
-    pub fn shared(&self) -> impl Iterator<Item = (&str, &SharedPort, Option<Ipv4Addr>)> {
-        self.containers.iter().flat_map(|(id, lease)| {
-            let target = lease.target().map(|attached| attached.address.addr());
+    /// Every port that answers on every node, with the container that has it and the address of one family that it
+    /// leads to.
+    pub fn shared(
+        &self,
+        family: Family,
+    ) -> impl Iterator<Item = (&str, &SharedPort, Option<IpAddr>)> {
+        self.containers.iter().flat_map(move |(id, lease)| {
+            let target = lease.address_of(family);
             lease.shared.iter().map(move |port| (id.as_str(), port, target))
         })
+    }
+
+    /// Whether published ports of a container lead there by IPv6.
+    #[must_use]
+    pub fn has_v6_ports(&self, container: &str) -> bool {
+        let lease = self.containers.get(container);
+        lease.and_then(|lease| lease.address_of(Family::V6)).is_some()
     }
 
     /// Whether a published port of the container would lead somewhere.
@@ -227,9 +248,7 @@ impl Leases {
     /// Who has published a port that stands in the way of this one.
     #[must_use]
     pub fn holder(&self, port: &PublishedPort) -> Option<&str> {
-        self.published()
-            .find(|(_, other, _)| other.collides(port))
-            .map(|(container, _, _)| container)
+        self.published().find(|(_, other)| other.collides(port)).map(|(container, _)| container)
     }
 }
 
@@ -238,6 +257,13 @@ impl ContainerLease {
     /// packets must come in there.
     fn target(&self) -> Option<&Attached> {
         self.attachments.values().find(|attached| attached.default_route)
+    }
+
+    /// The address of one family that published ports lead to.
+    fn address_of(&self, family: Family) -> Option<IpAddr> {
+        let mut ends = self.attachments.values().flat_map(Attached::ends);
+        let end = ends.find(|end| end.default_route && Family::of(end.gateway) == family);
+        end.map(|end| end.address.addr())
     }
 
     fn granted(&self) -> &[PublishedPort] {

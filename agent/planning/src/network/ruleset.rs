@@ -16,9 +16,10 @@
 //!   Addresses of the loopback are the host's own affair; an address that the host has on no wire
 //!   answers on each.
 //! - An internal network reaches nothing but itself and its gateway address.
-//! - A container neither speaks IPv6, which its network does not have, nor for the address or
-//!   hardware address of another container or of the gateway, nor as a DHCP server. Addresses that
-//!   the node has given to nobody are free: what lies behind a container is the user's affair.
+//! - A container speaks for no address or hardware address of another container or of the gateway, nor as a
+//!   DHCP server. Addresses of IPv4 that the node has given to nobody are free: what lies behind a container is
+//!   the user's affair. Of IPv6 it speaks for its own alone, and not at all where its network has none.
+//! - All this holds of both families, where a network has IPv6; else there is nothing of it here.
 //! - Between hosts goes what one container of a network says to another one of it, and nothing else;
 //!   there a container speaks for its own addresses alone. What comes by the tunnel reaches no service of
 //!   the host. Where it came from was checked by the tunnel: each host speaks for its own containers.
@@ -34,25 +35,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 pub use self::balance::Vips;
-use self::chains::{SETS, frame_chains, packet_chains};
+use self::chains::{frame_chains, packet_chains, sets};
 use self::mesh::egress_chains;
 pub use self::mesh::kernel_probe;
+pub use self::sets::SetName;
 use super::ingress::{self, Ingress, Numbers, Port};
 use super::leases::Leases;
-use super::{Attached, Mac};
+use super::{Attached, Family, Mac, NetworkState, Subnet};
 use crate::tunnel;
 
 pub mod balance;
 mod chains;
 mod mesh;
+mod sets;
 
-/// Family of the table of packets. `inet`, so that IPv6 can join it.
+/// Family of the table of packets, of both families of addresses.
 pub const FAMILY: &str = "inet";
 /// Family of the table of frames.
 pub const FRAMES: &str = "bridge";
@@ -65,9 +68,13 @@ pub struct HostFacts {
     /// Prefix of the interface names of this agent.
     pub prefix: String,
     /// Addresses that it has on no wire.
-    pub on_no_wire: BTreeSet<Ipv4Addr>,
+    pub on_no_wire: BTreeSet<IpAddr>,
     /// It forwards packets only because the agent switched that on.
     pub forwards_for_us: bool,
+    /// Those of IPv6 likewise.
+    pub forwards_v6_for_us: bool,
+    /// There is IPv6 on its networks, or somebody on another node is reached by it.
+    pub v6: bool,
     /// Bridges of others that it forwards for nevertheless.
     pub guests: BTreeSet<String>,
     /// Addresses of services on networks that span hosts.
@@ -82,141 +89,14 @@ pub struct HostFacts {
     pub mesh: bool,
 }
 
-/// The sets and maps of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SetName {
-    /// Every bridge of this agent.
-    Bridges,
-    /// The bridges of internal networks.
-    Internal,
-    /// Each bridge beside itself: packets that stay on their bridge.
-    SameBridge,
-    /// Subnets whose packets leave with the host's address.
-    Subnets,
-    /// Every subnet, also those of internal networks.
-    Inside,
-    /// Each subnet beside its bridge.
-    Lan,
-    /// Each internal bridge beside the host's address on it.
-    Gateways,
-    /// Addresses of the host that are on no wire.
-    Anywhere,
-    /// Bridges of others that the host forwards for.
-    Guests,
-    /// Ports published on one address of the host.
-    PublishedAt,
-    /// Ports published on every address of the host.
-    PublishedAny,
-    /// Addresses that the node has given to containers, and its own on bridges.
-    HeldAddresses,
-    /// Hardware addresses likewise.
-    HeldMacs,
-    /// The tunnel to other hosts.
-    Tunnels,
-    /// Each subnet of a network that spans hosts, beside itself: what may pass between hosts.
-    Across,
-    /// Addresses of services, and how one of their backends is drawn.
-    Vips,
-    /// Slots of such an address, and whose each is.
-    Backends,
-    /// Such addresses without a backend.
-    Idle,
-    /// Containers that may be drawn by themselves.
-    Selves,
-    /// The device by which others hear of connections to published ports.
-    Mesh,
-    /// The host's own address in the tunnel.
-    Home,
-    /// Those of other nodes.
-    Far,
-    /// The mark of what goes to each of them.
-    FarMarks,
-    /// Each of them beside the mark of what has come from it.
-    Speakers,
-    /// Other addresses of these nodes.
-    Nodes,
-    /// Ports that answer on every node, and how a backend of each is drawn.
-    Ingress,
-    /// Slots of such a port, and whose each is.
-    IngressSlots,
-    /// Such ports with backends on this host.
-    Arrivals,
-    /// Slots of these.
-    ArrivalSlots,
-    /// Such ports with backends on other hosts.
-    Led,
-    /// Such ports without a backend.
-    IdlePorts,
-    /// Hardware addresses on the mesh, by the mark of what goes there.
-    FarMacs,
-    /// Bridge ports on which nobody says anything but what is their own.
-    Strict,
-    /// What a container says of itself: bridge port, hardware address, address.
-    Own,
-    /// The first two of these.
-    OwnMacs,
-}
-
-impl SetName {
-    /// Name in the table.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bridges => "bridges",
-            Self::Internal => "internal",
-            Self::SameBridge => "same_bridge",
-            Self::Subnets => "subnets",
-            Self::Inside => "inside",
-            Self::Lan => "lan",
-            Self::Gateways => "gateways",
-            Self::Anywhere => "anywhere",
-            Self::Guests => "guests",
-            Self::PublishedAt => "published_at",
-            Self::PublishedAny => "published_any",
-            Self::HeldAddresses => "held_addresses",
-            Self::HeldMacs => "held_macs",
-            Self::Tunnels => "tunnels",
-            Self::Across => "across",
-            Self::Vips => "vips",
-            Self::Backends => "backends",
-            Self::Idle => "idle",
-            Self::Selves => "selves",
-            Self::Mesh => "mesh",
-            Self::Home => "home",
-            Self::Far => "far",
-            Self::FarMarks => "far_marks",
-            Self::Speakers => "speakers",
-            Self::Nodes => "nodes",
-            Self::Ingress => "ingress",
-            Self::IngressSlots => "ingress_slots",
-            Self::Arrivals => "arrivals",
-            Self::ArrivalSlots => "arrival_slots",
-            Self::Led => "led",
-            Self::IdlePorts => "idle_ports",
-            Self::FarMacs => "far_macs",
-            Self::Strict => "strict",
-            Self::Own => "own",
-            Self::OwnMacs => "own_macs",
-        }
-    }
-
-    fn family(self) -> &'static str {
-        match self {
-            Self::HeldAddresses | Self::HeldMacs | Self::Strict | Self::Own | Self::OwnMacs => {
-                FRAMES
-            }
-            Self::FarMacs => EGRESS,
-            _ => FAMILY,
-        }
-    }
-}
-
 /// One word of an element.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     Name(String),
     Bare(String),
-    Prefix(Ipv4Addr, u8),
+    Prefix(IpAddr, u8),
+    /// An address as a number, which nft shows of what it has no name for.
+    Raw(Ipv6Addr),
     Number(u16),
     Mark(u32),
     Goto(String),
@@ -229,6 +109,7 @@ impl Word {
             Self::Name(name) => format!("\"{name}\""),
             Self::Bare(word) => word.clone(),
             Self::Prefix(address, len) => format!("{address}/{len}"),
+            Self::Raw(address) => format!("{:#x}", address.to_bits()),
             Self::Number(number) => number.to_string(),
             Self::Mark(mark) => format!("{mark:#x}"),
             Self::Goto(chain) => format!("goto {chain}"),
@@ -241,6 +122,7 @@ impl Word {
             Self::Prefix(address, len) => {
                 json!({ "prefix": { "addr": address.to_string(), "len": len } })
             }
+            Self::Raw(_) => json!(self.text()),
             Self::Number(number) => json!(number),
             Self::Mark(mark) => json!(mark),
             Self::Goto(chain) => json!({ "goto": { "target": chain } }),
@@ -283,45 +165,61 @@ impl Element {
     }
 }
 
-/// The whole desired tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ruleset {
-    elements: BTreeMap<SetName, BTreeSet<Element>>,
-    prefix: String,
+/// What decides on the chains that there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Shape {
     /// Packets that come from no bridge and go to none are not forwarded.
     closed: bool,
-    /// The kernel cannot judge the frames of bridges.
-    without_frames: bool,
-    /// There is no table of what leaves by the mesh: its device is away, or the kernel has no such tables.
-    without_egress: bool,
+    /// Those of IPv6 likewise.
+    closed_v6: bool,
     /// Backends are drawn: there are networks that span hosts, or ports that answer on every node.
     draws: bool,
     /// There is a mesh.
     mesh: bool,
+    /// There is IPv6.
+    v6: bool,
+}
+
+/// The whole desired tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    elements: BTreeMap<(SetName, Family), BTreeSet<Element>>,
+    prefix: String,
+    shape: Shape,
+    /// The kernel cannot judge the frames of bridges.
+    without_frames: bool,
+    /// There is no table of what leaves by the mesh: its device is away, or the kernel has no such tables.
+    without_egress: bool,
 }
 
 impl Ruleset {
     /// Derives the tables from the book.
     #[must_use]
     pub fn of(leases: &Leases, host: &HostFacts) -> Self {
-        let (prefix, closed) = (host.prefix.clone(), host.forwards_for_us);
-        let mut ruleset = Self { prefix, closed, ..Self::default() };
+        let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
+        let shape = Shape {
+            closed: host.forwards_for_us,
+            closed_v6: host.v6 && host.forwards_v6_for_us,
+            draws: !routed.is_empty() || !host.ingress.ports.is_empty(),
+            mesh: host.mesh,
+            v6: host.v6,
+        };
+        let mut ruleset = Self { prefix: host.prefix.clone(), shape, ..Self::default() };
         ruleset.add_networks(leases);
         ruleset.add_ports(leases);
         ruleset.add_holders(leases);
-        let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
-        ruleset.mesh = host.mesh;
-        ruleset.draws = !routed.is_empty() || !host.ingress.ports.is_empty();
         ruleset.add_ingress(leases, host);
         ruleset.add_vips(&host.vips, |vip| {
-            let network = routed.iter().find(|network| network.subnet.contains(&vip))?;
+            let network = routed.iter().find(|network| network.subnet_of(vip).is_some())?;
             Some(network.bridge.clone())
         });
         if !ruleset.is_empty() {
             for address in &host.on_no_wire {
-                ruleset.add(SetName::Anywhere, vec![Word::Bare(address.to_string())], vec![]);
+                let (family, word) = (Family::of(*address), Word::Bare(address.to_string()));
+                ruleset.add_of(family, SetName::Anywhere, vec![word], vec![]);
             }
-            for guest in host.guests.iter().filter(|_| host.forwards_for_us) {
+            let for_us = host.forwards_for_us || shape.closed_v6;
+            for guest in host.guests.iter().filter(|_| for_us) {
                 ruleset.add(SetName::Guests, vec![Word::Name(guest.clone())], vec![]);
             }
         }
@@ -331,7 +229,7 @@ impl Ruleset {
     /// The same without the table of frames.
     #[must_use]
     pub fn without_frames(mut self) -> Self {
-        self.elements.retain(|set, _| set.family() != FRAMES);
+        self.elements.retain(|(set, _), _| set.family() != FRAMES);
         self.without_frames = true;
         self
     }
@@ -339,7 +237,7 @@ impl Ruleset {
     /// The same without the table of what leaves by the mesh, until there is its device: nothing does.
     #[must_use]
     pub fn without_egress(mut self) -> Self {
-        self.elements.retain(|set, _| set.family() != EGRESS);
+        self.elements.retain(|(set, _), _| set.family() != EGRESS);
         self.without_egress = true;
         self
     }
@@ -366,38 +264,58 @@ impl Ruleset {
     fn add_networks(&mut self, leases: &Leases) {
         for network in leases.networks() {
             let bridge = || Word::Name(network.bridge.clone());
-            let subnet = || Word::Prefix(network.subnet.network(), network.subnet.prefix_len());
             self.add(SetName::Bridges, vec![bridge()], vec![]);
             self.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
-            self.add(SetName::Lan, vec![subnet(), bridge()], vec![]);
-            self.add(SetName::Inside, vec![subnet()], vec![]);
-            self.hold(network.gateway, Mac::of_address(network.gateway));
             if network.routed {
                 let tunnel = Word::Name(tunnel::ifname(&self.prefix));
                 self.add(SetName::Tunnels, vec![tunnel], vec![]);
-                self.add(SetName::Across, vec![subnet(), subnet()], vec![]);
             }
             if network.internal {
-                let gateway = Word::Bare(network.gateway.to_string());
                 self.add(SetName::Internal, vec![bridge()], vec![]);
-                self.add(SetName::Gateways, vec![bridge(), gateway], vec![]);
-            } else {
-                self.add(SetName::Subnets, vec![subnet()], vec![]);
+            }
+            for one in &network.subnets {
+                self.add_subnet(network, one);
             }
         }
     }
 
+    fn add_subnet(&mut self, network: &NetworkState, one: &Subnet) {
+        let family = one.family();
+        let word = |net: &Subnet| Word::Prefix(net.subnet.network(), net.subnet.prefix_len());
+        let bridge = || Word::Name(network.bridge.clone());
+        self.add_of(family, SetName::Lan, vec![word(one), bridge()], vec![]);
+        self.add_of(family, SetName::Inside, vec![word(one)], vec![]);
+        if let IpAddr::V4(gateway) = one.gateway {
+            self.hold(gateway, network.mac());
+        }
+        if network.routed {
+            for other in network.of_family(family) {
+                self.add_of(family, SetName::Across, vec![word(one), word(other)], vec![]);
+            }
+        }
+        if network.internal {
+            let gateway = Word::Bare(one.gateway.to_string());
+            self.add_of(family, SetName::Gateways, vec![bridge(), gateway], vec![]);
+        } else {
+            self.add_of(family, SetName::Subnets, vec![word(one)], vec![]);
+        }
+    }
+
     fn add_ports(&mut self, leases: &Leases) {
-        for (_, port, target) in leases.published() {
-            let Some(target) = target else { continue };
-            let to = vec![Word::Bare(target.to_string()), Word::Number(port.target_port)];
-            let service =
-                [Word::Bare(port.protocol.as_str().to_owned()), Word::Number(port.host_port)];
-            if port.host_ip.is_unspecified() {
-                self.add(SetName::PublishedAny, service.to_vec(), to);
-            } else {
-                let at = Word::Bare(port.host_ip.to_string());
-                self.add(SetName::PublishedAt, [vec![at], service.to_vec()].concat(), to);
+        for family in Family::ALL {
+            for (_, port, target) in leases.published_to(family) {
+                let Some(target) = target else { continue };
+                let to = vec![Word::Bare(target.to_string()), Word::Number(port.target_port)];
+                let service =
+                    [Word::Bare(port.protocol.as_str().to_owned()), Word::Number(port.host_port)];
+                let unspecified = on_all(family);
+                if port.answers_at(unspecified) {
+                    self.add_of(family, SetName::PublishedAny, service.to_vec(), to);
+                } else if Family::of(port.host_ip) == family {
+                    let at = Word::Bare(port.host_ip.to_string());
+                    let at = [vec![at], service.to_vec()].concat();
+                    self.add_of(family, SetName::PublishedAt, at, to);
+                }
             }
         }
     }
@@ -414,18 +332,32 @@ impl Ruleset {
                 self.hold(attached.address.addr(), attached.mac);
                 let port = Word::Name(attached.host_ifname.clone());
                 let who = vec![port, Word::Bare(attached.mac.to_string())];
-                for other in attachments {
-                    let address = Word::Bare(other.address.addr().to_string());
-                    self.add(SetName::Own, [who.clone(), vec![address]].concat(), vec![]);
+                for end in attachments.iter().flat_map(|other| other.ends()) {
+                    self.own(&who, end.address.addr());
+                }
+                if attached.v6.is_some() {
+                    self.own(&who, attached.mac.link_local().into());
                 }
                 self.add(SetName::OwnMacs, who, vec![]);
-                if !attached.behind_gateway.is_empty() {
+                for end in attached.ends().filter(|end| !end.behind_gateway.is_empty()) {
                     let port = Word::Name(attached.host_ifname.clone());
                     self.add(SetName::Strict, vec![port], vec![]);
-                    let own = || Word::Bare(attached.address.addr().to_string());
-                    self.add(SetName::Selves, vec![own(), own()], vec![]);
+                    let own = || Word::Bare(end.address.addr().to_string());
+                    let family = Family::of(end.gateway);
+                    self.add_of(family, SetName::Selves, vec![own(), own()], vec![]);
                 }
             }
+        }
+    }
+
+    /// It is said by who speaks so by a bridge port.
+    fn own(&mut self, who: &[Word], address: IpAddr) {
+        let key = [who, &[Word::Bare(address.to_string())]].concat();
+        self.add_of(Family::of(address), SetName::Own, key, vec![]);
+        if let IpAddr::V6(address) = address
+            && self.shape.v6
+        {
+            self.add(SetName::Targets, [who, &[Word::Raw(address)]].concat(), vec![]);
         }
     }
 
@@ -441,11 +373,18 @@ impl Ruleset {
     }
 
     fn add(&mut self, set: SetName, key: Vec<Word>, value: Vec<Word>) {
-        self.elements.entry(set).or_default().insert(Element { key, value });
+        self.add_of(Family::V4, set, key, value);
     }
 
-    fn of_set(&self, set: SetName) -> impl Iterator<Item = &Element> {
-        self.elements.get(&set).into_iter().flatten()
+    /// To the set of this family; there are none of IPv6 where there is none.
+    fn add_of(&mut self, family: Family, set: SetName, key: Vec<Word>, value: Vec<Word>) {
+        if family == Family::V4 || self.shape.v6 {
+            self.elements.entry((set, family)).or_default().insert(Element { key, value });
+        }
+    }
+
+    fn of_set(&self, set: SetName, family: Family) -> impl Iterator<Item = &Element> {
+        self.elements.get(&(set, family)).into_iter().flatten()
     }
 
     /// Whether the tables have the same chains: [`change_text`](Self::change_text) leads from one
@@ -454,7 +393,7 @@ impl Ruleset {
     pub fn same_chains(&self, other: &Self) -> bool {
         let chains = |of: &Self| {
             let without = (of.without_frames, of.without_egress);
-            (of.is_empty(), of.closed, without, of.draws, of.mesh)
+            (of.is_empty(), without, of.shape)
         };
         chains(self) == chains(other) && self.prefix == other.prefix
     }
@@ -473,24 +412,25 @@ impl Ruleset {
             return text;
         }
         for family in self.families() {
-            if family == EGRESS && !self.mesh {
+            if family == EGRESS && !self.shape.mesh {
                 continue;
             }
             let _ = writeln!(text, "table {family} {table} {{");
-            for (set, declaration) in SETS {
+            for (set, _, declaration) in sets(self.shape.v6) {
                 if set.family() == family {
                     let _ = writeln!(text, "  {declaration}");
                 }
             }
             text.push_str(&match family {
-                FRAMES => frame_chains(&self.prefix),
+                FRAMES => frame_chains(&self.prefix, self.shape.v6),
                 EGRESS => egress_chains(&ingress::ifname(&self.prefix)),
-                _ => packet_chains(self.closed, self.draws, self.mesh),
+                _ => packet_chains(&self.shape),
             });
             text.push_str("}\n");
         }
-        for (set, _) in SETS {
-            write_elements(&mut text, "add", table, set, self.of_set(set).map(Element::text));
+        for (set, family, _) in sets(self.shape.v6) {
+            let elements = self.of_set(set, family).map(Element::text);
+            write_elements(&mut text, "add", table, (set, family), elements);
         }
         text
     }
@@ -500,19 +440,20 @@ impl Ruleset {
     #[must_use]
     pub fn change_text(&self, from: &Self, table: &str) -> Option<String> {
         let mut text = String::new();
-        for (set, _) in SETS {
-            let gone = from.of_set(set).filter(|element| !self.has(set, element));
-            write_elements(&mut text, "delete", table, set, gone.map(Element::key_text));
+        let all = || sets(self.shape.v6).map(|(set, family, _)| (set, family));
+        for of in all() {
+            let gone = from.of_set(of.0, of.1).filter(|element| !self.has(of, element));
+            write_elements(&mut text, "delete", table, of, gone.map(Element::key_text));
         }
-        for (set, _) in SETS {
-            let new = self.of_set(set).filter(|element| !from.has(set, element));
-            write_elements(&mut text, "add", table, set, new.map(Element::text));
+        for of in all() {
+            let new = self.of_set(of.0, of.1).filter(|element| !from.has(of, element));
+            write_elements(&mut text, "add", table, of, new.map(Element::text));
         }
         (!text.is_empty()).then_some(text)
     }
 
-    fn has(&self, set: SetName, element: &Element) -> bool {
-        self.elements.get(&set).is_some_and(|elements| elements.contains(element))
+    fn has(&self, of: (SetName, Family), element: &Element) -> bool {
+        self.elements.get(&of).is_some_and(|elements| elements.contains(element))
     }
 
     /// Whether the kernel's tables, as `nft -j list table` shows them, hold exactly these elements.
@@ -520,15 +461,23 @@ impl Ruleset {
     pub fn matches(&self, listed: &Value) -> bool {
         let families = self.families();
         let there = |set: &SetName| {
-            families.contains(&set.family()) && (self.mesh || set.family() != EGRESS)
+            families.contains(&set.family()) && (self.shape.mesh || set.family() != EGRESS)
         };
-        let mut sets = SETS.iter().filter(|(set, _)| there(set));
-        sets.all(|(set, _)| {
-            let found = listed_elements(listed, set.as_str());
+        let mut sets = sets(self.shape.v6).filter(|(set, _, _)| there(set));
+        sets.all(|(set, family, _)| {
+            let found = listed_elements(listed, &set.name(family));
             let wanted: BTreeSet<String> =
-                self.of_set(*set).map(|element| element.json().to_string()).collect();
+                self.of_set(set, family).map(|element| element.json().to_string()).collect();
             found.is_some_and(|found| found == wanted)
         })
+    }
+}
+
+/// All addresses of one family.
+fn on_all(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -563,12 +512,12 @@ fn write_elements(
     text: &mut String,
     verb: &str,
     table: &str,
-    set: SetName,
+    (set, family): (SetName, Family),
     elements: impl Iterator<Item = String>,
 ) {
     let elements: Vec<String> = elements.collect();
     if !elements.is_empty() {
-        let (family, set, elements) = (set.family(), set.as_str(), elements.join(", "));
+        let (family, set, elements) = (set.family(), set.name(family), elements.join(", "));
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{verb} element {family} {table} {set} {{ {elements} }}");
     }

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
 use thiserror::Error;
 
-use super::{NetworkConfig, Protocol, PublishedPort, SharedPort};
+use super::{NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig};
 use crate::tunnel;
 
 /// Docker's name of the option that sets the packet size.
@@ -24,9 +24,14 @@ pub enum UnsupportedSpec {
     Value { network: String, field: &'static str, value: String, expected: &'static str },
     #[error("network `{network}`: {what} is not supported by bridge networks")]
     Feature { network: String, what: &'static str },
-    #[error("network `{network}` spans hosts, and managers have chosen no IPv4 subnet for it")]
-    NoSubnet { network: String },
-    #[error("port {target_port}/{protocol}: host address {host_ip} is not IPv4")]
+    #[error("network `{network}` spans hosts, and managers have chosen no {family} subnet for it")]
+    NoSubnet { network: String, family: &'static str },
+    #[error("network `{network}`: a gateway, range or reservation needs a subnet beside it")]
+    SubnetMissing { network: String },
+    #[error(
+        "port {target_port}/{protocol}: nothing can be published at {host_ip}, as IPv6 has no way back from \
+         there; expected 127.0.0.1, or another address of the host"
+    )]
     HostAddress { target_port: u16, protocol: Protocol, host_ip: IpAddr },
     #[error(
         "port {target_port}/{protocol} answers on every node, and managers have given it no number"
@@ -49,12 +54,12 @@ impl NetworkConfig {
             let driver = spec.driver.name.clone();
             return Err(UnsupportedSpec::Driver { network: network(), driver });
         }
-        feature(spec.enable_ipv6, "IPv6")?;
         feature(spec.enable_ipv4 == Some(false), "being without IPv4")?;
         feature(spec.ingress, "the routing mesh")?;
         let mut config = Self {
             id: id.into(),
             name: network(),
+            ipv6: spec.enable_ipv6,
             internal: spec.internal,
             labels: spec.labels.clone(),
             ..Self::default()
@@ -70,8 +75,7 @@ impl NetworkConfig {
             let custom = !matches!(ipam.driver.name.as_str(), "" | "default")
                 || !ipam.driver.options.is_empty();
             feature(custom, "an address driver")?;
-            feature(ipam.config.len() > 1, "more than one subnet")?;
-            if let Some(subnet) = ipam.config.first() {
+            for subnet in &ipam.config {
                 config.take_subnet(subnet)?;
             }
         }
@@ -81,18 +85,28 @@ impl NetworkConfig {
     /// What a spec of a network that spans hosts asks for, with the subnets that managers have chosen.
     ///
     /// # Errors
-    /// As [`of_spec`](Self::of_spec); there is no IPv4 subnet among them.
+    /// As [`of_spec`](Self::of_spec); there is no subnet among them of a family that the network has.
     pub fn of_overlay(
         id: impl Into<String>,
         spec: &NetworkSpec,
         subnets: &[IpNet],
     ) -> Result<Self, UnsupportedSpec> {
         let network = || spec.name.clone();
-        let subnet = subnets.iter().find_map(|subnet| match subnet {
-            IpNet::V4(subnet) => Some(*subnet),
-            IpNet::V6(_) => None,
+        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
+            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
+                return Err(UnsupportedSpec::NoSubnet { network: network(), family });
+            }
+        }
+        if spec.enable_ipv4 == Some(false) {
+            let what = "being without IPv4";
+            return Err(UnsupportedSpec::Feature { network: network(), what });
+        }
+        let subnets = subnets.iter().filter(|subnet| subnet.addr().is_ipv4() || spec.enable_ipv6);
+        let subnets = subnets.map(|subnet| {
+            let gateway = gateway_of(spec, subnet)?;
+            Ok(SubnetConfig { gateway, ..SubnetConfig::from(*subnet) })
         });
-        let subnet = subnet.ok_or_else(|| UnsupportedSpec::NoSubnet { network: network() })?;
+        let subnets = subnets.collect::<Result<_, _>>()?;
         let mut mtu = tunnel::MTU;
         for (option, value) in &spec.driver.options {
             if option != MTU_OPTION {
@@ -104,36 +118,54 @@ impl NetworkConfig {
         Ok(Self {
             id: id.into(),
             name: network(),
-            subnet: Some(subnet),
+            subnets,
+            ipv6: spec.enable_ipv6,
             internal: spec.internal,
             // A larger packet would not pass the tunnel.
             mtu: Some(mtu.min(tunnel::MTU)),
             labels: spec.labels.clone(),
             routed: true,
-            ..Self::default()
         })
     }
 
     fn take_subnet(&mut self, ipam: &IpamConfig) -> Result<(), UnsupportedSpec> {
-        const SUBNET: &str = "an IPv4 subnet";
-        const ADDRESS: &str = "an IPv4 address";
-        let network = self.name.clone();
-        if !ipam.subnet.is_empty() {
-            self.subnet = Some(parse(&network, "subnet", &ipam.subnet, SUBNET)?);
+        let network = || self.name.clone();
+        if ipam.subnet.is_empty() {
+            let more = !ipam.gateway.is_empty()
+                || !ipam.ip_range.is_empty()
+                || !ipam.aux_addresses.is_empty();
+            let missing = UnsupportedSpec::SubnetMissing { network: network() };
+            return if more { Err(missing) } else { Ok(()) };
         }
+        let mut subnet =
+            SubnetConfig::from(parse::<IpNet>(&network(), "subnet", &ipam.subnet, SUBNET)?);
         if !ipam.ip_range.is_empty() {
-            let range: Ipv4Net = parse(&network, "ip range", &ipam.ip_range, SUBNET)?;
-            self.ip_range = Some(range);
+            subnet.ip_range = Some(parse(&network(), "ip range", &ipam.ip_range, SUBNET)?);
         }
-        if !ipam.gateway.is_empty() {
-            self.gateway = Some(parse(&network, "gateway", &ipam.gateway, ADDRESS)?);
-        }
+        subnet.gateway = parse_gateway(&network(), ipam)?;
         for address in ipam.aux_addresses.values() {
-            let address: Ipv4Addr = parse(&network, "auxiliary address", address, ADDRESS)?;
-            self.reserved.insert(address);
+            subnet.reserved.insert(parse(&network(), "auxiliary address", address, ADDRESS)?);
         }
+        self.subnets.push(subnet);
         Ok(())
     }
+}
+
+const SUBNET: &str = "a subnet";
+const ADDRESS: &str = "an address";
+
+fn parse_gateway(network: &str, ipam: &IpamConfig) -> Result<Option<IpAddr>, UnsupportedSpec> {
+    if ipam.gateway.is_empty() {
+        return Ok(None);
+    }
+    parse(network, "gateway", &ipam.gateway, ADDRESS).map(Some)
+}
+
+/// The gateway that the user has named for a subnet.
+fn gateway_of(spec: &NetworkSpec, subnet: &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec> {
+    let configs = spec.ipam.iter().flat_map(|ipam| &ipam.config);
+    let mut named = configs.filter(|one| one.subnet.parse::<IpNet>().ok().as_ref() == Some(subnet));
+    named.next().map_or(Ok(None), |one| parse_gateway(&spec.name, one))
 }
 
 fn parse<T: std::str::FromStr>(
@@ -179,19 +211,16 @@ impl PublishedPort {
     /// What a port of a service with publish mode host asks for; `None` for one in another mode.
     ///
     /// # Errors
-    /// The host address is not IPv4.
+    /// The host address is the loopback of IPv6.
     pub fn of_spec(spec: &PortConfig) -> Result<Option<Self>, UnsupportedSpec> {
         if spec.publish_mode != PublishMode::Host {
             return Ok(None);
         }
         let (protocol, target_port) = (Protocol::from(spec.protocol), spec.target_port);
-        let host_ip = match spec.host_ip {
-            None => Ipv4Addr::UNSPECIFIED,
-            Some(IpAddr::V4(address)) => address,
-            Some(host_ip) => {
-                return Err(UnsupportedSpec::HostAddress { target_port, protocol, host_ip });
-            }
-        };
+        let host_ip = spec.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        if host_ip.is_loopback() && host_ip.is_ipv6() {
+            return Err(UnsupportedSpec::HostAddress { target_port, protocol, host_ip });
+        }
         Ok(Some(Self { host_ip, host_port: spec.published_port, protocol, target_port }))
     }
 
@@ -208,7 +237,7 @@ impl PublishedPort {
             target_port: self.target_port,
             published_port: self.host_port,
             publish_mode: PublishMode::Host,
-            host_ip: (!self.host_ip.is_unspecified()).then_some(IpAddr::V4(self.host_ip)),
+            host_ip: Some(self.host_ip).filter(|at| at.is_ipv6() || !at.is_unspecified()),
         }
     }
 }
@@ -241,14 +270,22 @@ mod tests {
         all.internal = true;
         all.labels.insert("a".to_owned(), "b".to_owned());
         all.driver.options.insert(MTU_OPTION.to_owned(), "1400".to_owned());
+        all.enable_ipv6 = true;
+        let more = IpamConfig { subnet: "fd00:1::/64".to_owned(), ..IpamConfig::default() };
+        all.ipam.as_mut().unwrap().config.push(more);
         let config = NetworkConfig::of_spec("id", &all).unwrap();
-        let expect = NetworkConfig {
-            id: "id".to_owned(),
-            name: "n".to_owned(),
-            subnet: Some("10.1.0.0/16".parse().unwrap()),
+        let first = SubnetConfig {
+            subnet: "10.1.0.0/16".parse().unwrap(),
             gateway: Some([10, 1, 0, 254].into()),
             ip_range: Some("10.1.4.0/24".parse().unwrap()),
             reserved: [[10, 1, 4, 7].into()].into(),
+        };
+        let second = SubnetConfig::from("fd00:1::/64".parse::<IpNet>().unwrap());
+        let expect = NetworkConfig {
+            id: "id".to_owned(),
+            name: "n".to_owned(),
+            subnets: vec![first, second],
+            ipv6: true,
             internal: true,
             mtu: Some(1400),
             labels: [("a".to_owned(), "b".to_owned())].into(),
@@ -267,7 +304,10 @@ mod tests {
             spec(|spec| spec.driver.name = "macvlan".to_owned()),
             "driver `macvlan` is not one this node has, expected `bridge`",
         );
-        check(spec(|spec| spec.enable_ipv6 = true), "IPv6 is not supported by bridge networks");
+        check(
+            spec(|spec| spec.enable_ipv4 = Some(false)),
+            "being without IPv4 is not supported by bridge networks",
+        );
         check(
             spec(|spec| {
                 spec.driver.options.insert("x".to_owned(), "1".to_owned());
@@ -275,18 +315,25 @@ mod tests {
             "unknown driver option `x`, expected `com.docker.network.driver.mtu`",
         );
         check(
-            ipam(|subnet| subnet.subnet = "fd00::/64".to_owned()),
-            "`fd00::/64` is no valid subnet, expected an IPv4 subnet",
+            ipam(|subnet| subnet.subnet = "fd00".to_owned()),
+            "`fd00` is no valid subnet, expected a subnet",
         );
         check(
-            ipam(|subnet| subnet.gateway = "x".to_owned()),
-            "`x` is no valid gateway, expected an IPv4 address",
+            ipam(|subnet| {
+                subnet.subnet = "10.1.0.0/16".to_owned();
+                subnet.gateway = "x".to_owned();
+            }),
+            "`x` is no valid gateway, expected an address",
+        );
+        check(
+            ipam(|subnet| subnet.gateway = "10.1.0.1".to_owned()),
+            "a gateway, range or reservation needs a subnet beside it",
         );
     }
 
     #[test]
     fn a_network_that_spans_hosts_has_the_subnet_that_managers_chose() {
-        let subnets = ["fd00::/64".parse().unwrap(), "10.0.3.0/24".parse().unwrap()];
+        let subnets: [IpNet; 2] = ["fd00::/64".parse().unwrap(), "10.0.3.0/24".parse().unwrap()];
         let of = |option: Option<(&str, &str)>| {
             let spec = spec(|spec| {
                 spec.internal = true;
@@ -298,7 +345,8 @@ mod tests {
             NetworkConfig::of_overlay("id", &spec, &subnets)
         };
         let config = of(None).unwrap();
-        assert_eq!(config.subnet, Some("10.0.3.0/24".parse().unwrap()));
+        let v4 = SubnetConfig::from("10.0.3.0/24".parse::<IpNet>().unwrap());
+        assert_eq!(config.subnets, std::slice::from_ref(&v4));
         assert!(config.routed && config.internal);
         assert_eq!(config.mtu, Some(1420));
         assert_eq!(of(Some((MTU_OPTION, "1280"))).unwrap().mtu, Some(1280));
@@ -307,6 +355,20 @@ mod tests {
         assert!(error.contains("unknown driver option `encrypted`"), "{error}");
         let error = NetworkConfig::of_overlay("id", &spec(|_| {}), &subnets[..1]).unwrap_err();
         assert!(error.to_string().contains("no IPv4 subnet"), "{error}");
+        // With IPv6, and with a gateway that the user has named.
+        let mut both = ipam(|subnet| {
+            subnet.subnet = "fd00::/64".to_owned();
+            subnet.gateway = "fd00::9".to_owned();
+        });
+        both.enable_ipv6 = true;
+        let config = NetworkConfig::of_overlay("id", &both, &subnets).unwrap();
+        let v6 = SubnetConfig {
+            gateway: Some("fd00::9".parse().unwrap()),
+            ..SubnetConfig::from(subnets[0])
+        };
+        assert_eq!((config.subnets, config.ipv6), (vec![v6, v4], true));
+        let error = NetworkConfig::of_overlay("id", &both, &subnets[1..]).unwrap_err();
+        assert!(error.to_string().contains("no IPv6 subnet"), "{error}");
     }
 
     #[test]
@@ -326,8 +388,14 @@ mod tests {
         let port = PublishedPort::of_spec(&everywhere).unwrap().unwrap();
         assert_eq!(port.to_spec("dns".to_owned()), everywhere);
         let v6 = PortConfig { host_ip: Some("::1".parse().unwrap()), ..spec.clone() };
-        let text = "port 53/udp: host address ::1 is not IPv4";
-        assert_eq!(PublishedPort::of_spec(&v6).unwrap_err().to_string(), text);
+        let error = PublishedPort::of_spec(&v6).unwrap_err().to_string();
+        assert!(error.starts_with("port 53/udp: nothing can be published at ::1, as"), "{error}");
+        for text in ["fd00::7", "::"] {
+            let v6 = PortConfig { host_ip: Some(text.parse().unwrap()), ..spec.clone() };
+            let port = PublishedPort::of_spec(&v6).unwrap().unwrap();
+            assert_eq!(port.to_string(), format!("[{text}]:5353->53/udp"));
+            assert_eq!(port.to_spec("dns".to_owned()), v6);
+        }
         let mesh = PortConfig { publish_mode: PublishMode::Ingress, ..spec };
         assert_eq!(PublishedPort::of_spec(&mesh), Ok(None));
         let shared = SharedPort::of_spec(&mesh).unwrap().unwrap();

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -16,15 +16,10 @@ pub struct NetworkConfig {
     pub id: String,
     /// What people call it; used in messages only.
     pub name: String,
-    /// The user's subnet; `None` lets the node choose one from its pools.
-    pub subnet: Option<Ipv4Net>,
-    /// The user's gateway; `None` is the first usable address of the subnet.
-    pub gateway: Option<Ipv4Addr>,
-    /// Addresses are given from this part of the subnet only.
-    pub ip_range: Option<Ipv4Net>,
-    /// Addresses that no container gets.
-    #[serde(default)]
-    pub reserved: BTreeSet<Ipv4Addr>,
+    /// The user's subnets. Without one of IPv4 the node chooses one from its pools.
+    pub subnets: Vec<SubnetConfig>,
+    /// It has IPv6 beside IPv4. Without a subnet of it the node chooses one.
+    pub ipv6: bool,
     /// No way in or out: containers reach each other and the gateway address, nothing else.
     pub internal: bool,
     /// Bytes per packet on the bridge and its ports; `None` is the node's default.
@@ -37,6 +32,88 @@ pub struct NetworkConfig {
     pub routed: bool,
 }
 
+/// A subnet as the user wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetConfig {
+    /// Its addresses.
+    pub subnet: IpNet,
+    /// The user's gateway; `None` is the first usable address.
+    pub gateway: Option<IpAddr>,
+    /// Addresses are given from this part only.
+    pub ip_range: Option<IpNet>,
+    /// Addresses that no container gets.
+    #[serde(default)]
+    pub reserved: BTreeSet<IpAddr>,
+}
+
+impl From<IpNet> for SubnetConfig {
+    fn from(subnet: IpNet) -> Self {
+        Self { subnet, gateway: None, ip_range: None, reserved: BTreeSet::new() }
+    }
+}
+
+/// A subnet as it is on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Its addresses.
+    pub subnet: IpNet,
+    /// Address of the bridge, by which its containers reach everybody else.
+    pub gateway: IpAddr,
+}
+
+impl Subnet {
+    /// Of which family it is.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(self.gateway)
+    }
+
+    /// The host's address on the bridge, with the length of the prefix.
+    #[must_use]
+    pub fn of_bridge(&self) -> IpNet {
+        IpNet::new(self.gateway, self.subnet.prefix_len()).unwrap_or(self.subnet)
+    }
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Bits of an address.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// A network as it is on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkState {
@@ -44,10 +121,8 @@ pub struct NetworkState {
     pub id: String,
     /// Name of the bridge interface on the host.
     pub bridge: String,
-    /// The subnet in force.
-    pub subnet: Ipv4Net,
-    /// Address of the bridge, and of the default route of its containers.
-    pub gateway: Ipv4Addr,
+    /// The subnets in force, one of IPv4 the first.
+    pub subnets: Vec<Subnet>,
     /// Bytes per packet.
     pub mtu: u32,
     /// No way in or out.
@@ -55,6 +130,43 @@ pub struct NetworkState {
     /// It spans hosts.
     #[serde(default)]
     pub routed: bool,
+}
+
+impl NetworkState {
+    /// Whether one of its subnets is of IPv6.
+    #[must_use]
+    pub fn has_v6(&self) -> bool {
+        self.of_family(Family::V6).next().is_some()
+    }
+
+    /// The bridge's address for its link alone, if the network has IPv6: from no other does the kernel ask where a
+    /// container is for whom it forwards a packet.
+    #[must_use]
+    pub fn link_local(&self) -> Option<IpNet> {
+        let address = IpAddr::V6(self.mac().link_local());
+        IpNet::new(address, 64).ok().filter(|_| self.has_v6())
+    }
+
+    /// Its subnets of one family.
+    pub fn of_family(&self, family: Family) -> impl Iterator<Item = &Subnet> {
+        self.subnets.iter().filter(move |one| one.family() == family)
+    }
+
+    /// The subnet that an address is of.
+    #[must_use]
+    pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|one| one.subnet.contains(&address))
+    }
+
+    /// Hardware address of the bridge. Given, because a bridge left to itself changes it with its ports.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        let v4 = self.subnets.iter().find_map(|one| match one.gateway {
+            IpAddr::V4(gateway) => Some(gateway),
+            IpAddr::V6(_) => None,
+        });
+        Mac::of_address(v4.unwrap_or(Ipv4Addr::UNSPECIFIED))
+    }
 }
 
 /// The wish to connect one container to one network.
@@ -69,6 +181,8 @@ pub struct AttachRequest {
     pub aliases: BTreeSet<String>,
     /// The address the user asks for; `None` lets the node choose.
     pub address: Option<Ipv4Addr>,
+    /// That of IPv6, on a network that has it.
+    pub address_v6: Option<Ipv6Addr>,
 }
 
 /// One end of a container on one network.
@@ -95,8 +209,57 @@ pub struct Attached {
     /// What else is reached by the gateway: on a network that spans hosts, its subnet.
     #[serde(default)]
     pub behind_gateway: Vec<Ipv4Net>,
+    /// What it has of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<AttachedV6>,
     /// Names under which the container is known on this network.
     pub aliases: BTreeSet<String>,
+}
+
+/// What a container has of IPv6 on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedV6 {
+    /// Address with the length of the subnet's prefix; on a network that spans hosts, of 128 bits.
+    pub address: Ipv6Net,
+    /// Gateway of the subnet.
+    pub gateway: Ipv6Addr,
+    /// The container's default route of IPv6 leaves through this attachment.
+    pub default_route: bool,
+    /// What else is reached by the gateway.
+    #[serde(default)]
+    pub behind_gateway: Vec<Ipv6Net>,
+}
+
+/// What a container has of one family on one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its address.
+    pub address: IpNet,
+    /// Gateway of the subnet.
+    pub gateway: IpAddr,
+    /// The default route leaves here.
+    pub default_route: bool,
+    /// What else is reached by the gateway.
+    pub behind_gateway: Vec<IpNet>,
+}
+
+impl Attached {
+    /// What it has of each family, of IPv4 first.
+    pub fn ends(&self) -> impl Iterator<Item = End> {
+        let v4 = End {
+            address: self.address.into(),
+            gateway: self.gateway.into(),
+            default_route: self.default_route,
+            behind_gateway: self.behind_gateway.iter().copied().map(IpNet::from).collect(),
+        };
+        let v6 = self.v6.as_ref().map(|v6| End {
+            address: v6.address.into(),
+            gateway: v6.gateway.into(),
+            default_route: v6.default_route,
+            behind_gateway: v6.behind_gateway.iter().copied().map(IpNet::from).collect(),
+        });
+        std::iter::once(v4).chain(v6)
+    }
 }
 
 /// Transport protocols that can be published.
@@ -150,8 +313,9 @@ impl FromStr for Protocol {
 /// A port of the host that leads to a port of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublishedPort {
-    /// Address of the host it answers on; `0.0.0.0` is every address of the host. Never widened.
-    pub host_ip: Ipv4Addr,
+    /// Address of the host it answers on. `0.0.0.0` is every address of the host, of both families as far as
+    /// the container has them; `::` is every one of IPv6. Never widened.
+    pub host_ip: IpAddr,
     /// Port of the host; 0 in a request asks for any free one.
     pub host_port: u16,
     /// Transport.
@@ -167,15 +331,24 @@ impl PublishedPort {
     pub fn collides(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.host_port == other.host_port
-            && (self.host_ip == other.host_ip
-                || self.host_ip.is_unspecified()
-                || other.host_ip.is_unspecified())
+            && (self.answers_at(other.host_ip) || other.answers_at(self.host_ip))
+    }
+
+    /// Whether it answers at an address of the host.
+    #[must_use]
+    pub fn answers_at(&self, address: IpAddr) -> bool {
+        let everywhere = match self.host_ip {
+            IpAddr::V4(host_ip) => host_ip.is_unspecified(),
+            IpAddr::V6(host_ip) => host_ip.is_unspecified() && address.is_ipv6(),
+        };
+        everywhere || self.host_ip == address
     }
 }
 
 impl fmt::Display for PublishedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}->{}/{}", self.host_ip, self.host_port, self.target_port, self.protocol)
+        let host = SocketAddr::new(self.host_ip, self.host_port);
+        write!(f, "{host}->{}/{}", self.target_port, self.protocol)
     }
 }
 
@@ -209,6 +382,15 @@ impl Mac {
     pub fn of_address(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x73, a, b, c, d])
+    }
+
+    /// The address of IPv6 that a link with this hardware address gives itself, for itself alone (RFC 4291,
+    /// appendix A).
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, g] = self.0;
+        let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, g))
     }
 }
 

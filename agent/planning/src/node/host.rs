@@ -8,20 +8,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::look::{Look, LookAtLinks};
-use crate::network::NetworkState;
 use crate::network::fence::{self, FenceRule, Routing};
 use crate::network::guests::Guest;
 use crate::network::ingress::{self, Ingress, Numbers, Port};
 use crate::network::leases::Leases;
 use crate::network::links::{self, LinkKind, ObservedLink};
 use crate::network::ruleset::{HostFacts, Ruleset, Vips};
-use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge, of_mesh};
+use crate::network::settings::{
+    FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge, of_mesh,
+};
+use crate::network::{Family, NetworkState};
 
 pub use self::mesh::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
 
@@ -35,7 +37,18 @@ pub struct BridgeRoute {
     /// Where it leads.
     pub kind: RouteKind,
     /// The host's address on the bridge, with the length of the prefix.
-    pub address: Ipv4Net,
+    pub address: IpNet,
+}
+
+impl BridgeRoute {
+    /// Whether an address has routes that packets of containers go by: every link has that to its own neighbours.
+    #[must_use]
+    pub fn are_of(address: &IpNet) -> bool {
+        match address.addr() {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+        }
+    }
 }
 
 /// Which of the routes of an address.
@@ -45,13 +58,19 @@ pub enum RouteKind {
     Subnet,
     /// The address is the host's own.
     Own,
-    /// The last address of the subnet is that of everybody on it.
+    /// The last address of the subnet is that of everybody on it; not of IPv6.
     Broadcast,
 }
 
 impl RouteKind {
     /// All that an address has, the way to it first: the others name it as their source.
-    pub const ALL: [Self; 3] = [Self::Own, Self::Subnet, Self::Broadcast];
+    #[must_use]
+    pub fn all(family: Family) -> &'static [Self] {
+        match family {
+            Family::V4 => &[Self::Own, Self::Subnet, Self::Broadcast],
+            Family::V6 => &[Self::Own, Self::Subnet],
+        }
+    }
 }
 
 impl fmt::Display for BridgeRoute {
@@ -106,11 +125,15 @@ pub struct Observed {
     /// Links and their routes.
     pub links: Option<ObservedLinks>,
     /// Addresses of the host that are on no wire.
-    pub on_no_wire: BTreeSet<Ipv4Addr>,
+    pub on_no_wire: BTreeSet<IpAddr>,
     /// Bridges of others.
     pub guests: BTreeSet<Guest>,
     /// Routing rules.
     pub fence: Option<ObservedFence>,
+    /// Those of IPv6.
+    pub fence_v6: Option<ObservedFence>,
+    /// The host has no IPv6, or it is switched off.
+    pub without_v6: bool,
     /// The packet filter.
     pub tables: Option<Tables>,
     /// Settings by their path below `/proc/sys/net`: those of the host that networks need, those that
@@ -119,7 +142,7 @@ pub struct Observed {
     /// What the host was like before it was changed.
     pub remembered: Option<Remembered>,
     /// Addresses that are routed into the tunnel; `None` if there is no tunnel.
-    pub remote: Option<BTreeSet<Ipv4Addr>>,
+    pub remote: Option<BTreeSet<IpAddr>>,
     /// The device of the mesh.
     pub mesh: Option<ObservedMesh>,
     /// There is a mesh, as far as is known from before: so it stays where it was not looked at.
@@ -137,7 +160,7 @@ pub struct Wishes {
     /// of theirs is closed, and forwarding stays on.
     pub forwards_for_others: bool,
     /// Addresses on networks that span hosts which are on other hosts now.
-    pub remote: Arc<BTreeSet<Ipv4Addr>>,
+    pub remote: Arc<BTreeSet<IpAddr>>,
     /// Addresses of services on such networks.
     pub vips: Arc<Vips>,
     /// Ports that answer on every node.
@@ -159,9 +182,9 @@ pub enum Action {
     /// Write a setting; one that the kernel does not have is left alone.
     Set { name: String, value: String },
     /// Add a routing rule.
-    AddRule(FenceRule),
+    AddRule(Family, FenceRule),
     /// Remove a routing rule.
-    RemoveRule(FenceRule),
+    RemoveRule(Family, FenceRule),
     /// Make the tables what the book says.
     PutTables,
     /// Remove the tables: there are no networks.
@@ -171,9 +194,9 @@ pub enum Action {
     /// Put back a route of a bridge.
     AddRoute(BridgeRoute),
     /// Lead packets for an address into the tunnel.
-    AddRemote(Ipv4Addr),
+    AddRemote(IpAddr),
     /// Do so no more.
-    RemoveRemote(Ipv4Addr),
+    RemoveRemote(IpAddr),
     /// Change the device of the mesh.
     Mesh(MeshAction),
 }
@@ -185,7 +208,7 @@ impl Action {
     pub fn opens(&self) -> bool {
         match self {
             Self::Set { name, value } => {
-                [IP_FORWARD, SRC_VALID_MARK].contains(&name.as_str()) && value == "1"
+                [IP_FORWARD, SRC_VALID_MARK, FORWARD_V6].contains(&name.as_str()) && value == "1"
             }
             Self::Link(action) => matches!(
                 action,
@@ -194,7 +217,7 @@ impl Action {
                     | links::Action::SetBridge { .. }
             ),
             // What lets others pass goes with what keeps them out, not before.
-            Self::RemoveRule(_) | Self::DropTables | Self::AddRoute(_) | Self::Forget => true,
+            Self::RemoveRule(..) | Self::DropTables | Self::AddRoute(_) | Self::Forget => true,
             _ => false,
         }
     }
@@ -206,8 +229,10 @@ impl fmt::Display for Action {
             Self::Remember(_) => f.write_str("remember settings of the host"),
             Self::Forget => f.write_str("forget settings of the host"),
             Self::Set { name, value } => write!(f, "set {name} to {value}"),
-            Self::AddRule(rule) => write!(f, "add routing rule {rule}"),
-            Self::RemoveRule(rule) => write!(f, "remove routing rule {rule}"),
+            Self::AddRule(Family::V4, rule) => write!(f, "add routing rule {rule}"),
+            Self::RemoveRule(Family::V4, rule) => write!(f, "remove routing rule {rule}"),
+            Self::AddRule(family, rule) => write!(f, "add routing rule of {family} {rule}"),
+            Self::RemoveRule(family, rule) => write!(f, "remove routing rule of {family} {rule}"),
             Self::PutTables => f.write_str("replace the nftables tables"),
             Self::DropTables => f.write_str("remove the nftables tables"),
             Self::Link(action) => action.fmt(f),
@@ -233,15 +258,22 @@ pub struct Plan {
 /// Plans the way from `observed` to what the book says.
 #[must_use]
 pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
-    let mesh = mesh::steps(wishes, observed);
-    let memory = memory(leases, wishes, observed, mesh.is_there);
-    let for_us = memory.after.as_ref().is_some_and(Remembered::forwards_for_us);
-    let forwards_for_us = for_us && !wishes.forwards_for_others;
-    let guests = if forwards_for_us { observed.guests.clone() } else { BTreeSet::new() };
+    let v6 = has_v6(leases, wishes, observed);
+    let mesh = mesh::steps(wishes, observed, v6);
+    let memory = memory(leases, wishes, observed, (mesh.is_there, v6));
+    let for_us = |ask: fn(&Remembered) -> bool| {
+        memory.after.as_ref().is_some_and(ask) && !wishes.forwards_for_others
+    };
+    let forwards_for_us = for_us(Remembered::forwards_for_us);
+    let forwards_v6_for_us = for_us(Remembered::forwards_v6_for_us);
+    let some = forwards_for_us || forwards_v6_for_us;
+    let guests = if some { observed.guests.clone() } else { BTreeSet::new() };
     let facts = HostFacts {
         prefix: wishes.prefix.clone(),
         on_no_wire: observed.on_no_wire.clone(),
         forwards_for_us,
+        forwards_v6_for_us,
+        v6,
         guests: guests.iter().map(|guest| guest.bridge.clone()).collect(),
         vips: Arc::clone(&wishes.vips),
         ingress: Arc::clone(&wishes.ingress),
@@ -249,24 +281,17 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
         contested: wishes.contested.clone(),
         mesh: mesh.is_there,
     };
-    let device = mesh.is_there.then(|| ingress::ifname(&wishes.prefix));
-    let routing = Routing { forwards_for_us, guests, mesh: device, ..Routing::default() };
-    let mut fence = fence_actions(leases, routing, observed.fence.as_ref());
-    let mut links = link_actions(leases, wishes, observed);
-    let remote = remote_actions(leases, wishes, observed);
+    let mut fence = fences(leases, wishes, observed, &facts, &guests);
+    let mut links = link_actions(leases, wishes, observed, v6);
+    let remote = remote_actions(leases, wishes, observed, v6);
+    let mesh_is = Device { there: mesh.is_there, new: mesh.is_new, v6 };
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
     actions.extend(mesh.before);
     let mut tables = tables_action(leases, &facts, observed, mesh.is_new);
     actions.extend(tables.take_if(|action| *action == Action::PutTables));
     actions.append(&mut links.actions);
-    actions.extend(device_settings(
-        leases,
-        wishes,
-        observed,
-        &links.new_bridges,
-        (mesh.is_there, mesh.is_new),
-    ));
+    actions.extend(device_settings(leases, wishes, observed, &links.new_bridges, &mesh_is));
     actions.append(&mut links.up);
     actions.append(&mut links.routes);
     actions.extend(mesh.after);
@@ -275,6 +300,13 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     actions.extend(tables);
     actions.append(&mut fence.opening);
     Plan { actions, missing_ports: links.missing_ports, facts }
+}
+
+/// Whether there is IPv6 for containers: on a network, or by the mesh to others. Where there is none, nothing is
+/// done for it.
+fn has_v6(leases: &Leases, wishes: &Wishes, observed: &Observed) -> bool {
+    let by_mesh = wishes.ingress.spans() && wishes.ingress.has_v6();
+    !observed.without_v6 && (by_mesh || leases.networks().any(NetworkState::has_v6))
 }
 
 /// What else has to be looked at before a plan that was made of `look` may be carried out; then it is
@@ -286,11 +318,15 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
 pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
     let now = &plan.facts;
     let mesh = now.mesh != before.mesh;
-    let forwards = (now.forwards_for_us, &now.guests) != (before.forwards_for_us, &before.guests);
-    let mut lacks = Look { rules: forwards || mesh, settings: mesh, ..Look::default() };
+    let forwarding = |facts: &HostFacts| {
+        (facts.forwards_for_us, facts.forwards_v6_for_us, facts.v6, facts.guests.clone())
+    };
+    let forwards = forwarding(now) != forwarding(before);
+    let settings = mesh || now.v6 != before.v6;
+    let mut lacks = Look { rules: forwards || mesh, settings, ..Look::default() };
     for action in plan.actions.iter().filter(|action| action.opens()) {
         match action {
-            Action::RemoveRule(_) | Action::DropTables => lacks.links = LookAtLinks::All,
+            Action::RemoveRule(..) | Action::DropTables => lacks.links = LookAtLinks::All,
             Action::Forget => {}
             _ => (lacks.rules, lacks.tables) = (true, true),
         }
@@ -306,17 +342,23 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
 
 /// Addresses in subnets of the host's networks, and those of other nodes in the tunnel, alone: a route to any
 /// other would lead packets astray that have nothing to do with containers.
-fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Vec<Action> {
+fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: bool) -> Vec<Action> {
     let Some(present) = &observed.remote else { return Vec::new() };
     let routed: Vec<&NetworkState> = leases.networks().filter(|network| network.routed).collect();
-    let inside = |address: &&Ipv4Addr| {
-        routed
-            .iter()
-            .any(|network| network.subnet.contains(*address) && network.gateway != **address)
+    let inside = |address: &IpAddr| {
+        let is_other = |network: &&NetworkState| {
+            network.subnet_of(*address).is_some()
+                && network.subnets.iter().all(|one| one.gateway != *address)
+        };
+        routed.iter().any(is_other)
     };
-    let by_mesh = |address: &Ipv4Addr| wishes.numbers.contains_key(address);
+    let by_mesh = |address: &IpAddr| match address {
+        IpAddr::V4(address) => wishes.numbers.contains_key(address),
+        IpAddr::V6(_) => false,
+    };
     let wanted = wishes.remote.iter().filter(|address| inside(address) || by_mesh(address));
-    let wanted: BTreeSet<Ipv4Addr> = wanted.copied().collect();
+    let wanted = wanted.filter(|address| v6 || address.is_ipv4());
+    let wanted: BTreeSet<IpAddr> = wanted.copied().collect();
     let gone = present.difference(&wanted).copied().map(Action::RemoveRemote);
     gone.chain(wanted.difference(present).copied().map(Action::AddRemote)).collect()
 }
@@ -332,26 +374,46 @@ struct Memory {
     after: Option<Remembered>,
 }
 
-fn memory(leases: &Leases, wishes: &Wishes, observed: &Observed, meshed: bool) -> Memory {
+fn memory(
+    leases: &Leases,
+    wishes: &Wishes,
+    observed: &Observed,
+    (meshed, v6): (bool, bool),
+) -> Memory {
     let Observed { boot, remembered, .. } = observed;
     let Some(now) = &observed.settings else {
         return Memory { after: remembered.clone(), ..Memory::default() };
     };
-    let set = |name: String, value: String| Action::Set { name, value };
-    if !meshed && !leases.networks().any(|network| !network.internal) {
+    let set = |(name, value): (String, String)| Action::Set { name, value };
+    let open = || leases.networks().filter(|network| !network.internal);
+    let guests = |v6: bool| {
+        let subnets = observed.guests.iter().flat_map(|guest| &guest.subnets);
+        wishes.forwards_for_others || subnets.into_iter().any(|net| net.addr().is_ipv6() == v6)
+    };
+    let back_v6 = |remembered: &Remembered| remembered.restore_v6(boot, now, guests(true));
+    if !meshed && open().next().is_none() {
         let Some(remembered) = remembered else { return Memory::default() };
-        let needed = wishes.forwards_for_others || !observed.guests.is_empty();
-        let back = remembered.restore(boot, now, needed);
-        let back = back.into_iter().map(|(name, value)| set(name, value));
+        let back = remembered.restore(boot, now, guests(false));
+        let back = back_v6(remembered).into_iter().chain(back).map(set);
         return Memory { before: back.chain([Action::Forget]).collect(), ..Memory::default() };
     }
-    let after = Remembered::from(now, boot, remembered.as_ref());
+    let known = Remembered::from(now, boot, remembered.as_ref());
+    let mut before: Vec<Action> = Vec::new();
+    let needs_v6 = v6 && (meshed || open().any(NetworkState::has_v6));
+    let after = if needs_v6 {
+        known.with_v6(now)
+    } else {
+        before.extend(back_v6(&known).into_iter().map(set));
+        known.without_v6()
+    };
     let new = remembered.as_ref() != Some(&after);
-    let before = new.then(|| Action::Remember(after.clone()));
+    before.extend(new.then(|| Action::Remember(after.clone())));
     let switches = [SRC_VALID_MARK, IP_FORWARD].into_iter();
     let off = switches.filter(|name| now.get(*name).is_some_and(|value| value != "1"));
-    let on = off.map(|name| set(name.to_owned(), "1".to_owned()));
-    Memory { before: before.into_iter().collect(), switch_on: on.collect(), after: Some(after) }
+    let on = off.map(|name| set((name.to_owned(), "1".to_owned())));
+    let on_v6 = if needs_v6 { after.steps_v6(now) } else { Vec::new() };
+    let on = on.chain(on_v6.into_iter().map(set));
+    Memory { before, switch_on: on.collect(), after: Some(after) }
 }
 
 #[derive(Default)]
@@ -360,14 +422,33 @@ struct Fence {
     opening: Vec<Action>,
 }
 
-fn fence_actions(leases: &Leases, routing: Routing, observed: Option<&ObservedFence>) -> Fence {
-    let Some(ObservedFence { present, has_domains }) = observed else { return Fence::default() };
-    let routing = Routing { has_domains: *has_domains, ..routing };
-    let (gone, new) = fence::change(present, &fence::rules(leases, &routing));
-    Fence {
-        closing: new.into_iter().map(Action::AddRule).collect(),
-        opening: gone.into_iter().map(Action::RemoveRule).collect(),
+/// Those of both families. A family that the kernel does not have was not looked at.
+fn fences(
+    leases: &Leases,
+    wishes: &Wishes,
+    observed: &Observed,
+    facts: &HostFacts,
+    guests: &BTreeSet<Guest>,
+) -> Fence {
+    let mut both = Fence::default();
+    for family in Family::ALL {
+        let (seen, forwards_for_us, has) = match family {
+            Family::V4 => (&observed.fence, facts.forwards_for_us, true),
+            Family::V6 => (&observed.fence_v6, facts.forwards_v6_for_us, facts.v6),
+        };
+        let Some(ObservedFence { present, has_domains }) = seen else { continue };
+        let routing = Routing {
+            forwards_for_us,
+            has_domains: *has_domains,
+            guests: if forwards_for_us { guests.clone() } else { BTreeSet::new() },
+            mesh: facts.mesh.then(|| ingress::ifname(&wishes.prefix)),
+        };
+        let wanted = if has { fence::rules(leases, &routing, family) } else { Vec::new() };
+        let (gone, new) = fence::change(present, &wanted);
+        both.closing.extend(new.into_iter().map(|rule| Action::AddRule(family, rule)));
+        both.opening.extend(gone.into_iter().map(|rule| Action::RemoveRule(family, rule)));
     }
+    both
 }
 
 /// A device that is `remade` has nothing that judges what leaves by it: before Linux 6.16 that goes with the one
@@ -398,11 +479,14 @@ struct Links {
     missing_ports: BTreeSet<String>,
 }
 
-fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Links {
+fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: bool) -> Links {
     let Some(ObservedLinks { looked_at, found, routes }) = &observed.links else {
         return Links::default();
     };
     let mut desired = links::Desired::of(leases);
+    if !v6 {
+        desired = desired.without_v6();
+    }
     if let LookAtLinks::Named(names) = looked_at {
         desired = desired.only(names);
     }
@@ -421,7 +505,12 @@ fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Links 
             }
             _ => {}
         }
-        let up = matches!(action, links::Action::SetUp { .. });
+        // An address of IPv6 needs a link on which that is switched on.
+        let up = match &action {
+            links::Action::SetUp { .. } => true,
+            links::Action::AddAddress { address, .. } => address.addr().is_ipv6(),
+            _ => false,
+        };
         (if up { &mut all.up } else { &mut all.actions }).push(Action::Link(action));
     }
     for (bridge, wanted) in desired.bridges {
@@ -429,14 +518,24 @@ fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Links 
         if !is_there || fresh.contains(&bridge) {
             continue;
         }
-        for kind in RouteKind::ALL {
-            let route = BridgeRoute { bridge: bridge.clone(), kind, address: wanted.address };
-            if !routes.contains(&route) {
-                all.routes.push(Action::AddRoute(route));
+        for address in wanted.addresses.into_iter().filter(BridgeRoute::are_of) {
+            for kind in RouteKind::all(Family::of(address.addr())) {
+                let route = BridgeRoute { bridge: bridge.clone(), kind: *kind, address };
+                if !routes.contains(&route) {
+                    all.routes.push(Action::AddRoute(route));
+                }
             }
         }
     }
     all
+}
+
+/// The mesh's device, as it is then.
+struct Device {
+    there: bool,
+    new: bool,
+    /// It has IPv6, as bridges of networks with it do.
+    v6: bool,
 }
 
 /// Those of what is made now, and those that are not as they should be.
@@ -445,18 +544,19 @@ fn device_settings(
     wishes: &Wishes,
     observed: &Observed,
     new: &BTreeSet<String>,
-    (is_there, is_new): (bool, bool),
+    mesh: &Device,
 ) -> Vec<Action> {
     let none = BTreeMap::new();
     let now = observed.settings.as_ref().unwrap_or(&none);
     let bridges = leases.networks().flat_map(|network| {
         let new = new.contains(&network.bridge);
-        of_bridge(&network.bridge).map(|(name, value)| (name, value, new))
+        let settings = of_bridge(&network.bridge, mesh.v6 && network.has_v6());
+        settings.into_iter().map(move |(name, value)| (name, value, new))
     });
-    let mesh = is_there.then(|| of_mesh(&ingress::ifname(&wishes.prefix))).into_iter().flatten();
-    let mesh = mesh.map(|(name, value)| (name, value, is_new));
+    let of_mesh = mesh.there.then(|| of_mesh(&ingress::ifname(&wishes.prefix), mesh.v6));
+    let of_mesh = of_mesh.into_iter().flatten().map(|(name, value)| (name, value, mesh.new));
     bridges
-        .chain(mesh)
+        .chain(of_mesh)
         .filter(|(name, value, new)| *new || now.get(name).is_some_and(|now| now != value))
         .map(|(name, value, _)| Action::Set { name, value: value.to_owned() })
         .collect()

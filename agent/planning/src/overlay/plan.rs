@@ -3,7 +3,7 @@
 mod ingress;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use shoal_types::id::{NodeId, ServiceId};
@@ -19,7 +19,7 @@ pub struct Course {
     /// its own in the tunnel. Nodes without any are left out.
     pub allowed: BTreeMap<NodeId, BTreeSet<IpNet>>,
     /// Addresses that packets are led into the tunnel for.
-    pub remote: BTreeSet<Ipv4Addr>,
+    pub remote: BTreeSet<IpAddr>,
     /// Backends, by the address of their service.
     pub vips: Vips,
     /// Ports that answer on every node.
@@ -43,9 +43,7 @@ impl Course {
                 (Some(node), None) if node == own || !view.peers.contains_key(&node) => {}
                 (Some(node), None) => {
                     course.allowed.entry(node).or_default().insert(IpNet::from(address));
-                    if let IpAddr::V4(address) = address {
-                        course.remote.insert(address);
-                    }
+                    course.remote.insert(address);
                 }
                 _ => {
                     course.contested.insert(address, nodes);
@@ -85,16 +83,12 @@ fn vips(view: &OverlayView) -> Vips {
     for service in view.vips.values() {
         let tasks = tasks.get(&service.service_id).unwrap_or(&none);
         for network in &service.networks {
-            let IpAddr::V4(vip) = network.vip.addr() else { continue };
+            let vip = network.vip.addr();
             let joined = tasks.iter().flat_map(|task| &task.networks);
             let here = joined.filter(|joined| joined.network_id == network.network_id);
-            let backends: BTreeSet<Ipv4Addr> = here
-                .flat_map(|joined| &joined.addresses)
-                .filter_map(|address| match address.addr() {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                })
-                .collect();
+            let addresses = here.flat_map(|joined| &joined.addresses).map(IpNet::addr);
+            let of_family = addresses.filter(|address| address.is_ipv4() == vip.is_ipv4());
+            let backends: BTreeSet<IpAddr> = of_family.collect();
             all.insert(vip, backends.into_iter().collect());
         }
     }
@@ -170,9 +164,9 @@ mod tests {
         let one = [net("10.0.0.3/32"), net("10.0.0.4/32")].into();
         let allowed = BTreeMap::from([(2.into(), one), (3.into(), [net("10.0.0.5/32")].into())]);
         assert_eq!(course.allowed, allowed);
-        let remote = [3, 4, 5].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        let remote = [3, 4, 5].map(|last| IpAddr::from([10, 0, 0, last]));
         assert_eq!(course.remote, remote.into());
-        let backends = [2, 3, 5, 6].map(|last| Ipv4Addr::new(10, 0, 0, last)).to_vec();
+        let backends = [2, 3, 5, 6].map(|last| IpAddr::from([10, 0, 0, last])).to_vec();
         let vips = [([10, 0, 0, 9].into(), backends), ([10, 0, 1, 9].into(), vec![])];
         assert_eq!(course.vips, vips.into());
         assert_eq!(course.contested, BTreeMap::new());

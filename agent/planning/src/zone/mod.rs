@@ -12,9 +12,9 @@ mod roll_tests;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::asker::{Asker, Forwards};
@@ -24,6 +24,8 @@ pub use self::roll::{Place, Roll, Speaker};
 pub const DNS_PORT: u16 = 53;
 /// Below it are the addresses (RFC 1035, 3.5).
 const REVERSE: &str = ".in-addr.arpa";
+/// And those of IPv6, digit by digit (RFC 3596, 2.5).
+const REVERSE_V6: &str = ".ip6.arpa";
 /// Before a service's name: its tasks, also where the service has a virtual address.
 const TASKS: &str = "tasks.";
 
@@ -33,16 +35,16 @@ pub struct ZoneNetwork {
     /// What people call it; `NAME.NETWORK` is NAME on this network alone.
     pub name: String,
     /// The addresses on it, of which nobody else is asked whose they are.
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
 }
 
-/// Under which names somebody is known on one network.
+/// Under which names somebody is known on one network, by one of its addresses there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Id of the network.
     pub network: String,
     /// Where the names lead.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// What the address is called, without its network.
     pub called: String,
     /// The names, that one not among them unless it leads there, too.
@@ -55,7 +57,7 @@ impl Claim {
     /// What a task claims on a network: its slot's name and `tasks.SERVICE`, and unless virtual addresses
     /// stand for the service there, the service's names.
     #[must_use]
-    pub fn of_task(task: &TaskNames<'_>, network: &str, address: Ipv4Addr, vip: bool) -> Self {
+    pub fn of_task(task: &TaskNames<'_>, network: &str, address: IpAddr, vip: bool) -> Self {
         let slot = format!("{}.{}", task.service, task.slot);
         let mut names = BTreeSet::from([slot.clone(), format!("{TASKS}{}", task.service)]);
         names.extend(task.aliases.iter().map(|alias| format!("{TASKS}{alias}")));
@@ -73,7 +75,7 @@ impl Claim {
         service: &str,
         aliases: &BTreeSet<String>,
         network: &str,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Self {
         let mut names = aliases.clone();
         names.insert(service.to_owned());
@@ -130,7 +132,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
     /// It is ours and leads to these addresses, or to none for now.
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<IpAddr>),
     /// It is an address of ours, which is called so.
     Called(String),
     /// It would be ours, and is not there.
@@ -143,9 +145,9 @@ pub enum Known {
 struct Places {
     network: Option<ZoneNetwork>,
     /// By name and owner: where it leads, if anywhere.
-    names: BTreeMap<String, BTreeMap<String, Option<Ipv4Addr>>>,
+    names: BTreeMap<String, BTreeMap<String, BTreeSet<IpAddr>>>,
     /// By address and owner: what it is called.
-    addresses: BTreeMap<Ipv4Addr, BTreeMap<String, String>>,
+    addresses: BTreeMap<IpAddr, BTreeMap<String, String>>,
 }
 
 /// All names of a node's networks.
@@ -194,10 +196,10 @@ impl Zone {
         }
         for claim in &claims {
             let places = self.networks.entry(claim.network.clone()).or_default();
-            let leads = claim.serving.then_some(claim.address);
             for name in &claim.names {
                 let owners = places.names.entry(name.to_ascii_lowercase()).or_default();
-                owners.insert(owner.clone(), leads);
+                let leads = owners.entry(owner.clone()).or_default();
+                leads.extend(claim.serving.then_some(claim.address));
             }
             let called = places.addresses.entry(claim.address).or_default();
             called.insert(owner.clone(), claim.called.clone());
@@ -246,7 +248,9 @@ impl Zone {
         {
             return Known::Addresses(own.iter().map(|claim| claim.address).collect());
         }
-        if let Some(address) = name.strip_suffix(REVERSE).and_then(reversed) {
+        let v4 = || name.strip_suffix(REVERSE).and_then(reversed);
+        let v6 = || name.strip_suffix(REVERSE_V6).and_then(reversed_v6);
+        if let Some(address) = v4().map(IpAddr::V4).or_else(|| v6().map(IpAddr::V6)) {
             return self.reverse(networks, address);
         }
         let all = || networks.iter().filter_map(|id| self.networks.get(id));
@@ -261,7 +265,7 @@ impl Zone {
         known
     }
 
-    fn reverse(&self, networks: &[String], address: Ipv4Addr) -> Known {
+    fn reverse(&self, networks: &[String], address: IpAddr) -> Known {
         let mut known = Known::Foreign;
         for places in networks.iter().filter_map(|id| self.networks.get(id)) {
             let Some(network) = &places.network else { continue };
@@ -279,10 +283,10 @@ impl Zone {
 }
 
 /// The first that leads somewhere; else nowhere, if there is any.
-fn first<'a>(found: impl Iterator<Item = &'a BTreeMap<String, Option<Ipv4Addr>>>) -> Known {
+fn first<'a>(found: impl Iterator<Item = &'a BTreeMap<String, BTreeSet<IpAddr>>>) -> Known {
     let mut known = Known::Foreign;
     for owners in found {
-        let addresses: BTreeSet<Ipv4Addr> = owners.values().filter_map(|leads| *leads).collect();
+        let addresses: BTreeSet<IpAddr> = owners.values().flatten().copied().collect();
         if !addresses.is_empty() {
             return Known::Addresses(addresses.into_iter().collect());
         }
@@ -295,6 +299,17 @@ fn first<'a>(found: impl Iterator<Item = &'a BTreeMap<String, Option<Ipv4Addr>>>
 fn reversed(text: &str) -> Option<Ipv4Addr> {
     let [d, c, b, a] = text.parse::<Ipv4Addr>().ok()?.octets();
     Some(Ipv4Addr::new(a, b, c, d))
+}
+
+/// All 32 digits, the last first; no other spelling is an address.
+fn reversed_v6(text: &str) -> Option<Ipv6Addr> {
+    let mut digits = text.split('.').rev();
+    let mut bits = 0;
+    for _ in 0..32 {
+        let digit = digits.next().filter(|digit| digit.len() == 1)?;
+        bits = bits << 4 | u128::from_str_radix(digit, 16).ok()?;
+    }
+    digits.next().is_none().then(|| Ipv6Addr::from_bits(bits))
 }
 
 fn drop_from<K: Ord, V>(map: &mut BTreeMap<K, BTreeMap<String, V>>, key: &K, owner: &str) {

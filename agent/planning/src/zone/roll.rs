@@ -2,11 +2,10 @@
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use shoal_types::assignment::{AssignedTask, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, ServiceId, TaskId};
 use shoal_types::object::Network;
@@ -31,7 +30,7 @@ pub struct Speaker {
 pub struct Place {
     /// Id of the network.
     network: String,
-    address: Ipv4Net,
+    addresses: Vec<IpNet>,
     aliases: BTreeSet<String>,
 }
 
@@ -44,7 +43,8 @@ impl Speaker {
             let id = at.network.parse::<NetworkId>().ok();
             let wanted = task.networks.iter().find(|network| Some(network.network_id) == id);
             let aliases = wanted.map(|network| network.aliases.iter().cloned().collect());
-            Place { network: at.network, address: at.address, aliases: aliases.unwrap_or_default() }
+            let addresses = at.ends().map(|end| end.address).collect();
+            Place { network: at.network, addresses, aliases: aliases.unwrap_or_default() }
         };
         let places: Vec<Place> = attached.into_iter().map(place).collect();
         (!places.is_empty()).then(|| Self {
@@ -107,16 +107,14 @@ impl Roll {
             Some(overlay) => self.of_others(overlay, &mut zone),
             None => self.of_before(before, &mut zone),
         }
-        let mut subnets: BTreeMap<&str, BTreeSet<Ipv4Net>> = BTreeMap::new();
+        let mut subnets: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
         for (id, speaker) in &self.speakers {
             let speaker = speaker.as_deref();
             for place in speaker.map_or(&[][..], |speaker| &speaker.places) {
                 // On a network that spans hosts, an address is one of itself.
-                let subnet = place.address.trunc();
-                subnets
-                    .entry(&place.network)
-                    .or_default()
-                    .extend((subnet.prefix_len() < subnet.max_prefix_len()).then_some(subnet));
+                let nets = place.addresses.iter().map(IpNet::trunc);
+                let nets = nets.filter(|net| net.prefix_len() < net.max_prefix_len());
+                subnets.entry(&place.network).or_default().extend(nets);
             }
             let claims = speaker.map(|speaker| self.of_own(speaker, before));
             let claims = claims.unwrap_or_default();
@@ -125,7 +123,7 @@ impl Roll {
         for (id, network) in &*self.networks {
             let id = id.to_string();
             let mut all = subnets.remove(&*id).unwrap_or_default();
-            all.extend(network.subnets.iter().filter_map(v4));
+            all.extend(&network.subnets);
             let name = network.spec.name.clone();
             let network = ZoneNetwork { name, subnets: all.into_iter().collect() };
             zone.take(Change::Network { id, network });
@@ -150,12 +148,11 @@ impl Roll {
         for service in overlay.vips.values() {
             vips.insert(service.service_id, service);
             let claim = |network: &shoal_types::assignment::VipNetwork| {
-                let IpAddr::V4(vip) = network.vip.addr() else { return None };
-                let id = network.network_id;
+                let (id, vip) = (network.network_id, network.vip.addr());
                 let further = self.further(id, &service.service_name, &network.aliases);
-                Some(Claim::of_service(&service.service_name, &further, &id.to_string(), vip))
+                Claim::of_service(&service.service_name, &further, &id.to_string(), vip)
             };
-            let claims = service.networks.iter().filter_map(claim).collect();
+            let claims = service.networks.iter().map(claim).collect();
             zone.take(Change::Claims { owner: owner_of(service.service_id), claims });
         }
         let others = |one: &&Arc<TaskEndpoint>| Some(one.node_id) != overlay.node_id;
@@ -173,7 +170,7 @@ impl Roll {
                 };
                 let vip = vips.is_some_and(|vips| vips.networks.iter().any(|n| n.network_id == id));
                 let id = id.to_string();
-                let addresses = network.addresses.iter().filter_map(v4);
+                let addresses = network.addresses.iter();
                 claims.extend(addresses.map(|at| Claim::of_task(&task, &id, at.addr(), vip)));
             }
             zone.take(Change::Claims { owner: endpoint.task_id.to_string(), claims });
@@ -194,10 +191,10 @@ impl Roll {
             let further = id.map(|id| self.further(id, service_name, &place.aliases));
             let aliases = further.as_ref().unwrap_or(&place.aliases);
             let task = TaskNames { service: service_name, slot, aliases, serving: *serving };
-            let address: Ipv4Addr = place.address.addr();
-            Claim::of_task(&task, &place.network, address, vip)
+            let claim = |net: &IpNet| Claim::of_task(&task, &place.network, net.addr(), vip);
+            place.addresses.iter().map(claim).collect::<Vec<_>>()
         };
-        places.iter().map(claim).collect()
+        places.iter().flat_map(claim).collect()
     }
 
     /// The further names of a service on a network: those that users give, and within a stack the short one.
@@ -218,11 +215,4 @@ impl Roll {
 /// As whom a service claims something. A task does under its own id, as its container asks.
 fn owner_of(service: ServiceId) -> String {
     format!("service {service}")
-}
-
-fn v4(net: &IpNet) -> Option<Ipv4Net> {
-    match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
-    }
 }

@@ -74,6 +74,7 @@ fn speaker(task: u128, service: u128, on: &[(u128, &str)], serving: bool) -> Opt
         mtu: 1420,
         default_route: true,
         behind_gateway: Vec::new(),
+        v6: None,
         aliases: BTreeSet::new(),
     };
     Speaker::of(&assigned, on.iter().map(attached).collect(), serving)

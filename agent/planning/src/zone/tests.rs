@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -136,7 +136,7 @@ fn change() -> impl Strategy<Value = Change> {
         (id.clone(), 0..6u8, 0..4u8, any::<bool>()).prop_map(|(id, last, name, serving)| {
             let name = format!("s{name}");
             let names = BTreeSet::from([name.clone(), name.to_uppercase()]);
-            let address = Ipv4Addr::new(10, 0, 0, last);
+            let address = IpAddr::from([10, 0, 0, last]);
             Claim { network: id, address, called: name, names, serving }
         });
     // Nobody is twice on a network.

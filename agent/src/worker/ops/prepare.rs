@@ -209,7 +209,7 @@ async fn connect(
         let attached = context.drivers.networks.attach(one.request.clone(), netns.clone()).await;
         let name = || one.config.name.clone();
         let attached = attached.map_err(|source| PrepareError::Network { name: name(), source })?;
-        addresses.push(attached.address.addr().into());
+        addresses.extend(attached.ends().map(|end| end.address.addr()));
     }
     files.know(plan, &addresses).await?;
     let Some(asker) = &plan.asker else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! Names follow what becomes of tasks.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn ended() -> ExitStatus {
 }
 
 /// What a task is told of a name is so, or becomes so.
-async fn until_told(lab: &Lab, id: u128, name: &str, count: usize) -> Vec<Ipv4Addr> {
+async fn until_told(lab: &Lab, id: u128, name: &str, count: usize) -> Vec<IpAddr> {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let told = lab.names.ask(&container(id), name);

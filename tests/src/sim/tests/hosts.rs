@@ -24,9 +24,9 @@ impl Mind for Without {
 fn what_of_a_host_is_not_put_back_is_noticed() {
     let undone: [(Kind, &str); 6] = [
         (|action| *action == Action::PutTables, "has lost its tables"),
-        (|action| matches!(action, Action::AddRule(_)), "has lost routing rules"),
+        (|action| matches!(action, Action::AddRule(..)), "has lost routing rules"),
         (|action| matches!(action, Action::AddRoute(_)), "has lost a route"),
-        (|action| matches!(action, Action::RemoveRule(_)), "has routing rules for no network"),
+        (|action| matches!(action, Action::RemoveRule(..)), "has routing rules for no network"),
         (|action| matches!(action, Action::Set { name, .. } if name == IP_FORWARD), "ip_forward"),
         (
             |action| matches!(action, Action::Set { name, .. } if name != IP_FORWARD),
@@ -58,7 +58,7 @@ impl Mind for Hurried {
         let mut plan = host::plan(book, wishes, observed);
         if plan.actions.iter().any(Action::opens) {
             let keeps_out =
-                |action: &Action| matches!(action, Action::AddRule(_) | Action::PutTables);
+                |action: &Action| matches!(action, Action::AddRule(..) | Action::PutTables);
             plan.actions.retain(|action| !keeps_out(action));
         }
         plan

@@ -1,11 +1,11 @@
 //! Why the book refuses.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use thiserror::Error;
 
-use super::settings::{MTU_MAX, MTU_MIN};
+use super::settings::{MTU_MAX, MTU_MIN, MTU_MIN_V6};
 use crate::network::{Protocol, PublishedPort, SharedPort};
 
 /// Why the book refuses.
@@ -19,35 +19,41 @@ pub enum LeaseError {
     #[error("network `{network}` connects {containers} container(s), its settings cannot change")]
     NetworkChanged { network: String, containers: usize },
     #[error("subnet {subnet} of network `{network}` has host bits set, did you mean {meant}?")]
-    SubnetHostBits { network: String, subnet: Ipv4Net, meant: Ipv4Net },
+    SubnetHostBits { network: String, subnet: IpNet, meant: IpNet },
     #[error("subnet {subnet} of network `{network}` has no room for a gateway and a container")]
-    SubnetTooSmall { network: String, subnet: Ipv4Net },
+    SubnetTooSmall { network: String, subnet: IpNet },
     #[error("subnet {subnet} of network `{network}` overlaps {other}, used by {by}")]
-    SubnetTaken { network: String, subnet: Ipv4Net, other: Ipv4Net, by: String },
+    SubnetTaken { network: String, subnet: IpNet, other: IpNet, by: String },
     #[error("gateway {gateway} of network `{network}` is no usable address of subnet {subnet}")]
-    GatewayUnusable { network: String, gateway: Ipv4Addr, subnet: Ipv4Net },
-    #[error("a gateway, range or reservation of network `{network}` needs a subnet beside it")]
-    SubnetMissing { network: String },
+    GatewayUnusable { network: String, gateway: IpAddr, subnet: IpNet },
+    #[error("network `{network}` has a subnet of IPv6, {subnet}, and IPv6 is not enabled on it")]
+    WithoutV6 { network: String, subnet: IpNet },
+    #[error(
+        "network `{network}` has IPv6, which needs an mtu of {MTU_MIN_V6} bytes at least, and has {mtu}"
+    )]
+    MtuV6 { network: String, mtu: u32 },
+    #[error("address {address} is asked for on network `{network}`, which has no IPv6")]
+    NoV6 { network: String, address: IpAddr },
     #[error("network `{network}` spans hosts, and managers have given no address on it")]
     AddressMissing { network: String },
     #[error("ip range {range} of network `{network}` is not inside subnet {subnet}")]
-    RangeOutside { network: String, range: Ipv4Net, subnet: Ipv4Net },
+    RangeOutside { network: String, range: IpNet, subnet: IpNet },
     #[error("address {address} of network `{network}` is not inside subnet {subnet}")]
-    ReservedOutside { network: String, address: Ipv4Addr, subnet: Ipv4Net },
+    ReservedOutside { network: String, address: IpAddr, subnet: IpNet },
     #[error("mtu {mtu} of network `{network}` is not between {MTU_MIN} and {MTU_MAX}")]
     MtuInvalid { network: String, mtu: u32 },
     #[error("no free subnet for network `{network}` in the address pools of this node")]
     PoolExhausted { network: String },
     #[error("interface name `{ifname}` of `{id}` is taken by `{other}`")]
     NameCollision { ifname: String, id: String, other: String },
-    #[error("address {address} is no usable address of network `{network}` ({subnet})")]
-    AddressUnusable { address: Ipv4Addr, network: String, subnet: Ipv4Net },
+    #[error("address {address} is no usable address of network `{network}` ({subnets})")]
+    AddressUnusable { address: IpAddr, network: String, subnets: String },
     #[error("address {address} of network `{network}` is held by {holder}")]
-    AddressTaken { address: Ipv4Addr, network: String, holder: String },
+    AddressTaken { address: IpAddr, network: String, holder: String },
     #[error("container `{container}` is on network `{network}` with address {address} already")]
-    AlreadyAttached { container: String, network: String, address: Ipv4Addr },
-    #[error("no free address on network `{network}` ({range})")]
-    NoFreeAddress { network: String, range: Ipv4Net },
+    AlreadyAttached { container: String, network: String, address: IpAddr },
+    #[error("no free address on network `{network}` ({ranges})")]
+    NoFreeAddress { network: String, ranges: String },
     #[error("port already in use: {port} is published by container `{holder}`")]
     PortTaken { port: PublishedPort, holder: String },
     #[error("port {port} is asked for twice by container `{container}`")]

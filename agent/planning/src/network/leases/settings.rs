@@ -1,63 +1,90 @@
 //! Judging the settings of a network.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{InUse, LeaseError, Rules};
-use crate::network::{NetworkConfig, pool};
+use crate::network::{NetworkConfig, Subnet, SubnetConfig, pool};
 
 /// Smallest packet size a link must carry (RFC 791).
 pub(super) const MTU_MIN: u32 = 68;
 /// Largest packet size IPv4 can express (RFC 791).
 pub(super) const MTU_MAX: u32 = 65_535;
 
-pub(super) fn choose_subnet(
+/// Smallest packet size of a link that has IPv6 (RFC 8200, 5).
+pub(super) const MTU_MIN_V6: u32 = 1280;
+
+/// The subnets of a network, one of IPv4 first, that have nothing in common with each other or with what
+/// is `used`.
+pub(super) fn choose_subnets(
     config: &NetworkConfig,
     rules: &Rules,
     used: &[InUse],
-) -> Result<Ipv4Net, LeaseError> {
+) -> Result<Vec<Subnet>, LeaseError> {
     let network = || label(config);
-    if config.routed && config.subnet.is_none() {
+    let mut used = used.to_vec();
+    let mut chosen = Vec::new();
+    for wanted in &config.subnets {
+        check(config, wanted)?;
+        let subnet = wanted.subnet;
+        if let Some(InUse { subnet: other, by }) =
+            used.iter().find(|other| pool::overlap(&subnet, &other.subnet))
+        {
+            let (other, by) = (*other, by.clone());
+            return Err(LeaseError::SubnetTaken { network: network(), subnet, other, by });
+        }
+        chosen.push(Subnet { subnet, gateway: choose_gateway(config, wanted)? });
+        used.push(InUse { subnet, by: format!("network `{}` itself", network()) });
+    }
+    let has =
+        |v6: bool, chosen: &[Subnet]| chosen.iter().any(|one| one.subnet.addr().is_ipv6() == v6);
+    let lacks_v4 = !has(false, &chosen);
+    let lacks_v6 = config.ipv6 && !has(true, &chosen);
+    if config.routed && (lacks_v4 || lacks_v6) {
         return Err(LeaseError::AddressMissing { network: network() });
     }
-    let Some(subnet) = config.subnet else {
-        if config.gateway.is_some() || config.ip_range.is_some() || !config.reserved.is_empty() {
-            return Err(LeaseError::SubnetMissing { network: network() });
-        }
-        let used: Vec<Ipv4Net> = used.iter().map(|other| other.subnet).collect();
-        return pool::choose_subnet(&rules.pools, &used)
-            .ok_or_else(|| LeaseError::PoolExhausted { network: network() });
-    };
+    let used: Vec<IpNet> = used.iter().map(|other| other.subnet).collect();
+    let exhausted = || LeaseError::PoolExhausted { network: network() };
+    if lacks_v4 {
+        let subnet = pool::choose_subnet(&rules.pools, &used).ok_or_else(exhausted)?;
+        let wanted = SubnetConfig::from(IpNet::from(subnet));
+        chosen.push(Subnet { subnet: wanted.subnet, gateway: choose_gateway(config, &wanted)? });
+    }
+    if lacks_v6 {
+        let subnet = pool::choose_v6_subnet(&rules.ula, &used).ok_or_else(exhausted)?;
+        let wanted = SubnetConfig::from(IpNet::from(subnet));
+        chosen.push(Subnet { subnet: wanted.subnet, gateway: choose_gateway(config, &wanted)? });
+    }
+    chosen.sort_by_key(|one| one.subnet.addr().is_ipv6());
+    Ok(chosen)
+}
+
+fn check(config: &NetworkConfig, wanted: &SubnetConfig) -> Result<(), LeaseError> {
+    let network = || label(config);
+    let SubnetConfig { subnet, gateway: _, ip_range, reserved } = wanted;
+    let subnet = *subnet;
+    if subnet.addr().is_ipv6() && !config.ipv6 {
+        return Err(LeaseError::WithoutV6 { network: network(), subnet });
+    }
     if subnet != subnet.trunc() {
         let meant = subnet.trunc();
         return Err(LeaseError::SubnetHostBits { network: network(), subnet, meant });
     }
-    if let Some(range) = config.ip_range.filter(|range| !subnet.contains(range)) {
+    if let Some(range) = ip_range.filter(|range| !subnet.contains(range)) {
         return Err(LeaseError::RangeOutside { network: network(), range, subnet });
     }
-    if let Some(&address) = config.reserved.iter().find(|address| !subnet.contains(*address)) {
+    if let Some(&address) = reserved.iter().find(|address| !subnet.contains(*address)) {
         return Err(LeaseError::ReservedOutside { network: network(), address, subnet });
     }
-    match used.iter().find(|other| pool::overlap(&subnet, &other.subnet)) {
-        None => Ok(subnet),
-        Some(InUse { subnet: other, by }) => Err(LeaseError::SubnetTaken {
-            network: network(),
-            subnet,
-            other: *other,
-            by: by.clone(),
-        }),
-    }
+    Ok(())
 }
 
-pub(super) fn choose_gateway(
-    config: &NetworkConfig,
-    subnet: Ipv4Net,
-) -> Result<Ipv4Addr, LeaseError> {
-    let network = || label(config);
+fn choose_gateway(config: &NetworkConfig, wanted: &SubnetConfig) -> Result<IpAddr, LeaseError> {
+    let (network, subnet) = (|| label(config), wanted.subnet);
     let first = pool::first_usable(&subnet)
         .ok_or_else(|| LeaseError::SubnetTooSmall { network: network(), subnet })?;
-    let gateway = config.gateway.unwrap_or(first);
+    let gateway = wanted.gateway.unwrap_or(first);
     if pool::is_usable(&subnet, gateway) {
         Ok(gateway)
     } else {
@@ -68,8 +95,7 @@ pub(super) fn choose_gateway(
 /// Whether nothing that reaches the kernel differs.
 pub(super) fn same_settings(one: &NetworkConfig, other: &NetworkConfig) -> bool {
     let key = |config: &NetworkConfig| {
-        let addresses = (config.subnet, config.gateway, config.ip_range, config.reserved.clone());
-        (addresses, config.internal, config.mtu, config.routed)
+        (config.subnets.clone(), config.ipv6, config.internal, config.mtu, config.routed)
     };
     key(one) == key(other)
 }

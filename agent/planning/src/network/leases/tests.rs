@@ -2,15 +2,19 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 
-use super::super::{Protocol, PublishedPort};
+use super::super::{Protocol, PublishedPort, Subnet, SubnetConfig};
 use super::*;
 
-fn net(text: &str) -> Ipv4Net {
+fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
+}
+
+fn subnet(text: &str) -> SubnetConfig {
+    SubnetConfig::from(net::<IpNet>(text))
 }
 
 fn config(id: &str) -> NetworkConfig {
@@ -26,7 +30,7 @@ fn request(container: &str, network: &str) -> AttachRequest {
 }
 
 fn port(host_port: u16, target_port: u16) -> PublishedPort {
-    let host_ip = Ipv4Addr::UNSPECIFIED;
+    let host_ip = Ipv4Addr::UNSPECIFIED.into();
     PublishedPort { host_ip, host_port, protocol: Protocol::Tcp, target_port }
 }
 
@@ -46,11 +50,12 @@ fn free(_: &PublishedPort) -> Result<(), Refusal<Infallible>> {
 fn networks_get_their_own_subnets_and_keep_them() {
     let mut leases = book(&["a", "b"]);
     let a = leases.network("a").unwrap().clone();
-    assert_eq!((a.subnet, a.gateway, a.mtu), (net("172.20.0.0/24"), ip("172.20.0.1"), 1500));
-    assert_eq!(leases.network("b").unwrap().subnet, net("172.20.1.0/24"));
+    let only = Subnet { subnet: net("172.20.0.0/24"), gateway: ip("172.20.0.1") };
+    assert_eq!((&*a.subnets, a.mtu), (&[only][..], 1500));
+    assert_eq!(leases.network("b").unwrap().subnets[0].subnet, net("172.20.1.0/24"));
     let before = leases.clone();
     // Its own subnet, seen again as a route of the host, is no obstacle.
-    let seen = [InUse { subnet: a.subnet, by: "route".to_owned() }];
+    let seen = [InUse { subnet: only.subnet, by: "route".to_owned() }];
     assert_eq!(leases.ensure_network(&config("a"), &Rules::default(), &seen).unwrap(), a);
     assert_eq!(leases, before);
 }
@@ -65,36 +70,44 @@ fn contradictory_networks_are_refused() {
         assert_eq!(error.to_string(), expect);
     };
     check(
-        &|new| new.subnet = Some(net("10.1.1.7/24")),
+        &|new| new.subnets = vec![subnet("10.1.1.7/24")],
         "subnet 10.1.1.7/24 of network `new` has host bits set, did you mean 10.1.1.0/24?",
     );
     check(
-        &|new| new.subnet = Some(net("10.1.1.0/31")),
+        &|new| new.subnets = vec![subnet("10.1.1.0/31")],
         "subnet 10.1.1.0/31 of network `new` has no room for a gateway and a container",
     );
     check(
-        &|new| new.subnet = Some(net("10.5.3.0/24")),
+        &|new| new.subnets = vec![subnet("10.5.3.0/24")],
         "subnet 10.5.3.0/24 of network `new` overlaps 10.5.0.0/16, used by interface `eth9`",
     );
     check(
-        &|new| new.subnet = Some(net("172.16.0.0/12")),
+        &|new| new.subnets = vec![subnet("172.16.0.0/12")],
         "subnet 172.16.0.0/12 of network `new` overlaps 172.20.0.0/24, used by network `a`",
     );
     check(
         &|new| {
-            new.subnet = Some(net("10.1.1.0/24"));
-            new.gateway = Some(ip("10.1.1.255"));
+            new.subnets = vec![subnet("10.1.1.0/24")];
+            new.subnets[0].gateway = Some(ip("10.1.1.255"));
         },
         "gateway 10.1.1.255 of network `new` is no usable address of subnet 10.1.1.0/24",
     );
     check(
-        &|new| new.gateway = Some(ip("10.1.1.1")),
-        "a gateway, range or reservation of network `new` needs a subnet beside it",
+        &|new| new.subnets = vec![subnet("10.1.0.0/16"), subnet("10.1.1.0/24")],
+        "subnet 10.1.1.0/24 of network `new` overlaps 10.1.0.0/16, used by network `new` itself",
+    );
+    check(
+        &|new| new.subnets = vec![subnet("fd00:1::/64")],
+        "network `new` has a subnet of IPv6, fd00:1::/64, and IPv6 is not enabled on it",
+    );
+    check(
+        &|new| (new.ipv6, new.mtu) = (true, Some(1279)),
+        "network `new` has IPv6, which needs an mtu of 1280 bytes at least, and has 1279",
     );
     check(
         &|new| {
-            new.subnet = Some(net("10.1.1.0/24"));
-            new.ip_range = Some(net("10.1.0.0/23"));
+            new.subnets = vec![subnet("10.1.1.0/24")];
+            new.subnets[0].ip_range = Some(net("10.1.0.0/23"));
         },
         "ip range 10.1.0.0/23 of network `new` is not inside subnet 10.1.1.0/24",
     );
@@ -149,7 +162,7 @@ fn wanted_addresses_are_given_or_refused() {
         ..request(container, "a")
     };
     let got = leases.attach(&wanting("c", "172.20.0.77"), &rules).unwrap();
-    assert_eq!(got.address.addr(), ip("172.20.0.77"));
+    assert_eq!(got.address.addr(), ip::<Ipv4Addr>("172.20.0.77"));
     let mut refused = |container: &str, address: &str, expect: &str| {
         let error = leases.attach(&wanting(container, address), &rules).unwrap_err();
         assert_eq!(error.to_string(), expect);
@@ -167,14 +180,80 @@ fn wanted_addresses_are_given_or_refused() {
 }
 
 #[test]
+fn a_container_has_one_address_of_each_family() {
+    let mut leases = Leases::default();
+    let rules = Rules { ula: pool::ula([1, 2, 3, 4, 5]), ..Rules::default() };
+    let wanted = NetworkConfig { ipv6: true, ..config("a") };
+    let state = leases.ensure_network(&wanted, &rules, &[]).unwrap();
+    let subnets: Vec<String> =
+        state.subnets.iter().map(|one| one.of_bridge().to_string()).collect();
+    assert_eq!(subnets, ["172.20.0.1/24", "fd01:203:405::1/64"]);
+    let first = leases.attach(&request("c", "a"), &rules).unwrap();
+    let expect = AttachedV6 {
+        address: net("fd01:203:405::2/64"),
+        gateway: ip("fd01:203:405::1"),
+        default_route: true,
+        behind_gateway: Vec::new(),
+    };
+    assert_eq!(first.v6, Some(expect));
+    assert_eq!(leases.attach(&request("c", "a"), &rules).unwrap(), first);
+    // Its default route of IPv6 is the first that there is.
+    let plain = config("plain");
+    leases.ensure_network(&plain, &rules, &[]).unwrap();
+    assert!(leases.attach(&request("d", "plain"), &rules).unwrap().default_route);
+    let second = leases.attach(&request("d", "a"), &rules).unwrap();
+    let v6 = second.v6.clone().unwrap();
+    assert_eq!((second.default_route, v6.default_route), (false, true));
+    assert_eq!(v6.address, net("fd01:203:405::3/64"));
+    let names: BTreeSet<IpAddr> = second.ends().map(|end| end.address.addr()).collect();
+    assert_eq!(names, [ip("172.20.0.3"), ip("fd01:203:405::3")].into());
+    let wanting = |container: &str, network: &str, address: &str| AttachRequest {
+        address_v6: Some(ip(address)),
+        ..request(container, network)
+    };
+    let mut refused = |request: AttachRequest, expect: &str| {
+        assert_eq!(leases.attach(&request, &rules).unwrap_err().to_string(), expect);
+    };
+    let text = "address fd01:203:405::1 of network `a` is held by the gateway";
+    refused(wanting("e", "a", "fd01:203:405::1"), text);
+    let text = "address fd01:203:405::2 of network `a` is held by container `c`";
+    refused(wanting("e", "a", "fd01:203:405::2"), text);
+    let text = "address fd00::7 is no usable address of network `a` (fd01:203:405::/64)";
+    refused(wanting("e", "a", "fd00::7"), text);
+    let text = "address fd00::7 is asked for on network `plain`, which has no IPv6";
+    refused(wanting("e", "plain", "fd00::7"), text);
+    let text = "container `c` is on network `a` with address fd01:203:405::2 already";
+    refused(wanting("c", "a", "fd01:203:405::9"), text);
+}
+
+#[test]
+fn addresses_come_from_all_subnets_of_a_network() {
+    let mut leases = Leases::default();
+    let subnets = vec![subnet("10.0.0.0/30"), subnet("10.9.0.0/29")];
+    let wanted = NetworkConfig { subnets, ..config("a") };
+    leases.ensure_network(&wanted, &Rules::default(), &[]).unwrap();
+    let mut attach = |container: &str| {
+        let attached = leases.attach(&request(container, "a"), &Rules::default())?;
+        Ok::<_, LeaseError>((attached.address.to_string(), attached.gateway.to_string()))
+    };
+    let expect = |address: &str, gateway: &str| Ok((address.to_owned(), gateway.to_owned()));
+    assert_eq!(attach("c"), expect("10.0.0.2/30", "10.0.0.1"));
+    for (container, last) in [("d", 2), ("e", 3), ("f", 4), ("g", 5), ("h", 6)] {
+        assert_eq!(attach(container), expect(&format!("10.9.0.{last}/29"), "10.9.0.1"));
+    }
+    let text = "no free address on network `a` (10.0.0.0/30, 10.9.0.0/29)";
+    assert_eq!(attach("i").unwrap_err().to_string(), text);
+}
+
+#[test]
 fn a_full_range_refuses() {
     let mut leases = Leases::default();
-    let wanted = NetworkConfig {
-        subnet: Some(net("10.0.0.0/24")),
+    let only = SubnetConfig {
         ip_range: Some(net("10.0.0.0/30")),
         reserved: [ip("10.0.0.2")].into(),
-        ..config("a")
+        ..subnet("10.0.0.0/24")
     };
+    let wanted = NetworkConfig { subnets: vec![only], ..config("a") };
     leases.ensure_network(&wanted, &Rules::default(), &[]).unwrap();
     let reserved = AttachRequest { address: Some(ip("10.0.0.2")), ..request("c", "a") };
     let error = leases.attach(&reserved, &Rules::default()).unwrap_err();
@@ -338,7 +417,7 @@ proptest! {
             let inner: BTreeSet<_> =
                 ports.iter().map(|port| (&port.container, &port.ifname)).collect();
             prop_assert_eq!(inner.len(), ports.len());
-            let published: Vec<_> = leases.published().map(|(_, port, _)| *port).collect();
+            let published: Vec<_> = leases.published().map(|(_, port)| *port).collect();
             for (at, one) in published.iter().enumerate() {
                 prop_assert!(published[at + 1..].iter().all(|other| !one.collides(other)));
             }

@@ -10,23 +10,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Ruleset, SetName, Word};
+use crate::network::Family;
 
-/// Backends, by the address of their service. One without any is refused at once.
-pub type Vips = BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>;
+/// Backends, by the address of their service, which is of the same family. One without any is refused at once.
+pub type Vips = BTreeMap<IpAddr, Vec<IpAddr>>;
 
 /// Which backends of which service's address there are no more.
 #[must_use]
-pub fn withdrawn(before: &Vips, now: &Vips) -> BTreeSet<(Ipv4Addr, Ipv4Addr)> {
+pub fn withdrawn(before: &Vips, now: &Vips) -> BTreeSet<(IpAddr, IpAddr)> {
     let mut gone = BTreeSet::new();
     for (vip, backends) in before {
         let left = now.get(vip);
         if left == Some(backends) {
             continue;
         }
-        let left: BTreeSet<&Ipv4Addr> = left.into_iter().flatten().collect();
+        let left: BTreeSet<&IpAddr> = left.into_iter().flatten().collect();
         gone.extend(backends.iter().filter(|one| !left.contains(one)).map(|one| (*vip, *one)));
     }
     gone
@@ -68,9 +69,9 @@ pub(super) fn chains() -> String {
         let _ = writeln!(
             text,
             "  chain {} {{
-    dnat ip to ip daddr . numgen random mod {size} map @backends
-    dnat ip to ip daddr . meta l4proto . th dport . numgen random mod {size} map @arrival_slots
-    dnat ip to meta l4proto . th dport . numgen random mod {size} map @ingress_slots
+    dnat $ip to $ip daddr . numgen random mod {size} map @backends$6
+    dnat $ip to $ip daddr . meta l4proto . th dport . numgen random mod {size} map @arrival_slots$6
+    dnat $ip to meta l4proto . th dport . numgen random mod {size} map @ingress_slots$6
   }}",
             chain(size)
         );
@@ -81,20 +82,21 @@ pub(super) fn chains() -> String {
 impl Ruleset {
     /// Those of networks that are on this host, whose bridge `bridge_of` says. They lead somewhere for
     /// who comes by that bridge, and for nobody else: what was led once counts as let in.
-    pub(super) fn add_vips(&mut self, vips: &Vips, bridge_of: impl Fn(Ipv4Addr) -> Option<String>) {
+    pub(super) fn add_vips(&mut self, vips: &Vips, bridge_of: impl Fn(IpAddr) -> Option<String>) {
         for (vip, backends) in vips {
             let Some(bridge) = bridge_of(*vip) else { continue };
-            let key = || Word::Bare(vip.to_string());
+            let (key, family) = (|| Word::Bare(vip.to_string()), Family::of(*vip));
             if backends.is_empty() {
-                self.add(SetName::Idle, vec![key()], vec![]);
+                self.add_of(family, SetName::Idle, vec![key()], vec![]);
                 continue;
             }
             let slots = slots_of(backends.len());
             let at = vec![Word::Name(bridge), key()];
-            self.add(SetName::Vips, at, vec![Word::Goto(chain(slots))]);
+            self.add_of(family, SetName::Vips, at, vec![Word::Goto(chain(slots))]);
             for (slot, backend) in (0..slots).zip(backends.iter().cycle()) {
                 let slot = Word::Number(u16::try_from(slot).unwrap_or(u16::MAX));
-                self.add(
+                self.add_of(
+                    family,
                     SetName::Backends,
                     vec![key(), slot],
                     vec![Word::Bare(backend.to_string())],
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn who_is_withdrawn() {
-        let at = |last: u8| Ipv4Addr::new(10, 0, 0, last);
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
         let before = Vips::from([(at(1), vec![at(2), at(3)]), (at(4), vec![at(5)])]);
         let now = Vips::from([(at(1), vec![at(3), at(6)])]);
         assert_eq!(withdrawn(&before, &now), [(at(1), at(2)), (at(4), at(5))].into());

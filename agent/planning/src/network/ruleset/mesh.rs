@@ -2,9 +2,11 @@
 //! other nodes by the mesh; and what comes by the mesh is led to the own ones.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use super::balance::{chain, slots_of};
 use super::{EGRESS, HostFacts, Ruleset, SetName, Word};
+use crate::network::Family;
 use crate::network::ingress::{self, MARK, NUMBERS, PORT, Port, Slot};
 use crate::network::leases::Leases;
 use crate::tunnel;
@@ -45,28 +47,29 @@ impl Rules {
         let lacks = format!("ct mark & {MARK:#x} != {MARK:#x}");
         let clear = !MARK;
         Self {
-            guard: "    iifname @mesh ip saddr @far ip saddr . meta mark != @speakers drop
-    iifname @mesh ip saddr @inside drop
-    iifname != @mesh iifname != @tunnels ip saddr @far drop
-    iifname != @mesh iifname != @tunnels iifname != \"lo\" ip daddr @home drop\n"
+            guard: "    iifname @mesh $ip saddr @far$6 $ip saddr . meta mark != @speakers$6 drop
+    iifname @mesh $ip saddr @inside$6 drop
+    meta nfproto ipv6 iifname @mesh$only6 fib saddr type local drop
+    iifname != @mesh iifname != @tunnels $ip saddr @far$6 drop
+    iifname != @mesh iifname != @tunnels iifname != \"lo\" $ip daddr @home$6 drop\n"
                 .to_owned(),
-            arriving: "    iifname @mesh ip daddr @home meta l4proto . th dport vmap @arrivals
+            arriving: "    iifname @mesh $ip daddr @home$6 meta l4proto . th dport vmap @arrivals$6
     iifname @mesh accept\n"
                 .to_owned(),
             admit: format!(
                 "    iifname @mesh ct state new ct mark set meta mark | {MARK:#x}
-    iifname @mesh ct direction original ct original ip daddr @home {has} goto steer
-    iifname @mesh ct direction reply ip saddr @far {has} goto steer
+    iifname @mesh ct direction original ct original $ip daddr @home$6 {has} goto steer
+    iifname @mesh ct direction reply $ip saddr @far$6 {has} goto steer
     iifname @mesh drop
-    ct state new ct status dnat ip daddr @far ct mark set ip daddr map @far_marks
+    ct state new ct status dnat $ip daddr @far$6 ct mark set $ip daddr map @far_marks$6
     {has} meta mark set ct mark accept\n"
             ),
             asking: format!(
                 "    ip saddr 127.0.0.0/8 fib daddr type local meta l4proto . th dport @led \
                  meta mark set meta mark | {MARK:#x}\n"
             ),
-            leaving: "    oifname @mesh ip saddr @inside masquerade
-    oifname @mesh ip saddr @nodes masquerade
+            leaving: "    oifname @mesh $ip saddr @inside$6 masquerade
+    oifname @mesh $ip saddr @nodes$6 masquerade
     oifname @mesh fib saddr type local masquerade
     oifname @mesh accept\n"
                 .to_owned(),
@@ -80,7 +83,7 @@ impl Rules {
             ),
             forward: format!(
                 "    iifname @mesh ct direction original ct status dnat {has} oifname @bridges accept
-    iifname @mesh ct direction reply ip saddr @far {has} accept
+    iifname @mesh ct direction reply $ip saddr @far$6 {has} accept
     iifname @mesh drop
     oifname @mesh {has} accept
     oifname @mesh drop\n"
@@ -92,11 +95,11 @@ impl Rules {
   chain ask {{
     type route hook output priority -150; policy accept;
     {has} ct direction original meta mark set ct mark
-    {has} ct original ip daddr @home meta mark set ct mark
+    {has} ct original $ip daddr @home$6 meta mark set ct mark
   }}
   chain asked {{
     type route hook output priority -90; policy accept;
-    ct state new ct status dnat ip daddr @far ct mark set ip daddr map @far_marks \
+    ct state new ct status dnat $ip daddr @far$6 ct mark set $ip daddr map @far_marks$6 \
                  meta mark set ct mark accept
     ct state new ip saddr 127.0.0.0/8 {lacks} meta mark & {MARK:#x} == {MARK:#x} \
                  meta mark set meta mark & {clear:#x}
@@ -146,32 +149,40 @@ impl Ruleset {
     /// now, which takes the device.
     #[must_use]
     pub fn egress_probe(&self, table: &str) -> String {
-        let device = self.mesh.then(|| ingress::ifname(&self.prefix));
+        let device = self.shape.mesh.then(|| ingress::ifname(&self.prefix));
         make_and_remove(table, device.as_deref())
     }
 
     pub(super) fn add_ingress(&mut self, leases: &Leases, host: &HostFacts) {
         let ingress = &host.ingress;
         if let Some(home) = ingress.home.filter(|_| host.mesh) {
-            let home = || Word::Bare(home.to_string());
             self.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&self.prefix))], vec![]);
             self.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&self.prefix))], vec![]);
-            self.add(SetName::Home, vec![home()], vec![]);
+            for family in Family::ALL {
+                self.add_of(family, SetName::Home, vec![at(home, family)], vec![]);
+            }
             self.add_far(host);
         } else if leases.networks().next().is_none() {
             return;
         }
-        let own = ingress::own(leases);
-        for (port, mut slots) in ingress::slots(leases, ingress, &host.numbers) {
+        for family in Family::ALL {
+            self.add_leading(leases, host, family);
+        }
+    }
+
+    /// What leads those who ask by one family.
+    fn add_leading(&mut self, leases: &Leases, host: &HostFacts, family: Family) {
+        let own = ingress::own(leases, family);
+        for (port, mut slots) in ingress::slots(leases, &host.ingress, &host.numbers, family) {
             slots.retain(|slot| host.mesh || !slot.far);
             if host.mesh {
                 let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
                 // Who has not heard yet that the last one is to stop still sends: it goes on until all have.
                 let left = own.get(&port).filter(|_| here.is_empty());
-                self.add_arrivals(host, port, left.unwrap_or(&here));
+                self.add_arrivals(host, port, left.unwrap_or(&here), family);
             }
             if !host.contested.contains(&port) {
-                self.add_led(port, &slots);
+                self.add_led(port, &slots, family);
             }
         }
     }
@@ -181,48 +192,58 @@ impl Ruleset {
         for (peer, outside) in &host.ingress.peers {
             let Some(number) = host.numbers.get(peer) else { continue };
             let number = u32::from(*number);
-            let at = || Word::Bare(peer.to_string());
-            self.add(SetName::Far, vec![at()], vec![]);
-            self.add(SetName::FarMarks, vec![at()], vec![Word::Mark(MARK | number)]);
-            self.add(SetName::Speakers, vec![at(), Word::Mark(number)], vec![]);
+            for family in Family::ALL {
+                let at = || at(*peer, family);
+                self.add_of(family, SetName::Far, vec![at()], vec![]);
+                let mark = vec![Word::Mark(MARK | number)];
+                self.add_of(family, SetName::FarMarks, vec![at()], mark);
+                let speaker = vec![at(), Word::Mark(number)];
+                self.add_of(family, SetName::Speakers, speaker, vec![]);
+            }
             let mac = Word::Bare(ingress::mac(*peer).to_string());
             self.add(SetName::FarMacs, vec![Word::Mark(MARK | number)], vec![mac]);
             if let Some(outside) = outside {
-                self.add(SetName::Nodes, vec![Word::Bare(outside.to_string())], vec![]);
+                let family = Family::of(*outside);
+                self.add_of(family, SetName::Nodes, vec![Word::Bare(outside.to_string())], vec![]);
             }
         }
     }
 
     /// What comes by the mesh for a port goes to one of the host's own.
-    fn add_arrivals(&mut self, host: &HostFacts, port: Port, here: &[Slot]) {
+    fn add_arrivals(&mut self, host: &HostFacts, port: Port, here: &[Slot], family: Family) {
         let Some(home) = host.ingress.home.filter(|_| !here.is_empty()) else { return };
         let size = slots_of(here.len());
-        self.add(SetName::Arrivals, words(port), vec![Word::Goto(chain(size))]);
-        let key = [vec![Word::Bare(home.to_string())], words(port)].concat();
-        self.add_slots(SetName::ArrivalSlots, &key, here);
+        self.add_of(family, SetName::Arrivals, words(port), vec![Word::Goto(chain(size))]);
+        let key = [vec![at(home, family)], words(port)].concat();
+        self.add_slots(family, SetName::ArrivalSlots, &key, here);
     }
 
     /// What asks the host at a port goes to one of all.
-    fn add_led(&mut self, port: Port, slots: &[Slot]) {
+    fn add_led(&mut self, port: Port, slots: &[Slot], family: Family) {
         if slots.is_empty() {
-            self.add(SetName::IdlePorts, words(port), vec![]);
+            self.add_of(family, SetName::IdlePorts, words(port), vec![]);
             return;
         }
         if slots.iter().any(|slot| slot.far) {
-            self.add(SetName::Led, words(port), vec![]);
+            self.add_of(family, SetName::Led, words(port), vec![]);
         }
         let size = slots_of(slots.len());
-        self.add(SetName::Ingress, words(port), vec![Word::Goto(chain(size))]);
-        self.add_slots(SetName::IngressSlots, &words(port), slots);
+        self.add_of(family, SetName::Ingress, words(port), vec![Word::Goto(chain(size))]);
+        self.add_slots(family, SetName::IngressSlots, &words(port), slots);
     }
 
-    fn add_slots(&mut self, set: SetName, key: &[Word], slots: &[Slot]) {
+    fn add_slots(&mut self, family: Family, set: SetName, key: &[Word], slots: &[Slot]) {
         for (number, slot) in (0..slots_of(slots.len())).zip(slots.iter().cycle()) {
             let number = Word::Number(u16::try_from(number).unwrap_or(u16::MAX));
             let to = vec![Word::Bare(slot.address.to_string()), Word::Number(slot.port)];
-            self.add(set, [key, &[number]].concat(), to);
+            self.add_of(family, set, [key, &[number]].concat(), to);
         }
     }
+}
+
+/// What a node has of one family on the mesh.
+fn at(node: Ipv4Addr, family: Family) -> Word {
+    Word::Bare(ingress::on_mesh(node, family).to_string())
 }
 
 fn words((protocol, port): Port) -> Vec<Word> {

@@ -1,9 +1,13 @@
 use std::convert::Infallible;
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::network::ingress::{self, Backend};
 use crate::network::leases::{Refusal, Rules};
-use crate::network::{AttachRequest, NetworkConfig, Protocol, PublishedPort, SharedPort};
+use crate::network::{
+    AttachRequest, NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig,
+};
 
 const GOLDEN: &str = include_str!("golden.nft");
 
@@ -34,8 +38,8 @@ fn sample() -> Leases {
     for (id, internal) in [("front", false), ("back", true)] {
         leases.ensure_network(&network(id, internal), &Rules::default(), &[]).unwrap();
     }
-    let subnet = Some("10.0.5.0/24".parse().unwrap());
-    let wide = NetworkConfig { subnet, routed: true, ..network("wide", false) };
+    let subnets = vec![SubnetConfig::from("10.0.5.0/24".parse::<IpNet>().unwrap())];
+    let wide = NetworkConfig { subnets, routed: true, ..network("wide", false) };
     leases.ensure_network(&wide, &Rules::default(), &[]).unwrap();
     attach(&mut leases, "web", "front");
     attach(&mut leases, "web", "back");
@@ -127,8 +131,8 @@ fn a_port_that_moves_is_taken_away_before_it_is_given() {
 #[test]
 fn a_backend_that_goes_costs_its_service_alone() {
     let facts = |backends: &[u8]| {
-        let of = |last: &u8| Ipv4Addr::new(10, 0, 5, *last);
-        let backends: Vec<Ipv4Addr> = backends.iter().map(of).collect();
+        let of = |last: &u8| IpAddr::from([10, 0, 5, *last]);
+        let backends: Vec<IpAddr> = backends.iter().map(of).collect();
         let vips = Vips::from([(of(&50), backends), (of(&51), vec![of(&7)])]);
         HostFacts { vips: Arc::new(vips), ..host() }
     };

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Action, Observed, Wishes};
 use crate::network::ingress::{self, MTU, NETWORK, PORT, mac};
-use crate::network::{Mac, links};
+use crate::network::{Family, Mac, links};
 
 /// The tunnel and the device, as the host has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,13 +33,13 @@ pub struct MeshDevice {
     pub mtu: u32,
     /// Hardware address.
     pub mac: Option<Mac>,
-    /// IPv4 addresses of the host on it.
-    pub addresses: BTreeSet<Ipv4Net>,
+    /// Addresses of the host on it.
+    pub addresses: BTreeSet<IpNet>,
     /// Where frames for a hardware address are sent to, as far as that goes by the tunnel; `None` for what goes
     /// by another way.
     pub far: BTreeMap<Mac, BTreeSet<Option<Ipv4Addr>>>,
-    /// What is sent by it needs no other route.
-    pub default_route: bool,
+    /// Families of which what is sent by it needs no other route.
+    pub default_routes: BTreeSet<Family>,
 }
 
 /// A device of VXLAN, as it was made.
@@ -67,8 +67,8 @@ pub enum MeshAction {
     AddFar(Ipv4Addr),
     /// Send frames for a hardware address nowhere.
     RemoveFar(Mac),
-    /// Lead packets that are to go by the mesh to the device.
-    AddRoute,
+    /// Lead packets of a family that are to go by the mesh to the device.
+    AddRoute(Family),
 }
 
 impl std::fmt::Display for MeshAction {
@@ -77,7 +77,7 @@ impl std::fmt::Display for MeshAction {
             Self::Create { home } => write!(f, "create the mesh's device for {home}"),
             Self::AddFar(address) => write!(f, "find {address} by the mesh"),
             Self::RemoveFar(mac) => write!(f, "find {mac} by the mesh no more"),
-            Self::AddRoute => f.write_str("lead packets to the mesh"),
+            Self::AddRoute(family) => write!(f, "lead packets of {family} to the mesh"),
         }
     }
 }
@@ -109,7 +109,7 @@ impl MeshDevice {
 }
 
 /// Plans it. What was not looked at is left alone, and is there if it was.
-pub(super) fn steps(wishes: &Wishes, observed: &Observed) -> Steps {
+pub(super) fn steps(wishes: &Wishes, observed: &Observed, v6: bool) -> Steps {
     let ingress = &wishes.ingress;
     let wanted = ingress.spans() && !observed.without_egress;
     let mut steps = Steps::default();
@@ -133,12 +133,12 @@ pub(super) fn steps(wishes: &Wishes, observed: &Observed) -> Steps {
     if device.mtu != MTU {
         link(links::Action::SetMtu { ifname: ifname(), mtu: MTU });
     }
-    let own = Ipv4Net::from(home);
-    for address in device.addresses.iter().copied().filter(|address| *address != own) {
-        link(links::Action::RemoveAddress { ifname: ifname(), address });
+    let own = own_addresses(home, v6);
+    for address in device.addresses.difference(&own) {
+        link(links::Action::RemoveAddress { ifname: ifname(), address: *address });
     }
-    if !device.addresses.contains(&own) {
-        link(links::Action::AddAddress { ifname: ifname(), address: own });
+    for address in own.difference(&device.addresses) {
+        link(links::Action::AddAddress { ifname: ifname(), address: *address });
     }
     let wanted: BTreeMap<Mac, Ipv4Addr> =
         wishes.numbers.keys().map(|peer| (mac(*peer), *peer)).collect();
@@ -157,8 +157,20 @@ pub(super) fn steps(wishes: &Wishes, observed: &Observed) -> Steps {
         steps.after.push(Action::Link(links::Action::SetUp { ifname: ifname() }));
     }
     // What goes down loses its routes.
-    if !device.up || !device.default_route {
-        steps.after.push(Action::Mesh(MeshAction::AddRoute));
+    for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
+        if !device.up || !device.default_routes.contains(&family) {
+            steps.after.push(Action::Mesh(MeshAction::AddRoute(family)));
+        }
     }
     steps
+}
+
+/// The host's addresses on the device. That of IPv6 is on it with those of all others, so that there is a way to
+/// them before a packet's mark says that it goes by the mesh: those of IPv4 have theirs by the tunnel.
+fn own_addresses(home: Ipv4Addr, v6: bool) -> BTreeSet<IpNet> {
+    let mut own = BTreeSet::from([IpNet::from(Ipv4Net::from(home))]);
+    if v6 {
+        own.extend(Ipv6Net::new(ingress::twin(home), ingress::TWINS_LENGTH).map(IpNet::from));
+    }
+    own
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::NodeId;
 
 use super::super::OverlayView;
@@ -22,15 +23,8 @@ pub(super) fn of(
     };
     let home = at(&own);
     let others = view.peers.values().filter(|peer| home.is_some() && peer.node_id != own);
-    let peers: BTreeMap<Ipv4Addr, Option<Ipv4Addr>> = others
-        .filter_map(|peer| {
-            let outside = match peer.addr {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            };
-            Some((at(&peer.node_id)?, outside))
-        })
-        .collect();
+    let peers: BTreeMap<Ipv4Addr, Option<IpAddr>> =
+        others.filter_map(|peer| Some((at(&peer.node_id)?, Some(peer.addr)))).collect();
     let mut ports: BTreeMap<_, Vec<Backend>> = BTreeMap::new();
     for endpoint in view.endpoints.values() {
         for port in &endpoint.ports {
@@ -42,13 +36,23 @@ pub(super) fn of(
             if endpoint.node_id == own {
                 backends.push(Backend::Here(endpoint.task_id.to_string()));
             } else if let Some(far) = at(&endpoint.node_id).filter(|far| peers.contains_key(far)) {
-                backends.push(Backend::Far(far));
+                backends.push(if has_v6(endpoint) {
+                    Backend::Both(far)
+                } else {
+                    Backend::Far(far)
+                });
             }
         }
     }
     // So that the same is drawn from the same, however tasks came.
     ports.values_mut().for_each(|backends| backends.sort());
     Ingress { home, peers, ports }
+}
+
+/// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
+/// span nodes.
+fn has_v6(endpoint: &TaskEndpoint) -> bool {
+    endpoint.networks.iter().flat_map(|network| &network.addresses).any(|net| net.addr().is_ipv6())
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
         let course = Course::of(&view(&tunnels, &tasks));
         let Ingress { home, peers, ports } = &course.ingress;
         assert_eq!(*home, Some(at(1)));
-        let outside = |last| Some(Ipv4Addr::new(192, 0, 2, last));
+        let outside = |last| Some(IpAddr::from([192, 0, 2, last]));
         assert_eq!(*peers, [(at(2), outside(2)), (at(3), outside(3))].into());
         let own = Backend::Here(shoal_types::id::TaskId::from(11).to_string());
         let far = || Backend::Far(at(2));
@@ -126,7 +130,9 @@ mod tests {
         let allowed = |node: u128| course.allowed.get(&NodeId::from(node)).cloned();
         assert_eq!(allowed(2), Some([net(2)].into()));
         assert_eq!(allowed(3), Some([net(3)].into()));
-        assert_eq!((allowed(OWN), course.remote), (None, [at(2), at(3)].into()));
+        // The other one is of no network here, and nothing is led there.
+        let remote = ["10.9.0.2", "10.9.0.3", "fd00::4"].map(|text| text.parse().unwrap());
+        assert_eq!((allowed(OWN), course.remote), (None, remote.into()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Drivers and a ledger whose every call is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -115,7 +115,7 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
 
     fn lead(
         &self,
-        remote: BTreeSet<Ipv4Addr>,
+        remote: BTreeSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
@@ -201,7 +201,7 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         self.inner.networks()
     }
 
-    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+    fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>> {
         self.inner.names(network)
     }
 }

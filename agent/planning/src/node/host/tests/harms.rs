@@ -25,7 +25,7 @@ pub(super) fn harm() -> impl Strategy<Value = Harm> {
     prop_oneof![
         Just(Harm::Flush),
         Just(Harm::OtherTables),
-        (0..9usize).prop_map(Harm::Rule),
+        (0..18usize).prop_map(Harm::Rule),
         (0..9usize).prop_map(Harm::Link),
         (0..9usize).prop_map(Harm::Down),
         (0..9usize).prop_map(Harm::Address),
@@ -50,8 +50,10 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
         Harm::Flush => host.tables = Tables::Absent,
         Harm::OtherTables => host.tables = Tables::Differ,
         Harm::Rule(n) => {
-            let rule = host.rules.iter().nth(n % host.rules.len().max(1)).cloned();
-            rule.map(|rule| host.rules.remove(&rule));
+            let family = if n % 2 == 0 { Family::V4 } else { Family::V6 };
+            let rules = host.rules_of(family);
+            let rule = rules.iter().nth(n % rules.len().max(1)).cloned();
+            rule.map(|rule| rules.remove(&rule));
         }
         Harm::Link(n) => {
             if let Some(name) = nth(host, *n) {
@@ -78,7 +80,7 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             let names: Vec<String> = host.settings.keys().cloned().collect();
             let name = &names[n % names.len()];
             // Turning an interface's forwarding is the host's own affair.
-            if !name.ends_with("/forwarding") {
+            if !name.ends_with("/forwarding") || name == FORWARD_V6 {
                 let turned = if host.settings[name] == "0" { "1" } else { "0" };
                 host.set(name, turned);
             }
@@ -123,7 +125,7 @@ fn harm_device(host: &mut Host, n: u8) {
             device.far.insert(ingress::mac(far(2)), [Some(far(2)), Some(far(3))].into());
             device.far.insert(ingress::mac(far(77)), [None].into());
         }
-        7 => (device.up, device.default_route) = (false, false),
-        _ => device.default_route = false,
+        7 => (device.up, device.default_routes) = (false, BTreeSet::new()),
+        _ => device.default_routes.clear(),
     }
 }
