@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
 use thiserror::Error;
 
-use super::{NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig};
+use super::{NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig, pool};
 use crate::tunnel;
 
 /// Docker's name of the option that sets the packet size.
@@ -161,11 +161,13 @@ fn parse_gateway(network: &str, ipam: &IpamConfig) -> Result<Option<IpAddr>, Uns
     parse(network, "gateway", &ipam.gateway, ADDRESS).map(Some)
 }
 
-/// The gateway that the user has named for a subnet.
+/// The gateway that the user has named for a subnet. The first usable address is none that has to be named, and
+/// earlier agents did not write it down: the network is the same.
 fn gateway_of(spec: &NetworkSpec, subnet: &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec> {
     let configs = spec.ipam.iter().flat_map(|ipam| &ipam.config);
     let mut named = configs.filter(|one| one.subnet.parse::<IpNet>().ok().as_ref() == Some(subnet));
-    named.next().map_or(Ok(None), |one| parse_gateway(&spec.name, one))
+    let named = named.next().map_or(Ok(None), |one| parse_gateway(&spec.name, one))?;
+    Ok(named.filter(|gateway| pool::first_usable(subnet) != Some(*gateway)))
 }
 
 fn parse<T: std::str::FromStr>(
@@ -367,6 +369,10 @@ mod tests {
             ..SubnetConfig::from(subnets[0])
         };
         assert_eq!((config.subnets, config.ipv6), (vec![v6, v4], true));
+        let mut first = both.clone();
+        first.ipam.as_mut().unwrap().config[0].gateway = "fd00::1".to_owned();
+        let config = NetworkConfig::of_overlay("id", &first, &subnets).unwrap();
+        assert_eq!(config.subnets[0].gateway, None);
         let error = NetworkConfig::of_overlay("id", &both, &subnets[1..]).unwrap_err();
         assert!(error.to_string().contains("no IPv6 subnet"), "{error}");
     }

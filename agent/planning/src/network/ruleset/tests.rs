@@ -172,6 +172,50 @@ fn the_last_backend_of_a_node_is_led_to_by_others_while_it_is_there() {
     assert!(gone.change_text(&stops, "t").unwrap().contains("delete element inet t arrivals"));
 }
 
+/// What holds of one family holds of the other; where there is none of it nothing says so.
+#[test]
+fn there_are_twins_for_ipv6_where_a_network_has_it() {
+    assert!(!GOLDEN.contains("ip6 saddr") && !GOLDEN.contains("ipv6_addr"));
+    let mut leases = sample();
+    let config = NetworkConfig { ipv6: true, ..network("six", false) };
+    leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
+    attach(&mut leases, "dual", "six");
+    publish(&mut leases, "dual", &[port([0, 0, 0, 0], Protocol::Tcp, 8081)]);
+    let facts = |backends: &[&str]| {
+        let backends = backends.iter().map(|one| one.parse().unwrap()).collect();
+        let vips = Vips::from([("fd00::50".parse().unwrap(), backends)]);
+        HostFacts { v6: true, vips: Arc::new(vips), forwards_v6_for_us: true, ..host() }
+    };
+    let ruleset = Ruleset::of(&leases, &facts(&[]));
+    let text = ruleset.replace_text("t");
+    for (word, twin) in [("ip ", "ip6 "), ("ipv4_addr", "ipv6_addr")] {
+        for line in GOLDEN.lines().filter(|line| line.contains("@lan") || line.contains("@across"))
+        {
+            let [lan, across] = ["@lan", "@across"];
+            let twin = line.replace(word, twin).replace(lan, "@lan6").replace(across, "@across6");
+            let twin = twin.replace(" ip ", " ip6 ");
+            assert!(text.contains(&twin), "{twin}");
+        }
+    }
+    for line in [
+        "published_any6 { tcp . 8081 : fd00::2 . 80 }",
+        "subnets6 { fd00::/64 }",
+        "meta nfproto ipv6 iifname != @bridges oifname != @bridges drop",
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",
+        "far6 { fd73:686f:616c::a09:2, fd73:686f:616c::a09:3 }",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+    assert!(!text.contains("meta nfproto ipv4 iifname != @bridges"), "it forwards IPv4 by itself");
+    // A change of one costs its own elements; of a network across hosts that has none there is nothing.
+    let changed = Ruleset::of(&leases, &facts(&["fd00::2"]));
+    assert!(changed.same_chains(&ruleset));
+    assert_eq!(changed.change_text(&ruleset, "t"), None);
+    let without = Ruleset::of(&leases, &HostFacts { v6: false, ..host() });
+    assert!(!without.same_chains(&ruleset));
+    assert!(!without.replace_text("t").contains("fd00"));
+}
+
 #[test]
 fn planning_twice_changes_nothing() {
     let leases = sample();
