@@ -212,7 +212,7 @@ fn summary(network: Network, counted: Option<pb::NetworkAddresses>) -> NetworkSu
         let pb::NetworkAddresses { network_id: _, used, free } = counted;
         AddressCount { used, free }
     });
-    NetworkSummary { network, addresses }
+    NetworkSummary { network, addresses, members: None }
 }
 
 impl Client {
@@ -458,11 +458,13 @@ impl Client {
         Ok(found)
     }
 
-    /// A network by id or name, and how many of its addresses are in use if it spans nodes.
+    /// A network by id or name, and if it spans nodes who is reached there, and how many of its addresses are in use.
     pub async fn network(&self, reference: &str) -> Result<NetworkSummary> {
         let request = pb::GetNetworkRequest { reference: reference.to_owned() };
-        let pb::GetNetworkResponse { network, addresses } = call!(self.get_network(request));
-        Ok(summary(required("network", network)?, addresses))
+        let answer = call!(self.get_network(request));
+        let pb::GetNetworkResponse { network, addresses, members } = answer;
+        let members = members.map(|members| required("members", Some(members))).transpose()?;
+        Ok(NetworkSummary { members, ..summary(required("network", network)?, addresses) })
     }
 
     /// Makes a network.

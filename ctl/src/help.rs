@@ -48,6 +48,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("workdir", "Process"),
     ("tty", "Process"),
     ("stop-", "Process"),
+    ("drain-", "Process"),
     ("tail", "Selection"),
     ("since", "Selection"),
     ("until", "Selection"),

@@ -447,7 +447,7 @@ hostile! {{
         Ok(pb::GetDeploymentResponse { deployment: Some(deployment()) });
     get_task GetTaskRequest GetTaskResponse Ok(pb::GetTaskResponse { task: Some(task()) });
     get_network GetNetworkRequest GetNetworkResponse
-        Ok(pb::GetNetworkResponse { network: Some(network()), addresses: None });
+        Ok(pb::GetNetworkResponse { network: Some(network()), addresses: None, members: None });
     create_network CreateNetworkRequest CreateNetworkResponse
         Ok(pb::CreateNetworkResponse { network: Some(network()) });
     remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());

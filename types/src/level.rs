@@ -42,6 +42,9 @@ impl Level {
     /// What brought networks with IPv6, several subnets, and addresses that somebody has chosen.
     pub const DUAL: Self = Self(4);
 
+    /// What brought time to serve what is open before a stop: the same release.
+    pub const DRAIN: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

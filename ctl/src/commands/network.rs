@@ -141,7 +141,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
             && filters.allows("scope", |v| scope(n) == v)
             && filters.allows_labels("label", &n.spec.labels)
     });
-    let row = |NetworkSummary { network: n, addresses }: &NetworkSummary| {
+    let row = |NetworkSummary { network: n, addresses, .. }: &NetworkSummary| {
         let subnets: Vec<String> = n.subnets.iter().map(ToString::to_string).collect();
         let count = |of: fn(&AddressCount) -> u64| {
             addresses.as_ref().map_or_else(String::new, |count| of(count).to_string())

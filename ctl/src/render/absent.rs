@@ -58,6 +58,7 @@ const SHAPES: [Shape; 36] = [
             "Privileges",
             "Init",
             "StopGracePeriod",
+            "DrainTimeout",
             "Healthcheck",
             "DNSConfig",
             "OomScoreAdj",

@@ -35,7 +35,7 @@ fn answer(view: &ClusterState, network: &Network) -> pb::GetNetworkResponse {
     let addresses = view.addresses(network).map(|AddressCount { used, free }| {
         pb::NetworkAddresses { network_id: network.id.to_string(), used, free }
     });
-    pb::GetNetworkResponse { network: Some(network.into()), addresses }
+    pb::GetNetworkResponse { network: Some(network.into()), addresses, members: None }
 }
 
 pub(super) async fn get_network(
@@ -44,7 +44,8 @@ pub(super) async fn get_network(
 ) -> Result<pb::GetNetworkResponse, Status> {
     let view = api.cluster.read().await?;
     let network = view.resolve_network(&request.reference).map_err(|e| unresolved(&e))?;
-    Ok(answer(&view, network))
+    let members = view.members_of(network).as_ref().map(Into::into);
+    Ok(pb::GetNetworkResponse { members, ..answer(&view, network) })
 }
 
 pub(super) async fn create_network(

@@ -36,6 +36,8 @@ pub(crate) struct Addresses {
     given: Runs,
     /// Addresses that somebody holds, and those that a network gives to nobody.
     held: Runs,
+    /// How often more each is held that is held more than once: a service keeps those that it names for its task.
+    more: OrdMap<u128, u64>,
     /// How many of those tasks and services have of each subnet of a network, by its first address.
     counts: OrdMap<(NetworkId, u128), u64>,
 }
@@ -126,6 +128,12 @@ pub(crate) fn of_service(service: &Service) -> impl Iterator<Item = (NetworkId, 
     service.endpoint.virtual_ips.iter().map(|vip| (vip.network_id, vip.addr))
 }
 
+/// The addresses that a service names and keeps for its task, each with its network.
+pub(crate) fn kept_by(service: &Service) -> impl Iterator<Item = (NetworkId, IpNet)> {
+    let joined = service.networks.iter();
+    joined.flat_map(|joined| joined.addresses.iter().map(|address| (joined.network_id, *address)))
+}
+
 impl Addresses {
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
         if let (Some(old), Some(new)) = (old, new)
@@ -134,7 +142,7 @@ impl Addresses {
             return;
         }
         for at in old.into_iter().flat_map(never) {
-            self.held.give_back(at, at);
+            self.give_back(at);
         }
         for (first, last) in old.into_iter().flat_map(|network| &network.subnets).map(ends) {
             self.subnets.remove(&first);
@@ -146,7 +154,7 @@ impl Addresses {
                 self.given.take(first, last);
             }
             for at in never(network) {
-                self.held.take(at, at);
+                self.take(at);
             }
         }
     }
@@ -160,8 +168,7 @@ impl Addresses {
         }
         if let Some(address) = old {
             let (first, last) = ends(&address.trunc());
-            let at = number(address.addr());
-            self.held.give_back(at, at);
+            self.give_back(number(address.addr()));
             if let Some(aside) = self.aside.get_mut(&first) {
                 aside.nodes = aside.nodes.saturating_sub(1);
             }
@@ -172,8 +179,7 @@ impl Addresses {
         }
         if let Some(address) = new {
             let (first, last) = ends(&address.trunc());
-            let at = number(address.addr());
-            self.held.take(at, at);
+            self.take(number(address.addr()));
             self.given.take(first, last);
             let unused = Aside { last, subnet: address.trunc(), nodes: 0 };
             self.aside.entry(first).or_insert(unused).nodes += 1;
@@ -194,10 +200,12 @@ impl Addresses {
     pub(crate) fn service(&mut self, old: Option<&Service>, new: Option<&Service>) {
         if let (Some(old), Some(new)) = (old, new)
             && old.endpoint.virtual_ips == new.endpoint.virtual_ips
+            && (Arc::ptr_eq(&old.networks, &new.networks) || old.networks == new.networks)
         {
             return;
         }
-        self.shift(old.into_iter().flat_map(of_service), new.into_iter().flat_map(of_service));
+        let all = |service| of_service(service).chain(kept_by(service));
+        self.shift(old.into_iter().flat_map(all), new.into_iter().flat_map(all));
     }
 
     fn shift(
@@ -207,7 +215,9 @@ impl Addresses {
     ) {
         for (network, address) in old {
             let (place, address) = ((network, ends(&address.trunc()).0), number(address.addr()));
-            self.held.give_back(address, address);
+            if !self.give_back(address) {
+                continue;
+            }
             let left = self.counts.get(&place).map_or(0, |count| count.saturating_sub(1));
             if left == 0 {
                 self.counts.remove(&place);
@@ -217,9 +227,49 @@ impl Addresses {
         }
         for (network, address) in new {
             let (place, address) = ((network, ends(&address.trunc()).0), number(address.addr()));
-            self.held.take(address, address);
-            *self.counts.entry(place).or_default() += 1;
+            if self.take(address) {
+                *self.counts.entry(place).or_default() += 1;
+            }
         }
+    }
+
+    /// Somebody holds an address; whether nobody did.
+    fn take(&mut self, at: u128) -> bool {
+        let fresh = self.held.take(at, at);
+        if !fresh {
+            *self.more.entry(at).or_default() += 1;
+        }
+        fresh
+    }
+
+    /// Somebody does not hold an address any more; whether nobody does.
+    fn give_back(&mut self, at: u128) -> bool {
+        match self.more.get(&at).copied() {
+            None => self.held.give_back(at, at),
+            Some(1) => drop(self.more.remove(&at)),
+            Some(more) => drop(self.more.insert(at, more - 1)),
+        }
+        self.held.free_from(at) == at
+    }
+
+    /// As it is when these are held, too. A copy costs nothing.
+    pub(crate) fn with<'a>(&self, addresses: impl Iterator<Item = &'a IpNet>) -> Self {
+        let mut all = self.clone();
+        for address in addresses {
+            all.take(number(address.addr()));
+        }
+        all
+    }
+
+    /// Whether somebody holds an address.
+    pub(crate) fn has_holder(&self, address: IpNet) -> bool {
+        let at = number(address.addr());
+        self.held.free_from(at) != at
+    }
+
+    /// Whether more than one hold an address: of one that a service keeps, a task has it.
+    pub(crate) fn has_holders(&self, address: IpNet) -> bool {
+        self.more.contains_key(&number(address.addr()))
     }
 
     /// Whether there are networks whose addresses are chosen here.
@@ -320,8 +370,16 @@ fn with_length(subnet: &IpNet, address: u128) -> Option<IpNet> {
 
 /// Whether an address is one that is given to tasks and services of a network.
 pub(crate) fn is_given(network: &Network, address: IpNet) -> bool {
-    let own = network.subnets.iter().find(|subnet| **subnet == address.trunc());
-    own.and_then(|own| network.plan(own)).is_some_and(|plan| plan.gives(address.addr()))
+    plan_of(network, address).is_some_and(|plan| plan.gives(address.addr()))
+}
+
+/// Whether an address is one that a service may name on a network.
+pub(crate) fn may_name(network: &Network, address: IpNet) -> bool {
+    plan_of(network, address).is_some_and(|plan| plan.may_name(address.addr()))
+}
+
+fn plan_of(network: &Network, address: IpNet) -> Option<SubnetPlan> {
+    network.plan(network.subnets.iter().find(|subnet| **subnet == address.trunc())?)
 }
 
 /// Pairs of networks that have addresses in common, and of tasks, services and nodes that have the same one. By a
@@ -344,19 +402,30 @@ pub(crate) fn clashes(state: &ClusterState) -> Vec<(String, String)> {
             wrong.push((one.clone(), other.clone()));
         }
     }
-    let tasks = state.tasks().filter(|task| task.is_live());
-    let tasks = tasks.flat_map(|t| of_task(t).map(|(_, address)| (address, Holder::Task(t.id))));
-    let vips = state.services();
-    let vips =
-        vips.flat_map(|s| of_service(s).map(|(_, address)| (address, Holder::Service(s.id))));
-    let mut held = BTreeMap::new();
-    let nodes = of_nodes(state).map(|(id, address)| (address, Holder::Node(id)));
-    for (address, holder) in tasks.chain(vips).chain(nodes) {
-        if let Some(other) = held.insert(address.addr(), holder) {
+    let mut held: BTreeMap<IpAddr, Vec<Holder>> = BTreeMap::new();
+    for (address, holder) in holders(state) {
+        let others = held.entry(address).or_default();
+        if let Some(other) = others.iter().find(|other| !holder.shares_with(**other)) {
             wrong.push((other.to_string(), holder.to_string()));
         }
+        others.push(holder);
     }
     wrong
+}
+
+/// Who holds each address, by a look at all objects.
+fn holders(state: &ClusterState) -> impl Iterator<Item = (IpAddr, Holder)> {
+    let tasks = state.tasks().filter(|task| task.is_live());
+    let tasks = tasks.flat_map(|task| {
+        let holder = Holder::Task(task.id, task.service_id);
+        of_task(task).map(move |(_, address)| (address.addr(), holder))
+    });
+    let services = state.services().flat_map(|s| {
+        let vips = of_service(s).map(|(_, address)| (address.addr(), Holder::Service(s.id)));
+        vips.chain(kept_by(s).map(|(_, address)| (address.addr(), Holder::Keeper(s.id))))
+    });
+    let nodes = of_nodes(state).map(|(id, address)| (address.addr(), Holder::Node(id)));
+    tasks.chain(services).chain(nodes)
 }
 
 fn of_nodes(state: &ClusterState) -> impl Iterator<Item = (NodeId, IpNet)> {
@@ -366,16 +435,30 @@ fn of_nodes(state: &ClusterState) -> impl Iterator<Item = (NodeId, IpNet)> {
 #[derive(Clone, Copy)]
 enum Holder {
     Node(NodeId),
-    Task(TaskId),
+    Task(TaskId, ServiceId),
+    /// By a virtual address.
     Service(ServiceId),
+    /// By an address that it names for its task.
+    Keeper(ServiceId),
+}
+
+impl Holder {
+    /// Whether both may hold one address: a task that of its service.
+    fn shares_with(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Keeper(keeper), Self::Task(_, of))
+            | (Self::Task(_, of), Self::Keeper(keeper)) => keeper == of,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(id) => write!(f, "node {id}"),
-            Self::Task(id) => write!(f, "task {id}"),
-            Self::Service(id) => write!(f, "service {id}"),
+            Self::Task(id, _) => write!(f, "task {id}"),
+            Self::Service(id) | Self::Keeper(id) => write!(f, "service {id}"),
         }
     }
 }
@@ -393,6 +476,37 @@ impl ClusterState {
             })
         };
         Family::all_of(&network.subnets).map(of_family).min_by_key(|count| count.free)
+    }
+
+    /// A network on which a task still has an address that this service keeps for the next one.
+    #[must_use]
+    pub fn waits_for_address(&self, service: &Service) -> Option<NetworkId> {
+        let mut kept = kept_by(service);
+        kept.find(|(_, address)| self.indexes.addresses.has_holders(*address)).map(|(id, _)| id)
+    }
+
+    /// Who beside a service and its tasks has an address, in words.
+    pub(crate) fn other_holder(&self, service: ServiceId, address: IpNet) -> Option<String> {
+        if !self.indexes.addresses.has_holder(address) {
+            return None;
+        }
+        let others = |holder: &Holder| match holder {
+            Holder::Keeper(id) | Holder::Task(_, id) => *id != service,
+            Holder::Service(_) | Holder::Node(_) => true,
+        };
+        let mut found = holders(self).filter(|(at, _)| *at == address.addr());
+        let name = |id| self.service(id).map_or_else(String::new, |s| s.spec.name.clone());
+        found.find(|(_, holder)| others(holder)).map(|(_, holder)| match holder {
+            Holder::Service(id) => format!("it is the virtual address of service {:?}", name(id)),
+            Holder::Keeper(id) => format!("service {:?} keeps it for its task", name(id)),
+            Holder::Task(id, _) => {
+                format!(
+                    "task {} has it",
+                    self.task(id).map_or_else(|| id.to_string(), |t| t.name())
+                )
+            }
+            Holder::Node(_) => format!("{holder} has it"),
+        })
     }
 
     /// How many addresses of one of a network's subnets are in use.

@@ -1,6 +1,7 @@
 //! What must hold of every state, checked from the objects alone. Slow; for tests and simulation.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use shoal_types::id::NetworkId;
@@ -257,8 +258,9 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     }
     for task in state.tasks().filter(|task| task.is_live()) {
         for joined in task.networks.iter() {
-            let have = || joined.addresses.iter().map(|address| (joined.network_id, *address));
-            let held = of_network(state, joined.network_id, have());
+            let (id, have) = (joined.network_id, joined.addresses.iter().copied());
+            let named = |of: IpAddr| task.spec.networks.iter().any(|n| n.addresses.contains(&of));
+            let held = of_network(state, id, have, named);
             demand!(wrong, held, "task {} has other addresses than its networks", task.id);
         }
     }
@@ -267,8 +269,12 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
             service.spec.endpoint_spec.as_ref().is_none_or(|e| e.mode == EndpointMode::Vip);
         for joined in service.networks.iter().filter(|_| by_vip) {
             let vips = addresses::of_service(service).filter(|(id, _)| *id == joined.network_id);
-            let held = of_network(state, joined.network_id, vips);
+            let held = of_network(state, joined.network_id, vips.map(|(_, vip)| vip), |_| false);
             demand!(wrong, held, "service {} has other addresses than its networks", service.id);
+        }
+        for (id, address) in addresses::kept_by(service) {
+            let fits = state.network(id).is_some_and(|n| addresses::may_name(n, address));
+            demand!(wrong, fits, "service {} keeps {address}, which is for nobody", service.id);
         }
         let known = |id| by_vip && service.networks.iter().any(|n| n.network_id == id);
         let all = addresses::of_service(service).all(|(id, _)| known(id));
@@ -300,10 +306,15 @@ fn ports(state: &ClusterState, wrong: &mut Vec<String>) {
 fn of_network(
     state: &ClusterState,
     id: NetworkId,
-    addresses: impl Iterator<Item = (NetworkId, IpNet)>,
+    addresses: impl Iterator<Item = IpNet>,
+    named: impl Fn(IpAddr) -> bool,
 ) -> bool {
     let Some(network) = state.network(id) else { return true };
-    let addresses: Vec<IpNet> = addresses.map(|(_, address)| address).collect();
+    let addresses: Vec<IpNet> = addresses.collect();
+    let fits = |address: &IpNet| {
+        let named = named(address.addr()) && addresses::may_name(network, *address);
+        named || addresses::is_given(network, *address)
+    };
     addresses.iter().map(Family::of).eq(Family::all_of(&network.subnets))
-        && addresses.iter().all(|address| addresses::is_given(network, *address))
+        && addresses.iter().all(fits)
 }

@@ -14,6 +14,7 @@ mod event;
 mod index;
 pub mod invariant;
 mod level;
+mod members;
 pub mod permission;
 mod ports;
 #[cfg(test)]
@@ -38,6 +39,6 @@ pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
 pub use reach::Reach;
-pub use rejected::{Rejected, RejectedCode, SubnetHolder};
+pub use rejected::{AddressProblem, Rejected, RejectedCode, SubnetHolder};
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

@@ -1,6 +1,8 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
-use std::fmt;
+mod addresses;
+
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -11,6 +13,7 @@ use shoal_types::resources::Resources;
 use shoal_types::spec::{Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
+pub use self::addresses::{AddressProblem, SubnetHolder};
 use crate::event::ObjectKind;
 
 /// Why the state refuses a command.
@@ -233,6 +236,28 @@ pub enum Rejected {
         user: String,
         /// How many there are.
         count: u64,
+    },
+    /// A service names an address that its task cannot have.
+    #[error("service {service:?} cannot have {address} on network {network:?}: {problem}")]
+    AddressUnusable {
+        /// Name of the service.
+        service: String,
+        /// The address.
+        address: IpAddr,
+        /// Name of the network.
+        network: String,
+        /// Why.
+        problem: AddressProblem,
+    },
+    /// The address that a service names is still another task's.
+    #[error(
+        "a task of service {service:?} cannot have {address} before the task that has it has ended"
+    )]
+    AddressAwaited {
+        /// Name of the service.
+        service: String,
+        /// The address.
+        address: IpAddr,
     },
     /// Another service has a port that only one can have.
     #[error(
@@ -463,39 +488,6 @@ pub enum Rejected {
     },
 }
 
-/// Who has addresses of a subnet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubnetHolder {
-    /// Another network.
-    Network {
-        /// Its name.
-        name: String,
-        /// Its subnet that has addresses in common.
-        subnet: IpNet,
-    },
-    /// Nodes, inside of their tunnels.
-    Nodes {
-        /// Their subnet that has addresses in common.
-        subnet: IpNet,
-    },
-    /// Tasks of a network that is gone, which have not ended yet.
-    Tasks,
-}
-
-impl fmt::Display for SubnetHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network { name, subnet } => {
-                write!(f, "network {name:?} has {subnet}, and no address is on two networks")
-            }
-            Self::Nodes { subnet } => write!(f, "nodes have {subnet} inside of their tunnels"),
-            Self::Tasks => f.write_str(
-                "tasks of a network that is gone still have addresses of it: wait for their end",
-            ),
-        }
-    }
-}
-
 /// What a refusal means to whoever sent the command. Named after gRPC's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RejectedCode {
@@ -530,6 +522,11 @@ impl Rejected {
             | Self::ExclusiveNetwork { .. }
             | Self::HostNetworkById { .. }
             | Self::SubnetUnusable { .. }
+            | Self::AddressUnusable {
+                problem:
+                    AddressProblem::Local | AddressProblem::Outside { .. } | AddressProblem::Nobodys,
+                ..
+            }
             | Self::StackIdMissing { .. }
             | Self::StackNameTwice { .. }
             | Self::SlotMismatch { .. }
@@ -546,6 +543,8 @@ impl Rejected {
             | Self::SubnetTaken { .. }
             | Self::PoolsExhausted { .. }
             | Self::NoFreeAddress { .. }
+            | Self::AddressUnusable { problem: AddressProblem::Taken { .. }, .. }
+            | Self::AddressAwaited { .. }
             | Self::PortInUse { .. }
             | Self::NoFreePort { .. }
             | Self::NoRevision { .. }

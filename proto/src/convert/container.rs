@@ -36,6 +36,7 @@ message!(ContainerSpec {
     ulimits: List,
     oom_score_adj: Same;
     stop_grace_period => stop_grace_period_nanos: OptionalNanos,
+    drain_timeout => drain_timeout_nanos: OptionalNanos,
     | command => (command, command_cleared): OptionalWords,
     args => (args, args_cleared): OptionalWords,
 });

@@ -1,6 +1,8 @@
 //! Networks.
 
-use shoal_types::object::Network;
+use shoal_types::object::{
+    Network, NetworkMembers, NetworkPeer, NetworkService, NetworkTask, SubnetUse,
+};
 use shoal_types::spec::{Driver, Ipam, IpamConfig, NetworkScope, NetworkSpec};
 
 use super::field;
@@ -37,3 +39,19 @@ message!(Network {
     predefined: Same,
     subnets: TextList,
 });
+
+message!(NetworkMembers {
+    subnets: List,
+    tasks: List,
+    services: List,
+    peers: List,
+    left_out: Same,
+});
+
+message!(SubnetUse { subnet: Text, gateway: Text, used: Same, free: Same });
+
+message!(NetworkTask { task_id: Text, name: Same, node_id: Text, addresses: TextList });
+
+message!(NetworkService { service_id: Text, name: Same, vips: TextList });
+
+message!(NetworkPeer { node_id: Text, name: Same, ip: OptionalText });

@@ -96,4 +96,9 @@ by_value!(PlacementPreference => pb::PlacementPreference);
 
 message!(Platform { architecture: Same, os: Same });
 
-message!(NetworkAttachmentConfig { target: Same, aliases: Same, driver_opts: Same });
+message!(NetworkAttachmentConfig {
+    target: Same,
+    aliases: Same,
+    driver_opts: Same,
+    addresses: TextList,
+});

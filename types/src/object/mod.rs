@@ -13,7 +13,10 @@ mod user;
 
 pub use cluster::{Cluster, JoinTokens, RootCa};
 pub use deployment::{Deployment, DeploymentKind, DeploymentState};
-pub use network::{AddressCount, Network, NetworkSummary};
+pub use network::{
+    AddressCount, Network, NetworkMembers, NetworkPeer, NetworkService, NetworkSummary,
+    NetworkTask, SubnetUse,
+};
 pub use node::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
     NodeState, NodeStatus, NodeSummary, Reachability,

@@ -1,10 +1,12 @@
 //! Networks.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::Meta;
-use crate::id::{NetworkId, StackId};
+use crate::id::{NetworkId, NodeId, ServiceId, StackId, TaskId};
 use crate::spec::{NetworkKind, NetworkSpec, SubnetPlan};
 
 /// A network.
@@ -61,6 +63,93 @@ pub struct AddressCount {
     pub free: u64,
 }
 
+/// One subnet of a network, at the moment of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SubnetUse {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// Each node's own address.
+    pub gateway: IpAddr,
+    /// Addresses of tasks and services.
+    pub used: u64,
+    /// Those that are left for them.
+    pub free: u64,
+}
+
+/// A task that is reached on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkTask {
+    /// Its id.
+    #[serde(rename = "TaskID")]
+    pub task_id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// The node that it is on.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Its addresses there, with the network's prefix length.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A service that is reached on a network as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkService {
+    /// Its id.
+    #[serde(rename = "ServiceID")]
+    pub service_id: ServiceId,
+    /// Its name.
+    pub name: String,
+    /// Its virtual addresses there.
+    #[serde(rename = "VIPs")]
+    pub vips: Vec<IpNet>,
+}
+
+/// A node that has tasks on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkPeer {
+    /// The node.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Its host's name.
+    pub name: String,
+    /// Its address inside of the tunnel, if it has one.
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+}
+
+/// Who is reached on a network that spans nodes, at the moment of the answer. Never stored. Of each list the first
+/// [`NetworkMembers::MAX`] by their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkMembers {
+    /// Its subnets.
+    pub subnets: Vec<SubnetUse>,
+    /// Tasks that have a node and have not ended.
+    #[serde(rename = "Containers")]
+    pub tasks: Vec<NetworkTask>,
+    /// Services with virtual addresses.
+    pub services: Vec<NetworkService>,
+    /// Nodes of the tasks.
+    pub peers: Vec<NetworkPeer>,
+    /// How many tasks, services and nodes are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl NetworkMembers {
+    /// Tasks, services and nodes that an answer names at the most, of each.
+    pub const MAX: usize = 1000;
+}
+
 /// A network, and what is only known when asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -71,4 +160,7 @@ pub struct NetworkSummary {
     /// Its addresses, if managers choose them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<AddressCount>,
+    /// Who is reached there, if one network was asked for and managers choose its addresses.
+    #[serde(rename = "Members", skip_serializing_if = "Option::is_none")]
+    pub members: Option<NetworkMembers>,
 }

@@ -132,7 +132,8 @@ pub struct TaskNetwork {
     /// For the network's driver.
     #[serde(skip_serializing_if = "Options::is_empty")]
     pub driver_opts: Options,
-    /// Its addresses there with the network's prefix length, where managers hand them out.
+    /// Its addresses there with the network's prefix length, where managers hand them out. Of a service: those that
+    /// its spec names, which are kept for its task.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<ipnet::IpNet>,
 }

@@ -61,6 +61,10 @@ pub struct ContainerSpec {
     /// How long after the stop signal it is killed; [`ContainerSpec::DEFAULT_STOP_GRACE`] if absent.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
     pub stop_grace_period: Option<Duration>,
+    /// How long it goes on serving what is open when nobody is led to it any more, before the stop signal; not at all
+    /// if absent. At most [`ContainerSpec::DRAIN_TIMEOUT_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "nanos_opt::serialize")]
+    pub drain_timeout: Option<Duration>,
     /// How its health is checked; the image's way if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
@@ -99,6 +103,9 @@ pub struct ContainerSpec {
 impl ContainerSpec {
     /// Docker's default time between stop signal and kill.
     pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+
+    /// How long a container may go on serving what is open at the most: its node waits for it when it is drained.
+    pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 }
 
 /// Changes to a container's confinement.

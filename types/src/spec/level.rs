@@ -114,12 +114,6 @@ structs! {
 }
 
 structs! {
-    ContainerSpec {
-        image, labels, command, args, hostname, env, dir, user, groups, init, stop_signal, tty,
-        open_stdin, read_only, stop_grace_period, hosts, isolation, sysctls, capability_add,
-        capability_drop, oom_score_adj;
-        privileges, mounts, healthcheck, dns_config, secrets, configs, ulimits,
-    }
     Privileges {
         no_new_privileges;
         credential_spec, selinux_context, seccomp, app_armor,
@@ -151,6 +145,54 @@ structs! {
     NodeSpec { name, labels; role, availability }
     UserSpec { name, labels, stacks, host_access, expires_at; role }
     StackSpec { name, secrets, configs; services, networks, volumes }
+}
+
+impl Leveled for ContainerSpec {
+    /// Nobody before the fourth level waits for what is open.
+    fn level(&self) -> Level {
+        let Self {
+            image: _,
+            labels: _,
+            command: _,
+            args: _,
+            hostname: _,
+            env: _,
+            dir: _,
+            user: _,
+            groups: _,
+            init: _,
+            stop_signal: _,
+            tty: _,
+            open_stdin: _,
+            read_only: _,
+            stop_grace_period: _,
+            hosts: _,
+            isolation: _,
+            sysctls: _,
+            capability_add: _,
+            capability_drop: _,
+            oom_score_adj: _,
+            drain_timeout,
+            privileges,
+            mounts,
+            healthcheck,
+            dns_config,
+            secrets,
+            configs,
+            ulimits,
+        } = self;
+        let drain = if drain_timeout.is_some() { Level::DRAIN } else { Level::FIRST };
+        highest([
+            drain,
+            privileges.level(),
+            mounts.level(),
+            healthcheck.level(),
+            dns_config.level(),
+            secrets.level(),
+            configs.level(),
+            ulimits.level(),
+        ])
+    }
 }
 
 impl Leveled for IpamConfig {
@@ -282,8 +324,12 @@ impl Leveled for EndpointMode {
 
 impl Leveled for NetworkAttachmentConfig {
     fn level(&self) -> Level {
-        let Self { target: _, aliases, driver_opts: _ } = self;
-        if aliases.is_empty() { Level::FIRST } else { Level::NAMES }
+        let Self { target: _, aliases, driver_opts: _, addresses } = self;
+        match (aliases.is_empty(), addresses.is_empty()) {
+            (_, false) => Level::DUAL,
+            (false, true) => Level::NAMES,
+            (true, true) => Level::FIRST,
+        }
     }
 }
 

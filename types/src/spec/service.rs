@@ -249,6 +249,9 @@ pub struct NetworkAttachmentConfig {
     /// For the network's driver.
     #[serde(skip_serializing_if = "Options::is_empty")]
     pub driver_opts: Options,
+    /// The addresses that its task has there, at most one of each family; what is absent is chosen. As in SwarmKit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How a new spec is rolled out.

@@ -65,6 +65,8 @@ pub struct Machine {
     early_exit: Option<ExitStatus>,
     outcome: Option<Outcome>,
     withdrawn: bool,
+    /// Until when what is open is served, once nobody is led to it any more.
+    drains_until: Option<Timestamp>,
     stopped_at: Option<Timestamp>,
     killed_at: Option<Timestamp>,
     given_up: bool,
@@ -109,6 +111,7 @@ impl Machine {
             early_exit: None,
             outcome: None,
             withdrawn: false,
+            drains_until: None,
             stopped_at: None,
             killed_at: None,
             given_up: false,
@@ -146,6 +149,10 @@ impl Machine {
     /// What managers want; only climbs.
     pub fn want(&mut self, desired: DesiredState) {
         if self.desired.may_become(desired) {
+            if self.desired.is_stop() {
+                // Who says so a second time does not want to wait.
+                self.drains_until = None;
+            }
             self.desired = desired;
         }
         self.dropped = false;
@@ -342,7 +349,12 @@ impl Machine {
             return Step::Withdraw;
         }
         let Some(stopped) = self.stopped_at else {
-            return Step::Stop { signal: self.stop.signal };
+            // What is unhealthy or ends with its host serves nobody.
+            let drains = self.doom.is_none() && !self.interrupted && !self.halted && !self.dropped;
+            return match self.drains_until.filter(|until| drains && now < *until) {
+                Some(until) => Step::Wait(until),
+                None => Step::Stop { signal: self.stop.signal },
+            };
         };
         let (deadline, then) = match self.killed_at {
             None => (stopped + self.stop.grace, Step::Kill),
@@ -414,6 +426,7 @@ impl Machine {
             }
             Fact::Withdrawn => {
                 self.withdrawn = true;
+                self.drains_until = Some(now.steady + self.stop.drain);
                 self.status.port_status.clear();
             }
             Fact::Stopped => self.stopped_at = Some(now.steady),

@@ -191,6 +191,8 @@ pub enum Fact {
 /// How a container is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopPolicy {
+    /// How long what is open is served when nobody is led to it any more, before the signal.
+    pub drain: Duration,
     /// Number of the signal.
     pub signal: i32,
     /// Time until it is killed.

@@ -52,8 +52,11 @@ impl TaskRecord {
 
 /// See [`TaskRecord::stop_policy`].
 pub(super) fn stop_policy(task: &AssignedTask, found: Option<&Preparation>) -> StopPolicy {
-    let grace = task.spec.container().and_then(|c| c.stop_grace_period);
+    let container = task.spec.container();
+    let grace = container.and_then(|c| c.stop_grace_period);
+    let drain = container.and_then(|c| c.drain_timeout).unwrap_or_default();
     StopPolicy {
+        drain: drain.min(ContainerSpec::DRAIN_TIMEOUT_MAX),
         signal: found.map_or(SIGTERM, |p| p.stop_signal),
         grace: grace.unwrap_or(ContainerSpec::DEFAULT_STOP_GRACE),
     }

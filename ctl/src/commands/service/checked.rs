@@ -34,6 +34,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("task_template.container.user", "--user"),
     ("task_template.container.stop_signal", "--stop-signal"),
     ("task_template.container.stop_grace_period", "--stop-grace-period"),
+    ("task_template.container.drain_timeout", "--drain-timeout"),
     ("task_template.container.healthcheck.test", "--health-cmd"),
     ("task_template.container.healthcheck.interval", "--health-interval"),
     ("task_template.container.healthcheck.timeout", "--health-timeout"),

@@ -1,5 +1,6 @@
 //! How a service is reached: flags of `service create` and `update`.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -25,7 +26,7 @@ impl From<EndpointArg> for EndpointMode {
     }
 }
 
-/// `NETWORK`, or `name=NETWORK,alias=NAME` with any number of aliases.
+/// `NETWORK`, or `name=NETWORK,alias=NAME,ip=ADDRESS,ip6=ADDRESS` with any number of aliases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NetworkFlag(pub NetworkAttachmentConfig);
 
@@ -45,7 +46,12 @@ impl FromStr for NetworkFlag {
                 }
                 "name" => return Err(format!("{text:?} names more than one network")),
                 "alias" => config.aliases.push(needed(key, value)?.to_owned()),
-                _ => return Err(format!("{key:?} is unknown: expected name=… or alias=…")),
+                "ip" => config.addresses.push(address::<Ipv4Addr>(key, value, "IPv4")?),
+                "ip6" => config.addresses.push(address::<Ipv6Addr>(key, value, "IPv6")?),
+                _ => {
+                    let expected = "expected name=…, alias=…, ip=… or ip6=…";
+                    return Err(format!("{key:?} is unknown: {expected}"));
+                }
             }
         }
         match config.target.as_str() {
@@ -53,6 +59,17 @@ impl FromStr for NetworkFlag {
             _ => Ok(Self(config)),
         }
     }
+}
+
+/// An address that a task has on a network.
+fn address<T: FromStr + Into<IpAddr>>(
+    key: &str,
+    value: Option<&str>,
+    family: &str,
+) -> Result<IpAddr, String> {
+    let text = needed(key, value)?;
+    let address: Option<T> = text.parse().ok();
+    address.map(Into::into).ok_or_else(|| format!("{key}={text}: expected an {family} address"))
 }
 
 #[cfg(test)]
@@ -69,7 +86,13 @@ mod tests {
         assert_eq!(of("name=back"), ok("back", &[]));
         assert_eq!(of("alias=a,name=back,alias=b"), ok("back", &["a", "b"]));
         assert!(of("alias=a").unwrap_err().contains("names no network"));
-        assert!(of("name=back,ip=1").unwrap_err().contains("\"ip\" is unknown"));
+        assert!(of("name=back,mac=1").unwrap_err().contains("\"mac\" is unknown"));
+        let fixed = "name=back,ip6=fd00::7,ip=10.1.0.7".parse::<NetworkFlag>().unwrap().0.addresses;
+        assert_eq!(fixed, ["fd00::7", "10.1.0.7"].map(|text| text.parse::<IpAddr>().unwrap()));
+        for wrong in ["ip=fd00::7", "ip=x", "ip6=10.1.0.7"] {
+            let error = of(&format!("name=back,{wrong}")).unwrap_err();
+            assert!(error.contains(wrong) && error.contains("expected an IPv"), "{error}");
+        }
         assert!(of("name=back,name=front").unwrap_err().contains("more than one network"));
         assert!(of("name=back,alias=").unwrap_err().contains("alias has no value"));
     }

@@ -48,6 +48,10 @@ pub(super) struct Settings {
     /// How long after that it is killed [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     stop_grace_period: Option<Duration>,
+    /// How long a container that is to stop goes on serving what is open, when nobody is led to it any more, before
+    /// the stop signal [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    drain_timeout: Option<Duration>,
     #[command(flatten)]
     confinement: Confinement,
     #[command(flatten)]
@@ -217,6 +221,7 @@ impl Settings {
         set(&mut container.read_only, self.read_only);
         set(&mut container.stop_signal, self.stop_signal);
         set_some(&mut container.stop_grace_period, self.stop_grace_period);
+        set_some(&mut container.drain_timeout, self.drain_timeout);
         self.confinement.apply(container);
         self.health.apply(container);
         Ok(())

@@ -1,6 +1,7 @@
 //! Services.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::spec::{
@@ -100,15 +101,34 @@ impl Lower<'_> {
         let mut joined = Vec::new();
         for entry in networks.entries() {
             let target = self.network_name(entry, &format!("{path}.networks"));
+            let addresses = self.addresses(entry, &format!("{path}.networks.{}", entry.key));
             let aliases = entry.value.get("aliases").map_or(&[][..], Node::items);
             let aliases = aliases.iter().filter_map(|alias| alias.as_text().map(str::to_owned));
             joined.extend(target.map(|target| NetworkAttachmentConfig {
                 aliases: aliases.collect(),
+                addresses,
                 ..one(target)
             }));
         }
         joined.sort_by(|one, other| one.target.cmp(&other.target));
         joined
+    }
+
+    /// The addresses that the service's task has on a network.
+    fn addresses(&mut self, entry: &Entry, path: &str) -> Vec<IpAddr> {
+        let mut all = Vec::new();
+        for (key, v4, family) in [("ipv4_address", true, "IPv4"), ("ipv6_address", false, "IPv6")] {
+            let Some(node) = entry.value.get(key) else { continue };
+            let found = node.as_text().unwrap_or_default().parse().ok();
+            match found.filter(|address: &IpAddr| address.is_ipv4() == v4) {
+                Some(address) => all.push(address),
+                None => {
+                    let text = format!("{} is not an {family} address", node.kind());
+                    self.wrong(node.at, &format!("{path}.{key}"), text);
+                }
+            }
+        }
+        all
     }
 
     /// The full name of a network that a service names.

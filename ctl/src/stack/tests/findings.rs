@@ -211,6 +211,10 @@ fn confinement_that_makes_no_sense() {
         ("network_mode: host\nsysctls: {net.a: 1}", "\"net.a\" is not the container's own"),
         ("security_opt: [seccomp=unconfined]", "4:20: services.web.security_opt[0]: \"seccomp="),
         (
+            "networks: {default: {ipv4_address: 'fd00::7'}}",
+            "networks.default.ipv4_address: \"fd00::7\" is not an IPv4 address",
+        ),
+        (
             "extra_hosts: ['x:host-gateway']",
             "extra_hosts[0]: \"x:host-gateway\" is not supported yet",
         ),

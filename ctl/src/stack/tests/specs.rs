@@ -289,6 +289,9 @@ fn networks() {
     assert_eq!(warned, ["networks.front.attachable has no effect: only tasks join networks"]);
     check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
     let aliases = r#"[{"Target": "shop_default", "Aliases": ["a", "b"]}]"#;
+    let fixed = r#"[{"Target": "shop_default", "Addresses": ["10.0.3.7", "fd00::7"]}]"#;
+    let said = "networks: {default: {ipv6_address: 'fd00::7', ipv4_address: 10.0.3.7}}";
+    check_web(said, &[("T/Networks", fixed)]);
     check_web("networks: {default: {aliases: [a, b]}}", &[("T/Networks", aliases)]);
     check_web("deploy: {endpoint_mode: dnsrr}", &[("EndpointSpec/Mode", "\"dnsrr\"")]);
     check_web("deploy: {endpoint_mode: vip}", &[("EndpointSpec", "null")]);

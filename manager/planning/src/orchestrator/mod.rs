@@ -278,6 +278,7 @@ impl<'a> Pass<'a> {
         ids: &mut I,
         plan: &mut Plan,
     ) {
+        self.give_up_lost(tasks, plan);
         if !self.has_addresses(slot) {
             return;
         }

@@ -1,6 +1,7 @@
 //! Addresses of networks that span nodes, and of nodes: part of the command that makes what they are for. They follow
 //! from the state and the ids in the command alone.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -8,11 +9,13 @@ use sha2::{Digest as _, Sha256};
 use shoal_types::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{Endpoint, Network, Node, Service, TUNNEL_TWINS, TaskNetwork, VirtualIp};
-use shoal_types::spec::{AddressPool, IpamConfig, NetworkKind, NetworkSpec, SubnetPlan};
+use shoal_types::spec::{
+    AddressPool, IpamConfig, NetworkKind, NetworkSpec, ServiceSpec, SubnetPlan,
+};
 
-use crate::addresses::{Family, Range};
+use crate::addresses::{Addresses, Family, Range};
 use crate::cluster_state::{ClusterState, Writer};
-use crate::rejected::{Rejected, SubnetHolder};
+use crate::rejected::{AddressProblem, Rejected, SubnetHolder};
 
 /// The subnets of a new network: of each family those that its spec names, or else the first one of the cluster's
 /// pools, or of its own range of IPv6. None if it does not span nodes: then each node chooses.
@@ -128,13 +131,55 @@ pub(super) fn of_task(
     let with_address = |joined: &TaskNetwork| -> Result<TaskNetwork, Rejected> {
         let mut joined = joined.clone();
         if let Some(network) = spanning(state, joined.network_id) {
-            let families = Family::all_of(&network.subnets);
-            let each = families.map(|family| free(state, network, family, id.bits(), user));
-            joined.addresses = each.collect::<Result<_, _>>()?;
+            let kept = std::mem::take(&mut joined.addresses);
+            let of_family = |family| kept.iter().find(|kept| Family::of(kept) == family);
+            for family in Family::all_of(&network.subnets) {
+                joined.addresses.push(match of_family(family) {
+                    None => free(&state.indexes.addresses, network, family, id.bits(), user)?,
+                    Some(kept) if state.indexes.addresses.has_holders(*kept) => {
+                        let (service, address) = (service.spec.name.clone(), kept.addr());
+                        return Err(Rejected::AddressAwaited { service, address });
+                    }
+                    Some(kept) => *kept,
+                });
+            }
         }
         Ok(joined)
     };
     networks.iter().map(with_address).collect()
+}
+
+/// The addresses that a service names on a network, and keeps there for its task: nobody else gets them, also while
+/// it has no task.
+pub(super) fn kept(
+    state: &ClusterState,
+    id: ServiceId,
+    spec: &ServiceSpec,
+    network: &Network,
+    wanted: &[IpAddr],
+) -> Result<Vec<IpNet>, Rejected> {
+    let one = |address: &IpAddr| {
+        let problem = match subnet_of(network, *address) {
+            _ if network.subnets.is_empty() => AddressProblem::Local,
+            None => AddressProblem::Outside { subnets: network.subnets.clone() },
+            Some(plan) if !plan.may_name(*address) => AddressProblem::Nobodys,
+            Some(plan) => {
+                let length = plan.subnet.prefix_len();
+                let address = IpNet::new(*address, length).unwrap_or_else(|_| (*address).into());
+                match state.other_holder(id, address) {
+                    None => return Ok(address),
+                    Some(holder) => AddressProblem::Taken { holder },
+                }
+            }
+        };
+        let (service, network) = (spec.name.clone(), network.spec.name.clone());
+        Err(Rejected::AddressUnusable { service, address: *address, network, problem })
+    };
+    wanted.iter().map(one).collect()
+}
+
+fn subnet_of(network: &Network, address: IpAddr) -> Option<SubnetPlan> {
+    network.plans().find(|plan| plan.subnet.contains(&address))
 }
 
 /// The virtual addresses of a service on those of its networks that span nodes: where it has one, that.
@@ -150,12 +195,14 @@ pub(super) fn of_service(
         had.find(|vip| vip.network_id == network.id && Family::of(&vip.addr) == family)
     };
     let user = || format!("service {name:?}");
+    // Those that it names now are not in the index yet.
+    let addresses = state.indexes.addresses.with(networks.iter().flat_map(|n| &n.addresses));
     let mut virtual_ips = Vec::new();
     for network in networks.iter().filter_map(|joined| spanning(state, joined.network_id)) {
         for family in Family::all_of(&network.subnets) {
             let addr = match had(network, family) {
                 Some(vip) => vip.addr,
-                None => free(state, network, family, id.bits(), user)?,
+                None => free(&addresses, network, family, id.bits(), user)?,
             };
             virtual_ips.push(VirtualIp { network_id: network.id, addr });
         }
@@ -172,7 +219,7 @@ fn spanning(state: &ClusterState, id: NetworkId) -> Option<&Network> {
 }
 
 fn free(
-    state: &ClusterState,
+    addresses: &Addresses,
     network: &Network,
     family: Family,
     seed: u128,
@@ -181,7 +228,7 @@ fn free(
     let plans = network.plans().filter(|plan| Family::of(&plan.subnet) == family);
     let plans: Vec<SubnetPlan> = plans.collect();
     let ranges: Vec<Range> = plans.iter().map(Range::of).collect();
-    state.indexes.addresses.free(&ranges, seed).ok_or_else(|| {
+    addresses.free(&ranges, seed).ok_or_else(|| {
         let count = plans.iter().map(SubnetPlan::count).sum::<u128>();
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         Rejected::NoFreeAddress { network: network.spec.name.clone(), user: user(), count }

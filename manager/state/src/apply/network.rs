@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shoal_types::id::{NetworkId, StackId};
+use shoal_types::id::{NetworkId, ServiceId, StackId};
 use shoal_types::object::{Meta, Network, Service, Stack, Task, TaskNetwork};
 use shoal_types::spec::{NetworkKind, NetworkSpec, ServiceSpec};
 
@@ -84,9 +84,10 @@ pub(super) fn refuse_if_used(
     Err(Rejected::NetworkInUse { name: network.spec.name.clone(), user_kind, user })
 }
 
-/// The networks that a service joins, looked up. One that names none joins the predefined bridge.
+/// The networks that a service joins, looked up, with the addresses that it names there. One that names none joins the predefined bridge.
 pub(super) fn of_service(
     state: &ClusterState,
+    id: ServiceId,
     spec: &ServiceSpec,
 ) -> Result<Arc<[TaskNetwork]>, Rejected> {
     let find = |target: &str| -> Result<&Arc<Network>, Rejected> {
@@ -121,7 +122,7 @@ pub(super) fn of_service(
             network_id: network.id,
             aliases: attachment.aliases.clone(),
             driver_opts: attachment.driver_opts.clone(),
-            addresses: Vec::new(),
+            addresses: address::kept(state, id, spec, network, &attachment.addresses)?,
         });
     }
     Ok(joined.into())

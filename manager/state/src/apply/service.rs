@@ -31,7 +31,7 @@ pub(super) fn create(
         let (name, holder) = (spec.name.clone(), other.id.to_string());
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
-    let networks = network::of_service(w.state, &spec)?;
+    let networks = network::of_service(w.state, id, &spec)?;
     let stack_id = stack.map(|(id, _)| id);
     let who = For { id, spec: &spec, old: None, stack: stack_id };
     let endpoint = endpoint(w.state, &who, &networks)?;
@@ -76,7 +76,7 @@ pub(super) fn update(
         let service = spec.name.clone();
         return Err(Rejected::ModeImmutable { service, mode, wanted });
     }
-    let networks = network::of_service(w.state, &spec)?;
+    let networks = network::of_service(w.state, id, &spec)?;
     let who = For { id, spec: &spec, old: Some(&old.endpoint), stack: applied };
     let endpoint = endpoint(w.state, &who, &networks)?;
     deployment::replace(w, old.deployment_id, kind, deployment_id);

@@ -114,6 +114,7 @@ fn of_container(
         read_only: _,
         mounts,
         stop_grace_period: _,
+        drain_timeout: _,
         healthcheck: _,
         hosts: _,
         dns_config: _,

@@ -17,7 +17,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use super::{
     TestCluster, create_cluster, dual_spec, global_spec, ipam_config, network_spec,
     node_description, overlay_spec, service_spec, with_host_port, with_ingress_port, with_networks,
-    with_reservation,
+    with_reservation, with_task,
 };
 use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 
@@ -88,6 +88,12 @@ fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
         _ => spec,
     };
     let spec = if b & 8 == 0 { spec } else { with_reservation(spec, 0, 3 << 30) };
+    if c & 64 != 0 && b & 64 != 0 {
+        let address = ["10.9.9.4", "10.9.9.5", "10.9.8.3", "fd00:9::a"][usize::from(a / 4) % 4];
+        return with_task(with_networks(spec, &["o0"]), |task| {
+            task.networks[0].addresses.extend(address.parse::<std::net::IpAddr>());
+        });
+    }
     match c % 4 {
         0 => spec,
         1 => with_networks(spec, &[network_name(c >> 2)]),

@@ -57,7 +57,7 @@ one_of!(RestartCondition |s| { Self::None, Self::OnFailure, Self::Any });
 arbitrary!(Placement { constraints, preferences, max_replicas, platforms });
 one_of!(PlacementPreference | s | { Self::Spread { descriptor: s.any() } });
 arbitrary!(Platform { architecture, os });
-arbitrary!(NetworkAttachmentConfig { target, aliases, driver_opts });
+arbitrary!(NetworkAttachmentConfig { target, aliases, driver_opts, addresses });
 
 arbitrary!(ContainerSpec {
     image,
@@ -77,6 +77,7 @@ arbitrary!(ContainerSpec {
     read_only,
     mounts,
     stop_grace_period,
+    drain_timeout,
     healthcheck,
     hosts,
     dns_config,

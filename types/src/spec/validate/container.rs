@@ -23,6 +23,12 @@ pub(super) fn container(c: &mut Check, spec: &ContainerSpec, host_network: bool)
         let list = list.as_deref().unwrap_or_default();
         c.each(field, list, |c, arg| c.that(!arg.contains('\0'), arg, "contains a NUL byte"));
     }
+    c.at("drain_timeout", |c| {
+        let (timeout, most) =
+            (spec.drain_timeout.unwrap_or_default(), ContainerSpec::DRAIN_TIMEOUT_MAX);
+        let why = format!("is too long: expected at most {most:?}, as nodes wait for it");
+        c.that(timeout <= most, format!("{timeout:?}"), &why);
+    });
     c.at("hostname", |c| {
         let ok = spec.hostname.is_empty() || is_hostname(&spec.hostname);
         c.that(

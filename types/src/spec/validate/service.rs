@@ -7,7 +7,7 @@ use crate::constraint::Constraint;
 use crate::resources::{Cpus, GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
     EndpointMode, EndpointSpec, Labels, NetworkKind, Placement, PortConfig, PublishMode,
-    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 /// The fewest CPUs that may be named, in billionths (as in SwarmKit): the kernel's quota is 1 ms of
@@ -44,6 +44,7 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
     labels(c, &spec.labels);
     c.at("task_template", |c| task(c, &spec.task_template));
     c.at("mode", |c| mode(c, spec.mode));
+    c.at("task_template", |c| fixed(c, spec));
     if let Some(config) = &spec.update_config {
         c.at("update_config", |c| update(c, config));
     }
@@ -106,6 +107,29 @@ fn task(c: &mut Check, spec: &TaskSpec) {
             let why = "is no name: expected letters, digits, - and _, in parts between dots";
             c.that(container::is_hostname(alias), alias, why);
         });
+        c.each("addresses", &n.addresses, |c, address| {
+            let same = n.addresses.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+            let why = "is one of several of its family: expected one IPv4 and one IPv6 address at the most";
+            c.that(same.count() == 1, address, why);
+        });
+    });
+}
+
+/// A fixed address is one task's, and the next one gets it when that has ended.
+fn fixed(c: &mut Check, spec: &ServiceSpec) {
+    let one = matches!(spec.mode, ServiceMode::Replicated { replicas: 0 | 1 });
+    let order = spec.update_config.as_ref().map(|config| config.order).unwrap_or_default();
+    let why = match (one, order) {
+        (true, UpdateOrder::StopFirst) => return,
+        (false, _) => {
+            "can be had by one task only: expected a replicated service with at most one replica"
+        }
+        (true, UpdateOrder::StartFirst) => {
+            "can be had by one task at a time only: expected update order stop-first"
+        }
+    };
+    c.each("networks", &spec.task_template.networks, |c, n| {
+        c.each("addresses", &n.addresses, |c, address| c.wrong(address, why));
     });
 }
 

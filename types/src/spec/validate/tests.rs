@@ -1,11 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
     BindOptions, ContainerSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, Healthcheck, Ipam,
     Mount, MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec, Placement, PortConfig,
     Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode, ServiceSpec,
-    TaskRuntime, TaskSpec, Ulimit,
+    TaskRuntime, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -61,6 +62,52 @@ fn who_is_found_by_its_tasks_publishes_on_their_hosts_alone() {
     assert!(found.contains(&format!("endpoint_spec.ports[0]: {why}")), "{found}");
     assert!(!problems(EndpointMode::Vip, PublishMode::Ingress).contains(why));
     assert_eq!(problems(EndpointMode::Dnsrr, PublishMode::Host), "");
+}
+
+/// A fixed address is one task's.
+#[test]
+fn fixed_addresses_are_of_one_task() {
+    let of = |replicas, order, addresses: &[&str]| {
+        let spec = service(|s, t, _| {
+            s.mode = ServiceMode::Replicated { replicas };
+            s.update_config = Some(UpdateConfig { order, ..UpdateConfig::default() });
+            let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            let target = "n".to_owned();
+            t.networks = vec![NetworkAttachmentConfig { target, addresses, ..Default::default() }];
+        });
+        violations(&spec).join("; ")
+    };
+    use UpdateOrder::{StartFirst, StopFirst};
+    for replicas in [0, 1] {
+        assert_eq!(of(replicas, StopFirst, &["10.0.0.7", "fd00::7"]), "");
+    }
+    assert_eq!(of(2, StartFirst, &[]), "");
+    let error = of(2, StopFirst, &["10.0.0.7"]);
+    assert!(
+        error.contains(
+            "task_template.networks[0].addresses[0]: \"10.0.0.7\" can be had by one task only"
+        ),
+        "{error}"
+    );
+    let error = of(1, StartFirst, &["10.0.0.7"]);
+    assert!(error.contains("expected update order stop-first"), "{error}");
+    let error = of(1, StopFirst, &["10.0.0.7", "10.0.0.8"]);
+    assert!(
+        error.contains("addresses[1]: \"10.0.0.8\" is one of several of its family"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_open_is_not_served_for_ever() {
+    let with =
+        |secs| violations(&service(|_, _, c| c.drain_timeout = Some(Duration::from_secs(secs))));
+    assert_eq!(with(3600), [] as [&str; 0]);
+    let error = with(3601).join("");
+    assert!(
+        error.contains("container.drain_timeout: \"3601s\" is too long: expected at most 3600s"),
+        "{error}"
+    );
 }
 
 #[test]

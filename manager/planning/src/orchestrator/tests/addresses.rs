@@ -1,7 +1,8 @@
 //! Networks without a free address: slots wait, say why, and go on.
 
-use shoal_manager_state::testing::with_networks;
+use shoal_manager_state::testing::{with_networks, with_task};
 use shoal_types::id::ServiceId;
+use shoal_types::level::Level;
 
 use super::*;
 
@@ -47,6 +48,50 @@ fn replicas_that_get_no_address_wait_and_say_so() {
     stage.run_for(20 * SECOND);
     assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
     assert_eq!(stage.deployment(web).message, "");
+}
+
+/// One task on the small network, with an address that its service names.
+fn named(image: &str) -> ServiceSpec {
+    with_task(on_small(1), |task| {
+        task.networks[0].addresses = vec![[10, 7, 0, 4].into()];
+        if let TaskRuntime::Container(container) = &mut task.runtime {
+            image.clone_into(&mut container.image);
+        }
+    })
+}
+
+/// The address is one task's at any time: the next one is made when the one before it has ended, also where that is on
+/// a node of which nobody knows what it does.
+#[test]
+fn a_task_with_an_address_of_its_own_follows_the_one_before_it() {
+    let mut stage = with_small();
+    for node in stage.nodes.clone() {
+        stage.cluster.set_level(node, Level::DUAL);
+    }
+    let web = stage.service(named("good:1"));
+    stage.run_for(10 * SECOND);
+    let first = stage.running(web)[0].id;
+    stage.cluster.update_service(web, named("good:2"));
+    let commands = stage.plan();
+    let stop = Command::SetDesired { id: first, desired: DesiredState::Shutdown };
+    assert!(commands.contains(&stop), "{commands:?}");
+    let made = |c: &Command| matches!(c, Command::CreateTask { .. });
+    assert!(!commands.iter().any(made), "{commands:?}");
+    stage.run_for(20 * SECOND);
+    let second = stage.running(web)[0].clone();
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+    assert_eq!(stage.deployment(web).message, "");
+    assert!(second.id != first);
+    let node = second.node_id.unwrap();
+    stage.cluster.set_node(node, NodeState::Down);
+    let commands = stage.plan();
+    assert!(commands.contains(&Command::OrphanTask { id: second.id }), "{commands:?}");
+    stage.run_for(20 * SECOND);
+    let third = stage.running(web)[0].clone();
+    assert!(third.id != second.id && third.node_id != Some(node));
+    assert_eq!(third.networks[0].addresses, second.networks[0].addresses);
+    stage.cluster.check();
+    assert_eq!(stage.plan(), []);
 }
 
 #[test]

@@ -195,6 +195,40 @@ fn a_task_gets_all_of_its_addresses_or_none() {
     cluster.check();
 }
 
+#[test]
+fn people_see_who_is_reached_where() {
+    let (mut cluster, nodes) = cluster_with_nodes(2);
+    let config = vec![plain("10.7.0.0/24"), plain("10.8.0.0/30"), plain("fd00:1::/64")];
+    let net = add(&mut cluster, "n", true, config);
+    let web = cluster.add_service(joined("web", &["n"]));
+    let tasks = [cluster.add_running(web, 1, nodes[0]), cluster.add_running(web, 2, nodes[0])];
+    let ended = cluster.add_running(web, 3, nodes[1]);
+    cluster.report(ended, TaskState::Failed);
+    let members = cluster.state.members_of(cluster.state.network(net).unwrap()).unwrap();
+    let used: Vec<_> = members
+        .subnets
+        .iter()
+        .map(|s| (s.subnet.to_string(), s.gateway.to_string(), s.used + s.free))
+        .collect();
+    let expected = [("10.7.0.0/24", "10.7.0.1", 253), ("10.8.0.0/30", "10.8.0.1", 1)];
+    let expected =
+        expected.map(|(subnet, gateway, all)| (subnet.to_owned(), gateway.to_owned(), all));
+    assert_eq!(used[..2], expected);
+    assert_eq!((used[2].1.as_str(), members.subnets[2].used), ("fd00:1::1", 3));
+    assert_eq!(members.subnets[0].used + members.subnets[1].used, 3);
+    let listed: BTreeSet<_> = members.tasks.iter().map(|t| (t.task_id, t.node_id)).collect();
+    assert_eq!(listed, tasks.map(|task| (task, nodes[0])).into());
+    assert!(members.tasks.iter().all(|task| task.addresses == of_task(&cluster, task.task_id)));
+    let services: Vec<_> =
+        members.services.iter().map(|s| (s.name.as_str(), s.vips.len())).collect();
+    assert_eq!(services, [("web", 2)]);
+    let peers: Vec<_> =
+        members.peers.iter().map(|peer| (peer.node_id, peer.name.as_str())).collect();
+    assert_eq!((peers, members.left_out), (vec![(nodes[0], "node-1")], 0));
+    let bridge = cluster.add_network("bridge-net");
+    assert_eq!(cluster.state.members_of(cluster.state.network(bridge).unwrap()), None);
+}
+
 /// What is reserved while the network is there belongs to nobody afterwards.
 #[test]
 fn nothing_is_left_of_what_was_reserved() {

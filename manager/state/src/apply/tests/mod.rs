@@ -4,6 +4,7 @@ mod address;
 mod cluster;
 mod credentials;
 mod dual;
+mod fixed;
 mod network;
 mod node;
 mod port;
