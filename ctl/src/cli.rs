@@ -229,7 +229,7 @@ mod tests {
             "stack config -c a.yaml",
             "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
             "network create -d overlay --subnet 10.1.0.0/24 n",
-            "network create --attachable --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 --aux-address a=10.1.0.200 n",
+            "network create --ipv6 --attachable --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 --aux-address a=10.1.0.200 n",
             "network ls",
             "network rm n",
             "exec -it web.1 sh",

@@ -48,6 +48,9 @@ pub(crate) struct Create {
     label: Vec<KeyValue>,
     #[command(flatten)]
     addresses: ipam::Addresses,
+    /// It has IPv6, too
+    #[arg(long)]
+    ipv6: bool,
     /// Has no effect: only tasks join networks
     #[arg(long)]
     attachable: bool,
@@ -108,6 +111,7 @@ async fn create(shell: &Shell, args: Create) -> Result {
         driver: Driver { name: args.driver, ..Driver::default() },
         internal: args.internal,
         attachable: args.attachable,
+        enable_ipv6: args.ipv6,
         ipam: (!config.is_empty()).then(|| Ipam { config, ..Ipam::default() }),
         ..NetworkSpec::default()
     };

@@ -345,7 +345,7 @@ const NETWORK: &[Key] = &[
     is("ipam", Shape::Object(IPAM)),
     later("driver_opts"),
     is("attachable", Shape::Flag),
-    only_false("enable_ipv6", LATER),
+    is("enable_ipv6", Shape::Flag),
     later("enable_ipv4"),
 ];
 

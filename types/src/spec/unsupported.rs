@@ -4,9 +4,9 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkKind,
-    NetworkScope, NetworkSpec, Placement, PortConfig, Privileges, ServiceMode, ServiceSpec,
-    StackSpec, TaskRuntime, TaskSpec,
+    ContainerSpec, Mount, MountKind, NetworkAttachmentConfig, NetworkKind, NetworkScope,
+    NetworkSpec, Placement, PortConfig, Privileges, ServiceMode, ServiceSpec, StackSpec,
+    TaskRuntime, TaskSpec,
 };
 use crate::resources::ResourceRequirements;
 
@@ -166,7 +166,6 @@ const NETWORK: &[Row<NetworkSpec>] = &[
         let own = if overlay { NetworkScope::Swarm } else { NetworkScope::Local };
         n.scope.is_some_and(|scope| scope != own)
     }),
-    Row::new("enable_ipv6", "IPv6 on networks", |n| n.enable_ipv6),
     Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),
     Row::new("ingress", "a network of one's own for published ports", |n| n.ingress),
     Row::new("config_only", "config-only networks", |n| n.config_only),
@@ -175,13 +174,7 @@ const NETWORK: &[Row<NetworkSpec>] = &[
     Row::new("ipam.driver.options", "driver options", |n| {
         n.ipam.as_ref().is_some_and(|i| !i.driver.options.is_empty())
     }),
-    Row::new("ipam.config", "more than one subnet", |n| {
-        n.ipam.as_ref().is_some_and(|i| i.config.len() > 1)
-    }),
 ];
-
-const SUBNET: &[Row<IpamConfig>] =
-    &[Row::new("subnet", "IPv6 on networks", |s| s.subnet.contains(':'))];
 
 const STACK: &[Row<StackSpec>] = &[
     Row::new("secrets", "secrets", |s| !s.secrets.is_empty()),
@@ -203,7 +196,6 @@ pub fn all() -> Vec<(String, String)> {
     list(&mut all, &format!("{container}.env[]"), VARIABLE);
     list(&mut all, &format!("{container}.mounts[]."), MOUNT);
     list(&mut all, "network: ", NETWORK);
-    list(&mut all, "network: ipam.config[].", SUBNET);
     list(&mut all, "stack: ", STACK);
     all
 }
@@ -273,9 +265,6 @@ fn container(c: &mut Check, spec: &ContainerSpec) {
 
 pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
     refuse(c, NETWORK, spec);
-    if let Some(ipam) = &spec.ipam {
-        c.each("ipam.config", &ipam.config, |c, subnet| refuse(c, SUBNET, subnet));
-    }
 }
 
 pub(super) fn stack(c: &mut Check, spec: &StackSpec) {

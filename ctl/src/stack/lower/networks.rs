@@ -51,6 +51,7 @@ impl Lower<'_> {
             driver: Driver { name: driver, options: Options::new() },
             internal: flag(node, "internal"),
             attachable,
+            enable_ipv6: flag(node, "enable_ipv6"),
             ipam: node.get("ipam").map(ipam),
             ..NetworkSpec::default()
         }

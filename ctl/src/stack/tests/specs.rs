@@ -271,7 +271,7 @@ fn networks() {
         ],
     );
     let text = format!(
-        "{}networks:\n  front: {{attachable: true, ipam: {{config: [{{subnet: 10.9.0.0/24, ip_range: \
+        "{}networks:\n  front: {{attachable: true, enable_ipv6: true, ipam: {{config: [{{subnet: 10.9.0.0/24, ip_range: \
          10.9.0.128/25, aux_addresses: {{router: 10.9.0.200}}}}]}}}}\n",
         web("networks: [front]")
     );
@@ -283,6 +283,7 @@ fn networks() {
             (&config("IPRange"), "\"10.9.0.128/25\""),
             (&config("AuxiliaryAddresses"), r#"{"router": "10.9.0.200"}"#),
             ("/Networks/front/Attachable", "true"),
+            ("/Networks/front/EnableIPv6", "true"),
         ],
     );
     let warned = load_all(&[&text]).unwrap().warnings;

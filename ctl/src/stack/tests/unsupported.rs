@@ -133,7 +133,6 @@ const TIED: &[(&str, &str)] = &[
         "service: task_template.container.mounts[].bind_options",
     ),
     ("networks.*.driver_opts", "network: driver.options"),
-    ("networks.*.enable_ipv6", "network: enable_ipv6"),
     ("networks.*.enable_ipv4", "network: enable_ipv4"),
     ("networks.*.ipam.options", "network: ipam.driver.options"),
     ("secrets", "stack: secrets"),
@@ -155,8 +154,6 @@ const OF_SPECS: &[&str] = &[
     "network: config_only",
     "network: config_from",
     "network: ipam.driver",
-    "network: ipam.config",
-    "network: ipam.config[].subnet",
 ];
 
 #[test]

@@ -1,6 +1,6 @@
 //! Rules for networks.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -49,7 +49,7 @@ fn apart(c: &mut Check, configs: &[IpamConfig]) {
     }
 }
 
-/// What holds of a network that spans nodes: each has the first address, and its containers the others.
+/// What holds of a network that spans nodes: each has an address of a subnet, and its containers the others.
 fn overlay(c: &mut Check, config: &IpamConfig) {
     let Ok(net) = config.subnet.parse::<IpNet>() else { return };
     let [least, most] = if matches!(net, IpNet::V4(_)) { SUBNET_LENGTHS } else { SUBNET_LENGTHS_6 };
@@ -57,14 +57,6 @@ fn overlay(c: &mut Check, config: &IpamConfig) {
         let expected = format!("is too large or too small: expected a length of {least} to {most}");
         c.that((least..=most).contains(&net.prefix_len()), net, &expected);
     });
-    let IpNet::V4(net) = net else { return };
-    let first = net.hosts().next();
-    let given = config.gateway.parse::<Ipv4Addr>().ok().filter(|given| net.contains(given));
-    if let (Some(first), Some(gateway)) = (first, given.filter(|given| Some(*given) != first)) {
-        let expected =
-            format!("is not the first address of {net}: expected {first}, as each node has it");
-        c.at("gateway", |c| c.wrong(gateway, expected));
-    }
 }
 
 fn subnet(c: &mut Check, config: &IpamConfig) {

@@ -374,9 +374,7 @@ fn what_spans_nodes_has_a_subnet_that_can_be_shared() {
         assert!(error.contains("too large or too small: expected a length of 8 to 30"), "{error}");
         assert_eq!(spec("bridge", subnet, "").validate(), Ok(()));
     }
-    let error = overlay("10.1.0.0/24", "10.1.0.9");
-    let expected = "\"10.1.0.9\" is not the first address of 10.1.0.0/24: expected 10.1.0.1";
-    assert!(error.contains(expected), "{error}");
+    assert_eq!(overlay("10.1.0.0/24", "10.1.0.9"), "");
     assert_eq!(overlay("10.1.0.0/24", "10.1.0.1"), "");
     assert_eq!(spec("bridge", "10.1.0.0/24", "10.1.0.9").validate(), Ok(()));
 }
