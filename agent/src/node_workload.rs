@@ -94,7 +94,8 @@ impl NodeWorkload {
         line: CredentialLine,
     ) -> Result<Self, StartError> {
         let Started { worker, drivers, overlay } = start(&config, &images, line).await?;
-        Ok(Self { upkeep: Upkeep::new(worker.clone(), &drivers, images), worker, overlay })
+        let upkeep = Upkeep::new(worker.clone(), &drivers, images, overlay.clone());
+        Ok(Self { upkeep, worker, overlay })
     }
 
     /// Ends the work of this process. Containers live on.

@@ -13,12 +13,17 @@ use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
 use shoal_agent_planning::overlay::{Course, OverlayView};
 use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, peers};
+use shoal_agent_planning::verify::Known;
 use shoal_agent_tunnel::{Tunnel, TunnelError};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
 use shoal_types::object::{TunnelDescription, TunnelKind};
+use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+
+use self::comparing::clock;
+pub(crate) use self::comparing::{Overseen, SeenFrom};
 
 /// How long is waited for what comes together.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -70,6 +75,8 @@ enum Phase {
 enum Ask {
     /// A tunnel, and what managers are to be told of it.
     Describe(oneshot::Sender<Option<TunnelDescription>>),
+    /// What is not as it should be, and whom the tunnel leads to.
+    Compare(oneshot::Sender<Overseen>),
     /// That nothing is left.
     Remove(oneshot::Sender<Result<(), TunnelError>>),
 }
@@ -91,6 +98,14 @@ impl OverlayHandle {
             answered.await.ok()?
         };
         tokio::time::timeout(DESCRIBE, asked).await.unwrap_or_default()
+    }
+
+    /// What is not as it should be, and whom the tunnel leads to. Nothing is done about it.
+    pub(crate) async fn compare(&self) -> Overseen {
+        let (answer, answered) = oneshot::channel();
+        // Fails only when the agent ends.
+        let _ = self.asks.send(Ask::Compare(answer)).await;
+        answered.await.unwrap_or_default()
     }
 
     /// Waits until there is a tunnel about which managers are to be told something else than was `told`.
@@ -126,6 +141,10 @@ pub(crate) struct Overlay {
     known: watch::Sender<Option<TunnelDescription>>,
     /// How often in a row it could not be made as it should be.
     failures: u32,
+    /// What could not be done at the last attempt, and since when something cannot.
+    errors: (Vec<String>, Option<Timestamp>),
+    /// Since when is known what is not as it should be.
+    wrong: Known,
     /// What was complained of last.
     contested: usize,
     /// What the driver was told last of what leads where, with success; and nodes that it was told to leave out.
@@ -166,6 +185,8 @@ impl Overlay {
             phase: Phase::Outside,
             known,
             failures: 0,
+            errors: (Vec::new(), None),
+            wrong: Known::default(),
             contested: 0,
             led: None,
             held_by_others: Contested::new(),
@@ -189,6 +210,10 @@ impl Overlay {
                 ask = self.asks.recv() => match ask {
                     Some(Ask::Describe(answer)) => {
                         let _ = answer.send(self.described().await);
+                        continue;
+                    }
+                    Some(Ask::Compare(answer)) => {
+                        let _ = answer.send(self.compared().await);
                         continue;
                     }
                     Some(Ask::Remove(answer)) => {
@@ -313,16 +338,22 @@ impl Overlay {
         self.held_by_others = contested;
     }
 
-    async fn ensure(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {
+    /// What the tunnel should be, and nodes to which there can be none.
+    fn desired(&self, course: &Course, view: &OverlayView) -> (Desired, BTreeMap<NodeId, LeftOut>) {
         let own = self.tunnel.public_key();
         let (peers, left_out) = peers(own, &course.allowed, &view.peers, Some(KEEPALIVE));
+        let (listen_port, address) = (self.data_path.port, course.ingress.home);
+        (Desired { listen_port, mtu: MTU, address, peers }, left_out)
+    }
+
+    async fn ensure(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {
+        let (desired, left_out) = self.desired(course, view);
         if left_out != self.left_out {
             for (node, why) in &left_out {
                 tracing::error!(%node, %why, "no tunnel to a node");
             }
             self.left_out = left_out;
         }
-        let desired = Desired { listen_port: self.data_path.port, mtu: MTU, peers };
         let state = self.tunnel.ensure(desired).await?;
         for action in &state.done {
             tracing::info!(?action, tunnel = state.ifname, "put the tunnel in order");
@@ -333,6 +364,9 @@ impl Overlay {
 
     fn note(&mut self, errors: &[OverlayError]) {
         self.failures = if errors.is_empty() { 0 } else { self.failures + 1 };
+        let since = self.errors.1.filter(|_| !errors.is_empty());
+        let texts: Vec<String> = errors.iter().map(|error| chain(error).to_string()).collect();
+        self.errors = (texts, since.or_else(|| (!errors.is_empty()).then(clock)));
         for error in errors {
             tracing::error!(error = %chain(error), "the overlay is not as it should be");
         }
@@ -350,5 +384,6 @@ impl Overlay {
     }
 }
 
+mod comparing;
 #[cfg(test)]
 mod tests;

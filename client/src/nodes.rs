@@ -1,7 +1,9 @@
 //! What the nodes themselves are asked, through a manager.
 
 use shoal_proto::v1 as pb;
-use shoal_types::question::{PlacedDisk, PlacedUsage, PlacedVolume, Prune, PrunedNode, Silent};
+use shoal_types::question::{
+    PlacedDisk, PlacedNetworks, PlacedUsage, PlacedVolume, Prune, PrunedNode, Silent,
+};
 
 use super::{Client, Result, all, parts};
 
@@ -64,6 +66,17 @@ impl Client {
     pub async fn disk_usage(&self, nodes: &[String]) -> Result<Partial<PlacedDisk>> {
         let request = pb::GetDiskUsageRequest { nodes: nodes.to_vec() };
         partial!(self.get_disk_usage(request).nodes)
+    }
+
+    /// Whether nodes' networks are as they should be: those of the nodes that have tasks on one of these networks, of
+    /// all nodes if none is named. Each tries to reach so many others at the most.
+    pub async fn verify_networks(
+        &self,
+        networks: &[String],
+        peers_max: u64,
+    ) -> Result<Partial<PlacedNetworks>> {
+        let request = pb::VerifyNetworksRequest { networks: networks.to_vec(), peers_max };
+        partial!(self.verify_networks(request).nodes)
     }
 
     /// Removes what is unused on nodes, on all if none is named.

@@ -37,6 +37,8 @@ pub enum Kind {
     Removed,
     /// It did not get done in the time given.
     TimedOut,
+    /// What was looked at is not as it should be.
+    Found,
     /// The user pressed Ctrl-C.
     Interrupted,
     /// Somebody asked the program to end.
@@ -60,6 +62,7 @@ impl Kind {
             Self::RollbackFailed => 6,
             Self::Superseded => 7,
             Self::Removed => 8,
+            Self::Found => 9,
             Self::Interrupted => 130,
             Self::Terminated => 143,
             Self::BrokenPipe => 141,
@@ -79,6 +82,7 @@ impl Kind {
             Self::Superseded => "superseded",
             Self::Removed => "removed-meanwhile",
             Self::TimedOut => "timed-out",
+            Self::Found => "found",
             Self::Interrupted | Self::Exit(130) => "interrupted",
             Self::Terminated => "terminated",
             Self::Exit(_) => "ended",

@@ -32,8 +32,8 @@ use shoal_types::object::{
     StackRevision, Task, TaskStatus, User,
 };
 use shoal_types::question::{
-    DiskUsage, NamedUsage, NodeUsage, NodeVolume, PlacedDisk, PlacedUsage, PlacedVolume, Pruned,
-    PrunedNode, Silent, Used,
+    DiskUsage, Finding, NamedUsage, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk,
+    PlacedNetworks, PlacedUsage, PlacedVolume, Pruned, PrunedNode, Silent, Used,
 };
 use shoal_types::spec::{
     ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
@@ -281,6 +281,30 @@ fn disk() -> pb::PlacedDisk {
     (&PlacedDisk { node_id, hostname: text(), usage }).into()
 }
 
+fn networks() -> pb::PlacedNetworks {
+    let finding =
+        Finding { subject: text(), expected: text(), found: text(), known_since: Timestamp::ZERO };
+    let reach = PeerReach {
+        node_id: NodeId::from(2),
+        hostname: text(),
+        endpoint: Some(text()),
+        handshake_age_seconds: None,
+        received_bytes: 0,
+        sent_bytes: 0,
+        full_bytes: 1,
+        passes_bytes: 0,
+        trouble: Some(text()),
+    };
+    let networks = NodeNetworks {
+        mtu: 1,
+        findings: vec![finding],
+        notes: vec![text()],
+        peers: 9,
+        reached: vec![reach],
+    };
+    (&PlacedNetworks { node_id: NodeId::from(1), hostname: text(), networks }).into()
+}
+
 fn silent() -> pb::Silent {
     (&Silent { node_id: NodeId::from(1), hostname: text(), reason: text() }).into()
 }
@@ -483,6 +507,10 @@ hostile! {{
     get_disk_usage GetDiskUsageRequest GetDiskUsageResponse GetDiskUsageStream
         pb::GetDiskUsageResponse {
         nodes: vec![disk()], silent: vec![silent()],
+    };
+    verify_networks VerifyNetworksRequest VerifyNetworksResponse VerifyNetworksStream
+        pb::VerifyNetworksResponse {
+        nodes: vec![networks()], silent: vec![silent()],
     };
     get_usage GetUsageRequest GetUsageResponse GetUsageStream
         pb::GetUsageResponse {

@@ -52,6 +52,10 @@ pub trait NamesDriver: Send + Sync {
     /// There is no process that answers.
     fn look(&self) -> BoxFuture<'_, Result<(), NamesError>>;
 
+    /// Whether a process answers those that are served; `None` if there is nobody to be answered. Nothing is done
+    /// about it.
+    fn is_answering(&self) -> BoxFuture<'_, Option<bool>>;
+
     /// Leaves nothing: no process, no socket, no name.
     fn end(&self) -> BoxFuture<'_, ()>;
 }
@@ -157,6 +161,10 @@ impl NamesDriver for NodeNames {
             ask_those_of(names, &path)?;
             names.look()
         })
+    }
+
+    fn is_answering(&self) -> BoxFuture<'_, Option<bool>> {
+        self.blocking(|names| Ok(names.is_answering())).map(|known| known.ok().flatten()).boxed()
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

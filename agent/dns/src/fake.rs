@@ -103,6 +103,11 @@ impl NamesDriver for FakeNames {
         self.answer(|inner| inner.looks += 1)
     }
 
+    fn is_answering(&self) -> BoxFuture<'_, Option<bool>> {
+        let inner = self.lock();
+        ready((!inner.served.is_empty()).then_some(!inner.broken)).boxed()
+    }
+
     fn end(&self) -> BoxFuture<'_, ()> {
         self.lose_everything();
         ready(()).boxed()

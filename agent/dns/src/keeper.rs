@@ -208,6 +208,14 @@ impl Names {
         self.inner.tell(&mut self.inner.lock(), |_, line| line.hello())
     }
 
+    /// Whether a process answers; `None` if there is nobody to be answered. Nothing is done about it.
+    #[must_use]
+    pub fn is_answering(&self) -> Option<bool> {
+        let held = self.inner.lock();
+        let answers = held.line.as_ref().is_some_and(|line| line.hello().is_ok());
+        (!held.served.is_empty()).then_some(answers)
+    }
+
     /// Ends the process and lets go of everything.
     pub fn end(&self) {
         let mut held = std::mem::take(&mut *self.inner.lock());

@@ -1,5 +1,6 @@
 //! The real driver: bridges, veth pairs, one nftables table.
 
+mod comparing;
 mod containers;
 mod leading;
 mod reconcile;
@@ -19,6 +20,7 @@ use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
 use shoal_agent_planning::node::host::{ObservedMesh, Wishes};
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::verify::{Compared, Known};
 use tokio::sync::watch;
 
 use super::book::Book;
@@ -110,6 +112,8 @@ struct Inner {
     deeds: u64,
     lost: Lost,
     held: HeldPorts,
+    /// Since when is known what is not as it should be.
+    known: Known,
     /// Attachments that are being made now, and so are not lost.
     under_way: BTreeSet<(String, String)>,
 }
@@ -346,6 +350,10 @@ impl NetworkDriver for BridgeNetworks {
 
     fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
         self.do_repair().boxed()
+    }
+
+    fn compare(&self) -> BoxFuture<'_, Compared> {
+        self.do_compare().boxed()
     }
 
     fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>> {

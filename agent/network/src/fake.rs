@@ -10,6 +10,7 @@ use shoal_agent_planning::network::ingress::{Ingress, Port};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::verify::Compared;
 
 use tokio::sync::watch;
 
@@ -39,6 +40,7 @@ struct Inner {
     broken: bool,
     panicking: bool,
     attempts: u64,
+    compared: Compared,
 }
 
 impl FakeNetworks {
@@ -51,6 +53,11 @@ impl FakeNetworks {
     /// Lets a process of the host bind a port on every address.
     pub fn bind_host_port(&self, port: u16) {
         self.lock().host_ports.insert(port);
+    }
+
+    /// Something is other than it should be.
+    pub fn differs(&self, compared: Compared) {
+        self.lock().compared = compared;
     }
 
     /// Lets it go of it.
@@ -207,6 +214,10 @@ impl NetworkDriver for FakeNetworks {
 
     fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>> {
         self.answer(|_, _| Ok(Repaired::default()))
+    }
+
+    fn compare(&self) -> BoxFuture<'_, Compared> {
+        ready(self.lock().compared.clone()).boxed()
     }
 
     fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>> {

@@ -44,6 +44,7 @@ pub use shoal_agent_planning::network::{
     Subnet, SubnetConfig, files,
 };
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::verify::Compared;
 use tokio::sync::watch;
 
 pub use self::bridge::{BridgeConfig, BridgeNetworks};
@@ -217,6 +218,9 @@ pub trait NetworkDriver: Send + Sync {
     /// # Errors
     /// The kernel's refusals; everything is tried before the first is returned.
     fn repair(&self) -> BoxFuture<'_, Result<Repaired, NetworkError>>;
+
+    /// Compares the kernel with what should be, and changes nothing.
+    fn compare(&self) -> BoxFuture<'_, Compared>;
 
     /// Forgets everything and leaves nothing in the kernel.
     ///

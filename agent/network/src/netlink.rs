@@ -119,7 +119,9 @@ impl Links {
             let flags = link.header.flags;
             let ifname = ifname_of(link)?;
             let usable = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback);
-            let ours = names::is_ours(prefix, ifname) || ifname == ingress::ifname(prefix);
+            let ours = names::is_ours(prefix, ifname)
+                || ifname == ingress::ifname(prefix)
+                || ifname == tunnel::ifname(prefix);
             (usable && !ours).then_some((link.header.index, ifname))
         });
         let outside: BTreeMap<u32, &str> = outside.collect();

@@ -92,6 +92,15 @@ impl HeldPorts {
         contested
     }
 
+    /// Ports of containers that are to be held and are not.
+    pub(super) fn unheld(&self, leases: &Leases) -> Vec<PublishedPort> {
+        let held = |container: &str, port: &PublishedPort| {
+            self.sockets.get(container).is_some_and(|held| held.contains_key(port))
+        };
+        let all = leases.published();
+        all.filter(|(container, port)| !held(container, port)).map(|(_, port)| *port).collect()
+    }
+
     /// Remembers who has ports, as long as they are not to be had.
     pub(super) fn name(&mut self, holders: BTreeMap<Port, String>) {
         self.named.extend(holders);

@@ -82,7 +82,9 @@ impl Links {
             while let Some(route) = routes.try_next().await.map_err(failed(what))? {
                 // A kernel that filters strictly lists these alone, another one all.
                 let host = route.header.destination_prefix_length == family.bits();
-                if host && route.attributes.contains(&by) {
+                // That of the host's own address there is the kernel's.
+                let leads = route.header.kind == RouteType::Unicast;
+                if host && leads && route.attributes.contains(&by) {
                     found.extend(destination(&route).filter(|to| Family::of(*to) == family));
                 }
             }

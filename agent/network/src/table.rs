@@ -3,6 +3,7 @@
 use serde_json::Value;
 use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame, kernel_probe};
 use shoal_agent_planning::node::host::Tables;
+use shoal_agent_planning::verify::Difference;
 use tokio::sync::Mutex;
 
 use super::{Firewall, FirewallError};
@@ -128,6 +129,29 @@ impl Table {
         slot.applied = None;
         let tables = if listed.is_none() { Tables::Absent } else { Tables::Differ };
         Ok(Looked { tables, strange })
+    }
+
+    /// What the filter has that is not as it was told last, or as is `desired` where it was told nothing yet. Nothing
+    /// follows from it.
+    pub(super) async fn compare(
+        &self,
+        desired: impl Fn() -> (u64, Ruleset),
+    ) -> Result<Vec<Difference>, FirewallError> {
+        let slot = self.slot.lock().await;
+        let wanted = slot.applied.clone().unwrap_or_else(|| slot.can(desired()).1);
+        let listed = match self.firewall.list(self.name.clone()).await {
+            // A host without nftables needs none as long as it has no networks.
+            Err(FirewallError::Missing) if wanted.is_empty() => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        Ok(match listed {
+            None if wanted.is_empty() => Vec::new(),
+            None => vec![Difference::new("nftables tables", "those of the agent", "missing")],
+            Some(_) if wanted.is_empty() => {
+                vec![Difference::new("nftables tables", "absent", "present")]
+            }
+            Some(listed) => wanted.differences(&listed, slot.frame.as_deref()),
+        })
     }
 
     async fn replace(

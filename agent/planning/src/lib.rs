@@ -12,6 +12,7 @@ pub mod segment;
 pub mod task;
 pub mod tunnel;
 pub mod usage;
+pub mod verify;
 pub mod volume;
 pub mod zone;
 

@@ -6,7 +6,9 @@ use prost::Message as _;
 use shoal_proto::v1::answer_message::Message;
 use shoal_proto::v1::{AnswerAttach, AnswerMessage, AskNode, NodeAnswer};
 use shoal_types::error_chain::chain;
-use shoal_types::question::{Answer, NodeUsage, NodeVolume, Question, TaskUsage};
+use shoal_types::question::{
+    Answer, Finding, NodeNetworks, NodeUsage, NodeVolume, PeerReach, Question, TaskUsage,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -83,6 +85,18 @@ fn parts(answer: Answer) -> Vec<NodeAnswer> {
             let NodeUsage { node, cpus, tasks } = usage;
             let part = |tasks| Answer::Usage(NodeUsage { node, cpus, tasks }).into();
             cut(tasks, bytes).into_iter().map(part).collect()
+        }
+        Answer::Networks(mut networks) => {
+            let bytes = |f: &Finding| shoal_proto::v1::Finding::from(f).encoded_len();
+            let findings = cut(std::mem::take(&mut networks.findings), bytes);
+            let bytes = |r: &PeerReach| shoal_proto::v1::PeerReach::from(r).encoded_len();
+            let reached = cut(std::mem::take(&mut networks.reached), bytes);
+            let (mtu, peers) = (networks.mtu, networks.peers);
+            let part = || NodeNetworks { mtu, peers, ..NodeNetworks::default() };
+            let findings = findings.into_iter().map(|findings| NodeNetworks { findings, ..part() });
+            let reached = reached.into_iter().map(|reached| NodeNetworks { reached, ..part() });
+            let all = std::iter::once(networks).chain(findings).chain(reached);
+            all.map(|part| Answer::Networks(part).into()).collect()
         }
         whole @ (Answer::Pruned(_) | Answer::DiskUsage(_)) => vec![whole.into()],
     }

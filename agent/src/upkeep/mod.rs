@@ -2,6 +2,7 @@
 //! may go is decided by `shoal_agent_planning::prune`.
 
 mod disk;
+mod networks;
 mod usage;
 mod volumes;
 
@@ -13,6 +14,7 @@ use shoal_agent_volume::VolumeDriver;
 use shoal_types::error_chain::chain;
 use shoal_types::question::{Answer, Question};
 
+use crate::overlay::OverlayHandle;
 use crate::session::WorkloadError;
 use crate::worker::{Clock, Drivers, WorkerHandle};
 use shoal_agent_runtime::Runtime;
@@ -28,12 +30,19 @@ pub(crate) struct Upkeep {
     images: ImageStore,
     last_usage: usage::Last,
     last_disk: disk::Last,
+    networks: networks::Networks,
 }
 
 impl Upkeep {
     /// About what a worker holds.
-    pub(crate) fn new(worker: WorkerHandle, drivers: &Drivers, images: ImageStore) -> Self {
+    pub(crate) fn new(
+        worker: WorkerHandle,
+        drivers: &Drivers,
+        images: ImageStore,
+        overlay: OverlayHandle,
+    ) -> Self {
         Self {
+            networks: networks::Networks::new(worker.clone(), drivers, overlay),
             worker,
             volumes: Arc::clone(&drivers.volumes),
             runtime: Arc::clone(&drivers.runtime),
@@ -64,6 +73,7 @@ impl Upkeep {
             }
             Question::DiskUsage => Answer::DiskUsage(self.disk_usage().await?),
             Question::Usage(asked) => Answer::Usage(self.usage(&asked).await?),
+            Question::Networks(asked) => Answer::Networks(self.networks.look(&asked).await),
         })
     }
 }

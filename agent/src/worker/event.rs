@@ -48,6 +48,8 @@ pub(super) enum Event {
     Summary(oneshot::Sender<Vec<TaskSummary>>),
     /// Asks what every task holds.
     Holdings(oneshot::Sender<Vec<Holding>>),
+    /// Asks what is not as it should be about what tasks hold.
+    Differing(oneshot::Sender<Result<Vec<holdings::Action>, WorkerError>>),
     /// End, and leave everything as it is.
     ShutDown(oneshot::Sender<()>),
     /// Stop what runs in good order, and start nothing any more: the host stops.

@@ -274,6 +274,16 @@ impl WorkerHandle {
         self.ask(Event::Holdings).await
     }
 
+    /// What would be put in order about what tasks hold, if it were now.
+    ///
+    /// # Errors
+    /// It cannot be seen; [`WorkerError::Ended`].
+    pub(crate) async fn differing(
+        &self,
+    ) -> Result<Vec<shoal_agent_planning::node::holdings::Action>, WorkerError> {
+        self.ask(Event::Differing).await?
+    }
+
     /// Runs a further process in the container of a task.
     ///
     /// # Errors

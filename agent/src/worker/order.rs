@@ -8,7 +8,9 @@ use shoal_agent_network::Lost;
 use shoal_agent_planning::node::holdings::{Action, Observed};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
+use tokio::sync::oneshot;
 
+use super::WorkerError;
 use super::event::Event;
 use super::holdings;
 use super::state::State;
@@ -76,6 +78,17 @@ impl State {
         {
             self.put_in_order(&Observed { lost: lost.clone(), ..Observed::default() });
         }
+    }
+
+    /// Says what would be put in order now, and does nothing about it.
+    pub(super) fn differing(&mut self, answer: oneshot::Sender<Result<Vec<Action>, WorkerError>>) {
+        let assigned = holdings::assigned(&self.entries, &self.networks, &self.lost, |_| false);
+        let context = Arc::clone(&self.context);
+        self.operations.spawn(async move {
+            let observed = holdings::observe(&context).await;
+            // Whoever has asked may have gone.
+            let _ = answer.send(observed.map(|seen| holdings::planned(&assigned, &seen)));
+        });
     }
 
     fn put_in_order(&mut self, observed: &Observed) {

@@ -233,6 +233,7 @@ impl State {
             Event::Holdings(answer) => {
                 let _ = answer.send(self.holdings());
             }
+            Event::Differing(answer) => self.differing(answer),
             Event::Halt(answer) => {
                 self.halted = true;
                 self.halting.push(answer);

@@ -180,7 +180,7 @@ impl Host {
             };
             (other.tunnel.public_key(), peer)
         });
-        Desired { listen_port: PORT, mtu: MTU, peers: peers.collect() }
+        Desired { listen_port: PORT, mtu: MTU, address: None, peers: peers.collect() }
     }
 
     pub(crate) fn ensure(&self, others: &[&Self]) {

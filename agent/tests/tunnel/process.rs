@@ -36,6 +36,7 @@ fn an_agent_that_is_killed() {
     let desired = shoal_agent_planning::tunnel::Desired {
         listen_port: 51820,
         mtu: 1420,
+        address: None,
         peers: Default::default(),
     };
     block_on(tunnel.ensure(desired)).unwrap();

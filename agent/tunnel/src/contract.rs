@@ -62,6 +62,7 @@ pub async fn honour(tunnel: &dyn Tunnel, harm: &dyn Harm, listen_port: u16) {
     let desired = |peers: &[u16]| Desired {
         listen_port,
         mtu: MTU,
+        address: Some([10, 9, 0, 1].into()),
         peers: peers.iter().map(|number| peer(*number)).collect(),
     };
     assert_eq!(tunnel.observe().await.unwrap(), None);
@@ -135,13 +136,13 @@ async fn recovers(tunnel: &dyn Tunnel, harm: &dyn Harm, kind: TunnelKind, desire
     tunnel.ensure(desired.clone()).await.unwrap();
     let harms: [(&dyn Fn(), &[&str]); 3] = [
         (&|| harm.kill(), &["StartProcess", "Configure"]),
-        (&|| harm.delete_interface(), &["Configure", "SetMtu", "SetUp"]),
+        (&|| harm.delete_interface(), &["Configure", "SetMtu", "SetUp", "AddAddress"]),
         (
             &|| {
                 harm.kill();
                 harm.delete_interface();
             },
-            &["Configure", "SetMtu", "SetUp"],
+            &["Configure", "SetMtu", "SetUp", "AddAddress"],
         ),
     ];
     for (number, (harm, steps)) in harms.iter().enumerate() {

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use shoal_agent_planning::tunnel::{Desired, Observed, Told, plan};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
-use crate::{Seen, Tunnel, TunnelError, TunnelState};
+use crate::{Comparison, Seen, Tunnel, TunnelError, TunnelState};
 
 /// A tunnel in memory.
 #[derive(Debug)]
@@ -80,6 +80,13 @@ impl Tunnel for FakeTunnel {
         let device = observed.link.and(observed.device);
         let seen = device.map(|device| Seen { kind: self.kind, device });
         async move { Ok(seen) }.boxed()
+    }
+
+    fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>> {
+        let (observed, told) = self.held().clone();
+        let steps = plan(self.kind, self.public_key, &desired, &told, &observed);
+        let compared = Comparison { ifname: "fake".to_owned(), observed, steps };
+        async move { Ok(compared) }.boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {

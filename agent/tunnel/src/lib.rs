@@ -15,6 +15,7 @@ mod kernel;
 mod key;
 mod link;
 mod process;
+mod reach;
 mod tunnels;
 mod userspace;
 
@@ -26,12 +27,13 @@ mod fake;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use shoal_agent_planning::tunnel::{Action, Desired, Device};
+use shoal_agent_planning::tunnel::{Action, Desired, Device, Observed};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
 pub use error::TunnelError;
 #[cfg(any(test, feature = "fake"))]
 pub use fake::FakeTunnel;
+pub use reach::{Reached, reach};
 pub use tunnels::Tunnels;
 
 /// Where a tunnel's things are.
@@ -73,6 +75,17 @@ pub struct Seen {
     pub device: Device,
 }
 
+/// A tunnel as it is, and what would be done for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Name of the interface.
+    pub ifname: String,
+    /// What it is.
+    pub observed: Observed,
+    /// The steps to what it should be.
+    pub steps: Vec<Action>,
+}
+
 /// The tunnel of a host. Calls are carried out one after the other, and may be repeated.
 pub trait Tunnel: Send + Sync {
     /// By which others know this host.
@@ -90,6 +103,12 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// It cannot be seen.
     fn observe(&self) -> BoxFuture<'_, Result<Option<Seen>, TunnelError>>;
+
+    /// What there is beside what should be, and the steps from one to the other, of which none is taken.
+    ///
+    /// # Errors
+    /// What no tunnel can be; it cannot be seen.
+    fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>>;
 
     /// Leaves nothing of it but its key: no process, no socket, no interface.
     ///

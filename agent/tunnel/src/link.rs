@@ -1,8 +1,13 @@
 //! The interface by rtnetlink(7). The only module that knows the library.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
 use rustix::io::Errno;
@@ -80,6 +85,46 @@ impl Links {
         }
     }
 
+    /// The host's addresses of IPv4 on it.
+    pub(crate) async fn addresses(&self) -> Result<BTreeSet<Ipv4Net>, TunnelError> {
+        let Some(index) = self.index().await? else { return Ok(BTreeSet::new()) };
+        let mut request = self.handle.address().get().set_link_index_filter(index);
+        request.message_mut().header.family = AddressFamily::Inet;
+        let found: Result<Vec<AddressMessage>, _> = request.execute().try_collect().await;
+        let found = found.map_err(|error| self.failed("list the addresses of", &error))?;
+        Ok(found.iter().filter(|one| one.header.index == index).filter_map(address_of).collect())
+    }
+
+    /// Gives the host an address on it, which may be there.
+    pub(crate) async fn add_address(&self, address: Ipv4Addr) -> Result<(), TunnelError> {
+        let Some(index) = self.index().await? else { return Ok(()) };
+        let request = self.handle.address().add(index, IpAddr::V4(address), 32).replace();
+        let done = request.execute().await;
+        done.map_err(|error| self.failed(&format!("add address {address} to"), &error))
+    }
+
+    /// Takes an address away, which may be gone.
+    pub(crate) async fn remove_address(&self, address: Ipv4Net) -> Result<(), TunnelError> {
+        let Some(index) = self.index().await? else { return Ok(()) };
+        let (ip, length) = (IpAddr::V4(address.addr()), address.prefix_len());
+        let message = self.handle.address().add(index, ip, length).message_mut().clone();
+        match self.handle.address().del(message).execute().await {
+            Err(error) if is(&error, Errno::ADDRNOTAVAIL) => Ok(()),
+            done => {
+                done.map_err(|error| self.failed(&format!("remove address {address} from"), &error))
+            }
+        }
+    }
+
+    async fn index(&self) -> Result<Option<u32>, TunnelError> {
+        let request = self.handle.link().get().match_name(&self.ifname);
+        match request.execute().try_next().await {
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
+            Err(error) => Err(self.failed("look up", &error)),
+            Ok(link) => Ok(link.map(|link| link.header.index)),
+        }
+    }
+
     fn failed(&self, what: &str, error: &rtnetlink::Error) -> TunnelError {
         let what = format!("{what} interface {}", self.ifname);
         if is(error, Errno::PERM) {
@@ -96,6 +141,14 @@ impl Links {
 fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message)
         if message.raw_code() == -errno.raw_os_error())
+}
+
+fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv4Net::new(local?, message.header.prefix_len).ok()
 }
 
 fn link_of(message: &LinkMessage) -> Link {

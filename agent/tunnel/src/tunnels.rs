@@ -1,6 +1,7 @@
 //! The real driver. Everything is done on a thread of its own: in the network namespace of whoever opened it,
 //! one call after the other.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -14,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::key::PrivateKey;
 use crate::link::Links;
-use crate::{Seen, Tunnel, TunnelConfig, TunnelError, TunnelState, kernel, process, userspace};
+use crate::{
+    Comparison, Seen, Tunnel, TunnelConfig, TunnelError, TunnelState, kernel, process, userspace,
+};
 
 /// Calls under way at most.
 const QUEUE: usize = 16;
@@ -26,6 +29,7 @@ type Reply<T> = oneshot::Sender<Result<T, TunnelError>>;
 enum Call {
     Ensure(Desired, Reply<TunnelState>),
     Observe(Reply<Option<Seen>>),
+    Compare(Desired, Reply<Comparison>),
     Remove(Reply<()>),
 }
 
@@ -86,6 +90,10 @@ impl Tunnel for Tunnels {
         self.call(Call::Observe)
     }
 
+    fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>> {
+        self.call(|reply| Call::Compare(desired, reply))
+    }
+
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
         self.call(Call::Remove)
     }
@@ -118,6 +126,9 @@ impl Worker {
                     }
                     Call::Observe(reply) => {
                         let _ = reply.send(self.seen().await);
+                    }
+                    Call::Compare(desired, reply) => {
+                        let _ = reply.send(self.compared(&desired).await);
                     }
                     Call::Remove(reply) => {
                         let _ = reply.send(self.remove().await);
@@ -170,7 +181,7 @@ impl Worker {
     async fn kind(&self, links: &Links) -> Result<TunnelKind, TunnelError> {
         let (config, link) = (&self.config, links.observe().await?);
         let process = process::find(&config.run_dir, &config.ifname)?.is_some();
-        let observed = Observed { link, process, device: None };
+        let observed = Observed { link, process, ..Observed::default() };
         if let Some(kind) = choose(config.kind, &observed) {
             return Ok(kind);
         }
@@ -192,7 +203,8 @@ impl Worker {
             TunnelKind::Userspace if process => userspace::observe(run_dir, ifname).await?,
             TunnelKind::Kernel | TunnelKind::Userspace => None,
         };
-        Ok(Observed { link, process, device })
+        let addresses = if link.is_some() { links.addresses().await? } else { BTreeSet::new() };
+        Ok(Observed { link, addresses, process, device })
     }
 
     async fn seen(&self) -> Result<Option<Seen>, TunnelError> {
@@ -200,10 +212,24 @@ impl Worker {
         let TunnelConfig { ifname, run_dir, kind, .. } = &self.config;
         let link = links.observe().await?;
         let process = process::find(run_dir, ifname)?.is_some();
-        let observed = Observed { link, process, device: None };
+        let observed = Observed { link, process, ..Observed::default() };
         let (Some(kind), Some(_)) = (choose(*kind, &observed), link) else { return Ok(None) };
         let observed = self.observe(links, kind).await?;
         Ok(observed.device.map(|device| Seen { kind, device }))
+    }
+
+    async fn compared(&self, desired: &Desired) -> Result<Comparison, TunnelError> {
+        desired.check(self.public_key)?;
+        let links = &Links::open(&self.config.ifname)?;
+        let TunnelConfig { ifname, run_dir, kind, .. } = &self.config;
+        let link = links.observe().await?;
+        let process = process::find(run_dir, ifname)?.is_some();
+        let observed = Observed { link, process, ..Observed::default() };
+        // Where there is nothing, it does not matter what would be tried first.
+        let kind = choose(*kind, &observed).unwrap_or(TunnelKind::Kernel);
+        let observed = self.observe(links, kind).await?;
+        let steps = plan(kind, self.public_key, desired, &self.told, &observed);
+        Ok(Comparison { ifname: ifname.clone(), observed, steps })
     }
 
     async fn perform(
@@ -238,6 +264,8 @@ impl Worker {
             },
             Action::SetMtu(mtu) => links.set_mtu(*mtu).await,
             Action::SetUp => links.set_up(port).await,
+            Action::AddAddress(address) => links.add_address(*address).await,
+            Action::RemoveAddress(address) => links.remove_address(*address).await,
         }
     }
 

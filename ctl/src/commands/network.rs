@@ -1,6 +1,7 @@
 //! Networks.
 
 mod ipam;
+pub(crate) mod verify;
 
 use clap::{Args, Subcommand};
 use shoal_types::object::{AddressCount, Network, NetworkSummary};
@@ -26,6 +27,11 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
     },
+    /// See whether networks are as they should be on every node, and which nodes reach which
+    ///
+    /// Each node compares what its kernel has with what it should have, and sends packets of full size to the
+    /// others through the tunnel. Changes nothing.
+    Verify(verify::Verify),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm {
@@ -90,6 +96,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             }
             shell.objects(&found)
         }
+        Command::Verify(args) => verify::run(shell, args).await,
         Command::Rm { networks } => {
             shell
                 .remove(&networks, async |client, network| {

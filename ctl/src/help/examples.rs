@@ -111,6 +111,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("stack rm", "shoalctl stack rm shop"),
     ("network ls", "shoalctl network ls --filter driver=bridge"),
     ("network inspect", "shoalctl network inspect shop_back"),
+    (
+        "network verify",
+        "shoalctl network verify\n\
+         shoalctl network verify --all shop_back",
+    ),
     ("network rm", "shoalctl network rm back"),
     ("volume inspect", "shoalctl volume inspect shop_data"),
     ("image ls", "shoalctl image ls"),

@@ -16,7 +16,7 @@ struct List {
     known_by: &'static [&'static str],
 }
 
-const LISTS: [List; 13] = [
+const LISTS: [List; 15] = [
     List {
         name: "service ls",
         columns: &service::COLUMNS,
@@ -85,6 +85,50 @@ const LISTS: [List; 13] = [
             &["6i2t1m0i5ch4", "shop_back", "overlay", "swarm", "10.0.0.0/24", "12", "241"],
         ],
         known_by: &["shop_a_network_with_a_name_that_is_rather_long", "shop_back"],
+    },
+    List {
+        name: "network verify",
+        columns: &network::verify::FINDINGS,
+        rows: &[
+            &[
+                "host-one.example.com",
+                "routing rule 64: iif shb0123456789 prohibit",
+                "present",
+                "missing",
+                "2 seconds",
+            ],
+            &[
+                "host-two.example.com",
+                "element tcp . 8080 : 10.0.0.4 . 80 of nftables set inet published_any",
+                "present",
+                "missing",
+                "About a minute",
+            ],
+        ],
+        known_by: &["host-one.example.com", "host-two.example.com"],
+    },
+    List {
+        name: "network verify (ways)",
+        columns: &network::verify::WAYS,
+        rows: &[
+            &[
+                "host-one.example.com",
+                "h2",
+                "1280 of 1420",
+                "2 minutes ago",
+                "203.0.113.7:51820",
+                "",
+            ],
+            &[
+                "host-one.example.com",
+                "h3",
+                "unknown",
+                "never",
+                "",
+                "cannot send to 10.0.0.3: Required key not available (os error 126)",
+            ],
+        ],
+        known_by: &["host-one.example.com", "h2", "h3"],
     },
     List {
         name: "volume ls",

@@ -1,6 +1,6 @@
 //! Everything that a manager is asked.
 
-pub(super) const LINES: [&str; 53] = [
+pub(super) const LINES: [&str; 55] = [
     "info",
     "cluster inspect",
     "cluster inspect --pretty",
@@ -39,6 +39,8 @@ pub(super) const LINES: [&str; 53] = [
     "network rm n",
     "network create n",
     "system df",
+    "network verify",
+    "network verify --all",
     "system prune -f",
     "stats --no-stream",
     "service stats --no-stream",

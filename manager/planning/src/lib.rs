@@ -37,6 +37,7 @@ pub mod scheduler;
 #[cfg(test)]
 mod stage;
 pub mod usage;
+pub mod verify;
 pub mod volume;
 pub mod words;
 

@@ -13,6 +13,7 @@ mod stacks;
 mod tasks;
 mod usage;
 pub(crate) mod users;
+mod verify;
 mod volumes;
 mod watch;
 
@@ -239,6 +240,8 @@ unary! {{
     remove_volume volumes RemoveVolume RemoveVolumeRequest RemoveVolumeResponse RemoveVolumeStream;
     get_usage usage GetUsage GetUsageRequest GetUsageResponse GetUsageStream;
     get_disk_usage volumes GetDiskUsage GetDiskUsageRequest GetDiskUsageResponse GetDiskUsageStream;
+    verify_networks verify VerifyNetworks VerifyNetworksRequest VerifyNetworksResponse
+        VerifyNetworksStream;
     prune_nodes volumes PruneNodes PruneNodesRequest PruneNodesResponse PruneNodesStream;
 } referring {
     get_service services GetService GetServiceRequest GetServiceResponse;

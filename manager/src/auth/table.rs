@@ -144,6 +144,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Control/UpdateNode", Who::OPERATE),
     ("/shoal.v1.Control/UpdateService", Who::DEPLOY),
     ("/shoal.v1.Control/UpdateUser", Who::ADMINISTER),
+    ("/shoal.v1.Control/VerifyNetworks", Who::OVERSEE),
     ("/shoal.v1.Control/Watch", Who::READ),
     ("/shoal.v1.Dispatcher/Acknowledge", Who::NODE),
     ("/shoal.v1.Dispatcher/AnswerQuestion", Who::NODE),

@@ -169,6 +169,7 @@ fn each_role_may_call_these_methods() {
         "ListTasks",
         "ListVolumes",
         "ServiceLogs",
+        "VerifyNetworks",
         "Watch",
     ];
     let deployer =
@@ -185,7 +186,7 @@ fn each_role_may_call_these_methods() {
         "UpdateNode",
     ];
     // What these tell is not told apart by stacks.
-    let not_for_deployers = ["GetDiskUsage"];
+    let not_for_deployers = ["GetDiskUsage", "VerifyNetworks"];
     let admin =
         ["CreateUser", "ListUsers", "RaiseLevel", "RemoveUser", "UpdateCluster", "UpdateUser"];
     let mut expected = BTreeSet::new();

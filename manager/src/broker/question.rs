@@ -56,6 +56,8 @@ const fn patience(question: &Question) -> Duration {
         // What takes longer is left out by the node.
         Question::DiskUsage => Duration::from_secs(90),
         Question::Volumes | Question::Usage(_) => Duration::from_secs(15),
+        // Packets to other nodes are waited for.
+        Question::Networks(_) => Duration::from_secs(60),
         // What is removed may be large.
         Question::RemoveVolume(_) | Question::Prune(_) => Duration::from_secs(600),
     }

@@ -1,9 +1,10 @@
 //! Questions to nodes and their answers.
 
 use shoal_types::question::{
-    Answer, DiskPart, DiskUsage, ImagePrune, LabelFilter, NamedUsage, NetworkUsed, NodeUsage,
-    NodeVolume, PlacedDisk, PlacedUsage, PlacedVolume, Prune, Pruned, PrunedNode, Question, Silent,
-    TaskUsage, UsageQuestion, Used, VolumePrune,
+    Answer, DiskPart, DiskUsage, Finding, ImagePrune, LabelFilter, NamedUsage, NetworkQuestion,
+    NetworkUsed, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk, PlacedNetworks,
+    PlacedUsage, PlacedVolume, Prune, Pruned, PrunedNode, Question, Silent, TaskUsage,
+    UsageQuestion, Used, VolumePrune,
 };
 
 use super::field::{self, Kind};
@@ -73,6 +74,26 @@ message!(PlacedUsage { node_id: Text, hostname: Same, usage: Message, tasks: Lis
 
 message!(NamedUsage { id: Text, name: Same, service: Same, used: Message });
 
+message!(NetworkQuestion { peers: TextList, peers_max: Same });
+
+message!(NodeNetworks { mtu: Same, findings: List, notes: Same, peers: Same, reached: List });
+
+message!(Finding { subject: Same, expected: Same, found: Same, known_since: Time });
+
+message!(PeerReach {
+    node_id: Text,
+    hostname: Same,
+    endpoint: Same,
+    handshake_age_seconds: Same,
+    received_bytes: Same,
+    sent_bytes: Same,
+    full_bytes: Same,
+    passes_bytes: Same,
+    trouble: Same,
+});
+
+message!(PlacedNetworks { node_id: Text, hostname: Same, networks: Message });
+
 message!(Silent { node_id: Text, hostname: Same, reason: Same });
 
 impl From<&Question> for pb::NodeQuestion {
@@ -84,6 +105,7 @@ impl From<&Question> for pb::NodeQuestion {
             Question::Prune(prune) => Wire::Prune(prune.into()),
             Question::Usage(usage) => Wire::Usage(usage.into()),
             Question::DiskUsage => Wire::DiskUsage(pb::Nothing {}),
+            Question::Networks(asked) => Wire::Networks(asked.into()),
         };
         Self { question: Some(question) }
     }
@@ -100,6 +122,9 @@ impl TryFrom<pb::NodeQuestion> for Question {
             Some(Wire::Prune(prune)) => Self::Prune(field::Message::read("prune", Some(prune))?),
             Some(Wire::Usage(usage)) => Self::Usage(field::Message::read("usage", Some(usage))?),
             Some(Wire::DiskUsage(pb::Nothing {})) => Self::DiskUsage,
+            Some(Wire::Networks(asked)) => {
+                Self::Networks(field::Message::read("networks", Some(asked))?)
+            }
             None => return Err(InvalidMessage::missing("question")),
         })
     }
@@ -117,6 +142,7 @@ impl From<&Answer> for pb::NodeAnswer {
             Answer::Pruned(pruned) => Wire::Pruned(pruned.into()),
             Answer::Usage(usage) => Wire::Usage(usage.into()),
             Answer::DiskUsage(usage) => Wire::DiskUsage(usage.into()),
+            Answer::Networks(networks) => Wire::Networks(networks.into()),
         };
         Self { answer: Some(answer) }
     }
@@ -135,6 +161,9 @@ impl TryFrom<pb::NodeAnswer> for Answer {
             Some(Wire::Usage(usage)) => Self::Usage(field::Message::read("usage", Some(usage))?),
             Some(Wire::DiskUsage(usage)) => {
                 Self::DiskUsage(field::Message::read("disk_usage", Some(usage))?)
+            }
+            Some(Wire::Networks(networks)) => {
+                Self::Networks(field::Message::read("networks", Some(networks))?)
             }
             None => return Err(InvalidMessage::missing("answer")),
         })

@@ -29,4 +29,5 @@ mod registries;
 mod running;
 mod upgrades;
 mod upkeep;
+mod verify;
 mod world;

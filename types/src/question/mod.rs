@@ -3,11 +3,13 @@
 
 mod disk;
 mod filter;
+mod network;
 mod usage;
 mod volume;
 
 pub use disk::{DiskPart, DiskUsage, PlacedDisk};
 pub use filter::{InvalidLabelFilter, LabelFilter, LabelFilters};
+pub use network::{Finding, NetworkQuestion, NodeNetworks, PeerReach, PlacedNetworks};
 pub use usage::{NamedUsage, NetworkUsed, NodeUsage, PlacedUsage, TaskUsage, UsageQuestion, Used};
 pub use volume::{ANONYMOUS, NodeVolume, PlacedVolume};
 
@@ -27,6 +29,8 @@ pub enum Question {
     Usage(UsageQuestion),
     /// What is kept on the disk; [`Answer::DiskUsage`].
     DiskUsage,
+    /// Whether networks are as they should be; [`Answer::Networks`].
+    Networks(NetworkQuestion),
 }
 
 /// What a node answers.
@@ -40,6 +44,8 @@ pub enum Answer {
     Usage(NodeUsage),
     /// What is on the disk.
     DiskUsage(DiskUsage),
+    /// How networks are.
+    Networks(NodeNetworks),
 }
 
 /// Two parts of answers that do not belong together.
@@ -63,6 +69,12 @@ impl Answer {
                 all.tasks.extend(more.tasks);
                 Ok(Self::Usage(all))
             }
+            (Self::Networks(mut all), Self::Networks(more)) => {
+                all.findings.extend(more.findings);
+                all.notes.extend(more.notes);
+                all.reached.extend(more.reached);
+                Ok(Self::Networks(all))
+            }
             _ => Err(Mismatch),
         }
     }
@@ -75,6 +87,7 @@ impl Answer {
             Self::Pruned(pruned) => pruned.items(),
             Self::Usage(usage) => usage.tasks.len(),
             Self::DiskUsage(_) => 1,
+            Self::Networks(networks) => networks.items(),
         }
     }
 }

@@ -30,10 +30,10 @@ struct Strange {
 }
 
 /// The host as it was found, and what could not be looked at.
-struct Seen {
-    observed: Observed,
+pub(super) struct Seen {
+    pub(super) observed: Observed,
     strange: Strange,
-    errors: Vec<NetworkError>,
+    pub(super) errors: Vec<NetworkError>,
 }
 
 impl BridgeNetworks {
@@ -50,7 +50,7 @@ impl BridgeNetworks {
         };
         let (mut look, mut strange) = (look.clone(), Strange::default());
         let mut repaired = Repaired::default();
-        let (plan, mut errors) = loop {
+        let (plan, observed, mut errors) = loop {
             let Seen { observed, strange: more, errors } = self.observe(&look).await;
             strange.tables |= more.tables;
             strange.remote |= more.remote;
@@ -70,7 +70,7 @@ impl BridgeNetworks {
             let under_way = under_way.union(&inner.under_way).cloned().collect();
             inner.note_lost(&plan, observed.links.as_ref(), &under_way);
             repaired.lost_attachments = inner.lost.clone();
-            break (plan, errors);
+            break (plan, observed, errors);
         };
         self.lost.send_if_modified(|lost| {
             let news = *lost != repaired.lost_attachments;
@@ -90,7 +90,9 @@ impl BridgeNetworks {
                 continue;
             }
             self.lock().count_deed();
-            match self.perform(&action).await {
+            let done = self.perform(&action).await;
+            self.note_known(&action, &observed, done.is_ok());
+            match done {
                 Ok(true) if of_mesh(&action) && !strange.mesh => {}
                 Ok(true) => repaired.note(&action, strange),
                 Ok(false) => {}
@@ -136,7 +138,7 @@ impl BridgeNetworks {
         }
     }
 
-    async fn observe(&self, look: &Look) -> Seen {
+    pub(super) async fn observe(&self, look: &Look) -> Seen {
         let mut errors = Vec::new();
         fn known<T>(result: Result<T, NetworkError>, errors: &mut Vec<NetworkError>) -> Option<T> {
             result.map_err(|error| errors.push(error)).ok()

@@ -17,6 +17,7 @@ use shoal_agent_planning::tunnel;
 use super::*;
 
 mod attackers;
+mod echoes;
 mod six;
 
 const TCP: Port = (Protocol::Tcp, 8080);

@@ -13,6 +13,7 @@ mod reach;
 mod recover;
 mod six;
 mod spoof;
+mod verify;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -22,7 +22,7 @@
 //! - All this holds of both families, where a network has IPv6; else there is nothing of it here.
 //! - Between hosts goes what one container of a network says to another one of it, and nothing else;
 //!   there a container speaks for its own addresses alone. What comes by the tunnel reaches no service of
-//!   the host. Where it came from was checked by the tunnel: each host speaks for its own containers.
+//!   the host; echoes of ICMP between the nodes' own addresses there are answered. Where it came from was checked by the tunnel: each host speaks for its own containers.
 //! - A port that answers on every node leads from each address of the host to one of all its backends, and
 //!   the client's address is kept also where that one is on another host. Sources that mean something on
 //!   this host alone, and those of other nodes, become the host's in the tunnel. By the mesh come new
@@ -52,6 +52,7 @@ use crate::tunnel;
 
 pub mod balance;
 mod chains;
+mod compare;
 mod mesh;
 mod sets;
 

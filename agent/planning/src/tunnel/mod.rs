@@ -13,10 +13,10 @@ mod tests;
 pub mod uapi;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use shoal_types::object::TunnelKey;
 
 pub use check::Refusal;
@@ -43,6 +43,9 @@ pub struct Desired {
     pub listen_port: u16,
     /// The largest packet inside, in bytes.
     pub mtu: u32,
+    /// The host's own address inside, if managers have given it one: what it sends into the tunnel itself comes
+    /// from there.
+    pub address: Option<Ipv4Addr>,
     /// The other hosts.
     pub peers: BTreeMap<TunnelKey, TunnelPeer>,
 }
@@ -64,6 +67,8 @@ pub struct TunnelPeer {
 pub struct Observed {
     /// The interface, if there is one of this name.
     pub link: Option<Link>,
+    /// The host's addresses of IPv4 on it.
+    pub addresses: BTreeSet<Ipv4Net>,
     /// Whether a process of the agent's works for it.
     pub process: bool,
     /// What answers for it, if it does.

@@ -19,16 +19,21 @@ impl Observed {
             }
             Action::RemoveLink => {
                 self.link = None;
+                self.addresses.clear();
                 self.device = None;
             }
             Action::CreateLink => {
                 self.link = Some(Link { kind: LinkKind::Wireguard, up: false, mtu: MTU });
+                self.addresses.clear();
                 self.device = Some(Device::default());
             }
             Action::StartProcess => {
                 self.process = true;
                 let made = Link { kind: LinkKind::Tun, up: false, mtu: 1500 };
-                self.link.get_or_insert(made);
+                if self.link.is_none() {
+                    self.link = Some(made);
+                    self.addresses.clear();
+                }
                 self.device = Some(Device::default());
             }
             Action::Configure(change) => {
@@ -45,6 +50,12 @@ impl Observed {
                 if let Some(link) = &mut self.link {
                     link.up = true;
                 }
+            }
+            Action::AddAddress(address) => {
+                self.addresses.insert((*address).into());
+            }
+            Action::RemoveAddress(address) => {
+                self.addresses.remove(address);
             }
         }
     }

@@ -119,7 +119,7 @@ mod tests {
             (7.into(), unreachable("192.0.2.7:0")),
         ];
         assert_eq!(left_out, expected.into());
-        let desired = Desired { listen_port: PORT, mtu: MTU, peers };
+        let desired = Desired { listen_port: PORT, mtu: MTU, address: None, peers };
         assert_eq!(desired.check(OWN), Ok(()));
     }
 }

@@ -1,10 +1,10 @@
 //! From what the tunnel is to what it should be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
 use super::{Desired, Device, LinkKind, Observed, SeenPeer, TunnelPeer};
@@ -34,6 +34,10 @@ pub enum Action {
     SetMtu(u32),
     /// Lets packets pass.
     SetUp,
+    /// Gives the host an address on the interface.
+    AddAddress(Ipv4Addr),
+    /// Takes one away.
+    RemoveAddress(Ipv4Net),
 }
 
 /// What a device is told.
@@ -134,6 +138,15 @@ pub fn plan(
     }
     if kept.is_none_or(|link| !link.up) {
         actions.push(Action::SetUp);
+    }
+    let none = BTreeSet::new();
+    let present = if kept.is_some() { &observed.addresses } else { &none };
+    // Who was given none has what there is: an earlier agent's, until managers have said everything.
+    if let Some(own) = desired.address {
+        let whole = Ipv4Net::from(own);
+        let strange = present.iter().copied().filter(|address| *address != whole);
+        actions.extend(strange.map(Action::RemoveAddress));
+        actions.extend((!present.contains(&whole)).then_some(Action::AddAddress(own)));
     }
     actions
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 use shoal_types::object::{TunnelKey, TunnelKind};
 
@@ -36,7 +36,7 @@ fn peer(number: u16) -> TunnelPeer {
 
 fn desired(peers: impl IntoIterator<Item = u16>) -> Desired {
     let peers = peers.into_iter().map(|number| (key(number), peer(number))).collect();
-    Desired { listen_port: PORT, mtu: MTU, peers }
+    Desired { listen_port: PORT, mtu: MTU, address: None, peers }
 }
 
 /// What a host is once everything is done.
@@ -167,7 +167,7 @@ fn what_was_lost_is_made_again_and_nothing_else() {
     let killed = Observed { process: false, device: None, ..userspace.clone() };
     let hung = Observed { device: None, ..userspace.clone() };
     let deleted = Observed { link: None, ..userspace.clone() };
-    let whole = Observed { link: None, process: false, device: None };
+    let whole = Observed::default();
     let taken = Observed {
         link: Some(Link { kind: LinkKind::Other, up: true, mtu: MTU }),
         ..whole.clone()
@@ -218,7 +218,7 @@ fn what_encrypts_already_goes_on_unless_something_else_is_asked_for() {
         (Some(TunnelKind::Userspace), None, false, Some(TunnelKind::Userspace)),
     ];
     for (asked, link, process, expected) in table {
-        let observed = Observed { link, process, device: None };
+        let observed = Observed { link, process, ..Observed::default() };
         assert_eq!(choose(asked, &observed), expected, "{asked:?} {link:?} {process}");
     }
 }
@@ -311,8 +311,9 @@ fn some_nets() -> impl Strategy<Value = BTreeSet<IpNet>> {
 
 fn some_desired() -> impl Strategy<Value = Desired> {
     let peer = (1..4_u16, some_nets(), proptest::option::of(1..3_u64));
+    let address = proptest::option::of((1..3_u8).prop_map(|last| [10, 9, 0, last].into()));
     let peers = proptest::collection::btree_map(1..6_u16, peer, 0..5);
-    (peers, 1..3_u16, 1400..1402_u32).prop_map(|(peers, listen_port, mtu)| {
+    (peers, 1..3_u16, 1400..1402_u32, address).prop_map(|(peers, listen_port, mtu, address)| {
         let mut claimed = BTreeSet::new();
         let peers = peers.into_iter().map(|(number, (port, nets, keepalive))| {
             let endpoint = addr(&format!("192.0.2.1:{port}"));
@@ -320,7 +321,7 @@ fn some_desired() -> impl Strategy<Value = Desired> {
             let keepalive = keepalive.map(Duration::from_secs);
             (key(number), TunnelPeer { endpoint, allowed: nets.collect(), keepalive })
         });
-        Desired { listen_port, mtu, peers: peers.collect() }
+        Desired { listen_port, mtu, address, peers: peers.collect() }
     })
 }
 
@@ -341,6 +342,7 @@ fn is(observed: &Observed, kind: TunnelKind, desired: &Desired) -> bool {
     let wanted = desired.peers.iter().map(|(key, peer)| (*key, (&peer.allowed, peer.keepalive)));
     let link_kind = if kind == TunnelKind::Kernel { LinkKind::Wireguard } else { LinkKind::Tun };
     observed.link == Some(Link { kind: link_kind, up: true, mtu: desired.mtu })
+        && desired.address.is_none_or(|own| observed.addresses == [Ipv4Net::from(own)].into())
         && observed.process == (kind == TunnelKind::Userspace)
         && device.key == Some(OWN)
         && device.listen_port == Some(desired.listen_port)

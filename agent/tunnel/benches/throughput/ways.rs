@@ -99,7 +99,8 @@ impl Way {
             let allowed = [IpAddr::from(other.at(self.net())).into()].into();
             let endpoint = SocketAddr::from((other.at(Self::Bare.net()), PORT));
             let peers = [(peer.public_key(), TunnelPeer { endpoint, allowed, keepalive: None })];
-            let desired = Desired { listen_port: PORT, mtu: MTU, peers: peers.into() };
+            let desired =
+                Desired { listen_port: PORT, mtu: MTU, address: None, peers: peers.into() };
             runtime.block_on(own.ensure(desired))?;
             let text = fs::read(lab.dir(host).join("run/tunnel.pid"))?;
             let process: ProcessIdentity = serde_json::from_slice(&text)?;

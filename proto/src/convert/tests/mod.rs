@@ -21,7 +21,7 @@ use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::TaskId;
 use shoal_types::object::*;
 use shoal_types::question::{
-    Answer, PlacedDisk, PlacedUsage, PlacedVolume, PrunedNode, Question, Silent,
+    Answer, PlacedDisk, PlacedNetworks, PlacedUsage, PlacedVolume, PrunedNode, Question, Silent,
 };
 use shoal_types::resources::{GenericResource, Limits, ResourceRequirements, Resources};
 use shoal_types::spec::*;
@@ -71,7 +71,7 @@ survive! {
     stacks: Stack => Stack;
     questions: Question => NodeQuestion, Answer => NodeAnswer, Silent => Silent,
         PlacedVolume => PlacedVolume, PrunedNode => PrunedNode,
-        PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk;
+        PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk, PlacedNetworks => PlacedNetworks;
     users: User => User, UserSpec => UserSpec;
     assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange;
 }

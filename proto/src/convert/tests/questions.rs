@@ -10,13 +10,30 @@ one_of!(Question |s| {
     Self::Prune(s.any()),
     Self::Usage(s.any()),
     Self::DiskUsage,
+    Self::Networks(s.any()),
 });
 one_of!(Answer |s| {
     Self::Volumes(s.any()),
     Self::Pruned(s.any()),
     Self::Usage(s.any()),
     Self::DiskUsage(s.any()),
+    Self::Networks(s.any()),
 });
+arbitrary!(NetworkQuestion { peers, peers_max });
+arbitrary!(NodeNetworks { mtu, findings, notes, peers, reached });
+arbitrary!(Finding { subject, expected, found, known_since });
+arbitrary!(PeerReach {
+    node_id,
+    hostname,
+    endpoint,
+    handshake_age_seconds,
+    received_bytes,
+    sent_bytes,
+    full_bytes,
+    passes_bytes,
+    trouble
+});
+arbitrary!(PlacedNetworks { node_id, hostname, networks });
 arbitrary!(NodeVolume { name, driver, options, labels, mountpoint, created_at, users });
 arbitrary!(Prune { volumes, images, containers });
 arbitrary!(ImagePrune { all });

@@ -7,6 +7,10 @@ use super::{SetName, Shape, balance};
 use crate::network::Family;
 use crate::network::fence::MARK;
 
+/// How many echo requests of other nodes a host answers in a second, and at once: they find out whether they reach
+/// it, and with how large packets.
+const ECHOES: u32 = 200;
+
 /// Name, type and flags of each set and map, in the order they are declared. What has a `$` in it there is once
 /// for each family ([`for_family`]).
 pub(super) const SETS: [(SetName, &str); 36] = [
@@ -83,6 +87,9 @@ pub(super) const SETS: [(SetName, &str); 36] = [
 /// What asks at a port that answers on every node while nobody serves is told so: the port is held, so the host
 /// would say nothing to who asks by UDP.
 ///
+/// Other nodes ask by an echo of ICMP which packets reach a host. It comes by the tunnel, which has checked who sends
+/// it, for the host's address in the tunnel, and is all that reaches the host itself that way.
+///
 /// `quiet` keeps to itself that a container could reach a sibling without the host: on a network that spans
 /// hosts all goes through it.
 ///
@@ -156,6 +163,8 @@ fn arriving_chains(draws: bool, mesh: &Rules) -> String {
     type filter hook prerouting priority -300; policy accept;
     iifname != \"lo\" ip daddr 127.0.0.0/8 drop
     iifname != \"lo\" ip saddr 127.0.0.0/8 drop
+    iifname != @mesh iifname != @tunnels $ip saddr @far$6 drop
+    iifname != @mesh iifname != @tunnels iifname != \"lo\" $ip daddr @home$6 drop
 {guard}  }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
@@ -217,7 +226,10 @@ fn judging_chains(shape: &Shape, mesh: &Rules) -> String {
     format!(
         "  chain input {{
     type filter hook input priority 0; policy accept;
-{input}    iifname @tunnels drop
+{input}    iifname @tunnels ip saddr @far ip daddr @home icmp type echo-reply accept
+    iifname @tunnels ip saddr @far ip daddr @home icmp type echo-request \
+    limit rate {ECHOES}/second burst {ECHOES} packets accept
+    iifname @tunnels drop
     iifname @internal ct state established,related accept
     iifname . $ip daddr @gateways$6 accept
     iifname @internal$only6 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept

@@ -49,9 +49,7 @@ impl Rules {
         Self {
             guard: "    iifname @mesh $ip saddr @far$6 $ip saddr . meta mark != @speakers$6 drop
     iifname @mesh $ip saddr @inside$6 drop
-    meta nfproto ipv6 iifname @mesh$only6 fib saddr type local drop
-    iifname != @mesh iifname != @tunnels $ip saddr @far$6 drop
-    iifname != @mesh iifname != @tunnels iifname != \"lo\" $ip daddr @home$6 drop\n"
+    meta nfproto ipv6 iifname @mesh$only6 fib saddr type local drop\n"
                 .to_owned(),
             arriving: "    iifname @mesh $ip daddr @home$6 meta l4proto . th dport vmap @arrivals$6
     iifname @mesh accept\n"
@@ -155,15 +153,18 @@ impl Ruleset {
 
     pub(super) fn add_ingress(&mut self, leases: &Leases, host: &HostFacts) {
         let ingress = &host.ingress;
-        if let Some(home) = ingress.home.filter(|_| host.mesh) {
-            self.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&self.prefix))], vec![]);
+        if !host.mesh && leases.networks().next().is_none() {
+            return;
+        }
+        if let Some(home) = ingress.home {
+            if host.mesh {
+                self.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&self.prefix))], vec![]);
+            }
             self.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&self.prefix))], vec![]);
             for family in Family::ALL {
                 self.add_of(family, SetName::Home, vec![at(home, family)], vec![]);
             }
             self.add_far(host);
-        } else if leases.networks().next().is_none() {
-            return;
         }
         for family in Family::ALL {
             self.add_leading(leases, host, family);
@@ -195,10 +196,16 @@ impl Ruleset {
             for family in Family::ALL {
                 let at = || at(*peer, family);
                 self.add_of(family, SetName::Far, vec![at()], vec![]);
+                if !host.mesh {
+                    continue;
+                }
                 let mark = vec![Word::Mark(MARK | number)];
                 self.add_of(family, SetName::FarMarks, vec![at()], mark);
                 let speaker = vec![at(), Word::Mark(number)];
                 self.add_of(family, SetName::Speakers, speaker, vec![]);
+            }
+            if !host.mesh {
+                continue;
             }
             let mac = Word::Bare(ingress::mac(*peer).to_string());
             self.add(SetName::FarMacs, vec![Word::Mark(MARK | number)], vec![mac]);

@@ -236,6 +236,44 @@ fn a_listing_is_compared_by_its_elements() {
 }
 
 #[test]
+fn what_is_other_of_a_table_is_named() {
+    let ruleset = of(&sample());
+    let listed: Value = serde_json::from_str(include_str!("listed.json")).unwrap();
+    let made = frame(&listed);
+    assert_eq!(ruleset.differences(&listed, Some(&made)), []);
+    let mut other = listed.clone();
+    let objects = other["nftables"].as_array_mut().unwrap();
+    let rules = |chain: &str| {
+        let of = |o: &&Value| o["rule"]["chain"] == chain && o["rule"]["family"] == "inet";
+        made.iter().filter(of).count()
+    };
+    let (in_forward, in_input) = (rules("forward"), rules("input"));
+    let forward = objects.iter().position(|o| o["rule"]["chain"] == "forward");
+    objects.remove(forward.unwrap());
+    objects.retain(|o| o["chain"]["name"] != "input" && o["rule"]["chain"] != "input");
+    objects.retain(|object| object["set"]["name"] != "internal");
+    let any = |o: &&mut Value| o["map"]["name"] == "published_any";
+    let any = objects.iter_mut().find(any).unwrap();
+    any["map"]["elem"][0][1]["concat"][1] = 81.into();
+    let told: Vec<String> = ruleset
+        .differences(&other, Some(&made))
+        .into_iter()
+        .map(|d| format!("{}: {} / {}", d.subject, d.expected, d.found))
+        .collect();
+    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(told[0], "nftables set inet internal: present / missing");
+    assert!(told[1].starts_with("element ") && told[1].ends_with("present / missing"), "{told:#?}");
+    assert!(
+        told[2].contains("sctp . 9 : 172.20.0.3 . 81 of nftables set inet published_any: absent"),
+        "{told:#?}"
+    );
+    let chain =
+        |name, was: usize, is: &str| format!("nftables chain inet {name}: {was} rules / {is}");
+    assert_eq!(told[3], chain("forward", in_forward, &format!("{} rules", in_forward - 1)));
+    assert_eq!(told[4], chain("input", in_input, "missing"));
+}
+
+#[test]
 fn a_host_that_forwards_for_containers_alone_forwards_nothing_else() {
     let closed = HostFacts { forwards_for_us: true, ..host() };
     let (open, closed) = (of(&sample()), Ruleset::of(&sample(), &closed));

@@ -16,6 +16,7 @@ use shoal_agent_network::{
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::verify::Compared;
 use shoal_agent_planning::zone::{Asker, Roll};
 use shoal_agent_runtime::fake::FakeRuntime;
 use shoal_agent_runtime::{
@@ -181,6 +182,10 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         pass(&self.meter, "networks.repair", || self.inner.repair())
     }
 
+    fn compare(&self) -> BoxFuture<'_, Compared> {
+        self.inner.compare()
+    }
+
     fn cleanup_all(&self) -> BoxFuture<'_, Result<(), NetworkError>> {
         pass(&self.meter, "networks.cleanup_all", || self.inner.cleanup_all())
     }
@@ -225,6 +230,10 @@ impl NamesDriver for Metered<Arc<FakeNames>> {
 
     fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {
         self.inner.look()
+    }
+
+    fn is_answering(&self) -> BoxFuture<'_, Option<bool>> {
+        self.inner.is_answering()
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

@@ -1,0 +1,116 @@
+//! Looking at networks: `network verify` on real hosts.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use shoal_tests::cluster::at;
+use shoal_tests::host::Role;
+use shoal_tests::skip::skip;
+
+use crate::world::{World, page};
+
+/// A service on every host, on one network that spans them.
+fn stack() -> String {
+    format!(
+        "services:\n  web:\n    image: REGISTRY/busybox:1\n    stop_grace_period: 1s\n    {}\n    \
+         networks: [back]\n    deploy: {{mode: global, update_config: {{monitor: 1s}}}}\n\
+         networks:\n  back: {{driver: overlay}}\n",
+        page("web")
+    )
+}
+
+/// What is found, with the code of the command.
+fn verify(world: &World, words: &[&str]) -> Result<(i32, Value)> {
+    let said = world.cluster.ctl(&[&["--format", "json", "network", "verify"], words].concat());
+    Ok((said.code, serde_json::from_str(&said.out)?))
+}
+
+/// Pairs of nodes, with what passes from one to the other and what should.
+fn ways(found: &Value) -> Vec<(String, String, u64, u64)> {
+    let nodes = found["Nodes"].as_array().unwrap();
+    let of = |node: &Value| {
+        let from = at(node, "/Hostname").to_owned();
+        let reached = node["Reached"].as_array().cloned().unwrap();
+        reached.into_iter().map(move |reach| {
+            let number = |field: &str| reach[field].as_u64().unwrap();
+            let to = at(&reach, "/Hostname").to_owned();
+            (from.clone(), to, number("PassesBytes"), number("FullBytes"))
+        })
+    };
+    nodes.iter().flat_map(of).collect()
+}
+
+fn until_all_is_well(world: &World) {
+    world.until("all is well", || {
+        let (code, found) = verify(world, &[])?;
+        ensure!(code == 0, "{code}: {found:#}");
+        ensure!(ways(&found).len() == 6, "{found:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_wrong_with_networks_is_named() {
+    if skip() {
+        return;
+    }
+    let world = World::start(3);
+    world.deploy("net", &stack());
+    world.runs("net_web", 3);
+    until_all_is_well(&world);
+    let said = world.ok(&["network", "verify"]);
+    assert!(said.contains("3 nodes looked at: 0 differences; 6 of 6 ways"), "{said}");
+    let (_, found) = verify(&world, &["net_back"]).unwrap();
+    assert_eq!(ways(&found).len(), 6);
+    let (_, found) = verify(&world, &["--peers", "1"]).unwrap();
+    assert_eq!(ways(&found).len(), 3, "each tries one of its two peers");
+    let none = world.cluster.ctl(&["network", "verify", "nothing"]);
+    assert_eq!(none.code, 1, "{}", none.both());
+
+    // Somebody's firewall lets nothing large into h2. What h2 asks for is answered with something as large.
+    let host = world.cluster.named("h2");
+    let nft = |words: &[&str]| {
+        let status = host.command("nft").unwrap().args(words).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    };
+    nft(&["add", "table", "ip", "wall"]);
+    let chain = "{ type filter hook prerouting priority -500; policy accept; }";
+    nft(&["add", "chain", "ip", "wall", "in", chain]);
+    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 ip length > 1400 drop"]);
+    world.until("the narrow ways are named", || {
+        let (code, found) = verify(&world, &[])?;
+        ensure!(code == 9, "{code}: {found:#}");
+        for (from, to, passes, full) in ways(&found) {
+            let narrow = from == "h2" || to == "h2";
+            ensure!(narrow == (passes < full), "{from} to {to}: {passes} of {full}");
+            // 20 of IPv4, 8 of UDP, 32 of WireGuard, in sixteens.
+            ensure!(!narrow || (1325..=1340).contains(&passes), "{from} to {to}: {passes}");
+        }
+        Ok(())
+    });
+    let said = world.cluster.ctl(&["network", "verify"]);
+    assert!(said.code == 9 && said.out.contains("2 of 6 ways"), "{}", said.both());
+    // And then nothing at all.
+    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 drop"]);
+    world.until("the broken ways are named", || {
+        let (_, found) = verify(&world, &[])?;
+        let broken = |(from, to, passes, _): &(String, String, u64, u64)| {
+            (*passes == 0) == (from == "h2" || to == "h2")
+        };
+        ensure!(ways(&found).iter().all(broken), "{found:#}");
+        Ok(())
+    });
+    nft(&["delete", "table", "ip", "wall"]);
+    until_all_is_well(&world);
+
+    // Who does not answer is named.
+    host.crash(Role::Agent).unwrap();
+    world.until("who is away is named", || {
+        let (code, found) = verify(&world, &[])?;
+        ensure!(code == 9 && at(&found, "/Silent/0/Hostname") == "h2", "{found:#}");
+        Ok(())
+    });
+    host.start_agent().unwrap();
+    until_all_is_well(&world);
+    world.remove("net");
+    world.end();
+}
