@@ -169,8 +169,15 @@ impl Cluster {
     /// # Errors
     /// When there is no answer, or another one than 200.
     pub fn get(&self, host: &Host, port: u16, path: &str) -> Result<String> {
-        let address = format!("{}:{port}", host.address);
-        self.lab.inside(|| http_get(&address, path))
+        self.get_at(&format!("{}:{port}", host.address), path)
+    }
+
+    /// As [`get`](Self::get), of `address:port`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_at(&self, address: &str, path: &str) -> Result<String> {
+        self.lab.inside(|| http_get(address, path))
     }
 
     /// Asserts that the hosts are as they were before anything was deployed.

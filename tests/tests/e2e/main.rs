@@ -11,6 +11,7 @@
 
 mod departures;
 mod deploy;
+mod dual;
 mod endings;
 mod examples;
 mod faults;

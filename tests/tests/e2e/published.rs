@@ -11,14 +11,14 @@ use shoal_tests::skip::skip;
 use crate::world::{World, service};
 
 /// Where a page is that says who asks, and the name of the container that answers.
-const WHO: &str = "/cgi-bin/who";
+pub(crate) const WHO: &str = "/cgi-bin/who";
 
 /// A service that has it on port 8080, published without a word on where.
 fn stack() -> String {
     service("web", lines())
 }
 
-fn lines() -> &'static str {
+pub(crate) fn lines() -> &'static str {
     "command:\n\
         - sh\n\
         - -c\n\
@@ -159,6 +159,61 @@ fn a_rollout_that_starts_first_loses_no_request() {
     assert!(count > 50, "asked {count} times only");
     let lost: Vec<&String> = asked.iter().flat_map(|(_, lost)| lost).collect();
     assert!(lost.is_empty(), "{} of {count} were lost: {lost:#?}", lost.len());
+    world.remove("net");
+    world.end();
+}
+
+/// A page that says at once who answers, and takes longer to end than a container has between the stop signal and its
+/// death.
+const SLOW: &str = "/cgi-bin/slow";
+
+#[test]
+fn what_is_open_when_a_task_is_replaced_is_served_to_its_end() {
+    if skip() {
+        return;
+    }
+    let world = World::start(2);
+    let slow = "printf '#!/bin/sh\\nprintf \"Content-Type: text/plain\\\\r\\\\n\\\\r\\\\n\"\\nfor i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo; sleep 1; done\\necho served by $$(hostname)\\n' >/tmp/w/cgi-bin/slow";
+    let page = "\x20 busybox chmod +x /tmp/w/cgi-bin/who";
+    let lines =
+        lines().replace(page, &format!("\x20 {slow}\n\x20 busybox chmod +x /tmp/w/cgi-bin/*"));
+    world.deploy("net", &service("web", &lines));
+    let ask = &|host: &str, path: &str| world.cluster.get(world.cluster.named(host), 8080, path);
+    let who = |host: &str| -> Result<String> {
+        Ok(ask(host, WHO)?.split("I am ").nth(1).unwrap_or_default().trim().to_owned())
+    };
+    let set = ["--drain-timeout", "18s", "--update-order", "start-first"];
+    world.ok(&[&["service", "update"][..], &set, &["net_web"]].concat());
+    let [old] = &world.runs("net_web", 1)[..] else { panic!("one task") };
+    world.until("both hosts lead to one task", || {
+        let (one, other) = (who("h1")?, who("h2")?);
+        ensure!(one == other && !one.is_empty(), "{one} and {other}");
+        Ok(())
+    });
+    let serves = who("h1").unwrap();
+    let served = std::thread::scope(|scope| {
+        // By the host that it is on, and by another.
+        let open = ["h1", "h2"].map(|host| scope.spawn(move || ask(host, SLOW)));
+        world.ok(&["service", "update", "--force", "--detach", "net_web"]);
+        for host in ["h1", "h2"] {
+            world.until("who comes now is led to the new task", || {
+                let said = who(host)?;
+                ensure!(said != serves, "{said}");
+                Ok(())
+            });
+        }
+        let finished = open.iter().any(std::thread::ScopedJoinHandle::is_finished);
+        assert!(!finished, "they were open while others were led elsewhere");
+        open.map(|open| open.join().unwrap())
+    });
+    for served in served {
+        assert_eq!(served.unwrap().trim(), format!("served by {serves}"));
+    }
+    world.until("the one before has ended", || {
+        let running = world.running("net_web")?;
+        ensure!(running.len() == 1 && running[0].id != old.id, "{running:?}");
+        Ok(())
+    });
     world.remove("net");
     world.end();
 }
