@@ -7,6 +7,8 @@
 
 mod boot;
 mod cleaning;
+#[cfg(test)]
+mod drain_tests;
 mod exit;
 mod machine;
 #[cfg(test)]
