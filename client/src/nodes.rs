@@ -2,7 +2,7 @@
 
 use shoal_proto::v1 as pb;
 use shoal_types::question::{
-    PlacedDisk, PlacedNetworks, PlacedUsage, PlacedVolume, Prune, PrunedNode, Silent,
+    PlacedDisk, PlacedNetworks, PlacedUsage, PlacedVolume, Prune, PrunedNode, Silent, TraceStep,
 };
 
 use super::{Client, Result, all, parts};
@@ -77,6 +77,14 @@ impl Client {
     ) -> Result<Partial<PlacedNetworks>> {
         let request = pb::VerifyNetworksRequest { networks: networks.to_vec(), peers_max };
         partial!(self.verify_networks(request).nodes)
+    }
+
+    /// The way of a packet from a task or node to somewhere.
+    pub async fn trace_network(&self, source: &str, destination: &str) -> Result<Vec<TraceStep>> {
+        let (source, destination) = (source.to_owned(), destination.to_owned());
+        let request = pb::TraceNetworkRequest { source, destination };
+        let answer = self.rpc.clone().trace_network(request).await?.into_inner();
+        all("steps", answer.steps)
     }
 
     /// Removes what is unused on nodes, on all if none is named.

@@ -21,7 +21,7 @@ Exit codes:
   6    what was to be put back did not come up again
   7    something newer took the place of the deployment
   8    what was deployed was removed in the meantime
-  9    what was to be verified is not as it should be
+  9    what was to be verified is not as it should be, or a packet may not arrive
   130  interrupted (Ctrl-C)
   143  asked to end (SIGTERM)
   exec passes on the exit code of the program that it runs.";

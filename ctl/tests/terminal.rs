@@ -33,7 +33,8 @@ use shoal_types::object::{
 };
 use shoal_types::question::{
     DiskUsage, Finding, NamedUsage, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk,
-    PlacedNetworks, PlacedUsage, PlacedVolume, Pruned, PrunedNode, Silent, Used,
+    PlacedNetworks, PlacedUsage, PlacedVolume, Pruned, PrunedNode, Silent, TraceStep, Used,
+    Verdict,
 };
 use shoal_types::spec::{
     ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
@@ -305,6 +306,11 @@ fn networks() -> pb::PlacedNetworks {
     (&PlacedNetworks { node_id: NodeId::from(1), hostname: text(), networks }).into()
 }
 
+fn step() -> pb::TraceStep {
+    let (node, why) = (Some(text()), Some(text()));
+    (&TraceStep { node, what: text(), verdict: Verdict::Stops, why }).into()
+}
+
 fn silent() -> pb::Silent {
     (&Silent { node_id: NodeId::from(1), hostname: text(), reason: text() }).into()
 }
@@ -456,6 +462,8 @@ hostile! {{
         Ok(pb::RotateJoinTokenResponse { token: text() });
     raise_level RaiseLevelRequest RaiseLevelResponse
         Ok(pb::RaiseLevelResponse { cluster: Some(cluster()), raised: true });
+    trace_network TraceNetworkRequest TraceNetworkResponse
+        Ok(pb::TraceNetworkResponse { steps: vec![step()] });
     get_node GetNodeRequest GetNodeResponse Ok(pb::GetNodeResponse { node: Some(summary_of_node()) });
     update_node UpdateNodeRequest UpdateNodeResponse
         Ok(pb::UpdateNodeResponse { node: Some(node()) });

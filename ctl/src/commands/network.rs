@@ -1,6 +1,7 @@
 //! Networks.
 
 mod ipam;
+pub(crate) mod trace;
 pub(crate) mod verify;
 
 use clap::{Args, Subcommand};
@@ -27,6 +28,11 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
     },
+    /// See where a packet goes from a task or node to somewhere, and where it would stop
+    ///
+    /// Each step is as it is planned, and is checked by the node that it is on. Sends nothing but what finds out
+    /// whether these nodes reach each other.
+    Trace(trace::Trace),
     /// See whether networks are as they should be on every node, and which nodes reach which
     ///
     /// Each node compares what its kernel has with what it should have, and sends packets of full size to the
@@ -96,6 +102,7 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             }
             shell.objects(&found)
         }
+        Command::Trace(args) => trace::run(shell, args).await,
         Command::Verify(args) => verify::run(shell, args).await,
         Command::Rm { networks } => {
             shell

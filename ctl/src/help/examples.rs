@@ -116,6 +116,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "shoalctl network verify\n\
          shoalctl network verify --all shop_back",
     ),
+    (
+        "network trace",
+        "shoalctl network trace shop_web.1 db:5432\n\
+         shoalctl network trace shop_web.1 h2:8080/tcp",
+    ),
     ("network rm", "shoalctl network rm back"),
     ("volume inspect", "shoalctl volume inspect shop_data"),
     ("image ls", "shoalctl image ls"),

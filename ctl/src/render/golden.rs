@@ -16,7 +16,7 @@ struct List {
     known_by: &'static [&'static str],
 }
 
-const LISTS: [List; 15] = [
+const LISTS: [List; 16] = [
     List {
         name: "service ls",
         columns: &service::COLUMNS,
@@ -129,6 +129,21 @@ const LISTS: [List; 15] = [
             ],
         ],
         known_by: &["host-one.example.com", "h2", "h3"],
+    },
+    List {
+        name: "network trace",
+        columns: &network::trace::STEPS,
+        rows: &[
+            &["1", "host-one.example.com", "shop_web.1 sends at 10.0.0.3", "passes", ""],
+            &[
+                "2",
+                "host-one.example.com",
+                "route to 10.0.0.4 by the tunnel",
+                "stops",
+                "route to 10.0.0.4 by the tunnel: missing, expected present",
+            ],
+        ],
+        known_by: &["host-one.example.com"],
     },
     List {
         name: "volume ls",

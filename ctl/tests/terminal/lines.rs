@@ -1,6 +1,6 @@
 //! Everything that a manager is asked.
 
-pub(super) const LINES: [&str; 55] = [
+pub(super) const LINES: [&str; 56] = [
     "info",
     "cluster inspect",
     "cluster inspect --pretty",
@@ -39,6 +39,7 @@ pub(super) const LINES: [&str; 55] = [
     "network rm n",
     "network create n",
     "system df",
+    "network trace a b",
     "network verify",
     "network verify --all",
     "system prune -f",

@@ -36,6 +36,7 @@ pub mod pace;
 pub mod scheduler;
 #[cfg(test)]
 mod stage;
+pub mod trace;
 pub mod usage;
 pub mod verify;
 pub mod volume;

@@ -242,6 +242,7 @@ asks! {
         false => Wanted::Each(&r.references),
     }, String::new();
     GetDiskUsageRequest |r| COMMON, String::new();
+    TraceNetworkRequest |r| COMMON, format!("way from {} to {}", r.source, r.destination);
     VerifyNetworksRequest |r| COMMON, String::new();
     PruneNodesRequest |r| COMMON, format!("nodes {}", r.nodes.join(", "));
     CreateUserRequest |r| COMMON, named("user", r.spec.as_ref().map(|s| &s.name));

@@ -11,6 +11,7 @@ mod services;
 mod shares;
 mod stacks;
 mod tasks;
+mod trace;
 mod usage;
 pub(crate) mod users;
 mod verify;
@@ -228,6 +229,7 @@ unary! {{
     remove_network networks RemoveNetwork RemoveNetworkRequest RemoveNetworkResponse;
     apply_stack stacks ApplyStack ApplyStackRequest ApplyStackResponse;
 } asked by {
+    trace_network trace TraceNetwork TraceNetworkRequest TraceNetworkResponse;
     create_user users CreateUser CreateUserRequest CreateUserResponse;
 } in parts {
     list_nodes nodes ListNodes ListNodesRequest ListNodesResponse ListNodesStream;

@@ -140,6 +140,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Control/RollBackStack", Who::DEPLOY),
     ("/shoal.v1.Control/RotateJoinToken", Who::OPERATE),
     ("/shoal.v1.Control/ServiceLogs", Who::READ),
+    ("/shoal.v1.Control/TraceNetwork", Who::OVERSEE),
     ("/shoal.v1.Control/UpdateCluster", Who::ADMINISTER),
     ("/shoal.v1.Control/UpdateNode", Who::OPERATE),
     ("/shoal.v1.Control/UpdateService", Who::DEPLOY),

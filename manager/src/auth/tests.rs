@@ -169,6 +169,7 @@ fn each_role_may_call_these_methods() {
         "ListTasks",
         "ListVolumes",
         "ServiceLogs",
+        "TraceNetwork",
         "VerifyNetworks",
         "Watch",
     ];
@@ -186,7 +187,7 @@ fn each_role_may_call_these_methods() {
         "UpdateNode",
     ];
     // What these tell is not told apart by stacks.
-    let not_for_deployers = ["GetDiskUsage", "VerifyNetworks"];
+    let not_for_deployers = ["GetDiskUsage", "TraceNetwork", "VerifyNetworks"];
     let admin =
         ["CreateUser", "ListUsers", "RaiseLevel", "RemoveUser", "UpdateCluster", "UpdateUser"];
     let mut expected = BTreeSet::new();

@@ -3,12 +3,12 @@
 use shoal_types::question::{
     Answer, DiskPart, DiskUsage, Finding, ImagePrune, LabelFilter, NamedUsage, NetworkQuestion,
     NetworkUsed, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk, PlacedNetworks,
-    PlacedUsage, PlacedVolume, Prune, Pruned, PrunedNode, Question, Silent, TaskUsage,
-    UsageQuestion, Used, VolumePrune,
+    PlacedUsage, PlacedVolume, Prune, Pruned, PrunedNode, Question, Silent, TaskUsage, TraceStep,
+    UsageQuestion, Used, Verdict, VolumePrune,
 };
 
 use super::field::{self, Kind};
-use super::{InvalidMessage, by_value, message};
+use super::{InvalidMessage, by_value, choice, message};
 use crate::v1 as pb;
 
 message!(NodeVolume {
@@ -93,6 +93,10 @@ message!(PeerReach {
 });
 
 message!(PlacedNetworks { node_id: Text, hostname: Same, networks: Message });
+
+message!(TraceStep { node: Same, what: Same, verdict: Choice, why: Same });
+
+choice!(Verdict { Passes, Doubtful, Stops });
 
 message!(Silent { node_id: Text, hostname: Same, reason: Same });
 

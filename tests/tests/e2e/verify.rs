@@ -114,3 +114,66 @@ fn what_is_wrong_with_networks_is_named() {
     world.remove("net");
     world.end();
 }
+
+/// The verdicts of a trace, with the code of the command.
+fn trace(world: &World, from: &str, to: &str) -> Result<(i32, Vec<Value>)> {
+    let said = world.cluster.ctl(&["--format", "json", "network", "trace", from, to]);
+    let steps: Value = serde_json::from_str(&said.out).map_err(|_| anyhow::anyhow!(said.both()))?;
+    Ok((said.code, steps.as_array().cloned().unwrap_or_default()))
+}
+
+#[test]
+fn where_a_packet_stops_is_named() {
+    if skip() {
+        return;
+    }
+    let world = World::start(3);
+    let other = stack().replace("back", "other");
+    world.deploy("far", &other);
+    let published = "    ports: ['8080:8080']\n    networks: [back]\n";
+    world.deploy("net", &stack().replace("    networks: [back]\n", published));
+    let tasks = world.runs("net_web", 3);
+    let on = |host: &str| &tasks.iter().find(|task| task.host == host).unwrap().id;
+    let stranger = world.runs("far_web", 3).remove(0).id;
+    let arrives = |from: &str, to: &str| {
+        world.until(&format!("a packet of {from} arrives at {to}"), || {
+            let (code, steps) = trace(&world, from, to)?;
+            ensure!(code == 0 && steps.len() > 1, "{code}: {steps:#?}");
+            Ok(())
+        });
+    };
+    for to in ["net_web:8080", on("h2"), on("h1"), "h3:8080"] {
+        arrives(on("h1"), to);
+    }
+    arrives("h1", "h2:8080");
+
+    // Nothing that they have in common.
+    let said = world.cluster.ctl(&["network", "trace", on("h1"), &stranger]);
+    assert!(said.code == 9 && said.both().contains("in common"), "{}", said.both());
+    let said = world.cluster.ctl(&["network", "trace", on("h1"), "nobody"]);
+    assert_ne!(said.code, 0, "{}", said.both());
+
+    // Nothing gets into h2.
+    let host = world.cluster.named("h2");
+    let nft = |words: &[&str]| {
+        let status = host.command("nft").unwrap().args(words).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    };
+    nft(&["add", "table", "ip", "wall"]);
+    let chain = "{ type filter hook prerouting priority -500; policy accept; }";
+    nft(&["add", "chain", "ip", "wall", "in", chain]);
+    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 drop"]);
+    world.until("the way to h2 is what stops it", || {
+        let (code, steps) = trace(&world, on("h1"), on("h2"))?;
+        let stops = steps.iter().find(|step| step["Verdict"] == "stops");
+        let named = stops.is_some_and(|step| step.to_string().contains("h2"));
+        ensure!(code == 9 && named, "{code}: {steps:#?}");
+        Ok(())
+    });
+    arrives(on("h1"), on("h3"));
+    nft(&["delete", "table", "ip", "wall"]);
+    arrives(on("h1"), on("h2"));
+    world.remove("net");
+    world.remove("far");
+    world.end();
+}

@@ -4,12 +4,14 @@
 mod disk;
 mod filter;
 mod network;
+mod trace;
 mod usage;
 mod volume;
 
 pub use disk::{DiskPart, DiskUsage, PlacedDisk};
 pub use filter::{InvalidLabelFilter, LabelFilter, LabelFilters};
 pub use network::{Finding, NetworkQuestion, NodeNetworks, PeerReach, PlacedNetworks};
+pub use trace::{TraceStep, Verdict};
 pub use usage::{NamedUsage, NetworkUsed, NodeUsage, PlacedUsage, TaskUsage, UsageQuestion, Used};
 pub use volume::{ANONYMOUS, NodeVolume, PlacedVolume};
 

@@ -41,7 +41,7 @@ impl NodeNetworks {
 }
 
 /// Something on a node that is not as it should be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Finding {
     /// What.

@@ -65,7 +65,7 @@ pub(super) async fn run(shell: &Shell, args: Verify) -> Result {
 }
 
 /// Waits, and says so.
-async fn patiently<T>(work: impl Future<Output = T>) -> T {
+pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
     let (began, mut work) = (Instant::now(), std::pin::pin!(work));
     let mut pause = FIRST;
     loop {

@@ -22,6 +22,7 @@ use shoal_types::id::TaskId;
 use shoal_types::object::*;
 use shoal_types::question::{
     Answer, PlacedDisk, PlacedNetworks, PlacedUsage, PlacedVolume, PrunedNode, Question, Silent,
+    TraceStep,
 };
 use shoal_types::resources::{GenericResource, Limits, ResourceRequirements, Resources};
 use shoal_types::spec::*;
@@ -71,7 +72,8 @@ survive! {
     stacks: Stack => Stack;
     questions: Question => NodeQuestion, Answer => NodeAnswer, Silent => Silent,
         PlacedVolume => PlacedVolume, PrunedNode => PrunedNode,
-        PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk, PlacedNetworks => PlacedNetworks;
+        PlacedUsage => PlacedUsage, PlacedDisk => PlacedDisk, PlacedNetworks => PlacedNetworks,
+        TraceStep => TraceStep;
     users: User => User, UserSpec => UserSpec;
     assignments: AssignedTask => AssignedTask, AssignmentChange => AssignmentChange;
 }

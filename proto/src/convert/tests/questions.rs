@@ -34,6 +34,8 @@ arbitrary!(PeerReach {
     trouble
 });
 arbitrary!(PlacedNetworks { node_id, hostname, networks });
+arbitrary!(TraceStep { node, what, verdict, why });
+one_of!(Verdict |s| { Self::Passes, Self::Doubtful, Self::Stops });
 arbitrary!(NodeVolume { name, driver, options, labels, mountpoint, created_at, users });
 arbitrary!(Prune { volumes, images, containers });
 arbitrary!(ImagePrune { all });
