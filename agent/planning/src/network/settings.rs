@@ -26,6 +26,11 @@ pub fn accept_ra_of(ifname: &str) -> String {
     format!("ipv6/conf/{ifname}/accept_ra")
 }
 
+/// Whether a setting makes an interface listen to its routers also while the host forwards.
+pub(crate) fn listens(name: &str, value: &str) -> bool {
+    is_of_v6(name) && name.ends_with("/accept_ra") && value == "2"
+}
+
 /// The name of an interface's own switch of IPv6; `default` is one, too.
 #[must_use]
 pub fn forwarding_v6_of(ifname: &str) -> String {

@@ -21,7 +21,7 @@ use crate::network::leases::Leases;
 use crate::network::links::{self, LinkKind, ObservedLink};
 use crate::network::ruleset::{HostFacts, Ruleset, Vips};
 use crate::network::settings::{
-    FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, of_bridge, of_mesh,
+    FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, listens, of_bridge, of_mesh,
 };
 use crate::network::{Family, NetworkState};
 
@@ -208,7 +208,8 @@ impl Action {
     pub fn opens(&self) -> bool {
         match self {
             Self::Set { name, value } => {
-                [IP_FORWARD, SRC_VALID_MARK, FORWARD_V6].contains(&name.as_str()) && value == "1"
+                let switches = [IP_FORWARD, SRC_VALID_MARK, FORWARD_V6];
+                (switches.contains(&name.as_str()) && value == "1") || listens(name, value)
             }
             Self::Link(action) => matches!(
                 action,
@@ -385,7 +386,8 @@ fn memory(
         return Memory { after: remembered.clone(), ..Memory::default() };
     };
     let set = |(name, value): (String, String)| Action::Set { name, value };
-    let open = || leases.networks().filter(|network| !network.internal);
+    // Of a network that spans hosts everything goes by the host, also what stays inside of it.
+    let open = || leases.networks().filter(|network| !network.internal || network.routed);
     let guests = |v6: bool| {
         let subnets = observed.guests.iter().flat_map(|guest| &guest.subnets);
         wishes.forwards_for_others || subnets.into_iter().any(|net| net.addr().is_ipv6() == v6)

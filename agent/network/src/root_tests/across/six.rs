@@ -94,3 +94,44 @@ fn containers_reach_each_other_by_both_families_wherever_they_are() {
     });
     there.block_on(async || drop(far_driver));
 }
+
+/// A host that has not forwarded before does so for what goes by it, though nothing leaves the network.
+#[test]
+fn an_internal_network_spans_hosts_that_did_not_forward() {
+    if skip_without_root() {
+        return;
+    }
+    let Pair { here, there } = Pair::new();
+    let closed = |id: &str| NetworkConfig { internal: true, ..both(id, BOTH) };
+    for lab in [&here, &there] {
+        let name = format!("net.ipv6.conf.{}.accept_dad=0", tunnel::ifname("sh"));
+        let off = ["net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"];
+        lab.host.run("sysctl", &[&["-qw", &*name], &off[..]].concat());
+    }
+    let (far, far_driver) = there.block_on(async || {
+        let driver = there.driver();
+        driver.ensure_network(closed("w")).await.unwrap();
+        let remote = set(&["10.0.5.2", "fd00:5::2"]);
+        driver.lead(remote, Vips::new(), Ingress::default()).await.unwrap();
+        (enter(&driver, "far", "w", "10.0.7.9", "fd00:5::9").await, driver)
+    });
+    here.block_on(async || {
+        let driver = here.driver();
+        driver.ensure_network(closed("w")).await.unwrap();
+        let remote = set(&["10.0.7.9", "fd00:5::9"]);
+        driver.lead(remote, Vips::new(), Ingress::default()).await.unwrap();
+        let one = enter(&driver, "one", "w", "10.0.5.2", "fd00:5::2").await;
+        let two = enter(&driver, "two", "w", "10.0.7.3", "fd00:7::3").await;
+        assert_eq!(one.ask(at("10.0.7.3"), 80), "10.0.5.2");
+        assert_eq!(two.ask(ip("fd00:5::2"), 80), "fd00:7::3");
+        assert_eq!(one.ask(at("10.0.7.9"), 80), "10.0.5.2");
+        assert_eq!(far.ask(ip("fd00:5::2"), 80), "fd00:5::9");
+        here.outside.serve(7000);
+        one.cannot_ask(OUTSIDE, 7000);
+        driver.cleanup_all().await.unwrap();
+        for name in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            assert_eq!(here.host.run("sysctl", &["-n", name]).trim(), "0", "{name}");
+        }
+    });
+    there.block_on(async || drop(far_driver));
+}

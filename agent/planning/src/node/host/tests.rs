@@ -192,16 +192,32 @@ fn nothing_is_forwarded_before_the_tables_are_in_place() {
 
 #[test]
 fn no_setting_is_changed_that_could_not_be_remembered() {
-    let networks = leases(SETS[1]);
-    let mut host = Host::new(false);
-    let Plan { actions, facts, .. } = plan(&networks, &wishes(), &host.observe());
-    let before = host.settings.clone();
-    let failed = actions.iter().position(|action| matches!(action, Action::Remember(_))).unwrap();
-    for action in actions.iter().skip(failed + 1).filter(|action| !action.opens()) {
-        host.perform(action, &networks, &facts);
+    for set in [SETS[1], SETS[6]] {
+        let networks = leases(set);
+        let mut host = Host::new(false);
+        let Plan { actions, facts, .. } = plan(&networks, &wishes(), &host.observe());
+        let before = host.settings.clone();
+        let is_memory = |action: &Action| matches!(action, Action::Remember(_));
+        let failed = actions.iter().position(is_memory).unwrap();
+        for action in actions.iter().skip(failed + 1).filter(|action| !action.opens()) {
+            host.perform(action, &networks, &facts);
+        }
+        let kept = before.iter().all(|(name, value)| host.settings.get(name) == Some(value));
+        assert!(kept, "{:?}", host.settings);
     }
-    let kept = before.iter().all(|(name, value)| host.settings.get(name) == Some(value));
-    assert!(kept, "{:?}", host.settings);
+}
+
+/// Its containers reach each other by way of the host, also those on the same one.
+#[test]
+fn a_network_across_hosts_is_forwarded_for_even_if_it_is_internal() {
+    let mut host = Host::new(false);
+    host.go(&leases(&[("closed", true), ("six6", true)]), &wishes(), usize::MAX).unwrap();
+    let switches = |host: &Host| [IP_FORWARD, FORWARD_V6].map(|name| host.settings[name].clone());
+    assert_eq!(switches(&host), ["0", "0"]);
+    host.go(&leases(&[(WIDE, true), ("six6", true)]), &wishes(), usize::MAX).unwrap();
+    assert_eq!(switches(&host), ["1", "0"]);
+    host.go(&leases(&[("wide6", true)]), &wishes(), usize::MAX).unwrap();
+    assert_eq!(switches(&host), ["1", "1"]);
 }
 
 #[test]
