@@ -1,7 +1,7 @@
 //! The command line of `shoal-agent`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -137,6 +137,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PORT", default_value_t = tunnel::PORT, env = "SHOAL_DATA_PATH_PORT")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub data_path_port: u16,
+    /// Where Prometheus may ask for figures, at `/metrics`, over plain http and without a question who asks: ADDR:PORT, or
+    /// PORT of the loopback address [default: nowhere]
+    #[arg(long, value_name = "[ADDR:]PORT", env = "SHOAL_METRICS_ADDR", value_parser = metrics_addr)]
+    pub metrics_addr: Option<SocketAddr>,
     /// How log lines on standard error look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -228,6 +232,14 @@ fn registry(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn metrics_addr(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    match port.or_else(|_| text.parse()) {
+        Ok(addr) if addr.port() != 0 => Ok(addr),
+        _ => Err("expected ADDR:PORT, such as 10.0.0.5:9323 or [::1]:9323, or a port".to_owned()),
+    }
+}
+
 fn hostname(text: &str) -> Result<String, String> {
     let plain = |c: char| !c.is_whitespace() && !c.is_control();
     if text.is_empty() || text.len() > HOSTNAME_MAX || !text.chars().all(plain) {
@@ -300,8 +312,24 @@ mod tests {
     }
 
     #[test]
+    fn figures_are_told_on_loopback_unless_an_address_is_named() {
+        for (text, expected) in [
+            ("9323", "127.0.0.1:9323"),
+            ("0.0.0.0:9323", "0.0.0.0:9323"),
+            ("[::1]:9323", "[::1]:9323"),
+        ] {
+            let args = parse(&["--metrics-addr", text]).expect("valid");
+            assert_eq!(args.metrics_addr, Some(expected.parse().expect("one")));
+        }
+        assert_eq!(parse(&[]).expect("valid").metrics_addr, None);
+    }
+
+    #[test]
     fn nonsense_is_refused_with_what_was_expected() {
-        let table: [(&[&str], &str); 8] = [
+        let table: [(&[&str], &str); 11] = [
+            (&["--metrics-addr", "web:9323"], "ADDR:PORT"),
+            (&["--metrics-addr", "10.0.0.5"], "ADDR:PORT"),
+            (&["--metrics-addr", "0"], "ADDR:PORT"),
             (&["--label", "disk"], "KEY=VALUE"),
             (&["--label", "=x"], "KEY=VALUE"),
             (&["--plain-http-registry", "http://a"], "HOST:PORT"),

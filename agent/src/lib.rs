@@ -9,6 +9,7 @@ pub mod identity;
 pub mod ledger;
 pub mod local;
 pub mod manager_child;
+pub mod metrics;
 pub mod node;
 pub mod node_workload;
 pub mod overlay;

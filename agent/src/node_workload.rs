@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use shoal_agent_dns::{NamesError, NodeNames};
+use shoal_agent_dns::{NamesDriver, NamesError, NodeNames};
 use shoal_agent_image::ImageStore;
 use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, Rules, keep};
 use shoal_agent_planning::network::files::RESOLV_CONF;
-use shoal_agent_planning::tunnel;
+use shoal_agent_planning::tunnel::{self, SeenPeer};
 use shoal_agent_tunnel::{TunnelConfig, TunnelError, Tunnels};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
@@ -21,6 +21,7 @@ use shoal_types::object::{TaskStatus, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
+use crate::metrics::{Figures, Link, Tunnel};
 use crate::overlay::{DataPath, Overlay, OverlayHandle};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
@@ -81,6 +82,7 @@ pub struct NodeWorkload {
     worker: WorkerHandle,
     upkeep: Upkeep,
     overlay: OverlayHandle,
+    names: Arc<dyn NamesDriver>,
 }
 
 impl NodeWorkload {
@@ -95,7 +97,27 @@ impl NodeWorkload {
     ) -> Result<Self, StartError> {
         let Started { worker, drivers, overlay } = start(&config, &images, line).await?;
         let upkeep = Upkeep::new(worker.clone(), &drivers, images, overlay.clone());
-        Ok(Self { upkeep, worker, overlay })
+        Ok(Self { upkeep, worker, overlay, names: drivers.names })
+    }
+
+    /// What there is to tell of it in figures.
+    pub async fn figures(&self) -> Figures {
+        let (tasks, overseen, names) = tokio::join!(
+            self.worker.task_summary(),
+            self.overlay.compare(),
+            self.names.is_answering()
+        );
+        let tasks = tasks.ok().map(|tasks| tasks.iter().map(|task| task.state).collect());
+        let link = |seen: Option<SeenPeer>| {
+            let seen = seen.unwrap_or_default();
+            let SeenPeer { handshake_age, rx_bytes, tx_bytes, .. } = seen;
+            Link { handshake_age, rx_bytes, tx_bytes }
+        };
+        let tunnel = overseen.from.map(|from| Tunnel {
+            mtu: from.mtu,
+            links: from.peers.into_iter().map(|(node, (_, seen))| (node, link(seen))).collect(),
+        });
+        Figures { tasks, wrong: overseen.compared.findings.len() as u64, tunnel, names }
     }
 
     /// Ends the work of this process. Containers live on.

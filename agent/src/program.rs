@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sd_notify::NotifyState;
 use shoal_agent_image::{ImageStore, RegistryConfig, StoreConfig};
 use shoal_transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +25,7 @@ use crate::description::describe;
 use crate::identity::IdentityStore;
 use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
+use crate::metrics;
 use crate::node::{Node, NodeParts};
 use crate::node_workload::{NodeWorkload, WorkloadConfig};
 use crate::overlay::DataPath;
@@ -154,6 +157,7 @@ async fn serve(
     let line = CredentialLine::default();
     let workload = NodeWorkload::start(workload, images.clone(), line.clone()).await?;
     let workload = Arc::new(workload);
+    let metrics = tell_metrics(args.metrics_addr, &workload).await?;
     let collecting = collect_images(&args, &images);
     let manager = ManagerChild::new(manager_config(&args));
     let name = args.hostname.clone();
@@ -181,6 +185,7 @@ async fn serve(
         served = server => served.context("the local socket failed"),
         () = node.run() => Ok(()),
         () = collecting => Ok(()),
+        () = metrics => Ok(()),
         () = stop.requested() => Ok(()),
     };
     tell_service_manager(NotifyState::Stopping);
@@ -196,6 +201,22 @@ fn tell_service_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell the service manager");
     }
+}
+
+/// Never ends.
+async fn tell_metrics(
+    addr: Option<SocketAddr>,
+    workload: &Arc<NodeWorkload>,
+) -> anyhow::Result<BoxFuture<'static, ()>> {
+    let Some(addr) = addr else { return Ok(futures::future::pending().boxed()) };
+    let listener = TcpListener::bind(addr).await;
+    let listener = listener.with_context(|| format!("cannot listen on --metrics-addr {addr}"))?;
+    let workload = Arc::clone(workload);
+    let source: metrics::Source = Arc::new(move || {
+        let workload = Arc::clone(&workload);
+        async move { workload.figures().await }.boxed()
+    });
+    Ok(metrics::serve(listener, source).boxed())
 }
 
 /// Never ends.

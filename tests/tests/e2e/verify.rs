@@ -109,10 +109,48 @@ fn what_is_wrong_with_networks_is_named() {
         ensure!(code == 9 && at(&found, "/Silent/0/Hostname") == "h2", "{found:#}");
         Ok(())
     });
-    host.start_agent().unwrap();
+    host.start_agent_with(&[("SHOAL_METRICS_ADDR", "0.0.0.0:9323")]).unwrap();
     until_all_is_well(&world);
+    links_are_measured(&world);
     world.remove("net");
     world.end();
+}
+
+/// What the agent of h2 tells of its links goes up with what is sent.
+fn links_are_measured(world: &World) {
+    let figures = || -> Result<Vec<(String, f64)>> {
+        let text = world.cluster.get(world.cluster.named("h2"), 9323, "/metrics")?;
+        ensure!(text.ends_with("# EOF\n"), "{text}");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.filter_map(|line| line.rsplit_once(' '));
+        pairs.map(|(name, value)| Ok((name.to_owned(), value.parse()?))).collect()
+    };
+    let of = |all: &[(String, f64)], name: &str| -> Vec<f64> {
+        let named = all.iter().filter(|(said, _)| said.split('{').next() == Some(name));
+        named.map(|(_, value)| *value).collect()
+    };
+    let before = figures().unwrap();
+    for (name, expected) in [
+        ("shoal_tunnel_up", 1.0),
+        ("shoal_tunnel_peers", 2.0),
+        ("shoal_tunnel_mtu_bytes", 1420.0),
+        ("shoal_tunnel_findings", 0.0),
+        ("shoal_names_up", 1.0),
+    ] {
+        assert_eq!(of(&before, name), [expected], "{name}");
+    }
+    let running = ("shoal_tasks{state=\"running\"}".to_owned(), 1.0);
+    assert!(before.contains(&running), "{before:?}");
+    assert_eq!(of(&before, "shoal_tunnel_peer_handshake_age_seconds").len(), 2, "{before:?}");
+    // Each other node is sent packets of full size.
+    verify(world, &[]).unwrap();
+    let after = figures().unwrap();
+    for name in ["shoal_tunnel_peer_sent_bytes_total", "shoal_tunnel_peer_received_bytes_total"] {
+        let (before, after) = (of(&before, name), of(&after, name));
+        assert_eq!(after.len(), 2, "{name}");
+        let grown = before.iter().sum::<f64>() + 2.0 * 1420.0 <= after.iter().sum::<f64>();
+        assert!(grown, "{name}: {before:?}, then {after:?}");
+    }
 }
 
 /// The verdicts of a trace, with the code of the command.
