@@ -272,6 +272,18 @@ impl Addresses {
         self.more.contains_key(&number(address.addr()))
     }
 
+    /// How many addresses of a subnet somebody has that are outside of the range of those that are chosen: services
+    /// name them.
+    fn named_outside(&self, plan: &SubnetPlan) -> u64 {
+        let ((first, last), range) = (ends(&plan.subnet), Range::of(plan));
+        let parts = [(first, range.first.saturating_sub(1)), (range.last.saturating_add(1), last)];
+        let outside = |at: &u128| parts.iter().any(|(from, to)| (from..=to).contains(&at));
+        let held: u128 = parts.map(|(from, to)| self.held.count_within(from, to)).iter().sum();
+        let never = plan.never().into_iter().map(number).filter(outside).count();
+        let named = held.saturating_sub(u128::try_from(never).unwrap_or(u128::MAX));
+        u64::try_from(named).unwrap_or(u64::MAX)
+    }
+
     /// Whether there are networks whose addresses are chosen here.
     pub(crate) fn any(&self) -> bool {
         !self.subnets.is_empty()
@@ -467,6 +479,19 @@ impl ClusterState {
     /// How many addresses of a network are in use; `None` if managers do not choose them.
     #[must_use]
     pub fn addresses(&self, network: &Network) -> Option<AddressCount> {
+        self.scarcest(network, &[])
+    }
+
+    /// How many addresses there are for the next task of a service on a network; `None` if managers do not choose
+    /// them, or the service keeps one of each family for it.
+    #[must_use]
+    pub fn addresses_for(&self, service: &Service, network: &Network) -> Option<AddressCount> {
+        let joined = service.networks.iter().find(|joined| joined.network_id == network.id);
+        self.scarcest(network, joined.map_or(&[], |joined| &joined.addresses))
+    }
+
+    /// Of the families of a network, beside those of these addresses, the one of which fewest addresses are left.
+    fn scarcest(&self, network: &Network, kept: &[IpNet]) -> Option<AddressCount> {
         let of_family = |family| {
             let plans = network.plans().filter(|plan| Family::of(&plan.subnet) == family);
             let each = plans.map(|plan| self.addresses_of(network.id, &plan));
@@ -475,7 +500,9 @@ impl ClusterState {
                 free: sum.free.saturating_add(one.free),
             })
         };
-        Family::all_of(&network.subnets).map(of_family).min_by_key(|count| count.free)
+        let chosen = |family: &Family| kept.iter().all(|kept| Family::of(kept) != *family);
+        let families = Family::all_of(&network.subnets).filter(chosen);
+        families.map(of_family).min_by_key(|count| count.free)
     }
 
     /// A network on which a task still has an address that this service keeps for the next one.
@@ -500,10 +527,8 @@ impl ClusterState {
             Holder::Service(id) => format!("it is the virtual address of service {:?}", name(id)),
             Holder::Keeper(id) => format!("service {:?} keeps it for its task", name(id)),
             Holder::Task(id, _) => {
-                format!(
-                    "task {} has it",
-                    self.task(id).map_or_else(|| id.to_string(), |t| t.name())
-                )
+                let task = self.task(id).map_or_else(|| id.to_string(), |t| t.name());
+                format!("task {task} has it until it has ended")
             }
             Holder::Node(_) => format!("{holder} has it"),
         })
@@ -515,6 +540,7 @@ impl ClusterState {
         let place = (id, number(plan.subnet.network()));
         let used = self.indexes.addresses.counts.get(&place).copied().unwrap_or_default();
         let all = u64::try_from(plan.count()).unwrap_or(u64::MAX);
-        AddressCount { used, free: all.saturating_sub(used) }
+        let within = used.saturating_sub(self.indexes.addresses.named_outside(plan));
+        AddressCount { used, free: all.saturating_sub(within) }
     }
 }

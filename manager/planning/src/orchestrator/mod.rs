@@ -278,7 +278,7 @@ impl<'a> Pass<'a> {
         ids: &mut I,
         plan: &mut Plan,
     ) {
-        self.give_up_lost(tasks, plan);
+        self.give_up_lost(plan);
         if !self.has_addresses(slot) {
             return;
         }

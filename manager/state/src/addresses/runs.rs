@@ -2,6 +2,8 @@
 //! a set of numbers so, whatever the order in which they came; and what is free next to a number is found
 //! without a look at each that is taken.
 
+use std::ops::Bound;
+
 use imbl::OrdMap;
 
 /// A set of numbers, the first of each run with the last.
@@ -51,6 +53,19 @@ impl Runs {
         self.around(number).map_or(number, |(_, end)| end.saturating_add(1))
     }
 
+    /// How many of these are taken. A look at each run of them.
+    pub(crate) fn count_within(&self, first: u128, last: u128) -> u128 {
+        if first > last {
+            return 0;
+        }
+        let early = self.around(first).map(|(_, end)| (first, end));
+        let (after, upto) = (Bound::Excluded(first), Bound::Included(last));
+        let later = self.0.range((after, upto)).map(|(start, end)| (*start, *end));
+        let all = early.into_iter().chain(later);
+        all.map(|(start, end)| (end.min(last) - start).saturating_add(1))
+            .fold(0, u128::saturating_add)
+    }
+
     /// If some of these are taken, the last number of the last run of such.
     pub(crate) fn taken_within(&self, first: u128, last: u128) -> Option<u128> {
         self.upto(last).map(|(_, end)| end).filter(|end| *end >= first)
@@ -91,6 +106,8 @@ mod tests {
                     let taken = (n..=n + 3).rfind(|n| plain.contains(n));
                     let end = taken.map(|n| runs.free_from(n) - 1);
                     prop_assert_eq!(runs.taken_within(n, n + 3), end);
+                    let count = (n..=n + 3).filter(|n| plain.contains(n)).count();
+                    prop_assert_eq!(runs.count_within(n, n + 3), count as u128);
                 }
             }
         }

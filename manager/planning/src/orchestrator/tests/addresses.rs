@@ -94,6 +94,50 @@ fn a_task_with_an_address_of_its_own_follows_the_one_before_it() {
     assert_eq!(stage.plan(), []);
 }
 
+/// A task that was scaled away on a node that is lost then holds no address for long.
+#[test]
+fn a_task_that_was_taken_away_on_a_lost_node_is_not_waited_for() {
+    let mut stage = with_small();
+    for node in stage.nodes.clone() {
+        stage.cluster.set_level(node, Level::DUAL);
+    }
+    let web = stage.service(named("good:1"));
+    stage.run_for(10 * SECOND);
+    let first = stage.running(web)[0].clone();
+    let node = first.node_id.unwrap();
+    stage.cluster.set_node(node, NodeState::Down);
+    let none = ServiceSpec { mode: ServiceMode::Replicated { replicas: 0 }, ..named("good:1") };
+    stage.cluster.update_service(web, none);
+    stage.run_for(SECOND);
+    stage.cluster.update_service(web, named("good:1"));
+    stage.run_for(20 * SECOND);
+    let second = stage.running(web)[0].clone();
+    assert!(second.id != first.id && second.node_id != Some(node));
+    assert_eq!(second.networks[0].addresses, first.networks[0].addresses);
+    stage.cluster.check();
+}
+
+/// All others are in use, and its own is not.
+#[test]
+fn a_full_network_has_the_address_that_a_service_keeps() {
+    let mut stage = with_small();
+    for node in stage.nodes.clone() {
+        stage.cluster.set_level(node, Level::DUAL);
+    }
+    let none = ServiceSpec { mode: ServiceMode::Replicated { replicas: 0 }, ..named("good:1") };
+    let web = stage.service(none);
+    let full = ServiceSpec { name: "full".to_owned(), ..on_small(9) };
+    let full = stage.service(full);
+    stage.run_for(10 * SECOND);
+    let network = stage.cluster.state.network_by_name("small").unwrap();
+    assert_eq!(stage.cluster.state.addresses(network).unwrap().free, 0);
+    assert!(!stage.running(full).is_empty());
+    stage.cluster.update_service(web, named("good:1"));
+    stage.run_for(10 * SECOND);
+    assert_eq!(stage.running(web).len(), 1);
+    assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+}
+
 #[test]
 fn who_waits_for_an_address_gets_the_next_that_is_free() {
     let mut stage = with_small();

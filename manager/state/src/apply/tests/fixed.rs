@@ -97,6 +97,38 @@ fn addresses_that_cannot_be_named() {
     cluster.check();
 }
 
+/// What services name outside of the range takes nothing of it away, and what they keep is there for their tasks.
+#[test]
+fn what_is_named_outside_of_the_range_leaves_the_range_as_it_is() {
+    let (mut cluster, nodes) = cluster_with_nodes(1);
+    let id = cluster.ids.next_id();
+    let config = vec![ipam_config("10.7.0.0/24", "10.7.0.64/30", "10.7.0.9", &["10.7.0.5"])];
+    cluster.apply(Command::CreateNetwork { id, spec: dual_spec("n", false, config) });
+    let count = |cluster: &TestCluster| {
+        let found = cluster.state.addresses(cluster.state.network(id).unwrap()).unwrap();
+        (found.used, found.free)
+    };
+    assert_eq!(count(&cluster), (0, 4));
+    let within = cluster.add_service(named("within", "n", &["10.7.0.66"]));
+    assert_eq!(count(&cluster), (2, 2), "one more is what it is reached by");
+    let low = cluster.add_service(named("low", "n", &["10.7.0.7"]));
+    let high = cluster.add_service(named("high", "n", &["10.7.0.254"]));
+    assert_eq!(count(&cluster), (6, 0));
+    cluster.add_running(low, 1, nodes[0]);
+    cluster.add_running(high, 1, nodes[0]);
+    assert_eq!(count(&cluster), (6, 0));
+    let for_next = |cluster: &TestCluster, id| {
+        let service = cluster.state.service(id).unwrap();
+        let found = cluster.state.network_by_name("n").unwrap();
+        cluster.state.addresses_for(service, found).map(|count| count.free)
+    };
+    assert_eq!(for_next(&cluster, within), None, "it waits for none");
+    cluster.add_running(within, 1, nodes[0]);
+    cluster.check();
+    cluster.apply(Command::RemoveService { id: low });
+    assert_eq!(count(&cluster), (5, 1), "its task still has its own");
+}
+
 /// Also while no task lives, and after the service has another one.
 #[test]
 fn nobody_else_gets_an_address_that_a_service_keeps() {
@@ -116,7 +148,8 @@ fn nobody_else_gets_an_address_that_a_service_keeps() {
     cluster.check();
     assert!(matches!(refused(&cluster, more.clone()), Rejected::NoFreeAddress { .. }));
     let taken = create(&mut cluster, named("new", "small", &["10.7.0.4"]));
-    let problem = AddressProblem::Taken { holder: "task web.1 has it".to_owned() };
+    let problem =
+        AddressProblem::Taken { holder: "task web.1 has it until it has ended".to_owned() };
     assert_eq!(
         refused(&cluster, taken),
         Rejected::AddressUnusable {
