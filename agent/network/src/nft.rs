@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use shoal_agent_planning::network::gates::USER_CHAIN;
 use shoal_agent_planning::network::ruleset::{EGRESS, FAMILY, FRAMES};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -36,6 +37,13 @@ pub trait Firewall: Send + Sync {
     /// # Errors
     /// The filter cannot be reached, or its answer is not understood.
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>>;
+
+    /// What others do with packets that are forwarded: objects of libnftables-json(5), all chains of the host and
+    /// the rules of those in which others say what is to pass.
+    ///
+    /// # Errors
+    /// The filter cannot be reached, or its answer is not understood.
+    fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>>;
 }
 
 /// The `nft` program, found on `PATH`, in the network namespace of the thread that calls.
@@ -57,11 +65,37 @@ impl Firewall for NftProgram {
         }
         .boxed()
     }
+
+    fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
+        async move {
+            let mut all = objects(&["list", "chains"]).await?.unwrap_or_default();
+            let names: Vec<[String; 3]> = all.iter().filter_map(gate).collect();
+            for [family, table, name] in names {
+                let rules = objects(&["list", "chain", &family, &table, &name]).await?;
+                all.extend(rules.unwrap_or_default());
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+}
+
+/// Whether it is a chain in which others say what is to pass: its family, table and name.
+fn gate(object: &Value) -> Option<[String; 3]> {
+    let chain = object.get("chain")?;
+    let text = |key: &str| chain[key].as_str().map(str::to_owned);
+    let name = text("name").filter(|name| name == USER_CHAIN)?;
+    Some([text("family")?, text("table")?, name])
 }
 
 /// The objects of one table.
 async fn list(family: &str, table: &str) -> Result<Option<Vec<Value>>, FirewallError> {
-    match run(&["-j", "list", "table", family, table], String::new()).await {
+    objects(&["list", "table", family, table]).await
+}
+
+/// The objects that a command lists; `None` if there is nothing of that name.
+async fn objects(command: &[&str]) -> Result<Option<Vec<Value>>, FirewallError> {
+    match run(&[&["-j"], command].concat(), String::new()).await {
         Ok(text) => {
             let mut listed: Value =
                 serde_json::from_slice(&text).map_err(|source| FirewallError::Parse { source })?;

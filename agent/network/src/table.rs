@@ -1,6 +1,7 @@
 //! The agent's tables in the packet filter, kept equal to what should be.
 
 use serde_json::Value;
+use shoal_agent_planning::network::gates::{GateAction, Gates};
 use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame, kernel_probe};
 use shoal_agent_planning::node::host::Tables;
 use shoal_agent_planning::verify::Difference;
@@ -181,6 +182,20 @@ impl Table {
         Ok(())
     }
 
+    /// What others do with packets that are forwarded.
+    pub(super) async fn gates(&self, prefix: &str) -> Result<Gates, FirewallError> {
+        Ok(Gates::read(&self.firewall.gates().await?, &self.name, prefix))
+    }
+
+    /// Changes what somebody else lets pass.
+    pub(super) async fn perform_on_gate(
+        &self,
+        prefix: &str,
+        action: &GateAction,
+    ) -> Result<(), FirewallError> {
+        self.firewall.apply(action.text(prefix)).await
+    }
+
     /// Whether the kernel can judge what leaves by one device (`CONFIG_NETFILTER_EGRESS`), without which there
     /// is no mesh. It is asked once.
     pub(super) async fn judges_devices(&self) -> Result<bool, FirewallError> {
@@ -299,6 +314,10 @@ mod tests {
         fn list(&self, _: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
             // Enough for the frame; its elements are those of nothing.
             async { Ok(Some(json!({ "nftables": [] }))) }.boxed()
+        }
+
+        fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
+            async { Ok(Vec::new()) }.boxed()
         }
     }
 

@@ -58,6 +58,13 @@ impl BridgeNetworks {
                     .to_owned(),
             );
         }
+        let closed = observed.gates.iter().flat_map(|gates| &gates.closed);
+        notes.extend(closed.map(|chain| {
+            format!(
+                "the packet filter drops by default what this host forwards (chain {chain}, which is not the \
+                 agent's): containers are reached as far as its rules let them"
+            )
+        }));
         Compared { findings: self.lock().known.findings(all, now()), notes }
     }
 

@@ -191,6 +191,13 @@ impl BridgeNetworks {
         } else {
             observed.tables = Some(self.table.known().await);
         }
+        if look.gates {
+            match self.table.gates(self.prefix()).await {
+                Ok(gates) => observed.gates = Some(gates),
+                Err(FirewallError::Missing) if !has_networks => {}
+                Err(error) => errors.push(error.into()),
+            }
+        }
         self.observe_ways(look, &mut observed, &mut strange, &mut errors).await;
         if look.settings {
             let named = observed.remembered.iter().flat_map(Remembered::names);
@@ -314,6 +321,10 @@ impl BridgeNetworks {
                     self.lock().mesh = None;
                     self.table.has_device().await;
                 }
+            }
+            Action::Gate(action) => {
+                self.table.perform_on_gate(self.prefix(), action).await?;
+                tracing::info!(%action, "Docker drops by default what this host forwards");
             }
             Action::AddRoute(route) => return self.links.add_route(route).await,
             Action::AddRemote(address) => {
@@ -469,6 +480,7 @@ impl Repaired {
             Action::Set { .. } => self.settings.push(action.to_string()),
             Action::AddRemote(_)
             | Action::RemoveRemote(_)
+            | Action::Gate(_)
             | Action::Remember(_)
             | Action::Forget => {}
         }

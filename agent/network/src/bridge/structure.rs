@@ -36,7 +36,9 @@ impl BridgeNetworks {
         self.save_networks().await?;
         // Addresses are told of once they were looked at.
         let addresses = !self.lock().looked_around;
-        let look = Look { addresses, settings: true, rules: true, ..Look::link(&state.bridge) };
+        let gates = true;
+        let look =
+            Look { addresses, settings: true, rules: true, gates, ..Look::link(&state.bridge) };
         self.reconcile(&look).await?;
         Ok(state)
     }
@@ -49,7 +51,7 @@ impl BridgeNetworks {
         });
         let bridge =
             removed?.map_or_else(|| names::bridge(self.prefix(), &network), |state| state.bridge);
-        let look = Look { settings: true, rules: true, ..Look::link(bridge) };
+        let look = Look { settings: true, rules: true, gates: true, ..Look::link(bridge) };
         let settled = self.reconcile(&look).await;
         self.save_networks().await?;
         settled.map(drop)

@@ -206,6 +206,10 @@ impl Firewall for Unwell {
         }
         .boxed()
     }
+
+    fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
+        NftProgram.gates()
+    }
 }
 
 /// A driver with a network, whose host is kept; how often its packet filter fails from now on, and the

@@ -420,6 +420,10 @@ impl Firewall for OldKernel {
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
         async move { NftProgram.list(table).await }.boxed()
     }
+
+    fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
+        NftProgram.gates()
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod across;
 mod closed;
 mod former;
+mod gates;
 mod harms;
 mod ingress;
 mod kept;

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use shoal_agent_planning::network::gates::USER_CHAIN;
 use shoal_agent_planning::network::{Family, ingress, names};
 use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::tunnel;
@@ -45,6 +46,11 @@ const SUBSYSTEM: u16 = 10;
 const IN_TABLES: [u16; 10] = [0, 2, 3, 5, 6, 8, 9, 11, 12, 14];
 /// The end of a transaction.
 const GENERATION: u16 = 15;
+/// New and deleted chains and rules: those of others that judge what is forwarded.
+const CHAINS: [u16; 2] = [3, 5];
+const RULES_OF_CHAINS: [u16; 2] = [6, 8];
+/// The attribute of a rule that names its chain.
+const RULE_CHAIN: u16 = 2;
 /// The attribute of each of the first that names the table.
 const TABLE_NAME: u16 = 1;
 /// The process whose transaction it was.
@@ -56,13 +62,13 @@ const FILTER_HEADER: usize = 4;
 pub(super) struct Hearing {
     prefix: String,
     table: String,
-    /// The transaction that is being told of is about our tables.
-    touched: bool,
+    /// The transaction that is being told of is about our tables, or about gates.
+    touched: Look,
 }
 
 impl Hearing {
     pub(super) fn new(prefix: &str, table: &str) -> Self {
-        Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: false }
+        Self { prefix: prefix.to_owned(), table: table.to_owned(), touched: Look::default() }
     }
 
     /// What a datagram of rtnetlink is about; `about` says it of a route, `at` of an address of IPv6, and `is_mesh`
@@ -122,20 +128,30 @@ impl Hearing {
     /// Whether a datagram of the packet filter ends a transaction of somebody else that touched our
     /// tables.
     pub(super) fn filter(&mut self, datagram: &[u8]) -> Look {
-        let mut tables = false;
+        let mut look = Look::default();
         for (kind, body) in messages(datagram).filter(|(kind, _)| kind >> 8 == SUBSYSTEM) {
             let body = body.get(FILTER_HEADER..).unwrap_or_default();
             if kind & 0xff == GENERATION {
                 let process = attribute(body, GENERATION_PROCESS).and_then(|id| id.first_chunk());
                 let ours = process.is_some_and(|id| is_ours(u32::from_be_bytes(*id)));
-                tables |= std::mem::take(&mut self.touched) && !ours;
+                let touched = std::mem::take(&mut self.touched);
+                if !ours {
+                    look.merge(touched);
+                }
             } else if IN_TABLES.contains(&(kind & 0xff)) {
                 let name = attribute(body, TABLE_NAME).and_then(text);
-                self.touched |= name == Some(self.table.as_str());
+                self.touched.tables |= name == Some(self.table.as_str());
+                self.touched.gates |= is_gate(kind & 0xff, body);
             }
         }
-        Look { tables, ..Look::default() }
+        look
     }
+}
+
+/// Whether a chain of others came or went, or changed its policy, or what is in that for others did.
+fn is_gate(kind: u16, body: &[u8]) -> bool {
+    let chain = || attribute(body, RULE_CHAIN).and_then(text);
+    CHAINS.contains(&kind) || (RULES_OF_CHAINS.contains(&kind) && chain() == Some(USER_CHAIN))
 }
 
 fn addresses() -> Look {

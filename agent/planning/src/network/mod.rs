@@ -5,6 +5,7 @@
 //! - [`ruleset`]: the node's whole nftables tables, derived from the leases, their difference to
 //!   others and their text.
 //! - [`fence`]: routing rules that keep closed what the tables do not judge.
+//! - [`gates`]: chains of others that judge what the host forwards.
 //! - [`guests`]: bridges of others that the host forwards for.
 //! - [`ingress`]: ports that answer on every node, and the way to those who answer.
 //! - [`settings`]: settings of the whole host, and what they were before.
@@ -17,6 +18,7 @@
 pub mod advertise;
 pub mod fence;
 pub mod files;
+pub mod gates;
 pub mod guests;
 pub mod ingress;
 pub mod leases;

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::look::{Look, LookAtLinks};
 use crate::network::fence::{self, FenceRule, Routing};
+use crate::network::gates::{GateAction, Gates};
 use crate::network::guests::Guest;
 use crate::network::ingress::{self, Ingress, Numbers, Port};
 use crate::network::leases::Leases;
@@ -23,7 +24,8 @@ use crate::network::ruleset::{HostFacts, Ruleset, Vips};
 use crate::network::settings::{
     FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, listens, of_bridge, of_mesh,
 };
-use crate::network::{Family, NetworkState};
+use crate::network::{Family, NetworkState, names};
+use crate::tunnel;
 
 pub use self::mesh::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
 
@@ -149,6 +151,8 @@ pub struct Observed {
     pub was_meshed: bool,
     /// The kernel cannot say to whom a packet goes by the mesh, so that there can be none.
     pub without_egress: bool,
+    /// Chains of others that judge what is forwarded.
+    pub gates: Option<Gates>,
 }
 
 /// What the node was told, beside its tasks.
@@ -199,6 +203,8 @@ pub enum Action {
     RemoveRemote(IpAddr),
     /// Change the device of the mesh.
     Mesh(MeshAction),
+    /// Change what somebody else lets pass.
+    Gate(GateAction),
 }
 
 impl Action {
@@ -218,7 +224,11 @@ impl Action {
                     | links::Action::SetBridge { .. }
             ),
             // What lets others pass goes with what keeps them out, not before.
-            Self::RemoveRule(..) | Self::DropTables | Self::AddRoute(_) | Self::Forget => true,
+            Self::RemoveRule(..)
+            | Self::DropTables
+            | Self::AddRoute(_)
+            | Self::Forget
+            | Self::Gate(GateAction::Admit { .. }) => true,
             _ => false,
         }
     }
@@ -241,6 +251,7 @@ impl fmt::Display for Action {
             Self::AddRemote(address) => write!(f, "lead {address} into the tunnel"),
             Self::RemoveRemote(address) => write!(f, "lead {address} into the tunnel no more"),
             Self::Mesh(action) => action.fmt(f),
+            Self::Gate(action) => action.fmt(f),
         }
     }
 }
@@ -300,6 +311,9 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     actions.extend(memory.switch_on);
     actions.extend(tables);
     actions.append(&mut fence.opening);
+    let needs_gates = mesh.is_there || leases.networks().next().is_some();
+    let gates = observed.gates.iter().flat_map(|gates| gates.steps(needs_gates));
+    actions.extend(gates.map(Action::Gate));
     Plan { actions, missing_ports: links.missing_ports, facts }
 }
 
@@ -324,7 +338,7 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
     };
     let forwards = forwarding(now) != forwarding(before);
     let settings = mesh || now.v6 != before.v6;
-    let mut lacks = Look { rules: forwards || mesh, settings, ..Look::default() };
+    let mut lacks = Look { rules: forwards || mesh, settings, gates: mesh, ..Look::default() };
     for action in plan.actions.iter().filter(|action| action.opens()) {
         match action {
             Action::RemoveRule(..) | Action::DropTables => lacks.links = LookAtLinks::All,
@@ -337,6 +351,7 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
         rules: lacks.rules && !look.rules,
         tables: lacks.tables && !look.tables,
         settings: lacks.settings && !look.settings,
+        gates: lacks.gates && !look.gates,
         ..Look::default()
     }
 }
@@ -362,6 +377,13 @@ fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: boo
     let wanted: BTreeSet<IpAddr> = wanted.copied().collect();
     let gone = present.difference(&wanted).copied().map(Action::RemoveRemote);
     gone.chain(wanted.difference(present).copied().map(Action::AddRemote)).collect()
+}
+
+/// Whether a setting is one of the agent's own interfaces.
+fn is_of_agent(setting: &str, prefix: &str) -> bool {
+    let ifname = setting.split('/').nth(2).unwrap_or_default();
+    let ways = [ingress::ifname(prefix), tunnel::ifname(prefix)];
+    names::is_ours(prefix, ifname) || ways.iter().any(|way| way == ifname)
 }
 
 /// What is done to the settings of the whole host.
@@ -399,11 +421,17 @@ fn memory(
         let back = back_v6(remembered).into_iter().chain(back).map(set);
         return Memory { before: back.chain([Action::Forget]).collect(), ..Memory::default() };
     }
-    let known = Remembered::from(now, boot, remembered.as_ref());
+    // What the agent has made has nothing to be put back, whenever it was cut off before.
+    let of_host: BTreeMap<String, String> = now
+        .iter()
+        .filter(|(name, _)| !is_of_agent(name, &wishes.prefix))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let known = Remembered::from(&of_host, boot, remembered.as_ref());
     let mut before: Vec<Action> = Vec::new();
     let needs_v6 = v6 && (meshed || open().any(NetworkState::has_v6));
     let after = if needs_v6 {
-        known.with_v6(now)
+        known.with_v6(&of_host)
     } else {
         before.extend(back_v6(&known).into_iter().map(set));
         known.without_v6()

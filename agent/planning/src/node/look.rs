@@ -59,14 +59,23 @@ pub struct Look {
     pub settings: bool,
     /// Routes into the tunnel to other hosts, and the device of the mesh.
     pub remote: bool,
+    /// Chains of others that judge what is forwarded.
+    pub gates: bool,
 }
 
 impl Look {
     /// At everything.
     #[must_use]
     pub const fn everything() -> Self {
-        let links = LookAtLinks::All;
-        Self { links, addresses: true, rules: true, tables: true, settings: true, remote: true }
+        Self {
+            links: LookAtLinks::All,
+            addresses: true,
+            rules: true,
+            tables: true,
+            settings: true,
+            remote: true,
+            gates: true,
+        }
     }
 
     /// At settings alone, which nobody tells of.
@@ -101,6 +110,7 @@ impl Look {
         self.tables |= other.tables;
         self.settings |= other.settings;
         self.remote |= other.remote;
+        self.gates |= other.gates;
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Host {
     pub(super) device: Option<MeshDevice>,
     /// The tables judge what leaves by it. Before Linux 6.16 that part of them goes with the device.
     pub(super) judged: bool,
+    /// It has Docker, which came before.
+    pub(super) gates: Gates,
 }
 
 /// Whether an interface has IPv6, and no address of its own making.
@@ -57,6 +59,7 @@ impl Host {
             remote: Some(BTreeSet::new()),
             device: None,
             judged: false,
+            gates: Gates::of_docker(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Host {
             mesh: Some(ObservedMesh { tunnel: self.remote.is_some(), device: self.device.clone() }),
             was_meshed: false,
             without_egress: false,
+            gates: Some(self.gates.clone()),
         }
     }
 
@@ -141,6 +145,7 @@ impl Host {
             Action::Link(action) if action.ifname() == DEVICE => self.perform_on_device(action),
             Action::Link(action) => self.perform_on_link(action),
             Action::Mesh(action) => self.perform_on_mesh(action),
+            Action::Gate(action) => self.gates.perform(action),
             Action::AddRoute(route) => {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
