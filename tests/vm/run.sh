@@ -61,25 +61,35 @@ initramfs() {
     (cd "$tree" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs.gz"
 }
 
+fail() {
+    echo "vm: $*" >&2
+    exit 1
+}
+
 # The program that these cargo arguments name.
 program() {
-    cargo test --locked "$@" --no-run --message-format json 2>/dev/null |
+    cargo test --locked --quiet "$@" --no-run --message-format json-render-diagnostics |
         sed -n 's/.*"profile":{[^}]*"test":true}.*"executable":"\([^"]*\)".*/\1/p' | tail -1
 }
 
-# suite NAME FILTER DIRECTORY ENVIRONMENT PROGRAM: a suite's tests one by one, each in a process of its own.
+# suite NAME FILTER DIRECTORY ENVIRONMENT CARGO-ARGUMENT...: a suite's tests one by one, each in a process of its
+# own: those that are named, else those that the filter lets pass.
 suite() {
-    local wanted all=""
-    for wanted in "${asked[@]}"; do
-        case $wanted in
-        "$1") all=yes ;;
-        "$1":*) all+=" ${wanted#*:}" ;;
-        esac
+    local name=$1 filter=$2 directory=$3 environment=$4 one program known tests
+    shift 4
+    for one in "${asked[@]}"; do
+        [ "${one%%:*}" = "$name" ] || continue
+        program=$(program "$@")
+        [ -n "$program" ] || fail "there is no test program of $name"
+        known=$("$program" --list | sed -n 's/: test$//p')
+        # Who asks for a test that there is not would else be told that it passed.
+        if [ "$one" = "$name" ]; then
+            tests=$(grep -E "$filter" <<<"$known") || fail "suite $name has no tests like $filter"
+        else
+            tests=$(grep -Fx "${one#*:}" <<<"$known") || fail "suite $name has no test ${one#*:}"
+        fi
+        echo "suite '$name' '$directory' '$environment' '$program' '${tests//$'\n'/ }'"
     done
-    [ -n "$all" ] || return 0
-    [ -n "$5" ] || { echo "vm: there is no test program of $1" >&2; exit 1; }
-    [ "$all" != yes ] || all=$("$5" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E "$2" | tr '\n' ' ')
-    echo "suite '$1' '$3' '$4' '$5' '$all'"
 }
 
 script() {
@@ -88,7 +98,7 @@ export TMPDIR=/tmp CI=true RUST_BACKTRACE=0
 failed=0
 suite() {
     local test
-    cd "$2"
+    cd "$2" || exit 1
     for test in $5; do
         if env $3 timeout -k 5 300 "$4" --exact "$test" --test-threads=1 >/tmp/said 2>&1; then
             echo "PASS $1 $test"
@@ -100,14 +110,12 @@ suite() {
     done
 }
 END
-    local agent tunnel
-    tunnel=$(program -p shoal-agent --test tunnel)
-    suite runtime . "$root/agent" "" "$(program -p shoal-agent --test runtime)"
-    suite tunnel . "$root/agent" SHOAL_TEST_TUNNEL=kernel "$tunnel"
-    suite process . "$root/agent" "" "$tunnel"
-    suite network ^root_tests:: "$root/agent/network" "" "$(program -p shoal-agent-network --lib)"
+    suite runtime . "$root/agent" "" -p shoal-agent --test runtime
+    suite tunnel . "$root/agent" SHOAL_TEST_TUNNEL=kernel -p shoal-agent --test tunnel
+    suite process . "$root/agent" "" -p shoal-agent --test tunnel
+    suite network ^root_tests:: "$root/agent/network" "" -p shoal-agent-network --lib
     # By default: what takes the tunnel. All of them on emulated processors would take hours.
-    suite cluster '^(overlay|published)::' "$root/tests" "" "$(program -p shoal-tests --test e2e)"
+    suite cluster '^(overlay|published)::' "$root/tests" "" -p shoal-tests --test e2e
     echo 'exit $failed'
 }
 
