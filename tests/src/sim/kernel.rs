@@ -205,7 +205,8 @@ impl Kernel {
                 }
                 self.routes.insert(route.clone());
             }
-            // These hosts have no tunnel, so nothing is planned for it.
+            // These hosts have no tunnel and no Docker, so nothing is planned for them.
+            Action::Gate(_) => return Err("no such chain".to_owned()),
             Action::AddRemote(_) | Action::RemoveRemote(_) | Action::Mesh(_) => {
                 return Err("network is unreachable".to_owned());
             }

@@ -409,7 +409,7 @@ impl BridgeNetworks {
             return Some(Look::remote());
         }
         let for_others = !address.is_unicast_link_local();
-        for_others.then(|| Look { addresses: true, ..Look::default() })
+        for_others.then(|| Look { addresses: true, gates: true, ..Look::default() })
     }
 }
 

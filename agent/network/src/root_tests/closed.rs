@@ -416,7 +416,7 @@ fn whoever_comes_later_is_forwarded_for_and_keeps_it() {
 }
 
 /// A bridge with somebody behind it, as Docker makes it, without rules of its own.
-fn docker(lab: &Lab, at: Ipv4Addr) -> Space {
+pub(super) fn docker(lab: &Lab, at: Ipv4Addr) -> Space {
     let guest = Space::new("guest");
     let netns = guest.path().file_name().unwrap().to_str().unwrap().to_owned();
     lab.host.run("ip", &["link", "add", "docker0", "type", "bridge"]);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_agent_ground::testing::skip_without_root;
 
+use super::closed::docker as guest;
 use super::*;
 use crate::keep;
 
@@ -49,7 +50,7 @@ fn containers_are_let_pass_where_docker_drops_and_the_owner_has_the_last_word() 
     lab.block_on(async || {
         let driver = Arc::new(lab.driver());
         driver.ensure_network(net("front")).await.unwrap();
-        let (web, _) = container(&driver, "web", &["front"]).await;
+        let (web, at) = container(&driver, "web", &["front"]).await;
         driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
         lab.outside.serve(7000);
         assert_eq!(ours(&user_chain(&lab)), 4, "{}", user_chain(&lab));
@@ -57,8 +58,8 @@ fn containers_are_let_pass_where_docker_drops_and_the_owner_has_the_last_word() 
         web.ask(OUTSIDE, 7000);
         assert!(driver.compare().await.findings.is_empty());
         // Before its end; behind what the owner says.
-        let at = user_chain(&lab);
-        assert!(at.trim_end().rfind("return") > at.rfind("shoal sh"), "{at}");
+        let chain = user_chain(&lab);
+        assert!(chain.trim_end().rfind("return") > chain.rfind("shoal sh"), "{chain}");
         let deny = format!("insert rule ip filter DOCKER-USER ip saddr {OUTSIDE} drop");
         lab.host.run("nft", &[&deny]);
         lab.outside.cannot_ask(HOST, 8080);
@@ -66,7 +67,7 @@ fn containers_are_let_pass_where_docker_drops_and_the_owner_has_the_last_word() 
         // Whoever empties the chain is followed.
         lab.host.run("nft", &["flush chain ip filter DOCKER-USER"]);
         let found = driver.compare().await.findings;
-        assert_eq!(found.len(), 4, "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
         driver.repair().await.unwrap();
         assert_eq!(ours(&user_chain(&lab)), 4);
         lab.outside.ask(HOST, 8080);
@@ -75,12 +76,20 @@ fn containers_are_let_pass_where_docker_drops_and_the_owner_has_the_last_word() 
         until(&lab, |chain| ours(chain) == 4);
         lab.outside.ask(HOST, 8080);
 
+        // What Docker keeps from others it keeps from containers, too.
+        let guest_at = Ipv4Addr::new(172, 17, 0, 2);
+        let guest = guest(&lab, guest_at);
+        until(&lab, |chain| ours(chain) == 5 && chain.contains("oifname \"docker0\" return"));
+        web.cannot_ask(guest_at, 80);
+        guest.cannot_ask(at[0], 80);
+        web.ask(OUTSIDE, 7000);
+
         // Where nothing is dropped any more, nothing is left there; and where it is again, it is.
         lab.host.run("nft", &["chain ip filter FORWARD { policy accept; }"]);
         until(&lab, |chain| ours(chain) == 0);
         lab.outside.ask(HOST, 8080);
         lab.host.run("nft", &["chain ip filter FORWARD { policy drop; }"]);
-        until(&lab, |chain| ours(chain) == 4);
+        until(&lab, |chain| ours(chain) == 5);
         driver.cleanup_all().await.unwrap();
         assert_eq!(ours(&user_chain(&lab)), 0);
     });

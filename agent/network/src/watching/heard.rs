@@ -155,7 +155,8 @@ fn is_gate(kind: u16, body: &[u8]) -> bool {
 }
 
 fn addresses() -> Look {
-    Look { addresses: true, ..Look::default() }
+    // Of bridges of others, too.
+    Look { addresses: true, gates: true, ..Look::default() }
 }
 
 /// An address of IPv6 that came or went, which has no name of its link beside it.

@@ -3,7 +3,8 @@
 //! Docker drops by default whatever is forwarded on a host that it found closed, and has a chain in which others
 //! say what is to pass nevertheless (`DOCKER-USER`, <https://docs.docker.com/engine/network/packet-filtering-firewalls/>).
 //! Where both are so, the agent's own interfaces are entered there: what may pass them is the agent's tables' to
-//! say. What the host's owner has put into that chain comes first. Anybody else who drops by default is the owner's
+//! say. What the host's owner has put into that chain comes first, and what containers send to bridges of others is
+//! for Docker to judge. Anybody else who drops by default is the owner's
 //! firewall, and is told of, not changed.
 //!
 //! Rules that were made by the iptables program of old, not by nftables, are not seen.
@@ -13,6 +14,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::guests::Guest;
 use super::{Family, ingress};
 
 /// The table of iptables for what passes.
@@ -22,54 +24,73 @@ const FORWARD: &str = "FORWARD";
 /// Docker's chain for others.
 pub const USER_CHAIN: &str = "DOCKER-USER";
 
-/// Which packets a rule lets pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Way {
-    by: By,
-    direction: Direction,
+/// What one rule of the agent's says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Say {
+    /// What comes from or goes to these interfaces passes.
+    Pass(Key, By),
+    /// What containers send to a bridge of somebody else is left to whoever judges it.
+    Leave { bridge: String },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Bridges,
     Mesh,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
-    In,
-    Out,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    From,
+    To,
 }
 
-impl Way {
-    const ALL: [Self; 4] = [
-        Self { by: By::Bridges, direction: Direction::In },
-        Self { by: By::Bridges, direction: Direction::Out },
-        Self { by: By::Mesh, direction: Direction::In },
-        Self { by: By::Mesh, direction: Direction::Out },
-    ];
-
-    const fn key(self) -> &'static str {
-        match self.direction {
-            Direction::In => "iifname",
-            Direction::Out => "oifname",
-        }
-    }
-
+impl By {
     /// What interfaces are called; a star at the end stands for anything.
     fn interfaces(self, prefix: &str) -> String {
-        match self.by {
-            By::Bridges => format!("{prefix}b*"),
-            By::Mesh => ingress::ifname(prefix),
+        match self {
+            Self::Bridges => format!("{prefix}b*"),
+            Self::Mesh => ingress::ifname(prefix),
+        }
+    }
+}
+
+impl Say {
+    /// All that is said on a host with these bridges of others, in this order.
+    fn all<'a>(guests: impl Iterator<Item = &'a str>) -> Vec<Self> {
+        let leave = |bridge: &str| Self::Leave { bridge: bridge.to_owned() };
+        let pass =
+            [By::Bridges, By::Mesh].map(|by| [Self::Pass(Key::From, by), Self::Pass(Key::To, by)]);
+        guests.map(leave).chain(pass.into_iter().flatten()).collect()
+    }
+
+    /// By which interfaces it knows packets, and its verdict. Nothing in it that iptables could not show as its
+    /// own: it refuses the whole table then.
+    fn parts(&self, prefix: &str) -> (Vec<(&'static str, String)>, &'static str) {
+        match self {
+            Self::Pass(Key::From, by) => (vec![("iifname", by.interfaces(prefix))], "accept"),
+            Self::Pass(Key::To, by) => (vec![("oifname", by.interfaces(prefix))], "accept"),
+            Self::Leave { bridge } => {
+                let from = By::Bridges.interfaces(prefix);
+                (vec![("iifname", from), ("oifname", bridge.clone())], "return")
+            }
         }
     }
 
-    /// The rule as libnftables-json(5) has it. Nothing in it that iptables could not show as its own: it refuses
-    /// the whole table then.
-    fn expressions(self, prefix: &str) -> Value {
-        let left = json!({ "meta": { "key": self.key() } });
-        let right = self.interfaces(prefix);
-        json!([{ "match": { "op": "==", "left": left, "right": right } }, { "accept": null }])
+    /// As libnftables-json(5) has it.
+    fn expressions(&self, prefix: &str) -> Vec<Value> {
+        let (names, verdict) = self.parts(prefix);
+        let compared = names.into_iter().map(|(key, right)| {
+            json!({ "match": { "op": "==", "left": { "meta": { "key": key } }, "right": right } })
+        });
+        compared.chain([json!({ verdict: null })]).collect()
+    }
+
+    /// As nft(8) does.
+    fn text(&self, prefix: &str) -> String {
+        let (names, verdict) = self.parts(prefix);
+        let names: String = names.iter().map(|(key, name)| format!("{key} \"{name}\" ")).collect();
+        format!("{names}{verdict} comment \"{}\"", mark(prefix))
     }
 }
 
@@ -79,10 +100,10 @@ fn mark(prefix: &str) -> String {
 }
 
 /// One rule of Docker's chain for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
-    /// The agent's; `None` lets something else pass than the agent wants to.
-    Ours { handle: u64, way: Option<Way> },
+    /// The agent's, with what it says.
+    Ours { handle: u64, expressions: Vec<Value> },
     /// The rest is left to Docker.
     Return { handle: u64 },
     /// Of the host's owner.
@@ -92,64 +113,55 @@ enum Rule {
 /// What others do with packets that are forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// Docker's chains for others, where there are such, and whether what gets to their end is dropped.
+    /// The rules of Docker's chains for others, where there are such, and whether what gets to their end is dropped.
     docker: BTreeMap<Family, (Vec<Rule>, bool)>,
     /// Chains of others that drop by default, by family, table and name. Docker's are not among them.
     pub closed: BTreeSet<String>,
 }
 
-/// A change of a chain of others.
+/// A change of a chain of others, in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are named by what they are")]
-pub enum GateAction {
-    /// Let packets pass, by a rule before this one, or at the end.
-    Admit { family: Family, way: Way, before: Option<u64> },
-    /// Remove a rule of the agent's.
-    Withdraw { family: Family, handle: u64 },
+pub struct GateAction {
+    family: Family,
+    /// Rules of the agent's that go.
+    remove: Vec<u64>,
+    /// Those that come.
+    add: Vec<Say>,
+    /// The rule before which they come; `None`: at the end.
+    before: Option<u64>,
 }
 
 impl fmt::Display for GateAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Admit { family, way, .. } => {
-                let Way { by, direction } = way;
-                let from = if *direction == Direction::In { "from" } else { "to" };
-                let who = if *by == By::Bridges { "containers" } else { "other nodes" };
-                write!(f, "let packets {from} {who} pass in {} {USER_CHAIN}", name(*family))
-            }
-            Self::Withdraw { family, handle } => {
-                write!(f, "remove rule {handle} from {} {USER_CHAIN}", name(*family))
-            }
-        }
+        let verb = if self.add.is_empty() { "take back" } else { "say" };
+        write!(f, "{verb} in {} {USER_CHAIN} that containers are let pass", name(self.family))
     }
 }
 
 impl GateAction {
+    /// Whether something passes then.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        !self.add.is_empty()
+    }
+
     /// As nft(8) understands it.
     #[must_use]
     pub fn text(&self, prefix: &str) -> String {
-        match self {
-            Self::Admit { family, way, before } => {
-                let place = before.map_or_else(String::new, |handle| format!(" handle {handle}"));
-                let verb = if before.is_some() { "insert" } else { "add" };
-                format!(
-                    "{verb} rule {} {TABLE} {USER_CHAIN}{place} {} \"{}\" accept comment \"{}\"\n",
-                    name(*family),
-                    way.key(),
-                    way.interfaces(prefix),
-                    mark(prefix)
-                )
-            }
-            Self::Withdraw { family, handle } => {
-                format!("delete rule {} {TABLE} {USER_CHAIN} handle {handle}\n", name(*family))
-            }
-        }
+        let chain = format!("{} {TABLE} {USER_CHAIN}", name(self.family));
+        let remove =
+            self.remove.iter().map(|handle| format!("delete rule {chain} handle {handle}\n"));
+        let add = self.add.iter().map(|say| match self.before {
+            Some(handle) => format!("insert rule {chain} handle {handle} {}\n", say.text(prefix)),
+            None => format!("add rule {chain} {}\n", say.text(prefix)),
+        });
+        remove.chain(add).collect()
     }
 }
 
 /// As nftables calls it.
 #[must_use]
-pub const fn name(family: Family) -> &'static str {
+const fn name(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip",
         Family::V6 => "ip6",
@@ -191,30 +203,27 @@ impl Gates {
         gates
     }
 
-    /// What is to be done so that packets pass where there are `networks`.
+    /// What is to be done so that packets pass where there are `networks`, but for those to bridges of others.
     #[must_use]
-    pub fn steps(&self, networks: bool) -> Vec<GateAction> {
-        let mut all = Vec::new();
-        for (family, (rules, dropped)) in &self.docker {
-            let (family, wanted) = (*family, networks && *dropped);
-            let end = rules.iter().position(|rule| matches!(rule, Rule::Return { .. }));
-            let before = end.and_then(|at| match rules.get(at) {
-                Some(Rule::Return { handle }) => Some(*handle),
-                _ => None,
-            });
-            let mut there = BTreeSet::new();
-            for (at, rule) in rules.iter().enumerate() {
-                let Rule::Ours { handle, way } = *rule else { continue };
-                let reached = end.is_none_or(|end| at < end);
-                let right = wanted && reached && way.is_some_and(|way| there.insert(way));
-                if !right {
-                    all.push(GateAction::Withdraw { family, handle });
-                }
+    pub fn steps(&self, networks: bool, guests: &BTreeSet<Guest>, prefix: &str) -> Vec<GateAction> {
+        let step = |(family, (rules, dropped)): (&Family, &(Vec<Rule>, bool))| {
+            let bridges = guests.iter().map(|guest| guest.bridge.as_str());
+            let all = if networks && *dropped { Say::all(bridges) } else { Vec::new() };
+            let end = |rule: &Rule| matches!(rule, Rule::Return { .. });
+            let reached = rules.iter().take_while(|rule| !end(rule)).filter_map(Rule::ours);
+            let wanted = all.iter().map(|say| say.expressions(prefix));
+            let ours: Vec<u64> =
+                rules.iter().filter_map(Rule::ours).map(|(handle, _)| handle).collect();
+            if ours.len() == all.len() && reached.map(|(_, said)| said.to_vec()).eq(wanted) {
+                return None;
             }
-            let missing = Way::ALL.into_iter().filter(|way| wanted && !there.contains(way));
-            all.extend(missing.map(|way| GateAction::Admit { family, way, before }));
-        }
-        all
+            let before = rules.iter().find_map(|rule| match rule {
+                Rule::Return { handle } => Some(*handle),
+                Rule::Ours { .. } | Rule::Other => None,
+            });
+            Some(GateAction { family: *family, remove: ours, add: all, before })
+        };
+        self.docker.iter().filter_map(step).collect()
     }
 }
 
@@ -227,23 +236,14 @@ impl Gates {
         Self { docker, closed: BTreeSet::new() }
     }
 
-    pub(crate) fn perform(&mut self, action: &GateAction) {
-        match action {
-            GateAction::Admit { family, way, before } => {
-                let (rules, _) = self.docker.get_mut(family).unwrap();
-                assert_eq!(*before, Some(1));
-                let known = rules.iter().filter_map(|rule| match rule {
-                    Rule::Ours { handle, .. } => Some(*handle),
-                    _ => None,
-                });
-                let handle = known.max().unwrap_or(1) + 1;
-                rules.insert(rules.len() - 1, Rule::Ours { handle, way: Some(*way) });
-            }
-            GateAction::Withdraw { family, handle } => {
-                let gone =
-                    |rule: &Rule| matches!(rule, Rule::Ours { handle: n, .. } if n == handle);
-                self.docker.get_mut(family).unwrap().0.retain(|rule| !gone(rule));
-            }
+    pub(crate) fn perform(&mut self, action: &GateAction, prefix: &str) {
+        let GateAction { family, remove, add, before } = action;
+        let (rules, _) = self.docker.get_mut(family).unwrap();
+        rules.retain(|rule| rule.ours().is_none_or(|(handle, _)| !remove.contains(&handle)));
+        assert_eq!((rules.len(), *before), (1, Some(1)));
+        for (n, say) in add.iter().enumerate() {
+            let expressions = say.expressions(prefix);
+            rules.insert(n, Rule::Ours { handle: 2 + n as u64, expressions });
         }
     }
 }
@@ -251,20 +251,20 @@ impl Gates {
 impl Rule {
     fn read(rule: &Value, prefix: &str) -> Self {
         let handle = rule["handle"].as_u64().unwrap_or_default();
-        let verdict = |expression: &Value| expression.get("counter").is_none();
-        let expressions: Vec<&Value> =
-            rule["expr"].as_array().into_iter().flatten().filter(|one| verdict(one)).collect();
-        if rule["comment"] == mark(prefix) {
-            let is = |way: &Way| {
-                way.expressions(prefix)
-                    .as_array()
-                    .is_some_and(|all| all.iter().eq(expressions.iter().copied()))
-            };
-            return Self::Ours { handle, way: Way::ALL.into_iter().find(is) };
-        }
-        match expressions[..] {
+        let counts = |expression: &&Value| expression.get("counter").is_some();
+        let all = rule["expr"].as_array().into_iter().flatten();
+        let expressions: Vec<Value> = all.filter(|one| !counts(one)).cloned().collect();
+        match &expressions[..] {
+            _ if rule["comment"] == mark(prefix) => Self::Ours { handle, expressions },
             [only] if only.get("return").is_some() => Self::Return { handle },
             _ => Self::Other,
+        }
+    }
+
+    fn ours(&self) -> Option<(u64, &[Value])> {
+        match self {
+            Self::Ours { handle, expressions } => Some((*handle, expressions)),
+            Self::Return { .. } | Self::Other => None,
         }
     }
 }
@@ -294,8 +294,20 @@ mod tests {
         rule(handle, &json!([{ "counter": counter }, { "return": null }]), "")
     }
 
-    fn ours(handle: u64, way: usize) -> Value {
-        rule(handle, &Way::ALL[way].expressions("sh"), "shoal sh")
+    fn ours(handle: u64, say: &Say) -> Value {
+        rule(handle, &json!(say.expressions("sh")), "shoal sh")
+    }
+
+    fn guests(names: &[&str]) -> BTreeSet<Guest> {
+        let guest = |name: &&str| Guest { bridge: (*name).to_owned(), subnets: BTreeSet::new() };
+        names.iter().map(guest).collect()
+    }
+
+    /// The agent's rules on a host with these bridges of others, and the end of the chain.
+    fn all(bridges: &[&str]) -> Vec<Value> {
+        let said = Say::all(bridges.iter().copied());
+        let rules = said.iter().zip(10..).map(|(say, handle)| ours(handle, say));
+        rules.chain([returns(20)]).collect()
     }
 
     /// A host with Docker, whose chain for others has these rules.
@@ -307,63 +319,72 @@ mod tests {
         chains.into_iter().chain(rules).collect()
     }
 
-    fn steps(objects: &[Value], networks: bool) -> Vec<String> {
+    fn steps(objects: &[Value], networks: bool, bridges: &[&str]) -> Vec<String> {
         let gates = Gates::read(objects, "shoal", "sh");
-        gates.steps(networks).iter().map(|step| step.text("sh")).collect()
+        let steps = gates.steps(networks, &guests(bridges), "sh");
+        let text: String = steps.iter().map(|step| step.text("sh")).collect();
+        text.lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn what_docker_drops_is_let_pass_before_its_end_and_behind_what_the_owner_says() {
         let owner = rule(3, &json!([{ "drop": null }]), "");
-        let said = steps(&docker("drop", vec![owner, returns(7)]), true);
-        assert_eq!(
-            said,
-            [
-                "insert rule ip filter DOCKER-USER handle 7 iifname \"shb*\" accept comment \"shoal sh\"\n",
-                "insert rule ip filter DOCKER-USER handle 7 oifname \"shb*\" accept comment \"shoal sh\"\n",
-                "insert rule ip filter DOCKER-USER handle 7 iifname \"shvx0\" accept comment \"shoal sh\"\n",
-                "insert rule ip filter DOCKER-USER handle 7 oifname \"shvx0\" accept comment \"shoal sh\"\n",
-            ]
-        );
-        let said = steps(&docker("drop", Vec::new()), true);
+        let said = steps(&docker("drop", vec![owner, returns(7)]), true, &["docker0"]);
+        let rules = [
+            "iifname \"shb*\" oifname \"docker0\" return",
+            "iifname \"shb*\" accept",
+            "oifname \"shb*\" accept",
+            "iifname \"shvx0\" accept",
+            "oifname \"shvx0\" accept",
+        ];
+        let expected = rules.map(|rule| {
+            format!("insert rule ip filter DOCKER-USER handle 7 {rule} comment \"shoal sh\"")
+        });
+        assert_eq!(said, expected);
+        let said = steps(&docker("drop", Vec::new()), true, &[]);
         assert!(said.len() == 4 && said[0].starts_with("add rule ip filter DOCKER-USER iifname"));
         // A host of IPv6 has the same by another name.
-        let six: Vec<Value> = docker("drop", Vec::new())
-            .into_iter()
-            .map(|mut object| {
-                object["chain"]["family"] = json!("ip6");
-                object
-            })
-            .collect();
-        assert!(steps(&six, true)[0].starts_with("add rule ip6 filter DOCKER-USER"));
+        let six = docker("drop", Vec::new()).into_iter().map(|mut object| {
+            object["chain"]["family"] = json!("ip6");
+            object
+        });
+        let said = steps(&six.collect::<Vec<_>>(), true, &[]);
+        assert!(said[0].starts_with("add rule ip6 filter DOCKER-USER"), "{said:?}");
     }
 
     #[test]
     fn nothing_is_done_where_nothing_is_dropped_or_nobody_is_there_to_pass() {
-        assert!(steps(&docker("accept", vec![returns(7)]), true).is_empty());
-        assert!(steps(&docker("drop", vec![returns(7)]), false).is_empty());
-        assert!(steps(&[chain("ip", "filter", "FORWARD", Some("drop"))], true).is_empty());
-        let all = || (0..4).map(|way| ours(10 + way as u64, way)).chain([returns(20)]).collect();
-        assert!(steps(&docker("drop", all()), true).is_empty());
+        assert!(steps(&docker("accept", vec![returns(7)]), true, &[]).is_empty());
+        assert!(steps(&docker("drop", vec![returns(7)]), false, &[]).is_empty());
+        assert!(steps(&[chain("ip", "filter", "FORWARD", Some("drop"))], true, &[]).is_empty());
+        assert!(steps(&docker("drop", all(&["br1"])), true, &["br1"]).is_empty());
         let gone: Vec<String> =
-            (10..14).map(|n| format!("delete rule ip filter DOCKER-USER handle {n}\n")).collect();
-        assert_eq!(steps(&docker("drop", all()), false), gone);
-        assert_eq!(steps(&docker("accept", all()), true), gone);
+            (10..14).map(|n| format!("delete rule ip filter DOCKER-USER handle {n}")).collect();
+        assert_eq!(steps(&docker("drop", all(&[])), false, &[]), gone);
+        assert_eq!(steps(&docker("accept", all(&[])), true, &[]), gone);
     }
 
     #[test]
-    fn rules_that_are_not_reached_or_are_there_twice_or_say_something_else_are_replaced() {
+    fn rules_that_are_not_reached_or_out_of_order_or_say_something_else_are_replaced() {
+        let replaced = |rules: Vec<Value>, bridges: &[&str]| {
+            let count = rules.len() - 1;
+            let said = steps(&docker("drop", rules), true, bridges);
+            let gone = said.iter().filter(|step| step.starts_with("delete")).count();
+            assert_eq!((gone, said.len() - gone), (count, 4 + bridges.len()), "{said:?}");
+        };
         let strange = rule(5, &json!([{ "accept": null }]), "shoal sh");
+        replaced(vec![strange, returns(9)], &[]);
+        replaced([vec![returns(1)], all(&[])[..4].to_vec()].concat(), &[]);
+        let mut swapped = all(&["br1"]);
+        swapped.swap(0, 1);
+        replaced(swapped, &["br1"]);
+        // Another bridge of somebody else.
+        replaced(all(&[]), &["br1"]);
+        replaced(all(&["br1"]), &[]);
+        // Of another agent on this host.
         let of_another = rule(6, &json!([{ "accept": null }]), "shoal tt");
-        let rules =
-            vec![ours(1, 0), ours(2, 0), strange, of_another, returns(9), ours(10, 1), ours(11, 2)];
-        let said = steps(&docker("drop", rules), true);
-        let (gone, new): (Vec<_>, Vec<_>) =
-            said.iter().partition(|step| step.starts_with("delete"));
-        let gone: Vec<&str> =
-            gone.iter().filter_map(|step| step.trim_end().rsplit(' ').next()).collect();
-        assert_eq!(gone, ["2", "5", "10", "11"]);
-        assert_eq!(new.len(), 3, "{said:?}");
+        let rules = [vec![of_another], all(&[])].concat();
+        assert!(steps(&docker("drop", rules), true, &[]).is_empty());
     }
 
     #[test]

@@ -224,11 +224,8 @@ impl Action {
                     | links::Action::SetBridge { .. }
             ),
             // What lets others pass goes with what keeps them out, not before.
-            Self::RemoveRule(..)
-            | Self::DropTables
-            | Self::AddRoute(_)
-            | Self::Forget
-            | Self::Gate(GateAction::Admit { .. }) => true,
+            Self::RemoveRule(..) | Self::DropTables | Self::AddRoute(_) | Self::Forget => true,
+            Self::Gate(action) => action.opens(),
             _ => false,
         }
     }
@@ -312,7 +309,8 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     actions.extend(tables);
     actions.append(&mut fence.opening);
     let needs_gates = mesh.is_there || leases.networks().next().is_some();
-    let gates = observed.gates.iter().flat_map(|gates| gates.steps(needs_gates));
+    let steps = |gates: &Gates| gates.steps(needs_gates, &observed.guests, &wishes.prefix);
+    let gates = observed.gates.iter().flat_map(steps);
     actions.extend(gates.map(Action::Gate));
     Plan { actions, missing_ports: links.missing_ports, facts }
 }

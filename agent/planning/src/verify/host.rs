@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Difference;
-use crate::network::gates::{GateAction, USER_CHAIN, name};
 use crate::network::links::{self, ObservedLink};
 use crate::node::host::{Action, MeshAction, MeshDevice, Observed, Plan, Tables};
 
@@ -52,7 +51,9 @@ pub fn differences(
                 all.push(Difference::strange(format!("route to {address} by the tunnel")));
             }
             Action::Mesh(action) => all.extend(seen.mesh(action)),
-            Action::Gate(action) => all.push(gate(action)),
+            Action::Gate(action) => {
+                all.push(Difference::new(action.to_string(), "done", "not done"));
+            }
         }
     }
     all.extend(tables);
@@ -62,16 +63,6 @@ pub fn differences(
     };
     all.retain(|difference| !of_under_way(difference));
     all
-}
-
-/// What Docker lets pass.
-fn gate(action: &GateAction) -> Difference {
-    match action {
-        GateAction::Admit { .. } => Difference::new(action.to_string(), "done", "not done"),
-        GateAction::Withdraw { family, handle } => {
-            Difference::strange(format!("rule {handle} of {} {USER_CHAIN}", name(*family)))
-        }
-    }
 }
 
 /// A link that is missing as a whole.

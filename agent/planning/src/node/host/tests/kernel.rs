@@ -145,7 +145,7 @@ impl Host {
             Action::Link(action) if action.ifname() == DEVICE => self.perform_on_device(action),
             Action::Link(action) => self.perform_on_link(action),
             Action::Mesh(action) => self.perform_on_mesh(action),
-            Action::Gate(action) => self.gates.perform(action),
+            Action::Gate(action) => self.gates.perform(action, "sh"),
             Action::AddRoute(route) => {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
