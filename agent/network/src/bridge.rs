@@ -18,7 +18,7 @@ use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
-use shoal_agent_planning::node::host::{ObservedMesh, Wishes};
+use shoal_agent_planning::node::host::{LargestPacket, ObservedMesh, Wishes};
 use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_planning::verify::{Compared, Known};
 use tokio::sync::watch;
@@ -92,8 +92,9 @@ pub struct BridgeNetworks {
 struct Inner {
     leases: Leases,
     wishes: Wishes,
-    /// Addresses that are led into the tunnel, as far as we know; `None` when we do not, or there is none.
-    led: Option<BTreeSet<IpAddr>>,
+    /// Addresses that are led into the tunnel, and how large packets for them may be, as far as we know; `None` when we
+    /// do not, or there is none.
+    led: Option<BTreeMap<IpAddr, LargestPacket>>,
     /// The mesh's device, as it was seen last.
     mesh: Option<ObservedMesh>,
     /// Moves with every change of the leases.
@@ -305,6 +306,10 @@ impl NetworkDriver for BridgeNetworks {
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {
         self.do_lead(remote, vips, ingress).boxed()
+    }
+
+    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_fit(narrow).boxed()
     }
 
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {

@@ -36,6 +36,7 @@ struct Inner {
     /// Whether what it is told is done when somebody says so.
     is_followed: bool,
     led: watch::Sender<(BTreeSet<IpAddr>, Vips, Ingress)>,
+    narrow: watch::Sender<BTreeMap<IpAddr, u32>>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -96,6 +97,12 @@ impl FakeNetworks {
     #[must_use]
     pub fn led(&self) -> watch::Receiver<(BTreeSet<IpAddr>, Vips, Ingress)> {
         self.lock().led.subscribe()
+    }
+
+    /// What packets may not be larger than, whenever that changes.
+    #[must_use]
+    pub fn narrow(&self) -> watch::Receiver<BTreeMap<IpAddr, u32>> {
+        self.lock().narrow.subscribe()
     }
 
     /// How often something was asked of it that would reach the kernel.
@@ -257,6 +264,13 @@ impl NetworkDriver for FakeNetworks {
             let contested = ingress.ports.keys().filter_map(holder).collect();
             inner.led.send_replace((remote, vips, ingress));
             Ok(contested)
+        })
+    }
+
+    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.narrow.send_replace(narrow);
+            Ok(())
         })
     }
 

@@ -264,6 +264,13 @@ pub trait NetworkDriver: Send + Sync {
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>>;
 
+    /// Has packets for these addresses, and for no others, be no larger than so many bytes where they are led into the
+    /// tunnel. Those of IPv6 are of 1280 bytes at least (RFC 8200, 5).
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>>;
+
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>>;
 }

@@ -1,7 +1,7 @@
 //! Routes: those of bridges, which the kernel makes with their addresses and anybody can delete; those
 //! into the tunnel to other hosts; those of containers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
@@ -10,11 +10,12 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkFlags;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use rustix::io::Errno;
 use shoal_agent_planning::network::{Attached, End, Family};
-use shoal_agent_planning::node::host::{BridgeRoute, RouteKind};
+use shoal_agent_planning::node::host::{BridgeRoute, LargestPacket, RouteKind};
 
 use super::NetworkError;
 use super::netlink::{Links, failed, is};
@@ -62,20 +63,20 @@ impl Links {
         Ok(found)
     }
 
-    /// The addresses that are routed into the tunnel, those of IPv6 if there is any; `None` if there is no such
-    /// link.
+    /// The addresses that are routed into the tunnel, those of IPv6 if there is any, with the largest packet for
+    /// each; `None` if there is no such link.
     pub(super) async fn observe_remote(
         &self,
         tunnel: &str,
         v6: bool,
-    ) -> Result<Option<BTreeSet<IpAddr>>, NetworkError> {
+    ) -> Result<Option<BTreeMap<IpAddr, LargestPacket>>, NetworkError> {
         let Some(link) = self.get(tunnel).await? else { return Ok(None) };
         if !link.header.flags.contains(LinkFlags::Up) {
             return Ok(None);
         }
         let by = RouteAttribute::Oif(link.header.index);
         let what = || format!("list routes by {tunnel}");
-        let mut found = BTreeSet::new();
+        let mut found = BTreeMap::new();
         for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
             let message = route_by(link.header.index, family, TABLE_MAIN);
             let mut routes = self.handle.route().get(message).execute();
@@ -85,7 +86,8 @@ impl Links {
                 // That of the host's own address there is the kernel's.
                 let leads = route.header.kind == RouteType::Unicast;
                 if host && leads && route.attributes.contains(&by) {
-                    found.extend(destination(&route).filter(|to| Family::of(*to) == family));
+                    let to = destination(&route).filter(|to| Family::of(*to) == family);
+                    found.extend(to.map(|to| (to, largest_of(&route))));
                 }
             }
         }
@@ -97,14 +99,27 @@ impl Links {
         &self,
         tunnel: &str,
         address: IpAddr,
+        largest: LargestPacket,
     ) -> Result<bool, NetworkError> {
-        let message = remote_route(self.index(tunnel).await?, address);
+        let message = fitting(remote_route(self.index(tunnel).await?, address), largest);
         match self.handle.route().add(message).execute().await {
             Err(error) if is(&error, Errno::EXIST) => Ok(false),
             result => {
                 result.map(|()| true).map_err(failed(|| format!("lead {address} by {tunnel}")))
             }
         }
+    }
+
+    /// Lets packets for an address that is led into the tunnel be so large at the most. None is lost meanwhile.
+    pub(super) async fn fit_remote(
+        &self,
+        tunnel: &str,
+        address: IpAddr,
+        largest: LargestPacket,
+    ) -> Result<(), NetworkError> {
+        let message = fitting(remote_route(self.index(tunnel).await?, address), largest);
+        let done = self.handle.route().add(message).replace().execute().await;
+        done.map_err(failed(|| format!("fit packets for {address} by {tunnel}")))
     }
 
     /// Does so no more. Says whether it did.
@@ -249,6 +264,25 @@ fn remote_route(index: u32, address: IpAddr) -> RouteMessage {
     let mut message = route_to(index, IpNet::from(address));
     message.header.scope = RouteScope::Link;
     message
+}
+
+fn fitting(mut message: RouteMessage, largest: LargestPacket) -> RouteMessage {
+    let metric = largest.map(|bytes| RouteAttribute::Metrics(vec![RouteMetric::Mtu(bytes)]));
+    message.attributes.extend(metric);
+    message
+}
+
+fn largest_of(route: &RouteMessage) -> LargestPacket {
+    let mut metrics = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    });
+    metrics.find_map(|metrics| {
+        metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(bytes) => Some(*bytes),
+            _ => None,
+        })
+    })
 }
 
 fn destination(route: &RouteMessage) -> Option<IpAddr> {

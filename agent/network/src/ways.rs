@@ -36,6 +36,8 @@ impl Format for WaysFile {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Ways {
     remote: BTreeSet<IpAddr>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    narrow: BTreeMap<IpAddr, u32>,
     vips: Vips,
     home: Option<Ipv4Addr>,
     peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
@@ -60,6 +62,7 @@ impl Ways {
         });
         Self {
             remote: (*wishes.remote).clone(),
+            narrow: (*wishes.narrow).clone(),
             vips: (*wishes.vips).clone(),
             home: *home,
             peers: peers.clone(),
@@ -69,10 +72,11 @@ impl Ways {
     }
 
     fn into_wishes(self, wishes: Wishes) -> Wishes {
-        let Self { remote, vips, home, peers, numbers, ports } = self;
+        let Self { remote, narrow, vips, home, peers, numbers, ports } = self;
         let ports = ports.into_iter().map(|one| ((one.protocol, one.port), one.backends)).collect();
         Wishes {
             remote: Arc::new(remote),
+            narrow: Arc::new(narrow),
             vips: Arc::new(vips),
             ingress: Arc::new(Ingress { home, peers, ports }),
             numbers: Arc::new(numbers),
@@ -124,6 +128,7 @@ mod tests {
         let backends = vec![Backend::Here("c1".to_owned()), Backend::Far(at(2))];
         Ways {
             remote: [at(2).into(), [10, 0, 5, 9].into()].into(),
+            narrow: BTreeMap::new(),
             vips: [([10, 0, 5, 50].into(), vec![[10, 0, 5, 9].into()])].into(),
             home: Some(at(1)),
             peers: [(at(2), Some([192, 0, 2, 2].into())), (at(3), None)].into(),
@@ -146,6 +151,7 @@ mod tests {
         // With IPv6, as it is with what is written today.
         let mut both = ways();
         both.remote.insert("fd00:5::9".parse().unwrap());
+        both.narrow.insert([10, 0, 5, 9].into(), 1300);
         both.vips.insert("fd00:5::50".parse().unwrap(), vec!["fd00:5::9".parse().unwrap()]);
         both.ports[0].backends.push(Backend::Both(at(3)));
         let led = both.into_wishes(wishes.clone());

@@ -12,6 +12,7 @@
 mod ingress;
 mod lab;
 mod large;
+mod narrow;
 mod packets;
 mod process;
 mod refusals;

@@ -207,7 +207,10 @@ impl Kernel {
             }
             // These hosts have no tunnel and no Docker, so nothing is planned for them.
             Action::Gate(_) => return Err("no such chain".to_owned()),
-            Action::AddRemote(_) | Action::RemoveRemote(_) | Action::Mesh(_) => {
+            Action::AddRemote(..)
+            | Action::FitRemote(..)
+            | Action::RemoveRemote(_)
+            | Action::Mesh(_) => {
                 return Err("network is unreachable".to_owned());
             }
             Action::Remember(_) | Action::Forget | Action::PutTables | Action::DropTables => {}

@@ -63,6 +63,22 @@ impl BridgeNetworks {
         repaired.map(|_| contested)
     }
 
+    pub(super) async fn do_fit(&self, narrow: BTreeMap<IpAddr, u32>) -> Result<(), NetworkError> {
+        let structure = self.structure.lock().await;
+        {
+            let mut inner = self.lock();
+            if *inner.wishes.narrow == narrow {
+                return Ok(());
+            }
+            inner.wishes.narrow = Arc::new(narrow);
+        }
+        let look = if self.lock().led.is_some() { Look::default() } else { Look::remote() };
+        let repaired = self.reconcile(&look).await;
+        drop(structure);
+        self.remember_ways().await;
+        repaired.map(|_| ())
+    }
+
     async fn remember_ways(&self) {
         // Who comes last writes what is newest.
         let _pen = self.pen.lock().await;

@@ -327,10 +327,16 @@ impl BridgeNetworks {
                 tracing::info!(%action, "Docker drops by default what this host forwards");
             }
             Action::AddRoute(route) => return self.links.add_route(route).await,
-            Action::AddRemote(address) => {
-                let added = self.links.add_remote(&tunnel::ifname(self.prefix()), *address).await?;
-                self.lock().led.as_mut().map(|led| led.insert(*address));
+            Action::AddRemote(address, largest) => {
+                let ifname = tunnel::ifname(self.prefix());
+                let added = self.links.add_remote(&ifname, *address, *largest).await?;
+                self.lock().led.as_mut().map(|led| led.insert(*address, *largest));
                 return Ok(added);
+            }
+            Action::FitRemote(address, largest) => {
+                let ifname = tunnel::ifname(self.prefix());
+                self.links.fit_remote(&ifname, *address, *largest).await?;
+                self.lock().led.as_mut().map(|led| led.insert(*address, *largest));
             }
             Action::RemoveRemote(address) => {
                 let removed =
@@ -379,14 +385,14 @@ impl BridgeNetworks {
             IpAddr::V6(_) => false,
         };
         if whole && of_peer {
-            let led = inner.led.as_ref()?.contains(&to);
+            let led = inner.led.as_ref()?.contains_key(&to);
             return (led != new).then(Look::remote);
         }
         let mut all = inner.leases.networks();
         let (network, subnet) = all.find_map(|one| Some((one, one.subnet_of(to)?)))?;
         let of_everybody = to.is_ipv4() && to == subnet.subnet.broadcast();
         if whole && network.routed && to != subnet.gateway && !of_everybody {
-            let led = inner.led.as_ref()?.contains(&to);
+            let led = inner.led.as_ref()?.contains_key(&to);
             return (led != new).then(Look::remote);
         }
         Some(Look::link(&network.bridge))
@@ -474,11 +480,14 @@ impl Repaired {
             Action::Link(_) | Action::AddRoute(_) | Action::Mesh(_) => {
                 self.links.push(action.to_string());
             }
-            Action::AddRemote(_) | Action::RemoveRemote(_) if strange.remote => {
+            Action::AddRemote(..) | Action::FitRemote(..) | Action::RemoveRemote(_)
+                if strange.remote =>
+            {
                 self.links.push(action.to_string());
             }
             Action::Set { .. } => self.settings.push(action.to_string()),
-            Action::AddRemote(_)
+            Action::AddRemote(..)
+            | Action::FitRemote(..)
             | Action::RemoveRemote(_)
             | Action::Gate(_)
             | Action::Remember(_)

@@ -143,8 +143,9 @@ pub struct Observed {
     pub settings: Option<BTreeMap<String, String>>,
     /// What the host was like before it was changed.
     pub remembered: Option<Remembered>,
-    /// Addresses that are routed into the tunnel; `None` if there is no tunnel.
-    pub remote: Option<BTreeSet<IpAddr>>,
+    /// Addresses that are routed into the tunnel, with the largest packet for each in bytes; `None` if there is no
+    /// tunnel.
+    pub remote: Option<BTreeMap<IpAddr, LargestPacket>>,
     /// The device of the mesh.
     pub mesh: Option<ObservedMesh>,
     /// There is a mesh, as far as is known from before: so it stays where it was not looked at.
@@ -165,6 +166,8 @@ pub struct Wishes {
     pub forwards_for_others: bool,
     /// Addresses on networks that span hosts which are on other hosts now.
     pub remote: Arc<BTreeSet<IpAddr>>,
+    /// The largest packet for those of them of which the way to their host does not take what the tunnel does.
+    pub narrow: Arc<BTreeMap<IpAddr, u32>>,
     /// Addresses of services on such networks.
     pub vips: Arc<Vips>,
     /// Ports that answer on every node.
@@ -174,6 +177,9 @@ pub struct Wishes {
     /// Such ports that somebody else on this host has.
     pub contested: BTreeSet<Port>,
 }
+
+/// In bytes; `None`: what the interface takes.
+pub type LargestPacket = Option<u32>;
 
 /// One change of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +204,9 @@ pub enum Action {
     /// Put back a route of a bridge.
     AddRoute(BridgeRoute),
     /// Lead packets for an address into the tunnel.
-    AddRemote(IpAddr),
+    AddRemote(IpAddr, LargestPacket),
+    /// Let them be so large at the most.
+    FitRemote(IpAddr, LargestPacket),
     /// Do so no more.
     RemoveRemote(IpAddr),
     /// Change the device of the mesh.
@@ -245,7 +253,13 @@ impl fmt::Display for Action {
             Self::DropTables => f.write_str("remove the nftables tables"),
             Self::Link(action) => action.fmt(f),
             Self::AddRoute(route) => write!(f, "add route {route}"),
-            Self::AddRemote(address) => write!(f, "lead {address} into the tunnel"),
+            Self::AddRemote(address, _) => write!(f, "lead {address} into the tunnel"),
+            Self::FitRemote(address, Some(bytes)) => {
+                write!(f, "send {bytes} bytes at the most to {address}")
+            }
+            Self::FitRemote(address, None) => {
+                write!(f, "send to {address} what the tunnel takes")
+            }
             Self::RemoveRemote(address) => write!(f, "lead {address} into the tunnel no more"),
             Self::Mesh(action) => action.fmt(f),
             Self::Gate(action) => action.fmt(f),
@@ -372,9 +386,16 @@ fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: boo
     };
     let wanted = wishes.remote.iter().filter(|address| inside(address) || by_mesh(address));
     let wanted = wanted.filter(|address| v6 || address.is_ipv4());
-    let wanted: BTreeSet<IpAddr> = wanted.copied().collect();
-    let gone = present.difference(&wanted).copied().map(Action::RemoveRemote);
-    gone.chain(wanted.difference(present).copied().map(Action::AddRemote)).collect()
+    let largest = |address: &IpAddr| (*address, wishes.narrow.get(address).copied());
+    let wanted: BTreeMap<IpAddr, LargestPacket> = wanted.map(largest).collect();
+    let gone = present.keys().filter(|address| !wanted.contains_key(*address));
+    let gone = gone.copied().map(Action::RemoveRemote);
+    let led = wanted.iter().filter_map(|(address, largest)| match present.get(address) {
+        Some(now) if now == largest => None,
+        Some(_) => Some(Action::FitRemote(*address, *largest)),
+        None => Some(Action::AddRemote(*address, *largest)),
+    });
+    gone.chain(led).collect()
 }
 
 /// Whether a setting is one of the agent's own interfaces.

@@ -27,6 +27,8 @@ pub use plan::{Action, AllowedChange, Change, PeerChange, Told, choose, plan};
 pub const PORT: u16 = 51820;
 /// Bytes that a packet grows by in the tunnel: 40 of an IPv6 header, 8 of UDP, 32 of WireGuard.
 pub const OVERHEAD: u32 = 80;
+/// The smallest packet that is of use, in bytes: what every host takes (RFC 791, 3.1).
+pub const LEAST: u32 = 576;
 /// The largest packet inside of the tunnel, in bytes, where the way between hosts takes 1500.
 pub const MTU: u32 = 1500 - OVERHEAD;
 

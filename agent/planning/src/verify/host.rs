@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Difference;
 use crate::network::links::{self, ObservedLink};
-use crate::node::host::{Action, MeshAction, MeshDevice, Observed, Plan, Tables};
+use crate::node::host::{Action, LargestPacket, MeshAction, MeshDevice, Observed, Plan, Tables};
 
 /// What a plan for the host says is not right, seen from what it was planned from. `tables` are the differences of
 /// the packet filter, which the plan knows as one. Of what is missing as a whole nothing further is told, and of a
@@ -44,8 +44,17 @@ pub fn differences(
             Action::Link(action) => all.extend(seen.link(action)),
             Action::AddRoute(route) if seen.made.contains(route.bridge.as_str()) => {}
             Action::AddRoute(route) => all.push(Difference::missing(format!("route {route}"))),
-            Action::AddRemote(address) => {
+            Action::AddRemote(address, _) => {
                 all.push(Difference::missing(format!("route to {address} by the tunnel")));
+            }
+            Action::FitRemote(address, largest) => {
+                let words = |largest: &LargestPacket| {
+                    largest.map_or_else(|| "as the tunnel".to_owned(), |bytes| bytes.to_string())
+                };
+                let found = observed.remote.iter().find_map(|remote| remote.get(address));
+                let subject = format!("mtu of the route to {address} by the tunnel");
+                let found = words(found.unwrap_or(&None));
+                all.push(Difference::new(subject, words(largest), found));
             }
             Action::RemoveRemote(address) => {
                 all.push(Difference::strange(format!("route to {address} by the tunnel")));

@@ -4,10 +4,12 @@ use std::net::Ipv4Addr;
 
 use shoal_types::id::NodeId;
 
-/// The smallest size that is looked for in bytes: what IPv6 promises to take everywhere (RFC 8200, 5). What does
-/// not take that is told apart from what takes nothing by one small packet.
-pub const FLOOR: u32 = 1280;
-/// That one, in bytes.
+use crate::tunnel::LEAST;
+
+/// What is tried where the largest does not pass, in bytes: what IPv6 promises to take everywhere (RFC 8200, 5), then
+/// what every host takes (RFC 791, 3.1). What does not take that is told apart from what takes nothing by one small
+/// packet.
+const STEPS: [u32; 3] = [1280, LEAST, SMALL];
 const SMALL: u32 = 128;
 /// Headers of IPv4 without options, and of an ICMP echo (RFC 792), in bytes.
 const HEADERS: usize = 20 + 8;
@@ -49,8 +51,10 @@ impl Search {
         match self.lost {
             None if self.passed >= self.full => Tried::Ended(self.passed),
             None => Tried::Next(self.full),
-            Some(lost) if self.passed == 0 && lost > FLOOR => Tried::Next(FLOOR),
-            Some(lost) if self.passed == 0 && lost > SMALL => Tried::Next(SMALL),
+            Some(lost) if self.passed == 0 => match step_below(lost) {
+                Some(step) => Tried::Next(step),
+                None => Tried::Ended(0),
+            },
             // What takes small packets alone is no way for anything; how small does not matter.
             Some(_) if self.passed <= SMALL => Tried::Ended(self.passed),
             Some(lost) if lost - self.passed > 1 => {
@@ -74,6 +78,17 @@ impl Search {
             self.lost = Some(self.lost.map_or(size, |lost| lost.min(size)));
         }
     }
+}
+
+const fn step_below(lost: u32) -> Option<u32> {
+    let mut at = 0;
+    while at < STEPS.len() {
+        if STEPS[at] < lost {
+            return Some(STEPS[at]);
+        }
+        at += 1;
+    }
+    None
 }
 
 /// An echo request of ICMP that makes a packet of `size` bytes with its header of IPv4, which the kernel adds.

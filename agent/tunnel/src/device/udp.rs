@@ -16,6 +16,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
     sockopt,
 };
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use tokio::io::Interest;
 
 /// Packets that are sent with one look at them, at most.
@@ -49,6 +50,12 @@ impl UdpTransportFactory for Sockets {
         // Without the right to more, there is as much as everybody has.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER);
+        // What is encrypted may be cut on its way, as the kernel's own WireGuard has it: where a router takes less, it
+        // would be lost, and mostly nobody would be told.
+        let uncut = set_ip_mtu_discover(socket.socket(), Ipv4PathMtuDiscovery::DONT);
+        if let Err(error) = uncut {
+            tracing::debug!(%error, "packets of the tunnel are not cut on their way");
+        }
         // Since Linux 4.18; sending is part of that.
         let large = nix::sys::socket::getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         let sender = Sender { socket: socket.clone(), large: Arc::new(AtomicBool::new(large)) };

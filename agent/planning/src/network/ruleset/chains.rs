@@ -90,6 +90,9 @@ pub(super) const SETS: [(SetName, &str); 36] = [
 /// Other nodes ask by an echo of ICMP which packets reach a host. It comes by the tunnel, which has checked who sends
 /// it, for the host's address in the tunnel, and is all that reaches the host itself that way.
 ///
+/// Who opens a connection through the tunnel, and who answers, is told of segments that pass there: `rt mtu` looks at
+/// the routes of both directions, and nothing is made larger than it was said to be.
+///
 /// `quiet` keeps to itself that a container could reach a sibling without the host: on a network that spans
 /// hosts all goes through it.
 ///
@@ -246,6 +249,8 @@ fn judging_chains(shape: &Shape, mesh: &Rules) -> String {
     type filter hook forward priority 0; policy accept;
     iifname @bridges $ip daddr @idle$6 meta l4proto tcp reject with tcp reset
     iifname @bridges $ip daddr @idle$6 reject
+    oifname @tunnels tcp flags syn tcp option maxseg size set rt mtu
+    iifname @tunnels tcp flags syn tcp option maxseg size set rt mtu
 {forward}    iifname . oifname @same_bridge accept
     iifname @tunnels $ip saddr . $ip daddr @across$6 oifname @bridges accept
     iifname @bridges $ip saddr . $ip daddr @across$6 oifname @tunnels accept

@@ -102,7 +102,8 @@ proptest! {
         let remote = (7..9).map(|n| [10, 0, 5, n].into()).chain([[10, 0, 6, 7].into()]);
         let remote = remote.chain(["fd00:5::7", "fd00:6::7"].map(|at| at.parse().unwrap()));
         let remote = Arc::new(remote.collect());
-        let wishes = Wishes { forwards_for_others: asked, remote, ..wishes() };
+        let narrow = Arc::new([([10, 0, 5, 7].into(), 1300)].into());
+        let wishes = Wishes { forwards_for_others: asked, remote, narrow, ..wishes() };
         let mut host = Host { has_domains, ..Host::new(forwards) };
         let alone = wishes;
         for (set, nodes, harms, cut) in steps {
@@ -133,6 +134,8 @@ proptest! {
                 let (wide, v6) = is_wide(SETS[set]);
                 let all = if wide { 2 } else { 0 } + usize::from(v6) + usize::from(nodes);
                 prop_assert_eq!(remote.len(), all);
+                let fits = |address: &IpAddr| wishes.narrow.get(address).copied();
+                prop_assert!(remote.iter().all(|(address, largest)| *largest == fits(address)));
             }
             let wanted = host.remote.is_some() && nodes > 0;
             prop_assert_eq!(host.device.is_some(), wanted);

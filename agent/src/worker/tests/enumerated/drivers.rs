@@ -123,6 +123,10 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         self.inner.lead(remote, vips, ingress)
     }
 
+    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.inner.fit(narrow)
+    }
+
     fn ensure_network(
         &self,
         config: NetworkConfig,

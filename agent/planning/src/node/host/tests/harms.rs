@@ -18,6 +18,7 @@ pub(super) enum Harm {
     NoTunnel,
     Tunnel,
     Remote(u8),
+    Fit(Option<u32>),
     Device(u8),
 }
 
@@ -36,6 +37,7 @@ pub(super) fn harm() -> impl Strategy<Value = Harm> {
         Just(Harm::NoTunnel),
         Just(Harm::Tunnel),
         (0..12u8).prop_map(Harm::Remote),
+        prop_oneof![Just(None), Just(Some(1400)), Just(Some(1300))].prop_map(Harm::Fit),
         (0..9u8).prop_map(Harm::Device),
     ]
 }
@@ -96,14 +98,18 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             host.remove_device();
         }
         Harm::Device(n) => harm_device(host, *n),
-        Harm::Tunnel => host.remote = Some(BTreeSet::new()),
+        Harm::Tunnel => host.remote = Some(BTreeMap::new()),
         Harm::Remote(n) => {
             let address = [10, 0, 5, *n].into();
             if let Some(remote) = &mut host.remote
-                && !remote.remove(&address)
+                && remote.remove(&address).is_none()
             {
-                remote.insert(address);
+                remote.insert(address, None);
             }
+        }
+        Harm::Fit(bytes) => {
+            let remote = host.remote.iter_mut().flatten();
+            remote.for_each(|(_, largest)| *largest = *bytes);
         }
         Harm::Foreign => {
             host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));

@@ -13,7 +13,7 @@ pub(super) struct Host {
     pub(super) tables: Tables,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) remembered: Option<Remembered>,
-    pub(super) remote: Option<BTreeSet<IpAddr>>,
+    pub(super) remote: Option<BTreeMap<IpAddr, LargestPacket>>,
     pub(super) device: Option<MeshDevice>,
     /// The tables judge what leaves by it. Before Linux 6.16 that part of them goes with the device.
     pub(super) judged: bool,
@@ -56,7 +56,7 @@ impl Host {
             tables: Tables::Absent,
             settings,
             remembered: None,
-            remote: Some(BTreeSet::new()),
+            remote: Some(BTreeMap::new()),
             device: None,
             judged: false,
             gates: Gates::of_docker(),
@@ -150,9 +150,15 @@ impl Host {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
             }
-            Action::AddRemote(address) => assert!(self.remote.as_mut().unwrap().insert(*address)),
+            Action::AddRemote(address, largest) => {
+                assert_eq!(self.remote.as_mut().unwrap().insert(*address, *largest), None);
+            }
+            Action::FitRemote(address, largest) => {
+                let had = self.remote.as_mut().unwrap().insert(*address, *largest);
+                assert_ne!(had.unwrap(), *largest);
+            }
             Action::RemoveRemote(address) => {
-                assert!(self.remote.as_mut().unwrap().remove(address));
+                assert!(self.remote.as_mut().unwrap().remove(address).is_some());
             }
         }
     }
