@@ -24,6 +24,7 @@ use tonic::transport::Channel;
 use crate::context::{Context, ContextError, Store};
 use crate::portable::Portable;
 
+mod connections;
 pub mod context;
 mod error;
 pub mod local;

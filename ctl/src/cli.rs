@@ -280,6 +280,8 @@ mod tests {
     #[test]
     fn lines_about_what_nodes_have_and_use() {
         let lines = [
+            "network connect --alias a --alias b --ip 10.1.0.5 --ip6 fd00::5 n web.1",
+            "network disconnect -f n web.1",
             "stats",
             "stats --no-stream --format {{.Name}}:{{.CPUPerc}} web db.1",
             "service stats --no-stream web",

@@ -10,7 +10,7 @@ const HARMFUL: [&str; 8] =
 
 /// What Docker calls it, and what helps here. The longest that fits counts; where the text names
 /// commands, they exist (a test looks).
-const DOCKERS: [(&str, &str); 46] = [
+const DOCKERS: [(&str, &str); 44] = [
     ("attach", "shoalctl service logs -f shows output, shoalctl exec -it TASK sh goes inside"),
     ("build", "images are built elsewhere; shoalctl image load takes them in"),
     ("compose", "stack files are deployed with shoalctl stack deploy"),
@@ -27,8 +27,6 @@ const DOCKERS: [(&str, &str); 46] = [
     ("load", "shoalctl image load"),
     ("logs", "shoalctl service logs"),
     ("ls", "shoalctl service ls or shoalctl ps"),
-    ("network connect", "networks of a service are changed with shoalctl service update"),
-    ("network disconnect", "networks of a service are changed with shoalctl service update"),
     ("network prune", "networks are removed by name; shoalctl network ls lists them"),
     ("node demote", "the role of a node cannot be changed yet"),
     ("node promote", "the role of a node cannot be changed yet"),
@@ -157,7 +155,6 @@ mod tests {
             ("node promote h1", "the role of a node cannot be changed yet"),
             ("--context prod node demote h1", "the role of a node cannot be changed yet"),
             ("volume create data", "made where tasks need them"),
-            ("network connect a b", "shoalctl service update"),
         ];
         for (line, tip) in cases {
             let said = said(line);

@@ -97,10 +97,10 @@ async fn until_told(ask: AskIn<'_>, name: &'static str, expected: &[[u8; 4]]) {
 async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
     let (first, second) = ([10, 0, 1, 2], [10, 0, 1, 3]);
     let container = asker().container;
-    let only = BTreeSet::from([container.clone()]);
+    let only = BTreeMap::from([(container.clone(), asker())]);
     driver.look().await.unwrap();
     driver.let_go(container.clone()).await.unwrap();
-    assert_eq!(driver.served().await, Some(BTreeSet::new()));
+    assert_eq!(driver.served().await, Some(BTreeMap::new()));
 
     // What was said before is known to who is served after, and the other way round.
     driver.tell(roll(1));
@@ -114,10 +114,16 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
     driver.tell(roll(1));
     until_told(ask, "web", &[first]).await;
     driver.look().await.unwrap();
+    // It leaves its network, and joins it again.
+    let outside = Asker { networks: Vec::new(), ..asker() };
+    driver.serve(outside.clone(), netns.clone()).await.unwrap();
+    assert_eq!(driver.served().await, Some([(container.clone(), outside)].into()));
+    driver.serve(asker(), netns.clone()).await.unwrap();
+    until_told(ask, "web", &[first]).await;
 
     for _ in 0..2 {
         driver.let_go(container.clone()).await.unwrap();
-        assert_eq!(driver.served().await, Some(BTreeSet::new()));
+        assert_eq!(driver.served().await, Some(BTreeMap::new()));
         assert_eq!(ask("web").await, None);
     }
     let end = Instant::now() + Duration::from_secs(10);
@@ -130,7 +136,7 @@ async fn honour(driver: &dyn NamesDriver, ask: AskIn<'_>, netns: PathBuf) {
 
     for _ in 0..2 {
         driver.end().await;
-        assert_eq!(driver.served().await, Some(BTreeSet::new()));
+        assert_eq!(driver.served().await, Some(BTreeMap::new()));
         assert_eq!(ask("web").await, None);
     }
     // It can be begun anew, and what was known is forgotten.

@@ -1,6 +1,6 @@
 //! Names as the worker sees them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub trait NamesDriver: Send + Sync {
     fn tell(&self, roll: Roll);
 
     /// Has a container answered whose loopback interface is up, through sockets in its network namespace
-    /// that are kept until [`let_go`](Self::let_go).
+    /// that are kept until [`let_go`](Self::let_go). One that has some is who it now is from then on.
     ///
     /// # Errors
     /// It has no sockets: the namespace is gone, or somebody has taken the address. There is no process
@@ -42,8 +42,8 @@ pub trait NamesDriver: Send + Sync {
     /// has told or replaced it.
     fn let_go(&self, container: String) -> BoxFuture<'_, Result<(), NamesError>>;
 
-    /// Which containers have sockets, those of an earlier agent among them. `None` if that cannot be told.
-    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>>;
+    /// Which containers have sockets, and as whom they ask: those of an earlier agent among them. `None` if that cannot be told.
+    fn served(&self) -> BoxFuture<'_, Option<BTreeMap<String, Asker>>>;
 
     /// Looks whether those that are served are answered, sees to it that they are, and takes up whom this
     /// host asks now.
@@ -148,9 +148,10 @@ impl NamesDriver for NodeNames {
         self.blocking(move |names| names.let_go(&container))
     }
 
-    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
+    fn served(&self) -> BoxFuture<'_, Option<BTreeMap<String, Asker>>> {
         let all = |names: &Names| {
-            Ok(names.served().into_iter().map(|asker| asker.container).collect::<BTreeSet<_>>())
+            let served = names.served().into_iter();
+            Ok(served.map(|asker| (asker.container.clone(), asker)).collect::<BTreeMap<_, _>>())
         };
         self.blocking(all).map(Result::ok).boxed()
     }

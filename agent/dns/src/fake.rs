@@ -1,6 +1,6 @@
 //! A host without namespaces: it remembers, and answers by the real zone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -95,8 +95,9 @@ impl NamesDriver for FakeNames {
         ready(Ok(())).boxed()
     }
 
-    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
-        ready(Some(self.lock().served.keys().cloned().collect())).boxed()
+    fn served(&self) -> BoxFuture<'_, Option<BTreeMap<String, Asker>>> {
+        let served = self.lock().served.clone().into_iter();
+        ready(Some(served.map(|(id, (asker, _))| (id, asker)).collect())).boxed()
     }
 
     fn look(&self) -> BoxFuture<'_, Result<(), NamesError>> {

@@ -134,13 +134,19 @@ pub(crate) fn task(id: u128, container: ContainerSpec) -> AssignedTask {
         node_id: 2.into(),
         spec: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         ports: Vec::new(),
-        networks: vec![TaskNetwork {
-            network_id: NETWORK.into(),
-            aliases: Vec::new(),
-            driver_opts: BTreeMap::new(),
-            addresses: Vec::new(),
-        }],
+        networks: vec![TaskNetwork { connected: false, ..joined(NETWORK.into()) }],
         desired_state: DesiredState::Running,
         level: Level::FIRST,
+    }
+}
+
+/// A network to which somebody has connected a task.
+pub(crate) fn joined(network_id: NetworkId) -> TaskNetwork {
+    TaskNetwork {
+        network_id,
+        aliases: Vec::new(),
+        driver_opts: BTreeMap::new(),
+        addresses: Vec::new(),
+        connected: true,
     }
 }

@@ -140,8 +140,8 @@ impl State {
         listens
     }
 
-    /// A task's spec never changes; what managers want of it does. The task, if it is still to be
-    /// written down.
+    /// A task's spec never changes; what managers want of it does, and which networks it is connected to. The
+    /// task, if it is still to be written down.
     pub(super) fn assign(
         &mut self,
         task: AssignedTask,
@@ -155,6 +155,7 @@ impl State {
             btree_map::Entry::Occupied(known) => {
                 let entry = known.into_mut();
                 entry.machine.want(task.desired_state);
+                entry.join(task);
                 entry
             }
             btree_map::Entry::Vacant(vacant) => {
@@ -184,7 +185,10 @@ impl State {
         let Rejection { why, desired_state } = rejection;
         if self.entries.contains_key(&id) || self.lost.contains(&id) {
             tracing::warn!(task = %id, why, "what is new of a task that is held cannot be read");
-            return self.assign(stand_in(id, desired_state), dirty);
+            let known = self.entries.get(&id).map(|entry| AssignedTask::clone(&entry.task));
+            let known = known.map(|task| AssignedTask { desired_state, ..task });
+            let known = known.unwrap_or_else(|| stand_in(id, desired_state));
+            return self.assign(known, dirty);
         }
         tracing::warn!(task = %id, why, "rejecting a task");
         let task = stand_in(id, desired_state);

@@ -42,8 +42,8 @@ pub(super) enum Event {
     Round,
     /// What there is on the node besides tasks.
     Seen(holdings::Observed),
-    /// What was to be put in order is done, but for what failed.
-    InOrder(Vec<holdings::Action>, Vec<holdings::Action>),
+    /// What was to be put in order is done, but for what failed, with why.
+    InOrder(Vec<holdings::Action>, Vec<(holdings::Action, String)>),
     /// Asks for every task.
     Summary(oneshot::Sender<Vec<TaskSummary>>),
     /// Asks what every task holds.

@@ -6,8 +6,8 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use shoal_agent_network::{AttachRequest, Netns};
-use shoal_agent_planning::lower::{ANONYMOUS, asker, made_for};
+use shoal_agent_network::{AttachRequest, Attached, Netns};
+use shoal_agent_planning::lower::{ANONYMOUS, Joined, asker, connection, made_for};
 use shoal_agent_planning::node::holdings::{
     Action, Assigned, Held, Observed, ObservedVolume, plan,
 };
@@ -94,6 +94,7 @@ pub(super) fn task_of(action: &Action) -> Option<TaskId> {
         | Action::Release { container }
         | Action::RemoveFiles { container }
         | Action::Connect { container, .. }
+        | Action::Disconnect { container, .. }
         | Action::LetGo { container }
         | Action::Answer { container, .. } => container.parse().ok(),
         Action::EndUse { user, .. } => user.parse().ok(),
@@ -101,27 +102,54 @@ pub(super) fn task_of(action: &Action) -> Option<TaskId> {
     }
 }
 
-/// Does all of it, in order, those of one kind together. Goes on after an error. Returns what failed.
-pub(super) async fn perform(context: &Context, actions: Vec<Action>) -> Vec<Action> {
-    let mut failed = Vec::new();
+/// How containers are to be connected to networks, by both; or why they cannot be.
+pub(super) type Joins = BTreeMap<(String, String), Result<Joined, String>>;
+
+/// How the containers are to be connected that shall be.
+pub(super) fn joins(
+    entries: &BTreeMap<TaskId, Entry>,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    actions: &[Action],
+) -> Joins {
+    let join = |action: &Action| {
+        let Action::Connect { container, network } = action else { return None };
+        let entry = entries.get(&container.parse().ok()?)?;
+        let joined =
+            connection(&entry.task, networks, network).map_err(|e| said(&e)).transpose()?;
+        Some(((container.clone(), network.clone()), joined))
+    };
+    actions.iter().filter_map(join).collect()
+}
+
+/// Does all of it, in order, those of one kind together, but for those about one container: these come one after
+/// the other. Goes on after an error. Returns what failed, with why.
+pub(super) async fn perform(
+    context: &Context,
+    actions: Vec<Action>,
+    joins: Joins,
+) -> Vec<(Action, String)> {
+    let (mut failed, joins) = (Vec::new(), &joins);
     for kind in actions.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
-        let one = |action: &Action| {
-            let action = action.clone();
+        let of_one =
+            kind.chunk_by(|one, next| task_of(one).is_some() && task_of(one) == task_of(next));
+        let one = |actions: &[Action]| {
+            let actions = actions.to_vec();
             async move {
-                match do_it(context, &action).await {
-                    Ok(()) => {
-                        tracing::warn!(?action, "put in order");
-                        None
-                    }
-                    Err(error) => {
-                        tracing::error!(?action, %error, "cannot put in order");
-                        Some(action)
+                let mut failed = Vec::new();
+                for action in actions {
+                    match do_it(context, &action, joins).await {
+                        Ok(()) => tracing::warn!(?action, "put in order"),
+                        Err(error) => {
+                            tracing::error!(?action, %error, "cannot put in order");
+                            failed.push((action, error));
+                        }
                     }
                 }
+                failed
             }
         };
-        let done: Vec<Option<Action>> =
-            futures::stream::iter(kind.iter().map(one)).buffer_unordered(PARALLEL).collect().await;
+        let done: Vec<Vec<(Action, String)>> =
+            futures::stream::iter(of_one.map(one)).buffer_unordered(PARALLEL).collect().await;
         failed.extend(done.into_iter().flatten());
     }
     failed
@@ -131,7 +159,7 @@ fn said(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).to_string()
 }
 
-async fn do_it(context: &Context, action: &Action) -> Result<(), String> {
+async fn do_it(context: &Context, action: &Action, joins: &Joins) -> Result<(), String> {
     let drivers = &context.drivers;
     match action {
         Action::RemoveContainer { container, keep_log } => {
@@ -158,7 +186,8 @@ async fn do_it(context: &Context, action: &Action) -> Result<(), String> {
         Action::RemoveFiles { container } => {
             ops::remove_files(context, container).await.map_err(|e| said(&e))
         }
-        Action::Connect { container, network } => connect(context, container, network).await,
+        Action::Connect { container, network } => connect(context, container, network, joins).await,
+        Action::Disconnect { container, network } => disconnect(context, container, network).await,
         Action::LetGo { container } => {
             drivers.names.let_go(container.clone()).await.map_err(|e| said(&e))
         }
@@ -166,15 +195,25 @@ async fn do_it(context: &Context, action: &Action) -> Result<(), String> {
     }
 }
 
-/// Connects a container again, as its lease says.
-async fn connect(context: &Context, container: &str, network: &str) -> Result<(), String> {
+/// Connects a container: again as its lease says, or to a network that it has not got yet.
+async fn connect(
+    context: &Context,
+    container: &str,
+    network: &str,
+    joins: &Joins,
+) -> Result<(), String> {
     let drivers = &context.drivers;
-    let id = container.parse::<TaskId>().map_err(|e| said(&e))?.into();
+    let task = container.parse::<TaskId>().map_err(|e| said(&e))?;
     let leases = drivers.networks.attachments(container);
+    let netns = netns(context, &task.into()).await?;
     let Some(lease) = leases.into_iter().find(|lease| lease.network == network) else {
-        return Ok(());
+        return match joins.get(&(container.to_owned(), network.to_owned())) {
+            Some(Ok(joined)) => join(context, task, joined, netns).await,
+            Some(Err(error)) => Err(error.clone()),
+            // Its task has lost it meanwhile.
+            None => Ok(()),
+        };
     };
-    let netns = netns(context, &id).await?;
     let request = AttachRequest {
         container: lease.container,
         network: lease.network,
@@ -185,7 +224,57 @@ async fn connect(context: &Context, container: &str, network: &str) -> Result<()
     drivers.networks.attach(request, netns).await.map(drop).map_err(|e| said(&e))
 }
 
-/// Answers names to a container whose sockets are gone.
+/// Connects a container to a network for the first time. What fails leaves nothing.
+async fn join(
+    context: &Context,
+    task: TaskId,
+    joined: &Joined,
+    netns: Netns,
+) -> Result<(), String> {
+    let networks = &context.drivers.networks;
+    let Joined { config, request } = joined;
+    let attached = match context.keeper.acquire(task, config).await {
+        Ok(()) => networks.attach(request.clone(), netns).await,
+        Err(error) => Err(error),
+    };
+    let Err(error) = attached else { return Ok(()) };
+    let error = format!("network {}: {}", config.name, said(&error));
+    // It counts as connected else, and nobody would try again.
+    match leave(context, task, &config.id).await {
+        Ok(()) => Err(error),
+        Err(also) => Err(format!("{error}; {also}")),
+    }
+}
+
+/// Disconnects a container. Where its way out was there, another one of its networks has that now.
+async fn disconnect(context: &Context, container: &str, network: &str) -> Result<(), String> {
+    let drivers = &context.drivers;
+    let task = container.parse::<TaskId>().map_err(|e| said(&e))?;
+    let ways_out = |container| -> BTreeSet<(String, bool, bool)> {
+        let all = drivers.networks.attachments(container).into_iter();
+        let leads = |one: &Attached| one.v6.as_ref().is_some_and(|v6| v6.default_route);
+        all.map(|one| (one.network.clone(), one.default_route, leads(&one))).collect()
+    };
+    let before = ways_out(container);
+    leave(context, task, network).await?;
+    for (network, ..) in ways_out(container).difference(&before) {
+        connect(context, container, network, &Joins::new()).await?;
+    }
+    Ok(())
+}
+
+/// A container has a network no more; with the last one that is gone, too.
+async fn leave(context: &Context, task: TaskId, network: &str) -> Result<(), String> {
+    let detached = context.drivers.networks.detach(task.to_string(), network.to_owned()).await;
+    detached.map_err(|e| said(&e))?;
+    let released = context.keeper.release(task, network).await;
+    if released.is_err() {
+        context.keeper.forsake(task, network).await;
+    }
+    released.map_err(|e| said(&e))
+}
+
+/// Answers names to a container whose sockets are gone, or which has other networks.
 async fn answer(context: &Context, asker: &Asker) -> Result<(), String> {
     let id = asker.container.parse::<TaskId>().map_err(|e| said(&e))?.into();
     let netns = netns(context, &id).await?;

@@ -1,7 +1,7 @@
 //! Networks exist on a node from when the first task needs them until the last has gone.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use shoal_agent_planning::node::holdings::NetworkUsers;
 use shoal_types::id::TaskId;
@@ -14,6 +14,8 @@ use shoal_agent_network::{NetworkConfig, NetworkDriver, NetworkError};
 pub(super) struct NetworkKeeper {
     driver: Arc<dyn NetworkDriver>,
     networks: StdMutex<BTreeMap<String, Arc<Mutex<Kept>>>>,
+    /// Which networks each task has, or may have.
+    used: StdMutex<BTreeSet<(TaskId, String)>>,
 }
 
 #[derive(Default)]
@@ -25,7 +27,7 @@ struct Kept {
 
 impl NetworkKeeper {
     pub(super) fn new(driver: Arc<dyn NetworkDriver>) -> Self {
-        Self { driver, networks: StdMutex::default() }
+        Self { driver, networks: StdMutex::default(), used: StdMutex::default() }
     }
 
     fn kept(&self, network: &str) -> Arc<Mutex<Kept>> {
@@ -33,8 +35,13 @@ impl NetworkKeeper {
         Arc::clone(networks.entry(network.to_owned()).or_default())
     }
 
+    fn used(&self) -> MutexGuard<'_, BTreeSet<(TaskId, String)>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A task of an earlier worker uses a network that exists.
     pub(super) async fn adopt(&self, task: TaskId, network: &str) {
+        self.used().insert((task, network.to_owned()));
         self.kept(network).lock().await.users.enter(task);
     }
 
@@ -44,6 +51,7 @@ impl NetworkKeeper {
         task: TaskId,
         config: &NetworkConfig,
     ) -> Result<(), NetworkError> {
+        self.used().insert((task, config.id.clone()));
         let kept = self.kept(&config.id);
         let mut kept = kept.lock().await;
         kept.users.enter(task);
@@ -64,7 +72,21 @@ impl NetworkKeeper {
             self.driver.remove_network(network.to_owned()).await?;
             kept.users.removed(&task);
         }
+        self.used().remove(&(task, network.to_owned()));
         Ok(())
+    }
+
+    /// A task uses a network no more that could not be removed: it goes with the next look.
+    pub(super) async fn forsake(&self, task: TaskId, network: &str) {
+        self.kept(network).lock().await.users.forsake(&task);
+        self.used().remove(&(task, network.to_owned()));
+    }
+
+    /// The networks that a task uses, as far as this process knows.
+    pub(super) fn used_by(&self, task: TaskId) -> Vec<String> {
+        let used = self.used();
+        let own = used.range((task, String::new())..).take_while(|(user, _)| *user == task);
+        own.map(|(_, network)| network.clone()).collect()
     }
 
     /// Removes a network that belongs to no task, unless somebody has come for it meanwhile.

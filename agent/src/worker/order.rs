@@ -1,11 +1,13 @@
 //! Keeping the node in order while the worker works: what belongs to no task goes, and what a task has
 //! lost it gets back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_agent_network::Lost;
+use shoal_agent_planning::lower::made_for;
 use shoal_agent_planning::node::holdings::{Action, Observed};
+use shoal_agent_planning::task::Fact;
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 use tokio::sync::oneshot;
@@ -91,6 +93,28 @@ impl State {
         });
     }
 
+    /// Connects containers to networks that their tasks have got since, and disconnects them from others: of tasks
+    /// that have something to be planned, before anything else is done for these.
+    pub(super) fn rejoin(&mut self, planned: &BTreeSet<TaskId>) {
+        let failed = &self.order.failed;
+        // What has failed waits for the next round, and all that would follow from it.
+        let failed: BTreeSet<TaskId> = failed.iter().filter_map(holdings::task_of).collect();
+        let leases = planned.iter().filter(|id| !failed.contains(id)).filter_map(|id| {
+            let entry = self.entries.get(id)?;
+            if !entry.machine.is_connected() || entry.machine.is_busy() {
+                return None;
+            }
+            let attached = self.context.drivers.networks.attachments(&id.to_string());
+            let has: BTreeSet<String> = attached.into_iter().map(|one| one.network).collect();
+            let differs = !has.is_empty() && has != made_for(&entry.task, &self.networks);
+            differs.then(|| (id.to_string(), has))
+        });
+        let leases: BTreeMap<_, _> = leases.collect();
+        if !leases.is_empty() {
+            self.put_in_order(&Observed { leases, ..Observed::default() });
+        }
+    }
+
     fn put_in_order(&mut self, observed: &Observed) {
         if self.is_leaving() {
             return;
@@ -107,9 +131,11 @@ impl State {
         }
         order.occupied.extend(actions.iter().filter_map(holdings::task_of));
         let context = Arc::clone(&self.context);
-        let lost = Event::InOrder(actions.clone(), actions.clone());
+        let joins = holdings::joins(&self.entries, &self.networks, &actions);
+        let because = |action: &Action| (action.clone(), "internal error of the agent".to_owned());
+        let lost = Event::InOrder(actions.clone(), actions.iter().map(because).collect());
         let work = async move {
-            let failed = holdings::perform(&context, actions.clone()).await;
+            let failed = holdings::perform(&context, actions.clone(), joins).await;
             Event::InOrder(actions, failed)
         };
         self.spawn_event(work, lost);
@@ -118,16 +144,39 @@ impl State {
     pub(super) fn in_order(
         &mut self,
         actions: &[Action],
-        failed: Vec<Action>,
+        failed: &[(Action, String)],
         dirty: &mut BTreeSet<TaskId>,
     ) {
         self.order.ended = true;
+        self.connections_changed(actions, failed, dirty);
         for id in actions.iter().filter_map(holdings::task_of) {
             self.order.occupied.remove(&id);
             if self.order.deferred.remove(&id) {
                 dirty.insert(id);
             }
         }
-        self.order.failed.extend(failed);
+        self.order.failed.extend(failed.iter().map(|(action, _)| action.clone()));
+    }
+
+    /// Tasks whose containers were connected or disconnected are known elsewhere now, and say what could not be done.
+    fn connections_changed(
+        &mut self,
+        actions: &[Action],
+        failed: &[(Action, String)],
+        dirty: &mut BTreeSet<TaskId>,
+    ) {
+        let now = self.now();
+        let of_links =
+            |action: &&Action| matches!(action, Action::Connect { .. } | Action::Disconnect { .. });
+        let tasks: BTreeSet<TaskId> =
+            actions.iter().filter(of_links).filter_map(holdings::task_of).collect();
+        for id in tasks {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let own = failed.iter().filter(|(action, _)| holdings::task_of(action) == Some(id));
+            let why: Vec<&str> = own.map(|(_, why)| why.as_str()).collect();
+            let why = (!why.is_empty()).then(|| why.join("; "));
+            entry.machine.learn(Fact::Unconnected(why), now);
+            dirty.insert(id);
+        }
     }
 }

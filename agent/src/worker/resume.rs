@@ -40,7 +40,7 @@ pub(super) async fn resume(
     // Whatever is to be cleaned up first holds nothing that has to be kept for it.
     let doomed = |entry: &Entry| matches!(entry.machine.next(now.steady), Step::Cleanup { .. });
     let assigned = holdings::assigned(&entries, networks, lost, doomed);
-    put_in_order(context, &assigned, containers, &entries).await?;
+    put_in_order(context, &assigned, containers, &entries, networks).await?;
     Ok(entries)
 }
 
@@ -50,6 +50,7 @@ async fn put_in_order(
     assigned: &Assigned,
     containers: BTreeSet<String>,
     entries: &BTreeMap<TaskId, Entry>,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> Result<(), WorkerError> {
     let drivers = &context.drivers;
     // What volumes have mounted for nobody, also such as cannot be described.
@@ -65,14 +66,19 @@ async fn put_in_order(
     }
     let mut observed = holdings::observe(context).await?;
     observed.containers.extend(containers);
-    holdings::perform(context, holdings::planned(assigned, &observed)).await;
+    let put_in_order = async |observed: &node::Observed| {
+        let actions = holdings::planned(assigned, observed);
+        let joins = holdings::joins(entries, networks, &actions);
+        holdings::perform(context, actions, joins).await;
+    };
+    put_in_order(&observed).await;
     let repaired = drivers.networks.repair().await.map_err(WorkerError::Networks)?;
     if !repaired.is_clean() {
         tracing::info!(?repaired, "networks were put in order");
     }
     let lost = drivers.networks.lost().borrow().clone();
     let observed = node::Observed { lost, ..node::Observed::default() };
-    holdings::perform(context, holdings::planned(assigned, &observed)).await;
+    put_in_order(&observed).await;
     Ok(())
 }
 

@@ -52,6 +52,16 @@ impl Entry {
         Self { task: Arc::new(task), machine, health: None, cancel }
     }
 
+    /// Takes over which networks it has, and what it needs for that; nothing else of it changes.
+    pub(super) fn join(&mut self, new: AssignedTask) {
+        if self.task.networks == new.networks {
+            return;
+        }
+        let task = Arc::make_mut(&mut self.task);
+        (task.networks, task.level) = (new.networks, new.level);
+        self.machine.joins_others();
+    }
+
     pub(super) fn resumed(record: TaskRecord, machine: Machine) -> Self {
         let cancel = CancellationToken::new();
         Self { task: Arc::new(record.task), machine, health: None, cancel }
@@ -150,6 +160,7 @@ impl State {
         unheard.mark_changed();
         loop {
             let planned = std::mem::take(&mut dirty);
+            self.rejoin(&planned);
             self.plan(&planned);
             self.name(&planned);
             let changed = lost.has_changed().unwrap_or(false);
@@ -226,7 +237,7 @@ impl State {
             #[cfg(test)]
             Event::Round => self.look_around(),
             Event::Seen(observed) => self.seen(&observed),
-            Event::InOrder(actions, failed) => self.in_order(&actions, failed, dirty),
+            Event::InOrder(actions, failed) => self.in_order(&actions, &failed, dirty),
             Event::Summary(answer) => {
                 let _ = answer.send(self.summary());
             }

@@ -1,5 +1,6 @@
 //! Networks.
 
+mod connect;
 mod ipam;
 pub(crate) mod trace;
 pub(crate) mod verify;
@@ -28,6 +29,10 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
     },
+    /// Connect one task to a further network
+    Connect(connect::Connect),
+    /// Disconnect a task from a network to which it was connected
+    Disconnect(connect::Disconnect),
     /// See where a packet goes from a task or node to somewhere, and where it would stop
     ///
     /// Each step is as it is planned, and is checked by the node that it is on. Sends nothing but what finds out
@@ -93,6 +98,8 @@ impl Command {
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
     match command {
         Command::Create(args) => create(shell, args).await,
+        Command::Connect(args) => connect::connect(shell, args).await,
+        Command::Disconnect(args) => connect::disconnect(shell, args).await,
         Command::Ls(args) => list(shell, &args).await,
         Command::Inspect { networks } => {
             let client = shell.manager().await?;

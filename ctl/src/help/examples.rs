@@ -110,6 +110,11 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("stack rollback", "shoalctl stack rollback shop\nshoalctl stack rollback --to 3 shop"),
     ("stack rm", "shoalctl stack rm shop"),
     ("network ls", "shoalctl network ls --filter driver=bridge"),
+    (
+        "network connect",
+        "shoalctl network connect back web.1\nshoalctl network connect --alias db --ip 10.0.1.5 back web.1",
+    ),
+    ("network disconnect", "shoalctl network disconnect back web.1"),
     ("network inspect", "shoalctl network inspect shop_back"),
     (
         "network verify",

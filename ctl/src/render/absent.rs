@@ -118,7 +118,13 @@ const SHAPES: [Shape; 36] = [
     Shape { under: "Endpoint", has: &["Mode"], ..ANY },
     Shape { under: "Endpoint", nil: &["Spec"], list: &["Ports", "VirtualIPs"], ..ANY },
     Shape { has: &["NetworkID", "Addr"], ..ANY },
-    Shape { has: &["NetworkID"], list: &["Aliases", "Addresses"], map: &["DriverOpts"], ..ANY },
+    Shape {
+        has: &["NetworkID"],
+        list: &["Aliases", "Addresses"],
+        map: &["DriverOpts"],
+        no: &["Connected"],
+        ..ANY
+    },
     Shape {
         has: &["DesiredState", "ServiceID"],
         text: &["NodeID"],

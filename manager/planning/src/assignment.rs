@@ -137,7 +137,7 @@ pub struct Held {
 struct Joined {
     /// How many of them there are.
     tasks: usize,
-    /// How many of those that the node was told of before have not ended.
+    /// How many of those that the node was told of before have not ended, nor left it.
     stayed: usize,
     /// What the node was told of it.
     told: Option<Arc<Network>>,
@@ -213,6 +213,11 @@ impl Held {
             Some(task) => self.tasks.insert(id, Arc::clone(task)),
             None => self.tasks.remove(&id),
         };
+        // Where its networks are others now, it may have left one for a moment.
+        let stays = old
+            .as_ref()
+            .zip(new.as_ref())
+            .is_some_and(|(old, new)| new.is_live() && Arc::ptr_eq(&old.networks, &new.networks));
         for (task, is_new) in [(&old, false), (&new, true)] {
             let live = task.iter().filter(|task| task.is_live());
             let joined = live.flat_map(|task| task.networks.iter());
@@ -220,8 +225,7 @@ impl Held {
                 let joined = self.networks.entry(network.network_id).or_default();
                 let tasks = &mut joined.tasks;
                 *tasks = if is_new { *tasks + 1 } else { tasks.saturating_sub(1) };
-                let has_ended = !new.as_ref().is_some_and(|task| task.is_live());
-                joined.stayed = joined.stayed.saturating_sub(usize::from(!is_new && has_ended));
+                joined.stayed = joined.stayed.saturating_sub(usize::from(!is_new && !stays));
                 networks.insert(network.network_id);
             }
         }

@@ -227,6 +227,10 @@ asks! {
     GetNetworkRequest |r| COMMON, format!("network {}", r.reference);
     CreateNetworkRequest |r| COMMON, named("network", r.spec.as_ref().map(|s| &s.name));
     RemoveNetworkRequest |r| COMMON, format!("network {}", r.reference);
+    ConnectTaskRequest |r| Wanted::Known(Asked::Task(&r.task)),
+        format!("task {} on network {}", r.task, r.network);
+    DisconnectTaskRequest |r| Wanted::Known(Asked::Task(&r.task)),
+        format!("task {} on network {}", r.task, r.network);
     ApplyStackRequest |r| Wanted::Stack(r.spec.as_ref()),
         named("stack", r.spec.as_ref().map(|s| &s.name));
     RollBackStackRequest |r| Wanted::Known(Asked::RollBack(&r.reference, r.to)),

@@ -2,6 +2,7 @@
 
 mod asked;
 mod cluster;
+mod connections;
 mod credentials;
 mod error;
 mod networks;
@@ -251,6 +252,8 @@ unary! {{
     remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
     get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
     get_task tasks GetTask GetTaskRequest GetTaskResponse;
+    connect_task connections ConnectTask ConnectTaskRequest ConnectTaskResponse;
+    disconnect_task connections DisconnectTask DisconnectTaskRequest DisconnectTaskResponse;
     roll_back_stack stacks RollBackStack RollBackStackRequest ApplyStackResponse;
     get_stack stacks GetStack GetStackRequest GetStackResponse;
     remove_stack stacks RemoveStack RemoveStackRequest RemoveStackResponse;

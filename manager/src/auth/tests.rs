@@ -176,8 +176,10 @@ fn each_role_may_call_these_methods() {
     let deployer =
         ["ApplyStack", "Exec", "RemoveService", "RemoveStack", "RollBackStack", "UpdateService"];
     let operator = [
+        "ConnectTask",
         "CreateNetwork",
         "CreateService",
+        "DisconnectTask",
         "GetJoinToken",
         "PruneNodes",
         "RemoveNetwork",

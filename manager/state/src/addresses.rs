@@ -186,7 +186,7 @@ impl Addresses {
         }
     }
 
-    /// A task holds its addresses, which never change, until it has ended.
+    /// A task holds its addresses until it has ended, or is disconnected from their network.
     pub(crate) fn task(&mut self, old: Option<&Task>, new: Option<&Task>) {
         let (old, new) = (old.filter(|t| t.is_live()), new.filter(|t| t.is_live()));
         if let (Some(old), Some(new)) = (old, new)
@@ -272,8 +272,8 @@ impl Addresses {
         self.more.contains_key(&number(address.addr()))
     }
 
-    /// How many addresses of a subnet somebody has that are outside of the range of those that are chosen: services
-    /// name them.
+    /// How many addresses of a subnet somebody has that are outside of the range of those that are chosen: somebody
+    /// has named them.
     fn named_outside(&self, plan: &SubnetPlan) -> u64 {
         let ((first, last), range) = (ends(&plan.subnet), Range::of(plan));
         let parts = [(first, range.first.saturating_sub(1)), (range.last.saturating_add(1), last)];
@@ -512,13 +512,17 @@ impl ClusterState {
         kept.find(|(_, address)| self.indexes.addresses.has_holders(*address)).map(|(id, _)| id)
     }
 
-    /// Who beside a service and its tasks has an address, in words.
-    pub(crate) fn other_holder(&self, service: ServiceId, address: IpNet) -> Option<String> {
+    /// Who has an address, in words; beside a service and its tasks, if one is named.
+    pub(crate) fn other_holder(
+        &self,
+        service: Option<ServiceId>,
+        address: IpNet,
+    ) -> Option<String> {
         if !self.indexes.addresses.has_holder(address) {
             return None;
         }
         let others = |holder: &Holder| match holder {
-            Holder::Keeper(id) | Holder::Task(_, id) => *id != service,
+            Holder::Keeper(id) | Holder::Task(_, id) => Some(*id) != service,
             Holder::Service(_) | Holder::Node(_) => true,
         };
         let mut found = holders(self).filter(|(at, _)| *at == address.addr());

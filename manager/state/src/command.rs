@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::id::{
@@ -231,6 +232,29 @@ pub enum Command {
     OrphanTask {
         /// Which task.
         id: TaskId,
+    },
+    /// Connects one task to a further network, beside those that its service names. It is connected as long
+    /// as it lives, and no other task of its slot is. Rejected if it has ended or is to stop, if it is
+    /// connected there already, if one of its networks excludes others, and if its node cannot do that.
+    ConnectTask {
+        /// Which task.
+        id: TaskId,
+        /// To what.
+        network_id: NetworkId,
+        /// Further names of the task there.
+        aliases: Vec<String>,
+        /// Its addresses there, at most one of each family. Of a family without one, a free one is chosen.
+        addresses: Vec<IpAddr>,
+    },
+    /// Disconnects a task from a network to which it was connected. Rejected if its service names the
+    /// network.
+    DisconnectTask {
+        /// Which task.
+        id: TaskId,
+        /// From what.
+        network_id: NetworkId,
+        /// It is fine if the task is not connected there, or has ended.
+        force: bool,
     },
     /// What an agent reports of its tasks. Reports on unknown or foreign tasks and reports that
     /// come too late are passed over.

@@ -204,31 +204,30 @@ impl Indexes {
         self.used(old, new);
     }
 
-    /// A task has addresses on networks that span nodes, and on no others. Neither they nor its ports ever change.
+    /// A task has addresses on networks that span nodes, and on no others. Its ports never change; its networks do
+    /// when it is connected to one.
     fn reached(&mut self, old: Option<&Task>, new: Option<&Task>) {
         let reached = |task: &Task| TaskEndpoint::has_one(task);
         let (was, is) = (old.filter(|t| reached(t)), new.filter(|t| reached(t)));
-        if was.is_some() == is.is_some() {
+        if was.is_some() == is.is_some() && same_networks(was, is) {
             return;
         }
         let key = |t: &Task| Some((t.node_id.filter(|_| TaskEndpoint::has_ports(t))?, t.id));
         shift(&mut self.published, was.and_then(key), is.and_then(key));
-        for task in [was, is].into_iter().flatten() {
-            for network in task.networks.iter().filter(|n| n.spans_nodes()) {
-                let key = (network.network_id, task.id);
-                if is.is_some() {
-                    self.endpoints.insert(key);
-                } else {
-                    self.endpoints.remove(&key);
-                }
-            }
+        let spanning = |task: &Task| {
+            let joined = task.networks.iter().filter(|n| n.spans_nodes());
+            joined.map(|n| (n.network_id, task.id)).collect::<Vec<_>>()
+        };
+        for key in was.map(spanning).unwrap_or_default() {
+            self.endpoints.remove(&key);
         }
+        self.endpoints.extend(is.map(spanning).unwrap_or_default());
     }
 
-    /// What a task reserves never changes.
+    /// What a task reserves never changes; its networks do when it is connected to one.
     fn used(&mut self, old: Option<&Task>, new: Option<&Task>) {
         let key = |t: &Task| NodeUsage::counts(t).then_some((t.node_id, t.is_wanted()));
-        if old.and_then(key) == new.and_then(key) {
+        if old.and_then(key) == new.and_then(key) && same_networks(old, new) {
             return;
         }
         if let Some((task, node)) = old.filter(|t| NodeUsage::counts(t)).and_then(with_node)
@@ -251,6 +250,11 @@ impl Indexes {
             usage.add(task);
         }
     }
+}
+
+/// Whether a task has the networks that it had, if there was one and is one.
+fn same_networks(old: Option<&Task>, new: Option<&Task>) -> bool {
+    old.zip(new).is_none_or(|(old, new)| Arc::ptr_eq(&old.networks, &new.networks))
 }
 
 fn with_node(task: &Task) -> Option<(&Task, NodeId)> {

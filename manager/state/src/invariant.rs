@@ -1,13 +1,13 @@
 //! What must hold of every state, checked from the objects alone. Slow; for tests and simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use shoal_types::id::NetworkId;
 use shoal_types::level::Level;
 use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
-use shoal_types::spec::{EndpointMode, PortConfig, PublishMode, SubnetPlan};
+use shoal_types::spec::{EndpointMode, NetworkKind, PortConfig, PublishMode, SubnetPlan};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::addresses::{self, Family};
@@ -218,6 +218,25 @@ fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
             demand!(wrong, exists, "task {id} joins network {network}, which does not exist");
         }
     }
+    connections(state, task, wrong);
+}
+
+/// A task joins each network once, and one that excludes others alone; what it was connected to, its node can do.
+fn connections(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
+    let id = task.id;
+    let ids: BTreeSet<_> = task.networks.iter().map(|joined| joined.network_id).collect();
+    demand!(wrong, ids.len() == task.networks.len(), "task {id} joins a network twice");
+    let mut kinds = ids.iter().filter_map(|id| NetworkKind::of(&state.network(*id)?.spec.driver));
+    let alone = ids.len() <= 1 || !kinds.any(NetworkKind::is_exclusive);
+    demand!(wrong, alone, "task {id} joins a network that excludes its others");
+    let connected = task.networks.iter().any(|joined| joined.connected);
+    let able = !connected || task.level >= Level::DUAL;
+    demand!(
+        wrong,
+        able,
+        "task {id} is connected to a network, and needs level {} only",
+        task.level
+    );
 }
 
 /// No port of a node is held twice on addresses that cannot be told apart.
@@ -259,7 +278,9 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     for task in state.tasks().filter(|task| task.is_live()) {
         for joined in task.networks.iter() {
             let (id, have) = (joined.network_id, joined.addresses.iter().copied());
-            let named = |of: IpAddr| task.spec.networks.iter().any(|n| n.addresses.contains(&of));
+            let named = |of: IpAddr| {
+                joined.connected || task.spec.networks.iter().any(|n| n.addresses.contains(&of))
+            };
             let held = of_network(state, id, have, named);
             demand!(wrong, held, "task {} has other addresses than its networks", task.id);
         }

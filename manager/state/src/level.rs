@@ -92,6 +92,9 @@ impl Command {
             Self::CreateUser { id: _, spec } | Self::UpdateUser { id: _, expected: _, spec } => {
                 spec.level()
             }
+            // Nobody before the fourth level changes the networks of a task that it holds.
+            Self::ConnectTask { id: _, network_id: _, aliases: _, addresses: _ }
+            | Self::DisconnectTask { id: _, network_id: _, force: _ } => Level::DUAL,
             Self::WithRegistryAuth { auths, command } => auths.level().max(command.level()),
             Self::RaiseLevel { level: _ }
             | Self::RotateJoinToken { role: _, secret: _ }

@@ -39,6 +39,6 @@ pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
 pub use reach::Reach;
-pub use rejected::{AddressProblem, Rejected, RejectedCode, SubnetHolder};
+pub use rejected::{AddressProblem, ConnectionRefused, Rejected, RejectedCode, SubnetHolder};
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

@@ -1,6 +1,7 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
 mod addresses;
+mod connection;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -14,6 +15,7 @@ use shoal_types::spec::{Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 pub use self::addresses::{AddressProblem, SubnetHolder};
+pub use self::connection::ConnectionRefused;
 use crate::event::ObjectKind;
 
 /// Why the state refuses a command.
@@ -237,11 +239,11 @@ pub enum Rejected {
         /// How many there are.
         count: u64,
     },
-    /// A service names an address that its task cannot have.
-    #[error("service {service:?} cannot have {address} on network {network:?}: {problem}")]
+    /// Somebody names an address that a task cannot have.
+    #[error("{user} cannot have {address} on network {network:?}: {problem}")]
     AddressUnusable {
-        /// Name of the service.
-        service: String,
+        /// The service or task that is to have it, in words.
+        user: String,
         /// The address.
         address: IpAddr,
         /// Name of the network.
@@ -259,6 +261,9 @@ pub enum Rejected {
         /// The address.
         address: IpAddr,
     },
+    /// A task cannot be connected to a network, or disconnected.
+    #[error(transparent)]
+    Connection(#[from] ConnectionRefused),
     /// Another service has a port that only one can have.
     #[error(
         "service {service:?} cannot publish port {port}/{} {}: service {holder:?} has it {}",
@@ -512,6 +517,7 @@ impl Rejected {
             Self::ClusterExists { .. } | Self::IdTaken { .. } | Self::NameTaken { .. } => {
                 RejectedCode::AlreadyExists
             }
+            Self::Connection(refused) => refused.code(),
             Self::OutOfSequence { .. } | Self::StaleTask { .. } | Self::TriedAtOnce { .. } => {
                 RejectedCode::Aborted
             }
@@ -524,7 +530,10 @@ impl Rejected {
             | Self::SubnetUnusable { .. }
             | Self::AddressUnusable {
                 problem:
-                    AddressProblem::Local | AddressProblem::Outside { .. } | AddressProblem::Nobodys,
+                    AddressProblem::Local
+                    | AddressProblem::Outside { .. }
+                    | AddressProblem::Nobodys
+                    | AddressProblem::Several,
                 ..
             }
             | Self::StackIdMissing { .. }

@@ -51,7 +51,13 @@ impl TryFrom<pb::Slot> for Slot {
 
 by_value!(Slot => pb::Slot);
 
-message!(TaskNetwork { network_id: Text, aliases: Same, driver_opts: Same, addresses: TextList });
+message!(TaskNetwork {
+    network_id: Text,
+    aliases: Same,
+    driver_opts: Same,
+    addresses: TextList,
+    connected: Same,
+});
 
 message!(TaskStatus {
     state: Choice,

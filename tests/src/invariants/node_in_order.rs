@@ -1,6 +1,6 @@
 //! A node has what its tasks have, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_agent_planning::node::holdings::{Assigned, Observed};
 
@@ -16,7 +16,7 @@ pub fn judge(node: &str, assigned: &Assigned, observed: &Observed) -> Vec<String
     for id in strays(&mut observed.leases.keys()) {
         say(format!("has leases of {id}, which holds nothing"));
     }
-    for id in strays(&mut observed.answered.iter().flatten()) {
+    for id in strays(&mut observed.answered.iter().flat_map(BTreeMap::keys)) {
         say(format!("answers names to {id}, which holds nothing"));
     }
     for id in strays(&mut observed.files.iter()) {
@@ -44,7 +44,8 @@ pub fn judge(node: &str, assigned: &Assigned, observed: &Observed) -> Vec<String
         for (_, network) in observed.lost.iter().filter(|(of, _)| of == id) {
             say(format!("has lost the link of {id} to {network}"));
         }
-        let answered = observed.answered.as_ref().is_none_or(|answered| answered.contains(id));
+        let answered =
+            observed.answered.as_ref().is_none_or(|all| all.get(id) == holds.asks.as_ref());
         if holds.asks.is_some() && !answered {
             say(format!("does not answer names to {id}"));
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_agent_planning::lower::made_for;
+use shoal_agent_planning::lower::{asker, made_for};
 use shoal_agent_planning::task::{ExitStatus, Fact, Machine, Moment, Step, refusal};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::id::{NodeId, TaskId};
@@ -284,7 +284,8 @@ impl Agent {
                 ctx.note(|| format!("node {node} task {id}: {step:?}"));
                 held.machine.begin(step, now);
                 let number = ctx.count();
-                let made = made_for(&held.task, &self.assigned.networks);
+                let networks = &self.assigned.networks;
+                let made = (made_for(&held.task, networks), asker(&held.task, networks));
                 let operation = Operation::new(number, step, &held.task, &held.machine, made, now);
                 held.operation = Some(operation);
                 self.go_on_soon(id, number, ctx);

@@ -8,6 +8,7 @@ use shoal_agent_planning::node::holdings::{Action, Observed};
 use shoal_agent_planning::task::{
     Boot, Cleaning, ExitStatus, Fact, Found, Machine, Preparation, Step, TaskRecord,
 };
+use shoal_agent_planning::zone::Asker;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::{NetworkId, NodeId, TaskId};
 use shoal_types::object::Network;
@@ -56,6 +57,8 @@ pub(crate) struct Operation {
     cleaning: Option<Cleaning>,
     /// The networks that are made for the task.
     networks: BTreeSet<String>,
+    /// As whom its container asks for names.
+    asker: Option<Asker>,
     errors: Vec<String>,
 }
 
@@ -65,7 +68,7 @@ impl Operation {
         step: Step,
         task: &AssignedTask,
         machine: &Machine,
-        networks: BTreeSet<String>,
+        (networks, asker): (BTreeSet<String>, Option<Asker>),
         now: Timestamp,
     ) -> Self {
         let cleaning = match step {
@@ -80,6 +83,7 @@ impl Operation {
             record: machine.record(task),
             cleaning,
             networks,
+            asker,
             errors: Vec::new(),
         }
     }
@@ -275,7 +279,9 @@ impl Host {
                 for network in &operation.networks {
                     self.things.attach(id, network);
                 }
-                self.things.answer(&id.to_string());
+                if let Some(asker) = operation.asker.clone() {
+                    self.things.answer(&id.to_string(), asker);
+                }
                 return Done::NotYet;
             }
             _ if fails(ctx, 3) => Fact::PrepareFailed { err: "no such image".to_owned() },

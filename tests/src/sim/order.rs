@@ -168,6 +168,7 @@ fn task_of(action: &Action) -> Option<TaskId> {
         | Action::Release { container }
         | Action::RemoveFiles { container }
         | Action::Connect { container, .. }
+        | Action::Disconnect { container, .. }
         | Action::LetGo { container }
         | Action::Answer { container, .. } => container.parse().ok(),
         Action::EndUse { user, .. } => user.parse().ok(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_agent_planning::node::holdings::{Action, NetworkUsers, Observed, ObservedVolume};
+use shoal_agent_planning::zone::Asker;
 use shoal_types::id::TaskId;
 
 /// A volume that many tasks have.
@@ -13,7 +14,7 @@ const SHARED: &str = "data";
 pub(crate) struct Things {
     leases: BTreeMap<String, BTreeSet<String>>,
     lost: BTreeSet<(String, String)>,
-    answered: BTreeSet<String>,
+    answered: BTreeMap<String, Asker>,
     networks: BTreeSet<String>,
     volumes: BTreeMap<String, ObservedVolume>,
     files: BTreeSet<String>,
@@ -95,8 +96,8 @@ impl Things {
         self.leases.entry(task).or_default().insert(network);
     }
 
-    pub(crate) fn answer(&mut self, task: &str) {
-        self.answered.insert(task.to_owned());
+    pub(crate) fn answer(&mut self, task: &str, asker: Asker) {
+        self.answered.insert(task.to_owned(), asker);
     }
 
     pub(crate) fn let_go(&mut self, task: &str) {
@@ -164,7 +165,7 @@ impl Things {
         match action {
             Action::RemoveContainer { .. } | Action::Unmount { .. } => {}
             Action::LetGo { container } => self.let_go(container),
-            Action::Answer { container, .. } => self.answer(container),
+            Action::Answer { container, asker } => self.answer(container, asker.clone()),
             Action::Release { container } => self.release(container),
             Action::RemoveNetwork { network } => {
                 let used = self.keeper.get(network).is_some_and(NetworkUsers::is_used);
@@ -186,11 +187,18 @@ impl Things {
                 self.files.remove(container);
             }
             Action::Connect { container, network } => {
+                let Ok(task) = container.parse() else { return };
+                self.acquire(task, network);
+                self.attach(task, network);
+            }
+            Action::Disconnect { container, network } => {
+                let Ok(task) = container.parse() else { return };
                 self.changes += 1;
-                let lost = (container.clone(), network.clone());
-                if self.leases.get(container).is_some_and(|has| has.contains(network)) {
-                    self.lost.remove(&lost);
+                if let Some(has) = self.leases.get_mut(container) {
+                    has.remove(network);
                 }
+                self.lost.remove(&(container.clone(), network.clone()));
+                self.leave(task, network);
             }
         }
     }

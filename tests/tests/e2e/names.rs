@@ -23,7 +23,7 @@ fn service(name: &str, lines: &str, deploy: &str) -> String {
 }
 
 /// What a task is told of a name: what is said after the name itself.
-fn told(world: &World, task: &str, name: &str) -> BTreeSet<String> {
+pub(crate) fn told(world: &World, task: &str, name: &str) -> BTreeSet<String> {
     // Its wget and ping cannot look up names, since it is static.
     let said = world.cluster.ctl(&["exec", task, "nslookup", "-type=a", name, "127.0.0.11"]).both();
     let answers = said.lines().skip_while(|line| !line.trim().is_empty());
@@ -39,7 +39,7 @@ fn called(world: &World, task: &str, address: &str) -> String {
 }
 
 /// A task is told so many addresses, or will be.
-fn until_told(world: &World, task: &str, name: &str, count: usize) -> BTreeSet<String> {
+pub(crate) fn until_told(world: &World, task: &str, name: &str, count: usize) -> BTreeSet<String> {
     world.until(&format!("{name} has {count} addresses"), || {
         let told = told(world, task, name);
         ensure!(told.len() == count, "{told:?}");
@@ -230,7 +230,7 @@ fn services_on_different_hosts_find_each_other() {
     world.end();
 }
 
-fn exec(world: &World, task: &str, script: &str) -> Result<String> {
+pub(crate) fn exec(world: &World, task: &str, script: &str) -> Result<String> {
     let said = world.cluster.ctl(&["exec", task, "sh", "-c", script]);
     ensure!(said.code == 0, "{}", said.both());
     Ok(said.both())

@@ -67,6 +67,12 @@ impl Task {
         self.endpoint.as_ref().map_or(&[], |e| &e.ports)
     }
 
+    /// What it has on a network, if it joins that.
+    #[must_use]
+    pub fn on(&self, network: NetworkId) -> Option<&TaskNetwork> {
+        self.networks.iter().find(|joined| joined.network_id == network)
+    }
+
     /// The name that people see: `web.3`, or `web.NODE` for a global service.
     #[must_use]
     pub fn name(&self) -> String {
@@ -136,6 +142,9 @@ pub struct TaskNetwork {
     /// its spec names, which are kept for its task.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<ipnet::IpNet>,
+    /// Whether somebody has connected this one task to it. Else its service names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub connected: bool,
 }
 
 impl TaskNetwork {

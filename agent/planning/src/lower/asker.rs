@@ -115,6 +115,7 @@ mod tests {
                 aliases: Vec::new(),
                 driver_opts: BTreeMap::new(),
                 addresses: Vec::new(),
+                connected: false,
             });
             let task =
                 AssignedTask { networks: joined.collect(), ..crate::testing::task(spec.clone()) };

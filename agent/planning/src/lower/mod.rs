@@ -33,7 +33,7 @@ use crate::zone::Asker;
 
 pub use asker::{asker, unasked};
 pub use mounts::{ANONYMOUS, PlannedMount, Source};
-pub use networks::{Joined, NetworkPlan, made_for};
+pub use networks::{Joined, NetworkPlan, connection, made_for};
 pub use ports::{Publication, publication};
 
 /// What an image says about the containers made from it.

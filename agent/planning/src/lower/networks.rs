@@ -46,6 +46,22 @@ pub fn made_for(
     ids.filter(made).map(|id| id.to_string()).collect()
 }
 
+/// One connection of a task, to the network of this id. `None` if it has none there.
+///
+/// # Errors
+/// The network is not known to this node, or this node cannot do what it asks for.
+pub fn connection(
+    task: &AssignedTask,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    network: &str,
+) -> Result<Option<Joined>, LowerError> {
+    let wanted = task.networks.iter().find(|joined| joined.network_id.to_string() == network);
+    let Some(wanted) = wanted else { return Ok(None) };
+    let id = wanted.network_id;
+    let network = networks.get(&id).ok_or(LowerError::UnknownNetwork { id })?;
+    join(task, wanted, network).map(Some)
+}
+
 pub(super) fn plan(
     task: &AssignedTask,
     networks: &BTreeMap<NetworkId, Arc<Network>>,

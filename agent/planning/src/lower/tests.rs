@@ -252,6 +252,7 @@ fn networks() {
             aliases: words(&["www"]),
             driver_opts: BTreeMap::new(),
             addresses: (*id == 4).then(|| "10.0.4.9/24".parse().unwrap()).into_iter().collect(),
+            connected: false,
         };
         task.networks = ids.iter().map(join).collect();
         plan(&task, &known, &image(), &host())
@@ -294,6 +295,7 @@ fn ports() {
             aliases: Vec::new(),
             driver_opts: BTreeMap::new(),
             addresses: Vec::new(),
+            connected: false,
         };
         task.networks = networks.iter().map(join).collect();
         let networks = [network(2, "host", "host")].into();

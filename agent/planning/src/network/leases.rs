@@ -331,12 +331,30 @@ impl Leases {
         })
     }
 
-    /// Takes a container off one network; `None` when it is not on it.
+    /// Takes a container off one network; `None` when it is not on it. Where its default route was there, of either
+    /// family, the first of its other attachments that leads out has it from now on.
     pub fn detach(&mut self, container: &str, network: &str) -> Option<Attached> {
         let lease = self.containers.get_mut(container)?;
-        let attached = lease.attachments.remove(network);
+        let gone = lease.attachments.remove(network);
+        let networks = &self.networks;
+        let leads_out = |other: &&mut Attached| {
+            networks.get(&other.network).is_some_and(|network| !network.state.internal)
+        };
+        let mut others: Vec<_> = lease.attachments.values_mut().filter(leads_out).collect();
+        others.sort_by_key(|one| (one.ifname.len(), one.ifname.clone()));
+        if gone.as_ref().is_some_and(|gone| gone.default_route)
+            && let Some(next) = others.first_mut()
+        {
+            next.default_route = true;
+        }
+        let had_v6 = gone.as_ref().and_then(|gone| gone.v6.as_ref());
+        if had_v6.is_some_and(|v6| v6.default_route)
+            && let Some(next) = others.iter_mut().find_map(|other| other.v6.as_mut())
+        {
+            next.default_route = true;
+        }
         self.forget_if_empty(container);
-        attached
+        gone
     }
 
     /// Takes a container off every network and withdraws its ports.

@@ -3,7 +3,8 @@
 //!
 //! A task owns what it has from the moment it is known until it has given everything back. What is
 //! being made or given back right now is the affair of whoever does it: nothing of a busy task is
-//! touched. A network exists on a node as long as a task there has it.
+//! touched. A network exists on a node as long as a task there has it. A container that is there and is to stay
+//! is connected to the networks of its task and to no others, also where these have changed since it began.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,8 @@ use crate::zone::Asker;
 pub struct Held {
     /// The networks that are made for it.
     pub networks: BTreeSet<String>,
-    /// Its container is there and is to stay, so its connections have to be.
+    /// Its container is there and is to stay, and which networks it has is written down: so its connections have
+    /// to be these.
     pub connected: bool,
     /// Its container as one that asks for names, if it does.
     pub asks: Option<Asker>,
@@ -43,6 +45,11 @@ impl Assigned {
     fn needs(&self, network: &str) -> bool {
         self.holders.values().any(|held| held.networks.contains(network))
     }
+
+    /// A task whose connections are put in order.
+    fn settled(&self, container: &str) -> Option<&Held> {
+        self.holders.get(container).filter(|held| held.connected && !held.busy)
+    }
 }
 
 /// A volume as the node has it.
@@ -63,12 +70,12 @@ pub struct Observed {
     pub containers: BTreeSet<String>,
     /// Those of them of which only the log is left.
     pub logs: BTreeSet<String>,
-    /// Who has leases of which networks: addresses and ports.
+    /// Who has leases of which networks: addresses and ports. Of whom nothing stands here nothing is known.
     pub leases: BTreeMap<String, BTreeSet<String>>,
     /// Leases whose links are gone: container and network.
     pub lost: BTreeSet<(String, String)>,
-    /// Containers that names are answered to; `None` if that was not looked at.
-    pub answered: Option<BTreeSet<String>>,
+    /// Containers that names are answered to, and as whom; `None` if that was not looked at.
+    pub answered: Option<BTreeMap<String, Asker>>,
     /// Networks.
     pub networks: BTreeSet<String>,
     /// Volumes, by name.
@@ -87,6 +94,8 @@ pub enum Action {
     LetGo { container: String },
     /// Give back addresses and ports, with their links.
     Release { container: String },
+    /// Disconnect a container from a network that its task does not have any more.
+    Disconnect { container: String, network: String },
     /// Remove a network that no task has.
     RemoveNetwork { network: String },
     /// Strike out a user of a volume.
@@ -97,9 +106,10 @@ pub enum Action {
     RemoveVolume { volume: String },
     /// Remove the files of a container that is gone.
     RemoveFiles { container: String },
-    /// Connect a container again whose links are gone, with the same addresses.
+    /// Connect a container to a network of its task: for the first time, or again with the same addresses if its
+    /// links are gone.
     Connect { container: String, network: String },
-    /// Answer names to a container to which nobody does.
+    /// Answer names to a container to which nobody does, or as if it had other networks.
     Answer { container: String, asker: Asker },
 }
 
@@ -115,36 +125,87 @@ pub fn plan(assigned: &Assigned, observed: &Observed) -> Vec<Action> {
         }
         actions.push(Action::RemoveContainer { container: container.clone(), keep_log });
     }
-    let unasked = observed.answered.iter().flatten().filter(gone);
+    let unasked = observed.answered.iter().flat_map(BTreeMap::keys).filter(gone);
     actions.extend(unasked.map(|c| Action::LetGo { container: c.clone() }));
     let released = observed.leases.keys().filter(gone);
     actions.extend(released.map(|c| Action::Release { container: c.clone() }));
-    let networks = observed.networks.iter().filter(|network| !assigned.needs(network));
+    let links = Links::of(assigned, observed);
+    actions.extend(links.surplus.iter().map(|(container, network)| {
+        let (container, network) = (container.clone(), network.clone());
+        Action::Disconnect { container, network }
+    }));
+    let unneeded = |network: &&String| !assigned.needs(network) && !links.stays.contains(*network);
+    let networks = observed.networks.iter().filter(unneeded);
     actions.extend(networks.map(|network| Action::RemoveNetwork { network: network.clone() }));
     for (name, volume) in &observed.volumes {
         plan_volume(assigned, name, volume, &mut actions);
     }
     let files = observed.files.iter().filter(gone);
     actions.extend(files.map(|c| Action::RemoveFiles { container: c.clone() }));
-    for (container, network) in &observed.lost {
-        let held = assigned.holders.get(container);
-        if held.is_some_and(|held| held.connected && !held.busy && held.networks.contains(network))
-        {
-            let (container, network) = (container.clone(), network.clone());
-            actions.push(Action::Connect { container, network });
-        }
-    }
+    actions.extend(links.missing.iter().map(|(container, network)| {
+        let (container, network) = (container.clone(), network.clone());
+        Action::Connect { container, network }
+    }));
     for (container, held) in &assigned.holders {
-        if let (Some(asker), Some(answered)) = (&held.asks, &observed.answered)
-            && held.connected
-            && !held.busy
-            && !answered.contains(container)
-        {
+        let Some(asker) = held.asks.as_ref().filter(|_| assigned.settled(container).is_some())
+        else {
+            continue;
+        };
+        let as_wanted = match &observed.answered {
+            Some(answered) => answered.get(container) == Some(asker),
+            None => !links.are_others(container),
+        };
+        if !as_wanted {
             let (container, asker) = (container.clone(), asker.clone());
             actions.push(Action::Answer { container, asker });
         }
     }
     actions
+}
+
+/// Containers and networks: what is to be disconnected, what is to be connected, and what else has a lease.
+#[derive(Debug, Default)]
+struct Links {
+    surplus: BTreeSet<(String, String)>,
+    /// In order of its containers and networks: new ones and lost ones.
+    missing: BTreeSet<(String, String)>,
+    /// Containers among these that get a network which they did not have.
+    grown: BTreeSet<String>,
+    /// Networks of which a task keeps a lease.
+    stays: BTreeSet<String>,
+}
+
+impl Links {
+    fn of(assigned: &Assigned, observed: &Observed) -> Self {
+        let mut links = Self::default();
+        let pair = |container: &String, network: &String| (container.clone(), network.clone());
+        for (container, has) in &observed.leases {
+            let Some(held) = assigned.settled(container) else {
+                if assigned.holds(container) {
+                    links.stays.extend(has.iter().cloned());
+                }
+                continue;
+            };
+            let missing = held.networks.difference(has).map(|network| pair(container, network));
+            let before = links.missing.len();
+            links.missing.extend(missing);
+            if links.missing.len() > before {
+                links.grown.insert(container.clone());
+            }
+            let surplus = has.difference(&held.networks).map(|network| pair(container, network));
+            links.surplus.extend(surplus);
+        }
+        let lost = observed.lost.iter().filter(|(container, network)| {
+            assigned.settled(container).is_some_and(|held| held.networks.contains(network))
+        });
+        links.missing.extend(lost.cloned());
+        links
+    }
+
+    /// Whether a container gets other networks than it had.
+    fn are_others(&self, container: &str) -> bool {
+        self.grown.contains(container) || self.surplus.iter().any(|(of, _)| of == container)
+    }
 }
 
 fn plan_volume(
@@ -212,6 +273,11 @@ impl<T: Ord> NetworkUsers<T> {
         !self.users.is_empty()
     }
 
+    /// Somebody has it no more, and it is still there: it goes with whoever looks for what nobody has.
+    pub fn forsake(&mut self, user: &T) {
+        self.users.remove(user);
+    }
+
     /// It was removed.
     pub fn removed(&mut self, user: &T) {
         self.made = false;
@@ -226,7 +292,7 @@ mod tests {
     use super::*;
 
     /// Whoever does not know who is answered does nothing about it.
-    fn answered(observed: &mut Observed) -> &mut BTreeSet<String> {
+    fn answered(observed: &mut Observed) -> &mut BTreeMap<String, Asker> {
         observed.answered.as_mut().expect("nobody has looked")
     }
 
@@ -244,7 +310,7 @@ mod tests {
                 Action::Release { container } => {
                     assert!(observed.leases.remove(container).is_some());
                     let answered = observed.answered.as_ref();
-                    let held = answered.is_some_and(|answered| answered.contains(container));
+                    let held = answered.is_some_and(|answered| answered.contains_key(container));
                     assert!(!held, "it keeps its namespace");
                     observed.lost.retain(|(of, _)| of != container);
                 }
@@ -267,11 +333,23 @@ mod tests {
                 }
                 Action::RemoveFiles { container } => assert!(observed.files.remove(container)),
                 Action::Connect { container, network } => {
-                    assert!(observed.lost.remove(&(container.clone(), network.clone())));
+                    let was_lost = observed.lost.remove(&(container.clone(), network.clone()));
+                    let has = observed.leases.entry(container.clone()).or_default();
+                    assert!(has.insert(network.clone()) || was_lost, "it is connected");
+                    observed.networks.insert(network.clone());
                 }
-                Action::LetGo { container } => assert!(answered(observed).remove(container)),
-                Action::Answer { container, .. } => {
-                    assert!(answered(observed).insert(container.clone()));
+                Action::Disconnect { container, network } => {
+                    assert!(observed.leases.get_mut(container).unwrap().remove(network));
+                    observed.lost.remove(&(container.clone(), network.clone()));
+                }
+                Action::LetGo { container } => {
+                    assert!(answered(observed).remove(container).is_some());
+                }
+                Action::Answer { container, asker } => {
+                    if let Some(answered) = &mut observed.answered {
+                        let before = answered.insert(container.clone(), asker.clone());
+                        assert_ne!(before.as_ref(), Some(asker));
+                    }
                 }
             }
         }
@@ -293,7 +371,7 @@ mod tests {
         let held = held.prop_map(|(networks, connected, asks, busy)| Held {
             networks,
             connected,
-            asks: asks.then(Asker::default),
+            asks: asks.then(|| asker_on(1)),
             busy,
         });
         let name = prop::sample::select(TASKS).prop_map(str::to_owned);
@@ -304,7 +382,17 @@ mod tests {
         })
     }
 
-    /// A node can have anything on it, but for leases of networks that a task does not have.
+    fn asker_on(networks: usize) -> Asker {
+        let networks = NETWORKS.iter().take(networks).map(|&name| name.to_owned()).collect();
+        Asker { networks, ..Asker::default() }
+    }
+
+    fn askers() -> impl Strategy<Value = BTreeMap<String, Asker>> {
+        let name = prop::sample::select(TASKS).prop_map(str::to_owned);
+        prop::collection::btree_map(name, (0..3usize).prop_map(asker_on), 0..4)
+    }
+
+    /// A node can have anything on it.
     fn observed(assigned: Assigned) -> impl Strategy<Value = (Assigned, Observed)> {
         let volume = (some(TASKS), prop::option::of(prop::sample::select(TASKS)), any::<bool>());
         let volume = volume.prop_map(|(users, owner, mounted)| ObservedVolume {
@@ -315,15 +403,9 @@ mod tests {
         let volumes = prop::collection::btree_map("[v-z]", volume, 0..4);
         let name = prop::sample::select(TASKS).prop_map(str::to_owned);
         let leases = prop::collection::btree_map(name, some(NETWORKS), 0..4);
-        let rest = (
-            some(TASKS),
-            some(TASKS),
-            some(TASKS),
-            seen(some(TASKS)),
-            some(NETWORKS),
-            any::<bool>(),
-        );
-        (leases, volumes, rest).prop_map(move |(mut leases, volumes, rest)| {
+        let rest =
+            (some(TASKS), some(TASKS), some(TASKS), seen(askers()), some(NETWORKS), any::<bool>());
+        (leases, volumes, rest).prop_map(move |(leases, volumes, rest)| {
             let (containers, logs, files, answered, mut networks, all_lost): (
                 _,
                 BTreeSet<_>,
@@ -332,12 +414,7 @@ mod tests {
                 _,
                 _,
             ) = rest;
-            for (container, has) in &mut leases {
-                if let Some(held) = assigned.holders.get(container) {
-                    has.retain(|network| held.networks.contains(network));
-                }
-                networks.extend(has.iter().cloned());
-            }
+            leases.values().for_each(|has| networks.extend(has.iter().cloned()));
             let pairs =
                 leases.iter().flat_map(|(c, has)| has.iter().map(|n| (c.clone(), n.clone())));
             let lost = pairs.filter(|_| all_lost).collect();
@@ -358,7 +435,9 @@ mod tests {
             perform(&mut node, &actions);
             prop_assert_eq!(plan(&assigned, &node), vec![]);
             for (task, held) in &assigned.holders {
-                prop_assert_eq!(node.leases.get(task), before.leases.get(task));
+                let settled = held.connected && !held.busy;
+                let has = before.leases.get(task).map(|has| if settled { &held.networks } else { has });
+                prop_assert_eq!(node.leases.get(task).filter(|_| has.is_some()), has);
                 prop_assert_eq!(node.files.contains(task), before.files.contains(task));
                 prop_assert_eq!(node.containers.contains(task), before.containers.contains(task));
                 for network in held.networks.iter().filter(|n| before.networks.contains(*n)) {
@@ -369,17 +448,16 @@ mod tests {
                     prop_assert!(after.users.contains(task) && after.mounted == volume.mounted);
                 }
                 if let (Some(after), Some(before)) = (&node.answered, &before.answered) {
-                    let asks = held.asks.is_some() && held.connected && !held.busy;
-                    prop_assert_eq!(after.contains(task), before.contains(task) || asks);
+                    let asks = held.asks.as_ref().filter(|_| settled);
+                    prop_assert_eq!(after.get(task), asks.or(before.get(task)));
                 }
-                let busy = held.busy || !held.connected;
                 let lost = |node: &Observed| node.lost.iter().filter(|(c, _)| c == task).count();
-                prop_assert_eq!(lost(&node), if busy { lost(&before) } else { 0 });
+                prop_assert_eq!(lost(&node), if settled { 0 } else { lost(&before) });
             }
             // What is nobody's goes, but for the volumes that people named.
             let held = |task: &String| assigned.holders.contains_key(task);
             prop_assert!(node.leases.keys().all(held) && node.files.iter().all(held));
-            prop_assert!(node.answered.iter().flatten().all(held));
+            prop_assert!(node.answered.iter().flat_map(BTreeMap::keys).all(held));
             prop_assert!(node.volumes.values().flat_map(|v| &v.users).all(held));
             for task in node.containers.iter().filter(|task| !assigned.known.contains(*task)) {
                 prop_assert!(assigned.lost.contains(task) && node.logs.contains(task));
@@ -390,6 +468,39 @@ mod tests {
                 prop_assert!(node.volumes.contains_key(name), "{volume:?}");
             }
         }
+    }
+
+    /// What is not known of a container it keeps, and who hears of a change hears of all that follows.
+    #[test]
+    fn a_container_has_the_networks_that_its_task_has() {
+        let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let held = Held {
+            networks: set(&["front", "back"]),
+            connected: true,
+            asks: Some(asker_on(2)),
+            busy: false,
+        };
+        let assigned = |held: &Held| Assigned {
+            holders: [("a".to_owned(), held.clone())].into(),
+            known: set(&["a"]),
+            ..Assigned::default()
+        };
+        let leases = [("a".to_owned(), set(&["front", "old"]))].into();
+        let observed = Observed { leases, networks: set(&["front", "old"]), ..Observed::default() };
+        let (container, network) = ("a".to_owned(), |name: &str| name.to_owned());
+        let expected = [
+            Action::Disconnect { container: container.clone(), network: network("old") },
+            Action::RemoveNetwork { network: network("old") },
+            Action::Connect { container: container.clone(), network: network("back") },
+            Action::Answer { container, asker: asker_on(2) },
+        ];
+        assert_eq!(plan(&assigned(&held), &observed), expected);
+        // Not while something is done for it, and not before it is written down. Its networks stay meanwhile.
+        for held in [Held { busy: true, ..held.clone() }, Held { connected: false, ..held.clone() }]
+        {
+            assert_eq!(plan(&assigned(&held), &observed), []);
+        }
+        assert_eq!(plan(&assigned(&held), &Observed::default()), [], "nothing is known of it");
     }
 
     #[test]

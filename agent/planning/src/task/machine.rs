@@ -46,6 +46,8 @@ pub struct Machine {
     desired: DesiredState,
     dropped: bool,
     accepted: bool,
+    /// Its networks are others than those in the ledger.
+    unwritten: bool,
     container: Container,
     /// The boot of the host that this is.
     boot: Boot,
@@ -61,6 +63,8 @@ pub struct Machine {
     doom: Option<String>,
     /// Why its supervisor cannot be talked to, if so.
     unheard: Option<String>,
+    /// Why its container does not have the networks that it should have, if so.
+    unconnected: Option<String>,
     /// An exit that was heard of before the start had been answered.
     early_exit: Option<ExitStatus>,
     outcome: Option<Outcome>,
@@ -100,6 +104,7 @@ impl Machine {
             desired: task.desired_state,
             dropped: false,
             accepted: false,
+            unwritten: false,
             container: Container::Absent,
             boot: boot.clone(),
             started: false,
@@ -108,6 +113,7 @@ impl Machine {
             interrupted: false,
             doom: None,
             unheard: None,
+            unconnected: None,
             early_exit: None,
             outcome: None,
             withdrawn: false,
@@ -158,6 +164,11 @@ impl Machine {
         self.dropped = false;
     }
 
+    /// Its networks are others from now on: that is written down before anything is done about it.
+    pub const fn joins_others(&mut self) {
+        self.unwritten = true;
+    }
+
     /// Whether it is in the ledger, and not being taken out of it.
     #[must_use]
     pub const fn is_accepted(&self) -> bool {
@@ -199,10 +210,12 @@ impl Machine {
         self.busy.is_some()
     }
 
-    /// Whether its container is there and is to stay, so that its connections have to be.
+    /// Whether its container is there and is to stay, so that its connections have to be: those that are in the
+    /// ledger.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         matches!(self.container, Container::Prepared | Container::Running)
+            && !self.unwritten
             && self.outcome.is_none()
             && !self.stopping()
     }
@@ -301,11 +314,17 @@ impl Machine {
         if let Some(operation) = self.busy {
             return self.give_up(operation, now);
         }
-        if let Some(at) = self.retry_at.filter(|at| *at > now) {
+        // What is to stop does not wait until it is written down how it was connected.
+        let rejoins = self.accepted && self.unwritten && self.outcome.is_none();
+        let waits = !(rejoins && self.stopping());
+        if let Some(at) = self.retry_at.filter(|at| *at > now && waits) {
             return Step::Wait(at);
         }
         if !self.accepted {
             return if self.dropped { Step::Forget } else { Step::Accept };
+        }
+        if rejoins && waits {
+            return Step::Accept;
         }
         let cleanup = Step::Cleanup { keep_log: self.has_log() };
         if self.outcome.is_some() {
@@ -369,6 +388,7 @@ impl Machine {
         self.retry_at = None;
         match step {
             Step::Abort => self.aborting = true,
+            Step::Accept => self.unwritten = false,
             Step::Prepare => self.progress.clear(),
             Step::Start => {
                 self.started = true;
@@ -392,6 +412,7 @@ impl Machine {
             Fact::Progress(_)
                 | Fact::Exited(_)
                 | Fact::Unheard(_)
+                | Fact::Unconnected(_)
                 | Fact::Healthy
                 | Fact::Unhealthy { .. }
         ) {
@@ -404,7 +425,11 @@ impl Machine {
                 self.tries = 0;
                 self.trouble.clear();
             }
-            Fact::AcceptFailed { err } | Fact::ForgetFailed { err } => self.again(err, now),
+            Fact::AcceptFailed { err } => {
+                self.unwritten |= self.accepted;
+                self.again(err, now);
+            }
+            Fact::ForgetFailed { err } => self.again(err, now),
             Fact::Progress(text) => self.progress = text,
             Fact::Prepared(preparation) => self.prepared(preparation),
             Fact::PrepareFailed { err } => {
@@ -438,6 +463,7 @@ impl Machine {
             }
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Unheard(why) => self.unheard = why,
+            Fact::Unconnected(why) => self.unconnected = why,
             Fact::Healthy => self.waits_for_health = false,
             // Ending within its grace period is no failure.
             Fact::Unhealthy { .. } if !self.is_watched() => {}

@@ -8,6 +8,8 @@
 mod boot;
 mod cleaning;
 #[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
 mod drain_tests;
 mod exit;
 mod machine;
@@ -181,6 +183,8 @@ pub enum Fact {
     Exited(ExitStatus),
     /// Whether its supervisor can be talked to has changed: why it cannot, or nothing if it can.
     Unheard(Option<String>),
+    /// Whether its container has the networks that it should have: why not, or nothing if it has.
+    Unconnected(Option<String>),
     /// The health check passed for the first time.
     Healthy,
     /// The health check failed too often.

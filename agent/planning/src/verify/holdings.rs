@@ -11,6 +11,9 @@ pub fn differences(actions: &[Action]) -> Vec<Difference> {
             Action::Connect { container, network } => {
                 Difference::missing(format!("link of task {container} into network {network}"))
             }
+            Action::Disconnect { container, network } => Difference::strange(format!(
+                "link of task {container} into network {network}, which it does not have"
+            )),
             Action::Answer { container, .. } => {
                 Difference::missing(format!("sockets at which task {container} asks for names"))
             }

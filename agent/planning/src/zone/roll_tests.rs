@@ -54,6 +54,7 @@ fn speaker(task: u128, service: u128, on: &[(u128, &str)], serving: bool) -> Opt
         aliases: vec![format!("alias{service}")],
         driver_opts: BTreeMap::new(),
         addresses: Vec::new(),
+        connected: false,
     };
     let assigned = AssignedTask {
         id: task.into(),

@@ -1,5 +1,7 @@
 //! Giving back.
 
+use std::collections::BTreeSet;
+
 use shoal_agent_planning::task::{Cleaning, Fact, TaskRecord};
 use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
@@ -35,7 +37,9 @@ pub(in crate::worker) async fn cleanup(
             tracing::warn!(task = %task.id, error = %chain(&error), "its network namespace may be kept by the sockets at which it was answered names");
         }
         note(&mut errors, context.drivers.networks.release(name).await);
-        for network in networks_of(&record) {
+        // Also what it was to be disconnected from.
+        let used = context.keeper.used_by(task.id);
+        for network in networks_of(&record).chain(used).collect::<BTreeSet<_>>() {
             note(&mut errors, context.keeper.release(task.id, &network).await);
         }
     }

@@ -16,8 +16,9 @@ use shoal_agent_network::FakeNetworks;
 use shoal_agent_planning::task::{Boot, Moment};
 use shoal_agent_volume::FakeVolumes;
 use shoal_types::assignment::AssignedTask;
-use shoal_types::id::TaskId;
+use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::image_ref::{Digest, ImageReference};
+use shoal_types::object::Network;
 use shoal_types::spec::ContainerSpec;
 use tokio::sync::{Notify, watch};
 
@@ -304,4 +305,11 @@ pub(super) fn task(id: u128, change: impl FnOnce(&mut ContainerSpec)) -> Assigne
     let mut container = ContainerSpec { image: "app:1".to_owned(), ..ContainerSpec::default() };
     change(&mut container);
     assigner::task(id, container)
+}
+
+/// A network beside the one that every task is on.
+pub(super) fn other_network() -> (NetworkId, Arc<Network>) {
+    let mut network = Network::clone(&assigner::network().1);
+    (network.id, network.spec.name) = (78.into(), "other".to_owned());
+    (network.id, Arc::new(network))
 }

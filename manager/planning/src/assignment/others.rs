@@ -240,6 +240,7 @@ impl Others {
                 if TaskEndpoint::is_unchanged(&old, &new)
                     && !(changes.ports_flipped && TaskEndpoint::has_ports(&new))
                     && !new.networks.iter().any(|n| turned.flipped.contains(&n.network_id)) => {}
+            (Some(old), Some(new)) if says_the_same(&old, &new, turned, changes) => {}
             (_, Some(new)) => changes.endpoints.push(new),
             (Some(_), None) => changes.gone_endpoints.push(id),
             (None, None) => {}
@@ -293,6 +294,21 @@ impl Others {
             self.peers.insert(id, Beside { endpoints, told: new });
         }
     }
+}
+
+/// Whether a task that was connected elsewhere is reached as before where the node is told about it.
+fn says_the_same(
+    old: &Arc<Task>,
+    new: &Arc<Task>,
+    turned: &Turned,
+    changes: &OtherChanges,
+) -> bool {
+    let is_told = |id: NetworkId| changes.networks.contains(&id);
+    let was_told = |id: NetworkId| is_told(id) != turned.flipped.contains(&id);
+    let had_ports = changes.ports != changes.ports_flipped;
+    !Arc::ptr_eq(&old.networks, &new.networks)
+        && TaskEndpoint::of(old, was_told, had_ports)
+            == TaskEndpoint::of(new, is_told, changes.ports)
 }
 
 impl OtherChanges {

@@ -178,6 +178,72 @@ fn who_had_left_a_network_for_a_moment_misses_nothing() {
 }
 
 #[test]
+fn a_task_that_is_connected_brings_its_node_all_of_the_network_and_takes_it_along() {
+    let mut case = Case::new();
+    case.cluster.set_level(case.nodes[2], Level::DUAL);
+    let other = case.cluster.state.tasks_on_node(case.nodes[2]).next().expect("one").id;
+    case.told();
+    let (id, network_id) = (other, case.network);
+    let connect =
+        Command::ConnectTask { id, network_id, aliases: Vec::new(), addresses: Vec::new() };
+    case.cluster.apply(connect.clone());
+    let seen: &[&str] = &["peer 3 at 192.0.2.3", "endpoint other.1 serves on 3"];
+    let mut told = case.told();
+    let first = |words: &[String]| words.first().cloned();
+    assert_eq!(first(&told[2]).as_deref(), Some("network net"));
+    assert_eq!(told[2].last().map(String::as_str), Some("task other.1"));
+    told[2].sort();
+    let all = [
+        "endpoint other.1 serves on 3",
+        "endpoint web.1 serves on 1",
+        "endpoint web.2 serves on 2",
+        "network net",
+        "peer 1 at 192.0.2.1",
+        "peer 2 at 192.0.2.2",
+        "task other.1",
+        "vip of web",
+    ];
+    let words = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told, [words(seen), words(seen), words(&all), Vec::new()]);
+
+    // For a moment it is not there, and what changes meanwhile is not missed.
+    let mut missed = News::default();
+    let mut heard = |case: &mut Case| {
+        let found = news(&case.cluster.events(), &case.cluster.state);
+        found.get(&case.nodes[2]).into_iter().for_each(|news| missed.add(news));
+    };
+    case.cluster.apply(Command::DisconnectTask { id, network_id, force: false });
+    heard(&mut case);
+    case.cluster.give_vips(case.web, 7);
+    heard(&mut case);
+    case.cluster.apply(connect);
+    heard(&mut case);
+    let changes: Vec<_> = case.held[2].catch_up(&case.cluster.state, &missed).collect();
+    let vip = changes.iter().any(|change| case.word(change) == "vip of web");
+    assert!(vip, "{changes:?}");
+    case.held[..2]
+        .iter_mut()
+        .for_each(|held| drop(held.catch_up(&case.cluster.state, &News::whole())));
+
+    case.cluster.apply(Command::DisconnectTask { id, network_id, force: false });
+    let gone: &[&str] = &["no endpoint other.1", "no peer 3"];
+    let mut told = case.told();
+    assert_eq!(first(&told[2]).as_deref(), Some("task other.1"));
+    told[2].sort();
+    let all = [
+        "no endpoint other.1",
+        "no endpoint web.1",
+        "no endpoint web.2",
+        "no network",
+        "no peer 1",
+        "no peer 2",
+        "no vip",
+        "task other.1",
+    ];
+    assert_eq!(told, [words(gone), words(gone), words(&all), Vec::new()]);
+}
+
+#[test]
 fn virtual_addresses_are_told_to_those_on_their_networks() {
     let mut case = Case::new();
     case.cluster.give_vips(case.web, 7);

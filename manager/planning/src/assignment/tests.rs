@@ -113,13 +113,13 @@ fn other_step(cluster: &mut TestCluster, (a, b, c, _): Step) {
     if !nodes.is_empty() {
         let node = nodes[usize::from(a) % nodes.len()];
         cluster.give_tunnel(node, b % 3, b % 5);
-        cluster.set_level(node, Level::new([1, 2, 3, 3][usize::from(c) % 4]));
+        cluster.set_level(node, Level::new([1, 2, 3, 4][usize::from(c) % 4]));
     }
 }
 
 /// Everything that streams are told while this happens; how many changes there were of each kind.
 fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
-    let (mut cluster, nodes) = cluster_of(Level::INGRESS, 3);
+    let (mut cluster, nodes) = cluster_of(Level::DUAL, 3);
     let network = cluster.add_overlay("n0", None);
     cluster.add_overlay("n1", None);
     nodes.iter().zip(1..).for_each(|(node, n)| cluster.give_tunnel(*node, n, n));

@@ -6,7 +6,7 @@ use shoal_manager_state::{Command, JoinSecret, PredefinedIds, StackIds, UpdateKi
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{
     Auths, Choice, Kind, Levels, List, Message, OptionalMessage, OptionalText, OptionalTime, Same,
-    Shared, Text, TextMap, read, write,
+    Shared, Text, TextList, TextMap, read, write,
 };
 use shoal_proto::v1 as pb;
 use shoal_types::time::Timestamp;
@@ -138,6 +138,8 @@ commands! {
     SetDesired: SetDesiredCommand { id: Text, desired: Choice }
     RemoveTask: RemoveTaskCommand { id: Text }
     OrphanTask: OrphanTaskCommand { id: Text }
+    ConnectTask: ConnectTaskCommand { id: Text, network_id: Text, aliases: Same, addresses: TextList }
+    DisconnectTask: DisconnectTaskCommand { id: Text, network_id: Text, force: Same }
     UpdateTaskStatuses: UpdateTaskStatusesCommand { node_id: Text, statuses: List }
     UpdateDeployment: UpdateDeploymentCommand { id: Text, state: Choice, message: Same }
     CreateUser: CreateUserCommand { id: Text, spec: Message }

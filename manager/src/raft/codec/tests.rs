@@ -1,6 +1,7 @@
 //! What is written is read again, by this version and by later ones; what is damaged is refused.
 
 mod specs;
+mod states;
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -33,6 +34,10 @@ use shoal_types::spec::{
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+use self::states::{
+    before_stack_versions, full_state, raised, stack_went_back, state_without_users,
+    with_addresses, with_connections, with_ports,
+};
 use super::*;
 
 const TIME: Timestamp = Timestamp::from_nanos(1_700_000_000_123_456_789);
@@ -195,6 +200,13 @@ fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
         Command::RemoveTask { id },
         Command::OrphanTask { id },
         Command::UpdateTaskStatuses { node_id, statuses },
+        Command::ConnectTask {
+            id,
+            network_id: 9.into(),
+            aliases: vec!["db".to_owned()],
+            addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 9, 0, 7)), "fd00::7".parse().unwrap()],
+        },
+        Command::DisconnectTask { id, network_id: 9.into(), force: true },
         Command::UpdateDeployment {
             id: ids.next_id(),
             state: DeploymentState::RolledBack,
@@ -370,133 +382,6 @@ fn what_is_no_command_is_refused() {
     assert!(text.ends_with("UpdateService.kind: is 1: expected an update or a rollback"), "{text}");
 }
 
-/// As states were before there were users.
-fn state_without_users() -> ClusterState {
-    without_users().state
-}
-
-fn full_state() -> ClusterState {
-    let mut cluster = without_users();
-    let spec = UserSpec { name: "admin".to_owned(), role: UserRole::Admin, ..UserSpec::default() };
-    for spec in [spec, user_spec()] {
-        let id = cluster.ids.next_id();
-        cluster.apply(Command::CreateUser { id, spec });
-    }
-    cluster.check();
-    cluster.events();
-    cluster.state
-}
-
-fn without_users() -> TestCluster {
-    let (mut cluster, nodes) = cluster_with_nodes(3);
-    cluster.add_network("back");
-    let web = with_networks(with_host_port(service_spec("web", 2), 8080), &["back"]);
-    let web = cluster.add_service(web);
-    cluster.add_running(web, 1, nodes[0]);
-    cluster.add_running(web, 2, nodes[1]);
-    let ids = StackIds {
-        stack: cluster.ids.next_id(),
-        services: BTreeMap::from([(
-            "web".to_owned(),
-            (cluster.ids.next_id(), cluster.ids.next_id()),
-        )]),
-        networks: BTreeMap::from([("back".to_owned(), cluster.ids.next_id())]),
-    };
-    let spec = Arc::new(stack_spec());
-    cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
-    let shop = cluster.state.service_by_name("shop_web").unwrap().id;
-    cluster.add_task(shop, 1);
-    cluster.check();
-    cluster.events();
-    cluster
-}
-
-/// A state as it was when deployments did not know the version of their stack.
-fn before_stack_versions(state: &ClusterState) -> ClusterState {
-    let objects = state.export().into_iter().map(|object| match object {
-        ObjectRef::Deployment(d) => {
-            ObjectRef::Deployment(Arc::new(Deployment { stack_version: None, ..(*d).clone() }))
-        }
-        other => other,
-    });
-    ClusterState::import(state.applied_index(), objects).unwrap()
-}
-
-/// A stack that has gone back to its first version.
-fn stack_went_back() -> ClusterState {
-    let (mut cluster, _) = cluster_with_nodes(1);
-    let next = |cluster: &mut TestCluster| StackIds {
-        stack: cluster.ids.next_id(),
-        services: [("web".to_owned(), (cluster.ids.next_id(), cluster.ids.next_id()))].into(),
-        networks: [("back".to_owned(), cluster.ids.next_id())].into(),
-    };
-    for replicas in [2, 3] {
-        let ids = next(&mut cluster);
-        let web = service_spec("shop_web", replicas);
-        let services = BTreeMap::from([("web".to_owned(), web)]);
-        let spec = Arc::new(StackSpec { services, ..stack_spec() });
-        cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
-    }
-    let id = cluster.state.stack_by_name("shop").unwrap().id;
-    let ids = StackIds { stack: id, ..next(&mut cluster) };
-    cluster.apply(Command::RollBackStack { id, expected: 2, to: 1, ids, failed: None });
-    cluster.check();
-    cluster.events();
-    cluster.state
-}
-
-/// A state of a later level, as those who have that level write it.
-fn raised() -> ClusterState {
-    let (mut cluster, level) = (without_users(), Level::new(2));
-    let nodes: Vec<NodeId> = cluster.state.nodes().map(|node| node.id).collect();
-    for (raft_id, id) in (1..).zip(nodes.iter().copied().take(2)) {
-        let status = Some(ManagerStatus { raft_id, addr: format!("h{raft_id}:4242"), level });
-        cluster.apply(Command::SetManagerStatus { id, status });
-    }
-    cluster.apply(Command::RaiseLevel { level });
-    let (id, status) = (nodes[2], NodeStatus { state: NodeState::Ready, ..NodeStatus::default() });
-    let description = Some(NodeDescription { level, ..node_description("newer") });
-    cluster.apply(Command::ReportNode { id, description, status });
-    let web = cluster.state.service_by_name("web").unwrap().id;
-    let (_, mut task) = cluster.new_task(web, Slot::Replica(9));
-    if let Command::CreateTask { level: needed, .. } = &mut task {
-        *needed = level;
-    }
-    cluster.apply(task);
-    cluster.check();
-    cluster.events();
-    assert_eq!(cluster.state.level(), level);
-    cluster.state
-}
-
-/// A state in which networks, tasks and services have addresses.
-fn with_addresses() -> ClusterState {
-    let (mut cluster, nodes) = cluster_with_nodes(2);
-    let expected_spec_version = cluster.state.cluster().unwrap().meta.spec_version;
-    cluster.apply(Command::UpdateCluster { expected_spec_version, spec: with_pools() });
-    cluster.add_overlay("front", None);
-    cluster.add_overlay("back", Some("10.9.0.0/24"));
-    let web = cluster.add_service(with_networks(service_spec("web", 2), &["front", "back"]));
-    cluster.add_running(web, 1, nodes[0]);
-    cluster.add_running(web, 2, nodes[1]);
-    cluster.check();
-    cluster.events();
-    cluster.state
-}
-
-/// A state in which nodes have addresses inside of their tunnels, and services ports that answer on every node.
-fn with_ports() -> ClusterState {
-    let (mut cluster, nodes) = cluster_of(Level::INGRESS, 2);
-    cluster.add_overlay("front", None);
-    let spec = with_networks(service_spec("web", 2), &["front"]);
-    let spec = with_host_port(with_ingress_port(with_ingress_port(spec, 8080), 0), 9090);
-    let web = cluster.add_service(spec);
-    cluster.add_running(web, 1, nodes[0]);
-    cluster.check();
-    cluster.events();
-    cluster.state
-}
-
 fn written(state: &ClusterState) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_snapshot(state, &mut bytes).unwrap();
@@ -505,7 +390,9 @@ fn written(state: &ClusterState) -> Vec<u8> {
 
 #[test]
 fn every_object_survives_a_snapshot() {
-    for state in [full_state(), with_addresses(), with_ports(), ClusterState::new()] {
+    for state in
+        [full_state(), with_addresses(), with_ports(), with_connections(), ClusterState::new()]
+    {
         let read = read_snapshot(&mut &*written(&state)).unwrap();
         assert_eq!(read, state);
         assert_eq!(invariant::check(&read), Vec::<String>::new());

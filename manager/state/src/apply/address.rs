@@ -8,7 +8,9 @@ use ipnet::{IpNet, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 use shoal_types::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{Endpoint, Network, Node, Service, TUNNEL_TWINS, TaskNetwork, VirtualIp};
+use shoal_types::object::{
+    Endpoint, Network, Node, Service, TUNNEL_TWINS, Task, TaskNetwork, VirtualIp,
+};
 use shoal_types::spec::{
     AddressPool, IpamConfig, NetworkKind, NetworkSpec, ServiceSpec, SubnetPlan,
 };
@@ -158,28 +160,61 @@ pub(super) fn kept(
     network: &Network,
     wanted: &[IpAddr],
 ) -> Result<Vec<IpNet>, Rejected> {
-    let one = |address: &IpAddr| {
-        let problem = match subnet_of(network, *address) {
-            _ if network.subnets.is_empty() => AddressProblem::Local,
-            None => AddressProblem::Outside { subnets: network.subnets.clone() },
-            Some(plan) if !plan.may_name(*address) => AddressProblem::Nobodys,
-            Some(plan) => {
-                let length = plan.subnet.prefix_len();
-                let address = IpNet::new(*address, length).unwrap_or_else(|_| (*address).into());
-                match state.other_holder(id, address) {
-                    None => return Ok(address),
-                    Some(holder) => AddressProblem::Taken { holder },
-                }
-            }
-        };
-        let (service, network) = (spec.name.clone(), network.spec.name.clone());
-        Err(Rejected::AddressUnusable { service, address: *address, network, problem })
-    };
-    wanted.iter().map(one).collect()
+    let user = || format!("service {:?}", spec.name);
+    wanted.iter().map(|address| named_one(state, network, *address, Some(id), user)).collect()
 }
 
-fn subnet_of(network: &Network, address: IpAddr) -> Option<SubnetPlan> {
-    network.plans().find(|plan| plan.subnet.contains(&address))
+/// The addresses of a task on a network that it is connected to: those that are `wanted`, and of a family of which
+/// none is, a free one.
+pub(super) fn of_connection(
+    state: &ClusterState,
+    network: &Network,
+    task: &Task,
+    wanted: &[IpAddr],
+) -> Result<Vec<IpNet>, Rejected> {
+    let user = || format!("task {}", task.name());
+    let wanted = wanted.iter().map(|address| named_one(state, network, *address, None, user));
+    let wanted = wanted.collect::<Result<Vec<IpNet>, Rejected>>()?;
+    let mut given = Vec::new();
+    for family in Family::all_of(&network.subnets) {
+        let mut own = wanted.iter().filter(|address| Family::of(address) == family);
+        given.push(match (own.next(), own.next()) {
+            (None, _) => free(&state.indexes.addresses, network, family, task.id.bits(), user)?,
+            (Some(one), None) => *one,
+            (Some(_), Some(more)) => {
+                let (address, network) = (more.addr(), network.spec.name.clone());
+                let problem = AddressProblem::Several;
+                return Err(Rejected::AddressUnusable { user: user(), address, network, problem });
+            }
+        });
+    }
+    Ok(given)
+}
+
+/// An address of a network that somebody names, if nobody has it but a service and its tasks.
+fn named_one(
+    state: &ClusterState,
+    network: &Network,
+    address: IpAddr,
+    service: Option<ServiceId>,
+    user: impl FnOnce() -> String,
+) -> Result<IpNet, Rejected> {
+    let plan = network.plans().find(|plan| plan.subnet.contains(&address));
+    let problem = match plan {
+        _ if network.subnets.is_empty() => AddressProblem::Local,
+        None => AddressProblem::Outside { subnets: network.subnets.clone() },
+        Some(plan) if !plan.may_name(address) => AddressProblem::Nobodys,
+        Some(plan) => {
+            let length = plan.subnet.prefix_len();
+            let address = IpNet::new(address, length).unwrap_or_else(|_| address.into());
+            match state.other_holder(service, address) {
+                None => return Ok(address),
+                Some(holder) => AddressProblem::Taken { holder },
+            }
+        }
+    };
+    let network = network.spec.name.clone();
+    Err(Rejected::AddressUnusable { user: user(), address, network, problem })
 }
 
 /// The virtual addresses of a service on those of its networks that span nodes: where it has one, that.

@@ -3,6 +3,7 @@
 
 mod address;
 mod cluster;
+mod connection;
 mod credentials;
 mod deployment;
 mod network;
@@ -45,6 +46,7 @@ pub fn apply(
     dispatch(&mut Writer { state, index, now }, command)
 }
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
     use Command as C;
     match command {
@@ -106,6 +108,12 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::SetDesired { id, desired } => task::set_desired(w, id, desired),
         C::RemoveTask { id } => task::remove(w, id),
         C::OrphanTask { id } => task::orphan(w, id),
+        C::ConnectTask { id, network_id, aliases, addresses } => {
+            connection::connect(w, id, network_id, aliases, &addresses)
+        }
+        C::DisconnectTask { id, network_id, force } => {
+            connection::disconnect(w, id, network_id, force)
+        }
         C::UpdateTaskStatuses { node_id, statuses } => status::update(w, node_id, statuses),
         C::UpdateDeployment { id, state, message } => deployment::update(w, id, state, message),
         C::CreateUser { id, spec } => user::create(w, id, spec),

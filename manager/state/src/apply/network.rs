@@ -99,8 +99,14 @@ pub(super) fn of_service(
     let wanted = &spec.task_template.networks;
     if wanted.is_empty() {
         let network_id = find(BRIDGE)?.id;
-        let (aliases, driver_opts, addresses) = Default::default();
-        return Ok([TaskNetwork { network_id, aliases, driver_opts, addresses }].into());
+        return Ok([TaskNetwork {
+            network_id,
+            aliases: Vec::new(),
+            driver_opts: Default::default(),
+            addresses: Vec::new(),
+            connected: false,
+        }]
+        .into());
     }
     let mut joined = Vec::with_capacity(wanted.len());
     let mut seen = BTreeSet::new();
@@ -123,6 +129,7 @@ pub(super) fn of_service(
             aliases: attachment.aliases.clone(),
             driver_opts: attachment.driver_opts.clone(),
             addresses: address::kept(state, id, spec, network, &attachment.addresses)?,
+            connected: false,
         });
     }
     Ok(joined.into())

@@ -37,7 +37,7 @@ impl fmt::Display for SubnetHolder {
     }
 }
 
-/// Why the task of a service cannot have an address that the service names.
+/// Why a task cannot have an address that its service or somebody who connects it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressProblem {
     /// Each node chooses the addresses of the network.
@@ -49,6 +49,8 @@ pub enum AddressProblem {
     },
     /// It is kept for something else: the gateway, or what the network's spec says.
     Nobodys,
+    /// It is not the only one of its family.
+    Several,
     /// Somebody else has it.
     Taken {
         /// Who, and how.
@@ -72,6 +74,9 @@ impl fmt::Display for AddressProblem {
             Self::Nobodys => f.write_str(
                 "it is the gateway's, the first or the last one of its subnet, or reserved; expected another one",
             ),
+            Self::Several => {
+                f.write_str("it is the second of its family; expected one of each at the most")
+            }
             Self::Taken { holder } => f.write_str(holder),
         }
     }

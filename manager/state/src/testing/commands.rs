@@ -25,7 +25,7 @@ use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 pub type Step = (u8, u8, u8, u8);
 
 /// Kinds of command that [`decide`] makes.
-const KINDS: u8 = 34;
+const KINDS: u8 = 36;
 
 /// One of a table's objects, or an id that is in no table.
 fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
@@ -190,6 +190,27 @@ fn assign(state: &ClusterState, a: u8, b: u8) -> Command {
     Command::AssignTask { id, node_id: own.unwrap_or_else(|| node(state, b)) }
 }
 
+/// Connecting a task, sometimes with an address of its own, and disconnecting one that was connected.
+fn connection(state: &ClusterState, (kind, a, b, c): Step) -> Command {
+    let id = task(state, a);
+    let network_id = pick(state.networks().map(|n| n.id), b, 9999.into());
+    if kind == 34 {
+        let addresses = match c % 8 {
+            0 => vec![[10, 9, 9, c / 16].into()],
+            1 => vec![[10, 9, 9, 3].into(), [10, 9, 9, 4].into()],
+            _ => Vec::new(),
+        };
+        let aliases = (c & 8 != 0).then(|| "also".to_owned()).into_iter().collect();
+        return Command::ConnectTask { id, network_id, aliases, addresses };
+    }
+    let joined = state.tasks().flat_map(|t| t.networks.iter().map(|n| (t.id, n)));
+    let connected =
+        joined.filter(|(_, n)| n.connected || c >= 240).map(|(id, n)| (id, n.network_id));
+    let connected: Vec<_> = connected.collect();
+    let (id, network_id) = pick(connected.into_iter(), a, (id, network_id));
+    Command::DisconnectTask { id, network_id, force: c.is_multiple_of(3) }
+}
+
 fn desired(choice: u8) -> DesiredState {
     use DesiredState::{Ready, Remove, Running, Shutdown};
     [Running, Ready, Shutdown, Remove][usize::from(choice) % 4]
@@ -336,6 +357,7 @@ pub fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         20 => Command::RemoveTask { id },
         21 => Command::OrphanTask { id },
         22 => report(&state, cluster, a, b, c),
+        34 | 35 => connection(&state, (kind % KINDS, a, b, c)),
         30..=32 => user(&state, ids, (kind % KINDS, a, b, c)),
         23..=27 | 33 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
         _ => {

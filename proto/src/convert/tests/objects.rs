@@ -74,7 +74,7 @@ arbitrary!(Task {
     status,
 });
 one_of!(Slot |s| { Self::Replica(s.any()), Self::Node(s.any()) });
-arbitrary!(TaskNetwork { network_id, aliases, driver_opts, addresses });
+arbitrary!(TaskNetwork { network_id, aliases, driver_opts, addresses, connected });
 arbitrary!(TaskStatus { state, timestamp, message, err, container_status, port_status });
 one_of!(TaskState | s | { Self::ALL[s.below(Self::ALL.len())] });
 one_of!(DesiredState |s| { Self::Ready, Self::Running, Self::Shutdown, Self::Remove });

@@ -47,6 +47,7 @@ fn task() -> AssignedTask {
             aliases: words("web front"),
             driver_opts: pairs(""),
             addresses: Vec::new(),
+            connected: false,
         }],
         desired_state: DesiredState::Running,
         level: Level::new(1),

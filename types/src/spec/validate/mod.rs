@@ -11,7 +11,9 @@ mod user;
 
 use std::fmt;
 
-use super::{ClusterSpec, NetworkSpec, NodeSpec, ServiceSpec, StackSpec, UserSpec};
+use super::{
+    ClusterSpec, NetworkAttachmentConfig, NetworkSpec, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+};
 use crate::name;
 
 /// One thing that is wrong with a spec.
@@ -130,6 +132,16 @@ impl ServiceSpec {
             service::service(c, self);
             super::unsupported::service(c, self);
         })
+    }
+}
+
+impl NetworkAttachmentConfig {
+    /// Checks how one task is connected to a network, as far as that can be checked without the cluster.
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate(&self) -> Result<(), Violations> {
+        run(|c| service::attachment(c, self))
     }
 }
 

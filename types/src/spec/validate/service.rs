@@ -6,8 +6,9 @@ use super::{Check, container};
 use crate::constraint::Constraint;
 use crate::resources::{Cpus, GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
-    EndpointMode, EndpointSpec, Labels, NetworkKind, Placement, PortConfig, PublishMode,
-    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
+    EndpointMode, EndpointSpec, Labels, NetworkAttachmentConfig, NetworkKind, Placement,
+    PortConfig, PublishMode, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+    UpdateOrder,
 };
 
 /// The fewest CPUs that may be named, in billionths (as in SwarmKit): the kernel's quota is 1 ms of
@@ -99,19 +100,25 @@ fn task(c: &mut Check, spec: &TaskSpec) {
     c.each("networks", &spec.networks, |c, n| {
         c.that(!n.target.is_empty(), "", "names no network");
         c.that(seen.insert(n.target.clone()), &n.target, "is listed twice");
-        c.at("aliases", |c| {
-            let count = n.aliases.len();
-            c.that(count <= ALIASES_MAX, count, "are too many: expected at most 64 aliases");
-        });
-        c.each("aliases", &n.aliases, |c, alias| {
-            let why = "is no name: expected letters, digits, - and _, in parts between dots";
-            c.that(container::is_hostname(alias), alias, why);
-        });
-        c.each("addresses", &n.addresses, |c, address| {
-            let same = n.addresses.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
-            let why = "is one of several of its family: expected one IPv4 and one IPv6 address at the most";
-            c.that(same.count() == 1, address, why);
-        });
+        attachment(c, n);
+    });
+}
+
+/// What is said of a connection to a network.
+pub(super) fn attachment(c: &mut Check, n: &NetworkAttachmentConfig) {
+    c.at("aliases", |c| {
+        let count = n.aliases.len();
+        c.that(count <= ALIASES_MAX, count, "are too many: expected at most 64 aliases");
+    });
+    c.each("aliases", &n.aliases, |c, alias| {
+        let why = "is no name: expected letters, digits, - and _, in parts between dots";
+        c.that(container::is_hostname(alias), alias, why);
+    });
+    c.each("addresses", &n.addresses, |c, address| {
+        let same = n.addresses.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+        let why =
+            "is one of several of its family: expected one IPv4 and one IPv6 address at the most";
+        c.that(same.count() == 1, address, why);
     });
 }
 

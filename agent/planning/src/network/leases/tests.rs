@@ -428,3 +428,27 @@ proptest! {
         }
     }
 }
+
+/// Also where the first network was the way out, and another one is left: else it would reach nobody outside.
+#[test]
+fn the_way_out_goes_over_to_another_network_that_leads_out() {
+    let mut leases = book(&["a", "b", "c"]);
+    let internal = NetworkConfig { internal: true, ..config("in") };
+    leases.ensure_network(&internal, &Rules::default(), &[]).unwrap();
+    for network in ["in", "a", "b", "c"] {
+        leases.attach(&request("x", network), &Rules::default()).unwrap();
+    }
+    let way_out = |leases: &Leases| {
+        let all = leases.attachments("x").into_iter().filter(|one| one.default_route);
+        all.map(|one| one.network).collect::<Vec<_>>()
+    };
+    assert_eq!(way_out(&leases), ["a"]);
+    leases.detach("x", "c");
+    assert_eq!(way_out(&leases), ["a"]);
+    assert!(leases.detach("x", "a").is_some_and(|gone| gone.default_route));
+    assert_eq!(way_out(&leases), ["b"]);
+    leases.detach("x", "b");
+    assert_eq!(way_out(&leases), [] as [&str; 0], "the rest leads nowhere");
+    leases.attach(&request("x", "c"), &Rules::default()).unwrap();
+    assert_eq!(way_out(&leases), ["c"]);
+}

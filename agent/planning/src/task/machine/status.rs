@@ -77,13 +77,20 @@ impl Machine {
 
     /// What cannot be done with what runs, so that people do not learn it only from what fails.
     fn limits(&self) -> String {
-        let why = self.unheard.as_ref().filter(|_| self.container == Container::Running);
-        why.map_or_else(String::new, |why| {
+        if self.container != Container::Running {
+            return String::new();
+        }
+        let unheard = self.unheard.as_ref().map(|why| {
             format!(
                 "its supervisor does not help this agent ({why}): it goes on, its log can be read, it can \
                  be stopped; what else can be done shows when it is asked for"
             )
-        })
+        });
+        let unconnected = self.unconnected.as_ref().map(|why| {
+            format!("its networks are not as they should be, which is tried again: {why}")
+        });
+        let all: Vec<String> = unheard.into_iter().chain(unconnected).collect();
+        all.join("; ")
     }
 
     /// What comes back after its host was restarted stays on its rung, and says how far it is.

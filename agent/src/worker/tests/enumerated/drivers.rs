@@ -228,7 +228,7 @@ impl NamesDriver for Metered<Arc<FakeNames>> {
         pass_or_leave_out(&self.meter, "names.let_go", || self.inner.let_go(container))
     }
 
-    fn served(&self) -> BoxFuture<'_, Option<BTreeSet<String>>> {
+    fn served(&self) -> BoxFuture<'_, Option<BTreeMap<String, Asker>>> {
         pass(&self.meter, "names.served", || self.inner.served())
     }
 

@@ -57,11 +57,18 @@ pub(super) struct Manager {
 pub(super) struct Said {
     pub(super) statuses: BTreeMap<TaskId, TaskStatus>,
     pub(super) summary: Vec<TaskSummary>,
+    /// How many networks each container has, and how many names are answered to it on.
+    pub(super) connected: BTreeMap<String, (usize, usize)>,
 }
 
 impl Said {
     pub(super) fn is(&self, id: u128, state: TaskState) -> bool {
         self.statuses.get(&id.into()).is_some_and(|status| status.state == state)
+    }
+
+    /// Whether a container has so many networks, and is answered names on them.
+    pub(super) fn is_connected(&self, id: u128, count: usize) -> bool {
+        self.connected.get(&TaskId::from(id).to_string()) == Some(&(count, count))
     }
 
     pub(super) fn holds(&self, id: u128) -> bool {
@@ -101,6 +108,8 @@ impl Clock for JumpingClock {
 pub(super) struct Process {
     tokio: tokio::runtime::Runtime,
     worker: WorkerHandle,
+    networks: Arc<FakeNetworks>,
+    names: Arc<FakeNames>,
     pub(super) said: Said,
 }
 
@@ -192,7 +201,10 @@ impl Host {
             }
         });
         match worker {
-            Some(worker) => Some(Process { tokio, worker, said: Said::default() }),
+            Some(worker) => {
+                let (networks, names) = (Arc::clone(&self.networks), Arc::clone(&self.names));
+                Some(Process { tokio, worker, networks, names, said: Said::default() })
+            }
             None => {
                 throw_away(tokio);
                 None
@@ -240,8 +252,9 @@ impl Host {
         });
         let records = loaded.tasks.iter().map(|(id, record)| {
             let started = record.started.is_some();
+            let networks = record.task.networks.len();
             let record = format!("{} {}", record.status.state, record.task.desired_state);
-            (id.to_string(), format!("{record} {started}"))
+            (id.to_string(), format!("{record} {started} {networks}"))
         });
         let networks = loaded.networks.keys().map(|id| (id.to_string(), "network".to_owned()));
         let containers = self.runtime.containers();
@@ -333,12 +346,21 @@ impl Process {
         manager: &mut Manager,
         over: fn(&Said) -> bool,
     ) -> Result<Life, String> {
-        let Self { tokio, worker, said } = self;
+        let Self { tokio, worker, networks, names, said } = self;
+        let connected = || {
+            let held = networks.held();
+            let askers = names.askers();
+            let both = askers.into_iter().map(|asker| {
+                let has = held.get(&asker.container).map_or(0, BTreeSet::len);
+                (asker.container, (has, asker.networks.len()))
+            });
+            both.collect()
+        };
         tokio.block_on(async {
             tokio::select! {
                 biased;
                 () = meter.death() => Ok(Life::Cut),
-                whole = tokio::time::timeout(PATIENCE, listen(worker, said, manager, over)) => {
+                whole = tokio::time::timeout(PATIENCE, listen(worker, said, &connected, manager, over)) => {
                     whole.map(|()| Life::Whole).map_err(|_| {
                         let statuses = &said.statuses;
                         format!("it is never over: {:?} {statuses:?}", said.summary)
@@ -362,6 +384,7 @@ fn throw_away(tokio: tokio::runtime::Runtime) {
 async fn listen(
     worker: &WorkerHandle,
     said: &mut Said,
+    connected: &dyn Fn() -> BTreeMap<String, (usize, usize)>,
     manager: &mut Manager,
     over: fn(&Said) -> bool,
 ) {
@@ -378,6 +401,7 @@ async fn listen(
             }
             () = tokio::time::sleep(LOOK) => {
                 said.summary = worker.task_summary().await.unwrap();
+                said.connected = connected();
                 if over(said) && quiet {
                     return;
                 }

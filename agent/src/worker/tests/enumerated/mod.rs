@@ -12,8 +12,9 @@ use shoal_types::assignment::AssignedTask;
 use shoal_types::spec::{Healthcheck, Mount, MountKind};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use super::lab::task;
+use super::lab::{other_network, task};
 use super::lives::port;
+use crate::testing::assigner;
 use host::{End, Host, Manager, Process, Said, same};
 use meter::{Death, Point};
 use shoal_agent_runtime::ExitStatus;
@@ -213,6 +214,45 @@ const RESTART: Story = Story { then: |_, _| {}, agent_dies: true, over: runs, ..
 
 const EXIT_UNHEARD: Story = Story { agent_dies: true, ..EXIT };
 
+/// A task that is on a second network, too.
+fn two(manager: &mut Manager) {
+    plain(manager);
+    connect(manager);
+}
+
+/// What the ledger says of the state of one that lives is not different before and after its first health check.
+fn plain(manager: &mut Manager) {
+    assign(manager, task(1, |_| {}));
+}
+
+fn connect(manager: &mut Manager) {
+    let (id, network) = other_network();
+    manager.assignment.networks.insert(id, network);
+    let task = manager.assignment.tasks.values_mut().next().unwrap();
+    task.networks.push(assigner::joined(id));
+}
+
+const CONNECT: Story = Story {
+    first: plain,
+    then: |_, manager| connect(manager),
+    over: |said| runs(said) && said.is_connected(1, 2),
+    ..STOP
+};
+
+/// Only what the ledger has is known to the next agent when it begins.
+const CONNECT_AND_DIE: Story = Story { agent_dies: true, ..CONNECT };
+
+const DISCONNECT: Story = Story {
+    first: two,
+    settled: |said| runs(said) && said.is_connected(1, 2),
+    then: |_, manager| {
+        manager.assignment.networks.remove(&other_network().0);
+        manager.assignment.tasks.values_mut().next().unwrap().networks.truncate(1);
+    },
+    over: |said| runs(said) && said.is_connected(1, 1),
+    ..STOP
+};
+
 const REBOOT: Story = Story { then: |host, _| host.reboot(), ..RESTART };
 
 #[test]
@@ -258,6 +298,21 @@ fn at_every_call_of_a_restart_of_the_agent() {
 #[test]
 fn at_every_call_of_a_restart_after_an_exit_that_nobody_heard() {
     EXIT_UNHEARD.holds();
+}
+
+#[test]
+fn at_every_call_of_a_connection() {
+    CONNECT.holds();
+}
+
+#[test]
+fn at_every_call_of_a_connection_of_which_the_next_agent_hears() {
+    CONNECT_AND_DIE.holds();
+}
+
+#[test]
+fn at_every_call_of_a_disconnection() {
+    DISCONNECT.holds();
 }
 
 #[test]

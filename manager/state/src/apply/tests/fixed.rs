@@ -153,7 +153,7 @@ fn nobody_else_gets_an_address_that_a_service_keeps() {
     assert_eq!(
         refused(&cluster, taken),
         Rejected::AddressUnusable {
-            service: "new".to_owned(),
+            user: "service \"new\"".to_owned(),
             address: IpAddr::from([10, 7, 0, 4]),
             network: "small".to_owned(),
             problem,

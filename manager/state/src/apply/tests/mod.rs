@@ -2,6 +2,7 @@
 
 mod address;
 mod cluster;
+mod connection;
 mod credentials;
 mod dual;
 mod fixed;
