@@ -148,8 +148,48 @@ impl Process {
                     send(agent, &Answer::Known(some), &[])?;
                 }
             }
-            Ask::End => {}
+            // Before it is said to be done: this process ends some time after that.
+            Ask::End => self.server.let_all_go(),
         }
         Ok(Answer::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_agent_ground::testing::skip_without_root;
+
+    use super::super::root_tests::{Space, asked, asker, heard};
+    use super::super::tests::zone;
+    use super::super::{Forwards, open};
+    use super::*;
+
+    /// The end of the process comes some time after it was said to be done, and so does the close of sockets.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_is_let_go_of_is_answered_no_more_once_that_is_said() {
+        if skip_without_root() {
+            return;
+        }
+        let (agent, _process) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let (mut process, space) = (Process::default(), Space::new());
+        process.server.take(Zone::default().difference(&zone(1)));
+        let sockets = open(&space.path()).unwrap();
+        process.server.serve(asker("c1", "n1", Forwards::Nobody), sockets).unwrap();
+        assert!(space.ask("web.").await.is_some());
+        assert_eq!(process.hear(Ask::End, Vec::new(), &agent).unwrap(), Answer::Done);
+        let answer = space.inside(|| {
+            let socket = asked("web.");
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            heard(&socket)
+        });
+        assert_eq!(answer.await, None);
     }
 }

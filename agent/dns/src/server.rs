@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -99,15 +100,24 @@ impl Server {
             tcp: TcpListener::from_std(sockets.tcp)?,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_EACH)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
+            gone: AtomicBool::new(false),
         });
         let work = tokio::spawn(Arc::clone(&line).serve()).abort_handle();
         self.lock().insert(container, Served { line, work });
         Ok(())
     }
 
-    /// Answers a container no more, and closes its sockets.
+    /// Answers a container no more, and closes its sockets a moment later: what it asks from now on is heard by
+    /// nobody.
     pub fn let_go(&self, container: &str) {
-        self.lock().remove(container);
+        if let Some(served) = self.lock().remove(container) {
+            served.line.gone.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Answers nobody any more.
+    pub(crate) fn let_all_go(&self) {
+        self.askers().iter().for_each(|asker| self.let_go(&asker.container));
     }
 
     /// Who is answered.
@@ -155,6 +165,8 @@ struct Line {
     tcp: TcpListener,
     under_way: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    /// It was let go of. Its work is aborted then, which takes until it waits for something.
+    gone: AtomicBool,
 }
 
 /// What was asked over UDP, by whom, and is for others.
@@ -214,6 +226,9 @@ impl Line {
     }
 
     fn judge(&self, bytes: &[u8], tcp: bool) -> Verdict {
+        if self.gone.load(Ordering::SeqCst) {
+            return Verdict::Silence;
+        }
         let (question, limit) = match read(bytes, tcp) {
             Ok(question) => question,
             Err(verdict) => return verdict,
