@@ -104,13 +104,19 @@ mod tests {
             node_id: 2.into(),
             networks: Vec::new(),
             ports: Vec::new(),
+            affinity: None,
             serving,
         }))
     }
 
     fn vips(service: u128) -> AssignmentChange {
         let service_name = "web".to_owned();
-        let vips = ServiceVips { service_id: service.into(), service_name, networks: Vec::new() };
+        let vips = ServiceVips {
+            service_id: service.into(),
+            service_name,
+            networks: Vec::new(),
+            affinity: None,
+        };
         AssignmentChange::UpdateVips(Arc::new(vips))
     }
 

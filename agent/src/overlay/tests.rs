@@ -33,6 +33,7 @@ fn view() -> OverlayView {
             aliases: Vec::new(),
         }],
         ports: vec![IngressPort { protocol: spec::Protocol::Tcp, published_port: 8080 }],
+        affinity: None,
         serving: true,
     };
     let endpoints = [endpoint(1, OWN, "10.0.0.2/24"), endpoint(2, FAR, "10.0.0.3/24")];
@@ -41,8 +42,12 @@ fn view() -> OverlayView {
         vip: "10.0.0.9/24".parse().unwrap(),
         aliases: Vec::new(),
     };
-    let vips =
-        ServiceVips { service_id: 7.into(), service_name: "web".to_owned(), networks: vec![vip] };
+    let vips = ServiceVips {
+        service_id: 7.into(),
+        service_name: "web".to_owned(),
+        networks: vec![vip],
+        affinity: None,
+    };
     let peer = |node: u128, last: u8| Peer {
         node_id: node.into(),
         public_key: key(last),

@@ -99,6 +99,7 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
     page.entry(0, "Networks", networks.join(" "));
     if let Some(endpoint) = &spec.endpoint_spec {
         page.entry(0, "Endpoint Mode", word(endpoint.mode));
+        page.entry(0, "Endpoint Affinity", endpoint.affinity.map(word).unwrap_or_default());
         ports(&mut page, &service.endpoint.ports);
     }
     page.finish()
@@ -300,7 +301,9 @@ mod tests {
         TunnelDescription, TunnelKey, TunnelKind,
     };
     use shoal_types::resources::{Limits, Resources};
-    use shoal_types::spec::{EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec};
+    use shoal_types::spec::{
+        Affinity, EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec,
+    };
     use shoal_types::spec::{NetworkAttachmentConfig, Platform, TaskRuntime, TaskSpec};
     use shoal_types::time::Timestamp;
 
@@ -357,7 +360,11 @@ mod tests {
             mode: ServiceMode::Replicated { replicas: 3 },
             update_config: Some(UpdateConfig::default()),
             rollback_config: None,
-            endpoint_spec: Some(EndpointSpec { ports: vec![port], ..EndpointSpec::default() }),
+            endpoint_spec: Some(EndpointSpec {
+                ports: vec![port],
+                affinity: Some(Affinity::ClientIp),
+                ..EndpointSpec::default()
+            }),
         }
     }
 
@@ -400,6 +407,7 @@ Resources Limits:
  Memory:             64.0 MiB
 Networks:            n m
 Endpoint Mode:       vip
+Endpoint Affinity:   client-ip
 Ports:
  PublishedPort:      8080
   Protocol:          tcp

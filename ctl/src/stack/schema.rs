@@ -248,6 +248,7 @@ const DEPLOY: &[Key] = &[
     is("update_config", Shape::Object(UPDATE_CONFIG)),
     refused("rollback_config", LATER, "a rollback is paced by its own update_config"),
     is("endpoint_mode", Shape::Text),
+    is("endpoint_affinity", Shape::Text),
 ];
 
 const RESOURCES: &[Key] =

@@ -32,6 +32,7 @@ message!(TaskEndpoint {
     node_id: Text,
     networks: List,
     ports: List,
+    affinity: OptionalChoice,
     serving: Same,
 });
 
@@ -39,7 +40,12 @@ message!(IngressPort { protocol: Choice, published_port: Port });
 
 message!(EndpointNetwork { network_id: Text, addresses: TextList, aliases: Same });
 
-message!(ServiceVips { service_id: Text, service_name: Same, networks: List });
+message!(ServiceVips {
+    service_id: Text,
+    service_name: Same,
+    networks: List,
+    affinity: OptionalChoice,
+});
 
 message!(VipNetwork { network_id: Text, vip: Text, aliases: Same });
 

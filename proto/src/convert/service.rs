@@ -4,8 +4,8 @@ use shoal_types::object::{
     Deployment, DeploymentKind, DeploymentState, Endpoint, Meta, Service, VirtualIp,
 };
 use shoal_types::spec::{
-    EndpointMode, EndpointSpec, FailureAction, PortConfig, Protocol, PublishMode, ServiceMode,
-    ServiceSpec, UpdateConfig, UpdateOrder,
+    Affinity, EndpointMode, EndpointSpec, FailureAction, PortConfig, Protocol, PublishMode,
+    ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::field;
@@ -73,7 +73,9 @@ message!(UpdateConfig {
 choice!(FailureAction { Pause, Continue, Rollback });
 choice!(UpdateOrder { StopFirst, StartFirst });
 
-message!(EndpointSpec { mode: DefaultChoice, ports: List });
+message!(EndpointSpec { mode: DefaultChoice, ports: List, affinity: OptionalChoice });
+
+choice!(Affinity { ClientIp });
 
 choice!(EndpointMode { Vip, Dnsrr });
 

@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{
     Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
 };
-use crate::spec::{PortConfig, Protocol, PublishMode};
+use crate::spec::{Affinity, PortConfig, Protocol, PublishMode};
 use crate::task_state::{DesiredState, TaskState};
 
 /// Where a task is reached on overlay networks, and by ports that answer on every node: of all tasks that have
@@ -31,6 +31,8 @@ pub struct TaskEndpoint {
     pub networks: Vec<EndpointNetwork>,
     /// Ports that lead to it on every node, whatever networks that one has.
     pub ports: Vec<IngressPort>,
+    /// Whether clients who ask at these ports are led to the same one of its service's tasks each time.
+    pub affinity: Option<Affinity>,
     /// Whether it runs and is to run: others are led to it only then.
     pub serving: bool,
 }
@@ -65,6 +67,8 @@ pub struct ServiceVips {
     pub service_name: String,
     /// By network.
     pub networks: Vec<VipNetwork>,
+    /// Whether clients who ask at its addresses are led to the same one of its tasks each time.
+    pub affinity: Option<Affinity>,
 }
 
 /// The virtual address of a service on one network.
@@ -130,6 +134,7 @@ impl TaskEndpoint {
             node_id: task.node_id?,
             networks,
             ports,
+            affinity: task.endpoint.as_ref().and_then(|endpoint| endpoint.affinity),
             serving: Self::is_serving(task),
         })
     }
@@ -208,7 +213,8 @@ impl ServiceVips {
         let ips = service.endpoint.virtual_ips.iter().filter(|ip| told(ip.network_id));
         let networks: Vec<_> = ips.map(network).collect();
         let (service_id, service_name) = (service.id, service.spec.name.clone());
-        (!networks.is_empty()).then_some(Self { service_id, service_name, networks })
+        let affinity = service.spec.endpoint_spec.as_ref().and_then(|spec| spec.affinity);
+        (!networks.is_empty()).then_some(Self { service_id, service_name, networks, affinity })
     }
 
     /// Whether a service is reached in the same way in both its versions.

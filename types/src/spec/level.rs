@@ -11,14 +11,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec, CredentialSpec,
-    DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget, Healthcheck,
-    ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig, NetworkKind,
-    NetworkScope, NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget, Placement,
-    PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges, Protocol,
-    PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec, ServiceMode,
-    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig, UpdateOrder,
-    UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
+    Affinity, AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec,
+    CredentialSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget,
+    Healthcheck, ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig,
+    NetworkKind, NetworkScope, NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget,
+    Placement, PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges,
+    Protocol, PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec,
+    ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig,
+    UpdateOrder, UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
 };
 use crate::level::{Level, Leveled};
 use crate::object::{
@@ -90,7 +90,7 @@ structs! {
         parallelism, delay, monitor, max_failure_ratio;
         failure_action, order,
     }
-    EndpointSpec { ; mode, ports }
+    EndpointSpec { ; mode, ports, affinity }
     PortConfig {
         name, target_port, published_port, host_ip;
         protocol, publish_mode,
@@ -308,6 +308,15 @@ impl Leveled for TaskRuntime {
             Self::Container(container) => container.level(),
             Self::Plugin(plugin) => plugin.level(),
             Self::Attachment { container_id: _ } => Level::FIRST,
+        }
+    }
+}
+
+impl Leveled for Affinity {
+    /// Nobody before the fourth level leads a client to the same task twice.
+    fn level(&self) -> Level {
+        match self {
+            Self::ClientIp => Level::AFFINITY,
         }
     }
 }

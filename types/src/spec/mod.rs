@@ -32,7 +32,7 @@ pub use network::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSp
 pub use node::{Availability, NodeRole, NodeSpec};
 pub use payload::{ConfigSpec, SecretSpec};
 pub use service::{
-    EndpointMode, EndpointSpec, FailureAction, NetworkAttachmentConfig, Placement,
+    Affinity, EndpointMode, EndpointSpec, FailureAction, NetworkAttachmentConfig, Placement,
     PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Protocol, PublishMode,
     RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
     UpdateOrder,

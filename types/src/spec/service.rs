@@ -324,6 +324,27 @@ pub struct EndpointSpec {
     pub mode: EndpointMode,
     /// Published ports.
     pub ports: Vec<PortConfig>,
+    /// Whether clients are led to the same task each time, and by what they are told apart. A change replaces
+    /// tasks, as one of the mode does. Without: whichever comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+}
+
+impl EndpointSpec {
+    /// Itself, or none where that means the same: a service that says nothing keeps its tasks.
+    #[must_use]
+    pub fn unless_default(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+}
+
+/// By what clients are told apart that are led to the same task each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// By the address that they ask from. As `ClientIP` in Kubernetes, but without a time: it holds for as long as
+    /// the tasks are the same ones.
+    ClientIp,
 }
 
 /// What the service's name resolves to.

@@ -121,6 +121,7 @@ mod tests {
             node_id: node.into(),
             networks: vec![network],
             ports: Vec::new(),
+            affinity: None,
             serving,
         })
     }
@@ -141,7 +142,7 @@ mod tests {
             VipNetwork { network_id: 8.into(), vip: net("10.0.1.9/24"), aliases: Vec::new() };
         let networks = vec![vip, other];
         let service_name = "web".to_owned();
-        let vips = ServiceVips { service_id: 7.into(), service_name, networks };
+        let vips = ServiceVips { service_id: 7.into(), service_name, networks, affinity: None };
         OverlayView {
             node_id: Some(OWN.into()),
             endpoints: endpoints.iter().map(|one| (one.task_id, Arc::clone(one))).collect(),

@@ -94,6 +94,7 @@ fn endpoint(task: u128, service: u128, node: u128, address: &str, serving: bool)
         slot: Slot::Replica(u64::try_from(task).unwrap()),
         node_id: node.into(),
         networks: vec![network],
+        affinity: None,
         serving,
         ports: Vec::new(),
     }
@@ -107,7 +108,12 @@ fn view(endpoints: Vec<TaskEndpoint>, vips: &[(u128, &str)]) -> Arc<OverlayView>
             aliases: vec![format!("alias{service}")],
         };
         let service_name = format!("shop_s{service}");
-        Arc::new(ServiceVips { service_id: service.into(), service_name, networks: vec![vip] })
+        Arc::new(ServiceVips {
+            service_id: service.into(),
+            service_name,
+            networks: vec![vip],
+            affinity: None,
+        })
     };
     Arc::new(OverlayView {
         node_id: Some(OWN.into()),

@@ -106,6 +106,7 @@ async fn what_was_learned_is_acknowledged_when_it_is_followed() {
         node_id: 9.into(),
         networks: Vec::new(),
         ports: Vec::new(),
+        affinity: None,
         serving: false,
     };
     let change = AssignmentChange::UpdateEndpoint(Arc::new(endpoint));

@@ -24,6 +24,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("update_config.max_failure_ratio", "--update-max-failure-ratio"),
     ("endpoint_spec.ports", "--publish+"),
     ("endpoint_spec.mode", "--endpoint-mode"),
+    ("endpoint_spec.affinity", "--endpoint-affinity"),
     ("task_template.container.image", "IMAGE"),
     ("task_template.container.labels", "--container-label+"),
     ("task_template.container.command", "--entrypoint"),

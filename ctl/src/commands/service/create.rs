@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use shoal_types::spec::{
-    ContainerSpec, EndpointMode, EndpointSpec, Placement, ServiceMode, ServiceSpec, TaskRuntime,
-    TaskSpec,
+    ContainerSpec, EndpointSpec, Placement, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
 };
 
 use super::checked::{By, check};
 use super::confine::Surroundings;
 use super::mount::MountFlag;
-use super::network::{EndpointArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
@@ -51,6 +50,9 @@ pub(crate) struct Create {
     /// What its name leads to
     #[arg(long, value_enum, default_value = "vip")]
     endpoint_mode: EndpointArg,
+    /// Whether a client is led to the same task each time
+    #[arg(long, value_enum, default_value = "none")]
+    endpoint_affinity: AffinityArg,
     /// A placement constraint, such as node.labels.disk==ssd
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
@@ -135,7 +137,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
     };
     args.surroundings.apply(&mut container)?;
     let ports: Vec<_> = args.publish.into_iter().flat_map(|p| p.ports).collect();
-    let mode = EndpointMode::from(args.endpoint_mode);
+    let (mode, affinity) = (args.endpoint_mode.into(), args.endpoint_affinity.into());
     let mut spec = ServiceSpec {
         name,
         labels: pairs(args.label),
@@ -155,8 +157,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         },
         update_config: None,
         rollback_config: None,
-        endpoint_spec: (!ports.is_empty() || mode != EndpointMode::Vip)
-            .then_some(EndpointSpec { mode, ports }),
+        endpoint_spec: EndpointSpec { mode, ports, affinity }.unless_default(),
     };
     args.settings.apply(&mut spec)?;
     Ok(spec)

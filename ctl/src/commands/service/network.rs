@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use shoal_types::spec::{EndpointMode, NetworkAttachmentConfig};
+use shoal_types::spec::{Affinity, EndpointMode, NetworkAttachmentConfig};
 
 use super::pairs::{fields, needed};
 
@@ -22,6 +22,24 @@ impl From<EndpointArg> for EndpointMode {
         match arg {
             EndpointArg::Vip => Self::Vip,
             EndpointArg::Dnsrr => Self::Dnsrr,
+        }
+    }
+}
+
+/// Whether clients of a service are led to the same task each time.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum AffinityArg {
+    /// To whichever comes
+    None,
+    /// To the same one as others with its address, as long as the service's tasks are the same
+    ClientIp,
+}
+
+impl From<AffinityArg> for Option<Affinity> {
+    fn from(arg: AffinityArg) -> Self {
+        match arg {
+            AffinityArg::None => None,
+            AffinityArg::ClientIp => Some(Affinity::ClientIp),
         }
     }
 }

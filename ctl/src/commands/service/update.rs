@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use shoal_types::registry_auth::RegistryAuths;
-use shoal_types::spec::{EndpointMode, Labels, PortConfig, ServiceMode, ServiceSpec};
+use shoal_types::spec::{Labels, PortConfig, ServiceMode, ServiceSpec};
 
 use super::checked::{By, check};
 use super::confine::NewSurroundings;
 use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
-use super::network::{EndpointArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
@@ -58,6 +58,9 @@ pub(crate) struct Update {
     /// What its name leads to
     #[arg(long, value_enum)]
     endpoint_mode: Option<EndpointArg>,
+    /// Whether a client is led to the same task each time
+    #[arg(long, value_enum)]
+    endpoint_affinity: Option<AffinityArg>,
     /// Leave a network
     #[arg(long, value_name = "NETWORK")]
     network_rm: Vec<String>,
@@ -169,12 +172,13 @@ impl Update {
         self.settings.apply(spec)?;
         labels(&mut spec.labels, self.label_add, &self.label_rm)?;
         ports(spec, self.publish_add, &self.publish_rm)?;
-        // A service that says nothing has the first mode; saying it would replace all tasks.
-        if let Some(mode) = self.endpoint_mode.map(EndpointMode::from)
-            && (spec.endpoint_spec.is_some() || mode != EndpointMode::Vip)
-        {
-            spec.endpoint_spec.get_or_insert_default().mode = mode;
-        }
+        // A service that says nothing has the defaults; saying these would replace all tasks.
+        let said = spec.endpoint_spec.clone();
+        let mut endpoint = said.clone().unwrap_or_default();
+        self.endpoint_mode.into_iter().for_each(|mode| endpoint.mode = mode.into());
+        self.endpoint_affinity.into_iter().for_each(|arg| endpoint.affinity = arg.into());
+        spec.endpoint_spec =
+            if said.is_some() { Some(endpoint) } else { endpoint.unless_default() };
         let task = Arc::make_mut(&mut spec.task_template);
         for target in &self.network_rm {
             remove("network", target, &mut task.networks, |n| n.target == *target)?;
@@ -278,7 +282,7 @@ fn ports(spec: &mut ServiceSpec, add: Vec<Publish>, rm: &[Unpublish]) -> Result 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shoal_types::spec::{ContainerSpec, TaskRuntime, TaskSpec, Ulimit};
+    use shoal_types::spec::{Affinity, ContainerSpec, EndpointMode, TaskRuntime, TaskSpec, Ulimit};
 
     use super::*;
 
@@ -325,7 +329,7 @@ mod tests {
             "x --image j --env-add A=9 --env-add FROM_HERE --env-add GONE --env-rm B --publish-add 80:80 --label-rm old --label-add \
              new=1 --constraint-add node.role==worker --network-add n --replicas 5 --force \
              --args a --sysctl-add net.a=2 --ulimit-add nofile=9 --ulimit-rm core --host-add \
-             b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL web",
+             b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL --endpoint-affinity client-ip web",
         )
         .unwrap();
         let json = serde_json::to_value(&spec).unwrap();
@@ -345,6 +349,16 @@ mod tests {
         assert_eq!(json["TaskTemplate"]["ForceUpdate"], 5);
         assert_eq!(json["Mode"]["Replicated"]["Replicas"], 5);
         assert_eq!(json["EndpointSpec"]["Ports"][0]["PublishedPort"], 80);
+        assert_eq!(json["EndpointSpec"]["Affinity"], "client-ip");
+    }
+
+    #[test]
+    fn what_means_the_same_as_nothing_changes_nothing() {
+        let same = update("x --endpoint-mode vip --endpoint-affinity none web").unwrap();
+        assert_eq!(same.endpoint_spec, None);
+        let said = |line| update(line).unwrap().endpoint_spec.unwrap();
+        assert_eq!(said("x --endpoint-affinity client-ip web").affinity, Some(Affinity::ClientIp));
+        assert_eq!(said("x --endpoint-mode dnsrr web").mode, EndpointMode::Dnsrr);
     }
 
     #[test]

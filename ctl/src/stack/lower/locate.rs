@@ -13,6 +13,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("update_config", "deploy.update_config"),
     ("endpoint_spec.ports", "ports"),
     ("endpoint_spec.mode", "deploy.endpoint_mode"),
+    ("endpoint_spec.affinity", "deploy.endpoint_affinity"),
     ("task_template.container.image", "image"),
     ("task_template.container.labels", "labels"),
     ("task_template.container.command", "entrypoint"),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::spec::{
-    EndpointMode, EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig, Protocol,
-    PublishMode, ServiceSpec, TaskRuntime, TaskSpec,
+    Affinity, EndpointMode, EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig,
+    Protocol, PublishMode, ServiceSpec, TaskRuntime, TaskSpec,
 };
 
 use super::{Lower, text, whole};
@@ -54,8 +54,11 @@ impl Lower<'_> {
         path: &str,
         ports: Vec<PortConfig>,
     ) -> Option<EndpointSpec> {
-        let said = deploy.get("endpoint_mode");
-        let mode = match said.map(|node| (node, node.as_text().unwrap_or_default())) {
+        let said = |key| {
+            let node = deploy.get(key);
+            node.map(|node| (node, node.as_text().unwrap_or_default()))
+        };
+        let mode = match said("endpoint_mode") {
             None | Some((_, "vip")) => EndpointMode::Vip,
             Some((_, "dnsrr")) => EndpointMode::Dnsrr,
             Some((node, other)) => {
@@ -64,8 +67,16 @@ impl Lower<'_> {
                 EndpointMode::Vip
             }
         };
-        let is_said = !ports.is_empty() || mode != EndpointMode::Vip;
-        is_said.then_some(EndpointSpec { mode, ports })
+        let affinity = match said("endpoint_affinity") {
+            None | Some((_, "none")) => None,
+            Some((_, "client-ip")) => Some(Affinity::ClientIp),
+            Some((node, other)) => {
+                let text = format!("{other:?} is unknown: expected none or client-ip");
+                self.wrong(node.at, &format!("{path}.endpoint_affinity"), text);
+                None
+            }
+        };
+        EndpointSpec { mode, ports, affinity }.unless_default()
     }
 
     /// The networks that a service joins, by their full names, sorted as Docker sorts them.

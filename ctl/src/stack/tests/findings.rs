@@ -108,6 +108,10 @@ fn wrong_meanings() {
         ("networks: {default: {priority: 1}}", "networks.default.priority: is not supported yet"),
         ("networks: {default: {aliases: [a b]}}", "networks[0].aliases[0]: \"a b\" is no name"),
         ("deploy: {endpoint_mode: x}", "endpoint_mode: \"x\" is unknown: expected vip or dnsrr"),
+        (
+            "deploy: {endpoint_affinity: x}",
+            "endpoint_affinity: \"x\" is unknown: expected none or client-ip",
+        ),
         ("tmpfs: /run:noexec", "tmpfs[0]: option \"noexec\" is not supported"),
         ("tty: !reset true", "4:17: tag !reset is not supported"),
     ];

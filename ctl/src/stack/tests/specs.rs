@@ -296,6 +296,9 @@ fn networks() {
     check_web("networks: {default: {aliases: [a, b]}}", &[("T/Networks", aliases)]);
     check_web("deploy: {endpoint_mode: dnsrr}", &[("EndpointSpec/Mode", "\"dnsrr\"")]);
     check_web("deploy: {endpoint_mode: vip}", &[("EndpointSpec", "null")]);
+    let stays = "deploy: {endpoint_affinity: client-ip}";
+    check_web(stays, &[("EndpointSpec/Affinity", "\"client-ip\"")]);
+    check_web("deploy: {endpoint_affinity: none}", &[("EndpointSpec", "null")]);
     check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
     let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
     check(

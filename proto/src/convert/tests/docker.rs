@@ -141,8 +141,8 @@ fn services() {
     let mut service: BTreeSet<String> =
         whole.iter().filter(|p| !p.starts_with(prefix)).cloned().collect();
     service.insert("TaskTemplate".to_owned());
-    // Compose can publish on one address of the host; Docker's services cannot.
-    same(&service, &expand(SERVICE), &["EndpointSpec.Ports[].HostIP"]);
+    // Compose can publish on one address of the host; Docker's services cannot. It has no affinity.
+    same(&service, &expand(SERVICE), &["EndpointSpec.Affinity", "EndpointSpec.Ports[].HostIP"]);
     tasks(&task);
     tasks(&ours::<TaskSpec>());
 }

@@ -207,6 +207,7 @@ fn golden_spec() -> ServiceSpec {
                 publish_mode: PublishMode::Host,
                 host_ip: Some(IpAddr::from([127, 0, 0, 1])),
             }],
+            affinity: None,
         }),
     }
 }

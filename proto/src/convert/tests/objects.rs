@@ -123,10 +123,11 @@ arbitrary!(TaskEndpoint {
     node_id,
     networks,
     ports,
+    affinity,
     serving
 });
 arbitrary!(IngressPort { protocol, published_port });
 arbitrary!(EndpointNetwork { network_id, addresses, aliases });
-arbitrary!(ServiceVips { service_id, service_name, networks });
+arbitrary!(ServiceVips { service_id, service_name, networks, affinity });
 arbitrary!(VipNetwork { network_id, vip, aliases });
 arbitrary!(Peer { node_id, public_key, addr, port, tunnel_address });

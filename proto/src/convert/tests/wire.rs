@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use shoal_types::assignment::{
@@ -15,7 +16,7 @@ use shoal_types::object::{
     EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus,
     TunnelDescription, TunnelKey, TunnelKind,
 };
-use shoal_types::spec::{Driver, NetworkSpec, Platform, Protocol};
+use shoal_types::spec::{Affinity, Driver, NetworkSpec, Platform, Protocol, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -103,6 +104,7 @@ fn endpoint() -> TaskEndpoint {
             aliases: words("web front"),
         }],
         ports: Vec::new(),
+        affinity: None,
         serving: true,
     }
 }
@@ -135,8 +137,12 @@ fn overlay() -> pb::AssignmentsMessage {
         vip: "10.0.1.2/24".parse().unwrap(),
         aliases: words("front"),
     };
-    let vips =
-        ServiceVips { service_id: 1.into(), service_name: "web".to_owned(), networks: vec![vip] };
+    let vips = ServiceVips {
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        networks: vec![vip],
+        affinity: None,
+    };
     incremental(&[
         AssignmentChange::UpdatePeer(peer().into()),
         AssignmentChange::UpdateEndpoint(endpoint().into()),
@@ -155,6 +161,36 @@ fn ingress() -> pb::AssignmentsMessage {
     incremental(&[
         AssignmentChange::UpdatePeer(Peer { tunnel_address, ..peer() }.into()),
         AssignmentChange::UpdateEndpoint(TaskEndpoint { ports, ..endpoint() }.into()),
+    ])
+}
+
+/// What level 4 has added.
+fn dual() -> pb::AssignmentsMessage {
+    let mut task = task();
+    task.level = Level::DUAL;
+    task.networks[0].connected = true;
+    task.networks[0].addresses =
+        ["10.0.1.7/24", "fd00::7/64"].map(|text| text.parse().unwrap()).into();
+    if let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut task.spec).runtime {
+        container.drain_timeout = Some(Duration::from_secs(30));
+    }
+    let affinity = Some(Affinity::ClientIp);
+    let ports = vec![IngressPort { protocol: Protocol::Tcp, published_port: 8080 }];
+    let vip = VipNetwork {
+        network_id: 5.into(),
+        vip: "fd00::2/64".parse().unwrap(),
+        aliases: Vec::new(),
+    };
+    let vips = ServiceVips {
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        networks: vec![vip],
+        affinity,
+    };
+    incremental(&[
+        AssignmentChange::UpdateEndpoint(TaskEndpoint { ports, affinity, ..endpoint() }.into()),
+        AssignmentChange::UpdateVips(vips.into()),
+        AssignmentChange::UpdateTask(task),
     ])
 }
 
@@ -258,6 +294,13 @@ fn agents_and_managers_say_what_they_said_in_the_second_version() {
 #[test]
 fn agents_and_managers_say_what_they_said_in_the_third_version() {
     let missing = compare("assignments_incremental_3", &ingress());
+    assert_eq!(missing, None, "a golden file is missing");
+}
+
+/// As above, of what level 4 has added.
+#[test]
+fn agents_and_managers_say_what_they_said_in_the_fourth_version() {
+    let missing = compare("assignments_incremental_4", &dual());
     assert_eq!(missing, None, "a golden file is missing");
 }
 

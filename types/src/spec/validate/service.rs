@@ -54,7 +54,10 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
     }
     if let Some(endpoint) = &spec.endpoint_spec {
         let host_network = on_host_network(&spec.task_template);
-        c.at("endpoint_spec", |c| ports(c, endpoint, host_network));
+        c.at("endpoint_spec", |c| {
+            ports(c, endpoint, host_network);
+            affinity(c, endpoint, host_network);
+        });
     }
 }
 
@@ -229,6 +232,19 @@ fn ports(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
         }
         published.insert((port.published_port, port.protocol, port.host_ip), port.target_port);
     });
+}
+
+fn affinity(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
+    let why = match (endpoint.affinity, endpoint.mode) {
+        (Some(_), EndpointMode::Dnsrr) => {
+            "cannot be combined with endpoint mode dnsrr, by which clients choose: expected mode vip"
+        }
+        (Some(_), EndpointMode::Vip) if host_network => {
+            "is of no use on the host's own network, where clients ask one task: expected another network"
+        }
+        _ => return,
+    };
+    c.at("affinity", |c| c.wrong("client-ip", why));
 }
 
 type Published = BTreeMap<(u16, crate::spec::Protocol, Option<std::net::IpAddr>), u16>;

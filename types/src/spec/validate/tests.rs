@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
-    BindOptions, ContainerSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, Healthcheck, Ipam,
-    Mount, MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec, Placement, PortConfig,
-    Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode, ServiceSpec,
-    TaskRuntime, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    Affinity, BindOptions, ContainerSpec, DnsConfig, Driver, EndpointMode, EndpointSpec,
+    Healthcheck, Ipam, Mount, MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec,
+    Placement, PortConfig, Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode,
+    ServiceSpec, TaskRuntime, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -52,7 +52,7 @@ fn who_is_found_by_its_tasks_publishes_on_their_hosts_alone() {
     let problems = |mode, port_mode| {
         let spec = service(|s, _, _| {
             let ports = vec![port(80, port_mode)];
-            s.endpoint_spec = Some(EndpointSpec { mode, ports });
+            s.endpoint_spec = Some(EndpointSpec { mode, ports, affinity: None });
         });
         let found = spec.validate().err().map(|all| all.0).unwrap_or_default();
         found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -185,6 +185,7 @@ fn ports_that_cannot_answer_on_every_node() {
                 s.endpoint_spec = Some(EndpointSpec {
                     ports: vec![port(80, PublishMode::Ingress)],
                     mode: EndpointMode::Dnsrr,
+                    affinity: None,
                 });
             }),
             "endpoint_spec.ports[0]: \"ingress\" cannot be combined with endpoint mode dnsrr",
@@ -211,6 +212,32 @@ fn ports_that_cannot_answer_on_every_node() {
         let found = violations(&spec);
         let said = found.iter().any(|violation| violation.contains(expected));
         assert!(said, "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn clients_are_told_apart_where_there_is_somebody_to_choose() {
+    let found = |mode, target: &str| {
+        let networks =
+            vec![NetworkAttachmentConfig { target: target.to_owned(), ..Default::default() }];
+        violations(&service(move |s, t, _| {
+            t.networks = networks;
+            let affinity = Some(Affinity::ClientIp);
+            s.endpoint_spec = Some(EndpointSpec { mode, affinity, ports: Vec::new() });
+        }))
+    };
+    assert_eq!(found(EndpointMode::Vip, "back"), [] as [&str; 0]);
+    for (mode, target, why) in [
+        (
+            EndpointMode::Dnsrr,
+            "back",
+            "endpoint mode dnsrr, by which clients choose: expected mode vip",
+        ),
+        (EndpointMode::Vip, "host", "is of no use on the host's own network"),
+    ] {
+        let found = found(mode, target);
+        assert!(found.len() == 1 && found[0].contains(why), "{found:?} lacks {why}");
+        assert!(found[0].contains("endpoint_spec.affinity: \"client-ip\""), "{found:?}");
     }
 }
 

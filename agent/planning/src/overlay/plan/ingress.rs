@@ -86,6 +86,7 @@ mod tests {
                 node_id: (*node).into(),
                 networks: Vec::new(),
                 ports: vec![port],
+                affinity: None,
                 serving: *serving,
             };
             (endpoint.task_id, Arc::new(endpoint))

@@ -2,7 +2,9 @@
 
 use shoal_manager_state::testing::with_networks;
 use shoal_types::id::{ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::DeploymentKind;
+use shoal_types::spec::{Affinity, EndpointSpec};
 
 use super::*;
 
@@ -42,6 +44,23 @@ fn an_update_replaces_one_slot_after_the_other() {
     assert!(stage.running(web).iter().all(|t| t.spec_version == 2));
     stage.run_for(10 * SECOND);
     assert_eq!(stage.deployment(web).state, DeploymentState::Completed);
+}
+
+/// The tasks say it to those who lead others to their ports.
+#[test]
+fn a_change_of_affinity_replaces_tasks() {
+    let mut stage = Stage::new(1);
+    stage.cluster.set_level(stage.nodes[0], Level::AFFINITY);
+    let web = stage.service(service_spec("web", 2));
+    stage.run_for(10 * SECOND);
+    let stays = Some(EndpointSpec { affinity: Some(Affinity::ClientIp), ..Default::default() });
+    stage.cluster.update_service(
+        web,
+        ServiceSpec { endpoint_spec: stays.clone(), ..service_spec("web", 2) },
+    );
+    stage.run_for(20 * SECOND);
+    let told: Vec<_> = stage.running(web).iter().map(|t| t.endpoint.as_deref().cloned()).collect();
+    assert_eq!(told, [stays.clone(), stays]);
 }
 
 #[test]
