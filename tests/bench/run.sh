@@ -9,6 +9,7 @@ load=$(cut -d' ' -f1 /proc/loadavg)
 awk -v load="$load" 'BEGIN { exit !(load > 1.5) }' && echo "warning: the load is $load; figures will be off"
 cargo bench --locked -p shoal-tests --bench start
 cargo bench --locked -p shoal-agent-tunnel --bench throughput
+cargo bench --locked -p shoal-agent-network --bench ruleset
 cargo bench --locked -p shoal-agent-dns --bench questions
 tests/bench/memory.sh
 tests/bench/replicas.sh

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use imbl::OrdSet;
 use shoal_agent_planning::network::guests::Guest;
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::leases::Leases;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
-use shoal_agent_planning::node::host::{LargestPacket, ObservedMesh, Wishes};
+use shoal_agent_planning::node::host::{self, Memo, Observed, ObservedMesh, Plan, Remotes, Wishes};
 use shoal_agent_planning::overlay::OverlayView;
 use shoal_agent_planning::verify::{Compared, Known};
 use tokio::sync::watch;
@@ -84,8 +85,8 @@ pub struct BridgeNetworks {
     followed: watch::Sender<u64>,
     /// Held by what changes or judges links other than those of one container.
     structure: tokio::sync::Mutex<()>,
-    /// Held by who writes down what leads where.
-    pen: tokio::sync::Mutex<()>,
+    /// Held by who writes down what leads where: what was written last, where that is known.
+    pen: tokio::sync::Mutex<Option<Wishes>>,
 }
 
 #[derive(Default)]
@@ -94,11 +95,15 @@ struct Inner {
     wishes: Wishes,
     /// Addresses that are led into the tunnel, and how large packets for them may be, as far as we know; `None` when we
     /// do not, or there is none.
-    led: Option<BTreeMap<IpAddr, LargestPacket>>,
+    led: Option<Remotes>,
     /// The mesh's device, as it was seen last.
     mesh: Option<ObservedMesh>,
     /// Moves with every change of the leases.
+    edition: u64,
+    /// Moves with every change of what the tables follow from.
     generation: u64,
+    /// What plans and tables have in common with those before.
+    memo: Memo,
     /// Networks have changed since they were written down.
     unsaved: bool,
     /// What the table has to know of the host.
@@ -162,7 +167,7 @@ impl BridgeNetworks {
         let facts = HostFacts {
             v6,
             prefix: rules.prefix.clone(),
-            vips: Arc::clone(&wishes.vips),
+            vips: wishes.vips.clone(),
             ingress: Arc::clone(&wishes.ingress),
             numbers: Arc::clone(&wishes.numbers),
             contested: wishes.contested.clone(),
@@ -233,6 +238,7 @@ impl BridgeNetworks {
     fn change<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> (u64, T) {
         let mut inner = self.lock();
         inner.generation += 1;
+        inner.edition += 1;
         let result = act(&mut inner);
         (inner.generation, result)
     }
@@ -262,8 +268,17 @@ impl BridgeNetworks {
     }
 
     fn desired_table(&self) -> (u64, Ruleset) {
-        let inner = self.lock();
-        (inner.generation, Ruleset::of(&inner.leases, &inner.facts))
+        let mut inner = self.lock();
+        let Inner { leases, facts, edition, generation, memo, .. } = &mut *inner;
+        (*generation, memo.ruleset(*edition, leases, facts))
+    }
+}
+
+impl Inner {
+    /// Plans the way to what the book says.
+    fn plan(&mut self, observed: &Observed) -> Plan {
+        let Self { leases, wishes, edition, memo, .. } = self;
+        host::plan_again(memo, *edition, leases, wishes, observed)
     }
 }
 
@@ -301,7 +316,7 @@ impl NetworkDriver for BridgeNetworks {
 
     fn lead(
         &self,
-        remote: BTreeSet<IpAddr>,
+        remote: OrdSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {

@@ -4,7 +4,8 @@
 //! has no end of a connection, so a client that keeps sending would reach a container that is gone,
 //! or miss one that has just been published, for as long as it sends. So when a UDP port of the
 //! host changes hands, or a backend of a service or of a port is withdrawn, the flows to it are deleted and their next
-//! packet is a first one again.
+//! packet is a first one again. Connections to a backend go on until it is not there any more: it may be told to stop
+//! only once they have ended. Then they are deleted as well, so that who has one hears of it with his next packet.
 //!
 //! By ctnetlink (linux/netfilter/nfnetlink_conntrack.h), whose numbers are here because no library
 //! that we use has them.
@@ -65,34 +66,39 @@ pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<IpAddr>) -> io::Res
     })
 }
 
-/// Deletes the UDP flows from anywhere to these addresses of services that were led to these backends.
-/// Blocks; call it in the network namespace of the host.
-///
-/// # Errors
-/// As [`forget`].
-pub(super) fn forget_backends(withdrawn: &BTreeSet<(IpAddr, IpAddr)>) -> io::Result<()> {
-    if withdrawn.is_empty() {
-        return Ok(());
-    }
-    forget_those(|flow| {
-        let led = (flow.destination, flow.answers);
-        flow.protocol == UDP && withdrawn.contains(&led)
-    })
+/// Flows that were led somewhere and are not to go on there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Astray {
+    /// Of UDP: addresses of services, with backends that are withdrawn.
+    pub(super) backends: BTreeSet<(IpAddr, IpAddr)>,
+    /// Of UDP: published ports, with the addresses that they lead to no more, which are those of containers or of other
+    /// nodes.
+    pub(super) slots: BTreeSet<(u16, IpAddr)>,
+    /// Of any protocol: who is not there any more. Who waits for them to end is not among them.
+    pub(super) gone: BTreeSet<IpAddr>,
 }
 
-/// Deletes the UDP flows from anywhere to these ports that were led to these addresses, which are those of
-/// containers or of other nodes. Blocks; call it in the network namespace of the host.
+impl Astray {
+    fn has(&self, flow: &Flow) -> bool {
+        let Flow { protocol, destination, destination_port, answers, .. } = flow;
+        let is_led = answers != destination;
+        let by_udp = *protocol == UDP
+            && (self.backends.contains(&(*destination, *answers))
+                || self.slots.contains(&(*destination_port, *answers)));
+        is_led && (by_udp || self.gone.contains(answers))
+    }
+}
+
+/// Deletes these flows, whoever has begun them. The next packet of one is led somewhere else; of a connection that is
+/// somebody who knows nothing of it, and says so by a reset. Blocks; call it in the network namespace of the host.
 ///
 /// # Errors
 /// As [`forget`].
-pub(super) fn forget_slots(withdrawn: &BTreeSet<(u16, IpAddr)>) -> io::Result<()> {
-    if withdrawn.is_empty() {
+pub(super) fn forget_astray(astray: &Astray) -> io::Result<()> {
+    if *astray == Astray::default() {
         return Ok(());
     }
-    forget_those(|flow| {
-        let led = (flow.destination_port, flow.answers);
-        flow.protocol == UDP && flow.answers != flow.destination && withdrawn.contains(&led)
-    })
+    forget_those(|flow| astray.has(flow))
 }
 
 fn forget_those(wanted: impl Fn(&Flow) -> bool) -> io::Result<()> {

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, ready};
 use shoal_agent_planning::network::ingress::{Ingress, Port};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
 use shoal_agent_planning::network::ruleset::Vips;
-use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::overlay::{OverlayView, Remote};
 use shoal_agent_planning::verify::Compared;
 
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ struct Inner {
     followed: watch::Sender<u64>,
     /// Whether what it is told is done when somebody says so.
     is_followed: bool,
-    led: watch::Sender<(BTreeSet<IpAddr>, Vips, Ingress)>,
+    led: watch::Sender<(Remote, Vips, Ingress)>,
     narrow: watch::Sender<BTreeMap<IpAddr, u32>>,
     host_ports: BTreeSet<u16>,
     broken: bool,
@@ -95,7 +95,7 @@ impl FakeNetworks {
 
     /// What is led into the tunnel and to backends, whenever that changes.
     #[must_use]
-    pub fn led(&self) -> watch::Receiver<(BTreeSet<IpAddr>, Vips, Ingress)> {
+    pub fn led(&self) -> watch::Receiver<(Remote, Vips, Ingress)> {
         self.lock().led.subscribe()
     }
 
@@ -252,7 +252,7 @@ impl NetworkDriver for FakeNetworks {
 
     fn lead(
         &self,
-        remote: BTreeSet<IpAddr>,
+        remote: Remote,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {

@@ -43,7 +43,7 @@ pub use shoal_agent_planning::network::{
     AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, SharedPort,
     Subnet, SubnetConfig, files,
 };
-use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::overlay::{OverlayView, Remote};
 use shoal_agent_planning::verify::Compared;
 use tokio::sync::watch;
 
@@ -259,7 +259,7 @@ pub trait NetworkDriver: Send + Sync {
     /// The kernel's refusals; everything is tried before the first is returned.
     fn lead(
         &self,
-        remote: BTreeSet<IpAddr>,
+        remote: Remote,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>>;

@@ -8,13 +8,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use shoal_agent_planning::network::gates::USER_CHAIN;
-use shoal_agent_planning::network::ruleset::{EGRESS, FAMILY, FRAMES};
+use shoal_agent_planning::network::ruleset::{Change, EGRESS, FAMILY, FRAMES};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::FirewallError;
 use super::ours::Own;
+
+mod elements;
 
 /// How long `nft` may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +33,14 @@ pub trait Firewall: Send + Sync {
     /// # Errors
     /// The filter cannot be reached, or refuses.
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>>;
+
+    /// Changes elements of the tables of this name, in one transaction.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn change(&self, table: String, change: Change) -> BoxFuture<'_, Result<(), FirewallError>> {
+        self.apply(change.text(&table))
+    }
 
     /// The tables of this name, of packets, of frames and of what leaves by one device, as libnftables-json(5) shows them, one
     /// after the other; `None` when there is none.
@@ -53,6 +64,17 @@ pub struct NftProgram;
 impl Firewall for NftProgram {
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
         async move { run(&["-f", "-"], script).await.map(drop) }.boxed()
+    }
+
+    /// Asks the kernel itself: to start a program takes longer than most changes.
+    fn change(&self, table: String, change: Change) -> BoxFuture<'_, Result<(), FirewallError>> {
+        let Some(raw) = change.raw() else { return self.apply(change.text(&table)) };
+        async move {
+            let changed = spawn_blocking(move || elements::change(&table, &raw)).await;
+            // Fails only when the agent ends.
+            changed.map_err(|error| FirewallError::Talk { source: io::Error::other(error) })?
+        }
+        .boxed()
     }
 
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {

@@ -1,10 +1,10 @@
 //! Routes: those of bridges, which the kernel makes with their addresses and anybody can delete; those
 //! into the tunnel to other hosts; those of containers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
+use imbl::OrdSet;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
@@ -15,7 +15,7 @@ use rtnetlink::packet_route::route::{
 };
 use rustix::io::Errno;
 use shoal_agent_planning::network::{Attached, End, Family};
-use shoal_agent_planning::node::host::{BridgeRoute, LargestPacket, RouteKind};
+use shoal_agent_planning::node::host::{BridgeRoute, LargestPacket, Remotes, RouteKind};
 
 use super::NetworkError;
 use super::netlink::{Links, failed, is};
@@ -33,7 +33,7 @@ impl Links {
         &self,
         bridge: &str,
         address: IpNet,
-        remote: &BTreeSet<IpAddr>,
+        remote: &OrdSet<IpAddr>,
     ) -> Result<Vec<BridgeRoute>, NetworkError> {
         let Some(link) = self.get(bridge).await? else { return Ok(Vec::new()) };
         let (own, index) = (address.addr(), link.header.index);
@@ -69,14 +69,14 @@ impl Links {
         &self,
         tunnel: &str,
         v6: bool,
-    ) -> Result<Option<BTreeMap<IpAddr, LargestPacket>>, NetworkError> {
+    ) -> Result<Option<Remotes>, NetworkError> {
         let Some(link) = self.get(tunnel).await? else { return Ok(None) };
         if !link.header.flags.contains(LinkFlags::Up) {
             return Ok(None);
         }
         let by = RouteAttribute::Oif(link.header.index);
         let what = || format!("list routes by {tunnel}");
-        let mut found = BTreeMap::new();
+        let mut found = Remotes::new();
         for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
             let message = route_by(link.header.index, family, TABLE_MAIN);
             let mut routes = self.handle.route().get(message).execute();

@@ -76,9 +76,11 @@ impl Table {
         if let Some(applied) = slot.applied.take()
             && applied.same_chains(&ruleset)
         {
-            let result = match ruleset.change_text(&applied, &self.name) {
-                Some(script) => self.firewall.apply(script).await,
-                None => Ok(()),
+            let change = ruleset.change(&applied);
+            let result = if change.is_empty() {
+                Ok(())
+            } else {
+                self.firewall.change(self.name.clone(), change).await
             };
             match result {
                 Ok(()) => {

@@ -4,13 +4,14 @@
 //! It is gone with a reboot, as what it describes is. Not synced: a page that was torn is as good as none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
+use imbl::{ordmap, ordset};
 use serde::{Deserialize, Serialize};
 use shoal_agent_planning::network::ingress::{Backend, Ingress, Numbers};
-use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::node::host::Wishes;
 use shoal_durable::{Format, Lasting};
 use shoal_types::error_chain::chain;
@@ -19,29 +20,40 @@ use super::{NetworkError, Protocol, book};
 
 const FILE: &str = "network-ways.json";
 
+/// Where the other pages are.
+const PAGES: &str = "network-ways";
+const SUFFIX: &str = ".json";
+
 enum WaysFile {}
 
 impl Format for WaysFile {
     type Content = Ways;
     const NAME: &'static str = "network-ways";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn upgrade(from: u32, fields: shoal_durable::Fields) -> Option<shoal_durable::Fields> {
-        // Nothing was led by IPv6.
-        (from == 1).then_some(fields)
+        // There was one page; of version 1 nothing was led by IPv6.
+        matches!(from, 1 | 2).then_some(fields)
     }
 }
 
-/// As it is written.
+/// A page, as it is written. Each address is on one page, and all that is not about addresses on another, so that a
+/// change costs no more than its neighbours.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Ways {
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     remote: BTreeSet<IpAddr>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     narrow: BTreeMap<IpAddr, u32>,
-    vips: Vips,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    vips: BTreeMap<IpAddr, Vec<IpAddr>>,
+    #[serde(default)]
     home: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     numbers: Numbers,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<PortWays>,
 }
 
@@ -52,32 +64,117 @@ struct PortWays {
     backends: Vec<Backend>,
 }
 
+/// One of the pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Page {
+    /// Nodes and ports.
+    First,
+    /// Addresses that have all bytes but the last one in common with this one, whose last one is zero.
+    From(IpAddr),
+}
+
+impl Page {
+    fn of(address: IpAddr) -> Self {
+        Self::From(match address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !0xff).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0xff).into(),
+        })
+    }
+
+    fn path(self, run_dir: &Path) -> PathBuf {
+        match self {
+            Self::First => run_dir.join(FILE),
+            Self::From(first) => {
+                let name = match first {
+                    IpAddr::V4(address) => format!("{:08x}{SUFFIX}", address.to_bits()),
+                    IpAddr::V6(address) => format!("{:032x}{SUFFIX}", address.to_bits()),
+                };
+                run_dir.join(PAGES).join(name)
+            }
+        }
+    }
+
+    fn ways(self, wishes: &Wishes) -> Ways {
+        let first = match self {
+            Self::First => return Ways::first(wishes),
+            Self::From(first) => first,
+        };
+        let last = match first {
+            IpAddr::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address.to_bits() | 0xff)),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | 0xff).into(),
+        };
+        let vips = wishes.vips.range(first..=last);
+        Ways {
+            remote: wishes.remote.range(first..=last).copied().collect(),
+            vips: vips.map(|(vip, of)| (*vip, of.backends.to_vec())).collect(),
+            ..Ways::default()
+        }
+    }
+
+    /// Those that are not as they were; all where it is not known how they were.
+    fn changed(before: Option<&Wishes>, now: &Wishes) -> BTreeSet<Self> {
+        let Some(before) = before else {
+            let vips = now.vips.keys().chain(now.remote.iter());
+            return vips.map(|one| Self::of(*one)).chain([Self::First]).collect();
+        };
+        let vip = |difference| match difference {
+            ordmap::DiffItem::Add(vip, _)
+            | ordmap::DiffItem::Remove(vip, _)
+            | ordmap::DiffItem::Update { new: (vip, _), .. } => Self::of(*vip),
+        };
+        let remote = |difference| match difference {
+            ordset::DiffItem::Add(address) | ordset::DiffItem::Remove(address) => {
+                Self::of(*address)
+            }
+        };
+        let mut pages: BTreeSet<Self> = before.vips.diff(&now.vips).map(vip).collect();
+        pages.extend(before.remote.diff(&now.remote).map(remote));
+        let same = before.ingress == now.ingress
+            && before.numbers == now.numbers
+            && before.narrow == now.narrow;
+        pages.extend((!same).then_some(Self::First));
+        pages
+    }
+}
+
 impl Ways {
-    fn of(wishes: &Wishes) -> Self {
+    fn first(wishes: &Wishes) -> Self {
         let Ingress { home, peers, ports } = &*wishes.ingress;
         let ports = ports.iter().map(|((protocol, port), backends)| PortWays {
             protocol: *protocol,
             port: *port,
-            backends: backends.clone(),
+            backends: backends.to_vec(),
         });
         Self {
-            remote: (*wishes.remote).clone(),
             narrow: (*wishes.narrow).clone(),
-            vips: (*wishes.vips).clone(),
             home: *home,
             peers: peers.clone(),
             numbers: (*wishes.numbers).clone(),
             ports: ports.collect(),
+            ..Self::default()
         }
+    }
+
+    /// With what is on another page.
+    fn merge(&mut self, other: Self) {
+        let Self { remote, narrow, vips, home, peers, numbers, ports } = other;
+        self.narrow.extend(narrow);
+        self.remote.extend(remote);
+        self.vips.extend(vips);
+        self.home = self.home.or(home);
+        self.peers.extend(peers);
+        self.numbers.extend(numbers);
+        self.ports.extend(ports);
     }
 
     fn into_wishes(self, wishes: Wishes) -> Wishes {
         let Self { remote, narrow, vips, home, peers, numbers, ports } = self;
-        let ports = ports.into_iter().map(|one| ((one.protocol, one.port), one.backends)).collect();
+        let port = |one: PortWays| ((one.protocol, one.port), Arc::from(one.backends));
+        let ports = ports.into_iter().map(port).collect();
         Wishes {
-            remote: Arc::new(remote),
+            remote: remote.into(),
             narrow: Arc::new(narrow),
-            vips: Arc::new(vips),
+            vips: vips.into(),
             ingress: Arc::new(Ingress { home, peers, ports }),
             numbers: Arc::new(numbers),
             ..wishes
@@ -85,35 +182,58 @@ impl Ways {
     }
 }
 
-fn path(run_dir: &Path) -> PathBuf {
-    run_dir.join(FILE)
-}
-
 /// These wishes with what an earlier agent led where. Managers say it again, so a page that cannot be read, torn
 /// or of a newer agent, costs a pause and is told.
 pub(super) fn restore(run_dir: &Path, wishes: Wishes) -> Wishes {
-    match shoal_durable::read::<WaysFile>(&path(run_dir)) {
-        Ok(ways) => ways.unwrap_or_default().into_wishes(wishes),
-        Err(error) => {
-            tracing::warn!(error = %chain(&error), "go on without what was written down of what leads where");
-            wishes
+    let mut all = Ways::default();
+    let others = fs::read_dir(run_dir.join(PAGES)).into_iter().flatten();
+    let others = others.filter_map(|entry| Some(entry.ok()?.path()));
+    let others = others.filter(|path| path.to_string_lossy().ends_with(SUFFIX));
+    for path in others.chain([Page::First.path(run_dir)]) {
+        match shoal_durable::read::<WaysFile>(&path) {
+            Ok(page) => all.merge(page.unwrap_or_default()),
+            Err(error) => tracing::warn!(
+                error = %chain(&error),
+                "go on without a part of what was written down of what leads where"
+            ),
         }
     }
+    all.into_wishes(wishes)
 }
 
-/// Writes down what leads where; nothing is remembered where nothing is led. A failure costs a pause at the next
-/// restart, and is told. Blocks.
-pub(super) fn remember(run_dir: &Path, wishes: &Wishes) {
-    let (path, ways) = (path(run_dir), Ways::of(wishes));
-    let written = if ways == Ways::default() {
-        book::remove(&path).map_err(|source| NetworkError::WriteBook { path, source })
-    } else {
-        let written = shoal_durable::write::<WaysFile>(&path, &ways, book::MODE, Lasting::Crash);
-        written.map_err(NetworkError::from)
-    };
-    if let Err(error) = written {
-        tracing::warn!(error = %chain(&error), "cannot write down what leads where");
+/// Writes down what leads where, as far as it is not as it was written `before`, which is not known after a start or a
+/// failure; nothing is remembered where nothing is led. A failure costs a pause at the next restart, and is told. Says
+/// whether all is written. Blocks.
+pub(super) fn remember(run_dir: &Path, before: Option<&Wishes>, now: &Wishes) -> bool {
+    let written = pages(run_dir, before, now);
+    if let Err(error) = &written {
+        tracing::warn!(error = %chain(error), "cannot write down what leads where");
     }
+    written.is_ok()
+}
+
+fn pages(run_dir: &Path, before: Option<&Wishes>, now: &Wishes) -> Result<(), NetworkError> {
+    let dir = run_dir.join(PAGES);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| NetworkError::WriteBook { path, source }
+    };
+    if before.is_none() {
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(failed(&dir))?,
+        }
+    }
+    for page in Page::changed(before, now) {
+        let (path, ways) = (page.path(run_dir), page.ways(now));
+        if ways == Ways::default() {
+            book::remove(&path).map_err(failed(&path))?;
+            continue;
+        }
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        shoal_durable::write::<WaysFile>(&path, &ways, book::MODE, Lasting::Crash)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -155,18 +275,33 @@ mod tests {
         both.vips.insert("fd00:5::50".parse().unwrap(), vec!["fd00:5::9".parse().unwrap()]);
         both.ports[0].backends.push(Backend::Both(at(3)));
         let led = both.into_wishes(wishes.clone());
-        remember(dir.path(), &led);
+        assert!(remember(dir.path(), None, &led));
         assert_eq!(restore(dir.path(), wishes.clone()), led);
         // Torn, and of an agent to come.
         let newer = r#"{"version": 9}"#;
         for page in ["{", newer] {
-            std::fs::write(path(dir.path()), page).unwrap();
-            assert_eq!(restore(dir.path(), wishes.clone()), wishes, "{page}");
+            let path = Page::First.path(dir.path());
+            fs::write(path, page).unwrap();
+            let left = restore(dir.path(), wishes.clone());
+            let Wishes { ingress, numbers, narrow, .. } = wishes.clone();
+            assert_eq!(left, Wishes { ingress, numbers, narrow, ..led.clone() }, "{page}");
         }
-        remember(dir.path(), &wishes);
-        assert!(!path(dir.path()).exists());
+        // Each change writes the pages that it is on.
+        let mut less = led.clone();
+        less.vips.remove(&IpAddr::from([10, 0, 5, 50]));
+        assert!(remember(dir.path(), Some(&led), &less));
+        let of_others = less.remote.clone();
+        less.ingress = led.ingress.clone();
+        assert_eq!(restore(dir.path(), wishes.clone()).vips, less.vips);
+        assert_eq!(restore(dir.path(), wishes.clone()).remote, of_others);
+        assert!(remember(dir.path(), None, &less));
+        assert_eq!(restore(dir.path(), wishes.clone()), less);
+        assert!(remember(dir.path(), Some(&less), &wishes));
+        assert_eq!(restore(dir.path(), wishes.clone()), wishes);
+        let left = fs::read_dir(dir.path().join(PAGES)).unwrap().count();
+        assert_eq!((left, Page::First.path(dir.path()).exists()), (0, false));
         // What cannot be read at all.
-        std::fs::create_dir(path(dir.path())).unwrap();
+        fs::create_dir(Page::First.path(dir.path())).unwrap();
         assert_eq!(restore(dir.path(), wishes.clone()), wishes);
     }
 }

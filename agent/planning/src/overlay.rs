@@ -10,7 +10,7 @@ use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Network;
 use shoal_types::spec::NetworkKind;
 
-pub use plan::Course;
+pub use plan::{Course, Remote};
 
 /// All that a node was told of its overlay networks. Clones share what they have in common: a change costs
 /// the same however much there is.

@@ -1,6 +1,7 @@
 use shoal_agent_network::{FakeNetworks, Protocol};
 use shoal_agent_planning::network::ingress::{Backend, Ingress};
 use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::overlay::Remote;
 use shoal_agent_tunnel::FakeTunnel;
 use shoal_types::assignment::{
     EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork,
@@ -72,7 +73,7 @@ fn ingress() -> Ingress {
     Ingress {
         home: Some([10, 9, 0, 1].into()),
         peers: [([10, 9, 0, 2].into(), Some([192, 0, 2, 2].into()))].into(),
-        ports: [((Protocol::Tcp, 8080), backends)].into(),
+        ports: vec![((Protocol::Tcp, 8080), backends)].into(),
     }
 }
 
@@ -118,8 +119,9 @@ async fn what_is_told_is_done() {
     until_peers(&tunnel, &[key(2)]).await;
     let mut led = networks.led();
     let far = [10, 0, 0, 3].into();
-    let vips = Vips::from([([10, 0, 0, 9].into(), vec![[10, 0, 0, 2].into(), far])]);
-    let remote = [far, [10, 9, 0, 2].into()].into();
+    let vip = IpAddr::from([10, 0, 0, 9]);
+    let vips = Vips::from(vec![(vip, vec![[10, 0, 0, 2].into(), far])]);
+    let remote = vec![far, [10, 9, 0, 2].into()].into();
     let wanted = (remote, vips, ingress());
     led.wait_for(|led| *led == wanted).await.unwrap();
 
@@ -129,7 +131,7 @@ async fn what_is_told_is_done() {
 
     // The host leaves.
     networks.tell(Arc::default());
-    let nothing = <(BTreeSet<IpAddr>, Vips, Ingress)>::default();
+    let nothing = <(Remote, Vips, Ingress)>::default();
     led.wait_for(|led| *led == nothing).await.unwrap();
     overlay.remove().await.unwrap();
     tokio::time::sleep(LOOK * 2).await;
@@ -210,7 +212,7 @@ async fn nobody_is_led_to_a_node_without_a_tunnel() {
     let mut led = networks.led();
     let alone = led.wait_for(|(_, _, led)| !led.ports.is_empty()).await.unwrap().2.clone();
     assert_eq!(alone.peers.len(), 0);
-    assert_eq!(alone.ports[&(Protocol::Tcp, 8080)], ingress().ports[&(Protocol::Tcp, 8080)][..1]);
+    assert_eq!(*alone.ports[&(Protocol::Tcp, 8080)], ingress().ports[&(Protocol::Tcp, 8080)][..1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,5 @@
 //! A port that answers on every node, through the tunnel itself.
 
-use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -11,6 +10,7 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ingress::{Backend, Ingress, Port};
 use shoal_agent_planning::network::ruleset::Vips;
+use shoal_agent_planning::overlay::Remote;
 use shoal_agent_tunnel::contract::Harm as _;
 
 use crate::lab::{Host, PATIENCE, Space, able, wire};
@@ -94,7 +94,7 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
     let ingress = |own: &Host, other: &Host, backend: Backend| Ingress {
         home: Some(own.inner()),
         peers: [(other.inner(), Some(other.outer().into()))].into(),
-        ports: PORTS.map(|port| (port, vec![backend.clone()])).into(),
+        ports: PORTS.map(|port| (port, vec![backend.clone()])).to_vec().into(),
     };
     let container = Space::new("web");
     let own = container.path();
@@ -107,12 +107,12 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
         let shared = |(protocol, port): Port| SharedPort { protocol, port, target_port: 80 };
         driver.share("web".to_owned(), PORTS.map(shared).to_vec()).await.unwrap();
         let here = ingress(&two, &one, Backend::Here("web".to_owned()));
-        driver.lead([one.inner().into()].into(), Vips::new(), here).await.unwrap();
+        driver.lead(vec![one.inner().into()].into(), Vips::new(), here).await.unwrap();
     });
     serve(&container, 80);
     let there = ingress(&one, &two, Backend::Far(two.inner()));
     with_networks(&one, async |driver| {
-        driver.lead([two.inner().into()].into(), Vips::new(), there.clone()).await.unwrap();
+        driver.lead(vec![two.inner().into()].into(), Vips::new(), there.clone()).await.unwrap();
     });
     let expected = [format!("{CLIENT} 3000000"), format!("{CLIENT} 1200")];
     assert_eq!(ask(&client, 3_000_000), expected);
@@ -121,12 +121,12 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
     one.space.try_run("ip", &["link", "del", &one.ifname]);
     one.ensure(&[&two]);
     with_networks(&one, async |driver| {
-        driver.lead([two.inner().into()].into(), Vips::new(), there).await.unwrap();
+        driver.lead(vec![two.inner().into()].into(), Vips::new(), there).await.unwrap();
     });
     assert_eq!(ask(&client, 3_000_000), expected);
     for host in [&one, &two] {
         with_networks(host, async |driver| {
-            driver.lead(BTreeSet::new(), Vips::new(), Ingress::default()).await.unwrap();
+            driver.lead(Remote::new(), Vips::new(), Ingress::default()).await.unwrap();
             driver.cleanup_all().await.unwrap();
         });
         assert!(!host.links().iter().any(|link| link.starts_with("shv")), "{:?}", host.links());

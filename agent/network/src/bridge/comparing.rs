@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shoal_agent_planning::node::host::{self, Action, Observed, Plan};
+use shoal_agent_planning::node::host::{Action, Observed, Plan};
 use shoal_agent_planning::node::look::Look;
 use shoal_agent_planning::verify::{Compared, Difference, of_host};
 use shoal_types::error_chain::chain;
@@ -35,7 +35,7 @@ impl BridgeNetworks {
         let (mut all, unheld) = {
             let mut inner = self.lock();
             (inner.led, inner.mesh) = (led, mesh);
-            let plan = host::plan(&inner.leases, &inner.wishes, &observed);
+            let plan = inner.plan(&observed);
             let of_under_way = |(container, network): &(String, String)| {
                 let mut ports = inner.leases.ports();
                 let port = ports.find(|p| p.container == *container && p.network == *network)?;

@@ -11,6 +11,7 @@ use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
+use crate::conntrack::Astray;
 use crate::netlink::Links;
 use crate::{
     AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, SharedPort, conntrack,
@@ -106,11 +107,14 @@ impl BridgeNetworks {
         network: Option<String>,
     ) -> Result<(), NetworkError> {
         let attachments = self.lock().leases.attachments(&container);
-        let gone = attachments
-            .iter()
-            .filter(|attached| network.as_ref().is_none_or(|network| *network == attached.network))
-            .map(|attached| attached.host_ifname.clone());
-        self.reaper.remove(&self.links, gone).await?;
+        let is_gone = |attached: &&Attached| {
+            network.as_ref().is_none_or(|network| *network == attached.network)
+        };
+        let gone = attachments.iter().filter(is_gone);
+        let addresses =
+            gone.clone().flat_map(Attached::ends).map(|end| end.address.addr()).collect();
+        let links = gone.map(|attached| attached.host_ifname.clone());
+        self.reaper.remove(&self.links, links).await?;
         let (withdrawn, shared) = {
             let inner = self.lock();
             (inner.leases.granted(&container).to_vec(), inner.shared_with(&container))
@@ -121,7 +125,7 @@ impl BridgeNetworks {
         });
         self.settle(generation, &container, network.is_none()).await?;
         self.forget_flows(&withdrawn).await;
-        self.forget_shared(shared).await;
+        self.forget_astray(Astray { slots: shared, gone: addresses, ..Astray::default() }).await;
         Ok(())
     }
 

@@ -5,24 +5,25 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet, ordset};
 use shoal_agent_planning::network::Family;
-use shoal_agent_planning::network::ingress::{self, Ingress, Port, Slot};
+use shoal_agent_planning::network::ingress::{self, Backend, Ingress, Port, Slot, Ways};
 use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::node::host::Wishes;
 use shoal_agent_planning::node::look::Look;
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
+use crate::conntrack::Astray;
 use crate::settings::without_v6;
 use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ports, ways};
 
 /// What leads somewhere else from now on, so that flows have to be forgotten.
 #[derive(Default)]
 struct Turned {
-    /// Addresses of services, with backends that are withdrawn.
-    backends: BTreeSet<(IpAddr, IpAddr)>,
-    /// Published ports, with those who are not behind them any more.
-    slots: BTreeSet<(u16, IpAddr)>,
+    /// Flows of services and ports.
+    astray: Astray,
     /// Ports that the host leads now and did not lead before.
     taken: Vec<PublishedPort>,
 }
@@ -33,7 +34,7 @@ type Unled = BTreeMap<Port, Option<String>>;
 impl BridgeNetworks {
     pub(super) async fn do_lead(
         &self,
-        remote: BTreeSet<IpAddr>,
+        remote: OrdSet<IpAddr>,
         vips: Vips,
         ingress: Ingress,
     ) -> Result<Contested, NetworkError> {
@@ -42,16 +43,18 @@ impl BridgeNetworks {
             let mut inner = self.lock();
             let before = inner.wishes.clone();
             let backends = balance::withdrawn(&inner.wishes.vips, &vips);
-            if *inner.wishes.remote != remote {
-                inner.wishes.remote = Arc::new(remote);
-            }
-            if *inner.wishes.vips != vips {
-                inner.wishes.vips = Arc::new(vips);
-            }
-            let (turned, unled) = inner.lead_ports(ingress);
+            let gone =
+                inner.wishes.remote.diff(&remote).filter_map(|difference| match difference {
+                    ordset::DiffItem::Remove(address) => Some(*address),
+                    ordset::DiffItem::Add(_) => None,
+                });
+            let gone: BTreeSet<IpAddr> = gone.collect();
+            (inner.wishes.remote, inner.wishes.vips) = (remote, vips);
+            let (mut turned, unled) = inner.lead_ports(ingress);
+            turned.astray = Astray { backends, gone, ..turned.astray };
             let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
             let is_news = inner.wishes != before;
-            (look, Turned { backends, ..turned }, unled, is_news)
+            (look, turned, unled, is_news)
         };
         let repaired = self.reconcile(&look).await;
         self.forget_turned(turned).await;
@@ -81,10 +84,13 @@ impl BridgeNetworks {
 
     async fn remember_ways(&self) {
         // Who comes last writes what is newest.
-        let _pen = self.pen.lock().await;
-        let (dir, wishes) = (self.run_dir.clone(), self.lock().wishes.clone());
+        let mut pen = self.pen.lock().await;
+        let (dir, now) = (self.run_dir.clone(), self.lock().wishes.clone());
+        // Not known any more until it is written.
+        let before = pen.take();
+        let write = move || ways::remember(&dir, before.as_ref(), &now).then_some(now);
         // Fails only when the agent ends.
-        let _ = spawn_blocking(move || ways::remember(&dir, &wishes)).await;
+        *pen = spawn_blocking(write).await.unwrap_or_default();
     }
 
     /// Finds out who has the ports of which that is not known yet.
@@ -104,26 +110,29 @@ impl BridgeNetworks {
         contested
     }
 
-    async fn forget_turned(&self, Turned { backends, slots, taken }: Turned) {
+    async fn forget_turned(&self, Turned { astray, taken }: Turned) {
         self.forget_flows(&taken).await;
-        let forget =
-            move || conntrack::forget_backends(&backends).and(conntrack::forget_slots(&slots));
+        self.forget_astray(astray).await;
+    }
+
+    /// Lets who keeps sending find somebody else, or hear that there is nobody.
+    pub(super) async fn forget_astray(&self, astray: Astray) {
+        let forget = move || conntrack::forget_astray(&astray);
         if let Err(error) = spawn_blocking(forget).await.map_err(io::Error::other).flatten() {
-            tracing::warn!(%error, "cannot forget UDP flows to backends that are withdrawn");
+            tracing::warn!(%error, "cannot forget flows to backends that are withdrawn");
         }
     }
 
     /// Lets clients that keep sending to a port of every node find another one behind it than this container.
-    pub(super) async fn forget_shared(&self, withdrawn: BTreeSet<(u16, IpAddr)>) {
-        self.forget_turned(Turned { slots: withdrawn, ..Turned::default() }).await;
+    pub(super) async fn forget_shared(&self, slots: BTreeSet<(u16, IpAddr)>) {
+        self.forget_astray(Astray { slots, ..Astray::default() }).await;
     }
 }
 
 impl Inner {
     /// What packets for ports of every node are led to now; ports that somebody else has are not.
     fn lead_ports(&mut self, ingress: Ingress) -> (Turned, Unled) {
-        let before = Family::ALL.map(|family| self.slots(family));
-        let was_led = self.all_led_ports();
+        let before = Leading::of(self);
         if *self.wishes.ingress != ingress {
             let peers = ingress.peers.keys().copied();
             let numbers = ingress::numbers(&self.wishes.numbers, peers);
@@ -145,27 +154,13 @@ impl Inner {
         let Self { held, leases, wishes, .. } = self;
         let unled = held.hold_shared(wishes.ingress.ports.keys(), leases, v6);
         wishes.contested = unled.keys().copied().collect();
-        let now = Family::ALL.map(|family| self.slots(family));
-        let udp = |(protocol, _): &Port| *protocol == Protocol::Udp;
-        let gone =
-            before.iter().zip(&now).flat_map(|(before, now)| ingress::withdrawn(before, now));
-        let gone = gone.filter(|(port, _)| udp(port));
-        let slots = gone.map(|((_, port), address)| (port, address)).collect();
-        let led = self.all_led_ports();
-        let taken = led.difference(&was_led).filter(|port| udp(port)).copied();
-        let taken = taken.map(ports::everywhere).collect();
-        (Turned { slots, taken, ..Turned::default() }, unled)
-    }
-
-    fn slots(&self, family: Family) -> BTreeMap<Port, Vec<Slot>> {
-        ingress::slots(&self.leases, &self.wishes.ingress, &self.wishes.numbers, family)
+        (before.turned(&Leading::of(self)), unled)
     }
 
     /// Which ports the host leads somewhere, for who asks by one family or another.
     pub(super) fn all_led_ports(&self) -> BTreeSet<Port> {
-        let slots = Family::ALL.into_iter().flat_map(|family| self.slots(family));
-        let led = slots.filter(|(_, slots)| !slots.is_empty()).map(|(port, _)| port);
-        led.filter(|port| !self.wishes.contested.contains(port)).collect()
+        let leading = Leading::of(self);
+        leading.ports.keys().copied().filter(|port| leading.leads(*port)).collect()
     }
 
     /// UDP ports of every node that lead to a container, with its address.
@@ -175,5 +170,60 @@ impl Inner {
             .flat_map(|family| self.leases.shared(family))
             .filter(|(id, port, _)| *id == container && port.protocol == Protocol::Udp);
         own.filter_map(|(_, port, target)| Some((port.port, target?))).collect()
+    }
+}
+
+/// What decides where ports of every node lead.
+struct Leading {
+    ways: Ways,
+    ports: OrdMap<Port, Arc<[Backend]>>,
+    contested: BTreeSet<Port>,
+}
+
+impl Leading {
+    fn of(inner: &Inner) -> Self {
+        let Inner { leases, wishes, .. } = inner;
+        Self {
+            ways: Ways::of(leases, &wishes.numbers),
+            ports: wishes.ingress.ports.clone(),
+            contested: wishes.contested.clone(),
+        }
+    }
+
+    fn slots(&self, port: Port, family: Family) -> Vec<Slot> {
+        let backends = self.ports.get(&port);
+        backends.map_or_else(Vec::new, |backends| self.ways.slots(port, backends, family))
+    }
+
+    /// Whether a port leads somewhere, for who asks by one family or another.
+    fn leads(&self, port: Port) -> bool {
+        let somewhere = |family| !self.slots(port, family).is_empty();
+        !self.contested.contains(&port) && Family::ALL.into_iter().any(somewhere)
+    }
+
+    /// What leads somewhere else `now`.
+    fn turned(&self, now: &Self) -> Turned {
+        let of_all = self.ways != now.ways || self.contested != now.contested;
+        let changed: BTreeSet<Port> = if of_all {
+            self.ports.keys().chain(now.ports.keys()).copied().collect()
+        } else {
+            let port = |difference: DiffItem<'_, '_, Port, _>| match difference {
+                DiffItem::Add(port, _)
+                | DiffItem::Remove(port, _)
+                | DiffItem::Update { new: (port, _), .. } => *port,
+            };
+            self.ports.diff(&now.ports).map(port).collect()
+        };
+        let mut turned = Turned::default();
+        for port in changed.into_iter().filter(|(protocol, _)| *protocol == Protocol::Udp) {
+            for family in Family::ALL {
+                let gone = ingress::withdrawn(&self.slots(port, family), &now.slots(port, family));
+                turned.astray.slots.extend(gone.into_iter().map(|address| (port.1, address)));
+            }
+            if now.leads(port) && !self.leads(port) {
+                turned.taken.push(ports::everywhere(port));
+            }
+        }
+        turned
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
 
 use shoal_agent_planning::network::links::{self, Desired};
 use shoal_agent_planning::network::ruleset::HostFacts;
 use shoal_agent_planning::network::settings::Remembered;
 use shoal_agent_planning::network::{Family, NetworkState, guests, ingress};
 use shoal_agent_planning::node::host::{
-    self, Action, BridgeRoute, MeshAction, Observed, ObservedLinks, Plan,
+    self, Action, BridgeRoute, MeshAction, Observed, ObservedLinks, Plan, Remotes,
 };
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
 use shoal_agent_planning::tunnel;
@@ -56,7 +55,7 @@ impl BridgeNetworks {
             strange.remote |= more.remote;
             strange.mesh |= more.mesh;
             let mut inner = self.lock();
-            let plan = host::plan(&inner.leases, &inner.wishes, &observed);
+            let plan = inner.plan(&observed);
             let lacks = host::lacks(&look, &plan, &inner.facts);
             if !lacks.is_empty() {
                 look.merge(lacks);
@@ -102,6 +101,7 @@ impl BridgeNetworks {
                 }
             }
         }
+        self.lock().share_led(&plan.remote);
         if mesh_changes {
             errors.extend(self.look_at_changed_mesh().await.err());
         }
@@ -223,8 +223,14 @@ impl BridgeNetworks {
                 Err(error) => errors.push(error),
             }
             let mut inner = self.lock();
-            strange.remote = inner.led.is_some() && inner.led != observed.remote;
-            inner.led.clone_from(&observed.remote);
+            let differs = inner.led != observed.remote;
+            strange.remote = inner.led.is_some() && differs;
+            if differs {
+                inner.led.clone_from(&observed.remote);
+            } else {
+                // It may share more with what is wanted, which makes comparing cheap.
+                observed.remote.clone_from(&inner.led);
+            }
         } else {
             observed.remote = self.lock().led.clone();
         }
@@ -267,7 +273,7 @@ impl BridgeNetworks {
         };
         let (desired, remote) = {
             let inner = self.lock();
-            (Desired::of(&inner.leases), Arc::clone(&inner.wishes.remote))
+            (Desired::of(&inner.leases), inner.wishes.remote.clone())
         };
         let mut routes = BTreeSet::new();
         for (bridge, wanted) in desired.bridges {
@@ -420,6 +426,13 @@ impl BridgeNetworks {
 }
 
 impl Inner {
+    /// What is led is what is wanted, most often: the same in memory, it is compared at once.
+    fn share_led(&mut self, wanted: &Remotes) {
+        if let Some(led) = self.led.as_mut().filter(|led| **led == *wanted) {
+            led.clone_from(wanted);
+        }
+    }
+
     /// Whether there is, was or may come to be any IPv6.
     pub(super) fn may_have_v6(&self) -> bool {
         let by_mesh = self.wishes.ingress.spans() && self.wishes.ingress.has_v6();

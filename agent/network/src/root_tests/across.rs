@@ -1,11 +1,13 @@
 //! Networks that span hosts. The tunnel's place is taken by a wire that carries packets without asking
 //! for hardware addresses.
 
+mod resets;
 mod six;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use imbl::OrdSet;
 use ipnet::IpNet;
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::ruleset::Vips;
@@ -27,8 +29,8 @@ fn at(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
-fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
-    addresses.iter().map(|text| text.parse().unwrap()).collect()
+fn set(addresses: &[&str]) -> OrdSet<IpAddr> {
+    addresses.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect()
 }
 
 /// Joins two hosts.
@@ -222,7 +224,7 @@ fn routes_into_the_tunnel_are_put_back() {
         let routes = || {
             let text = here.host.run("ip", &["route", "show", "dev", &by]);
             let first = text.lines().filter_map(|line| line.split(' ').next());
-            first.map(|to| IpAddr::from(at(to))).collect::<BTreeSet<_>>()
+            first.map(|to| IpAddr::from(at(to))).collect::<OrdSet<_>>()
         };
         assert_eq!(routes(), set(&["10.0.5.8", "10.0.5.9"]));
         here.host.run("ip", &["route", "del", "10.0.5.8", "dev", &by]);
@@ -266,7 +268,8 @@ fn a_service_is_reached_by_one_address_wherever_its_backends_are() {
         let remote = || set(&["10.0.5.9"]);
         let vip = at("10.0.5.50");
         let of = |backends: &[&str]| {
-            Vips::from([(vip.into(), backends.iter().map(|b| at(b).into()).collect())])
+            let backends: Vec<IpAddr> = backends.iter().map(|b| at(b).into()).collect();
+            Vips::from(vec![(IpAddr::from(vip), backends)])
         };
         driver.lead(remote(), of(&["10.0.5.3", "10.0.5.9"]), Ingress::default()).await.unwrap();
         let one = join(&driver, "one", &[("w", "10.0.5.2")]).await;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use imbl::OrdSet;
 use serde_json::Value;
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_agent_planning::network::ingress::{self, Backend, Ingress, Port};
@@ -109,7 +110,7 @@ impl Cluster {
         Ingress {
             home: Some(home(host)),
             peers: peers.map(|peer| (home(peer), Some(outside(peer).into()))).collect(),
-            ports: [TCP, COUNTING, UDP].map(|port| (port, slots.clone())).into(),
+            ports: [TCP, COUNTING, UDP].map(|port| (port, slots.clone())).to_vec().into(),
         }
     }
 
@@ -166,7 +167,7 @@ impl Cluster {
         for lab in &self.hosts {
             lab.block_on(async || {
                 let driver = lab.driver();
-                driver.lead(BTreeSet::new(), Vips::new(), Ingress::default()).await.unwrap();
+                driver.lead(OrdSet::new(), Vips::new(), Ingress::default()).await.unwrap();
                 driver.cleanup_all().await.unwrap();
             });
             assert_eq!(links_of(&lab.host), [tunnel::ifname("sh")]);
@@ -364,7 +365,7 @@ fn a_port_that_somebody_has_is_his_until_he_lets_go() {
         // And now nobody else gets it.
         let bind = || cluster.host(0).enter(|| std::net::UdpSocket::bind(("0.0.0.0", 8080)));
         assert!(bind().is_err());
-        driver.lead(BTreeSet::new(), Vips::new(), Ingress::default()).await.unwrap();
+        driver.lead(OrdSet::new(), Vips::new(), Ingress::default()).await.unwrap();
         bind().unwrap();
         // What a container of this host has published is named.
         let port = port(8080, Protocol::Tcp, 80);
@@ -478,7 +479,8 @@ fn harms() -> Vec<String> {
         "nft delete table netdev shoal".to_owned(),
         "nft flush chain netdev shoal egress".to_owned(),
         "nft flush map netdev shoal far_macs".to_owned(),
-        "nft flush map inet shoal ingress".to_owned(),
+        "nft flush set inet shoal ingress".to_owned(),
+        "nft flush map inet shoal ingress_slots".to_owned(),
         "nft flush set inet shoal mesh".to_owned(),
         "nft flush ruleset".to_owned(),
     ];

@@ -182,6 +182,23 @@ impl Drop for Space {
     }
 }
 
+/// Serves a TCP port for ever: whatever is said on a connection is answered by this text.
+pub(super) fn serve_lines(space: &Space, port: u16, answer: &'static str) {
+    let listener = space.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while stream.read(&mut buffer).is_ok_and(|length| length > 0) {
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
 /// Asks once; `None` when nobody answers in time.
 pub(super) fn ask_with(client: &UdpSocket) -> Option<String> {
     client.set_read_timeout(Some(IMPATIENCE)).unwrap();

@@ -11,7 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::leases::Leases;
@@ -72,7 +74,7 @@ pub struct Ingress {
     /// Those of other nodes, with the address by which each is reached from outside.
     pub peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     /// Who serves at each port, one for each task; nobody where a port is kept for tasks that do not serve.
-    pub ports: BTreeMap<Port, Vec<Backend>>,
+    pub ports: OrdMap<Port, Arc<[Backend]>>,
 }
 
 impl Ingress {
@@ -86,15 +88,20 @@ impl Ingress {
     #[must_use]
     pub fn has_v6(&self) -> bool {
         let is_both = |one: &Backend| matches!(one, Backend::Both(_));
-        self.ports.values().flatten().any(is_both)
+        self.ports.values().any(|backends| backends.iter().any(is_both))
     }
 
     /// Nobody is led to these nodes: there is no tunnel to them.
     pub fn leave_out(&mut self, nodes: &BTreeSet<Ipv4Addr>) {
         self.peers.retain(|address, _| !nodes.contains(address));
-        for backends in self.ports.values_mut() {
-            backends.retain(|one| one.far().is_none_or(|address| !nodes.contains(&address)));
+        if nodes.is_empty() {
+            return;
         }
+        let is_left = |one: &&Backend| one.far().is_none_or(|address| !nodes.contains(&address));
+        let of = |(port, backends): (&Port, &Arc<[Backend]>)| {
+            (*port, backends.iter().filter(is_left).cloned().collect::<Arc<[Backend]>>())
+        };
+        self.ports = self.ports.iter().map(of).collect();
     }
 }
 
@@ -167,47 +174,59 @@ pub fn without_number(ingress: &Ingress, numbers: &Numbers) -> usize {
     ingress.peers.keys().filter(|peer| !numbers.contains_key(*peer)).count()
 }
 
-/// Where each port leads on this host, for who asks by this family: to an address and port of a container, or to a
-/// node's address on the mesh. A node that has no number is not among them, nor a container that has not said where
-/// it is, or has no address of the family.
-#[must_use]
-pub fn slots(
-    leases: &Leases,
-    ingress: &Ingress,
-    numbers: &Numbers,
-    family: Family,
-) -> BTreeMap<Port, Vec<Slot>> {
-    let shared: BTreeMap<(&str, Port), (IpAddr, u16)> = leases
-        .shared(family)
-        .filter_map(|(container, port, target)| {
-            Some(((container, (port.protocol, port.port)), (target?, port.target_port)))
-        })
-        .collect();
-    let of = |port: &Port, backend: &Backend| match backend {
-        Backend::Here(container) => {
-            let (address, port) = *shared.get(&(container.as_str(), *port))?;
-            Some(Slot { address, port, far: false })
-        }
-        Backend::Far(_) if family == Family::V6 => None,
-        Backend::Far(address) | Backend::Both(address) => numbers
-            .contains_key(address)
-            .then_some(Slot { address: on_mesh(*address, family), port: port.1, far: true }),
-    };
-    let led = |(port, backends): (&Port, &Vec<Backend>)| {
-        (*port, backends.iter().filter_map(|backend| of(port, backend)).collect())
-    };
-    ingress.ports.iter().map(led).collect()
+/// What decides where ports lead on a host, beside who serves at each. Clones share everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Its own containers behind each port, whether they serve or not, with where each is, by family.
+    own: Arc<BTreeMap<Port, BTreeMap<String, Ends>>>,
+    numbers: Arc<Numbers>,
 }
 
-/// The host's own containers behind each port, whether they serve or not.
-pub(super) fn own(leases: &Leases, family: Family) -> BTreeMap<Port, Vec<Slot>> {
-    let mut own: BTreeMap<Port, Vec<Slot>> = BTreeMap::new();
-    for (_, port, target) in leases.shared(family) {
-        let Some(address) = target else { continue };
-        let slot = Slot { address, port: port.target_port, far: false };
-        own.entry((port.protocol, port.port)).or_default().push(slot);
+/// The address of a container and its own port, of IPv4 and of IPv6.
+type Ends = [Option<(IpAddr, u16)>; 2];
+
+impl Ways {
+    /// On a host with these containers, on which other nodes have these numbers.
+    #[must_use]
+    pub fn of(leases: &Leases, numbers: &Arc<Numbers>) -> Self {
+        let mut own: BTreeMap<Port, BTreeMap<String, Ends>> = BTreeMap::new();
+        for (at, family) in Family::ALL.into_iter().enumerate() {
+            for (container, port, target) in leases.shared(family) {
+                let of_port = own.entry((port.protocol, port.port)).or_default();
+                let ends = of_port.entry(container.to_owned()).or_default();
+                ends[at] = target.map(|address| (address, port.target_port));
+            }
+        }
+        Self { own: Arc::new(own), numbers: Arc::clone(numbers) }
     }
-    own
+
+    /// Where a port leads with these backends, for who asks by this family: to an address and port of a container, or
+    /// to a node's address on the mesh. A node that has no number is not among them, nor a container that has not
+    /// said where it is, or has no address of the family.
+    #[must_use]
+    pub fn slots(&self, port: Port, backends: &[Backend], family: Family) -> Vec<Slot> {
+        let of = |backend: &Backend| match backend {
+            Backend::Here(container) => slot(self.own.get(&port)?.get(container)?, family),
+            Backend::Far(_) if family == Family::V6 => None,
+            Backend::Far(address) | Backend::Both(address) => self
+                .numbers
+                .contains_key(address)
+                .then_some(Slot { address: on_mesh(*address, family), port: port.1, far: true }),
+        };
+        backends.iter().filter_map(of).collect()
+    }
+
+    /// The host's own containers behind a port, whether they serve or not.
+    pub(super) fn own(&self, port: Port, family: Family) -> Vec<Slot> {
+        let ends = self.own.get(&port).into_iter().flat_map(BTreeMap::values);
+        ends.filter_map(|ends| slot(ends, family)).collect()
+    }
+}
+
+fn slot(ends: &Ends, family: Family) -> Option<Slot> {
+    let [v4, v6] = ends;
+    let (address, port) = if family == Family::V4 { *v4 } else { *v6 }?;
+    Some(Slot { address, port, far: false })
 }
 
 /// What a connection to a published port is led to.
@@ -221,21 +240,11 @@ pub struct Slot {
     pub far: bool,
 }
 
-/// Which slots there are no more: their ports and addresses.
+/// The addresses of slots that there are no more.
 #[must_use]
-pub fn withdrawn(
-    before: &BTreeMap<Port, Vec<Slot>>,
-    now: &BTreeMap<Port, Vec<Slot>>,
-) -> BTreeSet<(Port, IpAddr)> {
-    let addresses = |all: &BTreeMap<Port, Vec<Slot>>| -> BTreeSet<(Port, IpAddr)> {
-        let of = |(port, slots): (&Port, &Vec<Slot>)| {
-            let port = *port;
-            slots.iter().map(move |slot| (port, slot.address)).collect::<Vec<_>>()
-        };
-        all.iter().flat_map(of).collect()
-    };
-    let left = addresses(now);
-    addresses(before).into_iter().filter(|one| !left.contains(one)).collect()
+pub fn withdrawn(before: &[Slot], now: &[Slot]) -> BTreeSet<IpAddr> {
+    let left: BTreeSet<IpAddr> = now.iter().map(|slot| slot.address).collect();
+    before.iter().map(|slot| slot.address).filter(|address| !left.contains(address)).collect()
 }
 
 #[cfg(test)]
@@ -293,13 +302,11 @@ mod tests {
 
     #[test]
     fn what_is_withdrawn_is_what_no_slot_leads_to_any_more() {
-        let udp = (Protocol::Udp, 53);
         let slot = |last: u8, far: bool| Slot { address: at(last).into(), port: 53, far };
         let at = |last: u8| IpAddr::from(at(last));
-        let before = BTreeMap::from([(udp, vec![slot(1, true), slot(1, true), slot(2, false)])]);
-        let now = BTreeMap::from([(udp, vec![slot(1, true)])]);
-        assert_eq!(withdrawn(&before, &now), [(udp, at(2))].into());
-        assert_eq!(withdrawn(&before, &BTreeMap::new()), [(udp, at(1)), (udp, at(2))].into());
+        let (before, now) = ([slot(1, true), slot(1, true), slot(2, false)], [slot(1, true)]);
+        assert_eq!(withdrawn(&before, &now), [at(2)].into());
+        assert_eq!(withdrawn(&before, &[]), [at(1), at(2)].into());
         assert_eq!(withdrawn(&now, &before), BTreeSet::new());
     }
 
@@ -309,13 +316,13 @@ mod tests {
         let here = Backend::Here("c".to_owned());
         let backends = vec![here.clone(), Backend::Both(at(2)), Backend::Far(at(3))];
         let peers = [(at(2), None), (at(3), None)].into();
-        let mut ingress = Ingress { home: Some(at(1)), peers, ports: [(tcp, backends)].into() };
+        let mut ingress = Ingress { home: Some(at(1)), peers, ports: vec![(tcp, backends)].into() };
         assert!(ingress.spans() && ingress.has_v6());
         ingress.leave_out(&[at(2)].into());
         assert!(!ingress.has_v6());
-        assert_eq!(ingress.ports[&tcp], [here.clone(), Backend::Far(at(3))]);
+        assert_eq!(*ingress.ports[&tcp], [here.clone(), Backend::Far(at(3))]);
         ingress.leave_out(&[at(3)].into());
-        assert_eq!(ingress.ports[&tcp], [here]);
+        assert_eq!(*ingress.ports[&tcp], [here]);
         assert!(!ingress.spans());
     }
 }

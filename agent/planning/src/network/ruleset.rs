@@ -33,27 +33,36 @@
 //! - Another firewall on the host that drops forwarded packets is not overruled: nftables has no
 //!   accept that binds a later chain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-pub use self::balance::Vips;
+pub use self::balance::{Vip, Vips};
 use self::chains::{frame_chains, packet_chains, sets};
+pub use self::change::{Change, RawElements};
+pub use self::composer::Composer;
+pub use self::element::RawElement;
+use self::element::{Collector, Element, Elements};
+use self::led::Led;
 use self::mesh::egress_chains;
 pub use self::mesh::kernel_probe;
 pub use self::sets::SetName;
+use super::Family;
 use super::ingress::{self, Ingress, Numbers, Port};
 use super::leases::Leases;
-use super::{Attached, Family, Mac, NetworkState, Subnet};
-use crate::tunnel;
 
 pub mod balance;
 mod chains;
+mod change;
 mod compare;
+mod composer;
+mod element;
+mod led;
 mod mesh;
+mod own;
 mod sets;
 
 /// Family of the table of packets, of both families of addresses.
@@ -79,7 +88,7 @@ pub struct HostFacts {
     /// Bridges of others that it forwards for nevertheless.
     pub guests: BTreeSet<String>,
     /// Addresses of services on networks that span hosts.
-    pub vips: Arc<Vips>,
+    pub vips: Vips,
     /// Ports that answer on every node.
     pub ingress: Arc<Ingress>,
     /// The numbers of other nodes.
@@ -90,82 +99,6 @@ pub struct HostFacts {
     pub mesh: bool,
 }
 
-/// One word of an element.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Word {
-    Name(String),
-    Bare(String),
-    Prefix(IpAddr, u8),
-    /// An address as a number, which nft shows of what it has no name for.
-    Raw(Ipv6Addr),
-    Number(u16),
-    Mark(u32),
-    Goto(String),
-}
-
-impl Word {
-    fn text(&self) -> String {
-        match self {
-            // Quoted, so that an interface name is never read as a keyword.
-            Self::Name(name) => format!("\"{name}\""),
-            Self::Bare(word) => word.clone(),
-            Self::Prefix(address, len) => format!("{address}/{len}"),
-            Self::Raw(address) => format!("{:#x}", address.to_bits()),
-            Self::Number(number) => number.to_string(),
-            Self::Mark(mark) => format!("{mark:#x}"),
-            Self::Goto(chain) => format!("goto {chain}"),
-        }
-    }
-
-    fn json(&self) -> Value {
-        match self {
-            Self::Name(word) | Self::Bare(word) => json!(word),
-            Self::Prefix(address, len) => {
-                json!({ "prefix": { "addr": address.to_string(), "len": len } })
-            }
-            Self::Raw(_) => json!(self.text()),
-            Self::Number(number) => json!(number),
-            Self::Mark(mark) => json!(mark),
-            Self::Goto(chain) => json!({ "goto": { "target": chain } }),
-        }
-    }
-}
-
-/// One element: a key, and in a map what it leads to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Element {
-    key: Vec<Word>,
-    value: Vec<Word>,
-}
-
-impl Element {
-    fn text(&self) -> String {
-        let join = |words: &[Word]| words.iter().map(Word::text).collect::<Vec<_>>().join(" . ");
-        if self.value.is_empty() {
-            join(&self.key)
-        } else {
-            format!("{} : {}", join(&self.key), join(&self.value))
-        }
-    }
-
-    fn key_text(&self) -> String {
-        Self { key: self.key.clone(), value: Vec::new() }.text()
-    }
-
-    /// The shape in which `nft -j list table` shows it (libnftables-json(5)).
-    fn json(&self) -> Value {
-        let join = |words: &[Word]| match words {
-            [word] => word.json(),
-            words => json!({ "concat": words.iter().map(Word::json).collect::<Vec<_>>() }),
-        };
-        if self.value.is_empty() {
-            join(&self.key)
-        } else {
-            json!([join(&self.key), join(&self.value)])
-        }
-    }
-}
-
 /// What decides on the chains that there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shape {
@@ -173,18 +106,18 @@ struct Shape {
     closed: bool,
     /// Those of IPv6 likewise.
     closed_v6: bool,
-    /// Backends are drawn: there are networks that span hosts, or ports that answer on every node.
-    draws: bool,
     /// There is a mesh.
     mesh: bool,
     /// There is IPv6.
     v6: bool,
 }
 
-/// The whole desired tables.
+/// The whole desired tables. Clones share what they have in common.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    elements: BTreeMap<(SetName, Family), BTreeSet<Element>>,
+    /// What does not follow from services.
+    own: Arc<Elements>,
+    led: Led,
     prefix: String,
     shape: Shape,
     /// The kernel cannot judge the frames of bridges.
@@ -197,40 +130,12 @@ impl Ruleset {
     /// Derives the tables from the book.
     #[must_use]
     pub fn of(leases: &Leases, host: &HostFacts) -> Self {
-        let routed: Vec<_> = leases.networks().filter(|network| network.routed).collect();
-        let shape = Shape {
-            closed: host.forwards_for_us,
-            closed_v6: host.v6 && host.forwards_v6_for_us,
-            draws: !routed.is_empty() || !host.ingress.ports.is_empty(),
-            mesh: host.mesh,
-            v6: host.v6,
-        };
-        let mut ruleset = Self { prefix: host.prefix.clone(), shape, ..Self::default() };
-        ruleset.add_networks(leases);
-        ruleset.add_ports(leases);
-        ruleset.add_holders(leases);
-        ruleset.add_ingress(leases, host);
-        ruleset.add_vips(&host.vips, |vip| {
-            let network = routed.iter().find(|network| network.subnet_of(vip).is_some())?;
-            Some(network.bridge.clone())
-        });
-        if !ruleset.is_empty() {
-            for address in &host.on_no_wire {
-                let (family, word) = (Family::of(*address), Word::Bare(address.to_string()));
-                ruleset.add_of(family, SetName::Anywhere, vec![word], vec![]);
-            }
-            let for_us = host.forwards_for_us || shape.closed_v6;
-            for guest in host.guests.iter().filter(|_| for_us) {
-                ruleset.add(SetName::Guests, vec![Word::Name(guest.clone())], vec![]);
-            }
-        }
-        ruleset
+        Composer::default().compose(0, leases, host)
     }
 
     /// The same without the table of frames.
     #[must_use]
     pub fn without_frames(mut self) -> Self {
-        self.elements.retain(|(set, _), _| set.family() != FRAMES);
         self.without_frames = true;
         self
     }
@@ -238,7 +143,6 @@ impl Ruleset {
     /// The same without the table of what leaves by the mesh, until there is its device: nothing does.
     #[must_use]
     pub fn without_egress(mut self) -> Self {
-        self.elements.retain(|(set, _), _| set.family() != EGRESS);
         self.without_egress = true;
         self
     }
@@ -247,12 +151,24 @@ impl Ruleset {
     /// can have them.
     #[must_use]
     pub fn same_as(&self, wanted: &Self) -> bool {
-        if !self.without_frames && !self.without_egress {
-            return self == wanted;
+        let Self { own: _, led, prefix, shape, without_frames, without_egress } = self;
+        (*without_frames || !wanted.without_frames)
+            && (*without_egress || !wanted.without_egress)
+            && *prefix == wanted.prefix
+            && *shape == wanted.shape
+            && self.change_of_own(wanted).is_empty()
+            && *led == wanted.led
+    }
+
+    /// What of these differs that does not follow from services.
+    fn change_of_own(&self, from: &Self) -> Change {
+        let mut change = Change::default();
+        if !Arc::ptr_eq(&self.own, &from.own) {
+            change = Change::between(&from.own, &self.own);
+            let families = self.families();
+            change.retain(|set| families.contains(&set.family()));
         }
-        let wanted = wanted.clone();
-        let wanted = if self.without_frames { wanted.without_frames() } else { wanted };
-        *self == if self.without_egress { wanted.without_egress() } else { wanted }
+        change
     }
 
     fn families(&self) -> Vec<&'static str> {
@@ -262,133 +178,27 @@ impl Ruleset {
         families
     }
 
-    fn add_networks(&mut self, leases: &Leases) {
-        for network in leases.networks() {
-            let bridge = || Word::Name(network.bridge.clone());
-            self.add(SetName::Bridges, vec![bridge()], vec![]);
-            self.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
-            if network.routed {
-                let tunnel = Word::Name(tunnel::ifname(&self.prefix));
-                self.add(SetName::Tunnels, vec![tunnel], vec![]);
-            }
-            if network.internal {
-                self.add(SetName::Internal, vec![bridge()], vec![]);
-            }
-            for one in &network.subnets {
-                self.add_subnet(network, one);
-            }
-        }
-    }
-
-    fn add_subnet(&mut self, network: &NetworkState, one: &Subnet) {
-        let family = one.family();
-        let word = |net: &Subnet| Word::Prefix(net.subnet.network(), net.subnet.prefix_len());
-        let bridge = || Word::Name(network.bridge.clone());
-        self.add_of(family, SetName::Lan, vec![word(one), bridge()], vec![]);
-        self.add_of(family, SetName::Inside, vec![word(one)], vec![]);
-        if let IpAddr::V4(gateway) = one.gateway {
-            self.hold(gateway, network.mac());
-        }
-        if network.routed {
-            for other in network.of_family(family) {
-                self.add_of(family, SetName::Across, vec![word(one), word(other)], vec![]);
-            }
-        }
-        if network.internal {
-            let gateway = Word::Bare(one.gateway.to_string());
-            self.add_of(family, SetName::Gateways, vec![bridge(), gateway], vec![]);
-        } else {
-            self.add_of(family, SetName::Subnets, vec![word(one)], vec![]);
-        }
-    }
-
-    fn add_ports(&mut self, leases: &Leases) {
-        for family in Family::ALL {
-            for (_, port, target) in leases.published_to(family) {
-                let Some(target) = target else { continue };
-                let to = vec![Word::Bare(target.to_string()), Word::Number(port.target_port)];
-                let service =
-                    [Word::Bare(port.protocol.as_str().to_owned()), Word::Number(port.host_port)];
-                let unspecified = on_all(family);
-                if port.answers_at(unspecified) {
-                    self.add_of(family, SetName::PublishedAny, service.to_vec(), to);
-                } else if Family::of(port.host_ip) == family {
-                    let at = Word::Bare(port.host_ip.to_string());
-                    let at = [vec![at], service.to_vec()].concat();
-                    self.add_of(family, SetName::PublishedAt, at, to);
-                }
-            }
-        }
-    }
-
-    /// Each container may use each of its addresses on each of its ports: which way a packet
-    /// leaves is its routes' affair.
-    fn add_holders(&mut self, leases: &Leases) {
-        let mut containers: BTreeMap<&str, Vec<&Attached>> = BTreeMap::new();
-        for attached in leases.ports() {
-            containers.entry(&attached.container).or_default().push(attached);
-        }
-        for attachments in containers.values() {
-            for attached in attachments {
-                self.hold(attached.address.addr(), attached.mac);
-                let port = Word::Name(attached.host_ifname.clone());
-                let who = vec![port, Word::Bare(attached.mac.to_string())];
-                for end in attachments.iter().flat_map(|other| other.ends()) {
-                    self.own(&who, end.address.addr());
-                }
-                if attached.v6.is_some() {
-                    self.own(&who, attached.mac.link_local().into());
-                }
-                self.add(SetName::OwnMacs, who, vec![]);
-                for end in attached.ends().filter(|end| !end.behind_gateway.is_empty()) {
-                    let port = Word::Name(attached.host_ifname.clone());
-                    self.add(SetName::Strict, vec![port], vec![]);
-                    let own = || Word::Bare(end.address.addr().to_string());
-                    let family = Family::of(end.gateway);
-                    self.add_of(family, SetName::Selves, vec![own(), own()], vec![]);
-                }
-            }
-        }
-    }
-
-    /// It is said by who speaks so by a bridge port.
-    fn own(&mut self, who: &[Word], address: IpAddr) {
-        let key = [who, &[Word::Bare(address.to_string())]].concat();
-        self.add_of(Family::of(address), SetName::Own, key, vec![]);
-        if let IpAddr::V6(address) = address
-            && self.shape.v6
-        {
-            self.add(SetName::Targets, [who, &[Word::Raw(address)]].concat(), vec![]);
-        }
-    }
-
-    fn hold(&mut self, address: Ipv4Addr, mac: Mac) {
-        self.add(SetName::HeldAddresses, vec![Word::Bare(address.to_string())], vec![]);
-        self.add(SetName::HeldMacs, vec![Word::Bare(mac.to_string())], vec![]);
-    }
-
     /// Whether no network needs a table.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.elements.is_empty()
+        // Services lead nowhere without anything else.
+        self.own.is_empty()
     }
 
-    fn add(&mut self, set: SetName, key: Vec<Word>, value: Vec<Word>) {
-        self.add_of(Family::V4, set, key, value);
-    }
-
-    /// To the set of this family; there are none of IPv6 where there is none.
-    fn add_of(&mut self, family: Family, set: SetName, key: Vec<Word>, value: Vec<Word>) {
-        if family == Family::V4 || self.shape.v6 {
-            self.elements.entry((set, family)).or_default().insert(Element { key, value });
+    /// All elements of the tables that there are.
+    fn elements(&self) -> Elements {
+        let mut all = Collector::new(self.shape.v6);
+        self.led.collect(&mut all);
+        let mut all = all.found;
+        for (set, elements) in &*self.own {
+            all.entry(*set).or_default().extend(elements.iter().cloned());
         }
+        let families = self.families();
+        all.retain(|(set, _), _| families.contains(&set.family()));
+        all
     }
 
-    fn of_set(&self, set: SetName, family: Family) -> impl Iterator<Item = &Element> {
-        self.elements.get(&(set, family)).into_iter().flatten()
-    }
-
-    /// Whether the tables have the same chains: [`change_text`](Self::change_text) leads from one
+    /// Whether the tables have the same chains: [`change`](Self::change) leads from one
     /// to the other.
     #[must_use]
     pub fn same_chains(&self, other: &Self) -> bool {
@@ -429,32 +239,26 @@ impl Ruleset {
             });
             text.push_str("}\n");
         }
-        for (set, family, _) in sets(self.shape.v6) {
-            let elements = self.of_set(set, family).map(Element::text);
-            write_elements(&mut text, "add", table, (set, family), elements);
+        for (of, elements) in &self.elements() {
+            change::write_elements(
+                &mut text,
+                "add",
+                table,
+                *of,
+                elements.iter().map(Element::text),
+            );
         }
         text
     }
 
-    /// Text for `nft -f` that turns the tables `from` into these, whose chains are the same; `None`
-    /// when nothing differs.
+    /// What turns the tables `from` into these, whose chains are the same. It costs what differs.
     #[must_use]
-    pub fn change_text(&self, from: &Self, table: &str) -> Option<String> {
-        let mut text = String::new();
-        let all = || sets(self.shape.v6).map(|(set, family, _)| (set, family));
-        for of in all() {
-            let gone = from.of_set(of.0, of.1).filter(|element| !self.has(of, element));
-            write_elements(&mut text, "delete", table, of, gone.map(Element::key_text));
-        }
-        for of in all() {
-            let new = self.of_set(of.0, of.1).filter(|element| !from.has(of, element));
-            write_elements(&mut text, "add", table, of, new.map(Element::text));
-        }
-        (!text.is_empty()).then_some(text)
-    }
-
-    fn has(&self, of: (SetName, Family), element: &Element) -> bool {
-        self.elements.get(&of).is_some_and(|elements| elements.contains(element))
+    pub fn change(&self, from: &Self) -> Change {
+        let mut change = self.change_of_own(from);
+        let [mut before, mut now] = [(), ()].map(|()| Collector::new(self.shape.v6));
+        self.led.differing(&from.led, &mut before, &mut now);
+        change.add(&before.found, &now.found);
+        change
     }
 
     /// Whether the kernel's tables, as `nft -j list table` shows them, hold exactly these elements.
@@ -465,20 +269,14 @@ impl Ruleset {
             families.contains(&set.family()) && (self.shape.mesh || set.family() != EGRESS)
         };
         let mut sets = sets(self.shape.v6).filter(|(set, _, _)| there(set));
+        let all = self.elements();
         sets.all(|(set, family, _)| {
             let found = listed_elements(listed, &set.name(family));
+            let wanted = all.get(&(set, family)).into_iter().flatten();
             let wanted: BTreeSet<String> =
-                self.of_set(set, family).map(|element| element.json().to_string()).collect();
+                wanted.map(|element| element.json().to_string()).collect();
             found.is_some_and(|found| found == wanted)
         })
-    }
-}
-
-/// All addresses of one family.
-fn on_all(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -507,21 +305,6 @@ fn listed_elements(listed: &Value, set: &str) -> Option<BTreeSet<String>> {
     })?;
     let elements = found["elem"].as_array().map(Vec::as_slice).unwrap_or_default();
     Some(elements.iter().map(ToString::to_string).collect())
-}
-
-fn write_elements(
-    text: &mut String,
-    verb: &str,
-    table: &str,
-    (set, family): (SetName, Family),
-    elements: impl Iterator<Item = String>,
-) {
-    let elements: Vec<String> = elements.collect();
-    if !elements.is_empty() {
-        let (family, set, elements) = (set.family(), set.name(family), elements.join(", "));
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{verb} element {family} {table} {set} {{ {elements} }}");
-    }
 }
 
 #[cfg(test)]

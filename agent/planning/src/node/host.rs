@@ -11,6 +11,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::look::{Look, LookAtLinks};
@@ -27,8 +29,10 @@ use crate::network::settings::{
 use crate::network::{Family, NetworkState, names};
 use crate::tunnel;
 
+pub use self::memo::Memo;
 pub use self::mesh::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
 
+mod memo;
 mod mesh;
 
 /// A route that the kernel makes with the address of a bridge, and that somebody may delete.
@@ -145,7 +149,7 @@ pub struct Observed {
     pub remembered: Option<Remembered>,
     /// Addresses that are routed into the tunnel, with the largest packet for each in bytes; `None` if there is no
     /// tunnel.
-    pub remote: Option<BTreeMap<IpAddr, LargestPacket>>,
+    pub remote: Option<Remotes>,
     /// The device of the mesh.
     pub mesh: Option<ObservedMesh>,
     /// There is a mesh, as far as is known from before: so it stays where it was not looked at.
@@ -165,11 +169,11 @@ pub struct Wishes {
     /// of theirs is closed, and forwarding stays on.
     pub forwards_for_others: bool,
     /// Addresses on networks that span hosts which are on other hosts now.
-    pub remote: Arc<BTreeSet<IpAddr>>,
+    pub remote: OrdSet<IpAddr>,
     /// The largest packet for those of them of which the way to their host does not take what the tunnel does.
     pub narrow: Arc<BTreeMap<IpAddr, u32>>,
     /// Addresses of services on such networks.
-    pub vips: Arc<Vips>,
+    pub vips: Vips,
     /// Ports that answer on every node.
     pub ingress: Arc<Ingress>,
     /// The numbers of other nodes.
@@ -180,6 +184,9 @@ pub struct Wishes {
 
 /// In bytes; `None`: what the interface takes.
 pub type LargestPacket = Option<u32>;
+
+/// Addresses on other hosts, with the largest packet for each. Clones share what they have in common.
+pub type Remotes = OrdMap<IpAddr, LargestPacket>;
 
 /// One change of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,11 +283,26 @@ pub struct Plan {
     pub missing_ports: BTreeSet<String>,
     /// What the tables have to know of the host.
     pub facts: HostFacts,
+    /// Addresses that are led into the tunnel then, where there is one.
+    pub remote: Remotes,
 }
 
 /// Plans the way from `observed` to what the book says.
 #[must_use]
 pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
+    plan_again(&mut Memo::default(), 0, leases, wishes, observed)
+}
+
+/// The same after another plan, which is remembered; the `edition` of the book is another one whenever the book is not
+/// as it was.
+#[must_use]
+pub fn plan_again(
+    memo: &mut Memo,
+    edition: u64,
+    leases: &Leases,
+    wishes: &Wishes,
+    observed: &Observed,
+) -> Plan {
     let v6 = has_v6(leases, wishes, observed);
     let mesh = mesh::steps(wishes, observed, v6);
     let memory = memory(leases, wishes, observed, (mesh.is_there, v6));
@@ -298,7 +320,7 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
         forwards_v6_for_us,
         v6,
         guests: guests.iter().map(|guest| guest.bridge.clone()).collect(),
-        vips: Arc::clone(&wishes.vips),
+        vips: wishes.vips.clone(),
         ingress: Arc::clone(&wishes.ingress),
         numbers: Arc::clone(&wishes.numbers),
         contested: wishes.contested.clone(),
@@ -306,19 +328,21 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     };
     let mut fence = fences(leases, wishes, observed, &facts, &guests);
     let mut links = link_actions(leases, wishes, observed, v6);
-    let remote = remote_actions(leases, wishes, observed, v6);
+    let remote = memo.remote(edition, leases, wishes, v6);
+    let to_remote = observed.remote.as_ref().map(|present| ways(present, &remote));
     let mesh_is = Device { there: mesh.is_there, new: mesh.is_new, v6 };
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
     actions.extend(mesh.before);
-    let mut tables = tables_action(leases, &facts, observed, mesh.is_new);
+    let wanted = memo.composer.compose(edition, leases, &facts);
+    let mut tables = tables_action(&wanted, observed, mesh.is_new);
     actions.extend(tables.take_if(|action| *action == Action::PutTables));
     actions.append(&mut links.actions);
     actions.extend(device_settings(leases, wishes, observed, &links.new_bridges, &mesh_is));
     actions.append(&mut links.up);
     actions.append(&mut links.routes);
     actions.extend(mesh.after);
-    actions.extend(remote);
+    actions.extend(to_remote.into_iter().flatten());
     actions.extend(memory.switch_on);
     actions.extend(tables);
     actions.append(&mut fence.opening);
@@ -326,7 +350,7 @@ pub fn plan(leases: &Leases, wishes: &Wishes, observed: &Observed) -> Plan {
     let steps = |gates: &Gates| gates.steps(needs_gates, &observed.guests, &wishes.prefix);
     let gates = observed.gates.iter().flat_map(steps);
     actions.extend(gates.map(Action::Gate));
-    Plan { actions, missing_ports: links.missing_ports, facts }
+    Plan { actions, missing_ports: links.missing_ports, facts, remote }
 }
 
 /// Whether there is IPv6 for containers: on a network, or by the mesh to others. Where there is none, nothing is
@@ -368,34 +392,20 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
     }
 }
 
-/// Addresses in subnets of the host's networks, and those of other nodes in the tunnel, alone: a route to any
-/// other would lead packets astray that have nothing to do with containers.
-fn remote_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: bool) -> Vec<Action> {
-    let Some(present) = &observed.remote else { return Vec::new() };
-    let routed: Vec<&NetworkState> = leases.networks().filter(|network| network.routed).collect();
-    let inside = |address: &IpAddr| {
-        let is_other = |network: &&NetworkState| {
-            network.subnet_of(*address).is_some()
-                && network.subnets.iter().all(|one| one.gateway != *address)
-        };
-        routed.iter().any(is_other)
-    };
-    let by_mesh = |address: &IpAddr| match address {
-        IpAddr::V4(address) => wishes.numbers.contains_key(address),
-        IpAddr::V6(_) => false,
-    };
-    let wanted = wishes.remote.iter().filter(|address| inside(address) || by_mesh(address));
-    let wanted = wanted.filter(|address| v6 || address.is_ipv4());
-    let largest = |address: &IpAddr| (*address, wishes.narrow.get(address).copied());
-    let wanted: BTreeMap<IpAddr, LargestPacket> = wanted.map(largest).collect();
-    let gone = present.keys().filter(|address| !wanted.contains_key(*address));
-    let gone = gone.copied().map(Action::RemoveRemote);
-    let led = wanted.iter().filter_map(|(address, largest)| match present.get(address) {
-        Some(now) if now == largest => None,
-        Some(_) => Some(Action::FitRemote(*address, *largest)),
-        None => Some(Action::AddRemote(*address, *largest)),
-    });
-    gone.chain(led).collect()
+/// Those that lead nowhere any more first.
+fn ways(present: &Remotes, wanted: &Remotes) -> Vec<Action> {
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    for difference in present.diff(wanted) {
+        match difference {
+            DiffItem::Remove(address, _) => gone.push(Action::RemoveRemote(*address)),
+            DiffItem::Update { new: (address, largest), .. } => {
+                new.push(Action::FitRemote(*address, *largest));
+            }
+            DiffItem::Add(address, largest) => new.push(Action::AddRemote(*address, *largest)),
+        }
+    }
+    gone.append(&mut new);
+    gone
 }
 
 /// Whether a setting is one of the agent's own interfaces.
@@ -502,16 +512,10 @@ fn fences(
 
 /// A device that is `remade` has nothing that judges what leaves by it: before Linux 6.16 that goes with the one
 /// before, whatever was seen of the tables.
-fn tables_action(
-    leases: &Leases,
-    facts: &HostFacts,
-    observed: &Observed,
-    remade: bool,
-) -> Option<Action> {
-    let wanted = Ruleset::of(leases, facts);
+fn tables_action(wanted: &Ruleset, observed: &Observed, remade: bool) -> Option<Action> {
     let right = match observed.tables.as_ref()? {
         Tables::Absent => wanted.is_empty(),
-        Tables::Hold(held) => !remade && held.same_as(&wanted),
+        Tables::Hold(held) => !remade && held.same_as(wanted),
         Tables::Differ => false,
     };
     let action = if wanted.is_empty() { Action::DropTables } else { Action::PutTables };

@@ -5,12 +5,16 @@ mod ingress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use imbl::OrdSet;
 use ipnet::IpNet;
 use shoal_types::id::{NodeId, ServiceId};
 
 use super::OverlayView;
 use crate::network::ingress::Ingress;
 use crate::network::ruleset::Vips;
+
+/// Addresses that packets are led into the tunnel for. Clones share what they have in common.
+pub type Remote = OrdSet<IpAddr>;
 
 /// What this host does about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub struct Course {
     /// its own in the tunnel. Nodes without any are left out.
     pub allowed: BTreeMap<NodeId, BTreeSet<IpNet>>,
     /// Addresses that packets are led into the tunnel for.
-    pub remote: BTreeSet<IpAddr>,
+    pub remote: Remote,
     /// Backends, by the address of their service.
     pub vips: Vips,
     /// Ports that answer on every node.
@@ -89,7 +93,8 @@ fn vips(view: &OverlayView) -> Vips {
             let addresses = here.flat_map(|joined| &joined.addresses).map(IpNet::addr);
             let of_family = addresses.filter(|address| address.is_ipv4() == vip.is_ipv4());
             let backends: BTreeSet<IpAddr> = of_family.collect();
-            all.insert(vip, backends.into_iter().collect());
+            let backends: Vec<IpAddr> = backends.into_iter().collect();
+            all.insert(vip, backends.into());
         }
     }
     all
@@ -166,10 +171,10 @@ mod tests {
         let allowed = BTreeMap::from([(2.into(), one), (3.into(), [net("10.0.0.5/32")].into())]);
         assert_eq!(course.allowed, allowed);
         let remote = [3, 4, 5].map(|last| IpAddr::from([10, 0, 0, last]));
-        assert_eq!(course.remote, remote.into());
+        assert_eq!(course.remote, remote.to_vec().into());
         let backends = [2, 3, 5, 6].map(|last| IpAddr::from([10, 0, 0, last])).to_vec();
-        let vips = [([10, 0, 0, 9].into(), backends), ([10, 0, 1, 9].into(), vec![])];
-        assert_eq!(course.vips, vips.into());
+        let vips = [([10, 0, 0, 9], backends), ([10, 0, 1, 9], vec![])];
+        assert_eq!(course.vips, vips.to_vec().into());
         assert_eq!(course.contested, BTreeMap::new());
     }
 
@@ -181,7 +186,7 @@ mod tests {
             endpoint(3, 2, "10.0.0.3", true),
             endpoint(4, 3, "10.0.0.3", true),
         ]));
-        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), BTreeSet::new()));
+        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), Remote::new()));
         let claims = [
             ([10, 0, 0, 2].into(), [OWN.into(), 2.into()].into()),
             ([10, 0, 0, 3].into(), [2.into(), 3.into()].into()),
@@ -193,6 +198,6 @@ mod tests {
     fn who_knows_nothing_does_nothing() {
         let unknown = OverlayView { node_id: None, ..view(&[endpoint(2, 2, "10.0.0.3", true)]) };
         let course = Course::of(&unknown);
-        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), BTreeSet::new()));
+        assert_eq!((course.allowed, course.remote), (BTreeMap::new(), Remote::new()));
     }
 }

@@ -16,7 +16,7 @@ pub fn differences(
     tables: Vec<Difference>,
     under_way: &BTreeSet<String>,
 ) -> Vec<Difference> {
-    let Plan { actions, missing_ports, facts: _ } = plan;
+    let Plan { actions, missing_ports, facts: _, remote: _ } = plan;
     let none = BTreeMap::new();
     let links = observed.links.as_ref().map_or(&none, |links| &links.found);
     let made: BTreeSet<&str> = actions.iter().filter_map(made).collect();

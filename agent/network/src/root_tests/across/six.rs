@@ -2,14 +2,20 @@
 
 use super::*;
 
-const BOTH: &str = "10.0.5.0/24 10.0.7.0/24 fd00:5::/64 fd00:7::/64";
+pub(super) const BOTH: &str = "10.0.5.0/24 10.0.7.0/24 fd00:5::/64 fd00:7::/64";
 const OTHER_BOTH: &str = "10.0.6.0/24 fd00:6::/64";
 
-fn both(id: &str, subnets: &str) -> NetworkConfig {
+pub(super) fn both(id: &str, subnets: &str) -> NetworkConfig {
     NetworkConfig { ipv6: true, ..wide(id, subnets) }
 }
 
-async fn enter(driver: &BridgeNetworks, name: &str, network: &str, v4: &str, v6: &str) -> Space {
+pub(super) async fn enter(
+    driver: &BridgeNetworks,
+    name: &str,
+    network: &str,
+    v4: &str,
+    v6: &str,
+) -> Space {
     let space = Space::new(name);
     let (address, address_v6) = (Some(at(v4)), Some(v6.parse().unwrap()));
     let request = AttachRequest { address, address_v6, ..request(name, network) };
@@ -47,7 +53,7 @@ fn containers_reach_each_other_by_both_families_wherever_they_are() {
         driver.ensure_network(both("x", OTHER_BOTH)).await.unwrap();
         let remote = || set(&["10.0.7.9", "fd00:5::9", "fd00:6::9"]);
         let vip = ip("fd00:5::50");
-        let vips = || Vips::from([(vip, vec![ip("fd00:7::3"), ip("fd00:5::9")])]);
+        let vips = || Vips::from(vec![(vip, vec![ip("fd00:7::3"), ip("fd00:5::9")])]);
         driver.lead(remote(), vips(), Ingress::default()).await.unwrap();
         let one = enter(&driver, "one", "w", "10.0.5.2", "fd00:5::2").await;
         let two = enter(&driver, "two", "w", "10.0.7.3", "fd00:7::3").await;
@@ -84,7 +90,7 @@ fn containers_reach_each_other_by_both_families_wherever_they_are() {
         driver.repair().await.unwrap();
         assert_eq!(one.ask(ip("fd00:5::9"), 80), "fd00:5::2");
         // Without a backend a service says so at once; who has gone is not led to any more.
-        driver.lead(remote(), [(vip, vec![])].into(), Ingress::default()).await.unwrap();
+        driver.lead(remote(), vec![(vip, vec![])].into(), Ingress::default()).await.unwrap();
         one.cannot_ask(vip, 80);
         driver.lead(set(&[]), Vips::new(), Ingress::default()).await.unwrap();
         one.cannot_ask(ip("fd00:5::9"), 80);

@@ -28,11 +28,12 @@ fn cluster(hosts: u8) -> Cluster {
 /// Tells a host who serves, all of whom have IPv6.
 async fn tell(cluster: &Cluster, driver: &BridgeNetworks, host: u8, backends: &[(u8, &str)]) {
     let mut ingress = cluster.ingress(host, backends);
-    for backend in ingress.ports.values_mut().flatten() {
-        if let Backend::Far(address) = backend {
-            *backend = Backend::Both(*address);
-        }
-    }
+    let both = |backend: &Backend| match backend {
+        Backend::Far(address) => Backend::Both(*address),
+        other => other.clone(),
+    };
+    let of = |(port, all): (&_, &Arc<[Backend]>)| (*port, all.iter().map(both).collect::<Vec<_>>());
+    ingress.ports = ingress.ports.iter().map(of).collect();
     let remote = ingress.peers.keys().copied().map(IpAddr::V4).collect();
     driver.lead(remote, Vips::new(), ingress).await.unwrap();
 }

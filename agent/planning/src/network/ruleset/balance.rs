@@ -1,109 +1,103 @@
 //! The addresses of services (VIPs), and who stands behind each.
 //!
-//! A packet from a container to such an address goes to the chain `pick_N` of the number of its backends,
-//! which draws one of N slots; a slot's address is an element. So a change of one service costs its own
-//! elements, and chains do not grow with services: there is one for each number of slots up to
-//! [`EXACT_MAX`], and one for each larger power of two, in which backends have several slots each.
+//! A packet from a container to such an address goes to the chain `pick_vip`, which draws one of the slots of that
+//! address; a slot is an element of a map, and so a change of one service costs its own elements, and chains do not
+//! grow with services. Nothing in the kernel looks at the elements of other services meanwhile, as it would if these
+//! elements led to chains: then it follows each of them anew to see that no way leads round in a circle.
 //!
-//! The same chains draw for ports that answer on every node: for what has come by the mesh, which has the
-//! host's address in the tunnel, and for what asks the host by any other address.
+//! How many slots an address has stands nowhere in the kernel. They are numbered from the power of two that is not
+//! less than their count, so that no number belongs to two sizes: the chain tries one size after the other, and what
+//! is drawn is there in one size alone. Of the numbers of a size at most half are free; who draws one of these draws
+//! again, and after [`TRIES`] draws among those that are never free.
+//!
+//! Chains like it draw for ports that answer on every node: for what has come by the mesh, which has the host's
+//! address in the tunnel, and for what asks the host by any other address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
 
-use super::{Ruleset, SetName, Word};
-use crate::network::Family;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
-/// Backends, by the address of their service, which is of the same family. One without any is refused at once.
-pub type Vips = BTreeMap<IpAddr, Vec<IpAddr>>;
+/// Services of networks that span hosts, by their address. Clones share what they have in common.
+pub type Vips = OrdMap<IpAddr, Vip>;
+
+/// What leads to the tasks of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// Where they are, by addresses of the same family. Without any, who asks is refused at once.
+    pub backends: Arc<[IpAddr]>,
+}
+
+impl From<Vec<IpAddr>> for Vip {
+    fn from(backends: Vec<IpAddr>) -> Self {
+        Self { backends: backends.into() }
+    }
+}
 
 /// Which backends of which service's address there are no more.
 #[must_use]
 pub fn withdrawn(before: &Vips, now: &Vips) -> BTreeSet<(IpAddr, IpAddr)> {
     let mut gone = BTreeSet::new();
-    for (vip, backends) in before {
-        let left = now.get(vip);
-        if left == Some(backends) {
-            continue;
-        }
-        let left: BTreeSet<&IpAddr> = left.into_iter().flatten().collect();
-        gone.extend(backends.iter().filter(|one| !left.contains(one)).map(|one| (*vip, *one)));
+    for difference in before.diff(now) {
+        let (vip, before, left) = match difference {
+            DiffItem::Add(..) => continue,
+            DiffItem::Remove(vip, before) => (vip, before, &[][..]),
+            DiffItem::Update { old: (vip, before), new: (_, now) } => (vip, before, &*now.backends),
+        };
+        let left: BTreeSet<&IpAddr> = left.iter().collect();
+        let of_vip = before.backends.iter().filter(|one| !left.contains(one));
+        gone.extend(of_vip.map(|one| (*vip, *one)));
     }
     gone
 }
 
-/// Up to so many backends, each has one slot.
-const EXACT_MAX: usize = 64;
-/// The most slots: their number is one of 16 bits.
-const SLOTS_MAX: usize = 1 << 15;
-/// Above [`EXACT_MAX`] a backend has this many slots at least: one is drawn at most an eighth more
-/// often than another.
-const SHARE: usize = 8;
+/// The most slots, which are numbered by 16 bits. More backends than these are not drawn.
+const SIZE_MAX: u32 = 1 << 15;
+/// How often one of the slots of a size is drawn before the lower half, which is never free. In half of the draws at
+/// most there is none: so one backend is drawn at most a tenth more often than another.
+const TRIES: usize = 4;
 
-/// How many slots so many backends have.
-pub(super) fn slots_of(backends: usize) -> usize {
-    if backends <= EXACT_MAX {
-        backends
-    } else {
-        backends.saturating_mul(SHARE).next_power_of_two().min(SLOTS_MAX)
-    }
+/// The slots of so many backends, the first for the first of them.
+pub(super) fn slots(backends: usize) -> Range<u32> {
+    let count = u32::try_from(backends).unwrap_or(SIZE_MAX).min(SIZE_MAX);
+    let size = count.next_power_of_two();
+    size..size + count
 }
 
-/// Numbers of slots that there is a chain for.
-fn sizes() -> impl Iterator<Item = usize> {
-    let smallest = slots_of(EXACT_MAX + 1);
-    let large = std::iter::successors(Some(smallest), |size| Some(size * 2));
-    (1..=EXACT_MAX).chain(large.take_while(|size| *size <= SLOTS_MAX))
+/// What is drawn of each size, one after the other: among how many, and from which on.
+fn draws() -> impl Iterator<Item = (u32, u32)> {
+    let sizes = (0..=SIZE_MAX.ilog2()).map(|power| 1 << power);
+    sizes.flat_map(|size| {
+        // One and two are always whole.
+        let again = if size > 2 { TRIES } else { 1 };
+        let lower = (size > 2).then_some((size / 2, size));
+        std::iter::repeat_n((size, size), again).chain(lower)
+    })
 }
 
-pub(super) fn chain(slots: usize) -> String {
-    format!("pick_{slots}")
-}
-
-/// The chains that draw.
+/// The chains that draw, with a `$` where families differ: for addresses of services, for what comes by the mesh, and
+/// for ports of the host.
 pub(super) fn chains() -> String {
+    let uses = [
+        ("pick_vip", "dnat $ip to $ip daddr", "backends"),
+        ("pick_arrival", "dnat $ip to $ip daddr . meta l4proto . th dport", "arrival_slots"),
+        ("pick_port", "dnat $ip to meta l4proto . th dport", "ingress_slots"),
+    ];
     let mut text = String::new();
-    for size in sizes() {
+    for (chain, rule, map) in uses {
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "  chain {} {{
-    dnat $ip to $ip daddr . numgen random mod {size} map @backends$6
-    dnat $ip to $ip daddr . meta l4proto . th dport . numgen random mod {size} map @arrival_slots$6
-    dnat $ip to meta l4proto . th dport . numgen random mod {size} map @ingress_slots$6
-  }}",
-            chain(size)
-        );
+        let _ = writeln!(text, "  chain {chain}$6 {{");
+        for (among, from) in draws() {
+            let drawn = format!("numgen random mod {among} offset {from}");
+            let _ = writeln!(text, "    {rule} . {drawn} map @{map}$6");
+        }
+        text += "  }\n";
     }
     text
-}
-
-impl Ruleset {
-    /// Those of networks that are on this host, whose bridge `bridge_of` says. They lead somewhere for
-    /// who comes by that bridge, and for nobody else: what was led once counts as let in.
-    pub(super) fn add_vips(&mut self, vips: &Vips, bridge_of: impl Fn(IpAddr) -> Option<String>) {
-        for (vip, backends) in vips {
-            let Some(bridge) = bridge_of(*vip) else { continue };
-            let (key, family) = (|| Word::Bare(vip.to_string()), Family::of(*vip));
-            if backends.is_empty() {
-                self.add_of(family, SetName::Idle, vec![key()], vec![]);
-                continue;
-            }
-            let slots = slots_of(backends.len());
-            let at = vec![Word::Name(bridge), key()];
-            self.add_of(family, SetName::Vips, at, vec![Word::Goto(chain(slots))]);
-            for (slot, backend) in (0..slots).zip(backends.iter().cycle()) {
-                let slot = Word::Number(u16::try_from(slot).unwrap_or(u16::MAX));
-                self.add_of(
-                    family,
-                    SetName::Backends,
-                    vec![key(), slot],
-                    vec![Word::Bare(backend.to_string())],
-                );
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -113,22 +107,34 @@ mod tests {
     #[test]
     fn who_is_withdrawn() {
         let at = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let before = Vips::from([(at(1), vec![at(2), at(3)]), (at(4), vec![at(5)])]);
-        let now = Vips::from([(at(1), vec![at(3), at(6)])]);
+        let before = Vips::from(vec![(at(1), vec![at(2), at(3)]), (at(4), vec![at(5)])]);
+        let now = Vips::from(vec![(at(1), vec![at(3), at(6)])]);
         assert_eq!(withdrawn(&before, &now), [(at(1), at(2)), (at(4), at(5))].into());
         assert_eq!(withdrawn(&now, &now), BTreeSet::new());
     }
 
+    /// As the kernel draws: by each rule in turn, until one finds something.
     #[test]
-    fn there_is_a_chain_for_every_number_of_backends() {
-        let sizes: BTreeSet<usize> = sizes().collect();
-        assert_eq!(sizes.len(), EXACT_MAX + 6);
-        for backends in 1..5000 {
-            let slots = slots_of(backends);
-            assert!(sizes.contains(&slots), "{backends}: {slots}");
-            let (fewest, most) = (slots / backends, slots.div_ceil(backends));
-            assert!(fewest >= 1 && (backends <= EXACT_MAX || backends > 4096 || fewest >= SHARE));
-            assert!(most - fewest <= 1);
+    fn every_backend_is_drawn_about_as_often_as_another() {
+        for backends in (1..300).chain([4095, 4096, 4097, 20_000, 40_000]) {
+            let slots = slots(backends);
+            assert_eq!(slots.len(), backends.min(SIZE_MAX as usize));
+            let (mut shares, mut left) = (vec![0.0; slots.len()], 1.0);
+            for (among, from) in draws() {
+                let mut found = 0.0;
+                for drawn in from..from + among {
+                    if slots.contains(&drawn) {
+                        let share = left / f64::from(among);
+                        shares[(drawn - slots.start) as usize] += share;
+                        found += share;
+                    }
+                }
+                left -= found;
+            }
+            assert!(left.abs() < 1e-9, "{backends}: {left} find nobody");
+            let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = shares.iter().copied().fold(0.0, f64::max);
+            assert!(most / least < 1.1, "{backends}: {least} to {most}");
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) const SETS: [(SetName, &str); 36] = [
     (SetName::HeldMacs, "set held_macs { type ether_addr; }"),
     (SetName::Tunnels, "set tunnels { type ifname; }"),
     (SetName::Across, "set across$6 { type $addr . $addr; flags interval; }"),
-    (SetName::Vips, "map vips$6 { type ifname . $addr : verdict; }"),
+    (SetName::Vips, "set vips$6 { type ifname . $addr; }"),
     (
         SetName::Backends,
         "map backends$6 { typeof $ip daddr . numgen random mod 65536 : $ip daddr; }",
@@ -49,13 +49,13 @@ pub(super) const SETS: [(SetName, &str); 36] = [
     (SetName::FarMarks, "map far_marks$6 { type $addr : mark; }"),
     (SetName::Speakers, "set speakers$6 { type $addr . mark; }"),
     (SetName::Nodes, "set nodes$6 { type $addr; }"),
-    (SetName::Ingress, "map ingress$6 { type inet_proto . inet_service : verdict; }"),
+    (SetName::Ingress, "set ingress$6 { type inet_proto . inet_service; }"),
     (
         SetName::IngressSlots,
         "map ingress_slots$6 { typeof meta l4proto . th dport . numgen random mod 65536 : \
          $ip daddr . th dport; }",
     ),
-    (SetName::Arrivals, "map arrivals$6 { type inet_proto . inet_service : verdict; }"),
+    (SetName::Arrivals, "set arrivals$6 { type inet_proto . inet_service; }"),
     (
         SetName::ArrivalSlots,
         "map arrival_slots$6 { typeof $ip daddr . meta l4proto . th dport . \
@@ -84,6 +84,10 @@ pub(super) const SETS: [(SetName, &str); 36] = [
 /// Who asks a service without backends by TCP is reset: what the kernel says by ICMP to somebody whose
 /// packets leave by where they came in, it says once a second at the most, and mostly not at all.
 ///
+/// A connection whose backend is gone is forgotten, and its next packet led to another one, which knows nothing of it
+/// and resets it. Where connection tracking takes up nothing but beginnings (`nf_conntrack_tcp_loose`), such a packet
+/// is led nowhere, and the host resets it.
+///
 /// What asks at a port that answers on every node while nobody serves is told so: the port is held, so the host
 /// would say nothing to who asks by UDP.
 ///
@@ -107,8 +111,10 @@ pub(super) const SETS: [(SetName, &str); 36] = [
 /// What holds of each family is written once, with what differs marked by a `$` ([`for_families`]).
 pub(super) fn packet_chains(shape: &Shape) -> String {
     let mesh = if shape.mesh { Rules::with_mesh() } else { Rules::none() };
-    let text = arriving_chains(shape.draws, &mesh) + &judging_chains(shape, &mesh);
-    for_families(&text, shape.v6)
+    let families = Family::ALL.into_iter().filter(|family| shape.v6 || *family == Family::V4);
+    let picks = families.map(|family| for_family(&balance::chains(), family, !shape.v6));
+    let text = arriving_chains(&mesh) + &judging_chains(shape, &mesh);
+    picks.collect::<String>() + &for_families(&text, shape.v6)
 }
 
 /// The same for one family: `$ip` is its word for its addresses, `$addr` their type, `$6` what the names of its sets
@@ -153,14 +159,13 @@ pub(super) fn sets(v6: bool) -> impl Iterator<Item = (SetName, Family, String)> 
 }
 
 /// What happens to packets before it is known where they go, and after.
-fn arriving_chains(draws: bool, mesh: &Rules) -> String {
-    let picks = if draws { balance::chains() } else { String::new() };
+fn arriving_chains(mesh: &Rules) -> String {
     let Rules { guard, arriving, admit, asking, leaving, chains, .. } = mesh;
     format!(
-        "{picks}  chain publish {{
+        "  chain publish {{
     dnat $ip to $ip daddr . meta l4proto . th dport map @published_at$6
     dnat $ip to meta l4proto . th dport map @published_any$6
-    $nfmeta l4proto . th dport vmap @ingress$6
+    $nfmeta l4proto . th dport @ingress$6 goto pick_port$6
   }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
@@ -171,7 +176,7 @@ fn arriving_chains(draws: bool, mesh: &Rules) -> String {
 {guard}  }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
-    iifname . $ip daddr vmap @vips$6
+    iifname . $ip daddr @vips$6 goto pick_vip$6
     iifname @internal accept
 {arriving}    iifname @tunnels accept
     fib daddr type != local accept
@@ -179,7 +184,7 @@ fn arriving_chains(draws: bool, mesh: &Rules) -> String {
     $ip daddr @anywhere$6 jump publish
     fib daddr . iif type local jump publish
     dnat $ip to meta l4proto . th dport map @published_any$6
-    $nfmeta l4proto . th dport vmap @ingress$6
+    $nfmeta l4proto . th dport @ingress$6 goto pick_port$6
   }}
   chain pass {{
     meta mark set meta mark | {MARK:#x}
@@ -249,6 +254,7 @@ fn judging_chains(shape: &Shape, mesh: &Rules) -> String {
     type filter hook forward priority 0; policy accept;
     iifname @bridges $ip daddr @idle$6 meta l4proto tcp reject with tcp reset
     iifname @bridges $ip daddr @idle$6 reject
+    ct state invalid,untracked iifname . $ip daddr @vips$6 meta l4proto tcp reject with tcp reset
     oifname @tunnels tcp flags syn tcp option maxseg size set rt mtu
     iifname @tunnels tcp flags syn tcp option maxseg size set rt mtu
 {forward}    iifname . oifname @same_bridge accept

@@ -17,6 +17,7 @@ impl Ruleset {
     #[must_use]
     pub fn differences(&self, listed: &Value, frame: Option<&[Value]>) -> Vec<Difference> {
         let families = self.families();
+        let elements = self.elements();
         let mut all = Vec::new();
         let is_there = |family: &str| {
             let objects = listed["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -36,7 +37,10 @@ impl Ruleset {
             let name = format!("nftables set {} {own}", set.family());
             match listed_elements(listed, &own) {
                 None => all.push(Difference::new(name, "present", "missing")),
-                Some(found) => of_one_set(&name, self.of_set(set, family), &found, &mut all),
+                Some(found) => {
+                    let wanted = elements.get(&(set, family)).into_iter().flatten();
+                    of_one_set(&name, wanted, &found, &mut all);
+                }
             }
         }
         if let Some(frame) = frame {

@@ -1,13 +1,14 @@
 //! Ports that answer on every node: who is asked leads each new connection to one of all backends, those on
 //! other nodes by the mesh; and what comes by the mesh is led to the own ones.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::balance::{chain, slots_of};
-use super::{EGRESS, HostFacts, Ruleset, SetName, Word};
+use super::element::{Collector, Word};
+use super::{EGRESS, HostFacts, Ruleset, SetName, balance};
 use crate::network::Family;
-use crate::network::ingress::{self, MARK, NUMBERS, PORT, Port, Slot};
+use crate::network::ingress::{self, Backend, MARK, NUMBERS, PORT, Port, Slot, Ways};
 use crate::network::leases::Leases;
 use crate::tunnel;
 
@@ -51,7 +52,7 @@ impl Rules {
     iifname @mesh $ip saddr @inside$6 drop
     meta nfproto ipv6 iifname @mesh$only6 fib saddr type local drop\n"
                 .to_owned(),
-            arriving: "    iifname @mesh $ip daddr @home$6 meta l4proto . th dport vmap @arrivals$6
+            arriving: "    iifname @mesh $ip daddr @home$6 meta l4proto . th dport @arrivals$6 goto pick_arrival$6
     iifname @mesh accept\n"
                 .to_owned(),
             admit: format!(
@@ -150,109 +151,121 @@ impl Ruleset {
         let device = self.shape.mesh.then(|| ingress::ifname(&self.prefix));
         make_and_remove(table, device.as_deref())
     }
+}
 
-    pub(super) fn add_ingress(&mut self, leases: &Leases, host: &HostFacts) {
-        let ingress = &host.ingress;
-        if !host.mesh && leases.networks().next().is_none() {
-            return;
+/// What leads from and to other nodes, whichever ports do. Says how those lead; not where nothing does.
+pub(super) fn add(own: &mut Collector, leases: &Leases, host: &HostFacts) -> Option<Ports> {
+    let ingress = &host.ingress;
+    if !host.mesh && leases.networks().next().is_none() {
+        return None;
+    }
+    if let Some(home) = ingress.home {
+        if host.mesh {
+            own.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&host.prefix))], vec![]);
         }
-        if let Some(home) = ingress.home {
-            if host.mesh {
-                self.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&self.prefix))], vec![]);
-            }
-            self.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&self.prefix))], vec![]);
-            for family in Family::ALL {
-                self.add_of(family, SetName::Home, vec![at(home, family)], vec![]);
-            }
-            self.add_far(host);
-        }
+        own.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&host.prefix))], vec![]);
         for family in Family::ALL {
-            self.add_leading(leases, host, family);
+            own.add_of(family, SetName::Home, vec![at(home, family)], vec![]);
         }
+        add_far(own, host);
     }
+    Some(Ports {
+        ways: Ways::of(leases, &host.numbers),
+        contested: host.contested.clone(),
+        home: ingress.home,
+        mesh: host.mesh,
+    })
+}
 
-    /// What leads those who ask by one family.
-    fn add_leading(&mut self, leases: &Leases, host: &HostFacts, family: Family) {
-        let own = ingress::own(leases, family);
-        for (port, mut slots) in ingress::slots(leases, &host.ingress, &host.numbers, family) {
-            slots.retain(|slot| host.mesh || !slot.far);
-            if host.mesh {
-                let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
-                // Who has not heard yet that the last one is to stop still sends: it goes on until all have.
-                let left = own.get(&port).filter(|_| here.is_empty());
-                self.add_arrivals(host, port, left.unwrap_or(&here), family);
-            }
-            if !host.contested.contains(&port) {
-                self.add_led(port, &slots, family);
-            }
-        }
-    }
-
-    /// The other nodes.
-    fn add_far(&mut self, host: &HostFacts) {
-        for (peer, outside) in &host.ingress.peers {
-            let Some(number) = host.numbers.get(peer) else { continue };
-            let number = u32::from(*number);
-            for family in Family::ALL {
-                let at = || at(*peer, family);
-                self.add_of(family, SetName::Far, vec![at()], vec![]);
-                if !host.mesh {
-                    continue;
-                }
-                let mark = vec![Word::Mark(MARK | number)];
-                self.add_of(family, SetName::FarMarks, vec![at()], mark);
-                let speaker = vec![at(), Word::Mark(number)];
-                self.add_of(family, SetName::Speakers, speaker, vec![]);
-            }
+/// The other nodes.
+fn add_far(own: &mut Collector, host: &HostFacts) {
+    for (peer, outside) in &host.ingress.peers {
+        let Some(number) = host.numbers.get(peer) else { continue };
+        let number = u32::from(*number);
+        for family in Family::ALL {
+            let at = || at(*peer, family);
+            own.add_of(family, SetName::Far, vec![at()], vec![]);
             if !host.mesh {
                 continue;
             }
-            let mac = Word::Bare(ingress::mac(*peer).to_string());
-            self.add(SetName::FarMacs, vec![Word::Mark(MARK | number)], vec![mac]);
-            if let Some(outside) = outside {
-                let family = Family::of(*outside);
-                self.add_of(family, SetName::Nodes, vec![Word::Bare(outside.to_string())], vec![]);
+            let mark = vec![Word::Mark(MARK | number)];
+            own.add_of(family, SetName::FarMarks, vec![at()], mark);
+            let speaker = vec![at(), Word::Mark(number)];
+            own.add_of(family, SetName::Speakers, speaker, vec![]);
+        }
+        if !host.mesh {
+            continue;
+        }
+        let mac = Word::Mac(ingress::mac(*peer));
+        own.add(SetName::FarMacs, vec![Word::Mark(MARK | number)], vec![mac]);
+        if let Some(outside) = outside {
+            let family = Family::of(*outside);
+            own.add_of(family, SetName::Nodes, vec![Word::Address(*outside)], vec![]);
+        }
+    }
+}
+
+/// What decides where ports lead, beside who serves at each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ports {
+    ways: Ways,
+    contested: BTreeSet<Port>,
+    home: Option<Ipv4Addr>,
+    mesh: bool,
+}
+
+impl Ports {
+    /// The elements of one port.
+    pub(super) fn add_port(&self, port: Port, backends: &[Backend], to: &mut Collector) {
+        for family in to.families() {
+            let mut slots = self.ways.slots(port, backends, family);
+            slots.retain(|slot| self.mesh || !slot.far);
+            if self.mesh {
+                let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
+                // Who has not heard yet that the last one is to stop still sends: it goes on until all have.
+                let here = if here.is_empty() { self.ways.own(port, family) } else { here };
+                self.arrivals(port, &here, family, to);
+            }
+            if !self.contested.contains(&port) {
+                led(port, &slots, family, to);
             }
         }
     }
 
     /// What comes by the mesh for a port goes to one of the host's own.
-    fn add_arrivals(&mut self, host: &HostFacts, port: Port, here: &[Slot], family: Family) {
-        let Some(home) = host.ingress.home.filter(|_| !here.is_empty()) else { return };
-        let size = slots_of(here.len());
-        self.add_of(family, SetName::Arrivals, words(port), vec![Word::Goto(chain(size))]);
+    fn arrivals(&self, port: Port, here: &[Slot], family: Family, to: &mut Collector) {
+        let Some(home) = self.home.filter(|_| !here.is_empty()) else { return };
+        to.add_of(family, SetName::Arrivals, words(port), vec![]);
         let key = [vec![at(home, family)], words(port)].concat();
-        self.add_slots(family, SetName::ArrivalSlots, &key, here);
+        add_slots(family, SetName::ArrivalSlots, &key, here, to);
     }
+}
 
-    /// What asks the host at a port goes to one of all.
-    fn add_led(&mut self, port: Port, slots: &[Slot], family: Family) {
-        if slots.is_empty() {
-            self.add_of(family, SetName::IdlePorts, words(port), vec![]);
-            return;
-        }
-        if slots.iter().any(|slot| slot.far) {
-            self.add_of(family, SetName::Led, words(port), vec![]);
-        }
-        let size = slots_of(slots.len());
-        self.add_of(family, SetName::Ingress, words(port), vec![Word::Goto(chain(size))]);
-        self.add_slots(family, SetName::IngressSlots, &words(port), slots);
+/// What asks the host at a port goes to one of all.
+fn led(port: Port, slots: &[Slot], family: Family, to: &mut Collector) {
+    if slots.is_empty() {
+        to.add_of(family, SetName::IdlePorts, words(port), vec![]);
+        return;
     }
+    if slots.iter().any(|slot| slot.far) {
+        to.add_of(family, SetName::Led, words(port), vec![]);
+    }
+    to.add_of(family, SetName::Ingress, words(port), vec![]);
+    add_slots(family, SetName::IngressSlots, &words(port), slots, to);
+}
 
-    fn add_slots(&mut self, family: Family, set: SetName, key: &[Word], slots: &[Slot]) {
-        for (number, slot) in (0..slots_of(slots.len())).zip(slots.iter().cycle()) {
-            let number = Word::Number(u16::try_from(number).unwrap_or(u16::MAX));
-            let to = vec![Word::Bare(slot.address.to_string()), Word::Number(slot.port)];
-            self.add_of(family, set, [key, &[number]].concat(), to);
-        }
+fn add_slots(family: Family, set: SetName, key: &[Word], slots: &[Slot], to: &mut Collector) {
+    for (number, slot) in balance::slots(slots.len()).zip(slots) {
+        let leads = vec![Word::Address(slot.address), Word::Port(slot.port)];
+        to.add_of(family, set, [key, &[Word::Slot(number)]].concat(), leads);
     }
 }
 
 /// What a node has of one family on the mesh.
 fn at(node: Ipv4Addr, family: Family) -> Word {
-    Word::Bare(ingress::on_mesh(node, family).to_string())
+    Word::Address(ingress::on_mesh(node, family))
 }
 
 fn words((protocol, port): Port) -> Vec<Word> {
-    vec![Word::Bare(protocol.as_str().to_owned()), Word::Number(port)]
+    vec![Word::Protocol(protocol), Word::Port(port)]
 }

@@ -53,11 +53,11 @@ fn meshed(wishes: &Wishes, nodes: u8) -> Wishes {
     let peers: BTreeMap<Ipv4Addr, _> = (2..2 + nodes).map(|node| (far(node), None)).collect();
     // With several, they are reached by IPv6.
     let backend = if nodes > 1 { Backend::Both } else { Backend::Far };
-    let backends = peers.keys().copied().map(backend).collect();
+    let backends: Vec<Backend> = peers.keys().copied().map(backend).collect();
     let numbers = Arc::new(ingress::numbers(&Numbers::new(), peers.keys().copied()));
     let remote = wishes.remote.iter().copied().chain(peers.keys().copied().map(IpAddr::V4));
-    let remote = Arc::new(remote.collect());
-    let ports = [((Protocol::Tcp, 80), backends)].into();
+    let remote = remote.collect();
+    let ports = vec![((Protocol::Tcp, 80), backends)].into();
     let ingress = Arc::new(Ingress { home: Some(far(1)), peers, ports });
     Wishes { ingress, numbers, remote, ..wishes.clone() }
 }
@@ -99,9 +99,9 @@ proptest! {
             (0..SETS.len(), 0..3u8, prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
         ),
     ) {
-        let remote = (7..9).map(|n| [10, 0, 5, n].into()).chain([[10, 0, 6, 7].into()]);
+        let remote = (7..9).map(|n| IpAddr::from([10, 0, 5, n])).chain([[10, 0, 6, 7].into()]);
         let remote = remote.chain(["fd00:5::7", "fd00:6::7"].map(|at| at.parse().unwrap()));
-        let remote = Arc::new(remote.collect());
+        let remote = remote.collect();
         let narrow = Arc::new([([10, 0, 5, 7].into(), 1300)].into());
         let wishes = Wishes { forwards_for_others: asked, remote, narrow, ..wishes() };
         let mut host = Host { has_domains, ..Host::new(forwards) };

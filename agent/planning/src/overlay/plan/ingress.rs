@@ -46,7 +46,7 @@ pub(super) fn of(
     }
     // So that the same is drawn from the same, however tasks came.
     ports.values_mut().for_each(|backends| backends.sort());
-    Ingress { home, peers, ports }
+    Ingress { home, peers, ports: ports.into() }
 }
 
 /// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(*peers, [(at(2), outside(2)), (at(3), outside(3))].into());
         let own = Backend::Here(shoal_types::id::TaskId::from(11).to_string());
         let far = || Backend::Far(at(2));
-        assert_eq!(*ports, [(PORT, vec![own, far(), far()])].into());
+        assert_eq!(*ports, vec![(PORT, vec![own, far(), far()])].into());
         // They are let in and led to, and so is the node's own end of whoever leads here.
         let net = |last: u8| ipnet::IpNet::from(IpAddr::from(at(last)));
         let allowed = |node: u128| course.allowed.get(&NodeId::from(node)).cloned();
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(allowed(3), Some([net(3)].into()));
         // The other one is of no network here, and nothing is led there.
         let remote = ["10.9.0.2", "10.9.0.3", "fd00::4"].map(|text| text.parse().unwrap());
-        assert_eq!((allowed(OWN), course.remote), (None, remote.into()));
+        assert_eq!((allowed(OWN), course.remote), (None, remote.to_vec().into()));
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let course = Course::of(&view(&tunnels, &[(12, 2, true), (13, 3, true)]));
         assert_eq!(course.contested, [(at(2).into(), [2.into(), 3.into()].into())].into());
         assert_eq!(course.ingress.peers.len(), 0);
-        assert_eq!(course.ingress.ports, [(PORT, vec![])].into(), "it is kept all the same");
+        assert_eq!(course.ingress.ports, vec![(PORT, vec![])].into(), "it is kept all the same");
         assert!(course.allowed.is_empty());
     }
 }

@@ -15,7 +15,7 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
-use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::overlay::{OverlayView, Remote};
 use shoal_agent_planning::verify::Compared;
 use shoal_agent_planning::zone::{Asker, Roll};
 use shoal_agent_runtime::fake::FakeRuntime;
@@ -116,7 +116,7 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
 
     fn lead(
         &self,
-        remote: BTreeSet<IpAddr>,
+        remote: Remote,
         vips: Vips,
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>> {

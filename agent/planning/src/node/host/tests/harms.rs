@@ -98,7 +98,7 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             host.remove_device();
         }
         Harm::Device(n) => harm_device(host, *n),
-        Harm::Tunnel => host.remote = Some(BTreeMap::new()),
+        Harm::Tunnel => host.remote = Some(Remotes::new()),
         Harm::Remote(n) => {
             let address = [10, 0, 5, *n].into();
             if let Some(remote) = &mut host.remote
@@ -108,8 +108,8 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             }
         }
         Harm::Fit(bytes) => {
-            let remote = host.remote.iter_mut().flatten();
-            remote.for_each(|(_, largest)| *largest = *bytes);
+            let all = |remote: &mut Remotes| remote.keys().map(|one| (*one, *bytes)).collect();
+            host.remote = host.remote.as_mut().map(all);
         }
         Harm::Foreign => {
             host.links.insert("shb0123456789".to_owned(), link(LinkKind::Bridge, true));

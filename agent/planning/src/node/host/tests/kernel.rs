@@ -13,7 +13,7 @@ pub(super) struct Host {
     pub(super) tables: Tables,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) remembered: Option<Remembered>,
-    pub(super) remote: Option<BTreeMap<IpAddr, LargestPacket>>,
+    pub(super) remote: Option<Remotes>,
     pub(super) device: Option<MeshDevice>,
     /// The tables judge what leaves by it. Before Linux 6.16 that part of them goes with the device.
     pub(super) judged: bool,
@@ -56,7 +56,7 @@ impl Host {
             tables: Tables::Absent,
             settings,
             remembered: None,
-            remote: Some(BTreeMap::new()),
+            remote: Some(Remotes::new()),
             device: None,
             judged: false,
             gates: Gates::of_docker(),

@@ -1,0 +1,153 @@
+//! A host made of a network namespace with two containers, and a device in the place of the tunnel that swallows what
+//! is led into it.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
+use shoal_agent_network::{
+    AttachRequest, BridgeConfig, BridgeNetworks, Netns, NetworkConfig, NetworkDriver as _,
+    SubnetConfig,
+};
+use shoal_agent_planning::tunnel;
+
+/// The network of all services.
+const SUBNET: &str = "10.0.0.0/8";
+/// Who asks, and who answers.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+pub(crate) const PORT: u16 = 7;
+
+pub(crate) struct Lab {
+    host: String,
+    client: String,
+    server: String,
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    pub(crate) fn new(number: usize) -> anyhow::Result<Self> {
+        let name = |role: &str| format!("shoal-bench-{}-{number}-{role}", std::process::id());
+        let (host, client, server) = (name("host"), name("client"), name("server"));
+        let lab = Self { host, client, server, dir: tempfile::tempdir()? };
+        for space in lab.spaces() {
+            run("ip", &["netns", "add", space])?;
+            run("ip", &["-n", space, "link", "set", "lo", "up"])?;
+        }
+        let device = tunnel::ifname("sh");
+        run(
+            "ip",
+            &["-n", &lab.host, "link", "add", &device, "type", "veth", "peer", "name", "sink0"],
+        )?;
+        run("ip", &["-n", &lab.host, "link", "set", &device, "arp", "off", "up"])?;
+        Ok(lab)
+    }
+
+    fn spaces(&self) -> [&str; 3] {
+        [&self.host, &self.client, &self.server]
+    }
+
+    /// Runs something with the host's driver, on threads that are all there. Both containers are connected.
+    pub(crate) fn with_driver<T: Send>(
+        &self,
+        act: impl AsyncFnOnce(&BridgeNetworks) -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        inside(&self.host, || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let dir = self.dir.path();
+                let driver =
+                    BridgeNetworks::open(BridgeConfig::new(dir.join("state"), dir.join("run")))?;
+                let subnets = vec![SubnetConfig::from(SUBNET.parse::<ipnet::IpNet>()?)];
+                let id = "all".to_owned();
+                let config =
+                    NetworkConfig { id, subnets, routed: true, ..NetworkConfig::default() };
+                driver.ensure_network(config).await?;
+                for (space, address) in [(&self.client, CLIENT), (&self.server, SERVER)] {
+                    let request = AttachRequest {
+                        container: space.clone(),
+                        network: "all".to_owned(),
+                        address: Some(address),
+                        ..AttachRequest::default()
+                    };
+                    driver.attach(request, Netns::AtPath(path(space))).await?;
+                }
+                act(&driver).await
+            })
+        })
+    }
+
+    /// Runs a program on the host.
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> anyhow::Result<()> {
+        run("ip", &[&["netns", "exec", &self.host, program], args].concat())
+    }
+
+    /// Answers every packet, as long as the program runs.
+    pub(crate) fn serve(&self) -> anyhow::Result<()> {
+        let socket = inside(&self.server, || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?))?;
+        thread::spawn(move || {
+            if let Err(error) = on_one_processor() {
+                println!("{error:#}");
+            }
+            let mut buffer = [0; 64];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(buffer.get(..length).unwrap_or_default(), peer);
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs something in the client.
+    pub(crate) fn in_client<T: Send>(
+        &self,
+        act: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        inside(&self.client, act)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for space in self.spaces() {
+            let _ = Command::new("ip").args(["netns", "del", space]).status();
+        }
+    }
+}
+
+/// Keeps the thread on one processor: else it would be measured on which of them the scheduler wakes who answers.
+pub(crate) fn on_one_processor() -> anyhow::Result<()> {
+    let mut first = CpuSet::new();
+    first.set(0);
+    Ok(sched_setaffinity(None, &first)?)
+}
+
+fn path(space: &str) -> PathBuf {
+    Path::new("/run/netns").join(space)
+}
+
+fn inside<T: Send>(
+    space: &str,
+    act: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let enter = || -> anyhow::Result<T> {
+        let file = File::open(path(space))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        act()
+    };
+    thread::scope(|scope| scope.spawn(enter).join())
+        .unwrap_or_else(|_| bail!("a thread has panicked"))
+}
+
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(args).output();
+    let output = output.with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
