@@ -6,14 +6,20 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
+use serde_json::Value;
 use shoal_agent_network::{
-    AttachRequest, BridgeConfig, BridgeNetworks, Netns, NetworkConfig, NetworkDriver as _,
-    SubnetConfig,
+    AttachRequest, BridgeConfig, BridgeNetworks, Firewall, FirewallError, Netns, NetworkConfig,
+    NetworkDriver as _, NftProgram, SubnetConfig,
 };
+use shoal_agent_planning::network::ruleset::Change;
 use shoal_agent_planning::tunnel;
 
 /// The network of all services.
@@ -22,6 +28,50 @@ const SUBNET: &str = "10.0.0.0/8";
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 pub(crate) const PORT: u16 = 7;
+
+/// The packet filter, and when it had taken the last change.
+#[derive(Clone, Default)]
+pub(crate) struct Stamp(Arc<Mutex<Option<Instant>>>);
+
+impl Stamp {
+    pub(crate) fn last(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, FirewallError>>;
+
+impl Firewall for Stamp {
+    fn apply(&self, script: String) -> Answer<'_, ()> {
+        async {
+            let done = NftProgram.apply(script).await;
+            self.set();
+            done
+        }
+        .boxed()
+    }
+
+    fn change(&self, table: String, change: Change) -> Answer<'_, ()> {
+        async {
+            let done = NftProgram.change(table, change).await;
+            self.set();
+            done
+        }
+        .boxed()
+    }
+
+    fn list(&self, table: String) -> Answer<'_, Option<Value>> {
+        async { NftProgram.list(table).await }.boxed()
+    }
+
+    fn gates(&self) -> Answer<'_, Vec<Value>> {
+        async { NftProgram.gates().await }.boxed()
+    }
+}
 
 pub(crate) struct Lab {
     host: String,
@@ -55,14 +105,15 @@ impl Lab {
     /// Runs something with the host's driver, on threads that are all there. Both containers are connected.
     pub(crate) fn with_driver<T: Send>(
         &self,
-        act: impl AsyncFnOnce(&BridgeNetworks) -> anyhow::Result<T> + Send,
+        act: impl AsyncFnOnce(&BridgeNetworks, &Stamp) -> anyhow::Result<T> + Send,
     ) -> anyhow::Result<T> {
         inside(&self.host, || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(async {
                 let dir = self.dir.path();
-                let driver =
-                    BridgeNetworks::open(BridgeConfig::new(dir.join("state"), dir.join("run")))?;
+                let config = BridgeConfig::new(dir.join("state"), dir.join("run"));
+                let stamp = Stamp::default();
+                let driver = BridgeNetworks::with_firewall(config, Box::new(stamp.clone()))?;
                 let subnets = vec![SubnetConfig::from(SUBNET.parse::<ipnet::IpNet>()?)];
                 let id = "all".to_owned();
                 let config =
@@ -77,7 +128,7 @@ impl Lab {
                     };
                     driver.attach(request, Netns::AtPath(path(space))).await?;
                 }
-                act(&driver).await
+                act(&driver, &stamp).await
             })
         })
     }
