@@ -12,6 +12,7 @@ use std::{fs, io};
 use imbl::{ordmap, ordset};
 use serde::{Deserialize, Serialize};
 use shoal_agent_planning::network::ingress::{Backend, Ingress, Numbers};
+use shoal_agent_planning::network::ruleset::Vip;
 use shoal_agent_planning::node::host::Wishes;
 use shoal_durable::{Format, Lasting};
 use shoal_types::error_chain::chain;
@@ -47,6 +48,9 @@ struct Ways {
     narrow: BTreeMap<IpAddr, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     vips: BTreeMap<IpAddr, Vec<IpAddr>>,
+    /// Those of them whose clients are led to the same one each time.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    sticky: BTreeSet<IpAddr>,
     #[serde(default)]
     home: Option<Ipv4Addr>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -62,6 +66,9 @@ struct PortWays {
     protocol: Protocol,
     port: u16,
     backends: Vec<Backend>,
+    /// The name of each, where clients are led to the same one each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
 }
 
 /// One of the pages.
@@ -103,10 +110,11 @@ impl Page {
             IpAddr::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address.to_bits() | 0xff)),
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | 0xff).into(),
         };
-        let vips = wishes.vips.range(first..=last);
+        let vips = || wishes.vips.range(first..=last);
         Ways {
             remote: wishes.remote.range(first..=last).copied().collect(),
-            vips: vips.map(|(vip, of)| (*vip, of.backends.to_vec())).collect(),
+            vips: vips().map(|(vip, of)| (*vip, of.backends.to_vec())).collect(),
+            sticky: vips().filter(|(_, of)| of.sticky).map(|(vip, _)| *vip).collect(),
             ..Ways::default()
         }
     }
@@ -139,11 +147,12 @@ impl Page {
 
 impl Ways {
     fn first(wishes: &Wishes) -> Self {
-        let Ingress { home, peers, ports } = &*wishes.ingress;
+        let Ingress { home, peers, ports, sticky } = &*wishes.ingress;
         let ports = ports.iter().map(|((protocol, port), backends)| PortWays {
             protocol: *protocol,
             port: *port,
             backends: backends.to_vec(),
+            names: sticky.get(&(*protocol, *port)).map_or_else(Vec::new, |names| names.to_vec()),
         });
         Self {
             narrow: (*wishes.narrow).clone(),
@@ -157,7 +166,8 @@ impl Ways {
 
     /// With what is on another page.
     fn merge(&mut self, other: Self) {
-        let Self { remote, narrow, vips, home, peers, numbers, ports } = other;
+        let Self { remote, narrow, vips, sticky, home, peers, numbers, ports } = other;
+        self.sticky.extend(sticky);
         self.narrow.extend(narrow);
         self.remote.extend(remote);
         self.vips.extend(vips);
@@ -168,14 +178,20 @@ impl Ways {
     }
 
     fn into_wishes(self, wishes: Wishes) -> Wishes {
-        let Self { remote, narrow, vips, home, peers, numbers, ports } = self;
+        let Self { remote, narrow, vips, sticky: sticky_vips, home, peers, numbers, ports } = self;
+        let sticky = ports.iter().filter(|one| !one.names.is_empty());
+        let sticky = sticky.map(|one| ((one.protocol, one.port), one.names.clone().into()));
+        let sticky = sticky.collect();
+        let vip = |(vip, backends): (IpAddr, Vec<IpAddr>)| {
+            (vip, Vip { sticky: sticky_vips.contains(&vip), ..backends.into() })
+        };
         let port = |one: PortWays| ((one.protocol, one.port), Arc::from(one.backends));
         let ports = ports.into_iter().map(port).collect();
         Wishes {
             remote: remote.into(),
             narrow: Arc::new(narrow),
-            vips: vips.into(),
-            ingress: Arc::new(Ingress { home, peers, ports }),
+            vips: vips.into_iter().map(vip).collect(),
+            ingress: Arc::new(Ingress { home, peers, ports, sticky }),
             numbers: Arc::new(numbers),
             ..wishes
         }
@@ -253,7 +269,8 @@ mod tests {
             home: Some(at(1)),
             peers: [(at(2), Some([192, 0, 2, 2].into())), (at(3), None)].into(),
             numbers: [(at(2), 2), (at(3), 3)].into(),
-            ports: vec![PortWays { protocol: Protocol::Tcp, port: 8080, backends }],
+            sticky: BTreeSet::new(),
+            ports: vec![PortWays { protocol: Protocol::Tcp, port: 8080, backends, names: vec![] }],
         }
     }
 
@@ -274,6 +291,8 @@ mod tests {
         both.narrow.insert([10, 0, 5, 9].into(), 1300);
         both.vips.insert("fd00:5::50".parse().unwrap(), vec!["fd00:5::9".parse().unwrap()]);
         both.ports[0].backends.push(Backend::Both(at(3)));
+        both.ports[0].names = ["c1", "c2", "c3"].map(str::to_owned).to_vec();
+        both.sticky.insert([10, 0, 5, 50].into());
         let led = both.into_wishes(wishes.clone());
         assert!(remember(dir.path(), None, &led));
         assert_eq!(restore(dir.path(), wishes.clone()), led);

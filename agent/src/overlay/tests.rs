@@ -74,6 +74,7 @@ fn ingress() -> Ingress {
         home: Some([10, 9, 0, 1].into()),
         peers: [([10, 9, 0, 2].into(), Some([192, 0, 2, 2].into()))].into(),
         ports: vec![((Protocol::Tcp, 8080), backends)].into(),
+        ..Ingress::default()
     }
 }
 

@@ -95,6 +95,7 @@ fn a_client_is_answered_through_the_tunnel_by_the_host_that_it_asked() {
         home: Some(own.inner()),
         peers: [(other.inner(), Some(other.outer().into()))].into(),
         ports: PORTS.map(|port| (port, vec![backend.clone()])).to_vec().into(),
+        ..Ingress::default()
     };
     let container = Space::new("web");
     let own = container.path();

@@ -126,8 +126,7 @@ impl Guest {
                 };
                 driver.attach(request, Netns::AtPath(at)).await.unwrap();
                 let peers = [(other.inner(), Some(other.outer().into()))].into();
-                let ingress =
-                    Ingress { home: Some(host.inner()), peers, ports: Default::default() };
+                let ingress = Ingress { home: Some(host.inner()), peers, ..Ingress::default() };
                 let remote = far.into_iter().chain([other.inner().into()]);
                 driver.lead(remote.collect(), Vips::new(), ingress).await.unwrap();
                 driver

@@ -3,6 +3,7 @@
 
 mod resets;
 mod six;
+mod sticky;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

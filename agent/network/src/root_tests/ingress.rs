@@ -20,6 +20,7 @@ use super::*;
 mod attackers;
 mod echoes;
 mod six;
+mod sticky;
 
 const TCP: Port = (Protocol::Tcp, 8080);
 const UDP: Port = (Protocol::Udp, 8080);
@@ -45,6 +46,11 @@ fn home(host: u8) -> Ipv4Addr {
 /// And towards the outside.
 fn outside(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, host + 11)
+}
+
+/// Who serves on a host, as another one or the same is told.
+fn backend(told: u8, at: u8, name: &str) -> Backend {
+    if at == told { Backend::Here(name.to_owned()) } else { Backend::Far(home(at)) }
 }
 
 impl Cluster {
@@ -96,21 +102,14 @@ impl Cluster {
     fn ingress(&self, host: u8, backends: &[(u8, &str)]) -> Ingress {
         let all = 0..u8::try_from(self.hosts.len()).unwrap();
         let peers = all.filter(|other| *other != host);
-        let mut slots: Vec<Backend> = backends
-            .iter()
-            .map(|(at, name)| {
-                if *at == host {
-                    Backend::Here((*name).to_owned())
-                } else {
-                    Backend::Far(home(*at))
-                }
-            })
-            .collect();
+        let mut slots: Vec<Backend> =
+            backends.iter().map(|(at, name)| backend(host, *at, name)).collect();
         slots.sort();
         Ingress {
             home: Some(home(host)),
             peers: peers.map(|peer| (home(peer), Some(outside(peer).into()))).collect(),
             ports: [TCP, COUNTING, UDP].map(|port| (port, slots.clone())).to_vec().into(),
+            ..Ingress::default()
         }
     }
 

@@ -75,6 +75,9 @@ pub struct Ingress {
     pub peers: BTreeMap<Ipv4Addr, Option<IpAddr>>,
     /// Who serves at each port, one for each task; nobody where a port is kept for tasks that do not serve.
     pub ports: OrdMap<Port, Arc<[Backend]>>,
+    /// Those of them whose clients are led to the same task each time, with the name of each, which is the same on all
+    /// nodes.
+    pub sticky: BTreeMap<Port, Arc<[String]>>,
 }
 
 impl Ingress {
@@ -96,6 +99,14 @@ impl Ingress {
         self.peers.retain(|address, _| !nodes.contains(address));
         if nodes.is_empty() {
             return;
+        }
+        for (port, names) in &mut self.sticky {
+            let backends = self.ports.get(port).map(Arc::as_ref).unwrap_or_default();
+            let named = backends.iter().zip(names.iter());
+            let left = named
+                .filter(|(one, _)| one.far().is_none_or(|address| !nodes.contains(&address)))
+                .map(|(_, name)| name.clone());
+            *names = left.collect();
         }
         let is_left = |one: &&Backend| one.far().is_none_or(|address| !nodes.contains(&address));
         let of = |(port, backends): (&Port, &Arc<[Backend]>)| {
@@ -205,15 +216,18 @@ impl Ways {
     /// said where it is, or has no address of the family.
     #[must_use]
     pub fn slots(&self, port: Port, backends: &[Backend], family: Family) -> Vec<Slot> {
-        let of = |backend: &Backend| match backend {
+        backends.iter().filter_map(|backend| self.slot(port, backend, family)).collect()
+    }
+
+    pub(super) fn slot(&self, port: Port, backend: &Backend, family: Family) -> Option<Slot> {
+        match backend {
             Backend::Here(container) => slot(self.own.get(&port)?.get(container)?, family),
             Backend::Far(_) if family == Family::V6 => None,
             Backend::Far(address) | Backend::Both(address) => self
                 .numbers
                 .contains_key(address)
                 .then_some(Slot { address: on_mesh(*address, family), port: port.1, far: true }),
-        };
-        backends.iter().filter_map(of).collect()
+        }
     }
 
     /// The host's own containers behind a port, whether they serve or not.
@@ -316,7 +330,12 @@ mod tests {
         let here = Backend::Here("c".to_owned());
         let backends = vec![here.clone(), Backend::Both(at(2)), Backend::Far(at(3))];
         let peers = [(at(2), None), (at(3), None)].into();
-        let mut ingress = Ingress { home: Some(at(1)), peers, ports: vec![(tcp, backends)].into() };
+        let mut ingress = Ingress {
+            home: Some(at(1)),
+            peers,
+            ports: vec![(tcp, backends)].into(),
+            ..Ingress::default()
+        };
         assert!(ingress.spans() && ingress.has_v6());
         ingress.leave_out(&[at(2)].into());
         assert!(!ingress.has_v6());

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use imbl::OrdSet;
 use ipnet::IpNet;
 use shoal_types::id::{NodeId, ServiceId};
+use shoal_types::spec::Affinity;
 
 use super::OverlayView;
 use crate::network::ingress::Ingress;
-use crate::network::ruleset::Vips;
+use crate::network::ruleset::{Vip, Vips};
 
 /// Addresses that packets are led into the tunnel for. Clones share what they have in common.
 pub type Remote = OrdSet<IpAddr>;
@@ -94,7 +95,8 @@ fn vips(view: &OverlayView) -> Vips {
             let of_family = addresses.filter(|address| address.is_ipv4() == vip.is_ipv4());
             let backends: BTreeSet<IpAddr> = of_family.collect();
             let backends: Vec<IpAddr> = backends.into_iter().collect();
-            all.insert(vip, backends.into());
+            let sticky = service.affinity == Some(Affinity::ClientIp);
+            all.insert(vip, Vip { sticky, ..backends.into() });
         }
     }
     all
@@ -176,6 +178,17 @@ mod tests {
         let vips = [([10, 0, 0, 9], backends), ([10, 0, 1, 9], vec![])];
         assert_eq!(course.vips, vips.to_vec().into());
         assert_eq!(course.contested, BTreeMap::new());
+    }
+
+    #[test]
+    fn clients_stay_with_a_task_where_they_are_to() {
+        let mut view = view(&[endpoint(1, OWN, "10.0.0.2", true)]);
+        let vip = IpAddr::from([10, 0, 0, 9]);
+        assert!(!Course::of(&view).vips[&vip].sticky);
+        let mut vips = ServiceVips::clone(&view.vips[&ServiceId::from(7)]);
+        vips.affinity = Some(Affinity::ClientIp);
+        view.vips.insert(vips.service_id, Arc::new(vips));
+        assert!(Course::of(&view).vips[&vip].sticky);
     }
 
     #[test]

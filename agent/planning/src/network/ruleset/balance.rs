@@ -22,6 +22,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
+use super::sticky;
+
 /// Services of networks that span hosts, by their address. Clones share what they have in common.
 pub type Vips = OrdMap<IpAddr, Vip>;
 
@@ -30,11 +32,13 @@ pub type Vips = OrdMap<IpAddr, Vip>;
 pub struct Vip {
     /// Where they are, by addresses of the same family. Without any, who asks is refused at once.
     pub backends: Arc<[IpAddr]>,
+    /// Each client is led to the same one each time.
+    pub sticky: bool,
 }
 
 impl From<Vec<IpAddr>> for Vip {
     fn from(backends: Vec<IpAddr>) -> Self {
-        Self { backends: backends.into() }
+        Self { backends: backends.into(), sticky: false }
     }
 }
 
@@ -80,17 +84,30 @@ fn draws() -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// The chains that draw, with a `$` where families differ: for addresses of services, for what comes by the mesh, and
-/// for ports of the host.
+/// for ports of the host. Those beside them look up what a client has had before.
 pub(super) fn chains() -> String {
     let uses = [
-        ("pick_vip", "dnat $ip to $ip daddr", "backends"),
-        ("pick_arrival", "dnat $ip to $ip daddr . meta l4proto . th dport", "arrival_slots"),
-        ("pick_port", "dnat $ip to meta l4proto . th dport", "ingress_slots"),
+        ("vip", "dnat $ip to $ip daddr", "backends", "$ip daddr @sticky_vips$6"),
+        (
+            "arrival",
+            "dnat $ip to $ip daddr . meta l4proto . th dport",
+            "arrival_slots",
+            "meta l4proto . th dport @sticky_ports$6",
+        ),
+        (
+            "port",
+            "dnat $ip to meta l4proto . th dport",
+            "ingress_slots",
+            "meta l4proto . th dport @sticky_ports$6",
+        ),
     ];
     let mut text = String::new();
-    for (chain, rule, map) in uses {
+    for (chain, rule, map, is_sticky) in uses {
+        let sticks = sticky::rules(rule, map);
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  chain {chain}$6 {{");
+        let _ =
+            writeln!(text, "  chain stick_{chain}$6 {{\n{sticks}  }}\n  chain pick_{chain}$6 {{");
+        let _ = writeln!(text, "    {is_sticky} goto stick_{chain}$6");
         for (among, from) in draws() {
             let drawn = format!("numgen random mod {among} offset {from}");
             let _ = writeln!(text, "    {rule} . {drawn} map @{map}$6");

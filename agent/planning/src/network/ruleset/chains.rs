@@ -13,7 +13,7 @@ const ECHOES: u32 = 200;
 
 /// Name, type and flags of each set and map, in the order they are declared. What has a `$` in it there is once
 /// for each family ([`for_family`]).
-pub(super) const SETS: [(SetName, &str); 36] = [
+pub(super) const SETS: [(SetName, &str); 38] = [
     (SetName::Bridges, "set bridges { type ifname; }"),
     (SetName::Internal, "set internal { type ifname; }"),
     (SetName::SameBridge, "set same_bridge { type ifname . ifname; }"),
@@ -37,6 +37,7 @@ pub(super) const SETS: [(SetName, &str); 36] = [
     (SetName::Tunnels, "set tunnels { type ifname; }"),
     (SetName::Across, "set across$6 { type $addr . $addr; flags interval; }"),
     (SetName::Vips, "set vips$6 { type ifname . $addr; }"),
+    (SetName::StickyVips, "set sticky_vips$6 { type $addr; }"),
     (
         SetName::Backends,
         "map backends$6 { typeof $ip daddr . numgen random mod 65536 : $ip daddr; }",
@@ -50,6 +51,7 @@ pub(super) const SETS: [(SetName, &str); 36] = [
     (SetName::Speakers, "set speakers$6 { type $addr . mark; }"),
     (SetName::Nodes, "set nodes$6 { type $addr; }"),
     (SetName::Ingress, "set ingress$6 { type inet_proto . inet_service; }"),
+    (SetName::StickyPorts, "set sticky_ports$6 { type inet_proto . inet_service; }"),
     (
         SetName::IngressSlots,
         "map ingress_slots$6 { typeof meta l4proto . th dport . numgen random mod 65536 : \

@@ -81,7 +81,7 @@ impl HostFacts {
             contested,
             mesh,
         } = self;
-        let Ingress { home, peers, ports: _ } = &**ingress;
+        let Ingress { home, peers, ports: _, sticky } = &**ingress;
         *prefix == other.prefix
             && *on_no_wire == other.on_no_wire
             && *forwards_for_us == other.forwards_for_us
@@ -93,5 +93,6 @@ impl HostFacts {
             && *mesh == other.mesh
             && *home == other.ingress.home
             && *peers == other.ingress.peers
+            && *sticky == other.ingress.sticky
     }
 }

@@ -9,7 +9,7 @@ use imbl::ordmap::DiffItem;
 use super::balance::{self, Vip, Vips};
 use super::element::{Collector, Word};
 use super::mesh::Ports;
-use super::{Family, SetName};
+use super::{Family, SetName, sticky};
 use crate::network::ingress::{Backend, Port};
 use crate::network::{NetworkState, Subnet};
 
@@ -96,10 +96,24 @@ impl Led {
             return;
         }
         to.add_of(family, SetName::Vips, vec![Word::Name(bridge.to_owned()), key()], vec![]);
-        for (slot, backend) in balance::slots(service.backends.len()).zip(&*service.backends) {
+        let mut add = |slot: u32, backend: &IpAddr| {
             let slot = vec![key(), Word::Slot(slot)];
             to.add_of(family, SetName::Backends, slot, vec![Word::Address(*backend)]);
+        };
+        let count = service.backends.len();
+        if !service.sticky {
+            balance::slots(count).zip(&*service.backends).for_each(|(slot, one)| add(slot, one));
+            return;
         }
+        let name = |backend: &IpAddr| match backend {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let names: Vec<Vec<u8>> = service.backends.iter().map(name).collect();
+        for (slot, holder) in sticky::slots(count).zip(sticky::holders(&names)) {
+            service.backends.get(holder).into_iter().for_each(|backend| add(slot, backend));
+        }
+        to.add_of(family, SetName::StickyVips, vec![key()], vec![]);
     }
 
     fn add_port(&self, port: Port, backends: &[Backend], to: &mut Collector) {

@@ -1,12 +1,13 @@
 //! Ports that answer on every node: who is asked leads each new connection to one of all backends, those on
 //! other nodes by the mesh; and what comes by the mesh is led to the own ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::element::{Collector, Word};
-use super::{EGRESS, HostFacts, Ruleset, SetName, balance};
+use super::{EGRESS, HostFacts, Ruleset, SetName, balance, sticky};
 use crate::network::Family;
 use crate::network::ingress::{self, Backend, MARK, NUMBERS, PORT, Port, Slot, Ways};
 use crate::network::leases::Leases;
@@ -174,6 +175,7 @@ pub(super) fn add(own: &mut Collector, leases: &Leases, host: &HostFacts) -> Opt
         contested: host.contested.clone(),
         home: ingress.home,
         mesh: host.mesh,
+        sticky: ingress.sticky.clone(),
     })
 }
 
@@ -212,6 +214,7 @@ pub(super) struct Ports {
     contested: BTreeSet<Port>,
     home: Option<Ipv4Addr>,
     mesh: bool,
+    sticky: BTreeMap<Port, Arc<[String]>>,
 }
 
 impl Ports {
@@ -220,29 +223,56 @@ impl Ports {
         for family in to.families() {
             let mut slots = self.ways.slots(port, backends, family);
             slots.retain(|slot| self.mesh || !slot.far);
+            let sticky = self.holders(port, backends, family);
+            let sticky = sticky.as_deref();
+            if sticky.is_some() {
+                to.add_of(family, SetName::StickyPorts, words(port), vec![]);
+            }
             if self.mesh {
                 let here: Vec<Slot> = slots.iter().copied().filter(|slot| !slot.far).collect();
                 // Who has not heard yet that the last one is to stop still sends: it goes on until all have.
                 let here = if here.is_empty() { self.ways.own(port, family) } else { here };
-                self.arrivals(port, &here, family, to);
+                let of_here = sticky.map(|sticky| own_of(sticky, &here));
+                self.arrivals(port, &here, of_here.as_deref(), family, to);
             }
             if !self.contested.contains(&port) {
-                led(port, &slots, family, to);
+                led(port, &slots, sticky, family, to);
             }
         }
     }
 
+    /// Who has each slot of a port whose clients are led to the same one each time.
+    fn holders(&self, port: Port, backends: &[Backend], family: Family) -> Option<Vec<Slot>> {
+        let names = self.sticky.get(&port)?;
+        let slot = |(backend, name): (&Backend, &String)| {
+            let slot = self.ways.slot(port, backend, family)?;
+            (self.mesh || !slot.far).then(|| (slot, name.as_bytes().to_vec()))
+        };
+        let (slots, names): (Vec<Slot>, Vec<Vec<u8>>) =
+            backends.iter().zip(names.iter()).filter_map(slot).unzip();
+        let holders = sticky::holders(&names).into_iter();
+        let holders: Vec<Slot> = holders.filter_map(|holder| slots.get(holder).copied()).collect();
+        (!holders.is_empty()).then_some(holders)
+    }
+
     /// What comes by the mesh for a port goes to one of the host's own.
-    fn arrivals(&self, port: Port, here: &[Slot], family: Family, to: &mut Collector) {
+    fn arrivals(
+        &self,
+        port: Port,
+        here: &[Slot],
+        sticky: Option<&[Slot]>,
+        family: Family,
+        to: &mut Collector,
+    ) {
         let Some(home) = self.home.filter(|_| !here.is_empty()) else { return };
         to.add_of(family, SetName::Arrivals, words(port), vec![]);
         let key = [vec![at(home, family)], words(port)].concat();
-        add_slots(family, SetName::ArrivalSlots, &key, here, to);
+        add_slots(family, SetName::ArrivalSlots, &key, (here, sticky), to);
     }
 }
 
 /// What asks the host at a port goes to one of all.
-fn led(port: Port, slots: &[Slot], family: Family, to: &mut Collector) {
+fn led(port: Port, slots: &[Slot], sticky: Option<&[Slot]>, family: Family, to: &mut Collector) {
     if slots.is_empty() {
         to.add_of(family, SetName::IdlePorts, words(port), vec![]);
         return;
@@ -251,11 +281,32 @@ fn led(port: Port, slots: &[Slot], family: Family, to: &mut Collector) {
         to.add_of(family, SetName::Led, words(port), vec![]);
     }
     to.add_of(family, SetName::Ingress, words(port), vec![]);
-    add_slots(family, SetName::IngressSlots, &words(port), slots, to);
+    add_slots(family, SetName::IngressSlots, &words(port), (slots, sticky), to);
 }
 
-fn add_slots(family: Family, set: SetName, key: &[Word], slots: &[Slot], to: &mut Collector) {
-    for (number, slot) in balance::slots(slots.len()).zip(slots) {
+/// What comes from other nodes goes to the one that they would lead to if they were here. Where they think of
+/// somebody else's, one of the own ones takes his place.
+fn own_of(sticky: &[Slot], here: &[Slot]) -> Vec<Slot> {
+    let of = |(number, slot): (usize, &Slot)| {
+        let is_here = here.contains(slot);
+        if is_here { Some(*slot) } else { here.get(number % here.len().max(1)).copied() }
+    };
+    sticky.iter().enumerate().filter_map(of).collect()
+}
+
+/// With who has each where clients are led to the same one each time.
+fn add_slots(
+    family: Family,
+    set: SetName,
+    key: &[Word],
+    (drawn, sticky): (&[Slot], Option<&[Slot]>),
+    to: &mut Collector,
+) {
+    let (numbers, slots) = match sticky {
+        Some(sticky) => (u32::try_from(sticky.len()).map_or(0..0, |size| size..2 * size), sticky),
+        None => (balance::slots(drawn.len()), drawn),
+    };
+    for (number, slot) in numbers.zip(slots) {
         let leads = vec![Word::Address(slot.address), Word::Port(slot.port)];
         to.add_of(family, set, [key, &[Word::Slot(number)]].concat(), leads);
     }

@@ -38,6 +38,8 @@ pub enum SetName {
     Across,
     /// Addresses of services, and how one of their backends is drawn.
     Vips,
+    /// Those of them whose clients are led to the same backend each time.
+    StickyVips,
     /// Slots of such an address, and whose each is.
     Backends,
     /// Such addresses without a backend.
@@ -58,6 +60,8 @@ pub enum SetName {
     Nodes,
     /// Ports that answer on every node, and how a backend of each is drawn.
     Ingress,
+    /// Those of them whose clients are led to the same backend each time.
+    StickyPorts,
     /// Slots of such a port, and whose each is.
     IngressSlots,
     /// Such ports with backends on this host.
@@ -101,6 +105,7 @@ impl SetName {
             Self::Tunnels => "tunnels",
             Self::Across => "across",
             Self::Vips => "vips",
+            Self::StickyVips => "sticky_vips",
             Self::Backends => "backends",
             Self::Idle => "idle",
             Self::Selves => "selves",
@@ -111,6 +116,7 @@ impl SetName {
             Self::Speakers => "speakers",
             Self::Nodes => "nodes",
             Self::Ingress => "ingress",
+            Self::StickyPorts => "sticky_ports",
             Self::IngressSlots => "ingress_slots",
             Self::Arrivals => "arrivals",
             Self::ArrivalSlots => "arrival_slots",

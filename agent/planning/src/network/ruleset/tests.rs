@@ -87,7 +87,12 @@ fn host() -> HostFacts {
     HostFacts {
         prefix: "sh".to_owned(),
         vips,
-        ingress: Arc::new(Ingress { home: Some(far(1)), peers, ports: ports.to_vec().into() }),
+        ingress: Arc::new(Ingress {
+            home: Some(far(1)),
+            peers,
+            ports: ports.to_vec().into(),
+            ..Ingress::default()
+        }),
         numbers: Arc::new(numbers),
         contested: [(Protocol::Tcp, 82)].into(),
         mesh: true,

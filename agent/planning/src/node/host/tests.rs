@@ -58,7 +58,7 @@ fn meshed(wishes: &Wishes, nodes: u8) -> Wishes {
     let remote = wishes.remote.iter().copied().chain(peers.keys().copied().map(IpAddr::V4));
     let remote = remote.collect();
     let ports = vec![((Protocol::Tcp, 80), backends)].into();
-    let ingress = Arc::new(Ingress { home: Some(far(1)), peers, ports });
+    let ingress = Arc::new(Ingress { home: Some(far(1)), peers, ports, ..Ingress::default() });
     Wishes { ingress, numbers, remote, ..wishes.clone() }
 }
 

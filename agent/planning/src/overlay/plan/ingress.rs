@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::NodeId;
+use shoal_types::spec::Affinity;
 
 use super::super::OverlayView;
 use crate::network::Protocol;
@@ -25,28 +27,38 @@ pub(super) fn of(
     let others = view.peers.values().filter(|peer| home.is_some() && peer.node_id != own);
     let peers: BTreeMap<Ipv4Addr, Option<IpAddr>> =
         others.filter_map(|peer| Some((at(&peer.node_id)?, Some(peer.addr)))).collect();
-    let mut ports: BTreeMap<_, Vec<Backend>> = BTreeMap::new();
+    let mut ports: BTreeMap<_, Vec<(Backend, String)>> = BTreeMap::new();
+    let mut sticky = BTreeSet::new();
     for endpoint in view.endpoints.values() {
         for port in &endpoint.ports {
             let key = (Protocol::from(port.protocol), port.published_port);
             let backends = ports.entry(key).or_default();
+            if endpoint.affinity == Some(Affinity::ClientIp) {
+                sticky.insert(key);
+            }
             if !endpoint.serving {
                 continue;
             }
+            let name = endpoint.task_id.to_string();
             if endpoint.node_id == own {
-                backends.push(Backend::Here(endpoint.task_id.to_string()));
+                backends.push((Backend::Here(name.clone()), name));
             } else if let Some(far) = at(&endpoint.node_id).filter(|far| peers.contains_key(far)) {
-                backends.push(if has_v6(endpoint) {
-                    Backend::Both(far)
-                } else {
-                    Backend::Far(far)
-                });
+                let backend = if has_v6(endpoint) { Backend::Both(far) } else { Backend::Far(far) };
+                backends.push((backend, name));
             }
         }
     }
     // So that the same is drawn from the same, however tasks came.
     ports.values_mut().for_each(|backends| backends.sort());
-    Ingress { home, peers, ports: ports.into() }
+    let named = ports.iter().filter(|(port, _)| sticky.contains(*port));
+    let names =
+        named.map(|(port, all)| (*port, all.iter().map(|(_, name)| name.clone()).collect()));
+    let sticky = names.collect();
+    let backends = |all: Vec<(Backend, String)>| {
+        all.into_iter().map(|(one, _)| one).collect::<Arc<[Backend]>>()
+    };
+    let ports = ports.into_iter().map(|(port, all)| (port, backends(all))).collect();
+    Ingress { home, peers, ports, sticky }
 }
 
 /// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
@@ -57,8 +69,6 @@ fn has_v6(endpoint: &TaskEndpoint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use shoal_types::assignment::{IngressPort, Peer, TaskEndpoint};
     use shoal_types::object::{Slot, TunnelKey};
     use shoal_types::spec;
@@ -119,7 +129,7 @@ mod tests {
             (16, 5, true),
         ];
         let course = Course::of(&view(&tunnels, &tasks));
-        let Ingress { home, peers, ports } = &course.ingress;
+        let Ingress { home, peers, ports, sticky: _ } = &course.ingress;
         assert_eq!(*home, Some(at(1)));
         let outside = |last| Some(IpAddr::from([192, 0, 2, last]));
         assert_eq!(*peers, [(at(2), outside(2)), (at(3), outside(3))].into());
@@ -139,7 +149,7 @@ mod tests {
     #[test]
     fn a_node_without_an_address_in_the_tunnel_leads_to_its_own() {
         let course = Course::of(&view(&[(2, "10.9.0.2")], &[(11, OWN, true), (12, 2, true)]));
-        let Ingress { home, peers, ports } = course.ingress;
+        let Ingress { home, peers, ports, sticky: _ } = course.ingress;
         assert_eq!((home, peers.len()), (None, 0));
         assert_eq!(ports[&PORT].len(), 1);
         assert!(course.allowed.is_empty() && course.remote.is_empty());
@@ -153,5 +163,26 @@ mod tests {
         assert_eq!(course.ingress.peers.len(), 0);
         assert_eq!(course.ingress.ports, vec![(PORT, vec![])].into(), "it is kept all the same");
         assert!(course.allowed.is_empty());
+    }
+
+    /// The same names on all nodes, beside the backends that they are of.
+    #[test]
+    fn tasks_of_ports_that_clients_stay_at_have_names() {
+        let tunnels = [(OWN, "10.9.0.1"), (2, "10.9.0.2")];
+        let tasks = [(11, 2, true), (12, OWN, true), (13, 2, true)];
+        let mut view = view(&tunnels, &tasks);
+        assert!(Course::of(&view).ingress.sticky.is_empty());
+        for (_, endpoint) in view.endpoints.clone() {
+            let affinity = Some(Affinity::ClientIp);
+            let endpoint = TaskEndpoint { affinity, ..TaskEndpoint::clone(&endpoint) };
+            view.endpoints.insert(endpoint.task_id, Arc::new(endpoint));
+        }
+        let mut ingress = Course::of(&view).ingress;
+        let name = |task: u128| shoal_types::id::TaskId::from(task).to_string();
+        assert_eq!(*ingress.sticky[&PORT], [name(12), name(11), name(13)]);
+        let own = Backend::Here(name(12));
+        assert_eq!(*ingress.ports[&PORT], [own, Backend::Far(at(2)), Backend::Far(at(2))]);
+        ingress.leave_out(&[at(2)].into());
+        assert_eq!(*ingress.sticky[&PORT], [name(12)]);
     }
 }
