@@ -10,7 +10,8 @@ use shoal_types::object::{
 };
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
-    ContainerSpec, Labels, Mount, Placement, PortConfig, ServiceMode, UpdateConfig,
+    ContainerSpec, Labels, Mount, NetworkAttachmentConfig, Placement, PortConfig, ServiceMode,
+    UpdateConfig,
 };
 
 use super::clean;
@@ -95,7 +96,7 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
     if let Some(given) = &template.resources {
         resources(&mut page, given);
     }
-    let networks: Vec<&str> = template.networks.iter().map(|n| n.target.as_str()).collect();
+    let networks: Vec<String> = template.networks.iter().map(network).collect();
     page.entry(0, "Networks", networks.join(" "));
     if let Some(endpoint) = &spec.endpoint_spec {
         page.entry(0, "Endpoint Mode", word(endpoint.mode));
@@ -103,6 +104,15 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
         ports(&mut page, &service.endpoint.ports);
     }
     page.finish()
+}
+
+/// A network that a service joins, with the addresses that its task has there if it names some.
+fn network(joined: &NetworkAttachmentConfig) -> String {
+    let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() {
+        return joined.target.clone();
+    }
+    format!("{} ({})", joined.target, addresses.join(", "))
 }
 
 fn placement(page: &mut Page, placement: &Placement) {
@@ -142,6 +152,8 @@ fn container(page: &mut Page, spec: &ContainerSpec) {
     page.entry(1, "Dir", &spec.dir);
     page.entry(1, "User", &spec.user);
     page.entry(1, "Hostname", &spec.hostname);
+    page.entry(1, "Stop Grace Period", spec.stop_grace_period.map(exact).unwrap_or_default());
+    page.entry(1, "Drain Timeout", spec.drain_timeout.map(exact).unwrap_or_default());
     page.entry(1, "CapabilityAdd", spec.capability_add.join(" "));
     page.entry(1, "CapabilityDrop", spec.capability_drop.join(" "));
     let sysctls: Vec<String> = spec.sysctls.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -293,6 +305,7 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use shoal_types::id::{DeploymentId, NodeId, ServiceId};
     use shoal_types::level::Level;
@@ -304,7 +317,7 @@ mod tests {
     use shoal_types::spec::{
         Affinity, EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec,
     };
-    use shoal_types::spec::{NetworkAttachmentConfig, Platform, TaskRuntime, TaskSpec};
+    use shoal_types::spec::{Platform, TaskRuntime, TaskSpec};
     use shoal_types::time::Timestamp;
 
     use super::*;
@@ -324,6 +337,8 @@ mod tests {
             args: Some(vec!["-g".to_owned(), "x".to_owned()]),
             command: Some(Vec::new()),
             env: vec!["A=1".to_owned()],
+            stop_grace_period: Some(Duration::from_secs(10)),
+            drain_timeout: Some(Duration::from_secs(30)),
             ..ContainerSpec::default()
         };
         let port = PortConfig {
@@ -335,8 +350,9 @@ mod tests {
             host_ip: None,
         };
         let limits = Limits { nano_cpus: 500_000_000, memory_bytes: 64 << 20, pids: 0 };
-        let network = |target: &str| NetworkAttachmentConfig {
+        let network = |target: &str, addresses: &[&str]| NetworkAttachmentConfig {
             target: target.to_owned(),
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             ..NetworkAttachmentConfig::default()
         };
         ServiceSpec {
@@ -353,7 +369,7 @@ mod tests {
                     constraints: vec!["node.role==worker".to_owned()],
                     ..Placement::default()
                 }),
-                networks: vec![network("n"), network("m")],
+                networks: vec![network("n", &[]), network("m", &["10.1.0.7", "fd00::7"])],
                 log_driver: None,
                 force_update: 0,
             }),
@@ -402,10 +418,12 @@ ContainerSpec:
  Entrypoint:         (none)
  Args:               -g x
  Env:                A=1
+ Stop Grace Period:  10s
+ Drain Timeout:      30s
 Resources Limits:
  CPU:                0.5
  Memory:             64.0 MiB
-Networks:            n m
+Networks:            n m (10.1.0.7, fd00::7)
 Endpoint Mode:       vip
 Endpoint Affinity:   client-ip
 Ports:
