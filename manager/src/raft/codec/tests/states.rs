@@ -1,5 +1,10 @@
 //! States of each level, as managers write them.
 
+use std::time::Duration;
+
+use shoal_manager_state::testing::{dual_spec, ipam_config, with_task};
+use shoal_types::spec::{Affinity, TaskRuntime};
+
 use super::*;
 
 /// As states were before there were users.
@@ -129,14 +134,31 @@ pub(super) fn with_ports() -> ClusterState {
     cluster.state
 }
 
-/// A state in which somebody has connected a task to a network.
-pub(super) fn with_connections() -> ClusterState {
+/// A state with networks of both families, an address that a service keeps for its task, a task that somebody has
+/// connected to a network, and a service whose clients stay with a task.
+pub(super) fn with_dual() -> ClusterState {
     let (mut cluster, nodes) = cluster_of(Level::DUAL, 1);
-    let network_id = cluster.add_overlay("back", None);
-    let web = cluster.add_service(with_ingress_port(service_spec("web", 2), 8080));
+    let network_id = cluster.ids.next_id();
+    let config = vec![
+        ipam_config("10.7.0.0/24", "10.7.0.128/25", "10.7.0.9", &["10.7.0.5"]),
+        ipam_config("fd00:1::/64", "", "", &[]),
+    ];
+    cluster.apply(Command::CreateNetwork { id: network_id, spec: dual_spec("back", true, config) });
+    let keeper = with_task(with_networks(service_spec("db", 1), &["back"]), |task| {
+        task.networks[0].addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 7, 0, 7))];
+        if let TaskRuntime::Container(container) = &mut task.runtime {
+            container.drain_timeout = Some(Duration::from_secs(30));
+        }
+    });
+    let keeper = cluster.add_service(keeper);
+    cluster.add_running(keeper, 1, nodes[0]);
+    let mut spec = with_ingress_port(service_spec("web", 2), 8080);
+    spec.endpoint_spec.get_or_insert_default().affinity = Some(Affinity::ClientIp);
+    let web = cluster.add_service(spec);
     let id = cluster.add_running(web, 1, nodes[0]);
-    let aliases = vec!["db".to_owned()];
-    cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses: Vec::new() });
+    let aliases = vec!["guest".to_owned()];
+    let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 7, 0, 20))];
+    cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
     cluster.check();
     cluster.events();
     cluster.state
