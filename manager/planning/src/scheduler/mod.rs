@@ -113,8 +113,37 @@ impl<'a> Placing<'_, 'a> {
     }
 
     fn group(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
+        let planned = self.plan.commands.len();
+        self.connected(group);
+        self.equal(group, dirty);
+        // So here.
+        let commands = self.plan.commands.iter().skip(planned);
+        self.memory.note_all(group, commands.filter_map(subject).collect());
+        self.show_placed();
+    }
+
+    /// Tasks that were connected to networks need more than their like: each is looked at for itself.
+    fn connected(&mut self, group: Group) {
         let view: &'a ClusterState = self.look.view;
-        let Some(first) = view.pending_of(group.0, group.1).next() else { return };
+        for task in view.pending_of(group.0, group.1).filter(|task| is_connected(task)) {
+            if !is_pending(task) || self.is_held(task) {
+                continue;
+            }
+            let (need, mut class) = (Need::of(task), Class::default());
+            match class.best(&need, &self.look) {
+                Some(node) => self.assign(task, node),
+                None => self.tell(task, &explain(class.refusals())),
+            }
+        }
+    }
+
+    fn equal(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
+        let view: &'a ClusterState = self.look.view;
+        let all = || {
+            let all = view.pending_of(group.0, group.1).map(AsRef::as_ref);
+            all.filter(|task| !is_connected(task))
+        };
+        let Some(first) = all().next() else { return };
         let need = Need::of(first);
         let known = self.memory.take_class(group);
         let known_before = known.as_ref().map(|known| explain(known.class.refusals()));
@@ -125,13 +154,12 @@ impl<'a> Placing<'_, 'a> {
         // Only these, as long as nothing else can be said of the others.
         let as_before = known.class.best(&need, &self.look).is_none()
             && known_before.is_some_and(|why| why == explain(known.class.refusals()));
-        let all = || view.pending_of(group.0, group.1).map(AsRef::as_ref);
+        let known_dirty = || dirty.iter().filter_map(|id| view.task(*id)).map(AsRef::as_ref);
         let tasks: Vec<&Task> = match as_before {
-            true => dirty.iter().filter_map(|id| view.task(*id)).map(AsRef::as_ref).collect(),
+            true => known_dirty().filter(|task| !is_connected(task)).collect(),
             false => all().collect(),
         };
         self.plan.commands.reserve(tasks.len());
-        let planned = self.plan.commands.len();
         let mut why = None;
         for task in tasks {
             if !is_pending(task) || self.is_held(task) {
@@ -145,11 +173,7 @@ impl<'a> Placing<'_, 'a> {
                 self.tell(task, why);
             }
         }
-        // So here.
-        let commands = self.plan.commands.iter().skip(planned);
-        self.memory.note_all(group, commands.filter_map(subject).collect());
         self.memory.keep_class(group, known);
-        self.show_placed();
     }
 
     /// Lets others look again at the nodes on which something was placed.
@@ -182,6 +206,11 @@ fn subject(command: &Command) -> Option<TaskId> {
         Command::AssignTask { id, .. } | Command::ExplainTask { id, .. } => Some(*id),
         _ => None,
     }
+}
+
+/// Whether somebody has connected this one task to a network.
+fn is_connected(task: &Task) -> bool {
+    task.networks.iter().any(|joined| joined.connected)
 }
 
 fn is_pending(task: &Task) -> bool {
