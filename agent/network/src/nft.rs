@@ -23,6 +23,8 @@ mod elements;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest listing that is read, in bytes: a hundred thousand published ports fit.
 const LISTING_MAX: u64 = 64 << 20;
+/// So many elements are given to the kernel by the thread that has them, which takes less than a millisecond.
+const AT_ONCE: usize = 512;
 /// How much of a complaint is read, in bytes.
 const COMPLAINT_MAX: u64 = 4 << 10;
 
@@ -70,6 +72,11 @@ impl Firewall for NftProgram {
     fn change(&self, table: String, change: Change) -> BoxFuture<'_, Result<(), FirewallError>> {
         let Some(raw) = change.raw() else { return self.apply(change.text(&table)) };
         async move {
+            // Done before another thread had its turn, where the host is busy.
+            let count: usize = raw.iter().flatten().map(|of| of.elements.len()).sum();
+            if count <= AT_ONCE {
+                return elements::change(&table, &raw);
+            }
             let changed = spawn_blocking(move || elements::change(&table, &raw)).await;
             // Fails only when the agent ends.
             changed.map_err(|error| FirewallError::Talk { source: io::Error::other(error) })?
