@@ -22,7 +22,7 @@ use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
 use crate::metrics::{Figures, Link, Tunnel};
-use crate::overlay::{DataPath, Overlay, OverlayHandle};
+use crate::overlay::{DataPath, Overlay, OverlayHandle, with_packets};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -166,7 +166,7 @@ async fn start(
     };
     let tunnel = open_tunnel(config)?;
     let networks = Arc::clone(&drivers.networks);
-    let overlay = Overlay::start(tunnel, networks, view, config.data_path);
+    let overlay = Overlay::start(tunnel, networks, view, config.data_path, with_packets());
     let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;
     Ok(Started { worker, drivers, overlay })
 }

@@ -12,18 +12,22 @@ use std::time::Duration;
 use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
 use shoal_agent_planning::overlay::{Course, OverlayView};
-use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, peers};
+use shoal_agent_planning::tunnel::selftest::{End, fitting};
+use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, TunnelPeer, peers};
 use shoal_agent_planning::verify::Known;
 use shoal_agent_tunnel::{Tunnel, TunnelError};
+use shoal_types::assignment::Peer;
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
-use shoal_types::object::{TunnelDescription, TunnelKind};
+use shoal_types::object::{TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::comparing::clock;
 pub(crate) use self::comparing::{Overseen, SeenFrom};
+use self::trying::{Found, Ways};
+pub(crate) use self::trying::{Try, with_packets};
 
 /// How long is waited for what comes together.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -153,6 +157,12 @@ pub(crate) struct Overlay {
     held_by_others: Contested,
     /// Nodes to which there can be no tunnel.
     left_out: BTreeMap<NodeId, LeftOut>,
+    /// Whom the tunnel leads to, for whoever tries them.
+    ways: watch::Sender<Ways>,
+    /// What came of it.
+    found: watch::Receiver<Found>,
+    /// How large packets may be at the most, as the driver was told last, with success.
+    fitted: Option<BTreeMap<IpAddr, u32>>,
 }
 
 impl Overlay {
@@ -162,8 +172,9 @@ impl Overlay {
         networks: Arc<dyn NetworkDriver>,
         view: watch::Receiver<Arc<OverlayView>>,
         data_path: DataPath,
+        attempt: Try,
     ) -> OverlayHandle {
-        let (overlay, handle) = Self::new(tunnel, networks, view, data_path);
+        let (overlay, handle) = Self::new(tunnel, networks, view, data_path, attempt);
         tokio::spawn(overlay.run());
         handle
     }
@@ -173,7 +184,12 @@ impl Overlay {
         networks: Arc<dyn NetworkDriver>,
         view: watch::Receiver<Arc<OverlayView>>,
         data_path: DataPath,
+        attempt: Try,
     ) -> (Self, OverlayHandle) {
+        let (ways, tried) = watch::channel(Ways::default());
+        let (finds, found) = watch::channel(Found::default());
+        // Ends with the overlay.
+        tokio::spawn(trying::run(tried, finds, attempt));
         let (ask, asks) = mpsc::channel(ASKS);
         let (known, knows) = watch::channel(None);
         let overlay = Self {
@@ -191,6 +207,9 @@ impl Overlay {
             led: None,
             held_by_others: Contested::new(),
             left_out: BTreeMap::new(),
+            ways,
+            found,
+            fitted: None,
         };
         (overlay, OverlayHandle { asks: ask, known: knows })
     }
@@ -227,6 +246,8 @@ impl Overlay {
                     }
                     None => return,
                 },
+                // It ends after this.
+                Ok(()) = self.found.changed() => {}
                 () = sleep_until(next) => {}
             }
             let errors = match self.phase {
@@ -283,13 +304,30 @@ impl Overlay {
             None => self.tunnel.remove().await.map_err(OverlayError::from),
         };
         let has_left = view.node_id.is_none();
+        if has_left {
+            self.ways.send_if_modified(|ways| std::mem::take(ways) != Ways::default());
+        }
+        let fitted = self.fit(&course).await;
         let led = self.lead(course, view).await;
-        let errors: Vec<OverlayError> = [tunnel, led].into_iter().filter_map(Result::err).collect();
+        let errors: Vec<OverlayError> =
+            [tunnel, fitted, led].into_iter().filter_map(Result::err).collect();
         // The host has left its cluster, and nothing is left to be tried again.
         if has_left && errors.is_empty() {
             self.phase = Phase::Outside;
         }
         errors
+    }
+
+    /// Lets packets be as large as their ways take.
+    async fn fit(&mut self, course: &Course) -> Result<(), OverlayError> {
+        let Some(narrow) = self.found.borrow_and_update().narrow.clone() else { return Ok(()) };
+        let fits = fitting(&narrow, |node| course.allowed.get(node));
+        if self.fitted.as_ref() != Some(&fits) {
+            self.fitted = None;
+            self.networks.fit(fits.clone()).await?;
+            self.fitted = Some(fits);
+        }
+        Ok(())
     }
 
     /// What is led somewhere is kept by the driver: it is told again only if there is news, or to find out whether
@@ -354,7 +392,15 @@ impl Overlay {
             }
             self.left_out = left_out;
         }
+        let ends = ends(view, &desired.peers);
+        let home = desired.address;
         let state = self.tunnel.ensure(desired).await?;
+        let now = Ways { ifname: state.ifname.clone(), home, ends };
+        self.ways.send_if_modified(|ways| {
+            let is_news = *ways != now;
+            *ways = now;
+            is_news
+        });
         for action in &state.done {
             tracing::info!(?action, tunnel = state.ifname, "put the tunnel in order");
         }
@@ -384,6 +430,19 @@ impl Overlay {
     }
 }
 
+/// The other ends of these links, as far as they have an address in the tunnel.
+fn ends(view: &OverlayView, peers: &BTreeMap<TunnelKey, TunnelPeer>) -> BTreeMap<NodeId, End> {
+    let end = |(node, peer): (&NodeId, &Arc<Peer>)| {
+        let (key, endpoint) = (peer.public_key, peers.get(&peer.public_key)?.endpoint);
+        match peer.tunnel_address? {
+            IpAddr::V4(address) => Some((*node, End { address, key, endpoint })),
+            IpAddr::V6(_) => None,
+        }
+    };
+    view.peers.iter().filter_map(end).collect()
+}
+
 mod comparing;
 #[cfg(test)]
 mod tests;
+mod trying;

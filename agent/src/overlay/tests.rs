@@ -1,7 +1,10 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use shoal_agent_network::{FakeNetworks, Protocol};
 use shoal_agent_planning::network::ingress::{Backend, Ingress};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::Remote;
+use shoal_agent_planning::tunnel::selftest::Came;
 use shoal_agent_tunnel::FakeTunnel;
 use shoal_types::assignment::{
     EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork,
@@ -82,8 +85,13 @@ fn data_path() -> DataPath {
     DataPath { addr: Some([192, 0, 2, 1].into()), port: PORT }
 }
 
+/// All of every link passes.
+fn whole() -> Try {
+    Arc::new(|_, _| Box::pin(async { Some(Came { passes: MTU, way: None }) }))
+}
+
 fn start(tunnel: &Arc<FakeTunnel>, networks: &Arc<FakeNetworks>) -> OverlayHandle {
-    Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), data_path())
+    Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), data_path(), whole())
 }
 
 fn fakes() -> (Arc<FakeTunnel>, Arc<FakeNetworks>) {
@@ -220,7 +228,7 @@ async fn nobody_is_led_to_a_node_without_a_tunnel() {
 async fn each_half_that_fails_is_told() {
     let (tunnel, networks) = fakes();
     let (mut overlay, _handle) =
-        Overlay::new(tunnel.clone(), networks.clone(), networks.overlay(), data_path());
+        Overlay::new(tunnel.clone(), networks.clone(), networks.overlay(), data_path(), whole());
     networks.tell(Arc::new(view()));
     tunnel.fail_with(Some("no device"));
     networks.set_broken(true);
@@ -255,5 +263,35 @@ async fn what_cannot_be_taken_away_after_leaving_is_tried_again() {
         tokio::time::sleep(PAUSES.last * 2).await;
         assert!(tunnel.observe().await.unwrap().is_none());
         assert_eq!(led.borrow().2, Ingress::default());
+    }
+}
+
+/// What passes is found out, again and again, and packets are made to fit it.
+#[tokio::test(start_paused = true)]
+async fn packets_for_a_node_fit_what_passes_to_it() {
+    let (tunnel, networks) = fakes();
+    let passes = Arc::new(AtomicU32::new(1300));
+    let tried = {
+        let passes = passes.clone();
+        let came = move |ways: &Ways, end: End| {
+            assert_eq!(
+                (ways.home, end.address),
+                (Some([10, 9, 0, 1].into()), [10, 9, 0, 2].into())
+            );
+            Some(Came { passes: passes.load(Ordering::Relaxed), way: None })
+        };
+        let attempt: Try = Arc::new(move |ways, end| Box::pin(std::future::ready(came(ways, end))));
+        attempt
+    };
+    let path = data_path();
+    let _overlay =
+        Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, tried);
+    networks.tell(Arc::new(view()));
+    let mut narrow = networks.narrow();
+    let fits = |bytes| BTreeMap::from([[10, 0, 0, 3], [10, 9, 0, 2]].map(|at| (at.into(), bytes)));
+    narrow.wait_for(|narrow| *narrow == fits(1300)).await.unwrap();
+    for (now, expected) in [(1400, fits(1400)), (MTU, BTreeMap::new())] {
+        passes.store(now, Ordering::Relaxed);
+        narrow.wait_for(|narrow| *narrow == expected).await.unwrap();
     }
 }

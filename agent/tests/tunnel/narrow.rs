@@ -12,8 +12,8 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
-use shoal_agent_planning::tunnel::MTU;
-use shoal_agent_tunnel::{Tunnel as _, reach};
+use shoal_agent_planning::tunnel::{MTU, PORT};
+use shoal_agent_tunnel::{Tunnel as _, reach, uncut};
 
 use crate::lab::{Host, PATIENCE, Space, able, block_on};
 use crate::wire::{Listener, is_fragment};
@@ -216,6 +216,12 @@ fn hosts(mtu: u32) -> ([Host; 2], Way) {
     ([one, two], way)
 }
 
+/// What routers say of the way outside.
+fn outside(host: &Host, other: &Host) -> u32 {
+    let to = (other.outer(), PORT).into();
+    host.space.enter(|| block_on(uncut(to))).unwrap()
+}
+
 fn passes(host: &Host, other: &Host) -> u32 {
     let (ifname, home, to) = (host.ifname.clone(), host.inner(), other.inner());
     let came = host.space.enter(|| block_on(reach(&ifname, home, vec![to], MTU, PATIENCE)));
@@ -251,6 +257,8 @@ fn everything_passes_where_it_is_cut_on_its_way() {
     way.be_black(false);
     let (here, there) = (Guest::new(&one, &two), Guest::new(&two, &one));
     assert_eq!((passes(&one, &two), passes(&two, &one)), (MTU, MTU));
+    // Nobody says so.
+    assert_eq!(outside(&one, &two), 1500);
     for at in addresses(&two) {
         stream(&here.space, &there.space, at);
         datagrams(&here.space, &there.space, at);
@@ -274,6 +282,7 @@ fn nothing_is_cut_outside_that_is_smaller_inside() {
             wire.count(is_fragment)
         })
     };
+    assert_eq!((outside(&one, &two), outside(&two, &one)), (1400, 1400));
     let large = cut(None);
     assert!(large.iter().all(|count| *count > 10), "{large:?}");
     assert_eq!(cut(Some(1328)), [0, 0]);

@@ -14,6 +14,7 @@ mod error;
 mod kernel;
 mod key;
 mod link;
+mod path;
 mod process;
 mod reach;
 mod tunnels;
@@ -33,6 +34,7 @@ use shoal_types::object::{TunnelKey, TunnelKind};
 pub use error::TunnelError;
 #[cfg(any(test, feature = "fake"))]
 pub use fake::FakeTunnel;
+pub use path::uncut;
 pub use reach::{Reached, reach};
 pub use tunnels::Tunnels;
 

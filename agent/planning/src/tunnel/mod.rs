@@ -8,6 +8,7 @@ mod check;
 mod model;
 mod peers;
 mod plan;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
 pub mod uapi;
@@ -27,6 +28,8 @@ pub use plan::{Action, AllowedChange, Change, PeerChange, Told, choose, plan};
 pub const PORT: u16 = 51820;
 /// Bytes that a packet grows by in the tunnel: 40 of an IPv6 header, 8 of UDP, 32 of WireGuard.
 pub const OVERHEAD: u32 = 80;
+/// The same where the other host is reached by IPv4.
+pub const OVERHEAD_V4: u32 = OVERHEAD - 20;
 /// The smallest packet that is of use, in bytes: what every host takes (RFC 791, 3.1).
 pub const LEAST: u32 = 576;
 /// The largest packet inside of the tunnel, in bytes, where the way between hosts takes 1500.
