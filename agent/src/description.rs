@@ -28,6 +28,7 @@ pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> No
         },
         level: Level::OWN,
         tunnel: None,
+        troubled_links: None,
     }
 }
 

@@ -17,7 +17,7 @@ use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::{TaskStatus, TunnelDescription};
+use shoal_types::object::{TaskStatus, TroubledLinks, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
@@ -252,6 +252,10 @@ impl Workload for NodeWorkload {
 
     fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()> {
         self.overlay.news(told).boxed()
+    }
+
+    fn troubled_links(&self) -> TroubledLinks {
+        self.overlay.troubled_links()
     }
 
     fn task_count(&self) -> Answer<'_, u64> {

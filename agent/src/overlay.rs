@@ -19,7 +19,7 @@ use shoal_agent_tunnel::{Tunnel, TunnelError};
 use shoal_types::assignment::Peer;
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
-use shoal_types::object::{TunnelDescription, TunnelKey, TunnelKind};
+use shoal_types::object::{TroubledLinks, TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -90,9 +90,15 @@ enum Ask {
 pub(crate) struct OverlayHandle {
     asks: mpsc::Sender<Ask>,
     known: watch::Receiver<Option<TunnelDescription>>,
+    found: watch::Receiver<Found>,
 }
 
 impl OverlayHandle {
+    /// Links to other nodes that not everything passes, as far as that was found out.
+    pub(crate) fn troubled_links(&self) -> TroubledLinks {
+        self.found.borrow().troubled.clone()
+    }
+
     /// What managers are to be told of this host's end of the tunnel, which is made if need be; nothing
     /// where it cannot be had within some seconds.
     pub(crate) async fn describe(&self) -> Option<TunnelDescription> {
@@ -192,6 +198,7 @@ impl Overlay {
         tokio::spawn(trying::run(tried, finds, attempt));
         let (ask, asks) = mpsc::channel(ASKS);
         let (known, knows) = watch::channel(None);
+        let finding = found.clone();
         let overlay = Self {
             tunnel,
             networks,
@@ -211,7 +218,7 @@ impl Overlay {
             found,
             fitted: None,
         };
-        (overlay, OverlayHandle { asks: ask, known: knows })
+        (overlay, OverlayHandle { asks: ask, known: knows, found: finding })
     }
 
     async fn run(mut self) {

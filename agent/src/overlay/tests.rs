@@ -284,14 +284,17 @@ async fn packets_for_a_node_fit_what_passes_to_it() {
         attempt
     };
     let path = data_path();
-    let _overlay =
-        Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, tried);
+    let overlay = Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, tried);
     networks.tell(Arc::new(view()));
     let mut narrow = networks.narrow();
     let fits = |bytes| BTreeMap::from([[10, 0, 0, 3], [10, 9, 0, 2]].map(|at| (at.into(), bytes)));
+    assert_eq!(overlay.troubled_links(), TroubledLinks::default());
     narrow.wait_for(|narrow| *narrow == fits(1300)).await.unwrap();
+    let troubled = overlay.troubled_links();
+    assert_eq!((troubled.count, troubled.links[0].passes_bytes), (1, 1300));
     for (now, expected) in [(1400, fits(1400)), (MTU, BTreeMap::new())] {
         passes.store(now, Ordering::Relaxed);
         narrow.wait_for(|narrow| *narrow == expected).await.unwrap();
     }
+    assert_eq!(overlay.troubled_links(), TroubledLinks::default());
 }

@@ -12,6 +12,7 @@ use shoal_agent_planning::tunnel::MTU;
 use shoal_agent_planning::tunnel::selftest::{Came, End, News, SelfTest, Verdict};
 use shoal_agent_tunnel::{Reached, reach, uncut};
 use shoal_types::id::NodeId;
+use shoal_types::object::TroubledLinks;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,6 +36,8 @@ pub(super) struct Found {
     /// Nodes for which packets have to be smaller than the tunnel takes, with the size in bytes of the largest;
     /// `None` before all were tried: what an earlier agent has found out holds until then.
     pub(super) narrow: Option<BTreeMap<NodeId, u32>>,
+    /// Links that not everything passes.
+    pub(super) troubled: TroubledLinks,
 }
 
 /// Tries one link.
@@ -90,7 +93,7 @@ pub(super) async fn run(
             () = sleep_until(began + next) => {}
         }
         let all_known = found.borrow().narrow.is_some() || test.is_settled();
-        let now = Found { narrow: all_known.then(|| test.narrow()) };
+        let now = Found { narrow: all_known.then(|| test.narrow()), troubled: test.troubled() };
         found.send_if_modified(|before| {
             let is_news = *before != now;
             *before = now;

@@ -18,7 +18,7 @@ use shoal_proto::v1::{
 use shoal_transport::{MANAGER_NAME, ManagerAddress, Role, client_channel};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
-use shoal_types::object::NodeDescription;
+use shoal_types::object::{NodeDescription, TroubledLinks};
 use shoal_types::text::cut;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
@@ -78,7 +78,9 @@ async fn try_session(
         .max_encoding_message_size(MAX_MESSAGE);
 
     let tunnel = context.workload.tunnel().await;
-    let description = NodeDescription { tunnel, ..(context.describe)() };
+    let troubled = Some(context.workload.troubled_links());
+    let troubled_links = troubled.filter(|links| *links != TroubledLinks::default());
+    let description = NodeDescription { tunnel, troubled_links, ..(context.describe)() };
     let description = Some(description.into());
     let identity = member.credentials.current();
     let identity = identity.identity();
@@ -117,7 +119,7 @@ async fn try_session(
     let mut requests = Requests::new(context, member, client.clone(), address);
     tokio::select! {
         end = requests.serve(stream) => end,
-        end = heartbeats(client.clone(), &session.id, period, trouble) => end,
+        end = heartbeats(context, client.clone(), &session.id, period, trouble) => end,
         end = assignments(context, client.clone(), &session, trouble) => end,
         end = acknowledgements(context, client.clone(), &session.id) => end,
         end = statuses(context, client.clone(), &session.id) => end,
@@ -161,6 +163,7 @@ async fn next<T>(call: &'static str, stream: &mut Streaming<T>) -> Result<T, Fai
 }
 
 async fn heartbeats(
+    context: &SessionContext,
     mut client: Client,
     session: &str,
     mut period: Duration,
@@ -175,7 +178,11 @@ async fn heartbeats(
             _ = trouble.changed() => {}
         }
         let unable = trouble.borrow_and_update().clone();
-        let request = HeartbeatRequest { session_id: session.to_owned(), unable };
+        let request = HeartbeatRequest {
+            session_id: session.to_owned(),
+            unable,
+            troubled_links: Some((&context.workload.troubled_links()).into()),
+        };
         let call = client.heartbeat(request);
         let answer = unary("heartbeat", heartbeat_patience(period), call).await?;
         period = Duration::from_nanos(answer.period_nanos);

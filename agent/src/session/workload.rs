@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::{TaskStatus, TunnelDescription};
+use shoal_types::object::{TaskStatus, TroubledLinks, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use shoal_agent_runtime::{ExecSession, ExecSpec, LogQuery, LogStream};
@@ -63,6 +63,9 @@ pub trait Workload: Send + Sync + 'static {
 
     /// Waits until this host's end of the tunnel is another one than managers were told.
     fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()>;
+
+    /// Links to other nodes that not everything passes, as far as that was found out.
+    fn troubled_links(&self) -> TroubledLinks;
 
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;

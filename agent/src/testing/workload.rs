@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::{ClusterId, TaskId};
-use shoal_types::object::{TaskStatus, TunnelDescription};
+use shoal_types::object::{TaskStatus, TroubledLinks, TunnelDescription};
 use shoal_types::question::{self, Question};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -47,6 +47,7 @@ pub(crate) struct FakeWorkload {
     marks: watch::Sender<Option<Mark>>,
     /// This host's end of the tunnel.
     pub(crate) tunnel: watch::Sender<Option<TunnelDescription>>,
+    pub(crate) troubled_links: watch::Sender<TroubledLinks>,
 }
 
 #[derive(Default)]
@@ -192,6 +193,10 @@ impl Workload for FakeWorkload {
             }
         }
         .boxed()
+    }
+
+    fn troubled_links(&self) -> TroubledLinks {
+        self.troubled_links.borrow().clone()
     }
 
     fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>> {

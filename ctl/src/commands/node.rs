@@ -218,12 +218,15 @@ async fn list(shell: &Shell, args: &List) -> Result {
     shell.list_more(&nodes, names, &COLUMNS, row, (fields, more), args.no_trunc)
 }
 
-/// The state, and why a node that is there takes no tasks.
+/// The state, why a node that is there takes no tasks, and whether it has trouble to reach others.
 fn state_words(node: &Node) -> String {
     let state = capital(node.status.state.as_str());
-    match node.status.unable() {
-        Some(why) => format!("{state}: {why}"),
-        None => state,
+    let links = node.description.troubled_links.as_ref().map_or(0, |links| links.count);
+    match (node.status.unable(), links) {
+        (Some(why), _) => format!("{state}: {why}"),
+        (None, 0) => state,
+        (None, 1) => format!("{state} (1 troubled link)"),
+        (None, count) => format!("{state} ({count} troubled links)"),
     }
 }
 

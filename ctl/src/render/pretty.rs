@@ -6,7 +6,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
 use shoal_types::object::{
-    AssignmentProgress, Cluster, Deployment, NodeSummary, Reachability, Service,
+    AssignmentProgress, Cluster, Deployment, NodeSummary, Reachability, Service, TroubledLink,
+    TroubledLinks,
 };
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
@@ -250,6 +251,18 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
         let inner = node.tunnel_address.map(|address| address.to_string());
         page.entry(1, "Inner Address", inner.unwrap_or_default());
     }
+    if let Some(TroubledLinks { count, links }) = &node.description.troubled_links {
+        page.title("Troubled Links");
+        page.entry(1, "Count", count);
+        for link in links {
+            let TroubledLink { node_id, endpoint, passes_bytes, full_bytes } = link;
+            let passes = match passes_bytes {
+                0 => "nothing passes".to_owned(),
+                bytes => format!("{bytes} of {full_bytes} bytes pass"),
+            };
+            page.entry(1, "Link", format_args!("to {node_id} at {endpoint}: {passes}"));
+        }
+    }
     page.title("Reserved");
     page.entry(1, "Tasks", usage.tasks);
     page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
@@ -435,28 +448,42 @@ Ports:
         assert_eq!(without_id(&service(&made, None)), expected);
     }
 
+    fn described() -> NodeDescription {
+        let link = |(node, passes_bytes): (u8, u32)| TroubledLink {
+            node_id: NodeId::from(u128::from(node)),
+            endpoint: ([192, 0, 2, node], 51820).into(),
+            passes_bytes,
+            full_bytes: 1420,
+        };
+        NodeDescription {
+            hostname: "h1".to_owned(),
+            platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
+            resources: Resources {
+                nano_cpus: 2_000_000_000,
+                memory_bytes: 8 << 30,
+                ..Resources::default()
+            },
+            tunnel: Some(TunnelDescription {
+                public_key: TunnelKey([0xab; 32]),
+                port: 51820,
+                addr: Some([192, 0, 2, 1].into()),
+                kind: TunnelKind::Userspace,
+            }),
+            troubled_links: Some(TroubledLinks {
+                count: 20,
+                links: [(2, 0), (3, 1216)].map(link).to_vec(),
+            }),
+            ..NodeDescription::default()
+        }
+    }
+
     #[test]
     fn a_node_on_a_page() {
         let made = Node {
             id: NodeId::from(1),
             meta: meta(),
             spec: NodeSpec { role: NodeRole::Manager, ..NodeSpec::default() },
-            description: NodeDescription {
-                hostname: "h1".to_owned(),
-                platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-                resources: Resources {
-                    nano_cpus: 2_000_000_000,
-                    memory_bytes: 8 << 30,
-                    ..Resources::default()
-                },
-                tunnel: Some(TunnelDescription {
-                    public_key: TunnelKey([0xab; 32]),
-                    port: 51820,
-                    addr: Some([192, 0, 2, 1].into()),
-                    kind: TunnelKind::Userspace,
-                }),
-                ..NodeDescription::default()
-            },
+            description: described(),
             status: NodeStatus::default(),
             manager_status: Some(ManagerStatus {
                 raft_id: 1,
@@ -493,6 +520,10 @@ Tunnel:
  Port:               51820
  Kind:               userspace
  Inner Address:      10.0.7.2/24
+Troubled Links:
+ Count:              20
+ Link:               to 0000000000000000000000002 at 192.0.2.2:51820: nothing passes
+ Link:               to 0000000000000000000000003 at 192.0.2.3:51820: 1216 of 1420 bytes pass
 Reserved:
  Tasks:              0
  CPUs:               0

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command, Event, ObjectRef};
 use shoal_types::id::NodeId;
-use shoal_types::object::{Node, NodeDescription, NodeState, NodeStatus};
+use shoal_types::object::{Node, NodeDescription, NodeState, NodeStatus, TroubledLinks};
 use shoal_types::text::cut;
 use shoal_types::time::Timestamp;
 
-use crate::Plan;
+use crate::{Plan, words};
 
 /// Heartbeats a node may miss before it counts as lost.
 pub const GRACE_PERIODS: u32 = 3;
@@ -210,6 +210,21 @@ pub fn heard(
     Some(Command::ReportNode { id, description, status })
 }
 
+/// The description of a node with these links that not everything passes; nothing if that is known, or it is no
+/// member.
+#[must_use]
+pub fn with_links(
+    view: &ClusterState,
+    id: NodeId,
+    links: TroubledLinks,
+) -> Option<NodeDescription> {
+    let known = &view.node(id)?.description;
+    let troubled_links = (links != TroubledLinks::default()).then_some(links);
+    let new = words::description(NodeDescription { troubled_links, ..known.clone() });
+    let new = new.within(view.level());
+    (new != *known).then_some(new)
+}
+
 /// Whether a heartbeat tells something else than is known of the node.
 fn is_news(known: &NodeStatus, unable: &str) -> bool {
     let now = there(unable, known.addr, known.since);
@@ -231,7 +246,11 @@ fn lost(node: &Node, since: Timestamp) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, node_description};
+    use shoal_manager_state::testing::{
+        TestCluster, cluster_of, cluster_with_nodes, node_description,
+    };
+    use shoal_types::level::Level;
+    use shoal_types::object::{TROUBLED_LINKS_MAX, TroubledLink};
     use shoal_types::spec::{ClusterSpec, NodeSpec};
 
     use super::*;
@@ -403,6 +422,31 @@ mod tests {
         let begun = heard(&cluster.state, id, description, None, "", now).expect("a session");
         cluster.apply(begun);
         assert_eq!(cluster.state.node(id).expect("there").description.hostname, "renamed");
+    }
+
+    #[test]
+    fn links_of_a_node_are_written_down_when_they_change() {
+        let (mut cluster, nodes) = cluster_of(Level::OWN, 2);
+        let (id, now) = (nodes[0], cluster.now);
+        let links = |count: u32| {
+            let link = |_| TroubledLink {
+                node_id: nodes[1],
+                endpoint: ([192, 0, 2, 2], 51820).into(),
+                passes_bytes: 0,
+                full_bytes: 1420,
+            };
+            TroubledLinks { count, links: (0..count).map(link).collect() }
+        };
+        assert_eq!(with_links(&cluster.state, id, links(0)), None);
+        assert_eq!(with_links(&cluster.state, 99.into(), links(1)), None, "no member");
+        for (count, kept) in [(1, Some(1)), (100, Some(TROUBLED_LINKS_MAX)), (0, None)] {
+            let description = with_links(&cluster.state, id, links(count));
+            let said = heard(&cluster.state, id, description, None, "", now).expect("news");
+            cluster.apply(said);
+            assert_eq!(with_links(&cluster.state, id, links(count)), None, "that is known");
+            let known = &cluster.state.node(id).expect("there").description.troubled_links;
+            assert_eq!(known.as_ref().map(|known| known.links.len()), kept);
+        }
     }
 
     #[test]

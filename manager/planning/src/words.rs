@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_types::object::{ContainerStatus, NodeDescription, TaskStatus};
+use shoal_types::object::{ContainerStatus, NodeDescription, TROUBLED_LINKS_MAX, TaskStatus};
 use shoal_types::resources::GenericResource;
 use shoal_types::spec::PortConfig;
 use shoal_types::text::{cut, cut_to};
@@ -72,6 +72,9 @@ pub fn description(mut description: NodeDescription) -> NodeDescription {
             }
             GenericResource::Discrete { kind, value: _ } => cut_to(kind, NAME_BYTES_MAX),
         }
+    }
+    if let Some(troubled) = &mut description.troubled_links {
+        troubled.links.truncate(TROUBLED_LINKS_MAX);
     }
     let platform = &mut description.platform;
     for name in [

@@ -10,7 +10,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{NodeDescription, TaskStatus};
+use shoal_types::object::{NodeDescription, TaskStatus, TroubledLinks};
 use shoal_types::resources::GenericResource;
 use shoal_types::spec::PortConfig;
 use tonic::Status;
@@ -36,6 +36,18 @@ pub(super) fn description(
     let said: NodeDescription =
         said.try_into().map_err(|e: InvalidMessage| invalid(&e.under("description")))?;
     Ok(words::description(said.within(level)))
+}
+
+/// Links of a node that not everything passes; nothing if that cannot be read.
+pub(super) fn links(node: NodeId, said: pb::TroubledLinks) -> Option<TroubledLinks> {
+    match said.try_into() {
+        Ok(links) => Some(links),
+        Err(error) => {
+            let error: InvalidMessage = error;
+            tracing::warn!(%node, error = %chain(&error), "cannot read what a node says of its links");
+            None
+        }
+    }
 }
 
 /// What has become of a node's tasks.

@@ -152,12 +152,16 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let node = node_of(&request)?;
-        let pb::HeartbeatRequest { session_id, unable } = request.into_inner();
+        let pb::HeartbeatRequest { session_id, unable, troubled_links } = request.into_inner();
         let session = self.find_session(node, &session_id)?;
         self.sessions.hear(&session, clock::steady());
         let view = self.cluster.view();
-        if let Some(news) = liveness::heard(&view, node, None, None, &unable, clock::now()) {
-            self.sessions.may_report(&session, unable.len()).await?;
+        let bytes = unable.len() + troubled_links.as_ref().map_or(0, prost::Message::encoded_len);
+        let links = troubled_links.and_then(|said| heard::links(node, said));
+        let described = links.and_then(|links| liveness::with_links(&view, node, links));
+        let news = liveness::heard(&view, node, described, None, &unable, clock::now());
+        if let Some(news) = news {
+            self.sessions.may_report(&session, bytes).await?;
             self.cluster.propose(news).await?;
         }
         Ok(Response::new(pb::HeartbeatResponse { period_nanos: heartbeat_period(&view) }))

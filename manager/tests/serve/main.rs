@@ -425,7 +425,11 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
     let mut agent = agent.unwrap();
     let beat = async |agent: &mut Agent, unable: &str| {
         let (session_id, unable) = (agent.session_id.clone(), unable.to_owned());
-        agent.client.heartbeat(pb::HeartbeatRequest { session_id, unable }).await.unwrap();
+        agent
+            .client
+            .heartbeat(pb::HeartbeatRequest { session_id, unable, troubled_links: None })
+            .await
+            .unwrap();
     };
     beat(&mut agent, "it is too much").await;
     let reference = "first".to_owned();

@@ -2,7 +2,8 @@
 
 use shoal_types::object::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, Reachability, TunnelDescription, TunnelKind,
+    NodeState, NodeStatus, NodeSummary, Reachability, TroubledLink, TroubledLinks,
+    TunnelDescription, TunnelKind,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -31,7 +32,12 @@ message!(NodeDescription {
     engine: DefaultMessage,
     level: Levels,
     tunnel: OptionalMessage,
+    troubled_links: OptionalMessage,
 });
+
+message!(TroubledLinks { count: Same, links: List });
+
+message!(TroubledLink { node_id: Text, endpoint: Text, passes_bytes: Same, full_bytes: Same });
 
 message!(TunnelDescription { public_key: Text, port: Port, addr: OptionalText, kind: Choice });
 

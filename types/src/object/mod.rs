@@ -25,7 +25,10 @@ pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};
-pub use tunnel::{InvalidTunnelKey, TUNNEL_TWINS, TunnelDescription, TunnelKey, TunnelKind};
+pub use tunnel::{
+    InvalidTunnelKey, TROUBLED_LINKS_MAX, TUNNEL_TWINS, TroubledLink, TroubledLinks,
+    TunnelDescription, TunnelKey, TunnelKind,
+};
 pub use user::User;
 
 use crate::time::Timestamp;

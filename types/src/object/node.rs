@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{Meta, TunnelDescription};
+use super::{Meta, TroubledLinks, TunnelDescription};
 use crate::constraint::NodeFacts;
 use crate::id::NodeId;
 use crate::level::{Level, Leveled as _};
@@ -91,6 +91,10 @@ pub struct NodeDescription {
     /// Its end of the tunnels to other nodes, if it can make any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<TunnelDescription>,
+    /// Its links to other nodes that not everything passes, if there are any. It tells of those while its session goes
+    /// on, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub troubled_links: Option<TroubledLinks>,
 }
 
 impl NodeDescription {
@@ -98,12 +102,14 @@ impl NodeDescription {
     /// would go apart from the newer ones. Taken apart field by field, so that none is forgotten.
     #[must_use]
     pub fn within(mut self, cluster: Level) -> Self {
-        let Self { hostname: _, platform, resources, engine, level: _, tunnel } = &mut self;
+        let Self { hostname: _, platform, resources, engine, level: _, tunnel, troubled_links } =
+            &mut self;
         let Platform { architecture: _, os: _ } = platform;
         let Resources { nano_cpus: _, memory_bytes: _, generic_resources } = resources;
         let EngineDescription { version: _, labels: _ } = engine;
         generic_resources.retain(|resource| resource.level() <= cluster);
         *tunnel = tunnel.take().filter(|tunnel| tunnel.level() <= cluster);
+        *troubled_links = troubled_links.take().filter(|links| links.level() <= cluster);
         self
     }
 }

@@ -1,13 +1,15 @@
 //! The encrypted tunnels between nodes, as nodes know them of each other.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::Ipv6Net;
 use serde::Serialize;
+
+use crate::id::NodeId;
 
 /// Where nodes have IPv6 addresses inside of their tunnels: each one the bytes of its IPv4 address after this prefix. So
 /// no network has a subnet there. The letters are those of "shoal".
@@ -77,6 +79,34 @@ pub enum TunnelKind {
     Kernel,
     /// A process of the agent's.
     Userspace,
+}
+
+/// Links that a node lists at most.
+pub const TROUBLED_LINKS_MAX: usize = 16;
+
+/// Links to other nodes that not every packet passes, as a node has found out by trying.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TroubledLinks {
+    /// How many there are.
+    pub count: u32,
+    /// Those by which least passes, [`TROUBLED_LINKS_MAX`] of them.
+    pub links: Vec<TroubledLink>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TroubledLink {
+    /// The node at its other end.
+    #[serde(rename = "NodeID")]
+    pub node_id: NodeId,
+    /// Where that is said to be reached.
+    pub endpoint: SocketAddr,
+    /// The largest packet that passes, in bytes; zero if none does.
+    pub passes_bytes: u32,
+    /// What should pass.
+    pub full_bytes: u32,
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::{
 use crate::level::{Level, Leveled};
 use crate::object::{
     ContainerStatus, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus,
-    TaskStatus, TunnelDescription, TunnelKind,
+    TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelKind,
 };
 use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -265,7 +265,7 @@ impl Leveled for ClusterSpec {
 // What nodes report is written down at once: below its level it is left out, see
 // `NodeDescription::within` and `TaskStatus::within`. The fields `level` are what somebody can do.
 structs! {
-    NodeDescription { hostname, level; platform, resources, engine, tunnel }
+    NodeDescription { hostname, level; platform, resources, engine, tunnel, troubled_links }
     EngineDescription { version, labels }
     NodeStatus { message, addr, since; state }
     ManagerStatus { raft_id, addr, level }
@@ -355,6 +355,20 @@ impl Leveled for TunnelDescription {
     fn level(&self) -> Level {
         let Self { public_key: _, port: _, addr: _, kind } = self;
         Level::OVERLAY.max(kind.level())
+    }
+}
+
+impl Leveled for TroubledLinks {
+    fn level(&self) -> Level {
+        let Self { count: _, links } = self;
+        Level::DUAL.max(links.level())
+    }
+}
+
+impl Leveled for TroubledLink {
+    fn level(&self) -> Level {
+        let Self { node_id: _, endpoint: _, passes_bytes: _, full_bytes: _ } = self;
+        Level::DUAL
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use shoal_types::id::NodeId;
-use shoal_types::object::TunnelKey;
+use shoal_types::object::{TROUBLED_LINKS_MAX, TroubledLink, TroubledLinks, TunnelKey};
 
 use super::{LEAST, OVERHEAD, OVERHEAD_V4};
 
@@ -224,6 +224,25 @@ impl SelfTest {
             Verdict::Silent | Verdict::Whole => None,
         };
         self.links.iter().filter_map(narrow).collect()
+    }
+
+    /// Links that not everything passes, those by which least does first.
+    #[must_use]
+    pub fn troubled(&self) -> TroubledLinks {
+        let trouble = |(node, link): (&NodeId, &Link)| {
+            let passes_bytes = match link.verdict? {
+                Verdict::Whole | Verdict::Cut(_) => return None,
+                Verdict::Narrow(bytes) => bytes,
+                Verdict::Silent => 0,
+            };
+            let (node_id, endpoint) = (*node, link.end.endpoint);
+            Some(TroubledLink { node_id, endpoint, passes_bytes, full_bytes: self.full })
+        };
+        let mut links: Vec<TroubledLink> = self.links.iter().filter_map(trouble).collect();
+        let count = u32::try_from(links.len()).unwrap_or(u32::MAX);
+        links.sort_by_key(|link| (link.passes_bytes, link.node_id));
+        links.truncate(TROUBLED_LINKS_MAX);
+        TroubledLinks { count, links }
     }
 }
 

@@ -4,7 +4,7 @@
 //! until it is generated, and so tested, too.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,6 +180,12 @@ impl Arbitrary for Duration {
 impl Arbitrary for Timestamp {
     fn arbitrary(source: &mut Source) -> Self {
         Self::from_nanos(source.any())
+    }
+}
+
+impl Arbitrary for SocketAddr {
+    fn arbitrary(source: &mut Source) -> Self {
+        Self::new(source.any(), source.any())
     }
 }
 

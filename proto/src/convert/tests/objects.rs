@@ -15,7 +15,17 @@ arbitrary!(RootCa { cert_pem, key_pem });
 arbitrary!(JoinTokens { agent, manager });
 
 arbitrary!(Node { id, meta, spec, description, status, manager_status, tunnel_address });
-arbitrary!(NodeDescription { hostname, platform, resources, engine, level, tunnel });
+arbitrary!(NodeDescription {
+    hostname,
+    platform,
+    resources,
+    engine,
+    level,
+    tunnel,
+    troubled_links,
+});
+arbitrary!(TroubledLinks { count, links });
+arbitrary!(TroubledLink { node_id, endpoint, passes_bytes, full_bytes });
 arbitrary!(TunnelDescription { public_key, port, addr, kind });
 one_of!(TunnelKind |s| { Self::Kernel, Self::Userspace });
 impl Arbitrary for TunnelKey {

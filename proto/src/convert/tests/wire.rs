@@ -13,8 +13,8 @@ use shoal_types::assignment::{
 use shoal_types::id::TaskId;
 use shoal_types::level::Level;
 use shoal_types::object::{
-    EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus,
-    TunnelDescription, TunnelKey, TunnelKind,
+    EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus, TroubledLink,
+    TroubledLinks, TunnelDescription, TunnelKey, TunnelKind,
 };
 use shoal_types::spec::{Affinity, Driver, NetworkSpec, Platform, Protocol, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -248,7 +248,11 @@ fn agents_and_managers_say_what_they_said_in_the_first_version() {
     let (id, unable) = (session(), "no space left".to_owned());
     let request =
         pb::SessionRequest { description: Some((&description()).into()), unable, term: 6 };
-    let beat = pb::HeartbeatRequest { session_id: id.clone(), unable: request.unable.clone() };
+    let beat = pb::HeartbeatRequest {
+        session_id: id.clone(),
+        unable: request.unable.clone(),
+        troubled_links: None,
+    };
     let missing = [
         compare("session_request", &request),
         compare("session_started", &started()),
@@ -302,6 +306,34 @@ fn agents_and_managers_say_what_they_said_in_the_third_version() {
 fn agents_and_managers_say_what_they_said_in_the_fourth_version() {
     let missing = compare("assignments_incremental_4", &dual());
     assert_eq!(missing, None, "a golden file is missing");
+}
+
+/// As above, of what level 4 has added.
+#[test]
+fn nodes_say_of_their_links_what_they_said_in_the_fourth_version() {
+    let link = |node: u128, endpoint: &str, passes_bytes| TroubledLink {
+        node_id: node.into(),
+        endpoint: endpoint.parse().unwrap(),
+        passes_bytes,
+        full_bytes: 1420,
+    };
+    let links = vec![link(2, "192.0.2.2:51820", 0), link(3, "[2001:db8::3]:300", 1216)];
+    let troubled = TroubledLinks { count: 300, links };
+    let beat = pb::HeartbeatRequest {
+        session_id: session(),
+        unable: String::new(),
+        troubled_links: Some((&troubled).into()),
+    };
+    let described =
+        NodeDescription { level: Level::DUAL, troubled_links: Some(troubled), ..description() };
+    let request = pb::SessionRequest {
+        description: Some((&described).into()),
+        unable: String::new(),
+        term: 6,
+    };
+    let missing = [compare("session_request_4", &request), compare("heartbeat_request_4", &beat)];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
 }
 
 fn log_id(index: u64) -> Option<pb::LogId> {

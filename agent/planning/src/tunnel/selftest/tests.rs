@@ -172,3 +172,28 @@ fn it_costs_little_however_many_there_are() {
     let (most, all) = tried(&mut test, 5630, 100, 0);
     assert!(most <= 40 && all <= 2000, "{most} {all}");
 }
+
+#[test]
+fn links_that_not_everything_passes_are_listed_up_to_a_number() {
+    let mut test = SelfTest::new(FULL);
+    test.follow(&ends(2..30), Duration::ZERO, || 0.0);
+    assert_eq!(test.troubled(), TroubledLinks::default());
+    for now in [Duration::ZERO, AGAIN] {
+        for (node, end) in test.due(now) {
+            // Two of them are whole.
+            let number = end.address.octets()[3];
+            let bytes = if number < 4 { FULL } else { 1300 - u32::from(number) };
+            test.learn(node, end, passes(bytes), now, 0.0);
+        }
+    }
+    let TroubledLinks { count, links } = test.troubled();
+    assert_eq!((count, links.len()), (26, TROUBLED_LINKS_MAX));
+    let first = TroubledLink {
+        node_id: 29.into(),
+        endpoint: end(29).endpoint,
+        passes_bytes: 1271,
+        full_bytes: FULL,
+    };
+    assert_eq!(links[0], first);
+    assert!(links.is_sorted_by_key(|link| link.passes_bytes));
+}
