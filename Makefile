@@ -46,6 +46,13 @@ test-vm: ## On Debian's kernel (its WireGuard, cgroup v2 alone) in a virtual mac
 	cargo build --locked --workspace --bins
 	TARGET_DIR="$(TARGET)" tests/vm/run.sh $(SUITES)
 
+.PHONY: test-docker
+test-docker: ## Beside Debian's Docker and a firewall on the same host, which it installs
+	@deploy/setup.sh tests docker nextest
+	cargo build --locked --workspace --bins
+	cargo nextest run --locked --package shoal-tests --test e2e --profile $(PROFILE) --run-ignored ignored-only \
+		-E 'test(/^beside::/)'
+
 .PHONY: verify
 verify: ## Formatting, lints, docs, licences; writes nothing
 	@deploy/setup.sh deny

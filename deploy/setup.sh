@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh [tests] [nextest] [deny]: installs what is missing of what building and the demo need, what
+# setup.sh [tests] [docker] [nextest] [deny]: installs what is missing of what building and the demo need, what
 # the tests compare with, and the named cargo tools: Debian packages by apt (as root), tools from
 # crates.io. Does nothing if all is there.
 set -euo pipefail
@@ -8,6 +8,8 @@ packages=(busybox-static ca-certificates curl docker-registry gcc iproute2 jq
           libc6-dev libseccomp-dev make nftables pkg-config procps)
 # Other programs' answers that tests compare ours with, and another clock.
 [ "${1:-}" != tests ] || { shift; packages+=(faketime skopeo umoci); }
+# Who else has rules on a host.
+[ "${1:-}" != docker ] || { shift; packages+=(docker.io iptables); }
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

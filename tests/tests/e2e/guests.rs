@@ -120,7 +120,7 @@ impl Drop for Asker {
 }
 
 /// What a distribution's firewall loads, which begins with removing everything.
-const FIREWALL: &str = "flush ruleset
+pub(crate) const FIREWALL: &str = "flush ruleset
 table inet filter {
   map published_any { type inet_proto . inet_service : ipv4_addr . inet_service; }
   chain input { type filter hook input priority 0; policy accept; ct state invalid drop; }

@@ -10,7 +10,7 @@ use shoal_tests::skip::skip;
 use crate::world::{World, page};
 
 /// A service that answers with its name and its container's, and one that asks; each on every host.
-fn stack() -> String {
+pub(crate) fn stack() -> String {
     let service = |name: &str, lines: &str, network: &str| {
         format!(
             "  {name}:\n    image: REGISTRY/busybox:1\n    stop_grace_period: 1s\n    {lines}\n    \
@@ -43,7 +43,7 @@ fn ask(world: &World, task: &str, address: &str) -> Result<String> {
 }
 
 /// Every task that asks hears from each of the three that answer.
-fn all_reach_all(world: &World) {
+pub(crate) fn all_reach_all(world: &World) {
     reach_all(world, |_| true);
 }
 

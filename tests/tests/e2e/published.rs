@@ -37,7 +37,7 @@ fn ask(world: &World, host: &str) -> Result<String> {
 }
 
 /// Every host says that the switch has asked, and who has answered is the same one.
-fn all_answer(world: &World) -> String {
+pub(crate) fn all_answer(world: &World) -> String {
     let mut answered = BTreeSet::new();
     for host in ["h1", "h2", "h3"] {
         let said = world.until(&format!("{host} answers"), || {
