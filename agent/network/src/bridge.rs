@@ -132,7 +132,7 @@ impl BridgeNetworks {
     /// # Errors
     /// The configuration is invalid, the book cannot be read, there is no netlink.
     pub fn open(config: BridgeConfig) -> Result<Self, NetworkError> {
-        Self::with_firewall(config, Box::new(NftProgram))
+        Self::with_firewall(config, Box::new(NftProgram::default()))
     }
 
     /// The same with another packet filter.

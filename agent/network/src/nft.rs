@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -14,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use self::elements::Kernel;
 use super::FirewallError;
 use super::ours::Own;
 
@@ -60,8 +62,10 @@ pub trait Firewall: Send + Sync {
 }
 
 /// The `nft` program, found on `PATH`, in the network namespace of the thread that calls.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NftProgram;
+#[derive(Debug, Clone, Default)]
+pub struct NftProgram {
+    kernel: Arc<Kernel>,
+}
 
 impl Firewall for NftProgram {
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
@@ -75,9 +79,10 @@ impl Firewall for NftProgram {
             // Done before another thread had its turn, where the host is busy.
             let count: usize = raw.iter().flatten().map(|of| of.elements.len()).sum();
             if count <= AT_ONCE {
-                return elements::change(&table, &raw);
+                return self.kernel.change(&table, &raw);
             }
-            let changed = spawn_blocking(move || elements::change(&table, &raw)).await;
+            let kernel = Arc::clone(&self.kernel);
+            let changed = spawn_blocking(move || kernel.change(&table, &raw)).await;
             // Fails only when the agent ends.
             changed.map_err(|error| FirewallError::Talk { source: io::Error::other(error) })?
         }

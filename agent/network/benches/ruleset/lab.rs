@@ -31,15 +31,18 @@ pub(crate) const PORT: u16 = 7;
 
 /// The packet filter, and when it had taken the last change.
 #[derive(Clone, Default)]
-pub(crate) struct Stamp(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Stamp {
+    filter: NftProgram,
+    last: Arc<Mutex<Option<Instant>>>,
+}
 
 impl Stamp {
     pub(crate) fn last(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
@@ -48,7 +51,7 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, FirewallError>>;
 impl Firewall for Stamp {
     fn apply(&self, script: String) -> Answer<'_, ()> {
         async {
-            let done = NftProgram.apply(script).await;
+            let done = self.filter.apply(script).await;
             self.set();
             done
         }
@@ -57,7 +60,7 @@ impl Firewall for Stamp {
 
     fn change(&self, table: String, change: Change) -> Answer<'_, ()> {
         async {
-            let done = NftProgram.change(table, change).await;
+            let done = self.filter.change(table, change).await;
             self.set();
             done
         }
@@ -65,11 +68,11 @@ impl Firewall for Stamp {
     }
 
     fn list(&self, table: String) -> Answer<'_, Option<Value>> {
-        async { NftProgram.list(table).await }.boxed()
+        async { self.filter.list(table).await }.boxed()
     }
 
     fn gates(&self) -> Answer<'_, Vec<Value>> {
-        async { NftProgram.gates().await }.boxed()
+        async { self.filter.gates().await }.boxed()
     }
 }
 

@@ -5,6 +5,7 @@
 //! kernel takes all of it or nothing.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -43,19 +44,43 @@ const LIST_MAX: usize = 60_000;
 /// nlmsghdr and nfgenmsg.
 const HEADERS: usize = 20;
 
-/// Takes elements away and adds others. Blocks; call it in the network namespace of the tables.
-///
-/// # Errors
-/// The kernel refuses, or does not answer.
-pub(super) fn change(
+/// Speaks to the kernel by one socket, in the network namespace of the first who changes something. It stays open: who
+/// closes one waits until what was taken away is gone from the kernel's memory, some 15 ms after nothing leads there any
+/// more.
+#[derive(Debug, Default)]
+pub(super) struct Kernel(Mutex<Option<Socket>>);
+
+impl Kernel {
+    /// Takes elements away and adds others. Blocks.
+    ///
+    /// # Errors
+    /// The kernel refuses, or does not answer.
+    pub(super) fn change(
+        &self,
+        table: &str,
+        change: &[Vec<RawElements>; 2],
+    ) -> Result<(), FirewallError> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match slot.take() {
+            Some(socket) => socket,
+            None => open().map_err(|source| FirewallError::Talk { source })?,
+        };
+        // After a failure something may still come that answers what nobody waits for.
+        perform(&socket, table, change)?;
+        *slot = Some(socket);
+        Ok(())
+    }
+}
+
+fn perform(
+    socket: &Socket,
     table: &str,
     [gone, new]: &[Vec<RawElements>; 2],
 ) -> Result<(), FirewallError> {
     let talk = |source| FirewallError::Talk { source };
-    let socket = open().map_err(talk)?;
     let (batch, last) = batch(table, gone, new);
     // Room for the batch and for what the kernel keeps beside it.
-    set_socket_send_buffer_size_force(&socket, batch.len() + (1 << 16))
+    set_socket_send_buffer_size_force(socket, batch.len() + (1 << 16))
         .map_err(|error| talk(error.into()))?;
     // The kernel does it while it takes the datagram, and tells others that this thread has.
     let _own = Own::begin(gettid().as_raw_nonzero().get().unsigned_abs());

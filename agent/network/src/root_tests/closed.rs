@@ -194,7 +194,7 @@ impl Firewall for Unwell {
     fn apply(&self, script: String) -> BoxFuture<'_, Result<(), FirewallError>> {
         async move {
             self.check()?;
-            NftProgram.apply(script).await
+            NftProgram::default().apply(script).await
         }
         .boxed()
     }
@@ -202,13 +202,13 @@ impl Firewall for Unwell {
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
         async move {
             self.check()?;
-            NftProgram.list(table).await
+            NftProgram::default().list(table).await
         }
         .boxed()
     }
 
     fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
-        NftProgram.gates()
+        async { NftProgram::default().gates().await }.boxed()
     }
 }
 

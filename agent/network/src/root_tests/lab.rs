@@ -270,7 +270,7 @@ impl Lab {
 
     /// The agent's driver, as after a start. Call it inside [`Lab::block_on`].
     pub(super) fn driver(&self) -> BridgeNetworks {
-        self.driver_with(NftProgram)
+        self.driver_with(NftProgram::default())
     }
 
     /// The same with another packet filter.
