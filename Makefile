@@ -50,8 +50,7 @@ test-vm: ## On Debian's kernel (its WireGuard, cgroup v2 alone) in a virtual mac
 test-docker: ## Beside Debian's Docker and a firewall on the same host, which it installs
 	@deploy/setup.sh tests docker nextest
 	cargo build --locked --workspace --bins
-	cargo nextest run --locked --package shoal-tests --test e2e --profile $(PROFILE) --run-ignored ignored-only \
-		-E 'test(/^beside::/)'
+	cargo nextest run --locked --package shoal-tests --test e2e --profile docker
 
 .PHONY: verify
 verify: ## Formatting, lints, docs, licences; writes nothing

@@ -1,4 +1,6 @@
 //! A host that has Docker, too: Debian's, which came first, and closed what is forwarded.
+//!
+//! `make test-docker` installs it; the other profiles of the test runner pass over what is here (`.config/nextest.toml`).
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -172,7 +174,6 @@ fn each_keeps_to_itself(world: &World, docker: &Docker<'_>) {
 }
 
 #[test]
-#[ignore = "needs Docker and iptables: make test-docker"]
 fn docker_and_the_firewall_of_a_host_go_on_beside_networks_that_span_hosts() {
     if skip() {
         return;
