@@ -4,8 +4,7 @@
 //! say what is to pass nevertheless (`DOCKER-USER`, <https://docs.docker.com/engine/network/packet-filtering-firewalls/>).
 //! Where both are so, the agent's own interfaces are entered there: what may pass them is the agent's tables' to
 //! say. What the host's owner has put into that chain comes first, and what containers send to bridges of others is
-//! for Docker to judge. Anybody else who drops by default is the owner's
-//! firewall, and is told of, not changed.
+//! for Docker to judge. Anybody else who drops by default is the owner's firewall, and is told of, not changed.
 //!
 //! Rules that were made by the iptables program of old, not by nftables, are not seen.
 

@@ -34,6 +34,7 @@ pub fn of(observed: &BTreeMap<String, ObservedLink>, prefix: &str) -> BTreeSet<G
     let is_guest = |name: &str, link: &ObservedLink| {
         link.kind == LinkKind::Bridge
             && !names::is_ours(prefix, name)
+            && can_be_quoted(name)
             && link.addresses.iter().any(is_for_others)
             && !wired.contains(name)
     };
@@ -45,6 +46,12 @@ pub fn of(observed: &BTreeMap<String, ObservedLink>, prefix: &str) -> BTreeSet<G
             Guest { bridge: name.clone(), subnets: subnets.collect() }
         })
         .collect()
+}
+
+/// Whether nft(8) takes a name in quotes for just this one. The kernel lets links have names that end the quotes, or
+/// that stand for others; one of them would have every change of the tables refused.
+fn can_be_quoted(name: &str) -> bool {
+    !name.contains(['"', '\\', '*'])
 }
 
 /// Whether an address is more than one that every link of IPv6 gives itself.
@@ -82,6 +89,9 @@ mod tests {
             // Nobody's gateway.
             ("br1", link(LinkKind::Bridge, None, &[])),
             ("br2", link(LinkKind::Bridge, None, &["fe80::1/64"])),
+            // What no rule can name.
+            ("br\"", link(LinkKind::Bridge, None, &["10.8.0.1/24"])),
+            ("br*", link(LinkKind::Bridge, None, &["10.7.0.1/24"])),
             ("wg0", link(LinkKind::Other, None, &["10.9.0.1/24"])),
             ("shb0000000000", link(LinkKind::Bridge, None, &["172.20.0.1/24"])),
         ];
