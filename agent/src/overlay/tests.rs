@@ -298,3 +298,22 @@ async fn packets_for_a_node_fit_what_passes_to_it() {
     }
     assert_eq!(overlay.troubled_links(), TroubledLinks::default());
 }
+
+/// A tunnel that is made before managers have spoken leads to nobody, which says nothing of those that there are.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_agent_has_found_out_holds_until_links_were_tried() {
+    let (tunnel, networks) = fakes();
+    let earlier = BTreeMap::from([([10, 0, 0, 3].into(), 1300)]);
+    networks.fit(earlier.clone()).await.unwrap();
+    let under_way: Try = Arc::new(|_, _| Box::pin(std::future::pending()));
+    let path = data_path();
+    let overlay =
+        Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, under_way);
+    // The process that was the tunnel has ended with the earlier agent.
+    overlay.describe().await.unwrap();
+    tokio::time::sleep(LOOK).await;
+    networks.tell(Arc::new(view()));
+    until_peers(&tunnel, &[key(2)]).await;
+    tokio::time::sleep(LOOK * 2).await;
+    assert_eq!(*networks.narrow().borrow(), earlier);
+}

@@ -67,6 +67,8 @@ pub(super) async fn run(
     let began = Instant::now();
     let mut test = SelfTest::new(MTU);
     let mut under_way = FuturesUnordered::new();
+    // That there is nobody to try says something only of a host that could.
+    let mut has_home = false;
     loop {
         let due = test.due(began.elapsed());
         for (node, end) in due {
@@ -80,8 +82,9 @@ pub(super) async fn run(
                     return;
                 }
                 let now = ways.borrow_and_update();
+                has_home = now.home.is_some();
                 let none = BTreeMap::new();
-                let ends = if now.home.is_some() { &now.ends } else { &none };
+                let ends = if has_home { &now.ends } else { &none };
                 test.follow(ends, began.elapsed(), rand::random);
             }
             Some((node, end, came)) = under_way.next() => {
@@ -92,7 +95,7 @@ pub(super) async fn run(
             }
             () = sleep_until(began + next) => {}
         }
-        let all_known = found.borrow().narrow.is_some() || test.is_settled();
+        let all_known = found.borrow().narrow.is_some() || (has_home && test.is_settled());
         let now = Found { narrow: all_known.then(|| test.narrow()), troubled: test.troubled() };
         found.send_if_modified(|before| {
             let is_news = *before != now;
