@@ -25,6 +25,7 @@ use shoal_agent_planning::verify::{Compared, Known};
 use tokio::sync::watch;
 
 use super::book::Book;
+use super::conntrack::Tracked;
 use super::netlink::Links;
 use super::ports::HeldPorts;
 use super::reaper::Reaper;
@@ -74,6 +75,7 @@ pub struct BridgeNetworks {
     table: Table,
     book: Book,
     settings: HostSettings,
+    tracked: Arc<Tracked>,
     /// Where is written down what leads where.
     run_dir: PathBuf,
     inner: Mutex<Inner>,
@@ -182,6 +184,7 @@ impl BridgeNetworks {
             table: Table::new(table, firewall),
             book,
             settings,
+            tracked: Arc::default(),
             run_dir,
             inner: Mutex::new(Inner { leases, wishes, facts, held, ..Inner::default() }),
             lost: watch::Sender::default(),

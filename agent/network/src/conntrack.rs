@@ -14,9 +14,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::sys::Socket;
 
+use super::kept::KeptSocket;
 use super::{Protocol, PublishedPort};
 
 const CTNETLINK_GET: u16 = (1 << 8) | 1;
@@ -46,24 +46,51 @@ const AF_UNSPEC: u8 = 0;
 /// nlmsghdr and nfgenmsg.
 const HEADERS: usize = 20;
 
-/// Deletes the flows from anywhere to these UDP ports of the host, whose addresses are `own`.
-/// Blocks; call it in the network namespace of the host.
-///
-/// # Errors
-/// The kernel refuses. Flows that end meanwhile are no error.
-pub(super) fn forget(ports: &[PublishedPort], own: &BTreeSet<IpAddr>) -> io::Result<()> {
-    let ports: Vec<&PublishedPort> =
-        ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
-    if ports.is_empty() {
-        return Ok(());
+/// What the kernel tracks.
+#[derive(Debug, Default)]
+pub(super) struct Tracked(KeptSocket);
+
+impl Tracked {
+    /// Deletes the flows from anywhere to these UDP ports of the host, whose addresses are `own`.
+    /// Blocks; call it in the network namespace of the host.
+    ///
+    /// # Errors
+    /// The kernel refuses. Flows that end meanwhile are no error.
+    pub(super) fn forget(&self, ports: &[PublishedPort], own: &BTreeSet<IpAddr>) -> io::Result<()> {
+        let ports: Vec<&PublishedPort> =
+            ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.forget_those(|flow| {
+            let local = flow.destination.is_loopback() || own.contains(&flow.destination);
+            let meant = |port: &&PublishedPort| {
+                port.host_port == flow.destination_port && port.answers_at(flow.destination)
+            };
+            flow.protocol == UDP && local && ports.iter().any(meant)
+        })
     }
-    forget_those(|flow| {
-        let local = flow.destination.is_loopback() || own.contains(&flow.destination);
-        let meant = |port: &&PublishedPort| {
-            port.host_port == flow.destination_port && port.answers_at(flow.destination)
+
+    /// Deletes these flows, whoever has begun them. The next packet of one is led somewhere else; of a connection that
+    /// is somebody who knows nothing of it, and says so by a reset. Blocks; call it in the network namespace of the
+    /// host.
+    ///
+    /// # Errors
+    /// As [`forget`](Self::forget).
+    pub(super) fn forget_astray(&self, astray: &Astray) -> io::Result<()> {
+        if *astray == Astray::default() {
+            return Ok(());
+        }
+        self.forget_those(|flow| astray.has(flow))
+    }
+
+    fn forget_those(&self, wanted: impl Fn(&Flow) -> bool) -> io::Result<()> {
+        let forget = |socket: &Socket| {
+            let doomed = flows(socket, wanted)?;
+            doomed.iter().try_for_each(|flow| delete(socket, flow))
         };
-        flow.protocol == UDP && local && ports.iter().any(meant)
-    })
+        self.0.with(forget, |error| error)
+    }
 }
 
 /// Flows that were led somewhere and are not to go on there.
@@ -87,29 +114,6 @@ impl Astray {
                 || self.slots.contains(&(*destination_port, *answers)));
         is_led && (by_udp || self.gone.contains(answers))
     }
-}
-
-/// Deletes these flows, whoever has begun them. The next packet of one is led somewhere else; of a connection that is
-/// somebody who knows nothing of it, and says so by a reset. Blocks; call it in the network namespace of the host.
-///
-/// # Errors
-/// As [`forget`].
-pub(super) fn forget_astray(astray: &Astray) -> io::Result<()> {
-    if *astray == Astray::default() {
-        return Ok(());
-    }
-    forget_those(|flow| astray.has(flow))
-}
-
-fn forget_those(wanted: impl Fn(&Flow) -> bool) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let doomed = flows(&socket, wanted)?;
-    for flow in doomed {
-        delete(&socket, &flow)?;
-    }
-    Ok(())
 }
 
 /// One flow, as far as it matters here.

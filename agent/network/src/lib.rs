@@ -13,6 +13,7 @@ mod conntrack;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
+mod kept;
 mod mesh;
 mod netlink;
 mod netns;

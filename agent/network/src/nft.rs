@@ -21,8 +21,8 @@ use super::ours::Own;
 
 mod elements;
 
-/// How long `nft` may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `nft` may take, or the kernel to answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest listing that is read, in bytes: a hundred thousand published ports fit.
 const LISTING_MAX: u64 = 64 << 20;
 /// So many elements are given to the kernel by the thread that has them, which takes less than a millisecond.

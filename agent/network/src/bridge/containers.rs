@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_agent_planning::network::links::{self, Desired};
 use shoal_agent_planning::node::look::Look;
@@ -14,8 +14,7 @@ use super::{BridgeNetworks, Inner};
 use crate::conntrack::Astray;
 use crate::netlink::Links;
 use crate::{
-    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, SharedPort, conntrack,
-    netns, ports,
+    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, SharedPort, netns, ports,
 };
 
 impl BridgeNetworks {
@@ -150,9 +149,9 @@ impl BridgeNetworks {
         if ports.iter().all(|port| port.protocol != Protocol::Udp) {
             return;
         }
-        let ports = ports.to_vec();
+        let (ports, tracked) = (ports.to_vec(), Arc::clone(&self.tracked));
         let forgotten = match self.links.own_addresses().await {
-            Ok(own) => spawn_blocking(move || conntrack::forget(&ports, &own))
+            Ok(own) => spawn_blocking(move || tracked.forget(&ports, &own))
                 .await
                 .map_err(io::Error::other)
                 .flatten(),

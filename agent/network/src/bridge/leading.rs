@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::{BridgeNetworks, Inner};
 use crate::conntrack::Astray;
 use crate::settings::without_v6;
-use crate::{Contested, NetworkError, Protocol, PublishedPort, conntrack, ports, ways};
+use crate::{Contested, NetworkError, Protocol, PublishedPort, ports, ways};
 
 /// What leads somewhere else from now on, so that flows have to be forgotten.
 #[derive(Default)]
@@ -117,7 +117,8 @@ impl BridgeNetworks {
 
     /// Lets who keeps sending find somebody else, or hear that there is nobody.
     pub(super) async fn forget_astray(&self, astray: Astray) {
-        let forget = move || conntrack::forget_astray(&astray);
+        let tracked = Arc::clone(&self.tracked);
+        let forget = move || tracked.forget_astray(&astray);
         if let Err(error) = spawn_blocking(forget).await.map_err(io::Error::other).flatten() {
             tracing::warn!(%error, "cannot forget flows to backends that are withdrawn");
         }

@@ -5,17 +5,15 @@
 //! kernel takes all of it or nothing.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
-use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{Socket, SocketAddr};
-use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
+use rtnetlink::sys::Socket;
+use rustix::net::sockopt::set_socket_send_buffer_size_force;
 use rustix::thread::gettid;
 use shoal_agent_planning::network::ruleset::{EGRESS, FAMILY, FRAMES, RawElement, RawElements};
 
-use super::TIMEOUT;
 use crate::FirewallError;
 use crate::conntrack::messages;
+use crate::kept::KeptSocket;
 use crate::ours::Own;
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -44,11 +42,9 @@ const LIST_MAX: usize = 60_000;
 /// nlmsghdr and nfgenmsg.
 const HEADERS: usize = 20;
 
-/// Speaks to the kernel by one socket, in the network namespace of the first who changes something. It stays open: who
-/// closes one waits until what was taken away is gone from the kernel's memory, some 15 ms after nothing leads there any
-/// more.
+/// Speaks to the kernel.
 #[derive(Debug, Default)]
-pub(super) struct Kernel(Mutex<Option<Socket>>);
+pub(super) struct Kernel(KeptSocket);
 
 impl Kernel {
     /// Takes elements away and adds others. Blocks.
@@ -60,15 +56,8 @@ impl Kernel {
         table: &str,
         change: &[Vec<RawElements>; 2],
     ) -> Result<(), FirewallError> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = match slot.take() {
-            Some(socket) => socket,
-            None => open().map_err(|source| FirewallError::Talk { source })?,
-        };
-        // After a failure something may still come that answers what nobody waits for.
-        perform(&socket, table, change)?;
-        *slot = Some(socket);
-        Ok(())
+        let no_socket = |source| FirewallError::Talk { source };
+        self.0.with(|socket| perform(socket, table, change), no_socket)
     }
 }
 
@@ -99,14 +88,6 @@ fn perform(
             }
         }
     }
-}
-
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
-    Ok(socket)
 }
 
 /// The messages of a change, and the number of the last one that is answered.
