@@ -93,9 +93,12 @@ impl Say {
     }
 }
 
+/// What the marks of all agents begin with.
+const MARKS: &str = "shoal ";
+
 /// By which the agent with this prefix knows its rules.
 fn mark(prefix: &str) -> String {
-    format!("shoal {prefix}")
+    format!("{MARKS}{prefix}")
 }
 
 /// One rule of Docker's chain for others.
@@ -192,7 +195,8 @@ impl Gates {
                 continue;
             }
             let rules = objects.iter().filter_map(|object| object.get("rule"));
-            let rules = rules.filter(|rule| is_here(rule)).map(|rule| Rule::read(rule, prefix));
+            let rules = rules.filter(|rule| is_here(rule));
+            let rules = rules.filter_map(|rule| Rule::read(rule, prefix));
             let dropped = drops.remove(&(name(family), TABLE, FORWARD));
             gates.docker.insert(family, (rules.collect(), dropped));
         }
@@ -209,11 +213,14 @@ impl Gates {
             let bridges = guests.iter().map(|guest| guest.bridge.as_str());
             let all = if networks && *dropped { Say::all(bridges) } else { Vec::new() };
             let end = |rule: &Rule| matches!(rule, Rule::Return { .. });
-            let reached = rules.iter().take_while(|rule| !end(rule)).filter_map(Rule::ours);
-            let wanted = all.iter().map(|say| say.expressions(prefix));
+            let reached = rules.iter().take_while(|rule| !end(rule));
+            // Behind what the owner says, also where he has said it later.
+            let last = reached.skip_while(|rule| rule.ours().is_none());
+            let last = last.map(|rule| rule.ours().map(|(_, said)| said.to_vec()));
+            let wanted = all.iter().map(|say| Some(say.expressions(prefix)));
             let ours: Vec<u64> =
                 rules.iter().filter_map(Rule::ours).map(|(handle, _)| handle).collect();
-            if ours.len() == all.len() && reached.map(|(_, said)| said.to_vec()).eq(wanted) {
+            if ours.len() == all.len() && last.eq(wanted) {
                 return None;
             }
             let before = rules.iter().find_map(|rule| match rule {
@@ -248,15 +255,18 @@ impl Gates {
 }
 
 impl Rule {
-    fn read(rule: &Value, prefix: &str) -> Self {
+    /// Not that of another agent on this host, beside which it does not matter who is first.
+    fn read(rule: &Value, prefix: &str) -> Option<Self> {
         let handle = rule["handle"].as_u64().unwrap_or_default();
         let counts = |expression: &&Value| expression.get("counter").is_some();
         let all = rule["expr"].as_array().into_iter().flatten();
         let expressions: Vec<Value> = all.filter(|one| !counts(one)).cloned().collect();
+        let is_marked = rule["comment"].as_str().is_some_and(|text| text.starts_with(MARKS));
         match &expressions[..] {
-            _ if rule["comment"] == mark(prefix) => Self::Ours { handle, expressions },
-            [only] if only.get("return").is_some() => Self::Return { handle },
-            _ => Self::Other,
+            _ if rule["comment"] == mark(prefix) => Some(Self::Ours { handle, expressions }),
+            _ if is_marked => None,
+            [only] if only.get("return").is_some() => Some(Self::Return { handle }),
+            _ => Some(Self::Other),
         }
     }
 
@@ -380,10 +390,25 @@ mod tests {
         // Another bridge of somebody else.
         replaced(all(&[]), &["br1"]);
         replaced(all(&["br1"]), &[]);
-        // Of another agent on this host.
-        let of_another = rule(6, &json!([{ "accept": null }]), "shoal tt");
-        let rules = [vec![of_another], all(&[])].concat();
-        assert!(steps(&docker("drop", rules), true, &[]).is_empty());
+    }
+
+    #[test]
+    fn what_the_owner_says_later_comes_first_as_well() {
+        let others = |comment: &str| rule(6, &json!([{ "drop": null }]), comment);
+        let ours = || all(&[])[..4].to_vec();
+        let said = |rules: Vec<Value>| steps(&docker("drop", rules), true, &[]);
+        for rules in [
+            [vec![others("")], ours()].concat(),
+            // Behind the end nothing is said.
+            [all(&[]), vec![others("")]].concat(),
+            // Of another agent on this host.
+            [vec![others("shoal tt")], ours()].concat(),
+            [ours(), vec![others("shoal tt")]].concat(),
+        ] {
+            assert_eq!(said(rules), [] as [&str; 0]);
+        }
+        let said = said([ours(), vec![others("")]].concat());
+        assert!(said.len() == 8 && said[7].starts_with("add rule"), "{said:?}");
     }
 
     #[test]
