@@ -50,7 +50,7 @@ impl Leases {
     ///
     /// # Errors
     /// A port is taken, repeated or without target, none is free, or the container has no network
-    /// that leads out.
+    /// that leads out, or none with IPv6 for a port at an address of it.
     pub fn publish<E>(
         &mut self,
         container: &str,
@@ -70,6 +70,11 @@ impl Leases {
         }
         if self.target(container).is_none() {
             return Err(LeaseError::NoWayIn { container: container.to_owned() }.into());
+        }
+        let by_v6 = requested.iter().find(|port| port.host_ip.is_ipv6());
+        if let Some(port) = by_v6.filter(|_| !self.has_v6_ports(container)) {
+            let container = container.to_owned();
+            return Err(LeaseError::NoWayInByV6 { port: *port, container }.into());
         }
         let granted = self.grant(container, requested, rules, hold)?;
         let publication = Publication { requested: requested.to_vec(), granted: granted.clone() };

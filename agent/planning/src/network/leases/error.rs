@@ -68,4 +68,9 @@ pub enum LeaseError {
         "container `{container}` has no network that leads out, so its ports cannot be published"
     )]
     NoWayIn { container: String },
+    #[error(
+        "port {port} is asked for at an address of IPv6, and container `{container}` has no network with IPv6 that leads \
+         out"
+    )]
+    NoWayInByV6 { port: PublishedPort, container: String },
 }

@@ -277,6 +277,27 @@ fn the_default_route_never_leads_into_an_internal_network() {
 }
 
 #[test]
+fn ports_at_addresses_of_ipv6_need_a_container_that_has_it() {
+    let mut leases = book(&["a"]);
+    let rules = Rules::default();
+    let both = NetworkConfig { ipv6: true, ..config("b") };
+    leases.ensure_network(&both, &rules, &[]).unwrap();
+    for (container, network) in [("c", "a"), ("d", "b")] {
+        leases.attach(&request(container, network), &rules).unwrap();
+    }
+    for host_ip in ["::", "fd00::7"].map(ip) {
+        let wanted = [port(80, 80), PublishedPort { host_ip, ..port(81, 80) }];
+        let error = leases.publish("c", &wanted, &rules, free).unwrap_err();
+        let text = format!(
+            "port [{host_ip}]:81->80/tcp is asked for at an address of IPv6, and container `c` has no network with \
+             IPv6 that leads out"
+        );
+        assert_eq!((error.to_string(), leases.granted("c")), (text, &[][..]));
+        assert_eq!(leases.publish("d", &wanted, &rules, free).unwrap(), wanted);
+    }
+}
+
+#[test]
 fn ports_are_granted_all_or_none() {
     let mut leases = book(&["a"]);
     let rules = Rules { ports: 40_000..=40_002, ..Rules::default() };
