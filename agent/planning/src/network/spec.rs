@@ -55,7 +55,7 @@ impl NetworkConfig {
             return Err(UnsupportedSpec::Driver { network: network(), driver });
         }
         feature(spec.enable_ipv4 == Some(false), "being without IPv4")?;
-        feature(spec.ingress, "the routing mesh")?;
+        feature(spec.ingress, "being the network of published ports")?;
         let mut config = Self {
             id: id.into(),
             name: network(),
