@@ -1,19 +1,16 @@
 //! A host made of a network namespace with two containers, and a device in the place of the tunnel that swallows what
 //! is led into it.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 use shoal_agent_network::{
     AttachRequest, BridgeConfig, BridgeNetworks, Firewall, FirewallError, Netns, NetworkConfig,
@@ -21,6 +18,8 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ruleset::Change;
 use shoal_agent_planning::tunnel;
+
+use crate::space::{move_into, path, run};
 
 /// The network of all services.
 const SUBNET: &str = "10.0.0.0/8";
@@ -180,28 +179,14 @@ pub(crate) fn on_one_processor() -> anyhow::Result<()> {
     Ok(sched_setaffinity(None, &first)?)
 }
 
-fn path(space: &str) -> PathBuf {
-    Path::new("/run/netns").join(space)
-}
-
 fn inside<T: Send>(
     space: &str,
     act: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
     let enter = || -> anyhow::Result<T> {
-        let file = File::open(path(space))?;
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        move_into(space)?;
         act()
     };
     thread::scope(|scope| scope.spawn(enter).join())
         .unwrap_or_else(|_| bail!("a thread has panicked"))
-}
-
-fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(program).args(args).output();
-    let output = output.with_context(|| format!("running {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }

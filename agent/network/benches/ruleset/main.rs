@@ -9,6 +9,8 @@
 mod lab;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
+#[path = "../../../../tests/bench/space.rs"]
+mod space;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -1,15 +1,15 @@
 //! Two hosts made of network namespaces, and a wire between them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, bail};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::space::{move_into, run};
 
 /// The hosts. What they run goes with them.
 pub(crate) struct Lab {
@@ -115,10 +115,9 @@ impl Host {
         &self,
         act: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> JoinHandle<anyhow::Result<T>> {
-        let path = Path::new("/run/netns").join(&self.space);
+        let space = self.space.clone();
         thread::spawn(move || {
-            let file = File::open(path)?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            move_into(&space)?;
             act()
         })
     }
@@ -132,13 +131,4 @@ impl Drop for Host {
 
 pub(crate) fn joined<T>(thread: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
     thread.join().unwrap_or_else(|_| bail!("a thread has panicked"))
-}
-
-fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(program).args(args).output();
-    let output = output.with_context(|| format!("running {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }

@@ -11,6 +11,8 @@ mod lab;
 mod measure;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
+#[path = "../../../../tests/bench/space.rs"]
+mod space;
 mod ways;
 
 use std::process::ExitCode;
