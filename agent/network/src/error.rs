@@ -65,7 +65,7 @@ pub enum FirewallError {
     Missing,
     #[error("start `nft`")]
     Start { source: io::Error },
-    #[error("talk to `nft`")]
+    #[error("talk to the packet filter")]
     Talk { source: io::Error },
     #[error("`nft` did not answer within {seconds} s")]
     Timeout { seconds: u64 },
