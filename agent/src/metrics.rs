@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-pub use self::text::{Figures, Link, Tunnel};
+pub use self::text::{Figures, Link, Tunnel, Ways};
 
 mod text;
 

@@ -21,8 +21,8 @@ use shoal_types::object::{TaskStatus, TroubledLinks, TunnelDescription};
 use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
-use crate::metrics::{Figures, Link, Tunnel};
-use crate::overlay::{DataPath, Overlay, OverlayHandle, with_packets};
+use crate::metrics::{Figures, Link, Tunnel, Ways};
+use crate::overlay::{DataPath, Overlay, OverlayHandle, Overseen, with_packets};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -113,11 +113,15 @@ impl NodeWorkload {
             let SeenPeer { handshake_age, rx_bytes, tx_bytes, .. } = seen;
             Link { handshake_age, rx_bytes, tx_bytes }
         };
-        let tunnel = overseen.from.map(|from| Tunnel {
+        let Overseen { compared, from } = overseen;
+        let is_known = from.is_some() || compared.notes.is_empty();
+        let tunnel = from.map(|from| Tunnel {
             mtu: from.mtu,
             links: from.peers.into_iter().map(|(node, (_, seen))| (node, link(seen))).collect(),
         });
-        Figures { tasks, wrong: overseen.compared.findings.len() as u64, tunnel, names }
+        let ways = Ways { wrong: compared.findings.len() as u64, tunnel };
+        let troubled = self.overlay.troubled_links().count;
+        Figures { tasks, ways: is_known.then_some(ways), troubled, names }
     }
 
     /// Ends the work of this process. Containers live on.

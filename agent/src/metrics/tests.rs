@@ -14,8 +14,11 @@ fn figures() -> Figures {
         });
     Figures {
         tasks: Some(vec![TaskState::Running, TaskState::Running, TaskState::Failed]),
-        wrong: 3,
-        tunnel: Some(Tunnel { mtu: 1420, links: links.into_iter().collect() }),
+        ways: Some(Ways {
+            wrong: 3,
+            tunnel: Some(Tunnel { mtu: 1420, links: links.into_iter().collect() }),
+        }),
+        troubled: 1,
         names: Some(true),
     }
 }
@@ -63,6 +66,7 @@ fn what_is_told_of_a_host() {
         "shoal_tasks{state=\"complete\"} 0".to_owned(),
         "shoal_names_up 1".to_owned(),
         "shoal_tunnel_findings 3".to_owned(),
+        "shoal_tunnel_troubled_links 1".to_owned(),
         "shoal_tunnel_up 1".to_owned(),
         "shoal_tunnel_mtu_bytes 1420".to_owned(),
         "shoal_tunnel_peers 2".to_owned(),
@@ -79,9 +83,18 @@ fn what_is_told_of_a_host() {
 
 #[test]
 fn a_host_without_a_tunnel_says_so() {
-    let text = Figures::default().text();
+    let text = Figures { ways: Some(Ways::default()), ..Figures::default() }.text();
     assert!(text.contains("shoal_tunnel_up 0\n"), "{text}");
     for absent in ["shoal_tunnel_peer", "shoal_tunnel_mtu", "shoal_names", "shoal_tasks"] {
+        assert!(!text.contains(absent), "{absent} in {text}");
+    }
+}
+
+/// An agent that begins anew beside a tunnel that carries packets has not heard yet whom it leads to.
+#[test]
+fn what_nobody_knows_of_the_tunnel_is_not_said() {
+    let text = Figures::default().text();
+    for absent in ["shoal_tunnel_up", "shoal_tunnel_findings", "shoal_tunnel_peers"] {
         assert!(!text.contains(absent), "{absent} in {text}");
     }
 }

@@ -22,12 +22,22 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub struct Figures {
     /// Where each task is; `None` if nobody knows.
     pub tasks: Option<Vec<TaskState>>,
+    /// The ways to other nodes; `None` if nobody knows: managers have not said yet who there is, or the
+    /// tunnel could not be looked at.
+    pub ways: Option<Ways>,
+    /// Links to other nodes that not everything passes, as far as that was found out by trying.
+    pub troubled: u32,
+    /// Whether names are answered; `None` where nobody asks for any.
+    pub names: Option<bool>,
+}
+
+/// The ways to other nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Ways {
     /// What is not as it should be about the tunnel and its peers.
     pub wrong: u64,
     /// The tunnel; `None` if there is none.
     pub tunnel: Option<Tunnel>,
-    /// Whether names are answered; `None` where nobody asks for any.
-    pub names: Option<bool>,
 }
 
 /// This host's end of the tunnel.
@@ -68,14 +78,11 @@ impl Figures {
                 "Whether the process that answers names of containers answers (1) or not (0)";
             registry.register("names_up", help, count(answers.into()));
         }
-        let help =
-            "What is not as it should be about the tunnel and its peers; network verify names it";
-        registry.register("tunnel_findings", help, count(self.wrong));
-        let help = "Whether there is a tunnel to other hosts (1) or not (0)";
-        registry.register("tunnel_up", help, count(self.tunnel.is_some().into()));
-        if let Some(tunnel) = &self.tunnel {
-            of_tunnel(&mut registry, tunnel);
+        if let Some(ways) = &self.ways {
+            of_ways(&mut registry, ways);
         }
+        let help = "Links to other nodes that not everything passes; node inspect names them";
+        registry.register("tunnel_troubled_links", help, count(self.troubled.into()));
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &registry);
@@ -96,6 +103,17 @@ fn of_tasks(registry: &mut Registry, tasks: &[TaskState]) {
         by_state.get_or_create(&[("state", state.to_string())]).set(is_there as u64);
     }
     registry.register("tasks", "Tasks of this node, by state", by_state);
+}
+
+fn of_ways(registry: &mut Registry, Ways { wrong, tunnel }: &Ways) {
+    let help =
+        "What is not as it should be about the tunnel and its peers; network verify names it";
+    registry.register("tunnel_findings", help, count(*wrong));
+    let help = "Whether there is a tunnel to other hosts (1) or not (0)";
+    registry.register("tunnel_up", help, count(tunnel.is_some().into()));
+    if let Some(tunnel) = tunnel {
+        of_tunnel(registry, tunnel);
+    }
 }
 
 fn of_tunnel(registry: &mut Registry, tunnel: &Tunnel) {
