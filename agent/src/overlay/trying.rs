@@ -1,6 +1,7 @@
 //! Other nodes are tried: which packets pass to them and back. When, and what follows, is decided by [`SelfTest`].
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,15 @@ pub(crate) fn with_packets() -> Try {
         async move {
             let inside = reach(&ifname, home?, vec![end.address], MTU, LIMIT);
             let (inside, outside) = tokio::join!(inside, uncut(end.endpoint));
-            let reached = inside.ok()?.remove(&end.address);
-            let Reached { passes, trouble: None } = reached? else { return None };
+            let untried = |why: &dyn Display| {
+                tracing::debug!(endpoint = %end.endpoint, %why, "cannot try the tunnel to a node");
+            };
+            let inside = inside.inspect_err(|error| untried(error)).ok()?.remove(&end.address)?;
+            let Reached { passes, trouble } = inside;
+            if let Some(trouble) = trouble {
+                untried(&trouble);
+                return None;
+            }
             Some(Came { passes, way: outside.ok() })
         }
         .boxed()
@@ -106,7 +114,7 @@ pub(super) async fn run(
 }
 
 fn tell(News { node, end, verdict }: News) {
-    let End { address: _, key: _, endpoint } = end;
+    let End { address, key: _, endpoint } = end;
     match verdict {
         Verdict::Whole => tracing::info!(%node, %endpoint, "all packets pass the tunnel to a node"),
         Verdict::Cut(bytes) => tracing::info!(
@@ -124,7 +132,9 @@ fn tell(News { node, end, verdict }: News) {
         Verdict::Silent => tracing::warn!(
             %node,
             %endpoint,
-            "no packet passes the tunnel to a node and back: is UDP let through to its port, in both directions?"
+            %address,
+            "no packet passes the tunnel to a node and back: is UDP let through to its port, in both directions, \
+             and an echo of ICMP to its address in the tunnel by its own firewall?"
         ),
     }
 }
