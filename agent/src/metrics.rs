@@ -13,7 +13,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -66,7 +66,6 @@ async fn connection(stream: TcpStream, source: Source) {
         async move { Ok::<_, Infallible>(answer(request.method(), request.uri().path(), &source).await) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     http.keep_alive(false).max_buf_size(QUESTION_MAX);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
         tracing::debug!(%error, "a connection of who asks for metrics broke off");

@@ -47,14 +47,14 @@ impl Search {
 
     /// What is next.
     #[must_use]
-    pub const fn next(&self) -> Tried {
+    pub fn next(&self) -> Tried {
         match self.lost {
             None if self.passed >= self.full => Tried::Ended(self.passed),
             None => Tried::Next(self.full),
-            Some(lost) if self.passed == 0 => match step_below(lost) {
-                Some(step) => Tried::Next(step),
-                None => Tried::Ended(0),
-            },
+            Some(lost) if self.passed == 0 => {
+                let below = STEPS.into_iter().find(|step| *step < lost);
+                below.map_or(Tried::Ended(0), Tried::Next)
+            }
             // What takes small packets alone is no way for anything; how small does not matter.
             Some(_) if self.passed <= SMALL => Tried::Ended(self.passed),
             Some(lost) if lost - self.passed > 1 => {
@@ -78,17 +78,6 @@ impl Search {
             self.lost = Some(self.lost.map_or(size, |lost| lost.min(size)));
         }
     }
-}
-
-const fn step_below(lost: u32) -> Option<u32> {
-    let mut at = 0;
-    while at < STEPS.len() {
-        if STEPS[at] < lost {
-            return Some(STEPS[at]);
-        }
-        at += 1;
-    }
-    None
 }
 
 /// An echo request of ICMP that makes a packet of `size` bytes with its header of IPv4, which the kernel adds.
