@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use shoal_tests::cluster::at;
-use shoal_tests::host::Role;
+use shoal_tests::host::{Host, Role};
 use shoal_tests::skip::skip;
 
 use crate::world::{World, page};
@@ -48,6 +48,32 @@ fn until_all_is_well(world: &World) {
     });
 }
 
+/// Somebody's firewall before a host, which lets in what no rule drops.
+struct Wall<'a>(&'a Host);
+
+impl<'a> Wall<'a> {
+    fn before(host: &'a Host) -> Self {
+        let wall = Self(host);
+        wall.nft(&["add", "table", "ip", "wall"]);
+        let chain = "{ type filter hook prerouting priority -500; policy accept; }";
+        wall.nft(&["add", "chain", "ip", "wall", "in", chain]);
+        wall
+    }
+
+    fn add(&self, rule: &str) {
+        self.nft(&["add", "rule", "ip", "wall", "in", rule]);
+    }
+
+    fn fall(self) {
+        self.nft(&["delete", "table", "ip", "wall"]);
+    }
+
+    fn nft(&self, words: &[&str]) {
+        let status = self.0.command("nft").unwrap().args(words).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_networks_is_named() {
     if skip() {
@@ -68,14 +94,8 @@ fn what_is_wrong_with_networks_is_named() {
 
     // Somebody's firewall lets nothing large into h2. What h2 asks for is answered with something as large.
     let host = world.cluster.named("h2");
-    let nft = |words: &[&str]| {
-        let status = host.command("nft").unwrap().args(words).status().unwrap();
-        assert!(status.success(), "{words:?}");
-    };
-    nft(&["add", "table", "ip", "wall"]);
-    let chain = "{ type filter hook prerouting priority -500; policy accept; }";
-    nft(&["add", "chain", "ip", "wall", "in", chain]);
-    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 ip length > 1400 drop"]);
+    let wall = Wall::before(host);
+    wall.add("udp dport 51820 ip length > 1400 drop");
     world.until("the narrow ways are named", || {
         let (code, found) = verify(&world, &[])?;
         ensure!(code == 9, "{code}: {found:#}");
@@ -90,7 +110,7 @@ fn what_is_wrong_with_networks_is_named() {
     let said = world.cluster.ctl(&["network", "verify"]);
     assert!(said.code == 9 && said.out.contains("2 of 6 ways"), "{}", said.both());
     // And then nothing at all.
-    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 drop"]);
+    wall.add("udp dport 51820 drop");
     world.until("the broken ways are named", || {
         let (_, found) = verify(&world, &[])?;
         let broken = |(from, to, passes, _): &(String, String, u64, u64)| {
@@ -99,7 +119,7 @@ fn what_is_wrong_with_networks_is_named() {
         ensure!(ways(&found).iter().all(broken), "{found:#}");
         Ok(())
     });
-    nft(&["delete", "table", "ip", "wall"]);
+    wall.fall();
     until_all_is_well(&world);
 
     // Who does not answer is named.
@@ -135,6 +155,7 @@ fn links_are_measured(world: &World) {
         ("shoal_tunnel_peers", 2.0),
         ("shoal_tunnel_mtu_bytes", 1420.0),
         ("shoal_tunnel_findings", 0.0),
+        ("shoal_tunnel_troubled_links", 0.0),
         ("shoal_names_up", 1.0),
     ] {
         assert_eq!(of(&before, name), [expected], "{name}");
@@ -193,14 +214,8 @@ fn where_a_packet_stops_is_named() {
 
     // Nothing gets into h2.
     let host = world.cluster.named("h2");
-    let nft = |words: &[&str]| {
-        let status = host.command("nft").unwrap().args(words).status().unwrap();
-        assert!(status.success(), "{words:?}");
-    };
-    nft(&["add", "table", "ip", "wall"]);
-    let chain = "{ type filter hook prerouting priority -500; policy accept; }";
-    nft(&["add", "chain", "ip", "wall", "in", chain]);
-    nft(&["add", "rule", "ip", "wall", "in", "udp dport 51820 drop"]);
+    let wall = Wall::before(host);
+    wall.add("udp dport 51820 drop");
     world.until("the way to h2 is what stops it", || {
         let (code, steps) = trace(&world, on("h1"), on("h2"))?;
         let stops = steps.iter().find(|step| step["Verdict"] == "stops");
@@ -209,7 +224,7 @@ fn where_a_packet_stops_is_named() {
         Ok(())
     });
     arrives(on("h1"), on("h3"));
-    nft(&["delete", "table", "ip", "wall"]);
+    wall.fall();
     arrives(on("h1"), on("h2"));
     world.remove("net");
     world.remove("far");
