@@ -68,17 +68,21 @@ impl BridgeNetworks {
 
     pub(super) async fn do_fit(&self, narrow: BTreeMap<IpAddr, u32>) -> Result<(), NetworkError> {
         let structure = self.structure.lock().await;
-        {
+        let (look, is_news) = {
             let mut inner = self.lock();
-            if *inner.wishes.narrow == narrow {
-                return Ok(());
+            let is_news = *inner.wishes.narrow != narrow;
+            if is_news {
+                inner.wishes.narrow = Arc::new(narrow);
             }
-            inner.wishes.narrow = Arc::new(narrow);
-        }
-        let look = if self.lock().led.is_some() { Look::default() } else { Look::remote() };
+            let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
+            (look, is_news)
+        };
+        // Also what is no news: it may have failed before.
         let repaired = self.reconcile(&look).await;
         drop(structure);
-        self.remember_ways().await;
+        if is_news {
+            self.remember_ways().await;
+        }
         repaired.map(|_| ())
     }
 

@@ -124,6 +124,27 @@ fn containers_of_a_network_reach_each_other_wherever_they_are() {
 }
 
 #[test]
+fn what_did_not_fit_is_made_to_fit_when_that_is_asked_for_again() {
+    if skip_without_root() {
+        return;
+    }
+    let Pair { here, there: _there } = Pair::new();
+    here.block_on(async || {
+        let driver = here.driver();
+        driver.ensure_network(wide("w", SUBNET)).await.unwrap();
+        driver.lead(set(&["10.0.5.9"]), Vips::new(), Ingress::default()).await.unwrap();
+        let by = tunnel::ifname("sh");
+        let fit = || driver.fit([(at("10.0.5.9").into(), 1300)].into());
+        here.host.run("ip", &["link", "set", &by, "down"]);
+        fit().await.unwrap_err();
+        here.host.run("ip", &["link", "set", &by, "up"]);
+        fit().await.unwrap();
+        let route = here.host.run("ip", &["route", "show", "dev", &by]);
+        assert!(route.contains("10.0.5.9") && route.contains("mtu 1300"), "{route}");
+    });
+}
+
+#[test]
 fn nothing_but_the_network_passes_the_tunnel() {
     if skip_without_root() {
         return;
