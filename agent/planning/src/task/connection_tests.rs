@@ -56,6 +56,26 @@ fn what_cannot_be_written_down_is_tried_again_and_keeps_nothing_from_stopping() 
 }
 
 #[test]
+fn what_of_it_cannot_be_given_back_is_tried_again_with_patience() {
+    let mut machine = Machine::new(&task(DesiredState::Running), &boot(1), at(0));
+    for (step, fact) in
+        [(Step::Accept, Fact::Accepted), (Step::Prepare, Fact::Prepared(preparation()))]
+    {
+        machine.begin(step, at(0));
+        machine.learn(fact, at(0));
+    }
+    machine.want(DesiredState::Shutdown);
+    // It is disconnected while it stops.
+    machine.joins_others();
+    let cleanup = Step::Cleanup { keep_log: false };
+    assert_eq!(machine.next(at(1)), cleanup);
+    machine.begin(cleanup, at(1));
+    machine.learn(Fact::CleanupFailed { err: "in use".to_owned(), recorded: false }, at(1));
+    let Step::Wait(until) = machine.next(at(1)) else { panic!("{:?}", machine.next(at(1))) };
+    assert_eq!(machine.next(until), cleanup);
+}
+
+#[test]
 fn a_task_in_preparation_is_written_down_before_it_is_started() {
     let mut machine = Machine::new(&task(DesiredState::Running), &boot(1), at(0));
     machine.begin(Step::Accept, at(0));

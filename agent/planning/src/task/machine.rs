@@ -386,6 +386,8 @@ impl Machine {
     pub fn begin(&mut self, step: Step, now: impl Into<Moment>) {
         let now = now.into();
         self.retry_at = None;
+        // Nothing will be connected or disconnected: whatever fails from here on waits for its next try.
+        self.unwritten &= !self.stopping();
         match step {
             Step::Abort => self.aborting = true,
             Step::Accept => self.unwritten = false,
