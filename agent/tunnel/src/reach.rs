@@ -2,10 +2,11 @@
 //! which their kernels answer, with sizes that are never cut on the way.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -53,9 +54,8 @@ pub async fn reach(
     full: u32,
     limit: Duration,
 ) -> io::Result<BTreeMap<Ipv4Addr, Reached>> {
-    let echoes = Arc::new(Echoes::open(ifname, home)?);
+    let echoes = Echoes::open(ifname, home)?;
     let end = Instant::now() + limit;
-    let hearing = tokio::spawn(hear(Arc::clone(&echoes))).abort_handle();
     let one = |to: Ipv4Addr| {
         let echoes = &echoes;
         async move {
@@ -69,9 +69,10 @@ pub async fn reach(
         }
     };
     let all = futures::stream::iter(others.into_iter().map(one)).buffer_unordered(AT_ONCE);
-    let all = all.collect().await;
-    hearing.abort();
-    Ok(all)
+    tokio::select! {
+        all = all.collect() => Ok(all),
+        never = hear(&echoes) => match never {},
+    }
 }
 
 /// Echoes under way.
@@ -169,8 +170,8 @@ impl Echoes {
     }
 }
 
-/// Takes answers until it is ended.
-async fn hear(echoes: Arc<Echoes>) {
+/// Takes answers.
+async fn hear(echoes: &Echoes) -> Infallible {
     let mut buffer = vec![0; PACKET_MAX];
     loop {
         match echoes.socket.recv_from(&mut buffer).await {
