@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::{ClusterState, Event, ObjectRef};
 use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::Task;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
@@ -51,6 +52,8 @@ pub(super) struct Known {
     pub(super) class: Class,
     /// The last of the `changes` that is in it.
     pub(super) seen: u64,
+    /// The level that its tasks need.
+    pub(super) level: Level,
 }
 
 impl Known {

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{NodeId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::Task;
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
@@ -114,18 +115,23 @@ impl<'a> Placing<'_, 'a> {
 
     fn group(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
         let planned = self.plan.commands.len();
-        self.connected(group);
-        self.equal(group, dirty);
+        let pending = self.look.view.pending_of(group.0, group.1);
+        let plain = pending.filter(|task| !is_connected(task)).map(|task| task.level).min();
+        self.unlike(group, plain);
+        if let Some(plain) = plain {
+            self.equal(group, dirty, plain);
+        }
         // So here.
         let commands = self.plan.commands.iter().skip(planned);
         self.memory.note_all(group, commands.filter_map(subject).collect());
         self.show_placed();
     }
 
-    /// Tasks that were connected to networks need more than their like: each is looked at for itself.
-    fn connected(&mut self, group: Group) {
+    /// Tasks that were connected to networks need more than their like, and those that were disconnected may: each
+    /// is looked at for itself.
+    fn unlike(&mut self, group: Group, plain: Option<Level>) {
         let view: &'a ClusterState = self.look.view;
-        for task in view.pending_of(group.0, group.1).filter(|task| is_connected(task)) {
+        for task in view.pending_of(group.0, group.1).filter(|task| !is_alike(task, plain)) {
             if !is_pending(task) || self.is_held(task) {
                 continue;
             }
@@ -137,18 +143,19 @@ impl<'a> Placing<'_, 'a> {
         }
     }
 
-    fn equal(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
+    fn equal(&mut self, group: Group, dirty: &BTreeSet<TaskId>, plain: Level) {
         let view: &'a ClusterState = self.look.view;
         let all = || {
             let all = view.pending_of(group.0, group.1).map(AsRef::as_ref);
-            all.filter(|task| !is_connected(task))
+            all.filter(|task| is_alike(task, Some(plain)))
         };
         let Some(first) = all().next() else { return };
         let need = Need::of(first);
-        let known = self.memory.take_class(group);
+        let known = self.memory.take_class(group).filter(|known| known.level == plain);
         let known_before = known.as_ref().map(|known| explain(known.class.refusals()));
         let seen = self.memory.changes.count();
-        let mut known = known.unwrap_or_else(|| Known { class: Class::default(), seen });
+        let mut known =
+            known.unwrap_or_else(|| Known { class: Class::default(), seen, level: plain });
         known.class.catch_up(&need, &self.look, self.memory.changes.since(known.seen));
         known.seen = seen;
         // Only these, as long as nothing else can be said of the others.
@@ -156,7 +163,7 @@ impl<'a> Placing<'_, 'a> {
             && known_before.is_some_and(|why| why == explain(known.class.refusals()));
         let known_dirty = || dirty.iter().filter_map(|id| view.task(*id)).map(AsRef::as_ref);
         let tasks: Vec<&Task> = match as_before {
-            true => known_dirty().filter(|task| !is_connected(task)).collect(),
+            true => known_dirty().filter(|task| is_alike(task, Some(plain))).collect(),
             false => all().collect(),
         };
         self.plan.commands.reserve(tasks.len());
@@ -206,6 +213,11 @@ fn subject(command: &Command) -> Option<TaskId> {
         Command::AssignTask { id, .. } | Command::ExplainTask { id, .. } => Some(*id),
         _ => None,
     }
+}
+
+/// Whether a task needs what its like do, that is this level.
+fn is_alike(task: &Task, plain: Option<Level>) -> bool {
+    !is_connected(task) && Some(task.level) == plain
 }
 
 /// Whether somebody has connected this one task to a network.

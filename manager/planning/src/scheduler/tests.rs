@@ -213,6 +213,26 @@ fn nodes_below_the_level_of_a_task_are_passed_over_and_named() {
     assert_eq!(stage.running(all).len(), 3);
 }
 
+/// It still needs a node that could have connected it, and its like do not. Whichever of them comes first.
+#[test]
+fn a_task_that_was_disconnected_is_placed_for_itself() {
+    for connected in [0, 1] {
+        let mut stage = Stage::new(3);
+        let web = stage.cluster.add_service(service_spec("web", 2));
+        let network_id = stage.cluster.add_network("spare");
+        let ids = [1, 2].map(|slot| stage.cluster.add_task(web, slot));
+        let id = ids[connected];
+        let (aliases, addresses) = (Vec::new(), Vec::new());
+        stage.cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
+        stage.cluster.apply(Command::DisconnectTask { id, network_id, force: false });
+        stage.settle();
+        let node_of = |stage: &Stage, id| stage.cluster.state.task(id).unwrap().node_id;
+        assert!(node_of(&stage, ids[1 - connected]).is_some(), "it needs no more than before");
+        let why = &stage.cluster.state.task(id).unwrap().status.err;
+        assert!(why.contains("feature level 4 needed on 3 nodes"), "{why}");
+    }
+}
+
 /// Whichever of them comes first.
 #[test]
 fn a_task_that_was_connected_is_placed_for_itself() {
