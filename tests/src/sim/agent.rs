@@ -228,7 +228,13 @@ impl Agent {
         let (id, now) = (task.id, ctx.queue.now);
         self.host.is_told_of(id, now);
         match self.held.get_mut(&id) {
-            Some(held) => held.machine.want(task.desired_state),
+            Some(held) => {
+                held.machine.want(task.desired_state);
+                if held.task.networks != task.networks {
+                    (held.task.networks, held.task.level) = (task.networks, task.level);
+                    held.machine.joins_others();
+                }
+            }
             None => {
                 let machine = self.told_of(&task, now);
                 self.held.insert(id, Held::new(task, machine));

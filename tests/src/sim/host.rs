@@ -12,7 +12,7 @@ use shoal_agent_planning::zone::Asker;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::{NetworkId, NodeId, TaskId};
 use shoal_types::object::Network;
-use shoal_types::spec::PortConfig;
+use shoal_types::spec::{PortConfig, PublishMode};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
@@ -352,11 +352,9 @@ impl Host {
             1 => {
                 self.things.let_go(&id.to_string());
                 self.things.release(&id.to_string());
-                for network in &operation.networks {
-                    if !self.things.leave(id, network) {
-                        operation.errors.push(format!("network {network} is in use"));
-                    }
-                }
+                let kept = self.things.leave_all(id, &operation.networks);
+                let in_use = kept.iter().map(|network| format!("network {network} is in use"));
+                operation.errors.extend(in_use);
             }
             2 => {
                 let keeps = operation.cleaning.as_ref().is_some_and(|c| c.keeps_volumes);
@@ -429,14 +427,14 @@ impl Host {
         Some((container.task.id, exit))
     }
 
-    /// Whether another container of this host holds a port of the task.
+    /// Whether another container of this host holds a port of the task that is of this host alone.
     fn port_is_busy(&self, id: TaskId) -> bool {
         let Some(mine) = self.containers.get(&id) else { return false };
         let taken = |port: &PortConfig| {
             let others = self.running().filter(|other| other.task.id != id);
             others.flat_map(|other| &other.task.ports).any(|other| other == port)
         };
-        mine.task.ports.iter().any(taken)
+        mine.task.ports.iter().filter(|port| port.publish_mode == PublishMode::Host).any(taken)
     }
 }
 

@@ -8,9 +8,10 @@ use shoal_types::level::Level;
 use shoal_types::object::{NodeDescription, TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
-    ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig, NetworkKind,
-    NetworkSpec, Placement, Platform, PortConfig, Protocol, PublishMode, RestartCondition,
-    RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig, UpdateOrder,
+    Affinity, ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig,
+    NetworkKind, NetworkSpec, Placement, Platform, PortConfig, Protocol, PublishMode,
+    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
+    UpdateOrder,
 };
 
 use super::random::Random;
@@ -43,10 +44,11 @@ pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescriptio
 }
 
 /// What programs have that were upgraded.
-pub(crate) const NEWER_LEVEL: Level = Level::INGRESS;
+pub(crate) const NEWER_LEVEL: Level = Level::DUAL;
 
 /// What a node must be able to do for tasks of this service. Those whose name begins with "new" stand
-/// for specs with something that the newest level brought, such as ports on every node.
+/// for specs with something that the newest level brought, such as clients that stay
+/// with a task, and of what came before ports on every node.
 fn level(name: &str) -> Level {
     if name.starts_with("new") { NEWER_LEVEL } else { Level::FIRST }
 }
@@ -61,11 +63,12 @@ pub(crate) fn with_level(view: &ClusterState, mut planned: Command) -> Command {
     planned
 }
 
-/// A network. Those of the shop span nodes.
+/// A network. Those of the shop span nodes, and have IPv6 beside IPv4.
 pub(crate) fn network(name: &str) -> NetworkSpec {
     let kind = if name.starts_with("shop") { NetworkKind::Overlay } else { NetworkKind::Bridge };
     let driver = Driver { name: kind.as_str().to_owned(), ..Driver::default() };
-    NetworkSpec { name: name.to_owned(), driver, ..NetworkSpec::default() }
+    let enable_ipv6 = kind == NetworkKind::Overlay;
+    NetworkSpec { name: name.to_owned(), driver, enable_ipv6, ..NetworkSpec::default() }
 }
 
 /// A service. Those whose name ends in "-all" are global, those with "-roll" start first.
@@ -103,6 +106,7 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
                 publish_mode: mode_of_ports,
                 host_ip: None,
             }],
+            affinity: (everywhere && random.chance(30)).then_some(Affinity::ClientIp),
             ..EndpointSpec::default()
         }),
     }

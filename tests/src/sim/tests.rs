@@ -264,7 +264,7 @@ impl Mind for Blind {
 
 #[test]
 fn a_task_on_a_node_that_is_too_old_for_it_is_noticed() {
-    noticed(|| Blind, &["needs level 3 and is on"]);
+    noticed(|| Blind, &["needs level 4 and is on"]);
 }
 
 /// Nodes of two levels, some of which are upgraded on the way, and services that need either.

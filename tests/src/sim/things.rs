@@ -122,6 +122,14 @@ impl Things {
         removed
     }
 
+    /// Leaves all that it has, or may have: also what it was to be disconnected from. Returns what could not be
+    /// removed.
+    pub(crate) fn leave_all(&mut self, task: TaskId, networks: &BTreeSet<String>) -> Vec<String> {
+        let known: BTreeSet<String> = self.keeper.keys().chain(networks).cloned().collect();
+        let kept = |network: &String| !self.leave(task, network);
+        known.into_iter().filter(kept).collect()
+    }
+
     /// Not while anybody is connected.
     fn remove_network(&mut self, network: &str) -> bool {
         let unused = !self.leases.values().any(|has| has.contains(network));
@@ -198,7 +206,9 @@ impl Things {
                     has.remove(network);
                 }
                 self.lost.remove(&(container.clone(), network.clone()));
-                self.leave(task, network);
+                if !self.leave(task, network) {
+                    self.keeper.entry(network.clone()).or_default().forsake(&task);
+                }
             }
         }
     }

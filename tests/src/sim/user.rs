@@ -18,7 +18,7 @@ const STACKS: [&str; 2] = ["shop", "blog"];
 
 /// The next thing the user wants. May be refused, as users' wishes are.
 pub(crate) fn wish(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
-    match ctx.random.below(20) {
+    match ctx.random.below(22) {
         0..=3 => create(view, ctx),
         4..=8 => update(view, ctx),
         9 => {
@@ -34,6 +34,7 @@ pub(crate) fn wish(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
         13..=15 => availability(view, ctx),
         16 | 17 => label(view, ctx),
         18 => roll_back(view, ctx),
+        19 | 20 => connection(view, ctx),
         _ => view.cluster().map(|cluster| Command::UpdateCluster {
             expected_spec_version: cluster.meta.spec_version,
             spec: ClusterSpec {
@@ -138,6 +139,23 @@ fn roll_back_stack(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
         ids,
         failed: None,
     })
+}
+
+/// Connects a task to a network, or disconnects one that was connected.
+fn connection(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
+    let wanted = view.tasks().filter(|task| task.is_wanted());
+    let networks: Vec<_> = view.networks().map(|network| network.id).collect();
+    if ctx.random.chance(50) {
+        let all: Vec<_> = wanted.map(|task| task.id).collect();
+        let (id, network_id) = (ctx.random.any(&all)?, ctx.random.any(&networks)?);
+        let (aliases, addresses) = (vec!["guest".to_owned()], Vec::new());
+        return Some(Command::ConnectTask { id, network_id, aliases, addresses });
+    }
+    let joined = wanted.flat_map(|task| task.networks.iter().map(|joined| (task.id, joined)));
+    let connected: Vec<_> =
+        joined.filter(|(_, n)| n.connected).map(|(id, n)| (id, n.network_id)).collect();
+    let (id, network_id) = ctx.random.any(&connected)?;
+    Some(Command::DisconnectTask { id, network_id, force: ctx.random.chance(50) })
 }
 
 fn change_node(
