@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::{Question, TCP_BYTES_MAX};
 
 /// All that is done for a question. The C library waits for 5 seconds, and is to hear of a failure.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 const _: () = assert!(PATIENCE.as_secs() < 5);
 /// How many resolvers are asked, as in resolv.conf(5).
 pub(crate) const RESOLVERS_MAX: usize = 3;

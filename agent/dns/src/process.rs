@@ -74,7 +74,10 @@ pub(crate) fn serve(listener: &OwnedFd) -> io::Result<()> {
         }
         let agent = accept_with(listener, SocketFlags::CLOEXEC)?;
         match process.converse(&agent) {
-            Ok(Next::End) => return Ok(()),
+            Ok(Next::End) => {
+                runtime.block_on(process.server.finish());
+                return Ok(());
+            }
             // One that talks nonsense hears, and logs, that it is talked to no more: nobody reads a log of this
             // process.
             Ok(Next::On) | Err(_) => {}
@@ -149,7 +152,7 @@ impl Process {
                 }
             }
             // Before it is said to be done: this process ends some time after that.
-            Ask::End => self.server.let_all_go(),
+            Ask::End => self.server.leave_all(),
         }
         Ok(Answer::Done)
     }
@@ -159,6 +162,7 @@ impl Process {
 mod tests {
     use std::time::Duration;
 
+    use hickory_proto::op::{Message, MessageType};
     use shoal_agent_ground::testing::skip_without_root;
 
     use super::super::root_tests::{Space, asked, asker, heard};
@@ -191,5 +195,30 @@ mod tests {
             heard(&socket)
         });
         assert_eq!(answer.await, None);
+    }
+
+    /// What others were asked by the process that ends is answered by it, and what is asked later is not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_others_were_asked_before_the_end_is_answered() {
+        if skip_without_root() {
+            return;
+        }
+        let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        resolver.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+        let forwards = Forwards::To(vec![resolver.local_addr().unwrap()]);
+        let (server, space) = (Server::default(), Space::new());
+        server.serve(asker("c1", "n1", forwards), open(&space.path()).unwrap()).unwrap();
+        let before = space.inside(|| asked("example.org.")).await;
+        let mut buffer = [0; 512];
+        let (length, from) = resolver.recv_from(&mut buffer).unwrap();
+        server.leave_all();
+        let after = space.inside(|| asked("example.org.")).await;
+        let mut message = Message::from_vec(&buffer[..length]).unwrap();
+        message.metadata.message_type = MessageType::Response;
+        resolver.send_to(&message.to_vec().unwrap(), from).unwrap();
+        server.finish().await;
+        assert!(heard(&before).is_some());
+        after.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert_eq!(heard(&after), None);
     }
 }

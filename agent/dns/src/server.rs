@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use shoal_agent_planning::zone::{Change, Zone};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answer::{Question, Verdict, read};
-use super::forward::{RESOLVERS_MAX, Resolvers, hear, say};
+use super::forward::{PATIENCE, RESOLVERS_MAX, Resolvers, hear, say};
 use super::{Asker, Forwards, Sockets};
 
 /// Questions that others are asked at the same time: for one container, and for all.
@@ -58,7 +57,6 @@ impl Drop for Served {
 struct Shared {
     zone: RwLock<Zone>,
     host: RwLock<Vec<SocketAddr>>,
-    resolvers: Resolvers,
     under_way: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
@@ -68,7 +66,6 @@ impl Default for Shared {
         Self {
             zone: RwLock::default(),
             host: RwLock::default(),
-            resolvers: Resolvers::default(),
             under_way: Arc::new(Semaphore::new(UNDER_WAY_ALL)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_ALL)),
         }
@@ -100,7 +97,8 @@ impl Server {
             tcp: TcpListener::from_std(sockets.tcp)?,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_EACH)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
-            gone: AtomicBool::new(false),
+            resolvers: Resolvers::default(),
+            gone: watch::Sender::new(false),
         });
         let work = tokio::spawn(Arc::clone(&line).serve()).abort_handle();
         self.lock().insert(container, Served { line, work });
@@ -111,13 +109,21 @@ impl Server {
     /// nobody.
     pub fn let_go(&self, container: &str) {
         if let Some(served) = self.lock().remove(container) {
-            served.line.gone.store(true, Ordering::SeqCst);
+            served.line.gone.send_replace(true);
         }
     }
 
-    /// Answers nobody any more.
-    pub(crate) fn let_all_go(&self) {
-        self.askers().iter().for_each(|asker| self.let_go(&asker.container));
+    /// Reads no question any more, so that what has come and comes is somebody else's who has the same sockets.
+    pub(crate) fn leave_all(&self) {
+        self.lock().values().for_each(|served| {
+            served.line.gone.send_replace(true);
+        });
+    }
+
+    /// Waits, within a bound, until what others were asked before is answered.
+    pub(crate) async fn finish(&self) {
+        let all = u32::try_from(UNDER_WAY_ALL).unwrap_or(u32::MAX);
+        let _ = timeout(PATIENCE, self.shared.under_way.acquire_many(all)).await;
     }
 
     /// Who is answered.
@@ -165,8 +171,11 @@ struct Line {
     tcp: TcpListener,
     under_way: Arc<Semaphore>,
     connections: Arc<Semaphore>,
-    /// It was let go of. Its work is aborted then, which takes until it waits for something.
-    gone: AtomicBool,
+    /// Its own: whom it has made others wait for is not waited for less by the rest.
+    resolvers: Resolvers,
+    /// It was let go of, or left to another process. Held while a question is read and answered: what was read
+    /// is answered, or never read.
+    gone: watch::Sender<bool>,
 }
 
 /// What was asked over UDP, by whom, and is for others.
@@ -187,7 +196,11 @@ impl Line {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
-            for passed in self.turn() {
+            let Some(turn) = self.turn() else {
+                // Only what others were asked is waited for, until the process ends.
+                return while work.join_next().await.is_some() {};
+            };
+            for passed in turn {
                 match self.room() {
                     Some(room) => {
                         work.spawn(Arc::clone(&self).pass(passed, room));
@@ -201,11 +214,15 @@ impl Line {
         }
     }
 
-    /// Answers what has come. Returns what is for others.
-    fn turn(&self) -> Vec<Passed> {
+    /// Answers what has come. Returns what is for others; nothing if it was let go of.
+    fn turn(&self) -> Option<Vec<Passed>> {
         let mut buffer = [0; QUESTION_BYTES];
         let mut passed = Vec::new();
         for _ in 0..TURN {
+            let gone = self.gone.borrow();
+            if *gone {
+                return None;
+            }
             let (length, from) = match self.udp.try_recv_from(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -222,13 +239,10 @@ impl Line {
                 }
             }
         }
-        passed
+        Some(passed)
     }
 
     fn judge(&self, bytes: &[u8], tcp: bool) -> Verdict {
-        if self.gone.load(Ordering::SeqCst) {
-            return Verdict::Silence;
-        }
         let (question, limit) = match read(bytes, tcp) {
             Ok(question) => question,
             Err(verdict) => return verdict,
@@ -269,17 +283,22 @@ impl Line {
                 host.iter().take(RESOLVERS_MAX).copied().collect()
             }
         };
-        let answer = self.shared.resolvers.ask(&resolvers, bytes, question, tcp).await;
+        let answer = self.resolvers.ask(&resolvers, bytes, question, tcp).await;
         answer.unwrap_or_else(|| question.failed(ResponseCode::ServFail))
     }
 
     async fn accept(self: Arc<Self>) {
         let mut connections = JoinSet::new();
+        let mut gone = self.gone.subscribe();
         loop {
             // Who comes when there is no room waits in the kernel's queue. Own room first: none of all
             // is held by who cannot use it.
             let own = Arc::clone(&self.connections).acquire_owned().await;
-            let accepted = self.tcp.accept().await;
+            let accepted = tokio::select! {
+                biased;
+                _ = gone.wait_for(|gone| *gone) => break,
+                accepted = self.tcp.accept() => accepted,
+            };
             let all = Arc::clone(&self.shared.connections).try_acquire_owned();
             match (accepted, own, all) {
                 (Ok((stream, _)), Ok(own), Ok(all)) => {
@@ -291,9 +310,10 @@ impl Line {
             }
             while connections.try_join_next().is_some() {}
         }
+        while connections.join_next().await.is_some() {}
     }
 
-    /// Answers one question after the other.
+    /// Answers one question after the other, until it was let go of.
     async fn converse(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -308,7 +328,8 @@ impl Line {
                     None => question.failed(ResponseCode::ServFail),
                 },
             };
-            if !matches!(timeout(TCP_PATIENCE, say(&mut stream, &answer)).await, Ok(Ok(()))) {
+            let said = timeout(TCP_PATIENCE, say(&mut stream, &answer)).await;
+            if !matches!(said, Ok(Ok(()))) || *self.gone.borrow() {
                 return;
             }
         }

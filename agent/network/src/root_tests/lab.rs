@@ -199,9 +199,18 @@ pub(super) fn serve_lines(space: &Space, port: u16, answer: &'static str) {
     });
 }
 
-/// Asks once; `None` when nobody answers in time.
+/// Asks once; `None` when nobody answers soon, so this is for what may not be answered.
 pub(super) fn ask_with(client: &UdpSocket) -> Option<String> {
-    client.set_read_timeout(Some(IMPATIENCE)).unwrap();
+    ask_for(client, IMPATIENCE)
+}
+
+/// Asks once what is to be answered, however busy the machine is.
+pub(super) fn ask_once(client: &UdpSocket) -> String {
+    ask_for(client, PATIENCE).expect("an answer")
+}
+
+fn ask_for(client: &UdpSocket, patience: Duration) -> Option<String> {
+    client.set_read_timeout(Some(patience)).unwrap();
     // What an earlier packet ran into is reported here.
     let _ = client.send(b"?");
     let mut buffer = [0; 64];

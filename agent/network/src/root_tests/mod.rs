@@ -18,7 +18,7 @@ mod verify;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use self::lab::{HOST, Lab, OUTSIDE, Space, ask_until, ask_with};
+use self::lab::{HOST, Lab, OUTSIDE, Space, ask_once, ask_until, ask_with};
 use super::*;
 
 fn net(id: &str) -> NetworkConfig {
