@@ -262,6 +262,10 @@ impl Workload for NodeWorkload {
         self.overlay.troubled_links()
     }
 
+    fn tried_links(&self) -> BoxFuture<'_, u32> {
+        self.overlay.tried_links().boxed()
+    }
+
     fn task_count(&self) -> Answer<'_, u64> {
         async move {
             let tasks = self.worker.task_summary().await.map_err(|error| failed(&error))?;

@@ -38,6 +38,8 @@ const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration:
 
 /// How long a session waits for the tunnel before it begins without.
 const DESCRIBE: Duration = Duration::from_secs(5);
+/// How long a node that is new waits for its first link.
+const MOMENT: Duration = Duration::from_secs(3);
 /// Questions under way at most.
 const ASKS: usize = 4;
 /// How often something is sent to each peer. Much of what is between two hosts (NAT, firewalls) forgets a
@@ -97,6 +99,24 @@ impl OverlayHandle {
     /// Links to other nodes that not everything passes, as far as that was found out.
     pub(crate) fn troubled_links(&self) -> TroubledLinks {
         self.found.borrow().troubled.clone()
+    }
+
+    /// Waits until all links to other nodes were tried: how many there are. A node that is new is told of them a
+    /// moment after it was told that there are none.
+    pub(crate) async fn tried_links(&self) -> u32 {
+        let mut found = self.found.clone();
+        let mut settled = async |is_so: fn(u32) -> bool| {
+            let found = found.wait_for(|found| found.tried.is_some_and(is_so)).await;
+            found.ok().and_then(|found| found.tried)
+        };
+        let tried = settled(|_| true).await;
+        let more = tokio::time::timeout(MOMENT, settled(|count| count > 0));
+        match tried {
+            Some(0) => more.await.ok().flatten().unwrap_or(0),
+            Some(count) => count,
+            // The agent ends.
+            None => std::future::pending().await,
+        }
     }
 
     /// What managers are to be told of this host's end of the tunnel, which is made if need be; nothing
@@ -402,7 +422,8 @@ impl Overlay {
         let ends = ends(view, &desired.peers);
         let home = desired.address;
         let state = self.tunnel.ensure(desired).await?;
-        let now = Ways { ifname: state.ifname.clone(), home, ends };
+        let told = self.phase == Phase::Told;
+        let now = Ways { ifname: state.ifname.clone(), home, ends, told };
         self.ways.send_if_modified(|ways| {
             let is_news = *ways != now;
             *ways = now;

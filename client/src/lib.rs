@@ -167,6 +167,14 @@ where
     T::try_from(wire).map_err(|e| e.under(field).into())
 }
 
+/// A field that may be there.
+fn part<W, T>(field: &str, wire: W) -> Result<T>
+where
+    T: TryFrom<W, Error = InvalidMessage>,
+{
+    T::try_from(wire).map_err(|e| e.under(field).into())
+}
+
 fn all<W, T>(field: &str, wire: Vec<W>) -> Result<Vec<T>>
 where
     T: TryFrom<W, Error = InvalidMessage>,

@@ -7,10 +7,11 @@ use futures::{Stream, StreamExt as _};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
 use shoal_transport::unix_channel;
+use shoal_types::object::TroubledLinks;
 use shoal_types::spec::ClusterSpec;
 use tonic::transport::Channel;
 
-use super::{Result, parts};
+use super::{Result, part, parts};
 use crate::error::ClientError;
 
 /// The agent of this host.
@@ -207,6 +208,17 @@ impl LocalAgent {
         let answer = self.rpc.clone().join(request).await.map_err(refused)?.into_inner();
         let role = role(answer.role());
         Ok((answer.node_id, role))
+    }
+
+    /// Waits until the links to other nodes were tried: how many there are, unless that takes too long, and those
+    /// that not everything passes. Nothing from an agent that does not know the question.
+    pub async fn await_links(&self) -> Result<Option<(Option<u32>, TroubledLinks)>> {
+        let answer = match self.rpc.clone().await_links(pb::AwaitLinksRequest {}).await {
+            Err(status) if status.code() == tonic::Code::Unimplemented => return Ok(None),
+            answer => answer.map_err(refused)?.into_inner(),
+        };
+        let troubled = answer.troubled.map(|links| part("troubled", links)).transpose()?;
+        Ok(Some((answer.tried, troubled.unwrap_or_default())))
     }
 
     /// The node that this host was, and why no manager could be told, if none could.

@@ -128,6 +128,13 @@ impl LocalAgent for Cluster {
         Err(Status::unimplemented(""))
     }
 
+    async fn await_links(
+        &self,
+        _: Request<pb::AwaitLinksRequest>,
+    ) -> Result<Response<pb::AwaitLinksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_info(
         &self,
         _: Request<pb::GetInfoRequest>,

@@ -18,6 +18,7 @@ pub use halt::stop_containers;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -34,6 +35,8 @@ use crate::session::Standing;
 
 /// The longest message in either direction, in bytes: an archive comes in pieces of 1 MiB.
 const MAX_MESSAGE: usize = 4 << 20;
+/// How long the links to other nodes are waited for until they were tried.
+const TRIED_WITHIN: Duration = Duration::from_secs(25);
 
 /// Serves `LocalAgent`.
 #[derive(Clone)]
@@ -126,6 +129,19 @@ impl LocalAgent for Local {
             Ok(v1::StopContainersResponse {})
         })
         .await
+    }
+
+    async fn await_links(
+        &self,
+        _: Request<v1::AwaitLinksRequest>,
+    ) -> Result<Response<v1::AwaitLinksResponse>, Status> {
+        if self.node.member().is_none() {
+            return Err(Status::failed_precondition("this host belongs to no cluster"));
+        }
+        let workload = self.node.workload();
+        let tried = tokio::time::timeout(TRIED_WITHIN, workload.tried_links()).await.ok();
+        let troubled = Some((&workload.troubled_links()).into());
+        Ok(Response::new(v1::AwaitLinksResponse { tried, troubled }))
     }
 
     async fn get_info(

@@ -29,6 +29,8 @@ pub(crate) struct Ways {
     /// The host's own address in it. Without one nothing is tried.
     pub(super) home: Option<Ipv4Addr>,
     pub(super) ends: BTreeMap<NodeId, End>,
+    /// Managers have said which there are.
+    pub(super) told: bool,
 }
 
 /// What was found out.
@@ -39,6 +41,8 @@ pub(super) struct Found {
     pub(super) narrow: Option<BTreeMap<NodeId, u32>>,
     /// Links that not everything passes.
     pub(super) troubled: TroubledLinks,
+    /// How many links there are, once all of them were tried.
+    pub(super) tried: Option<u32>,
 }
 
 /// Tries one link.
@@ -76,7 +80,7 @@ pub(super) async fn run(
     let mut test = SelfTest::new(MTU);
     let mut under_way = FuturesUnordered::new();
     // That there is nobody to try says something only of a host that could.
-    let mut has_home = false;
+    let (mut has_home, mut told) = (false, false);
     loop {
         let due = test.due(began.elapsed());
         for (node, end) in due {
@@ -90,7 +94,7 @@ pub(super) async fn run(
                     return;
                 }
                 let now = ways.borrow_and_update();
-                has_home = now.home.is_some();
+                (has_home, told) = (now.home.is_some(), now.told);
                 let none = BTreeMap::new();
                 let ends = if has_home { &now.ends } else { &none };
                 test.follow(ends, began.elapsed(), rand::random);
@@ -104,7 +108,11 @@ pub(super) async fn run(
             () = sleep_until(began + next) => {}
         }
         let all_known = found.borrow().narrow.is_some() || (has_home && test.is_settled());
-        let now = Found { narrow: all_known.then(|| test.narrow()), troubled: test.troubled() };
+        let now = Found {
+            narrow: all_known.then(|| test.narrow()),
+            troubled: test.troubled(),
+            tried: (told && test.is_settled()).then(|| test.count()),
+        };
         found.send_if_modified(|before| {
             let is_news = *before != now;
             *before = now;

@@ -67,6 +67,9 @@ pub trait Workload: Send + Sync + 'static {
     /// Links to other nodes that not everything passes, as far as that was found out.
     fn troubled_links(&self) -> TroubledLinks;
 
+    /// Waits until all links to other nodes were tried: how many there are.
+    fn tried_links(&self) -> BoxFuture<'_, u32>;
+
     /// How many tasks this node holds.
     fn task_count(&self) -> Answer<'_, u64>;
 

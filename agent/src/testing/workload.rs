@@ -199,6 +199,10 @@ impl Workload for FakeWorkload {
         self.troubled_links.borrow().clone()
     }
 
+    fn tried_links(&self) -> BoxFuture<'_, u32> {
+        futures::future::ready(self.troubled_links.borrow().count).boxed()
+    }
+
     fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>> {
         futures::future::ready(*self.tunnel.borrow()).boxed()
     }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_client::Client;
 use shoal_client::context::{Context, Store};
 use shoal_durable::write_file;
 use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem};
 use shoal_types::spec::{AddressPool, Availability, ClusterSpec, NodeRole};
 
-use super::{Result, Shell};
+use super::{Result, Shell, links};
 use crate::error::CommandError;
 use crate::render::time::exact;
 use crate::render::{block, json, line, note};
@@ -219,8 +219,18 @@ pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
     let token = token(args.token, args.token_file.as_deref()).await?;
     let managers = args.managers.iter().map(ToString::to_string).collect();
     let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers).await?;
-    let said = format!("this host joined the cluster as a {role}: {node_id}");
-    shell.result(&said, &json!({ "NodeID": node_id, "Role": role }))
+    if !shell.is_json() {
+        line(&format!("this host joined the cluster as a {role}: {node_id}"))?;
+    }
+    // It has joined, whatever comes of this.
+    let links = links::tried(shell).await.unwrap_or_else(|error| {
+        note(&format!("warning: the links to other nodes cannot be tried: {}", error.reason()));
+        Value::Null
+    });
+    if shell.is_json() {
+        json::record(&json!({ "NodeID": node_id, "Role": role, "Links": links }))?;
+    }
+    Ok(())
 }
 
 /// The most that is read where a token is expected, in bytes.
@@ -340,7 +350,7 @@ pub(crate) async fn info(shell: &Shell) -> Result {
     }
 }
 
-async fn facts(client: &Client) -> Result<serde_json::Value> {
+async fn facts(client: &Client) -> Result<Value> {
     let cluster = client.cluster().await?;
     let nodes = client.nodes().await?;
     let version = client.version().await?;

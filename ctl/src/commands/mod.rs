@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod image;
 pub(crate) mod leave;
+mod links;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;

@@ -20,6 +20,7 @@ mod faults;
 mod guests;
 mod identities;
 mod images;
+mod joining;
 mod names;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;

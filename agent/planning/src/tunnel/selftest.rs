@@ -233,6 +233,12 @@ impl SelfTest {
         self.links.values().all(|link| link.verdict.is_some() || link.tries > 1)
     }
 
+    /// How many links there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.links.len()).unwrap_or(u32::MAX)
+    }
+
     /// Nodes for which packets have to be smaller than the tunnel takes, with the size in bytes of the largest.
     #[must_use]
     pub fn narrow(&self) -> BTreeMap<NodeId, u32> {
