@@ -79,7 +79,7 @@ pub struct BridgeNetworks {
     /// Where is written down what leads where.
     run_dir: PathBuf,
     inner: Mutex<Inner>,
-    /// Which attachments have lost their links: container and network.
+    /// Which attachments have lost their links, or were never finished: container and network.
     lost: watch::Sender<Lost>,
     /// What is known of overlay networks.
     overlay: watch::Sender<Arc<OverlayView>>,
@@ -177,6 +177,7 @@ impl BridgeNetworks {
             ..HostFacts::default()
         };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
+        let lost: Lost = leases.unfinished().collect();
         Ok(Self {
             rules,
             links,
@@ -186,8 +187,8 @@ impl BridgeNetworks {
             settings,
             tracked: Arc::default(),
             run_dir,
-            inner: Mutex::new(Inner { leases, wishes, facts, held, ..Inner::default() }),
-            lost: watch::Sender::default(),
+            lost: watch::Sender::new(lost.clone()),
+            inner: Mutex::new(Inner { leases, wishes, facts, held, lost, ..Inner::default() }),
             overlay: watch::Sender::default(),
             followed: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),

@@ -31,6 +31,8 @@ pub struct FakeNetworks {
 struct Inner {
     leases: Leases,
     lost: watch::Sender<Lost>,
+    /// Which attachments containers have their default routes by, of IPv4 and IPv6: as they were told last.
+    leads_out: BTreeMap<(String, String), [bool; 2]>,
     overlay: watch::Sender<Arc<OverlayView>>,
     followed: watch::Sender<u64>,
     /// Whether what it is told is done when somebody says so.
@@ -111,6 +113,12 @@ impl FakeNetworks {
         self.lock().attempts
     }
 
+    /// Which networks containers have their default routes by, of IPv4 and IPv6, as they were told last.
+    #[must_use]
+    pub fn leads_out(&self) -> BTreeMap<(String, String), [bool; 2]> {
+        self.lock().leads_out.clone()
+    }
+
     /// Lets somebody delete the links of an attachment.
     pub fn lose(&self, container: &str, network: &str) {
         let key = (container.to_owned(), network.to_owned());
@@ -159,6 +167,9 @@ impl NetworkDriver for FakeNetworks {
         self.answer(|inner, rules| {
             let attached = inner.leases.attach(&request, rules)?;
             let key = (request.container, request.network);
+            let v6 = attached.v6.as_ref().is_some_and(|v6| v6.default_route);
+            inner.leads_out.insert(key.clone(), [attached.default_route, v6]);
+            inner.leases.finish(&key.0, &key.1);
             inner.lost.send_if_modified(|lost| lost.remove(&key));
             Ok(attached)
         })
@@ -175,6 +186,13 @@ impl NetworkDriver for FakeNetworks {
     ) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
             inner.leases.detach(&container, &network);
+            inner.leads_out.remove(&(container, network));
+            let unfinished: Lost = inner.leases.unfinished().collect();
+            inner.lost.send_if_modified(|lost| {
+                let before = lost.len();
+                lost.extend(unfinished);
+                lost.len() != before
+            });
             Ok(())
         })
     }
@@ -215,6 +233,7 @@ impl NetworkDriver for FakeNetworks {
     fn release(&self, container: String) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
             inner.leases.release(&container);
+            inner.leads_out.retain(|(of, _), _| *of != container);
             Ok(())
         })
     }

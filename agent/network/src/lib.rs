@@ -113,7 +113,7 @@ impl Repaired {
     }
 }
 
-/// Attachments whose links are gone: container and network.
+/// Attachments whose links are gone, or that were never finished: container and network.
 pub type Lost = BTreeSet<(String, String)>;
 
 /// Ports that somebody else on the host has, with who it is.
@@ -169,7 +169,8 @@ pub trait NetworkDriver: Send + Sync {
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// Disconnects a container from one network. Its published ports lead nowhere if they led
-    /// there.
+    /// there. Where its default route was there and another network has it now, that attachment counts as
+    /// [`lost`](Self::lost) until it is attached again.
     ///
     /// # Errors
     /// The kernel's refusals.
@@ -232,7 +233,7 @@ pub trait NetworkDriver: Send + Sync {
     /// Every attachment of a container, in the order of its interface names.
     fn attachments(&self, container: &str) -> Vec<Attached>;
 
-    /// Which attachments have lost their links, whenever that changes.
+    /// Which attachments have lost their links or do not have all yet that they should, whenever that changes.
     fn lost(&self) -> watch::Receiver<Lost>;
 
     /// Which containers have leases, and of which networks.

@@ -6,7 +6,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use shoal_agent_network::{AttachRequest, Attached, Netns};
+use shoal_agent_network::{AttachRequest, Netns};
 use shoal_agent_planning::lower::{ANONYMOUS, Joined, asker, connection, made_for};
 use shoal_agent_planning::node::holdings::{
     Action, Assigned, Held, Observed, ObservedVolume, plan,
@@ -187,7 +187,11 @@ async fn do_it(context: &Context, action: &Action, joins: &Joins) -> Result<(), 
             ops::remove_files(context, container).await.map_err(|e| said(&e))
         }
         Action::Connect { container, network } => connect(context, container, network, joins).await,
-        Action::Disconnect { container, network } => disconnect(context, container, network).await,
+        // Where its way out was there, the network that has that now counts as lost, and is connected again.
+        Action::Disconnect { container, network } => {
+            let task = container.parse::<TaskId>().map_err(|e| said(&e))?;
+            leave(context, task, network).await
+        }
         Action::LetGo { container } => {
             drivers.names.let_go(container.clone()).await.map_err(|e| said(&e))
         }
@@ -244,23 +248,6 @@ async fn join(
         Ok(()) => Err(error),
         Err(also) => Err(format!("{error}; {also}")),
     }
-}
-
-/// Disconnects a container. Where its way out was there, another one of its networks has that now.
-async fn disconnect(context: &Context, container: &str, network: &str) -> Result<(), String> {
-    let drivers = &context.drivers;
-    let task = container.parse::<TaskId>().map_err(|e| said(&e))?;
-    let ways_out = |container| -> BTreeSet<(String, bool, bool)> {
-        let all = drivers.networks.attachments(container).into_iter();
-        let leads = |one: &Attached| one.v6.as_ref().is_some_and(|v6| v6.default_route);
-        all.map(|one| (one.network.clone(), one.default_route, leads(&one))).collect()
-    };
-    let before = ways_out(container);
-    leave(context, task, network).await?;
-    for (network, ..) in ways_out(container).difference(&before) {
-        connect(context, container, network, &Joins::new()).await?;
-    }
-    Ok(())
 }
 
 /// A container has a network no more; with the last one that is gone, too.

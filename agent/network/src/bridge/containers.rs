@@ -42,7 +42,7 @@ impl BridgeNetworks {
             self.filter(generation),
         );
         connected.and(filtered)?;
-        self.found(&attached);
+        self.found(&attached)?;
         Ok(attached)
     }
 
@@ -52,11 +52,33 @@ impl BridgeNetworks {
         all.filter(|attached| attached.v6.is_some()).map(|attached| attached.ifname).collect()
     }
 
-    /// It is not lost any more, if it was.
-    fn found(&self, attached: &Attached) {
-        let key = (attached.container.clone(), attached.network.clone());
+    /// The container has all of it, so it is not lost any more, if it was.
+    fn found(&self, attached: &Attached) -> Result<(), NetworkError> {
+        let Attached { container, network, .. } = attached;
+        let is_news = self.lock().leases.finish(container, network);
+        if is_news {
+            self.save_container(container)?;
+        }
+        let key = (container.clone(), network.clone());
         self.lock().lost.remove(&key);
         self.lost.send_if_modified(|lost| lost.remove(&key));
+        Ok(())
+    }
+
+    /// What is written down and not done yet counts as lost.
+    fn lose_unfinished(&self, container: &str) {
+        let lost = {
+            let mut inner = self.lock();
+            let Inner { leases, under_way, lost, .. } = &mut *inner;
+            let unfinished = leases.unfinished();
+            lost.extend(unfinished.filter(|key| key.0 == container && !under_way.contains(key)));
+            lost.clone()
+        };
+        self.lost.send_if_modified(|known| {
+            let is_news = *known != lost;
+            *known = lost;
+            is_news
+        });
     }
 
     /// Makes the pair of links, or finds the one that is there; anything between is made anew.
@@ -123,6 +145,7 @@ impl BridgeNetworks {
             None => drop(inner.leases.release(&container)),
         });
         self.settle(generation, &container, network.is_none()).await?;
+        self.lose_unfinished(&container);
         self.forget_flows(&withdrawn).await;
         self.forget_astray(Astray { slots: shared, gone: addresses, ..Astray::default() }).await;
         Ok(())

@@ -479,6 +479,7 @@ impl Inner {
             }
         }
         let leases = &self.leases;
+        self.lost.extend(leases.unfinished().filter(|key| !under_way.contains(key)));
         self.lost.retain(|(container, network)| {
             leases.container_page(container).is_some_and(|page| page.has(network))
         });

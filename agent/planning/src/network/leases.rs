@@ -88,6 +88,9 @@ pub struct ContainerLease {
     /// Ports that answer on every node. An agent that does not know them leads nobody there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) shared: BTreeSet<SharedPort>,
+    /// Networks of which the container may not have yet what is written here: its links, or its default route.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) unfinished: BTreeSet<String>,
 }
 
 impl NetworkLease {
@@ -182,7 +185,8 @@ impl Leases {
 
     /// Gives a container an address on a network, or finds the one it has.
     ///
-    /// The first attachment to a network that leads out becomes the container's default route.
+    /// The first attachment to a network that leads out becomes the container's default route. It counts as unfinished
+    /// until the container has it ([`finish`](Self::finish)).
     ///
     /// # Errors
     /// The network is unknown, the wanted address is unusable or held, or none is free.
@@ -232,6 +236,7 @@ impl Leases {
             aliases: request.aliases.clone(),
         };
         container.attachments.insert(request.network.clone(), attached.clone());
+        container.unfinished.insert(request.network.clone());
         Ok(attached)
     }
 
@@ -331,27 +336,37 @@ impl Leases {
         })
     }
 
+    /// A container has all of an attachment. Says whether that is news.
+    pub fn finish(&mut self, container: &str, network: &str) -> bool {
+        self.containers.get_mut(container).is_some_and(|lease| lease.unfinished.remove(network))
+    }
+
     /// Takes a container off one network; `None` when it is not on it. Where its default route was there, of either
-    /// family, the first of its other attachments that leads out has it from now on.
+    /// family, the first of its other attachments that leads out has it from now on, and is unfinished until the
+    /// container knows.
     pub fn detach(&mut self, container: &str, network: &str) -> Option<Attached> {
         let lease = self.containers.get_mut(container)?;
-        let gone = lease.attachments.remove(network);
+        let ContainerLease { attachments, unfinished, .. } = lease;
+        let gone = attachments.remove(network);
+        unfinished.remove(network);
         let networks = &self.networks;
         let leads_out = |other: &&mut Attached| {
             networks.get(&other.network).is_some_and(|network| !network.state.internal)
         };
-        let mut others: Vec<_> = lease.attachments.values_mut().filter(leads_out).collect();
+        let mut others: Vec<_> = attachments.values_mut().filter(leads_out).collect();
         others.sort_by_key(|one| (one.ifname.len(), one.ifname.clone()));
         if gone.as_ref().is_some_and(|gone| gone.default_route)
             && let Some(next) = others.first_mut()
         {
             next.default_route = true;
+            unfinished.insert(next.network.clone());
         }
         let had_v6 = gone.as_ref().and_then(|gone| gone.v6.as_ref());
         if had_v6.is_some_and(|v6| v6.default_route)
-            && let Some(next) = others.iter_mut().find_map(|other| other.v6.as_mut())
+            && let Some(next) = others.iter_mut().find(|other| other.v6.is_some())
         {
-            next.default_route = true;
+            next.v6.iter_mut().for_each(|v6| v6.default_route = true);
+            unfinished.insert(next.network.clone());
         }
         self.forget_if_empty(container);
         gone
@@ -446,6 +461,16 @@ impl Leases {
     /// Every attachment on this node.
     pub fn ports(&self) -> impl Iterator<Item = &Attached> {
         self.containers.values().flat_map(|container| container.attachments.values())
+    }
+
+    /// Attachments that containers may not have as they are written here: container and network. To attach again
+    /// is what finishes them.
+    pub fn unfinished(&self) -> impl Iterator<Item = (String, String)> {
+        let of = |(id, lease): (&String, &ContainerLease)| {
+            let pair = |network: &String| (id.clone(), network.clone());
+            lease.unfinished.iter().map(pair).collect::<Vec<_>>()
+        };
+        self.containers.iter().flat_map(of)
     }
 
     /// Which names lead to which addresses on one network.

@@ -458,7 +458,11 @@ fn the_way_out_goes_over_to_another_network_that_leads_out() {
     leases.ensure_network(&internal, &Rules::default(), &[]).unwrap();
     for network in ["in", "a", "b", "c"] {
         leases.attach(&request("x", network), &Rules::default()).unwrap();
+        let of = || [("x".to_owned(), network.to_owned())];
+        assert_eq!(leases.unfinished().collect::<Vec<_>>(), of());
+        assert!(leases.finish("x", network) && !leases.finish("x", network));
     }
+    let unfinished = |leases: &Leases| leases.unfinished().map(|of| of.1).collect::<Vec<_>>();
     let way_out = |leases: &Leases| {
         let all = leases.attachments("x").into_iter().filter(|one| one.default_route);
         all.map(|one| one.network).collect::<Vec<_>>()
@@ -466,9 +470,12 @@ fn the_way_out_goes_over_to_another_network_that_leads_out() {
     assert_eq!(way_out(&leases), ["a"]);
     leases.detach("x", "c");
     assert_eq!(way_out(&leases), ["a"]);
+    assert_eq!(unfinished(&leases), [] as [&str; 0]);
     assert!(leases.detach("x", "a").is_some_and(|gone| gone.default_route));
     assert_eq!(way_out(&leases), ["b"]);
+    assert_eq!(unfinished(&leases), ["b"], "the container does not know yet");
     leases.detach("x", "b");
+    assert_eq!(unfinished(&leases), [] as [&str; 0]);
     assert_eq!(way_out(&leases), [] as [&str; 0], "the rest leads nowhere");
     leases.attach(&request("x", "c"), &Rules::default()).unwrap();
     assert_eq!(way_out(&leases), ["c"]);

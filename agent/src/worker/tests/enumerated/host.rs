@@ -287,6 +287,7 @@ impl Host {
             ("containers", by_name(&mut { containers })),
             ("begun", format!("{begun:?}")),
             ("answered", format!("{:?}", self.names.askers())),
+            ("ways out", format!("{:?}", self.networks.leads_out())),
             ("leases", format!("{:?}", self.networks.held())),
             ("ports", format!("{:?}", ports.collect::<BTreeSet<_>>())),
             ("networks", format!("{:?}", self.networks.networks())),

@@ -253,6 +253,16 @@ const DISCONNECT: Story = Story {
     ..STOP
 };
 
+/// It loses the network that its default route was by, which another one has then.
+const DISCONNECT_WAY_OUT: Story = Story {
+    then: |_, manager| {
+        let task = manager.assignment.tasks.values_mut().next().unwrap();
+        let gone = task.networks.remove(0);
+        manager.assignment.networks.remove(&gone.network_id);
+    },
+    ..DISCONNECT
+};
+
 const REBOOT: Story = Story { then: |host, _| host.reboot(), ..RESTART };
 
 #[test]
@@ -313,6 +323,11 @@ fn at_every_call_of_a_connection_of_which_the_next_agent_hears() {
 #[test]
 fn at_every_call_of_a_disconnection() {
     DISCONNECT.holds();
+}
+
+#[test]
+fn at_every_call_of_a_disconnection_from_the_network_that_leads_out() {
+    DISCONNECT_WAY_OUT.holds();
 }
 
 #[test]
