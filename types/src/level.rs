@@ -48,6 +48,9 @@ impl Level {
     /// What brought clients that are led to the same task each time: the same release.
     pub const AFFINITY: Self = Self::DUAL;
 
+    /// What brought clients that are led to tasks of their own node before others: the same release.
+    pub const LOCALITY: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

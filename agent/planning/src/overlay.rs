@@ -105,6 +105,7 @@ mod tests {
             networks: Vec::new(),
             ports: Vec::new(),
             affinity: None,
+            locality: None,
             serving,
         }))
     }
@@ -116,6 +117,7 @@ mod tests {
             service_name,
             networks: Vec::new(),
             affinity: None,
+            locality: None,
         };
         AssignmentChange::UpdateVips(Arc::new(vips))
     }

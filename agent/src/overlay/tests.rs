@@ -38,6 +38,7 @@ fn view() -> OverlayView {
         }],
         ports: vec![IngressPort { protocol: spec::Protocol::Tcp, published_port: 8080 }],
         affinity: None,
+        locality: None,
         serving: true,
     };
     let endpoints = [endpoint(1, OWN, "10.0.0.2/24"), endpoint(2, FAR, "10.0.0.3/24")];
@@ -51,6 +52,7 @@ fn view() -> OverlayView {
         service_name: "web".to_owned(),
         networks: vec![vip],
         affinity: None,
+        locality: None,
     };
     let peer = |node: u128, last: u8| Peer {
         node_id: node.into(),

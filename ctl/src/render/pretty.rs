@@ -102,6 +102,7 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
     if let Some(endpoint) = &spec.endpoint_spec {
         page.entry(0, "Endpoint Mode", word(endpoint.mode));
         page.entry(0, "Endpoint Affinity", endpoint.affinity.map(word).unwrap_or_default());
+        page.entry(0, "Endpoint Locality", endpoint.locality.map(word).unwrap_or_default());
         ports(&mut page, &service.endpoint.ports);
     }
     page.finish()
@@ -328,7 +329,7 @@ mod tests {
     };
     use shoal_types::resources::{Limits, Resources};
     use shoal_types::spec::{
-        Affinity, EndpointSpec, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec,
+        Affinity, EndpointSpec, Locality, NodeRole, NodeSpec, Protocol, PublishMode, ServiceSpec,
     };
     use shoal_types::spec::{Platform, TaskRuntime, TaskSpec};
     use shoal_types::time::Timestamp;
@@ -392,6 +393,7 @@ mod tests {
             endpoint_spec: Some(EndpointSpec {
                 ports: vec![port],
                 affinity: Some(Affinity::ClientIp),
+                locality: Some(Locality::PreferLocal),
                 ..EndpointSpec::default()
             }),
         }
@@ -439,6 +441,7 @@ Resources Limits:
 Networks:            n m (10.1.0.7, fd00::7)
 Endpoint Mode:       vip
 Endpoint Affinity:   client-ip
+Endpoint Locality:   prefer-local
 Ports:
  PublishedPort:      8080
   Protocol:          tcp

@@ -249,6 +249,7 @@ const DEPLOY: &[Key] = &[
     refused("rollback_config", LATER, "a rollback is paced by its own update_config"),
     is("endpoint_mode", Shape::Text),
     is("endpoint_affinity", Shape::Text),
+    is("endpoint_locality", Shape::Text),
 ];
 
 const RESOURCES: &[Key] =

@@ -33,6 +33,7 @@ message!(TaskEndpoint {
     networks: List,
     ports: List,
     affinity: OptionalChoice,
+    locality: OptionalChoice,
     serving: Same,
 });
 
@@ -45,6 +46,7 @@ message!(ServiceVips {
     service_name: Same,
     networks: List,
     affinity: OptionalChoice,
+    locality: OptionalChoice,
 });
 
 message!(VipNetwork { network_id: Text, vip: Text, aliases: Same });

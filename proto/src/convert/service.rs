@@ -4,8 +4,8 @@ use shoal_types::object::{
     Deployment, DeploymentKind, DeploymentState, Endpoint, Meta, Service, VirtualIp,
 };
 use shoal_types::spec::{
-    Affinity, EndpointMode, EndpointSpec, FailureAction, PortConfig, Protocol, PublishMode,
-    ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
+    Affinity, EndpointMode, EndpointSpec, FailureAction, Locality, PortConfig, Protocol,
+    PublishMode, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::field;
@@ -73,9 +73,15 @@ message!(UpdateConfig {
 choice!(FailureAction { Pause, Continue, Rollback });
 choice!(UpdateOrder { StopFirst, StartFirst });
 
-message!(EndpointSpec { mode: DefaultChoice, ports: List, affinity: OptionalChoice });
+message!(EndpointSpec {
+    mode: DefaultChoice,
+    ports: List,
+    affinity: OptionalChoice,
+    locality: OptionalChoice,
+});
 
 choice!(Affinity { ClientIp });
+choice!(Locality { PreferLocal });
 
 choice!(EndpointMode { Vip, Dnsrr });
 

@@ -8,10 +8,10 @@ use shoal_types::level::Level;
 use shoal_types::object::{NodeDescription, TunnelDescription, TunnelKey, TunnelKind};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
-    Affinity, ContainerSpec, Driver, EndpointSpec, FailureAction, NetworkAttachmentConfig,
-    NetworkKind, NetworkSpec, Placement, Platform, PortConfig, Protocol, PublishMode,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
-    UpdateOrder,
+    Affinity, ContainerSpec, Driver, EndpointSpec, FailureAction, Locality,
+    NetworkAttachmentConfig, NetworkKind, NetworkSpec, Placement, Platform, PortConfig, Protocol,
+    PublishMode, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
+    UpdateConfig, UpdateOrder,
 };
 
 use super::random::Random;
@@ -107,6 +107,7 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
                 host_ip: None,
             }],
             affinity: (everywhere && random.chance(30)).then_some(Affinity::ClientIp),
+            locality: (everywhere && random.chance(30)).then_some(Locality::PreferLocal),
             ..EndpointSpec::default()
         }),
     }

@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{
     Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
 };
-use crate::spec::{Affinity, PortConfig, Protocol, PublishMode};
+use crate::spec::{Affinity, Locality, PortConfig, Protocol, PublishMode};
 use crate::task_state::{DesiredState, TaskState};
 
 /// Where a task is reached on overlay networks, and by ports that answer on every node: of all tasks that have
@@ -33,6 +33,8 @@ pub struct TaskEndpoint {
     pub ports: Vec<IngressPort>,
     /// Whether clients who ask at these ports are led to the same one of its service's tasks each time.
     pub affinity: Option<Affinity>,
+    /// Whether they are led to tasks of the node that is asked before others.
+    pub locality: Option<Locality>,
     /// Whether it runs and is to run: others are led to it only then.
     pub serving: bool,
 }
@@ -69,6 +71,8 @@ pub struct ServiceVips {
     pub networks: Vec<VipNetwork>,
     /// Whether clients who ask at its addresses are led to the same one of its tasks each time.
     pub affinity: Option<Affinity>,
+    /// Whether they are led to tasks of their own node before others.
+    pub locality: Option<Locality>,
 }
 
 /// The virtual address of a service on one network.
@@ -135,6 +139,7 @@ impl TaskEndpoint {
             networks,
             ports,
             affinity: task.endpoint.as_ref().and_then(|endpoint| endpoint.affinity),
+            locality: task.endpoint.as_ref().and_then(|endpoint| endpoint.locality),
             serving: Self::is_serving(task),
         })
     }
@@ -213,8 +218,10 @@ impl ServiceVips {
         let ips = service.endpoint.virtual_ips.iter().filter(|ip| told(ip.network_id));
         let networks: Vec<_> = ips.map(network).collect();
         let (service_id, service_name) = (service.id, service.spec.name.clone());
-        let affinity = service.spec.endpoint_spec.as_ref().and_then(|spec| spec.affinity);
-        (!networks.is_empty()).then_some(Self { service_id, service_name, networks, affinity })
+        let spec = service.spec.endpoint_spec.as_ref();
+        let (affinity, locality) = (spec.and_then(|s| s.affinity), spec.and_then(|s| s.locality));
+        let all = Self { service_id, service_name, networks, affinity, locality };
+        (!all.networks.is_empty()).then_some(all)
     }
 
     /// Whether a service is reached in the same way in both its versions.

@@ -41,8 +41,8 @@ impl Service {
     #[must_use]
     pub fn has_endpoint(&self, of_task: Option<&EndpointSpec>) -> bool {
         match (of_task, &self.spec.endpoint_spec) {
-            (Some(EndpointSpec { mode, ports, affinity }), Some(wanted)) => {
-                (*mode, *affinity) == (wanted.mode, wanted.affinity)
+            (Some(EndpointSpec { mode, ports, affinity, locality }), Some(wanted)) => {
+                (*mode, *affinity, *locality) == (wanted.mode, wanted.affinity, wanted.locality)
                     && *ports == self.endpoint.ports
             }
             (of_task, wanted) => of_task.is_none() && wanted.is_none(),

@@ -13,12 +13,13 @@ use ipnet::IpNet;
 use super::{
     Affinity, AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec,
     CredentialSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget,
-    Healthcheck, ImageOptions, Ipam, IpamConfig, Mount, MountKind, NetworkAttachmentConfig,
-    NetworkKind, NetworkScope, NetworkSpec, NodeRole, NodeSpec, PayloadReference, PayloadTarget,
-    Placement, PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges,
-    Protocol, PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec,
-    ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig,
-    UpdateOrder, UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
+    Healthcheck, ImageOptions, Ipam, IpamConfig, Locality, Mount, MountKind,
+    NetworkAttachmentConfig, NetworkKind, NetworkScope, NetworkSpec, NodeRole, NodeSpec,
+    PayloadReference, PayloadTarget, Placement, PlacementPreference, Platform, PluginPrivilege,
+    PluginSpec, PortConfig, Privileges, Protocol, PublishMode, RestartCondition, RestartPolicy,
+    SeLinuxContext, Seccomp, SecretSpec, ServiceMode, ServiceSpec, StackSpec, TaskRuntime,
+    TaskSpec, TmpfsOptions, Ulimit, UpdateConfig, UpdateOrder, UserRole, UserSpec,
+    VolumeMountOptions, VolumeSpec,
 };
 use crate::level::{Level, Leveled};
 use crate::object::{
@@ -90,7 +91,7 @@ structs! {
         parallelism, delay, monitor, max_failure_ratio;
         failure_action, order,
     }
-    EndpointSpec { ; mode, ports, affinity }
+    EndpointSpec { ; mode, ports, affinity, locality }
     PortConfig {
         name, target_port, published_port, host_ip;
         protocol, publish_mode,
@@ -317,6 +318,15 @@ impl Leveled for Affinity {
     fn level(&self) -> Level {
         match self {
             Self::ClientIp => Level::AFFINITY,
+        }
+    }
+}
+
+impl Leveled for Locality {
+    /// Nobody before the fourth level asks where a task is.
+    fn level(&self) -> Level {
+        match self {
+            Self::PreferLocal => Level::LOCALITY,
         }
     }
 }

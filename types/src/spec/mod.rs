@@ -32,10 +32,10 @@ pub use network::{Driver, Ipam, IpamConfig, NetworkKind, NetworkScope, NetworkSp
 pub use node::{Availability, NodeRole, NodeSpec};
 pub use payload::{ConfigSpec, SecretSpec};
 pub use service::{
-    Affinity, EndpointMode, EndpointSpec, FailureAction, NetworkAttachmentConfig, Placement,
-    PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Protocol, PublishMode,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
-    UpdateOrder,
+    Affinity, EndpointMode, EndpointSpec, FailureAction, Locality, NetworkAttachmentConfig,
+    Placement, PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Protocol,
+    PublishMode, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
+    UpdateConfig, UpdateOrder,
 };
 pub use stack::StackSpec;
 pub use subnet::SubnetPlan;

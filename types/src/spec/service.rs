@@ -328,6 +328,10 @@ pub struct EndpointSpec {
     /// tasks, as one of the mode does. Without: whichever comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// Whether clients are led to tasks of one place before all others. A change replaces tasks, as one of the mode
+    /// does. Without: to any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }
 
 impl EndpointSpec {
@@ -345,6 +349,15 @@ pub enum Affinity {
     /// By the address that they ask from. As `ClientIP` in Kubernetes, but without a time: it holds for as long as
     /// the tasks are the same ones.
     ClientIp,
+}
+
+/// Which of its tasks a service's clients are led to before all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Locality {
+    /// Those on the node that is asked, and others only while none of these serves. The node of a container that asks a
+    /// virtual address, the one at whose port somebody asks. As `PreferSameNode` in Kubernetes.
+    PreferLocal,
 }
 
 /// What the service's name resolves to.

@@ -1,6 +1,7 @@
 //! Networks that span hosts. The tunnel's place is taken by a wire that carries packets without asking
 //! for hardware addresses.
 
+mod local;
 mod resets;
 mod six;
 mod sticky;

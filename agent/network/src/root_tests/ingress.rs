@@ -19,6 +19,7 @@ use super::*;
 
 mod attackers;
 mod echoes;
+mod local;
 mod six;
 mod sticky;
 

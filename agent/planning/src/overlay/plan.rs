@@ -4,11 +4,13 @@ mod ingress;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use imbl::OrdSet;
 use ipnet::IpNet;
+use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{NodeId, ServiceId};
-use shoal_types::spec::Affinity;
+use shoal_types::spec::{Affinity, Locality};
 
 use super::OverlayView;
 use crate::network::ingress::Ingress;
@@ -77,7 +79,8 @@ fn owners(view: &OverlayView) -> BTreeMap<IpAddr, BTreeSet<NodeId>> {
     owners
 }
 
-/// The addresses of services, with those of their tasks that serve.
+/// The addresses of services, with those of their tasks that serve: only those of this node where they are preferred
+/// and there are any.
 fn vips(view: &OverlayView) -> Vips {
     let mut tasks: BTreeMap<ServiceId, Vec<_>> = BTreeMap::new();
     for endpoint in view.endpoints.values().filter(|endpoint| endpoint.serving) {
@@ -89,11 +92,18 @@ fn vips(view: &OverlayView) -> Vips {
         let tasks = tasks.get(&service.service_id).unwrap_or(&none);
         for network in &service.networks {
             let vip = network.vip.addr();
-            let joined = tasks.iter().flat_map(|task| &task.networks);
-            let here = joined.filter(|joined| joined.network_id == network.network_id);
-            let addresses = here.flat_map(|joined| &joined.addresses).map(IpNet::addr);
-            let of_family = addresses.filter(|address| address.is_ipv4() == vip.is_ipv4());
-            let backends: BTreeSet<IpAddr> = of_family.collect();
+            let addresses = |task: &&Arc<TaskEndpoint>| {
+                let joined = task.networks.iter().filter(|n| n.network_id == network.network_id);
+                let addresses = joined.flat_map(|joined| &joined.addresses).map(IpNet::addr);
+                addresses.filter(|one| one.is_ipv4() == vip.is_ipv4()).collect::<Vec<_>>()
+            };
+            let near = |task: &&&Arc<TaskEndpoint>| Some(task.node_id) == view.node_id;
+            let of_near: BTreeSet<IpAddr> = tasks.iter().filter(near).flat_map(addresses).collect();
+            let prefers_near = service.locality == Some(Locality::PreferLocal);
+            let backends: BTreeSet<IpAddr> = match prefers_near && !of_near.is_empty() {
+                true => of_near,
+                false => tasks.iter().flat_map(addresses).collect(),
+            };
             let backends: Vec<IpAddr> = backends.into_iter().collect();
             let sticky = service.affinity == Some(Affinity::ClientIp);
             all.insert(vip, Vip { sticky, ..backends.into() });
@@ -129,6 +139,7 @@ mod tests {
             networks: vec![network],
             ports: Vec::new(),
             affinity: None,
+            locality: None,
             serving,
         })
     }
@@ -149,7 +160,13 @@ mod tests {
             VipNetwork { network_id: 8.into(), vip: net("10.0.1.9/24"), aliases: Vec::new() };
         let networks = vec![vip, other];
         let service_name = "web".to_owned();
-        let vips = ServiceVips { service_id: 7.into(), service_name, networks, affinity: None };
+        let vips = ServiceVips {
+            service_id: 7.into(),
+            service_name,
+            networks,
+            affinity: None,
+            locality: None,
+        };
         OverlayView {
             node_id: Some(OWN.into()),
             endpoints: endpoints.iter().map(|one| (one.task_id, Arc::clone(one))).collect(),
@@ -189,6 +206,32 @@ mod tests {
         vips.affinity = Some(Affinity::ClientIp);
         view.vips.insert(vips.service_id, Arc::new(vips));
         assert!(Course::of(&view).vips[&vip].sticky);
+    }
+
+    /// Each step: who serves, and whom the node leads to then. Of another family than the address nobody is.
+    #[test]
+    fn tasks_of_the_node_are_led_to_before_others_where_they_are_preferred() {
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        for (near, far, others, expected) in [
+            (true, true, None, vec![2, 3]),
+            (true, true, Some(Locality::PreferLocal), vec![2]),
+            (false, true, Some(Locality::PreferLocal), vec![3]),
+            (true, false, Some(Locality::PreferLocal), vec![2]),
+            (false, false, Some(Locality::PreferLocal), vec![]),
+        ] {
+            let mut view =
+                view(&[endpoint(1, OWN, "10.0.0.2", near), endpoint(2, 2, "10.0.0.3", far)]);
+            let mut vips = ServiceVips::clone(&view.vips[&ServiceId::from(7)]);
+            (vips.locality, vips.affinity) = (others, Some(Affinity::ClientIp));
+            view.vips.insert(vips.service_id, Arc::new(vips));
+            let vip = Course::of(&view).vips[&at(9)].clone();
+            let backends: Vec<IpAddr> = expected.into_iter().map(at).collect();
+            assert_eq!(*vip.backends, backends, "near {near}, far {far}, {others:?}");
+            assert!(vip.sticky, "among these alone");
+            // Who is nowhere is near nobody.
+            let nowhere = Course::of(&OverlayView { node_id: None, ..view });
+            assert_eq!(nowhere.vips[&at(9)].backends.len(), usize::from(near) + usize::from(far));
+        }
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn endpoint(task: u128, service: u128, node: u128, address: &str, serving: bool)
         node_id: node.into(),
         networks: vec![network],
         affinity: None,
+        locality: None,
         serving,
         ports: Vec::new(),
     }
@@ -113,6 +114,7 @@ fn view(endpoints: Vec<TaskEndpoint>, vips: &[(u128, &str)]) -> Arc<OverlayView>
             service_name,
             networks: vec![vip],
             affinity: None,
+            locality: None,
         })
     };
     Arc::new(OverlayView {

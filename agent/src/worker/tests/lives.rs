@@ -107,6 +107,7 @@ async fn what_was_learned_is_acknowledged_when_it_is_followed() {
         networks: Vec::new(),
         ports: Vec::new(),
         affinity: None,
+        locality: None,
         serving: false,
     };
     let change = AssignmentChange::UpdateEndpoint(Arc::new(endpoint));

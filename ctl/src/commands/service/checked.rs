@@ -25,6 +25,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("endpoint_spec.ports", "--publish+"),
     ("endpoint_spec.mode", "--endpoint-mode"),
     ("endpoint_spec.affinity", "--endpoint-affinity"),
+    ("endpoint_spec.locality", "--endpoint-locality"),
     ("task_template.container.image", "IMAGE"),
     ("task_template.container.labels", "--container-label+"),
     ("task_template.container.command", "--entrypoint"),

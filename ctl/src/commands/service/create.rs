@@ -13,7 +13,7 @@ use shoal_types::spec::{
 use super::checked::{By, check};
 use super::confine::Surroundings;
 use super::mount::MountFlag;
-use super::network::{AffinityArg, EndpointArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
@@ -53,6 +53,9 @@ pub(crate) struct Create {
     /// Whether a client is led to the same task each time
     #[arg(long, value_enum, default_value = "none")]
     endpoint_affinity: AffinityArg,
+    /// Which tasks a client is led to before others
+    #[arg(long, value_enum, default_value = "any")]
+    endpoint_locality: LocalityArg,
     /// A placement constraint, such as node.labels.disk==ssd
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
@@ -137,7 +140,12 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
     };
     args.surroundings.apply(&mut container)?;
     let ports: Vec<_> = args.publish.into_iter().flat_map(|p| p.ports).collect();
-    let (mode, affinity) = (args.endpoint_mode.into(), args.endpoint_affinity.into());
+    let endpoint_spec = EndpointSpec {
+        mode: args.endpoint_mode.into(),
+        ports,
+        affinity: args.endpoint_affinity.into(),
+        locality: args.endpoint_locality.into(),
+    };
     let mut spec = ServiceSpec {
         name,
         labels: pairs(args.label),
@@ -157,7 +165,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         },
         update_config: None,
         rollback_config: None,
-        endpoint_spec: EndpointSpec { mode, ports, affinity }.unless_default(),
+        endpoint_spec: endpoint_spec.unless_default(),
     };
     args.settings.apply(&mut spec)?;
     Ok(spec)

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use shoal_types::spec::{Affinity, EndpointMode, NetworkAttachmentConfig};
+use shoal_types::spec::{Affinity, EndpointMode, Locality, NetworkAttachmentConfig};
 
 use super::pairs::{fields, needed};
 
@@ -40,6 +40,24 @@ impl From<AffinityArg> for Option<Affinity> {
         match arg {
             AffinityArg::None => None,
             AffinityArg::ClientIp => Some(Affinity::ClientIp),
+        }
+    }
+}
+
+/// Which tasks clients of a service are led to before all others.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum LocalityArg {
+    /// None: each is as likely as another
+    Any,
+    /// Those on the node that is asked; others only while none of these serves
+    PreferLocal,
+}
+
+impl From<LocalityArg> for Option<Locality> {
+    fn from(arg: LocalityArg) -> Self {
+        match arg {
+            LocalityArg::Any => None,
+            LocalityArg::PreferLocal => Some(Locality::PreferLocal),
         }
     }
 }

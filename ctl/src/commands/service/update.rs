@@ -10,7 +10,7 @@ use super::checked::{By, check};
 use super::confine::NewSurroundings;
 use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
-use super::network::{AffinityArg, EndpointArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag};
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
@@ -61,6 +61,9 @@ pub(crate) struct Update {
     /// Whether a client is led to the same task each time
     #[arg(long, value_enum)]
     endpoint_affinity: Option<AffinityArg>,
+    /// Which tasks a client is led to before others
+    #[arg(long, value_enum)]
+    endpoint_locality: Option<LocalityArg>,
     /// Leave a network
     #[arg(long, value_name = "NETWORK")]
     network_rm: Vec<String>,
@@ -177,6 +180,7 @@ impl Update {
         let mut endpoint = said.clone().unwrap_or_default();
         self.endpoint_mode.into_iter().for_each(|mode| endpoint.mode = mode.into());
         self.endpoint_affinity.into_iter().for_each(|arg| endpoint.affinity = arg.into());
+        self.endpoint_locality.into_iter().for_each(|arg| endpoint.locality = arg.into());
         spec.endpoint_spec =
             if said.is_some() { Some(endpoint) } else { endpoint.unless_default() };
         let task = Arc::make_mut(&mut spec.task_template);
@@ -282,7 +286,9 @@ fn ports(spec: &mut ServiceSpec, add: Vec<Publish>, rm: &[Unpublish]) -> Result 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shoal_types::spec::{Affinity, ContainerSpec, EndpointMode, TaskRuntime, TaskSpec, Ulimit};
+    use shoal_types::spec::{
+        Affinity, ContainerSpec, EndpointMode, Locality, TaskRuntime, TaskSpec, Ulimit,
+    };
 
     use super::*;
 
@@ -329,7 +335,8 @@ mod tests {
             "x --image j --env-add A=9 --env-add FROM_HERE --env-add GONE --env-rm B --publish-add 80:80 --label-rm old --label-add \
              new=1 --constraint-add node.role==worker --network-add n --replicas 5 --force \
              --args a --sysctl-add net.a=2 --ulimit-add nofile=9 --ulimit-rm core --host-add \
-             b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL --endpoint-affinity client-ip web",
+             b:10.0.0.2 --host-rm a:10.0.0.1 --dns-add ::1 --cap-add KILL --endpoint-affinity client-ip \
+             --endpoint-locality prefer-local web",
         )
         .unwrap();
         let json = serde_json::to_value(&spec).unwrap();
@@ -350,14 +357,18 @@ mod tests {
         assert_eq!(json["Mode"]["Replicated"]["Replicas"], 5);
         assert_eq!(json["EndpointSpec"]["Ports"][0]["PublishedPort"], 80);
         assert_eq!(json["EndpointSpec"]["Affinity"], "client-ip");
+        assert_eq!(json["EndpointSpec"]["Locality"], "prefer-local");
     }
 
     #[test]
     fn what_means_the_same_as_nothing_changes_nothing() {
-        let same = update("x --endpoint-mode vip --endpoint-affinity none web").unwrap();
+        let same = "x --endpoint-mode vip --endpoint-affinity none --endpoint-locality any web";
+        let same = update(same).unwrap();
         assert_eq!(same.endpoint_spec, None);
         let said = |line| update(line).unwrap().endpoint_spec.unwrap();
         assert_eq!(said("x --endpoint-affinity client-ip web").affinity, Some(Affinity::ClientIp));
+        let local = said("x --endpoint-locality prefer-local web");
+        assert_eq!(local.locality, Some(Locality::PreferLocal));
         assert_eq!(said("x --endpoint-mode dnsrr web").mode, EndpointMode::Dnsrr);
     }
 

@@ -14,6 +14,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("endpoint_spec.ports", "ports"),
     ("endpoint_spec.mode", "deploy.endpoint_mode"),
     ("endpoint_spec.affinity", "deploy.endpoint_affinity"),
+    ("endpoint_spec.locality", "deploy.endpoint_locality"),
     ("task_template.container.image", "image"),
     ("task_template.container.labels", "labels"),
     ("task_template.container.command", "entrypoint"),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::spec::{
-    Affinity, EndpointMode, EndpointSpec, NetworkAttachmentConfig, NetworkKind, PortConfig,
-    Protocol, PublishMode, ServiceSpec, TaskRuntime, TaskSpec,
+    Affinity, EndpointMode, EndpointSpec, Locality, NetworkAttachmentConfig, NetworkKind,
+    PortConfig, Protocol, PublishMode, ServiceSpec, TaskRuntime, TaskSpec,
 };
 
 use super::{Lower, text, whole};
@@ -76,7 +76,16 @@ impl Lower<'_> {
                 None
             }
         };
-        EndpointSpec { mode, ports, affinity }.unless_default()
+        let locality = match said("endpoint_locality") {
+            None | Some((_, "any")) => None,
+            Some((_, "prefer-local")) => Some(Locality::PreferLocal),
+            Some((node, other)) => {
+                let text = format!("{other:?} is unknown: expected any or prefer-local");
+                self.wrong(node.at, &format!("{path}.endpoint_locality"), text);
+                None
+            }
+        };
+        EndpointSpec { mode, ports, affinity, locality }.unless_default()
     }
 
     /// The networks that a service joins, by their full names, sorted as Docker sorts them.

@@ -112,6 +112,10 @@ fn wrong_meanings() {
             "deploy: {endpoint_affinity: x}",
             "endpoint_affinity: \"x\" is unknown: expected none or client-ip",
         ),
+        (
+            "deploy: {endpoint_locality: x}",
+            "endpoint_locality: \"x\" is unknown: expected any or prefer-local",
+        ),
         ("tmpfs: /run:noexec", "tmpfs[0]: option \"noexec\" is not supported"),
         ("tty: !reset true", "4:17: tag !reset is not supported"),
     ];

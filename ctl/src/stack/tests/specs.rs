@@ -299,6 +299,9 @@ fn networks() {
     let stays = "deploy: {endpoint_affinity: client-ip}";
     check_web(stays, &[("EndpointSpec/Affinity", "\"client-ip\"")]);
     check_web("deploy: {endpoint_affinity: none}", &[("EndpointSpec", "null")]);
+    let local = "deploy: {endpoint_locality: prefer-local}";
+    check_web(local, &[("EndpointSpec/Locality", "\"prefer-local\"")]);
+    check_web("deploy: {endpoint_locality: any}", &[("EndpointSpec", "null")]);
     check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
     let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
     check(

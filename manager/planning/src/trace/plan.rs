@@ -8,7 +8,7 @@ use shoal_manager_state::ClusterState;
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{NetworkId, NodeId};
 use shoal_types::object::{Network, Node, Service, Task, TaskNetwork};
-use shoal_types::spec::{NetworkKind, PortConfig, PublishMode};
+use shoal_types::spec::{Locality, NetworkKind, PortConfig, PublishMode};
 
 use super::target::{Host, Target};
 use super::{About, BACKENDS_MAX, Untraceable, Way};
@@ -204,14 +204,17 @@ impl<'a> Planning<'a> {
         service: &Service,
         network: NetworkId,
         vips: &[IpAddr],
-        backends: Vec<&'a Arc<Task>>,
+        mut backends: Vec<&'a Arc<Task>>,
         target: &Target,
     ) {
         let node = self.source.node();
         if !vips.is_empty() {
             let words: Vec<String> = vips.iter().map(ToString::to_string).collect();
+            let prefers = service.spec.endpoint_spec.as_ref().and_then(|spec| spec.locality);
+            let (all, near) = preferred(backends, prefers, node);
+            backends = all;
             let what = format!(
-                "{} leads to one of {} that serve",
+                "{} leads to one of {} that serve{near}",
                 words.join(", "),
                 counted(backends.len(), "task", "tasks")
             );
@@ -408,9 +411,12 @@ impl<'a> Planning<'a> {
         } else if let Some(first) = everywhere.first() {
             let serving: Vec<&'a Arc<Task>> =
                 everywhere.iter().copied().filter(|task| TaskEndpoint::is_serving(task)).collect();
+            // One says it for all, as on nodes.
+            let prefers = everywhere.iter().find_map(|task| task.endpoint.as_ref()?.locality);
+            let (serving, near) = preferred(serving, prefers, node.id);
             let count = counted(serving.len(), "task", "tasks");
-            let what =
-                format!("{what}, of every node: leads to one of {count} of {}", first.service_name);
+            let of = &first.service_name;
+            let what = format!("{what}, of every node: leads to one of {count} of {of}{near}");
             match (self.view.service(first.service_id), serving.is_empty()) {
                 (Some(service), true) => {
                     self.way.stop(Some(node.id), what, no_backend(self.view, service));
@@ -496,4 +502,18 @@ fn no_backend(view: &ClusterState, service: &Service) -> String {
 
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Whom a node leads to of these tasks, and what is said of it.
+fn preferred(
+    mut tasks: Vec<&Arc<Task>>,
+    locality: Option<Locality>,
+    node: NodeId,
+) -> (Vec<&Arc<Task>>, &'static str) {
+    let is_near = |task: &&Arc<Task>| task.node_id == Some(node);
+    if locality != Some(Locality::PreferLocal) || !tasks.iter().any(is_near) {
+        return (tasks, "");
+    }
+    tasks.retain(is_near);
+    (tasks, " on this node, before others")
 }

@@ -1,7 +1,10 @@
 use shoal_manager_state::ClusterState;
-use shoal_manager_state::testing::{TestCluster, cluster_with_nodes, service_spec, with_networks};
+use shoal_manager_state::testing::{
+    TestCluster, cluster_with_nodes, service_spec, with_ingress_port, with_networks,
+};
 use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::question::{Finding, PeerReach, TraceStep, Verdict};
+use shoal_types::spec::{EndpointSpec, Locality, ServiceSpec};
 
 use super::*;
 
@@ -111,6 +114,35 @@ fn a_name_leads_to_an_address_to_backends_and_to_their_nodes() {
     assert_eq!(by_address.len(), 6);
     assert_eq!(case.traced("ask.1", "web.2", |_| ()).len(), 6);
     assert_eq!(case.traced("ask.1", &vip.to_string(), |_| ()).len(), 8, "no name is asked for");
+}
+
+#[test]
+fn tasks_of_the_node_are_preferred_where_that_is_said() {
+    let mut case = Case::new();
+    let local = |spec: ServiceSpec| {
+        let locality = Some(Locality::PreferLocal);
+        let endpoint = spec.endpoint_spec.clone().unwrap_or_default();
+        ServiceSpec { endpoint_spec: Some(EndpointSpec { locality, ..endpoint }), ..spec }
+    };
+    let (web, at) = (case.web, case.nodes.clone());
+    let on_net = |name, count| with_networks(service_spec(name, count), &["net"]);
+    case.cluster.update_service(web, local(on_net("web", 2)));
+    let steps = case.traced("ask.1", "web", |_| ());
+    assert_eq!(stops(&steps), []);
+    let said = "leads to one of 1 task that serve on this node, before others";
+    assert!(steps.iter().any(|step| step.what.ends_with(said)), "{steps:?}");
+    assert!(!steps.iter().any(|step| step.what.contains("tunnel")), "{steps:?}");
+    // By a port: the second node has one, and the third none.
+    let spec = local(with_ingress_port(service_spec("shop", 1), 8080));
+    let shop = case.cluster.add_service(spec);
+    case.cluster.add_running(shop, 1, at[0]);
+    case.cluster.add_running(shop, 2, at[1]);
+    for (node, count) in [(1, "1 task of shop on this node, before others"), (2, "2 tasks of shop")]
+    {
+        let steps = case.traced("ask.1", &format!("{}:8080", case.host(node)), |_| ());
+        let said = format!("leads to one of {count}");
+        assert!(steps.iter().any(|step| step.what.ends_with(&said)), "{said}: {steps:?}");
+    }
 }
 
 #[test]

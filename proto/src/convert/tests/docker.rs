@@ -141,8 +141,13 @@ fn services() {
     let mut service: BTreeSet<String> =
         whole.iter().filter(|p| !p.starts_with(prefix)).cloned().collect();
     service.insert("TaskTemplate".to_owned());
-    // Compose can publish on one address of the host; Docker's services cannot. It has no affinity.
-    same(&service, &expand(SERVICE), &["EndpointSpec.Affinity", "EndpointSpec.Ports[].HostIP"]);
+    // Compose can publish on one address of the host; Docker's services cannot. It has neither
+    // affinity nor locality.
+    same(
+        &service,
+        &expand(SERVICE),
+        &["EndpointSpec.Affinity", "EndpointSpec.Locality", "EndpointSpec.Ports[].HostIP"],
+    );
     tasks(&task);
     tasks(&ours::<TaskSpec>());
 }

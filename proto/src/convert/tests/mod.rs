@@ -208,6 +208,7 @@ fn golden_spec() -> ServiceSpec {
                 host_ip: Some(IpAddr::from([127, 0, 0, 1])),
             }],
             affinity: None,
+            locality: None,
         }),
     }
 }

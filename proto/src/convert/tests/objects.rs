@@ -134,10 +134,11 @@ arbitrary!(TaskEndpoint {
     networks,
     ports,
     affinity,
+    locality,
     serving
 });
 arbitrary!(IngressPort { protocol, published_port });
 arbitrary!(EndpointNetwork { network_id, addresses, aliases });
-arbitrary!(ServiceVips { service_id, service_name, networks, affinity });
+arbitrary!(ServiceVips { service_id, service_name, networks, affinity, locality });
 arbitrary!(VipNetwork { network_id, vip, aliases });
 arbitrary!(Peer { node_id, public_key, addr, port, tunnel_address });

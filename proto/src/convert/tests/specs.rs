@@ -23,8 +23,9 @@ one_of!(ServiceMode |s| {
 arbitrary!(UpdateConfig { parallelism, delay, failure_action, monitor, max_failure_ratio, order });
 one_of!(FailureAction |s| { Self::Pause, Self::Continue, Self::Rollback });
 one_of!(UpdateOrder |s| { Self::StopFirst, Self::StartFirst });
-arbitrary!(EndpointSpec { mode, ports, affinity });
+arbitrary!(EndpointSpec { mode, ports, affinity, locality });
 one_of!(Affinity | _s | { Self::ClientIp });
+one_of!(Locality | _s | { Self::PreferLocal });
 one_of!(EndpointMode |s| { Self::Vip, Self::Dnsrr });
 arbitrary!(PortConfig { name, protocol, target_port, published_port, publish_mode, host_ip });
 one_of!(Protocol |s| { Self::Tcp, Self::Udp, Self::Sctp });

@@ -16,7 +16,7 @@ use shoal_types::object::{
     EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus, TroubledLink,
     TroubledLinks, TunnelDescription, TunnelKey, TunnelKind,
 };
-use shoal_types::spec::{Affinity, Driver, NetworkSpec, Platform, Protocol, TaskRuntime};
+use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Platform, Protocol, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -105,6 +105,7 @@ fn endpoint() -> TaskEndpoint {
         }],
         ports: Vec::new(),
         affinity: None,
+        locality: None,
         serving: true,
     }
 }
@@ -142,6 +143,7 @@ fn overlay() -> pb::AssignmentsMessage {
         service_name: "web".to_owned(),
         networks: vec![vip],
         affinity: None,
+        locality: None,
     };
     incremental(&[
         AssignmentChange::UpdatePeer(peer().into()),
@@ -186,11 +188,34 @@ fn dual() -> pb::AssignmentsMessage {
         service_name: "web".to_owned(),
         networks: vec![vip],
         affinity,
+        locality: None,
     };
     incremental(&[
         AssignmentChange::UpdateEndpoint(TaskEndpoint { ports, affinity, ..endpoint() }.into()),
         AssignmentChange::UpdateVips(vips.into()),
         AssignmentChange::UpdateTask(task),
+    ])
+}
+
+/// The same, later.
+fn near() -> pb::AssignmentsMessage {
+    let locality = Some(Locality::PreferLocal);
+    let ports = vec![IngressPort { protocol: Protocol::Tcp, published_port: 8080 }];
+    let vip = VipNetwork {
+        network_id: 5.into(),
+        vip: "10.0.1.2/24".parse().unwrap(),
+        aliases: Vec::new(),
+    };
+    let vips = ServiceVips {
+        service_id: 1.into(),
+        service_name: "web".to_owned(),
+        networks: vec![vip],
+        affinity: None,
+        locality,
+    };
+    incremental(&[
+        AssignmentChange::UpdateEndpoint(TaskEndpoint { ports, locality, ..endpoint() }.into()),
+        AssignmentChange::UpdateVips(vips.into()),
     ])
 }
 
@@ -304,8 +329,12 @@ fn agents_and_managers_say_what_they_said_in_the_third_version() {
 /// As above, of what level 4 has added.
 #[test]
 fn agents_and_managers_say_what_they_said_in_the_fourth_version() {
-    let missing = compare("assignments_incremental_4", &dual());
-    assert_eq!(missing, None, "a golden file is missing");
+    let missing = [
+        compare("assignments_incremental_4", &dual()),
+        compare("assignments_incremental_4_near", &near()),
+    ];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
 }
 
 /// As above, of what level 4 has added.

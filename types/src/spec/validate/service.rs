@@ -6,9 +6,9 @@ use super::{Check, container};
 use crate::constraint::Constraint;
 use crate::resources::{Cpus, GenericResource, Limits, ResourceRequirements, Resources};
 use crate::spec::{
-    EndpointMode, EndpointSpec, Labels, NetworkAttachmentConfig, NetworkKind, Placement,
-    PortConfig, PublishMode, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, UpdateConfig,
-    UpdateOrder,
+    Affinity, EndpointMode, EndpointSpec, Labels, Locality, NetworkAttachmentConfig, NetworkKind,
+    Placement, PortConfig, PublishMode, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
+    UpdateConfig, UpdateOrder,
 };
 
 /// The fewest CPUs that may be named, in billionths (as in SwarmKit): the kernel's quota is 1 ms of
@@ -56,7 +56,7 @@ pub(super) fn service(c: &mut Check, spec: &ServiceSpec) {
         let host_network = on_host_network(&spec.task_template);
         c.at("endpoint_spec", |c| {
             ports(c, endpoint, host_network);
-            affinity(c, endpoint, host_network);
+            choices(c, endpoint, host_network);
         });
     }
 }
@@ -234,17 +234,23 @@ fn ports(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
     });
 }
 
-fn affinity(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
-    let why = match (endpoint.affinity, endpoint.mode) {
-        (Some(_), EndpointMode::Dnsrr) => {
+/// What says whom clients are led to needs somebody who leads them.
+fn choices(c: &mut Check, endpoint: &EndpointSpec, host_network: bool) {
+    let why = match endpoint.mode {
+        EndpointMode::Dnsrr => {
             "cannot be combined with endpoint mode dnsrr, by which clients choose: expected mode vip"
         }
-        (Some(_), EndpointMode::Vip) if host_network => {
+        EndpointMode::Vip if host_network => {
             "is of no use on the host's own network, where clients ask one task: expected another network"
         }
-        _ => return,
+        EndpointMode::Vip => return,
     };
-    c.at("affinity", |c| c.wrong("client-ip", why));
+    if let Some(Affinity::ClientIp) = endpoint.affinity {
+        c.at("affinity", |c| c.wrong("client-ip", why));
+    }
+    if let Some(Locality::PreferLocal) = endpoint.locality {
+        c.at("locality", |c| c.wrong("prefer-local", why));
+    }
 }
 
 type Published = BTreeMap<(u16, crate::spec::Protocol, Option<std::net::IpAddr>), u16>;

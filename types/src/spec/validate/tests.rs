@@ -4,9 +4,9 @@ use std::time::Duration;
 use crate::resources::{Limits, ResourceRequirements};
 use crate::spec::{
     Affinity, BindOptions, ContainerSpec, DnsConfig, Driver, EndpointMode, EndpointSpec,
-    Healthcheck, Ipam, Mount, MountKind, NetworkAttachmentConfig, NetworkScope, NetworkSpec,
-    Placement, PortConfig, Privileges, Protocol, PublishMode, RestartPolicy, Seccomp, ServiceMode,
-    ServiceSpec, TaskRuntime, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
+    Healthcheck, Ipam, Locality, Mount, MountKind, NetworkAttachmentConfig, NetworkScope,
+    NetworkSpec, Placement, PortConfig, Privileges, Protocol, PublishMode, RestartPolicy, Seccomp,
+    ServiceMode, ServiceSpec, TaskRuntime, TaskSpec, Ulimit, UpdateConfig, UpdateOrder,
 };
 
 fn service(edit: impl FnOnce(&mut ServiceSpec, &mut TaskSpec, &mut ContainerSpec)) -> ServiceSpec {
@@ -52,7 +52,7 @@ fn who_is_found_by_its_tasks_publishes_on_their_hosts_alone() {
     let problems = |mode, port_mode| {
         let spec = service(|s, _, _| {
             let ports = vec![port(80, port_mode)];
-            s.endpoint_spec = Some(EndpointSpec { mode, ports, affinity: None });
+            s.endpoint_spec = Some(EndpointSpec { mode, ports, ..EndpointSpec::default() });
         });
         let found = spec.validate().err().map(|all| all.0).unwrap_or_default();
         found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -186,6 +186,7 @@ fn ports_that_cannot_answer_on_every_node() {
                     ports: vec![port(80, PublishMode::Ingress)],
                     mode: EndpointMode::Dnsrr,
                     affinity: None,
+                    locality: None,
                 });
             }),
             "endpoint_spec.ports[0]: \"ingress\" cannot be combined with endpoint mode dnsrr",
@@ -216,14 +217,14 @@ fn ports_that_cannot_answer_on_every_node() {
 }
 
 #[test]
-fn clients_are_told_apart_where_there_is_somebody_to_choose() {
+fn clients_are_led_to_chosen_tasks_where_there_is_somebody_to_choose() {
     let found = |mode, target: &str| {
         let networks =
             vec![NetworkAttachmentConfig { target: target.to_owned(), ..Default::default() }];
         violations(&service(move |s, t, _| {
             t.networks = networks;
-            let affinity = Some(Affinity::ClientIp);
-            s.endpoint_spec = Some(EndpointSpec { mode, affinity, ports: Vec::new() });
+            let (affinity, locality) = (Some(Affinity::ClientIp), Some(Locality::PreferLocal));
+            s.endpoint_spec = Some(EndpointSpec { mode, affinity, locality, ports: Vec::new() });
         }))
     };
     assert_eq!(found(EndpointMode::Vip, "back"), [] as [&str; 0]);
@@ -236,8 +237,12 @@ fn clients_are_told_apart_where_there_is_somebody_to_choose() {
         (EndpointMode::Vip, "host", "is of no use on the host's own network"),
     ] {
         let found = found(mode, target);
-        assert!(found.len() == 1 && found[0].contains(why), "{found:?} lacks {why}");
-        assert!(found[0].contains("endpoint_spec.affinity: \"client-ip\""), "{found:?}");
+        let said = ["affinity: \"client-ip\"", "locality: \"prefer-local\""];
+        assert_eq!(found.len(), said.len(), "{found:?}");
+        for (found, said) in found.iter().zip(said) {
+            assert!(found.contains(&format!("endpoint_spec.{said}")), "{found}");
+            assert!(found.contains(why), "{found} lacks {why}");
+        }
     }
 }
 

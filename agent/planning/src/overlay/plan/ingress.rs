@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::NodeId;
-use shoal_types::spec::Affinity;
+use shoal_types::spec::{Affinity, Locality};
 
 use super::super::OverlayView;
 use crate::network::Protocol;
@@ -28,13 +28,16 @@ pub(super) fn of(
     let peers: BTreeMap<Ipv4Addr, Option<IpAddr>> =
         others.filter_map(|peer| Some((at(&peer.node_id)?, Some(peer.addr)))).collect();
     let mut ports: BTreeMap<_, Vec<(Backend, String)>> = BTreeMap::new();
-    let mut sticky = BTreeSet::new();
+    let (mut sticky, mut prefers_near) = (BTreeSet::new(), BTreeSet::new());
     for endpoint in view.endpoints.values() {
         for port in &endpoint.ports {
             let key = (Protocol::from(port.protocol), port.published_port);
             let backends = ports.entry(key).or_default();
             if endpoint.affinity == Some(Affinity::ClientIp) {
                 sticky.insert(key);
+            }
+            if endpoint.locality == Some(Locality::PreferLocal) {
+                prefers_near.insert(key);
             }
             if !endpoint.serving {
                 continue;
@@ -48,8 +51,14 @@ pub(super) fn of(
             }
         }
     }
-    // So that the same is drawn from the same, however tasks came.
-    ports.values_mut().for_each(|backends| backends.sort());
+    for (port, backends) in &mut ports {
+        let is_near = |(backend, _): &(Backend, String)| backend.far().is_none();
+        if prefers_near.contains(port) && backends.iter().any(is_near) {
+            backends.retain(is_near);
+        }
+        // So that the same is drawn from the same, however tasks came.
+        backends.sort();
+    }
     let named = ports.iter().filter(|(port, _)| sticky.contains(*port));
     let names =
         named.map(|(port, all)| (*port, all.iter().map(|(_, name)| name.clone()).collect()));
@@ -97,6 +106,7 @@ mod tests {
                 networks: Vec::new(),
                 ports: vec![port],
                 affinity: None,
+                locality: None,
                 serving: *serving,
             };
             (endpoint.task_id, Arc::new(endpoint))
@@ -163,6 +173,32 @@ mod tests {
         assert_eq!(course.ingress.peers.len(), 0);
         assert_eq!(course.ingress.ports, vec![(PORT, vec![])].into(), "it is kept all the same");
         assert!(course.allowed.is_empty());
+    }
+
+    /// Each step: who serves, and who is led to. Also where clients stay with whom they have: with one of these.
+    #[test]
+    fn tasks_of_the_node_are_led_to_before_others_where_they_are_preferred() {
+        let tunnels = [(OWN, "10.9.0.1"), (2, "10.9.0.2")];
+        let name = |task: u128| shoal_types::id::TaskId::from(task).to_string();
+        let (near, far) = (|| Backend::Here(name(11)), || Backend::Far(at(2)));
+        for (tasks, expected, names) in [
+            ([(11, OWN, true), (12, 2, true)], vec![near()], vec![name(11)]),
+            ([(11, OWN, false), (12, 2, true)], vec![far()], vec![name(12)]),
+            ([(11, OWN, true), (12, 2, false)], vec![near()], vec![name(11)]),
+            ([(11, OWN, false), (12, 2, false)], vec![], vec![]),
+        ] {
+            let mut view = view(&tunnels, &tasks);
+            for (_, endpoint) in view.endpoints.clone() {
+                let locality = Some(Locality::PreferLocal);
+                let affinity = Some(Affinity::ClientIp);
+                let endpoint =
+                    TaskEndpoint { affinity, locality, ..TaskEndpoint::clone(&endpoint) };
+                view.endpoints.insert(endpoint.task_id, Arc::new(endpoint));
+            }
+            let ingress = Course::of(&view).ingress;
+            assert_eq!(*ingress.ports[&PORT], expected, "{tasks:?}");
+            assert_eq!(*ingress.sticky[&PORT], names, "{tasks:?}");
+        }
     }
 
     /// The same names on all nodes, beside the backends that they are of.

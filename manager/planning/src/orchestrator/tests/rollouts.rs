@@ -4,7 +4,7 @@ use shoal_manager_state::testing::with_networks;
 use shoal_types::id::{ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::DeploymentKind;
-use shoal_types::spec::{Affinity, EndpointSpec};
+use shoal_types::spec::{Affinity, EndpointSpec, Locality};
 
 use super::*;
 
@@ -48,19 +48,23 @@ fn an_update_replaces_one_slot_after_the_other() {
 
 /// The tasks say it to those who lead others to their ports.
 #[test]
-fn a_change_of_affinity_replaces_tasks() {
+fn a_change_of_whom_clients_are_led_to_replaces_tasks() {
     let mut stage = Stage::new(1);
     stage.cluster.set_level(stage.nodes[0], Level::AFFINITY);
     let web = stage.service(service_spec("web", 2));
     stage.run_for(10 * SECOND);
-    let stays = Some(EndpointSpec { affinity: Some(Affinity::ClientIp), ..Default::default() });
-    stage.cluster.update_service(
-        web,
-        ServiceSpec { endpoint_spec: stays.clone(), ..service_spec("web", 2) },
-    );
-    stage.run_for(20 * SECOND);
-    let told: Vec<_> = stage.running(web).iter().map(|t| t.endpoint.as_deref().cloned()).collect();
-    assert_eq!(told, [stays.clone(), stays]);
+    let stays = EndpointSpec { affinity: Some(Affinity::ClientIp), ..Default::default() };
+    let local = EndpointSpec { locality: Some(Locality::PreferLocal), ..stays.clone() };
+    for endpoint in [stays, local].map(Some) {
+        stage.cluster.update_service(
+            web,
+            ServiceSpec { endpoint_spec: endpoint.clone(), ..service_spec("web", 2) },
+        );
+        stage.run_for(20 * SECOND);
+        let running = stage.running(web);
+        let told: Vec<_> = running.iter().map(|t| t.endpoint.as_deref().cloned()).collect();
+        assert_eq!(told, [endpoint.clone(), endpoint]);
+    }
 }
 
 #[test]
