@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use shoal_agent_planning::network::gates::USER_CHAIN;
 use shoal_agent_planning::network::ruleset::{Change, EGRESS, FAMILY, FRAMES};
@@ -44,6 +44,12 @@ pub trait Firewall: Send + Sync {
     /// As [`apply`](Self::apply).
     fn change(&self, table: String, change: Change) -> BoxFuture<'_, Result<(), FirewallError>> {
         self.apply(change.text(&table))
+    }
+
+    /// A number that moves with every transaction, whosever it is, by one; `None` where nobody can tell. The same number
+    /// means that nothing has changed.
+    fn generation(&self) -> BoxFuture<'_, Option<u32>> {
+        ready(None).boxed()
     }
 
     /// The tables of this name, of packets, of frames and of what leaves by one device, as libnftables-json(5) shows them, one
@@ -87,6 +93,11 @@ impl Firewall for NftProgram {
             changed.map_err(|error| FirewallError::Talk { source: io::Error::other(error) })?
         }
         .boxed()
+    }
+
+    fn generation(&self) -> BoxFuture<'_, Option<u32>> {
+        // A kernel without nf_tables has none, and is found out by who lists.
+        async { self.kernel.generation().ok() }.boxed()
     }
 
     fn list(&self, table: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {

@@ -1,13 +1,19 @@
 //! The agent's tables in the packet filter, kept equal to what should be.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use shoal_agent_planning::network::gates::{GateAction, Gates};
-use shoal_agent_planning::network::ruleset::{FRAMES, Ruleset, frame, kernel_probe};
+use shoal_agent_planning::network::ruleset::{Change, FRAMES, Ruleset, frame, kernel_probe};
 use shoal_agent_planning::node::host::Tables;
 use shoal_agent_planning::verify::Difference;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{Firewall, FirewallError};
+
+/// How often the tables are read although nobody has changed anything, as a proof.
+const PROOF: Duration = Duration::from_secs(600);
 
 /// The table. Changes that arrive while one is on its way travel together in the next.
 pub(super) struct Table {
@@ -22,6 +28,10 @@ struct Slot {
     applied: Option<Ruleset>,
     /// The book's generation that `applied` is as new as.
     generation: u64,
+    /// The generation of the filter at which it held what was `applied`, and when that was seen last; `None` where it is
+    /// not known, as while something is on its way.
+    clean_at: Option<u32>,
+    seen: Option<Instant>,
     /// The declarations and rules as the filter shows them, seen right after it got them from us.
     frame: Option<Vec<Value>>,
     /// The kernel cannot judge the frames of bridges.
@@ -38,6 +48,19 @@ impl Slot {
         let ruleset = if self.without_egress { ruleset.without_egress() } else { ruleset };
         (generation, ruleset)
     }
+}
+
+impl Slot {
+    /// All was read and is as it should be, between these two generations.
+    fn sees(&mut self, before: Option<u32>, after: Option<u32>) {
+        self.clean_at = before.filter(|_| before == after);
+        self.seen = Some(Instant::now());
+    }
+}
+
+/// The generation behind one. The kernel has no zero.
+fn following(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
 }
 
 /// What a look at the filter found.
@@ -73,17 +96,16 @@ impl Table {
         }
         let (generation, ruleset) = slot.can(desired());
         // Unknown until it is known again, also when this future is dropped half way.
+        let clean_at = slot.clean_at.take();
         if let Some(applied) = slot.applied.take()
             && applied.same_chains(&ruleset)
         {
             let change = ruleset.change(&applied);
-            let result = if change.is_empty() {
-                Ok(())
-            } else {
-                self.firewall.change(self.name.clone(), change).await
-            };
+            let result =
+                if change.is_empty() { Ok(clean_at) } else { self.change(change, clean_at).await };
             match result {
-                Ok(()) => {
+                Ok(clean_at) => {
+                    slot.clean_at = clean_at;
                     slot.applied = Some(ruleset);
                     slot.generation = generation;
                     return Ok(());
@@ -96,6 +118,20 @@ impl Table {
         self.replace(&mut slot, generation, ruleset).await
     }
 
+    /// One transaction, and at which generation the filter holds what it leads to, if it held what was before at this
+    /// one, and nobody else has changed anything meanwhile.
+    async fn change(
+        &self,
+        change: Change,
+        clean_at: Option<u32>,
+    ) -> Result<Option<u32>, FirewallError> {
+        let before = self.firewall.generation().await.filter(|now| Some(*now) == clean_at);
+        self.firewall.change(self.name.clone(), change).await?;
+        let Some(before) = before else { return Ok(None) };
+        let now = self.firewall.generation().await;
+        Ok(now.filter(|now| *now == following(before)))
+    }
+
     /// What the filter holds as far as we know, without a look at it.
     pub(super) async fn known(&self) -> Tables {
         match &self.slot.lock().await.applied {
@@ -105,13 +141,25 @@ impl Table {
     }
 
     /// Compares the filter with what it was told last. What differs is replaced by the next
-    /// [`sync`](Self::sync).
+    /// [`sync`](Self::sync). Where nobody has changed anything since it was known to be right, nothing is read but
+    /// that: to list tens of thousands of elements takes most of a second.
     pub(super) async fn look(
         &self,
         desired: impl Fn() -> (u64, Ruleset),
     ) -> Result<Looked, FirewallError> {
         let mut slot = self.slot.lock().await;
+        let before = self.firewall.generation().await;
+        let is_new = slot.seen.is_some_and(|seen| seen.elapsed() < PROOF);
+        if let Some(applied) = &slot.applied
+            && is_new
+            && before.is_some()
+            && slot.clean_at == before
+        {
+            return Ok(Looked { tables: holds(applied), strange: false });
+        }
+        slot.clean_at = None;
         let listed = self.firewall.list(self.name.clone()).await?;
+        let after = self.firewall.generation().await;
         let intact = match (&slot.applied, &listed) {
             (None, _) => false,
             (Some(applied), None) => applied.is_empty(),
@@ -119,8 +167,9 @@ impl Table {
                 applied.matches(listed) && slot.frame.as_ref() == Some(&frame(listed))
             }
         };
-        if let Some(applied) = slot.applied.as_ref().filter(|_| intact) {
-            return Ok(Looked { tables: holds(applied), strange: false });
+        if let Some(applied) = slot.applied.clone().filter(|_| intact) {
+            slot.sees(before, after);
+            return Ok(Looked { tables: holds(&applied), strange: false });
         }
         // The first look after a start finds the table of the agent before.
         let (_, ruleset) = slot.can(desired());
@@ -163,7 +212,7 @@ impl Table {
         generation: u64,
         ruleset: Ruleset,
     ) -> Result<(), FirewallError> {
-        slot.frame = None;
+        (slot.frame, slot.clean_at) = (None, None);
         let (generation, ruleset) =
             match self.firewall.apply(ruleset.replace_text(&self.name)).await {
                 Err(FirewallError::Refused { message })
@@ -177,7 +226,13 @@ impl Table {
                 result => result.map(|()| (generation, ruleset))?,
             };
         if !ruleset.is_empty() {
-            slot.frame = self.firewall.list(self.name.clone()).await?.as_ref().map(frame);
+            let before = self.firewall.generation().await;
+            let listed = self.firewall.list(self.name.clone()).await?;
+            let after = self.firewall.generation().await;
+            slot.frame = listed.as_ref().map(frame);
+            if listed.is_some_and(|listed| ruleset.matches(&listed)) {
+                slot.sees(before, after);
+            }
         }
         slot.applied = Some(ruleset);
         slot.generation = generation;
@@ -220,7 +275,7 @@ impl Table {
     /// was before is gone with its device, or is not.
     pub(super) async fn has_device(&self) {
         let mut slot = self.slot.lock().await;
-        (slot.without_egress, slot.applied) = (false, None);
+        (slot.without_egress, slot.applied, slot.clean_at) = (false, None, None);
     }
 
     /// Finds out whether a refusal came from a kernel that cannot judge the frames of bridges

@@ -12,13 +12,17 @@ use rustix::thread::gettid;
 use shoal_agent_planning::network::ruleset::{EGRESS, FAMILY, FRAMES, RawElement, RawElements};
 
 use crate::FirewallError;
-use crate::conntrack::messages;
+use crate::conntrack::{attribute as value, messages};
 use crate::kept::KeptSocket;
 use crate::ours::Own;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
+const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
+/// NFTA_GEN_ID, in network order.
+const GENERATION_ID: u16 = 1;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NLMSG_ERROR: u16 = 2;
@@ -58,6 +62,42 @@ impl Kernel {
     ) -> Result<(), FirewallError> {
         let no_socket = |source| FirewallError::Talk { source };
         self.0.with(|socket| perform(socket, table, change), no_socket)
+    }
+}
+
+impl Kernel {
+    /// How many transactions there were on this host, whosever they are. Blocks, for microseconds.
+    ///
+    /// # Errors
+    /// The kernel has no nf_tables, or does not answer.
+    pub(super) fn generation(&self) -> Result<u32, FirewallError> {
+        let no_socket = |source| FirewallError::Talk { source };
+        self.0.with(generation, no_socket)
+    }
+}
+
+fn generation(socket: &Socket) -> Result<u32, FirewallError> {
+    let talk = |source| FirewallError::Talk { source };
+    let mut question = Vec::new();
+    frame(&mut question, GET_GENERATION, NLM_F_REQUEST, (0, 0), 0, &[]);
+    socket.send(&question, 0).map_err(talk)?;
+    loop {
+        let (datagram, _) = socket.recv_from_full().map_err(talk)?;
+        for (kind, body) in messages(&datagram) {
+            // Behind nfgenmsg; an error has its number in that place.
+            let id = || value(body.get(4..)?, GENERATION_ID)?.first_chunk().copied();
+            match kind {
+                NEW_GENERATION => {
+                    let id = id().ok_or_else(|| talk(io::ErrorKind::InvalidData.into()))?;
+                    return Ok(u32::from_be_bytes(id));
+                }
+                NLMSG_ERROR => {
+                    let error = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(talk(io::Error::from_raw_os_error(error.saturating_neg())));
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod reach;
 mod recover;
 mod six;
 mod spoof;
+mod unchanged;
 mod verify;
 
 use std::net::{IpAddr, Ipv4Addr};
