@@ -2,7 +2,7 @@
 //!
 //! One loop owns the tunnel. What is to be done follows from what the node was told ([`Course`]); until
 //! managers have said everything, the tunnel stays as an earlier agent left it, so that a restart interrupts
-//! nobody.
+//! nobody. After a reboot of the host there is none, and it is made by what they said before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
-use shoal_agent_planning::overlay::{Course, OverlayView};
+use shoal_agent_planning::overlay::{Course, Courses, Crowded, OverlayView};
 use shoal_agent_planning::tunnel::selftest::{End, fitting};
 use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, TunnelPeer, peers};
 use shoal_agent_planning::verify::Known;
@@ -175,8 +175,13 @@ pub(crate) struct Overlay {
     errors: (Vec<String>, Option<Timestamp>),
     /// Since when is known what is not as it should be.
     wrong: Known,
+    /// What follows from what managers say.
+    courses: Courses,
+    /// For which addresses and nodes the tunnel was made last, and when.
+    ensured: Option<(u64, Arc<OverlayView>, Instant)>,
     /// What was complained of last.
     contested: usize,
+    crowded: Crowded,
     /// What the driver was told last of what leads where, with success; and nodes that it was told to leave out.
     led: Option<(Arc<OverlayView>, BTreeSet<Ipv4Addr>)>,
     /// Ports of every node that somebody else on this host has.
@@ -230,7 +235,10 @@ impl Overlay {
             failures: 0,
             errors: (Vec::new(), None),
             wrong: Known::default(),
+            courses: Courses::default(),
+            ensured: None,
             contested: 0,
+            crowded: Crowded::default(),
             led: None,
             held_by_others: Contested::new(),
             left_out: BTreeMap::new(),
@@ -268,6 +276,7 @@ impl Overlay {
                             self.phase = Phase::Outside;
                         }
                         self.known.send_replace(None);
+                        self.ensured = None;
                         let _ = answer.send(self.tunnel.remove().await);
                         continue;
                     }
@@ -324,18 +333,33 @@ impl Overlay {
     /// services on this host need it, too. Returns all that could not be done.
     async fn follow(&mut self) -> Vec<OverlayError> {
         let view = Arc::clone(&self.view.borrow_and_update());
-        let course = Course::of(&view);
-        self.complain(&course);
+        // Of no use to who is cut off meanwhile: it begins anew.
+        let mut courses = std::mem::take(&mut self.courses);
+        courses.follow(&view);
+        let (course, editions) = (courses.course(), courses.editions());
+        self.complain(course);
         let tunnel = match view.node_id {
-            Some(_) => self.ensure(&course, &view).await,
-            None => self.tunnel.remove().await.map_err(OverlayError::from),
+            Some(_) if self.is_ensured(editions, &view) => Ok(()),
+            Some(_) => {
+                self.ensured = None;
+                let ensured = self.ensure(course, &view).await;
+                if ensured.is_ok() {
+                    self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
+                }
+                ensured
+            }
+            None => {
+                self.ensured = None;
+                self.tunnel.remove().await.map_err(OverlayError::from)
+            }
         };
         let has_left = view.node_id.is_none();
         if has_left {
             self.ways.send_if_modified(|ways| std::mem::take(ways) != Ways::default());
         }
-        let fitted = self.fit(&course).await;
+        let fitted = self.fit(course).await;
         let led = self.lead(course, view).await;
+        self.courses = courses;
         let errors: Vec<OverlayError> =
             [tunnel, fitted, led].into_iter().filter_map(Result::err).collect();
         // The host has left its cluster, and nothing is left to be tried again.
@@ -343,6 +367,13 @@ impl Overlay {
             self.phase = Phase::Outside;
         }
         errors
+    }
+
+    /// Whether the tunnel was made for these nodes and addresses a moment ago: most of what changes is not about it.
+    fn is_ensured(&self, editions: u64, view: &OverlayView) -> bool {
+        self.ensured.as_ref().is_some_and(|(of, made_for, when)| {
+            *of == editions && made_for.peers == view.peers && when.elapsed() < LOOK
+        })
     }
 
     /// Lets packets be as large as their ways take.
@@ -359,7 +390,7 @@ impl Overlay {
 
     /// What is led somewhere is kept by the driver: it is told again only if there is news, or to find out whether
     /// a port that somebody else had is free.
-    async fn lead(&mut self, course: Course, view: Arc<OverlayView>) -> Result<(), OverlayError> {
+    async fn lead(&mut self, course: &Course, view: Arc<OverlayView>) -> Result<(), OverlayError> {
         let tunnel_of = |node: &NodeId| match view.peers.get(node)?.tunnel_address? {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -371,10 +402,11 @@ impl Overlay {
         if same && self.held_by_others.is_empty() {
             return Ok(());
         }
-        let Course { remote, vips, mut ingress, .. } = course;
+        let (vips, mut ingress, crowded) = course.bounded();
+        self.complain_of_crowd(crowded);
         ingress.leave_out(&left_out);
         self.led = None;
-        let contested = self.networks.lead(remote, vips, ingress).await?;
+        let contested = self.networks.lead(course.remote.clone(), vips, ingress).await?;
         self.networks.has_followed(view.revision);
         self.led = Some((view, left_out));
         self.tell_of(contested);
@@ -444,6 +476,19 @@ impl Overlay {
         for error in errors {
             tracing::error!(error = %chain(error), "the overlay is not as it should be");
         }
+    }
+
+    fn complain_of_crowd(&mut self, crowded: Crowded) {
+        if crowded != self.crowded && !crowded.is_empty() {
+            let Crowded { vips, ports } = &crowded;
+            tracing::error!(
+                ?vips,
+                ?ports,
+                "clients of these services are led to any task, and not to the same one each time: there are more \
+                 such services, with more tasks, than a host remembers"
+            );
+        }
+        self.crowded = crowded;
     }
 
     fn complain(&mut self, course: &Course) {

@@ -1,5 +1,6 @@
 //! What this node knows of its overlay networks, and what follows from it.
 
+mod courses;
 mod plan;
 
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Network;
 use shoal_types::spec::NetworkKind;
 
-pub use plan::{Course, Remote};
+pub use courses::Courses;
+pub use plan::{Course, Crowded, Remote};
 
 /// All that a node was told of its overlay networks. Clones share what they have in common: a change costs
 /// the same however much there is.

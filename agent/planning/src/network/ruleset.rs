@@ -64,7 +64,7 @@ mod led;
 mod mesh;
 mod own;
 mod sets;
-mod sticky;
+pub mod sticky;
 
 /// Family of the table of packets, of both families of addresses.
 pub const FAMILY: &str = "inet";

@@ -1,6 +1,6 @@
 //! What follows on this host from what it knows of overlay networks.
 
-mod ingress;
+pub(super) mod ingress;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use ipnet::IpNet;
-use shoal_types::assignment::TaskEndpoint;
+use shoal_types::assignment::{ServiceVips, TaskEndpoint, VipNetwork};
 use shoal_types::id::{NodeId, ServiceId};
 use shoal_types::spec::{Affinity, Locality};
 
 use super::OverlayView;
-use crate::network::ingress::Ingress;
-use crate::network::ruleset::{Vip, Vips};
+use crate::network::ingress::{Ingress, Port};
+use crate::network::ruleset::{Vip, Vips, sticky};
 
 /// Addresses that packets are led into the tunnel for. Clones share what they have in common.
 pub type Remote = OrdSet<IpAddr>;
@@ -34,16 +34,123 @@ pub struct Course {
     /// Addresses that several nodes claim, for endpoints or for themselves, with these nodes. Nobody else's is led anywhere: who
     /// is right cannot be told here, and managers never give one twice.
     pub contested: BTreeMap<IpAddr, BTreeSet<NodeId>>,
+    /// How much has to be remembered of clients that stay with whom they have.
+    pub(super) slots: Slots,
+}
+
+/// Slots of services and ports whose clients stay with whom they have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Slots {
+    vips: usize,
+    vips_v6: usize,
+    ports: usize,
+}
+
+impl Slots {
+    fn all(vips: &Vips, ports: &BTreeMap<Port, Arc<[String]>>) -> Self {
+        let mut slots = Self::default();
+        vips.iter().for_each(|(at, vip)| *slots.of_vip(*at) += slots_of(vip));
+        slots.ports = ports.values().map(|names| sticky::count(names.len())).sum();
+        slots
+    }
+
+    fn of_vip(&mut self, at: IpAddr) -> &mut usize {
+        if at.is_ipv6() { &mut self.vips_v6 } else { &mut self.vips }
+    }
+
+    pub(super) fn have_vip(&mut self, at: IpAddr, vip: &Vip) {
+        *self.of_vip(at) += slots_of(vip);
+    }
+
+    pub(super) fn lose_vip(&mut self, at: IpAddr, vip: &Vip) {
+        let of = self.of_vip(at);
+        *of = of.saturating_sub(slots_of(vip));
+    }
+
+    pub(super) fn have_port(&mut self, backends: usize) {
+        self.ports += sticky::count(backends);
+    }
+
+    pub(super) fn lose_port(&mut self, backends: usize) {
+        self.ports = self.ports.saturating_sub(sticky::count(backends));
+    }
+
+    fn fit(self) -> bool {
+        let Self { vips, vips_v6, ports } = self;
+        vips.max(vips_v6) <= sticky::VIP_SLOTS_MAX && ports <= sticky::PORT_SLOTS_MAX
+    }
+}
+
+fn slots_of(vip: &Vip) -> usize {
+    if vip.sticky { sticky::count(vip.backends.len()) } else { 0 }
+}
+
+/// Services and ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Crowded {
+    /// By the addresses of services.
+    pub vips: BTreeSet<IpAddr>,
+    /// By port.
+    pub ports: BTreeSet<Port>,
+}
+
+impl Crowded {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.vips.len() + self.ports.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Course {
-    /// Decides on it.
+    /// What is led to, with clients that stay with whom they have as far as that takes no more than a host can list;
+    /// and who they are of whom that is too much.
+    #[must_use]
+    pub fn bounded(&self) -> (Vips, Ingress, Crowded) {
+        let (mut vips, mut ingress) = (self.vips.clone(), self.ingress.clone());
+        let mut crowded = Crowded::default();
+        if self.slots.fit() {
+            return (vips, ingress, crowded);
+        }
+        let (mut left, mut left_v6) = (sticky::VIP_SLOTS_MAX, sticky::VIP_SLOTS_MAX);
+        for (vip, service) in self.vips.iter().filter(|(_, service)| service.sticky) {
+            let of_family = if vip.is_ipv6() { &mut left_v6 } else { &mut left };
+            if !take(of_family, slots_of(service)) {
+                crowded.vips.insert(*vip);
+            }
+        }
+        for vip in &crowded.vips {
+            if let Some(service) = vips.get_mut(vip) {
+                service.sticky = false;
+            }
+        }
+        let mut left = sticky::PORT_SLOTS_MAX;
+        for (port, names) in &self.ingress.sticky {
+            if !take(&mut left, sticky::count(names.len())) {
+                crowded.ports.insert(*port);
+            }
+        }
+        ingress.sticky.retain(|port, _| !crowded.ports.contains(port));
+        (vips, ingress, crowded)
+    }
+
+    /// Decides on all of it anew. [`Courses`](super::Courses) costs what has changed.
     #[must_use]
     pub fn of(view: &OverlayView) -> Self {
         let mut course = Self { vips: vips(view), ..Self::default() };
-        let Some(own) = view.node_id else { return course };
+        let Some(own) = view.node_id else {
+            course.slots = Slots::all(&course.vips, &course.ingress.sticky);
+            return course;
+        };
         let owners = owners(view);
         course.ingress = ingress::of(own, view, &owners);
+        course.slots = Slots::all(&course.vips, &course.ingress.sticky);
         for (address, nodes) in owners {
             let mut others = nodes.iter().copied();
             match (others.next(), others.next()) {
@@ -59,6 +166,11 @@ impl Course {
         }
         course
     }
+}
+
+/// Takes so many away, if there are so many left.
+fn take(left: &mut usize, count: usize) -> bool {
+    left.checked_sub(count).map(|less| *left = less).is_some()
 }
 
 /// Which nodes have an address, be it an endpoint's or their own in the tunnel. Without one of its own a node has
@@ -91,25 +203,34 @@ fn vips(view: &OverlayView) -> Vips {
     for service in view.vips.values() {
         let tasks = tasks.get(&service.service_id).unwrap_or(&none);
         for network in &service.networks {
-            let vip = network.vip.addr();
-            let addresses = |task: &&Arc<TaskEndpoint>| {
-                let joined = task.networks.iter().filter(|n| n.network_id == network.network_id);
-                let addresses = joined.flat_map(|joined| &joined.addresses).map(IpNet::addr);
-                addresses.filter(|one| one.is_ipv4() == vip.is_ipv4()).collect::<Vec<_>>()
-            };
-            let near = |task: &&&Arc<TaskEndpoint>| Some(task.node_id) == view.node_id;
-            let of_near: BTreeSet<IpAddr> = tasks.iter().filter(near).flat_map(addresses).collect();
-            let prefers_near = service.locality == Some(Locality::PreferLocal);
-            let backends: BTreeSet<IpAddr> = match prefers_near && !of_near.is_empty() {
-                true => of_near,
-                false => tasks.iter().flat_map(addresses).collect(),
-            };
-            let backends: Vec<IpAddr> = backends.into_iter().collect();
-            let sticky = service.affinity == Some(Affinity::ClientIp);
-            all.insert(vip, Vip { sticky, ..backends.into() });
+            all.insert(network.vip.addr(), vip(view.node_id, service, network, tasks));
         }
     }
     all
+}
+
+/// Who is behind one address of a service, of these tasks of it that serve.
+pub(super) fn vip(
+    own: Option<NodeId>,
+    service: &ServiceVips,
+    network: &VipNetwork,
+    tasks: &[&Arc<TaskEndpoint>],
+) -> Vip {
+    let v4 = network.vip.addr().is_ipv4();
+    let addresses = |task: &&Arc<TaskEndpoint>| {
+        let joined = task.networks.iter().filter(|n| n.network_id == network.network_id);
+        let addresses = joined.flat_map(|joined| &joined.addresses).map(IpNet::addr);
+        addresses.filter(|one| one.is_ipv4() == v4).collect::<Vec<_>>()
+    };
+    let near = |task: &&&Arc<TaskEndpoint>| Some(task.node_id) == own;
+    let of_near: BTreeSet<IpAddr> = tasks.iter().filter(near).flat_map(addresses).collect();
+    let prefers_near = service.locality == Some(Locality::PreferLocal);
+    let backends: BTreeSet<IpAddr> = match prefers_near && !of_near.is_empty() {
+        true => of_near,
+        false => tasks.iter().flat_map(addresses).collect(),
+    };
+    let backends: Vec<IpAddr> = backends.into_iter().collect();
+    Vip { sticky: service.affinity == Some(Affinity::ClientIp), ..backends.into() }
 }
 
 #[cfg(test)]
@@ -232,6 +353,40 @@ mod tests {
             let nowhere = Course::of(&OverlayView { node_id: None, ..view });
             assert_eq!(nowhere.vips[&at(9)].backends.len(), usize::from(near) + usize::from(far));
         }
+    }
+
+    /// What comes first has its slots, and what does not fit is led to as without; smaller ones behind it still fit.
+    #[test]
+    fn clients_stay_as_far_as_a_host_can_remember() {
+        let backend = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + n));
+        let vip = |backends: u32| Vip {
+            sticky: true,
+            ..(0..backends).map(backend).collect::<Vec<_>>().into()
+        };
+        let at = |n: u8| IpAddr::from([10, 0, 0, n]);
+        // Four large ones fill it; there is room for none after.
+        let vips = (1..=6).map(|n| (at(n), vip(if n < 6 { 129 } else { 1 }))).collect();
+        let mut course = Course { vips, ..Course::default() };
+        course.vips.insert("fd00::1".parse().unwrap(), vip(129));
+        let names: Arc<[String]> = (0..129).map(|n| n.to_string()).collect();
+        let few: Arc<[String]> = Arc::from([String::new()]);
+        let tcp = |port| (crate::network::Protocol::Tcp, port);
+        course.ingress.sticky = [(80, &few), (81, &names), (82, &names), (83, &few)]
+            .map(|(p, n)| (tcp(p), n.clone()))
+            .into();
+        course.slots = Slots::all(&course.vips, &course.ingress.sticky);
+        let (vips, ingress, crowded) = course.bounded();
+        let sticky: Vec<IpAddr> =
+            vips.iter().filter(|(_, vip)| vip.sticky).map(|(at, _)| *at).collect();
+        let v6: IpAddr = "fd00::1".parse().unwrap();
+        assert_eq!(sticky, [at(1), at(2), at(3), at(4), v6]);
+        assert_eq!(crowded.vips, [at(5), at(6)].into());
+        let ports: Vec<u16> = ingress.sticky.keys().map(|(_, port)| *port).collect();
+        assert_eq!(ports, [80, 81, 83]);
+        assert_eq!(crowded.ports, [tcp(82)].into());
+        // No state of the cluster makes it more.
+        let slots = vips.values().filter(|vip| vip.sticky).map(|vip| vip.backends.len());
+        assert!(slots.map(sticky::count).sum::<usize>() <= 2 * sticky::VIP_SLOTS_MAX);
     }
 
     #[test]

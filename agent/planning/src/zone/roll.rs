@@ -65,7 +65,7 @@ pub struct Roll {
     speakers: OrdMap<TaskId, Option<Arc<Speaker>>>,
     /// Networks of this host.
     networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
-    /// Absent until managers have said everything.
+    /// Absent until managers have said everything, but after a reboot: what they said before holds then.
     overlay: Option<Arc<OverlayView>>,
 }
 

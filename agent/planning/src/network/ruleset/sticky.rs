@@ -29,6 +29,19 @@ pub(super) fn slots(backends: usize) -> Range<u32> {
     size..2 * size
 }
 
+/// How many slots all services have together at the most, of one family, and all ports: a listing of the tables that
+/// has them all has some 50 MiB, and more than 64 are not read. Who comes behind them, in the order of addresses and of
+/// ports, is as one without affinity.
+pub const VIP_SLOTS_MAX: usize = 1 << 17;
+/// The same of ports, of which each is in two maps.
+pub const PORT_SLOTS_MAX: usize = 1 << 16;
+
+/// How many slots so many backends have.
+#[must_use]
+pub fn count(backends: usize) -> usize {
+    if backends == 0 { 0 } else { slots(backends).len() }
+}
+
 /// Which of these backends has each slot, by what tells each from all others, on whichever node. More than there are
 /// slots get none.
 pub(super) fn holders(names: &[Vec<u8>]) -> Vec<usize> {

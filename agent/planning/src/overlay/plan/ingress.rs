@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use shoal_types::assignment::TaskEndpoint;
+use shoal_types::assignment::{IngressPort, TaskEndpoint};
 use shoal_types::id::NodeId;
 use shoal_types::spec::{Affinity, Locality};
 
 use super::super::OverlayView;
 use crate::network::Protocol;
-use crate::network::ingress::{Backend, Ingress};
+use crate::network::ingress::{Backend, Ingress, Port};
 
 /// What a node does about them; an address that several claim in `owners` is nobody's.
 pub(super) fn of(
@@ -27,47 +27,63 @@ pub(super) fn of(
     let others = view.peers.values().filter(|peer| home.is_some() && peer.node_id != own);
     let peers: BTreeMap<Ipv4Addr, Option<IpAddr>> =
         others.filter_map(|peer| Some((at(&peer.node_id)?, Some(peer.addr)))).collect();
-    let mut ports: BTreeMap<_, Vec<(Backend, String)>> = BTreeMap::new();
-    let (mut sticky, mut prefers_near) = (BTreeSet::new(), BTreeSet::new());
+    let far = |node: &NodeId| at(node).filter(|far| peers.contains_key(far));
+    let mut tasks: BTreeMap<Port, Vec<&TaskEndpoint>> = BTreeMap::new();
     for endpoint in view.endpoints.values() {
         for port in &endpoint.ports {
-            let key = (Protocol::from(port.protocol), port.published_port);
-            let backends = ports.entry(key).or_default();
-            if endpoint.affinity == Some(Affinity::ClientIp) {
-                sticky.insert(key);
-            }
-            if endpoint.locality == Some(Locality::PreferLocal) {
-                prefers_near.insert(key);
-            }
-            if !endpoint.serving {
-                continue;
-            }
-            let name = endpoint.task_id.to_string();
-            if endpoint.node_id == own {
-                backends.push((Backend::Here(name.clone()), name));
-            } else if let Some(far) = at(&endpoint.node_id).filter(|far| peers.contains_key(far)) {
-                let backend = if has_v6(endpoint) { Backend::Both(far) } else { Backend::Far(far) };
-                backends.push((backend, name));
-            }
+            tasks.entry(key(port)).or_default().push(endpoint);
         }
     }
-    for (port, backends) in &mut ports {
-        let is_near = |(backend, _): &(Backend, String)| backend.far().is_none();
-        if prefers_near.contains(port) && backends.iter().any(is_near) {
-            backends.retain(is_near);
-        }
-        // So that the same is drawn from the same, however tasks came.
-        backends.sort();
+    let mut ingress = Ingress { home, peers: peers.clone(), ..Ingress::default() };
+    for (port, tasks) in tasks {
+        let Behind { backends, names } = behind(own, far, &tasks);
+        ingress.ports.insert(port, backends);
+        ingress.sticky.extend(names.map(|names| (port, names)));
     }
-    let named = ports.iter().filter(|(port, _)| sticky.contains(*port));
-    let names =
-        named.map(|(port, all)| (*port, all.iter().map(|(_, name)| name.clone()).collect()));
-    let sticky = names.collect();
-    let backends = |all: Vec<(Backend, String)>| {
-        all.into_iter().map(|(one, _)| one).collect::<Arc<[Backend]>>()
+    ingress
+}
+
+/// Which port that is.
+pub(in super::super) fn key(port: &IngressPort) -> Port {
+    (Protocol::from(port.protocol), port.published_port)
+}
+
+/// Who is behind one port.
+pub(in super::super) struct Behind {
+    pub(in super::super) backends: Arc<[Backend]>,
+    /// Their names, where clients stay with whom they have.
+    pub(in super::super) names: Option<Arc<[String]>>,
+}
+
+/// The same of its tasks; `far` says how others nodes are reached, where they are.
+pub(in super::super) fn behind(
+    own: NodeId,
+    far: impl Fn(&NodeId) -> Option<Ipv4Addr>,
+    tasks: &[&TaskEndpoint],
+) -> Behind {
+    let backend = |endpoint: &&TaskEndpoint| {
+        let name = endpoint.task_id.to_string();
+        if endpoint.node_id == own {
+            return Some((Backend::Here(name.clone()), name));
+        }
+        let far = far(&endpoint.node_id)?;
+        let backend = if has_v6(endpoint) { Backend::Both(far) } else { Backend::Far(far) };
+        Some((backend, name))
     };
-    let ports = ports.into_iter().map(|(port, all)| (port, backends(all))).collect();
-    Ingress { home, peers, ports, sticky }
+    let serving = tasks.iter().filter(|endpoint| endpoint.serving);
+    let mut backends: Vec<(Backend, String)> = serving.filter_map(backend).collect();
+    let prefers_near = tasks.iter().any(|one| one.locality == Some(Locality::PreferLocal));
+    let is_near = |(backend, _): &(Backend, String)| backend.far().is_none();
+    if prefers_near && backends.iter().any(is_near) {
+        backends.retain(is_near);
+    }
+    // So that the same is drawn from the same, however tasks came.
+    backends.sort();
+    let sticky = tasks.iter().any(|one| one.affinity == Some(Affinity::ClientIp));
+    Behind {
+        names: sticky.then(|| backends.iter().map(|(_, name)| name.clone()).collect()),
+        backends: backends.into_iter().map(|(one, _)| one).collect(),
+    }
 }
 
 /// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
@@ -78,7 +94,7 @@ fn has_v6(endpoint: &TaskEndpoint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use shoal_types::assignment::{IngressPort, Peer, TaskEndpoint};
+    use shoal_types::assignment::Peer;
     use shoal_types::object::{Slot, TunnelKey};
     use shoal_types::spec;
 
