@@ -16,6 +16,7 @@ pub mod overlay;
 pub mod program;
 pub mod reporter;
 pub mod session;
+mod told;
 mod upkeep;
 pub mod worker;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const SKIPPED: [&str; 3] = [".git", "target", "proptest-regressions"];
 
 /// What is stored as protobuf, as `proto/src/convert/tests/numbers.rs` lists it, and a golden file of it.
-const MESSAGES: [(&str, &str); 8] = [
+const MESSAGES: [(&str, &str); 9] = [
     ("LogEntry", "entry_membership.v1.hex"),
     ("LogState", "state.v1.hex"),
     ("Command", "create_cluster.hex"),
@@ -19,6 +19,7 @@ const MESSAGES: [(&str, &str); 8] = [
     ("LedgerTask", "ledger_task.v1.hex"),
     ("LedgerNetworks", "ledger_networks.v1.hex"),
     ("LedgerTerm", "ledger_term.v1.hex"),
+    ("LedgerTold", "ledger_told.v1.hex"),
 ];
 
 fn root() -> PathBuf {

@@ -243,7 +243,8 @@ pub trait NetworkDriver: Send + Sync {
     fn networks(&self) -> BTreeSet<String>;
 
     /// Takes over what is known of overlay networks, in place of what was: at once, and without waiting for
-    /// anything. What follows from it is done afterwards. Not called before managers have said everything.
+    /// anything. What follows from it is done afterwards. Not called before managers have said everything, or had done
+    /// so before the host was restarted.
     fn tell(&self, view: Arc<OverlayView>);
 
     /// Notes that all that follows from what it was told up to this revision is done.

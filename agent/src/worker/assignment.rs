@@ -18,6 +18,7 @@ use super::applied::Mark;
 use super::event::Event;
 use super::state::{Entry, State};
 use crate::ledger::{LedgerError, Term};
+use crate::told::Source;
 
 /// How long after the disk refused the networks it is asked again.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ impl State {
         if *self.overlay != overlay {
             self.learn_overlay(overlay);
         }
+        // Also where it is what was known: from now on it is of this boot.
+        self.keep_told(&mark);
         let NodeAssignment { tasks, networks, endpoints: _, vips: _, peers: _, rejected } =
             assignment;
         if *self.networks != networks {
@@ -103,6 +106,7 @@ impl State {
         // Before anything is begun for the tasks: that is planned when all messages were taken.
         if learned {
             self.learn_overlay(overlay);
+            self.keep_told(&mark);
         }
         if networks {
             self.networks_have_changed();
@@ -118,6 +122,14 @@ impl State {
         self.context.drivers.networks.tell(Arc::clone(&self.overlay));
         self.roll.set_overlay(Arc::clone(&self.overlay));
         self.context.drivers.names.tell(self.roll.clone());
+    }
+
+    /// Has it kept over a reboot, in the background: it is stale then anyway.
+    fn keep_told(&self, mark: &Mark) {
+        let Some(Term { cluster, .. }) = self.term else { return };
+        let Mark { term, sequence, .. } = *mark;
+        let boot = self.context.config.boot.clone();
+        self.told.keep(Source { cluster, term, sequence, boot }, &self.overlay);
     }
 
     fn networks_have_changed(&mut self) {

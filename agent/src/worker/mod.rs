@@ -26,6 +26,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +44,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::{Ledger, LedgerError, Loaded, Term};
 use crate::reporter::Reporter;
+use crate::told::Told;
 use shoal_agent_runtime::{
     ContainerId, ExecSession, ExecSpec, Exit, LogQuery, LogStream, Runtime, RuntimeError,
 };
@@ -136,6 +138,9 @@ pub enum WorkerError {
     /// It cannot be written down whom the node obeys.
     #[error("cannot write down which leader this node obeys")]
     Term(#[source] LedgerError),
+    /// Nobody can be started who keeps what is told of overlay networks.
+    #[error("cannot keep what is told of overlay networks")]
+    Told(#[source] io::Error),
     /// The worker was shut down.
     #[error("the worker has ended")]
     Ended,
@@ -188,6 +193,12 @@ impl Worker {
         for damaged in &loaded.damaged {
             tracing::error!(error = %shoal_types::error_chain::chain(damaged), "ledger file skipped");
         }
+        let told_in = config.ledger_dir.join("told");
+        let opened = tokio::task::spawn_blocking(move || Told::open(&told_in)).await;
+        let (told, kept) = opened.map_err(|_| WorkerError::Ended)?.map_err(WorkerError::Told)?;
+        let cluster = loaded.term.map(|term| term.cluster);
+        let known =
+            kept.and_then(|kept| kept.after_reboot(cluster, &config.boot, &loaded.networks));
         let reporter = Reporter::default();
         // Unbounded, so that no driver ever waits for the loop: what can be under way is bounded by
         // the number of tasks.
@@ -197,7 +208,7 @@ impl Worker {
         let entries =
             resume::resume(&context, loaded.tasks, &loaded.lost, &loaded.networks).await?;
         let (term, networks) = (loaded.term, loaded.networks);
-        let held = state::Held { entries, lost: loaded.lost, networks, term };
+        let held = state::Held { entries, lost: loaded.lost, networks, term, told, known };
         let (tell, applied) = watch::channel(None);
         tokio::spawn(hear_followed(context.drivers.networks.followed(), events.clone()));
         let state = state::State::new(context, held, reporter.clone(), events.clone(), tell);

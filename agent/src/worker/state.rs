@@ -26,6 +26,7 @@ use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, task_id};
 use crate::ledger::Term;
 use crate::reporter::Reporter;
+use crate::told::Told;
 use shoal_agent_runtime::{ContainerId, Exit};
 
 /// Events that are taken in one go before anything is planned.
@@ -76,6 +77,10 @@ pub(super) struct Held {
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
     /// Whom the node obeys.
     pub term: Option<Term>,
+    /// What is told of overlay networks is kept there.
+    pub told: Told,
+    /// And was kept over a reboot.
+    pub known: Option<OverlayView>,
 }
 
 /// Everything that this node holds. Dropping it cuts every operation off.
@@ -90,6 +95,8 @@ pub(super) struct State {
     pub(super) roll: Roll,
     /// The newest leader that is obeyed, as it is on disk.
     pub(super) term: Option<Term>,
+    /// Keeps what managers say of overlay networks over a reboot.
+    pub(super) told: Told,
     pub(super) applied: Applied,
     reporter: Reporter,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -114,12 +121,13 @@ impl State {
         events: mpsc::UnboundedSender<Event>,
         applied: watch::Sender<Option<Mark>>,
     ) -> Self {
-        let Held { entries, lost, networks, term } = held;
+        let Held { entries, lost, networks, term, told, known } = held;
         let networks = Arc::new(networks);
         let mut roll = Roll::default();
         roll.set_networks(Arc::clone(&networks));
-        Self {
+        let mut state = Self {
             term,
+            told,
             applied: Applied::new(applied),
             context,
             entries,
@@ -135,7 +143,16 @@ impl State {
             halted: false,
             halting: Vec::new(),
             leaving: Vec::new(),
+        };
+        if let Some(known) = known {
+            tracing::info!(
+                endpoints = known.endpoints.len(),
+                nodes = known.peers.len(),
+                "the host was restarted: overlay networks are as they were told before, until managers answer"
+            );
+            state.learn_overlay(known);
         }
+        state
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -436,6 +453,7 @@ impl State {
     async fn left(&mut self) {
         self.networks = Arc::default();
         self.learn_overlay(OverlayView::default());
+        self.told.forget();
         for id in std::mem::take(&mut self.lost) {
             // Its log, and what there is of its record; what cannot be removed is in the agent's log.
             let _ = forget(&self.context, id).await;

@@ -97,18 +97,21 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
             starts_first(name)
                 .then(|| UpdateConfig { order: UpdateOrder::StartFirst, ..Default::default() })
         }),
-        endpoint_spec: random.chance(chance).then(|| EndpointSpec {
-            ports: vec![PortConfig {
-                name: String::new(),
-                protocol: Protocol::Tcp,
-                target_port: 80,
-                published_port: random.pick(numbers),
-                publish_mode: mode_of_ports,
-                host_ip: None,
-            }],
-            affinity: (everywhere && random.chance(30)).then_some(Affinity::ClientIp),
-            locality: (everywhere && random.chance(30)).then_some(Locality::PreferLocal),
-            ..EndpointSpec::default()
+        endpoint_spec: random.chance(chance).then(|| {
+            let published_port = random.pick(numbers);
+            EndpointSpec {
+                ports: vec![PortConfig {
+                    name: String::new(),
+                    protocol: Protocol::Tcp,
+                    target_port: 80,
+                    published_port,
+                    publish_mode: mode_of_ports,
+                    host_ip: None,
+                }],
+                affinity: (everywhere && random.chance(30)).then_some(Affinity::ClientIp),
+                locality: (everywhere && published_port == 8081).then_some(Locality::PreferLocal),
+                ..EndpointSpec::default()
+            }
         }),
     }
 }

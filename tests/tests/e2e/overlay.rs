@@ -27,7 +27,7 @@ pub(crate) fn stack() -> String {
 }
 
 /// The address of a service, without its prefix.
-fn vip(world: &World, service: &str) -> String {
+pub(crate) fn vip(world: &World, service: &str) -> String {
     let services = world.cluster.json(&["service", "inspect", service]).unwrap();
     let address = at(&services[0], "/Endpoint/VirtualIPs/0/Addr");
     address.split('/').next().unwrap().to_owned()

@@ -7,7 +7,7 @@ use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// What logs, snapshots and ledgers are made of. Everything below these is stored, too.
-const STORED: [&str; 8] = [
+const STORED: [&str; 9] = [
     ".shoal.v1.LogEntry",
     ".shoal.v1.LogState",
     ".shoal.v1.Command",
@@ -16,6 +16,7 @@ const STORED: [&str; 8] = [
     ".shoal.v1.LedgerTask",
     ".shoal.v1.LedgerNetworks",
     ".shoal.v1.LedgerTerm",
+    ".shoal.v1.LedgerTold",
 ];
 
 /// Every field and enum value below the stored and the sent messages, one a line. All services: managers,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_manager_state::testing::{dual_spec, ipam_config, with_task};
-use shoal_types::spec::{Affinity, Locality, TaskRuntime};
+use shoal_types::spec::{Affinity, TaskRuntime};
 
 use super::*;
 
@@ -153,9 +153,7 @@ pub(super) fn with_dual() -> ClusterState {
     let keeper = cluster.add_service(keeper);
     cluster.add_running(keeper, 1, nodes[0]);
     let mut spec = with_ingress_port(service_spec("web", 2), 8080);
-    let endpoint = spec.endpoint_spec.get_or_insert_default();
-    endpoint.affinity = Some(Affinity::ClientIp);
-    endpoint.locality = Some(Locality::PreferLocal);
+    spec.endpoint_spec.get_or_insert_default().affinity = Some(Affinity::ClientIp);
     let web = cluster.add_service(spec);
     let id = cluster.add_running(web, 1, nodes[0]);
     let aliases = vec!["guest".to_owned()];
