@@ -250,6 +250,7 @@ const DEPLOY: &[Key] = &[
     is("endpoint_mode", Shape::Text),
     is("endpoint_affinity", Shape::Text),
     is("endpoint_locality", Shape::Text),
+    is("drain_timeout", Shape::Time),
 ];
 
 const RESOURCES: &[Key] =

@@ -44,6 +44,7 @@ impl Lower<'_> {
             hosts: confine::hosts(node),
             dns_config: confine::dns(node),
             stop_grace_period: time(node, "stop_grace_period"),
+            drain_timeout: node.get("deploy").and_then(|deploy| time(deploy, "drain_timeout")),
             healthcheck: self.healthcheck(node, path),
             ..ContainerSpec::default()
         }

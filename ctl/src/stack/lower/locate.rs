@@ -24,6 +24,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("task_template.container.dir", "working_dir"),
     ("task_template.container.user", "user"),
     ("task_template.container.stop_signal", "stop_signal"),
+    ("task_template.container.drain_timeout", "deploy.drain_timeout"),
     ("task_template.container.healthcheck", "healthcheck"),
     ("task_template.container.mounts", "volumes"),
     ("task_template.container.capability_add", "cap_add"),

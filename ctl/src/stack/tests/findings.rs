@@ -116,6 +116,7 @@ fn wrong_meanings() {
             "deploy: {endpoint_locality: x}",
             "endpoint_locality: \"x\" is unknown: expected any or prefer-local",
         ),
+        ("deploy: {drain_timeout: 30}", "\"30\" has no unit: expected such as"),
         ("tmpfs: /run:noexec", "tmpfs[0]: option \"noexec\" is not supported"),
         ("tty: !reset true", "4:17: tag !reset is not supported"),
     ];

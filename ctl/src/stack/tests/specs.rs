@@ -312,6 +312,7 @@ fn networks() {
             ("/Networks/default/Name", "\"n1\""),
         ],
     );
+    check_web("deploy: {drain_timeout: 1m30s}", &[("C/DrainTimeout", "90000000000")]);
 }
 
 #[test]
