@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use shoal_types::level::Level;
-use shoal_types::object::{EngineDescription, NodeDescription};
+use shoal_types::object::{EngineDescription, NodeDescription, PluginDescription};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, Resources};
-use shoal_types::spec::Platform;
+use shoal_types::spec::{NetworkKind, Platform};
 
-/// Looks at the host. Cheap enough for every session, so that memory plugged in later is seen.
+/// Looks at the host. `drivers` are those of networks on wires that its kernel has. Cheap enough for every session, so that memory plugged in later is seen.
 #[must_use]
-pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> NodeDescription {
+pub fn describe(
+    hostname: Option<&str>,
+    labels: &BTreeMap<String, String>,
+    drivers: &[NetworkKind],
+) -> NodeDescription {
     let host = shoal_agent_image::Platform::host();
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -25,6 +29,7 @@ pub fn describe(hostname: Option<&str>, labels: &BTreeMap<String, String>) -> No
         engine: EngineDescription {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: labels.clone(),
+            plugins: drivers.iter().copied().map(PluginDescription::network).collect(),
         },
         level: Level::OWN,
         tunnel: None,
@@ -45,18 +50,25 @@ fn memory_total(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use shoal_types::spec::Driver;
+
     use super::*;
 
     #[test]
     fn this_host_has_something_to_offer() {
         let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
-        let node = describe(None, &labels);
+        let node = describe(None, &labels, &[NetworkKind::Macvlan]);
         assert!(!node.hostname.is_empty());
         assert_eq!(node.platform.os, "linux");
         assert!(node.resources.nano_cpus >= NANO_CPUS_PER_CPU);
         assert!(node.resources.memory_bytes > 1 << 20);
         assert_eq!(node.engine.labels, labels);
-        assert_eq!(describe(Some("other"), &labels).hostname, "other");
+        let has = |kind: NetworkKind| {
+            let name = kind.as_str().to_owned();
+            node.engine.has_driver(&Driver { name, ..Driver::default() })
+        };
+        assert!(has(NetworkKind::Macvlan) && !has(NetworkKind::Ipvlan) && has(NetworkKind::Bridge));
+        assert_eq!(describe(Some("other"), &labels, &[]).hostname, "other");
     }
 
     #[test]

@@ -179,6 +179,7 @@ fn open_networks(config: &WorkloadConfig) -> Result<Arc<BridgeNetworks>, StartEr
     let (state, run) = (config.state_dir.join("networks"), config.run_dir.join("networks"));
     let networks = BridgeConfig {
         forwards_for_others: config.forwards_for_others,
+        node: config.hostname.clone(),
         ..BridgeConfig::new(state, run)
     };
     let networks = BridgeNetworks::open(networks).map_err(StartError::Networks)?;

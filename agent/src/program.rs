@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
 use shoal_agent_image::{ImageStore, RegistryConfig, StoreConfig};
+use shoal_agent_network::wire_drivers;
 use shoal_transport::{server_builder, unix_incoming};
 use shoal_types::log_filter;
 use tokio::net::TcpListener;
@@ -144,7 +145,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let images = open_images(&args).await?;
-    let hostname = describe(args.hostname.as_deref(), &labels).hostname;
+    let drivers = wire_drivers().await?;
+    let hostname = describe(args.hostname.as_deref(), &labels, &drivers).hostname;
     let workload = WorkloadConfig {
         state_dir: args.state_dir.clone(),
         run_dir: args.run_dir.clone(),
@@ -166,7 +168,7 @@ async fn serve(
         manager,
         workload: workload.clone(),
         line,
-        describe: Arc::new(move || describe(name.as_deref(), &labels)),
+        describe: Arc::new(move || describe(name.as_deref(), &labels, &drivers)),
     })?;
     let node = Arc::new(node);
     let local = Local::new(node.clone(), images, state_dir.join("upload"));

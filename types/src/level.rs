@@ -51,6 +51,9 @@ impl Level {
     /// What brought clients that are led to tasks of their own node before others: the same release.
     pub const LOCALITY: Self = Self::DUAL;
 
+    /// What brought networks on a wire: the same release.
+    pub const WIRE: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

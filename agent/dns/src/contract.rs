@@ -65,6 +65,7 @@ pub(crate) fn roll(tasks: u8) -> Roll {
             behind_gateway: Vec::new(),
             v6: None,
             aliases: BTreeSet::new(),
+            wire: None,
         };
         roll.set_speaker(task.id, Speaker::of(&task, vec![attached], true));
     }

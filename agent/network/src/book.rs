@@ -45,7 +45,7 @@ struct Networks {
 impl Format for NetworksFile {
     type Content = Networks;
     const NAME: &'static str = "networks";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
         match from {
@@ -54,8 +54,8 @@ impl Format for NetworksFile {
                 let networks = fields.remove("content")?;
                 Some(Fields::from_iter([("networks".to_owned(), networks)]))
             }
-            // No network spanned hosts.
-            2 => Some(fields),
+            // No network spanned hosts; none was on a wire.
+            2 | 4 => Some(fields),
             // Each had one subnet, of IPv4.
             3 => {
                 let mut fields = fields;
@@ -90,13 +90,13 @@ enum AttachmentFile {}
 impl Format for AttachmentFile {
     type Content = ContainerLease;
     const NAME: &'static str = "network-attachment";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
         match from {
             1 => content(fields),
-            // Nothing was behind a gateway, and nothing had IPv6.
-            2 | 3 => Some(fields),
+            // Nothing was behind a gateway, nothing had IPv6, and nothing was on a wire.
+            2..=4 => Some(fields),
             _ => None,
         }
     }

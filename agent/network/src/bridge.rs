@@ -5,6 +5,7 @@ mod containers;
 mod leading;
 mod reconcile;
 mod structure;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -51,6 +52,12 @@ pub struct BridgeConfig {
     pub rules: Rules,
     /// The host forwards packets for others than containers, whether or not it did so before.
     pub forwards_for_others: bool,
+    /// What people call this node, for messages.
+    pub node: String,
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl BridgeConfig {
@@ -63,6 +70,7 @@ impl BridgeConfig {
             table: "shoal".to_owned(),
             rules: Rules::default(),
             forwards_for_others: false,
+            node: host_name(),
         }
     }
 }
@@ -70,6 +78,7 @@ impl BridgeConfig {
 /// Bridge networks of the network namespace in which it was opened.
 pub struct BridgeNetworks {
     rules: Rules,
+    node: String,
     links: Links,
     reaper: Reaper,
     table: Table,
@@ -145,7 +154,8 @@ impl BridgeNetworks {
         config: BridgeConfig,
         firewall: Box<dyn Firewall>,
     ) -> Result<Self, NetworkError> {
-        let BridgeConfig { state_dir, run_dir, table, mut rules, forwards_for_others } = config;
+        let BridgeConfig { state_dir, run_dir, table, mut rules, forwards_for_others, node } =
+            config;
         if !names::is_valid_prefix(&rules.prefix) {
             return Err(NetworkError::Prefix { prefix: rules.prefix, max: names::PREFIX_MAX });
         }
@@ -180,6 +190,7 @@ impl BridgeNetworks {
         let lost: Lost = leases.unfinished().collect();
         Ok(Self {
             rules,
+            node,
             links,
             reaper: Reaper::default(),
             table: Table::new(table, firewall),
@@ -344,8 +355,9 @@ impl NetworkDriver for BridgeNetworks {
         &self,
         container: String,
         network: String,
+        netns: Option<Netns>,
     ) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.do_release(container, Some(network)).boxed()
+        self.do_detach(container, network, netns).boxed()
     }
 
     fn publish(
@@ -397,7 +409,7 @@ impl NetworkDriver for BridgeNetworks {
     }
 
     fn networks(&self) -> BTreeSet<String> {
-        self.lock().leases.networks().map(|network| network.id.clone()).collect()
+        self.lock().leases.network_ids().map(str::to_owned).collect()
     }
 
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>> {

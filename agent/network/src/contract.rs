@@ -14,6 +14,7 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
         aliases: ["web".to_owned()].into(),
         address: None,
         address_v6: None,
+        link_index: None,
     };
     let port = |host_port: u16| PublishedPort {
         host_ip: Ipv4Addr::UNSPECIFIED.into(),

@@ -16,6 +16,17 @@ pub enum NetworkError {
          (net.ipv6.conf.all.disable_ipv6), or the kernel knows nothing of it"
     )]
     WithoutV6 { network: String },
+    #[error(
+        "network `{network}` is on interface `{parent}`, which node {node} does not have; expected one of its own, or a \
+         VLAN of one, such as eth0.50"
+    )]
+    NoParent { network: String, parent: String, node: String },
+    #[error(
+        "network `{network}` is on interface `{parent}`, which {what} on node {node}: expected one that leads to a wire"
+    )]
+    UnfitParent { network: String, parent: String, what: &'static str, node: String },
+    #[error("network `{network}`: the kernel of node {node} has no {what}")]
+    NoDriver { network: String, what: &'static str, node: String },
     /// The request cannot be granted, now or ever: it is the user's to change.
     #[error(transparent)]
     Refused(#[from] LeaseError),
@@ -86,6 +97,9 @@ impl NetworkError {
             Self::Refused(_)
                 | Self::PortInUse { .. }
                 | Self::NotOurAddress { .. }
+                | Self::NoParent { .. }
+                | Self::UnfitParent { .. }
+                | Self::NoDriver { .. }
                 | Self::Prefix { .. }
                 | Self::Table { .. }
         )

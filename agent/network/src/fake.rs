@@ -183,6 +183,7 @@ impl NetworkDriver for FakeNetworks {
         &self,
         container: String,
         network: String,
+        _netns: Option<Netns>,
     ) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
             inner.leases.detach(&container, &network);
@@ -266,7 +267,7 @@ impl NetworkDriver for FakeNetworks {
     }
 
     fn networks(&self) -> BTreeSet<String> {
-        self.lock().leases.networks().map(|network| network.id.clone()).collect()
+        self.lock().leases.network_ids().map(str::to_owned).collect()
     }
 
     fn lead(

@@ -28,6 +28,7 @@ mod sysctl;
 mod table;
 mod watching;
 mod ways;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,8 +42,8 @@ use shoal_agent_planning::network::leases::Leases;
 pub use shoal_agent_planning::network::leases::{LeaseError, Rules};
 use shoal_agent_planning::network::ruleset::Vips;
 pub use shoal_agent_planning::network::{
-    AttachRequest, Attached, NetworkConfig, NetworkState, Protocol, PublishedPort, SharedPort,
-    Subnet, SubnetConfig, files,
+    AttachRequest, Attached, NetworkConfig, NetworkState, Place, Protocol, PublishedPort,
+    SharedPort, Subnet, SubnetConfig, files,
 };
 use shoal_agent_planning::overlay::{OverlayView, Remote};
 use shoal_agent_planning::verify::Compared;
@@ -55,6 +56,7 @@ pub use self::fake::FakeNetworks;
 use self::netlink::Links;
 pub use self::nft::{Firewall, NftProgram};
 pub use self::watching::keep;
+pub use self::wire::wire_drivers;
 
 /// The addresses of this host that others could reach it by.
 ///
@@ -133,7 +135,7 @@ fn held(leases: &Leases) -> BTreeMap<String, BTreeSet<String>> {
 /// then finishes or finds again what was begun. Calls may run concurrently; those about the same
 /// container must come from one task at a time.
 pub trait NetworkDriver: Send + Sync {
-    /// Makes a bridge network exist. Its subnet stays the same for its lifetime.
+    /// Makes a network exist: its bridge, or the VLAN that it is on. Its subnet stays the same for its lifetime.
     ///
     /// # Errors
     /// A contradictory configuration, a subnet that is in use, changed settings of a network that
@@ -170,12 +172,17 @@ pub trait NetworkDriver: Send + Sync {
 
     /// Disconnects a container from one network. Its published ports lead nowhere if they led
     /// there. Where its default route was there and another network has it now, that attachment counts as
-    /// [`lost`](Self::lost) until it is attached again.
+    /// [`lost`](Self::lost) until it is attached again. What it has on a wire is in its namespace: without that it is
+    /// taken for gone.
     ///
     /// # Errors
     /// The kernel's refusals.
-    fn detach(&self, container: String, network: String)
-    -> BoxFuture<'_, Result<(), NetworkError>>;
+    fn detach(
+        &self,
+        container: String,
+        network: String,
+        netns: Option<Netns>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// Publishes the ports of an attached container, all or none, in the place of those it had.
     /// A host port of 0 is chosen. The answer has the order of the request; the same request gets

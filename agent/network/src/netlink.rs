@@ -30,6 +30,7 @@ use shoal_agent_planning::tunnel;
 use tokio::task::AbortHandle;
 
 use super::NetworkError;
+use super::wire::is_end_of;
 
 /// Group of links that are about to be deleted. Nobody else's by its odd number: "shoal" in ASCII
 /// without its first letter.
@@ -211,6 +212,7 @@ impl Links {
                 let request = self.handle.link().add(bridge.build());
                 request.execute().await.map_err(failed(|| format!("create bridge {ifname}")))
             }
+            Action::CreateVlan { ifname, vlan } => self.create_vlan(ifname, vlan).await,
             Action::SetMtu { ifname, mtu } => {
                 let message = LinkUnspec::new_with_name(ifname).mtu(*mtu).build();
                 self.set(message, || format!("set mtu {mtu} of {ifname}")).await
@@ -311,7 +313,7 @@ impl Links {
     pub(super) async fn configure(&self, attached: &Attached) -> Result<bool, NetworkError> {
         let ifname = &attached.ifname;
         let Some(link) = self.get(ifname).await? else { return Ok(false) };
-        if mac_of(&link) != Some(attached.mac) {
+        if !is_end_of(&link, attached) {
             return Ok(false);
         }
         let index = link.header.index;
@@ -410,6 +412,7 @@ fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<Str
             });
             let seen = ObservedLink {
                 kind: kind_of(link),
+                index: link.header.index,
                 up: link.header.flags.contains(LinkFlags::Up),
                 mtu: mtu.unwrap_or_default(),
                 mac: mac_of(link),
@@ -429,7 +432,7 @@ pub(super) fn find<'a, T>(
     link.attributes.iter().find_map(pick)
 }
 
-fn ifname_of(link: &LinkMessage) -> Option<&str> {
+pub(super) fn ifname_of(link: &LinkMessage) -> Option<&str> {
     find(link, |attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
@@ -443,7 +446,7 @@ pub(super) fn mac_of(link: &LinkMessage) -> Option<Mac> {
     })
 }
 
-fn info_of(link: &LinkMessage) -> Option<&InfoKind> {
+pub(super) fn info_of(link: &LinkMessage) -> Option<&InfoKind> {
     find(link, |attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
             LinkInfo::Kind(kind) => Some(kind),
@@ -462,6 +465,7 @@ fn kind_of(link: &LinkMessage) -> LinkKind {
         Some(InfoKind::Bridge) => LinkKind::Bridge,
         Some(InfoKind::Veth) => LinkKind::Veth,
         Some(InfoKind::Tun) => LinkKind::Tap,
+        Some(InfoKind::Vlan) => LinkKind::Vlan,
         _ => LinkKind::Other,
     }
 }

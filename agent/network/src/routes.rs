@@ -154,12 +154,12 @@ impl Links {
     }
 
     async fn set_routes_of(&self, index: u32, ifname: &str, end: &End) -> Result<(), NetworkError> {
-        let End { gateway, behind_gateway, default_route, address: _ } = end;
+        let End { gateway, behind_gateway, default_route, direct, address: _ } = end;
         // With an address of full length not even the gateway is reached without being told.
-        let direct = (!behind_gateway.is_empty()).then_some((IpNet::from(*gateway), false));
+        let near = (!behind_gateway.is_empty()).then_some((IpNet::from(*gateway), false));
         let behind = behind_gateway.iter().map(|subnet| (*subnet, true));
-        let default = default_route.then(|| (everywhere(Family::of(*gateway)), true));
-        for (to, by_gateway) in direct.into_iter().chain(behind).chain(default) {
+        let default = default_route.then(|| (everywhere(Family::of(*gateway)), !direct));
+        for (to, by_gateway) in near.into_iter().chain(behind).chain(default) {
             let mut message = route_to(index, to);
             if by_gateway {
                 message.attributes.push(RouteAttribute::Gateway(wired(*gateway)));

@@ -124,9 +124,12 @@ impl Watch {
                     let is_mesh = |index: u32| {
                         self.networks.upgrade().is_some_and(|networks| networks.may_be_mesh(index))
                     };
+                    let of_link = |name: &str| self.networks.upgrade()?.about_link(name);
                     let at = |address| self.networks.upgrade()?.about_v6_address(address);
                     let heard = heard
-                        .map(|(datagram, _)| self.hearing.route(&datagram, about, at, is_mesh));
+                        .map(|(datagram, _)| {
+                            self.hearing.route(&datagram, about, at, is_mesh, of_link)
+                        });
                     self.hear(heard, &mut ears.route, NETLINK_ROUTE, &ROUTE_GROUPS);
                 }
                 heard = ears.filter.recv_from_full(), if listens => {

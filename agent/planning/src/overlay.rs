@@ -3,13 +3,14 @@
 mod courses;
 mod plan;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Network;
-use shoal_types::spec::NetworkKind;
 
 pub use courses::Courses;
 pub use plan::{Course, Crowded, Remote};
@@ -22,7 +23,7 @@ pub struct OverlayView {
     pub revision: u64,
     /// The node. Absent before it was told anything, and when it belongs to no cluster any more.
     pub node_id: Option<NodeId>,
-    /// The overlay networks that its tasks join.
+    /// The networks of its tasks that span nodes, those on wires among them.
     pub networks: OrdMap<NetworkId, Arc<Network>>,
     /// Tasks on these networks, the node's own among them.
     pub endpoints: OrdMap<TaskId, Arc<TaskEndpoint>>,
@@ -46,6 +47,24 @@ impl OverlayView {
             vips: vips.iter().map(|(id, one)| (*id, Arc::clone(one))).collect(),
             peers: peers.iter().map(|(id, one)| (*id, Arc::clone(one))).collect(),
         }
+    }
+
+    /// Whether nobody leads packets of a network: it is on a wire.
+    #[must_use]
+    pub fn is_on_wire(&self, network: NetworkId) -> bool {
+        self.networks.get(&network).is_some_and(|network| network.is_on_wire())
+    }
+
+    /// Addresses of a task that packets are led to.
+    pub(crate) fn led(&self, task: &TaskEndpoint) -> impl Iterator<Item = IpAddr> {
+        let led = task.networks.iter().filter(|network| !self.is_on_wire(network.network_id));
+        led.flat_map(|network| &network.addresses).map(IpNet::addr)
+    }
+
+    /// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
+    /// span nodes.
+    pub(crate) fn has_v6(&self, task: &TaskEndpoint) -> bool {
+        self.led(task).any(|address| address.is_ipv6())
     }
 
     /// Carries out one change, as far as it is about overlay networks; whether anything is other than it
@@ -73,7 +92,7 @@ impl OverlayView {
 }
 
 fn spans_nodes(network: &Network) -> bool {
-    NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Overlay)
+    network.spans_nodes()
 }
 
 /// Whether that changes anything.

@@ -224,6 +224,7 @@ async fn connect(
         aliases: lease.aliases,
         address: Some(lease.address.addr()),
         address_v6: lease.v6.as_ref().map(|v6| v6.address.addr()),
+        link_index: None,
     };
     drivers.networks.attach(request, netns).await.map(drop).map_err(|e| said(&e))
 }
@@ -252,7 +253,10 @@ async fn join(
 
 /// A container has a network no more; with the last one that is gone, too.
 async fn leave(context: &Context, task: TaskId, network: &str) -> Result<(), String> {
-    let detached = context.drivers.networks.detach(task.to_string(), network.to_owned()).await;
+    // Of a container that is gone there is none.
+    let netns = netns(context, &task.into()).await.ok();
+    let detached =
+        context.drivers.networks.detach(task.to_string(), network.to_owned(), netns).await;
     detached.map_err(|e| said(&e))?;
     let released = context.keeper.release(task, network).await;
     if released.is_err() {

@@ -63,6 +63,9 @@ pub(crate) struct Create {
     /// A label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<KeyValue>,
+    /// An option of the driver: of macvlan and ipvlan parent=, macvlan_mode=, ipvlan_mode=, ipvlan_flag=
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    opt: Vec<KeyValue>,
     #[command(flatten)]
     addresses: ipam::Addresses,
     /// It has IPv6, too
@@ -129,7 +132,10 @@ async fn create(shell: &Shell, args: Create) -> Result {
     let spec = NetworkSpec {
         name: args.name,
         labels: args.label.into_iter().map(|l| (l.key, l.value)).collect(),
-        driver: Driver { name: args.driver, ..Driver::default() },
+        driver: Driver {
+            name: args.driver,
+            options: args.opt.into_iter().map(|o| (o.key, o.value)).collect(),
+        },
         internal: args.internal,
         attachable: args.attachable,
         enable_ipv6: args.ipv6,
@@ -206,7 +212,8 @@ async fn list(shell: &Shell, args: &List) -> Result {
 
 fn scope(network: &Network) -> &'static str {
     match (network.spec.scope, NetworkKind::of(&network.spec.driver)) {
-        (Some(NetworkScope::Swarm), _) | (None, Some(NetworkKind::Overlay)) => "swarm",
+        (Some(NetworkScope::Swarm), _) => "swarm",
+        (None, Some(kind)) if kind.spans_nodes() => "swarm",
         (Some(NetworkScope::Global), _) => "global",
         _ => "local",
     }

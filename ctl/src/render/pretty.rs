@@ -1,5 +1,6 @@
 //! Objects as people read them, in the shape of `docker service inspect --pretty` and its like.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use bytesize::ByteSize;
@@ -239,6 +240,16 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
     page.title("Platform");
     page.entry(1, "Operating System", &node.description.platform.os);
     page.entry(1, "Architecture", &node.description.platform.architecture);
+    let plugins = &node.description.engine.plugins;
+    if !plugins.is_empty() {
+        page.title("Plugins");
+        let kinds: BTreeSet<&str> = plugins.iter().map(|plugin| &*plugin.kind).collect();
+        for kind in kinds {
+            let names = plugins.iter().filter(|plugin| plugin.kind == kind);
+            let names: Vec<&str> = names.map(|plugin| &*plugin.name).collect();
+            page.entry(1, kind, names.join(", "));
+        }
+    }
     page.title("Resources");
     page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));

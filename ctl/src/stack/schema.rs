@@ -346,7 +346,7 @@ const NETWORK: &[Key] = &[
     is("labels", Shape::TextMap),
     is("external", Shape::External),
     is("ipam", Shape::Object(IPAM)),
-    later("driver_opts"),
+    is("driver_opts", Shape::TextMap),
     is("attachable", Shape::Flag),
     is("enable_ipv6", Shape::Flag),
     later("enable_ipv4"),

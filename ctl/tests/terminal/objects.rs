@@ -110,7 +110,7 @@ pub(super) fn node() -> pb::Node {
         description: NodeDescription {
             hostname: text(),
             platform: Platform { architecture: text(), os: text() },
-            engine: EngineDescription { version: text(), labels: labels() },
+            engine: EngineDescription { version: text(), labels: labels(), plugins: Vec::new() },
             ..NodeDescription::default()
         },
         status: NodeStatus { state: NodeState::Ready, message: text(), ..NodeStatus::default() },

@@ -21,7 +21,6 @@ use shoal_types::assignment::{AssignedTask, AssignmentChange};
 use shoal_types::id::{NetworkId, NodeId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{Network, Task};
-use shoal_types::spec::NetworkKind;
 
 use self::others::{Named, OtherChanges, Others, Turned};
 pub use self::others::{is_reachable, listeners};
@@ -247,10 +246,8 @@ impl Held {
             (Some(_), None) => changes.gone_networks.push(id),
             (None, None) => {}
         }
-        let is_overlay = |network: &Arc<Network>| {
-            self.level >= Level::OVERLAY
-                && NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Overlay)
-        };
+        let is_overlay =
+            |network: &Arc<Network>| self.level >= Level::OVERLAY && network.spans_nodes();
         let told = new.is_some_and(is_overlay);
         if told != self.others.knows(id) {
             changes.turned.flipped.insert(id);

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use shoal_types::object::{ContainerStatus, NodeDescription, TROUBLED_LINKS_MAX, TaskStatus};
+use shoal_types::object::{
+    ContainerStatus, NodeDescription, PluginDescription, TROUBLED_LINKS_MAX, TaskStatus,
+};
 use shoal_types::resources::GenericResource;
 use shoal_types::spec::PortConfig;
 use shoal_types::text::{cut, cut_to};
@@ -62,6 +64,12 @@ pub fn description(mut description: NodeDescription) -> NodeDescription {
         (cut(&key, NAME_BYTES_MAX).into_owned(), cut(&value, VALUE_BYTES_MAX).into_owned())
     };
     description.engine.labels = labels.map(label).collect::<BTreeMap<_, _>>();
+    let plugins = &mut description.engine.plugins;
+    plugins.truncate(COUNT_MAX);
+    for PluginDescription { kind, name } in plugins {
+        cut_to(kind, NAME_BYTES_MAX);
+        cut_to(name, NAME_BYTES_MAX);
+    }
     let resources = &mut description.resources.generic_resources;
     resources.truncate(COUNT_MAX);
     for resource in resources {

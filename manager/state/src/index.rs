@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use shoal_types::assignment::TaskEndpoint;
 use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
 use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, TunnelKey, User};
-use shoal_types::spec::{EndpointSpec, Labels, NetworkKind, ServiceSpec};
+use shoal_types::spec::{EndpointSpec, Labels, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -144,9 +144,7 @@ impl Indexes {
 
     pub(crate) fn network(&mut self, old: Option<&Network>, new: Option<&Network>) {
         self.addresses.network(old, new);
-        let overlay = |n: &Network| {
-            (NetworkKind::of(&n.spec.driver) == Some(NetworkKind::Overlay)).then_some(n.id)
-        };
+        let overlay = |n: &Network| n.spans_nodes().then_some(n.id);
         shift(&mut self.overlays, old.and_then(overlay), new.and_then(overlay));
         let (old, new) = (old.map(|n| (&*n.spec.name, n.id)), new.map(|n| (&*n.spec.name, n.id)));
         shift_key(&mut self.network_names, old, new);

@@ -273,7 +273,7 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     }
     for network in state.networks() {
         let has = !network.subnets.is_empty();
-        demand!(wrong, has == network.is_overlay(), "network {} has subnets or none", network.id);
+        demand!(wrong, has == network.spans_nodes(), "network {} has subnets or none", network.id);
     }
     for task in state.tasks().filter(|task| task.is_live()) {
         for joined in task.networks.iter() {
@@ -288,7 +288,8 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
     for service in state.services() {
         let by_vip =
             service.spec.endpoint_spec.as_ref().is_none_or(|e| e.mode == EndpointMode::Vip);
-        for joined in service.networks.iter().filter(|_| by_vip) {
+        let led = |id| by_vip && !state.network(id).is_some_and(|network| network.is_on_wire());
+        for joined in service.networks.iter().filter(|joined| led(joined.network_id)) {
             let vips = addresses::of_service(service).filter(|(id, _)| *id == joined.network_id);
             let held = of_network(state, joined.network_id, vips.map(|(_, vip)| vip), |_| false);
             demand!(wrong, held, "service {} has other addresses than its networks", service.id);
@@ -297,7 +298,7 @@ fn addresses(state: &ClusterState, wrong: &mut Vec<String>) {
             let fits = state.network(id).is_some_and(|n| addresses::may_name(n, address));
             demand!(wrong, fits, "service {} keeps {address}, which is for nobody", service.id);
         }
-        let known = |id| by_vip && service.networks.iter().any(|n| n.network_id == id);
+        let known = |id| led(id) && service.networks.iter().any(|n| n.network_id == id);
         let all = addresses::of_service(service).all(|(id, _)| known(id));
         demand!(wrong, all, "service {} has an address where it is not reached", service.id);
     }

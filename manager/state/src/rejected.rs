@@ -1,6 +1,7 @@
 //! Why the state refuses a command. A rejected command has changed nothing.
 
 mod addresses;
+mod code;
 mod connection;
 
 use std::net::IpAddr;
@@ -160,6 +161,39 @@ pub enum Rejected {
         service: String,
         /// Name of the network.
         network: String,
+    },
+    /// A service publishes ports, and its tasks are on a wire.
+    #[error(
+        "service {service:?} publishes ports, and its way out is network {network:?} with driver {driver}, where its tasks \
+         are reached at their own addresses and nothing is published: expected no ports, or a network with driver overlay \
+         or bridge before that one"
+    )]
+    PortsOnWire {
+        /// Name of the service.
+        service: String,
+        /// Name of the network.
+        network: String,
+        /// Its driver.
+        driver: String,
+    },
+    /// A service publishes a port at an address of IPv6, and its tasks have none that leads out.
+    #[error(
+        "service {service:?} publishes a port at {host_ip}, and none of its networks has IPv6 and leads out: expected one with \
+         enable_ipv6, or an address of IPv4"
+    )]
+    NoWayInByV6 {
+        /// Name of the service.
+        service: String,
+        /// The address.
+        host_ip: IpAddr,
+    },
+    /// A node's kernel does not have what a network needs.
+    #[error("node {node} has no network driver {driver}, which its kernel lacks")]
+    NoDriver {
+        /// The node.
+        node: NodeId,
+        /// The driver.
+        driver: String,
     },
     /// A service joins the node's own network by its id. What is forbidden there is told from the
     /// spec alone, so the spec has to say it by name.
@@ -509,71 +543,6 @@ pub enum RejectedCode {
 }
 
 impl Rejected {
-    /// What the refusal means to whoever sent the command.
-    #[must_use]
-    pub const fn code(&self) -> RejectedCode {
-        match self {
-            Self::NotFound { .. } => RejectedCode::NotFound,
-            Self::ClusterExists { .. } | Self::IdTaken { .. } | Self::NameTaken { .. } => {
-                RejectedCode::AlreadyExists
-            }
-            Self::Connection(refused) => refused.code(),
-            Self::OutOfSequence { .. } | Self::StaleTask { .. } | Self::TriedAtOnce { .. } => {
-                RejectedCode::Aborted
-            }
-            Self::NameImmutable { .. }
-            | Self::ModeImmutable { .. }
-            | Self::UnknownNetwork { .. }
-            | Self::NetworkTwice { .. }
-            | Self::ExclusiveNetwork { .. }
-            | Self::HostNetworkById { .. }
-            | Self::SubnetUnusable { .. }
-            | Self::AddressUnusable {
-                problem:
-                    AddressProblem::Local
-                    | AddressProblem::Outside { .. }
-                    | AddressProblem::Nobodys
-                    | AddressProblem::Several,
-                ..
-            }
-            | Self::StackIdMissing { .. }
-            | Self::StackNameTwice { .. }
-            | Self::SlotMismatch { .. }
-            | Self::DesiredAtStart { .. }
-            | Self::CredentialsForNothing => RejectedCode::InvalidArgument,
-            Self::NoCluster
-            | Self::TooNew { .. }
-            | Self::ManagerTooOld { .. }
-            | Self::LevelBelow { .. }
-            | Self::NodeTooOld { .. }
-            | Self::PredefinedNetwork { .. }
-            | Self::NetworkInUse { .. }
-            | Self::NetworkImmutable { .. }
-            | Self::SubnetTaken { .. }
-            | Self::PoolsExhausted { .. }
-            | Self::NoFreeAddress { .. }
-            | Self::AddressUnusable { problem: AddressProblem::Taken { .. }, .. }
-            | Self::AddressAwaited { .. }
-            | Self::PortInUse { .. }
-            | Self::NoFreePort { .. }
-            | Self::NoRevision { .. }
-            | Self::NodeInUse { .. }
-            | Self::NodeIsManager { .. }
-            | Self::LastManager { .. }
-            | Self::LastAdmin { .. }
-            | Self::FirstUser { .. }
-            | Self::DesiredBackwards { .. }
-            | Self::TaskNotPending { .. }
-            | Self::TaskNotEnded { .. }
-            | Self::WrongNode { .. }
-            | Self::NodeTakesNoTasks { .. }
-            | Self::NoRoom { .. }
-            | Self::PortTaken { .. }
-            | Self::SlotTaken { .. }
-            | Self::DeploymentEnded { .. } => RejectedCode::FailedPrecondition,
-        }
-    }
-
     /// A [`Rejected::NotFound`].
     pub(crate) fn not_found(kind: ObjectKind, id: &impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }

@@ -131,6 +131,19 @@ pub fn overlay_spec(name: &str, subnet: Option<&str>) -> NetworkSpec {
     NetworkSpec { name: name.to_owned(), driver, ipam, ..NetworkSpec::default() }
 }
 
+/// A network on the wire of `eth0` of each node, with this subnet.
+#[must_use]
+pub fn wire_spec(name: &str, driver: &str, subnet: &str, gateway: &str) -> NetworkSpec {
+    let options = [("parent".to_owned(), "eth0".to_owned())].into();
+    let config = vec![ipam_config(subnet, "", gateway, &[])];
+    NetworkSpec {
+        name: name.to_owned(),
+        driver: Driver { name: driver.to_owned(), options },
+        ipam: Some(Ipam { config, ..Ipam::default() }),
+        ..NetworkSpec::default()
+    }
+}
+
 /// A subnet of a network, as a user says it; empty texts say nothing.
 #[must_use]
 pub fn ipam_config(subnet: &str, ip_range: &str, gateway: &str, aux: &[&str]) -> IpamConfig {
@@ -292,6 +305,16 @@ impl TestCluster {
     pub fn add_overlay(&mut self, name: &str, subnet: Option<&str>) -> NetworkId {
         let id = self.ids.next_id();
         self.apply(Command::CreateNetwork { id, spec: overlay_spec(name, subnet) });
+        id
+    }
+
+    /// A network on a wire, as [`wire_spec`].
+    pub fn add_wire(&mut self, name: &str, subnet: &str, gateway: &str) -> NetworkId {
+        let id = self.ids.next_id();
+        self.apply(Command::CreateNetwork {
+            id,
+            spec: wire_spec(name, "macvlan", subnet, gateway),
+        });
         id
     }
 

@@ -92,7 +92,7 @@ impl NodeUsage {
         self.host_ports
             .get(&(port.published_port, port.protocol))?
             .iter()
-            .find(|(ip, _)| ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip)
+            .find(|(ip, _)| PortConfig::meet(*ip, port.host_ip))
             .map(|(_, task)| *task)
     }
 

@@ -2,8 +2,8 @@
 
 use shoal_types::object::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, Reachability, TroubledLink, TroubledLinks,
-    TunnelDescription, TunnelKind,
+    NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability, TroubledLink,
+    TroubledLinks, TunnelDescription, TunnelKind,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -43,7 +43,9 @@ message!(TunnelDescription { public_key: Text, port: Port, addr: OptionalText, k
 
 choice!(TunnelKind { Kernel, Userspace });
 
-message!(EngineDescription { version: Same, labels: Same });
+message!(EngineDescription { version: Same, labels: Same, plugins: List });
+
+message!(PluginDescription { kind: Same, name: Same });
 
 message!(NodeStatus { state: Choice, message: Same, addr: OptionalText, since: Time });
 

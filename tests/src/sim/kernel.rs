@@ -45,7 +45,7 @@ pub(crate) struct Kernel {
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
     let (bridge, addresses) = (None, BTreeSet::new());
-    ObservedLink { kind, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
+    ObservedLink { kind, index: 1, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
 }
 
 impl Kernel {
@@ -237,6 +237,7 @@ impl Kernel {
                 self.settings.extend(settings.map(|(name, _)| (name, "0".to_owned())));
                 return Ok(());
             }
+            A::CreateVlan { .. } => return Err("no such device".to_owned()),
             A::SetBridge { bridge, .. } if !self.has(bridge) => {
                 return Err("no such device".to_owned());
             }
@@ -244,7 +245,7 @@ impl Kernel {
         }
         let link = self.links.get_mut(ifname).ok_or("no such device")?;
         match action {
-            A::Remove { .. } | A::CreateBridge { .. } => {}
+            A::Remove { .. } | A::CreateBridge { .. } | A::CreateVlan { .. } => {}
             A::SetMtu { mtu, .. } => link.mtu = *mtu,
             A::SetMac { mac, .. } => link.mac = Some(*mac),
             A::RemoveAddress { address, .. } => {

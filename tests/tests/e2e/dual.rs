@@ -34,7 +34,7 @@ fn ip(host: &Host, args: &[&str]) {
 }
 
 /// The addresses of a name, of one kind.
-fn told(world: &World, task: &str, kind: &str, name: &str) -> BTreeSet<String> {
+pub(crate) fn told(world: &World, task: &str, kind: &str, name: &str) -> BTreeSet<String> {
     let kind = format!("-type={kind}");
     let said = world.cluster.ctl(&["exec", task, "nslookup", &kind, name, "127.0.0.11"]).both();
     let answers = said.lines().skip_while(|line| !line.trim().is_empty());

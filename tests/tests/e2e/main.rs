@@ -34,4 +34,5 @@ mod running;
 mod upgrades;
 mod upkeep;
 mod verify;
+mod wire;
 mod world;

@@ -19,7 +19,7 @@ pub use network::{
 };
 pub use node::{
     AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, Reachability,
+    NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability,
 };
 pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};

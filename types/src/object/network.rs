@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Meta;
 use crate::id::{NetworkId, NodeId, ServiceId, StackId, TaskId};
-use crate::spec::{NetworkKind, NetworkSpec, SubnetPlan};
+use crate::spec::{NetworkKind, NetworkSpec, SubnetPlan, Wire};
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,10 +33,34 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether it spans nodes.
+    /// Whether nodes lead packets of it to each other, through their tunnels.
     #[must_use]
     pub fn is_overlay(&self) -> bool {
         NetworkKind::of(&self.spec.driver) == Some(NetworkKind::Overlay)
+    }
+
+    /// Whether its tasks are on the wire of an interface of their node.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        NetworkKind::of(&self.spec.driver).is_some_and(NetworkKind::is_on_wire)
+    }
+
+    /// Whether it is one for all nodes: managers choose its addresses.
+    #[must_use]
+    pub fn spans_nodes(&self) -> bool {
+        NetworkKind::of(&self.spec.driver).is_some_and(NetworkKind::spans_nodes)
+    }
+
+    /// Whether a task's way out can be there. On a wire that takes a gateway, or a node that routes.
+    #[must_use]
+    pub fn leads_out(&self) -> bool {
+        let gateway = || {
+            let routed =
+                matches!(Wire::of(&self.spec.driver), Some(Ok(wire)) if wire.mode.is_routed());
+            let mut configs = self.spec.ipam.iter().flat_map(|ipam| &ipam.config);
+            routed || configs.any(|config| !config.gateway.is_empty())
+        };
+        !self.spec.internal && (!self.is_on_wire() || gateway())
     }
 
     /// What of one of its subnets is given to whom.

@@ -11,7 +11,7 @@ use crate::constraint::NodeFacts;
 use crate::id::NodeId;
 use crate::level::{Level, Leveled as _};
 use crate::resources::Resources;
-use crate::spec::{Availability, NodeSpec, Platform};
+use crate::spec::{Availability, Driver, NetworkKind, NodeSpec, Platform};
 use crate::time::Timestamp;
 
 /// One host of the cluster.
@@ -106,7 +106,8 @@ impl NodeDescription {
             &mut self;
         let Platform { architecture: _, os: _ } = platform;
         let Resources { nano_cpus: _, memory_bytes: _, generic_resources } = resources;
-        let EngineDescription { version: _, labels: _ } = engine;
+        let EngineDescription { version: _, labels: _, plugins } = engine;
+        plugins.retain(|plugin| plugin.level() <= cluster);
         generic_resources.retain(|resource| resource.level() <= cluster);
         *tunnel = tunnel.take().filter(|tunnel| tunnel.level() <= cluster);
         *troubled_links = troubled_links.take().filter(|links| links.level() <= cluster);
@@ -123,6 +124,44 @@ pub struct EngineDescription {
     pub version: String,
     /// Labels that it was started with.
     pub labels: BTreeMap<String, String>,
+    /// What its kernel has for networks, of that which not every kernel has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<PluginDescription>,
+}
+
+impl EngineDescription {
+    /// Whether a network with this driver can be made there. What every agent has is not told.
+    #[must_use]
+    pub fn has_driver(&self, driver: &Driver) -> bool {
+        NetworkKind::of(driver).filter(|kind| kind.is_on_wire()).is_none_or(|kind| {
+            let named = |plugin: &PluginDescription| plugin.name == kind.as_str();
+            self.plugins
+                .iter()
+                .any(|plugin| plugin.kind == PluginDescription::NETWORK && named(plugin))
+        })
+    }
+}
+
+/// Something of a node that not every node has, as Docker's clients know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PluginDescription {
+    /// What it is for.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl PluginDescription {
+    /// What drivers of networks are for.
+    pub const NETWORK: &str = "Network";
+
+    /// A driver of networks.
+    #[must_use]
+    pub fn network(kind: NetworkKind) -> Self {
+        Self { kind: Self::NETWORK.to_owned(), name: kind.as_str().to_owned() }
+    }
 }
 
 /// What managers know of a node.

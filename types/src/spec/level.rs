@@ -24,7 +24,7 @@ use super::{
 use crate::level::{Level, Leveled};
 use crate::object::{
     ContainerStatus, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus,
-    TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelKind,
+    PluginDescription, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelKind,
 };
 use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -92,10 +92,6 @@ structs! {
         failure_action, order,
     }
     EndpointSpec { ; mode, ports, affinity, locality }
-    PortConfig {
-        name, target_port, published_port, host_ip;
-        protocol, publish_mode,
-    }
     TaskSpec {
         force_update;
         runtime, resources, restart_policy, placement, networks, log_driver,
@@ -220,7 +216,7 @@ fn is_plain(ipam: &Ipam) -> bool {
 
 impl Leveled for NetworkSpec {
     /// Nobody before the second level gives a network that spans nodes its addresses, and nobody before the fourth
-    /// one more than a single one to each, or changes who may join.
+    /// one more than a single one to each, changes who may join, or puts one on a wire.
     fn level(&self) -> Level {
         let Self {
             name: _,
@@ -241,6 +237,7 @@ impl Leveled for NetworkSpec {
             _ if *enable_ipv6 || *attachable || several => Level::DUAL,
             Some(NetworkKind::Overlay) if !ipam.as_ref().is_none_or(is_plain) => Level::DUAL,
             Some(NetworkKind::Overlay) => Level::OVERLAY,
+            Some(NetworkKind::Macvlan | NetworkKind::Ipvlan) => Level::WIRE,
             Some(NetworkKind::Bridge | NetworkKind::Host | NetworkKind::Nothing) | None => {
                 Level::FIRST
             }
@@ -267,7 +264,7 @@ impl Leveled for ClusterSpec {
 // `NodeDescription::within` and `TaskStatus::within`. The fields `level` are what somebody can do.
 structs! {
     NodeDescription { hostname, level; platform, resources, engine, tunnel, troubled_links }
-    EngineDescription { version, labels }
+    EngineDescription { version, labels; plugins }
     NodeStatus { message, addr, since; state }
     ManagerStatus { raft_id, addr, level }
     TaskStatus { timestamp, message, err; state, container_status, port_status }
@@ -352,12 +349,31 @@ impl Leveled for NetworkAttachmentConfig {
     }
 }
 
+impl Leveled for PortConfig {
+    /// Nobody before the fourth level takes an address of IPv6.
+    fn level(&self) -> Level {
+        let Self { name: _, target_port: _, published_port: _, host_ip, protocol, publish_mode } =
+            self;
+        let v6 = host_ip.is_some_and(|ip| ip.is_ipv6());
+        let address = if v6 { Level::DUAL } else { Level::FIRST };
+        highest([address, protocol.level(), publish_mode.level()])
+    }
+}
+
 impl Leveled for PublishMode {
     fn level(&self) -> Level {
         match self {
             Self::Ingress => Level::INGRESS,
             Self::Host => Level::FIRST,
         }
+    }
+}
+
+impl Leveled for PluginDescription {
+    /// Nobody before the fourth level tells of any.
+    fn level(&self) -> Level {
+        let Self { kind: _, name: _ } = self;
+        Level::WIRE
     }
 }
 
@@ -475,10 +491,13 @@ mod tests {
     fn what_spans_nodes_needs_the_second_level() {
         let driver = |name: &str| Driver { name: name.to_owned(), ..Driver::default() };
         let network = |name: &str| NetworkSpec { driver: driver(name), ..NetworkSpec::default() };
-        for name in ["", "bridge", "host", "none", "macvlan"] {
+        for name in ["", "bridge", "host", "none", "unknown"] {
             assert_eq!(network(name).level(), Level::FIRST, "{name:?}");
         }
         assert_eq!(network("overlay").level(), Level::OVERLAY);
+        for name in ["macvlan", "ipvlan"] {
+            assert_eq!(network(name).level(), Level::WIRE, "{name:?}");
+        }
         let networks = [("n".to_owned(), network("overlay"))].into();
         assert_eq!(StackSpec { networks, ..StackSpec::default() }.level(), Level::OVERLAY);
         assert_eq!(driver("overlay").level(), Level::FIRST, "a volume may have such a driver");

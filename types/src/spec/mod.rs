@@ -19,6 +19,7 @@ pub mod unsupported;
 mod user;
 pub mod validate;
 mod volume;
+mod wire;
 
 pub use cluster::{AddressPool, ClusterSpec};
 pub use container::{
@@ -42,6 +43,9 @@ pub use subnet::SubnetPlan;
 pub use user::{UserRole, UserSpec};
 pub use validate::{Violation, Violations};
 pub use volume::VolumeSpec;
+pub use wire::{
+    IpvlanFlag, IpvlanMode, MTU_OPTION, MacvlanMode, Parent, Wire, WireMode, WireProblem,
+};
 
 use std::collections::BTreeMap;
 

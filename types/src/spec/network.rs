@@ -26,6 +26,10 @@ pub enum NetworkKind {
     Nothing,
     /// Spans nodes.
     Overlay,
+    /// On the wire of an interface of each node, where each task has a hardware address of its own.
+    Macvlan,
+    /// The same, with the hardware address of the interface.
+    Ipvlan,
 }
 
 impl NetworkKind {
@@ -38,6 +42,8 @@ impl NetworkKind {
             "host" => Some(Self::Host),
             "none" | "null" => Some(Self::Nothing),
             "overlay" => Some(Self::Overlay),
+            "macvlan" => Some(Self::Macvlan),
+            "ipvlan" => Some(Self::Ipvlan),
             _ => None,
         }
     }
@@ -59,6 +65,8 @@ impl NetworkKind {
             Self::Host => "host",
             Self::Nothing => "none",
             Self::Overlay => "overlay",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
         }
     }
 
@@ -66,6 +74,18 @@ impl NetworkKind {
     #[must_use]
     pub const fn is_exclusive(self) -> bool {
         matches!(self, Self::Host | Self::Nothing)
+    }
+
+    /// Whether its tasks are on the wire of an interface of their node: nobody leads packets to them.
+    #[must_use]
+    pub const fn is_on_wire(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan)
+    }
+
+    /// Whether it is one network for all nodes, of which managers choose the addresses and tell each node who is where.
+    #[must_use]
+    pub const fn spans_nodes(self) -> bool {
+        matches!(self, Self::Overlay) || self.is_on_wire()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Services and the tasks they are made of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -386,9 +386,22 @@ pub struct PortConfig {
     pub published_port: u16,
     /// Where it answers.
     pub publish_mode: PublishMode,
-    /// Only on this address of the host; on all if absent.
+    /// Only on this address of the host; on all if absent. `0.0.0.0` is all of both families, `::` all of IPv6.
     #[serde(rename = "HostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
+}
+
+impl PortConfig {
+    /// Whether two addresses of a host, as ports name them, have any in common.
+    #[must_use]
+    pub fn meet(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+        let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (one, other) = (one.unwrap_or(everywhere), other.unwrap_or(everywhere));
+        let includes = |one: IpAddr, other: IpAddr| {
+            one == everywhere || (one.is_ipv6() && one.is_unspecified() && other.is_ipv6())
+        };
+        one == other || includes(one, other) || includes(other, one)
+    }
 }
 
 /// Transport protocol of a port.

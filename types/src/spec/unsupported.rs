@@ -70,10 +70,11 @@ const SERVICE: &[Row<ServiceSpec>] = &[
     Row::new("rollback_config", "rollback settings", |s| s.rollback_config.is_some()),
 ];
 
-const PORT: &[Row<PortConfig>] =
-    &[Row::new("host_ip", "publishing on an IPv6 address of the host", |p| {
-        p.host_ip.is_some_and(|ip| ip.is_ipv6())
-    })];
+const PORT: &[Row<PortConfig>] = &[Row::new(
+    "host_ip",
+    "publishing on ::1, from where IPv6 has no way back; expected another one",
+    |p| p.host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback()),
+)];
 
 const TASK: &[Row<TaskSpec>] = &[
     Row::word("runtime", "a container", |t| match t.runtime {
@@ -156,14 +157,24 @@ const MOUNT: &[Row<Mount>] = &[
 ];
 
 const NETWORK: &[Row<NetworkSpec>] = &[
-    Row::word("driver", "bridge or overlay", |n| match NetworkKind::of(&n.driver) {
-        Some(NetworkKind::Bridge | NetworkKind::Overlay) => None,
-        Some(NetworkKind::Host | NetworkKind::Nothing) | None => Some(n.driver.name.as_str()),
+    Row::word("driver", "bridge, overlay, macvlan or ipvlan", |n| {
+        match NetworkKind::of(&n.driver) {
+            Some(
+                NetworkKind::Bridge
+                | NetworkKind::Overlay
+                | NetworkKind::Macvlan
+                | NetworkKind::Ipvlan,
+            ) => None,
+            Some(NetworkKind::Host | NetworkKind::Nothing) | None => Some(n.driver.name.as_str()),
+        }
     }),
-    Row::new("driver.options", "driver options", |n| !n.driver.options.is_empty()),
+    Row::new("driver.options", "driver options, but for those of macvlan and ipvlan", |n| {
+        let on_wire = NetworkKind::of(&n.driver).is_some_and(NetworkKind::is_on_wire);
+        !n.driver.options.is_empty() && !on_wire
+    }),
     Row::new("scope", "a scope other than the driver's own", |n| {
-        let overlay = NetworkKind::of(&n.driver) == Some(NetworkKind::Overlay);
-        let own = if overlay { NetworkScope::Swarm } else { NetworkScope::Local };
+        let spans = NetworkKind::of(&n.driver).is_some_and(NetworkKind::spans_nodes);
+        let own = if spans { NetworkScope::Swarm } else { NetworkScope::Local };
         n.scope.is_some_and(|scope| scope != own)
     }),
     Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),

@@ -25,6 +25,7 @@ impl BridgeNetworks {
     ) -> Result<Attached, NetworkError> {
         self.book.check_id(&request.container)?;
         let file = netns::open(&netns)?;
+        let request = self.on_wire_now(request).await?;
         let key = (request.container.clone(), request.network.clone());
         let (generation, attached) = self.change(|inner| {
             let attached = inner.leases.attach(&request, &self.rules)?;
@@ -37,6 +38,11 @@ impl BridgeNetworks {
         // The address is ours in writing before anybody sees it.
         self.save_container(&attached.container)?;
         let inside = netns::links_in(&netns, &file, self.with_v6(&attached.container)).await?;
+        if let Some(wire) = &attached.wire {
+            self.connect_to_wire(&attached, wire, &file, &inside).await?;
+            self.found(&attached);
+            return Ok(attached);
+        }
         let (connected, filtered) = tokio::join!(
             self.connect(&attached, &bridge, &file, &inside),
             self.filter(generation),
@@ -121,6 +127,21 @@ impl BridgeNetworks {
         }
     }
 
+    /// As [`do_release`](Self::do_release), of one network; what is on a wire is in the container's namespace.
+    pub(super) async fn do_detach(
+        &self,
+        container: String,
+        network: String,
+        netns: Option<Netns>,
+    ) -> Result<(), NetworkError> {
+        let attachments = self.lock().leases.attachments(&container);
+        let gone = attachments.iter().find(|one| one.network == network && one.wire.is_some());
+        if let (Some(gone), Some(netns)) = (gone, netns) {
+            self.take_off_wire(gone, &netns).await?;
+        }
+        self.do_release(container, Some(network)).await
+    }
+
     /// Deletes the links first: an address is free only when nobody answers to it.
     pub(super) async fn do_release(
         &self,
@@ -134,7 +155,8 @@ impl BridgeNetworks {
         let gone = attachments.iter().filter(is_gone);
         let addresses =
             gone.clone().flat_map(Attached::ends).map(|end| end.address.addr()).collect();
-        let links = gone.map(|attached| attached.host_ifname.clone());
+        let bridged = gone.filter(|attached| attached.wire.is_none());
+        let links = bridged.map(|attached| attached.host_ifname.clone());
         self.reaper.remove(&self.links, links).await?;
         let (withdrawn, shared) = {
             let inner = self.lock();

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use shoal_agent_planning::network::links::{self, Desired};
 use shoal_agent_planning::network::ruleset::HostFacts;
 use shoal_agent_planning::network::settings::Remembered;
-use shoal_agent_planning::network::{Family, NetworkState, guests, ingress};
+use shoal_agent_planning::network::{Family, NetworkState, Place, guests, ingress};
 use shoal_agent_planning::node::host::{
     self, Action, BridgeRoute, MeshAction, Observed, ObservedLinks, Plan, Remotes,
 };
@@ -370,10 +370,25 @@ impl BridgeNetworks {
         self.reconcile(look).await
     }
 
-    /// Whether there is anything to look after.
+    /// Whether there is anything to look after, but for what is on wires.
     pub(crate) fn has_networks(&self) -> bool {
         let inner = self.lock();
         inner.leases.networks().next().is_some() || inner.facts.mesh
+    }
+
+    /// What has to be looked at because a link of the host came or went: one that a network is on, or that has a VLAN
+    /// of ours.
+    pub(crate) fn about_link(&self, name: &str) -> Option<Look> {
+        let inner = self.lock();
+        let is_of = |place: &&Place| {
+            place.link == name || place.made.as_ref().is_some_and(|vlan| vlan.base == name)
+        };
+        let places: Vec<&Place> = inner.leases.places().filter(is_of).collect();
+        (!places.is_empty()).then(|| {
+            let mut look = Look::default();
+            places.into_iter().for_each(|place| look.merge(look_at(place)));
+            look
+        })
     }
 
     /// Whether a link, by its number, may be the mesh's device.
@@ -425,6 +440,15 @@ impl BridgeNetworks {
     }
 }
 
+/// At what a network on a wire is on.
+pub(super) fn look_at(place: &Place) -> Look {
+    let mut look = Look { settings: true, ..Look::link(&place.link) };
+    if let Some(vlan) = &place.made {
+        look.merge(Look::link(&vlan.base));
+    }
+    look
+}
+
 impl Inner {
     /// What is led is what is wanted, most often: the same in memory, it is compared at once.
     fn share_led(&mut self, wanted: &Remotes) {
@@ -465,14 +489,16 @@ impl Inner {
         under_way: &BTreeSet<(String, String)>,
     ) {
         let Some(ObservedLinks { looked_at, .. }) = links else { return };
-        for port in self.leases.ports() {
+        for port in self.leases.attached() {
+            let link = port.wire.as_ref().map_or(&port.host_ifname, |wire| &wire.link);
             let looked = match looked_at {
                 LookAtLinks::All => true,
-                LookAtLinks::Named(names) => names.contains(&port.host_ifname),
+                LookAtLinks::Named(names) => names.contains(link),
             };
             let key = (port.container.clone(), port.network.clone());
-            if looked && plan.missing_ports.contains(&port.host_ifname) && !under_way.contains(&key)
-            {
+            let missing = plan.missing_ports.contains(&port.host_ifname)
+                || plan.missing_ends.contains_key(&port.host_ifname);
+            if looked && missing && !under_way.contains(&key) {
                 self.lost.insert(key);
             } else if looked {
                 self.lost.remove(&key);

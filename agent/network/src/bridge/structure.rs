@@ -17,6 +17,10 @@ impl BridgeNetworks {
         if config.ipv6 && without_v6() {
             return Err(NetworkError::WithoutV6 { network: config.name });
         }
+        let place = match &config.wire {
+            Some(wire) => Some(self.place(wire, &config).await?),
+            None => None,
+        };
         let _structure = self.structure.lock().await;
         let known = {
             let inner = self.lock();
@@ -33,6 +37,9 @@ impl BridgeNetworks {
                 state?
             }
         };
+        if let Some(place) = place {
+            return self.make_wire(&state, &place).await;
+        }
         self.save_networks().await?;
         // Addresses are told of once they were looked at.
         let addresses = !self.lock().looked_around;
@@ -49,9 +56,12 @@ impl BridgeNetworks {
             inner.unsaved = true;
             inner.leases.remove_network(&network)
         });
-        let bridge =
-            removed?.map_or_else(|| names::bridge(self.prefix(), &network), |state| state.bridge);
-        let look = Look { settings: true, rules: true, gates: true, ..Look::link(bridge) };
+        let (bridge, wire) = removed?.map_or_else(
+            || (names::bridge(self.prefix(), &network), None),
+            |state| (state.bridge, state.wire),
+        );
+        let link = wire.map_or(bridge, |place| place.link);
+        let look = Look { settings: true, rules: true, gates: true, ..Look::link(link) };
         let settled = self.reconcile(&look).await;
         self.save_networks().await?;
         settled.map(drop)

@@ -16,6 +16,7 @@ mod six;
 mod spoof;
 mod unchanged;
 mod verify;
+mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};
 

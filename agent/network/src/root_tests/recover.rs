@@ -184,7 +184,7 @@ fn nothing_is_left() {
 
         // One after the other, twice each.
         for _ in 0..2 {
-            driver.detach("web".to_owned(), "back".to_owned()).await.unwrap();
+            driver.detach("web".to_owned(), "back".to_owned(), None).await.unwrap();
             driver.remove_network("back".to_owned()).await.unwrap();
         }
         assert_eq!(links_of(&lab.host).len(), 2);

@@ -72,18 +72,19 @@ impl Hearing {
     }
 
     /// What a datagram of rtnetlink is about; `about` says it of a route, `at` of an address of IPv6, and `is_mesh`
-    /// whether a link is the mesh's device, by its number.
+    /// whether a link is the mesh's device, by its number, and `of_link` says it of a link of the host.
     pub(super) fn route(
         &self,
         datagram: &[u8],
         about: impl Fn(Route) -> Option<Look>,
         at: impl Fn(Ipv6Addr) -> Option<Look>,
         is_mesh: impl Fn(u32) -> bool,
+        of_link: impl Fn(&str) -> Option<Look>,
     ) -> Look {
         let mut look = Look::default();
         for (kind, body) in messages(datagram) {
             let look_at = match kind {
-                _ if LINKS.contains(&kind) => self.link(body),
+                _ if LINKS.contains(&kind) => self.link(body, &of_link),
                 _ if ADDRESSES.contains(&kind) && body.first() == Some(&AF_INET6) => {
                     v6_address(body).and_then(&at)
                 }
@@ -103,11 +104,14 @@ impl Hearing {
     }
 
     /// A link of ours; or a bridge of somebody else, for whom the host may have to forward.
-    fn link(&self, body: &[u8]) -> Option<Look> {
+    fn link(&self, body: &[u8], of_link: impl Fn(&str) -> Option<Look>) -> Option<Look> {
         let body = body.get(LINK_HEADER..)?;
         let name = text(attribute(body, LINK_NAME)?)?;
         if names::is_ours(&self.prefix, name) {
-            return Some(Look::link(name));
+            return Some(of_link(name).unwrap_or_else(|| Look::link(name)));
+        }
+        if let Some(look) = of_link(name) {
+            return Some(look);
         }
         if name == tunnel::ifname(&self.prefix) || name == ingress::ifname(&self.prefix) {
             return Some(Look::remote());
@@ -251,7 +255,10 @@ mod tests {
             bytes[16] = AF_INET6;
             bytes
         };
-        let table: [(Vec<u8>, Look); 11] = [
+        let table: [(Vec<u8>, Look); 13] = [
+            // What a network is on, and what none is.
+            (message(17, 16, &[(LINK_NAME, b"eth7\0")]), Look::link("shl7")),
+            (message(16, 16, &[(LINK_NAME, b"eth8\0")]), Look::default()),
             (of_v6("fd00::1"), Look::link("shb6")),
             (of_v6("2001:db8::1"), Look::default()),
             (message(25, 12, &[(ROUTE_DESTINATION, &v6("fd00::"))]), Look::link("shb1")),
@@ -269,9 +276,11 @@ mod tests {
             let ours = route.to.to_string().starts_with("172.") || route.to.is_ipv6();
             ours.then(|| Look::link("shb1"))
         };
+        let of_link = |name: &str| (name == "eth7").then(|| Look::link("shl7"));
         let at = |address: Ipv6Addr| (address.segments()[0] == 0xfd00).then(|| Look::link("shb6"));
         for (bytes, expected) in table {
-            assert_eq!(hearing().route(&bytes, about, at, |_| false), expected, "{bytes:?}");
+            let heard = hearing().route(&bytes, about, at, |_| false, of_link);
+            assert_eq!(heard, expected, "{bytes:?}");
         }
     }
 
@@ -286,7 +295,8 @@ mod tests {
             bytes[..4].copy_from_slice(&length.to_ne_bytes());
             bytes
         };
-        let heard = |bytes: &[u8]| hearing().route(bytes, |_| None, |_| None, |index| index == 7);
+        let heard =
+            |bytes: &[u8]| hearing().route(bytes, |_| None, |_| None, |index| index == 7, |_| None);
         assert_eq!(heard(&entry(AF_BRIDGE, 7, &to)), Look::remote());
         assert_eq!(heard(&entry(AF_BRIDGE, 8, &to)), Look::default());
         assert_eq!(heard(&entry(AF_BRIDGE, 7, &[])), Look::default());
@@ -311,7 +321,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_stumble(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            hearing().route(&bytes, |_| None, |_| None, |_| true);
+            hearing().route(&bytes, |_| None, |_| None, |_| true, |_| None);
             hearing().filter(&bytes);
         }
     }

@@ -29,7 +29,7 @@ pub fn asker(task: &AssignedTask, networks: &BTreeMap<NetworkId, Arc<Network>>) 
     let joined = task.networks.iter().filter_map(|joined| networks.get(&joined.network_id));
     let joined = joined.filter(|network| {
         let kind = NetworkKind::of(&network.spec.driver);
-        matches!(kind, Some(NetworkKind::Bridge | NetworkKind::Overlay))
+        kind.is_some_and(|kind| !kind.is_exclusive())
     });
     let joined: Vec<&Arc<Network>> = joined.collect();
     if joined.is_empty() {

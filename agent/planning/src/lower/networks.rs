@@ -72,7 +72,12 @@ pub(super) fn plan(
         let id = wanted.network_id;
         let network = networks.get(&id).ok_or(LowerError::UnknownNetwork { id })?;
         match NetworkKind::of(&network.spec.driver) {
-            Some(NetworkKind::Bridge | NetworkKind::Overlay) => {
+            Some(
+                NetworkKind::Bridge
+                | NetworkKind::Overlay
+                | NetworkKind::Macvlan
+                | NetworkKind::Ipvlan,
+            ) => {
                 joined.push(join(task, wanted, network)?);
             }
             Some(NetworkKind::Host) => host = true,
@@ -112,9 +117,12 @@ fn join(
         aliases,
         address: v4,
         address_v6: v6,
+        link_index: None,
     };
     let id = network.id.to_string();
-    let config = if network.is_overlay() {
+    let config = if network.is_on_wire() {
+        NetworkConfig::of_wire(id, &network.spec, &network.subnets)?
+    } else if network.is_overlay() {
         NetworkConfig::of_overlay(id, &network.spec, &network.subnets)?
     } else {
         NetworkConfig::of_spec(id, &network.spec)?

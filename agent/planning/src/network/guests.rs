@@ -69,7 +69,16 @@ mod tests {
     fn link(kind: LinkKind, bridge: Option<&str>, addresses: &[&str]) -> ObservedLink {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let bridge = bridge.map(str::to_owned);
-        ObservedLink { kind, up: true, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
+        ObservedLink {
+            kind,
+            index: 1,
+            up: true,
+            mtu: 1500,
+            mac: None,
+            bridge,
+            hairpin: false,
+            addresses,
+        }
     }
 
     #[test]

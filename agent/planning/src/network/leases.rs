@@ -9,15 +9,18 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use shoal_types::spec::Wire;
 
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
 use super::{
-    AttachRequest, Attached, AttachedV6, Mac, NetworkConfig, NetworkState, SharedPort, names,
+    AttachRequest, Attached, AttachedV6, Family, Mac, NetworkConfig, NetworkState, Place,
+    SharedPort, names,
 };
 
 mod error;
 mod settings;
+mod wire;
 
 pub use self::error::LeaseError;
 use self::settings::{MTU_MAX, MTU_MIN, MTU_MIN_V6, choose_subnets, label, same_settings};
@@ -143,11 +146,13 @@ impl Leases {
         rules: &Rules,
         in_use: &[InUse],
     ) -> Result<NetworkState, LeaseError> {
-        let mtu = config.mtu.unwrap_or(rules.default_mtu);
-        if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+        // A wire says it by itself.
+        let usual = if config.wire.is_some() { 0 } else { rules.default_mtu };
+        let mtu = config.mtu.unwrap_or(usual);
+        if mtu != 0 && !(MTU_MIN..=MTU_MAX).contains(&mtu) {
             return Err(LeaseError::MtuInvalid { network: label(config), mtu });
         }
-        if config.ipv6 && mtu < MTU_MIN_V6 {
+        if config.ipv6 && mtu != 0 && mtu < MTU_MIN_V6 {
             return Err(LeaseError::MtuV6 { network: label(config), mtu });
         }
         let bridge = names::bridge(&rules.prefix, &config.id);
@@ -163,10 +168,15 @@ impl Leases {
                 subnets.map(move |one| InUse { subnet: one.subnet, by: by.clone() })
             })
             .chain(in_use.iter().cloned())
+            // What is on a wire has the addresses of that, and the host most often has one of them.
+            .filter(|_| config.wire.is_none())
             .collect();
         let subnets = choose_subnets(config, rules, &used)?;
         let (id, internal, routed) = (config.id.clone(), config.internal, config.routed);
-        Ok(NetworkState { id, bridge, subnets, mtu, internal, routed })
+        // Where it is, the driver finds out.
+        let place = |wire: &Wire| Place { link: wire.parent.to_string(), made: None };
+        let wire = config.wire.as_ref().map(place);
+        Ok(NetworkState { id, bridge, subnets, mtu, internal, routed, wire })
     }
 
     /// Strikes a network out; `None` when it is not in the book.
@@ -176,7 +186,7 @@ impl Leases {
     pub fn remove_network(&mut self, network: &str) -> Result<Option<NetworkState>, LeaseError> {
         let containers = self.members(network).count();
         if containers > 0 {
-            let network = self.name_of(network);
+            let network = self.label_of(network);
             return Err(LeaseError::NetworkInUse { network, containers });
         }
         self.last_addresses.retain(|(id, _), _| id != network);
@@ -204,10 +214,11 @@ impl Leases {
             .ok_or_else(|| LeaseError::UnknownNetwork { network: request.network.clone() })?;
         let state = lease.state.clone();
         let host_ifname = names::port(&rules.prefix, &request.container, &request.network);
-        if let Some(other) = self.ports().find(|other| other.host_ifname == host_ifname) {
+        if let Some(other) = self.attached().find(|other| other.host_ifname == host_ifname) {
             let (id, other) = (request.container.clone(), other.container.clone());
             return Err(LeaseError::NameCollision { ifname: host_ifname, id, other });
         }
+        let wire = self.on_wire(request, lease)?;
         let (address, v6) = self.choose_both(request, lease)?;
         for address in [IpAddr::V4(address)].into_iter().chain(v6.map(IpAddr::V6)) {
             let last = (request.network.clone(), address.is_ipv6());
@@ -216,8 +227,10 @@ impl Leases {
         let container = self.containers.entry(request.container.clone()).or_default();
         let others = || container.attachments.values();
         let (net, gateway) = v4_on(&state, address);
+        let [out_v4, out_v6] = wire.as_ref().map_or([true; 2], |wire| wire.leads_out);
         let v6 = v6.map(|address| AttachedV6 {
             default_route: !state.internal
+                && out_v6
                 && others().filter_map(|other| other.v6.as_ref()).all(|other| !other.default_route),
             ..v6_on(&state, address)
         });
@@ -230,10 +243,11 @@ impl Leases {
             ifname: container.free_ifname(),
             host_ifname,
             mtu: state.mtu,
-            default_route: !state.internal && others().all(|other| !other.default_route),
+            default_route: !state.internal && out_v4 && others().all(|other| !other.default_route),
             behind_gateway: behind_gateway(&state, v4),
             v6,
             aliases: request.aliases.clone(),
+            wire,
         };
         container.attachments.insert(request.network.clone(), attached.clone());
         container.unfinished.insert(request.network.clone());
@@ -258,6 +272,9 @@ impl Leases {
             return Err(LeaseError::AlreadyAttached { container, network, address });
         }
         attached.aliases.clone_from(&request.aliases);
+        if let (Some(wire), Some(index)) = (&mut attached.wire, request.link_index) {
+            wire.index = index;
+        }
         Ok(Some(attached.clone()))
     }
 
@@ -307,7 +324,7 @@ impl Leases {
             .members(&request.network)
             .flat_map(|member| member.ends().map(|end| (end.address.addr(), &*member.container)))
             .collect();
-        if state.routed && wanted.is_none() {
+        if (state.routed || state.wire.is_some()) && wanted.is_none() {
             return Err(LeaseError::AddressMissing { network: network() });
         }
         if let Some(address) = wanted {
@@ -356,14 +373,15 @@ impl Leases {
         let mut others: Vec<_> = attachments.values_mut().filter(leads_out).collect();
         others.sort_by_key(|one| (one.ifname.len(), one.ifname.clone()));
         if gone.as_ref().is_some_and(|gone| gone.default_route)
-            && let Some(next) = others.first_mut()
+            && let Some(next) = others.iter_mut().find(|one| one.may_lead_out(Family::V4))
         {
             next.default_route = true;
             unfinished.insert(next.network.clone());
         }
         let had_v6 = gone.as_ref().and_then(|gone| gone.v6.as_ref());
         if had_v6.is_some_and(|v6| v6.default_route)
-            && let Some(next) = others.iter_mut().find(|other| other.v6.is_some())
+            && let Some(next) =
+                others.iter_mut().find(|other| other.v6.is_some() && other.may_lead_out(Family::V6))
         {
             next.v6.iter_mut().for_each(|v6| v6.default_route = true);
             unfinished.insert(next.network.clone());
@@ -382,7 +400,7 @@ impl Leases {
     /// connect a named container stay.
     pub fn retain(&mut self, containers: &BTreeSet<String>, networks: &BTreeSet<String>) {
         self.containers.retain(|id, _| containers.contains(id));
-        let used: BTreeSet<String> = self.ports().map(|port| port.network.clone()).collect();
+        let used: BTreeSet<String> = self.attached().map(|one| one.network.clone()).collect();
         self.networks.retain(|id, _| networks.contains(id) || used.contains(id));
         self.last_addresses.retain(|(id, _), _| self.networks.contains_key(id));
     }
@@ -441,9 +459,19 @@ impl Leases {
         self.networks.get(network).map(|lease| &lease.state)
     }
 
-    /// Every network.
+    /// Every network with a bridge.
     pub fn networks(&self) -> impl Iterator<Item = &NetworkState> {
-        self.networks.values().map(|lease| &lease.state)
+        self.networks.values().map(|lease| &lease.state).filter(|state| state.wire.is_none())
+    }
+
+    /// The interfaces that networks on wires are on.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.networks.values().filter_map(|lease| lease.state.wire.as_ref())
+    }
+
+    /// The ids of all networks, of bridges and of wires.
+    pub fn network_ids(&self) -> impl Iterator<Item = &str> {
+        self.networks.keys().map(String::as_str)
     }
 
     /// Every attachment of one container, in the order of its interface names.
@@ -458,8 +486,13 @@ impl Leases {
         all
     }
 
-    /// Every attachment on this node.
+    /// Every attachment of this node to a bridge.
     pub fn ports(&self) -> impl Iterator<Item = &Attached> {
+        self.attached().filter(|attached| attached.wire.is_none())
+    }
+
+    /// Every attachment on this node.
+    pub fn attached(&self) -> impl Iterator<Item = &Attached> {
         self.containers.values().flat_map(|container| container.attachments.values())
     }
 
@@ -487,10 +520,12 @@ impl Leases {
     }
 
     fn members(&self, network: &str) -> impl Iterator<Item = &Attached> {
-        self.ports().filter(move |port| port.network == network)
+        self.attached().filter(move |port| port.network == network)
     }
 
-    fn name_of(&self, network: &str) -> String {
+    /// What messages call a network.
+    #[must_use]
+    pub fn label_of(&self, network: &str) -> String {
         self.networks.get(network).map_or_else(|| network.to_owned(), |lease| label(&lease.config))
     }
 }

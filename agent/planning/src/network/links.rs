@@ -1,4 +1,4 @@
-//! Bridges and bridge ports: what to do so that the host has those it should have, and no other
+//! Bridges, bridge ports and VLANs: what to do so that the host has those it should have, and no other
 //! of this agent.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::leases::Leases;
-use super::{Mac, Subnet, names};
+use super::{Mac, Subnet, Vlan, names};
 
 /// What a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum LinkKind {
     Veth,
     /// A tap device: a virtual machine is behind it.
     Tap,
+    /// A VLAN of another link.
+    Vlan,
     /// Anything else.
     Other,
 }
@@ -27,6 +29,8 @@ pub enum LinkKind {
 pub struct ObservedLink {
     /// What it is.
     pub kind: LinkKind,
+    /// Its number, which no other one has had since the host has started.
+    pub index: u32,
     /// Administratively up.
     pub up: bool,
     /// Bytes per packet.
@@ -69,6 +73,21 @@ pub struct Desired {
     pub bridges: BTreeMap<String, DesiredBridge>,
     /// Bridge ports.
     pub ports: BTreeMap<String, DesiredPort>,
+    /// VLANs of interfaces of the host.
+    pub vlans: BTreeMap<String, Vlan>,
+    /// What containers have on wires, by the names of the ports that they would have on bridges.
+    pub ends: BTreeMap<String, DesiredEnd>,
+}
+
+/// What a container has on a wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredEnd {
+    /// The interface of the host that it is on.
+    pub link: String,
+    /// The number of that.
+    pub index: u32,
+    /// The container.
+    pub container: String,
 }
 
 impl Desired {
@@ -85,7 +104,18 @@ impl Desired {
             let bridge = leases.network(&port.network)?.bridge.clone();
             Some((port.host_ifname.clone(), DesiredPort { bridge, mtu: port.mtu }))
         });
-        Self { bridges: bridges.collect(), ports: ports.collect() }
+        let made = leases.places().filter_map(|place| Some((&place.link, place.made.as_ref()?)));
+        let ends = leases.attached().filter_map(|one| {
+            let wire = one.wire.as_ref()?;
+            let (link, container) = (wire.link.clone(), one.container.clone());
+            Some((one.host_ifname.clone(), DesiredEnd { link, index: wire.index, container }))
+        });
+        Self {
+            bridges: bridges.collect(),
+            ports: ports.collect(),
+            vlans: made.map(|(link, vlan)| (link.clone(), vlan.clone())).collect(),
+            ends: ends.collect(),
+        }
     }
 
     /// The same on a host that has no IPv6.
@@ -103,6 +133,8 @@ impl Desired {
         let mut desired = self.clone();
         desired.bridges.retain(|ifname, _| ifnames.contains(ifname));
         desired.ports.retain(|ifname, _| ifnames.contains(ifname));
+        desired.vlans.retain(|ifname, _| ifnames.contains(ifname));
+        desired.ends.retain(|_, end| ifnames.contains(&end.link));
         desired
     }
 
@@ -111,7 +143,7 @@ impl Desired {
     pub fn only_port(&self, ifname: &str) -> Self {
         let port = self.ports.get(ifname);
         let ports = port.map(|port| (ifname.to_owned(), port.clone()));
-        Self { bridges: BTreeMap::new(), ports: ports.into_iter().collect() }
+        Self { ports: ports.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -123,6 +155,8 @@ pub enum Action {
     Remove { ifname: String },
     /// Create a bridge, still down and without address.
     CreateBridge { ifname: String, mac: Mac, mtu: u32 },
+    /// Create a VLAN of an interface, still down.
+    CreateVlan { ifname: String, vlan: Vlan },
     /// Set the packet size.
     SetMtu { ifname: String, mtu: u32 },
     /// Set the hardware address.
@@ -148,6 +182,7 @@ impl Action {
         match self {
             Self::Remove { ifname }
             | Self::CreateBridge { ifname, .. }
+            | Self::CreateVlan { ifname, .. }
             | Self::SetMtu { ifname, .. }
             | Self::SetMac { ifname, .. }
             | Self::RemoveAddress { ifname, .. }
@@ -164,6 +199,9 @@ impl fmt::Display for Action {
         match self {
             Self::Remove { ifname } => write!(f, "remove {ifname}"),
             Self::CreateBridge { ifname, .. } => write!(f, "create bridge {ifname}"),
+            Self::CreateVlan { ifname, vlan: Vlan { base, number } } => {
+                write!(f, "create {ifname}, VLAN {number} of {base}")
+            }
             Self::SetMtu { ifname, mtu } => write!(f, "set mtu {mtu} of {ifname}"),
             Self::SetMac { ifname, mac } => write!(f, "set hardware address {mac} of {ifname}"),
             Self::RemoveAddress { ifname, address } => write!(f, "remove {address} from {ifname}"),
@@ -183,6 +221,8 @@ pub struct Plan {
     /// Ports that are missing: only attaching the container again brings them back, since their
     /// other end belongs into its network namespace.
     pub missing_ports: BTreeSet<String>,
+    /// What containers lack on wires, by the same names, with the container and the interface: likewise.
+    pub missing_ends: BTreeMap<String, DesiredEnd>,
 }
 
 /// Plans the way from `observed` to `desired`. Links that do not carry the agent's `prefix` are
@@ -193,6 +233,7 @@ pub fn plan(desired: &Desired, observed: &BTreeMap<String, ObservedLink>, prefix
     let wanted = |ifname: &str, link: &ObservedLink| match link.kind {
         LinkKind::Bridge => desired.bridges.contains_key(ifname),
         LinkKind::Veth => desired.ports.contains_key(ifname),
+        LinkKind::Vlan => desired.vlans.contains_key(ifname),
         LinkKind::Tap | LinkKind::Other => false,
     };
     let kept = observed.iter().filter(|(ifname, _)| names::is_ours(prefix, ifname));
@@ -201,6 +242,24 @@ pub fn plan(desired: &Desired, observed: &BTreeMap<String, ObservedLink>, prefix
     plan.actions.extend(gone.into_keys().cloned().map(|ifname| Action::Remove { ifname }));
     for (ifname, bridge) in &desired.bridges {
         ensure_bridge(&mut plan.actions, ifname, bridge, kept.get(ifname).copied());
+    }
+    for (ifname, vlan) in &desired.vlans {
+        let link = kept.get(ifname).copied();
+        // While the host does not have the interface there is nothing to be made.
+        if link.is_none() && observed.contains_key(&vlan.base) {
+            let (ifname, vlan) = (ifname.clone(), vlan.clone());
+            plan.actions.push(Action::CreateVlan { ifname, vlan });
+        }
+        // The kernel sets it up only while the interface is.
+        let can_be_up = observed.get(&vlan.base).is_some_and(|base| base.up);
+        if can_be_up && !link.is_some_and(|link| link.up) {
+            plan.actions.push(Action::SetUp { ifname: ifname.clone() });
+        }
+    }
+    for (ifname, end) in &desired.ends {
+        if observed.get(&end.link).map(|link| link.index) != Some(end.index) {
+            plan.missing_ends.insert(ifname.clone(), end.clone());
+        }
     }
     for (ifname, port) in &desired.ports {
         match kept.get(ifname) {
@@ -267,9 +326,15 @@ mod tests {
 
     const BRIDGE: &str = "shb0000000000";
     const PORT: &str = "shv0000000000";
+    const VLAN: &str = "shl0000000000";
+    const END: &str = "shv3333333333";
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
+    }
+
+    fn end() -> DesiredEnd {
+        DesiredEnd { link: "eth0".to_owned(), index: 1, container: "web".to_owned() }
     }
 
     fn desired() -> Desired {
@@ -280,12 +345,23 @@ mod tests {
         Desired {
             bridges: BTreeMap::from([(BRIDGE.to_owned(), bridge)]),
             ports: BTreeMap::from([(PORT.to_owned(), port)]),
+            vlans: [(VLAN.to_owned(), Vlan { base: "eth0".to_owned(), number: 5 })].into(),
+            ends: [(END.to_owned(), end())].into(),
         }
     }
 
     fn link(kind: LinkKind) -> ObservedLink {
         let (bridge, addresses) = (None, BTreeSet::new());
-        ObservedLink { kind, up: true, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
+        ObservedLink {
+            kind,
+            index: 1,
+            up: true,
+            mtu: 1500,
+            mac: None,
+            bridge,
+            hairpin: false,
+            addresses,
+        }
     }
 
     /// What the actions make of the observed links: the judge of the plan.
@@ -301,6 +377,11 @@ mod tests {
                 Action::CreateBridge { ifname, mtu, mac } => {
                     let (mtu, mac) = (*mtu, Some(*mac));
                     let new = ObservedLink { up: false, mtu, mac, ..link(LinkKind::Bridge) };
+                    assert!(observed.insert(ifname.clone(), new).is_none());
+                }
+                Action::CreateVlan { ifname, vlan } => {
+                    assert!(observed.contains_key(&vlan.base));
+                    let new = ObservedLink { up: false, ..link(LinkKind::Vlan) };
                     assert!(observed.insert(ifname.clone(), new).is_none());
                 }
                 Action::SetMtu { ifname, mtu } => at(observed, ifname, &|link| link.mtu = *mtu),
@@ -341,6 +422,7 @@ mod tests {
             ]
         );
         assert_eq!(plan.missing_ports, BTreeSet::from([PORT.to_owned()]));
+        assert_eq!(plan.missing_ends, [(END.to_owned(), end())].into());
     }
 
     #[test]
@@ -365,18 +447,23 @@ mod tests {
     }
 
     fn any_link() -> impl Strategy<Value = ObservedLink> {
-        let kind = prop_oneof![Just(LinkKind::Bridge), Just(LinkKind::Veth), Just(LinkKind::Other)];
+        let kind = prop_oneof![
+            Just(LinkKind::Bridge),
+            Just(LinkKind::Veth),
+            Just(LinkKind::Vlan),
+            Just(LinkKind::Other),
+        ];
         let address = prop_oneof![Just(net("10.0.0.1/24")), Just(net("10.0.0.9/24"))];
         let addresses = prop::collection::btree_set(address, 0..3);
         let bridge = prop::option::of(prop_oneof![Just(BRIDGE.to_owned()), Just("x".to_owned())]);
         let mtu = prop_oneof![Just(1500u32), Just(1400)];
         let mac =
             prop::option::of(prop_oneof![Just([2, 0, 0, 0, 0, 9]), Just([2, 115, 10, 0, 0, 1])]);
-        let flags = (any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), 1..3u32);
         (kind, flags, mtu, mac, bridge, addresses).prop_map(
-            |(kind, (up, hairpin), mtu, mac, bridge, addresses)| {
+            |(kind, (up, hairpin, index), mtu, mac, bridge, addresses)| {
                 let hairpin = hairpin && bridge.is_some();
-                ObservedLink { kind, up, mtu, mac: mac.map(Mac), bridge, hairpin, addresses }
+                ObservedLink { kind, index, up, mtu, mac: mac.map(Mac), bridge, hairpin, addresses }
             },
         )
     }
@@ -387,7 +474,7 @@ mod tests {
             observed in prop::collection::btree_map(
                 prop_oneof![
                     Just(BRIDGE.to_owned()), Just(PORT.to_owned()),
-                    Just("shv2222222222".to_owned()), Just("eth0".to_owned()),
+                    Just("shv2222222222".to_owned()), Just("eth0".to_owned()), Just(VLAN.to_owned()),
                 ],
                 any_link(),
                 0..5,
@@ -402,6 +489,16 @@ mod tests {
             let mac = desired().bridges[BRIDGE].mac;
             prop_assert!(host[BRIDGE].mac.is_none_or(|now| now == mac));
             prop_assert_eq!(host.get("eth0"), observed.get("eth0"));
+            let eth0 = host.get("eth0");
+            let there = eth0.is_some_and(|link| link.index == 1);
+            prop_assert_eq!(first.missing_ends.contains_key(END), !there);
+            prop_assert_eq!(&second.missing_ends, &first.missing_ends);
+            // Without the interface there is no VLAN of it.
+            let vlan = host.get(VLAN).map(|link| (link.kind, link.up));
+            let strange = vlan.is_some_and(|(kind, up)| {
+                kind != LinkKind::Vlan || (!up && eth0.is_some_and(|base| base.up))
+            });
+            prop_assert!(!strange && (vlan.is_some() || eth0.is_none()), "{:?}", vlan);
         }
     }
 }

@@ -34,5 +34,6 @@ mod types;
 pub use spec::UnsupportedSpec;
 pub use types::{
     AttachRequest, Attached, AttachedV6, End, Family, InvalidMac, Mac, NetworkConfig, NetworkState,
-    Protocol, PublishedPort, SharedPort, Subnet, SubnetConfig, UnknownProtocol,
+    OnWire, Place, Protocol, PublishedPort, SharedPort, Subnet, SubnetConfig, UnknownProtocol,
+    Vlan,
 };

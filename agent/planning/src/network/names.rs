@@ -21,12 +21,18 @@ pub fn port(prefix: &str, container: &str, network: &str) -> String {
     format!("{prefix}v{}", digits(&[container, network]))
 }
 
+/// Name of a VLAN that the agent makes.
+#[must_use]
+pub fn vlan(prefix: &str, base: &str, number: u16) -> String {
+    format!("{prefix}l{}", digits(&[base, &number.to_string()]))
+}
+
 /// Whether an interface name belongs to the agent with this prefix.
 #[must_use]
 pub fn is_ours(prefix: &str, ifname: &str) -> bool {
     ifname.strip_prefix(prefix).is_some_and(|rest| {
         rest.len() == DIGITS + 1
-            && rest.starts_with(['b', 'v'])
+            && rest.starts_with(['b', 'v', 'l'])
             && rest.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
     })
 }
@@ -70,6 +76,8 @@ mod tests {
         // Golden: a change here orphans every interface of running nodes.
         assert_eq!(bridge("sh", "net-1"), "shbyfrsqkvf57");
         assert_eq!(port("sh", "c1", "net-1"), "shvklfw0h3zrl");
+        assert!(is_ours("sh", &vlan("sh", "eth0", 50)));
+        assert_ne!(vlan("sh", "eth0", 50), vlan("sh", "eth0.5", 0));
     }
 
     #[test]

@@ -261,12 +261,14 @@ impl ContainerLease {
     /// The attachment that published ports lead to: replies leave by the default route, so
     /// packets must come in there.
     fn target(&self) -> Option<&Attached> {
-        self.attachments.values().find(|attached| attached.default_route)
+        let mut bridged = self.attachments.values().filter(|attached| attached.wire.is_none());
+        bridged.find(|attached| attached.default_route)
     }
 
     /// The address of one family that published ports lead to.
     fn address_of(&self, family: Family) -> Option<IpAddr> {
-        let mut ends = self.attachments.values().flat_map(Attached::ends);
+        let bridged = self.attachments.values().filter(|attached| attached.wire.is_none());
+        let mut ends = bridged.flat_map(Attached::ends);
         let end = ends.find(|end| end.default_route && Family::of(end.gateway) == family);
         end.map(|end| end.address.addr())
     }

@@ -216,6 +216,13 @@ pub fn of_bridge(ifname: &str, v6: bool) -> Vec<(String, &'static str)> {
     all
 }
 
+/// Settings of a VLAN that is made for containers, with what they have to be: the host has no address there, and
+/// learns none.
+#[must_use]
+pub fn of_vlan(ifname: &str) -> Vec<(String, &'static str)> {
+    vec![(format!("ipv6/conf/{ifname}/disable_ipv6"), "1")]
+}
+
 /// Settings of the mesh's device, with what they have to be, in the order of their making.
 ///
 /// With `rp_filter` only such packets come in that would be answered by the device: those which the tables have

@@ -3,14 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use shoal_types::spec::{self, IpamConfig, NetworkKind, NetworkSpec, PortConfig, PublishMode};
+use shoal_types::spec::{
+    self, IpamConfig, MTU_OPTION, NetworkKind, NetworkSpec, PortConfig, PublishMode, Wire,
+};
 use thiserror::Error;
 
 use super::{NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig, pool};
 use crate::tunnel;
-
-/// Docker's name of the option that sets the packet size.
-const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
 /// Why a spec cannot be done on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,6 +23,8 @@ pub enum UnsupportedSpec {
     Value { network: String, field: &'static str, value: String, expected: &'static str },
     #[error("network `{network}`: {what} is not supported by bridge networks")]
     Feature { network: String, what: &'static str },
+    #[error("network `{network}`: {problems}")]
+    Wire { network: String, problems: String },
     #[error("network `{network}` spans hosts, and managers have chosen no {family} subnet for it")]
     NoSubnet { network: String, family: &'static str },
     #[error("network `{network}`: a gateway, range or reservation needs a subnet beside it")]
@@ -125,6 +126,56 @@ impl NetworkConfig {
             mtu: Some(mtu.min(tunnel::MTU)),
             labels: spec.labels.clone(),
             routed: true,
+            wire: None,
+        })
+    }
+
+    /// What a spec of a network on a wire asks for, with the subnets that managers have chosen.
+    ///
+    /// # Errors
+    /// As [`of_overlay`](Self::of_overlay); the options of its driver make no sense.
+    pub fn of_wire(
+        id: impl Into<String>,
+        spec: &NetworkSpec,
+        subnets: &[IpNet],
+    ) -> Result<Self, UnsupportedSpec> {
+        let network = || spec.name.clone();
+        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
+            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
+                return Err(UnsupportedSpec::NoSubnet { network: network(), family });
+            }
+        }
+        if spec.enable_ipv4 == Some(false) {
+            let what = "being without IPv4";
+            return Err(UnsupportedSpec::Feature { network: network(), what });
+        }
+        let wire = match Wire::of(&spec.driver) {
+            Some(Ok(wire)) => wire,
+            Some(Err(problems)) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let problems = problems.join("; ");
+                return Err(UnsupportedSpec::Wire { network: network(), problems });
+            }
+            None => {
+                let driver = spec.driver.name.clone();
+                return Err(UnsupportedSpec::Driver { network: network(), driver });
+            }
+        };
+        let subnets = subnets.iter().filter(|subnet| subnet.addr().is_ipv4() || spec.enable_ipv6);
+        let subnets = subnets.map(|subnet| {
+            let gateway = named_gateway(spec, subnet)?;
+            Ok(SubnetConfig { gateway, ..SubnetConfig::from(*subnet) })
+        });
+        Ok(Self {
+            id: id.into(),
+            name: network(),
+            subnets: subnets.collect::<Result<_, _>>()?,
+            ipv6: spec.enable_ipv6,
+            internal: spec.internal,
+            mtu: wire.mtu,
+            labels: spec.labels.clone(),
+            routed: false,
+            wire: Some(wire),
         })
     }
 
@@ -164,10 +215,15 @@ fn parse_gateway(network: &str, ipam: &IpamConfig) -> Result<Option<IpAddr>, Uns
 /// The gateway that the user has named for a subnet. The first usable address is none that has to be named, and
 /// earlier agents did not write it down: the network is the same.
 fn gateway_of(spec: &NetworkSpec, subnet: &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec> {
+    let named = named_gateway(spec, subnet)?;
+    Ok(named.filter(|gateway| pool::first_usable(subnet) != Some(*gateway)))
+}
+
+/// The gateway that the user has named for a subnet.
+fn named_gateway(spec: &NetworkSpec, subnet: &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec> {
     let configs = spec.ipam.iter().flat_map(|ipam| &ipam.config);
     let mut named = configs.filter(|one| one.subnet.parse::<IpNet>().ok().as_ref() == Some(subnet));
-    let named = named.next().map_or(Ok(None), |one| parse_gateway(&spec.name, one))?;
-    Ok(named.filter(|gateway| pool::first_usable(subnet) != Some(*gateway)))
+    named.next().map_or(Ok(None), |one| parse_gateway(&spec.name, one))
 }
 
 fn parse<T: std::str::FromStr>(
@@ -292,6 +348,7 @@ mod tests {
             mtu: Some(1400),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             routed: false,
+            wire: None,
         };
         assert_eq!(config, expect);
     }

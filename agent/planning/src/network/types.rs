@@ -7,9 +7,10 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use shoal_types::spec::{Wire, WireMode};
 use thiserror::Error;
 
-/// A bridge network as the user wants it on this node.
+/// A network as the user wants it on this node: a bridge, or the wire of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkConfig {
     /// Identity of the network; interface names derive from it.
@@ -30,6 +31,9 @@ pub struct NetworkConfig {
     /// its own bridge, through the host, which knows who is where.
     #[serde(default)]
     pub routed: bool,
+    /// It is on a wire, and no bridge: managers hand out its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
 }
 
 /// A subnet as the user wants it.
@@ -119,17 +123,39 @@ impl fmt::Display for Family {
 pub struct NetworkState {
     /// Identity of the network.
     pub id: String,
-    /// Name of the bridge interface on the host.
+    /// Name of the bridge interface on the host, if it has one.
     pub bridge: String,
     /// The subnets in force, one of IPv4 the first.
     pub subnets: Vec<Subnet>,
-    /// Bytes per packet.
+    /// Bytes per packet; zero on a wire that says it by itself.
     pub mtu: u32,
     /// No way in or out.
     pub internal: bool,
     /// It spans hosts.
     #[serde(default)]
     pub routed: bool,
+    /// Where it is on a wire. Then there is no bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Place>,
+}
+
+/// The interface of this node that a network is on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Its name.
+    pub link: String,
+    /// It is a VLAN that the agent makes, as the host has none of that number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Vlan>,
+}
+
+/// A VLAN (IEEE 802.1Q) of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Vlan {
+    /// Name of the interface.
+    pub base: String,
+    /// Its number.
+    pub number: u16,
 }
 
 impl NetworkState {
@@ -183,6 +209,8 @@ pub struct AttachRequest {
     pub address: Option<Ipv4Addr>,
     /// That of IPv6, on a network that has it.
     pub address_v6: Option<Ipv6Addr>,
+    /// On a wire, the number of the interface that it is on now.
+    pub link_index: Option<u32>,
 }
 
 /// One end of a container on one network.
@@ -200,9 +228,9 @@ pub struct Attached {
     pub mac: Mac,
     /// Interface name inside the container: `eth0`, `eth1`, …
     pub ifname: String,
-    /// Interface name on the host (the bridge port).
+    /// Interface name on the host (the bridge port). On a wire there is none, and the name is nobody's.
     pub host_ifname: String,
-    /// Bytes per packet.
+    /// Bytes per packet; zero on a wire that says it by itself.
     pub mtu: u32,
     /// The container's default route leaves through this attachment.
     pub default_route: bool,
@@ -214,6 +242,23 @@ pub struct Attached {
     pub v6: Option<AttachedV6>,
     /// Names under which the container is known on this network.
     pub aliases: BTreeSet<String>,
+    /// How it is on a wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<OnWire>,
+}
+
+/// How a container is on the wire of an interface of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnWire {
+    /// The interface.
+    pub link: String,
+    /// Its number when the container was connected. With the interface its end on it goes, and another one of the
+    /// name has another number.
+    pub index: u32,
+    /// How it shares it.
+    pub mode: WireMode,
+    /// Whether a way out of IPv4 and one of IPv6 can be there.
+    pub leads_out: [bool; 2],
 }
 
 /// What a container has of IPv6 on one network.
@@ -241,22 +286,36 @@ pub struct End {
     pub default_route: bool,
     /// What else is reached by the gateway.
     pub behind_gateway: Vec<IpNet>,
+    /// The default route has no gateway: the host routes behind the interface.
+    pub direct: bool,
 }
 
 impl Attached {
+    /// Whether its way out of a family can be here.
+    #[must_use]
+    pub fn may_lead_out(&self, family: Family) -> bool {
+        self.wire.as_ref().is_none_or(|wire| match family {
+            Family::V4 => wire.leads_out[0],
+            Family::V6 => wire.leads_out[1],
+        })
+    }
+
     /// What it has of each family, of IPv4 first.
     pub fn ends(&self) -> impl Iterator<Item = End> {
+        let direct = self.wire.as_ref().is_some_and(|wire| wire.mode.is_routed());
         let v4 = End {
             address: self.address.into(),
             gateway: self.gateway.into(),
             default_route: self.default_route,
             behind_gateway: self.behind_gateway.iter().copied().map(IpNet::from).collect(),
+            direct,
         };
-        let v6 = self.v6.as_ref().map(|v6| End {
+        let v6 = self.v6.as_ref().map(move |v6| End {
             address: v6.address.into(),
             gateway: v6.gateway.into(),
             default_route: v6.default_route,
             behind_gateway: v6.behind_gateway.iter().copied().map(IpNet::from).collect(),
+            direct,
         });
         std::iter::once(v4).chain(v6)
     }

@@ -21,10 +21,10 @@ use crate::network::gates::{GateAction, Gates};
 use crate::network::guests::Guest;
 use crate::network::ingress::{self, Ingress, Numbers, Port};
 use crate::network::leases::Leases;
-use crate::network::links::{self, LinkKind, ObservedLink};
+use crate::network::links::{self, DesiredEnd, LinkKind, ObservedLink};
 use crate::network::ruleset::{HostFacts, Ruleset, Vips};
 use crate::network::settings::{
-    FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, listens, of_bridge, of_mesh,
+    FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, listens, of_bridge, of_mesh, of_vlan,
 };
 use crate::network::{Family, NetworkState};
 
@@ -283,6 +283,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Bridge ports that are missing: only connecting the container again brings them back.
     pub missing_ports: BTreeSet<String>,
+    /// What containers lack on wires: likewise.
+    pub missing_ends: BTreeMap<String, DesiredEnd>,
     /// What the tables have to know of the host.
     pub facts: HostFacts,
     /// Addresses that are led into the tunnel then, where there is one.
@@ -352,7 +354,8 @@ pub fn plan_again(
     let steps = |gates: &Gates| gates.steps(needs_gates, &observed.guests, &wishes.prefix);
     let gates = observed.gates.iter().flat_map(steps);
     actions.extend(gates.map(Action::Gate));
-    Plan { actions, missing_ports: links.missing_ports, facts, remote }
+    let Links { missing_ports, missing_ends, .. } = links;
+    Plan { actions, missing_ports, missing_ends, facts, remote }
 }
 
 /// Whether there is IPv6 for containers: on a network, or by the mesh to others. Where there is none, nothing is
@@ -463,8 +466,10 @@ struct Links {
     /// What lets packets in, at the end.
     up: Vec<Action>,
     routes: Vec<Action>,
+    /// Bridges and VLANs.
     new_bridges: BTreeSet<String>,
     missing_ports: BTreeSet<String>,
+    missing_ends: BTreeMap<String, DesiredEnd>,
 }
 
 fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: bool) -> Links {
@@ -478,14 +483,18 @@ fn link_actions(leases: &Leases, wishes: &Wishes, observed: &Observed, v6: bool)
     if let LookAtLinks::Named(names) = looked_at {
         desired = desired.only(names);
     }
-    let links::Plan { actions, missing_ports } = links::plan(&desired, found, &wishes.prefix);
+    let links::Plan { actions, missing_ports, missing_ends } =
+        links::plan(&desired, found, &wishes.prefix);
     // The kernel makes the routes of what comes up or gets its address now.
     let mut fresh = BTreeSet::new();
-    let mut all = Links { missing_ports, ..Links::default() };
+    let mut all = Links { missing_ports, missing_ends, ..Links::default() };
     for action in actions {
         match &action {
             links::Action::CreateBridge { ifname, .. } => {
                 fresh.insert(ifname.clone());
+                all.new_bridges.insert(ifname.clone());
+            }
+            links::Action::CreateVlan { ifname, .. } => {
                 all.new_bridges.insert(ifname.clone());
             }
             links::Action::AddAddress { ifname, .. } | links::Action::SetUp { ifname } => {
@@ -541,9 +550,17 @@ fn device_settings(
         let settings = of_bridge(&network.bridge, mesh.v6 && network.has_v6());
         settings.into_iter().map(move |(name, value)| (name, value, new))
     });
+    // The host itself has nothing to say on a VLAN that is made for containers.
+    let vlans = leases.places().filter(|place| place.made.is_some()).map(|place| &place.link);
+    let vlans: BTreeSet<&String> = vlans.collect();
+    let vlans = vlans.into_iter().flat_map(|link| {
+        let new = new.contains(link);
+        of_vlan(link).into_iter().map(move |(name, value)| (name, value, new))
+    });
     let of_mesh = mesh.there.then(|| of_mesh(&ingress::ifname(&wishes.prefix), mesh.v6));
     let of_mesh = of_mesh.into_iter().flatten().map(|(name, value)| (name, value, mesh.new));
     bridges
+        .chain(vlans)
         .chain(of_mesh)
         .filter(|(name, value, new)| *new || now.get(name).is_some_and(|now| now != value))
         .map(|(name, value, _)| Action::Set { name, value: value.to_owned() })

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use shoal_types::assignment::{Peer, ServiceVips, TaskEndpoint};
-use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 
 use super::OverlayView;
 use super::plan::ingress::{Behind, behind, key};
@@ -67,8 +67,14 @@ impl Courses {
             let own = view.node_id?;
             Some((own, view.peers.get(&own).and_then(|peer| peer.tunnel_address)))
         };
-        if home(&self.view) != home(view) {
-            // Another node, or another place of it: nothing stays as it was.
+        let on_wire = |view: &OverlayView| -> Vec<NetworkId> {
+            let on_wire = view.networks.iter().filter(|(_, network)| network.is_on_wire());
+            on_wire.map(|(id, _)| *id).collect()
+        };
+        let same_wires =
+            self.view.networks.ptr_eq(&view.networks) || on_wire(&self.view) == on_wire(view);
+        if home(&self.view) != home(view) || !same_wires {
+            // Another node, another place of it, or addresses that are led to no more: nothing stays as it was.
             let editions = self.editions + 1;
             *self = Self { editions, ..Self::default() };
             self.view.node_id = view.node_id;
@@ -142,14 +148,15 @@ impl Courses {
             if old.is_none() || new.is_none() {
                 let tasks = self.on.get(&node).into_iter().flatten();
                 let tasks = tasks.filter_map(|id| self.view.endpoints.get(id));
-                dirty.addresses.extend(tasks.flat_map(|task| addresses(task)));
+                dirty.addresses.extend(tasks.flat_map(|task| self.view.led(task)));
             }
         }
     }
 
     fn note_endpoint(&mut self, one: &Arc<TaskEndpoint>, comes: bool, dirty: &mut Dirty) {
         let TaskEndpoint { task_id, service_id, node_id, serving, ports, .. } = &**one;
-        addresses(one).for_each(|address| self.claim(address, *node_id, comes, dirty));
+        let led: Vec<IpAddr> = self.view.led(one).collect();
+        led.into_iter().for_each(|address| self.claim(address, *node_id, comes, dirty));
         put(&mut self.on, *node_id, *task_id, comes);
         if *serving {
             put(&mut self.serving, *service_id, *task_id, comes);
@@ -261,7 +268,8 @@ impl Courses {
         let tasks = tasks.iter().filter_map(|id| self.view.endpoints.get(id).map(|one| &**one));
         let tasks: Vec<&TaskEndpoint> = tasks.collect();
         let meshed = &self.meshed;
-        let Behind { backends, names } = behind(own, |node| meshed.get(node).copied(), &tasks);
+        let far = |node: &NodeId| meshed.get(node).copied();
+        let Behind { backends, names } = behind(own, far, |task| self.view.has_v6(task), &tasks);
         if ingress.ports.get(&port) != Some(&backends) {
             ingress.ports.insert(port, backends);
         }
@@ -302,10 +310,6 @@ impl Courses {
         let count = tasks.len();
         self.look_at(count);
     }
-}
-
-fn addresses(task: &TaskEndpoint) -> impl Iterator<Item = IpAddr> {
-    task.networks.iter().flat_map(|network| &network.addresses).map(IpNet::addr)
 }
 
 /// Enters somebody, or strikes him out.

@@ -178,8 +178,8 @@ fn take(left: &mut usize, count: usize) -> bool {
 fn owners(view: &OverlayView) -> BTreeMap<IpAddr, BTreeSet<NodeId>> {
     let mut owners: BTreeMap<IpAddr, BTreeSet<NodeId>> = BTreeMap::new();
     for endpoint in view.endpoints.values() {
-        for address in endpoint.networks.iter().flat_map(|network| &network.addresses) {
-            owners.entry(address.addr()).or_default().insert(endpoint.node_id);
+        for address in view.led(endpoint) {
+            owners.entry(address).or_default().insert(endpoint.node_id);
         }
     }
     let own = view.node_id.and_then(|own| view.peers.get(&own)?.tunnel_address);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Difference;
-use crate::network::links::{self, ObservedLink};
+use crate::network::links::{self, DesiredEnd, ObservedLink};
 use crate::node::host::{Action, LargestPacket, MeshAction, MeshDevice, Observed, Plan, Tables};
 
 /// What a plan for the host says is not right, seen from what it was planned from. `tables` are the differences of
@@ -16,7 +16,7 @@ pub fn differences(
     tables: Vec<Difference>,
     under_way: &BTreeSet<String>,
 ) -> Vec<Difference> {
-    let Plan { actions, missing_ports, facts: _, remote: _ } = plan;
+    let Plan { actions, missing_ports, missing_ends, facts: _, remote: _ } = plan;
     let none = BTreeMap::new();
     let links = observed.links.as_ref().map_or(&none, |links| &links.found);
     let made: BTreeSet<&str> = actions.iter().filter_map(made).collect();
@@ -67,6 +67,11 @@ pub fn differences(
     }
     all.extend(tables);
     all.extend(missing_ports.iter().map(|port| Difference::missing(format!("link {port}"))));
+    let of_end = |(name, end): (&String, &DesiredEnd)| {
+        let subject = format!("container {} on {}", end.container, end.link);
+        (!under_way.contains(name)).then(|| Difference::missing(subject))
+    };
+    all.extend(missing_ends.iter().filter_map(of_end));
     let of_under_way = |difference: &Difference| {
         under_way.iter().any(|ifname| difference.subject.split(' ').any(|word| word == ifname))
     };
@@ -77,7 +82,9 @@ pub fn differences(
 /// A link that is missing as a whole.
 fn made(action: &Action) -> Option<&str> {
     match action {
-        Action::Link(links::Action::CreateBridge { ifname, .. }) => Some(ifname),
+        Action::Link(
+            links::Action::CreateBridge { ifname, .. } | links::Action::CreateVlan { ifname, .. },
+        ) => Some(ifname),
         Action::Mesh(MeshAction::Create { .. }) => Some(MESH),
         _ => None,
     }
@@ -108,7 +115,7 @@ impl Seen<'_> {
         use links::Action as Link;
         let name = action.ifname();
         let link = self.links.get(name);
-        let creates = matches!(action, Link::CreateBridge { .. });
+        let creates = matches!(action, Link::CreateBridge { .. } | Link::CreateVlan { .. });
         let unseen = link.is_none() && self.mesh.is_none();
         if (self.made.contains(name) || (self.made.contains(MESH) && link.is_none())) && !creates {
             return None;
@@ -121,6 +128,10 @@ impl Seen<'_> {
             Link::Remove { .. } => Difference::strange(format!("link {name}")),
             Link::CreateBridge { .. } => {
                 Difference::new(format!("link {name}"), "a bridge", "missing")
+            }
+            Link::CreateVlan { vlan, .. } => {
+                let should = format!("VLAN {} of {}", vlan.number, vlan.base);
+                Difference::new(format!("link {name}"), should, "missing")
             }
             Link::SetMtu { mtu, .. } => {
                 let now = if is_mesh { self.mesh.map(|m| m.mtu) } else { link.map(|l| l.mtu) };

@@ -135,7 +135,7 @@ impl Roll {
     fn of_before(&self, before: &Zone, zone: &mut Zone) {
         let spans = |claim: &&Claim| {
             let id = claim.network.parse::<NetworkId>().ok();
-            id.and_then(|id| self.networks.get(&id)).is_some_and(|network| network.is_overlay())
+            id.and_then(|id| self.networks.get(&id)).is_some_and(|network| network.spans_nodes())
         };
         for (owner, claims) in before.owners() {
             let claims = claims.iter().filter(spans).cloned().collect();

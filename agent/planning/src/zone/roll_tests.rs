@@ -77,6 +77,7 @@ fn speaker(task: u128, service: u128, on: &[(u128, &str)], serving: bool) -> Opt
         behind_gateway: Vec::new(),
         v6: None,
         aliases: BTreeSet::new(),
+        wire: None,
     };
     Speaker::of(&assigned, on.iter().map(attached).collect(), serving)
 }

@@ -46,6 +46,9 @@ const SERVICE: &[(&str, &str)] = &[
     ("task_template.restart_policy", "deploy.restart_policy"),
 ];
 
+/// The path of a driver's options in a spec.
+const OPTIONS: &str = "driver.options";
+
 /// Turns a violation into a finding with its place.
 pub(super) fn problem(root: &Node, violation: &Violation) -> Problem {
     let text = if violation.value.is_empty() {
@@ -61,6 +64,7 @@ pub(super) fn problem(root: &Node, violation: &Violation) -> Problem {
         "services" => from_service(rest),
         // A name that is not given is made from the key.
         _ if rest == "name" => "name".to_owned(),
+        _ if rest.starts_with(OPTIONS) => rest.replacen(OPTIONS, "driver_opts", 1),
         _ => rest.to_owned(),
     };
     let path = if rest.is_empty() {

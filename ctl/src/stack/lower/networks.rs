@@ -48,7 +48,7 @@ impl Lower<'_> {
         NetworkSpec {
             name: self.member_name(key, node),
             labels: self.labels(node.get("labels")),
-            driver: Driver { name: driver, options: Options::new() },
+            driver: Driver { name: driver, options: text_map(node.get("driver_opts")) },
             internal: flag(node, "internal"),
             attachable,
             enable_ipv6: flag(node, "enable_ipv6"),

@@ -149,9 +149,21 @@ fn violations_of_specs_point_into_the_file() {
     check("services:\n  a.b:\n    image: i\n", &["f.yaml:2:3: services.a.b"]);
     check("services:\n  web:\n    image: UPPER\n", &["f.yaml:3:12: services.web.image"]);
     check(
-        "services: {a: {image: i}}\nnetworks:\n  n:\n    driver: macvlan\n",
+        "services: {a: {image: i}}\nnetworks:\n  n:\n    driver: weave\n",
         &[
-            "f.yaml:4:13: networks.n.driver: \"macvlan\" is not supported yet: expected bridge or overlay",
+            "f.yaml:4:13: networks.n.driver: \"weave\" is not supported yet: expected bridge, overlay, mac",
+        ],
+    );
+    check(
+        "services: {a: {image: i}}\nnetworks:\n  n:\n    driver: macvlan\n    driver_opts:\n      parent: lo\n",
+        &[
+            "f.yaml:6:15: networks.n.driver_opts.parent: \"lo\" is no interface: expected the one of each",
+        ],
+    );
+    check(
+        "services: {a: {image: i}}\nnetworks: {n: {driver_opts: {a: b}}}\n",
+        &[
+            "networks.n.driver_opts: not supported yet: driver options, but for those of macvlan and ipvlan",
         ],
     );
 }

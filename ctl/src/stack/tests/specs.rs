@@ -286,6 +286,16 @@ fn networks() {
             ("/Networks/front/EnableIPv6", "true"),
         ],
     );
+    let lan = format!(
+        "{}networks:\n  lan: {{driver: macvlan, driver_opts: {{parent: eth0.50, macvlan_mode: vepa}}}}\n",
+        web("networks: [lan]")
+    );
+    let options = r#"{"parent": "eth0.50", "macvlan_mode": "vepa"}"#;
+    check(
+        "wire",
+        &[&lan],
+        &[("/Networks/lan/Driver", "\"macvlan\""), ("/Networks/lan/Options", options)],
+    );
     let warned = load_all(&[&text]).unwrap().warnings;
     assert_eq!(warned, ["networks.front.attachable has no effect: only tasks join networks"]);
     check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
@@ -302,6 +312,7 @@ fn networks() {
     let local = "deploy: {endpoint_locality: prefer-local}";
     check_web(local, &[("EndpointSpec/Locality", "\"prefer-local\"")]);
     check_web("deploy: {endpoint_locality: any}", &[("EndpointSpec", "null")]);
+    check_web("deploy: {drain_timeout: 1m30s}", &[("C/DrainTimeout", "90000000000")]);
     check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
     let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
     check(
@@ -312,7 +323,6 @@ fn networks() {
             ("/Networks/default/Name", "\"n1\""),
         ],
     );
-    check_web("deploy: {drain_timeout: 1m30s}", &[("C/DrainTimeout", "90000000000")]);
 }
 
 #[test]

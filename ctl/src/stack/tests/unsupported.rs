@@ -132,7 +132,6 @@ const TIED: &[(&str, &str)] = &[
         "services.*.volumes[].bind.recursive",
         "service: task_template.container.mounts[].bind_options",
     ),
-    ("networks.*.driver_opts", "network: driver.options"),
     ("networks.*.enable_ipv4", "network: enable_ipv4"),
     ("networks.*.ipam.options", "network: ipam.driver.options"),
     ("secrets", "stack: secrets"),
@@ -144,6 +143,7 @@ const TIED: &[(&str, &str)] = &[
 const OF_SPECS: &[&str] = &[
     "service: endpoint_spec.ports[].host_ip",
     "service: task_template.runtime",
+    "network: driver.options",
     "service: task_template.container.env[]",
     "service: task_template.container.mounts[].source",
     "service: task_template.container.mounts[].target",

@@ -27,8 +27,7 @@ fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
     let level = view.node(node).map(|node| node.description.level).unwrap_or_default();
     let told = |id| {
         let network = wanted.networks.get(&id);
-        let kind = network.and_then(|network| NetworkKind::of(&network.spec.driver));
-        kind == Some(NetworkKind::Overlay) && level >= Level::OVERLAY
+        network.is_some_and(|network| network.spans_nodes()) && level >= Level::OVERLAY
     };
     let ports = level >= Level::INGRESS;
     let endpoints = view.tasks().filter_map(|task| TaskEndpoint::of(task, told, ports));

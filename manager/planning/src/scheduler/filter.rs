@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use shoal_manager_state::usage;
+use shoal_manager_state::{ClusterState, usage};
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::level::Level;
-use shoal_types::object::{Node, Task, TaskNetwork};
+use shoal_types::object::{Node, Task};
 use shoal_types::resources::{Cpus, Memory, Resources};
-use shoal_types::spec::{Availability, Platform, PortConfig, TaskSpec};
+use shoal_types::spec::{Availability, Driver, Platform, PortConfig, TaskSpec};
 
 use super::node_info::NodeInfo;
 
@@ -21,12 +21,15 @@ pub(super) struct Need<'a> {
     constraints: Vec<(&'a str, Option<Constraint>)>,
     max_replicas: u64,
     level: Level,
-    /// It joins networks that span nodes.
+    /// It joins networks that lead through tunnels.
     spans: bool,
+    /// The drivers of its networks that not every kernel has.
+    wires: Vec<&'a Driver>,
 }
 
 impl<'a> Need<'a> {
-    pub(super) fn of(task: &'a Task) -> Self {
+    pub(super) fn of(view: &'a ClusterState, task: &'a Task) -> Self {
+        let joined = || task.networks.iter().filter_map(|one| view.network(one.network_id));
         let placement = task.spec.placement.as_ref();
         Self {
             service: task.service_id,
@@ -36,7 +39,8 @@ impl<'a> Need<'a> {
             constraints: constraints(&task.spec).collect(),
             max_replicas: placement.map_or(0, |p| p.max_replicas),
             level: task.level,
-            spans: task.networks.iter().any(TaskNetwork::spans_nodes),
+            spans: joined().any(|network| network.is_overlay()),
+            wires: joined().filter(|n| n.is_on_wire()).map(|n| &n.spec.driver).collect(),
         }
     }
 }
@@ -58,6 +62,8 @@ pub(super) enum Refusal {
     Old(Level),
     /// Nobody on it reaches other nodes by the networks that the task joins, nor is reached.
     NoTunnel,
+    /// Its kernel does not have the network driver of this name.
+    NoDriver(String),
     /// What is asked for.
     Cpu(u64),
     /// What is asked for, in bytes.
@@ -78,6 +84,9 @@ impl Refusal {
             Self::Platform => "unsupported platform".to_owned(),
             Self::Old(needed) => format!("node is too old: feature level {needed} needed"),
             Self::NoTunnel => "node has no tunnel to other nodes".to_owned(),
+            Self::NoDriver(name) => {
+                format!("network driver {name} is not in the node's kernel")
+            }
             Self::Cpu(nano_cpus) => {
                 format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
             }
@@ -123,6 +132,9 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     }
     if need.spans && node.description.tunnel.is_none() {
         return Some(Refusal::NoTunnel);
+    }
+    if let Some(driver) = need.wires.iter().find(|wire| !node.description.engine.has_driver(wire)) {
+        return Some(Refusal::NoDriver(driver.name.clone()));
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {

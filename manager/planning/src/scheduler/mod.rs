@@ -86,7 +86,7 @@ impl<'a> Placing<'_, 'a> {
     }
 
     fn confirm(&mut self, task: &Task, node: NodeId) {
-        let need = Need::of(task);
+        let need = Need::of(self.look.view, task);
         let Some(info) = self.look.node(node) else { return };
         let planned = self.plan.commands.len();
         match first_refusal(&need, &info) {
@@ -135,7 +135,7 @@ impl<'a> Placing<'_, 'a> {
             if !is_pending(task) || self.is_held(task) {
                 continue;
             }
-            let (need, mut class) = (Need::of(task), Class::default());
+            let (need, mut class) = (Need::of(view, task), Class::default());
             match class.best(&need, &self.look) {
                 Some(node) => self.assign(task, node),
                 None => self.tell(task, &explain(class.refusals())),
@@ -150,7 +150,7 @@ impl<'a> Placing<'_, 'a> {
             all.filter(|task| is_alike(task, Some(plain)))
         };
         let Some(first) = all().next() else { return };
-        let need = Need::of(first);
+        let need = Need::of(view, first);
         let known = self.memory.take_class(group).filter(|known| known.level == plain);
         let known_before = known.as_ref().map(|known| explain(known.class.refusals()));
         let seen = self.memory.changes.count();

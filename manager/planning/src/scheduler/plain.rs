@@ -28,7 +28,7 @@ pub(crate) fn assignments(view: &ClusterState, now: Timestamp) -> Vec<Command> {
 }
 
 fn best(look: &Look<'_>, task: &Task) -> Option<NodeId> {
-    let need = Need::of(task);
+    let need = Need::of(look.view, task);
     let nodes = look.view.nodes().filter(|node| task.node_id.is_none_or(|id| id == node.id));
     let infos = nodes.filter_map(|node| look.node(node.id));
     let fitting = infos.filter(|info| first_refusal(&need, info).is_none());

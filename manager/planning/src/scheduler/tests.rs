@@ -6,9 +6,9 @@ use shoal_manager_state::testing::{
     with_task,
 };
 use shoal_types::level::Level;
-use shoal_types::object::{NodeDescription, NodeState, Slot};
+use shoal_types::object::{EngineDescription, NodeDescription, NodeState, PluginDescription, Slot};
 use shoal_types::resources::NANO_CPUS_PER_CPU;
-use shoal_types::spec::{Availability, Placement, Platform, ServiceSpec};
+use shoal_types::spec::{Availability, NetworkKind, Placement, Platform, ServiceSpec};
 
 use super::filter::{Refusal, explain, has_platform};
 use super::{Memory, plan};
@@ -132,6 +132,32 @@ fn who_spans_nodes_needs_a_node_with_a_tunnel() {
     stage.cluster.give_tunnel(stage.nodes[0], 2, 2);
     stage.run();
     assert_eq!(stage.running(db).len(), 2, "a tunnel that is there at last is used");
+}
+
+#[test]
+fn who_is_on_a_wire_needs_a_node_whose_kernel_has_the_driver() {
+    let mut stage = Stage::new(2);
+    stage.cluster.add_wire("lan", "192.168.1.0/24", "");
+    let able = |stage: &mut Stage, n: usize, plugins: &[NetworkKind]| {
+        let node = stage.view().node(stage.nodes[n]).unwrap();
+        let plugins = plugins.iter().copied().map(PluginDescription::network).collect();
+        let engine = EngineDescription { plugins, ..node.description.engine.clone() };
+        let level = Level::WIRE;
+        let description = NodeDescription { level, engine, ..node.description.clone() };
+        let (description, status, id) = (Some(description), node.status.clone(), node.id);
+        stage.cluster.apply(Command::ReportNode { id, description, status });
+    };
+    able(&mut stage, 0, &[NetworkKind::Ipvlan]);
+    able(&mut stage, 1, &[]);
+    let web = stage.service(with_networks(service_spec("web", 2), &["lan"]));
+    assert_eq!(
+        why(&stage, web),
+        "no suitable node (network driver macvlan is not in the node's kernel on 2 nodes)"
+    );
+    // A tunnel is not needed.
+    able(&mut stage, 0, &[NetworkKind::Macvlan]);
+    stage.run();
+    assert!(stage.tasks(web).iter().all(|task| task.node_id == Some(stage.nodes[0])));
 }
 
 #[test]

@@ -266,9 +266,8 @@ impl<'a> Planning<'a> {
         let Some(at) = task.node_id else { return };
         let from = self.source.node();
         let on = self.network_name(network);
-        let spans = self.network(network).is_some_and(|network| {
-            NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Overlay)
-        });
+        let kind = self.network(network).and_then(|found| NetworkKind::of(&found.spec.driver));
+        let spans = kind.is_some_and(NetworkKind::spans_nodes);
         let addresses = addresses_on(task, network);
         let shown = if addresses.is_empty() { task.name() } else { addresses.join(", ") };
         if from != at {
@@ -280,7 +279,13 @@ impl<'a> Planning<'a> {
                 self.way.stop(Some(from), format!("to {shown} of {}", task.name()), why);
                 return;
             }
-            self.between(from, at, &addresses, network);
+            if kind.is_some_and(NetworkKind::is_on_wire) {
+                let what =
+                    format!("to {shown} on the wire between nodes, of which nothing is known");
+                self.way.step(Some(from), what, About::Words(addresses));
+            } else {
+                self.between(from, at, &addresses, network);
+            }
         }
         self.arrive(at, task, network, &shown, target);
     }

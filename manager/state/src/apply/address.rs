@@ -22,7 +22,7 @@ use crate::rejected::{AddressProblem, Rejected, SubnetHolder};
 /// The subnets of a new network: of each family those that its spec names, or else the first one of the cluster's
 /// pools, or of its own range of IPv6. None if it does not span nodes: then each node chooses.
 pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<IpNet>, Rejected> {
-    if NetworkKind::of(&spec.driver) != Some(NetworkKind::Overlay) {
+    if !NetworkKind::of(&spec.driver).is_some_and(NetworkKind::spans_nodes) {
         return Ok(Vec::new());
     }
     let mut subnets: Vec<IpNet> = Vec::new();
@@ -233,7 +233,9 @@ pub(super) fn of_service(
     // Those that it names now are not in the index yet.
     let addresses = state.indexes.addresses.with(networks.iter().flat_map(|n| &n.addresses));
     let mut virtual_ips = Vec::new();
-    for network in networks.iter().filter_map(|joined| spanning(state, joined.network_id)) {
+    // On a wire nobody leads packets for one address to another.
+    let led = networks.iter().filter_map(|joined| spanning(state, joined.network_id));
+    for network in led.filter(|network| !network.is_on_wire()) {
         for family in Family::all_of(&network.subnets) {
             let addr = match had(network, family) {
                 Some(vip) => vip.addr,

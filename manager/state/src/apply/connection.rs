@@ -35,9 +35,14 @@ pub(super) fn connect(
     }
     let level = old.level.max(Level::DUAL).max(network.spec.level());
     if let Some(node) = old.node_id {
-        let has = w.get::<Node>(node)?.description.level;
+        let description = &w.get::<Node>(node)?.description;
+        let has = description.level;
         if has < level {
             return Err(Rejected::NodeTooOld { node, has, needed: level });
+        }
+        if !description.engine.has_driver(&network.spec.driver) {
+            let driver = network.spec.driver.name.clone();
+            return Err(Rejected::NoDriver { node, driver });
         }
     }
     let addresses = address::of_connection(w.state, &network, &old, wanted)?;

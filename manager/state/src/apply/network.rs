@@ -1,6 +1,7 @@
 //! Networks, and which of them a service joins.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, ServiceId, StackId};
@@ -98,6 +99,7 @@ pub(super) fn of_service(
     };
     let wanted = &spec.task_template.networks;
     if wanted.is_empty() {
+        refuse_ports_without_v6(state, spec)?;
         let network_id = find(BRIDGE)?.id;
         return Ok([TaskNetwork {
             network_id,
@@ -108,6 +110,8 @@ pub(super) fn of_service(
         }]
         .into());
     }
+    refuse_ports_on_wire(state, spec)?;
+    refuse_ports_without_v6(state, spec)?;
     let mut joined = Vec::with_capacity(wanted.len());
     let mut seen = BTreeSet::new();
     for attachment in wanted {
@@ -133,4 +137,44 @@ pub(super) fn of_service(
         });
     }
     Ok(joined.into())
+}
+
+/// Refuses ports of a service whose way out is the wire: nobody leads packets to its tasks there, and what would come in
+/// by another network could not be answered by it.
+fn refuse_ports_on_wire(state: &ClusterState, spec: &ServiceSpec) -> Result<(), Rejected> {
+    if spec.endpoint_spec.as_ref().is_none_or(|endpoint| endpoint.ports.is_empty()) {
+        return Ok(());
+    }
+    let wanted = spec.task_template.networks.iter();
+    let networks: Vec<&Network> =
+        wanted.filter_map(|one| state.network_target(&one.target)).map(AsRef::as_ref).collect();
+    let way_out = networks.iter().find(|network| network.leads_out());
+    let wire = way_out.or_else(|| networks.iter().find(|network| network.is_on_wire()));
+    match wire.filter(|network| network.is_on_wire()) {
+        None => Ok(()),
+        Some(network) => Err(Rejected::PortsOnWire {
+            service: spec.name.clone(),
+            network: network.spec.name.clone(),
+            driver: network.spec.driver.name.clone(),
+        }),
+    }
+}
+
+/// Refuses ports at addresses of IPv6 that would lead nowhere: packets keep their family on the way, and on no network of
+/// the service has a task an address of IPv6 that is its way out. A task on its host's network has those of the host.
+fn refuse_ports_without_v6(state: &ClusterState, spec: &ServiceSpec) -> Result<(), Rejected> {
+    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
+    let Some(host_ip) = ports.filter_map(|port| port.host_ip).find(IpAddr::is_ipv6) else {
+        return Ok(());
+    };
+    let wanted = spec.task_template.networks.iter();
+    let mut networks = wanted.filter_map(|one| state.network_target(&one.target));
+    let leads = |network: &Arc<Network>| {
+        let is_host = NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Host);
+        is_host || (network.spec.enable_ipv6 && !network.spec.internal && !network.is_on_wire())
+    };
+    if networks.any(leads) {
+        return Ok(());
+    }
+    Err(Rejected::NoWayInByV6 { service: spec.name.clone(), host_ip })
 }

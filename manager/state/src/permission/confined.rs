@@ -1,11 +1,14 @@
 //! What in a service's spec reaches out of its containers, to the host or to what is others'.
 
 use shoal_types::spec::{
-    AppArmor, ContainerSpec, Mount, MountKind, NetworkKind, Privileges, Seccomp, ServiceSpec,
-    StackSpec, TaskRuntime, TaskSpec, Ulimit,
+    AppArmor, ContainerSpec, Mount, MountKind, NetworkKind, NetworkSpec, Privileges, Seccomp,
+    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
 use crate::cluster_state::ClusterState;
+
+/// Who is on a wire reaches what hosts reach there, and can speak as they do.
+const ON_WIRE: &str = "is on a wire of the hosts";
 
 /// Where a service is to run.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +24,14 @@ impl<'a> Home<'a> {
     #[must_use]
     pub fn of_stack(spec: &'a StackSpec) -> Self {
         Self { stack: &spec.name, makes: Some(spec) }
+    }
+
+    /// Whether such a one is on the wire of an interface of the nodes.
+    fn puts_on_wire(self, network: &str) -> bool {
+        let on_wire =
+            |spec: &NetworkSpec| NetworkKind::of(&spec.driver).is_some_and(NetworkKind::is_on_wire);
+        let mut made = self.makes.into_iter().flat_map(|spec| spec.networks.values());
+        made.any(|spec| spec.name == network && on_wire(spec))
     }
 
     /// Whether a network of this name is made with the stack. It is refused if another one has it.
@@ -81,10 +92,16 @@ fn of_network(view: &ClusterState, home: Home<'_>, target: &str) -> Option<&'sta
     if NetworkKind::predefined(target) == Some(NetworkKind::Host) {
         return Some("is the host's own");
     }
+    if home.puts_on_wire(target) {
+        return Some(ON_WIRE);
+    }
     let Some(network) = view.network_target(target) else {
         // It may be another stack's when the spec is applied.
         return (!home.makes(target)).then_some("does not exist, and is none of the stack's");
     };
+    if network.is_on_wire() {
+        return Some(ON_WIRE);
+    }
     let others = |id| view.stack(id).is_some_and(|s| s.spec.name != home.stack);
     network.stack_id.is_some_and(others).then_some("is of another stack")
 }

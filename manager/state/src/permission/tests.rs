@@ -244,6 +244,7 @@ fn a_deployer_does_not_reach_hosts_or_other_stacks() {
     let (mut cluster, _) = cluster();
     cluster.add_stack(stack("shop_b"));
     cluster.add_network("common");
+    cluster.add_wire("lan", "192.168.1.0/24", "");
     let view = &cluster.state;
     let plain = || service_spec("shop_web", 1);
     let mount = |kind, source: &str| {
@@ -280,6 +281,7 @@ fn a_deployer_does_not_reach_hosts_or_other_stacks() {
         (mount(MountKind::Volume, "shopdata"), "is not a volume of the stack"),
         (with_driver, "has options for its driver"),
         (with_networks(plain(), &["host"]), "web.networks[0]: \"host\" is the host's own"),
+        (with_networks(plain(), &["lan"]), "web.networks[0]: \"lan\" is on a wire of the hosts"),
         (with_networks(plain(), &["blog_back"]), "\"blog_back\" is of another stack"),
         // Whose it is when the spec is applied, nobody knows.
         (with_networks(plain(), &["blog_new"]), "\"blog_new\" does not exist"),

@@ -62,7 +62,7 @@ impl fmt::Display for AddressProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str(
-                "each node chooses the addresses of that network; expected one with driver overlay",
+                "each node chooses the addresses of that network; expected one with driver overlay, macvlan or ipvlan",
             ),
             Self::Outside { subnets } => {
                 f.write_str("expected one of ")?;

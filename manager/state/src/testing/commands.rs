@@ -16,8 +16,8 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::{
     TestCluster, create_cluster, dual_spec, global_spec, ipam_config, network_spec,
-    node_description, overlay_spec, service_spec, with_host_port, with_ingress_port, with_networks,
-    with_reservation, with_task,
+    node_description, overlay_spec, service_spec, wire_spec, with_host_port, with_ingress_port,
+    with_networks, with_reservation, with_task,
 };
 use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
 
@@ -74,6 +74,7 @@ fn some_overlay(choice: u8) -> NetworkSpec {
             false,
             vec![ipam_config("10.9.9.0/28", "10.9.9.4/30", "", &["10.9.9.5"])],
         ),
+        7 => wire_spec(&name, "macvlan", "10.9.9.0/28", "10.9.9.3"),
         other => overlay_spec(&name, subnet[usize::from(other) % 4]),
     }
 }

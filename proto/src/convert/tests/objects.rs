@@ -33,7 +33,8 @@ impl Arbitrary for TunnelKey {
         Self(std::array::from_fn(|_| source.any()))
     }
 }
-arbitrary!(EngineDescription { version, labels });
+arbitrary!(EngineDescription { version, labels, plugins });
+arbitrary!(PluginDescription { kind, name });
 arbitrary!(NodeStatus { state, message, addr, since });
 one_of!(NodeState |s| { Self::Unknown, Self::Down, Self::Ready, Self::Disconnected });
 arbitrary!(ManagerStatus { raft_id, addr, level });

@@ -26,7 +26,11 @@ fn description() -> NodeDescription {
     NodeDescription {
         hostname: "h1".to_owned(),
         platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-        engine: EngineDescription { version: "0.1.0".to_owned(), labels: pairs("disk=ssd") },
+        engine: EngineDescription {
+            version: "0.1.0".to_owned(),
+            labels: pairs("disk=ssd"),
+            plugins: Vec::new(),
+        },
         level: Level::new(1),
         ..NodeDescription::default()
     }

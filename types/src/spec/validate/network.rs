@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::cluster::SUBNET_LENGTHS;
 use super::{Check, service};
-use crate::spec::{IpamConfig, NetworkKind, NetworkSpec, SubnetPlan};
+use crate::spec::{IpamConfig, NetworkKind, NetworkSpec, SubnetPlan, Wire, WireProblem};
 
 /// Prefix lengths of IPv6 subnets of networks that span nodes: one larger than what a site is given has no use
 /// (RFC 6177), one smaller has no address beside that of the nodes.
@@ -22,8 +22,13 @@ pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
         c.at("ipam", |c| c.each("config", &ipam.config, subnet));
         c.at("ipam", |c| c.each("config", &ipam.config, |c, config| family(c, spec, config)));
         c.at("ipam", |c| c.at("config", |c| apart(c, &ipam.config)));
-        if NetworkKind::of(&spec.driver) == Some(NetworkKind::Overlay) {
+        if NetworkKind::of(&spec.driver).is_some_and(NetworkKind::spans_nodes) {
             c.at("ipam", |c| c.each("config", &ipam.config, overlay));
+        }
+    }
+    if let Some(Err(problems)) = Wire::of(&spec.driver) {
+        for WireProblem { option, value, problem } in problems {
+            c.at(format!("driver.options.{option}"), |c| c.wrong(value, problem));
         }
     }
 }

@@ -259,16 +259,9 @@ fn clash(published: &Published, port: &PortConfig) -> Option<u16> {
     if port.published_port == 0 {
         return None;
     }
-    let on = |ip| (port.published_port, port.protocol, ip);
-    let everywhere = published.get(&on(None));
-    let other = match port.host_ip {
-        Some(_) => everywhere.or_else(|| published.get(&on(port.host_ip))),
-        // Behind the one that is everywhere come those on each address.
-        None => published
-            .range(on(None)..)
-            .next()
-            .filter(|((number, protocol, _), _)| on(None) == (*number, *protocol, None))
-            .map(|(_, target)| target),
-    };
-    other.copied()
+    let number = (port.published_port, port.protocol);
+    let from = published.range((number.0, number.1, None)..);
+    let same = from.take_while(|((port, protocol, _), _)| (*port, *protocol) == number);
+    let mut same = same.filter(|((_, _, ip), _)| PortConfig::meet(*ip, port.host_ip));
+    same.next().map(|(_, target)| *target)
 }

@@ -1,3 +1,5 @@
+mod ports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -431,10 +433,14 @@ fn networks_that_no_node_can_make_are_refused_at_once() {
         (scoped(NetworkScope::Global), "scope: not supported yet: a scope other than the driver's"),
         (across(Some(NetworkScope::Local)), "scope: not supported yet: a scope other than"),
         (
-            of("macvlan", None),
-            "driver: \"macvlan\" is not supported yet: expected bridge or overlay",
+            of("weave", None),
+            "driver: \"weave\" is not supported yet: expected bridge, overlay, macvlan or ipvlan",
         ),
-        (of("host", None), "driver: \"host\" is not supported yet: expected bridge or overlay"),
+        (
+            of("host", None),
+            "driver: \"host\" is not supported yet: expected bridge, overlay, macvlan or ipvlan",
+        ),
+        (of("macvlan", None), "driver.options.parent: is no interface: expected the one of"),
     ];
     for (spec, expected) in cases {
         let error = spec.validate().unwrap_err().to_string();

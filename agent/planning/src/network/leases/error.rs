@@ -52,6 +52,16 @@ pub enum LeaseError {
     AddressTaken { address: IpAddr, network: String, holder: String },
     #[error("container `{container}` is on network `{network}` with address {address} already")]
     AlreadyAttached { container: String, network: String, address: IpAddr },
+    #[error(
+        "network `{network}` is on interface `{link}` of this node, which container `{holder}` has: with macvlan_mode \
+         passthru one container has it for itself"
+    )]
+    WireTaken { network: String, link: String, holder: String },
+    #[error(
+        "network `{network}` is on interface `{link}` of this node, which network `{other}` is on with another driver or \
+         mode: on one interface there is macvlan alone, or ipvlan with one mode and one flag"
+    )]
+    WireDiffers { network: String, link: String, other: String },
     #[error("no free address on network `{network}` ({ranges})")]
     NoFreeAddress { network: String, ranges: String },
     #[error("port already in use: {port} is published by container `{holder}`")]

@@ -41,7 +41,7 @@ pub(super) fn choose_subnets(
         |v6: bool, chosen: &[Subnet]| chosen.iter().any(|one| one.subnet.addr().is_ipv6() == v6);
     let lacks_v4 = !has(false, &chosen);
     let lacks_v6 = config.ipv6 && !has(true, &chosen);
-    if config.routed && (lacks_v4 || lacks_v6) {
+    if (config.routed || config.wire.is_some()) && (lacks_v4 || lacks_v6) {
         return Err(LeaseError::AddressMissing { network: network() });
     }
     let used: Vec<IpNet> = used.iter().map(|other| other.subnet).collect();
@@ -95,7 +95,8 @@ fn choose_gateway(config: &NetworkConfig, wanted: &SubnetConfig) -> Result<IpAdd
 /// Whether nothing that reaches the kernel differs.
 pub(super) fn same_settings(one: &NetworkConfig, other: &NetworkConfig) -> bool {
     let key = |config: &NetworkConfig| {
-        (config.subnets.clone(), config.ipv6, config.internal, config.mtu, config.routed)
+        let NetworkConfig { subnets, ipv6, internal, mtu, routed, wire, .. } = config.clone();
+        (subnets, ipv6, internal, mtu, routed, wire)
     };
     key(one) == key(other)
 }

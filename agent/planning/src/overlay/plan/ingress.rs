@@ -36,7 +36,7 @@ pub(super) fn of(
     }
     let mut ingress = Ingress { home, peers: peers.clone(), ..Ingress::default() };
     for (port, tasks) in tasks {
-        let Behind { backends, names } = behind(own, far, &tasks);
+        let Behind { backends, names } = behind(own, far, |endpoint| view.has_v6(endpoint), &tasks);
         ingress.ports.insert(port, backends);
         ingress.sticky.extend(names.map(|names| (port, names)));
     }
@@ -55,10 +55,12 @@ pub(in super::super) struct Behind {
     pub(in super::super) names: Option<Arc<[String]>>,
 }
 
-/// The same of its tasks; `far` says how others nodes are reached, where they are.
+/// The same of its tasks; `far` says how other nodes are reached, where they are, and
+/// `has_v6` whether a task is reached by IPv6 there.
 pub(in super::super) fn behind(
     own: NodeId,
     far: impl Fn(&NodeId) -> Option<Ipv4Addr>,
+    has_v6: impl Fn(&TaskEndpoint) -> bool,
     tasks: &[&TaskEndpoint],
 ) -> Behind {
     let backend = |endpoint: &&TaskEndpoint| {
@@ -84,12 +86,6 @@ pub(in super::super) fn behind(
         names: sticky.then(|| backends.iter().map(|(_, name)| name.clone()).collect()),
         backends: backends.into_iter().map(|(one, _)| one).collect(),
     }
-}
-
-/// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
-/// span nodes.
-fn has_v6(endpoint: &TaskEndpoint) -> bool {
-    endpoint.networks.iter().flat_map(|network| &network.addresses).any(|net| net.addr().is_ipv6())
 }
 
 #[cfg(test)]

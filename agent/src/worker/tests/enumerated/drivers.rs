@@ -154,8 +154,9 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         &self,
         container: String,
         network: String,
+        netns: Option<Netns>,
     ) -> BoxFuture<'_, Result<(), NetworkError>> {
-        pass(&self.meter, "networks.detach", || self.inner.detach(container, network))
+        pass(&self.meter, "networks.detach", || self.inner.detach(container, network, netns))
     }
 
     fn publish(

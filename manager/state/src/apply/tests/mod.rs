@@ -16,6 +16,7 @@ mod status;
 mod task;
 mod tunnel_address;
 mod user;
+mod wire;
 
 use crate::testing::TestCluster;
 use crate::{Action, Command, Rejected, RejectedCode};

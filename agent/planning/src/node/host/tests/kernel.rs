@@ -187,6 +187,13 @@ impl Host {
                     self.settings.insert(name, value.to_owned());
                 }
             }
+            CreateVlan { ifname, .. } => {
+                let new = link(LinkKind::Vlan, false);
+                assert!(self.links.insert(ifname.clone(), new).is_none());
+                for (name, _) in of_vlan(ifname) {
+                    self.settings.insert(name, "0".to_owned());
+                }
+            }
             SetMtu { ifname, mtu } => self.at(ifname).mtu = *mtu,
             SetMac { ifname, mac } => self.at(ifname).mac = Some(*mac),
             RemoveAddress { ifname, address } => {

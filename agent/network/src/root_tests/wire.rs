@@ -1,0 +1,455 @@
+//! Networks on the wire of an interface of the host. What a kernel does not have is passed over, and said; the
+//! machine of `tests/vm/run.sh network` has all of it.
+
+use shoal_agent_ground::testing::skip_without_root;
+use shoal_types::spec::{IpvlanFlag, IpvlanMode, MacvlanMode, NetworkKind, Parent, Wire, WireMode};
+
+use super::*;
+
+const BRIDGE: WireMode = WireMode::Macvlan(MacvlanMode::Bridge);
+const WIRE: &str = "198.51.100.0/24";
+
+/// A network on `parent`, with the outside as its gateway.
+fn lan(id: &str, parent: &str, mode: WireMode) -> NetworkConfig {
+    let parent = Parent::new(parent).unwrap();
+    let subnet = SubnetConfig {
+        gateway: Some(OUTSIDE.into()),
+        ..SubnetConfig::from(WIRE.parse::<ipnet::IpNet>().unwrap())
+    };
+    NetworkConfig { subnets: vec![subnet], wire: Some(Wire { parent, mode, mtu: None }), ..net(id) }
+}
+
+/// The container's request for the address of the wire that ends in this number.
+fn at(container: &str, network: &str, last: u8) -> AttachRequest {
+    AttachRequest { address: Some(on_wire(last)), ..request(container, network) }
+}
+
+fn on_wire(last: u8) -> Ipv4Addr {
+    let [a, b, c, _] = HOST.octets();
+    Ipv4Addr::new(a, b, c, last)
+}
+
+/// A container on a wire, with a server on port 80.
+async fn joined(driver: &BridgeNetworks, name: &str, network: &str, last: u8) -> Space {
+    let space = Space::new(name);
+    driver.attach(at(name, network, last), space.netns()).await.unwrap();
+    space.serve(80);
+    space
+}
+
+/// Whether a test cannot run for want of a kind of network; says so.
+async fn skip_without(kind: NetworkKind) -> bool {
+    let lacks = !wire_drivers().await.unwrap().contains(&kind);
+    if lacks {
+        eprintln!("SKIPPED: this kernel has no {}", kind.as_str());
+    }
+    lacks
+}
+
+#[test]
+fn containers_are_on_the_wire_and_nowhere_else() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.host.serve(81);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        let (bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
+        let state = driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
+        assert_eq!(state.wire, Some(Place { link: "up0".to_owned(), made: None }));
+        let (one, two) =
+            (joined(&driver, "one", "lan", 10).await, joined(&driver, "two", "lan", 11).await);
+        // Each is there as itself: nothing is translated on the way.
+        assert_eq!(one.ask(on_wire(11), 80), on_wire(10).to_string());
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string());
+        assert_eq!(lab.outside.ask(on_wire(10), 80), OUTSIDE.to_string());
+        assert_eq!(lab.outside.ask(on_wire(11), 80), OUTSIDE.to_string());
+        // The kernel keeps it from its own host, and by that from what is behind it.
+        one.cannot_ask(HOST, 81);
+        let mac = lab.host.run("cat", &["/sys/class/net/up0/address"]);
+        let host = HOST.to_string();
+        one.run("ip", &["neigh", "replace", &host, "lladdr", mac.trim(), "dev", "eth0"]);
+        one.run("ip", &["route", "add", "172.16.0.0/12", "via", &host]);
+        one.cannot_ask(at_bridge[0], 80);
+        one.cannot_ask(HOST, 81);
+        // Who is on a bridge comes there as the host does, and so not to its own host's containers.
+        assert_eq!(bridged.ask(OUTSIDE, 80), HOST.to_string());
+        bridged.cannot_ask(on_wire(10), 80);
+        drop(two);
+    });
+}
+
+/// By a switch that sends frames back, a container on a wire comes to its host as anybody outside does: then it is the
+/// host's rules that keep it from bridges.
+#[test]
+fn a_wire_that_leads_back_opens_no_bridge() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        // The outside is a bridge with a port to the host that sends back what came in by it.
+        lab.outside.run("ip", &["link", "add", "sw", "type", "bridge"]);
+        lab.outside.run("ip", &["link", "set", "up0", "master", "sw"]);
+        lab.outside.run("bridge", &["link", "set", "dev", "up0", "hairpin", "on"]);
+        lab.outside.run("ip", &["address", "flush", "dev", "up0"]);
+        lab.outside.run("ip", &["address", "add", &format!("{OUTSIDE}/24"), "dev", "sw"]);
+        lab.outside.run("ip", &["link", "set", "sw", "up"]);
+        lab.host.serve(81);
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
+        driver.publish("bridged".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+        let mode = WireMode::Macvlan(MacvlanMode::Vepa);
+        driver.ensure_network(lan("lan", "up0", mode)).await.unwrap();
+        let one = joined(&driver, "one", "lan", 10).await;
+        let two = joined(&driver, "two", "lan", 11).await;
+        assert_eq!(one.ask(on_wire(11), 80), on_wire(10).to_string(), "by the switch");
+        assert_eq!(one.ask(HOST, 81), on_wire(10).to_string(), "as anybody there");
+        assert_eq!(one.ask(HOST, 8080), on_wire(10).to_string(), "what is published");
+        one.run("ip", &["route", "add", "172.16.0.0/12", "via", &HOST.to_string()]);
+        one.cannot_ask(at_bridge[0], 80);
+        drop(two);
+    });
+}
+
+#[test]
+fn whom_a_container_reaches_on_its_host_is_what_the_mode_says() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        for (n, mode) in [MacvlanMode::Private, MacvlanMode::Vepa].into_iter().enumerate() {
+            let id = format!("lan{n}");
+            driver.ensure_network(lan(&id, "up0", WireMode::Macvlan(mode))).await.unwrap();
+            // Those of the mode before have servers that run on.
+            let [first, second] = [10, 11].map(|last| last + 2 * u8::try_from(n).unwrap());
+            let one = joined(&driver, "one", &id, first).await;
+            let two = joined(&driver, "two", &id, second).await;
+            assert_eq!(one.ask(OUTSIDE, 80), on_wire(first).to_string(), "{mode:?}");
+            // A wire with one end sends nothing back.
+            one.cannot_ask(on_wire(second), 80);
+            for name in ["one", "two"] {
+                driver.release(name.to_owned()).await.unwrap();
+            }
+            drop((one, two));
+            driver.remove_network(id).await.unwrap();
+        }
+    });
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        let alone = WireMode::Macvlan(MacvlanMode::Passthru);
+        driver.ensure_network(lan("alone", "up0", alone)).await.unwrap();
+        let one = joined(&driver, "one", "alone", 20).await;
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(20).to_string());
+        let two = Space::new("two");
+        let refused = driver.attach(at("two", "alone", 21), two.netns()).await.unwrap_err();
+        assert!(refused.is_refusal());
+        assert_eq!(
+            refused.to_string(),
+            "network `alone` is on interface `up0` of this node, which container `one` has: with macvlan_mode \
+             passthru one container has it for itself"
+        );
+    });
+}
+
+#[test]
+fn what_is_on_a_wire_is_found_again_and_comes_back() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        let state = driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
+        let one = joined(&driver, "one", "lan", 10).await;
+        let before = driver.attachments("one");
+        // A host of which nothing but a wire is used is as it was.
+        assert!(lab.host.run("nft", &["list", "tables"]).is_empty());
+        assert_eq!(lab.host.run("cat", &["/proc/sys/net/ipv4/ip_forward"]).trim(), "0");
+        drop(driver);
+
+        let driver = lab.driver();
+        let keep = (["one".to_owned()].into(), ["lan".to_owned()].into());
+        let repaired = driver.collect(keep.0, keep.1).await.unwrap();
+        assert!(repaired.is_clean(), "{repaired:?}");
+        assert_eq!(driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap(), state);
+        let again = driver.attach(at("one", "lan", 10), one.netns()).await.unwrap();
+        assert_eq!(again, before[0]);
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string());
+        assert_eq!(driver.compare().await.findings, []);
+
+        // With the interface its ends go.
+        lab.host.run("ip", &["link", "del", "up0"]);
+        let lost = driver.repair().await.unwrap().lost_attachments;
+        let key = ("one".to_owned(), "lan".to_owned());
+        assert_eq!(lost, [key.clone()].into());
+        let told = driver.compare().await.findings;
+        let told: Vec<String> = told.iter().map(|one| one.subject.clone()).collect();
+        assert!(told.iter().any(|one| one.contains("container one on up0")), "{told:?}");
+        let refused = driver.attach(at("one", "lan", 10), one.netns()).await.unwrap_err();
+        assert!(refused.to_string().contains("interface `up0`, which node "), "{refused}");
+        lab.host.wire(&lab.outside, "up0", HOST, OUTSIDE);
+        assert_eq!(driver.repair().await.unwrap().lost_attachments, [key].into());
+        driver.attach(at("one", "lan", 10), one.netns()).await.unwrap();
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string());
+        assert!(driver.repair().await.unwrap().is_clean());
+        assert_eq!(driver.compare().await.findings, []);
+    });
+}
+
+#[test]
+fn a_container_that_is_disconnected_is_on_the_wire_no_more() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
+        let (web, _) = container(&driver, "web", &["front"]).await;
+        driver.attach(at("web", "lan", 10), web.netns()).await.unwrap();
+        driver.publish("web".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
+        assert_eq!(lab.outside.ask(on_wire(10), 80), OUTSIDE.to_string());
+        let (container, network) = ("web".to_owned(), "lan".to_owned());
+        driver.detach(container, network, Some(web.netns())).await.unwrap();
+        assert_eq!(web.try_run("ip", &["link", "show", "eth1"]), None);
+        assert!(!lab.outside.answers(on_wire(10), 80));
+        assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string());
+        driver.remove_network("lan".to_owned()).await.unwrap();
+
+        // Where the wire is its only way out, nothing leads to it by the host.
+        driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
+        let two = joined(&driver, "two", "lan", 11).await;
+        let refused = driver.publish("two".to_owned(), vec![tcp(8081, 80)]).await.unwrap_err();
+        assert!(refused.is_refusal(), "{refused}");
+        drop(two);
+    });
+}
+
+#[test]
+fn what_a_network_cannot_be_on_is_refused_by_name() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let driver = lab.driver();
+        let front = driver.ensure_network(net("front")).await.unwrap();
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        for (parent, expected) in [
+            ("eth9", format!("`eth9`, which node {node} does not have;")),
+            ("eth9.5", format!("`eth9.5`, which node {node} does not have;")),
+            (
+                &front.bridge,
+                format!("`{}`, which is the agent's own on node {node}:", front.bridge),
+            ),
+        ] {
+            let refused = driver.ensure_network(lan("lan", parent, BRIDGE)).await.unwrap_err();
+            assert!(refused.is_refusal());
+            let text = refused.to_string();
+            assert!(
+                text.starts_with(&format!("network `lan` is on interface {expected}")),
+                "{text}"
+            );
+        }
+        assert_eq!(driver.networks(), ["front".to_owned()].into());
+    });
+}
+
+/// A VLAN is made for the first network on it, and goes with the last one; that of the host's owner stays.
+#[test]
+fn a_vlan_comes_with_its_first_network_and_goes_with_the_last() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let has_vlans = lab.host.try_run(
+            "ip",
+            &["link", "add", "link", "up0", "name", "v9", "type", "vlan", "id", "9"],
+        );
+        if has_vlans.is_none() || skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let tagged = ["link", "add", "link", "up0", "name", "up0.5", "type", "vlan", "id", "5"];
+        lab.outside.run("ip", &tagged);
+        lab.outside.run("ip", &["address", "add", "10.5.0.2/24", "dev", "up0.5"]);
+        lab.outside.run("ip", &["link", "set", "up0.5", "up"]);
+        lab.outside.serve(80);
+        let five = |id: &str| {
+            let subnets = vec![SubnetConfig::from("10.5.0.0/24".parse::<ipnet::IpNet>().unwrap())];
+            NetworkConfig { subnets, ..lan(id, "up0.5", BRIDGE) }
+        };
+        let driver = lab.driver();
+        let state = driver.ensure_network(five("a")).await.unwrap();
+        driver.ensure_network(five("b")).await.unwrap();
+        let place = state.wire.unwrap();
+        assert_eq!(links_of(&lab.host), std::slice::from_ref(&place.link));
+        let one = Space::new("one");
+        let wanted = AttachRequest { address: Some([10, 5, 0, 10].into()), ..request("one", "a") };
+        driver.attach(wanted.clone(), one.netns()).await.unwrap();
+        assert_eq!(one.ask(Ipv4Addr::new(10, 5, 0, 2), 80), "10.5.0.10");
+        one.cannot_ask(OUTSIDE, 80);
+        // The host is not on it.
+        let addresses = lab.host.run("ip", &["-o", "address", "show", "dev", &place.link]);
+        assert_eq!(addresses, "");
+        // Somebody deletes it: it comes back, and the container with it.
+        lab.host.run("ip", &["link", "del", &place.link]);
+        driver.repair().await.unwrap();
+        let lost = driver.repair().await.unwrap().lost_attachments;
+        assert_eq!(lost.len(), 1);
+        driver.attach(wanted, one.netns()).await.unwrap();
+        assert_eq!(one.ask(Ipv4Addr::new(10, 5, 0, 2), 80), "10.5.0.10");
+        driver.release("one".to_owned()).await.unwrap();
+        driver.remove_network("a".to_owned()).await.unwrap();
+        assert_eq!(links_of(&lab.host), [place.link]);
+        driver.remove_network("b".to_owned()).await.unwrap();
+        assert_eq!(links_of(&lab.host), Vec::<String>::new());
+        // The one that the host has of a number is used, whatever it is called.
+        let state = driver.ensure_network(lan("nine", "up0.9", BRIDGE)).await.unwrap();
+        assert_eq!(state.wire, Some(Place { link: "v9".to_owned(), made: None }));
+        driver.remove_network("nine".to_owned()).await.unwrap();
+        lab.host.run("ip", &["link", "show", "v9"]);
+    });
+}
+
+#[test]
+fn containers_share_the_hardware_address_of_an_interface() {
+    if skip_without_root() {
+        return;
+    }
+    for mode in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s] {
+        for flag in [IpvlanFlag::Bridge, IpvlanFlag::Private] {
+            shares_hardware_address(mode, flag);
+        }
+    }
+}
+
+fn shares_hardware_address(mode: IpvlanMode, flag: IpvlanFlag) {
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Ipvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        driver.ensure_network(lan("lan", "up0", WireMode::Ipvlan(mode, flag))).await.unwrap();
+        let one = joined(&driver, "one", "lan", 10).await;
+        let two = joined(&driver, "two", "lan", 11).await;
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string(), "{mode:?}");
+        assert_eq!(lab.outside.ask(on_wire(11), 80), OUTSIDE.to_string(), "{mode:?}");
+        if flag == IpvlanFlag::Private {
+            one.cannot_ask(on_wire(11), 80);
+            return;
+        }
+        assert_eq!(one.ask(on_wire(11), 80), on_wire(10).to_string(), "{mode:?}");
+        let again = driver.attach(at("one", "lan", 10), one.netns()).await.unwrap();
+        assert_eq!(driver.attachments("one"), [again]);
+        // All on an interface have one mode: the kernel changes it for all with the last one that comes.
+        let other = IpvlanFlag::Vepa;
+        driver.ensure_network(lan("other", "up0", WireMode::Ipvlan(mode, other))).await.unwrap();
+        let refused = driver.attach(at("x", "other", 12), Space::new("x").netns()).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("which network `lan` is on with another driver or mode"),
+            "{refused}"
+        );
+        // What the host has beside the wire is not reached, though in two modes it routes.
+        driver.ensure_network(net("front")).await.unwrap();
+        let (_bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
+        lab.host.serve(81);
+        one.try_run("ip", &["route", "add", "172.16.0.0/12", "dev", "eth0"]);
+        one.cannot_ask(at_bridge[0], 80);
+        drop(two);
+    });
+}
+
+/// Both families, each with its own way out.
+#[test]
+fn both_families_are_on_a_wire() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.run("ip", &["address", "add", "fd00:5::2/64", "dev", "up0", "nodad"]);
+    lab.outside.run("ip", &["address", "add", "fd00:6::2/128", "dev", "lo"]);
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        let mut config = lan("lan", "up0", BRIDGE);
+        config.ipv6 = true;
+        config.subnets.push(SubnetConfig {
+            gateway: Some("fd00:5::2".parse().unwrap()),
+            ..SubnetConfig::from("fd00:5::/64".parse::<ipnet::IpNet>().unwrap())
+        });
+        driver.ensure_network(config).await.unwrap();
+        let one = Space::new("one");
+        let address_v6 = Some("fd00:5::10".parse().unwrap());
+        let wanted = AttachRequest { address_v6, ..at("one", "lan", 10) };
+        driver.attach(wanted, one.netns()).await.unwrap();
+        let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap();
+        assert_eq!(one.ask(v6("fd00:5::2"), 80), "fd00:5::10");
+        assert_eq!(one.ask(v6("fd00:6::2"), 80), "fd00:5::10", "by the gateway");
+        assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string());
+    });
+}
+
+/// A namespace goes some time after its processes.
+#[test]
+fn an_address_that_is_just_given_back_is_waited_for() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.outside.serve(80);
+    lab.block_on(async || {
+        if skip_without(NetworkKind::Macvlan).await {
+            return;
+        }
+        let driver = lab.driver();
+        driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
+        let (one, two) = (Space::new("one"), Space::new("two"));
+        driver.attach(at("one", "lan", 10), one.netns()).await.unwrap();
+        driver.release("one".to_owned()).await.unwrap();
+        let goes = async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            drop(one);
+        };
+        let (attached, ()) = tokio::join!(driver.attach(at("two", "lan", 10), two.netns()), goes);
+        attached.unwrap();
+        assert_eq!(two.ask(OUTSIDE, 80), on_wire(10).to_string());
+    });
+}
