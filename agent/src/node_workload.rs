@@ -11,8 +11,8 @@ use shoal_agent_dns::{NamesDriver, NamesError, NodeNames};
 use shoal_agent_image::ImageStore;
 use shoal_agent_network::{BridgeConfig, BridgeNetworks, NetworkError, Rules, keep};
 use shoal_agent_planning::network::files::RESOLV_CONF;
-use shoal_agent_planning::tunnel::{self, SeenPeer};
-use shoal_agent_tunnel::{TunnelConfig, TunnelError, Tunnels};
+use shoal_agent_planning::tunnel::{SeenPeer, Side};
+use shoal_agent_tunnel::{Tunnel as TunnelDriver, TunnelConfig, TunnelError, Tunnels};
 use shoal_agent_volume::{LocalVolumes, VolumeError};
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::error_chain::chain;
@@ -22,7 +22,7 @@ use shoal_types::question::{self, Question};
 
 use crate::boot::{self, BootError};
 use crate::metrics::{Figures, Link, Tunnel, Ways};
-use crate::overlay::{DataPath, Overlay, OverlayHandle, Overseen, with_packets};
+use crate::overlay::{DataPath, Overlay, OverlayHandle, Overseen, SeenLink, Sides, with_packets};
 use crate::session::{Answer, CredentialLine, Workload, WorkloadError};
 use crate::upkeep::Upkeep;
 use crate::worker::{Drivers, Mark, SystemClock, Worker, WorkerConfig, WorkerError, WorkerHandle};
@@ -108,8 +108,8 @@ impl NodeWorkload {
             self.names.is_answering()
         );
         let tasks = tasks.ok().map(|tasks| tasks.iter().map(|task| task.state).collect());
-        let link = |seen: Option<SeenPeer>| {
-            let seen = seen.unwrap_or_default();
+        let link = |link: SeenLink| {
+            let seen = link.seen.unwrap_or_default();
             let SeenPeer { handshake_age, rx_bytes, tx_bytes, .. } = seen;
             Link { handshake_age, rx_bytes, tx_bytes }
         };
@@ -117,7 +117,9 @@ impl NodeWorkload {
         let is_known = from.is_some() || compared.notes.is_empty();
         let tunnel = from.map(|from| Tunnel {
             mtu: from.mtu,
-            links: from.peers.into_iter().map(|(node, (_, seen))| (node, link(seen))).collect(),
+            links: from.peers.into_iter().map(|(node, seen)| (node, link(seen))).collect(),
+            epoch: from.epochs.present,
+            lagging: from.lagging,
         });
         let ways = Ways { wrong: compared.findings.len() as u64, tunnel };
         let troubled = self.overlay.troubled_links().count;
@@ -168,9 +170,9 @@ async fn start(
         parallel: WorkerConfig::PARALLEL,
         round: WorkerConfig::ROUND,
     };
-    let tunnel = open_tunnel(config)?;
+    let tunnels = open_tunnels(config)?;
     let networks = Arc::clone(&drivers.networks);
-    let overlay = Overlay::start(tunnel, networks, view, config.data_path, with_packets());
+    let overlay = Overlay::start(tunnels, networks, view, config.data_path, with_packets());
     let worker = Worker::start(worker, drivers.clone()).await.map_err(StartError::Worker)?;
     Ok(Started { worker, drivers, overlay })
 }
@@ -198,15 +200,24 @@ async fn open_names(config: &WorkloadConfig) -> Result<Arc<NodeNames>, StartErro
     names.map(Arc::new).map_err(StartError::Names)
 }
 
-fn open_tunnel(config: &WorkloadConfig) -> Result<Arc<Tunnels>, StartError> {
-    let tunnel = TunnelConfig {
-        ifname: tunnel::ifname(&Rules::default().prefix),
-        state_dir: config.state_dir.join("agent"),
-        run_dir: config.run_dir.join("tunnel"),
-        program: config.program.clone(),
-        kind: None,
+/// Both interfaces of the tunnel, of which there is one most of the time.
+fn open_tunnels(config: &WorkloadConfig) -> Result<Sides<Arc<dyn TunnelDriver>>, StartError> {
+    let open = |side: Side| -> Result<Arc<dyn TunnelDriver>, StartError> {
+        let run_dir = match side {
+            Side::First => "tunnel",
+            Side::Second => "tunnel-1",
+        };
+        let tunnel = TunnelConfig {
+            ifname: side.ifname(&Rules::default().prefix),
+            side,
+            state_dir: config.state_dir.join("agent"),
+            run_dir: config.run_dir.join(run_dir),
+            program: config.program.clone(),
+            kind: None,
+        };
+        Ok(Arc::new(Tunnels::open(tunnel).map_err(StartError::Tunnel)?))
     };
-    Tunnels::open(tunnel).map(Arc::new).map_err(StartError::Tunnel)
+    Ok(Sides { first: open(Side::First)?, second: open(Side::Second)? })
 }
 
 fn failed(error: &WorkerError) -> WorkloadError {
@@ -257,6 +268,10 @@ impl Workload for NodeWorkload {
 
     fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()> {
         self.overlay.news(told).boxed()
+    }
+
+    fn tunnel_now(&self) -> tokio::sync::watch::Receiver<Option<TunnelDescription>> {
+        self.overlay.known()
     }
 
     fn troubled_links(&self) -> TroubledLinks {

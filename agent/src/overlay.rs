@@ -2,7 +2,8 @@
 //!
 //! One loop owns the tunnel. What is to be done follows from what the node was told ([`Course`]); until
 //! managers have said everything, the tunnel stays as an earlier agent left it, so that a restart interrupts
-//! nobody. After a reboot of the host there is none, and it is made by what they said before.
+//! nobody. After a reboot of the host there is none, and it is made by what they said before. Which of its two
+//! interfaces there are, and by which one packets go, is decided with the epochs of its keys ([`epochs`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,20 +13,21 @@ use std::time::Duration;
 use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
 use shoal_agent_planning::overlay::{Course, Courses, Crowded, OverlayView};
-use shoal_agent_planning::tunnel::selftest::{End, fitting};
-use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, TunnelPeer, peers};
+use shoal_agent_planning::tunnel::LeftOut;
+use shoal_agent_planning::tunnel::selftest::fitting;
 use shoal_agent_planning::verify::Known;
 use shoal_agent_tunnel::{Tunnel, TunnelError};
-use shoal_types::assignment::Peer;
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
-use shoal_types::object::{TroubledLinks, TunnelDescription, TunnelKey, TunnelKind};
+use shoal_types::object::{TroubledLinks, TunnelDescription};
 use shoal_types::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::comparing::clock;
-pub(crate) use self::comparing::{Overseen, SeenFrom};
+pub(crate) use self::comparing::{Overseen, SeenFrom, SeenLink};
+use self::epochs::Keys;
+pub(crate) use self::epochs::Sides;
 use self::trying::{Found, Ways};
 pub(crate) use self::trying::{Try, with_packets};
 
@@ -130,6 +132,11 @@ impl OverlayHandle {
         tokio::time::timeout(DESCRIBE, asked).await.unwrap_or_default()
     }
 
+    /// What managers are to be told of the tunnel now, if there is one.
+    pub(crate) fn known(&self) -> watch::Receiver<Option<TunnelDescription>> {
+        self.known.clone()
+    }
+
     /// What is not as it should be, and whom the tunnel leads to. Nothing is done about it.
     pub(crate) async fn compare(&self) -> Overseen {
         let (answer, answered) = oneshot::channel();
@@ -138,10 +145,13 @@ impl OverlayHandle {
         answered.await.unwrap_or_default()
     }
 
-    /// Waits until there is a tunnel about which managers are to be told something else than was `told`.
+    /// Waits until there is a tunnel about which managers are to be told something else than was `told`, other than which
+    /// keys it has: those go with heartbeats.
     pub(crate) async fn news(&self, told: Option<TunnelDescription>) {
         let mut known = self.known.clone();
-        if known.wait_for(|now| now.is_some() && *now != told).await.is_err() {
+        let plain = |said: &TunnelDescription| (said.addr, said.kind);
+        let told = told.as_ref().map(plain);
+        if known.wait_for(|now| now.is_some() && now.as_ref().map(plain) != told).await.is_err() {
             // The agent ends.
             std::future::pending::<()>().await;
         }
@@ -161,7 +171,7 @@ impl OverlayHandle {
 
 /// Keeps the overlay.
 pub(crate) struct Overlay {
-    tunnel: Arc<dyn Tunnel>,
+    tunnels: Sides<Arc<dyn Tunnel>>,
     networks: Arc<dyn NetworkDriver>,
     view: watch::Receiver<Arc<OverlayView>>,
     data_path: DataPath,
@@ -194,24 +204,26 @@ pub(crate) struct Overlay {
     found: watch::Receiver<Found>,
     /// How large packets may be at the most, as the driver was told last, with success.
     fitted: Option<BTreeMap<IpAddr, u32>>,
+    /// How far it is with the epochs of its keys.
+    keys: Keys,
 }
 
 impl Overlay {
     /// Begins to keep it in the background, as long as the driver lives.
     pub(crate) fn start(
-        tunnel: Arc<dyn Tunnel>,
+        tunnels: Sides<Arc<dyn Tunnel>>,
         networks: Arc<dyn NetworkDriver>,
         view: watch::Receiver<Arc<OverlayView>>,
         data_path: DataPath,
         attempt: Try,
     ) -> OverlayHandle {
-        let (overlay, handle) = Self::new(tunnel, networks, view, data_path, attempt);
+        let (overlay, handle) = Self::new(tunnels, networks, view, data_path, attempt);
         tokio::spawn(overlay.run());
         handle
     }
 
     fn new(
-        tunnel: Arc<dyn Tunnel>,
+        tunnels: Sides<Arc<dyn Tunnel>>,
         networks: Arc<dyn NetworkDriver>,
         view: watch::Receiver<Arc<OverlayView>>,
         data_path: DataPath,
@@ -225,7 +237,7 @@ impl Overlay {
         let (known, knows) = watch::channel(None);
         let finding = found.clone();
         let overlay = Self {
-            tunnel,
+            tunnels,
             networks,
             view,
             data_path,
@@ -245,6 +257,7 @@ impl Overlay {
             ways,
             found,
             fitted: None,
+            keys: Keys::default(),
         };
         (overlay, OverlayHandle { asks: ask, known: knows, found: finding })
     }
@@ -277,7 +290,7 @@ impl Overlay {
                         }
                         self.known.send_replace(None);
                         self.ensured = None;
-                        let _ = answer.send(self.tunnel.remove().await);
+                        let _ = answer.send(self.remove().await);
                         continue;
                     }
                     None => return,
@@ -288,12 +301,12 @@ impl Overlay {
             }
             let errors = match self.phase {
                 Phase::Outside => Vec::new(),
-                Phase::Begun => self.begin().await.err().into_iter().collect(),
+                Phase::Begun => self.begin().await,
                 Phase::Told => self.follow().await,
             };
             self.note(&errors);
             let pause = if self.failures == 0 { LOOK } else { PAUSES.wait(self.failures, 0.0) };
-            next = Instant::now() + pause;
+            next = Instant::now() + self.keys.hurry().map_or(pause, |soon| soon.min(pause));
         }
     }
 
@@ -301,32 +314,9 @@ impl Overlay {
         if self.phase == Phase::Outside {
             self.phase = Phase::Begun;
         }
-        let begun = self.begin().await.err();
-        self.note(begun.as_slice());
-        self.known.borrow().filter(|_| begun.is_none())
-    }
-
-    /// There is a tunnel.
-    fn has(&self, kind: TunnelKind) {
-        let DataPath { addr, port } = self.data_path;
-        let public_key = self.tunnel.public_key();
-        let now = Some(TunnelDescription { public_key, port, addr, kind });
-        self.known.send_if_modified(|known| std::mem::replace(known, now) != now);
-    }
-
-    /// A tunnel that works is left alone: what else there is to be done about it follows from what managers
-    /// say.
-    async fn begin(&mut self) -> Result<(), OverlayError> {
-        match self.tunnel.observe().await? {
-            Some(seen) if seen.device.listen_port == Some(self.data_path.port) => {
-                self.has(seen.kind);
-                Ok(())
-            }
-            _ => {
-                let view = Arc::clone(&self.view.borrow());
-                self.ensure(&Course::of(&view), &view).await
-            }
-        }
+        let begun = self.begin().await;
+        self.note(&begun);
+        self.known.borrow().filter(|_| begun.is_empty())
     }
 
     /// Makes everything as managers have said. What leads packets goes on although the tunnel cannot be had:
@@ -338,30 +328,28 @@ impl Overlay {
         courses.follow(&view);
         let (course, editions) = (courses.course(), courses.editions());
         self.complain(course);
-        let tunnel = match view.node_id {
-            Some(_) if self.is_ensured(editions, &view) => Ok(()),
-            Some(_) => {
-                self.ensured = None;
-                let ensured = self.ensure(course, &view).await;
-                if ensured.is_ok() {
-                    self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
-                }
-                ensured
-            }
-            None => {
-                self.ensured = None;
-                self.tunnel.remove().await.map_err(OverlayError::from)
-            }
-        };
         let has_left = view.node_id.is_none();
+        let mut errors = Vec::new();
         if has_left {
+            self.ensured = None;
+            errors.extend(self.remove().await.err().map(OverlayError::from));
             self.ways.send_if_modified(|ways| std::mem::take(ways) != Ways::default());
+        } else if !self.is_ensured(editions, &view) {
+            self.ensured = None;
+            errors = self.ensure(course, &view).await;
+            // While keys change, time alone has something done.
+            if errors.is_empty() && self.keys.hurry().is_none() {
+                self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
+            }
         }
-        let fitted = self.fit(course).await;
-        let led = self.lead(course, view).await;
+        let parted = self.part(course).await;
+        if !has_left {
+            self.has(parted.is_ok());
+        }
+        errors.extend(parted.err());
+        errors.extend(self.fit(course).await.err());
+        errors.extend(self.lead(course, view).await.err());
         self.courses = courses;
-        let errors: Vec<OverlayError> =
-            [tunnel, fitted, led].into_iter().filter_map(Result::err).collect();
         // The host has left its cluster, and nothing is left to be tried again.
         if has_left && errors.is_empty() {
             self.phase = Phase::Outside;
@@ -435,39 +423,6 @@ impl Overlay {
         self.held_by_others = contested;
     }
 
-    /// What the tunnel should be, and nodes to which there can be none.
-    fn desired(&self, course: &Course, view: &OverlayView) -> (Desired, BTreeMap<NodeId, LeftOut>) {
-        let own = self.tunnel.public_key();
-        let (peers, left_out) = peers(own, &course.allowed, &view.peers, Some(KEEPALIVE));
-        let (listen_port, address) = (self.data_path.port, course.ingress.home);
-        (Desired { listen_port, mtu: MTU, address, peers }, left_out)
-    }
-
-    async fn ensure(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {
-        let (desired, left_out) = self.desired(course, view);
-        if left_out != self.left_out {
-            for (node, why) in &left_out {
-                tracing::error!(%node, %why, "no tunnel to a node");
-            }
-            self.left_out = left_out;
-        }
-        let ends = ends(view, &desired.peers);
-        let home = desired.address;
-        let state = self.tunnel.ensure(desired).await?;
-        let told = self.phase == Phase::Told;
-        let now = Ways { ifname: state.ifname.clone(), home, ends, told };
-        self.ways.send_if_modified(|ways| {
-            let is_news = *ways != now;
-            *ways = now;
-            is_news
-        });
-        for action in &state.done {
-            tracing::info!(?action, tunnel = state.ifname, "put the tunnel in order");
-        }
-        self.has(state.kind);
-        Ok(())
-    }
-
     fn note(&mut self, errors: &[OverlayError]) {
         self.failures = if errors.is_empty() { 0 } else { self.failures + 1 };
         let since = self.errors.1.filter(|_| !errors.is_empty());
@@ -503,19 +458,8 @@ impl Overlay {
     }
 }
 
-/// The other ends of these links, as far as they have an address in the tunnel.
-fn ends(view: &OverlayView, peers: &BTreeMap<TunnelKey, TunnelPeer>) -> BTreeMap<NodeId, End> {
-    let end = |(node, peer): (&NodeId, &Arc<Peer>)| {
-        let (key, endpoint) = (peer.public_key, peers.get(&peer.public_key)?.endpoint);
-        match peer.tunnel_address? {
-            IpAddr::V4(address) => Some((*node, End { address, key, endpoint })),
-            IpAddr::V6(_) => None,
-        }
-    };
-    view.peers.iter().filter_map(end).collect()
-}
-
 mod comparing;
+mod epochs;
 #[cfg(test)]
 mod tests;
 mod trying;

@@ -31,7 +31,7 @@ use shoal_types::level::Level;
 use shoal_types::object::{
     Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
     Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
-    StackRevision, Task, TaskStatus, User,
+    StackRevision, Task, TaskStatus, TunnelKeys, User,
 };
 use shoal_types::question::{
     DiskUsage, Finding, NamedUsage, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk,

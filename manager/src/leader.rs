@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::liveness::Watch;
-use shoal_manager_planning::{BATCH_MAX, Plan, address, orchestrator, scheduler};
+use shoal_manager_planning::{BATCH_MAX, Plan, address, orchestrator, scheduler, tunnel_keys};
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Outcome};
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
@@ -47,6 +47,7 @@ enum Loop {
     Orchestrator,
     Scheduler,
     Liveness,
+    TunnelKeys,
 }
 
 /// Runs the loops whenever this manager leads. Ends with the runtime.
@@ -108,7 +109,7 @@ async fn try_move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) -> Resul
 async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>) {
     let mut running: JoinSet<Loop> = JoinSet::new();
     let mut ids = std::collections::BTreeMap::new();
-    for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness] {
+    for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness, Loop::TunnelKeys] {
         ids.insert(start(&mut running, which, cluster, sessions), which);
     }
     while let Some(ended) = running.join_next_with_id().await {
@@ -139,6 +140,9 @@ fn start(
                 plan_loop(&cluster, clock::now, orchestrator::Memory::default()).await;
             }
             Loop::Scheduler => plan_loop(&cluster, clock::now, scheduler::Memory::default()).await,
+            Loop::TunnelKeys => {
+                plan_loop(&cluster, clock::now, tunnel_keys::Memory::default()).await;
+            }
             Loop::Liveness => {
                 let (watch, removed) = (Watch::begin(clock::steady()), true);
                 plan_loop(
@@ -191,6 +195,20 @@ impl Planner for scheduler::Memory {
 
     fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
         scheduler::plan(view, self, now)
+    }
+}
+
+impl Planner for tunnel_keys::Memory {
+    fn hear(&mut self, event: &Event) {
+        self.hear(event);
+    }
+
+    fn forget(&mut self) {
+        self.forget();
+    }
+
+    fn plan(&mut self, view: &ClusterState, now: Timestamp) -> Plan {
+        tunnel_keys::plan(view, self, now)
     }
 }
 

@@ -119,6 +119,7 @@ impl Planned {
             port: 51820,
             addr: None,
             kind: TunnelKind::Kernel,
+            keys: None,
         };
         let description = NodeDescription {
             hostname: format!("h{number}"),

@@ -2,7 +2,9 @@
 
 mod overlay;
 
-pub use overlay::{EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+pub use overlay::{
+    EndpointNetwork, IngressPort, Peer, PeerKeys, ServiceVips, TaskEndpoint, VipNetwork,
+};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use shoal_agent_planning::network::names;
 use shoal_agent_planning::network::ruleset::{HostFacts, Ruleset, Vips};
 use shoal_agent_planning::node::host::{self, Memo, Observed, ObservedMesh, Plan, Remotes, Wishes};
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::tunnel::Side;
 use shoal_agent_planning::verify::{Compared, Known};
 use tokio::sync::watch;
 
@@ -107,6 +108,8 @@ struct Inner {
     /// Addresses that are led into the tunnel, and how large packets for them may be, as far as we know; `None` when we
     /// do not, or there is none.
     led: Option<Remotes>,
+    /// Interfaces of the tunnel that are there, as they were seen last.
+    tunnels: BTreeSet<Side>,
     /// The mesh's device, as it was seen last.
     mesh: Option<ObservedMesh>,
     /// Moves with every change of the leases.
@@ -340,6 +343,10 @@ impl NetworkDriver for BridgeNetworks {
 
     fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.do_fit(narrow).boxed()
+    }
+
+    fn part(&self, second: OrdSet<IpAddr>) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_part(second).boxed()
     }
 
     fn set_up_loopback(&self, netns: Netns) -> BoxFuture<'_, Result<(), NetworkError>> {

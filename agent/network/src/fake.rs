@@ -39,6 +39,7 @@ struct Inner {
     is_followed: bool,
     led: watch::Sender<(Remote, Vips, Ingress)>,
     narrow: watch::Sender<BTreeMap<IpAddr, u32>>,
+    second: watch::Sender<Remote>,
     host_ports: BTreeSet<u16>,
     broken: bool,
     panicking: bool,
@@ -99,6 +100,11 @@ impl FakeNetworks {
     #[must_use]
     pub fn led(&self) -> watch::Receiver<(Remote, Vips, Ingress)> {
         self.lock().led.subscribe()
+    }
+
+    /// What goes by the tunnel's second interface.
+    pub fn second(&self) -> watch::Receiver<Remote> {
+        self.lock().second.subscribe()
     }
 
     /// What packets may not be larger than, whenever that changes.
@@ -290,6 +296,13 @@ impl NetworkDriver for FakeNetworks {
     fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
             inner.narrow.send_replace(narrow);
+            Ok(())
+        })
+    }
+
+    fn part(&self, second: Remote) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.answer(|inner, _| {
+            inner.second.send_replace(second);
             Ok(())
         })
     }

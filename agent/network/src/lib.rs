@@ -281,6 +281,13 @@ pub trait NetworkDriver: Send + Sync {
     /// The kernel's refusals; everything is tried before the first is returned.
     fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>>;
 
+    /// Has packets for these of the addresses that are led into the tunnel go by its second interface, and those for all
+    /// others by the first. None is lost by that.
+    ///
+    /// # Errors
+    /// The kernel's refusals; everything is tried before the first is returned.
+    fn part(&self, second: Remote) -> BoxFuture<'_, Result<(), NetworkError>>;
+
     /// Which aliases lead to which addresses on a network.
     fn names(&self, network: &str) -> BTreeMap<String, BTreeSet<IpAddr>>;
 }

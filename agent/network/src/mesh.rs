@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use shoal_agent_planning::network::ingress::{self, MTU, NETWORK, PORT};
 use shoal_agent_planning::network::{Family, Mac};
 use shoal_agent_planning::node::host::{MeshAction, MeshDevice, ObservedMesh, Vxlan};
-use shoal_agent_planning::tunnel;
+use shoal_agent_planning::tunnel::Side;
 
 use super::NetworkError;
 use super::netlink::{Links, address_of, failed, find, is, mac_of};
@@ -37,12 +37,15 @@ impl Links {
         v6: bool,
     ) -> Result<ObservedMesh, NetworkError> {
         let up = |link: &LinkMessage| link.header.flags.contains(LinkFlags::Up);
-        let by = self.get(&tunnel::ifname(prefix)).await?;
-        let tunnel = by.as_ref().is_some_and(up);
-        let by = by.map(|link| link.header.index);
+        let (mut tunnels, mut by) = (BTreeSet::new(), BTreeMap::new());
+        for side in Side::ALL {
+            let link = self.get(&side.ifname(prefix)).await?;
+            tunnels.extend(link.as_ref().filter(|link| up(link)).map(|_| side));
+            by.extend(link.map(|link| (link.header.index, side)));
+        }
         let ifname = ingress::ifname(prefix);
         let Some(link) = self.get(&ifname).await? else {
-            return Ok(ObservedMesh { tunnel, device: None });
+            return Ok(ObservedMesh { tunnels, device: None });
         };
         let index = link.header.index;
         let what = || format!("list addresses of {ifname}");
@@ -55,26 +58,26 @@ impl Links {
         });
         let device = MeshDevice {
             index,
-            vxlan: vxlan_of(&link, by),
+            vxlan: vxlan_of(&link),
             up: up(&link),
             arp: !link.header.flags.contains(LinkFlags::Noarp),
             mtu: mtu.unwrap_or_default(),
             mac: mac_of(&link),
             addresses: addresses.iter().filter_map(address_of).collect(),
-            far: self.observe_far(index, by).await?,
+            far: self.observe_far(index, &by).await?,
             default_routes: self.observe_mesh_routes(index, v6).await?,
         };
-        Ok(ObservedMesh { tunnel, device: Some(device) })
+        Ok(ObservedMesh { tunnels, device: Some(device) })
     }
 
     async fn observe_far(
         &self,
         index: u32,
-        by: Option<u32>,
-    ) -> Result<BTreeMap<Mac, BTreeSet<Option<Ipv4Addr>>>, NetworkError> {
+        by: &BTreeMap<u32, Side>,
+    ) -> Result<BTreeMap<Mac, BTreeSet<Option<(Ipv4Addr, Side)>>>, NetworkError> {
         let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
         let mut entries = request.execute();
-        let mut far: BTreeMap<Mac, BTreeSet<Option<Ipv4Addr>>> = BTreeMap::new();
+        let mut far: BTreeMap<Mac, BTreeSet<Option<(Ipv4Addr, Side)>>> = BTreeMap::new();
         let what = || "list where hardware addresses are".to_owned();
         while let Some(entry) = entries.try_next().await.map_err(failed(what))? {
             if entry.header.ifindex == index
@@ -115,9 +118,8 @@ impl Links {
         let ifname = ingress::ifname(prefix);
         match action {
             MeshAction::Create { home } => {
-                let by = self.index(&tunnel::ifname(prefix)).await?;
+                // On no other link: it would go with that one, and the tunnel's links come and go as keys change.
                 let device = LinkVxlan::new(&ifname, NETWORK)
-                    .dev(by)
                     .port(PORT)
                     .local(*home)
                     .learning(false)
@@ -129,8 +131,8 @@ impl Links {
                 let request = self.handle.link().add(device.build());
                 request.execute().await.map_err(failed(|| format!("create {ifname}")))
             }
-            MeshAction::AddFar(peer) => {
-                let by = self.index(&tunnel::ifname(prefix)).await?;
+            MeshAction::AddFar(peer, side) => {
+                let by = self.index(&side.ifname(prefix)).await?;
                 let mac = ingress::mac(*peer);
                 let mut request = self
                     .handle
@@ -165,7 +167,7 @@ impl Links {
     }
 }
 
-fn vxlan_of(link: &LinkMessage, by: Option<u32>) -> Option<Vxlan> {
+fn vxlan_of(link: &LinkMessage) -> Option<Vxlan> {
     let infos = find(link, |attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
             LinkInfo::Data(InfoData::Vxlan(infos)) => Some(infos.as_slice()),
@@ -184,11 +186,16 @@ fn vxlan_of(link: &LinkMessage, by: Option<u32>) -> Option<Vxlan> {
             _ => {}
         }
     }
-    Some(Vxlan { id, port, local, by_tunnel: lower.is_some() && lower == by, learning })
+    // Some kernels name none by zero.
+    let bound = lower.is_some_and(|lower| lower != 0);
+    Some(Vxlan { id, port, local, bound, learning })
 }
 
 /// A hardware address, and where frames for it go by the tunnel.
-fn entry_of(entry: &NeighbourMessage, by: Option<u32>) -> Option<(Mac, Option<Ipv4Addr>)> {
+fn entry_of(
+    entry: &NeighbourMessage,
+    by: &BTreeMap<u32, Side>,
+) -> Option<(Mac, Option<(Ipv4Addr, Side)>)> {
     let (mut mac, mut to, mut via) = (None, None, None);
     for attribute in &entry.attributes {
         match attribute {
@@ -203,5 +210,6 @@ fn entry_of(entry: &NeighbourMessage, by: Option<u32>) -> Option<(Mac, Option<Ip
             _ => {}
         }
     }
-    Some((mac?, to.filter(|_| via.is_some() && via == by).map(Ipv4Addr::from)))
+    let side = via.and_then(|via| by.get(&via).copied());
+    Some((mac?, to.map(Ipv4Addr::from).zip(side)))
 }

@@ -122,7 +122,7 @@ impl Links {
             let usable = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback);
             let ours = names::is_ours(prefix, ifname)
                 || ifname == ingress::ifname(prefix)
-                || ifname == tunnel::ifname(prefix);
+                || tunnel::is_ours(prefix, ifname);
             (usable && !ours).then_some((link.header.index, ifname))
         });
         let outside: BTreeMap<u32, &str> = outside.collect();
@@ -521,7 +521,7 @@ fn used_by_route(
     });
     let ours = |ifname: &str| {
         names::is_ours(prefix, ifname)
-            || ifname == tunnel::ifname(prefix)
+            || tunnel::is_ours(prefix, ifname)
             || ifname == ingress::ifname(prefix)
     };
     let by = match ifname {

@@ -1,6 +1,7 @@
 //! Routes: those of bridges, which the kernel makes with their addresses and anybody can delete; those
 //! into the tunnel to other hosts; those of containers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures::TryStreamExt as _;
@@ -15,7 +16,8 @@ use rtnetlink::packet_route::route::{
 };
 use rustix::io::Errno;
 use shoal_agent_planning::network::{Attached, End, Family};
-use shoal_agent_planning::node::host::{BridgeRoute, LargestPacket, Remotes, RouteKind};
+use shoal_agent_planning::node::host::{BridgeRoute, LargestPacket, Remotes, RouteKind, Way};
+use shoal_agent_planning::tunnel::Side;
 
 use super::NetworkError;
 use super::netlink::{Links, failed, is};
@@ -63,22 +65,37 @@ impl Links {
         Ok(found)
     }
 
-    /// The addresses that are routed into the tunnel, those of IPv6 if there is any, with the largest packet for
-    /// each; `None` if there is no such link.
+    /// The addresses that are routed into the tunnel, those of IPv6 if there is any, with the way to each, and which of
+    /// its interfaces there are and up; `None` if there is none.
     pub(super) async fn observe_remote(
         &self,
-        tunnel: &str,
+        prefix: &str,
         v6: bool,
-    ) -> Result<Option<Remotes>, NetworkError> {
-        let Some(link) = self.get(tunnel).await? else { return Ok(None) };
-        if !link.header.flags.contains(LinkFlags::Up) {
-            return Ok(None);
+    ) -> Result<(Option<Remotes>, BTreeSet<Side>), NetworkError> {
+        let (mut found, mut up) = (Remotes::new(), BTreeSet::new());
+        for side in Side::ALL {
+            let tunnel = side.ifname(prefix);
+            let Some(link) = self.get(&tunnel).await? else { continue };
+            if link.header.flags.contains(LinkFlags::Up) {
+                up.insert(side);
+                self.observe_remote_by(side, &tunnel, link.header.index, v6, &mut found).await?;
+            }
         }
-        let by = RouteAttribute::Oif(link.header.index);
+        Ok(((!up.is_empty()).then_some(found), up))
+    }
+
+    async fn observe_remote_by(
+        &self,
+        side: Side,
+        tunnel: &str,
+        index: u32,
+        v6: bool,
+        found: &mut Remotes,
+    ) -> Result<(), NetworkError> {
+        let by = RouteAttribute::Oif(index);
         let what = || format!("list routes by {tunnel}");
-        let mut found = Remotes::new();
         for family in Family::ALL.into_iter().filter(|family| v6 || *family == Family::V4) {
-            let message = route_by(link.header.index, family, TABLE_MAIN);
+            let message = route_by(index, family, TABLE_MAIN);
             let mut routes = self.handle.route().get(message).execute();
             while let Some(route) = routes.try_next().await.map_err(failed(what))? {
                 // A kernel that filters strictly lists these alone, another one all.
@@ -87,11 +104,12 @@ impl Links {
                 let leads = route.header.kind == RouteType::Unicast;
                 if host && leads && route.attributes.contains(&by) {
                     let to = destination(&route).filter(|to| Family::of(*to) == family);
-                    found.extend(to.map(|to| (to, largest_of(&route))));
+                    let way = Way { by: side, largest: largest_of(&route) };
+                    found.extend(to.map(|to| (to, way)));
                 }
             }
         }
-        Ok(Some(found))
+        Ok(())
     }
 
     /// Leads packets for an address into the tunnel. Says whether they were not.
@@ -110,8 +128,9 @@ impl Links {
         }
     }
 
-    /// Lets packets for an address that is led into the tunnel be so large at the most. None is lost meanwhile.
-    pub(super) async fn fit_remote(
+    /// Leads packets for an address that is led into the tunnel by this interface, and lets them be so large at the most.
+    /// None is lost meanwhile.
+    pub(super) async fn turn_remote(
         &self,
         tunnel: &str,
         address: IpAddr,
@@ -119,7 +138,7 @@ impl Links {
     ) -> Result<(), NetworkError> {
         let message = fitting(remote_route(self.index(tunnel).await?, address), largest);
         let done = self.handle.route().add(message).replace().execute().await;
-        done.map_err(failed(|| format!("fit packets for {address} by {tunnel}")))
+        done.map_err(failed(|| format!("turn packets for {address} to {tunnel}")))
     }
 
     /// Does so no more. Says whether it did.

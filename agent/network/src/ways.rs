@@ -30,11 +30,12 @@ enum WaysFile {}
 impl Format for WaysFile {
     type Content = Ways;
     const NAME: &'static str = "network-ways";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn upgrade(from: u32, fields: shoal_durable::Fields) -> Option<shoal_durable::Fields> {
-        // There was one page; of version 1 nothing was led by IPv6.
-        matches!(from, 1 | 2).then_some(fields)
+        // Up to version 3 the tunnel had one interface, and up to 2 there was one page; of version 1 nothing was led by
+        // IPv6.
+        matches!(from, 1..=3).then_some(fields)
     }
 }
 
@@ -44,6 +45,9 @@ impl Format for WaysFile {
 struct Ways {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     remote: BTreeSet<IpAddr>,
+    /// Those to which packets go by the tunnel's second interface.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    second: BTreeSet<IpAddr>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     narrow: BTreeMap<IpAddr, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -113,6 +117,7 @@ impl Page {
         let vips = || wishes.vips.range(first..=last);
         Ways {
             remote: wishes.remote.range(first..=last).copied().collect(),
+            second: wishes.second.range(first..=last).copied().collect(),
             vips: vips().map(|(vip, of)| (*vip, of.backends.to_vec())).collect(),
             sticky: vips().filter(|(_, of)| of.sticky).map(|(vip, _)| *vip).collect(),
             ..Ways::default()
@@ -122,7 +127,7 @@ impl Page {
     /// Those that are not as they were; all where it is not known how they were.
     fn changed(before: Option<&Wishes>, now: &Wishes) -> BTreeSet<Self> {
         let Some(before) = before else {
-            let vips = now.vips.keys().chain(now.remote.iter());
+            let vips = now.vips.keys().chain(now.remote.iter()).chain(now.second.iter());
             return vips.map(|one| Self::of(*one)).chain([Self::First]).collect();
         };
         let vip = |difference| match difference {
@@ -137,6 +142,7 @@ impl Page {
         };
         let mut pages: BTreeSet<Self> = before.vips.diff(&now.vips).map(vip).collect();
         pages.extend(before.remote.diff(&now.remote).map(remote));
+        pages.extend(before.second.diff(&now.second).map(remote));
         let same = before.ingress == now.ingress
             && before.numbers == now.numbers
             && before.narrow == now.narrow;
@@ -166,7 +172,8 @@ impl Ways {
 
     /// With what is on another page.
     fn merge(&mut self, other: Self) {
-        let Self { remote, narrow, vips, sticky, home, peers, numbers, ports } = other;
+        let Self { remote, second, narrow, vips, sticky, home, peers, numbers, ports } = other;
+        self.second.extend(second);
         self.sticky.extend(sticky);
         self.narrow.extend(narrow);
         self.remote.extend(remote);
@@ -178,7 +185,8 @@ impl Ways {
     }
 
     fn into_wishes(self, wishes: Wishes) -> Wishes {
-        let Self { remote, narrow, vips, sticky: sticky_vips, home, peers, numbers, ports } = self;
+        let Self { remote, second, narrow, vips, sticky: sticky_vips, .. } = self;
+        let (home, peers, numbers, ports) = (self.home, self.peers, self.numbers, self.ports);
         let sticky = ports.iter().filter(|one| !one.names.is_empty());
         let sticky = sticky.map(|one| ((one.protocol, one.port), one.names.clone().into()));
         let sticky = sticky.collect();
@@ -189,6 +197,7 @@ impl Ways {
         let ports = ports.into_iter().map(port).collect();
         Wishes {
             remote: remote.into(),
+            second: second.into(),
             narrow: Arc::new(narrow),
             vips: vips.into_iter().map(vip).collect(),
             ingress: Arc::new(Ingress { home, peers, ports, sticky }),
@@ -264,6 +273,7 @@ mod tests {
         let backends = vec![Backend::Here("c1".to_owned()), Backend::Far(at(2))];
         Ways {
             remote: [at(2).into(), [10, 0, 5, 9].into()].into(),
+            second: BTreeSet::new(),
             narrow: BTreeMap::new(),
             vips: [([10, 0, 5, 50].into(), vec![[10, 0, 5, 9].into()])].into(),
             home: Some(at(1)),
@@ -289,6 +299,7 @@ mod tests {
         let mut both = ways();
         both.remote.insert("fd00:5::9".parse().unwrap());
         both.narrow.insert([10, 0, 5, 9].into(), 1300);
+        both.second.extend([IpAddr::from(at(2)), "fd00:5::9".parse().unwrap()]);
         both.vips.insert("fd00:5::50".parse().unwrap(), vec!["fd00:5::9".parse().unwrap()]);
         both.ports[0].backends.push(Backend::Both(at(3)));
         both.ports[0].names = ["c1", "c2", "c3"].map(str::to_owned).to_vec();

@@ -102,6 +102,7 @@ fn put<K: Ord + Clone, T: PartialEq>(map: &mut OrdMap<K, Arc<T>>, id: K, value: 
 
 #[cfg(test)]
 mod tests {
+    use shoal_types::assignment::PeerKeys;
     use shoal_types::object::{Meta, Slot, TunnelKey};
     use shoal_types::spec::{Driver, NetworkSpec};
 
@@ -146,7 +147,14 @@ mod tests {
     fn peer(node: u128, port: u16) -> AssignmentChange {
         let public_key = TunnelKey([7; 32]);
         let addr = [192, 0, 2, 1].into();
-        let peer = Peer { node_id: node.into(), public_key, addr, port, tunnel_address: None };
+        let peer = Peer {
+            node_id: node.into(),
+            public_key,
+            addr,
+            port,
+            tunnel_address: None,
+            keys: PeerKeys::default(),
+        };
         AssignmentChange::UpdatePeer(Arc::new(peer))
     }
 

@@ -16,7 +16,12 @@ fn figures() -> Figures {
         tasks: Some(vec![TaskState::Running, TaskState::Running, TaskState::Failed]),
         ways: Some(Ways {
             wrong: 3,
-            tunnel: Some(Tunnel { mtu: 1420, links: links.into_iter().collect() }),
+            tunnel: Some(Tunnel {
+                mtu: 1420,
+                links: links.into_iter().collect(),
+                epoch: 7,
+                lagging: 1,
+            }),
         }),
         troubled: 1,
         names: Some(true),
@@ -67,6 +72,8 @@ fn what_is_told_of_a_host() {
         "shoal_names_up 1".to_owned(),
         "shoal_tunnel_findings 3".to_owned(),
         "shoal_tunnel_troubled_links 1".to_owned(),
+        "shoal_tunnel_key_epoch 7".to_owned(),
+        "shoal_tunnel_peers_by_former_keys 1".to_owned(),
         "shoal_tunnel_up 1".to_owned(),
         "shoal_tunnel_mtu_bytes 1420".to_owned(),
         "shoal_tunnel_peers 2".to_owned(),

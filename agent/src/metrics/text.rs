@@ -47,6 +47,10 @@ pub struct Tunnel {
     pub mtu: u32,
     /// The nodes that it leads to.
     pub links: BTreeMap<NodeId, Link>,
+    /// The epoch of its keys.
+    pub epoch: u64,
+    /// Nodes that are reached by links of an earlier one still.
+    pub lagging: u64,
 }
 
 /// What the tunnel says of one other node.
@@ -121,6 +125,10 @@ fn of_tunnel(registry: &mut Registry, tunnel: &Tunnel) {
     registry.register_with_unit("tunnel_mtu", "The largest packet of the tunnel", Unit::Bytes, mtu);
     let help = "Other nodes that the tunnel leads to";
     registry.register("tunnel_peers", help, count(tunnel.links.len() as u64));
+    let help = "The epoch of the keys of the tunnel: how often they have changed";
+    registry.register("tunnel_key_epoch", help, count(tunnel.epoch));
+    let help = "Other nodes that are reached by links of the former keys still";
+    registry.register("tunnel_peers_by_former_keys", help, count(tunnel.lagging));
     let (received, sent) = (ByLabel::<Counter>::default(), ByLabel::<Counter>::default());
     let ages = ByLabel::<Gauge<f64, AtomicU64>>::default();
     for (node, link) in &tunnel.links {

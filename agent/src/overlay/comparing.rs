@@ -1,15 +1,18 @@
 //! What is not as it should be about the ways to other hosts, told and not put right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_agent_planning::overlay::{Course, OverlayView};
-use shoal_agent_planning::tunnel::{LeftOut, SeenPeer};
+use shoal_agent_planning::tunnel::{LeftOut, SeenPeer, Side};
 use shoal_agent_planning::verify::{Compared, Difference, of_tunnel};
+use shoal_agent_tunnel::Comparison;
+use shoal_types::assignment::Peer;
 use shoal_types::error_chain::chain;
 use shoal_types::id::NodeId;
-use shoal_types::object::TunnelKey;
+use shoal_types::object::TunnelEpochs;
 use shoal_types::time::Timestamp;
 
 use super::{Overlay, Phase};
@@ -26,12 +29,28 @@ pub(crate) struct Overseen {
 #[derive(Debug, Clone)]
 pub(crate) struct SeenFrom {
     pub(crate) own: NodeId,
-    pub(crate) ifname: String,
+    /// Its interfaces.
+    pub(crate) ifnames: BTreeSet<String>,
     pub(crate) mtu: u32,
     /// The host's own address in the tunnel.
     pub(crate) home: Option<Ipv4Addr>,
-    /// The other nodes that it leads to, with their addresses in it and what it says of them.
-    pub(crate) peers: BTreeMap<NodeId, (Option<Ipv4Addr>, Option<SeenPeer>)>,
+    /// The other nodes that it leads to.
+    pub(crate) peers: BTreeMap<NodeId, SeenLink>,
+    /// The epochs of its keys.
+    pub(crate) epochs: TunnelEpochs,
+    /// Nodes that are reached by links of the former one.
+    pub(crate) lagging: u64,
+}
+
+/// How another node is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenLink {
+    /// Its address in the tunnel.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// By which interface.
+    pub(crate) by: String,
+    /// What that says of it.
+    pub(crate) seen: Option<SeenPeer>,
 }
 
 impl Overlay {
@@ -44,57 +63,89 @@ impl Overlay {
             let compared = Compared { findings: Vec::new(), notes };
             return Overseen { compared, from: None };
         }
-        let view = std::sync::Arc::clone(&self.view.borrow());
+        let view = Arc::clone(&self.view.borrow());
         let Some(own) = view.node_id else { return Overseen::default() };
         let course = Course::of(&view);
-        let (desired, left_out) = self.desired(&course, &view);
-        let mut all = self.known_wrongs(&course, &view, &left_out);
-        let (mut notes, mut seen) = (Vec::new(), None);
-        let mtu = desired.mtu;
-        match self.tunnel.compare(desired.clone()).await {
-            Ok(compared) => {
-                let names: BTreeMap<TunnelKey, String> = view
-                    .peers
-                    .values()
-                    .map(|peer| (peer.public_key, peer.node_id.to_string()))
-                    .collect();
-                let own = self.tunnel.public_key();
-                let (observed, steps) = (&compared.observed, &compared.steps);
-                all.extend(of_tunnel(&compared.ifname, own, &desired, observed, steps, &names));
-                seen = Some(compared);
+        let epochs = self.epochs(&view);
+        let (mut all, mut notes) = (Vec::new(), Vec::new());
+        let mut seen: BTreeMap<u64, Comparison> = BTreeMap::new();
+        let mut left_out = BTreeMap::new();
+        for epoch in epochs.all() {
+            let tunnel = self.tunnels.of(Side::of(epoch));
+            let Some(key) = tunnel.key().filter(|key| key.epoch == epoch) else {
+                let subject = format!("key of epoch {epoch} of the tunnel");
+                all.push(Difference::new(subject, "there", "missing"));
+                continue;
+            };
+            let (desired, without) = self.desired(key, epochs, &course, &view);
+            if epoch == epochs.present {
+                left_out = without;
             }
-            Err(error) => notes.push(chain(&error).to_string()),
+            match tunnel.compare(desired.clone()).await {
+                Ok(compared) => {
+                    let name = |peer: &Arc<Peer>| {
+                        let end = peer.end(epoch, epochs.present)?;
+                        Some((end.public_key, peer.node_id.to_string()))
+                    };
+                    let names = view.peers.values().filter_map(name).collect();
+                    let (observed, steps) = (&compared.observed, &compared.steps);
+                    let (ifname, own) = (&compared.ifname, key.public_key);
+                    all.extend(of_tunnel(ifname, own, &desired, observed, steps, &names));
+                    seen.insert(epoch, compared);
+                }
+                Err(error) => notes.push(chain(&error).to_string()),
+            }
         }
+        all.extend(self.known_wrongs(&course, &view, &left_out));
         if let Some(since) = self.errors.1 {
             for difference in &all {
                 self.wrong.failed(difference, since);
             }
         }
         let findings = self.wrong.findings(all, clock());
-        let from = seen.filter(|seen| seen.observed.link.is_some()).map(|seen| {
-            let device = seen.observed.device.unwrap_or_default();
-            let peer = |node: &NodeId| {
-                let peer = view.peers.get(node)?;
-                let address = match peer.tunnel_address {
-                    Some(IpAddr::V4(address)) => Some(address),
-                    Some(IpAddr::V6(_)) | None => None,
-                };
-                Some((*node, (address, device.peers.get(&peer.public_key).cloned())))
-            };
-            let peers = course.allowed.keys().filter(|node| !left_out.contains_key(*node));
-            SeenFrom {
-                own,
-                ifname: seen.ifname,
-                mtu: seen.observed.link.map_or(mtu, |link| link.mtu),
-                home: course.ingress.home,
-                peers: peers.filter_map(peer).collect(),
-            }
-        });
+        let from = self.seen_from(own, epochs, &course, &view, &seen);
         Overseen { compared: Compared { findings, notes }, from }
     }
 }
 
 impl Overlay {
+    /// From where others are reached, if there is an interface.
+    fn seen_from(
+        &self,
+        own: NodeId,
+        epochs: TunnelEpochs,
+        course: &Course,
+        view: &OverlayView,
+        seen: &BTreeMap<u64, Comparison>,
+    ) -> Option<SeenFrom> {
+        let links = seen.values().filter_map(|seen| Some((&seen.ifname, seen.observed.link?)));
+        let ifnames: BTreeSet<String> = links.clone().map(|(ifname, _)| ifname.clone()).collect();
+        let mtu = links.map(|(_, link)| link.mtu).min()?;
+        let peer = |node: &NodeId| {
+            let peer = view.peers.get(node)?;
+            let epoch = self.keys.epoch_for(*node, epochs);
+            let compared = seen.get(&epoch)?;
+            let address = match peer.tunnel_address {
+                Some(IpAddr::V4(address)) => Some(address),
+                Some(IpAddr::V6(_)) | None => None,
+            };
+            let device = compared.observed.device.as_ref();
+            let key = peer.end(epoch, epochs.present).map(|end| end.public_key);
+            let seen = key.and_then(|key| device?.peers.get(&key).cloned());
+            Some((*node, SeenLink { address, by: compared.ifname.clone(), seen }))
+        };
+        let peers = course.allowed.keys().filter(|node| !self.left_out.contains_key(*node));
+        Some(SeenFrom {
+            own,
+            ifnames,
+            mtu,
+            home: course.ingress.home,
+            peers: peers.filter_map(peer).collect(),
+            epochs,
+            lagging: self.keys.lagging_count(),
+        })
+    }
+
     /// What is known to be wrong without a look.
     fn known_wrongs(
         &self,

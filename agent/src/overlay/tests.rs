@@ -4,13 +4,14 @@ use shoal_agent_network::{FakeNetworks, Protocol};
 use shoal_agent_planning::network::ingress::{Backend, Ingress};
 use shoal_agent_planning::network::ruleset::Vips;
 use shoal_agent_planning::overlay::Remote;
-use shoal_agent_planning::tunnel::selftest::Came;
+use shoal_agent_planning::tunnel::selftest::{Came, End};
+use shoal_agent_planning::tunnel::{MTU, Side};
 use shoal_agent_tunnel::FakeTunnel;
 use shoal_types::assignment::{
-    EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork,
+    EndpointNetwork, IngressPort, Peer, PeerKeys, ServiceVips, TaskEndpoint, VipNetwork,
 };
 use shoal_types::id::TaskId;
-use shoal_types::object::{Slot, TunnelKey, TunnelKind};
+use shoal_types::object::{Slot, TunnelEnd, TunnelEpochs, TunnelKey, TunnelKind};
 use shoal_types::spec;
 
 use super::*;
@@ -60,6 +61,7 @@ fn view() -> OverlayView {
         addr: [192, 0, 2, last].into(),
         port: PORT,
         tunnel_address: Some([10, 9, 0, last].into()),
+        keys: PeerKeys::default(),
     };
     let peers = [peer(OWN, 1), peer(FAR, 2)];
     OverlayView {
@@ -93,11 +95,20 @@ fn whole() -> Try {
 }
 
 fn start(tunnel: &Arc<FakeTunnel>, networks: &Arc<FakeNetworks>) -> OverlayHandle {
-    Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), data_path(), whole())
+    Overlay::start(sides(tunnel), networks.clone(), networks.overlay(), data_path(), whole())
+}
+
+/// With a second interface that nobody looks at.
+fn sides(tunnel: &Arc<FakeTunnel>) -> Sides<Arc<dyn Tunnel>> {
+    let second = FakeTunnel::new(key(101), TunnelKind::Userspace, Side::Second);
+    Sides { first: tunnel.clone(), second: Arc::new(second) }
 }
 
 fn fakes() -> (Arc<FakeTunnel>, Arc<FakeNetworks>) {
-    (Arc::new(FakeTunnel::new(key(1), TunnelKind::Userspace)), Arc::new(FakeNetworks::default()))
+    (
+        Arc::new(FakeTunnel::new(key(1), TunnelKind::Userspace, Side::First)),
+        Arc::new(FakeNetworks::default()),
+    )
 }
 
 /// The peers of the tunnel, once they are as wanted; panics after a while.
@@ -230,13 +241,16 @@ async fn nobody_is_led_to_a_node_without_a_tunnel() {
 async fn each_half_that_fails_is_told() {
     let (tunnel, networks) = fakes();
     let (mut overlay, _handle) =
-        Overlay::new(tunnel.clone(), networks.clone(), networks.overlay(), data_path(), whole());
+        Overlay::new(sides(&tunnel), networks.clone(), networks.overlay(), data_path(), whole());
     networks.tell(Arc::new(view()));
     tunnel.fail_with(Some("no device"));
     networks.set_broken(true);
     let errors = overlay.follow().await;
     assert!(
-        matches!(errors[..], [OverlayError::Tunnel(_), OverlayError::Networks(_)]),
+        matches!(
+            errors[..],
+            [OverlayError::Tunnel(_), OverlayError::Networks(_), OverlayError::Networks(_)]
+        ),
         "{errors:?}"
     );
     networks.set_broken(false);
@@ -286,7 +300,7 @@ async fn packets_for_a_node_fit_what_passes_to_it() {
         attempt
     };
     let path = data_path();
-    let overlay = Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, tried);
+    let overlay = Overlay::start(sides(&tunnel), networks.clone(), networks.overlay(), path, tried);
     networks.tell(Arc::new(view()));
     let mut narrow = networks.narrow();
     let fits = |bytes| BTreeMap::from([[10, 0, 0, 3], [10, 9, 0, 2]].map(|at| (at.into(), bytes)));
@@ -310,7 +324,7 @@ async fn what_an_earlier_agent_has_found_out_holds_until_links_were_tried() {
     let under_way: Try = Arc::new(|_, _| Box::pin(std::future::pending()));
     let path = data_path();
     let overlay =
-        Overlay::start(tunnel.clone(), networks.clone(), networks.overlay(), path, under_way);
+        Overlay::start(sides(&tunnel), networks.clone(), networks.overlay(), path, under_way);
     // The process that was the tunnel has ended with the earlier agent.
     overlay.describe().await.unwrap();
     tokio::time::sleep(LOOK).await;
@@ -318,4 +332,107 @@ async fn what_an_earlier_agent_has_found_out_holds_until_links_were_tried() {
     until_peers(&tunnel, &[key(2)]).await;
     tokio::time::sleep(LOOK * 2).await;
     assert_eq!(*networks.narrow().borrow(), earlier);
+}
+
+/// The node itself and another one, as managers say them in these epochs; the other one has said keys of `said`.
+fn in_epochs(epochs: TunnelEpochs, said: &[u64]) -> OverlayView {
+    let mut view = view();
+    let own = *view.peers[&NodeId::from(OWN)];
+    let keys = PeerKeys { cluster: Some(epochs), ..own.keys };
+    view.peers.insert(own.node_id, Arc::new(Peer { keys, ..own }));
+    let far = *view.peers[&NodeId::from(FAR)];
+    let end = |epoch: &u64| TunnelEnd { epoch: *epoch, public_key: far_key(*epoch), port: PORT };
+    let keys =
+        PeerKeys { epoch: said.first().copied(), other: said.get(1).map(end), cluster: None };
+    let public_key = far_key(said[0]);
+    view.peers.insert(far.node_id, Arc::new(Peer { public_key, keys, ..far }));
+    view
+}
+
+fn far_key(epoch: u64) -> TunnelKey {
+    key(u8::try_from(50 + epoch).unwrap())
+}
+
+/// Keys were agreed on with the other node so many seconds ago.
+fn agreed(tunnel: &FakeTunnel, epoch: u64, seconds: u64) {
+    tunnel.break_with(|observed| {
+        let device = observed.device.as_mut().unwrap();
+        device.peers.get_mut(&far_key(epoch)).unwrap().handshake_age =
+            Some(Duration::from_secs(seconds));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_go_by_other_keys_when_those_are_agreed_on() {
+    let (first, networks) = fakes();
+    let second = Arc::new(FakeTunnel::new(key(101), TunnelKind::Userspace, Side::Second));
+    let sides = Sides { first: first.clone() as Arc<dyn Tunnel>, second: second.clone() };
+    let path = data_path();
+    let overlay = Overlay::start(sides, networks.clone(), networks.overlay(), path, whole());
+    let said = |description: Option<TunnelDescription>| {
+        let keys = description.unwrap().keys.unwrap();
+        (keys.epoch, keys.other.map(|end| end.epoch), keys.lagging)
+    };
+    assert_eq!(said(overlay.describe().await), (0, None, 0));
+    let one = TunnelEpochs::default();
+    networks.tell(Arc::new(in_epochs(one, &[0])));
+    until_peers(&first, &[far_key(0)]).await;
+    agreed(&first, 0, 9);
+
+    // The next epoch begins; the other node has not said a key of it.
+    let both = one.begun().unwrap();
+    networks.tell(Arc::new(in_epochs(both, &[0])));
+    let mut known = overlay.known();
+    known.wait_for(|now| said(*now) == (1, Some(0), 1)).await.unwrap();
+    assert_eq!(networks.second().borrow().len(), 0);
+    assert_eq!(first.observe().await.unwrap().unwrap().device.listen_port, Some(PORT));
+    assert_eq!(second.observe().await.unwrap().unwrap().device.listen_port, Some(PORT + 1));
+    networks.tell(Arc::new(in_epochs(both, &[1, 0])));
+    until_peers(&second, &[far_key(1)]).await;
+    agreed(&second, 1, 6);
+    known.wait_for(|now| said(*now) == (1, Some(0), 0)).await.unwrap();
+    let by_second = [IpAddr::from([10, 0, 0, 3]), [10, 9, 0, 2].into()];
+    assert_eq!(*networks.second().borrow(), by_second.to_vec().into());
+    until_peers(&first, &[far_key(0)]).await;
+
+    // It is over. What is on its way arrives before the interface goes.
+    let ended = both.ended().unwrap();
+    networks.tell(Arc::new(in_epochs(ended, &[1])));
+    known.wait_for(|now| said(*now) == (1, None, 0)).await.unwrap();
+    assert!(first.observe().await.unwrap().is_some());
+    let began = Instant::now();
+    while first.key().is_some() {
+        assert!(began.elapsed() < LOOK * 10, "the former one stays");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(4), "it went too early");
+    assert!(first.observe().await.unwrap().is_none());
+
+    // And the first interface has its turn again.
+    let third = ended.begun().unwrap();
+    networks.tell(Arc::new(in_epochs(third, &[2, 1])));
+    until_peers(&first, &[far_key(2)]).await;
+    assert_eq!(first.key().unwrap().epoch, 2);
+}
+
+/// It says of two keys the elder one first, until managers have said which one is the present one.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_begins_anew_is_not_taken_for_through() {
+    let (first, networks) = fakes();
+    let second = Arc::new(FakeTunnel::new(key(101), TunnelKind::Userspace, Side::Second));
+    first.turn(0).await.unwrap();
+    second.turn(1).await.unwrap();
+    let sides = Sides { first: first.clone() as Arc<dyn Tunnel>, second: second.clone() };
+    let path = data_path();
+    let overlay = Overlay::start(sides, networks.clone(), networks.overlay(), path, whole());
+    let keys = overlay.describe().await.unwrap().keys.unwrap();
+    assert_eq!((keys.epoch, keys.other.map(|end| end.epoch)), (0, Some(1)));
+    let ended = TunnelEpochs { present: 1, former: None };
+    networks.tell(Arc::new(in_epochs(ended, &[1])));
+    until_peers(&second, &[far_key(1)]).await;
+    let mut known = overlay.known();
+    known.wait_for(|now| now.unwrap().keys.unwrap().epoch == 1).await.unwrap();
+    // Nothing of this agent's was on its way by the other one.
+    tokio::time::sleep(LOOK).await;
+    assert_eq!(first.key(), None);
 }

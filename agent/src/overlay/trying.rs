@@ -1,6 +1,6 @@
 //! Other nodes are tried: which packets pass to them and back. When, and what follows, is decided by [`SelfTest`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use shoal_agent_planning::tunnel::MTU;
 use shoal_agent_planning::tunnel::selftest::{Came, End, News, SelfTest, Verdict};
 use shoal_agent_tunnel::{Reached, reach, uncut};
 use shoal_types::id::NodeId;
-use shoal_types::object::TroubledLinks;
+use shoal_types::object::{TroubledLinks, TunnelKey};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,12 +25,15 @@ const IDLE: Duration = Duration::from_hours(1);
 /// The host's end of the tunnel, and those of the nodes that it leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ways {
-    pub(super) ifname: String,
+    /// Its interfaces.
+    pub(super) ifnames: BTreeSet<String>,
     /// The host's own address in it. Without one nothing is tried.
     pub(super) home: Option<Ipv4Addr>,
     pub(super) ends: BTreeMap<NodeId, End>,
     /// Managers have said which there are.
     pub(super) told: bool,
+    /// By which of them each is reached, by its key.
+    pub(super) by: BTreeMap<TunnelKey, String>,
 }
 
 /// What was found out.
@@ -51,9 +54,10 @@ pub(crate) type Try = Arc<dyn Fn(&Ways, End) -> BoxFuture<'static, Option<Came>>
 /// Sends packets.
 pub(crate) fn with_packets() -> Try {
     Arc::new(|ways, end| {
-        let (ifname, home) = (ways.ifname.clone(), ways.home);
+        let (ifnames, home) = (ways.ifnames.clone(), ways.home);
+        let by = ways.by.get(&end.key).cloned();
         async move {
-            let inside = reach(&ifname, home?, vec![end.address], MTU, LIMIT);
+            let inside = reach(&ifnames, home?, vec![(end.address, by?)], MTU, LIMIT);
             let (inside, outside) = tokio::join!(inside, uncut(end.endpoint));
             let untried = |why: &dyn Display| {
                 tracing::debug!(endpoint = %end.endpoint, %why, "cannot try the tunnel to a node");

@@ -169,19 +169,22 @@ async fn heartbeats(
     mut period: Duration,
     trouble: &Trouble,
 ) -> Result<Infallible, Failure> {
-    let mut trouble = trouble.subscribe();
+    let (mut trouble, mut tunnel) = (trouble.subscribe(), context.workload.tunnel_now());
     loop {
         let wait = heartbeat_wait(period, rand::rng().random());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // Managers are told at once; fails only when we are gone.
             _ = trouble.changed() => {}
+            // Others wait for it while keys change.
+            Ok(()) = tunnel.changed() => {}
         }
         let unable = trouble.borrow_and_update().clone();
         let request = HeartbeatRequest {
             session_id: session.to_owned(),
             unable,
             troubled_links: Some((&context.workload.troubled_links()).into()),
+            tunnel: tunnel.borrow_and_update().as_ref().map(Into::into),
         };
         let call = client.heartbeat(request);
         let answer = unary("heartbeat", heartbeat_patience(period), call).await?;

@@ -124,6 +124,7 @@ async fn a_tunnel_that_is_there_at_last_is_told() {
         port: 51820,
         addr: None,
         kind: TunnelKind::Userspace,
+        keys: None,
     };
     bench.workload.tunnel.send_replace(Some(tunnel));
     bench.sessions(&manager, 2).await;

@@ -61,7 +61,10 @@ pub trait Workload: Send + Sync + 'static {
     /// This host's end of the tunnel, which is made if need be; nothing where there is none to be had.
     fn tunnel(&self) -> BoxFuture<'_, Option<TunnelDescription>>;
 
-    /// Waits until this host's end of the tunnel is another one than managers were told.
+    /// This host's end of the tunnel as it is, once there is one.
+    fn tunnel_now(&self) -> tokio::sync::watch::Receiver<Option<TunnelDescription>>;
+
+    /// Waits until this host's end of the tunnel is another one than managers were told, other than by its keys.
     fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()>;
 
     /// Links to other nodes that not everything passes, as far as that was found out.

@@ -207,6 +207,10 @@ impl Workload for FakeWorkload {
         futures::future::ready(*self.tunnel.borrow()).boxed()
     }
 
+    fn tunnel_now(&self) -> watch::Receiver<Option<TunnelDescription>> {
+        self.tunnel.subscribe()
+    }
+
     fn tunnel_news(&self, told: Option<TunnelDescription>) -> BoxFuture<'_, ()> {
         let mut tunnel = self.tunnel.subscribe();
         async move { drop(tunnel.wait_for(|now| *now != told).await) }.boxed()

@@ -1,6 +1,8 @@
 use imbl::OrdMap;
 use shoal_agent_planning::overlay::OverlayView;
-use shoal_types::assignment::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+use shoal_types::assignment::{
+    EndpointNetwork, Peer, PeerKeys, ServiceVips, TaskEndpoint, VipNetwork,
+};
 use shoal_types::id::TaskId;
 use shoal_types::object::{Slot, TunnelKey};
 use shoal_types::spec::{Affinity, Locality};
@@ -42,6 +44,7 @@ fn view(endpoints: u128) -> OverlayView {
         addr: [192, 0, 2, 2].into(),
         port: 51820,
         tunnel_address: Some([10, 9, 0, 2].into()),
+        keys: PeerKeys::default(),
     };
     OverlayView {
         revision: 0,

@@ -15,7 +15,7 @@ use shoal_types::id::NodeId;
 use shoal_types::question::{NetworkQuestion, NodeNetworks, PeerReach};
 use tokio::sync::Mutex;
 
-use crate::overlay::{OverlayHandle, SeenFrom};
+use crate::overlay::{OverlayHandle, SeenFrom, SeenLink};
 use crate::worker::{Clock, Drivers, WorkerHandle};
 
 /// How long other nodes are tried.
@@ -77,20 +77,23 @@ impl Networks {
     }
 
     async fn try_peers(&self, asked: &NetworkQuestion, from: SeenFrom, all: &mut NodeNetworks) {
-        let SeenFrom { own, ifname, mtu, home, peers } = from;
+        let SeenFrom { own, ifnames, mtu, home, peers, .. } = from;
         let meant: BTreeSet<NodeId> = asked.peers.iter().copied().collect();
-        let peers: BTreeMap<NodeId, (Option<Ipv4Addr>, Option<SeenPeer>)> = peers
+        let peers: BTreeMap<NodeId, SeenLink> = peers
             .into_iter()
             .filter(|(node, _)| meant.is_empty() || meant.contains(node))
             .collect();
         (all.mtu, all.peers) = (u64::from(mtu), peers.len() as u64);
         let max = usize::try_from(asked.peers_max).unwrap_or(PEERS_MAX).min(PEERS_MAX);
         let chosen = sample(own, peers.keys().copied().collect(), max);
-        let addresses: Vec<Ipv4Addr> =
-            chosen.iter().filter_map(|node| peers.get(node)?.0).collect();
+        let address = |node: &NodeId| {
+            let link = peers.get(node)?;
+            Some((link.address?, link.by.clone()))
+        };
+        let addresses: Vec<(Ipv4Addr, String)> = chosen.iter().filter_map(address).collect();
         let mut came = match home {
             Some(home) if !addresses.is_empty() => {
-                match reach(&ifname, home, addresses, mtu, REACH).await {
+                match reach(&ifnames, home, addresses, mtu, REACH).await {
                     Ok(came) => came,
                     Err(error) => {
                         all.notes.push(format!("cannot try to reach other nodes: {error}"));
@@ -101,7 +104,7 @@ impl Networks {
             _ => BTreeMap::new(),
         };
         for node in chosen {
-            let Some((address, seen)) = peers.get(&node) else { continue };
+            let Some(SeenLink { address, seen, .. }) = peers.get(&node) else { continue };
             let none = |why: &str| Reached { passes: 0, trouble: Some(why.to_owned()) };
             let reached = match address {
                 Some(_) if home.is_none() => none("this node has no address in the tunnel"),

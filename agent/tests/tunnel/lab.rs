@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_agent_container::ProcessIdentity;
-use shoal_agent_planning::tunnel::{Desired, MTU, PORT, TunnelPeer};
+use shoal_agent_planning::tunnel::{Desired, MTU, PORT, Side, TunnelPeer};
 use shoal_agent_tunnel::{Tunnel as _, TunnelConfig, Tunnels};
-use shoal_types::object::TunnelKind;
+use shoal_types::object::{TunnelKey, TunnelKind};
 
 /// Bound of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -137,11 +137,21 @@ impl Host {
         Self::with(number, |_| ())
     }
 
+    /// A host with one of the two interfaces, without a key.
+    pub(crate) fn of(side: Side, kind: TunnelKind) -> Self {
+        let host = Self::with(1, |config| {
+            (config.side, config.ifname, config.kind) = (side, side.ifname("sh"), Some(kind));
+        });
+        block_on(host.tunnel.forget()).unwrap();
+        host
+    }
+
     pub(crate) fn with(number: u8, change: impl FnOnce(&mut TunnelConfig)) -> Self {
         let space = Space::new(&format!("host{number}"));
         let dir = tempfile::tempdir().unwrap();
         let mut config = TunnelConfig {
             ifname: "shwg0".to_owned(),
+            side: Side::First,
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
             program: env!("CARGO_BIN_EXE_shoal-agent").into(),
@@ -150,6 +160,9 @@ impl Host {
         change(&mut config);
         let opened = config.clone();
         let tunnel = space.enter(|| Tunnels::open(opened).unwrap());
+        if tunnel.key().is_none() && config.side == Side::First {
+            block_on(tunnel.turn(0)).unwrap();
+        }
         let ifname = config.ifname.clone();
         Self { tunnel, ifname, config, number, space, _dir: dir }
     }
@@ -158,6 +171,11 @@ impl Host {
     pub(crate) fn reopen(&mut self) {
         let config = self.config.clone();
         self.tunnel = self.space.enter(|| Tunnels::open(config).unwrap());
+    }
+
+    /// By which others know it.
+    pub(crate) fn key(&self) -> TunnelKey {
+        self.tunnel.key().unwrap().public_key
     }
 
     /// On the wire.
@@ -178,7 +196,7 @@ impl Host {
                 allowed: [IpAddr::from(other.inner()).into()].into(),
                 keepalive: None,
             };
-            (other.tunnel.public_key(), peer)
+            (other.key(), peer)
         });
         Desired { listen_port: PORT, mtu: MTU, address: None, peers: peers.collect() }
     }

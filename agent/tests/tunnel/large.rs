@@ -79,7 +79,7 @@ fn so_does_one_over_ipv6() {
         |host: &Host| -> IpAddr { format!("fd00::{}", host.inner().octets()[3]).parse().unwrap() };
     for (host, other) in [(&one, &two), (&two, &one)] {
         let mut desired = host.desired(&[other]);
-        let peer = desired.peers.get_mut(&other.tunnel.public_key()).unwrap();
+        let peer = desired.peers.get_mut(&other.key()).unwrap();
         peer.allowed.insert(address(other).into());
         block_on(host.tunnel.ensure(desired)).unwrap();
         let own = format!("{}/128", address(host));

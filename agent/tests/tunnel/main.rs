@@ -10,6 +10,7 @@
 )]
 
 mod ingress;
+mod keys;
 mod lab;
 mod large;
 mod narrow;
@@ -19,6 +20,7 @@ mod refusals;
 mod wire;
 
 use lab::{Host, able, able_with_process, block_on};
+use shoal_agent_planning::tunnel::Side;
 use shoal_agent_tunnel::contract::{Harm, honour};
 use shoal_agent_tunnel::{Tunnel as _, TunnelError};
 use shoal_types::object::TunnelKind;
@@ -40,8 +42,10 @@ fn the_process_keeps_what_every_driver_promises() {
     if !able_with_process() {
         return;
     }
-    let host = Host::new(1);
-    block_on(honour(&host.tunnel, &host, 51820));
+    for side in Side::ALL {
+        let host = Host::of(side, TunnelKind::Userspace);
+        block_on(honour(&host.tunnel, &host, side, side.port(51820)));
+    }
 }
 
 /// Where the kernel can; else it says that it cannot, and leaves nothing.
@@ -54,7 +58,10 @@ fn the_kernel_keeps_what_every_driver_promises() {
     let can = host.space.try_run("ip", &["link", "add", "probe", "type", "wireguard"]).is_some();
     if can {
         host.space.run("ip", &["link", "del", "probe"]);
-        block_on(honour(&host.tunnel, &host, 51820));
+        for side in Side::ALL {
+            let host = Host::of(side, TunnelKind::Kernel);
+            block_on(honour(&host.tunnel, &host, side, side.port(51820)));
+        }
         return;
     }
     eprintln!("the kernel has no WireGuard: only its absence is tested");

@@ -207,7 +207,7 @@ fn hosts(mtu: u32) -> ([Host; 2], Way) {
     for (host, other) in [(&one, &two), (&two, &one)] {
         let mut desired = host.desired(&[other]);
         desired.address = Some(host.inner());
-        let peer = desired.peers.get_mut(&other.tunnel.public_key()).unwrap();
+        let peer = desired.peers.get_mut(&other.key()).unwrap();
         for address in addresses(other) {
             peer.allowed.insert(address.into());
         }
@@ -224,7 +224,9 @@ fn outside(host: &Host, other: &Host) -> u32 {
 
 fn passes(host: &Host, other: &Host) -> u32 {
     let (ifname, home, to) = (host.ifname.clone(), host.inner(), other.inner());
-    let came = host.space.enter(|| block_on(reach(&ifname, home, vec![to], MTU, PATIENCE)));
+    let came = host.space.enter(|| {
+        block_on(reach(&[ifname.clone()].into(), home, vec![(to, ifname)], MTU, PATIENCE))
+    });
     came.unwrap()[&to].passes
 }
 

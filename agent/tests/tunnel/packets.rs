@@ -77,7 +77,7 @@ fn packets_of_every_size_pass_and_none_can_be_read_on_the_wire() {
     };
     assert_eq!(wire.count(other), 0);
     let seen = block_on(one.tunnel.observe()).unwrap().unwrap().device;
-    let peer = &seen.peers[&two.tunnel.public_key()];
+    let peer = &seen.peers[&two.key()];
     assert!(peer.tx_bytes > 1 << 20, "{peer:?}");
     assert!(peer.handshake_age.is_some_and(|age| age < Duration::from_secs(60)), "{peer:?}");
 }
@@ -103,7 +103,7 @@ fn what_comes_from_an_address_that_is_not_the_peers_is_dropped() {
 
     // The same once it is the peer's: it was the list that kept it out.
     let mut desired = one.desired(&[&two]);
-    let peer = desired.peers.get_mut(&two.tunnel.public_key()).unwrap();
+    let peer = desired.peers.get_mut(&two.key()).unwrap();
     peer.allowed.insert("10.9.0.99/32".parse().unwrap());
     block_on(one.tunnel.ensure(desired)).unwrap();
     spoof.send_to(b"allowed", to.local_addr().unwrap()).unwrap();
@@ -163,7 +163,7 @@ fn a_change_of_a_peer_costs_no_packet_and_no_new_keys() {
     reach(&from, &to, b"hello");
     let mut wire = Listener::new(&two, "up0");
     let mut desired = one.desired(&[&two]);
-    let peer = two.tunnel.public_key();
+    let peer = two.key();
     for round in 0..20_u8 {
         let allowed = &mut desired.peers.get_mut(&peer).unwrap().allowed;
         let net = |round: u8| format!("10.9.1.{round}/32").parse().unwrap();
@@ -234,7 +234,7 @@ fn a_peer_that_moves_is_followed_and_one_that_was_heard_elsewhere_is_left_there(
     reach(&from, &to, b"from elsewhere");
     let at = |one: &Host| {
         let seen = block_on(one.tunnel.observe()).unwrap().unwrap().device;
-        seen.peers[&two.tunnel.public_key()].endpoint
+        seen.peers[&two.key()].endpoint
     };
     until("the new place", || (at(&one) == Some((moved, PORT).into())).then_some(()));
     for _ in 0..2 {
@@ -247,7 +247,7 @@ fn a_peer_that_moves_is_followed_and_one_that_was_heard_elsewhere_is_left_there(
     let mut desired = one.desired(&[&two]);
     block_on(one.tunnel.ensure(desired.clone())).unwrap();
     let place = (Ipv4Addr::new(198, 51, 100, 78), PORT).into();
-    desired.peers.get_mut(&two.tunnel.public_key()).unwrap().endpoint = place;
+    desired.peers.get_mut(&two.key()).unwrap().endpoint = place;
     block_on(one.tunnel.ensure(desired)).unwrap();
     assert_eq!(at(&one), Some(place));
 }

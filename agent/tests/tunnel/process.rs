@@ -20,6 +20,7 @@ const PLACE: &str = "SHOAL_TUNNEL_TEST_DIR";
 fn config(dir: &Path) -> TunnelConfig {
     TunnelConfig {
         ifname: "shwg0".to_owned(),
+        side: shoal_agent_planning::tunnel::Side::First,
         state_dir: dir.join("state"),
         run_dir: dir.join("run"),
         program: env!("CARGO_BIN_EXE_shoal-agent").into(),
@@ -33,6 +34,7 @@ fn config(dir: &Path) -> TunnelConfig {
 fn an_agent_that_is_killed() {
     let Some(dir) = std::env::var_os(PLACE).map(PathBuf::from) else { return };
     let tunnel = Tunnels::open(config(&dir)).unwrap();
+    block_on(tunnel.turn(0)).unwrap();
     let desired = shoal_agent_planning::tunnel::Desired {
         listen_port: 51820,
         mtu: 1420,
@@ -135,7 +137,7 @@ fn what_somebody_breaks_is_whole_again() {
     let host = Host::new(1);
     let desired = host.desired(&[]);
     host.ensure(&[]);
-    let key = host.tunnel.public_key();
+    let key = host.key();
     let file = |name: &str| fs::remove_file(host.config.run_dir.join(name)).unwrap();
     let harms: [(&str, &dyn Fn()); 8] = [
         ("stopped", &|| {
@@ -203,11 +205,12 @@ fn two_agents_on_a_host_do_not_meet() {
         shoal_agent_container::sys::process::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
         Tunnels::open(other).unwrap()
     });
+    block_on(tunnel.turn(0)).unwrap();
     one.ensure(&[]);
     let mut desired = one.desired(&[]);
     desired.listen_port = 51821;
     let state = block_on(tunnel.ensure(desired.clone())).unwrap();
-    assert_ne!(state.public_key, one.tunnel.public_key());
+    assert_ne!(state.public_key, one.key());
     assert_eq!(block_on(one.tunnel.ensure(one.desired(&[]))).unwrap().done, []);
     assert_eq!(block_on(tunnel.ensure(desired)).unwrap().done, []);
     assert_eq!(one.links(), ["lo", "shwg0", "otherwg0"]);

@@ -71,6 +71,7 @@ fn two_agents_with_one_interface_are_told_so() {
         ..host.config.clone()
     };
     let tunnel = host.space.enter(|| Tunnels::open(config).unwrap());
+    block_on(tunnel.turn(0)).unwrap();
     let error = block_on(tunnel.ensure(host.desired(&[]))).unwrap_err();
     assert!(matches!(&error, TunnelError::Busy { ifname } if ifname == "shwg0"), "{error:?}");
     assert_eq!(block_on(host.tunnel.ensure(host.desired(&[]))).unwrap().done, []);
@@ -81,6 +82,7 @@ fn names_that_no_interface_has_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for ifname in ["", "a/b", "sixteen-bytes-xx"] {
         let config = TunnelConfig {
+            side: shoal_agent_planning::tunnel::Side::First,
             ifname: ifname.to_owned(),
             state_dir: dir.path().to_owned(),
             run_dir: dir.path().to_owned(),

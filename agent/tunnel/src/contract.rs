@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use shoal_agent_planning::tunnel::{Action, Desired, Device, MTU, TunnelPeer};
+use shoal_agent_planning::tunnel::{Action, Desired, Device, MTU, Side, TunnelPeer};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
 use crate::{Tunnel, TunnelState};
@@ -53,12 +53,24 @@ fn like(device: &Device, desired: &Desired) {
     assert_eq!(seen.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
 }
 
-/// Runs the suite on a tunnel that is not there yet, on this port.
+/// Runs the suite on a tunnel that is not there yet and has no key, on this side and port.
 ///
 /// # Panics
 /// When a promise is broken.
-pub async fn honour(tunnel: &dyn Tunnel, harm: &dyn Harm, listen_port: u16) {
-    let own = tunnel.public_key();
+pub async fn honour(tunnel: &dyn Tunnel, harm: &dyn Harm, side: Side, listen_port: u16) {
+    let first = match side {
+        Side::First => 0,
+        Side::Second => 1,
+    };
+    assert_eq!(tunnel.key(), None);
+    let nothing =
+        Desired { listen_port, mtu: MTU, address: None, peers: std::collections::BTreeMap::new() };
+    assert!(tunnel.ensure(nothing).await.is_err(), "without a key");
+    assert!(tunnel.turn(first + 1).await.is_err(), "an epoch of the other one");
+    let own = tunnel.turn(first).await.unwrap();
+    assert_eq!((own.epoch, tunnel.key()), (first, Some(own)));
+    assert_eq!(tunnel.turn(first).await.unwrap(), own);
+    let own = own.public_key;
     let desired = |peers: &[u16]| Desired {
         listen_port,
         mtu: MTU,
@@ -98,6 +110,29 @@ pub async fn honour(tunnel: &dyn Tunnel, harm: &dyn Harm, listen_port: u16) {
     tunnel.remove().await.unwrap();
     let state = tunnel.ensure(desired(&[])).await.unwrap();
     assert_eq!(state.public_key, own);
+    keys_change(tunnel, first, desired(&[1, 2])).await;
+}
+
+/// The interface stays, with whom it knows, and has the key of the epoch.
+async fn keys_change(tunnel: &dyn Tunnel, first: u64, desired: Desired) {
+    let own = tunnel.key().unwrap().public_key;
+    tunnel.ensure(desired.clone()).await.unwrap();
+    let next = tunnel.turn(first + 2).await.unwrap();
+    assert_ne!(next.public_key, own);
+    let state = tunnel.ensure(desired.clone()).await.unwrap();
+    assert_eq!(state.public_key, next.public_key);
+    let [Action::Configure(change)] = &state.done[..] else { panic!("{:?}", state.done) };
+    assert!(change.key && change.remove.is_empty(), "{change:?}");
+    let seen = tunnel.observe().await.unwrap().unwrap();
+    assert_eq!(seen.device.key, Some(next.public_key));
+    like(&seen.device, &desired);
+
+    tunnel.forget().await.unwrap();
+    assert_eq!((tunnel.observe().await.unwrap(), tunnel.key()), (None, None));
+    tunnel.forget().await.unwrap();
+    let anew = tunnel.turn(first + 2).await.unwrap();
+    tunnel.ensure(desired.clone()).await.unwrap();
+    assert_eq!(tunnel.observe().await.unwrap().unwrap().device.key, Some(anew.public_key));
     tunnel.remove().await.unwrap();
 }
 
@@ -132,7 +167,7 @@ async fn one_change(tunnel: &dyn Tunnel, desired: &dyn Fn(&[u16]) -> Desired) {
 
 /// What somebody has broken is whole after the next call, with the same key.
 async fn recovers(tunnel: &dyn Tunnel, harm: &dyn Harm, kind: TunnelKind, desired: Desired) {
-    let own = tunnel.public_key();
+    let own = tunnel.key().unwrap().public_key;
     tunnel.ensure(desired.clone()).await.unwrap();
     let harms: [(&dyn Fn(), &[&str]); 3] = [
         (&|| harm.kill(), &["StartProcess", "Configure"]),
@@ -196,8 +231,10 @@ mod tests {
     #[tokio::test]
     async fn the_fake_driver() {
         for kind in [TunnelKind::Kernel, TunnelKind::Userspace] {
-            let fake = FakeTunnel::new(TunnelKey([1; 32]), kind);
-            honour(&fake, &fake, 51820).await;
+            for side in Side::ALL {
+                let fake = FakeTunnel::new(TunnelKey([1; 32]), kind, side);
+                honour(&fake, &fake, side, 51820).await;
+            }
         }
     }
 }

@@ -13,6 +13,14 @@ use thiserror::Error;
 pub enum TunnelError {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("tunnel {ifname} has no key yet")]
+    NoKey { ifname: String },
+    #[error("the keys of epoch {epoch} are not those of interface {ifname}")]
+    OtherSide { ifname: String, epoch: u64 },
+    #[error("cannot look for keys of the tunnel in {}", path.display())]
+    Keys { path: PathBuf, source: io::Error },
+    #[error("cannot change setting {path}")]
+    Setting { path: String, source: io::Error },
     #[error("interface name `{ifname}` is not 1 to 15 bytes without slash and space")]
     Ifname { ifname: String },
     #[error(transparent)]

@@ -4,25 +4,47 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use shoal_agent_planning::tunnel::{Desired, Observed, Told, plan};
+use shoal_agent_planning::tunnel::{Desired, Observed, Side, Told, plan};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
-use crate::{Comparison, Seen, Tunnel, TunnelError, TunnelState};
+use crate::{Comparison, EpochKey, Seen, Tunnel, TunnelError, TunnelState};
 
 /// A tunnel in memory.
 #[derive(Debug)]
 pub struct FakeTunnel {
-    public_key: TunnelKey,
+    first: TunnelKey,
+    side: Side,
+    key: Mutex<Option<EpochKey>>,
     kind: TunnelKind,
     held: Mutex<(Observed, Told)>,
     fails: Mutex<Option<&'static str>>,
 }
 
 impl FakeTunnel {
-    /// There is none yet.
+    /// There is none yet; it will have this key in the first epoch of its side.
     #[must_use]
-    pub fn new(public_key: TunnelKey, kind: TunnelKind) -> Self {
-        Self { public_key, kind, held: Mutex::default(), fails: Mutex::default() }
+    pub fn new(first: TunnelKey, kind: TunnelKind, side: Side) -> Self {
+        let (held, fails) = (Mutex::default(), Mutex::default());
+        Self { first, side, key: Mutex::default(), kind, held, fails }
+    }
+
+    /// The key that it will have in an epoch.
+    #[must_use]
+    pub fn key_of(&self, epoch: u64) -> TunnelKey {
+        let mut bytes = self.first.0;
+        for (byte, of_epoch) in bytes.iter_mut().rev().zip((epoch & !1).to_le_bytes()) {
+            *byte ^= of_epoch;
+        }
+        TunnelKey(bytes)
+    }
+
+    fn held_key(&self) -> MutexGuard<'_, Option<EpochKey>> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self) -> Result<TunnelKey, TunnelError> {
+        let key = *self.held_key();
+        key.map(|key| key.public_key).ok_or(TunnelError::NoKey { ifname: "fake".to_owned() })
     }
 
     /// It cannot be made or removed any more, for this reason; or again.
@@ -47,17 +69,18 @@ impl FakeTunnel {
     }
 
     fn ensured(&self, desired: &Desired) -> Result<TunnelState, TunnelError> {
-        desired.check(self.public_key)?;
+        let own = self.own()?;
+        desired.check(own)?;
         self.can_be_had()?;
         let mut held = self.held();
         let (observed, told) = &mut *held;
-        let done = plan(self.kind, self.public_key, desired, told, observed);
+        let done = plan(self.kind, own, desired, told, observed);
         for action in &done {
-            observed.perform(self.public_key, action);
+            observed.perform(own, action);
         }
         *told = desired.told();
         Ok(TunnelState {
-            public_key: self.public_key,
+            public_key: own,
             kind: self.kind,
             port: desired.listen_port,
             ifname: "fake".to_owned(),
@@ -67,8 +90,31 @@ impl FakeTunnel {
 }
 
 impl Tunnel for FakeTunnel {
-    fn public_key(&self) -> TunnelKey {
-        self.public_key
+    fn key(&self) -> Option<EpochKey> {
+        *self.held_key()
+    }
+
+    fn turn(&self, epoch: u64) -> BoxFuture<'_, Result<EpochKey, TunnelError>> {
+        async move {
+            if Side::of(epoch) != self.side {
+                return Err(TunnelError::OtherSide { ifname: "fake".to_owned(), epoch });
+            }
+            let key = EpochKey { epoch, public_key: self.key_of(epoch) };
+            if self.held_key().replace(key) != Some(key) {
+                self.held().1.clear();
+            }
+            Ok(key)
+        }
+        .boxed()
+    }
+
+    fn forget(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
+        async move {
+            self.remove().await?;
+            *self.held_key() = None;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn ensure(&self, desired: Desired) -> BoxFuture<'_, Result<TunnelState, TunnelError>> {
@@ -83,10 +129,13 @@ impl Tunnel for FakeTunnel {
     }
 
     fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>> {
-        let (observed, told) = self.held().clone();
-        let steps = plan(self.kind, self.public_key, &desired, &told, &observed);
-        let compared = Comparison { ifname: "fake".to_owned(), observed, steps };
-        async move { Ok(compared) }.boxed()
+        async move {
+            let own = self.own()?;
+            let (observed, told) = self.held().clone();
+            let steps = plan(self.kind, own, &desired, &told, &observed);
+            Ok(Comparison { ifname: "fake".to_owned(), observed, steps })
+        }
+        .boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {

@@ -1,17 +1,21 @@
-//! The private key of a host's tunnel: made on it, and never leaves it.
+//! The private keys of a host's tunnel: made on it, and never leave it. Each epoch has one.
 
-use std::fmt;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shoal_agent_planning::tunnel::Side;
 use shoal_durable::{FileError, Format, Lasting};
 use shoal_types::object::TunnelKey;
 use wireguard_control::Key;
 
 const FILE: &str = "tunnel.key";
+const STEM: &str = "tunnel";
+const EXTENSION: &str = "key";
 
 /// A private key. Nothing prints it.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,9 +33,9 @@ impl PrivateKey {
         TunnelKey(Key(self.0).get_public().0)
     }
 
-    /// The host's, made now if there is none.
-    pub(crate) fn of_host(state_dir: &Path) -> Result<Self, FileError> {
-        let path = state_dir.join(FILE);
+    /// That of an epoch, made now if there is none.
+    pub(crate) fn of_epoch(state_dir: &Path, epoch: u64) -> Result<Self, FileError> {
+        let path = path(state_dir, epoch);
         if let Some(content) = shoal_durable::read::<KeyFile>(&path)? {
             return Ok(content.private_key);
         }
@@ -40,6 +44,53 @@ impl PrivateKey {
         shoal_durable::write::<KeyFile>(&path, &content, 0o600, Lasting::PowerCut)?;
         Ok(content.private_key)
     }
+}
+
+/// Where the key of an epoch is. That of the first one is where it is with agents that have no other.
+fn path(state_dir: &Path, epoch: u64) -> PathBuf {
+    match epoch {
+        0 => state_dir.join(FILE),
+        epoch => state_dir.join(format!("{STEM}.{epoch}.{EXTENSION}")),
+    }
+}
+
+/// The epoch whose key is in a file of this name.
+fn epoch_of(name: &str) -> Option<u64> {
+    let middle = name.strip_prefix(STEM)?.strip_suffix(EXTENSION)?;
+    match middle {
+        "." => Some(0),
+        // As it is written, and in no other way.
+        middle => {
+            let digits = middle.strip_prefix('.')?.strip_suffix('.')?;
+            let epoch: u64 = digits.parse().ok()?;
+            (epoch != 0 && epoch.to_string() == digits).then_some(epoch)
+        }
+    }
+}
+
+/// The epochs of which there are keys for this interface.
+pub(crate) fn epochs(state_dir: &Path, side: Side) -> io::Result<BTreeSet<u64>> {
+    let entries = match fs::read_dir(state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
+    let mut found = BTreeSet::new();
+    for entry in entries {
+        let epoch = entry?.file_name().to_str().and_then(epoch_of);
+        found.extend(epoch.filter(|epoch| Side::of(*epoch) == side));
+    }
+    Ok(found)
+}
+
+/// Forgets all keys for this interface but that of one epoch.
+pub(crate) fn keep(state_dir: &Path, side: Side, epoch: Option<u64>) -> io::Result<()> {
+    for other in epochs(state_dir, side)?.into_iter().filter(|other| Some(*other) != epoch) {
+        match fs::remove_file(path(state_dir, other)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 enum KeyFile {}
@@ -80,24 +131,44 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_for_root_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let key = PrivateKey::of_host(dir.path()).unwrap();
-        assert_eq!(PrivateKey::of_host(dir.path()).unwrap(), key);
+        let key = PrivateKey::of_epoch(dir.path(), 0).unwrap();
+        assert_eq!(PrivateKey::of_epoch(dir.path(), 0).unwrap(), key);
         let path = dir.path().join(FILE);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(PrivateKey::of_host(other.path()).unwrap(), key);
+        assert_ne!(PrivateKey::of_epoch(other.path(), 0).unwrap(), key);
         assert_eq!(format!("{key:?}"), "PrivateKey(..)");
+    }
+
+    #[test]
+    fn each_epoch_has_a_key_of_its_own_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |side| epochs(dir.path(), side).unwrap();
+        assert_eq!(epochs(&dir.path().join("none"), Side::First).unwrap(), [].into());
+        let keys = [0, 1, 2, 11].map(|epoch| PrivateKey::of_epoch(dir.path(), epoch).unwrap());
+        for (n, key) in keys.iter().enumerate() {
+            assert!(!keys[..n].contains(key));
+        }
+        for name in ["tunnel.pid", "tunnel..key", "tunnel.0.key", "tunnel.03.key", "tunnel.x.key"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!((at(Side::First), at(Side::Second)), ([0, 2].into(), [1, 11].into()));
+        keep(dir.path(), Side::First, Some(2)).unwrap();
+        keep(dir.path(), Side::Second, None).unwrap();
+        assert_eq!((at(Side::First), at(Side::Second)), ([2].into(), [].into()));
+        assert_eq!(PrivateKey::of_epoch(dir.path(), 2).unwrap(), keys[2]);
+        assert_ne!(PrivateKey::of_epoch(dir.path(), 1).unwrap(), keys[1]);
     }
 
     #[test]
     fn a_damaged_key_is_refused_and_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         for text in ["", "{", r#"{"version": 1, "private_key": "c2VjcmV0"}"#] {
-            std::fs::write(dir.path().join(FILE), text).unwrap();
-            let error = PrivateKey::of_host(dir.path()).unwrap_err();
+            fs::write(dir.path().join(FILE), text).unwrap();
+            let error = PrivateKey::of_epoch(dir.path(), 0).unwrap_err();
             assert!(matches!(error, FileError::Damaged { .. }), "{text}: {error}");
             assert!(!format!("{error:?}").contains("c2VjcmV0"));
-            assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), text);
+            assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), text);
         }
     }
 

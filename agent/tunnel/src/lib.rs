@@ -1,4 +1,4 @@
-//! The encrypted tunnel between nodes: one WireGuard interface per host.
+//! The encrypted tunnel between nodes: one WireGuard interface per host, and a second one while its keys change.
 //!
 //! What is to be done is planned in `agent/planning/src/tunnel`; this crate looks and performs. The kernel's
 //! WireGuard encrypts where there is one, which is tried; else a process of the agent's does
@@ -28,7 +28,7 @@ mod fake;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use shoal_agent_planning::tunnel::{Action, Desired, Device, Observed};
+use shoal_agent_planning::tunnel::{Action, Desired, Device, Observed, Side};
 use shoal_types::object::{TunnelKey, TunnelKind};
 
 pub use error::TunnelError;
@@ -43,7 +43,9 @@ pub use tunnels::Tunnels;
 pub struct TunnelConfig {
     /// Name of the interface.
     pub ifname: String,
-    /// For the private key, which survives reboots.
+    /// Which of the host's two it is: epochs of keys take turns with them.
+    pub side: Side,
+    /// For the private keys, which survive reboots.
     pub state_dir: PathBuf,
     /// For what does not: the lock and the socket of the process. Nobody but root may write here.
     pub run_dir: PathBuf,
@@ -88,15 +90,37 @@ pub struct Comparison {
     pub steps: Vec<Action>,
 }
 
-/// The tunnel of a host. Calls are carried out one after the other, and may be repeated.
+/// The key of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochKey {
+    /// Which epoch.
+    pub epoch: u64,
+    /// By which others know this host in it.
+    pub public_key: TunnelKey,
+}
+
+/// One interface of the tunnel of a host. Calls are carried out one after the other, and may be repeated.
 pub trait Tunnel: Send + Sync {
-    /// By which others know this host.
-    fn public_key(&self) -> TunnelKey;
+    /// The key that it has; none before the first call of [`Tunnel::turn`] there ever was.
+    fn key(&self) -> Option<EpochKey>;
+
+    /// Gives it the key of an epoch, which is made if there is none. Any other key that it had is forgotten, and is that
+    /// of the interface until the next call of [`Tunnel::ensure`].
+    ///
+    /// # Errors
+    /// The key cannot be read or written; it is an epoch of the host's other interface.
+    fn turn(&self, epoch: u64) -> BoxFuture<'_, Result<EpochKey, TunnelError>>;
+
+    /// Leaves nothing of it, its key neither.
+    ///
+    /// # Errors
+    /// As [`Tunnel::remove`]; the key cannot be removed.
+    fn forget(&self) -> BoxFuture<'_, Result<(), TunnelError>>;
 
     /// Makes the tunnel what it should be, whatever has become of it.
     ///
     /// # Errors
-    /// What no tunnel can be, a port that is taken, a host on which nothing can encrypt, the kernel's
+    /// It has no key; what no tunnel can be, a port that is taken, a host on which nothing can encrypt, the kernel's
     /// refusals. What has been done until then stays.
     fn ensure(&self, desired: Desired) -> BoxFuture<'_, Result<TunnelState, TunnelError>>;
 

@@ -1,8 +1,8 @@
 //! The interface by rtnetlink(7). The only module that knows the library.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::{fs, io};
 
 use futures::TryStreamExt as _;
 use ipnet::Ipv4Net;
@@ -15,6 +15,10 @@ use shoal_agent_planning::tunnel::{Link, LinkKind};
 use tokio::task::AbortHandle;
 
 use crate::TunnelError;
+
+/// Values of `rp_filter`: an answer goes by the same interface, or by any.
+const STRICT: u8 = 1;
+const LOOSE: &str = "2";
 
 /// A netlink socket in one network namespace. It stays there whatever its threads do.
 pub(crate) struct Links {
@@ -85,6 +89,27 @@ impl Links {
         }
     }
 
+    /// Whether packets are dropped of which the answer would go by another interface (`rp_filter`,
+    /// Documentation/networking/ip-sysctl.rst): the higher one of its own setting and that of all holds.
+    pub(crate) fn is_strict(&self) -> Result<bool, TunnelError> {
+        let read = |ifname: &str| {
+            let path = rp_filter(ifname);
+            match fs::read_to_string(&path) {
+                Ok(value) => Ok(value.trim().parse().unwrap_or(STRICT)),
+                // It has just gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+                Err(source) => Err(TunnelError::Setting { path, source }),
+            }
+        };
+        Ok(read("all")?.max(read(&self.ifname)?) == STRICT)
+    }
+
+    /// Takes them.
+    pub(crate) fn loosen(&self) -> Result<(), TunnelError> {
+        let path = rp_filter(&self.ifname);
+        fs::write(&path, LOOSE).map_err(|source| TunnelError::Setting { path, source })
+    }
+
     /// The host's addresses of IPv4 on it.
     pub(crate) async fn addresses(&self) -> Result<BTreeSet<Ipv4Net>, TunnelError> {
         let Some(index) = self.index().await? else { return Ok(BTreeSet::new()) };
@@ -136,6 +161,11 @@ impl Links {
         };
         TunnelError::Link { what, source }
     }
+}
+
+/// Of the network namespace of the thread that opens it.
+fn rp_filter(ifname: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{ifname}/rp_filter")
 }
 
 fn is(error: &rtnetlink::Error, errno: Errno) -> bool {

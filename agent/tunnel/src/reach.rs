@@ -1,7 +1,7 @@
 //! Which packets pass to other hosts and back: echoes of ICMP from the host's address in the tunnel to theirs,
 //! which their kernels answer, with sizes that are never cut on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use nix::sys::socket::{setsockopt, sockopt as nix_sockopt};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
@@ -41,26 +42,26 @@ pub struct Reached {
     pub trouble: Option<String>,
 }
 
-/// Finds out which packets of up to `full` bytes pass from the host's own address in the tunnel to these, by the
-/// interface `ifname`. Takes no longer than `limit`; who is not done with by then is in trouble. Call it where the
+/// Finds out which packets of up to `full` bytes pass from the host's own address in the tunnel to these, each by the
+/// interface that is named beside it; answers may come by any of `ifnames`. Takes no longer than `limit`; who is not done with by then is in trouble. Call it where the
 /// interface is.
 ///
 /// # Errors
 /// Nothing can be sent at all.
 pub async fn reach(
-    ifname: &str,
+    ifnames: &BTreeSet<String>,
     home: Ipv4Addr,
-    others: Vec<Ipv4Addr>,
+    others: Vec<(Ipv4Addr, String)>,
     full: u32,
     limit: Duration,
 ) -> io::Result<BTreeMap<Ipv4Addr, Reached>> {
-    let echoes = Echoes::open(ifname, home)?;
+    let echoes = Echoes::open(ifnames, home)?;
     let end = Instant::now() + limit;
-    let one = |to: Ipv4Addr| {
+    let one = |(to, by): (Ipv4Addr, String)| {
         let echoes = &echoes;
         async move {
             let mut search = Search::new(full);
-            let found = timeout_at(end, echoes.search(to, &mut search)).await;
+            let found = timeout_at(end, echoes.search(to, &by, &mut search)).await;
             let reached = found.unwrap_or_else(|_| Reached {
                 passes: search.passed(),
                 trouble: Some(format!("not found out within {} s", limit.as_secs())),
@@ -77,7 +78,8 @@ pub async fn reach(
 
 /// Echoes under way.
 struct Echoes {
-    socket: UdpSocket,
+    /// By the interface that they are bound to.
+    sockets: BTreeMap<String, UdpSocket>,
     id: u16,
     token: [u8; 16],
     sequence: AtomicU16,
@@ -86,7 +88,26 @@ struct Echoes {
 }
 
 impl Echoes {
-    fn open(ifname: &str, home: Ipv4Addr) -> io::Result<Self> {
+    fn open(ifnames: &BTreeSet<String>, home: Ipv4Addr) -> io::Result<Self> {
+        let mut sockets = BTreeMap::new();
+        for ifname in ifnames {
+            match Self::socket(ifname, home) {
+                Ok(socket) => drop(sockets.insert(ifname.clone(), socket)),
+                // The other one is being taken away, or made.
+                Err(error) if is_missing(&error) && ifnames.len() > 1 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            sockets,
+            id: rand::random(),
+            token: rand::random(),
+            sequence: AtomicU16::new(0),
+            waiting: Mutex::default(),
+        })
+    }
+
+    fn socket(ifname: &str, home: Ipv4Addr) -> io::Result<UdpSocket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(ipproto::ICMP);
         let socket = socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol)?;
@@ -95,17 +116,11 @@ impl Echoes {
         // And by no other way, where the route is missing.
         setsockopt(&socket, nix_sockopt::BindToDevice, &ifname.into())?;
         bind(&socket, &SocketAddrV4::new(home, 0))?;
-        Ok(Self {
-            // A raw socket sends and receives as one of UDP does; nothing else is asked of it.
-            socket: UdpSocket::from_std(socket.into())?,
-            id: rand::random(),
-            token: rand::random(),
-            sequence: AtomicU16::new(0),
-            waiting: Mutex::default(),
-        })
+        // A raw socket sends and receives as one of UDP does; nothing else is asked of it.
+        UdpSocket::from_std(socket.into())
     }
 
-    async fn search(&self, to: Ipv4Addr, search: &mut Search) -> Reached {
+    async fn search(&self, to: Ipv4Addr, by: &str, search: &mut Search) -> Reached {
         let mut patience = None;
         loop {
             let size = match search.next() {
@@ -116,7 +131,7 @@ impl Echoes {
             let mut answered = false;
             for _ in 0..tries {
                 let began = Instant::now();
-                match self.try_once(to, size, patience.unwrap_or(FIRST)).await {
+                match self.try_once(to, by, size, patience.unwrap_or(FIRST)).await {
                     Ok(true) => {
                         let took = began.elapsed();
                         patience = Some((took * 4).clamp(LEAST, FIRST));
@@ -137,12 +152,19 @@ impl Echoes {
     }
 
     /// Whether one packet is answered in time.
-    async fn try_once(&self, to: Ipv4Addr, size: u32, patience: Duration) -> Result<bool, Errno> {
+    async fn try_once(
+        &self,
+        to: Ipv4Addr,
+        by: &str,
+        size: u32,
+        patience: Duration,
+    ) -> Result<bool, Errno> {
+        let socket = self.sockets.get(by).ok_or(Errno::NODEV)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting().insert(sequence, (to, answer));
         let packet = echo(size, self.id, sequence, self.token);
-        let sent = self.socket.send_to(&packet, (to, 0)).await;
+        let sent = socket.send_to(&packet, (to, 0)).await;
         let sent = sent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         let heard = match sent {
             // There is room again soon: it counts as lost.
@@ -170,11 +192,25 @@ impl Echoes {
     }
 }
 
-/// Takes answers.
+/// Whether there is no interface of this name.
+fn is_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+/// Takes answers, by whichever interface they come.
 async fn hear(echoes: &Echoes) -> Infallible {
+    let all: FuturesUnordered<_> =
+        echoes.sockets.values().map(|socket| hear_on(echoes, socket)).collect();
+    match all.into_future().await.0 {
+        Some(never) => match never {},
+        None => std::future::pending().await,
+    }
+}
+
+async fn hear_on(echoes: &Echoes, socket: &UdpSocket) -> Infallible {
     let mut buffer = vec![0; PACKET_MAX];
     loop {
-        match echoes.socket.recv_from(&mut buffer).await {
+        match socket.recv_from(&mut buffer).await {
             Ok((length, _)) => echoes.heard(&buffer[..length]),
             // An error of an earlier packet, which is reported once.
             Err(_) => tokio::task::yield_now().await,

@@ -9,14 +9,15 @@ use std::thread;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use shoal_agent_planning::tunnel::{Action, Desired, LinkKind, Observed, Told, choose, plan};
-use shoal_types::object::{TunnelKey, TunnelKind};
-use tokio::sync::{mpsc, oneshot};
+use shoal_agent_planning::tunnel::{Action, Desired, LinkKind, Observed, Side, Told, choose, plan};
+use shoal_types::object::TunnelKind;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::key::PrivateKey;
+use crate::key::{self, PrivateKey};
 use crate::link::Links;
 use crate::{
-    Comparison, Seen, Tunnel, TunnelConfig, TunnelError, TunnelState, kernel, process, userspace,
+    Comparison, EpochKey, Seen, Tunnel, TunnelConfig, TunnelError, TunnelState, kernel, process,
+    userspace,
 };
 
 /// Calls under way at most.
@@ -27,39 +28,47 @@ const ROUNDS: usize = 3;
 type Reply<T> = oneshot::Sender<Result<T, TunnelError>>;
 
 enum Call {
+    Turn(u64, Reply<EpochKey>),
+    Forget(Reply<()>),
     Ensure(Desired, Reply<TunnelState>),
     Observe(Reply<Option<Seen>>),
     Compare(Desired, Reply<Comparison>),
     Remove(Reply<()>),
 }
 
-/// The tunnel of this host. Dropping it leaves the tunnel as it is.
+/// One interface of the tunnel of this host. Dropping it leaves the tunnel as it is.
 pub struct Tunnels {
-    public_key: TunnelKey,
+    key: watch::Receiver<Option<EpochKey>>,
     ifname: String,
     calls: mpsc::Sender<Call>,
 }
 
 impl Tunnels {
-    /// Makes the host's key if it has none. Nothing else is done before [`Tunnel::ensure`]. The tunnel is in
+    /// Reads the key, if there is one: of several, which is what a crash leaves, that of the last epoch. The tunnel is in
     /// the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The key cannot be read or written, the program cannot be opened, the kernel gives no thread.
+    /// The key cannot be read, the program cannot be opened, the kernel gives no thread.
     pub fn open(config: TunnelConfig) -> Result<Self, TunnelError> {
         kernel::name(&config.ifname)?;
-        let key = PrivateKey::of_host(&config.state_dir)?;
+        let failed = |source| TunnelError::Keys { path: config.state_dir.clone(), source };
+        let last = key::epochs(&config.state_dir, config.side).map_err(failed)?.pop_last();
+        let key = match last {
+            Some(epoch) => Some((epoch, PrivateKey::of_epoch(&config.state_dir, epoch)?)),
+            None => None,
+        };
         let open = |path: &PathBuf| {
             File::open(path).map_err(|source| TunnelError::Open { path: path.clone(), source })
         };
         let program = open(&config.program)?;
-        let (public_key, ifname) = (key.public(), config.ifname.clone());
+        let ifname = config.ifname.clone();
         let (calls, receiver) = mpsc::channel(QUEUE);
-        let worker = Worker { config, key, public_key, program, told: Told::new() };
+        let (said, known) = watch::channel(key.as_ref().map(said));
+        let worker = Worker { config, key, said, program, told: Told::new() };
         let thread = thread::Builder::new().name("tunnel".to_owned());
         let began = thread.spawn(move || worker.run(receiver));
         began.map_err(|source| TunnelError::Thread { ifname: ifname.clone(), source })?;
-        Ok(Self { public_key, ifname, calls })
+        Ok(Self { key: known, ifname, calls })
     }
 
     fn call<T: Send + 'static>(
@@ -78,8 +87,16 @@ impl Tunnels {
 }
 
 impl Tunnel for Tunnels {
-    fn public_key(&self) -> TunnelKey {
-        self.public_key
+    fn key(&self) -> Option<EpochKey> {
+        *self.key.borrow()
+    }
+
+    fn turn(&self, epoch: u64) -> BoxFuture<'_, Result<EpochKey, TunnelError>> {
+        self.call(|reply| Call::Turn(epoch, reply))
+    }
+
+    fn forget(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
+        self.call(Call::Forget)
     }
 
     fn ensure(&self, desired: Desired) -> BoxFuture<'_, Result<TunnelState, TunnelError>> {
@@ -99,10 +116,16 @@ impl Tunnel for Tunnels {
     }
 }
 
+/// What is said of a key.
+fn said((epoch, key): &(u64, PrivateKey)) -> EpochKey {
+    EpochKey { epoch: *epoch, public_key: key.public() }
+}
+
 struct Worker {
     config: TunnelConfig,
-    key: PrivateKey,
-    public_key: TunnelKey,
+    /// With its epoch.
+    key: Option<(u64, PrivateKey)>,
+    said: watch::Sender<Option<EpochKey>>,
     program: File,
     told: Told,
 }
@@ -121,6 +144,12 @@ impl Worker {
             while let Some(call) = calls.recv().await {
                 // Whoever does not wait for the answer any more has called all the same.
                 match call {
+                    Call::Turn(epoch, reply) => {
+                        let _ = reply.send(self.turn(epoch));
+                    }
+                    Call::Forget(reply) => {
+                        let _ = reply.send(self.forget().await);
+                    }
                     Call::Ensure(desired, reply) => {
                         let _ = reply.send(self.ensure(&desired).await);
                     }
@@ -138,18 +167,59 @@ impl Worker {
         });
     }
 
+    fn turn(&mut self, epoch: u64) -> Result<EpochKey, TunnelError> {
+        let TunnelConfig { state_dir, side, ifname, .. } = &self.config;
+        if Side::of(epoch) != *side {
+            return Err(TunnelError::OtherSide { ifname: ifname.clone(), epoch });
+        }
+        if self.key.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            self.take(Some((epoch, PrivateKey::of_epoch(state_dir, epoch)?)));
+        }
+        self.keep(Some(epoch))?;
+        self.public()
+    }
+
+    /// Also of what a crash has left.
+    fn keep(&self, epoch: Option<u64>) -> Result<(), TunnelError> {
+        let TunnelConfig { state_dir, side, .. } = &self.config;
+        let failed = |source| TunnelError::Keys { path: state_dir.clone(), source };
+        key::keep(state_dir, *side, epoch).map_err(failed)
+    }
+
+    fn take(&mut self, key: Option<(u64, PrivateKey)>) {
+        self.said.send_replace(key.as_ref().map(said));
+        self.key = key;
+        // Others know the host by another key, and may be elsewhere.
+        self.told.clear();
+    }
+
+    async fn forget(&mut self) -> Result<(), TunnelError> {
+        self.remove().await?;
+        self.take(None);
+        self.keep(None)
+    }
+
+    fn public(&self) -> Result<EpochKey, TunnelError> {
+        self.key.as_ref().map(said).ok_or_else(|| self.no_key())
+    }
+
+    fn no_key(&self) -> TunnelError {
+        TunnelError::NoKey { ifname: self.config.ifname.clone() }
+    }
+
     async fn ensure(&mut self, desired: &Desired) -> Result<TunnelState, TunnelError> {
-        desired.check(self.public_key)?;
+        let own = self.public()?.public_key;
+        desired.check(own)?;
         let links = &Links::open(&self.config.ifname)?;
         let kind = self.kind(links).await?;
         let mut done = Vec::new();
         for _ in 0..ROUNDS {
             let observed = self.observe(links, kind).await?;
-            let actions = plan(kind, self.public_key, desired, &self.told, &observed);
+            let actions = plan(kind, own, desired, &self.told, &observed);
             if actions.is_empty() {
                 self.told = desired.told();
                 return Ok(TunnelState {
-                    public_key: self.public_key,
+                    public_key: own,
                     kind,
                     port: desired.listen_port,
                     ifname: self.config.ifname.clone(),
@@ -163,7 +233,7 @@ impl Worker {
             }
         }
         let observed = self.observe(links, kind).await?;
-        let left = plan(kind, self.public_key, desired, &self.told, &observed);
+        let left = plan(kind, own, desired, &self.told, &observed);
         let left = left.first().map_or_else(String::new, |action| format!("{action:?}"));
         Err(TunnelError::Unsettled { ifname: self.config.ifname.clone(), left })
     }
@@ -204,7 +274,8 @@ impl Worker {
             TunnelKind::Kernel | TunnelKind::Userspace => None,
         };
         let addresses = if link.is_some() { links.addresses().await? } else { BTreeSet::new() };
-        Ok(Observed { link, addresses, process, device })
+        let strict = link.is_some() && links.is_strict()?;
+        Ok(Observed { link, addresses, strict, process, device })
     }
 
     async fn seen(&self) -> Result<Option<Seen>, TunnelError> {
@@ -219,7 +290,8 @@ impl Worker {
     }
 
     async fn compared(&self, desired: &Desired) -> Result<Comparison, TunnelError> {
-        desired.check(self.public_key)?;
+        let own = self.public()?.public_key;
+        desired.check(own)?;
         let links = &Links::open(&self.config.ifname)?;
         let TunnelConfig { ifname, run_dir, kind, .. } = &self.config;
         let link = links.observe().await?;
@@ -228,7 +300,7 @@ impl Worker {
         // Where there is nothing, it does not matter what would be tried first.
         let kind = choose(*kind, &observed).unwrap_or(TunnelKind::Kernel);
         let observed = self.observe(links, kind).await?;
-        let steps = plan(kind, self.public_key, desired, &self.told, &observed);
+        let steps = plan(kind, own, desired, &self.told, &observed);
         Ok(Comparison { ifname: ifname.clone(), observed, steps })
     }
 
@@ -256,12 +328,16 @@ impl Worker {
                 tracing::info!(ifname, %offload, "started the process of the tunnel");
                 Ok(())
             }
-            Action::Configure(change) => match kind {
-                TunnelKind::Kernel => kernel::configure(ifname, change, &self.key),
-                TunnelKind::Userspace => {
-                    userspace::configure(run_dir, ifname, change, &self.key).await
+            Action::Configure(change) => {
+                let (_, key) = self.key.as_ref().ok_or_else(|| self.no_key())?;
+                match kind {
+                    TunnelKind::Kernel => kernel::configure(ifname, change, key),
+                    TunnelKind::Userspace => {
+                        userspace::configure(run_dir, ifname, change, key).await
+                    }
                 }
-            },
+            }
+            Action::Loosen => links.loosen(),
             Action::SetMtu(mtu) => links.set_mtu(*mtu).await,
             Action::SetUp => links.set_up(port).await,
             Action::AddAddress(address) => links.add_address(*address).await,

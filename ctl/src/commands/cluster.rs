@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use shoal_client::Client;
 use shoal_client::context::{Context, Store};
 use shoal_durable::write_file;
-use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem};
+use shoal_transport::{Credentials, ManagerAddress, PrivateKey, SecretPem, utc_date};
+use shoal_types::object::{Cluster, Node, TunnelKeys};
 use shoal_types::spec::{AddressPool, Availability, ClusterSpec, NodeRole};
 
 use super::{Result, Shell, links};
@@ -362,8 +363,39 @@ async fn facts(client: &Client) -> Result<Value> {
         "TaskHistoryRetentionLimit": cluster.spec.task_history_retention_limit,
         "HeartbeatPeriod": exact(cluster.spec.heartbeat_period),
         "CertExpiry": exact(cluster.spec.node_cert_expiry),
+        "TunnelKeys": tunnel_keys(&cluster, &nodes),
         "FeatureLevel": cluster.level,
     }))
+}
+
+/// How far the cluster is with the keys of its tunnels, and who is missing while they change.
+fn tunnel_keys(cluster: &Cluster, nodes: &[Node]) -> String {
+    let TunnelKeys { epochs, since, forced } = cluster.tunnel_keys;
+    let since = utc_date(since.max(cluster.meta.created_at));
+    let tunnels = || nodes.iter().filter_map(|node| Some((node, node.description.tunnel?)));
+    let name = |node: &Node| node.description.hostname.clone();
+    if epochs.former.is_some() {
+        let missing = tunnels().filter(|(_, tunnel)| !tunnel.has_followed(epochs, 0));
+        let missing: Vec<String> = missing.map(|(node, _)| name(node)).collect();
+        let waits = match missing.as_slice() {
+            [] => String::new(),
+            names => format!(", waiting for {}", names.join(", ")),
+        };
+        return format!("epoch {}, changing since {since}{waits}", epochs.present);
+    }
+    let hinder = tunnels().filter(|(node, tunnel)| node.is_reachable() && tunnel.keys.is_none());
+    let hinder: Vec<String> = hinder.map(|(node, _)| name(node)).collect();
+    let wanted = cluster.spec.tunnel_keys.force_rotate != forced;
+    match hinder.as_slice() {
+        names if wanted && !names.is_empty() => {
+            format!(
+                "epoch {} since {since}, too old to change: {}",
+                epochs.present,
+                names.join(", ")
+            )
+        }
+        _ => format!("epoch {} since {since}", epochs.present),
+    }
 }
 
 pub(crate) async fn version(shell: &Shell) -> Result {

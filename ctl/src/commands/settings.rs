@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use shoal_types::object::Cluster;
-use shoal_types::spec::ClusterSpec;
+use shoal_types::spec::{ClusterSpec, TunnelKeySpec};
 
 use super::service::pairs::{KeyValue, duration};
 use super::{Result, Shell};
@@ -38,6 +38,12 @@ pub(crate) struct Update {
     /// How long certificates of nodes are valid, from the next one on: 1h to 87600h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     cert_expiry: Option<Duration>,
+    /// How long the keys of the tunnels between nodes are used, 10m to 87600h; 0s: until somebody wants others
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    tunnel_key_expiry: Option<Duration>,
+    /// Give all nodes other keys for the tunnels between them now; no packet is lost
+    #[arg(long)]
+    rotate_tunnel_keys: bool,
     /// Add or replace a label
     #[arg(long, value_name = "KEY=VALUE")]
     label_add: Vec<KeyValue>,
@@ -64,8 +70,15 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
 }
 
 fn changed(now: &ClusterSpec, args: Update) -> Result<ClusterSpec> {
-    let Update { task_history_limit, dispatcher_heartbeat, cert_expiry, label_add, label_rm } =
-        args;
+    let Update {
+        task_history_limit,
+        dispatcher_heartbeat,
+        cert_expiry,
+        tunnel_key_expiry,
+        rotate_tunnel_keys,
+        label_add,
+        label_rm,
+    } = args;
     let mut spec = now.clone();
     for label in &label_rm {
         if spec.labels.remove(label).is_none() {
@@ -78,16 +91,21 @@ fn changed(now: &ClusterSpec, args: Update) -> Result<ClusterSpec> {
         && task_history_limit.is_none()
         && dispatcher_heartbeat.is_none()
         && cert_expiry.is_none()
+        && tunnel_key_expiry.is_none()
+        && !rotate_tunnel_keys
     {
         return Err(CommandError::usage(
             "nothing is to be changed: expected --task-history-limit, --dispatcher-heartbeat, \
-             --cert-expiry, --label-add or --label-rm",
+             --cert-expiry, --tunnel-key-expiry, --rotate-tunnel-keys, --label-add or --label-rm",
         ));
     }
     spec.task_history_retention_limit =
         task_history_limit.unwrap_or(spec.task_history_retention_limit);
     spec.heartbeat_period = dispatcher_heartbeat.unwrap_or(spec.heartbeat_period);
     spec.node_cert_expiry = cert_expiry.unwrap_or(spec.node_cert_expiry);
+    let TunnelKeySpec { period, force_rotate } = &mut spec.tunnel_keys;
+    *period = tunnel_key_expiry.or(*period);
+    *force_rotate = force_rotate.wrapping_add(rotate_tunnel_keys.into());
     Ok(spec)
 }
 
@@ -105,6 +123,8 @@ mod tests {
             task_history_limit: Some(0),
             dispatcher_heartbeat: Some(Duration::from_secs(5)),
             cert_expiry: Some(Duration::from_secs(7200)),
+            tunnel_key_expiry: Some(Duration::ZERO),
+            rotate_tunnel_keys: true,
             label_add: vec!["c=3".parse().unwrap()],
             label_rm: vec!["a".to_owned()],
         };
@@ -115,8 +135,12 @@ mod tests {
             heartbeat_period: Duration::from_secs(5),
             node_cert_expiry: Duration::from_secs(7200),
             address_pools: Vec::new(),
+            tunnel_keys: TunnelKeySpec { period: Some(Duration::ZERO), force_rotate: 1 },
         };
         assert_eq!(changed(&now, all).unwrap(), wanted);
+        let again = Update { rotate_tunnel_keys: true, ..Update::default() };
+        let tunnel_keys = TunnelKeySpec { period: Some(Duration::ZERO), force_rotate: 2 };
+        assert_eq!(changed(&wanted, again).unwrap(), ClusterSpec { tunnel_keys, ..wanted });
         let one = Update { task_history_limit: Some(7), ..Update::default() };
         let wanted = ClusterSpec { task_history_retention_limit: 7, ..now.clone() };
         assert_eq!(changed(&now, one).unwrap(), wanted);

@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
 use shoal_types::object::{
-    AssignmentProgress, Cluster, Deployment, NodeSummary, Reachability, Service, TroubledLink,
-    TroubledLinks,
+    AssignmentProgress, Cluster, Deployment, DescribedKeys, Node, NodeSummary, Reachability,
+    Service, TroubledLink, TroubledLinks, TunnelKeys,
 };
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
@@ -253,6 +253,21 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
     page.title("Resources");
     page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
+    tunnel(&mut page, node);
+    page.title("Reserved");
+    page.entry(1, "Tasks", usage.tasks);
+    page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
+    page.entry(1, "Memory", bytes(usage.reserved.memory_bytes));
+    page.title("Free");
+    page.entry(1, "CPUs", Cpus(usage.free.nano_cpus));
+    page.entry(1, "Memory", bytes(usage.free.memory_bytes));
+    page.entry(0, "Engine Version", &node.description.engine.version);
+    page.entry(0, "Feature Level", node.description.level);
+    page.finish()
+}
+
+/// A node's end of the tunnels to others, and which of these are not as they should be.
+fn tunnel(page: &mut Page, node: &Node) {
     if let Some(tunnel) = &node.description.tunnel {
         page.title("Tunnel");
         page.entry(1, "Public Key", tunnel.public_key);
@@ -260,6 +275,13 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
         page.entry(1, "Address", addr.map(|ip| ip.to_string()).unwrap_or_default());
         page.entry(1, "Port", tunnel.port);
         page.entry(1, "Kind", word(tunnel.kind));
+        if let Some(DescribedKeys { epoch, other, lagging }) = tunnel.keys {
+            page.entry(1, "Key Epoch", epoch);
+            if let Some(end) = other {
+                page.entry(1, "Other Key", format!("{} of epoch {}", end.public_key, end.epoch));
+                page.entry(1, "Nodes Reached By Former Keys", lagging);
+            }
+        }
         let inner = node.tunnel_address.map(|address| address.to_string());
         page.entry(1, "Inner Address", inner.unwrap_or_default());
     }
@@ -275,16 +297,6 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
             page.entry(1, "Link", format_args!("to {node_id} at {endpoint}: {passes}"));
         }
     }
-    page.title("Reserved");
-    page.entry(1, "Tasks", usage.tasks);
-    page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
-    page.entry(1, "Memory", bytes(usage.reserved.memory_bytes));
-    page.title("Free");
-    page.entry(1, "CPUs", Cpus(usage.free.nano_cpus));
-    page.entry(1, "Memory", bytes(usage.free.memory_bytes));
-    page.entry(0, "Engine Version", &node.description.engine.version);
-    page.entry(0, "Feature Level", node.description.level);
-    page.finish()
 }
 
 /// The cluster and its settings.
@@ -301,6 +313,19 @@ pub(crate) fn cluster(cluster: &Cluster) -> String {
     page.entry(1, "Certificate Expiry", exact(spec.node_cert_expiry));
     let pools = spec.pools().iter().map(|pool| format!("{} in parts of /{}", pool.base, pool.size));
     page.entry(1, "Default Address Pool", pools.collect::<Vec<_>>().join(", "));
+    let expiry = spec.tunnel_keys.period().map_or_else(|| "Never".to_owned(), exact);
+    page.entry(1, "Tunnel Key Expiry", expiry);
+    let TunnelKeys { epochs, since, forced: _ } = cluster.tunnel_keys;
+    page.title("Tunnel Keys");
+    page.entry(1, "Epoch", epochs.present);
+    page.entry(1, "Since", utc_date(since.max(cluster.meta.created_at)));
+    if let Some(former) = epochs.former {
+        page.entry(
+            1,
+            "Changing From",
+            format!("Epoch {former} (shoalctl info says who is missing)"),
+        );
+    }
     page.finish()
 }
 
@@ -336,7 +361,7 @@ mod tests {
     use shoal_types::level::Level;
     use shoal_types::object::{
         Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription, NodeStatus,
-        TunnelDescription, TunnelKey, TunnelKind,
+        TunnelDescription, TunnelEnd, TunnelKey, TunnelKind,
     };
     use shoal_types::resources::{Limits, Resources};
     use shoal_types::spec::{
@@ -482,6 +507,15 @@ Ports:
                 port: 51820,
                 addr: Some([192, 0, 2, 1].into()),
                 kind: TunnelKind::Userspace,
+                keys: Some(DescribedKeys {
+                    epoch: 7,
+                    other: Some(TunnelEnd {
+                        epoch: 6,
+                        public_key: TunnelKey([0xcd; 32]),
+                        port: 51821,
+                    }),
+                    lagging: 2,
+                }),
             }),
             troubled_links: Some(TroubledLinks {
                 count: 20,

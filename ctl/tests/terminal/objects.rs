@@ -199,6 +199,7 @@ pub(super) fn cluster() -> pb::ClusterView {
         root_ca: RootCa { cert_pem: text(), key_pem: text() },
         join_tokens: JoinTokens::default(),
         level: Level::FIRST,
+        tunnel_keys: TunnelKeys::default(),
     })
         .into()
 }

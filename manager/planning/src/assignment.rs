@@ -103,8 +103,13 @@ pub fn news<'a>(
                     found.entry(node).or_default().networks.insert(network.id);
                 }
             }
-            ObjectRef::Cluster(_)
-            | ObjectRef::Node(_)
+            // Each node is told of its keys' epochs with what it is told of itself.
+            ObjectRef::Cluster(_) => {
+                for node in view.nodes().filter(|node| leads_ports(node.description.level)) {
+                    found.entry(node.id).or_default().others.peers.insert(node.id);
+                }
+            }
+            ObjectRef::Node(_)
             | ObjectRef::Service(_)
             | ObjectRef::Deployment(_)
             | ObjectRef::Stack(_)

@@ -17,6 +17,7 @@
 //! - [`pace`]: how fast one node may report
 //! - [`address`]: where managers are reached, and what they can do
 //! - [`level`]: what a node must be able to do to run a task
+//! - [`tunnel_keys`]: when the keys of the tunnels between nodes change
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 //! - [`words`]: what of an agent's words is kept
 
@@ -37,6 +38,7 @@ pub mod scheduler;
 #[cfg(test)]
 mod stage;
 pub mod trace;
+pub mod tunnel_keys;
 pub mod usage;
 pub mod verify;
 pub mod volume;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command, Event, ObjectRef};
 use shoal_types::id::NodeId;
-use shoal_types::object::{Node, NodeDescription, NodeState, NodeStatus, TroubledLinks};
+use shoal_types::object::{
+    Node, NodeDescription, NodeState, NodeStatus, TroubledLinks, TunnelDescription,
+};
 use shoal_types::text::cut;
 use shoal_types::time::Timestamp;
 
@@ -210,18 +212,23 @@ pub fn heard(
     Some(Command::ReportNode { id, description, status })
 }
 
-/// The description of a node with these links that not everything passes; nothing if that is known, or it is no
-/// member.
+/// The description of a node with these links that not everything passes, and with this end of the tunnels, as far as
+/// it says so; nothing if that is known, or it is no member. A node that has none as far as managers know has to begin a
+/// session to have one.
 #[must_use]
-pub fn with_links(
+pub fn with_ways(
     view: &ClusterState,
     id: NodeId,
-    links: TroubledLinks,
+    links: Option<TroubledLinks>,
+    tunnel: Option<TunnelDescription>,
 ) -> Option<NodeDescription> {
     let known = &view.node(id)?.description;
-    let troubled_links = (links != TroubledLinks::default()).then_some(links);
-    let new = words::description(NodeDescription { troubled_links, ..known.clone() });
-    let new = new.within(view.level());
+    let mut new = known.clone();
+    if let Some(links) = links {
+        new.troubled_links = (links != TroubledLinks::default()).then_some(links);
+    }
+    new.tunnel = new.tunnel.map(|known| tunnel.unwrap_or(known));
+    let new = words::description(new).within(view.level());
     (new != *known).then_some(new)
 }
 
@@ -437,13 +444,17 @@ mod tests {
             };
             TroubledLinks { count, links: (0..count).map(link).collect() }
         };
-        assert_eq!(with_links(&cluster.state, id, links(0)), None);
-        assert_eq!(with_links(&cluster.state, 99.into(), links(1)), None, "no member");
+        assert_eq!(with_ways(&cluster.state, id, Some(links(0)), None), None);
+        assert_eq!(with_ways(&cluster.state, 99.into(), Some(links(1)), None), None, "no member");
         for (count, kept) in [(1, Some(1)), (100, Some(TROUBLED_LINKS_MAX)), (0, None)] {
-            let description = with_links(&cluster.state, id, links(count));
+            let description = with_ways(&cluster.state, id, Some(links(count)), None);
             let said = heard(&cluster.state, id, description, None, "", now).expect("news");
             cluster.apply(said);
-            assert_eq!(with_links(&cluster.state, id, links(count)), None, "that is known");
+            assert_eq!(
+                with_ways(&cluster.state, id, Some(links(count)), None),
+                None,
+                "that is known"
+            );
             let known = &cluster.state.node(id).expect("there").description.troubled_links;
             assert_eq!(known.as_ref().map(|known| known.links.len()), kept);
         }

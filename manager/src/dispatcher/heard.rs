@@ -10,7 +10,7 @@ use shoal_proto::v1 as pb;
 use shoal_types::error_chain::chain;
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{NodeDescription, TaskStatus, TroubledLinks};
+use shoal_types::object::{NodeDescription, TaskStatus, TroubledLinks, TunnelDescription};
 use shoal_types::resources::GenericResource;
 use shoal_types::spec::PortConfig;
 use tonic::Status;
@@ -45,6 +45,18 @@ pub(super) fn links(node: NodeId, said: pb::TroubledLinks) -> Option<TroubledLin
         Err(error) => {
             let error: InvalidMessage = error;
             tracing::warn!(%node, error = %chain(&error), "cannot read what a node says of its links");
+            None
+        }
+    }
+}
+
+/// A node's end of the tunnels; nothing if that cannot be read.
+pub(super) fn tunnel(node: NodeId, said: pb::TunnelDescription) -> Option<TunnelDescription> {
+    match said.try_into() {
+        Ok(tunnel) => Some(tunnel),
+        Err(error) => {
+            let error: InvalidMessage = error;
+            tracing::warn!(%node, error = %chain(&error), "cannot read what a node says of its tunnel");
             None
         }
     }

@@ -152,13 +152,17 @@ impl Dispatcher for DispatcherService {
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let node = node_of(&request)?;
-        let pb::HeartbeatRequest { session_id, unable, troubled_links } = request.into_inner();
+        let pb::HeartbeatRequest { session_id, unable, troubled_links, tunnel } =
+            request.into_inner();
         let session = self.find_session(node, &session_id)?;
         self.sessions.hear(&session, clock::steady());
         let view = self.cluster.view();
-        let bytes = unable.len() + troubled_links.as_ref().map_or(0, prost::Message::encoded_len);
+        let bytes = unable.len()
+            + troubled_links.as_ref().map_or(0, prost::Message::encoded_len)
+            + tunnel.as_ref().map_or(0, prost::Message::encoded_len);
         let links = troubled_links.and_then(|said| heard::links(node, said));
-        let described = links.and_then(|links| liveness::with_links(&view, node, links));
+        let tunnel = tunnel.and_then(|said| heard::tunnel(node, said));
+        let described = liveness::with_ways(&view, node, links, tunnel);
         let news = liveness::heard(&view, node, described, None, &unable, clock::now());
         if let Some(news) = news {
             self.sessions.may_report(&session, bytes).await?;

@@ -17,7 +17,7 @@ use shoal_types::id::{
 use shoal_types::level::Level;
 use shoal_types::object::{
     DeploymentState, JoinTokens, ManagerStatus, NodeDescription, NodeStatus, RootCa, Slot,
-    TaskStatus,
+    TaskStatus, TunnelEpochs,
 };
 use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
@@ -56,6 +56,15 @@ pub enum Command {
         expected_spec_version: u64,
         /// The new settings.
         spec: ClusterSpec,
+    },
+    /// An epoch of the tunnels' keys begins, or the one before it is over. Rejected if the cluster is elsewhere by now.
+    SetTunnelEpochs {
+        /// What the planner saw.
+        from: TunnelEpochs,
+        /// [`TunnelEpochs::begun`] or [`TunnelEpochs::ended`] of that.
+        to: TunnelEpochs,
+        /// What the settings had as `force_rotate` then.
+        forced: u64,
     },
     /// Replaces the secret of one standing join token.
     RotateJoinToken {

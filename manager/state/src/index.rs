@@ -162,8 +162,15 @@ impl Indexes {
 
     pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
         self.addresses.node(old, new);
-        let key = |n: &Node| Some((n.description.tunnel?.public_key, n.id));
-        shift(&mut self.tunnel_keys, old.and_then(key), new.and_then(key));
+        let keys = |node: Option<&Node>| {
+            let tunnel = node.and_then(|node| Some((node.id, node.description.tunnel?)));
+            let all = tunnel.map(|(id, tunnel)| tunnel.public_keys().map(move |key| (key, id)));
+            all.into_iter().flatten()
+        };
+        for key in keys(old) {
+            self.tunnel_keys.remove(&key);
+        }
+        self.tunnel_keys.extend(keys(new));
         let names = |n: &Node| (n.id, n.description.hostname.clone(), n.spec.name.clone());
         if old.map(names) == new.map(names) {
             return;

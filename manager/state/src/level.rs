@@ -95,6 +95,7 @@ impl Command {
             // Nobody before the fourth level changes the networks of a task that it holds.
             Self::ConnectTask { id: _, network_id: _, aliases: _, addresses: _ }
             | Self::DisconnectTask { id: _, network_id: _, force: _ } => Level::DUAL,
+            Self::SetTunnelEpochs { from: _, to: _, forced: _ } => Level::KEYS,
             Self::WithRegistryAuth { auths, command } => auths.level().max(command.level()),
             Self::RaiseLevel { level: _ }
             | Self::RotateJoinToken { role: _, secret: _ }

@@ -115,7 +115,7 @@ fn every_kind_of_command_gets_through() {
             }
         }
     }
-    assert_eq!(applied.len(), 31, "{applied:?}");
+    assert_eq!(applied.len(), 32, "{applied:?}");
     assert!(applied.values().all(|n| *n > 10), "{applied:?}");
     for name in ["Connection(AlreadyConnected", "Connection(Excluded", "Connection(OfService"] {
         assert!(refused.get(name).is_some_and(|n| *n > 5), "{name}: {refused:?}");

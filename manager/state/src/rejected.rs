@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use shoal_types::id::{DeploymentId, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{DeploymentState, Slot};
+use shoal_types::object::{DeploymentState, Slot, TunnelEpochs};
 use shoal_types::resources::Resources;
 use shoal_types::spec::{Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -69,6 +69,9 @@ pub enum Rejected {
         /// What the cluster has.
         current: Level,
     },
+    /// Keys of the tunnels go from one epoch to the next, one step at a time: what was asked for, and what there is.
+    #[error("the tunnels' keys cannot go to {0:?}: they are at {1:?}")]
+    TunnelEpochs(TunnelEpochs, TunnelEpochs),
     /// A task needs more than a node can do.
     #[error("node {node} is too old: it has feature level {has}, and the task needs {needed}")]
     NodeTooOld {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, JoinTokens, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service,
-    Slot, Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
+    ContainerStatus, DescribedKeys, JoinTokens, Node, NodeDescription, NodeState, NodeStatus,
+    RootCa, Service, Slot, Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
@@ -346,11 +346,21 @@ impl TestCluster {
             port: 51820,
             addr: Some([192, 0, 2, last].into()),
             kind: TunnelKind::Kernel,
+            keys: None,
         };
         let (level, tunnel) = (node.description.level.max(Level::OVERLAY), Some(tunnel));
         let description = NodeDescription { level, tunnel, ..node.description.clone() };
         let (description, status) = (Some(description), node.status.clone());
         self.apply(Command::ReportNode { id, description, status });
+    }
+
+    /// Lets a node say more of the keys of its tunnel, if it has any.
+    pub fn give_keys(&mut self, id: NodeId, keys: DescribedKeys) {
+        let node = Arc::clone(self.state.node(id).expect("the node exists"));
+        let keys = Some(keys);
+        let tunnel = node.description.tunnel.map(|tunnel| TunnelDescription { keys, ..tunnel });
+        let description = Some(NodeDescription { tunnel, ..node.description.clone() });
+        self.apply(Command::ReportNode { id, description, status: node.status.clone() });
     }
 
     /// A service, without tasks.

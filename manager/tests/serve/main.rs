@@ -427,7 +427,12 @@ async fn a_node_that_cannot_take_its_assignment_says_why_and_gets_nothing_more()
         let (session_id, unable) = (agent.session_id.clone(), unable.to_owned());
         agent
             .client
-            .heartbeat(pb::HeartbeatRequest { session_id, unable, troubled_links: None })
+            .heartbeat(pb::HeartbeatRequest {
+                session_id,
+                unable,
+                troubled_links: None,
+                tunnel: None,
+            })
             .await
             .unwrap();
     };

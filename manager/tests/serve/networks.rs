@@ -59,6 +59,7 @@ fn with_tunnel(hostname: &str, key: u8) -> pb::NodeDescription {
         port: 51820,
         addr: Some([192, 0, 2, key].into()),
         kind: TunnelKind::Kernel,
+        keys: None,
     };
     let level = Level::OWN;
     (&NodeDescription { tunnel: Some(tunnel), level, ..description(hostname) }).into()

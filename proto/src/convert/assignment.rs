@@ -1,8 +1,8 @@
 //! What one node is told to hold.
 
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
-    TaskEndpoint, VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, PeerKeys, Rejection,
+    ServiceVips, TaskEndpoint, VipNetwork,
 };
 use shoal_types::id::TaskId;
 
@@ -56,8 +56,11 @@ message!(Peer {
     public_key: Text,
     addr: Text,
     port: Port,
-    tunnel_address: OptionalText
+    tunnel_address: OptionalText,
+    keys: SparseMessage,
 });
+
+message!(PeerKeys { epoch: Same, other: OptionalMessage, cluster: OptionalMessage });
 
 impl From<&AssignmentChange> for pb::AssignmentChange {
     fn from(change: &AssignmentChange) -> Self {

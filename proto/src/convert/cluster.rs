@@ -1,7 +1,7 @@
 //! The cluster.
 
-use shoal_types::object::{Cluster, JoinTokens, RootCa};
-use shoal_types::spec::{AddressPool, ClusterSpec};
+use shoal_types::object::{Cluster, JoinTokens, RootCa, TunnelEpochs, TunnelKeys};
+use shoal_types::spec::{AddressPool, ClusterSpec, TunnelKeySpec};
 
 use super::field::{self, Kind};
 use super::{InvalidMessage, by_value, message};
@@ -11,9 +11,15 @@ message!(ClusterSpec {
     name: Same,
     labels: Same,
     task_history_retention_limit: Same,
-    address_pools: List;
+    address_pools: List,
+    tunnel_keys: SparseMessage;
     heartbeat_period => heartbeat_period_nanos: Nanos,
     node_cert_expiry => node_cert_expiry_nanos: Nanos,
+});
+
+message!(TunnelKeySpec {
+    force_rotate: Same;
+    period => period_nanos: OptionalNanos,
 });
 
 message!(AddressPool { base: Text, size: PrefixLength });
@@ -25,7 +31,12 @@ message!(Cluster {
     root_ca: Message,
     join_tokens: Message,
     level: Levels,
+    tunnel_keys: SparseMessage,
 });
+
+message!(TunnelKeys { epochs: DefaultMessage, since: Time, forced: Same });
+
+message!(TunnelEpochs { present: Same, former: Same });
 
 message!(RootCa { cert_pem: Same, key_pem: Same });
 
@@ -34,13 +45,14 @@ message!(JoinTokens { agent: Same, manager: Same });
 impl From<&Cluster> for pb::ClusterView {
     /// All but the secrets.
     fn from(cluster: &Cluster) -> Self {
-        let Cluster { id, meta, spec, root_ca, join_tokens: _, level } = cluster;
+        let Cluster { id, meta, spec, root_ca, join_tokens: _, level, tunnel_keys } = cluster;
         Self {
             id: id.to_string(),
             meta: Some(meta.into()),
             spec: Some(spec.into()),
             root_cert_pem: root_ca.cert_pem.clone(),
             level: field::write::<field::Levels, _, _>(level),
+            tunnel_keys: field::write::<field::SparseMessage, _, _>(tunnel_keys),
         }
     }
 }
@@ -50,7 +62,7 @@ impl TryFrom<pb::ClusterView> for Cluster {
 
     /// For showing: the secrets are empty.
     fn try_from(wire: pb::ClusterView) -> Result<Self, InvalidMessage> {
-        let pb::ClusterView { id, meta, spec, root_cert_pem, level } = wire;
+        let pb::ClusterView { id, meta, spec, root_cert_pem, level, tunnel_keys } = wire;
         Ok(Self {
             id: field::Text::read("id", id)?,
             meta: field::Message::read("meta", meta)?,
@@ -58,6 +70,7 @@ impl TryFrom<pb::ClusterView> for Cluster {
             root_ca: RootCa { cert_pem: root_cert_pem, key_pem: String::new() },
             join_tokens: JoinTokens::default(),
             level: field::Levels::read("level", level)?,
+            tunnel_keys: field::SparseMessage::read("tunnel_keys", tunnel_keys)?,
         })
     }
 }

@@ -307,6 +307,20 @@ impl<T: Carried<W> + Default, W> Kind<T, Option<W>> for DefaultMessage {
     }
 }
 
+/// A message that is not written where it says nothing.
+#[derive(Debug)]
+pub struct SparseMessage;
+
+impl<T: Carried<W> + Default + PartialEq, W> Kind<T, Option<W>> for SparseMessage {
+    fn write(value: &T) -> Option<W> {
+        (*value != T::default()).then(|| value.carry())
+    }
+
+    fn read(field: &str, wire: Option<W>) -> Result<T, InvalidMessage> {
+        DefaultMessage::read(field, wire)
+    }
+}
+
 /// A message that has to be there, shared in memory.
 #[derive(Debug)]
 pub struct Shared;

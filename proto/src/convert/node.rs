@@ -1,9 +1,9 @@
 //! Nodes.
 
 use shoal_types::object::{
-    AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability, TroubledLink,
-    TroubledLinks, TunnelDescription, TunnelKind,
+    AssignmentProgress, DescribedKeys, EngineDescription, ManagerHealth, ManagerStatus, Node,
+    NodeDescription, NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability,
+    TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd, TunnelKind,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
@@ -39,7 +39,17 @@ message!(TroubledLinks { count: Same, links: List });
 
 message!(TroubledLink { node_id: Text, endpoint: Text, passes_bytes: Same, full_bytes: Same });
 
-message!(TunnelDescription { public_key: Text, port: Port, addr: OptionalText, kind: Choice });
+message!(TunnelDescription {
+    public_key: Text,
+    port: Port,
+    addr: OptionalText,
+    kind: Choice,
+    keys: OptionalMessage,
+});
+
+message!(DescribedKeys { epoch: Same, other: OptionalMessage, lagging: Same });
+
+message!(TunnelEnd { epoch: Same, public_key: Text, port: Port });
 
 choice!(TunnelKind { Kernel, Userspace });
 

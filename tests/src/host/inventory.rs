@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -75,7 +75,7 @@ fn files(dir: &Path, but: &[&str], found: &mut Inventory) {
         // A directory that is there for all tasks alike is made when the first needs it.
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if !is_dir || is_of_an_object(&name) {
-            found.insert(format!("file {}", entry.path().display()));
+            found.insert(format!("file {}", of_any_epoch(&entry.path()).display()));
         }
         if is_dir {
             files(&entry.path(), but, found);
@@ -88,4 +88,13 @@ fn is_of_an_object(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let mut parts = name.split(|c: char| !c.is_ascii_alphanumeric());
     parts.any(|part| part.len() == ID_LENGTH)
+}
+/// The key of a tunnel under the name that it has in the first epoch: each epoch has one, and only one stays.
+fn of_any_epoch(path: &Path) -> PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let epoch = name.strip_prefix("tunnel.").and_then(|rest| rest.strip_suffix(".key"));
+    match epoch.and_then(|epoch| epoch.parse::<u64>().ok()) {
+        Some(_) => path.with_file_name("tunnel.key"),
+        None => path.to_owned(),
+    }
 }

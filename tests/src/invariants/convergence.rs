@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_manager_planning::tunnel_keys;
 use shoal_manager_state::ClusterState;
 use shoal_types::id::{NodeId, ServiceId};
+use shoal_types::level::Level;
 use shoal_types::object::{NodeState, Service, Slot, Task};
 use shoal_types::spec::{Availability, ServiceMode};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -27,8 +29,19 @@ pub fn check(moment: &Moment<'_>, restless: &BTreeSet<ServiceId>) -> Vec<String>
         history(moment.state, service, &mut wrong);
     }
     homeless(moment.state, &mut wrong);
+    keys(moment.state, &mut wrong);
     held(moment, &mut wrong);
     wrong
+}
+
+/// Keys of tunnels do not change for ever.
+fn keys(state: &ClusterState, wrong: &mut Vec<String>) {
+    let Some(cluster) = state.cluster() else { return };
+    let (keys, wanted) = (cluster.tunnel_keys, cluster.spec.tunnel_keys.force_rotate);
+    let able = state.level() >= Level::KEYS && tunnel_keys::hinders(state).is_none();
+    if keys.epochs.former.is_some() || (able && keys.forced != wanted) {
+        wrong.push(format!("keys of tunnels are at {keys:?}, and {wanted} is wanted"));
+    }
 }
 
 fn replicas(

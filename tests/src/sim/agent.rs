@@ -7,7 +7,8 @@ use shoal_agent_planning::lower::{asker, made_for};
 use shoal_agent_planning::task::{ExitStatus, Fact, Machine, Moment, Step, refusal};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::id::{NodeId, TaskId};
-use shoal_types::object::{NodeDescription, TaskStatus};
+use shoal_types::level::Level;
+use shoal_types::object::{NodeDescription, TaskStatus, TunnelEnd};
 use shoal_types::time::Timestamp;
 
 use super::context::Context;
@@ -84,6 +85,33 @@ impl Agent {
             removed: false,
             slowness: 1,
             flushing: false,
+        }
+    }
+
+    /// Gets to the present epoch of keys, as far as it knows of it: at once a key, and sooner or later all links.
+    pub(crate) fn change_keys(&mut self, ctx: &mut Context) {
+        let told = self.assigned.peers.get(&self.node).and_then(|own| own.keys.cluster);
+        let Some(tunnel) = &mut self.description.tunnel else { return };
+        if self.description.level < Level::KEYS {
+            return;
+        }
+        let keys = tunnel.keys.get_or_insert_default();
+        let Some(epochs) = told else { return };
+        let of = |epoch: u64| {
+            let mut key = tunnel.public_key;
+            key.0[..8].copy_from_slice(&epoch.to_le_bytes());
+            key
+        };
+        if keys.epoch != epochs.present {
+            let former =
+                TunnelEnd { epoch: keys.epoch, public_key: tunnel.public_key, port: tunnel.port };
+            keys.other = epochs.former.filter(|epoch| *epoch == keys.epoch).map(|_| former);
+            (keys.epoch, keys.lagging) = (epochs.present, u32::from(keys.other.is_some()));
+            tunnel.public_key = of(epochs.present);
+        } else if epochs.former.is_none() {
+            (keys.other, keys.lagging) = (None, 0);
+        } else if ctx.random.chance(30) {
+            keys.lagging = 0;
         }
     }
 

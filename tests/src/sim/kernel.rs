@@ -208,8 +208,8 @@ impl Kernel {
             // These hosts have no tunnel and no Docker, so nothing is planned for them.
             Action::Gate(_) => return Err("no such chain".to_owned()),
             Action::AddRemote(..)
-            | Action::FitRemote(..)
-            | Action::RemoveRemote(_)
+            | Action::TurnRemote(..)
+            | Action::RemoveRemote(..)
             | Action::Mesh(_) => {
                 return Err("network is unreachable".to_owned());
             }

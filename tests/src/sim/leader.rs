@@ -17,10 +17,12 @@ pub(crate) enum Loop {
     Orchestrator,
     Scheduler,
     Liveness,
+    TunnelKeys,
 }
 
 impl Loop {
-    pub(crate) const ALL: [Self; 3] = [Self::Orchestrator, Self::Scheduler, Self::Liveness];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Orchestrator, Self::Scheduler, Self::Liveness, Self::TunnelKeys];
 }
 
 /// One loop: it waits, plans on a view, proposes the plan in batches, and starts again.

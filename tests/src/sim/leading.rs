@@ -51,6 +51,7 @@ impl<M: Mind> World<M> {
                 self.mind.orchestrate(&mut leader.memory, &view, now, &mut self.ctx.ids)
             }
             Loop::Scheduler => self.mind.schedule(&mut leader.memory, &view, now),
+            Loop::TunnelKeys => self.mind.change_keys(&mut leader.memory, &view, now),
             Loop::Liveness => self.mind.watch_nodes(&mut leader.memory, &view, &leader.heard, now),
         };
         self.wrong.extend(plan.missed);
@@ -118,9 +119,9 @@ impl<M: Mind> World<M> {
                 let description = NodeDescription::clone(description);
                 return self.open(node, description);
             }
-            Up::Heartbeat { session } | Up::Statuses { session, .. } | Up::Resync { session } => {
-                *session
-            }
+            Up::Heartbeat { session, .. }
+            | Up::Statuses { session, .. }
+            | Up::Resync { session } => *session,
         };
         if self.leader.sessions.get(&node).is_none_or(|s| s.id != session) {
             return self.tell(node, Down::NoSession { session });
@@ -128,9 +129,10 @@ impl<M: Mind> World<M> {
         match message {
             Up::Open { .. } => {}
             // What a node that counts as lost reports before its next heartbeat counts, too.
-            Up::Heartbeat { .. } => {
+            Up::Heartbeat { tunnel, .. } => {
                 self.leader.heard.insert(node, now);
-                self.node_is_there(node, None);
+                let described = liveness::with_ways(&self.state, node, None, tunnel);
+                self.node_is_there(node, described);
             }
             Up::Statuses { statuses, .. } => {
                 self.apply(Command::UpdateTaskStatuses {

@@ -8,7 +8,7 @@ use shoal_agent_planning::node::{fencing, host};
 use shoal_agent_planning::task::{Boot, Found, Machine, Moment, TaskRecord};
 use shoal_manager_planning::assignment::{self, News};
 use shoal_manager_planning::liveness::{LastHeard, Watch};
-use shoal_manager_planning::{Plan, orchestrator, scheduler};
+use shoal_manager_planning::{Plan, orchestrator, scheduler, tunnel_keys};
 use shoal_manager_state::{ClusterState, Command, Event, Rejected};
 use shoal_types::id::{NodeId, SeededIds};
 use shoal_types::object::{Node, Task};
@@ -23,14 +23,16 @@ pub struct Memory {
     pub scheduler: scheduler::Memory,
     /// Of who is heard of.
     pub watch: Watch,
+    /// Of epochs of keys.
+    pub tunnel_keys: tunnel_keys::Memory,
 }
 
 impl Memory {
     /// What is remembered when one begins to lead.
     #[must_use]
     pub fn begin(now: Timestamp) -> Self {
-        let (orchestrator, scheduler) = Default::default();
-        Self { orchestrator, scheduler, watch: Watch::begin(now) }
+        let (orchestrator, scheduler, tunnel_keys) = Default::default();
+        Self { orchestrator, scheduler, watch: Watch::begin(now), tunnel_keys }
     }
 
     /// Notes what an event has changed.
@@ -38,6 +40,7 @@ impl Memory {
         self.orchestrator.hear(event);
         self.scheduler.hear(event);
         self.watch.hear(event);
+        self.tunnel_keys.hear(event);
     }
 
     /// Begins anew: the state is another one.
@@ -45,6 +48,7 @@ impl Memory {
         self.orchestrator.forget();
         self.scheduler.forget();
         self.watch.forget();
+        self.tunnel_keys.forget();
     }
 }
 
@@ -85,6 +89,11 @@ pub trait Mind {
         now: Timestamp,
     ) -> Plan {
         memory.watch.plan(view, |node| heard.get(&node).copied(), now, now)
+    }
+
+    /// When keys of tunnels change.
+    fn change_keys(&mut self, memory: &mut Memory, view: &ClusterState, now: Timestamp) -> Plan {
+        tunnel_keys::plan(view, &mut memory.tunnel_keys, now)
     }
 
     /// What an agent makes of a task of its ledger when it starts.

@@ -59,12 +59,13 @@ impl<M: Mind> World<M> {
 
     pub(crate) fn beat(&mut self, node: NodeId, life: u64) {
         let Some(agent) =
-            self.agents.get(&node).filter(|a| a.is_alive(life) && !a.removed && !a.halted)
+            self.agents.get_mut(&node).filter(|a| a.is_alive(life) && !a.removed && !a.halted)
         else {
             return;
         };
+        agent.change_keys(&mut self.ctx);
         let message = match agent.session {
-            Some(session) => Up::Heartbeat { session },
+            Some(session) => Up::Heartbeat { session, tunnel: agent.description.tunnel },
             None => Up::Open { description: Box::new(agent.description.clone()) },
         };
         let delay = match agent.session {

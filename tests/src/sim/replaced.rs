@@ -46,7 +46,9 @@ impl<M: Mind> World<M> {
                 leader.open(node, session);
                 Some(Down::Opened { session, term: leader.period })
             }
-            Up::Heartbeat { session } | Up::Statuses { session, .. } | Up::Resync { session } => {
+            Up::Heartbeat { session, .. }
+            | Up::Statuses { session, .. }
+            | Up::Resync { session } => {
                 let Some(mine) = leader.sessions.get_mut(&node).filter(|s| s.id == *session) else {
                     return false;
                 };

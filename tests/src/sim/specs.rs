@@ -28,6 +28,7 @@ pub(crate) fn description(hostname: &str, random: &mut Random) -> NodeDescriptio
         port: 51820,
         addr: Some([192, 0, 2, number].into()),
         kind: TunnelKind::Kernel,
+        keys: None,
     };
     NodeDescription {
         hostname: hostname.to_owned(),

@@ -6,8 +6,8 @@ use shoal_manager_state::{ClusterState, Command, StackIds, UpdateKind};
 use shoal_types::id::{IdSource, NodeId};
 use shoal_types::object::{Node, Service};
 use shoal_types::spec::{
-    Availability, ClusterSpec, NodeSpec, RestartCondition, ServiceMode, ServiceSpec, StackSpec,
-    TaskRuntime, TaskSpec,
+    Availability, NodeSpec, RestartCondition, ServiceMode, ServiceSpec, StackSpec, TaskRuntime,
+    TaskSpec,
 };
 
 use super::context::Context;
@@ -35,12 +35,14 @@ pub(crate) fn wish(view: &ClusterState, ctx: &mut Context) -> Option<Command> {
         16 | 17 => label(view, ctx),
         18 => roll_back(view, ctx),
         19 | 20 => connection(view, ctx),
-        _ => view.cluster().map(|cluster| Command::UpdateCluster {
-            expected_spec_version: cluster.meta.spec_version,
-            spec: ClusterSpec {
-                task_history_retention_limit: 2 + ctx.random.below(4),
-                ..cluster.spec.clone()
-            },
+        _ => view.cluster().map(|cluster| {
+            let mut spec = cluster.spec.clone();
+            match ctx.random.chance(50) {
+                true => spec.tunnel_keys.force_rotate += 1,
+                false => spec.task_history_retention_limit = 2 + ctx.random.below(4),
+            }
+            let expected_spec_version = cluster.meta.spec_version;
+            Command::UpdateCluster { expected_spec_version, spec }
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use shoal_types::assignment::{AssignmentChange, NodeAssignment};
 use shoal_types::id::TaskId;
-use shoal_types::object::{NodeDescription, TaskStatus};
+use shoal_types::object::{NodeDescription, TaskStatus, TunnelDescription};
 
 /// From an agent to the leader. Sessions are numbered by the leader.
 #[derive(Debug, Clone)]
@@ -12,6 +12,7 @@ pub(crate) enum Up {
     },
     Heartbeat {
         session: u64,
+        tunnel: Option<TunnelDescription>,
     },
     Statuses {
         session: u64,

@@ -21,6 +21,7 @@ mod guests;
 mod identities;
 mod images;
 mod joining;
+mod keys;
 mod names;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{
-    Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelKey, VirtualIp,
+    Node, Service, Slot, Task, TaskNetwork, TunnelDescription, TunnelEnd, TunnelEpochs, TunnelKey,
+    VirtualIp,
 };
 use crate::spec::{Affinity, Locality, PortConfig, Protocol, PublishMode};
 use crate::task_state::{DesiredState, TaskState};
@@ -100,6 +101,19 @@ pub struct Peer {
     pub port: u16,
     /// Its address inside of the tunnel, to which others send what asks for published ports.
     pub tunnel_address: Option<IpAddr>,
+    /// Of which epoch its key is, and what there is beside it.
+    pub keys: PeerKeys,
+}
+
+/// What a node is told of the keys of another one, and of its own cluster's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// The epoch of the key that is named first. Absent: the node has that one for ever.
+    pub epoch: Option<u64>,
+    /// The node's end of the links of another epoch.
+    pub other: Option<TunnelEnd>,
+    /// Of which epochs there are links. Said to the node of itself alone.
+    pub cluster: Option<TunnelEpochs>,
 }
 
 impl TaskEndpoint {
@@ -239,10 +253,25 @@ impl Peer {
     /// How others reach a node, if it has told enough to know that.
     #[must_use]
     pub fn of(node: &Node) -> Option<Self> {
-        let TunnelDescription { public_key, port, addr, kind: _ } = node.description.tunnel?;
+        let TunnelDescription { public_key, port, addr, kind: _, keys } = node.description.tunnel?;
         let addr = addr.or(node.status.addr)?;
         let leads_somewhere = port != 0 && !addr.is_unspecified() && !addr.is_multicast();
         let tunnel_address = node.tunnel_address.map(|address| address.addr());
-        leads_somewhere.then_some(Self { node_id: node.id, public_key, addr, port, tunnel_address })
+        let keys = PeerKeys {
+            epoch: keys.map(|keys| keys.epoch),
+            other: keys.and_then(|keys| keys.other),
+            cluster: None,
+        };
+        let node_id = node.id;
+        leads_somewhere.then_some(Self { node_id, public_key, addr, port, tunnel_address, keys })
+    }
+
+    /// By which key the node is known in an epoch, and at which port it listens then, if it has said so. One that has
+    /// one key for ever has it in the `present` one.
+    #[must_use]
+    pub fn end(&self, epoch: u64, present: u64) -> Option<TunnelEnd> {
+        let first = TunnelEnd { epoch, public_key: self.public_key, port: self.port };
+        let is_first = self.keys.epoch.unwrap_or(present) == epoch;
+        if is_first { Some(first) } else { self.keys.other.filter(|end| end.epoch == epoch) }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Meta;
+use super::{Meta, TunnelKeys};
 use crate::id::ClusterId;
 use crate::level::Level;
 use crate::spec::ClusterSpec;
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub join_tokens: JoinTokens,
     /// What all of its managers can do, and so may be asked for. People raise it; it never falls.
     pub level: Level,
+    /// How far it is with the keys of the tunnels between its nodes.
+    pub tunnel_keys: TunnelKeys,
 }
 
 /// The root certificate and its key.

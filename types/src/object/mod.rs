@@ -26,8 +26,8 @@ pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};
 pub use tunnel::{
-    InvalidTunnelKey, TROUBLED_LINKS_MAX, TUNNEL_TWINS, TroubledLink, TroubledLinks,
-    TunnelDescription, TunnelKey, TunnelKind,
+    DescribedKeys, InvalidTunnelKey, TROUBLED_LINKS_MAX, TUNNEL_TWINS, TroubledLink, TroubledLinks,
+    TunnelDescription, TunnelEnd, TunnelEpochs, TunnelKey, TunnelKeys, TunnelKind,
 };
 pub use user::User;
 

@@ -109,7 +109,7 @@ impl NodeDescription {
         let EngineDescription { version: _, labels: _, plugins } = engine;
         plugins.retain(|plugin| plugin.level() <= cluster);
         generic_resources.retain(|resource| resource.level() <= cluster);
-        *tunnel = tunnel.take().filter(|tunnel| tunnel.level() <= cluster);
+        *tunnel = tunnel.and_then(|tunnel| tunnel.within(cluster));
         *troubled_links = troubled_links.take().filter(|links| links.level() <= cluster);
         self
     }

@@ -10,6 +10,8 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use crate::id::NodeId;
+use crate::level::{Level, Leveled as _};
+use crate::time::Timestamp;
 
 /// Where nodes have IPv6 addresses inside of their tunnels: each one the bytes of its IPv4 address after this prefix. So
 /// no network has a subnet there. The letters are those of "shoal".
@@ -69,6 +71,102 @@ pub struct TunnelDescription {
     pub addr: Option<IpAddr>,
     /// What does it.
     pub kind: TunnelKind,
+    /// Of which epoch the key is, and what there is beside it. Absent of an agent that has one key for ever.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<DescribedKeys>,
+}
+
+impl TunnelDescription {
+    /// Without what a cluster below the level that brought epochs would drop.
+    #[must_use]
+    pub fn within(self, cluster: Level) -> Option<Self> {
+        let keys = self.keys.filter(|_| cluster >= Level::KEYS);
+        Some(Self { keys, ..self }).filter(|tunnel| tunnel.level() <= cluster)
+    }
+
+    /// The keys by which others know the node.
+    pub fn public_keys(&self) -> impl Iterator<Item = TunnelKey> + use<> {
+        let other = self.keys.and_then(|keys| keys.other).map(|end| end.public_key);
+        std::iter::once(self.public_key).chain(other)
+    }
+
+    /// Whether the node has done all that there is to do until the links of the former epoch can go: it has a key of
+    /// the present one and uses no other links, but for `left_out` nodes at the most. One with one key for ever is
+    /// waited for in vain.
+    #[must_use]
+    pub fn has_followed(&self, epochs: TunnelEpochs, left_out: u32) -> bool {
+        self.keys.is_none_or(|keys| keys.epoch == epochs.present && keys.lagging <= left_out)
+    }
+}
+
+/// What a node says of the keys of its tunnel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DescribedKeys {
+    /// The epoch of the key that it names first: the present one, once it has been told of that.
+    pub epoch: u64,
+    /// Its end of the links of another epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<TunnelEnd>,
+    /// Nodes that it reaches by links of an earlier epoch still.
+    pub lagging: u32,
+}
+
+/// A node's end of the links of one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TunnelEnd {
+    /// Which epoch.
+    pub epoch: u64,
+    /// By which others know what comes from it.
+    pub public_key: TunnelKey,
+    /// UDP port on which it listens.
+    pub port: u16,
+}
+
+/// Of which epochs there are links between the nodes of a cluster. In each of them every node has another key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TunnelEpochs {
+    /// The one whose links are used, where packets pass them.
+    pub present: u64,
+    /// The one before it, as long as its links are there, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former: Option<u64>,
+}
+
+impl TunnelEpochs {
+    /// With the next epoch, in which the present one is the former. Only when no former one is left.
+    #[must_use]
+    pub fn begun(self) -> Option<Self> {
+        let next = self.present.checked_add(1).filter(|_| self.former.is_none())?;
+        Some(Self { present: next, former: Some(self.present) })
+    }
+
+    /// Without the former one, if there is any.
+    #[must_use]
+    pub fn ended(self) -> Option<Self> {
+        self.former.map(|_| Self { former: None, ..self })
+    }
+
+    /// All of which there are links.
+    pub fn all(self) -> impl Iterator<Item = u64> + Clone {
+        std::iter::once(self.present).chain(self.former)
+    }
+}
+
+/// How far a cluster is with the keys of its tunnels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TunnelKeys {
+    /// Of which epochs there are links.
+    #[serde(flatten)]
+    pub epochs: TunnelEpochs,
+    /// When the present one began; zero if that was with the cluster.
+    pub since: Timestamp,
+    /// What [`TunnelKeySpec::force_rotate`](crate::spec::TunnelKeySpec::force_rotate) was when it did.
+    #[serde(skip)]
+    pub forced: u64,
 }
 
 /// What encrypts on a node.
@@ -123,6 +221,47 @@ mod tests {
         // As `wg pubkey` writes it.
         let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
         assert_eq!(text.parse::<TunnelKey>().map(|key| key.to_string()), Ok(text.to_owned()));
+    }
+
+    #[test]
+    fn an_epoch_begins_when_the_one_before_is_over() {
+        let first = TunnelEpochs::default();
+        assert_eq!(first.ended(), None);
+        let both = first.begun().unwrap();
+        assert_eq!(both, TunnelEpochs { present: 1, former: Some(0) });
+        assert_eq!((both.begun(), both.all().collect::<Vec<_>>()), (None, vec![1, 0]));
+        let second = both.ended().unwrap();
+        assert_eq!(second, TunnelEpochs { present: 1, former: None });
+        assert_eq!(TunnelEpochs { present: u64::MAX, former: None }.begun(), None);
+    }
+
+    #[test]
+    fn who_has_followed_uses_the_links_of_the_present_epoch() {
+        let epochs = TunnelEpochs { present: 4, former: Some(3) };
+        let said = |keys: Option<DescribedKeys>| TunnelDescription {
+            public_key: TunnelKey([1; KEY_BYTES]),
+            port: 51820,
+            addr: None,
+            kind: TunnelKind::Kernel,
+            keys,
+        };
+        let keys = |epoch, lagging| Some(DescribedKeys { epoch, other: None, lagging });
+        let cases = [
+            (None, 0, true),
+            (keys(3, 0), 0, false),
+            (keys(4, 0), 0, true),
+            (keys(4, 1), 0, false),
+            (keys(4, 1), 1, true),
+            (keys(4, 2), 1, false),
+        ];
+        for (keys, left_out, expected) in cases {
+            assert_eq!(said(keys).has_followed(epochs, left_out), expected, "{keys:?}");
+        }
+        // What a cluster of a lower level does not know is not written down there, and the rest is.
+        let newer = said(keys(4, 0));
+        assert_eq!(newer.within(Level::KEYS), Some(newer));
+        assert_eq!(newer.within(Level::OVERLAY), Some(said(None)));
+        assert_eq!(newer.within(Level::FIRST), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use super::Labels;
-use crate::time::nanos;
+use crate::time::{nanos, nanos_opt};
 
 /// Settings of the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +29,30 @@ pub struct ClusterSpec {
     /// [`AddressPool::USUAL`] if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub address_pools: Vec<AddressPool>,
+    /// When the keys of the tunnels between nodes change.
+    pub tunnel_keys: TunnelKeySpec,
+}
+
+/// When the keys of the tunnels between nodes change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TunnelKeySpec {
+    /// How long they are used; zero: until somebody wants others. [`Self::USUAL_PERIOD`] if absent.
+    #[serde(serialize_with = "nanos_opt::serialize", skip_serializing_if = "Option::is_none")]
+    pub period: Option<Duration>,
+    /// They change at once when this does.
+    pub force_rotate: u64,
+}
+
+impl TunnelKeySpec {
+    /// How long keys are used where nobody says otherwise.
+    pub const USUAL_PERIOD: Duration = Duration::from_hours(24);
+
+    /// How long they are used; for ever if absent.
+    #[must_use]
+    pub fn period(self) -> Option<Duration> {
+        Some(self.period.unwrap_or(Self::USUAL_PERIOD)).filter(|period| !period.is_zero())
+    }
 }
 
 /// A range of addresses that is cut into subnets of one size.
@@ -80,6 +104,7 @@ impl Default for ClusterSpec {
             heartbeat_period: Duration::from_secs(2),
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
             address_pools: Vec::new(),
+            tunnel_keys: TunnelKeySpec::default(),
         }
     }
 }

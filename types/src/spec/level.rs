@@ -18,13 +18,14 @@ use super::{
     PayloadReference, PayloadTarget, Placement, PlacementPreference, Platform, PluginPrivilege,
     PluginSpec, PortConfig, Privileges, Protocol, PublishMode, RestartCondition, RestartPolicy,
     SeLinuxContext, Seccomp, SecretSpec, ServiceMode, ServiceSpec, StackSpec, TaskRuntime,
-    TaskSpec, TmpfsOptions, Ulimit, UpdateConfig, UpdateOrder, UserRole, UserSpec,
+    TaskSpec, TmpfsOptions, TunnelKeySpec, Ulimit, UpdateConfig, UpdateOrder, UserRole, UserSpec,
     VolumeMountOptions, VolumeSpec,
 };
 use crate::level::{Level, Leveled};
 use crate::object::{
-    ContainerStatus, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus,
-    PluginDescription, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelKind,
+    ContainerStatus, DescribedKeys, EngineDescription, ManagerStatus, NodeDescription, NodeState,
+    NodeStatus, PluginDescription, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription,
+    TunnelKind,
 };
 use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -255,8 +256,19 @@ impl Leveled for ClusterSpec {
             heartbeat_period: _,
             node_cert_expiry: _,
             address_pools,
+            tunnel_keys,
         } = self;
-        if address_pools.is_empty() { Level::FIRST } else { Level::OVERLAY }
+        let pools = if address_pools.is_empty() { Level::FIRST } else { Level::OVERLAY };
+        pools.max(tunnel_keys.level())
+    }
+}
+
+impl Leveled for TunnelKeySpec {
+    /// Nobody before the fourth level would change a key.
+    fn level(&self) -> Level {
+        let Self { period, force_rotate } = self;
+        let usual = period.is_none() && *force_rotate == 0;
+        if usual { Level::FIRST } else { Level::KEYS }
     }
 }
 
@@ -379,8 +391,16 @@ impl Leveled for PluginDescription {
 
 impl Leveled for TunnelDescription {
     fn level(&self) -> Level {
-        let Self { public_key: _, port: _, addr: _, kind } = self;
-        Level::OVERLAY.max(kind.level())
+        let Self { public_key: _, port: _, addr: _, kind, keys } = self;
+        Level::OVERLAY.max(kind.level()).max(keys.level())
+    }
+}
+
+impl Leveled for DescribedKeys {
+    /// Nobody before the fourth level has another key than that which it made first.
+    fn level(&self) -> Level {
+        let Self { epoch: _, other: _, lagging: _ } = self;
+        Level::KEYS
     }
 }
 

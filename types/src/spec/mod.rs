@@ -21,7 +21,7 @@ pub mod validate;
 mod volume;
 mod wire;
 
-pub use cluster::{AddressPool, ClusterSpec};
+pub use cluster::{AddressPool, ClusterSpec, TunnelKeySpec};
 pub use container::{
     AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
     PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,

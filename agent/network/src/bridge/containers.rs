@@ -40,7 +40,7 @@ impl BridgeNetworks {
         let inside = netns::links_in(&netns, &file, self.with_v6(&attached.container)).await?;
         if let Some(wire) = &attached.wire {
             self.connect_to_wire(&attached, wire, &file, &inside).await?;
-            self.found(&attached);
+            self.found(&attached)?;
             return Ok(attached);
         }
         let (connected, filtered) = tokio::join!(

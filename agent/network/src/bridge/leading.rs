@@ -86,6 +86,23 @@ impl BridgeNetworks {
         repaired.map(|_| ())
     }
 
+    pub(super) async fn do_part(&self, second: OrdSet<IpAddr>) -> Result<(), NetworkError> {
+        let structure = self.structure.lock().await;
+        let is_news = {
+            let mut inner = self.lock();
+            let is_news = inner.wishes.second != second;
+            inner.wishes.second = second;
+            is_news
+        };
+        // One of the interfaces may just have come, of which nobody has told yet.
+        let repaired = self.reconcile(&Look::remote()).await;
+        drop(structure);
+        if is_news {
+            self.remember_ways().await;
+        }
+        repaired.map(|_| ())
+    }
+
     async fn remember_ways(&self) {
         // Who comes last writes what is newest.
         let mut pen = self.pen.lock().await;

@@ -11,7 +11,6 @@ use shoal_agent_planning::node::host::{
     self, Action, BridgeRoute, MeshAction, Observed, ObservedLinks, Plan, Remotes,
 };
 use shoal_agent_planning::node::look::{Look, LookAtLinks};
-use shoal_agent_planning::tunnel;
 
 use super::{BridgeNetworks, Inner};
 use crate::settings::{boot_id, without_v6};
@@ -218,11 +217,12 @@ impl BridgeNetworks {
     ) {
         let v6 = self.lock().may_have_v6();
         if look.remote {
-            match self.links.observe_remote(&tunnel::ifname(self.prefix()), v6).await {
-                Ok(found) => observed.remote = found,
+            match self.links.observe_remote(self.prefix(), v6).await {
+                Ok((found, up)) => (observed.remote, observed.tunnels) = (found, up),
                 Err(error) => errors.push(error),
             }
             let mut inner = self.lock();
+            inner.tunnels.clone_from(&observed.tunnels);
             let differs = inner.led != observed.remote;
             strange.remote = inner.led.is_some() && differs;
             if differs {
@@ -232,7 +232,9 @@ impl BridgeNetworks {
                 observed.remote.clone_from(&inner.led);
             }
         } else {
-            observed.remote = self.lock().led.clone();
+            let inner = self.lock();
+            observed.remote.clone_from(&inner.led);
+            observed.tunnels.clone_from(&inner.tunnels);
         }
         if look.remote || self.lock().mesh.is_none() {
             match self.links.observe_mesh(self.prefix(), v6).await {
@@ -333,20 +335,20 @@ impl BridgeNetworks {
                 tracing::info!(%action, "Docker drops by default what this host forwards");
             }
             Action::AddRoute(route) => return self.links.add_route(route).await,
-            Action::AddRemote(address, largest) => {
-                let ifname = tunnel::ifname(self.prefix());
-                let added = self.links.add_remote(&ifname, *address, *largest).await?;
-                self.lock().led.as_mut().map(|led| led.insert(*address, *largest));
+            Action::AddRemote(address, way) => {
+                let ifname = way.by.ifname(self.prefix());
+                let added = self.links.add_remote(&ifname, *address, way.largest).await?;
+                self.lock().led.as_mut().map(|led| led.insert(*address, *way));
                 return Ok(added);
             }
-            Action::FitRemote(address, largest) => {
-                let ifname = tunnel::ifname(self.prefix());
-                self.links.fit_remote(&ifname, *address, *largest).await?;
-                self.lock().led.as_mut().map(|led| led.insert(*address, *largest));
+            Action::TurnRemote(address, way) => {
+                let ifname = way.by.ifname(self.prefix());
+                self.links.turn_remote(&ifname, *address, way.largest).await?;
+                self.lock().led.as_mut().map(|led| led.insert(*address, *way));
             }
-            Action::RemoveRemote(address) => {
-                let removed =
-                    self.links.remove_remote(&tunnel::ifname(self.prefix()), *address).await?;
+            Action::RemoveRemote(address, by) => {
+                let ifname = by.ifname(self.prefix());
+                let removed = self.links.remove_remote(&ifname, *address).await?;
                 self.lock().led.as_mut().map(|led| led.remove(address));
                 return Ok(removed);
             }
@@ -520,15 +522,15 @@ impl Repaired {
             Action::Link(_) | Action::AddRoute(_) | Action::Mesh(_) => {
                 self.links.push(action.to_string());
             }
-            Action::AddRemote(..) | Action::FitRemote(..) | Action::RemoveRemote(_)
+            Action::AddRemote(..) | Action::TurnRemote(..) | Action::RemoveRemote(..)
                 if strange.remote =>
             {
                 self.links.push(action.to_string());
             }
             Action::Set { .. } => self.settings.push(action.to_string()),
             Action::AddRemote(..)
-            | Action::FitRemote(..)
-            | Action::RemoveRemote(_)
+            | Action::TurnRemote(..)
+            | Action::RemoveRemote(..)
             | Action::Gate(_)
             | Action::Remember(_)
             | Action::Forget => {}

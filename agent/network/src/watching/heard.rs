@@ -113,7 +113,7 @@ impl Hearing {
         if let Some(look) = of_link(name) {
             return Some(look);
         }
-        if name == tunnel::ifname(&self.prefix) || name == ingress::ifname(&self.prefix) {
+        if tunnel::is_ours(&self.prefix, name) || name == ingress::ifname(&self.prefix) {
             return Some(Look::remote());
         }
         let kind = text(attribute(attribute(body, LINK_INFO)?, LINK_INFO_KIND)?)?;

@@ -27,6 +27,7 @@ use crate::network::settings::{
     FORWARD_V6, IP_FORWARD, Remembered, SRC_VALID_MARK, listens, of_bridge, of_mesh, of_vlan,
 };
 use crate::network::{Family, NetworkState};
+use crate::tunnel::Side;
 
 use self::memory::memory;
 
@@ -149,9 +150,10 @@ pub struct Observed {
     pub settings: Option<BTreeMap<String, String>>,
     /// What the host was like before it was changed.
     pub remembered: Option<Remembered>,
-    /// Addresses that are routed into the tunnel, with the largest packet for each in bytes; `None` if there is no
-    /// tunnel.
+    /// Addresses that are routed into the tunnel, with the way to each; `None` if there is no tunnel.
     pub remote: Option<Remotes>,
+    /// Interfaces of the tunnel that are there, and up.
+    pub tunnels: BTreeSet<Side>,
     /// The device of the mesh.
     pub mesh: Option<ObservedMesh>,
     /// There is a mesh, as far as is known from before: so it stays where it was not looked at.
@@ -172,6 +174,8 @@ pub struct Wishes {
     pub forwards_for_others: bool,
     /// Addresses on networks that span hosts which are on other hosts now.
     pub remote: OrdSet<IpAddr>,
+    /// Those of them to which packets go by the second interface.
+    pub second: OrdSet<IpAddr>,
     /// The largest packet for those of them of which the way to their host does not take what the tunnel does.
     pub narrow: Arc<BTreeMap<IpAddr, u32>>,
     /// Addresses of services on such networks.
@@ -187,8 +191,17 @@ pub struct Wishes {
 /// In bytes; `None`: what the interface takes.
 pub type LargestPacket = Option<u32>;
 
-/// Addresses on other hosts, with the largest packet for each. Clones share what they have in common.
-pub type Remotes = OrdMap<IpAddr, LargestPacket>;
+/// By which interface packets for an address go, and how large they may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Which of the tunnel's interfaces.
+    pub by: Side,
+    /// The largest packet.
+    pub largest: LargestPacket,
+}
+
+/// Addresses on other hosts, with the way to each. Clones share what they have in common.
+pub type Remotes = OrdMap<IpAddr, Way>;
 
 /// One change of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,11 +226,11 @@ pub enum Action {
     /// Put back a route of a bridge.
     AddRoute(BridgeRoute),
     /// Lead packets for an address into the tunnel.
-    AddRemote(IpAddr, LargestPacket),
-    /// Let them be so large at the most.
-    FitRemote(IpAddr, LargestPacket),
+    AddRemote(IpAddr, Way),
+    /// Lead them there by another interface, or let them be so large at the most. None is lost meanwhile.
+    TurnRemote(IpAddr, Way),
     /// Do so no more.
-    RemoveRemote(IpAddr),
+    RemoveRemote(IpAddr, Side),
     /// Change the device of the mesh.
     Mesh(MeshAction),
     /// Change what somebody else lets pass.
@@ -263,13 +276,12 @@ impl fmt::Display for Action {
             Self::Link(action) => action.fmt(f),
             Self::AddRoute(route) => write!(f, "add route {route}"),
             Self::AddRemote(address, _) => write!(f, "lead {address} into the tunnel"),
-            Self::FitRemote(address, Some(bytes)) => {
-                write!(f, "send {bytes} bytes at the most to {address}")
+            Self::TurnRemote(address, Way { by, largest }) => {
+                let largest = largest.map(|bytes| format!(", {bytes} bytes at the most"));
+                let largest = largest.unwrap_or_default();
+                write!(f, "send to {address} by interface {}{largest}", *by as u8)
             }
-            Self::FitRemote(address, None) => {
-                write!(f, "send to {address} what the tunnel takes")
-            }
-            Self::RemoveRemote(address) => write!(f, "lead {address} into the tunnel no more"),
+            Self::RemoveRemote(address, _) => write!(f, "lead {address} into the tunnel no more"),
             Self::Mesh(action) => action.fmt(f),
             Self::Gate(action) => action.fmt(f),
         }
@@ -333,7 +345,8 @@ pub fn plan_again(
     let mut fence = fences(leases, wishes, observed, &facts, &guests);
     let mut links = link_actions(leases, wishes, observed, v6);
     let remote = memo.remote(edition, leases, wishes, v6);
-    let to_remote = observed.remote.as_ref().map(|present| ways(present, &remote));
+    let to_remote =
+        observed.remote.as_ref().map(|present| ways(present, &remote, &observed.tunnels));
     let mesh_is = Device { there: mesh.is_there, new: mesh.is_new, v6 };
     let mut actions = memory.before;
     actions.append(&mut fence.closing);
@@ -398,15 +411,19 @@ pub fn lacks(look: &Look, plan: &Plan, before: &HostFacts) -> Look {
 }
 
 /// Those that lead nowhere any more first.
-fn ways(present: &Remotes, wanted: &Remotes) -> Vec<Action> {
+fn ways(present: &Remotes, wanted: &Remotes, up: &BTreeSet<Side>) -> Vec<Action> {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
     for difference in present.diff(wanted) {
         match difference {
-            DiffItem::Remove(address, _) => gone.push(Action::RemoveRemote(*address)),
-            DiffItem::Update { new: (address, largest), .. } => {
-                new.push(Action::FitRemote(*address, *largest));
+            DiffItem::Remove(address, way) => gone.push(Action::RemoveRemote(*address, way.by)),
+            DiffItem::Update { new: (address, way), .. } if up.contains(&way.by) => {
+                new.push(Action::TurnRemote(*address, *way));
             }
-            DiffItem::Add(address, largest) => new.push(Action::AddRemote(*address, *largest)),
+            DiffItem::Add(address, way) if up.contains(&way.by) => {
+                new.push(Action::AddRemote(*address, *way));
+            }
+            // The interface is about to come.
+            DiffItem::Update { .. } | DiffItem::Add(..) => {}
         }
     }
     gone.append(&mut new);

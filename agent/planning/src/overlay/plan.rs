@@ -237,7 +237,9 @@ pub(super) fn vip(
 mod tests {
     use std::sync::Arc;
 
-    use shoal_types::assignment::{EndpointNetwork, Peer, ServiceVips, TaskEndpoint, VipNetwork};
+    use shoal_types::assignment::{
+        EndpointNetwork, Peer, PeerKeys, ServiceVips, TaskEndpoint, VipNetwork,
+    };
     use shoal_types::object::{Slot, TunnelKey};
 
     use super::*;
@@ -274,6 +276,7 @@ mod tests {
                 addr,
                 port: 51820,
                 tunnel_address: None,
+                keys: PeerKeys::default(),
             })
         };
         let vip = VipNetwork { network_id: 9.into(), vip: net("10.0.0.9/24"), aliases: Vec::new() };

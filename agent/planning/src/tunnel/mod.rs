@@ -1,10 +1,11 @@
-//! The encrypted tunnel between nodes: one WireGuard interface per host. What it should be, what it is, and
-//! the difference as ordered actions.
+//! The encrypted tunnel between nodes: one WireGuard interface per host, and a second one while its keys change. What
+//! each should be, what it is, and the difference as ordered actions.
 //!
 //! A peer's allowed addresses are its access list: what comes from a peer with another source is dropped, and
 //! what goes to an address that no peer has leaves the host by no tunnel.
 
 mod check;
+pub mod crossing;
 mod model;
 mod peers;
 mod plan;
@@ -35,10 +36,66 @@ pub const LEAST: u32 = 576;
 /// The largest packet inside of the tunnel, in bytes, where the way between hosts takes 1500.
 pub const MTU: u32 = 1500 - OVERHEAD;
 
-/// The name of the interface of the agent with this prefix.
+/// Which of the two interfaces: epochs of keys take turns with them, so that the links of an epoch are beside those of the
+/// one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// That of the first epoch, which is all that there is while keys do not change.
+    #[default]
+    First,
+    /// The other one.
+    Second,
+}
+
+impl Side {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// That of an epoch.
+    #[must_use]
+    pub const fn of(epoch: u64) -> Self {
+        if epoch.is_multiple_of(2) { Self::First } else { Self::Second }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    /// The name of the interface of the agent with this prefix.
+    #[must_use]
+    pub fn ifname(self, prefix: &str) -> String {
+        match self {
+            Self::First => format!("{prefix}wg0"),
+            Self::Second => format!("{prefix}wg1"),
+        }
+    }
+
+    /// Where it listens on a node that was told this port: there, or at the next one.
+    #[must_use]
+    pub const fn port(self, first: u16) -> u16 {
+        match (self, first.checked_add(1)) {
+            (Self::First, _) => first,
+            (Self::Second, Some(next)) => next,
+            (Self::Second, None) => first - 1,
+        }
+    }
+}
+
+/// The name of the first interface of the agent with this prefix.
 #[must_use]
 pub fn ifname(prefix: &str) -> String {
-    format!("{prefix}wg0")
+    Side::First.ifname(prefix)
+}
+
+/// Whether an interface is one of the two.
+#[must_use]
+pub fn is_ours(prefix: &str, ifname: &str) -> bool {
+    Side::ALL.iter().any(|side| side.ifname(prefix) == ifname)
 }
 
 /// What the tunnel should be.
@@ -74,6 +131,9 @@ pub struct Observed {
     pub link: Option<Link>,
     /// The host's addresses of IPv4 on it.
     pub addresses: BTreeSet<Ipv4Net>,
+    /// What comes by it is dropped if an answer would go elsewhere, as far as that is up to its own setting
+    /// (`rp_filter`). While keys change, a node may be sent to by one interface and send by the other.
+    pub strict: bool,
     /// Whether a process of the agent's works for it.
     pub process: bool,
     /// What answers for it, if it does.

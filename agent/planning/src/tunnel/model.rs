@@ -46,6 +46,7 @@ impl Observed {
                     link.mtu = *mtu;
                 }
             }
+            Action::Loosen => self.strict = false,
             Action::SetUp => {
                 if let Some(link) = &mut self.link {
                     link.up = true;

@@ -32,6 +32,8 @@ pub enum Action {
     Configure(Change),
     /// Sets the largest packet, in bytes.
     SetMtu(u32),
+    /// Takes what comes also if an answer goes by the other interface.
+    Loosen,
     /// Lets packets pass.
     SetUp,
     /// Gives the host an address on the interface.
@@ -126,6 +128,9 @@ pub fn plan(
             TunnelKind::Kernel => Action::CreateLink,
             TunnelKind::Userspace => Action::StartProcess,
         });
+    }
+    if kept.is_some() && observed.strict {
+        actions.push(Action::Loosen);
     }
     let blank = Device::default();
     let device = observed.device.as_ref().filter(|_| works).unwrap_or(&blank);

@@ -1,10 +1,11 @@
 //! Of links, addresses, routes, routing rules, settings and tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Difference;
 use crate::network::links::{self, DesiredEnd, ObservedLink};
-use crate::node::host::{Action, LargestPacket, MeshAction, MeshDevice, Observed, Plan, Tables};
+use crate::node::host::{Action, MeshAction, MeshDevice, Observed, Plan, Tables, Way};
 
 /// What a plan for the host says is not right, seen from what it was planned from. `tables` are the differences of
 /// the packet filter, which the plan knows as one. Of what is missing as a whole nothing further is told, and of a
@@ -47,16 +48,11 @@ pub fn differences(
             Action::AddRemote(address, _) => {
                 all.push(Difference::missing(format!("route to {address} by the tunnel")));
             }
-            Action::FitRemote(address, largest) => {
-                let words = |largest: &LargestPacket| {
-                    largest.map_or_else(|| "as the tunnel".to_owned(), |bytes| bytes.to_string())
-                };
+            Action::TurnRemote(address, way) => {
                 let found = observed.remote.iter().find_map(|remote| remote.get(address));
-                let subject = format!("mtu of the route to {address} by the tunnel");
-                let found = words(found.unwrap_or(&None));
-                all.push(Difference::new(subject, words(largest), found));
+                all.extend(turned(*address, *way, found.copied().unwrap_or_default()));
             }
-            Action::RemoveRemote(address) => {
+            Action::RemoveRemote(address, _) => {
                 all.push(Difference::strange(format!("route to {address} by the tunnel")));
             }
             Action::Mesh(action) => all.extend(seen.mesh(action)),
@@ -76,6 +72,24 @@ pub fn differences(
         under_way.iter().any(|ifname| difference.subject.split(' ').any(|word| word == ifname))
     };
     all.retain(|difference| !of_under_way(difference));
+    all
+}
+
+/// A route that is another one.
+fn turned(address: IpAddr, wanted: Way, found: Way) -> Vec<Difference> {
+    let mut all = Vec::new();
+    if wanted.by != found.by {
+        let words = |way: Way| format!("interface {}", way.by as u8);
+        let subject = format!("route to {address} by the tunnel");
+        all.push(Difference::new(subject, words(wanted), words(found)));
+    }
+    if wanted.largest != found.largest {
+        let words = |way: Way| {
+            way.largest.map_or_else(|| "as the tunnel".to_owned(), |bytes| bytes.to_string())
+        };
+        let subject = format!("mtu of the route to {address} by the tunnel");
+        all.push(Difference::new(subject, words(wanted), words(found)));
+    }
     all
 }
 
@@ -166,7 +180,7 @@ impl Seen<'_> {
             }
             MeshAction::Create { .. } => Difference::missing("device of the mesh"),
             _ if anew => return None,
-            MeshAction::AddFar(address) => {
+            MeshAction::AddFar(address, _) => {
                 Difference::missing(format!("way of the mesh to {address}"))
             }
             MeshAction::RemoveFar(mac) => Difference::strange(format!("way of the mesh to {mac}")),

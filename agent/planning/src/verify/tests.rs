@@ -9,8 +9,8 @@ use super::*;
 use crate::network::Family;
 use crate::network::fence::FenceRule;
 use crate::network::links;
-use crate::node::host::{Action, Observed, ObservedLinks, Plan, Tables};
-use crate::tunnel;
+use crate::node::host::{Action, Observed, ObservedLinks, Plan, Tables, Way};
+use crate::tunnel::{self, Side};
 
 fn told(all: &[Difference]) -> Vec<String> {
     all.iter().map(|d| format!("{}: {} / {}", d.subject, d.expected, d.found)).collect()
@@ -134,8 +134,8 @@ fn a_bridge_that_is_gone_is_told_once_and_by_its_name() {
         link(links::Action::Remove { ifname: "shbx".to_owned() }),
         Action::Set { name: "ipv4/conf/shb1/route_localnet".to_owned(), value: "1".to_owned() },
         Action::Set { name: "ipv4/ip_forward".to_owned(), value: "1".to_owned() },
-        Action::AddRemote([10, 0, 0, 9].into(), None),
-        Action::FitRemote([10, 0, 0, 8].into(), Some(1300)),
+        Action::AddRemote([10, 0, 0, 9].into(), Way::default()),
+        Action::TurnRemote([10, 0, 0, 8].into(), Way { by: Side::Second, largest: Some(1300) }),
         Action::PutTables,
     ];
     let missing_ports = ["shv1", "shv2"].map(str::to_owned).into();
@@ -157,6 +157,7 @@ fn a_bridge_that_is_gone_is_told_once_and_by_its_name() {
             "link shbx: absent / present",
             "setting net.ipv4.ip_forward: 1 / 0",
             "route to 10.0.0.9 by the tunnel: present / missing",
+            "route to 10.0.0.8 by the tunnel: interface 1 / interface 0",
             "mtu of the route to 10.0.0.8 by the tunnel: 1300 / as the tunnel",
             "nftables tables: those of the agent / missing",
             "link shv1: present / missing",

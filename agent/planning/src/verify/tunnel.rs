@@ -54,6 +54,10 @@ pub fn differences(
                 let subject = format!("mtu of {ifname}");
                 all.push(Difference::new(subject, mtu.to_string(), found.to_string()));
             }
+            Action::Loosen => {
+                let subject = format!("rp_filter of {ifname}");
+                all.push(Difference::new(subject, "2", "strict"));
+            }
             Action::SetUp => all.push(Difference::new(format!("link {ifname}"), "up", "down")),
             Action::AddAddress(address) => {
                 all.push(Difference::missing(format!("address {address}/32 on {ifname}")));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use gotatun::device::DeviceBuilder;
 use gotatun::device::uapi::UapiServer;
 use shoal_agent_container::ProcessIdentity;
-use shoal_agent_planning::tunnel::{Desired, MTU, TunnelPeer};
+use shoal_agent_planning::tunnel::{Desired, MTU, Side, TunnelPeer};
 use shoal_agent_tunnel::{Tunnel as _, TunnelConfig, Tunnels};
 use shoal_types::object::TunnelKind;
 
@@ -83,6 +83,7 @@ impl Way {
             let dir = lab.dir(host);
             let config = TunnelConfig {
                 ifname: "shwg0".to_owned(),
+                side: Side::First,
                 state_dir: dir.join("state"),
                 run_dir: dir.join("run"),
                 program: std::env::current_exe()?,
@@ -98,7 +99,9 @@ impl Way {
         {
             let allowed = [IpAddr::from(other.at(self.net())).into()].into();
             let endpoint = SocketAddr::from((other.at(Self::Bare.net()), PORT));
-            let peers = [(peer.public_key(), TunnelPeer { endpoint, allowed, keepalive: None })];
+            let key = runtime.block_on(peer.turn(0))?.public_key;
+            runtime.block_on(own.turn(0))?;
+            let peers = [(key, TunnelPeer { endpoint, allowed, keepalive: None })];
             let desired =
                 Desired { listen_port: PORT, mtu: MTU, address: None, peers: peers.into() };
             runtime.block_on(own.ensure(desired))?;

@@ -312,7 +312,6 @@ fn networks() {
     let local = "deploy: {endpoint_locality: prefer-local}";
     check_web(local, &[("EndpointSpec/Locality", "\"prefer-local\"")]);
     check_web("deploy: {endpoint_locality: any}", &[("EndpointSpec", "null")]);
-    check_web("deploy: {drain_timeout: 1m30s}", &[("C/DrainTimeout", "90000000000")]);
     check_web("networks: {default: null}", &[("T/Networks", r#"[{"Target": "shop_default"}]"#)]);
     let text = format!("{}networks: {{default: {{name: n1}}}}\n", web(""));
     check(
@@ -342,6 +341,7 @@ fn health() {
 
 #[test]
 fn deploy() {
+    check_web("deploy: {drain_timeout: 1m30s}", &[("C/DrainTimeout", "90000000000")]);
     check_web("deploy: {mode: global}", &[("Mode", r#"{"Global": {}}"#)]);
     check_web("deploy: {replicas: '${N}'}", &[("Mode/Replicated/Replicas", "3")]);
     check_web(

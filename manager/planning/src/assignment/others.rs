@@ -8,6 +8,7 @@ use std::sync::Arc;
 use shoal_manager_state::ClusterState;
 use shoal_types::assignment::{AssignmentChange, IngressPort, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{Node, Service, Task};
 
 use super::leads_ports;
@@ -282,7 +283,10 @@ impl Others {
             true => self.ports,
             false => endpoints > 0 || leads_here(node),
         };
-        let new = view.node(id).filter(has_to_do).and_then(|node| Peer::of(node));
+        let mut new = view.node(id).filter(has_to_do).and_then(|node| Peer::of(node));
+        if let Some(own) = new.as_mut().filter(|_| id == self.node && view.level() >= Level::KEYS) {
+            own.keys.cluster = view.cluster().map(|cluster| cluster.tunnel_keys.epochs);
+        }
         match (told, new) {
             (old, new) if old == new => {}
             (_, Some(new)) => changes.peers.push(new),

@@ -9,7 +9,7 @@ use shoal_manager_state::testing::{
 };
 use shoal_types::assignment::{NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{IdSource as _, SeededIds};
-use shoal_types::object::Node;
+use shoal_types::object::{DescribedKeys, Node};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::*;
@@ -39,7 +39,13 @@ fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
     let leading = view.nodes().filter(leads).map(|other| other.id);
     let others = endpoints.values().map(|endpoint| endpoint.node_id).chain(leading);
     let others = others.filter(|id| *id != node).chain(ports.then_some(node));
-    let peers = others.filter_map(|id| Peer::of(view.node(id)?));
+    let keys = view.cluster().filter(|_| view.level() >= Level::KEYS);
+    let cluster = keys.map(|cluster| cluster.tunnel_keys.epochs);
+    let peers = others.filter_map(|id| {
+        let mut peer = Peer::of(view.node(id)?)?;
+        peer.keys.cluster = cluster.filter(|_| id == node);
+        Some(peer)
+    });
     let peers = peers.map(|peer| (peer.node_id, Arc::new(peer))).collect();
     NodeAssignment { endpoints, vips, peers, ..wanted }
 }
@@ -113,6 +119,9 @@ fn other_step(cluster: &mut TestCluster, (a, b, c, _): Step) {
         let node = nodes[usize::from(a) % nodes.len()];
         cluster.give_tunnel(node, b % 3, b % 5);
         cluster.set_level(node, Level::new([1, 2, 3, 4][usize::from(c) % 4]));
+        if c >= 128 {
+            cluster.give_keys(node, DescribedKeys { epoch: (b % 2).into(), ..Default::default() });
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use prost::Message as _;
 use shoal_manager_state::{Command, JoinSecret, PredefinedIds, StackIds, UpdateKind};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{
-    Auths, Choice, Kind, Levels, List, Message, OptionalMessage, OptionalText, OptionalTime, Same,
-    Shared, Text, TextList, TextMap, read, write,
+    Auths, Choice, DefaultMessage, Kind, Levels, List, Message, OptionalMessage, OptionalText,
+    OptionalTime, Same, Shared, Text, TextList, TextMap, read, write,
 };
 use shoal_proto::v1 as pb;
 use shoal_types::time::Timestamp;
@@ -96,6 +96,11 @@ commands! {
     }
     RaiseLevel: RaiseLevelCommand { level: Levels }
     UpdateCluster: UpdateClusterCommand { expected_spec_version: Same, spec: Message }
+    SetTunnelEpochs: SetTunnelEpochsCommand {
+        from: DefaultMessage,
+        to: DefaultMessage,
+        forced: Same,
+    }
     RotateJoinToken: RotateJoinTokenCommand { role: Choice, secret: Secret }
     CreateNode: CreateNodeCommand { id: Text, spec: Message, description: Message }
     UpdateNode: UpdateNodeCommand { id: Text, expected: Same, spec: Message }

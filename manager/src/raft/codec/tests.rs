@@ -8,6 +8,7 @@ use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use shoal_manager_state::testing::{
@@ -24,19 +25,20 @@ use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource, NodeId, SeededIds, TaskId, UserId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, Deployment, DeploymentState, JoinTokens, ManagerStatus, NodeDescription,
-    NodeState, NodeStatus, RootCa, Slot, Task, TaskStatus,
+    ContainerStatus, Deployment, DeploymentState, DescribedKeys, JoinTokens, ManagerStatus,
+    NodeDescription, NodeState, NodeStatus, RootCa, Slot, Task, TaskStatus, TunnelEnd,
+    TunnelEpochs, TunnelKey,
 };
 use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
 use shoal_types::spec::{
-    AddressPool, ClusterSpec, NodeRole, NodeSpec, StackSpec, UserRole, UserSpec,
+    AddressPool, ClusterSpec, NodeRole, NodeSpec, StackSpec, TunnelKeySpec, UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use self::states::{
     before_stack_versions, full_state, raised, stack_went_back, state_without_users,
-    with_addresses, with_dual, with_ports,
+    with_addresses, with_changed_keys, with_dual, with_ports,
 };
 use super::*;
 
@@ -67,6 +69,12 @@ fn with_pools() -> ClusterSpec {
     ClusterSpec { address_pools, ..ClusterSpec::default() }
 }
 
+/// Settings of when keys change.
+fn with_keys() -> ClusterSpec {
+    let tunnel_keys = TunnelKeySpec { period: Some(Duration::from_hours(1)), force_rotate: 3 };
+    ClusterSpec { tunnel_keys, ..ClusterSpec::default() }
+}
+
 fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
     vec![
         Command::CreateCluster {
@@ -88,6 +96,12 @@ fn cluster_commands(ids: &mut SeededIds) -> Vec<Command> {
             secret: JoinSecret("0123456789012345678901234".to_owned()),
         },
         Command::UpdateCluster { expected_spec_version: 8, spec: with_pools() },
+        Command::UpdateCluster { expected_spec_version: 9, spec: with_keys() },
+        Command::SetTunnelEpochs {
+            from: TunnelEpochs { present: 1, former: None },
+            to: TunnelEpochs { present: 2, former: Some(1) },
+            forced: 3,
+        },
     ]
 }
 
@@ -303,7 +317,7 @@ fn named_commands() -> Vec<(String, Command)> {
 }
 
 /// The golden snapshot that has what is written today, byte for byte; the others lack what came later.
-const NEWEST_SNAPSHOT: &str = "snapshot_dual";
+const NEWEST_SNAPSHOT: &str = "snapshot_keys";
 
 /// If this fails, a manager of today cannot read a log or a snapshot of an earlier one: it is the
 /// code that has to change, not the file. A new kind of command or object needs a new file; the
@@ -318,7 +332,8 @@ fn bytes_of_the_first_version_are_still_read() {
         ("snapshot_levels", raised()),
         ("snapshot_addresses", with_addresses()),
         ("snapshot_ports", with_ports()),
-        (NEWEST_SNAPSHOT, with_dual()),
+        ("snapshot_dual", with_dual()),
+        (NEWEST_SNAPSHOT, with_changed_keys()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_types::level::Level;
-use shoal_types::object::Cluster;
+use shoal_types::object::{Cluster, TunnelEpochs};
 use shoal_types::spec::{ClusterSpec, Driver, NetworkScope, NetworkSpec, NodeRole};
 
 use super::{address, network};
@@ -80,6 +80,29 @@ pub(super) fn raise_level(w: &mut Writer<'_>, level: Level) -> Result<Outcome, R
     cluster.meta.touch(w.index, w.now);
     w.put_cluster(cluster);
     address::of_nodes(w);
+    Ok(Outcome::Applied)
+}
+
+/// One step at a time, from where the planner has seen the cluster: who leads now may not be who planned it.
+pub(super) fn set_tunnel_epochs(
+    w: &mut Writer<'_>,
+    from: TunnelEpochs,
+    to: TunnelEpochs,
+    forced: u64,
+) -> Result<Outcome, Rejected> {
+    let mut cluster = present(w)?;
+    let current = cluster.tunnel_keys.epochs;
+    let begins = current.begun() == Some(to);
+    if from != current || !(begins || current.ended() == Some(to)) {
+        return Err(Rejected::TunnelEpochs(to, current));
+    }
+    cluster.tunnel_keys.epochs = to;
+    if begins {
+        cluster.tunnel_keys.since = w.now;
+        cluster.tunnel_keys.forced = forced;
+    }
+    cluster.meta.touch(w.index, w.now);
+    w.put_cluster(cluster);
     Ok(Outcome::Applied)
 }
 

@@ -19,7 +19,7 @@ mod user;
 
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, DeploymentKind, Meta};
+use shoal_types::object::{Cluster, DeploymentKind, Meta, TunnelKeys};
 use shoal_types::time::Timestamp;
 
 use crate::cluster_state::{ClusterState, Writer};
@@ -52,9 +52,12 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
     match command {
         C::CreateCluster { id, spec, root_ca, join_tokens, networks, level } => {
             let meta = Meta::created(w.index, w.now);
-            cluster::create(w, Cluster { id, meta, spec, root_ca, join_tokens, level }, networks)
+            let tunnel_keys = TunnelKeys::default();
+            let cluster = Cluster { id, meta, spec, root_ca, join_tokens, level, tunnel_keys };
+            cluster::create(w, cluster, networks)
         }
         C::RaiseLevel { level } => cluster::raise_level(w, level),
+        C::SetTunnelEpochs { from, to, forced } => cluster::set_tunnel_epochs(w, from, to, forced),
         C::UpdateCluster { expected_spec_version, spec } => {
             cluster::update(w, expected_spec_version, spec)
         }

@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::BTreeSet;
+
 use shoal_types::id::NodeId;
 use shoal_types::level::Level;
 use shoal_types::object::{ManagerStatus, Meta, Node, NodeDescription, NodeStatus, Task};
@@ -102,8 +104,9 @@ fn with_own_key(w: &mut Writer<'_>, id: NodeId, new: NodeDescription) -> NodeDes
     if w.state.level() < Level::INGRESS {
         return new;
     }
-    let others = w.state.nodes_with_key(tunnel.public_key).filter(|other| *other != id);
-    let nodes: Vec<_> = others.filter_map(|other| w.state.node(other).cloned()).collect();
+    let others = tunnel.public_keys().flat_map(|key| w.state.nodes_with_key(key));
+    let others: BTreeSet<NodeId> = others.filter(|other| *other != id).collect();
+    let nodes: Vec<_> = others.iter().filter_map(|other| w.state.node(*other).cloned()).collect();
     if nodes.iter().any(|node| !node.is_lost()) {
         return NodeDescription { tunnel: None, ..new };
     }

@@ -12,9 +12,10 @@ impl Rejected {
                 RejectedCode::AlreadyExists
             }
             Self::Connection(refused) => refused.code(),
-            Self::OutOfSequence { .. } | Self::StaleTask { .. } | Self::TriedAtOnce { .. } => {
-                RejectedCode::Aborted
-            }
+            Self::OutOfSequence { .. }
+            | Self::TunnelEpochs(..)
+            | Self::StaleTask { .. }
+            | Self::TriedAtOnce { .. } => RejectedCode::Aborted,
             Self::NameImmutable { .. }
             | Self::ModeImmutable { .. }
             | Self::UnknownNetwork { .. }

@@ -281,7 +281,13 @@ fn cluster_wide(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): 
                 level: Level::new(u32::from(b % 4)),
             }),
         },
-        33 => Command::RaiseLevel { level: Level::new(u32::from(a % 4)) },
+        33 if b % 2 == 0 => Command::RaiseLevel { level: Level::new(u32::from(a % 4)) },
+        33 => {
+            let from = state.cluster().map(|cluster| cluster.tunnel_keys.epochs);
+            let from = from.filter(|_| a % 8 > 0).unwrap_or_default();
+            let to = if c % 2 == 0 { from.begun() } else { from.ended() };
+            Command::SetTunnelEpochs { from, to: to.unwrap_or(from), forced: u64::from(c) }
+        }
         _ => create_cluster(ids),
     }
 }

@@ -1,8 +1,8 @@
 //! Arbitrary objects and assignments.
 
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
-    TaskEndpoint, VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, PeerKeys, Rejection,
+    ServiceVips, TaskEndpoint, VipNetwork,
 };
 use shoal_types::object::*;
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -10,7 +10,9 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
 
 arbitrary!(Meta { version, spec_version, created_at, updated_at });
-arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level });
+arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level, tunnel_keys });
+arbitrary!(TunnelKeys { epochs, since, forced });
+arbitrary!(TunnelEpochs { present, former });
 arbitrary!(RootCa { cert_pem, key_pem });
 arbitrary!(JoinTokens { agent, manager });
 
@@ -26,7 +28,9 @@ arbitrary!(NodeDescription {
 });
 arbitrary!(TroubledLinks { count, links });
 arbitrary!(TroubledLink { node_id, endpoint, passes_bytes, full_bytes });
-arbitrary!(TunnelDescription { public_key, port, addr, kind });
+arbitrary!(TunnelDescription { public_key, port, addr, kind, keys });
+arbitrary!(DescribedKeys { epoch, other, lagging });
+arbitrary!(TunnelEnd { epoch, public_key, port });
 one_of!(TunnelKind |s| { Self::Kernel, Self::Userspace });
 impl Arbitrary for TunnelKey {
     fn arbitrary(source: &mut Source) -> Self {
@@ -142,4 +146,5 @@ arbitrary!(IngressPort { protocol, published_port });
 arbitrary!(EndpointNetwork { network_id, addresses, aliases });
 arbitrary!(ServiceVips { service_id, service_name, networks, affinity, locality });
 arbitrary!(VipNetwork { network_id, vip, aliases });
-arbitrary!(Peer { node_id, public_key, addr, port, tunnel_address });
+arbitrary!(Peer { node_id, public_key, addr, port, tunnel_address, keys });
+arbitrary!(PeerKeys { epoch, other, cluster });

@@ -170,7 +170,9 @@ arbitrary!(ClusterSpec {
     heartbeat_period,
     node_cert_expiry,
     address_pools,
+    tunnel_keys,
 });
+arbitrary!(TunnelKeySpec { period, force_rotate });
 arbitrary!(AddressPool { base, size });
 arbitrary!(StackSpec { name, services, networks, volumes, secrets, configs });
 arbitrary!(UserSpec { name, labels, role, stacks, host_access, expires_at });

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use prost::Message;
 use shoal_types::assignment::{
-    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, Rejection, ServiceVips,
-    TaskEndpoint, VipNetwork,
+    AssignedTask, AssignmentChange, EndpointNetwork, IngressPort, Peer, PeerKeys, Rejection,
+    ServiceVips, TaskEndpoint, VipNetwork,
 };
 use shoal_types::id::TaskId;
 use shoal_types::level::Level;
 use shoal_types::object::{
-    EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork, TaskStatus, TroubledLink,
-    TroubledLinks, TunnelDescription, TunnelKey, TunnelKind,
+    DescribedKeys, EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork,
+    TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd, TunnelEpochs, TunnelKey,
+    TunnelKind,
 };
 use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Platform, Protocol, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -121,6 +122,7 @@ fn peer() -> Peer {
         addr: "192.0.2.2".parse().unwrap(),
         port: 51820,
         tunnel_address: None,
+        keys: PeerKeys::default(),
     }
 }
 
@@ -281,6 +283,7 @@ fn agents_and_managers_say_what_they_said_in_the_first_version() {
         session_id: id.clone(),
         unable: request.unable.clone(),
         troubled_links: None,
+        tunnel: None,
     };
     let missing = [
         compare("session_request", &request),
@@ -309,6 +312,7 @@ fn agents_and_managers_say_what_they_said_in_the_second_version() {
         port: 51820,
         addr: Some("192.0.2.1".parse().unwrap()),
         kind: TunnelKind::Userspace,
+        keys: None,
     };
     let described =
         NodeDescription { level: Level::OVERLAY, tunnel: Some(tunnel), ..description() };
@@ -356,6 +360,7 @@ fn nodes_say_of_their_links_what_they_said_in_the_fourth_version() {
         session_id: session(),
         unable: String::new(),
         troubled_links: Some((&troubled).into()),
+        tunnel: None,
     };
     let described =
         NodeDescription { level: Level::DUAL, troubled_links: Some(troubled), ..description() };
@@ -477,6 +482,36 @@ fn certificates_are_asked_for_as_in_the_first_version() {
         compare("renew_certificate_response", &pb::RenewCertificateResponse { certificate }),
         compare("renew_node_certificate_request", &local),
     ];
+    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
+}
+
+/// As above, of what level 4 has added.
+#[test]
+fn keys_that_change_are_said_as_in_the_fourth_version() {
+    let end = TunnelEnd { epoch: 6, public_key: TunnelKey([0xef; 32]), port: 51820 };
+    let tunnel = TunnelDescription {
+        public_key: TunnelKey([0xcd; 32]),
+        port: 51821,
+        addr: None,
+        kind: TunnelKind::Kernel,
+        keys: Some(DescribedKeys { epoch: 7, other: Some(end), lagging: 3 }),
+    };
+    let beat = pb::HeartbeatRequest {
+        session_id: session(),
+        unable: String::new(),
+        troubled_links: None,
+        tunnel: Some((&tunnel).into()),
+    };
+    let cluster = Some(TunnelEpochs { present: 7, former: Some(6) });
+    let other = PeerKeys { epoch: Some(7), other: Some(end), cluster: None };
+    let own = PeerKeys { epoch: Some(7), other: None, cluster };
+    let told = incremental(&[
+        AssignmentChange::UpdatePeer(Peer { keys: other, ..peer() }.into()),
+        AssignmentChange::UpdatePeer(Peer { keys: own, ..peer() }.into()),
+    ]);
+    let missing =
+        [compare("heartbeat_request_keys_4", &beat), compare("assignments_keys_4", &told)];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(test)]
+use super::super::TunnelKeySpec;
 use super::super::{AddressPool, ClusterSpec};
 use super::{Check, service};
 
@@ -10,6 +12,11 @@ const HEARTBEAT: [Duration; 2] = [Duration::from_millis(100), Duration::from_sec
 /// Docker's minimum, and ten years.
 const CERTIFICATE: [Duration; 2] =
     [Duration::from_secs(3600), Duration::from_secs(10 * 365 * 24 * 3600)];
+
+/// Below, nodes would do little else, and one that is away for a moment would find others' keys changed; above, nobody
+/// remembers it.
+const TUNNEL_KEYS: [Duration; 2] =
+    [Duration::from_secs(600), Duration::from_secs(10 * 365 * 24 * 3600)];
 
 /// Ended tasks stay in the memory of every manager, for each slot so many.
 const HISTORY_MAX: u64 = 1000;
@@ -30,6 +37,12 @@ pub(super) fn cluster(c: &mut Check, spec: &ClusterSpec) {
     c.at("node_cert_expiry", |c| within(c, spec.node_cert_expiry, CERTIFICATE));
     c.each("address_pools", &spec.address_pools, pool);
     c.at("address_pools", |c| apart(c, &spec.address_pools));
+    c.at("tunnel_keys.period", |c| {
+        // Zero is for ever.
+        if let Some(period) = spec.tunnel_keys.period.filter(|period| !period.is_zero()) {
+            within(c, period, TUNNEL_KEYS);
+        }
+    });
 }
 
 fn pool(c: &mut Check, pool: &AddressPool) {
@@ -77,6 +90,7 @@ fn settings_that_would_harm_are_refused() {
             .chain([("10.0.0.0/8", 24), ("192.168.0.0/24", 24), ("192.168.0.0/24", 24)])
             .map(|(base, size)| AddressPool { base: base.parse().unwrap(), size })
             .collect(),
+        tunnel_keys: TunnelKeySpec { period: Some(Duration::from_secs(599)), force_rotate: 0 },
         ..ClusterSpec::default()
     };
     let said = spec.validate().unwrap_err().to_string();
@@ -89,8 +103,26 @@ fn settings_that_would_harm_are_refused() {
         "address_pools[1].size: \"31\" is out of range: expected 16 to 30 for a part of 10.2.0.0/16",
         "address_pools[2].size: \"8\" is out of range: expected 16 to 30 for a part of 10.3.0.0/16",
         "address_pools[3].base: \"10.0.0.0/8\" overlaps 10.1.0.1/16: expected ranges of their own",
+        "tunnel_keys.period: \"599s\" is out of range: expected 600s to",
         "address_pools[5].base: \"192.168.0.0/24\" overlaps 192.168.0.0/24: expected",
     ] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn keys_can_be_kept_for_ever() {
+    let with = |period| {
+        let tunnel_keys = TunnelKeySpec { period, force_rotate: 0 };
+        ClusterSpec { tunnel_keys, ..ClusterSpec::default() }
+    };
+    let hour = Duration::from_hours(1);
+    for (period, expected) in [
+        (None, Some(TunnelKeySpec::USUAL_PERIOD)),
+        (Some(Duration::ZERO), None),
+        (Some(hour), Some(hour)),
+    ] {
+        let spec = with(period);
+        assert_eq!((spec.validate(), spec.tunnel_keys.period()), (Ok(()), expected), "{period:?}");
     }
 }

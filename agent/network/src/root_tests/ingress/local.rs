@@ -1,7 +1,7 @@
 //! Ports whose clients are led to tasks of the host that they ask before others.
 
 use shoal_agent_planning::overlay::{Course, OverlayView};
-use shoal_types::assignment::{IngressPort, Peer, TaskEndpoint};
+use shoal_types::assignment::{IngressPort, Peer, PeerKeys, TaskEndpoint};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{Slot, TunnelKey};
 use shoal_types::spec::{self, Locality};
@@ -24,7 +24,14 @@ fn lead(cluster: &Cluster, serving: &[u128]) {
             let peer = |of: u8| {
                 let (public_key, addr) = (TunnelKey([of; 32]), outside(of).into());
                 let tunnel_address = Some(home(of).into());
-                let peer = Peer { node_id: node(of), public_key, addr, port: 1, tunnel_address };
+                let peer = Peer {
+                    node_id: node(of),
+                    public_key,
+                    addr,
+                    port: 1,
+                    tunnel_address,
+                    keys: PeerKeys::default(),
+                };
                 (peer.node_id, Arc::new(peer))
             };
             let port = |(protocol, published_port): Port| {

@@ -7,11 +7,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::element::{Collector, Word};
+use super::own::add_tunnels;
 use super::{EGRESS, HostFacts, Ruleset, SetName, balance, sticky};
 use crate::network::Family;
 use crate::network::ingress::{self, Backend, MARK, NUMBERS, PORT, Port, Slot, Ways};
 use crate::network::leases::Leases;
-use crate::tunnel;
 
 /// What stands in the chains of packets where there is a mesh; nothing where there is none.
 pub(super) struct Rules {
@@ -164,7 +164,7 @@ pub(super) fn add(own: &mut Collector, leases: &Leases, host: &HostFacts) -> Opt
         if host.mesh {
             own.add(SetName::Mesh, vec![Word::Name(ingress::ifname(&host.prefix))], vec![]);
         }
-        own.add(SetName::Tunnels, vec![Word::Name(tunnel::ifname(&host.prefix))], vec![]);
+        add_tunnels(own, &host.prefix);
         for family in Family::ALL {
             own.add_of(family, SetName::Home, vec![at(home, family)], vec![]);
         }

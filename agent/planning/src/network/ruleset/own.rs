@@ -7,7 +7,7 @@ use super::element::{Collector, Word};
 use super::{HostFacts, SetName};
 use crate::network::leases::Leases;
 use crate::network::{Attached, Family, Mac, NetworkState, Subnet};
-use crate::tunnel;
+use crate::tunnel::Side;
 
 pub(super) fn add(own: &mut Collector, leases: &Leases, host: &HostFacts) {
     add_networks(own, leases, &host.prefix);
@@ -33,8 +33,7 @@ fn add_networks(own: &mut Collector, leases: &Leases, prefix: &str) {
         own.add(SetName::Bridges, vec![bridge()], vec![]);
         own.add(SetName::SameBridge, vec![bridge(), bridge()], vec![]);
         if network.routed {
-            let tunnel = Word::Name(tunnel::ifname(prefix));
-            own.add(SetName::Tunnels, vec![tunnel], vec![]);
+            add_tunnels(own, prefix);
         }
         if network.internal {
             own.add(SetName::Internal, vec![bridge()], vec![]);
@@ -42,6 +41,13 @@ fn add_networks(own: &mut Collector, leases: &Leases, prefix: &str) {
         for one in &network.subnets {
             add_subnet(own, network, one);
         }
+    }
+}
+
+/// Both interfaces, whether or not there are two now: what comes by either is judged alike at any moment.
+pub(super) fn add_tunnels(own: &mut Collector, prefix: &str) {
+    for side in Side::ALL {
+        own.add(SetName::Tunnels, vec![Word::Name(side.ifname(prefix))], vec![]);
     }
 }
 

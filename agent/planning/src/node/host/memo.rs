@@ -7,11 +7,12 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use imbl::ordset::DiffItem;
 
-use super::{Remotes, Wishes};
+use super::{Remotes, Way, Wishes};
 use crate::network::NetworkState;
 use crate::network::ingress::Numbers;
 use crate::network::leases::Leases;
 use crate::network::ruleset::{Composer, HostFacts, Ruleset};
+use crate::tunnel::Side;
 
 /// Remembers the last plan. Another one follows from it for nothing: it is the same with a new one.
 #[derive(Debug, Default)]
@@ -28,6 +29,7 @@ struct Remote {
     numbers: Arc<Numbers>,
     narrow: Arc<BTreeMap<IpAddr, u32>>,
     wished: OrdSet<IpAddr>,
+    second: OrdSet<IpAddr>,
     wanted: Remotes,
 }
 
@@ -60,31 +62,41 @@ impl Memo {
             };
             (v6 || address.is_ipv4()) && (by_mesh || routed.iter().any(is_other))
         };
-        let largest = |address: &IpAddr| (*address, wishes.narrow.get(address).copied());
-        let wished = wishes.remote.clone();
+        let way = |address: &IpAddr| {
+            let is_second = wishes.second.contains(address);
+            let by = if is_second { Side::Second } else { Side::First };
+            (*address, Way { by, largest: wishes.narrow.get(address).copied() })
+        };
+        let (wished, second) = (wishes.remote.clone(), wishes.second.clone());
         let last = self.remote.take_if(|last| {
             (last.edition, last.v6) == (edition, v6)
                 && last.numbers == wishes.numbers
                 && last.narrow == wishes.narrow
         });
         let wanted = match last {
-            Some(Remote { wished: before, mut wanted, .. }) => {
+            Some(Remote { wished: before, second: by_second, mut wanted, .. }) => {
+                for difference in by_second.diff(&second) {
+                    let (DiffItem::Add(address) | DiffItem::Remove(address)) = difference;
+                    if wanted.contains_key(address) {
+                        wanted.extend([way(address)]);
+                    }
+                }
                 for difference in before.diff(&wished) {
                     match difference {
                         DiffItem::Remove(address) => drop(wanted.remove(address)),
                         DiffItem::Add(address) if is_wanted(address) => {
-                            wanted.extend([largest(address)]);
+                            wanted.extend([way(address)]);
                         }
                         DiffItem::Add(_) => {}
                     }
                 }
                 wanted
             }
-            None => wished.iter().filter(|address| is_wanted(address)).map(largest).collect(),
+            None => wished.iter().filter(|address| is_wanted(address)).map(way).collect(),
         };
         let (numbers, narrow) = (Arc::clone(&wishes.numbers), Arc::clone(&wishes.narrow));
         let kept = wanted.clone();
-        self.remote = Some(Remote { edition, v6, numbers, narrow, wished, wanted: kept });
+        self.remote = Some(Remote { edition, v6, numbers, narrow, wished, second, wanted: kept });
         wanted
     }
 }

@@ -11,8 +11,9 @@ use crate::tunnel;
 /// Whether a setting is one of the agent's own interfaces.
 fn is_of_agent(setting: &str, prefix: &str) -> bool {
     let ifname = setting.split('/').nth(2).unwrap_or_default();
-    let ways = [ingress::ifname(prefix), tunnel::ifname(prefix)];
-    names::is_ours(prefix, ifname) || ways.iter().any(|way| way == ifname)
+    names::is_ours(prefix, ifname)
+        || ifname == ingress::ifname(prefix)
+        || tunnel::is_ours(prefix, ifname)
 }
 
 /// What is done to the settings of the whole host.

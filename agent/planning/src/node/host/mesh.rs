@@ -1,19 +1,20 @@
 //! The device of the mesh: what to do so that packets to and from other nodes' published ports go by it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Action, Observed, Wishes};
 use crate::network::ingress::{self, MTU, NETWORK, PORT, mac};
 use crate::network::{Family, Mac, links};
+use crate::tunnel::Side;
 
 /// The tunnel and the device, as the host has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedMesh {
-    /// The tunnel is there, and up.
-    pub tunnel: bool,
+    /// Interfaces of the tunnel that are there, and up.
+    pub tunnels: BTreeSet<Side>,
     /// What has the device's name.
     pub device: Option<MeshDevice>,
 }
@@ -35,9 +36,9 @@ pub struct MeshDevice {
     pub mac: Option<Mac>,
     /// Addresses of the host on it.
     pub addresses: BTreeSet<IpNet>,
-    /// Where frames for a hardware address are sent to, as far as that goes by the tunnel; `None` for what goes
+    /// Where frames for a hardware address are sent to, and by which of the tunnel's interfaces; `None` for what goes
     /// by another way.
-    pub far: BTreeMap<Mac, BTreeSet<Option<Ipv4Addr>>>,
+    pub far: BTreeMap<Mac, BTreeSet<Option<(Ipv4Addr, Side)>>>,
     /// Families of which what is sent by it needs no other route.
     pub default_routes: BTreeSet<Family>,
 }
@@ -51,8 +52,8 @@ pub struct Vxlan {
     pub port: u16,
     /// The host's address in its outer packets.
     pub local: Option<Ipv4Addr>,
-    /// Its outer packets go by the tunnel.
-    pub by_tunnel: bool,
+    /// It lies on another interface, and goes when that does. By which one outer packets go is said for each node.
+    pub bound: bool,
     /// It learns where hardware addresses are from what comes.
     pub learning: bool,
 }
@@ -63,8 +64,8 @@ pub struct Vxlan {
 pub enum MeshAction {
     /// Make the device, down and without address.
     Create { home: Ipv4Addr },
-    /// Send frames for a node there.
-    AddFar(Ipv4Addr),
+    /// Send frames for a node there, by this interface from now on.
+    AddFar(Ipv4Addr, Side),
     /// Send frames for a hardware address nowhere.
     RemoveFar(Mac),
     /// Lead packets of a family that are to go by the mesh to the device.
@@ -75,7 +76,7 @@ impl std::fmt::Display for MeshAction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Create { home } => write!(f, "create the mesh's device for {home}"),
-            Self::AddFar(address) => write!(f, "find {address} by the mesh"),
+            Self::AddFar(address, _) => write!(f, "find {address} by the mesh"),
             Self::RemoveFar(mac) => write!(f, "find {mac} by the mesh no more"),
             Self::AddRoute(family) => write!(f, "lead packets of {family} to the mesh"),
         }
@@ -99,7 +100,7 @@ impl MeshDevice {
     /// Whether it can be made right without making it anew.
     fn is_for(&self, home: Ipv4Addr) -> bool {
         let wanted =
-            Vxlan { id: NETWORK, port: PORT, local: Some(home), by_tunnel: true, learning: false };
+            Vxlan { id: NETWORK, port: PORT, local: Some(home), bound: false, learning: false };
         self.vxlan == Some(wanted) && self.mac == Some(mac(home)) && !self.arp
     }
 
@@ -113,11 +114,11 @@ pub(super) fn steps(wishes: &Wishes, observed: &Observed, v6: bool) -> Steps {
     let ingress = &wishes.ingress;
     let wanted = ingress.spans() && !observed.without_egress;
     let mut steps = Steps::default();
-    let Some(ObservedMesh { tunnel, device }) = &observed.mesh else {
+    let Some(ObservedMesh { tunnels, device }) = &observed.mesh else {
         return Steps { is_there: wanted && observed.was_meshed, ..steps };
     };
     let ifname = || ingress::ifname(&wishes.prefix);
-    let home = ingress.home.filter(|_| *tunnel && wanted);
+    let home = ingress.home.filter(|_| !tunnels.is_empty() && wanted);
     let kept = device.as_ref().zip(home).filter(|(device, home)| device.is_for(*home));
     if device.is_some() && kept.is_none() {
         steps.before.push(Action::Link(links::Action::Remove { ifname: ifname() }));
@@ -140,19 +141,7 @@ pub(super) fn steps(wishes: &Wishes, observed: &Observed, v6: bool) -> Steps {
     for address in own.difference(&device.addresses) {
         link(links::Action::AddAddress { ifname: ifname(), address: *address });
     }
-    let wanted: BTreeMap<Mac, Ipv4Addr> =
-        wishes.numbers.keys().map(|peer| (mac(*peer), *peer)).collect();
-    let right = |(at, to): (&Mac, &BTreeSet<Option<Ipv4Addr>>)| {
-        wanted.get(at).is_some_and(|peer| *to == [Some(*peer)].into())
-    };
-    let gone = device.far.iter().filter(|entry| !right(*entry)).map(|(at, _)| *at);
-    let gone: BTreeSet<Mac> = gone.collect();
-    steps.after.extend(gone.iter().map(|at| Action::Mesh(MeshAction::RemoveFar(*at))));
-    for (at, peer) in wanted {
-        if gone.contains(&at) || !device.far.contains_key(&at) {
-            steps.after.push(Action::Mesh(MeshAction::AddFar(peer)));
-        }
-    }
+    steps.after.extend(far(wishes, device, tunnels).into_iter().map(Action::Mesh));
     if !device.up {
         steps.after.push(Action::Link(links::Action::SetUp { ifname: ifname() }));
     }
@@ -163,6 +152,32 @@ pub(super) fn steps(wishes: &Wishes, observed: &Observed, v6: bool) -> Steps {
         }
     }
     steps
+}
+
+/// Where frames for others go. What only goes by the other interface from now on is replaced in one step.
+fn far(wishes: &Wishes, device: &MeshDevice, tunnels: &BTreeSet<Side>) -> Vec<MeshAction> {
+    let way = |peer: &Ipv4Addr| {
+        let is_second = wishes.second.contains(&IpAddr::V4(*peer));
+        (*peer, if is_second { Side::Second } else { Side::First })
+    };
+    let wanted: BTreeMap<Mac, (Ipv4Addr, Side)> =
+        wishes.numbers.keys().map(|peer| (mac(*peer), way(peer))).collect();
+    let mut actions = Vec::new();
+    let mut right = BTreeSet::new();
+    for (at, to) in &device.far {
+        let wanted = wanted.get(at);
+        if wanted.is_some_and(|way| *to == [Some(*way)].into()) {
+            right.insert(*at);
+        } else if wanted.is_none_or(|(peer, side)| *to != [Some((*peer, side.other()))].into()) {
+            actions.push(MeshAction::RemoveFar(*at));
+        }
+    }
+    for (at, (peer, side)) in wanted {
+        if !right.contains(&at) && tunnels.contains(&side) {
+            actions.push(MeshAction::AddFar(peer, side));
+        }
+    }
+    actions
 }
 
 /// The host's addresses on the device. That of IPv6 is on it with those of all others, so that there is a way to

@@ -96,7 +96,7 @@ proptest! {
         has_domains in any::<bool>(),
         asked in any::<bool>(),
         steps in prop::collection::vec(
-            (0..SETS.len(), 0..3u8, prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
+            (0..SETS.len(), (0..3u8, 0..8u8), prop::collection::vec(harm(), 0..4), 0..40usize), 1..5,
         ),
     ) {
         let remote = (7..9).map(|n| IpAddr::from([10, 0, 5, n])).chain([[10, 0, 6, 7].into()]);
@@ -106,9 +106,13 @@ proptest! {
         let wishes = Wishes { forwards_for_others: asked, remote, narrow, ..wishes() };
         let mut host = Host { has_domains, ..Host::new(forwards) };
         let alone = wishes;
-        for (set, nodes, harms, cut) in steps {
+        for (set, (nodes, by_second), harms, cut) in steps {
             let leases = leases(SETS[set]);
-            let wishes = meshed(&alone, nodes);
+            let mut wishes = meshed(&alone, nodes);
+            // Keys change, and some of the others are reached by the other interface.
+            let nth = |(n, _): &(usize, &IpAddr)| by_second & (1 << (n % 3)) != 0;
+            let second = wishes.remote.iter().enumerate().filter(nth).map(|(_, at)| *at);
+            wishes.second = second.collect();
             for harm in &harms {
                 do_harm(&mut host, harm);
             }
@@ -135,7 +139,12 @@ proptest! {
                 let all = if wide { 2 } else { 0 } + usize::from(v6) + usize::from(nodes);
                 prop_assert_eq!(remote.len(), all);
                 let fits = |address: &IpAddr| wishes.narrow.get(address).copied();
-                prop_assert!(remote.iter().all(|(address, largest)| *largest == fits(address)));
+                let by = |address: &IpAddr| match wishes.second.contains(address) {
+                    true => Side::Second,
+                    false => Side::First,
+                };
+                let way = |address: &IpAddr| Way { by: by(address), largest: fits(address) };
+                prop_assert!(remote.iter().all(|(address, has)| *has == way(address)));
             }
             let wanted = host.remote.is_some() && nodes > 0;
             prop_assert_eq!(host.device.is_some(), wanted);
@@ -145,6 +154,10 @@ proptest! {
                 prop_assert!(device.up);
                 prop_assert_eq!(device.addresses.len(), device.default_routes.len());
                 prop_assert_eq!(device.far.len(), usize::from(nodes));
+                for (peer, side) in device.far.values().flatten().flatten() {
+                    let is_second = wishes.second.contains(&IpAddr::V4(*peer));
+                    prop_assert_eq!(*side == Side::Second, is_second);
+                }
                 for (name, value) in of_mesh(DEVICE, v6) {
                     prop_assert_eq!(host.settings[&name].as_str(), value);
                 }

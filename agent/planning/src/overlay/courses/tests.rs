@@ -1,7 +1,8 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 use shoal_types::assignment::{
-    AssignmentChange, EndpointNetwork, IngressPort, Peer, ServiceVips, TaskEndpoint, VipNetwork,
+    AssignmentChange, EndpointNetwork, IngressPort, Peer, PeerKeys, ServiceVips, TaskEndpoint,
+    VipNetwork,
 };
 use shoal_types::object::{Slot, TunnelKey};
 use shoal_types::spec::{Affinity, Locality, Protocol};
@@ -42,7 +43,14 @@ fn vips(service: u128, vip: IpNet, kind: u8) -> ServiceVips {
 
 fn peer(node: u128, tunnel: Option<IpAddr>) -> Peer {
     let (public_key, addr) = (TunnelKey([1; 32]), [192, 0, 2, 1].into());
-    Peer { node_id: node.into(), public_key, addr, port: 51820, tunnel_address: tunnel }
+    Peer {
+        node_id: node.into(),
+        public_key,
+        addr,
+        port: 51820,
+        tunnel_address: tunnel,
+        keys: PeerKeys::default(),
+    }
 }
 
 /// What managers may say, whether or not it makes sense: addresses of several nodes, also in the tunnel, tasks of nodes

@@ -90,7 +90,7 @@ pub(in super::super) fn behind(
 
 #[cfg(test)]
 mod tests {
-    use shoal_types::assignment::Peer;
+    use shoal_types::assignment::{Peer, PeerKeys};
     use shoal_types::object::{Slot, TunnelKey};
     use shoal_types::spec;
 
@@ -105,7 +105,17 @@ mod tests {
             let addr = IpAddr::from([192, 0, 2, u8::try_from(*node).unwrap()]);
             let tunnel_address = tunnel.parse().ok();
             let public_key = TunnelKey([u8::try_from(*node).unwrap(); 32]);
-            (node_id, Arc::new(Peer { node_id, public_key, addr, port: 51820, tunnel_address }))
+            (
+                node_id,
+                Arc::new(Peer {
+                    node_id,
+                    public_key,
+                    addr,
+                    port: 51820,
+                    tunnel_address,
+                    keys: PeerKeys::default(),
+                }),
+            )
         };
         let endpoint = |(task, node, serving): &(u128, u128, bool)| {
             let port = IngressPort { protocol: spec::Protocol::Tcp, published_port: 8080 };

@@ -127,6 +127,10 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         self.inner.fit(narrow)
     }
 
+    fn part(&self, second: Remote) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.inner.part(second)
+    }
+
     fn ensure_network(
         &self,
         config: NetworkConfig,

@@ -1,7 +1,5 @@
 //! States of each level, as managers write them.
 
-use std::time::Duration;
-
 use shoal_manager_state::testing::{dual_spec, ipam_config, with_task};
 use shoal_types::spec::{Affinity, TaskRuntime};
 
@@ -159,6 +157,23 @@ pub(super) fn with_dual() -> ClusterState {
     let aliases = vec!["guest".to_owned()];
     let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 7, 0, 20))];
     cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
+/// A state in which the keys of tunnels change: one node has followed, and another one has not.
+pub(super) fn with_changed_keys() -> ClusterState {
+    let (mut cluster, nodes) = cluster_of(Level::KEYS, 2);
+    let expected_spec_version = cluster.state.cluster().unwrap().meta.spec_version;
+    cluster.apply(Command::UpdateCluster { expected_spec_version, spec: with_keys() });
+    cluster.give_tunnel(nodes[0], 1, 1);
+    cluster.give_tunnel(nodes[1], 2, 2);
+    let from = TunnelEpochs::default();
+    cluster.apply(Command::SetTunnelEpochs { from, to: from.begun().unwrap(), forced: 3 });
+    let end = |epoch, key| TunnelEnd { epoch, public_key: TunnelKey([key; 32]), port: 51821 };
+    cluster.give_keys(nodes[0], DescribedKeys { epoch: 1, other: Some(end(0, 3)), lagging: 2 });
+    cluster.give_keys(nodes[1], DescribedKeys::default());
     cluster.check();
     cluster.events();
     cluster.state

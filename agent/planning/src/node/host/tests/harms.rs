@@ -93,9 +93,7 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             host.links.insert("docker0".to_owned(), bridge);
         }
         Harm::NoTunnel => {
-            // The device goes with it.
             host.remote = None;
-            host.remove_device();
         }
         Harm::Device(n) => harm_device(host, *n),
         Harm::Tunnel => host.remote = Some(Remotes::new()),
@@ -104,11 +102,12 @@ pub(super) fn do_harm(host: &mut Host, harm: &Harm) {
             if let Some(remote) = &mut host.remote
                 && remote.remove(&address).is_none()
             {
-                remote.insert(address, None);
+                remote.insert(address, Way::default());
             }
         }
         Harm::Fit(bytes) => {
-            let all = |remote: &mut Remotes| remote.keys().map(|one| (*one, *bytes)).collect();
+            let way = Way { by: Side::First, largest: *bytes };
+            let all = |remote: &mut Remotes| remote.keys().map(|one| (*one, way)).collect();
             host.remote = host.remote.as_mut().map(all);
         }
         Harm::Foreign => {
@@ -128,7 +127,10 @@ fn harm_device(host: &mut Host, n: u8) {
         5 => device.far.clear(),
         6 => {
             // One that leads astray, and one for nobody.
-            device.far.insert(ingress::mac(far(2)), [Some(far(2)), Some(far(3))].into());
+            device.far.insert(
+                ingress::mac(far(2)),
+                [Some((far(2), Side::First)), Some((far(3), Side::First))].into(),
+            );
             device.far.insert(ingress::mac(far(77)), [None].into());
         }
         7 => (device.up, device.default_routes) = (false, BTreeSet::new()),

@@ -91,7 +91,8 @@ impl Host {
             settings: Some(self.settings.clone()),
             remembered: self.remembered.clone(),
             remote: self.remote.clone(),
-            mesh: Some(ObservedMesh { tunnel: self.remote.is_some(), device: self.device.clone() }),
+            tunnels: self.tunnels(),
+            mesh: Some(ObservedMesh { tunnels: self.tunnels(), device: self.device.clone() }),
             was_meshed: false,
             without_egress: false,
             gates: Some(self.gates.clone()),
@@ -150,17 +151,22 @@ impl Host {
                 assert!(self.links[&route.bridge].up);
                 assert!(self.routes.insert(route.clone()));
             }
-            Action::AddRemote(address, largest) => {
-                assert_eq!(self.remote.as_mut().unwrap().insert(*address, *largest), None);
+            Action::AddRemote(address, way) => {
+                assert_eq!(self.remote.as_mut().unwrap().insert(*address, *way), None);
             }
-            Action::FitRemote(address, largest) => {
-                let had = self.remote.as_mut().unwrap().insert(*address, *largest);
-                assert_ne!(had.unwrap(), *largest);
+            Action::TurnRemote(address, way) => {
+                let had = self.remote.as_mut().unwrap().insert(*address, *way);
+                assert_ne!(had.unwrap(), *way);
             }
-            Action::RemoveRemote(address) => {
-                assert!(self.remote.as_mut().unwrap().remove(address).is_some());
+            Action::RemoveRemote(address, by) => {
+                let had = self.remote.as_mut().unwrap().remove(address);
+                assert_eq!(had.unwrap().by, *by);
             }
         }
+    }
+
+    fn tunnels(&self) -> BTreeSet<Side> {
+        if self.remote.is_some() { Side::ALL.into() } else { BTreeSet::new() }
     }
 
     pub(super) fn rules_of(&mut self, family: Family) -> &mut BTreeSet<FenceRule> {
@@ -249,7 +255,7 @@ impl Host {
                 id: ingress::NETWORK,
                 port: ingress::PORT,
                 local: Some(*home),
-                by_tunnel: true,
+                bound: false,
                 learning: false,
             };
             let mac = Some(ingress::mac(*home));
@@ -262,9 +268,10 @@ impl Host {
         }
         let device = self.device.as_mut().expect("the device exists");
         match action {
-            MeshAction::AddFar(peer) => {
-                let entry = [Some(*peer)].into();
-                assert!(device.far.insert(ingress::mac(*peer), entry).is_none());
+            MeshAction::AddFar(peer, side) => {
+                let had = device.far.insert(ingress::mac(*peer), [Some((*peer, *side))].into());
+                // It is led there by the other interface until then, or not at all.
+                assert!(had.is_none_or(|had| had == [Some((*peer, side.other()))].into()));
             }
             MeshAction::RemoveFar(mac) => assert!(device.far.remove(mac).is_some()),
             MeshAction::AddRoute(family) => {
