@@ -23,6 +23,7 @@ mod server;
 mod sockets;
 #[cfg(test)]
 mod tests;
+mod together;
 mod words;
 
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -220,6 +220,11 @@ async fn what_is_not_ours_is_asked_from_the_host() {
         assert_eq!(addresses(&space.ask("example.com.").await.unwrap()).len(), 1);
         assert_eq!(came(&silent), ["example.com."; 0], "{dead} is asked again");
     }
+    // Which is what that container has seen: another one asks them in their order.
+    let other = Space::new();
+    server.serve(asker("c2", "n1", Forwards::Host), open(&other.path()).unwrap()).unwrap();
+    assert_eq!(addresses(&other.ask("example.com.").await.unwrap()).len(), 1);
+    assert_eq!(came(&silent), ["example.com."]);
     // All of them: told, before the asker gives up.
     server.set_resolvers(vec![dead]);
     let answer = space.ask("example.com.").await.unwrap();

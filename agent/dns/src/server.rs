@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use shoal_agent_planning::zone::{Change, Zone};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 
 use super::answer::{Question, Verdict, read};
 use super::forward::{PATIENCE, RESOLVERS_MAX, Resolvers, hear, say};
-use super::{Asker, Forwards, Sockets};
+use super::{Asker, Forwards, Sockets, together};
 
 /// Questions that others are asked at the same time: for one container, and for all.
 const UNDER_WAY_EACH: usize = 64;
@@ -26,8 +27,6 @@ const CONNECTIONS_EACH: usize = 16;
 const CONNECTIONS_ALL: usize = 256;
 /// How long a TCP connection may be silent, or its reader slow.
 const TCP_PATIENCE: Duration = Duration::from_secs(10);
-/// Questions of one container that are answered before it is another's turn.
-const TURN: usize = 32;
 /// Between attempts to accept when there is no room for more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest question, in bytes: a longer one takes more than its share of time to be read. Over UDP its rest is
@@ -181,7 +180,7 @@ struct Line {
 /// What was asked over UDP, by whom, and is for others.
 struct Passed {
     bytes: Vec<u8>,
-    from: SocketAddr,
+    from: SocketAddrV4,
     question: Question,
     limit: usize,
 }
@@ -216,29 +215,23 @@ impl Line {
 
     /// Answers what has come. Returns what is for others; nothing if it was let go of.
     fn turn(&self) -> Option<Vec<Passed>> {
-        let mut buffer = [0; QUESTION_BYTES];
-        let mut passed = Vec::new();
-        for _ in 0..TURN {
-            let gone = self.gone.borrow();
-            if *gone {
-                return None;
-            }
-            let (length, from) = match self.udp.try_recv_from(&mut buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Somebody who was answered has gone.
-                Err(_) => continue,
-            };
-            let bytes = buffer.get(..length).unwrap_or_default();
-            match self.judge(bytes, false) {
-                Verdict::Silence => {}
-                Verdict::Answer(answer) => self.send(&answer, from),
-                Verdict::Forward(question, limit) => {
-                    let bytes = bytes.to_vec();
-                    passed.push(Passed { bytes, from, question, limit });
-                }
-            }
+        let (mut passed, mut answers) = (Vec::new(), Vec::new());
+        let gone = self.gone.borrow();
+        if *gone {
+            return None;
         }
+        let read = |bytes: &[u8], from: SocketAddrV4| match self.judge(bytes, false) {
+            Verdict::Silence => {}
+            Verdict::Answer(answer) => answers.push((answer, from)),
+            Verdict::Forward(question, limit) => {
+                let bytes = bytes.to_vec();
+                passed.push(Passed { bytes, from, question, limit });
+            }
+        };
+        let receive = || together::receive(self.udp.as_fd(), QUESTION_BYTES, read);
+        // That there is none is remembered. Another error is of somebody who was answered and has gone.
+        let _ = self.udp.try_io(Interest::READABLE, receive);
+        together::send(self.udp.as_fd(), &answers);
         Some(passed)
     }
 
@@ -252,8 +245,8 @@ impl Line {
     }
 
     /// Whoever does not read its answers loses them, and asks again.
-    fn send(&self, answer: &[u8], to: SocketAddr) {
-        let _ = self.udp.try_send_to(answer, to);
+    fn send(&self, answer: &[u8], to: SocketAddrV4) {
+        let _ = self.udp.try_send_to(answer, to.into());
     }
 
     /// Room for one more question to others, as long as it is held.
