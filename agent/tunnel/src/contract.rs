@@ -121,7 +121,7 @@ async fn keys_change(tunnel: &dyn Tunnel, first: u64, desired: Desired) {
     assert_ne!(next.public_key, own);
     let state = tunnel.ensure(desired.clone()).await.unwrap();
     assert_eq!(state.public_key, next.public_key);
-    let [Action::Configure(change)] = &state.done[..] else { panic!("{:?}", state.done) };
+    let Some(Action::Configure(change)) = state.done.last() else { panic!("{:?}", state.done) };
     assert!(change.key && change.remove.is_empty(), "{change:?}");
     let seen = tunnel.observe().await.unwrap().unwrap();
     assert_eq!(seen.device.key, Some(next.public_key));

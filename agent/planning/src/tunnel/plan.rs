@@ -113,7 +113,11 @@ pub fn plan(
     let works = match kind {
         // What answers while there is a process is that process.
         TunnelKind::Kernel => link.is_some() && !observed.process && observed.device.is_some(),
-        TunnelKind::Userspace => link.is_some() && observed.process && observed.device.is_some(),
+        // One with another key is begun anew: it would let go of its port and ask for it again, and may not get it.
+        TunnelKind::Userspace => {
+            let device = observed.device.as_ref().filter(|_| observed.process && link.is_some());
+            device.is_some_and(|device| device.key.is_none_or(|key| key == own))
+        }
     };
     let mut actions = Vec::new();
     if observed.process && !works {
