@@ -279,7 +279,7 @@ fn tunnel(page: &mut Page, node: &Node) {
             page.entry(1, "Key Epoch", epoch);
             if let Some(end) = other {
                 page.entry(1, "Other Key", format!("{} of epoch {}", end.public_key, end.epoch));
-                page.entry(1, "Nodes Reached By Former Keys", lagging);
+                page.entry(1, "By Former Keys", format!("{lagging} nodes"));
             }
         }
         let inner = node.tunnel_address.map(|address| address.to_string());
@@ -567,6 +567,9 @@ Tunnel:
  Address:            192.0.2.1
  Port:               51820
  Kind:               userspace
+ Key Epoch:          7
+ Other Key:          zc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc0= of epoch 6
+ By Former Keys:     2 nodes
  Inner Address:      10.0.7.2/24
 Troubled Links:
  Count:              20
