@@ -267,6 +267,8 @@ pub(crate) fn description(number: u32) -> pb::NodeDescription {
         port: 51820,
         addr: Some(std::net::Ipv4Addr::from(0x0a80_0000 + number).into()),
         kind: TunnelKind::Kernel,
+        // One for ever.
+        keys: None,
     };
     let description = NodeDescription {
         hostname: format!("n{number}"),
