@@ -1,5 +1,7 @@
 //! Objects as people read them, in the shape of `docker service inspect --pretty` and its like.
 
+mod tunnel;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -7,8 +9,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use shoal_transport::utc_date;
 use shoal_types::object::{
-    AssignmentProgress, Cluster, Deployment, DescribedKeys, Node, NodeSummary, Reachability,
-    Service, TroubledLink, TroubledLinks, TunnelKeys,
+    AssignmentProgress, Cluster, Deployment, NodeSummary, Reachability, Service, TunnelKeys,
 };
 use shoal_types::resources::{Cpus, ResourceRequirements};
 use shoal_types::spec::{
@@ -253,7 +254,7 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
     page.title("Resources");
     page.entry(1, "CPUs", Cpus(node.description.resources.nano_cpus));
     page.entry(1, "Memory", bytes(node.description.resources.memory_bytes));
-    tunnel(&mut page, node);
+    tunnel::show(&mut page, node);
     page.title("Reserved");
     page.entry(1, "Tasks", usage.tasks);
     page.entry(1, "CPUs", Cpus(usage.reserved.nano_cpus));
@@ -264,39 +265,6 @@ pub(crate) fn node(summary: &NodeSummary, usage: &Usage) -> String {
     page.entry(0, "Engine Version", &node.description.engine.version);
     page.entry(0, "Feature Level", node.description.level);
     page.finish()
-}
-
-/// A node's end of the tunnels to others, and which of these are not as they should be.
-fn tunnel(page: &mut Page, node: &Node) {
-    if let Some(tunnel) = &node.description.tunnel {
-        page.title("Tunnel");
-        page.entry(1, "Public Key", tunnel.public_key);
-        let addr = tunnel.addr.or(node.status.addr);
-        page.entry(1, "Address", addr.map(|ip| ip.to_string()).unwrap_or_default());
-        page.entry(1, "Port", tunnel.port);
-        page.entry(1, "Kind", word(tunnel.kind));
-        if let Some(DescribedKeys { epoch, other, lagging }) = tunnel.keys {
-            page.entry(1, "Key Epoch", epoch);
-            if let Some(end) = other {
-                page.entry(1, "Other Key", format!("{} of epoch {}", end.public_key, end.epoch));
-                page.entry(1, "By Former Keys", format!("{lagging} nodes"));
-            }
-        }
-        let inner = node.tunnel_address.map(|address| address.to_string());
-        page.entry(1, "Inner Address", inner.unwrap_or_default());
-    }
-    if let Some(TroubledLinks { count, links }) = &node.description.troubled_links {
-        page.title("Troubled Links");
-        page.entry(1, "Count", count);
-        for link in links {
-            let TroubledLink { node_id, endpoint, passes_bytes, full_bytes } = link;
-            let passes = match passes_bytes {
-                0 => "nothing passes".to_owned(),
-                bytes => format!("{bytes} of {full_bytes} bytes pass"),
-            };
-            page.entry(1, "Link", format_args!("to {node_id} at {endpoint}: {passes}"));
-        }
-    }
 }
 
 /// The cluster and its settings.
@@ -360,8 +328,9 @@ mod tests {
     use shoal_types::id::{DeploymentId, NodeId, ServiceId};
     use shoal_types::level::Level;
     use shoal_types::object::{
-        Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription, NodeStatus,
-        TunnelDescription, TunnelEnd, TunnelKey, TunnelKind,
+        DescribedKeys, Endpoint, ManagerHealth, ManagerStatus, Meta, Node, NodeDescription,
+        NodeStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd, TunnelKey,
+        TunnelKind,
     };
     use shoal_types::resources::{Limits, Resources};
     use shoal_types::spec::{
