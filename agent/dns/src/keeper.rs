@@ -230,6 +230,10 @@ impl Inner {
 
     fn let_process_go(&self, held: &mut Held) {
         if let Some(mut line) = held.line.take() {
+            // Nobody takes over, so nothing is finished for those who have gone: that would keep their namespaces.
+            if self.can_hear(&line) {
+                let _ = line.ask(&Ask::Settle(Vec::new()));
+            }
             line.farewell();
             // So that nobody takes over what is no more.
             let _ = std::fs::remove_file(&self.socket);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -318,6 +319,28 @@ async fn killed_under_way(space: &Arc<Space>, started: &Receiver<i32>, mut pid: 
         assert!(gap < GAP, "{gap:?}, expected less than {GAP:?}");
     }
     pid
+}
+
+/// Others are waited for on behalf of those who are still there, and not of a container that has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_container_goes_while_others_are_asked() {
+    if skip_without_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    let (agent, _started) = names(dir.path(), env!("CARGO_PKG_VERSION"));
+    let forwards = Forwards::To(vec![silent.local_addr().unwrap()]);
+    agent.serve(asker("c1", "n1", forwards), &space.path()).unwrap();
+    let _asked = space.inside(|| asked("example.org.")).await;
+    silent.recv(&mut [0; 512]).unwrap();
+    let begun = Instant::now();
+    agent.let_go("c1").unwrap();
+    until("its sockets are closed", || open(&space.path()).is_ok()).await;
+    // Others are waited for four seconds.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
