@@ -14,6 +14,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+mod ratio;
 mod series;
 
 use std::collections::BTreeMap;
@@ -24,16 +25,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Parser;
 use shoal_agent_planning::oci::{self, ContainerConfig};
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_runtime::{ContainerId, ContainerSpec, Layers, LogLimits, NetworkMode, Runtime};
 
-use crate::series::{interval, quantile};
+use crate::ratio::interval;
+use crate::series::quantile;
 
 const INSIDE: &str = "SHOAL_BENCH_INSIDE";
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse()?;
+    let options = Options::parse();
     if std::env::var_os(INSIDE).is_none() {
         let error = Command::new("unshare")
             .args(["--mount", "--propagation", "private"])
@@ -53,36 +56,31 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(bench(&options))
 }
 
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value = "40")]
     rounds: usize,
-    program: PathBuf,
-    /// Without rivals, for a profiler.
+    /// An agent's program; the one that was built beside this one if it is left out
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// Without rivals, for a profiler
+    #[arg(long)]
     alone: bool,
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        // target/release/deps/start-…: the program is two levels up.
-        let exe = std::env::current_exe()?;
-        let release = exe.ancestors().nth(2).context("where is the target directory?")?;
-        let mut options = Self { rounds: 40, program: release.join("shoal-agent"), alone: false };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
-                "--program" => options.program = value()?.into(),
-                "--alone" => options.alone = true,
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        if !options.program.exists() {
-            bail!("{} is missing: cargo build --release -p shoal-agent", options.program.display());
-        }
-        Ok(options)
+/// The agent's program that is measured.
+fn program(options: &Options) -> anyhow::Result<PathBuf> {
+    // target/release/deps/start-…: the program is two levels up.
+    let exe = std::env::current_exe()?;
+    let release = exe.ancestors().nth(2).context("where is the target directory?")?;
+    let program = options.program.clone().unwrap_or_else(|| release.join("shoal-agent"));
+    if !program.exists() {
+        bail!("{} is missing: cargo build --release -p shoal-agent", program.display());
     }
+    Ok(program)
 }
 
 /// A file system of our own on a file of this machine's disk.
@@ -146,7 +144,7 @@ impl Bench {
             run_dir: PathBuf::from("/run/shoal"),
             state_dir: home.path().join("state"),
             cgroup_parent: cgroup.clone(),
-            program: options.program.clone(),
+            program: program(options)?,
         })?;
         // What else runs on the machine should disturb all of them little, and equally.
         let parent = Path::new("/sys/fs/cgroup/cpu").join(cgroup.trim_matches('/'));

@@ -11,13 +11,17 @@
 
 mod agents;
 mod cluster;
+#[path = "../../../tests/bench/series.rs"]
+mod series;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use clap::Parser;
 
 use crate::agents::{Agents, Count};
 use crate::cluster::{Cluster, FEW};
+use crate::series::quantile;
 
 /// How long everything that happens by itself may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -26,7 +30,12 @@ fn main() -> Result<()> {
     if std::env::args().nth(1).is_some_and(|word| word == "run") {
         return cluster::manage();
     }
-    let options = Options::parse()?;
+    let options = Options::parse();
+    ensure!(
+        options.nodes >= FEW + options.changes,
+        "expected at least {} nodes",
+        FEW + options.changes
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(bench(&options))
 }
@@ -45,7 +54,7 @@ async fn bench(options: &Options) -> Result<()> {
     cluster.service("few", "narrow", Some(FEW)).await?;
     agents.settle(before, FEW).await?;
     let mut narrow = Vec::new();
-    for n in 1..=options.changes as u64 {
+    for n in 1..=options.changes {
         let look = Look::begin(&cluster, &agents)?;
         cluster.scale("few", FEW + n).await?;
         // The new one is told of all, all others of the new one.
@@ -55,11 +64,11 @@ async fn bench(options: &Options) -> Result<()> {
     cluster.network("wide").await?;
     let (begun, before) = (Instant::now(), agents.count());
     cluster.service("all", "wide", None).await?;
-    let all = options.nodes as u64;
+    let all = options.nodes;
     agents.settle(before, all).await?;
     println!("all have been told of all in {:.1} s", begun.elapsed().as_secs_f64());
     let mut wide = Vec::new();
-    for n in 1..=options.changes as u64 {
+    for n in 1..=options.changes {
         let look = Look::begin(&cluster, &agents)?;
         agents.join(&cluster).await?;
         wide.push(look.until(&agents, all + n, "a node joins all").await?);
@@ -136,15 +145,13 @@ impl std::fmt::Display for Sample {
 }
 
 fn report(what: &str, samples: &[Sample]) {
-    let by = |of: fn(&Sample) -> f64| {
-        let mut all: Vec<f64> = samples.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        let at = |q: f64| all.get(((all.len().saturating_sub(1)) as f64 * q).round() as usize);
-        [at(0.5), at(1.0)].map(|one| one.copied().unwrap_or(f64::NAN))
+    let by = |of: fn(&Sample) -> Duration| {
+        let all: Vec<f64> = samples.iter().map(|one| of(one).as_secs_f64() * 1e3).collect();
+        [0.5, 1.0].map(|q| quantile(&all, q))
     };
-    let told = by(|sample| sample.told.as_secs_f64() * 1e3);
-    let acknowledged = by(|sample| sample.acknowledged.as_secs_f64() * 1e3);
-    let processor = by(|sample| sample.processor.as_secs_f64() * 1e3);
+    let told = by(|sample| sample.told);
+    let acknowledged = by(|sample| sample.acknowledged);
+    let processor = by(|sample| sample.processor);
     println!(
         "\n{what}: median and most of {} changes\n  told by      {:>8.0} {:>8.0} ms\n  acknowledged {:>8.0} {:>8.0} ms\n  \
          processor    {:>8.0} {:>8.0} ms of the manager",
@@ -158,26 +165,13 @@ fn report(what: &str, samples: &[Sample]) {
     );
 }
 
+#[derive(Parser)]
 struct Options {
-    nodes: usize,
-    changes: usize,
-}
-
-impl Options {
-    fn parse() -> Result<Self> {
-        let mut options = Self { nodes: 1000, changes: 10 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--nodes" => options.nodes = value()?.parse()?,
-                "--changes" => options.changes = value()?.parse()?,
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        ensure!(options.nodes as u64 >= FEW + options.changes as u64, "expected more nodes");
-        Ok(options)
-    }
+    #[arg(long, default_value = "1000")]
+    nodes: u64,
+    #[arg(long, default_value = "10")]
+    changes: u64,
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }

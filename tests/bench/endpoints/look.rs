@@ -14,6 +14,8 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_agent_dns::ADDRESS;
 
+use crate::DAY;
+
 /// Where the service is asked.
 const PORT: u16 = 9000;
 /// Between looks.
@@ -71,7 +73,7 @@ impl Seen {
 
 pub(crate) fn now_of_day() -> f64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    since.as_secs_f64().rem_euclid(86_400.0)
+    since.as_secs_f64().rem_euclid(DAY)
 }
 
 fn enter(pid: i32) -> Result<()> {
@@ -109,7 +111,12 @@ pub(crate) fn watch(pid: i32, vip: Ipv4Addr, seen: &Seen, enough: &AtomicBool) -
             let now = now_of_day();
             seen.looks(|looks| {
                 for address in told {
-                    looks.named.entry(address).or_insert([now; 2])[1] = now;
+                    let [first, last] = looks.named.entry(address).or_insert([now; 2]);
+                    // Not told by the answer before, but by one before that: of a task that had it earlier.
+                    if *last < looks.last[0] {
+                        *first = now;
+                    }
+                    *last = now;
                 }
                 looks.last[0] = now;
             });

@@ -11,17 +11,18 @@
 
 mod look;
 #[path = "../series.rs"]
-#[allow(dead_code, reason = "nothing is compared here")]
 mod series;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
 use serde_json::Value;
 use shoal_tests::cluster::{Cluster, at};
 use shoal_tests::host::REGISTRY;
@@ -33,11 +34,13 @@ use crate::series::quantile;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tasks of the service when there is one less.
 const FEW: usize = 4;
+/// In seconds.
+pub(crate) const DAY: f64 = 86_400.0;
 /// A change is looked at for so long after all have seen it, so that who sees what was is noticed.
 const AFTER: Duration = Duration::from_millis(500);
 
 fn main() -> Result<()> {
-    let options = Options::parse()?;
+    let options = Options::parse();
     let cluster = Cluster::start(options.hosts)?;
     let bench = Bench::prepare(&cluster, options.hosts)?;
     let mut delays: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -100,7 +103,7 @@ fn rounds(
 /// A task that came or went, and when that was committed, in seconds of the day.
 struct Change {
     task: String,
-    address: std::net::Ipv4Addr,
+    address: Ipv4Addr,
     at: f64,
 }
 
@@ -112,8 +115,10 @@ impl Change {
         seen: impl Fn(&Seen) -> Option<[f64; 2]>,
     ) -> Result<[Vec<f64>; 2]> {
         let end = Instant::now() + PATIENCE;
-        let since = |time: f64| ((time - self.at).rem_euclid(86_400.0) * 1e3).min(1e7);
-        let since = |time: f64| if since(time) > 1e6 { 0.0 } else { since(time) };
+        let since = |time: f64| {
+            let after = (time - self.at).rem_euclid(DAY);
+            if after > DAY / 2.0 { 0.0 } else { after * 1e3 }
+        };
         loop {
             let found: Vec<[f64; 2]> = all.iter().filter_map(&seen).collect();
             if found.len() == all.len() {
@@ -129,7 +134,7 @@ struct Bench<'a> {
     cluster: &'a Cluster,
     /// A process in the container that looks, of each host.
     probes: Vec<i32>,
-    vip: std::net::Ipv4Addr,
+    vip: Ipv4Addr,
     events: Receiver<Value>,
     _stream: Stream,
 }
@@ -152,7 +157,8 @@ impl<'a> Bench<'a> {
             serve(pid(&task), at(&task, "/ID").to_owned())?;
         }
         let web = cluster.json(&["service", "inspect", "web"])?;
-        let vip = find_address(&web, "/0/Endpoint/VirtualIPs/0/Addr")?;
+        let web = web.first().context("no service")?;
+        let vip = address(web, "/Endpoint/VirtualIPs/0/Addr")?;
         Ok(Self { cluster, probes, vip, events, _stream: stream })
     }
 
@@ -176,10 +182,7 @@ impl<'a> Bench<'a> {
                 if more {
                     serve(pid(event.pointer("/Object").unwrap_or(&Value::Null)), task.clone())?;
                 }
-                let address = find_address(
-                    std::slice::from_ref(&event),
-                    "/0/Object/NetworksAttachments/0/Addresses/0",
-                )?;
+                let address = address(&event, "/Object/NetworksAttachments/0/Addresses/0")?;
                 return Ok(Change { task, address, at: seconds_of_day(at(&event, "/Time"))? });
             }
         }
@@ -204,11 +207,9 @@ fn pid(task: &Value) -> i32 {
     pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0)
 }
 
-fn find_address(values: &[Value], pointer: &str) -> Result<std::net::Ipv4Addr> {
-    let all = Value::Array(values.to_vec());
-    let text = at(&all, pointer);
-    let address = text.split('/').next().unwrap_or_default();
-    address.parse().with_context(|| format!("no address at {pointer} of {all}"))
+fn address(value: &Value, pointer: &str) -> Result<Ipv4Addr> {
+    let text = at(value, pointer).split('/').next().unwrap_or_default();
+    text.parse().with_context(|| format!("no address at {pointer} of {value}"))
 }
 
 /// `2026-01-31T12:00:00.123456789Z`
@@ -245,25 +246,13 @@ impl Drop for Stream {
     }
 }
 
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value = "20")]
     hosts: usize,
+    #[arg(long, default_value = "40")]
     changes: usize,
-}
-
-impl Options {
-    fn parse() -> Result<Self> {
-        let mut options = Self { hosts: 20, changes: 40 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--hosts" => options.hosts = value()?.parse()?,
-                "--changes" => options.changes = value()?.parse()?,
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        Ok(options)
-    }
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }

@@ -9,6 +9,8 @@
 
 mod load;
 mod peers;
+#[path = "../../../../tests/bench/ratio.rs"]
+mod ratio;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
 
@@ -16,11 +18,13 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use clap::Parser;
 
 use crate::load::{Sample, flood, pace};
 use crate::peers::{Lab, Peer};
-use crate::series::{interval, quantile};
+use crate::ratio::interval;
+use crate::series::quantile;
 
 /// One of the figures of a round.
 type Of = fn(&Sample) -> f64;
@@ -35,7 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
         shoal_agent_dns::process::run(&listener)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options::parse()?;
+    let options = Options::parse();
     let lab = Lab::new(options.names)?;
     let mut samples: [Vec<Sample>; 2] = Default::default();
     for round in 0..options.rounds {
@@ -85,27 +89,20 @@ fn report(samples: &[Vec<Sample>; 2]) {
     }
 }
 
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value = "10")]
     rounds: usize,
+    #[arg(long = "seconds", default_value = "2", value_parser = seconds)]
     length: Duration,
+    #[arg(long, default_value = "1000")]
     names: u16,
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        let mut options = Self { rounds: 10, length: Duration::from_secs(2), names: 1000 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
-                "--seconds" => options.length = Duration::from_secs_f64(value()?.parse()?),
-                "--names" => options.names = value()?.parse()?,
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        Ok(options)
-    }
+/// A length of time in seconds.
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
 }

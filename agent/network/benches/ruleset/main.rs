@@ -7,6 +7,8 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod lab;
+#[path = "../../../../tests/bench/ratio.rs"]
+mod ratio;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
 #[path = "../../../../tests/bench/space.rs"]
@@ -15,14 +17,16 @@ mod space;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use clap::Parser;
 use imbl::OrdSet;
 use shoal_agent_network::{BridgeNetworks, NetworkDriver as _};
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::{Vip, Vips};
 
 use crate::lab::{Lab, PORT, SERVER, Stamp, on_one_processor};
-use crate::series::{interval, quantile};
+use crate::ratio::interval;
+use crate::series::quantile;
 
 /// Services beside which the first packet to one is measured, against all of them.
 const FEW: u32 = 10;
@@ -30,7 +34,7 @@ const FEW: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse()?;
+    let options = Options::parse();
     let labs = [Lab::new(1)?, Lab::new(2)?];
     let [few, many] = &labs;
     few.with_driver(async |driver, stamp| Services::new(FEW).tell(driver, stamp).await.map(drop))?;
@@ -162,28 +166,15 @@ fn first_packet() -> anyhow::Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value = "30000", value_parser = clap::value_parser!(u32).range(2..1 << 20))]
     services: u32,
+    #[arg(long, default_value = "2000")]
     changes: u32,
+    #[arg(long, default_value = "4000")]
     packets: u32,
-}
-
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        let mut options = Self { services: 30_000, changes: 2000, packets: 4000 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--services" => options.services = value()?.parse()?,
-                "--changes" => options.changes = value()?.parse()?,
-                "--packets" => options.packets = value()?.parse()?,
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        ensure!((2..1 << 20).contains(&options.services), "from 2 to 1048575 services");
-        Ok(options)
-    }
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }

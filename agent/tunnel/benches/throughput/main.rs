@@ -9,6 +9,8 @@
 
 mod lab;
 mod measure;
+#[path = "../../../../tests/bench/ratio.rs"]
+mod ratio;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
 #[path = "../../../../tests/bench/space.rs"]
@@ -18,12 +20,14 @@ mod ways;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use clap::Parser;
 use shoal_agent_container::supervise::Given;
 
 use crate::lab::Lab;
 use crate::measure::Sample;
-use crate::series::{interval, quantile};
+use crate::ratio::interval;
+use crate::series::quantile;
 use crate::ways::Way;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -38,42 +42,33 @@ fn main() -> anyhow::Result<ExitCode> {
             let ifname = arguments.next().and_then(|name| name.into_string().ok());
             ways::plain(&ifname.context("no interface")?)?;
         }
-        _ => bench(&Options::parse()?)?,
+        _ => bench(&Options::parse())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value = "10")]
     rounds: usize,
+    #[arg(long = "seconds", default_value = "3", value_parser = seconds)]
     length: Duration,
+    /// These ways alone
+    #[arg(long = "only", value_delimiter = ',', value_parser = way, default_values = Way::ALL.map(Way::name))]
     ways: Vec<Way>,
+    /// Cargo says it to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        let mut options =
-            Self { rounds: 10, length: Duration::from_secs(3), ways: Way::ALL.to_vec() };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value =
-                || arguments.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
-                "--seconds" => options.length = Duration::from_secs_f64(value()?.parse()?),
-                "--only" => {
-                    let names = value()?;
-                    let known = |name| Way::ALL.into_iter().find(|way| way.name() == name);
-                    let ways = names.split(',').map(|name| {
-                        known(name).with_context(|| format!("no way is called {name}"))
-                    });
-                    options.ways = ways.collect::<anyhow::Result<_>>()?;
-                }
-                "--bench" => {}
-                _ => bail!("unknown argument {argument}"),
-            }
-        }
-        Ok(options)
-    }
+/// A length of time in seconds.
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
+}
+
+fn way(name: &str) -> anyhow::Result<Way> {
+    let mut all = Way::ALL.into_iter();
+    all.find(|way| way.name() == name).with_context(|| format!("no way is called {name}"))
 }
 
 fn bench(options: &Options) -> anyhow::Result<()> {
