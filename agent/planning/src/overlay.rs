@@ -38,7 +38,7 @@ impl OverlayView {
     #[must_use]
     pub fn of(node_id: Option<NodeId>, assignment: &NodeAssignment) -> Self {
         let NodeAssignment { networks, endpoints, vips, peers, tasks: _, rejected: _ } = assignment;
-        let networks = networks.iter().filter(|(_, network)| spans_nodes(network));
+        let networks = networks.iter().filter(|(_, network)| network.spans_nodes());
         Self {
             revision: 0,
             node_id,
@@ -71,7 +71,7 @@ impl OverlayView {
     /// was.
     pub fn apply(&mut self, change: &AssignmentChange) -> bool {
         match change {
-            AssignmentChange::UpdateNetwork(network) if spans_nodes(network) => {
+            AssignmentChange::UpdateNetwork(network) if network.spans_nodes() => {
                 put(&mut self.networks, network.id, network)
             }
             AssignmentChange::UpdateNetwork(network) => self.networks.remove(&network.id).is_some(),
@@ -89,10 +89,6 @@ impl OverlayView {
             | AssignmentChange::RejectTask(..) => false,
         }
     }
-}
-
-fn spans_nodes(network: &Network) -> bool {
-    network.spans_nodes()
 }
 
 /// Whether that changes anything.

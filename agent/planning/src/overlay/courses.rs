@@ -12,6 +12,7 @@ use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use shoal_types::assignment::{Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
+use shoal_types::object::Network;
 
 use super::OverlayView;
 use super::plan::ingress::{Behind, behind, key};
@@ -67,14 +68,8 @@ impl Courses {
             let own = view.node_id?;
             Some((own, view.peers.get(&own).and_then(|peer| peer.tunnel_address)))
         };
-        let on_wire = |view: &OverlayView| -> Vec<NetworkId> {
-            let on_wire = view.networks.iter().filter(|(_, network)| network.is_on_wire());
-            on_wire.map(|(id, _)| *id).collect()
-        };
-        let same_wires =
-            self.view.networks.ptr_eq(&view.networks) || on_wire(&self.view) == on_wire(view);
-        if home(&self.view) != home(view) || !same_wires {
-            // Another node, another place of it, or addresses that are led to no more: nothing stays as it was.
+        if home(&self.view) != home(view) {
+            // Another node, or another place of it: nothing stays as it was.
             let editions = self.editions + 1;
             *self = Self { editions, ..Self::default() };
             self.view.node_id = view.node_id;
@@ -84,8 +79,12 @@ impl Courses {
         self.note_peers(&before.peers, &mut dirty);
         for item in before.endpoints.diff(&view.endpoints) {
             let (old, new) = pair(&item);
-            old.into_iter().for_each(|one| self.note_endpoint(one, false, &mut dirty));
-            new.into_iter().for_each(|one| self.note_endpoint(one, true, &mut dirty));
+            old.into_iter().for_each(|one| self.note_endpoint(&before, one, false, &mut dirty));
+            new.into_iter().for_each(|one| self.note_endpoint(view, one, true, &mut dirty));
+        }
+        for one in elsewhere(&before, view) {
+            self.note_endpoint(&before, one, false, &mut dirty);
+            self.note_endpoint(view, one, true, &mut dirty);
         }
         for item in before.vips.diff(&view.vips) {
             let (old, new) = pair(&item);
@@ -153,10 +152,16 @@ impl Courses {
         }
     }
 
-    fn note_endpoint(&mut self, one: &Arc<TaskEndpoint>, comes: bool, dirty: &mut Dirty) {
-        let TaskEndpoint { task_id, service_id, node_id, serving, ports, .. } = &**one;
-        let led: Vec<IpAddr> = self.view.led(one).collect();
-        led.into_iter().for_each(|address| self.claim(address, *node_id, comes, dirty));
+    /// A task that comes, or goes; `view` says what of it is led to.
+    fn note_endpoint(
+        &mut self,
+        view: &OverlayView,
+        one: &TaskEndpoint,
+        comes: bool,
+        dirty: &mut Dirty,
+    ) {
+        let TaskEndpoint { task_id, service_id, node_id, serving, ports, .. } = one;
+        view.led(one).for_each(|address| self.claim(address, *node_id, comes, dirty));
         put(&mut self.on, *node_id, *task_id, comes);
         if *serving {
             put(&mut self.serving, *service_id, *task_id, comes);
@@ -310,6 +315,25 @@ impl Courses {
         let count = tasks.len();
         self.look_at(count);
     }
+}
+
+/// Tasks that are what they were, on networks that are on a wire now and were not, or the other way round.
+fn elsewhere<'a>(
+    before: &OverlayView,
+    view: &'a OverlayView,
+) -> impl Iterator<Item = &'a TaskEndpoint> {
+    let on_wire = |one: Option<&Arc<Network>>| one.is_some_and(|network| network.is_on_wire());
+    let turned = before.networks.diff(&view.networks).filter_map(|item| {
+        let (old, new) = pair(&item);
+        old.or(new).filter(|_| on_wire(old) != on_wire(new)).map(|network| network.id)
+    });
+    let turned: BTreeSet<NetworkId> = turned.collect();
+    let endpoints = (!turned.is_empty()).then(|| view.endpoints.values());
+    let same = |one: &&'a Arc<TaskEndpoint>| before.endpoints.get(&one.task_id) == Some(*one);
+    let joins = move |one: &&'a Arc<TaskEndpoint>| {
+        one.networks.iter().any(|network| turned.contains(&network.network_id))
+    };
+    endpoints.into_iter().flatten().filter(joins).filter(same).map(AsRef::as_ref)
 }
 
 /// Enters somebody, or strikes him out.

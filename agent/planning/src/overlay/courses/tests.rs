@@ -4,8 +4,8 @@ use shoal_types::assignment::{
     AssignmentChange, EndpointNetwork, IngressPort, Peer, PeerKeys, ServiceVips, TaskEndpoint,
     VipNetwork,
 };
-use shoal_types::object::{Slot, TunnelKey};
-use shoal_types::spec::{Affinity, Locality, Protocol};
+use shoal_types::object::{Meta, Slot, TunnelKey};
+use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Protocol};
 
 use super::*;
 
@@ -13,8 +13,30 @@ fn net(last: u8) -> IpNet {
     IpNet::from(IpAddr::from([10, 0, 0, last]))
 }
 
+fn v6(last: u8) -> IpAddr {
+    IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last.into()])
+}
+
+fn network(id: u128, driver: &str) -> Network {
+    let driver = Driver { name: driver.to_owned(), ..Driver::default() };
+    Network {
+        id: id.into(),
+        meta: Meta::default(),
+        spec: NetworkSpec { driver, ..NetworkSpec::default() },
+        stack_id: None,
+        predefined: false,
+        subnets: Vec::new(),
+    }
+}
+
+fn on(network: u128, at: IpNet) -> EndpointNetwork {
+    EndpointNetwork { network_id: network.into(), addresses: vec![at], aliases: vec![] }
+}
+
+/// A task on network 9, and of some kinds on network 8, too.
 fn endpoint(task: u128, service: u128, node: u128, at: IpNet, kind: u8) -> TaskEndpoint {
-    let network = EndpointNetwork { network_id: 9.into(), addresses: vec![at], aliases: vec![] };
+    let last = u8::try_from(task % 4).unwrap();
+    let further = (kind & 16 != 0).then(|| on(8, IpNet::from(v6(last))));
     let published = 8000 + u16::try_from(service % 1000).unwrap();
     let port = IngressPort { protocol: Protocol::Udp, published_port: published };
     TaskEndpoint {
@@ -23,7 +45,7 @@ fn endpoint(task: u128, service: u128, node: u128, at: IpNet, kind: u8) -> TaskE
         service_name: "web".to_owned(),
         slot: Slot::Replica(1),
         node_id: node.into(),
-        networks: vec![network],
+        networks: std::iter::once(on(9, at)).chain(further).collect(),
         ports: if kind & 1 == 0 { vec![port] } else { Vec::new() },
         affinity: (kind & 2 == 0).then_some(Affinity::ClientIp),
         locality: (kind & 4 == 0).then_some(Locality::PreferLocal),
@@ -54,9 +76,10 @@ fn peer(node: u128, tunnel: Option<IpAddr>) -> Peer {
 }
 
 /// What managers may say, whether or not it makes sense: addresses of several nodes, also in the tunnel, tasks of nodes
-/// that nobody knows, and the node itself that has a place, another one, or none.
+/// that nobody knows, the node itself that has a place, another one, or none, and networks that come before their tasks or
+/// after, on a wire or not.
 fn change() -> impl Strategy<Value = AssignmentChange> {
-    let (few, kind) = (1..5u128, 0..16u8);
+    let (few, kind) = (1..5u128, 0..32u8);
     let at = (2..8u8).prop_map(net);
     let tunnel = prop_oneof![
         3 => (10..14u8).prop_map(|last| Some(net(last).addr())),
@@ -80,6 +103,9 @@ fn change() -> impl Strategy<Value = AssignmentChange> {
         3 => (few.clone(), tunnel)
             .prop_map(|(node, tunnel)| AssignmentChange::UpdatePeer(peer(node, tunnel).into())),
         1 => few.prop_map(|node| AssignmentChange::RemovePeer(node.into())),
+        2 => (8..10u128, prop_oneof![Just("overlay"), Just("macvlan"), Just("ipvlan")])
+            .prop_map(|(id, driver)| AssignmentChange::UpdateNetwork(network(id, driver).into())),
+        1 => (8..10u128).prop_map(|id| AssignmentChange::RemoveNetwork(id.into())),
     ]
 }
 
@@ -137,9 +163,12 @@ fn large(tasks: u32) -> OverlayView {
     view
 }
 
-/// How much is looked at for one task that stops to serve, one that comes, one that goes, and one that moves.
-fn looked_at(tasks: u32) -> [usize; 4] {
+/// How much is looked at for one task that stops to serve, one that comes, one that goes, one that moves, and for a wire
+/// with one task.
+fn looked_at(tasks: u32) -> [usize; 5] {
     let mut view = large(tasks);
+    let wired = endpoint(1 << 41, 1, 2, IpNet::from(IpAddr::from([10, 77, 0, 2])), 16);
+    view.apply(&AssignmentChange::UpdateEndpoint(wired.into()));
     let mut courses = Courses::default();
     assert_eq!(courses.follow(&view), &Course::of(&view));
     let of = |id: u128| view.endpoints[&TaskId::from(id)].clone();
@@ -152,6 +181,7 @@ fn looked_at(tasks: u32) -> [usize; 4] {
         AssignmentChange::UpdateEndpoint(comes.into()),
         AssignmentChange::RemoveEndpoint(4.into()),
         AssignmentChange::UpdateEndpoint(moves.into()),
+        AssignmentChange::UpdateNetwork(network(8, "macvlan").into()),
     ];
     changes.map(|change| {
         view.apply(&change);
