@@ -140,6 +140,10 @@ fn violations_of_specs_point_into_the_file() {
             "deploy: {resources: {limits: {memory: 1k}}}",
             "deploy.resources.limits.memory: \"1024\" is too little",
         ),
+        (
+            "deploy: {drain_timeout: 2h}",
+            "4:29: services.web.deploy.drain_timeout: \"7200s\" is too long: expected at most 3600s",
+        ),
         ("healthcheck: {test: [curl]}", "services.web.healthcheck.test"),
         ("volumes: ['/a:b']", "services.web.volumes[0].target: \"b\" is not absolute"),
     ];

@@ -5,6 +5,7 @@ use shoal_manager_state::testing::{
     cluster_with_nodes, global_spec, service_spec, with_host_port, with_networks, with_reservation,
     with_task,
 };
+use shoal_types::id::{NetworkId, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{EngineDescription, NodeDescription, NodeState, PluginDescription, Slot};
 use shoal_types::resources::NANO_CPUS_PER_CPU;
@@ -19,7 +20,7 @@ fn placed(spec: ServiceSpec, placement: Placement) -> ServiceSpec {
     with_task(spec, |task| task.placement = Some(placement))
 }
 
-fn why(stage: &Stage, service: shoal_types::id::ServiceId) -> String {
+fn why(stage: &Stage, service: ServiceId) -> String {
     stage
         .tasks(service)
         .into_iter()
@@ -239,23 +240,35 @@ fn nodes_below_the_level_of_a_task_are_passed_over_and_named() {
     assert_eq!(stage.running(all).len(), 3);
 }
 
+/// A network to connect to, and two tasks of a service of which the one of this number is connected.
+fn connected_of_two(stage: &mut Stage, connected: usize) -> (NetworkId, [TaskId; 2]) {
+    let web = stage.cluster.add_service(service_spec("web", 2));
+    let network_id = stage.cluster.add_network("spare");
+    let ids = [1, 2].map(|slot| stage.cluster.add_task(web, slot));
+    let (id, aliases, addresses) = (ids[connected], Vec::new(), Vec::new());
+    stage.cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
+    (network_id, ids)
+}
+
+/// The other one is placed, and this one waits for a node that could have connected it.
+fn waits_for_itself(stage: &Stage, ids: [TaskId; 2], connected: usize) {
+    let task = |n: usize| stage.cluster.state.task(ids[n]).unwrap();
+    assert!(task(1 - connected).node_id.is_some(), "it needs no more than before");
+    assert_eq!(task(connected).node_id, None);
+    let why = &task(connected).status.err;
+    assert!(why.contains("feature level 4 needed on 3 nodes"), "{why}");
+}
+
 /// It still needs a node that could have connected it, and its like do not. Whichever of them comes first.
 #[test]
 fn a_task_that_was_disconnected_is_placed_for_itself() {
     for connected in [0, 1] {
         let mut stage = Stage::new(3);
-        let web = stage.cluster.add_service(service_spec("web", 2));
-        let network_id = stage.cluster.add_network("spare");
-        let ids = [1, 2].map(|slot| stage.cluster.add_task(web, slot));
+        let (network_id, ids) = connected_of_two(&mut stage, connected);
         let id = ids[connected];
-        let (aliases, addresses) = (Vec::new(), Vec::new());
-        stage.cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
         stage.cluster.apply(Command::DisconnectTask { id, network_id, force: false });
         stage.settle();
-        let node_of = |stage: &Stage, id| stage.cluster.state.task(id).unwrap().node_id;
-        assert!(node_of(&stage, ids[1 - connected]).is_some(), "it needs no more than before");
-        let why = &stage.cluster.state.task(id).unwrap().status.err;
-        assert!(why.contains("feature level 4 needed on 3 nodes"), "{why}");
+        waits_for_itself(&stage, ids, connected);
     }
 }
 
@@ -264,21 +277,12 @@ fn a_task_that_was_disconnected_is_placed_for_itself() {
 fn a_task_that_was_connected_is_placed_for_itself() {
     for connected in [0, 1] {
         let mut stage = Stage::new(3);
-        let web = stage.cluster.add_service(service_spec("web", 2));
-        let network_id = stage.cluster.add_network("spare");
-        let ids = [1, 2].map(|slot| stage.cluster.add_task(web, slot));
-        let id = ids[connected];
-        let (aliases, addresses) = (Vec::new(), Vec::new());
-        stage.cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
+        let (_, ids) = connected_of_two(&mut stage, connected);
         stage.settle();
-        let node_of = |stage: &Stage, id| stage.cluster.state.task(id).unwrap().node_id;
-        assert!(node_of(&stage, ids[1 - connected]).is_some(), "it needs no more than before");
-        assert_eq!(node_of(&stage, id), None);
-        let why = &stage.cluster.state.task(id).unwrap().status.err;
-        assert!(why.contains("feature level 4 needed on 3 nodes"), "{why}");
+        waits_for_itself(&stage, ids, connected);
         let able = stage.nodes[1];
         stage.cluster.set_level(able, Level::DUAL);
         stage.settle();
-        assert_eq!(node_of(&stage, id), Some(able));
+        assert_eq!(stage.cluster.state.task(ids[connected]).unwrap().node_id, Some(able));
     }
 }
