@@ -44,8 +44,7 @@ pub(crate) struct Kernel {
 }
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
-    let (bridge, addresses) = (None, BTreeSet::new());
-    ObservedLink { kind, index: 1, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
+    ObservedLink { up, ..ObservedLink::plain(kind) }
 }
 
 impl Kernel {

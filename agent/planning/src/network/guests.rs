@@ -69,16 +69,7 @@ mod tests {
     fn link(kind: LinkKind, bridge: Option<&str>, addresses: &[&str]) -> ObservedLink {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let bridge = bridge.map(str::to_owned);
-        ObservedLink {
-            kind,
-            index: 1,
-            up: true,
-            mtu: 1500,
-            mac: None,
-            bridge,
-            hairpin: false,
-            addresses,
-        }
+        ObservedLink { up: true, bridge, addresses, ..ObservedLink::plain(kind) }
     }
 
     #[test]

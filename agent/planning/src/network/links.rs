@@ -45,6 +45,23 @@ pub struct ObservedLink {
     pub addresses: BTreeSet<IpNet>,
 }
 
+impl ObservedLink {
+    /// One of this kind, still down, of which there is nothing more to be said. What tests make others of.
+    #[must_use]
+    pub fn plain(kind: LinkKind) -> Self {
+        Self {
+            kind,
+            index: 1,
+            up: false,
+            mtu: 1500,
+            mac: None,
+            bridge: None,
+            hairpin: false,
+            addresses: BTreeSet::new(),
+        }
+    }
+}
+
 /// A bridge as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredBridge {
@@ -351,17 +368,7 @@ mod tests {
     }
 
     fn link(kind: LinkKind) -> ObservedLink {
-        let (bridge, addresses) = (None, BTreeSet::new());
-        ObservedLink {
-            kind,
-            index: 1,
-            up: true,
-            mtu: 1500,
-            mac: None,
-            bridge,
-            hairpin: false,
-            addresses,
-        }
+        ObservedLink { up: true, ..ObservedLink::plain(kind) }
     }
 
     /// What the actions make of the observed links: the judge of the plan.

@@ -67,8 +67,7 @@ fn wishes() -> Wishes {
 }
 
 fn link(kind: LinkKind, up: bool) -> ObservedLink {
-    let (bridge, addresses) = (None, BTreeSet::new());
-    ObservedLink { kind, index: 1, up, mtu: 1500, mac: None, bridge, hairpin: false, addresses }
+    ObservedLink { up, ..ObservedLink::plain(kind) }
 }
 
 const SETS: [&[(&str, bool)]; 9] = [
