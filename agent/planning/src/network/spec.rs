@@ -92,42 +92,17 @@ impl NetworkConfig {
         spec: &NetworkSpec,
         subnets: &[IpNet],
     ) -> Result<Self, UnsupportedSpec> {
-        let network = || spec.name.clone();
-        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
-            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
-                return Err(UnsupportedSpec::NoSubnet { network: network(), family });
-            }
-        }
-        if spec.enable_ipv4 == Some(false) {
-            let what = "being without IPv4";
-            return Err(UnsupportedSpec::Feature { network: network(), what });
-        }
-        let subnets = subnets.iter().filter(|subnet| subnet.addr().is_ipv4() || spec.enable_ipv6);
-        let subnets = subnets.map(|subnet| {
-            let gateway = gateway_of(spec, subnet)?;
-            Ok(SubnetConfig { gateway, ..SubnetConfig::from(*subnet) })
-        });
-        let subnets = subnets.collect::<Result<_, _>>()?;
+        let config = Self::of_managers(id, spec, subnets, gateway_of)?;
         let mut mtu = tunnel::MTU;
         for (option, value) in &spec.driver.options {
             if option != MTU_OPTION {
-                let option = option.clone();
-                return Err(UnsupportedSpec::Option { network: network(), option });
+                let (network, option) = (spec.name.clone(), option.clone());
+                return Err(UnsupportedSpec::Option { network, option });
             }
-            mtu = parse(&network(), "mtu", value, "a number of bytes")?;
+            mtu = parse(&spec.name, "mtu", value, "a number of bytes")?;
         }
-        Ok(Self {
-            id: id.into(),
-            name: network(),
-            subnets,
-            ipv6: spec.enable_ipv6,
-            internal: spec.internal,
-            // A larger packet would not pass the tunnel.
-            mtu: Some(mtu.min(tunnel::MTU)),
-            labels: spec.labels.clone(),
-            routed: true,
-            wire: None,
-        })
+        // A larger packet would not pass the tunnel.
+        Ok(Self { mtu: Some(mtu.min(tunnel::MTU)), routed: true, ..config })
     }
 
     /// What a spec of a network on a wire asks for, with the subnets that managers have chosen.
@@ -139,16 +114,8 @@ impl NetworkConfig {
         spec: &NetworkSpec,
         subnets: &[IpNet],
     ) -> Result<Self, UnsupportedSpec> {
+        let config = Self::of_managers(id, spec, subnets, named_gateway)?;
         let network = || spec.name.clone();
-        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
-            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
-                return Err(UnsupportedSpec::NoSubnet { network: network(), family });
-            }
-        }
-        if spec.enable_ipv4 == Some(false) {
-            let what = "being without IPv4";
-            return Err(UnsupportedSpec::Feature { network: network(), what });
-        }
         let wire = match Wire::of(&spec.driver) {
             Some(Ok(wire)) => wire,
             Some(Err(problems)) => {
@@ -161,9 +128,29 @@ impl NetworkConfig {
                 return Err(UnsupportedSpec::Driver { network: network(), driver });
             }
         };
+        Ok(Self { mtu: wire.mtu, wire: Some(wire), ..config })
+    }
+
+    /// What a spec asks for of a network whose addresses managers choose, but for what its driver makes of it.
+    fn of_managers(
+        id: impl Into<String>,
+        spec: &NetworkSpec,
+        subnets: &[IpNet],
+        gateway: fn(&NetworkSpec, &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec>,
+    ) -> Result<Self, UnsupportedSpec> {
+        let network = || spec.name.clone();
+        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
+            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
+                return Err(UnsupportedSpec::NoSubnet { network: network(), family });
+            }
+        }
+        if spec.enable_ipv4 == Some(false) {
+            let what = "being without IPv4";
+            return Err(UnsupportedSpec::Feature { network: network(), what });
+        }
         let subnets = subnets.iter().filter(|subnet| subnet.addr().is_ipv4() || spec.enable_ipv6);
         let subnets = subnets.map(|subnet| {
-            let gateway = named_gateway(spec, subnet)?;
+            let gateway = gateway(spec, subnet)?;
             Ok(SubnetConfig { gateway, ..SubnetConfig::from(*subnet) })
         });
         Ok(Self {
@@ -172,10 +159,8 @@ impl NetworkConfig {
             subnets: subnets.collect::<Result<_, _>>()?,
             ipv6: spec.enable_ipv6,
             internal: spec.internal,
-            mtu: wire.mtu,
             labels: spec.labels.clone(),
-            routed: false,
-            wire: Some(wire),
+            ..Self::default()
         })
     }
 
