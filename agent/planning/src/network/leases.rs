@@ -14,8 +14,7 @@ use shoal_types::spec::Wire;
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
 use super::{
-    AttachRequest, Attached, AttachedV6, Family, Mac, NetworkConfig, NetworkState, Place,
-    SharedPort, names,
+    AttachRequest, Attached, AttachedV6, Mac, NetworkConfig, NetworkState, Place, SharedPort, names,
 };
 
 mod error;
@@ -220,6 +219,8 @@ impl Leases {
         }
         let wire = self.on_wire(request, lease)?;
         let (address, v6) = self.choose_both(request, lease)?;
+        let out_v4 = wire::leads_out(lease, address.into());
+        let out_v6 = v6.is_some_and(|address| wire::leads_out(lease, address.into()));
         for address in [IpAddr::V4(address)].into_iter().chain(v6.map(IpAddr::V6)) {
             let last = (request.network.clone(), address.is_ipv6());
             self.last_addresses.insert(last, address);
@@ -227,10 +228,8 @@ impl Leases {
         let container = self.containers.entry(request.container.clone()).or_default();
         let others = || container.attachments.values();
         let (net, gateway) = v4_on(&state, address);
-        let [out_v4, out_v6] = wire.as_ref().map_or([true; 2], |wire| wire.leads_out);
         let v6 = v6.map(|address| AttachedV6 {
-            default_route: !state.internal
-                && out_v6
+            default_route: out_v6
                 && others().filter_map(|other| other.v6.as_ref()).all(|other| !other.default_route),
             ..v6_on(&state, address)
         });
@@ -243,7 +242,7 @@ impl Leases {
             ifname: container.free_ifname(),
             host_ifname,
             mtu: state.mtu,
-            default_route: !state.internal && out_v4 && others().all(|other| !other.default_route),
+            default_route: out_v4 && others().all(|other| !other.default_route),
             behind_gateway: behind_gateway(&state, v4),
             v6,
             aliases: request.aliases.clone(),
@@ -367,21 +366,24 @@ impl Leases {
         let gone = attachments.remove(network);
         unfinished.remove(network);
         let networks = &self.networks;
-        let leads_out = |other: &&mut Attached| {
-            networks.get(&other.network).is_some_and(|network| !network.state.internal)
+        let leads_out = |network: &str, address: IpAddr| {
+            networks.get(network).is_some_and(|lease| wire::leads_out(lease, address))
         };
-        let mut others: Vec<_> = attachments.values_mut().filter(leads_out).collect();
+        let mut others: Vec<_> = attachments.values_mut().collect();
         others.sort_by_key(|one| (one.ifname.len(), one.ifname.clone()));
         if gone.as_ref().is_some_and(|gone| gone.default_route)
-            && let Some(next) = others.iter_mut().find(|one| one.may_lead_out(Family::V4))
+            && let Some(next) =
+                others.iter_mut().find(|one| leads_out(&one.network, one.address.addr().into()))
         {
             next.default_route = true;
             unfinished.insert(next.network.clone());
         }
         let had_v6 = gone.as_ref().and_then(|gone| gone.v6.as_ref());
         if had_v6.is_some_and(|v6| v6.default_route)
-            && let Some(next) =
-                others.iter_mut().find(|other| other.v6.is_some() && other.may_lead_out(Family::V6))
+            && let Some(next) = others.iter_mut().find(|one| {
+                let v6 = one.v6.as_ref().map(|v6| v6.address.addr().into());
+                v6.is_some_and(|address| leads_out(&one.network, address))
+            })
         {
             next.v6.iter_mut().for_each(|v6| v6.default_route = true);
             unfinished.insert(next.network.clone());

@@ -257,8 +257,6 @@ pub struct OnWire {
     pub index: u32,
     /// How it shares it.
     pub mode: WireMode,
-    /// Whether a way out of IPv4 and one of IPv6 can be there.
-    pub leads_out: [bool; 2],
 }
 
 /// What a container has of IPv6 on one network.
@@ -291,15 +289,6 @@ pub struct End {
 }
 
 impl Attached {
-    /// Whether its way out of a family can be here.
-    #[must_use]
-    pub fn may_lead_out(&self, family: Family) -> bool {
-        self.wire.as_ref().is_none_or(|wire| match family {
-            Family::V4 => wire.leads_out[0],
-            Family::V6 => wire.leads_out[1],
-        })
-    }
-
     /// What it has of each family, of IPv4 first.
     pub fn ends(&self) -> impl Iterator<Item = End> {
         let direct = self.wire.as_ref().is_some_and(|wire| wire.mode.is_routed());

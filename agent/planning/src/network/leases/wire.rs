@@ -1,10 +1,12 @@
 //! What is on the wire of an interface of this node.
 
-use shoal_types::spec::WireMode;
+use std::net::IpAddr;
+
+use shoal_types::spec::{Wire, WireMode};
 
 use super::settings::label;
 use super::{LeaseError, Leases, NetworkLease};
-use crate::network::{AttachRequest, Family, OnWire, Place, SubnetConfig};
+use crate::network::{AttachRequest, OnWire, Place};
 
 impl Leases {
     /// How a container is on a wire, if the network is on one.
@@ -15,36 +17,24 @@ impl Leases {
     ) -> Result<Option<OnWire>, LeaseError> {
         let NetworkLease { config, state } = lease;
         let (Some(wire), Some(place)) = (&config.wire, &state.wire) else { return Ok(None) };
-        let mut alone = self.attached().filter(|one| one.wire.is_some()).filter(|one| {
-            let link = one.wire.as_ref().map(|wire| &wire.link);
-            let for_one = one.wire.as_ref().is_some_and(|wire| wire.mode.is_for_one());
-            link == Some(&place.link) && (for_one || wire.mode.is_for_one())
-        });
-        if let Some(other) = alone.next() {
-            let (network, holder) = (label(config), other.container.clone());
-            return Err(LeaseError::WireTaken { network, link: place.link.clone(), holder });
+        let others = self.attached().filter_map(|one| Some((one, one.wire.as_ref()?)));
+        for (other, its) in others.filter(|(_, its)| its.link == place.link) {
+            let (network, link) = (label(config), place.link.clone());
+            if its.mode.is_for_one() || wire.mode.is_for_one() {
+                let holder = other.container.clone();
+                return Err(LeaseError::WireTaken { network, link, holder });
+            }
+            let both_macvlan = matches!(its.mode, WireMode::Macvlan(_))
+                && matches!(wire.mode, WireMode::Macvlan(_));
+            if !both_macvlan && its.mode != wire.mode {
+                let other = self.label_of(&other.network);
+                return Err(LeaseError::WireDiffers { network, link, other });
+            }
         }
-        let mut others = self.attached().filter_map(|one| Some((one, one.wire.as_ref()?)));
-        let differs = |mode: WireMode| match (mode, wire.mode) {
-            (WireMode::Macvlan(_), WireMode::Macvlan(_)) => false,
-            (mode, wanted) => mode != wanted,
-        };
-        if let Some((other, _)) =
-            others.find(|(_, one)| one.link == place.link && differs(one.mode))
-        {
-            let (network, other) = (label(config), self.label_of(&other.network));
-            return Err(LeaseError::WireDiffers { network, link: place.link.clone(), other });
-        }
-        let leads_out = |family: Family| {
-            let gateway =
-                |one: &SubnetConfig| one.gateway.is_some_and(|ip| Family::of(ip) == family);
-            wire.mode.is_routed() || config.subnets.iter().any(gateway)
-        };
         Ok(Some(OnWire {
             link: place.link.clone(),
             index: request.link_index.unwrap_or_default(),
             mode: wire.mode,
-            leads_out: Family::ALL.map(leads_out),
         }))
     }
 
@@ -56,6 +46,17 @@ impl Leases {
     }
 }
 
+/// Whether who has an address of a network can have its way out there. On a wire that takes a gateway that somebody has
+/// named for the address's subnet, or a node that routes.
+pub(super) fn leads_out(lease: &NetworkLease, address: IpAddr) -> bool {
+    let NetworkLease { config, state } = lease;
+    let by_wire = |wire: &Wire| {
+        let subnet = config.subnets.iter().find(|one| one.subnet.contains(&address));
+        wire.mode.is_routed() || subnet.is_some_and(|one| one.gateway.is_some())
+    };
+    !state.internal && config.wire.as_ref().is_none_or(by_wire)
+}
+
 #[cfg(test)]
 mod tests {
     use ipnet::IpNet;
@@ -63,7 +64,7 @@ mod tests {
 
     use super::super::{PublishError, Refusal, Rules};
     use super::*;
-    use crate::network::{NetworkConfig, Protocol, PublishedPort};
+    use crate::network::{NetworkConfig, Protocol, PublishedPort, SubnetConfig};
 
     const BRIDGE: WireMode = WireMode::Macvlan(MacvlanMode::Bridge);
     const L2: WireMode = WireMode::Ipvlan(IpvlanMode::L2, IpvlanFlag::Bridge);
@@ -128,6 +129,23 @@ mod tests {
             let hold = |_: &PublishedPort| Ok::<_, Refusal<()>>(());
             let error = leases.publish("c", &[port], &Rules::default(), hold).unwrap_err();
             assert!(matches!(error, PublishError::Lease(LeaseError::NoWayIn { .. })));
+        }
+    }
+
+    /// Of several subnets each has a gateway of its own, or none.
+    #[test]
+    fn a_way_out_is_by_the_gateway_of_the_own_subnet() {
+        let mut config = config("lan", "up0", BRIDGE, "10.9.0.1");
+        config.subnets.push("10.10.0.0/24".parse::<IpNet>().unwrap().into());
+        let (mut leases, rules) = (Leases::default(), Rules::default());
+        leases.ensure_network(&config, &rules, &[]).unwrap();
+        for (container, address, expected) in
+            [("one", [10, 9, 0, 5], true), ("two", [10, 10, 0, 5], false)]
+        {
+            let address = Some(address.into());
+            let wanted = AttachRequest { address, ..request(container, "lan", 5) };
+            let attached = leases.attach(&wanted, &rules).unwrap();
+            assert_eq!(attached.default_route, expected, "{address:?}");
         }
     }
 
