@@ -44,7 +44,8 @@ pub use user::{UserRole, UserSpec};
 pub use validate::{Violation, Violations};
 pub use volume::VolumeSpec;
 pub use wire::{
-    IpvlanFlag, IpvlanMode, MTU_OPTION, MacvlanMode, Parent, Wire, WireMode, WireProblem,
+    IpvlanFlag, IpvlanMode, MTU_MAX, MTU_MIN, MTU_MIN_V6, MTU_OPTION, MacvlanMode, Parent, Wire,
+    WireMode, WireProblem,
 };
 
 use std::collections::BTreeMap;

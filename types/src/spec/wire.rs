@@ -18,8 +18,12 @@ const IPVLAN_FLAG: &str = "ipvlan_flag";
 const IFNAME_MAX: usize = 15;
 /// The highest number of a VLAN (IEEE 802.1Q, 9.6).
 const VLAN_MAX: u16 = 4094;
-/// The smallest and largest packet that IPv4 can express (RFC 791).
-const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
+/// Smallest packet size a link must carry (RFC 791), in bytes.
+pub const MTU_MIN: u32 = 68;
+/// Largest packet size IPv4 can express (RFC 791), in bytes.
+pub const MTU_MAX: u32 = 65_535;
+/// Smallest packet size of a link that has IPv6 (RFC 8200, 5), in bytes.
+pub const MTU_MIN_V6: u32 = 1280;
 
 /// What a network on a wire is on, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +68,7 @@ pub enum IpvlanMode {
     L2,
     /// Packets: the node routes for them, and nobody asks.
     L3,
-    /// The same, past the node's packet filter.
+    /// The same, and what comes in passes the node's packet filter.
     L3s,
 }
 
@@ -249,10 +253,9 @@ impl Reading<'_> {
 
     fn mtu(&mut self) -> Option<u32> {
         let value = self.driver.options.get(MTU_OPTION)?;
-        let mtu = value.parse().ok().filter(|mtu| MTU.contains(mtu));
+        let mtu = value.parse().ok().filter(|mtu| (MTU_MIN..=MTU_MAX).contains(mtu));
         if mtu.is_none() {
-            let expected =
-                format!("is no size of packets: expected {} to {} bytes", MTU.start(), MTU.end());
+            let expected = format!("is no size of packets: expected {MTU_MIN} to {MTU_MAX} bytes");
             self.wrong(MTU_OPTION, value, expected);
         }
         mtu

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use shoal_types::spec::Wire;
+use shoal_types::spec::{MTU_MAX, MTU_MIN, MTU_MIN_V6, Wire};
 
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
@@ -22,7 +22,7 @@ mod settings;
 mod wire;
 
 pub use self::error::LeaseError;
-use self::settings::{MTU_MAX, MTU_MIN, MTU_MIN_V6, choose_subnets, label, same_settings};
+use self::settings::{choose_subnets, label, same_settings};
 pub use super::publish::{PublishError, Refusal};
 
 /// What a node gives out and under which names.

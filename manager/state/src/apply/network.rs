@@ -85,7 +85,8 @@ pub(super) fn refuse_if_used(
     Err(Rejected::NetworkInUse { name: network.spec.name.clone(), user_kind, user })
 }
 
-/// The networks that a service joins, looked up, with the addresses that it names there. One that names none joins the predefined bridge.
+/// The networks that a service joins, looked up, with the addresses that it names there. One that names none joins the
+/// predefined bridge.
 pub(super) fn of_service(
     state: &ClusterState,
     id: ServiceId,
@@ -98,8 +99,9 @@ pub(super) fn of_service(
         })
     };
     let wanted = &spec.task_template.networks;
+    refuse_ports_on_wire(state, spec)?;
+    refuse_ports_without_v6(state, spec)?;
     if wanted.is_empty() {
-        refuse_ports_without_v6(state, spec)?;
         let network_id = find(BRIDGE)?.id;
         return Ok([TaskNetwork {
             network_id,
@@ -110,8 +112,6 @@ pub(super) fn of_service(
         }]
         .into());
     }
-    refuse_ports_on_wire(state, spec)?;
-    refuse_ports_without_v6(state, spec)?;
     let mut joined = Vec::with_capacity(wanted.len());
     let mut seen = BTreeSet::new();
     for attachment in wanted {

@@ -6,7 +6,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::cluster::SUBNET_LENGTHS;
 use super::{Check, service};
-use crate::spec::{IpamConfig, NetworkKind, NetworkSpec, SubnetPlan, Wire, WireProblem};
+use crate::spec::{
+    IpamConfig, MTU_MIN_V6, MTU_OPTION, NetworkKind, NetworkSpec, SubnetPlan, Wire, WireProblem,
+};
 
 /// Prefix lengths of IPv6 subnets of networks that span nodes: one larger than what a site is given has no use
 /// (RFC 6177), one smaller has no address beside that of the nodes.
@@ -26,10 +28,18 @@ pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
             c.at("ipam", |c| c.each("config", &ipam.config, overlay));
         }
     }
-    if let Some(Err(problems)) = Wire::of(&spec.driver) {
-        for WireProblem { option, value, problem } in problems {
-            c.at(format!("driver.options.{option}"), |c| c.wrong(value, problem));
+    match Wire::of(&spec.driver) {
+        Some(Err(problems)) => {
+            for WireProblem { option, value, problem } in problems {
+                c.at(format!("driver.options.{option}"), |c| c.wrong(value, problem));
+            }
         }
+        Some(Ok(Wire { mtu: Some(mtu), .. })) => {
+            let fits = !spec.enable_ipv6 || mtu >= MTU_MIN_V6;
+            let expected = format!("is too small for IPv6: expected {MTU_MIN_V6} bytes at least");
+            c.at(format!("driver.options.{MTU_OPTION}"), |c| c.that(fits, mtu, &expected));
+        }
+        Some(Ok(Wire { mtu: None, .. })) | None => {}
     }
 }
 

@@ -427,6 +427,12 @@ fn networks_that_no_node_can_make_are_refused_at_once() {
         NetworkSpec { driver, scope, ..named() }
     };
     let across = |scope| of("overlay", scope);
+    let narrow = |enable_ipv6| {
+        let options = [("parent", "eth0"), (crate::spec::MTU_OPTION, "1279")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let driver = Driver { name: "ipvlan".to_owned(), options };
+        NetworkSpec { driver, enable_ipv6, ..named() }
+    };
     let cases = [
         (ipam(&["foo"]), "ipam.driver.options: not supported yet: driver options"),
         (scoped(NetworkScope::Swarm), "scope: not supported yet: a scope other than the driver's"),
@@ -441,12 +447,16 @@ fn networks_that_no_node_can_make_are_refused_at_once() {
             "driver: \"host\" is not supported yet: expected bridge, overlay, macvlan or ipvlan",
         ),
         (of("macvlan", None), "driver.options.parent: is no interface: expected the one of"),
+        (
+            narrow(true),
+            "driver.options.com.docker.network.driver.mtu: \"1279\" is too small for IPv6: expected 1280 bytes at least",
+        ),
     ];
     for (spec, expected) in cases {
         let error = spec.validate().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let overlays = [across(None), across(Some(NetworkScope::Swarm))];
+    let overlays = [across(None), across(Some(NetworkScope::Swarm)), narrow(false)];
     for fine in [named(), ipam(&[]), scoped(NetworkScope::Local)].into_iter().chain(overlays) {
         assert_eq!(fine.validate(), Ok(()));
     }

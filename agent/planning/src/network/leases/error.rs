@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use shoal_types::spec::{MTU_MAX, MTU_MIN, MTU_MIN_V6};
 use thiserror::Error;
 
-use super::settings::{MTU_MAX, MTU_MIN, MTU_MIN_V6};
 use crate::network::{Protocol, PublishedPort, SharedPort};
 
 /// Why the book refuses.

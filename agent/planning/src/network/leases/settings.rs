@@ -7,14 +7,6 @@ use ipnet::IpNet;
 use super::{InUse, LeaseError, Rules};
 use crate::network::{NetworkConfig, Subnet, SubnetConfig, pool};
 
-/// Smallest packet size a link must carry (RFC 791).
-pub(super) const MTU_MIN: u32 = 68;
-/// Largest packet size IPv4 can express (RFC 791).
-pub(super) const MTU_MAX: u32 = 65_535;
-
-/// Smallest packet size of a link that has IPv6 (RFC 8200, 5).
-pub(super) const MTU_MIN_V6: u32 = 1280;
-
 /// The subnets of a network, one of IPv4 first, that have nothing in common with each other or with what
 /// is `used`.
 pub(super) fn choose_subnets(
