@@ -8,7 +8,8 @@ use shoal_types::object::{EngineDescription, NodeDescription, PluginDescription}
 use shoal_types::resources::{NANO_CPUS_PER_CPU, Resources};
 use shoal_types::spec::{NetworkKind, Platform};
 
-/// Looks at the host. `drivers` are those of networks on wires that its kernel has. Cheap enough for every session, so that memory plugged in later is seen.
+/// Looks at the host. `drivers` are those of networks on wires that its kernel has. Cheap enough for every session, so
+/// that memory plugged in later is seen.
 #[must_use]
 pub fn describe(
     hostname: Option<&str>,

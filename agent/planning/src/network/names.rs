@@ -1,5 +1,8 @@
 //! Interface names: short, and the same for the same ids on every run.
 
+use super::ingress;
+use crate::tunnel;
+
 /// Longest name of an interface, without the closing NUL (`IFNAMSIZ` - 1, netdevice(7)).
 pub const IFNAME_MAX: usize = 15;
 
@@ -35,6 +38,12 @@ pub fn is_ours(prefix: &str, ifname: &str) -> bool {
             && rest.starts_with(['b', 'v', 'l'])
             && rest.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
     })
+}
+
+/// Whether an interface is the agent's: as above, or of the mesh or the tunnel.
+#[must_use]
+pub fn is_of_agent(prefix: &str, ifname: &str) -> bool {
+    is_ours(prefix, ifname) || ifname == ingress::ifname(prefix) || tunnel::is_ours(prefix, ifname)
 }
 
 /// Whether a prefix can be used: 1 to [`PREFIX_MAX`] lower case letters or digits.
@@ -77,6 +86,16 @@ mod tests {
         assert_eq!(bridge("sh", "net-1"), "shbyfrsqkvf57");
         assert_eq!(port("sh", "c1", "net-1"), "shvklfw0h3zrl");
         assert!(is_ours("sh", &vlan("sh", "eth0", 50)));
+        for (ifname, expected) in [
+            ("shwg0", true),
+            ("shwg1", true),
+            ("shwg2", false),
+            ("shbyfrsqkvf57", true),
+            ("eth0", false),
+        ] {
+            assert_eq!(is_of_agent("sh", ifname), expected, "{ifname}");
+        }
+        assert!(is_of_agent("sh", &ingress::ifname("sh")));
         assert_ne!(vlan("sh", "eth0", 50), vlan("sh", "eth0.5", 0));
     }
 

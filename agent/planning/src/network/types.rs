@@ -149,6 +149,16 @@ pub struct Place {
     pub made: Option<Vlan>,
 }
 
+/// What people call it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.made {
+            Some(Vlan { base, number }) => write!(f, "{base}.{number}"),
+            None => f.write_str(&self.link),
+        }
+    }
+}
+
 /// A VLAN (IEEE 802.1Q) of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Vlan {

@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 use super::{Action, Observed, Wishes};
 use crate::network::leases::Leases;
 use crate::network::settings::{IP_FORWARD, Remembered, SRC_VALID_MARK};
-use crate::network::{NetworkState, ingress, names};
-use crate::tunnel;
+use crate::network::{NetworkState, names};
 
 /// Whether a setting is one of the agent's own interfaces.
 fn is_of_agent(setting: &str, prefix: &str) -> bool {
-    let ifname = setting.split('/').nth(2).unwrap_or_default();
-    names::is_ours(prefix, ifname)
-        || ifname == ingress::ifname(prefix)
-        || tunnel::is_ours(prefix, ifname)
+    names::is_of_agent(prefix, setting.split('/').nth(2).unwrap_or_default())
 }
 
 /// What is done to the settings of the whole host.
