@@ -25,6 +25,11 @@ pub enum NetworkError {
         "network `{network}` is on interface `{parent}`, which {what} on node {node}: expected one that leads to a wire"
     )]
     UnfitParent { network: String, parent: String, what: &'static str, node: String },
+    #[error(
+        "network `{network}` has packets of {mtu} bytes, and interface `{parent}` of node {node} has none above {most}: \
+         expected that or less"
+    )]
+    ParentMtu { network: String, parent: String, mtu: u32, most: u32, node: String },
     #[error("network `{network}`: the kernel of node {node} has no {what}")]
     NoDriver { network: String, what: &'static str, node: String },
     /// The request cannot be granted, now or ever: it is the user's to change.
@@ -99,6 +104,7 @@ impl NetworkError {
                 | Self::NotOurAddress { .. }
                 | Self::NoParent { .. }
                 | Self::UnfitParent { .. }
+                | Self::ParentMtu { .. }
                 | Self::NoDriver { .. }
                 | Self::Prefix { .. }
                 | Self::Table { .. }

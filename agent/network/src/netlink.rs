@@ -25,8 +25,7 @@ use rustix::io::Errno;
 use shoal_agent_planning::network::advertise::HostAddress;
 use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
-use shoal_agent_planning::network::{Attached, Family, Mac, ingress, names};
-use shoal_agent_planning::tunnel;
+use shoal_agent_planning::network::{Attached, Family, Mac, names};
 use tokio::task::AbortHandle;
 
 use super::NetworkError;
@@ -120,9 +119,7 @@ impl Links {
             let flags = link.header.flags;
             let ifname = ifname_of(link)?;
             let usable = flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback);
-            let ours = names::is_ours(prefix, ifname)
-                || ifname == ingress::ifname(prefix)
-                || tunnel::is_ours(prefix, ifname);
+            let ours = names::is_of_agent(prefix, ifname);
             (usable && !ours).then_some((link.header.index, ifname))
         });
         let outside: BTreeMap<u32, &str> = outside.collect();
@@ -406,15 +403,11 @@ fn observed(links: &[LinkMessage], addresses: &[AddressMessage]) -> BTreeMap<Str
                 LinkAttribute::Controller(index) => ifnames.get(index).map(|name| (*name).into()),
                 _ => None,
             });
-            let mtu = find(link, |attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            });
             let seen = ObservedLink {
                 kind: kind_of(link),
                 index: link.header.index,
                 up: link.header.flags.contains(LinkFlags::Up),
-                mtu: mtu.unwrap_or_default(),
+                mtu: mtu_of(link).unwrap_or_default(),
                 mac: mac_of(link),
                 bridge,
                 hairpin: hairpin_of(link),
@@ -435,6 +428,13 @@ pub(super) fn find<'a, T>(
 pub(super) fn ifname_of(link: &LinkMessage) -> Option<&str> {
     find(link, |attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+pub(super) fn mtu_of(link: &LinkMessage) -> Option<u32> {
+    find(link, |attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
 }
@@ -519,13 +519,8 @@ fn used_by_route(
         RouteAttribute::Oif(index) => ifnames.get(index),
         _ => None,
     });
-    let ours = |ifname: &str| {
-        names::is_ours(prefix, ifname)
-            || tunnel::is_ours(prefix, ifname)
-            || ifname == ingress::ifname(prefix)
-    };
     let by = match ifname {
-        Some(ifname) if ours(ifname) => return None,
+        Some(ifname) if names::is_of_agent(prefix, ifname) => return None,
         Some(ifname) => format!("a route by interface `{ifname}`"),
         None => "a route of this host".to_owned(),
     };

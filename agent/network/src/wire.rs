@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use futures::TryStreamExt as _;
 use rtnetlink::packet_route::link::{
     InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, IpVlanFlags, IpVlanMode, LinkAttribute,
-    LinkInfo, LinkMessage, MacVlanMode,
+    LinkInfo, LinkMessage, MacVlanMode, VlanProtocol,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVlan};
 use rustix::io::Errno;
@@ -153,16 +153,19 @@ fn below(link: &LinkMessage) -> Option<u32> {
     })
 }
 
+/// The number of a VLAN, if it is one as IEEE 802.1Q has them, and not one that carries others (802.1ad).
 fn vlan_number(link: &LinkMessage) -> Option<u16> {
     let infos = find(link, |attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     })?;
-    infos.iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vlan(data)) => data.iter().find_map(|one| match one {
-            InfoVlan::Id(number) => Some(*number),
-            _ => None,
-        }),
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let carries = |one: &InfoVlan| *one == InfoVlan::Protocol(VlanProtocol::Ieee8021Ad);
+    data.iter().filter(|_| !data.iter().any(carries)).find_map(|one| match one {
+        InfoVlan::Id(number) => Some(*number),
         _ => None,
     })
 }

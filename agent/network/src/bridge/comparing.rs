@@ -37,9 +37,9 @@ impl BridgeNetworks {
             (inner.led, inner.mesh) = (led, mesh);
             let plan = inner.plan(&observed);
             let of_under_way = |(container, network): &(String, String)| {
-                let mut ports = inner.leases.ports();
-                let port = ports.find(|p| p.container == *container && p.network == *network)?;
-                Some(port.host_ifname.clone())
+                let mut all = inner.leases.attached();
+                let one = all.find(|p| p.container == *container && p.network == *network)?;
+                Some(one.host_ifname.clone())
             };
             let under_way: BTreeSet<String> =
                 inner.under_way.iter().filter_map(of_under_way).collect();

@@ -111,20 +111,11 @@ impl BridgeNetworks {
                 return Err(NetworkError::NameTaken { ifname: attached.ifname.clone() });
             }
         }
-        if attached.v6.is_some() {
-            netns::switch_v6_on(netns, attached.ifname.clone()).await?;
-        }
-        let (configured, loopback, hairpin) = tokio::join!(
-            inside.configure(attached),
-            inside.set_up_loopback(),
+        let (end, hairpin) = tokio::join!(
+            configure_end(attached, netns, inside),
             self.links.set_hairpin(&attached.host_ifname),
         );
-        loopback.and(hairpin)?;
-        if configured? {
-            Ok(())
-        } else {
-            Err(NetworkError::NameTaken { ifname: attached.ifname.clone() })
-        }
+        hairpin.and(end)
     }
 
     /// As [`do_release`](Self::do_release), of one network; what is on a wire is in the container's namespace.
@@ -265,6 +256,24 @@ impl BridgeNetworks {
         self.forget_flows(&withdrawn).await;
         self.forget_shared(shared).await;
         Ok(())
+    }
+}
+
+/// Gives a new link in a container's namespace all that makes it the end of an attachment.
+pub(super) async fn configure_end(
+    attached: &Attached,
+    netns: &File,
+    inside: &Links,
+) -> Result<(), NetworkError> {
+    if attached.v6.is_some() {
+        netns::switch_v6_on(netns, attached.ifname.clone()).await?;
+    }
+    let (configured, loopback) = tokio::join!(inside.configure(attached), inside.set_up_loopback());
+    loopback?;
+    if configured? {
+        Ok(())
+    } else {
+        Err(NetworkError::NameTaken { ifname: attached.ifname.clone() })
     }
 }
 

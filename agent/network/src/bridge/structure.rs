@@ -56,11 +56,10 @@ impl BridgeNetworks {
             inner.unsaved = true;
             inner.leases.remove_network(&network)
         });
-        let (bridge, wire) = removed?.map_or_else(
-            || (names::bridge(self.prefix(), &network), None),
-            |state| (state.bridge, state.wire),
+        let link = removed?.map_or_else(
+            || names::bridge(self.prefix(), &network),
+            |state| state.wire.map_or(state.bridge, |place| place.link),
         );
-        let link = wire.map_or(bridge, |place| place.link);
         let look = Look { settings: true, rules: true, gates: true, ..Look::link(link) };
         let settled = self.reconcile(&look).await;
         self.save_networks().await?;

@@ -5,16 +5,16 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use rtnetlink::packet_route::link::{InfoKind, LinkFlags};
+use rtnetlink::packet_route::link::{InfoKind, LinkFlags, LinkMessage};
 use rustix::io::Errno;
-use shoal_agent_planning::network::{NetworkState, OnWire, Place, Vlan, ingress, names};
-use shoal_agent_planning::tunnel;
+use shoal_agent_planning::network::{NetworkState, OnWire, Place, Vlan, names};
 use shoal_types::spec::Wire;
 use tokio::time::sleep;
 
 use super::BridgeNetworks;
+use super::containers::configure_end;
 use super::reconcile::look_at;
-use crate::netlink::Links;
+use crate::netlink::{Links, mtu_of};
 use crate::wire::is_end_of;
 use crate::{AttachRequest, Attached, Netns, NetworkConfig, NetworkError, netns};
 
@@ -29,40 +29,44 @@ impl BridgeNetworks {
         wire: &Wire,
         config: &NetworkConfig,
     ) -> Result<Place, NetworkError> {
-        let (parent, network, node) =
-            (wire.parent.to_string(), config.name.clone(), self.node.clone());
-        let links = &self.links;
-        if let Some(link) = links.get(&parent).await? {
-            let unfit = |what| {
-                let (network, parent, node) = (network.clone(), parent.clone(), node.clone());
-                Err(NetworkError::UnfitParent { network, parent, what, node })
-            };
-            let prefix = self.prefix();
-            if link.header.flags.contains(LinkFlags::Loopback) {
-                return unfit("is a loopback interface");
-            }
-            // What is on them is judged by where it comes from, and that would not be true any more.
-            let ours = [tunnel::ifname(prefix), ingress::ifname(prefix)].contains(&parent);
-            if ours || names::is_ours(prefix, &parent) {
-                return unfit("is the agent's own");
-            }
-            return Ok(Place { link: parent, made: None });
+        let (parent, network, node) = (wire.parent.as_str(), || config.name.clone(), &self.node);
+        if self.fit(parent, config).await?.is_some() {
+            return Ok(Place { link: parent.to_owned(), made: None });
         }
-        let none = || NetworkError::NoParent {
-            network: network.clone(),
-            parent: parent.clone(),
-            node: node.clone(),
+        let none = || {
+            let (parent, node) = (parent.to_owned(), node.clone());
+            NetworkError::NoParent { network: network(), parent, node }
         };
         let (base, number) = wire.parent.vlan().ok_or_else(none)?;
-        let below = links.get(base).await?.ok_or_else(none)?;
-        if let Some(link) = links.vlan_of(below.header.index, number, self.prefix()).await? {
+        let below = self.fit(base, config).await?.ok_or_else(none)?;
+        if let Some(link) = self.links.vlan_of(below.header.index, number, self.prefix()).await? {
             return Ok(Place { link, made: None });
         }
-        if !links.knows(InfoKind::Vlan).await? {
+        if !self.links.knows(InfoKind::Vlan).await? {
+            let (network, node) = (network(), node.clone());
             return Err(NetworkError::NoDriver { network, what: "VLANs (8021q)", node });
         }
         let link = names::vlan(self.prefix(), base, number);
         Ok(Place { link, made: Some(Vlan { base: base.to_owned(), number }) })
+    }
+
+    /// An interface of the host that a network can be on, if there is one of this name.
+    async fn fit(
+        &self,
+        parent: &str,
+        config: &NetworkConfig,
+    ) -> Result<Option<LinkMessage>, NetworkError> {
+        let Some(link) = self.links.get(parent).await? else { return Ok(None) };
+        let what = if link.header.flags.contains(LinkFlags::Loopback) {
+            "is a loopback interface"
+        } else if names::is_of_agent(self.prefix(), parent) {
+            // What is on them is judged by where it comes from, and that would not be true any more.
+            "is the agent's own"
+        } else {
+            return Ok(Some(link));
+        };
+        let (network, parent, node) = (config.name.clone(), parent.to_owned(), self.node.clone());
+        Err(NetworkError::UnfitParent { network, parent, what, node })
     }
 
     /// Makes what a network on a wire is on, as far as that is the agent's. Call it under `structure`.
@@ -82,11 +86,10 @@ impl BridgeNetworks {
         &self,
         request: AttachRequest,
     ) -> Result<AttachRequest, NetworkError> {
-        let Some((name, place)) = self.place_of(&request.network) else { return Ok(request) };
+        let Some((network, place)) = self.place_of(&request.network) else { return Ok(request) };
         let Some(link) = self.links.get(&place.link).await? else {
-            let parent =
-                place.made.map_or(place.link, |vlan| format!("{}.{}", vlan.base, vlan.number));
-            return Err(NetworkError::NoParent { network: name, parent, node: self.node.clone() });
+            let (parent, node) = (place.to_string(), self.node.clone());
+            return Err(NetworkError::NoParent { network, parent, node });
         };
         Ok(AttachRequest { link_index: Some(link.header.index), ..request })
     }
@@ -104,30 +107,25 @@ impl BridgeNetworks {
             if present.is_some() {
                 inside.remove(&attached.ifname).await?;
             }
-            let mut patience = Patience::default();
-            loop {
-                let made = self.links.create_on_wire(attached, wire, netns.as_fd()).await;
-                if !patience.has(&made).await {
-                    made.map_err(|error| self.without_driver(error, attached))?;
-                    break;
-                }
-            }
+            self.check_size(attached, wire).await?;
+            patiently(|| self.links.create_on_wire(attached, wire, netns.as_fd()))
+                .await
+                .map_err(|error| self.without_driver(error, attached))?;
         }
-        if attached.v6.is_some() {
-            netns::switch_v6_on(netns, attached.ifname.clone()).await?;
-        }
-        inside.set_up_loopback().await?;
-        let mut patience = Patience::default();
-        let configured = loop {
-            let configured = inside.configure(attached).await;
-            if !patience.has(&configured).await {
-                break configured?;
+        patiently(|| configure_end(attached, netns, inside)).await
+    }
+
+    /// Refuses packets that are larger than those of the interface. Of such the kernel says but that something is
+    /// invalid, or it makes an end whose packets it drops.
+    async fn check_size(&self, attached: &Attached, wire: &OnWire) -> Result<(), NetworkError> {
+        let link = self.links.get(&wire.link).await?;
+        let (mtu, node) = (attached.mtu, self.node.clone());
+        match (link.as_ref().and_then(mtu_of), self.place_of(&attached.network)) {
+            (Some(most), Some((network, place))) if mtu > most => {
+                let parent = place.to_string();
+                Err(NetworkError::ParentMtu { network, parent, mtu, most, node })
             }
-        };
-        if configured {
-            Ok(())
-        } else {
-            Err(NetworkError::NameTaken { ifname: attached.ifname.clone() })
+            _ => Ok(()),
         }
     }
 
@@ -183,23 +181,18 @@ impl BridgeNetworks {
     }
 }
 
-/// With what fails as long as somebody else has the address, or the interface. Who had it before may be ending still:
-/// the kernel takes down a namespace after it has said that its processes are gone.
-#[derive(Default)]
-struct Patience {
-    tries: u32,
-}
-
-impl Patience {
-    /// Waits before the next try, if there is to be one.
-    async fn has<T>(&mut self, tried: &Result<T, NetworkError>) -> bool {
-        let again = self.tries < TRIES && tried.as_ref().err().is_some_and(is_in_use);
-        if again {
-            self.tries += 1;
-            sleep(PAUSE).await;
+/// Does what fails as long as somebody else has the address, or the interface, until it does not. Who had it before may
+/// be ending still: the kernel takes down a namespace after it has said that its processes are gone.
+async fn patiently<F: Future<Output = Result<(), NetworkError>>>(
+    act: impl Fn() -> F,
+) -> Result<(), NetworkError> {
+    for _ in 0..TRIES {
+        match act().await {
+            Err(error) if is_in_use(&error) => sleep(PAUSE).await,
+            done => return done,
         }
-        again
     }
+    act().await
 }
 
 fn is_in_use(error: &NetworkError) -> bool {

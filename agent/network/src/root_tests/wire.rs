@@ -1,5 +1,5 @@
-//! Networks on the wire of an interface of the host. What a kernel does not have is passed over, and said; the
-//! machine of `tests/vm/run.sh network` has all of it.
+//! Networks on the wire of an interface of the host. What a kernel does not have is passed over, and said, so it is not
+//! shown there; the machine of `tests/vm/run.sh network` has all of it, and there that is a failure.
 
 use shoal_agent_ground::testing::skip_without_root;
 use shoal_types::spec::{IpvlanFlag, IpvlanMode, MacvlanMode, NetworkKind, Parent, Wire, WireMode};
@@ -8,6 +8,32 @@ use super::*;
 
 const BRIDGE: WireMode = WireMode::Macvlan(MacvlanMode::Bridge);
 const WIRE: &str = "198.51.100.0/24";
+
+const MACVLAN: &[&str] = &["macvlan"];
+const IPVLAN: &[&str] = &["ipvlan"];
+const VLAN: &[&str] = &["vlan", "id", "9"];
+
+/// Set where a kernel without any of these links is not the one that is meant.
+const HAS_ALL: &str = "SHOAL_TEST_LINKS";
+
+/// A host with a server outside, if its kernel can make links of these kinds. Else that is said.
+fn lab(kinds: &[&[&str]]) -> Option<Lab> {
+    if skip_without_root() {
+        return None;
+    }
+    let lab = Lab::new();
+    for kind in kinds {
+        let begin = ["link", "add", "link", "up0", "name", "probe", "type"];
+        if lab.host.try_run("ip", &[&begin, *kind].concat()).is_none() {
+            eprintln!("SKIPPED: this kernel has no {}", kind[0]);
+            assert!(std::env::var_os(HAS_ALL).is_none(), "this kernel is to have {}", kind[0]);
+            return None;
+        }
+        lab.host.run("ip", &["link", "del", "probe"]);
+    }
+    lab.outside.serve(80);
+    Some(lab)
+}
 
 /// A network on `parent`, with the outside as its gateway.
 fn lan(id: &str, parent: &str, mode: WireMode) -> NetworkConfig {
@@ -37,34 +63,25 @@ async fn joined(driver: &BridgeNetworks, name: &str, network: &str, last: u8) ->
     space
 }
 
-/// Whether a test cannot run for want of a kind of network; says so.
-async fn skip_without(kind: NetworkKind) -> bool {
-    let lacks = !wire_drivers().await.unwrap().contains(&kind);
-    if lacks {
-        eprintln!("SKIPPED: this kernel has no {}", kind.as_str());
-    }
-    lacks
+/// Two containers on a network, each with a server.
+async fn two_on(driver: &BridgeNetworks, network: NetworkConfig, last: [u8; 2]) -> (Space, Space) {
+    let id = network.id.clone();
+    driver.ensure_network(network).await.unwrap();
+    (joined(driver, "one", &id, last[0]).await, joined(driver, "two", &id, last[1]).await)
 }
 
 #[test]
 fn containers_are_on_the_wire_and_nowhere_else() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.outside.serve(80);
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.host.serve(81);
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         driver.ensure_network(net("front")).await.unwrap();
         let (bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
+        assert!(wire_drivers().await.unwrap().contains(&NetworkKind::Macvlan));
         let state = driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
         assert_eq!(state.wire, Some(Place { link: "up0".to_owned(), made: None }));
-        let (one, two) =
-            (joined(&driver, "one", "lan", 10).await, joined(&driver, "two", "lan", 11).await);
+        let (one, _two) = two_on(&driver, lan("lan", "up0", BRIDGE), [10, 11]).await;
         // Each is there as itself: nothing is translated on the way.
         assert_eq!(one.ask(on_wire(11), 80), on_wire(10).to_string());
         assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string());
@@ -81,7 +98,6 @@ fn containers_are_on_the_wire_and_nowhere_else() {
         // Who is on a bridge comes there as the host does, and so not to its own host's containers.
         assert_eq!(bridged.ask(OUTSIDE, 80), HOST.to_string());
         bridged.cannot_ask(on_wire(10), 80);
-        drop(two);
     });
 }
 
@@ -89,14 +105,8 @@ fn containers_are_on_the_wire_and_nowhere_else() {
 /// host's rules that keep it from bridges.
 #[test]
 fn a_wire_that_leads_back_opens_no_bridge() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         // The outside is a bridge with a port to the host that sends back what came in by it.
         lab.outside.run("ip", &["link", "add", "sw", "type", "bridge"]);
         lab.outside.run("ip", &["link", "set", "up0", "master", "sw"]);
@@ -110,37 +120,26 @@ fn a_wire_that_leads_back_opens_no_bridge() {
         let (_bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
         driver.publish("bridged".to_owned(), vec![tcp(8080, 80)]).await.unwrap();
         let mode = WireMode::Macvlan(MacvlanMode::Vepa);
-        driver.ensure_network(lan("lan", "up0", mode)).await.unwrap();
-        let one = joined(&driver, "one", "lan", 10).await;
-        let two = joined(&driver, "two", "lan", 11).await;
+        let (one, _two) = two_on(&driver, lan("lan", "up0", mode), [10, 11]).await;
         assert_eq!(one.ask(on_wire(11), 80), on_wire(10).to_string(), "by the switch");
         assert_eq!(one.ask(HOST, 81), on_wire(10).to_string(), "as anybody there");
         assert_eq!(one.ask(HOST, 8080), on_wire(10).to_string(), "what is published");
         one.run("ip", &["route", "add", "172.16.0.0/12", "via", &HOST.to_string()]);
         one.cannot_ask(at_bridge[0], 80);
-        drop(two);
     });
 }
 
 #[test]
 fn whom_a_container_reaches_on_its_host_is_what_the_mode_says() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.outside.serve(80);
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         for (n, mode) in [MacvlanMode::Private, MacvlanMode::Vepa].into_iter().enumerate() {
             let id = format!("lan{n}");
-            driver.ensure_network(lan(&id, "up0", WireMode::Macvlan(mode))).await.unwrap();
             // Those of the mode before have servers that run on.
             let [first, second] = [10, 11].map(|last| last + 2 * u8::try_from(n).unwrap());
-            let one = joined(&driver, "one", &id, first).await;
-            let two = joined(&driver, "two", &id, second).await;
+            let network = lan(&id, "up0", WireMode::Macvlan(mode));
+            let (one, two) = two_on(&driver, network, [first, second]).await;
             assert_eq!(one.ask(OUTSIDE, 80), on_wire(first).to_string(), "{mode:?}");
             // A wire with one end sends nothing back.
             one.cannot_ask(on_wire(second), 80);
@@ -151,12 +150,12 @@ fn whom_a_container_reaches_on_its_host_is_what_the_mode_says() {
             driver.remove_network(id).await.unwrap();
         }
     });
-    let lab = Lab::new();
-    lab.outside.serve(80);
+}
+
+#[test]
+fn one_container_has_an_interface_for_itself() {
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         let alone = WireMode::Macvlan(MacvlanMode::Passthru);
         driver.ensure_network(lan("alone", "up0", alone)).await.unwrap();
@@ -175,15 +174,8 @@ fn whom_a_container_reaches_on_its_host_is_what_the_mode_says() {
 
 #[test]
 fn what_is_on_a_wire_is_found_again_and_comes_back() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.outside.serve(80);
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         let state = driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
         let one = joined(&driver, "one", "lan", 10).await;
@@ -224,15 +216,8 @@ fn what_is_on_a_wire_is_found_again_and_comes_back() {
 
 #[test]
 fn a_container_that_is_disconnected_is_on_the_wire_no_more() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.outside.serve(80);
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         driver.ensure_network(net("front")).await.unwrap();
         driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
@@ -258,21 +243,26 @@ fn a_container_that_is_disconnected_is_on_the_wire_no_more() {
 
 #[test]
 fn what_a_network_cannot_be_on_is_refused_by_name() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab(&[]) else { return };
     lab.block_on(async || {
         let driver = lab.driver();
         let front = driver.ensure_network(net("front")).await.unwrap();
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        // The second interface of a tunnel, which is there while keys change.
+        lab.host.run("ip", &["link", "add", "shwg1", "type", "veth", "peer", "name", "x"]);
+        let not_there = |parent: &str| format!("`{parent}`, which node {node} does not have;");
+        let unfit =
+            |parent: &str, what: &str| format!("`{parent}`, which is {what} on node {node}:");
+        let (own, loopback) = ("the agent's own", "a loopback interface");
+        let vlan = format!("{}.5", front.bridge);
         for (parent, expected) in [
-            ("eth9", format!("`eth9`, which node {node} does not have;")),
-            ("eth9.5", format!("`eth9.5`, which node {node} does not have;")),
-            (
-                &front.bridge,
-                format!("`{}`, which is the agent's own on node {node}:", front.bridge),
-            ),
+            ("eth9", not_there("eth9")),
+            ("eth9.5", not_there("eth9.5")),
+            (&front.bridge, unfit(&front.bridge, own)),
+            ("shwg1", unfit("shwg1", own)),
+            // What a VLAN would be of.
+            (&vlan, unfit(&front.bridge, own)),
+            ("lo.5", unfit("lo", loopback)),
         ] {
             let refused = driver.ensure_network(lan("lan", parent, BRIDGE)).await.unwrap_err();
             assert!(refused.is_refusal());
@@ -286,26 +276,54 @@ fn what_a_network_cannot_be_on_is_refused_by_name() {
     });
 }
 
+#[test]
+fn packets_that_an_interface_does_not_have_are_refused_by_name() {
+    let Some(lab) = lab(&[MACVLAN]) else { return };
+    lab.block_on(async || {
+        let driver = lab.driver();
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        for (network, last, mtu, expected) in
+            [("usual", 10, None, "1500"), ("small", 11, Some(1400), "1400"), ("large", 12, Some(1501), "")]
+        {
+            let config = NetworkConfig { mtu, ..lan(network, "up0", BRIDGE) };
+            driver.ensure_network(config).await.unwrap();
+            let space = Space::new(network);
+            match driver.attach(at(network, network, last), space.netns()).await {
+                Ok(_) => {
+                    let has = space.run("cat", &["/sys/class/net/eth0/mtu"]);
+                    assert_eq!(has.trim(), expected);
+                }
+                Err(refused) => {
+                    assert!(refused.is_refusal());
+                    assert_eq!(
+                        refused.to_string(),
+                        format!(
+                            "network `{network}` has packets of 1501 bytes, and interface `up0` of node {node} has \
+                             none above 1500: expected that or less"
+                        )
+                    );
+                    assert_eq!(expected, "");
+                }
+            }
+        }
+    });
+}
+
 /// A VLAN is made for the first network on it, and goes with the last one; that of the host's owner stays.
 #[test]
 fn a_vlan_comes_with_its_first_network_and_goes_with_the_last() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab(&[MACVLAN, VLAN]) else { return };
     lab.block_on(async || {
-        let has_vlans = lab.host.try_run(
-            "ip",
-            &["link", "add", "link", "up0", "name", "v9", "type", "vlan", "id", "9"],
-        );
-        if has_vlans.is_none() || skip_without(NetworkKind::Macvlan).await {
-            return;
+        for (name, kind) in
+            [("v9", ["id", "9"].as_slice()), ("q7", &["protocol", "802.1ad", "id", "7"])]
+        {
+            let begin = ["link", "add", "link", "up0", "name", name, "type", "vlan"];
+            lab.host.run("ip", &[&begin, kind].concat());
         }
         let tagged = ["link", "add", "link", "up0", "name", "up0.5", "type", "vlan", "id", "5"];
         lab.outside.run("ip", &tagged);
         lab.outside.run("ip", &["address", "add", "10.5.0.2/24", "dev", "up0.5"]);
         lab.outside.run("ip", &["link", "set", "up0.5", "up"]);
-        lab.outside.serve(80);
         let five = |id: &str| {
             let subnets = vec![SubnetConfig::from("10.5.0.0/24".parse::<ipnet::IpNet>().unwrap())];
             NetworkConfig { subnets, ..lan(id, "up0.5", BRIDGE) }
@@ -340,32 +358,36 @@ fn a_vlan_comes_with_its_first_network_and_goes_with_the_last() {
         assert_eq!(state.wire, Some(Place { link: "v9".to_owned(), made: None }));
         driver.remove_network("nine".to_owned()).await.unwrap();
         lab.host.run("ip", &["link", "show", "v9"]);
+        // One that carries VLANs is another, whatever its number.
+        let state = driver.ensure_network(lan("seven", "up0.7", BRIDGE)).await.unwrap();
+        assert!(state.wire.unwrap().made.is_some());
     });
 }
 
 #[test]
 fn containers_share_the_hardware_address_of_an_interface() {
-    if skip_without_root() {
-        return;
-    }
     for mode in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s] {
         for flag in [IpvlanFlag::Bridge, IpvlanFlag::Private] {
-            shares_hardware_address(mode, flag);
+            let Some(lab) = lab(&[IPVLAN]) else { return };
+            shares_hardware_address(&lab, mode, flag);
         }
     }
 }
 
-fn shares_hardware_address(mode: IpvlanMode, flag: IpvlanFlag) {
-    let lab = Lab::new();
-    lab.outside.serve(80);
+fn shares_hardware_address(lab: &Lab, mode: IpvlanMode, flag: IpvlanFlag) {
     lab.block_on(async || {
-        if skip_without(NetworkKind::Ipvlan).await {
-            return;
-        }
         let driver = lab.driver();
-        driver.ensure_network(lan("lan", "up0", WireMode::Ipvlan(mode, flag))).await.unwrap();
-        let one = joined(&driver, "one", "lan", 10).await;
-        let two = joined(&driver, "two", "lan", 11).await;
+        assert!(wire_drivers().await.unwrap().contains(&NetworkKind::Ipvlan));
+        let mode_and_flag = WireMode::Ipvlan(mode, flag);
+        if mode_and_flag.is_routed() {
+            // Nobody answers there who is asked for as a neighbour.
+            for last in [10, 11] {
+                let to = format!("{}/32", on_wire(last));
+                lab.outside.run("ip", &["route", "add", &to, "via", &HOST.to_string()]);
+            }
+        }
+        let network = lan("lan", "up0", mode_and_flag);
+        let (one, _two) = two_on(&driver, network, [10, 11]).await;
         assert_eq!(one.ask(OUTSIDE, 80), on_wire(10).to_string(), "{mode:?}");
         assert_eq!(lab.outside.ask(on_wire(11), 80), OUTSIDE.to_string(), "{mode:?}");
         if flag == IpvlanFlag::Private {
@@ -387,27 +409,18 @@ fn shares_hardware_address(mode: IpvlanMode, flag: IpvlanFlag) {
         // What the host has beside the wire is not reached, though in two modes it routes.
         driver.ensure_network(net("front")).await.unwrap();
         let (_bridged, at_bridge) = container(&driver, "bridged", &["front"]).await;
-        lab.host.serve(81);
-        one.try_run("ip", &["route", "add", "172.16.0.0/12", "dev", "eth0"]);
+        one.run("ip", &["route", "add", "172.16.0.0/12", "dev", "eth0"]);
         one.cannot_ask(at_bridge[0], 80);
-        drop(two);
     });
 }
 
 /// Both families, each with its own way out.
 #[test]
 fn both_families_are_on_a_wire() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.outside.run("ip", &["address", "add", "fd00:5::2/64", "dev", "up0", "nodad"]);
     lab.outside.run("ip", &["address", "add", "fd00:6::2/128", "dev", "lo"]);
-    lab.outside.serve(80);
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         let mut config = lan("lan", "up0", BRIDGE);
         config.ipv6 = true;
@@ -430,26 +443,19 @@ fn both_families_are_on_a_wire() {
 /// A namespace goes some time after its processes.
 #[test]
 fn an_address_that_is_just_given_back_is_waited_for() {
-    if skip_without_root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.outside.serve(80);
+    let Some(lab) = lab(&[MACVLAN]) else { return };
     lab.block_on(async || {
-        if skip_without(NetworkKind::Macvlan).await {
-            return;
-        }
         let driver = lab.driver();
         driver.ensure_network(lan("lan", "up0", BRIDGE)).await.unwrap();
         let (one, two) = (Space::new("one"), Space::new("two"));
         driver.attach(at("one", "lan", 10), one.netns()).await.unwrap();
         driver.release("one".to_owned()).await.unwrap();
-        let goes = async {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            drop(one);
-        };
-        let (attached, ()) = tokio::join!(driver.attach(at("two", "lan", 10), two.netns()), goes);
-        attached.unwrap();
+        let mut attached = driver.attach(at("two", "lan", 10), two.netns());
+        let while_taken = std::time::Duration::from_millis(300);
+        let early = tokio::time::timeout(while_taken, &mut attached).await;
+        assert!(early.is_err(), "{early:?}");
+        drop(one);
+        attached.await.unwrap();
         assert_eq!(two.ask(OUTSIDE, 80), on_wire(10).to_string());
     });
 }
