@@ -3,8 +3,8 @@
 # files, read-only. Without hardware virtualisation all of them take about a quarter of an hour. Needs
 # root, for apt.
 #
-# What it shows that a development machine may not have: control groups of version 2 alone, and the kernel's
-# own WireGuard.
+# What it shows that a development machine may not have: control groups of version 2 alone, the kernel's own
+# WireGuard, and its links of all kinds (ipvlan, VLANs).
 #
 #   runtime     containers
 #   tunnel      the tunnel by the kernel's WireGuard
@@ -113,7 +113,7 @@ END
     suite runtime . "$root/agent" "" -p shoal-agent --test runtime
     suite tunnel . "$root/agent" SHOAL_TEST_TUNNEL=kernel -p shoal-agent --test tunnel
     suite process . "$root/agent" "" -p shoal-agent --test tunnel
-    suite network ^root_tests:: "$root/agent/network" "" -p shoal-agent-network --lib
+    suite network ^root_tests:: "$root/agent/network" SHOAL_TEST_LINKS=all -p shoal-agent-network --lib
     # By default: what takes the tunnel. All of them on emulated processors would take hours.
     suite cluster '^(overlay|published)::' "$root/tests" "" -p shoal-tests --test e2e
     echo 'exit $failed'
