@@ -130,6 +130,7 @@ struct Inner {
     looks: u64,
     #[cfg(test)]
     deeds: u64,
+    /// Attachments that somebody has taken away, as far as that was seen.
     lost: Lost,
     held: HeldPorts,
     /// Since when is known what is not as it should be.
@@ -190,7 +191,6 @@ impl BridgeNetworks {
             ..HostFacts::default()
         };
         let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
-        let lost: Lost = leases.unfinished().collect();
         Ok(Self {
             rules,
             node,
@@ -201,8 +201,8 @@ impl BridgeNetworks {
             settings,
             tracked: Arc::default(),
             run_dir,
-            lost: watch::Sender::new(lost.clone()),
-            inner: Mutex::new(Inner { leases, wishes, facts, held, lost, ..Inner::default() }),
+            lost: watch::Sender::new(leases.unfinished().collect()),
+            inner: Mutex::new(Inner { leases, wishes, facts, held, ..Inner::default() }),
             overlay: watch::Sender::default(),
             followed: watch::Sender::default(),
             structure: tokio::sync::Mutex::default(),

@@ -99,8 +99,8 @@ pub struct Repaired {
     pub rules: Vec<String>,
     /// The nftables table was not as it should be and has been replaced.
     pub table_replaced: bool,
-    /// Containers that lost an attachment. Only [`NetworkDriver::attach`] with their namespace
-    /// brings it back.
+    /// Attachments that somebody has taken away, of those whose links were looked at: container and network. Only
+    /// [`NetworkDriver::attach`] with its namespace brings one back.
     pub lost_attachments: BTreeSet<(String, String)>,
     /// Published ports that somebody else on the host has bound meanwhile, with who it is. They
     /// still lead to their container.

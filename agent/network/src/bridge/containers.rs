@@ -14,7 +14,8 @@ use super::{BridgeNetworks, Inner};
 use crate::conntrack::Astray;
 use crate::netlink::Links;
 use crate::{
-    AttachRequest, Attached, Netns, NetworkError, Protocol, PublishedPort, SharedPort, netns, ports,
+    AttachRequest, Attached, Lost, Netns, NetworkError, Protocol, PublishedPort, SharedPort, netns,
+    ports,
 };
 
 impl BridgeNetworks {
@@ -65,26 +66,17 @@ impl BridgeNetworks {
         if is_news {
             self.save_container(container)?;
         }
-        let key = (container.clone(), network.clone());
-        self.lock().lost.remove(&key);
-        self.lost.send_if_modified(|lost| lost.remove(&key));
+        self.lock().lost.remove(&(container.clone(), network.clone()));
+        self.tell_lost();
         Ok(())
     }
 
-    /// What is written down and not done yet counts as lost.
-    fn lose_unfinished(&self, container: &str) {
-        let lost = {
-            let mut inner = self.lock();
-            let Inner { leases, under_way, lost, .. } = &mut *inner;
-            let unfinished = leases.unfinished();
-            lost.extend(unfinished.filter(|key| key.0 == container && !under_way.contains(key)));
-            lost.clone()
-        };
-        self.lost.send_if_modified(|known| {
-            let is_news = *known != lost;
-            *known = lost;
-            is_news
-        });
+    /// Says which attachments are to be attached again: what is lost, and what is written down and was never finished.
+    pub(super) fn tell_lost(&self) {
+        let inner = self.lock();
+        let unfinished = inner.leases.unfinished().filter(|key| !inner.under_way.contains(key));
+        let now: Lost = inner.lost.iter().cloned().chain(unfinished).collect();
+        self.lost.send_if_modified(|lost| std::mem::replace(lost, now) != *lost);
     }
 
     /// Makes the pair of links, or finds the one that is there; anything between is made anew.
@@ -158,7 +150,7 @@ impl BridgeNetworks {
             None => drop(inner.leases.release(&container)),
         });
         self.settle(generation, &container, network.is_none()).await?;
-        self.lose_unfinished(&container);
+        self.tell_lost();
         self.forget_flows(&withdrawn).await;
         self.forget_astray(Astray { slots: shared, gone: addresses, ..Astray::default() }).await;
         Ok(())

@@ -14,7 +14,7 @@ use shoal_agent_planning::node::look::{Look, LookAtLinks};
 
 use super::{BridgeNetworks, Inner};
 use crate::settings::{boot_id, without_v6};
-use crate::{FirewallError, NetworkError, PublishedPort, Repaired, ports, sysctl};
+use crate::{FirewallError, Lost, NetworkError, PublishedPort, Repaired, ports, sysctl};
 
 /// What somebody else must have changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,15 +66,10 @@ impl BridgeNetworks {
                 inner.generation += 1;
             }
             let under_way = under_way.union(&inner.under_way).cloned().collect();
-            inner.note_lost(&plan, observed.links.as_ref(), &under_way);
-            repaired.lost_attachments = inner.lost.clone();
+            repaired.lost_attachments = inner.note_lost(&plan, observed.links.as_ref(), &under_way);
             break (plan, observed, errors);
         };
-        self.lost.send_if_modified(|lost| {
-            let news = *lost != repaired.lost_attachments;
-            lost.clone_from(&repaired.lost_attachments);
-            news
-        });
+        self.tell_lost();
         let mut failed = !errors.is_empty();
         let mesh = ingress::ifname(self.prefix());
         let of_mesh = |action: &Action| match action {
@@ -483,15 +478,18 @@ impl Inner {
         self.deeds += 1;
     }
 
-    /// Enters which attachments are lost, as far as links were looked at.
+    /// Enters which attachments are lost, as far as links were looked at, and says which of them were found to be. What
+    /// the agent has not finished itself nobody has taken away.
     fn note_lost(
         &mut self,
         plan: &Plan,
         links: Option<&ObservedLinks>,
         under_way: &BTreeSet<(String, String)>,
-    ) {
-        let Some(ObservedLinks { looked_at, .. }) = links else { return };
-        for port in self.leases.attached() {
+    ) -> Lost {
+        let Some(ObservedLinks { looked_at, .. }) = links else { return Lost::new() };
+        let Self { leases, lost, .. } = self;
+        let (mut found, unfinished) = (Lost::new(), leases.unfinished().collect::<Lost>());
+        for port in leases.attached() {
             let link = port.wire.as_ref().map_or(&port.host_ifname, |wire| &wire.link);
             let looked = match looked_at {
                 LookAtLinks::All => true,
@@ -500,17 +498,17 @@ impl Inner {
             let key = (port.container.clone(), port.network.clone());
             let missing = plan.missing_ports.contains(&port.host_ifname)
                 || plan.missing_ends.contains_key(&port.host_ifname);
-            if looked && missing && !under_way.contains(&key) {
-                self.lost.insert(key);
+            if looked && missing && !under_way.contains(&key) && !unfinished.contains(&key) {
+                found.insert(key);
             } else if looked {
-                self.lost.remove(&key);
+                lost.remove(&key);
             }
         }
-        let leases = &self.leases;
-        self.lost.extend(leases.unfinished().filter(|key| !under_way.contains(key)));
-        self.lost.retain(|(container, network)| {
+        lost.extend(found.iter().cloned());
+        lost.retain(|(container, network)| {
             leases.container_page(container).is_some_and(|page| page.has(network))
         });
+        found
     }
 }
 

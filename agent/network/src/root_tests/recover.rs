@@ -1,6 +1,8 @@
 //! Restarts, drift and cleaning up.
 
+use futures::FutureExt as _;
 use shoal_agent_ground::testing::skip_without_root;
+use shoal_agent_planning::node::look::Look;
 
 use super::*;
 
@@ -86,6 +88,8 @@ fn drift_is_found_and_put_right() {
         let repaired = driver.repair().await.unwrap();
         let lost = ("web".to_owned(), "front".to_owned());
         assert_eq!(repaired.lost_attachments, BTreeSet::from([lost]));
+        // Told where links are looked at, and not each second until it is back.
+        assert!(driver.put_right(&Look::settings()).await.unwrap().is_clean());
         driver.attach(request("web", "front"), web.netns()).await.unwrap();
         assert_eq!(lab.outside.ask(HOST, 8081), OUTSIDE.to_string());
         assert!(driver.repair().await.unwrap().is_clean());
@@ -94,6 +98,36 @@ fn drift_is_found_and_put_right() {
         lab.host.run("ip", &["link", "add", "shb0000000000", "type", "bridge"]);
         let repaired = driver.repair().await.unwrap();
         assert_eq!(repaired.links, ["remove shb0000000000"]);
+    });
+}
+
+/// It is to be attached again, after a restart too, and is not told as if somebody had taken it away.
+#[test]
+fn what_the_agent_has_not_finished_nobody_has_changed() {
+    if skip_without_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async || {
+        let web = Space::new("web");
+        let driver = lab.driver();
+        driver.ensure_network(net("front")).await.unwrap();
+        // Given up where it waits first: it is written down, and there are no links.
+        assert!(driver.attach(request("web", "front"), web.netns()).now_or_never().is_none());
+        assert!(!driver.attachments("web").is_empty());
+        drop(driver);
+
+        let driver = lab.driver();
+        let key = ("web".to_owned(), "front".to_owned());
+        driver.collect(set(&["web"]), set(&["front"])).await.unwrap();
+        for look in [Look::settings(), Look::everything()] {
+            let repaired = driver.put_right(&look).await.unwrap();
+            assert!(repaired.is_clean(), "{look:?}: {repaired:?}");
+            assert_eq!(*driver.lost().borrow(), BTreeSet::from([key.clone()]), "{look:?}");
+        }
+        driver.attach(request("web", "front"), web.netns()).await.unwrap();
+        assert_eq!(*driver.lost().borrow(), BTreeSet::new());
+        assert!(driver.repair().await.unwrap().is_clean());
     });
 }
 
