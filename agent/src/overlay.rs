@@ -38,8 +38,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long is waited after what failed.
 const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(30) };
 
-/// How long a session waits for the tunnel before it begins without.
-const DESCRIBE: Duration = Duration::from_secs(5);
+/// How long is waited for an answer: what is under way may last longer. A session begins without the tunnel then.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long a node that is new waits for its first link.
 const MOMENT: Duration = Duration::from_secs(3);
 /// Questions under way at most.
@@ -124,12 +124,17 @@ impl OverlayHandle {
     /// What managers are to be told of this host's end of the tunnel, which is made if need be; nothing
     /// where it cannot be had within some seconds.
     pub(crate) async fn describe(&self) -> Option<TunnelDescription> {
+        self.ask(Ask::Describe).await.flatten()
+    }
+
+    /// The answer, where it comes within some seconds.
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.asks.send(Ask::Describe(answer)).await.ok()?;
-            answered.await.ok()?
+            self.asks.send(ask(answer)).await.ok()?;
+            answered.await.ok()
         };
-        tokio::time::timeout(DESCRIBE, asked).await.unwrap_or_default()
+        tokio::time::timeout(ANSWER, asked).await.ok().flatten()
     }
 
     /// What managers are to be told of the tunnel now, if there is one.
@@ -137,12 +142,10 @@ impl OverlayHandle {
         self.known.clone()
     }
 
-    /// What is not as it should be, and whom the tunnel leads to. Nothing is done about it.
+    /// What is not as it should be, and whom the tunnel leads to. Nothing is done about it. A note says so where
+    /// that does not come within some seconds.
     pub(crate) async fn compare(&self) -> Overseen {
-        let (answer, answered) = oneshot::channel();
-        // Fails only when the agent ends.
-        let _ = self.asks.send(Ask::Compare(answer)).await;
-        answered.await.unwrap_or_default()
+        self.ask(Ask::Compare).await.unwrap_or_else(Overseen::none_in_time)
     }
 
     /// Waits until there is a tunnel about which managers are to be told something else than was `told`, other than which
@@ -279,6 +282,8 @@ impl Overlay {
                         let _ = answer.send(self.described().await);
                         continue;
                     }
+                    // Nobody waits for it any more.
+                    Some(Ask::Compare(answer)) if answer.is_closed() => continue,
                     Some(Ask::Compare(answer)) => {
                         let _ = answer.send(self.compared().await);
                         continue;

@@ -15,7 +15,7 @@ use shoal_types::id::NodeId;
 use shoal_types::object::TunnelEpochs;
 use shoal_types::time::Timestamp;
 
-use super::{Overlay, Phase};
+use super::{ANSWER, Overlay, Phase};
 
 /// What came of looking at the ways to other hosts.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,17 @@ pub(crate) struct Overseen {
     pub(crate) compared: Compared,
     /// From where other hosts are reached; `None` if there is no way to any.
     pub(crate) from: Option<SeenFrom>,
+}
+
+impl Overseen {
+    /// Who looks is busy.
+    pub(super) fn none_in_time() -> Self {
+        let note = format!(
+            "what leads to other nodes is being set up: what is wrong with it could not be said within {} seconds",
+            ANSWER.as_secs()
+        );
+        Self { compared: Compared { findings: Vec::new(), notes: vec![note] }, from: None }
+    }
 }
 
 /// One end of the tunnel, as it is.

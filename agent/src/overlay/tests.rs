@@ -334,6 +334,21 @@ async fn what_an_earlier_agent_has_found_out_holds_until_links_were_tried() {
     assert_eq!(*networks.narrow().borrow(), earlier);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_looks_is_told_that_it_cannot_be_said_in_time() {
+    let (tunnel, networks) = fakes();
+    // What is under way does not end.
+    let (_busy, overlay) =
+        Overlay::new(sides(&tunnel), networks.clone(), networks.overlay(), data_path(), whole());
+    // One more than are kept for later.
+    for _ in 0..=ASKS {
+        let Overseen { compared, from } = overlay.compare().await;
+        assert!(from.is_none() && compared.findings.is_empty());
+        let [note] = compared.notes.as_slice() else { panic!("{:?}", compared.notes) };
+        assert!(note.ends_with("could not be said within 5 seconds"), "{note}");
+    }
+}
+
 /// The node itself and another one, as managers say them in these epochs; the other one has said keys of `said`.
 fn in_epochs(epochs: TunnelEpochs, said: &[u64]) -> OverlayView {
     let mut view = view();
