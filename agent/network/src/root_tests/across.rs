@@ -45,6 +45,9 @@ fn join_hosts(one: &Lab, other: &Lab) {
         // The same address at both ends: each takes what the other sends without asking for it.
         let set = ["link", "set", &ifname, "address", "02:00:00:00:00:01", "arp", "off", "up"];
         lab.host.run("ip", &set);
+        // What the tunnel has no need of, a wire does.
+        let name = format!("net.ipv6.conf.{ifname}.accept_dad=0");
+        lab.host.run("sysctl", &["-qw", &name]);
     }
 }
 

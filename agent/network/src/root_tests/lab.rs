@@ -199,6 +199,25 @@ pub(super) fn serve_lines(space: &Space, port: u16, answer: &'static str) {
     });
 }
 
+/// A connection that stays open, to where [`serve_lines`] serves.
+pub(super) struct Line(TcpStream);
+
+impl Line {
+    pub(super) fn to(from: &Space, address: IpAddr, port: u16) -> Self {
+        let stream = from.enter(|| TcpStream::connect((address, port)).unwrap());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    /// Who answers.
+    pub(super) fn ask(&mut self) -> io::Result<String> {
+        self.0.write_all(b"?")?;
+        let mut answer = [0; 64];
+        let length = self.0.read(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+}
+
 /// Asks once; `None` when nobody answers soon, so this is for what may not be answered.
 pub(super) fn ask_with(client: &UdpSocket) -> Option<String> {
     ask_for(client, IMPATIENCE)

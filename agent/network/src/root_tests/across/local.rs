@@ -1,17 +1,15 @@
 //! Services whose clients are led to backends of their own host before others.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
-use shoal_agent_planning::overlay::{Course, OverlayView};
+use shoal_agent_planning::overlay::{Courses, OverlayView};
 use shoal_types::assignment::{EndpointNetwork, ServiceVips, TaskEndpoint, VipNetwork};
 use shoal_types::object::Slot;
 use shoal_types::spec::Locality;
 
 use super::*;
-use crate::root_tests::lab::serve_lines;
+use crate::root_tests::lab::{Line, serve_lines};
 
 const VIPS: [&str; 2] = ["10.0.5.50", "fd00:5::50"];
 /// Of the second host, and of the first.
@@ -54,24 +52,13 @@ fn view(tasks: &[(u128, [&str; 2], bool)]) -> OverlayView {
     }
 }
 
-fn connect(client: &Space) -> [TcpStream; 2] {
-    VIPS.map(|vip| {
-        client.enter(|| {
-            let stream = TcpStream::connect((vip.parse::<IpAddr>().unwrap(), 81)).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            stream
-        })
-    })
+fn connect(client: &Space) -> [Line; 2] {
+    VIPS.map(|vip| Line::to(client, vip.parse().unwrap(), 81))
 }
 
 /// Who answers by connections that are open.
-fn ask(streams: &mut [TcpStream; 2]) -> [String; 2] {
-    streams.each_mut().map(|stream| {
-        stream.write_all(b"?").unwrap();
-        let mut answer = [0; 16];
-        let length = stream.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    })
+fn ask(lines: &mut [Line; 2]) -> [String; 2] {
+    lines.each_mut().map(|line| line.ask().unwrap())
 }
 
 #[test]
@@ -80,10 +67,6 @@ fn who_is_on_the_clients_host_serves_before_others_and_connections_go_on() {
         return;
     }
     let Pair { here, there } = Pair::new();
-    for lab in [&here, &there] {
-        let name = format!("net.ipv6.conf.{}.accept_dad=0", tunnel::ifname("sh"));
-        lab.host.run("sysctl", &["-qw", &name]);
-    }
     let serve = |space: &Space, name: &'static str| {
         space.serve_udp(53, name);
         serve_lines(space, 81, name);
@@ -101,8 +84,9 @@ fn who_is_on_the_clients_host_serves_before_others_and_connections_go_on() {
         let driver = here.driver();
         driver.ensure_network(six::both("w", six::BOTH)).await.unwrap();
         let lead = async |near_serves: bool, far_serves: bool| {
-            let course = Course::of(&view(&[(1, NEAR, near_serves), (2, FAR, far_serves)]));
-            driver.lead(set(&FAR), course.vips, Ingress::default()).await.unwrap();
+            let view = view(&[(1, NEAR, near_serves), (2, FAR, far_serves)]);
+            let vips = Courses::default().follow(&view).vips.clone();
+            driver.lead(set(&FAR), vips, Ingress::default()).await.unwrap();
         };
         let client = six::enter(&driver, "client", "w", "10.0.5.2", "fd00:5::2").await;
         let near = six::enter(&driver, "near", "w", NEAR[0], NEAR[1]).await;

@@ -1,32 +1,15 @@
 //! Connections to backends that are not there any more.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io;
 
 use super::*;
-use crate::root_tests::lab::serve_lines;
-
-/// How long an answer or a reset is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Asks by a connection that is open.
-fn ask(stream: &mut TcpStream) -> io::Result<String> {
-    stream.write_all(b"?")?;
-    let mut answer = [0; 16];
-    let length = stream.read(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-}
+use crate::root_tests::lab::{Line, serve_lines};
 
 /// Connections to each of two backends, that on another host the first.
-fn connections(client: &Space, address: IpAddr, port: u16) -> [TcpStream; 2] {
+fn connections(client: &Space, address: IpAddr, port: u16) -> [Line; 2] {
     let connect = || {
-        client.enter(|| {
-            let mut stream = TcpStream::connect((address, port)).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let who = ask(&mut stream).unwrap();
-            (who, stream)
-        })
+        let mut line = Line::to(client, address, port);
+        (line.ask().unwrap(), line)
     };
     let to = |name: &str| (0..200).map(|_| connect()).find(|(who, _)| who == name).unwrap().1;
     [to("far"), to("near")]
@@ -47,10 +30,6 @@ fn backend_goes(loose: &str) {
     let Pair { here, there } = Pair::new();
     let setting = format!("net.netfilter.nf_conntrack_tcp_loose={loose}");
     here.host.run("sysctl", &["-qw", &setting]);
-    for lab in [&here, &there] {
-        let name = format!("net.ipv6.conf.{}.accept_dad=0", tunnel::ifname("sh"));
-        lab.host.run("sysctl", &["-qw", &name]);
-    }
     let (far_at, near_at) = (["10.0.5.9", "fd00:5::9"], ["10.0.5.3", "fd00:5::3"]);
     let (_far, far_driver) = there.block_on(async || {
         let driver = there.driver();
@@ -82,24 +61,24 @@ fn backend_goes(loose: &str) {
         driver.lead(remote(), vips(&[near_at]), Ingress::default()).await.unwrap();
         let [mut v4, mut v6] = open;
         for [far, near] in [&mut v4, &mut v6] {
-            assert_eq!(ask(far).unwrap(), "far");
-            assert_eq!(ask(near).unwrap(), "near");
+            assert_eq!(far.ask().unwrap(), "far");
+            assert_eq!(near.ask().unwrap(), "near");
         }
         // Gone.
         driver.lead(set(&[]), vips(&[near_at]), Ingress::default()).await.unwrap();
         for [far, near] in [&mut v4, &mut v6] {
-            let error = ask(far).unwrap_err();
+            let error = far.ask().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "loose {loose}");
-            assert_eq!(ask(near).unwrap(), "near");
+            assert_eq!(near.ask().unwrap(), "near");
         }
         // The last one, on this host.
         driver.lead(set(&[]), vips(&[]), Ingress::default()).await.unwrap();
         for [_, near] in [&mut v4, &mut v6] {
-            assert_eq!(ask(near).unwrap(), "near");
+            assert_eq!(near.ask().unwrap(), "near");
         }
         driver.release("near".to_owned()).await.unwrap();
         for [_, near] in [&mut v4, &mut v6] {
-            let error = ask(near).unwrap_err();
+            let error = near.ask().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "loose {loose}");
         }
     });

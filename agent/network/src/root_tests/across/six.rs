@@ -35,11 +35,6 @@ fn containers_reach_each_other_by_both_families_wherever_they_are() {
         return;
     }
     let Pair { here, there } = Pair::new();
-    // What the tunnel has no need of, a wire does.
-    for lab in [&here, &there] {
-        let name = format!("net.ipv6.conf.{}.accept_dad=0", tunnel::ifname("sh"));
-        lab.host.run("sysctl", &["-qw", &name]);
-    }
     let (far, far_driver) = there.block_on(async || {
         let driver = there.driver();
         driver.ensure_network(both("w", BOTH)).await.unwrap();
@@ -110,9 +105,8 @@ fn an_internal_network_spans_hosts_that_did_not_forward() {
     let Pair { here, there } = Pair::new();
     let closed = |id: &str| NetworkConfig { internal: true, ..both(id, BOTH) };
     for lab in [&here, &there] {
-        let name = format!("net.ipv6.conf.{}.accept_dad=0", tunnel::ifname("sh"));
         let off = ["net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"];
-        lab.host.run("sysctl", &[&["-qw", &*name], &off[..]].concat());
+        lab.host.run("sysctl", &[&["-qw"], &off[..]].concat());
     }
     let (far, far_driver) = there.block_on(async || {
         let driver = there.driver();

@@ -1,13 +1,13 @@
 //! Ports whose clients are led to tasks of the host that they ask before others.
 
-use shoal_agent_planning::overlay::{Course, OverlayView};
+use shoal_agent_planning::overlay::{Courses, OverlayView};
 use shoal_types::assignment::{IngressPort, Peer, PeerKeys, TaskEndpoint};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::object::{Slot, TunnelKey};
 use shoal_types::spec::{self, Locality};
 
 use super::*;
-use crate::root_tests::lab::serve_lines;
+use crate::root_tests::lab::{Line, serve_lines};
 
 /// Tasks by number, and the host of each.
 const TASKS: [(u128, u8); 3] = [(11, 0), (12, 1), (13, 1)];
@@ -57,12 +57,13 @@ fn lead(cluster: &Cluster, serving: &[u128]) {
                 };
                 (endpoint.task_id, Arc::new(endpoint))
             };
-            let course = Course::of(&OverlayView {
+            let view = OverlayView {
                 node_id: Some(node(host)),
                 endpoints: TASKS.map(endpoint).into_iter().collect(),
                 peers: [0, 1].map(peer).into_iter().collect(),
                 ..OverlayView::default()
-            });
+            };
+            let course = Courses::default().follow(&view).clone();
             let driver = lab.driver();
             driver.lead(course.remote, course.vips, course.ingress).await.unwrap();
             let repaired = driver.repair().await.unwrap();
@@ -71,20 +72,8 @@ fn lead(cluster: &Cluster, serving: &[u128]) {
     }
 }
 
-fn connect(cluster: &Cluster, host: u8) -> TcpStream {
-    cluster.client.enter(|| {
-        let stream = TcpStream::connect((outside(host), 8081)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream
-    })
-}
-
-/// Who answers by a connection that is open.
-fn ask(stream: &mut TcpStream) -> String {
-    stream.write_all(b"?").unwrap();
-    let mut answer = [0; 32];
-    let length = stream.read(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer[..length]).into_owned()
+fn connect(cluster: &Cluster, host: u8) -> Line {
+    Line::to(&cluster.client, outside(host).into(), 8081)
 }
 
 #[test]
@@ -107,23 +96,23 @@ fn the_host_that_is_asked_serves_before_others_and_connections_go_on() {
     assert_eq!(answering(0), names(&[12, 13]));
     assert_eq!(answering(1), names(&[12, 13]));
     let mut to_far = connect(&cluster, 0);
-    let far = ask(&mut to_far);
+    let far = to_far.ask().unwrap();
     assert!(names(&[12, 13]).contains(&far), "{far}");
     // The first has one, too: each serves who asks it, and who is connected stays.
     lead(&cluster, &[11, 12, 13]);
     assert_eq!(answering(0), names(&[11]));
     assert_eq!(answering(1), names(&[12, 13]));
-    assert_eq!(ask(&mut to_far), far);
+    assert_eq!(to_far.ask().unwrap(), far);
     let mut to_near = connect(&cluster, 0);
-    assert_eq!(ask(&mut to_near), name(11));
+    assert_eq!(to_near.ask().unwrap(), name(11));
     // It is withdrawn, and ends what it has begun.
     lead(&cluster, &[12, 13]);
     assert_eq!(answering(0), names(&[12, 13]));
-    assert_eq!(ask(&mut to_near), name(11));
-    assert_eq!(ask(&mut to_far), far);
+    assert_eq!(to_near.ask().unwrap(), name(11));
+    assert_eq!(to_far.ask().unwrap(), far);
     // Now the second has none.
     lead(&cluster, &[11]);
     assert_eq!(answering(1), names(&[11]));
-    assert_eq!(ask(&mut to_far), far);
+    assert_eq!(to_far.ask().unwrap(), far);
     cluster.cleanup();
 }
