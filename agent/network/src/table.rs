@@ -51,10 +51,9 @@ impl Slot {
 }
 
 impl Slot {
-    /// All was read and is as it should be, between these two generations.
-    fn sees(&mut self, before: Option<u32>, after: Option<u32>) {
-        self.clean_at = before.filter(|_| before == after);
-        self.seen = Some(Instant::now());
+    /// All was read, at this generation, and is as it should be.
+    fn sees(&mut self, generation: Option<u32>) {
+        (self.clean_at, self.seen) = (generation, Some(Instant::now()));
     }
 }
 
@@ -132,6 +131,16 @@ impl Table {
         Ok(now.filter(|now| *now == following(before)))
     }
 
+    /// What the filter holds, and at which generation, if that is still the one from `before`.
+    async fn read(
+        &self,
+        before: Option<u32>,
+    ) -> Result<(Option<Value>, Option<u32>), FirewallError> {
+        let listed = self.firewall.list(self.name.clone()).await?;
+        let after = self.firewall.generation().await;
+        Ok((listed, before.filter(|_| before == after)))
+    }
+
     /// What the filter holds as far as we know, without a look at it.
     pub(super) async fn known(&self) -> Tables {
         match &self.slot.lock().await.applied {
@@ -158,8 +167,7 @@ impl Table {
             return Ok(Looked { tables: holds(applied), strange: false });
         }
         slot.clean_at = None;
-        let listed = self.firewall.list(self.name.clone()).await?;
-        let after = self.firewall.generation().await;
+        let (listed, at) = self.read(before).await?;
         let intact = match (&slot.applied, &listed) {
             (None, _) => false,
             (Some(applied), None) => applied.is_empty(),
@@ -168,7 +176,7 @@ impl Table {
             }
         };
         if let Some(applied) = slot.applied.clone().filter(|_| intact) {
-            slot.sees(before, after);
+            slot.sees(at);
             return Ok(Looked { tables: holds(&applied), strange: false });
         }
         // The first look after a start finds the table of the agent before.
@@ -227,11 +235,10 @@ impl Table {
             };
         if !ruleset.is_empty() {
             let before = self.firewall.generation().await;
-            let listed = self.firewall.list(self.name.clone()).await?;
-            let after = self.firewall.generation().await;
+            let (listed, at) = self.read(before).await?;
             slot.frame = listed.as_ref().map(frame);
             if listed.is_some_and(|listed| ruleset.matches(&listed)) {
-                slot.sees(before, after);
+                slot.sees(at);
             }
         }
         slot.applied = Some(ruleset);
@@ -319,6 +326,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Arc, Mutex as StdMutex};
 
     use futures::FutureExt as _;
@@ -389,6 +397,54 @@ mod tests {
 
     fn is_whole(script: &str) -> bool {
         script.starts_with("add table inet t\ndelete table inet t\n")
+    }
+
+    /// A host without tables, at some generation, of which is counted how often it is read.
+    #[derive(Clone, Default)]
+    struct Bare {
+        generation: Arc<AtomicU32>,
+        lists: Arc<AtomicU32>,
+    }
+
+    impl Firewall for Bare {
+        fn apply(&self, _: String) -> BoxFuture<'_, Result<(), FirewallError>> {
+            async { Ok(()) }.boxed()
+        }
+
+        fn generation(&self) -> BoxFuture<'_, Option<u32>> {
+            async { Some(self.generation.load(Ordering::Relaxed)) }.boxed()
+        }
+
+        fn list(&self, _: String) -> BoxFuture<'_, Result<Option<Value>, FirewallError>> {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+            async { Ok(None) }.boxed()
+        }
+
+        fn gates(&self) -> BoxFuture<'_, Result<Vec<Value>, FirewallError>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_has_changed_is_read_every_ten_minutes() {
+        let bare = Bare::default();
+        let table = Table::new("t".to_owned(), Box::new(bare.clone()));
+        table.sync(1, || desired(0)).await.unwrap();
+        let reads = async || {
+            table.look(|| desired(0)).await.unwrap();
+            bare.lists.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!((reads().await, reads().await), (1, 0));
+        let nearly = PROOF - Duration::from_secs(1);
+        tokio::time::advance(nearly).await;
+        assert_eq!(reads().await, 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((reads().await, reads().await), (1, 0));
+        // Somebody has, and who has read it since knows it again for as long.
+        bare.generation.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(reads().await, 1);
+        tokio::time::advance(nearly).await;
+        assert_eq!(reads().await, 0);
     }
 
     #[tokio::test]
