@@ -347,7 +347,7 @@ impl Overlay {
                 self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
             }
         }
-        let parted = self.part(course).await;
+        let parted = self.part(course, editions).await;
         if !has_left {
             self.has(parted.is_ok());
         }

@@ -76,7 +76,8 @@ impl Overlay {
         }
         let view = Arc::clone(&self.view.borrow());
         let Some(own) = view.node_id else { return Overseen::default() };
-        let course = Course::of(&view);
+        let mut courses = std::mem::take(&mut self.courses);
+        let course = courses.follow(&view);
         let epochs = self.epochs(&view);
         let (mut all, mut notes) = (Vec::new(), Vec::new());
         let mut seen: BTreeMap<u64, Comparison> = BTreeMap::new();
@@ -88,7 +89,7 @@ impl Overlay {
                 all.push(Difference::new(subject, "there", "missing"));
                 continue;
             };
-            let (desired, without) = self.desired(key, epochs, &course, &view);
+            let (desired, without) = self.desired(key, epochs, course, &view);
             if epoch == epochs.present {
                 left_out = without;
             }
@@ -107,14 +108,15 @@ impl Overlay {
                 Err(error) => notes.push(chain(&error).to_string()),
             }
         }
-        all.extend(self.known_wrongs(&course, &view, &left_out));
+        all.extend(self.known_wrongs(course, &view, &left_out));
         if let Some(since) = self.errors.1 {
             for difference in &all {
                 self.wrong.failed(difference, since);
             }
         }
         let findings = self.wrong.findings(all, clock());
-        let from = self.seen_from(own, epochs, &course, &view, &seen);
+        let from = self.seen_from(own, epochs, course, &view, &seen);
+        self.courses = courses;
         Overseen { compared: Compared { findings, notes }, from }
     }
 }

@@ -64,9 +64,12 @@ pub(super) struct Keys {
     crossing: Crossing,
     /// Nodes to which packets go by the former epoch's links.
     lagging: BTreeSet<NodeId>,
-    /// What the driver was told last of what goes by the second interface, with success.
-    parted: Option<Remote>,
+    /// What the driver was told last of what goes by the second interface, with success; and what that follows from:
+    /// the edition of the addresses of nodes, epochs, and nodes by the former one.
+    parted: Option<(PartedFor, Remote)>,
 }
+
+type PartedFor = (u64, TunnelEpochs, BTreeSet<NodeId>);
 
 impl Keys {
     /// When the next look is due, if that is sooner than usual.
@@ -122,7 +125,8 @@ impl Overlay {
             return vec![error.into()];
         }
         let view = Arc::clone(&self.view.borrow());
-        let (course, epochs) = (Course::of(&view), self.epochs(&view));
+        let mut courses = std::mem::take(&mut self.courses);
+        let (course, epochs) = (courses.follow(&view), self.epochs(&view));
         for (side, key) in self.known_keys().collect::<Vec<_>>() {
             let tunnel = Arc::clone(self.tunnels.of(side));
             match tunnel.observe().await {
@@ -132,12 +136,13 @@ impl Overlay {
                     *works = Some((seen.kind, name));
                 }
                 Ok(_) => {
-                    let (desired, _) = self.desired(key, epochs, &course, &view);
+                    let (desired, _) = self.desired(key, epochs, course, &view);
                     errors.extend(self.ensure_side(side, desired).await.err());
                 }
                 Err(error) => errors.push(error.into()),
             }
         }
+        self.courses = courses;
         if errors.is_empty() {
             self.has(true);
         }
@@ -268,8 +273,18 @@ impl Overlay {
     }
 
     /// Has packets go by the interface that was decided on.
-    pub(super) async fn part(&mut self, course: &Course) -> Result<(), OverlayError> {
+    pub(super) async fn part(
+        &mut self,
+        course: &Course,
+        editions: u64,
+    ) -> Result<(), OverlayError> {
         let epochs = self.keys.told.unwrap_or_default();
+        let follows_from = (editions, epochs, self.keys.lagging.clone());
+        let told = self.keys.parted.take();
+        if told.as_ref().is_some_and(|(of, _)| *of == follows_from) {
+            self.keys.parted = told;
+            return Ok(());
+        }
         let is_second =
             |node: &&NodeId| Side::of(self.keys.epoch_for(**node, epochs)) == Side::Second;
         let nodes = course.allowed.keys().filter(is_second);
@@ -278,11 +293,10 @@ impl Overlay {
         for net in nets {
             second.insert(net.addr());
         }
-        if self.keys.parted.as_ref() != Some(&second) {
-            self.keys.parted = None;
+        if told.is_none_or(|(_, told)| told != second) {
             self.networks.part(second.clone()).await?;
-            self.keys.parted = Some(second);
         }
+        self.keys.parted = Some((follows_from, second));
         Ok(())
     }
 

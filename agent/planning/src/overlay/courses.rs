@@ -62,7 +62,7 @@ fn pair<'a, K, T>(item: &DiffItem<'a, 'a, K, Arc<T>>) -> (Option<&'a Arc<T>>, Op
 }
 
 impl Courses {
-    /// The course that follows from what is known now: the same as [`Course::of`].
+    /// The course that follows from what is known now, whatever was known before.
     pub fn follow(&mut self, view: &OverlayView) -> &Course {
         let home = |view: &OverlayView| {
             let own = view.node_id?;

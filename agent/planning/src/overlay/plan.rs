@@ -9,10 +9,9 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use ipnet::IpNet;
 use shoal_types::assignment::{ServiceVips, TaskEndpoint, VipNetwork};
-use shoal_types::id::{NodeId, ServiceId};
+use shoal_types::id::NodeId;
 use shoal_types::spec::{Affinity, Locality};
 
-use super::OverlayView;
 use crate::network::ingress::{Ingress, Port};
 use crate::network::ruleset::{Vip, Vips, sticky};
 
@@ -47,13 +46,6 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    fn all(vips: &Vips, ports: &BTreeMap<Port, Arc<[String]>>) -> Self {
-        let mut slots = Self::default();
-        vips.iter().for_each(|(at, vip)| *slots.of_vip(*at) += slots_of(vip));
-        slots.ports = ports.values().map(|names| sticky::count(names.len())).sum();
-        slots
-    }
-
     fn of_vip(&mut self, at: IpAddr) -> &mut usize {
         if at.is_ipv6() { &mut self.vips_v6 } else { &mut self.vips }
     }
@@ -140,31 +132,10 @@ impl Course {
         (vips, ingress, crowded)
     }
 
-    /// Decides on all of it anew. [`Courses`](super::Courses) costs what has changed.
-    #[must_use]
-    pub fn of(view: &OverlayView) -> Self {
-        let mut course = Self { vips: vips(view), ..Self::default() };
-        let Some(own) = view.node_id else {
-            course.slots = Slots::all(&course.vips, &course.ingress.sticky);
-            return course;
-        };
-        let owners = owners(view);
-        course.ingress = ingress::of(own, view, &owners);
-        course.slots = Slots::all(&course.vips, &course.ingress.sticky);
-        for (address, nodes) in owners {
-            let mut others = nodes.iter().copied();
-            match (others.next(), others.next()) {
-                (Some(node), None) if node == own || !view.peers.contains_key(&node) => {}
-                (Some(node), None) => {
-                    course.allowed.entry(node).or_default().insert(IpNet::from(address));
-                    course.remote.insert(address);
-                }
-                _ => {
-                    course.contested.insert(address, nodes);
-                }
-            }
-        }
-        course
+    /// What follows from the whole.
+    #[cfg(test)]
+    pub(super) fn of(view: &super::OverlayView) -> Self {
+        super::Courses::default().follow(view).clone()
     }
 }
 
@@ -173,43 +144,8 @@ fn take(left: &mut usize, count: usize) -> bool {
     left.checked_sub(count).map(|less| *left = less).is_some()
 }
 
-/// Which nodes have an address, be it an endpoint's or their own in the tunnel. Without one of its own a node has
-/// nothing to do with those of others.
-fn owners(view: &OverlayView) -> BTreeMap<IpAddr, BTreeSet<NodeId>> {
-    let mut owners: BTreeMap<IpAddr, BTreeSet<NodeId>> = BTreeMap::new();
-    for endpoint in view.endpoints.values() {
-        for address in view.led(endpoint) {
-            owners.entry(address).or_default().insert(endpoint.node_id);
-        }
-    }
-    let own = view.node_id.and_then(|own| view.peers.get(&own)?.tunnel_address);
-    for peer in view.peers.values().filter(|_| own.is_some()) {
-        if let Some(address) = peer.tunnel_address {
-            owners.entry(address).or_default().insert(peer.node_id);
-        }
-    }
-    owners
-}
-
-/// The addresses of services, with those of their tasks that serve: only those of this node where they are preferred
-/// and there are any.
-fn vips(view: &OverlayView) -> Vips {
-    let mut tasks: BTreeMap<ServiceId, Vec<_>> = BTreeMap::new();
-    for endpoint in view.endpoints.values().filter(|endpoint| endpoint.serving) {
-        tasks.entry(endpoint.service_id).or_default().push(endpoint);
-    }
-    let none = Vec::new();
-    let mut all = Vips::new();
-    for service in view.vips.values() {
-        let tasks = tasks.get(&service.service_id).unwrap_or(&none);
-        for network in &service.networks {
-            all.insert(network.vip.addr(), vip(view.node_id, service, network, tasks));
-        }
-    }
-    all
-}
-
-/// Who is behind one address of a service, of these tasks of it that serve.
+/// Who is behind one address of a service, of these tasks of it that serve: only those of this node where they are
+/// preferred and there are any.
 pub(super) fn vip(
     own: Option<NodeId>,
     service: &ServiceVips,
@@ -240,8 +176,10 @@ mod tests {
     use shoal_types::assignment::{
         EndpointNetwork, Peer, PeerKeys, ServiceVips, TaskEndpoint, VipNetwork,
     };
+    use shoal_types::id::ServiceId;
     use shoal_types::object::{Slot, TunnelKey};
 
+    use super::super::OverlayView;
     use super::*;
 
     const OWN: u128 = 1;
@@ -377,7 +315,8 @@ mod tests {
         course.ingress.sticky = [(80, &few), (81, &names), (82, &names), (83, &few)]
             .map(|(p, n)| (tcp(p), n.clone()))
             .into();
-        course.slots = Slots::all(&course.vips, &course.ingress.sticky);
+        course.vips.iter().for_each(|(at, vip)| course.slots.have_vip(*at, vip));
+        course.ingress.sticky.values().for_each(|names| course.slots.have_port(names.len()));
         let (vips, ingress, crowded) = course.bounded();
         let sticky: Vec<IpAddr> =
             vips.iter().filter(|(_, vip)| vip.sticky).map(|(at, _)| *at).collect();

@@ -9,6 +9,8 @@ use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Protocol};
 
 use super::*;
 
+mod whole;
+
 fn net(last: u8) -> IpNet {
     IpNet::from(IpAddr::from([10, 0, 0, last]))
 }
@@ -127,14 +129,14 @@ proptest! {
         for (n, changes) in steps.iter().enumerate() {
             if n == leaves_at {
                 view = OverlayView::default();
-                prop_assert_eq!(courses.follow(&view), &Course::of(&view));
+                prop_assert_eq!(courses.follow(&view), &whole::course(&view));
                 view.node_id = Some(2.into());
             }
             let before = (courses.editions(), courses.course().allowed.clone());
             changes.iter().for_each(|change| {
                 view.apply(change);
             });
-            prop_assert_eq!(courses.follow(&view), &Course::of(&view), "step {}: {:?}", n, changes);
+            prop_assert_eq!(courses.follow(&view), &whole::course(&view), "step {}: {:?}", n, changes);
             let (editions, allowed) = before;
             prop_assert!(editions != courses.editions() || allowed == courses.course().allowed);
         }
@@ -170,7 +172,7 @@ fn looked_at(tasks: u32) -> [usize; 5] {
     let wired = endpoint(1 << 41, 1, 2, IpNet::from(IpAddr::from([10, 77, 0, 2])), 16);
     view.apply(&AssignmentChange::UpdateEndpoint(wired.into()));
     let mut courses = Courses::default();
-    assert_eq!(courses.follow(&view), &Course::of(&view));
+    assert_eq!(courses.follow(&view), &whole::course(&view));
     let of = |id: u128| view.endpoints[&TaskId::from(id)].clone();
     let stops = TaskEndpoint { serving: false, ..TaskEndpoint::clone(&of(3)) };
     let moves = TaskEndpoint { node_id: 2.into(), ..TaskEndpoint::clone(&of(5)) };
@@ -187,7 +189,7 @@ fn looked_at(tasks: u32) -> [usize; 5] {
         view.apply(&change);
         courses.looked_at = 0;
         courses.follow(&view);
-        assert_eq!(courses.course(), &Course::of(&view));
+        assert_eq!(courses.course(), &whole::course(&view));
         let looked_at = courses.looked_at;
         courses.looked_at = 0;
         courses.follow(&view);

@@ -1,47 +1,14 @@
 //! Who is behind ports that answer on every node.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use shoal_types::assignment::{IngressPort, TaskEndpoint};
 use shoal_types::id::NodeId;
 use shoal_types::spec::{Affinity, Locality};
 
-use super::super::OverlayView;
 use crate::network::Protocol;
-use crate::network::ingress::{Backend, Ingress, Port};
-
-/// What a node does about them; an address that several claim in `owners` is nobody's.
-pub(super) fn of(
-    own: NodeId,
-    view: &OverlayView,
-    owners: &BTreeMap<IpAddr, BTreeSet<NodeId>>,
-) -> Ingress {
-    let at = |node: &NodeId| -> Option<Ipv4Addr> {
-        let IpAddr::V4(address) = view.peers.get(node)?.tunnel_address? else { return None };
-        let holders = owners.get(&IpAddr::V4(address))?;
-        (holders.len() == 1).then_some(address)
-    };
-    let home = at(&own);
-    let others = view.peers.values().filter(|peer| home.is_some() && peer.node_id != own);
-    let peers: BTreeMap<Ipv4Addr, Option<IpAddr>> =
-        others.filter_map(|peer| Some((at(&peer.node_id)?, Some(peer.addr)))).collect();
-    let far = |node: &NodeId| at(node).filter(|far| peers.contains_key(far));
-    let mut tasks: BTreeMap<Port, Vec<&TaskEndpoint>> = BTreeMap::new();
-    for endpoint in view.endpoints.values() {
-        for port in &endpoint.ports {
-            tasks.entry(key(port)).or_default().push(endpoint);
-        }
-    }
-    let mut ingress = Ingress { home, peers: peers.clone(), ..Ingress::default() };
-    for (port, tasks) in tasks {
-        let Behind { backends, names } = behind(own, far, |endpoint| view.has_v6(endpoint), &tasks);
-        ingress.ports.insert(port, backends);
-        ingress.sticky.extend(names.map(|names| (port, names)));
-    }
-    ingress
-}
+use crate::network::ingress::{Backend, Port};
 
 /// Which port that is.
 pub(in super::super) fn key(port: &IngressPort) -> Port {
@@ -55,7 +22,7 @@ pub(in super::super) struct Behind {
     pub(in super::super) names: Option<Arc<[String]>>,
 }
 
-/// The same of its tasks; `far` says how other nodes are reached, where they are, and
+/// The same, of its tasks; `far` says how other nodes are reached, where they are, and
 /// `has_v6` whether a task is reached by IPv6 there.
 pub(in super::super) fn behind(
     own: NodeId,
@@ -90,12 +57,16 @@ pub(in super::super) fn behind(
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use shoal_types::assignment::{Peer, PeerKeys};
     use shoal_types::object::{Slot, TunnelKey};
     use shoal_types::spec;
 
+    use super::super::super::OverlayView;
     use super::super::Course;
     use super::*;
+    use crate::network::ingress::Ingress;
 
     const OWN: u128 = 1;
 
