@@ -321,7 +321,7 @@ impl Overlay {
         }
         let begun = self.begin().await;
         self.note(&begun);
-        self.known.borrow().filter(|_| begun.is_empty())
+        self.description()
     }
 
     /// Makes everything as managers have said. What leads packets goes on although the tunnel cannot be had:
@@ -347,11 +347,10 @@ impl Overlay {
                 self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
             }
         }
-        let parted = self.part(course, editions).await;
+        errors.extend(self.part(course, editions).await.err());
         if !has_left {
-            self.has(parted.is_ok());
+            self.has();
         }
-        errors.extend(parted.err());
         errors.extend(self.fit(course).await.err());
         errors.extend(self.lead(course, view).await.err());
         self.courses = courses;

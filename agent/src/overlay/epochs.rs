@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_agent_planning::overlay::{Course, OverlayView, Remote};
-use shoal_agent_planning::tunnel::crossing::Crossing;
+use shoal_agent_planning::tunnel::crossing::{Crossing, Lacks, Parting};
+use shoal_agent_planning::tunnel::held::{self, Held};
 use shoal_agent_planning::tunnel::selftest::End;
 use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, Side, peers};
 use shoal_agent_tunnel::{EpochKey, TunnelError};
@@ -24,8 +25,8 @@ use super::{DataPath, KEEPALIVE, Overlay, OverlayError, Phase};
 
 /// How often is looked whether packets can go by the present epoch's links, while some go by the former's.
 const HURRY: Duration = Duration::from_millis(500);
-/// How long an interface stays that nobody uses any more.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long that is so: where packets do not pass by the present one, it may be for ever.
+const HURRIED: Duration = Duration::from_secs(60);
 
 /// One for each of the two interfaces.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,33 +63,33 @@ pub(super) struct Keys {
     /// Since when nobody uses an interface.
     idle: Sides<Option<Instant>>,
     crossing: Crossing,
-    /// Nodes to which packets go by the former epoch's links.
-    lagging: BTreeSet<NodeId>,
-    /// What the driver was told last of what goes by the second interface, with success; and what that follows from:
-    /// the edition of the addresses of nodes, epochs, and nodes by the former one.
-    parted: Option<(PartedFor, Remote)>,
+    /// By which links packets go, once that was decided.
+    parting: Option<Parting>,
+    /// When something else than before was last decided.
+    decided: Option<Instant>,
+    /// What the driver was told last of what goes by the second interface, with success, and what that followed from.
+    parted: Option<(u64, Parting, Remote)>,
 }
-
-type PartedFor = (u64, TunnelEpochs, BTreeSet<NodeId>);
 
 impl Keys {
     /// When the next look is due, if that is sooner than usual.
     pub(super) fn hurry(&self) -> Option<Duration> {
         let is_idle = Side::ALL.iter().any(|side| self.idle.of(*side).is_some());
-        (is_idle || !self.lagging.is_empty()).then_some(HURRY)
+        // That a key was made is told, and not found out.
+        let parting = self.parting.as_ref();
+        let waits = parting.is_some_and(|parting| parting.count(Lacks::Agreement) > 0);
+        let is_new = self.decided.is_some_and(|then| then.elapsed() < HURRIED);
+        (is_idle || waits && is_new).then_some(HURRY)
     }
 
     /// How many nodes are reached by links of the former epoch.
     pub(super) fn lagging_count(&self) -> u64 {
-        self.lagging.len() as u64
+        self.parting.as_ref().map_or(0, |parting| parting.lagging.len() as u64)
     }
 
-    /// By the links of which epoch packets go to a node.
+    /// By the links of which epoch packets go to a node: the present one's before anything was decided.
     pub(super) fn epoch_for(&self, node: NodeId, epochs: TunnelEpochs) -> u64 {
-        match epochs.former {
-            Some(former) if self.lagging.contains(&node) => former,
-            _ => epochs.present,
-        }
+        self.parting.as_ref().map_or(epochs.present, |parting| parting.epoch_for(node))
     }
 }
 
@@ -100,11 +101,8 @@ impl Overlay {
     /// them of its tunnel.
     pub(super) fn epochs(&self, view: &OverlayView) -> TunnelEpochs {
         let said = view.node_id.and_then(|own| view.peers.get(&own)?.keys.cluster);
-        said.or(self.keys.told).unwrap_or_else(|| {
-            let mut known = self.known_keys().map(|(_, key)| key.epoch).collect::<BTreeSet<_>>();
-            let present = known.pop_last().unwrap_or_default();
-            TunnelEpochs { present, former: known.pop_last() }
-        })
+        let of_keys = || held::epochs(self.known_keys().map(|(_, key)| key.epoch));
+        said.or(self.keys.told).unwrap_or_else(of_keys)
     }
 
     fn known_keys(&self) -> impl Iterator<Item = (Side, EpochKey)> {
@@ -125,8 +123,9 @@ impl Overlay {
             return vec![error.into()];
         }
         let view = Arc::clone(&self.view.borrow());
+        let epochs = self.epochs(&view);
         let mut courses = std::mem::take(&mut self.courses);
-        let (course, epochs) = (courses.follow(&view), self.epochs(&view));
+        let course = courses.follow(&view);
         for (side, key) in self.known_keys().collect::<Vec<_>>() {
             let tunnel = Arc::clone(self.tunnels.of(side));
             match tunnel.observe().await {
@@ -136,16 +135,18 @@ impl Overlay {
                     *works = Some((seen.kind, name));
                 }
                 Ok(_) => {
+                    *self.keys.works.of_mut(side) = None;
                     let (desired, _) = self.desired(key, epochs, course, &view);
                     errors.extend(self.ensure_side(side, desired).await.err());
                 }
-                Err(error) => errors.push(error.into()),
+                Err(error) => {
+                    *self.keys.works.of_mut(side) = None;
+                    errors.push(error.into());
+                }
             }
         }
         self.courses = courses;
-        if errors.is_empty() {
-            self.has(true);
-        }
+        self.has();
         errors
     }
 
@@ -176,7 +177,7 @@ impl Overlay {
         }
         errors.extend(self.retire(epochs).await.err().map(OverlayError::from));
         self.note_left_out(left_out);
-        errors.extend(self.cross(epochs, view).await.err().map(OverlayError::from));
+        errors.extend(self.cross(epochs, course, view).await.err().map(OverlayError::from));
         self.try_links(epochs, course, view);
         errors
     }
@@ -184,35 +185,34 @@ impl Overlay {
     /// The key of an epoch, with which its interface is from now on; none while that still has another one.
     async fn turned(&mut self, epoch: u64) -> Result<Option<EpochKey>, TunnelError> {
         let side = Side::of(epoch);
-        let tunnel = self.tunnels.of(side);
-        match tunnel.key() {
-            Some(key) if key.epoch == epoch => {}
-            // Others may be sending by it.
-            Some(key) if self.keys.used.contains(&key.epoch) => return Ok(None),
-            Some(_) | None => *self.keys.works.of_mut(side) = None,
+        let held = self.held(side);
+        if held.is_some_and(|held| !held.may_turn(epoch)) {
+            return Ok(None);
+        }
+        if held.is_none_or(|held| held.epoch != epoch) {
+            *self.keys.works.of_mut(side) = None;
         }
         *self.keys.idle.of_mut(side) = None;
-        tunnel.turn(epoch).await.map(Some)
+        self.tunnels.of(side).turn(epoch).await.map(Some)
+    }
+
+    fn held(&self, side: Side) -> Option<Held> {
+        let epoch = self.tunnels.of(side).key()?.epoch;
+        Some(Held { epoch, used: self.keys.used.contains(&epoch) })
     }
 
     /// Takes away what is of no epoch any more, when nobody has used it for a while.
     async fn retire(&mut self, epochs: TunnelEpochs) -> Result<(), TunnelError> {
         for side in Side::ALL {
-            let tunnel = Arc::clone(self.tunnels.of(side));
-            let Some(key) = tunnel.key() else { continue };
-            if epochs.all().any(|epoch| epoch == key.epoch) {
-                continue;
-            }
+            let Some(held) = self.held(side).filter(|held| held.is_over(epochs)) else { continue };
             let since = *self.keys.idle.of_mut(side).get_or_insert_with(Instant::now);
-            if self.keys.used.contains(&key.epoch) && since.elapsed() < LINGER {
+            if !held.may_go(since.elapsed()) {
                 continue;
             }
-            tunnel.forget().await?;
-            tracing::info!(
-                epoch = key.epoch,
-                "forgot a key of the tunnel, and took its interface away"
-            );
-            self.keys.used.remove(&key.epoch);
+            self.tunnels.of(side).forget().await?;
+            let Held { epoch, used: _ } = held;
+            tracing::info!(epoch, "forgot a key of the tunnel, and took its interface away");
+            self.keys.used.remove(&epoch);
             (*self.keys.idle.of_mut(side), *self.keys.works.of_mut(side)) = (None, None);
         }
         Ok(())
@@ -253,7 +253,12 @@ impl Overlay {
     }
 
     /// Decides to whom packets go by the links of the former epoch.
-    async fn cross(&mut self, epochs: TunnelEpochs, view: &OverlayView) -> Result<(), TunnelError> {
+    async fn cross(
+        &mut self,
+        epochs: TunnelEpochs,
+        course: &Course,
+        view: &OverlayView,
+    ) -> Result<(), TunnelError> {
         let (mut present, mut former) = (None, None);
         if let Some(epoch) = epochs.former {
             present = self.tunnels.of(Side::of(epochs.present)).observe().await?;
@@ -262,75 +267,78 @@ impl Overlay {
         let works = self.keys.works.of(Side::of(epochs.present)).is_some();
         let present = present.filter(|_| works).map(|seen| seen.device);
         let former = former.map(|seen| seen.device);
-        let lagging =
-            self.keys.crossing.lagging(epochs, &view.peers, present.as_ref(), former.as_ref());
-        if lagging.len() != self.keys.lagging.len() {
-            let (epoch, by_former) = (epochs.present, lagging.len());
+        let others =
+            course.allowed.keys().filter_map(|node| view.peers.get(node)).map(|peer| &**peer);
+        let lagging = self.keys.crossing.lagging(epochs, others, present.as_ref(), former.as_ref());
+        let now = Some(Parting { epochs, lagging });
+        let before = self.keys.lagging_count();
+        if now != self.keys.parting {
+            (self.keys.parting, self.keys.decided) = (now, Some(Instant::now()));
+        }
+        let by_former = self.keys.lagging_count();
+        if by_former != before {
+            let epoch = epochs.present;
             tracing::info!(epoch, by_former, "packets go by links of the present epoch of keys");
         }
-        self.keys.lagging = lagging;
         Ok(())
     }
 
-    /// Has packets go by the interface that was decided on.
+    /// Has packets go by the interface that was decided on; as they did, while nothing was.
     pub(super) async fn part(
         &mut self,
         course: &Course,
         editions: u64,
     ) -> Result<(), OverlayError> {
-        let epochs = self.keys.told.unwrap_or_default();
-        let follows_from = (editions, epochs, self.keys.lagging.clone());
-        let told = self.keys.parted.take();
-        if told.as_ref().is_some_and(|(of, _)| *of == follows_from) {
-            self.keys.parted = told;
+        let parting = match &self.keys.parting {
+            Some(parting) => parting,
+            None if course.allowed.is_empty() => &Parting::default(),
+            None => return Ok(()),
+        };
+        let told = self.keys.parted.as_ref();
+        if told.is_some_and(|(of, by, _)| (*of, by) == (editions, parting)) {
             return Ok(());
         }
-        let is_second =
-            |node: &&NodeId| Side::of(self.keys.epoch_for(**node, epochs)) == Side::Second;
-        let nodes = course.allowed.keys().filter(is_second);
-        let nets = nodes.filter_map(|node| course.allowed.get(node)).flatten();
+        let parting = parting.clone();
+        let is_second = |node: &NodeId| Side::of(parting.epoch_for(*node)) == Side::Second;
+        let by_second = course.allowed.iter().filter(|(node, _)| is_second(node));
         let mut second = Remote::new();
-        for net in nets {
+        for net in by_second.flat_map(|(_, nets)| nets) {
             second.insert(net.addr());
         }
-        if told.is_none_or(|(_, told)| told != second) {
+        let told = self.keys.parted.take();
+        if told.is_none_or(|(_, _, told)| told != second) {
             self.networks.part(second.clone()).await?;
         }
-        self.keys.parted = Some((follows_from, second));
+        self.keys.parted = Some((editions, parting, second));
         Ok(())
     }
 
-    /// There is a tunnel; whether packets go by it as was decided.
-    pub(super) fn has(&self, is_parted: bool) {
-        let now = self.description(is_parted);
+    /// There is a tunnel, if any of its interfaces works.
+    pub(super) fn has(&self) {
+        let now = self.description();
         if now.is_some() {
             self.known.send_if_modified(|known| std::mem::replace(known, now) != now);
         }
     }
 
-    /// What managers are told of the interfaces that work: first of that which they call the present one, or of the elder
-    /// one before they have named any, so that nobody takes it for given up.
-    fn description(&self, is_parted: bool) -> Option<TunnelDescription> {
+    /// What managers are told of the interfaces that work. While packets do not go as is to be decided, or nobody knows,
+    /// they need whatever links there are.
+    pub(super) fn description(&self) -> Option<TunnelDescription> {
         let told = self.keys.told.filter(|_| self.phase == Phase::Told);
-        let of_epoch = |epoch: u64| told.is_none_or(|told| told.all().any(|one| one == epoch));
-        let mut ends: Vec<(TunnelKind, TunnelEnd)> = self
-            .known_keys()
-            .filter(|(_, key)| of_epoch(key.epoch))
-            .filter_map(|(side, EpochKey { epoch, public_key })| {
-                let (kind, _) = self.keys.works.of(side).as_ref()?;
-                Some((*kind, TunnelEnd { epoch, public_key, port: self.port(side) }))
-            })
-            .collect();
-        ends.sort_by_key(|(_, end)| {
-            (told.is_some_and(|told| told.present != end.epoch), end.epoch)
+        let ends = self.known_keys().filter_map(|(side, EpochKey { epoch, public_key })| {
+            let (kind, _) = self.keys.works.of(side).as_ref()?;
+            Some((*kind, TunnelEnd { epoch, public_key, port: self.port(side) }))
         });
-        let mut ends = ends.into_iter();
-        let (kind, TunnelEnd { epoch, public_key, port }) = ends.next()?;
-        let other = ends.next().map(|(_, end)| end);
-        let lagging = u32::try_from(self.keys.lagging.len()).unwrap_or(u32::MAX);
-        let lagging = lagging.max(u32::from(!is_parted));
+        let (kind, TunnelEnd { epoch, public_key, port }, other) = held::described(told, ends)?;
+        let (mut lagging, mut lacking, mut is_parted) = (0, 0, self.known_keys().count() < 2);
+        if let Some(parting) = &self.keys.parting {
+            [lagging, lacking] = [Lacks::Agreement, Lacks::Key].map(|why| parting.count(why));
+            let is_of = told.is_none_or(|told| told == parting.epochs);
+            is_parted = is_of && self.keys.parted.is_some();
+        }
+        lagging = lagging.max(u32::from(!is_parted));
         let DataPath { addr, port: _ } = self.data_path;
-        let keys = Some(DescribedKeys { epoch, other, lagging });
+        let keys = Some(DescribedKeys { epoch, other, lagging, lacking });
         Some(TunnelDescription { public_key, port, addr, kind, keys })
     }
 

@@ -386,7 +386,7 @@ async fn packets_go_by_other_keys_when_those_are_agreed_on() {
     let overlay = Overlay::start(sides, networks.clone(), networks.overlay(), path, whole());
     let said = |description: Option<TunnelDescription>| {
         let keys = description.unwrap().keys.unwrap();
-        (keys.epoch, keys.other.map(|end| end.epoch), keys.lagging)
+        (keys.epoch, keys.other.map(|end| end.epoch), keys.lagging + keys.lacking)
     };
     assert_eq!(said(overlay.describe().await), (0, None, 0));
     let one = TunnelEpochs::default();
@@ -450,4 +450,57 @@ async fn an_agent_that_begins_anew_is_not_taken_for_through() {
     // Nothing of this agent's was on its way by the other one.
     tokio::time::sleep(LOOK).await;
     assert_eq!(first.key(), None);
+}
+
+/// Two interfaces, and what leads packets there.
+fn both() -> (Sides<Arc<FakeTunnel>>, Arc<FakeNetworks>) {
+    let (first, networks) = fakes();
+    let second = Arc::new(FakeTunnel::new(key(101), TunnelKind::Userspace, Side::Second));
+    (Sides { first, second }, networks)
+}
+
+fn begin_with(tunnels: &Sides<Arc<FakeTunnel>>, networks: &Arc<FakeNetworks>) -> OverlayHandle {
+    let Sides { first, second } = tunnels.clone();
+    let sides = Sides { first: first as Arc<dyn Tunnel>, second };
+    Overlay::start(sides, networks.clone(), networks.overlay(), data_path(), whole())
+}
+
+/// Before it was seen who is reached by the former keys, nobody is to be reached by others.
+#[tokio::test(start_paused = true)]
+async fn packets_go_as_they_did_while_an_interface_cannot_be_observed() {
+    let (tunnels, networks) = both();
+    let overlay = begin_with(&tunnels, &networks);
+    overlay.describe().await.unwrap();
+    let one = TunnelEpochs::default();
+    networks.tell(Arc::new(in_epochs(one, &[0])));
+    until_peers(&tunnels.first, &[far_key(0)]).await;
+    agreed(&tunnels.first, 0, 9);
+    tunnels.first.set_blind(true);
+    networks.tell(Arc::new(in_epochs(one.begun().unwrap(), &[1, 0])));
+    let mut known = overlay.known();
+    let said = |now: &Option<TunnelDescription>| now.unwrap().keys.unwrap();
+    let keys = said(&known.wait_for(|now| said(now).epoch == 1).await.unwrap());
+    assert_eq!((keys.other.map(|end| end.epoch), keys.lagging), (Some(0), 1), "it is waited for");
+    tokio::time::sleep(LOOK * 3).await;
+    assert_eq!(networks.second().borrow().len(), 0);
+    // Until it is seen that nothing is lost.
+    agreed(&tunnels.second, 1, 6);
+    tunnels.first.set_blind(false);
+    networks.second().wait_for(|second| second.len() == 2).await.unwrap();
+    known.wait_for(|now| said(now).lagging == 0).await.unwrap();
+}
+
+/// Others would else be told that the node has no tunnel at all.
+#[tokio::test(start_paused = true)]
+async fn one_interface_that_cannot_be_had_does_not_cost_a_node_the_other() {
+    for lost in Side::ALL {
+        let (tunnels, networks) = both();
+        tunnels.first.turn(0).await.unwrap();
+        tunnels.second.turn(1).await.unwrap();
+        tunnels.of(lost).fail_with(Some("its port is somebody else's"));
+        let overlay = begin_with(&tunnels, &networks);
+        let keys = overlay.describe().await.unwrap().keys.unwrap();
+        assert_eq!((Side::of(keys.epoch), keys.other), (lost.other(), None));
+        assert_eq!(keys.lagging, 1, "nobody takes it for through");
+    }
 }

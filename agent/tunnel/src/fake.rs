@@ -1,5 +1,6 @@
 //! A driver that only remembers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
@@ -18,6 +19,7 @@ pub struct FakeTunnel {
     kind: TunnelKind,
     held: Mutex<(Observed, Told)>,
     fails: Mutex<Option<&'static str>>,
+    blind: AtomicBool,
 }
 
 impl FakeTunnel {
@@ -25,7 +27,8 @@ impl FakeTunnel {
     #[must_use]
     pub fn new(first: TunnelKey, kind: TunnelKind, side: Side) -> Self {
         let (held, fails) = (Mutex::default(), Mutex::default());
-        Self { first, side, key: Mutex::default(), kind, held, fails }
+        let blind = AtomicBool::new(false);
+        Self { first, side, key: Mutex::default(), kind, held, fails, blind }
     }
 
     /// The key that it will have in an epoch.
@@ -50,6 +53,11 @@ impl FakeTunnel {
     /// It cannot be made or removed any more, for this reason; or again.
     pub fn fail_with(&self, why: Option<&'static str>) {
         *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// It cannot be observed any more; or again.
+    pub fn set_blind(&self, blind: bool) {
+        self.blind.store(blind, Ordering::Relaxed);
     }
 
     /// Somebody changes what there is.
@@ -125,7 +133,11 @@ impl Tunnel for FakeTunnel {
         let (observed, _) = self.held().clone();
         let device = observed.link.and(observed.device);
         let seen = device.map(|device| Seen { kind: self.kind, device });
-        async move { Ok(seen) }.boxed()
+        let answer = match self.blind.load(Ordering::Relaxed) {
+            true => Err(TunnelError::NoTun { source: std::io::Error::other("blind") }),
+            false => Ok(seen),
+        };
+        async move { answer }.boxed()
     }
 
     fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>> {

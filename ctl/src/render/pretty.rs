@@ -483,7 +483,8 @@ Ports:
                         public_key: TunnelKey([0xcd; 32]),
                         port: 51821,
                     }),
-                    lagging: 2,
+                    lagging: 1,
+                    lacking: 1,
                 }),
             }),
             troubled_links: Some(TroubledLinks {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use shoal_manager_state::{ClusterState, Command, Event, ObjectRef};
 use shoal_types::level::Level;
-use shoal_types::object::{Cluster, Node, NodeState};
+use shoal_types::object::{Cluster, Node};
 use shoal_types::time::Timestamp;
 
 use crate::Plan;
@@ -95,13 +95,16 @@ pub fn hinders(view: &ClusterState) -> Option<&Node> {
 pub fn waits_for(view: &ClusterState, now: Timestamp) -> impl Iterator<Item = &Node> {
     let keys = view.cluster().map(|cluster| cluster.tunnel_keys).unwrap_or_default();
     let is_late = now >= keys.since + AWAY_MAX;
-    let is_away = |node: &Node| node.status.state != NodeState::Ready && !node.is_reachable();
-    // Who is away for so long is given up by all others, too.
-    let given_up = view.nodes().filter(|node| is_late && is_away(node)).count();
-    let given_up = u32::try_from(given_up).unwrap_or(u32::MAX);
+    let given_up = move |node: &Node| is_late && !node.is_reachable();
+    // Who says that he knows no key of others may only not have heard of them yet: of how many that is so is known here.
+    let keyless = view.nodes().filter(|node| {
+        let tunnel = node.description.tunnel;
+        given_up(node) && tunnel.is_some_and(|tunnel| !tunnel.has_key_of(keys.epochs.present))
+    });
+    let keyless = u32::try_from(keyless.count()).unwrap_or(u32::MAX);
     view.nodes().map(|node| &**node).filter(move |node| {
-        let tunnel = node.description.tunnel.filter(|_| !(is_late && is_away(node)));
-        tunnel.is_some_and(|tunnel| !tunnel.has_followed(keys.epochs, given_up))
+        let tunnel = node.description.tunnel.filter(|_| !given_up(node));
+        tunnel.is_some_and(|tunnel| !tunnel.has_followed(keys.epochs, keyless))
     })
 }
 

@@ -47,7 +47,7 @@ message!(TunnelDescription {
     keys: OptionalMessage,
 });
 
-message!(DescribedKeys { epoch: Same, other: OptionalMessage, lagging: Same });
+message!(DescribedKeys { epoch: Same, other: OptionalMessage, lagging: Same, lacking: Same });
 
 message!(TunnelEnd { epoch: Same, public_key: Text, port: Port });
 

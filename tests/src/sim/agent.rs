@@ -109,8 +109,9 @@ impl Agent {
             (keys.epoch, keys.lagging) = (epochs.present, u32::from(keys.other.is_some()));
             tunnel.public_key = of(epochs.present);
         } else if epochs.former.is_none() {
-            (keys.other, keys.lagging) = (None, 0);
+            (keys.other, keys.lagging, keys.lacking) = (None, 0, 0);
         } else if ctx.random.chance(30) {
+            // It hears of the keys of others, and later agrees on some with them.
             keys.lagging = 0;
         }
     }

@@ -91,11 +91,21 @@ impl TunnelDescription {
     }
 
     /// Whether the node has done all that there is to do until the links of the former epoch can go: it has a key of
-    /// the present one and uses no other links, but for `left_out` nodes at the most. One with one key for ever is
-    /// waited for in vain.
+    /// the present one and uses no other links, but to `given_up` nodes at the most that have none. One with one key for
+    /// ever is waited for in vain.
     #[must_use]
-    pub fn has_followed(&self, epochs: TunnelEpochs, left_out: u32) -> bool {
-        self.keys.is_none_or(|keys| keys.epoch == epochs.present && keys.lagging <= left_out)
+    pub fn has_followed(&self, epochs: TunnelEpochs, given_up: u32) -> bool {
+        self.keys.is_none_or(|keys| {
+            keys.epoch == epochs.present && keys.lagging == 0 && keys.lacking <= given_up
+        })
+    }
+
+    /// Whether the node has said a key of an epoch.
+    #[must_use]
+    pub fn has_key_of(&self, epoch: u64) -> bool {
+        self.keys.is_none_or(|keys| {
+            keys.epoch == epoch || keys.other.is_some_and(|other| other.epoch == epoch)
+        })
     }
 }
 
@@ -108,8 +118,10 @@ pub struct DescribedKeys {
     /// Its end of the links of another epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<TunnelEnd>,
-    /// Nodes that it reaches by links of an earlier epoch still.
+    /// Nodes whose keys of the present epoch it knows, and that it reaches by links of the former one still.
     pub lagging: u32,
+    /// Nodes whose keys of the present epoch it does not know, and that it reaches by links of the former one.
+    pub lacking: u32,
 }
 
 /// A node's end of the links of one epoch.
@@ -245,20 +257,25 @@ mod tests {
             kind: TunnelKind::Kernel,
             keys,
         };
-        let keys = |epoch, lagging| Some(DescribedKeys { epoch, other: None, lagging });
-        let cases = [
+        let other =
+            Some(TunnelEnd { epoch: 3, public_key: TunnelKey([2; KEY_BYTES]), port: 51821 });
+        let keys = |epoch, lagging, lacking| Some(DescribedKeys { epoch, other, lagging, lacking });
+        for (keys, given_up, expected) in [
             (None, 0, true),
-            (keys(3, 0), 0, false),
-            (keys(4, 0), 0, true),
-            (keys(4, 1), 0, false),
-            (keys(4, 1), 1, true),
-            (keys(4, 2), 1, false),
-        ];
-        for (keys, left_out, expected) in cases {
-            assert_eq!(said(keys).has_followed(epochs, left_out), expected, "{keys:?}");
+            (keys(3, 0, 0), 0, false),
+            (keys(4, 0, 0), 0, true),
+            (keys(4, 1, 0), 1, false),
+            (keys(4, 0, 1), 0, false),
+            (keys(4, 0, 1), 1, true),
+            (keys(4, 0, 2), 1, false),
+        ] {
+            assert_eq!(said(keys).has_followed(epochs, given_up), expected, "{keys:?}");
         }
+        let has = |keys, epochs: [u64; 3]| epochs.map(|epoch| said(keys).has_key_of(epoch));
+        assert_eq!(has(keys(4, 0, 0), [2, 3, 4]), [false, true, true]);
+        assert_eq!(has(None, [2, 3, 4]), [true; 3]);
         // What a cluster of a lower level does not know is not written down there, and the rest is.
-        let newer = said(keys(4, 0));
+        let newer = said(keys(4, 0, 0));
         assert_eq!(newer.within(Level::KEYS), Some(newer));
         assert_eq!(newer.within(Level::OVERLAY), Some(said(None)));
         assert_eq!(newer.within(Level::FIRST), None);

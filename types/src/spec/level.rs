@@ -399,7 +399,7 @@ impl Leveled for TunnelDescription {
 impl Leveled for DescribedKeys {
     /// Nobody before the fourth level has another key than that which it made first.
     fn level(&self) -> Level {
-        let Self { epoch: _, other: _, lagging: _ } = self;
+        let Self { epoch: _, other: _, lagging: _, lacking: _ } = self;
         Level::KEYS
     }
 }

@@ -3,13 +3,12 @@
 //! Both interfaces take what comes as long as both epochs are there, so each node decides for itself by which one it sends
 //! to another, and may change that at any moment. It does when keys were agreed on there: then the other node knows this
 //! one's new key, with the same addresses as by the old one, and whatever is sent is understood at once. A link by which
-//! nothing would be lost, as no keys are agreed on there any more, is not waited for.
+//! nothing would be lost, as no keys are agreed on there any more, is not waited for; but who has no key of the present
+//! epoch is reached by no other.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use imbl::OrdMap;
 use shoal_types::assignment::Peer;
 use shoal_types::id::NodeId;
 use shoal_types::object::{TunnelEpochs, TunnelKey};
@@ -24,6 +23,45 @@ const GOOD: Duration = Duration::from_secs(180);
 /// first is enough to agree.
 const SETTLED: Duration = Duration::from_secs(6);
 
+/// What is missing until packets go to a node by the present epoch's links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lacks {
+    /// It has said no key of that epoch, as far as is known here.
+    Key,
+    /// No keys were agreed on with it there.
+    Agreement,
+}
+
+/// Nodes to which packets go by the former epoch's links.
+pub type Lagging = BTreeMap<NodeId, Lacks>;
+
+/// By which links packets go to whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parting {
+    /// Of which epochs there are links.
+    pub epochs: TunnelEpochs,
+    /// Whom packets go to by those of the former one.
+    pub lagging: Lagging,
+}
+
+impl Parting {
+    /// By the links of which epoch packets go to a node.
+    #[must_use]
+    pub fn epoch_for(&self, node: NodeId) -> u64 {
+        match self.epochs.former {
+            Some(former) if self.lagging.contains_key(&node) => former,
+            _ => self.epochs.present,
+        }
+    }
+
+    /// To how many nodes packets go by the former epoch's links because of this.
+    #[must_use]
+    pub fn count(&self, why: Lacks) -> u32 {
+        let count = self.lagging.values().filter(|lacks| **lacks == why).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
 /// Remembers which nodes are reached by the links of the present epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Crossing {
@@ -32,33 +70,38 @@ pub struct Crossing {
 }
 
 impl Crossing {
-    /// The nodes to which packets go by the links of the former epoch still, by what the devices of both say of their
-    /// peers; all others are reached by those of the present one. Who has crossed does not go back.
-    pub fn lagging(
+    /// Those of these other nodes to which packets go by the links of the former epoch still, by what the devices of both
+    /// say of their peers; all others are reached by those of the present one. Who has crossed does not go back.
+    pub fn lagging<'a>(
         &mut self,
         epochs: TunnelEpochs,
-        peers: &OrdMap<NodeId, Arc<Peer>>,
+        peers: impl IntoIterator<Item = &'a Peer>,
         present: Option<&Device>,
         former: Option<&Device>,
-    ) -> BTreeSet<NodeId> {
-        let mut lagging = BTreeSet::new();
+    ) -> Lagging {
+        let mut lagging = Lagging::new();
         let mut crossed = BTreeMap::new();
         let seen = |device: Option<&Device>, key: TunnelKey| -> Option<Duration> {
             let seen: &SeenPeer = device?.peers.get(&key)?;
             seen.handshake_age.filter(|age| *age < GOOD)
         };
-        for (node, peer) in peers {
+        for peer in peers {
+            let node = peer.node_id;
             let key = |epoch: u64| Some(peer.end(epoch, epochs.present)?.public_key);
-            let by_former = epochs.former.and_then(key).and_then(|key| seen(former, key));
-            let now = key(epochs.present);
-            let has_crossed = now.is_some_and(|now| {
-                self.crossed.get(node) == Some(&now)
-                    || seen(present, now).is_some_and(|age| age >= SETTLED)
-            });
-            if by_former.is_some() && !has_crossed {
-                lagging.insert(*node);
-            } else {
-                crossed.extend(now.map(|now| (*node, now)));
+            let before = epochs.former.and_then(key);
+            match (before, key(epochs.present)) {
+                (_, Some(now))
+                    if self.crossed.get(&node) == Some(&now)
+                        || seen(present, now).is_some_and(|age| age >= SETTLED) =>
+                {
+                    crossed.insert(node, now);
+                }
+                (Some(before), Some(_)) if seen(former, before).is_some() => {
+                    lagging.insert(node, Lacks::Agreement);
+                }
+                (Some(_), None) => drop(lagging.insert(node, Lacks::Key)),
+                // Nothing would be lost, or there is no other way.
+                (_, Some(_)) | (None, None) => {}
             }
         }
         self.crossed = crossed;
@@ -86,18 +129,17 @@ mod tests {
     }
 
     /// A node that has said that it has keys of these epochs.
-    fn peer(node: u8, first: Option<u64>, other: Option<u64>) -> (NodeId, Arc<Peer>) {
+    fn peer(node: u8, first: Option<u64>, other: Option<u64>) -> Peer {
         let node_id = NodeId::from(u128::from(node));
         let other = other.map(|epoch| end(node, epoch));
-        let peer = Peer {
+        Peer {
             node_id,
             public_key: key(node, first.unwrap_or_default()),
             addr: [192, 0, 2, node].into(),
             port: 51820,
             tunnel_address: None,
             keys: PeerKeys { epoch: first, other, cluster: None },
-        };
-        (node_id, Arc::new(peer))
+        }
     }
 
     /// A device that has agreed on keys with these so many seconds ago.
@@ -109,8 +151,8 @@ mod tests {
         Device { peers: ages.iter().map(seen).collect(), ..Device::default() }
     }
 
-    fn nodes(nodes: &[u8]) -> BTreeSet<NodeId> {
-        nodes.iter().map(|node| NodeId::from(u128::from(*node))).collect()
+    fn lag(nodes: &[(u8, Lacks)]) -> Lagging {
+        nodes.iter().map(|(node, lacks)| (NodeId::from(u128::from(*node)), *lacks)).collect()
     }
 
     #[test]
@@ -126,53 +168,76 @@ mod tests {
             (Some(180), None, false),
         ];
         for (former, present, stays) in cases {
-            let peers = [peer(1, Some(8), Some(7))].into_iter().collect();
+            let peers = [peer(1, Some(8), Some(7))];
             let (former, present) = (device(7, &[(1, former)]), device(8, &[(1, present)]));
             let mut crossing = Crossing::default();
             let lagging = crossing.lagging(BOTH, &peers, Some(&present), Some(&former));
-            assert_eq!(lagging, nodes(if stays { &[1] } else { &[] }), "{former:?} {present:?}");
+            let expected: &[_] = if stays { &[(1, Lacks::Agreement)] } else { &[] };
+            assert_eq!(lagging, lag(expected), "{former:?} {present:?}");
         }
     }
 
     #[test]
     fn who_has_not_said_a_key_of_the_present_epoch_is_reached_by_the_former() {
         let peers = [peer(1, Some(7), None), peer(2, Some(8), None), peer(3, None, None)];
-        let peers = peers.into_iter().collect();
         let former = device(7, &[(1, Some(9)), (2, Some(9)), (3, Some(9))]);
         let present = device(8, &[(1, Some(9)), (2, Some(9))]);
         let mut crossing = Crossing::default();
         // The third has one key for ever, which is of the present epoch: there is no other link to it.
         let lagging = crossing.lagging(BOTH, &peers, Some(&present), Some(&former));
-        assert_eq!(lagging, nodes(&[1]));
-        // No device, nothing to lose.
-        assert_eq!(crossing.lagging(BOTH, &peers, Some(&present), None), nodes(&[]));
+        assert_eq!(lagging, lag(&[(1, Lacks::Key)]));
+        let parting = Parting { epochs: BOTH, lagging };
+        assert_eq!([1, 2].map(|node: u128| parting.epoch_for(node.into())), [7, 8]);
+        assert_eq!([Lacks::Key, Lacks::Agreement].map(|why| parting.count(why)), [1, 0]);
+        // Also before any keys were agreed on there: that of the present epoch has nobody of its name.
+        for former in [Some(device(7, &[(1, None)])), None] {
+            let lagging = crossing.lagging(BOTH, &peers, Some(&present), former.as_ref());
+            assert_eq!(lagging, lag(&[(1, Lacks::Key)]));
+        }
+    }
+
+    #[test]
+    fn who_is_reached_by_neither_takes_the_first_way_that_there_is() {
+        let peers = [peer(1, Some(8), Some(7))];
+        let mut crossing = Crossing::default();
+        let mut at = |former, present| {
+            let (former, present) = (device(7, &[(1, former)]), device(8, &[(1, present)]));
+            crossing.lagging(BOTH, &peers, Some(&present), Some(&former))
+        };
+        assert_eq!(at(None, None), lag(&[]));
+        // A firewall lets the one port through alone.
+        let lagging = at(Some(1), None);
+        assert_eq!(lagging, lag(&[(1, Lacks::Agreement)]));
+        assert_eq!(Parting { epochs: BOTH, lagging }.count(Lacks::Agreement), 1);
+        assert_eq!(at(Some(9), Some(6)), lag(&[]));
+        assert_eq!(at(Some(9), None), lag(&[]), "it has crossed");
     }
 
     #[test]
     fn who_has_crossed_does_not_go_back() {
-        let peers: OrdMap<_, _> = [peer(1, Some(8), Some(7))].into_iter().collect();
+        let peer_of_both = peer(1, Some(8), Some(7));
         let former = device(7, &[(1, Some(9))]);
         let mut crossing = Crossing::default();
-        let mut at = |age, peers: &OrdMap<NodeId, Arc<Peer>>| {
-            crossing.lagging(BOTH, peers, Some(&device(8, &[(1, age)])), Some(&former))
+        let mut at = |age, peer: &Peer| {
+            crossing.lagging(BOTH, [peer], Some(&device(8, &[(1, age)])), Some(&former))
         };
-        assert_eq!(at(Some(5), &peers), nodes(&[1]));
-        assert_eq!(at(Some(6), &peers), nodes(&[]));
+        assert_eq!(at(Some(5), &peer_of_both), lag(&[(1, Lacks::Agreement)]));
+        assert_eq!(at(Some(6), &peer_of_both), lag(&[]));
         // Keys are agreed on again and again.
-        assert_eq!(at(Some(5), &peers), nodes(&[]));
-        assert_eq!(at(None, &peers), nodes(&[]));
+        assert_eq!(at(Some(5), &peer_of_both), lag(&[]));
+        assert_eq!(at(None, &peer_of_both), lag(&[]));
         // But by a key of its own, which it has lost and made anew.
-        let (node, mut other) = peer(1, Some(8), Some(7));
-        Arc::make_mut(&mut other).public_key = key(77, 8);
-        assert_eq!(at(Some(5), &std::iter::once((node, other)).collect()), nodes(&[1]));
+        let other = Peer { public_key: key(77, 8), ..peer_of_both };
+        assert_eq!(at(Some(5), &other), lag(&[(1, Lacks::Agreement)]));
         // In the next epoch it begins anew.
         let next = TunnelEpochs { present: 9, former: Some(8) };
-        let peers = std::iter::once(peer(1, Some(9), Some(8))).collect();
+        let peers = [peer(1, Some(9), Some(8))];
         let mut crossing = Crossing::default();
         let (present, former) = (device(9, &[(1, None)]), device(8, &[(1, Some(5))]));
-        assert_eq!(crossing.lagging(next, &peers, Some(&present), Some(&former)), nodes(&[1]));
+        let lagging = crossing.lagging(next, &peers, Some(&present), Some(&former));
+        assert_eq!(lagging, lag(&[(1, Lacks::Agreement)]));
         // And there is nothing to wait for where there is one epoch.
         let one = TunnelEpochs { present: 9, former: None };
-        assert_eq!(crossing.lagging(one, &peers, Some(&present), Some(&former)), nodes(&[]));
+        assert_eq!(crossing.lagging(one, &peers, Some(&present), Some(&former)), lag(&[]));
     }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod crossing;
+pub mod held;
 mod model;
 mod peers;
 mod plan;

@@ -13,11 +13,15 @@ pub(super) fn show(page: &mut Page, node: &Node) {
         page.entry(1, "Address", addr.map(|ip| ip.to_string()).unwrap_or_default());
         page.entry(1, "Port", tunnel.port);
         page.entry(1, "Kind", word(tunnel.kind));
-        if let Some(DescribedKeys { epoch, other, lagging }) = tunnel.keys {
+        if let Some(DescribedKeys { epoch, other, lagging, lacking }) = tunnel.keys {
             page.entry(1, "Key Epoch", epoch);
             if let Some(end) = other {
                 page.entry(1, "Other Key", format!("{} of epoch {}", end.public_key, end.epoch));
-                page.entry(1, "By Former Keys", format!("{lagging} nodes"));
+                page.entry(
+                    1,
+                    "By Former Keys",
+                    format!("{} nodes", lagging.saturating_add(lacking)),
+                );
             }
         }
         let inner = node.tunnel_address.map(|address| address.to_string());

@@ -3,8 +3,8 @@
 use shoal_manager_state::testing::{TestCluster, cluster_with_nodes};
 use shoal_types::id::NodeId;
 use shoal_types::object::{
-    DescribedKeys, ManagerStatus, NodeDescription, NodeStatus, TunnelDescription, TunnelEpochs,
-    TunnelKeys,
+    DescribedKeys, ManagerStatus, NodeDescription, NodeState, NodeStatus, TunnelDescription,
+    TunnelEpochs, TunnelKeys,
 };
 use shoal_types::spec::{ClusterSpec, TunnelKeySpec};
 
@@ -29,8 +29,16 @@ fn cluster(nodes: usize) -> (TestCluster, Vec<NodeId>) {
 
 /// A node says of which epoch its key is, and how many others it reaches by links of an earlier one.
 fn say(cluster: &mut TestCluster, id: NodeId, keys: Option<(u64, u32)>) {
+    say_all(cluster, id, keys.map(|(epoch, lagging)| (epoch, lagging, 0)));
+}
+
+/// And of how many it knows no key of the present one.
+fn say_all(cluster: &mut TestCluster, id: NodeId, keys: Option<(u64, u32, u32)>) {
     let node = cluster.state.node(id).expect("it is there").clone();
-    let keys = keys.map(|(epoch, lagging)| DescribedKeys { epoch, other: None, lagging });
+    let keys = keys.map(|(epoch, lagging, lacking)| {
+        let other = None;
+        DescribedKeys { epoch, other, lagging, lacking }
+    });
     let tunnel = node.description.tunnel.map(|tunnel| TunnelDescription { keys, ..tunnel });
     let description = Some(NodeDescription { tunnel, ..node.description.clone() });
     cluster.apply(Command::ReportNode { id, description, status: node.status.clone() });
@@ -104,6 +112,26 @@ fn an_epoch_begins_after_a_day_and_ends_when_all_have_followed() {
     assert_eq!(plan.wake_at, Some(since + TunnelKeySpec::USUAL_PERIOD));
 }
 
+/// Nodes make their keys at the same time, and none of them has heard of another's.
+#[test]
+fn nobody_is_through_before_it_knows_the_keys_of_others() {
+    let (mut cluster, nodes) = cluster(2);
+    let mut memory = Memory::default();
+    cluster.advance(TunnelKeySpec::USUAL_PERIOD);
+    settle(&mut cluster, &mut memory);
+    let mut is_over = |said: [(u64, u32, u32); 2]| {
+        for (node, said) in nodes.iter().zip(said) {
+            say_all(&mut cluster, *node, Some(said));
+        }
+        settle(&mut cluster, &mut memory);
+        keys(&cluster).epochs.former.is_none()
+    };
+    assert!(!is_over([(1, 0, 1), (1, 0, 1)]));
+    assert!(!is_over([(1, 1, 0), (1, 0, 1)]));
+    assert!(!is_over([(1, 0, 0), (1, 0, 1)]));
+    assert!(is_over([(1, 0, 0), (1, 0, 0)]));
+}
+
 #[test]
 fn somebody_wants_other_keys_at_once_or_never() {
     let (mut cluster, nodes) = cluster(1);
@@ -163,9 +191,9 @@ fn who_is_away_is_waited_for_and_then_given_up() {
     cluster.advance(TunnelKeySpec::USUAL_PERIOD);
     settle(&mut cluster, &mut memory);
     becomes(&mut cluster, nodes[2], NodeState::Down);
-    // They reach it all the same.
-    say(&mut cluster, nodes[0], Some((1, 1)));
-    say(&mut cluster, nodes[1], Some((1, 1)));
+    // They may reach it all the same: it has no key of the present epoch.
+    say_all(&mut cluster, nodes[0], Some((1, 0, 1)));
+    say_all(&mut cluster, nodes[1], Some((1, 0, 1)));
     cluster.advance(AWAY_MAX - Duration::from_secs(1));
     let plan = settle(&mut cluster, &mut memory);
     assert_eq!(plan.wake_at, Some(keys(&cluster).since + AWAY_MAX));
@@ -174,11 +202,14 @@ fn who_is_away_is_waited_for_and_then_given_up() {
     // No event tells of that.
     let mut late = memory;
     assert_eq!(super::plan(&cluster.state, &mut late, cluster.now).commands.len(), 1);
-    // One that is there is none of those who are given up.
-    say(&mut cluster, nodes[1], Some((1, 2)));
-    settle(&mut cluster, &mut memory);
-    assert_eq!(keys(&cluster).epochs.former, Some(0));
-    say(&mut cluster, nodes[1], Some((1, 1)));
+    // It is given up, and no link between those that are there: there may be a firewall.
+    // Nor one of whose key it has not heard yet.
+    for (lagging, lacking) in [(1, 0), (1, 1), (0, 2)] {
+        say_all(&mut cluster, nodes[0], Some((1, lagging, lacking)));
+        settle(&mut cluster, &mut memory);
+        assert_eq!(keys(&cluster).epochs.former, Some(0), "{lagging} {lacking}");
+    }
+    say_all(&mut cluster, nodes[0], Some((1, 0, 1)));
     settle(&mut cluster, &mut memory);
     assert_eq!(keys(&cluster).epochs, TunnelEpochs { present: 1, former: None });
     // It comes back with a key of the epoch that it knows, and the next one waits for nothing of that.

@@ -29,7 +29,7 @@ arbitrary!(NodeDescription {
 arbitrary!(TroubledLinks { count, links });
 arbitrary!(TroubledLink { node_id, endpoint, passes_bytes, full_bytes });
 arbitrary!(TunnelDescription { public_key, port, addr, kind, keys });
-arbitrary!(DescribedKeys { epoch, other, lagging });
+arbitrary!(DescribedKeys { epoch, other, lagging, lacking });
 arbitrary!(TunnelEnd { epoch, public_key, port });
 one_of!(TunnelKind |s| { Self::Kernel, Self::Userspace });
 impl Arbitrary for TunnelKey {

@@ -495,7 +495,7 @@ fn keys_that_change_are_said_as_in_the_fourth_version() {
         port: 51821,
         addr: None,
         kind: TunnelKind::Kernel,
-        keys: Some(DescribedKeys { epoch: 7, other: Some(end), lagging: 3 }),
+        keys: Some(DescribedKeys { epoch: 7, other: Some(end), lagging: 3, lacking: 0 }),
     };
     let beat = pb::HeartbeatRequest {
         session_id: session(),

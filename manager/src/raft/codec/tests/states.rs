@@ -172,7 +172,10 @@ pub(super) fn with_changed_keys() -> ClusterState {
     let from = TunnelEpochs::default();
     cluster.apply(Command::SetTunnelEpochs { from, to: from.begun().unwrap(), forced: 3 });
     let end = |epoch, key| TunnelEnd { epoch, public_key: TunnelKey([key; 32]), port: 51821 };
-    cluster.give_keys(nodes[0], DescribedKeys { epoch: 1, other: Some(end(0, 3)), lagging: 2 });
+    cluster.give_keys(
+        nodes[0],
+        DescribedKeys { epoch: 1, other: Some(end(0, 3)), lagging: 2, lacking: 0 },
+    );
     cluster.give_keys(nodes[1], DescribedKeys::default());
     cluster.check();
     cluster.events();
