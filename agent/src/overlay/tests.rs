@@ -504,3 +504,5 @@ async fn one_interface_that_cannot_be_had_does_not_cost_a_node_the_other() {
         assert_eq!(keys.lagging, 1, "nobody takes it for through");
     }
 }
+
+mod kills;
