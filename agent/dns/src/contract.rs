@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use shoal_agent_ground::testing::skip_without_root;
-use shoal_agent_planning::network::{Attached, Mac};
+use shoal_agent_planning::network::{Attached, AttachedV4, Mac};
 use shoal_agent_planning::zone::{Asker, Forwards, Roll, Speaker};
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::{NetworkId, TaskId};
@@ -55,14 +55,16 @@ pub(crate) fn roll(tasks: u8) -> Roll {
         let attached = Attached {
             container: task.id.to_string(),
             network: id.to_string(),
-            address: format!("10.0.1.{}/24", n + 2).parse().unwrap(),
-            gateway: Ipv4Addr::UNSPECIFIED,
             mac: Mac([0; 6]),
             ifname: "eth0".to_owned(),
             host_ifname: "v1".to_owned(),
             mtu: 1500,
-            default_route: true,
-            behind_gateway: Vec::new(),
+            v4: Some(AttachedV4 {
+                address: format!("10.0.1.{}/24", n + 2).parse().unwrap(),
+                gateway: Ipv4Addr::UNSPECIFIED,
+                default_route: true,
+                behind_gateway: Vec::new(),
+            }),
             v6: None,
             aliases: BTreeSet::new(),
             wire: None,

@@ -45,7 +45,7 @@ struct Networks {
 impl Format for NetworksFile {
     type Content = Networks;
     const NAME: &'static str = "networks";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
 
     fn upgrade(from: u32, mut fields: Fields) -> Option<Fields> {
         match from {
@@ -54,8 +54,8 @@ impl Format for NetworksFile {
                 let networks = fields.remove("content")?;
                 Some(Fields::from_iter([("networks".to_owned(), networks)]))
             }
-            // No network spanned hosts; none was on a wire.
-            2 | 4 => Some(fields),
+            // No network spanned hosts; none was on a wire; none was without IPv4.
+            2 | 4 | 5 => Some(fields),
             // Each had one subnet, of IPv4.
             3 => {
                 let mut fields = fields;
@@ -90,16 +90,32 @@ enum AttachmentFile {}
 impl Format for AttachmentFile {
     type Content = ContainerLease;
     const NAME: &'static str = "network-attachment";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
 
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
         match from {
             1 => content(fields),
             // Nothing was behind a gateway, nothing had IPv6, and nothing was on a wire.
             2..=4 => Some(fields),
+            // Each had IPv4.
+            5 => {
+                let mut fields = fields;
+                for attached in fields.get_mut("attachments")?.as_object_mut()?.values_mut() {
+                    with_family(attached.as_object_mut()?);
+                }
+                Some(fields)
+            }
             _ => None,
         }
     }
+}
+
+/// What was said of IPv4 beside all else is said where it is of IPv6, too.
+fn with_family(of: &mut Fields) {
+    let words = ["address", "gateway", "default_route", "behind_gateway"].into_iter();
+    let words = words.filter_map(|word| Some((word.to_owned(), of.remove(word)?)));
+    let v4: Fields = words.collect();
+    of.insert("v4".to_owned(), Value::Object(v4));
 }
 
 /// What version 1 of the files had around everything.
@@ -335,9 +351,10 @@ mod tests {
         check_golden::<NetworksFile>(&golden, &Networks { networks, ula: None });
         let page = json!({
             "attachments": { "n1": {
-                "container": "c1", "network": "n1", "address": "10.1.0.2/24",
-                "gateway": "10.1.0.1", "mac": "02:00:0a:01:00:02", "ifname": "eth0",
-                "host_ifname": "veth1", "mtu": 1500, "default_route": true, "aliases": ["web"],
+                "container": "c1", "network": "n1", "mac": "02:00:0a:01:00:02", "ifname": "eth0",
+                "host_ifname": "veth1", "mtu": 1500, "aliases": ["web"], "v4": {
+                    "address": "10.1.0.2/24", "gateway": "10.1.0.1", "default_route": true,
+                },
             } },
             "publication": null,
         });

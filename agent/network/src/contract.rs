@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use shoal_agent_planning::network::Family;
+
 use super::*;
 
 /// Runs the suite on a driver that has nothing yet. `netns` stands for the containers `one` and
@@ -36,9 +38,9 @@ pub(super) async fn honour(driver: &dyn NetworkDriver, netns: [Netns; 2]) {
     let first = driver.attach(request("one", "n"), one.clone()).await.unwrap();
     assert_eq!(driver.attach(request("one", "n"), one).await.unwrap(), first);
     let second = driver.attach(request("two", "n"), two).await.unwrap();
-    assert_ne!(first.address, second.address);
+    assert_ne!(first.v4, second.v4);
     assert_eq!(driver.attachments("one"), std::slice::from_ref(&first));
-    let both = [first.address.addr().into(), second.address.addr().into()].into();
+    let both = [&first, &second].map(|one| one.address_of(Family::V4).unwrap()).into();
     assert_eq!(driver.names("n"), [("web".to_owned(), both)].into());
 
     let changed = NetworkConfig { internal: true, ..network("n") };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use shoal_agent_planning::network::Family;
 use shoal_agent_planning::network::ingress::{Ingress, Port};
 use shoal_agent_planning::network::leases::{Leases, Refusal};
 use shoal_agent_planning::network::ruleset::Vips;
@@ -173,8 +174,8 @@ impl NetworkDriver for FakeNetworks {
         self.answer(|inner, rules| {
             let attached = inner.leases.attach(&request, rules)?;
             let key = (request.container, request.network);
-            let v6 = attached.v6.as_ref().is_some_and(|v6| v6.default_route);
-            inner.leads_out.insert(key.clone(), [attached.default_route, v6]);
+            let leads_out = Family::ALL.map(|family| attached.is_way_out(family));
+            inner.leads_out.insert(key.clone(), leads_out);
             inner.leases.finish(&key.0, &key.1);
             inner.lost.send_if_modified(|lost| lost.remove(&key));
             Ok(attached)

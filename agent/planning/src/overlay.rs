@@ -3,7 +3,7 @@
 mod courses;
 mod plan;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use shoal_types::assignment::{AssignmentChange, NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Network;
+
+use crate::network::Family;
+use crate::network::ingress::Backend;
 
 pub use courses::Courses;
 pub use plan::{Course, Crowded, Remote};
@@ -61,10 +64,15 @@ impl OverlayView {
         led.flat_map(|network| &network.addresses).map(IpNet::addr)
     }
 
-    /// Whether somebody on another node is reached by IPv6 there, as far as managers know: they do of networks that
-    /// span nodes.
-    pub(crate) fn has_v6(&self, task: &TaskEndpoint) -> bool {
-        self.led(task).any(|address| address.is_ipv6())
+    /// A task on the node with this address in the tunnel, with how it is reached there, as far as managers know: they
+    /// do of networks that span nodes. On others it has IPv4.
+    pub(crate) fn far(&self, task: &TaskEndpoint, node: Ipv4Addr) -> Backend {
+        let has = |family| self.led(task).any(|address| Family::of(address) == family);
+        match (has(Family::V4), has(Family::V6)) {
+            (_, false) => Backend::Far(node),
+            (true, true) => Backend::Both(node),
+            (false, true) => Backend::Six(node),
+        }
     }
 
     /// Carries out one change, as far as it is about overlay networks; whether anything is other than it

@@ -222,7 +222,7 @@ async fn connect(
         container: lease.container,
         network: lease.network,
         aliases: lease.aliases,
-        address: Some(lease.address.addr()),
+        address: lease.v4.as_ref().map(|v4| v4.address.addr()),
         address_v6: lease.v6.as_ref().map(|v6| v6.address.addr()),
         link_index: None,
     };

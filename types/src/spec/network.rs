@@ -125,6 +125,14 @@ pub struct NetworkSpec {
     pub config_only: bool,
 }
 
+impl NetworkSpec {
+    /// Whether it has IPv4.
+    #[must_use]
+    pub const fn has_ipv4(&self) -> bool {
+        !matches!(self.enable_ipv4, Some(false))
+    }
+}
+
 /// How far a network reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -56,7 +56,7 @@ async fn join(driver: &BridgeNetworks, name: &str, addresses: &[(&str, &str)]) -
     for (network, address) in addresses {
         let request = AttachRequest { address: Some(at(address)), ..request(name, network) };
         let attached = driver.attach(request, space.netns()).await.unwrap();
-        assert_eq!(attached.address.to_string(), format!("{address}/32"));
+        assert_eq!(attached.v4.unwrap().address.to_string(), format!("{address}/32"));
     }
     space.serve(80);
     space

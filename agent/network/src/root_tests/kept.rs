@@ -220,7 +220,7 @@ fn harmed(forwards: &str) {
             assert_eq!(of_others(&lab.host), others, "{what}");
         }
         // The container is the same, and so is its address.
-        assert_eq!(driver.attachments("web")[0].address.addr(), at[0]);
+        assert_eq!(driver.attachments("web")[0].v4.as_ref().unwrap().address.addr(), at[0]);
         connector.abort();
     });
 }

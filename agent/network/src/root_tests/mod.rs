@@ -58,7 +58,7 @@ async fn container(
     let mut addresses = Vec::new();
     for network in networks {
         let attached = driver.attach(request(name, network), space.netns()).await.unwrap();
-        addresses.push(attached.address.addr());
+        addresses.push(attached.v4.as_ref().unwrap().address.addr());
     }
     space.serve(80);
     (space, addresses)

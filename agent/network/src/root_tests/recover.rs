@@ -145,7 +145,7 @@ fn a_container_can_come_back_in_another_namespace() {
         // The old namespace still lives when the new one is attached.
         let second = Space::new("again");
         let attached = driver.attach(request("web", "front"), second.netns()).await.unwrap();
-        assert_eq!(attached.address.addr(), at[0]);
+        assert_eq!(attached.v4.as_ref().unwrap().address.addr(), at[0]);
         second.serve(80);
         assert_eq!(lab.outside.ask(HOST, 8080), OUTSIDE.to_string());
         assert!(!first.run("ip", &["-o", "link"]).contains("eth0"));

@@ -1,4 +1,6 @@
-//! Networks that have IPv6 beside IPv4.
+//! Networks that have IPv6, beside IPv4 or alone.
+
+mod alone;
 
 use std::net::Ipv6Addr;
 

@@ -39,7 +39,12 @@ impl Speaker {
         let socket = space.enter(|| packet_socket(index).unwrap());
         let timeout = Some(Duration::from_millis(200));
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, timeout).unwrap();
-        Self { space, at: attached.address.addr(), mac: attached.mac.0, socket }
+        Self {
+            space,
+            at: attached.v4.as_ref().unwrap().address.addr(),
+            mac: attached.mac.0,
+            socket,
+        }
     }
 
     fn say(&self, frame: &[u8]) {
@@ -134,7 +139,7 @@ fn lies(
     gateway: Ipv4Addr,
 ) -> Vec<(&'static str, Vec<u8>)> {
     let own = mallory.mac;
-    let gateway_mac = Mac::of_address(gateway).0;
+    let gateway_mac = Mac::of_address(gateway.into()).0;
     let mut bad: Vec<(&'static str, Vec<u8>)> = Vec::new();
     let mut add = |mark: &'static str, to, from, kind, body: &[u8]| {
         bad.push((mark, ether(to, from, kind, body, mark)));
@@ -241,7 +246,7 @@ fn a_container_speaks_for_nobody_else() {
                 neighbours.lines().any(|l| l.starts_with(&ip) && l.contains(&mac))
             };
             for other in others {
-                assert!(is_at(other, Mac::of_address(other)), "{neighbours}");
+                assert!(is_at(other, Mac::of_address(other.into())), "{neighbours}");
             }
             for other in [gateway, victim.at, friend.at] {
                 assert!(!is_at(other, Mac(own)), "{neighbours}");

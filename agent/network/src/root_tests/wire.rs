@@ -440,6 +440,31 @@ fn both_families_are_on_a_wire() {
     });
 }
 
+#[test]
+fn ipv6_is_alone_on_a_wire() {
+    let Some(lab) = lab(&[MACVLAN]) else { return };
+    lab.outside.run("ip", &["address", "add", "fd00:5::2/64", "dev", "up0", "nodad"]);
+    lab.block_on(async || {
+        let driver = lab.driver();
+        let subnets = vec![SubnetConfig::from("fd00:5::/64".parse::<ipnet::IpNet>().unwrap())];
+        let config = NetworkConfig { ipv6: true, without_v4: true, ..lan("lan", "up0", BRIDGE) };
+        driver.ensure_network(NetworkConfig { subnets, ..config }).await.unwrap();
+        let join = async |name: &str, address: &str| {
+            let space = Space::new(name);
+            let wanted = AttachRequest { address_v6: address.parse().ok(), ..request(name, "lan") };
+            driver.attach(wanted, space.netns()).await.unwrap();
+            space.serve(80);
+            space
+        };
+        let (one, _two) = (join("one", "fd00:5::10").await, join("two", "fd00:5::11").await);
+        let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap();
+        assert_eq!(one.ask(v6("fd00:5::2"), 80), "fd00:5::10");
+        assert_eq!(one.ask(v6("fd00:5::11"), 80), "fd00:5::10");
+        assert_eq!(one.run("ip", &["-4", "-o", "address", "show", "dev", "eth0"]), "");
+        assert_eq!(driver.compare().await.findings, []);
+    });
+}
+
 /// A namespace goes some time after its processes.
 #[test]
 fn an_address_that_is_just_given_back_is_waited_for() {

@@ -14,7 +14,8 @@
 //! by it: without the tables nothing comes in there. Of IPv6, where there is no such check, nothing passes by it
 //! without that mark.
 //!
-//! Each family has rules of its own. Where no network has IPv6, there are none of it.
+//! Each family has rules of its own. Where no network has IPv6, there are none of it; of IPv4 there are where any
+//! network is, as the host forwards that then.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -130,8 +131,12 @@ pub struct Routing {
 /// there, none of them stops what has to pass.
 #[must_use]
 pub fn rules(leases: &Leases, routing: &Routing, family: Family) -> Vec<FenceRule> {
-    let networks =
-        || leases.networks().filter(|network| network.of_family(family).next().is_some());
+    // A bridge without IPv4 is closed to it all the same; of IPv6 it has none where no network has it.
+    let networks = || {
+        leases
+            .networks()
+            .filter(|network| family == Family::V4 || network.of_family(family).next().is_some())
+    };
     if networks().next().is_none() && routing.mesh.is_none() {
         return Vec::new();
     }
@@ -197,8 +202,9 @@ mod tests {
     fn leases(ids: &[&str]) -> Leases {
         let mut leases = Leases::default();
         for id in ids {
-            let (id, ipv6) = ((*id).to_owned(), id.ends_with('6'));
-            let config = NetworkConfig { id, ipv6, ..NetworkConfig::default() };
+            let (ipv6, without_v4) = (id.ends_with('6'), id.starts_with("only"));
+            let id = (*id).to_owned();
+            let config = NetworkConfig { id, ipv6, without_v4, ..NetworkConfig::default() };
             leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
         }
         leases
@@ -293,6 +299,23 @@ mod tests {
         assert_eq!(of(&["b6"], &guests), of(&["b6"], &routing(true)));
         let mesh = Routing { mesh: Some("shvx0".to_owned()), ..routing(false) };
         assert!(of(&[], &mesh).contains(&"64: iif shvx0 prohibit".to_owned()));
+    }
+
+    /// The host forwards IPv4 for containers whatever they have, so nobody else may have use of that.
+    #[test]
+    fn there_is_a_fence_of_ipv4_also_where_no_network_has_it() {
+        let only = leases(&["only6"]);
+        assert_eq!(rules(&only, &routing(true)), rules(&leases(&["a"]), &routing(true)));
+        let bridge = only.networks().next().unwrap().bridge.clone();
+        let text: Vec<String> =
+            rules(&only, &routing(false)).iter().map(ToString::to_string).collect();
+        let expect = [
+            "69: nop",
+            "61: fwmark 0x20000000/0x20000000 goto 69",
+            "63: iif lo goto 69",
+            &format!("64: iif {bridge} prohibit"),
+        ];
+        assert_eq!(text, expect);
     }
 
     fn docker() -> Guest {

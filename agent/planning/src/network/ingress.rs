@@ -53,6 +53,8 @@ pub enum Backend {
     Far(Ipv4Addr),
     /// There, too, and reached by IPv6 as well.
     Both(Ipv4Addr),
+    /// There, and reached by IPv6 alone.
+    Six(Ipv4Addr),
 }
 
 impl Backend {
@@ -61,7 +63,7 @@ impl Backend {
     pub fn far(&self) -> Option<Ipv4Addr> {
         match self {
             Self::Here(_) => None,
-            Self::Far(address) | Self::Both(address) => Some(*address),
+            Self::Far(address) | Self::Both(address) | Self::Six(address) => Some(*address),
         }
     }
 }
@@ -90,8 +92,8 @@ impl Ingress {
     /// Whether somebody on another node is reached by IPv6.
     #[must_use]
     pub fn has_v6(&self) -> bool {
-        let is_both = |one: &Backend| matches!(one, Backend::Both(_));
-        self.ports.values().any(|backends| backends.iter().any(is_both))
+        let by_v6 = |one: &Backend| matches!(one, Backend::Both(_) | Backend::Six(_));
+        self.ports.values().any(|backends| backends.iter().any(by_v6))
     }
 
     /// Nobody is led to these nodes: there is no tunnel to them.
@@ -223,7 +225,8 @@ impl Ways {
         match backend {
             Backend::Here(container) => slot(self.own.get(&port)?.get(container)?, family),
             Backend::Far(_) if family == Family::V6 => None,
-            Backend::Far(address) | Backend::Both(address) => self
+            Backend::Six(_) if family == Family::V4 => None,
+            Backend::Far(address) | Backend::Both(address) | Backend::Six(address) => self
                 .numbers
                 .contains_key(address)
                 .then_some(Slot { address: on_mesh(*address, family), port: port.1, far: true }),
@@ -325,10 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_on_another_node_is_led_to_by_what_he_has() {
+        let numbers: Numbers = [(at(2), 2)].into();
+        let ways = Ways::of(&Leases::default(), &Arc::new(numbers));
+        let port = (Protocol::Tcp, 80);
+        for (backend, expected) in [
+            (Backend::Far(at(2)), [true, false]),
+            (Backend::Both(at(2)), [true, true]),
+            (Backend::Six(at(2)), [false, true]),
+            (Backend::Six(at(3)), [false, false]),
+        ] {
+            let by = |family| !ways.slots(port, std::slice::from_ref(&backend), family).is_empty();
+            assert_eq!(Family::ALL.map(by), expected, "{backend:?}");
+        }
+    }
+
+    #[test]
     fn who_is_left_out_is_asked_by_nobody() {
         let tcp = (Protocol::Tcp, 80);
         let here = Backend::Here("c".to_owned());
-        let backends = vec![here.clone(), Backend::Both(at(2)), Backend::Far(at(3))];
+        let backends = vec![here.clone(), Backend::Six(at(2)), Backend::Far(at(3))];
         let peers = [(at(2), None), (at(3), None)].into();
         let mut ingress = Ingress {
             home: Some(at(1)),

@@ -14,7 +14,8 @@ use shoal_types::spec::{MTU_MAX, MTU_MIN, MTU_MIN_V6, Wire};
 use super::pool::{self, AddressPool};
 use super::publish::Publication;
 use super::{
-    AttachRequest, Attached, AttachedV6, Mac, NetworkConfig, NetworkState, Place, SharedPort, names,
+    AttachRequest, Attached, AttachedV4, AttachedV6, Family, Mac, NetworkConfig, NetworkState,
+    Place, SharedPort, names,
 };
 
 mod error;
@@ -218,36 +219,37 @@ impl Leases {
             return Err(LeaseError::NameCollision { ifname: host_ifname, id, other });
         }
         let wire = self.on_wire(request, lease)?;
-        let (address, v6) = self.choose_both(request, lease)?;
-        let out_v4 = wire::leads_out(lease, address.into());
-        let out_v6 = v6.is_some_and(|address| wire::leads_out(lease, address.into()));
-        for address in [IpAddr::V4(address)].into_iter().chain(v6.map(IpAddr::V6)) {
+        let (v4, v6) = self.choose_both(request, lease)?;
+        let first = v4.map(IpAddr::V4).or(v6.map(IpAddr::V6));
+        let first = first.ok_or_else(|| LeaseError::NoFamily { network: label(&lease.config) })?;
+        let mut attached = Attached {
+            container: request.container.clone(),
+            network: request.network.clone(),
+            mac: Mac::of_address(first),
+            ifname: String::new(),
+            host_ifname,
+            mtu: state.mtu,
+            v4: v4.map(|address| v4_on(&state, address)),
+            v6: v6.map(|address| v6_on(&state, address)),
+            aliases: request.aliases.clone(),
+            wire,
+        };
+        let leads_out = |family: &Family| {
+            let address = attached.address_of(*family);
+            address.is_some_and(|address| wire::leads_out(lease, address))
+        };
+        let out: Vec<Family> = Family::ALL.into_iter().filter(leads_out).collect();
+        for address in v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)) {
             let last = (request.network.clone(), address.is_ipv6());
             self.last_addresses.insert(last, address);
         }
         let container = self.containers.entry(request.container.clone()).or_default();
-        let others = || container.attachments.values();
-        let (net, gateway) = v4_on(&state, address);
-        let v6 = v6.map(|address| AttachedV6 {
-            default_route: out_v6
-                && others().filter_map(|other| other.v6.as_ref()).all(|other| !other.default_route),
-            ..v6_on(&state, address)
-        });
-        let attached = Attached {
-            container: request.container.clone(),
-            network: request.network.clone(),
-            address: net,
-            gateway,
-            mac: Mac::of_address(address),
-            ifname: container.free_ifname(),
-            host_ifname,
-            mtu: state.mtu,
-            default_route: out_v4 && others().all(|other| !other.default_route),
-            behind_gateway: behind_gateway(&state, v4),
-            v6,
-            aliases: request.aliases.clone(),
-            wire,
-        };
+        attached.ifname = container.free_ifname();
+        for family in out {
+            if container.attachments.values().all(|other| !other.is_way_out(family)) {
+                attached.become_way_out(family);
+            }
+        }
         container.attachments.insert(request.network.clone(), attached.clone());
         container.unfinished.insert(request.network.clone());
         Ok(attached)
@@ -261,14 +263,14 @@ impl Leases {
         else {
             return Ok(None);
         };
-        let has = attached.address.addr();
-        let has_v6 = attached.v6.as_ref().map(|v6| v6.address.addr());
-        let another = request.address.is_some_and(|wanted| wanted != has);
-        let another_v6 = request.address_v6.filter(|wanted| has_v6 != Some(*wanted));
-        if another || another_v6.is_some() {
-            let (container, network) = (request.container.clone(), request.network.clone());
-            let address = has_v6.filter(|_| !another).map_or(IpAddr::V4(has), IpAddr::V6);
-            return Err(LeaseError::AlreadyAttached { container, network, address });
+        for wanted in Family::ALL.into_iter().filter_map(|family| request.address_of(family)) {
+            let has = attached.address_of(Family::of(wanted));
+            if has != Some(wanted) {
+                let (container, network) = (request.container.clone(), request.network.clone());
+                let first = attached.ends().next().map(|end| end.address.addr());
+                let address = has.or(first).unwrap_or(wanted);
+                return Err(LeaseError::AlreadyAttached { container, network, address });
+            }
         }
         attached.aliases.clone_from(&request.aliases);
         if let (Some(wire), Some(index)) = (&mut attached.wire, request.link_index) {
@@ -282,29 +284,27 @@ impl Leases {
         &self,
         request: &AttachRequest,
         lease: &NetworkLease,
-    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), LeaseError> {
-        let missing = || LeaseError::NoFreeAddress {
-            network: label(&lease.config),
-            ranges: "it has no subnet of that family".to_owned(),
-        };
-        let wanted = request.address.map(IpAddr::V4);
-        let IpAddr::V4(v4) = self.choose_address(request, lease, wanted, false)? else {
-            return Err(missing());
-        };
-        if !lease.state.has_v6() {
-            return match request.address_v6 {
-                None => Ok((v4, None)),
-                Some(address) => {
-                    let (network, address) = (label(&lease.config), address.into());
-                    Err(LeaseError::NoV6 { network, address })
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), LeaseError> {
+        let choose = |family| {
+            let wanted = request.address_of(family);
+            match (lease.state.of_family(family).next(), wanted) {
+                (None, None) => Ok(None),
+                (None, Some(address)) => {
+                    let network = label(&lease.config);
+                    Err(LeaseError::FamilyMissing { network, address, family })
                 }
-            };
-        }
-        let wanted = request.address_v6.map(IpAddr::V6);
-        match self.choose_address(request, lease, wanted, true)? {
-            IpAddr::V6(v6) => Ok((v4, Some(v6))),
-            IpAddr::V4(_) => Err(missing()),
-        }
+                (Some(_), _) => self.choose_address(request, lease, wanted, family).map(Some),
+            }
+        };
+        let v4 = match choose(Family::V4)? {
+            Some(IpAddr::V4(address)) => Some(address),
+            Some(IpAddr::V6(_)) | None => None,
+        };
+        let v6 = match choose(Family::V6)? {
+            Some(IpAddr::V6(address)) => Some(address),
+            Some(IpAddr::V4(_)) | None => None,
+        };
+        Ok((v4, v6))
     }
 
     fn choose_address(
@@ -312,11 +312,11 @@ impl Leases {
         request: &AttachRequest,
         lease: &NetworkLease,
         wanted: Option<IpAddr>,
-        v6: bool,
+        family: Family,
     ) -> Result<IpAddr, LeaseError> {
         let network = || label(&lease.config);
         let NetworkLease { config, state } = lease;
-        let of_family = || state.subnets.iter().filter(|one| one.subnet.addr().is_ipv6() == v6);
+        let of_family = || state.of_family(family);
         let gateways = || state.subnets.iter().map(|one| one.gateway);
         let reserved = || config.subnets.iter().flat_map(|one| &one.reserved).copied();
         let holders: BTreeMap<IpAddr, &str> = self
@@ -345,7 +345,8 @@ impl Leases {
         };
         let ranges: Vec<(IpNet, IpNet)> = of_family().map(|one| range(one.subnet)).collect();
         let taken = holders.keys().copied().chain(gateways()).chain(reserved()).collect();
-        let last = self.last_addresses.get(&(request.network.clone(), v6)).copied();
+        let last = (request.network.clone(), family == Family::V6);
+        let last = self.last_addresses.get(&last).copied();
         pool::choose_address(&ranges, &taken, last).ok_or_else(|| {
             let ranges = listed(ranges.iter().map(|(_, range)| *range));
             LeaseError::NoFreeAddress { network: network(), ranges }
@@ -371,22 +372,17 @@ impl Leases {
         };
         let mut others: Vec<_> = attachments.values_mut().collect();
         others.sort_by_key(|one| (one.ifname.len(), one.ifname.clone()));
-        if gone.as_ref().is_some_and(|gone| gone.default_route)
-            && let Some(next) =
-                others.iter_mut().find(|one| leads_out(&one.network, one.address.addr().into()))
-        {
-            next.default_route = true;
-            unfinished.insert(next.network.clone());
-        }
-        let had_v6 = gone.as_ref().and_then(|gone| gone.v6.as_ref());
-        if had_v6.is_some_and(|v6| v6.default_route)
-            && let Some(next) = others.iter_mut().find(|one| {
-                let v6 = one.v6.as_ref().map(|v6| v6.address.addr().into());
-                v6.is_some_and(|address| leads_out(&one.network, address))
-            })
-        {
-            next.v6.iter_mut().for_each(|v6| v6.default_route = true);
-            unfinished.insert(next.network.clone());
+        for family in Family::ALL {
+            let next = others.iter_mut().find(|one| {
+                let address = one.address_of(family);
+                address.is_some_and(|address| leads_out(&one.network, address))
+            });
+            if gone.as_ref().is_some_and(|gone| gone.is_way_out(family))
+                && let Some(next) = next
+            {
+                next.become_way_out(family);
+                unfinished.insert(next.network.clone());
+            }
         }
         self.forget_if_empty(container);
         gone
@@ -553,14 +549,19 @@ fn behind_gateway<T>(state: &NetworkState, of_family: impl Fn(&IpNet) -> Option<
 }
 
 /// An address with its prefix, and the gateway of its subnet.
-fn v4_on(state: &NetworkState, address: Ipv4Addr) -> (Ipv4Net, Ipv4Addr) {
+fn v4_on(state: &NetworkState, address: Ipv4Addr) -> AttachedV4 {
     let subnet = state.subnet_of(address.into());
     let length = subnet.filter(|_| !state.routed).map_or(32, |one| one.subnet.prefix_len());
     let gateway = match subnet.map(|one| one.gateway) {
         Some(IpAddr::V4(gateway)) => gateway,
         _ => address,
     };
-    (Ipv4Net::new(address, length).unwrap_or(address.into()), gateway)
+    AttachedV4 {
+        address: Ipv4Net::new(address, length).unwrap_or(address.into()),
+        gateway,
+        default_route: false,
+        behind_gateway: behind_gateway(state, v4),
+    }
 }
 
 fn v6_on(state: &NetworkState, address: Ipv6Addr) -> AttachedV6 {

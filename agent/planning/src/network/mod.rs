@@ -33,7 +33,7 @@ mod types;
 
 pub use spec::UnsupportedSpec;
 pub use types::{
-    AttachRequest, Attached, AttachedV6, End, Family, InvalidMac, Mac, NetworkConfig, NetworkState,
-    OnWire, Place, Protocol, PublishedPort, SharedPort, Subnet, SubnetConfig, UnknownProtocol,
-    Vlan,
+    AttachRequest, Attached, AttachedOf, AttachedV4, AttachedV6, End, Family, InvalidMac, Mac,
+    NetworkConfig, NetworkState, OnWire, Place, Protocol, PublishedPort, SharedPort, Subnet,
+    SubnetConfig, UnknownProtocol, Vlan,
 };

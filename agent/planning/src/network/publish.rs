@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::leases::{ContainerLease, LeaseError, Leases, Rules};
-use super::{Attached, Family, PublishedPort, SharedPort};
+use super::{Family, PublishedPort, SharedPort};
 
 /// What a container asked to publish and what it got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Leases {
     ///
     /// # Errors
     /// A port is taken, repeated or without target, none is free, or the container has no network
-    /// that leads out, or none with IPv6 for a port at an address of it.
+    /// that leads out, or none with the family of the address that a port is at.
     pub fn publish<E>(
         &mut self,
         container: &str,
@@ -68,13 +68,15 @@ impl Leases {
         if requested.is_empty() {
             return Ok(Vec::new());
         }
-        if self.target(container).is_none() {
+        if !self.has_way_in(container) {
             return Err(LeaseError::NoWayIn { container: container.to_owned() }.into());
         }
-        let by_v6 = requested.iter().find(|port| port.host_ip.is_ipv6());
-        if let Some(port) = by_v6.filter(|_| !self.has_v6_ports(container)) {
-            let container = container.to_owned();
-            return Err(LeaseError::NoWayInByV6 { port: *port, container }.into());
+        for port in requested.iter().filter(|port| !port.is_everywhere()) {
+            let (port, family) = (*port, Family::of(port.host_ip));
+            if !self.leads_to(container, family) {
+                let container = container.to_owned();
+                return Err(LeaseError::NoWayInBy { port, container, family }.into());
+            }
         }
         let granted = self.grant(container, requested, rules, hold)?;
         let publication = Publication { requested: requested.to_vec(), granted: granted.clone() };
@@ -170,7 +172,7 @@ impl Leases {
                 container: container.to_owned(),
             });
         }
-        if !shared.is_empty() && self.target(container).is_none() {
+        if !shared.is_empty() && !self.has_way_in(container) {
             return Err(LeaseError::NoWayIn { container: container.to_owned() });
         }
         if let Some(lease) = self.containers.get_mut(container) {
@@ -241,13 +243,17 @@ impl Leases {
     /// Whether published ports of a container lead there by IPv6.
     #[must_use]
     pub fn has_v6_ports(&self, container: &str) -> bool {
+        self.leads_to(container, Family::V6)
+    }
+
+    fn leads_to(&self, container: &str, family: Family) -> bool {
         let lease = self.containers.get(container);
-        lease.and_then(|lease| lease.address_of(Family::V6)).is_some()
+        lease.and_then(|lease| lease.address_of(family)).is_some()
     }
 
     /// Whether a published port of the container would lead somewhere.
-    fn target(&self, container: &str) -> Option<&Attached> {
-        self.containers.get(container)?.target()
+    fn has_way_in(&self, container: &str) -> bool {
+        Family::ALL.into_iter().any(|family| self.leads_to(container, family))
     }
 
     /// Who has published a port that stands in the way of this one.
@@ -258,19 +264,11 @@ impl Leases {
 }
 
 impl ContainerLease {
-    /// The attachment that published ports lead to: replies leave by the default route, so
-    /// packets must come in there.
-    fn target(&self) -> Option<&Attached> {
-        let mut bridged = self.attachments.values().filter(|attached| attached.wire.is_none());
-        bridged.find(|attached| attached.default_route)
-    }
-
-    /// The address of one family that published ports lead to.
+    /// The address of one family that published ports lead to: replies leave by the default route, so packets must
+    /// come in there.
     fn address_of(&self, family: Family) -> Option<IpAddr> {
-        let bridged = self.attachments.values().filter(|attached| attached.wire.is_none());
-        let mut ends = bridged.flat_map(Attached::ends);
-        let end = ends.find(|end| end.default_route && Family::of(end.gateway) == family);
-        end.map(|end| end.address.addr())
+        let mut bridged = self.attachments.values().filter(|attached| attached.wire.is_none());
+        bridged.find(|attached| attached.is_way_out(family))?.address_of(family)
     }
 
     fn granted(&self) -> &[PublishedPort] {

@@ -8,7 +8,7 @@ use shoal_types::spec::{
 };
 use thiserror::Error;
 
-use super::{NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig, pool};
+use super::{Family, NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig, pool};
 use crate::tunnel;
 
 /// Why a spec cannot be done on this node.
@@ -26,7 +26,7 @@ pub enum UnsupportedSpec {
     #[error("network `{network}`: {problems}")]
     Wire { network: String, problems: String },
     #[error("network `{network}` spans hosts, and managers have chosen no {family} subnet for it")]
-    NoSubnet { network: String, family: &'static str },
+    NoSubnet { network: String, family: Family },
     #[error("network `{network}`: a gateway, range or reservation needs a subnet beside it")]
     SubnetMissing { network: String },
     #[error(
@@ -55,12 +55,12 @@ impl NetworkConfig {
             let driver = spec.driver.name.clone();
             return Err(UnsupportedSpec::Driver { network: network(), driver });
         }
-        feature(spec.enable_ipv4 == Some(false), "being without IPv4")?;
         feature(spec.ingress, "being the network of published ports")?;
         let mut config = Self {
             id: id.into(),
             name: network(),
             ipv6: spec.enable_ipv6,
+            without_v4: !spec.has_ipv4(),
             internal: spec.internal,
             labels: spec.labels.clone(),
             ..Self::default()
@@ -139,16 +139,13 @@ impl NetworkConfig {
         gateway: fn(&NetworkSpec, &IpNet) -> Result<Option<IpAddr>, UnsupportedSpec>,
     ) -> Result<Self, UnsupportedSpec> {
         let network = || spec.name.clone();
-        for (family, v6, needed) in [("IPv4", false, true), ("IPv6", true, spec.enable_ipv6)] {
-            if needed && !subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6) {
+        let families = Family::ALL.into_iter().filter(|family| has(spec, *family));
+        for family in families {
+            if !subnets.iter().any(|subnet| Family::of(subnet.addr()) == family) {
                 return Err(UnsupportedSpec::NoSubnet { network: network(), family });
             }
         }
-        if spec.enable_ipv4 == Some(false) {
-            let what = "being without IPv4";
-            return Err(UnsupportedSpec::Feature { network: network(), what });
-        }
-        let subnets = subnets.iter().filter(|subnet| subnet.addr().is_ipv4() || spec.enable_ipv6);
+        let subnets = subnets.iter().filter(|subnet| has(spec, Family::of(subnet.addr())));
         let subnets = subnets.map(|subnet| {
             let gateway = gateway(spec, subnet)?;
             Ok(SubnetConfig { gateway, ..SubnetConfig::from(*subnet) })
@@ -158,6 +155,7 @@ impl NetworkConfig {
             name: network(),
             subnets: subnets.collect::<Result<_, _>>()?,
             ipv6: spec.enable_ipv6,
+            without_v4: !spec.has_ipv4(),
             internal: spec.internal,
             labels: spec.labels.clone(),
             ..Self::default()
@@ -184,6 +182,14 @@ impl NetworkConfig {
         }
         self.subnets.push(subnet);
         Ok(())
+    }
+}
+
+/// Whether a network has a family of addresses.
+fn has(spec: &NetworkSpec, family: Family) -> bool {
+    match family {
+        Family::V4 => spec.has_ipv4(),
+        Family::V6 => spec.enable_ipv6,
     }
 }
 
@@ -329,6 +335,7 @@ mod tests {
             name: "n".to_owned(),
             subnets: vec![first, second],
             ipv6: true,
+            without_v4: false,
             internal: true,
             mtu: Some(1400),
             labels: [("a".to_owned(), "b".to_owned())].into(),
@@ -347,10 +354,6 @@ mod tests {
         check(
             spec(|spec| spec.driver.name = "macvlan".to_owned()),
             "driver `macvlan` is not one this node has, expected `bridge`",
-        );
-        check(
-            spec(|spec| spec.enable_ipv4 = Some(false)),
-            "being without IPv4 is not supported by bridge networks",
         );
         check(
             spec(|spec| {
@@ -417,6 +420,26 @@ mod tests {
         assert_eq!(config.subnets[0].gateway, None);
         let error = NetworkConfig::of_overlay("id", &both, &subnets[1..]).unwrap_err();
         assert!(error.to_string().contains("no IPv6 subnet"), "{error}");
+        // Without IPv4.
+        first.enable_ipv4 = Some(false);
+        let config = NetworkConfig::of_overlay("id", &first, &subnets[..1]).unwrap();
+        assert_eq!(config.subnets, [SubnetConfig::from(subnets[0])]);
+        assert!(config.ipv6 && config.without_v4);
+    }
+
+    #[test]
+    fn a_bridge_network_has_the_families_that_its_spec_says() {
+        for (enable_ipv4, enable_ipv6, expected) in [
+            (None, false, (false, false)),
+            (Some(true), false, (false, false)),
+            (None, true, (true, false)),
+            (Some(false), true, (true, true)),
+        ] {
+            let spec =
+                spec(|spec| (spec.enable_ipv4, spec.enable_ipv6) = (enable_ipv4, enable_ipv6));
+            let config = NetworkConfig::of_spec("id", &spec).unwrap();
+            assert_eq!((config.ipv6, config.without_v4), expected, "{enable_ipv4:?}");
+        }
     }
 
     #[test]

@@ -17,10 +17,13 @@ pub struct NetworkConfig {
     pub id: String,
     /// What people call it; used in messages only.
     pub name: String,
-    /// The user's subnets. Without one of IPv4 the node chooses one from its pools.
+    /// The user's subnets. Of a family that the network has and that none is of, the node chooses one.
     pub subnets: Vec<SubnetConfig>,
-    /// It has IPv6 beside IPv4. Without a subnet of it the node chooses one.
+    /// It has IPv6.
     pub ipv6: bool,
+    /// It has that alone, and no IPv4.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_v4: bool,
     /// No way in or out: containers reach each other and the gateway address, nothing else.
     pub internal: bool,
     /// Bytes per packet on the bridge and its ports; `None` is the node's default.
@@ -125,7 +128,7 @@ pub struct NetworkState {
     pub id: String,
     /// Name of the bridge interface on the host, if it has one.
     pub bridge: String,
-    /// The subnets in force, one of IPv4 the first.
+    /// The subnets in force, those of IPv4 first.
     pub subnets: Vec<Subnet>,
     /// Bytes per packet; zero on a wire that says it by itself.
     pub mtu: u32,
@@ -197,11 +200,8 @@ impl NetworkState {
     /// Hardware address of the bridge. Given, because a bridge left to itself changes it with its ports.
     #[must_use]
     pub fn mac(&self) -> Mac {
-        let v4 = self.subnets.iter().find_map(|one| match one.gateway {
-            IpAddr::V4(gateway) => Some(gateway),
-            IpAddr::V6(_) => None,
-        });
-        Mac::of_address(v4.unwrap_or(Ipv4Addr::UNSPECIFIED))
+        let first = self.subnets.first().map(|one| one.gateway);
+        Mac::of_address(first.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
     }
 }
 
@@ -215,12 +215,23 @@ pub struct AttachRequest {
     pub network: String,
     /// Names under which the container is known on this network.
     pub aliases: BTreeSet<String>,
-    /// The address the user asks for; `None` lets the node choose.
+    /// The address of IPv4 the user asks for, on a network that has it; `None` lets the node choose.
     pub address: Option<Ipv4Addr>,
-    /// That of IPv6, on a network that has it.
+    /// That of IPv6, likewise.
     pub address_v6: Option<Ipv6Addr>,
     /// On a wire, the number of the interface that it is on now.
     pub link_index: Option<u32>,
+}
+
+impl AttachRequest {
+    /// The address of one family that the user asks for.
+    #[must_use]
+    pub fn address_of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.address.map(IpAddr::V4),
+            Family::V6 => self.address_v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// One end of a container on one network.
@@ -230,10 +241,6 @@ pub struct Attached {
     pub container: String,
     /// The network.
     pub network: String,
-    /// Address with the length of the subnet's prefix; on a network that spans hosts, of 32 bits.
-    pub address: Ipv4Net,
-    /// Gateway of the subnet.
-    pub gateway: Ipv4Addr,
     /// Hardware address inside the container.
     pub mac: Mac,
     /// Interface name inside the container: `eth0`, `eth1`, …
@@ -242,11 +249,9 @@ pub struct Attached {
     pub host_ifname: String,
     /// Bytes per packet; zero on a wire that says it by itself.
     pub mtu: u32,
-    /// The container's default route leaves through this attachment.
-    pub default_route: bool,
-    /// What else is reached by the gateway: on a network that spans hosts, its subnet.
-    #[serde(default)]
-    pub behind_gateway: Vec<Ipv4Net>,
+    /// What it has of IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<AttachedV4>,
     /// What it has of IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<AttachedV6>,
@@ -269,18 +274,36 @@ pub struct OnWire {
     pub mode: WireMode,
 }
 
+/// What a container has of IPv4 on one network.
+pub type AttachedV4 = AttachedOf<Ipv4Net, Ipv4Addr>;
+
 /// What a container has of IPv6 on one network.
+pub type AttachedV6 = AttachedOf<Ipv6Net, Ipv6Addr>;
+
+/// What a container has of a family of addresses on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttachedV6 {
-    /// Address with the length of the subnet's prefix; on a network that spans hosts, of 128 bits.
-    pub address: Ipv6Net,
+pub struct AttachedOf<Net, Addr> {
+    /// Address with the length of the subnet's prefix; on a network that spans hosts, of all its bits.
+    pub address: Net,
     /// Gateway of the subnet.
-    pub gateway: Ipv6Addr,
-    /// The container's default route of IPv6 leaves through this attachment.
+    pub gateway: Addr,
+    /// The container's default route of this family leaves through this attachment.
     pub default_route: bool,
-    /// What else is reached by the gateway.
-    #[serde(default)]
-    pub behind_gateway: Vec<Ipv6Net>,
+    /// What else is reached by the gateway: on a network that spans hosts, its subnets of this family.
+    #[serde(default = "Vec::new")]
+    pub behind_gateway: Vec<Net>,
+}
+
+impl<Net: Copy + Into<IpNet>, Addr: Copy + Into<IpAddr>> AttachedOf<Net, Addr> {
+    fn end(&self, direct: bool) -> End {
+        End {
+            address: self.address.into(),
+            gateway: self.gateway.into(),
+            default_route: self.default_route,
+            behind_gateway: self.behind_gateway.iter().copied().map(Into::into).collect(),
+            direct,
+        }
+    }
 }
 
 /// What a container has of one family on one network.
@@ -302,21 +325,34 @@ impl Attached {
     /// What it has of each family, of IPv4 first.
     pub fn ends(&self) -> impl Iterator<Item = End> {
         let direct = self.wire.as_ref().is_some_and(|wire| wire.mode.is_routed());
-        let v4 = End {
-            address: self.address.into(),
-            gateway: self.gateway.into(),
-            default_route: self.default_route,
-            behind_gateway: self.behind_gateway.iter().copied().map(IpNet::from).collect(),
-            direct,
-        };
-        let v6 = self.v6.as_ref().map(move |v6| End {
-            address: v6.address.into(),
-            gateway: v6.gateway.into(),
-            default_route: v6.default_route,
-            behind_gateway: v6.behind_gateway.iter().copied().map(IpNet::from).collect(),
-            direct,
-        });
-        std::iter::once(v4).chain(v6)
+        let v4 = self.v4.as_ref().map(|v4| v4.end(direct));
+        v4.into_iter().chain(self.v6.as_ref().map(|v6| v6.end(direct)))
+    }
+
+    /// Its address of one family.
+    #[must_use]
+    pub fn address_of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.as_ref().map(|v4| v4.address.addr().into()),
+            Family::V6 => self.v6.as_ref().map(|v6| v6.address.addr().into()),
+        }
+    }
+
+    /// Whether the container's default route of one family leaves here.
+    #[must_use]
+    pub fn is_way_out(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4.as_ref().is_some_and(|v4| v4.default_route),
+            Family::V6 => self.v6.as_ref().is_some_and(|v6| v6.default_route),
+        }
+    }
+
+    /// From now on it does.
+    pub(super) fn become_way_out(&mut self, family: Family) {
+        match family {
+            Family::V4 => self.v4.iter_mut().for_each(|v4| v4.default_route = true),
+            Family::V6 => self.v6.iter_mut().for_each(|v6| v6.default_route = true),
+        }
     }
 }
 
@@ -381,8 +417,8 @@ impl FromStr for Protocol {
 /// A port of the host that leads to a port of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublishedPort {
-    /// Address of the host it answers on. `0.0.0.0` is every address of the host, of both families as far as
-    /// the container has them; `::` is every one of IPv6. Never widened.
+    /// Address of the host it answers on. `0.0.0.0` is every address of the host, of those families that
+    /// the container has; `::` is every one of IPv6. Never widened.
     pub host_ip: IpAddr,
     /// Port of the host; 0 in a request asks for any free one.
     pub host_port: u16,
@@ -400,6 +436,12 @@ impl PublishedPort {
         self.protocol == other.protocol
             && self.host_port == other.host_port
             && (self.answers_at(other.host_ip) || other.answers_at(self.host_ip))
+    }
+
+    /// Whether it answers at every address of the host, of whatever family.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        self.host_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     }
 
     /// Whether it answers at an address of the host.
@@ -444,12 +486,26 @@ impl fmt::Display for SharedPort {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The locally administered address that belongs to an IPv4 address: whoever gets the one gets
+    /// The locally administered address that belongs to an address: whoever gets the one gets
     /// the other, so what neighbours remember of an address stays true when its holder changes.
+    ///
+    /// No two of IPv4 have the same, and of IPv6 no two of a subnet that differ in their last 40 bits alone. Others
+    /// do by chance, which is one in 2^40.
     #[must_use]
-    pub fn of_address(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0x73, a, b, c, d])
+    pub fn of_address(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                Self([0x02, 0x73, a, b, c, d])
+            }
+            IpAddr::V6(address) => {
+                let mut mac = [0x06, 0, 0, 0, 0, 0];
+                for (number, byte) in address.octets().into_iter().rev().enumerate() {
+                    mac[5 - number % 5] ^= byte;
+                }
+                Self(mac)
+            }
+        }
     }
 
     /// The address of IPv6 that a link with this hardware address gives itself, for itself alone (RFC 4291,

@@ -274,7 +274,7 @@ impl Courses {
         let tasks: Vec<&TaskEndpoint> = tasks.collect();
         let meshed = &self.meshed;
         let far = |node: &NodeId| meshed.get(node).copied();
-        let Behind { backends, names } = behind(own, far, |task| self.view.has_v6(task), &tasks);
+        let Behind { backends, names } = behind(own, &self.view, far, &tasks);
         if ingress.ports.get(&port) != Some(&backends) {
             ingress.ports.insert(port, backends);
         }

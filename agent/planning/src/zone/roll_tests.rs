@@ -12,7 +12,7 @@ use shoal_types::object::{Meta, Network, Slot, TaskNetwork};
 use shoal_types::spec::{ContainerSpec, Driver, Labels, NAMESPACE_LABEL, NetworkSpec};
 
 use super::*;
-use crate::network::{Attached, Mac};
+use crate::network::{Attached, AttachedV4, Mac};
 use crate::overlay::OverlayView;
 
 const OWN: u128 = 1;
@@ -67,14 +67,16 @@ fn speaker(task: u128, service: u128, on: &[(u128, &str)], serving: bool) -> Opt
     let attached = |&(id, address): &(u128, &str)| Attached {
         container: assigned.id.to_string(),
         network: NetworkId::from(id).to_string(),
-        address: address.parse().unwrap(),
-        gateway: Ipv4Addr::UNSPECIFIED,
         mac: Mac([0; 6]),
         ifname: "eth0".to_owned(),
         host_ifname: "v1".to_owned(),
         mtu: 1420,
-        default_route: true,
-        behind_gateway: Vec::new(),
+        v4: Some(AttachedV4 {
+            address: address.parse().unwrap(),
+            gateway: Ipv4Addr::UNSPECIFIED,
+            default_route: true,
+            behind_gateway: Vec::new(),
+        }),
         v6: None,
         aliases: BTreeSet::new(),
         wire: None,

@@ -96,6 +96,56 @@ fn containers_reach_each_other_by_both_families_wherever_they_are() {
     there.block_on(async || drop(far_driver));
 }
 
+/// Two hosts of a network of IPv6 alone. The tunnel itself has IPv4.
+#[test]
+fn containers_without_ipv4_reach_each_other_wherever_they_are() {
+    if skip_without_root() {
+        return;
+    }
+    let Pair { here, there } = Pair::new();
+    let alone = || NetworkConfig { without_v4: true, ..both("w", "fd00:5::/64 fd00:7::/64") };
+    let enter = async |driver: &BridgeNetworks, name: &str, address: &str| {
+        let space = Space::new(name);
+        let request = AttachRequest { address_v6: address.parse().ok(), ..request(name, "w") };
+        let attached = driver.attach(request, space.netns()).await.unwrap();
+        assert_eq!(attached.ends().count(), 1);
+        space.serve(80);
+        space
+    };
+    let (far, far_driver) = there.block_on(async || {
+        let driver = there.driver();
+        driver.ensure_network(alone()).await.unwrap();
+        let remote = set(&["fd00:5::2"]);
+        driver.lead(remote, Vips::new(), Ingress::default()).await.unwrap();
+        (enter(&driver, "far", "fd00:5::9").await, driver)
+    });
+    here.block_on(async || {
+        let driver = here.driver();
+        driver.ensure_network(alone()).await.unwrap();
+        let vip = ip("fd00:5::50");
+        let vips = Vips::from(vec![(vip, vec![ip("fd00:7::3"), ip("fd00:5::9")])]);
+        driver.lead(set(&["fd00:5::9"]), vips, Ingress::default()).await.unwrap();
+        let one = enter(&driver, "one", "fd00:5::2").await;
+        let _two = enter(&driver, "two", "fd00:7::3").await;
+        assert_eq!(one.run("ip", &["-4", "route"]), "");
+        assert_eq!(one.ask(ip("fd00:7::3"), 80), "fd00:5::2");
+        assert_eq!(one.ask(ip("fd00:5::9"), 80), "fd00:5::2");
+        assert_eq!(one.ask_udp(ip("fd00:5::9"), 80), "fd00:5::2");
+        assert_eq!(far.ask(ip("fd00:5::2"), 80), "fd00:5::9");
+        for _ in 0..8 {
+            assert_eq!(one.ask(vip, 80), "fd00:5::2");
+        }
+        let repaired = driver.repair().await.unwrap();
+        assert!(repaired.is_clean(), "{repaired:?}");
+        assert_eq!(driver.compare().await.findings, []);
+        here.host.run("nft", &["flush", "ruleset"]);
+        one.cannot_ask(ip("fd00:5::9"), 80);
+        driver.repair().await.unwrap();
+        assert_eq!(one.ask(ip("fd00:5::9"), 80), "fd00:5::2");
+    });
+    there.block_on(async || drop(far_driver));
+}
+
 /// A host that has not forwarded before does so for what goes by it, though nothing leaves the network.
 #[test]
 fn an_internal_network_spans_hosts_that_did_not_forward() {

@@ -25,14 +25,23 @@ fn cluster(hosts: u8) -> Cluster {
     cluster
 }
 
+/// How somebody on another node is reached by IPv6.
+type Reached = fn(Ipv4Addr) -> Backend;
+
 /// Tells a host who serves, all of whom have IPv6.
-async fn tell(cluster: &Cluster, driver: &BridgeNetworks, host: u8, backends: &[(u8, &str)]) {
+async fn tell(
+    cluster: &Cluster,
+    driver: &BridgeNetworks,
+    (host, reached): (u8, Reached),
+    backends: &[(u8, &str)],
+) {
     let mut ingress = cluster.ingress(host, backends);
-    let both = |backend: &Backend| match backend {
-        Backend::Far(address) => Backend::Both(*address),
+    let by_v6 = |backend: &Backend| match backend {
+        Backend::Far(address) => reached(*address),
         other => other.clone(),
     };
-    let of = |(port, all): (&_, &Arc<[Backend]>)| (*port, all.iter().map(both).collect::<Vec<_>>());
+    let of =
+        |(port, all): (&_, &Arc<[Backend]>)| (*port, all.iter().map(by_v6).collect::<Vec<_>>());
     ingress.ports = ingress.ports.iter().map(of).collect();
     let remote = ingress.peers.keys().copied().map(IpAddr::V4).collect();
     driver.lead(remote, Vips::new(), ingress).await.unwrap();
@@ -46,17 +55,20 @@ fn with<T: Send>(
     let lab = &cluster.hosts[usize::from(host)];
     lab.block_on(async || {
         let driver = lab.driver();
-        tell(cluster, &driver, host, &WEB).await;
+        tell(cluster, &driver, (host, Backend::Both), &WEB).await;
         act(&driver).await
     })
 }
 
 /// A container on the second host whose port 80 is published everywhere. It says who asks.
 fn serve(cluster: &Cluster) -> Space {
+    serve_on(cluster, NetworkConfig { ipv6: true, ..net("front") })
+}
+
+fn serve_on(cluster: &Cluster, config: NetworkConfig) -> Space {
     let lab = &cluster.hosts[1];
     lab.block_on(async || {
         let driver = lab.driver();
-        let config = NetworkConfig { ipv6: true, ..net("front") };
         driver.ensure_network(config).await.unwrap();
         let space = Space::new("web");
         driver.attach(request("web", "front"), space.netns()).await.unwrap();
@@ -111,6 +123,33 @@ fn whichever_host_is_asked_the_client_is_known() {
     cluster.client.cannot_ask(outside_v6(0), 8080);
     assert_eq!(cluster.client.ask(outside(0), 8080), OUTSIDE.to_string());
     assert_eq!([rules(0), rules(2)], before);
+    cluster.cleanup();
+}
+
+/// A task on a network of IPv6 alone is led to by that on every host. Who asks by IPv4 is told so at once.
+#[test]
+fn who_has_no_ipv4_is_asked_by_ipv6() {
+    if skip_without_root() {
+        return;
+    }
+    let cluster = cluster(2);
+    let _web = serve_on(&cluster, NetworkConfig { ipv6: true, without_v4: true, ..net("front") });
+    for host in 0..2 {
+        let lab = &cluster.hosts[usize::from(host)];
+        lab.block_on(async || {
+            let driver = lab.driver();
+            tell(&cluster, &driver, (host, Backend::Six), &WEB).await;
+            let repaired = driver.repair().await.unwrap();
+            assert!(repaired.is_clean(), "host {host}: {repaired:?}");
+        });
+    }
+    for host in 0..2 {
+        assert_eq!(cluster.client.ask(outside_v6(host), 8080), CLIENT_V6, "host {host}");
+        assert_eq!(cluster.client.ask_udp(outside_v6(host), 8080), CLIENT_V6, "host {host}");
+        let at = (outside(host), 8080);
+        let refused = cluster.client.enter(|| TcpStream::connect(at)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "host {host}");
+    }
     cluster.cleanup();
 }
 

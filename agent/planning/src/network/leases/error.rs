@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use shoal_types::spec::{MTU_MAX, MTU_MIN, MTU_MIN_V6};
 use thiserror::Error;
 
-use crate::network::{Protocol, PublishedPort, SharedPort};
+use crate::network::{Family, Protocol, PublishedPort, SharedPort};
 
 /// Why the book refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -26,14 +26,18 @@ pub enum LeaseError {
     SubnetTaken { network: String, subnet: IpNet, other: IpNet, by: String },
     #[error("gateway {gateway} of network `{network}` is no usable address of subnet {subnet}")]
     GatewayUnusable { network: String, gateway: IpAddr, subnet: IpNet },
-    #[error("network `{network}` has a subnet of IPv6, {subnet}, and IPv6 is not enabled on it")]
-    WithoutV6 { network: String, subnet: IpNet },
+    #[error(
+        "network `{network}` has a subnet of {family}, {subnet}, and {family} is not enabled on it"
+    )]
+    FamilyNotEnabled { network: String, subnet: IpNet, family: Family },
+    #[error("network `{network}` has neither IPv4 nor IPv6: expected one of them")]
+    NoFamily { network: String },
     #[error(
         "network `{network}` has IPv6, which needs an mtu of {MTU_MIN_V6} bytes at least, and has {mtu}"
     )]
     MtuV6 { network: String, mtu: u32 },
-    #[error("address {address} is asked for on network `{network}`, which has no IPv6")]
-    NoV6 { network: String, address: IpAddr },
+    #[error("address {address} is asked for on network `{network}`, which has no {family}")]
+    FamilyMissing { network: String, address: IpAddr, family: Family },
     #[error("network `{network}` spans hosts, and managers have given no address on it")]
     AddressMissing { network: String },
     #[error("ip range {range} of network `{network}` is not inside subnet {subnet}")]
@@ -79,8 +83,8 @@ pub enum LeaseError {
     )]
     NoWayIn { container: String },
     #[error(
-        "port {port} is asked for at an address of IPv6, and container `{container}` has no network with IPv6 that leads \
-         out"
+        "port {port} is asked for at an address of {family}, and container `{container}` has no network with {family} \
+         that leads out"
     )]
-    NoWayInByV6 { port: PublishedPort, container: String },
+    NoWayInBy { port: PublishedPort, container: String, family: Family },
 }

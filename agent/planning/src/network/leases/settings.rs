@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{InUse, LeaseError, Rules};
-use crate::network::{NetworkConfig, Subnet, SubnetConfig, pool};
+use crate::network::{Family, NetworkConfig, Subnet, SubnetConfig, pool};
 
-/// The subnets of a network, one of IPv4 first, that have nothing in common with each other or with what
+/// The subnets of a network, those of IPv4 first, that have nothing in common with each other or with what
 /// is `used`.
 pub(super) fn choose_subnets(
     config: &NetworkConfig,
@@ -29,9 +29,12 @@ pub(super) fn choose_subnets(
         chosen.push(Subnet { subnet, gateway: choose_gateway(config, wanted)? });
         used.push(InUse { subnet, by: format!("network `{}` itself", network()) });
     }
+    if config.without_v4 && !config.ipv6 {
+        return Err(LeaseError::NoFamily { network: network() });
+    }
     let has =
         |v6: bool, chosen: &[Subnet]| chosen.iter().any(|one| one.subnet.addr().is_ipv6() == v6);
-    let lacks_v4 = !has(false, &chosen);
+    let lacks_v4 = !config.without_v4 && !has(false, &chosen);
     let lacks_v6 = config.ipv6 && !has(true, &chosen);
     if (config.routed || config.wire.is_some()) && (lacks_v4 || lacks_v6) {
         return Err(LeaseError::AddressMissing { network: network() });
@@ -56,8 +59,13 @@ fn check(config: &NetworkConfig, wanted: &SubnetConfig) -> Result<(), LeaseError
     let network = || label(config);
     let SubnetConfig { subnet, gateway: _, ip_range, reserved } = wanted;
     let subnet = *subnet;
-    if subnet.addr().is_ipv6() && !config.ipv6 {
-        return Err(LeaseError::WithoutV6 { network: network(), subnet });
+    let family = Family::of(subnet.addr());
+    let is_enabled = match family {
+        Family::V4 => !config.without_v4,
+        Family::V6 => config.ipv6,
+    };
+    if !is_enabled {
+        return Err(LeaseError::FamilyNotEnabled { network: network(), subnet, family });
     }
     if subnet != subnet.trunc() {
         let meant = subnet.trunc();
@@ -87,8 +95,9 @@ fn choose_gateway(config: &NetworkConfig, wanted: &SubnetConfig) -> Result<IpAdd
 /// Whether nothing that reaches the kernel differs.
 pub(super) fn same_settings(one: &NetworkConfig, other: &NetworkConfig) -> bool {
     let key = |config: &NetworkConfig| {
-        let NetworkConfig { subnets, ipv6, internal, mtu, routed, wire, .. } = config.clone();
-        (subnets, ipv6, internal, mtu, routed, wire)
+        let NetworkConfig { subnets, ipv6, without_v4, internal, mtu, routed, wire, .. } =
+            config.clone();
+        (subnets, ipv6, without_v4, internal, mtu, routed, wire)
     };
     key(one) == key(other)
 }

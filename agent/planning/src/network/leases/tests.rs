@@ -2,7 +2,7 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 
-use super::super::{Protocol, PublishedPort, Subnet, SubnetConfig};
+use super::super::{End, Protocol, PublishedPort, Subnet, SubnetConfig};
 use super::*;
 
 fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -32,6 +32,16 @@ fn request(container: &str, network: &str) -> AttachRequest {
 fn port(host_port: u16, target_port: u16) -> PublishedPort {
     let host_ip = Ipv4Addr::UNSPECIFIED.into();
     PublishedPort { host_ip, host_port, protocol: Protocol::Tcp, target_port }
+}
+
+/// Of each family the address, the gateway, and whether it is the way out.
+fn ends(attached: &Attached) -> Vec<(String, String, bool)> {
+    let end = |end: End| (end.address.to_string(), end.gateway.to_string(), end.default_route);
+    attached.ends().map(end).collect()
+}
+
+fn end(address: &str, gateway: &str, default_route: bool) -> (String, String, bool) {
+    (address.to_owned(), gateway.to_owned(), default_route)
 }
 
 fn book(networks: &[&str]) -> Leases {
@@ -138,10 +148,10 @@ fn attachments_are_found_again() {
     let mut leases = book(&["a", "b"]);
     let rules = Rules::default();
     let first = leases.attach(&request("c", "a"), &rules).unwrap();
-    assert_eq!(first.address, net("172.20.0.2/24"));
-    assert_eq!((first.ifname.as_str(), first.default_route), ("eth0", true));
+    assert_eq!(ends(&first), [end("172.20.0.2/24", "172.20.0.1", true)]);
+    assert_eq!(first.ifname, "eth0");
     let second = leases.attach(&request("c", "b"), &rules).unwrap();
-    assert_eq!((second.ifname.as_str(), second.default_route), ("eth1", false));
+    assert_eq!((second.ifname.as_str(), second.is_way_out(Family::V4)), ("eth1", false));
     assert_ne!(first.host_ifname, second.host_ifname);
     assert_eq!(leases.attach(&request("c", "a"), &rules).unwrap(), first);
     assert_eq!(leases.attachments("c"), [first.clone(), second]);
@@ -150,7 +160,8 @@ fn attachments_are_found_again() {
     assert_eq!(leases.detach("c", "a"), Some(first));
     assert_eq!(leases.detach("c", "a"), None);
     let again = leases.attach(&request("c", "a"), &rules).unwrap();
-    assert_eq!((again.address, again.ifname.as_str()), (net("172.20.0.3/24"), "eth0"));
+    assert_eq!(ends(&again), [end("172.20.0.3/24", "172.20.0.1", false)]);
+    assert_eq!(again.ifname, "eth0");
 }
 
 #[test]
@@ -162,7 +173,7 @@ fn wanted_addresses_are_given_or_refused() {
         ..request(container, "a")
     };
     let got = leases.attach(&wanting("c", "172.20.0.77"), &rules).unwrap();
-    assert_eq!(got.address.addr(), ip::<Ipv4Addr>("172.20.0.77"));
+    assert_eq!(got.address_of(Family::V4), Some(ip::<IpAddr>("172.20.0.77")));
     let mut refused = |container: &str, address: &str, expect: &str| {
         let error = leases.attach(&wanting(container, address), &rules).unwrap_err();
         assert_eq!(error.to_string(), expect);
@@ -200,10 +211,10 @@ fn a_container_has_one_address_of_each_family() {
     // Its default route of IPv6 is the first that there is.
     let plain = config("plain");
     leases.ensure_network(&plain, &rules, &[]).unwrap();
-    assert!(leases.attach(&request("d", "plain"), &rules).unwrap().default_route);
+    assert!(leases.attach(&request("d", "plain"), &rules).unwrap().is_way_out(Family::V4));
     let second = leases.attach(&request("d", "a"), &rules).unwrap();
     let v6 = second.v6.clone().unwrap();
-    assert_eq!((second.default_route, v6.default_route), (false, true));
+    assert_eq!((second.is_way_out(Family::V4), v6.default_route), (false, true));
     assert_eq!(v6.address, net("fd01:203:405::3/64"));
     let names: BTreeSet<IpAddr> = second.ends().map(|end| end.address.addr()).collect();
     assert_eq!(names, [ip("172.20.0.3"), ip("fd01:203:405::3")].into());
@@ -226,6 +237,105 @@ fn a_container_has_one_address_of_each_family() {
     refused(wanting("c", "a", "fd01:203:405::9"), text);
 }
 
+/// A network of IPv6 alone, and one of IPv4 alone beside it.
+#[test]
+fn a_container_has_no_address_of_a_family_that_the_network_lacks() {
+    let mut leases = book(&["plain"]);
+    let rules = Rules { ula: pool::ula([1, 2, 3, 4, 5]), ..Rules::default() };
+    let six = NetworkConfig { ipv6: true, without_v4: true, ..config("six") };
+    let state = leases.ensure_network(&six, &rules, &[]).unwrap();
+    let subnets: Vec<String> =
+        state.subnets.iter().map(|one| one.of_bridge().to_string()).collect();
+    assert_eq!(subnets, ["fd01:203:405::1/64"]);
+    let first = leases.attach(&request("c", "six"), &rules).unwrap();
+    assert_eq!(ends(&first), [end("fd01:203:405::2/64", "fd01:203:405::1", true)]);
+    assert_eq!(leases.attach(&request("c", "six"), &rules).unwrap(), first);
+    let wanted = AttachRequest { address: Some(ip("10.0.0.7")), ..request("d", "six") };
+    for container in ["c", "d"] {
+        let wanted = AttachRequest { container: container.to_owned(), ..wanted.clone() };
+        let text = match container {
+            "c" => "container `c` is on network `six` with address fd01:203:405::2 already",
+            _ => "address 10.0.0.7 is asked for on network `six`, which has no IPv4",
+        };
+        assert_eq!(leases.attach(&wanted, &rules).unwrap_err().to_string(), text);
+    }
+    // What is published everywhere is so by the family that there is.
+    let local = PublishedPort { host_ip: ip("127.0.0.1"), ..port(80, 80) };
+    let error = leases.publish("c", &[local], &rules, free).unwrap_err().to_string();
+    let text = "port 127.0.0.1:80->80/tcp is asked for at an address of IPv4, and container `c` has no network with \
+         IPv4 that leads out";
+    assert_eq!(error, text);
+    let six = PublishedPort { host_ip: ip("::"), ..port(81, 80) };
+    leases.publish("c", &[port(80, 80), six], &rules, free).unwrap();
+    let to = |leases: &Leases, family| -> Vec<Option<IpAddr>> {
+        leases.published_to(family).map(|(_, _, to)| to).collect()
+    };
+    assert_eq!(to(&leases, Family::V4), [None, None]);
+    assert_eq!(to(&leases, Family::V6), [Some(ip("fd01:203:405::2")); 2]);
+    // Its way out of the other family is by another network, whichever goes.
+    let second = leases.attach(&request("c", "plain"), &rules).unwrap();
+    assert_eq!(ends(&second), [end("172.20.0.2/24", "172.20.0.1", true)]);
+    assert_eq!(to(&leases, Family::V4), [Some(ip("172.20.0.2")); 2]);
+    leases.finish("c", "plain");
+    leases.detach("c", "six");
+    assert_eq!((leases.attachments("c"), leases.unfinished().count()), (vec![second], 0));
+}
+
+#[test]
+fn a_network_has_subnets_of_its_families_alone_and_one_of_them() {
+    let of = |ipv6, without_v4, text: Option<&str>| {
+        let subnets = text.map(subnet).into_iter().collect();
+        let config = NetworkConfig { ipv6, without_v4, subnets, ..config("n") };
+        let state = Leases::default().ensure_network(&config, &Rules::default(), &[]);
+        let families = |state: NetworkState| state.subnets.iter().map(Subnet::family).collect();
+        state.map(families).map_err(|error| error.to_string())
+    };
+    let (v4, v6) = (Some("10.9.0.0/24"), Some("fd00:9::/64"));
+    let lacks = |family: &str, net: &str| {
+        let text = format!(
+            "network `n` has a subnet of {family}, {net}, and {family} is not enabled on it"
+        );
+        Err(text)
+    };
+    let neither = "network `n` has neither IPv4 nor IPv6: expected one of them";
+    let cases = [
+        ((false, false, v4), Ok(vec![Family::V4])),
+        ((false, false, v6), lacks("IPv6", "fd00:9::/64")),
+        ((true, false, v6), Ok(vec![Family::V4, Family::V6])),
+        ((true, true, v6), Ok(vec![Family::V6])),
+        ((true, true, None), Ok(vec![Family::V6])),
+        ((true, true, v4), lacks("IPv4", "10.9.0.0/24")),
+        ((false, true, None), Err(neither.to_owned())),
+    ];
+    for (case, expected) in cases {
+        assert_eq!(of(case.0, case.1, case.2), expected, "{case:?}");
+    }
+}
+
+/// Those of IPv4 as they have always been: neighbours remember them, and so do frames on the way.
+#[test]
+fn whoever_gets_an_address_gets_its_hardware_address() {
+    for (address, expected) in [
+        ("172.20.0.2", "02:73:ac:14:00:02"),
+        ("fd01:203:405::2", "06:01:02:03:04:fa"),
+        ("fd01:203:405::1:2", "06:01:02:02:04:fa"),
+    ] {
+        assert_eq!(Mac::of_address(ip(address)).to_string(), expected, "{address}");
+    }
+}
+
+proptest! {
+    /// Neighbours in a subnet of IPv6 are told apart on its bridge.
+    #[test]
+    fn addresses_that_differ_in_their_last_40_bits_differ_in_hardware(
+        network: u64, one in 0..1_u128 << 40, other in 0..1_u128 << 40,
+    ) {
+        let mac = |last| Mac::of_address(Ipv6Addr::from_bits(u128::from(network) << 64 | last).into());
+        prop_assert_eq!(mac(one) == mac(other), one == other);
+        prop_assert_eq!(mac(one).0[0], 0x06, "locally administered, of one station");
+    }
+}
+
 #[test]
 fn addresses_come_from_all_subnets_of_a_network() {
     let mut leases = Leases::default();
@@ -234,7 +344,8 @@ fn addresses_come_from_all_subnets_of_a_network() {
     leases.ensure_network(&wanted, &Rules::default(), &[]).unwrap();
     let mut attach = |container: &str| {
         let attached = leases.attach(&request(container, "a"), &Rules::default())?;
-        Ok::<_, LeaseError>((attached.address.to_string(), attached.gateway.to_string()))
+        let v4 = attached.v4.unwrap();
+        Ok::<_, LeaseError>((v4.address.to_string(), v4.gateway.to_string()))
     };
     let expect = |address: &str, gateway: &str| Ok((address.to_owned(), gateway.to_owned()));
     assert_eq!(attach("c"), expect("10.0.0.2/30", "10.0.0.1"));
@@ -269,10 +380,10 @@ fn the_default_route_never_leads_into_an_internal_network() {
     let mut leases = book(&["out"]);
     let inner = NetworkConfig { internal: true, ..config("in") };
     leases.ensure_network(&inner, &Rules::default(), &[]).unwrap();
-    assert!(!leases.attach(&request("c", "in"), &Rules::default()).unwrap().default_route);
+    assert!(!leases.attach(&request("c", "in"), &Rules::default()).unwrap().is_way_out(Family::V4));
     let error = leases.publish("c", &[port(80, 80)], &Rules::default(), free).unwrap_err();
     assert!(matches!(error, PublishError::Lease(LeaseError::NoWayIn { .. })), "{error}");
-    assert!(leases.attach(&request("c", "out"), &Rules::default()).unwrap().default_route);
+    assert!(leases.attach(&request("c", "out"), &Rules::default()).unwrap().is_way_out(Family::V4));
     leases.publish("c", &[port(80, 80)], &Rules::default(), free).unwrap();
 }
 
@@ -431,7 +542,7 @@ proptest! {
                 Step::Release(c) => !leases.release(&c.to_string()).is_empty(),
             };
             let ports: Vec<_> = leases.ports().collect();
-            let addresses: BTreeSet<_> = ports.iter().map(|port| port.address.addr()).collect();
+            let addresses: BTreeSet<_> = ports.iter().map(|port| port.address_of(Family::V4)).collect();
             prop_assert_eq!(addresses.len(), ports.len());
             let ifnames: BTreeSet<_> = ports.iter().map(|port| &port.host_ifname).collect();
             prop_assert_eq!(ifnames.len(), ports.len());
@@ -464,14 +575,14 @@ fn the_way_out_goes_over_to_another_network_that_leads_out() {
     }
     let unfinished = |leases: &Leases| leases.unfinished().map(|of| of.1).collect::<Vec<_>>();
     let way_out = |leases: &Leases| {
-        let all = leases.attachments("x").into_iter().filter(|one| one.default_route);
+        let all = leases.attachments("x").into_iter().filter(|one| one.is_way_out(Family::V4));
         all.map(|one| one.network).collect::<Vec<_>>()
     };
     assert_eq!(way_out(&leases), ["a"]);
     leases.detach("x", "c");
     assert_eq!(way_out(&leases), ["a"]);
     assert_eq!(unfinished(&leases), [] as [&str; 0]);
-    assert!(leases.detach("x", "a").is_some_and(|gone| gone.default_route));
+    assert!(leases.detach("x", "a").is_some_and(|gone| gone.is_way_out(Family::V4)));
     assert_eq!(way_out(&leases), ["b"]);
     assert_eq!(unfinished(&leases), ["b"], "the container does not know yet");
     leases.detach("x", "b");

@@ -64,7 +64,7 @@ mod tests {
 
     use super::super::{PublishError, Refusal, Rules};
     use super::*;
-    use crate::network::{NetworkConfig, Protocol, PublishedPort, SubnetConfig};
+    use crate::network::{Family, NetworkConfig, Protocol, PublishedPort, SubnetConfig};
 
     const BRIDGE: WireMode = WireMode::Macvlan(MacvlanMode::Bridge);
     const L2: WireMode = WireMode::Ipvlan(IpvlanMode::L2, IpvlanFlag::Bridge);
@@ -118,8 +118,8 @@ mod tests {
         ] {
             let mut leases = book(&[("lan", mode, gateway)]);
             let attached = leases.attach(&request("c", "lan", 5), &Rules::default()).unwrap();
-            assert_eq!(attached.default_route, expected, "{mode:?} {gateway:?}");
-            assert_eq!(attached.address.to_string(), "10.9.0.5/24");
+            assert_eq!(attached.is_way_out(Family::V4), expected, "{mode:?} {gateway:?}");
+            assert_eq!(attached.ends().next().unwrap().address.to_string(), "10.9.0.5/24");
             assert_eq!(attached.ends().next().unwrap().direct, mode == L3);
             // It is on no bridge, and nothing is led to it.
             assert_eq!((leases.networks().count(), leases.ports().count()), (0, 0));
@@ -145,7 +145,7 @@ mod tests {
             let address = Some(address.into());
             let wanted = AttachRequest { address, ..request(container, "lan", 5) };
             let attached = leases.attach(&wanted, &rules).unwrap();
-            assert_eq!(attached.default_route, expected, "{address:?}");
+            assert_eq!(attached.is_way_out(Family::V4), expected, "{address:?}");
         }
     }
 
@@ -156,11 +156,15 @@ mod tests {
         let bridge = NetworkConfig { id: "b".to_owned(), ..NetworkConfig::default() };
         leases.ensure_network(&bridge, &rules, &[]).unwrap();
         leases.attach(&AttachRequest { address: None, ..request("c", "b", 0) }, &rules).unwrap();
-        assert!(!leases.attach(&request("c", "shut", 5), &rules).unwrap().default_route);
-        assert!(!leases.attach(&request("c", "lan", 6), &rules).unwrap().default_route);
+        assert!(!leases.attach(&request("c", "shut", 5), &rules).unwrap().is_way_out(Family::V4));
+        assert!(!leases.attach(&request("c", "lan", 6), &rules).unwrap().is_way_out(Family::V4));
         leases.detach("c", "b");
         let of = |leases: &Leases| -> Vec<(String, bool)> {
-            leases.attachments("c").into_iter().map(|a| (a.network, a.default_route)).collect()
+            leases
+                .attachments("c")
+                .into_iter()
+                .map(|a| (a.network.clone(), a.is_way_out(Family::V4)))
+                .collect()
         };
         assert_eq!(of(&leases), [("shut".to_owned(), false), ("lan".to_owned(), true)]);
         leases.detach("c", "lan");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::element::{Collector, Word};
 use super::{HostFacts, SetName};
 use crate::network::leases::Leases;
-use crate::network::{Attached, Family, Mac, NetworkState, Subnet};
+use crate::network::{Attached, Family, NetworkState, Subnet};
 use crate::tunnel::Side;
 
 pub(super) fn add(own: &mut Collector, leases: &Leases, host: &HostFacts) {
@@ -38,6 +38,7 @@ fn add_networks(own: &mut Collector, leases: &Leases, prefix: &str) {
         if network.internal {
             own.add(SetName::Internal, vec![bridge()], vec![]);
         }
+        own.add(SetName::HeldMacs, vec![Word::Mac(network.mac())], vec![]);
         for one in &network.subnets {
             add_subnet(own, network, one);
         }
@@ -57,8 +58,8 @@ fn add_subnet(own: &mut Collector, network: &NetworkState, one: &Subnet) {
     let bridge = || Word::Name(network.bridge.clone());
     own.add_of(family, SetName::Lan, vec![word(one), bridge()], vec![]);
     own.add_of(family, SetName::Inside, vec![word(one)], vec![]);
-    if let IpAddr::V4(gateway) = one.gateway {
-        hold(own, gateway, network.mac());
+    if family == Family::V4 {
+        own.add(SetName::HeldAddresses, vec![Word::Address(one.gateway)], vec![]);
     }
     if network.routed {
         for other in network.of_family(family) {
@@ -100,9 +101,16 @@ fn add_holders(own: &mut Collector, leases: &Leases) {
     }
     for attachments in containers.values() {
         for attached in attachments {
-            hold(own, attached.address.addr(), attached.mac);
-            let port = Word::Name(attached.host_ifname.clone());
-            let who = vec![port, Word::Mac(attached.mac)];
+            own.add(SetName::HeldMacs, vec![Word::Mac(attached.mac)], vec![]);
+            let port = || Word::Name(attached.host_ifname.clone());
+            match attached.address_of(Family::V4) {
+                Some(address) => {
+                    own.add(SetName::HeldAddresses, vec![Word::Address(address)], vec![]);
+                }
+                // Nobody speaks IPv4 there.
+                None => own.add(SetName::Strict, vec![port()], vec![]),
+            }
+            let who = vec![port(), Word::Mac(attached.mac)];
             for end in attachments.iter().flat_map(|other| other.ends()) {
                 speak(own, &who, end.address.addr());
             }
@@ -111,8 +119,7 @@ fn add_holders(own: &mut Collector, leases: &Leases) {
             }
             own.add(SetName::OwnMacs, who, vec![]);
             for end in attached.ends().filter(|end| !end.behind_gateway.is_empty()) {
-                let port = Word::Name(attached.host_ifname.clone());
-                own.add(SetName::Strict, vec![port], vec![]);
+                own.add(SetName::Strict, vec![port()], vec![]);
                 let one = || Word::Address(end.address.addr());
                 let family = Family::of(end.gateway);
                 own.add_of(family, SetName::Selves, vec![one(), one()], vec![]);
@@ -130,11 +137,6 @@ fn speak(own: &mut Collector, who: &[Word], address: IpAddr) {
     {
         own.add(SetName::Targets, [who, &[Word::Raw(address)]].concat(), vec![]);
     }
-}
-
-fn hold(own: &mut Collector, address: Ipv4Addr, mac: Mac) {
-    own.add(SetName::HeldAddresses, vec![Word::Address(address.into())], vec![]);
-    own.add(SetName::HeldMacs, vec![Word::Mac(mac)], vec![]);
 }
 
 /// All addresses of one family.

@@ -222,6 +222,38 @@ fn there_are_twins_for_ipv6_where_a_network_has_it() {
     assert!(!without.replace_text("t").contains("fd00"));
 }
 
+/// Nobody speaks IPv4 on a network without it, and nothing of it leads there.
+#[test]
+fn where_there_is_no_ipv4_nobody_speaks_it() {
+    let mut leases = Leases::default();
+    let config = NetworkConfig { ipv6: true, without_v4: true, ..network("six", false) };
+    leases.ensure_network(&config, &Rules::default(), &[]).unwrap();
+    attach(&mut leases, "web", "six");
+    publish(&mut leases, "web", &[port([0, 0, 0, 0], Protocol::Tcp, 8081)]);
+    let shared = SharedPort { protocol: Protocol::Tcp, port: 80, target_port: 8000 };
+    leases.share("web", &[shared]).unwrap();
+    let attached = leases.attachments("web").remove(0);
+    let ports = vec![((Protocol::Tcp, 80), vec![Backend::Here("web".to_owned())])].into();
+    let ingress = std::sync::Arc::new(Ingress { ports, ..Ingress::default() });
+    let facts = HostFacts { v6: true, ingress, prefix: "sh".to_owned(), ..HostFacts::default() };
+    let text = Ruleset::of(&leases, &facts).replace_text("t");
+    let port = &attached.host_ifname;
+    for line in [
+        format!("strict {{ \"{port}\" }}"),
+        "published_any6 { tcp . 8081 : fd00::2 . 80 }".to_owned(),
+        "idle_ports { tcp . 80 }".to_owned(),
+        "ingress6 { tcp . 80 }".to_owned(),
+        format!("{}", attached.mac),
+        format!("{}", leases.networks().next().unwrap().mac()),
+    ] {
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    for word in ["published_any {", "held_addresses {", " own {", "subnets {", " ingress {"] {
+        let elements = format!("add element inet t {word}");
+        assert!(!text.contains(&elements), "{word} in {text}");
+    }
+}
+
 #[test]
 fn planning_twice_changes_nothing() {
     let leases = sample();

@@ -7,6 +7,7 @@ use shoal_types::assignment::{IngressPort, TaskEndpoint};
 use shoal_types::id::NodeId;
 use shoal_types::spec::{Affinity, Locality};
 
+use super::super::OverlayView;
 use crate::network::Protocol;
 use crate::network::ingress::{Backend, Port};
 
@@ -22,12 +23,11 @@ pub(in super::super) struct Behind {
     pub(in super::super) names: Option<Arc<[String]>>,
 }
 
-/// The same, of its tasks; `far` says how other nodes are reached, where they are, and
-/// `has_v6` whether a task is reached by IPv6 there.
+/// The same of its tasks; `far` says how other nodes are reached, where they are.
 pub(in super::super) fn behind(
     own: NodeId,
+    view: &OverlayView,
     far: impl Fn(&NodeId) -> Option<Ipv4Addr>,
-    has_v6: impl Fn(&TaskEndpoint) -> bool,
     tasks: &[&TaskEndpoint],
 ) -> Behind {
     let backend = |endpoint: &&TaskEndpoint| {
@@ -35,9 +35,8 @@ pub(in super::super) fn behind(
         if endpoint.node_id == own {
             return Some((Backend::Here(name.clone()), name));
         }
-        let far = far(&endpoint.node_id)?;
-        let backend = if has_v6(endpoint) { Backend::Both(far) } else { Backend::Far(far) };
-        Some((backend, name))
+        let node = far(&endpoint.node_id)?;
+        Some((view.far(endpoint, node), name))
     };
     let serving = tasks.iter().filter(|endpoint| endpoint.serving);
     let mut backends: Vec<(Backend, String)> = serving.filter_map(backend).collect();
@@ -63,7 +62,6 @@ mod tests {
     use shoal_types::object::{Slot, TunnelKey};
     use shoal_types::spec;
 
-    use super::super::super::OverlayView;
     use super::super::Course;
     use super::*;
     use crate::network::ingress::Ingress;

@@ -86,7 +86,7 @@ fn ingress(
     }
     let mut ingress = Ingress { home, peers: peers.clone(), ..Ingress::default() };
     for (port, tasks) in tasks {
-        let Behind { backends, names } = behind(own, far, |endpoint| view.has_v6(endpoint), &tasks);
+        let Behind { backends, names } = behind(own, view, far, &tasks);
         ingress.ports.insert(port, backends);
         ingress.sticky.extend(names.map(|names| (port, names)));
     }
