@@ -228,11 +228,6 @@ mod tests {
             "stack rollback --to 3 -d shop",
             "stack inspect shop blog",
             "stack config -c a.yaml",
-            "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
-            "network create -d overlay --subnet 10.1.0.0/24 n",
-            "network create --ipv6 --attachable --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 --aux-address a=10.1.0.200 n",
-            "network ls",
-            "network rm n",
             "exec -it web.1 sh",
             "exec -e A=1 -u root -w / web ls -la --color",
             "events --filter type=task --since 5",
@@ -274,6 +269,19 @@ mod tests {
             "user update --role viewer --expires never ci",
             "user update --stack-add a --stack-rm b ci",
             "user rm ci ann",
+        ]);
+    }
+
+    #[test]
+    fn lines_about_networks() {
+        understood(&[
+            "network create --driver bridge --subnet 10.1.0.0/24 --gateway 10.1.0.1 n",
+            "network create -d overlay --subnet 10.1.0.0/24 n",
+            "network create --ipv6 --attachable --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 --aux-address a=10.1.0.200 n",
+            "network create -d overlay --ipv4=false --ipv6 n",
+            "network create --ipv4 n",
+            "network ls",
+            "network rm n",
         ]);
     }
 

@@ -68,7 +68,10 @@ pub(crate) struct Create {
     opt: Vec<KeyValue>,
     #[command(flatten)]
     addresses: ipam::Addresses,
-    /// It has IPv6, too
+    /// It has IPv4; with --ipv4=false and --ipv6 it has IPv6 alone
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv4: Option<bool>,
+    /// It has IPv6
     #[arg(long)]
     ipv6: bool,
     /// Has no effect: only tasks join networks
@@ -138,6 +141,7 @@ async fn create(shell: &Shell, args: Create) -> Result {
         },
         internal: args.internal,
         attachable: args.attachable,
+        enable_ipv4: args.ipv4,
         enable_ipv6: args.ipv6,
         ipam: (!config.is_empty()).then(|| Ipam { config, ..Ipam::default() }),
         ..NetworkSpec::default()
@@ -195,7 +199,7 @@ async fn list(shell: &Shell, args: &List) -> Result {
             n.spec.internal.to_string(),
             words::labels(&n.spec.labels),
             n.meta.created_at.to_string(),
-            n.spec.enable_ipv4.unwrap_or(true).to_string(),
+            n.spec.has_ipv4().to_string(),
             n.spec.enable_ipv6.to_string(),
             label::field(&n.spec.labels),
         ]

@@ -349,7 +349,7 @@ const NETWORK: &[Key] = &[
     is("driver_opts", Shape::TextMap),
     is("attachable", Shape::Flag),
     is("enable_ipv6", Shape::Flag),
-    later("enable_ipv4"),
+    is("enable_ipv4", Shape::Flag),
 ];
 
 const IPAM: &[Key] = &[

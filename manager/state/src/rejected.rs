@@ -179,12 +179,29 @@ pub enum Rejected {
         /// Its driver.
         driver: String,
     },
+    /// A network has neither family of addresses.
+    #[error("network {network:?} has neither IPv4 nor IPv6: expected one of them")]
+    NetworkWithoutAddresses {
+        /// Name of the network.
+        network: String,
+    },
     /// A service publishes a port at an address of IPv6, and its tasks have none that leads out.
     #[error(
         "service {service:?} publishes a port at {host_ip}, and none of its networks has IPv6 and leads out: expected one with \
          enable_ipv6, or an address of IPv4"
     )]
     NoWayInByV6 {
+        /// Name of the service.
+        service: String,
+        /// The address.
+        host_ip: IpAddr,
+    },
+    /// A service publishes a port at an address of IPv4, and its tasks have none that leads out, but one of IPv6.
+    #[error(
+        "service {service:?} publishes a port at {host_ip}, and none of its networks has IPv4 and leads out: expected one \
+         with it, or an address of IPv6"
+    )]
+    NoWayInByV4 {
         /// Name of the service.
         service: String,
         /// The address.

@@ -217,14 +217,14 @@ fn is_plain(ipam: &Ipam) -> bool {
 
 impl Leveled for NetworkSpec {
     /// Nobody before the second level gives a network that spans nodes its addresses, and nobody before the fourth
-    /// one more than a single one to each, changes who may join, or puts one on a wire.
+    /// one more than a single one to each, or another one than of IPv4, changes who may join, or puts one on a wire.
     fn level(&self) -> Level {
         let Self {
             name: _,
             labels: _,
             driver,
             scope,
-            enable_ipv4: _,
+            enable_ipv4,
             enable_ipv6,
             internal: _,
             attachable,
@@ -235,7 +235,9 @@ impl Leveled for NetworkSpec {
         } = self;
         let several = ipam.as_ref().is_some_and(|ipam| ipam.config.len() > 1);
         let kind = match NetworkKind::of(driver) {
-            _ if *enable_ipv6 || *attachable || several => Level::DUAL,
+            _ if *enable_ipv6 || *enable_ipv4 == Some(false) || *attachable || several => {
+                Level::DUAL
+            }
             Some(NetworkKind::Overlay) if !ipam.as_ref().is_none_or(is_plain) => Level::DUAL,
             Some(NetworkKind::Overlay) => Level::OVERLAY,
             Some(NetworkKind::Macvlan | NetworkKind::Ipvlan) => Level::WIRE,
@@ -489,13 +491,15 @@ mod tests {
             spec.level()
         };
         type Change = fn(&mut NetworkSpec, &mut IpamConfig);
-        let cases: [(Change, [Level; 2]); 8] = [
+        let cases: [(Change, [Level; 2]); 10] = [
             (|_, _| {}, [Level::FIRST, Level::OVERLAY]),
             (|_, c| "10.1.0.1".clone_into(&mut c.gateway), [Level::FIRST, Level::OVERLAY]),
             (|_, c| "10.1.0.9".clone_into(&mut c.gateway), [Level::FIRST, Level::DUAL]),
             (|_, c| "10.1.0.0/28".clone_into(&mut c.ip_range), [Level::DUAL; 2]),
             (|_, c| drop(c.aux_addresses.insert("a".into(), "10.1.0.9".into())), [Level::DUAL; 2]),
             (|s, _| s.enable_ipv6 = true, [Level::DUAL; 2]),
+            (|s, _| s.enable_ipv4 = Some(true), [Level::FIRST, Level::OVERLAY]),
+            (|s, _| s.enable_ipv4 = Some(false), [Level::DUAL; 2]),
             (|s, _| s.attachable = true, [Level::DUAL; 2]),
             (
                 |s, _| s.ipam.get_or_insert_default().config.push(IpamConfig::default()),

@@ -177,7 +177,6 @@ const NETWORK: &[Row<NetworkSpec>] = &[
         let own = if spans { NetworkScope::Swarm } else { NetworkScope::Local };
         n.scope.is_some_and(|scope| scope != own)
     }),
-    Row::new("enable_ipv4", "networks without IPv4", |n| n.enable_ipv4 == Some(false)),
     Row::new("ingress", "a network of one's own for published ports", |n| n.ingress),
     Row::new("config_only", "config-only networks", |n| n.config_only),
     Row::new("config_from", "config-only networks", |n| !n.config_from.is_empty()),

@@ -51,6 +51,7 @@ impl Lower<'_> {
             driver: Driver { name: driver, options: text_map(node.get("driver_opts")) },
             internal: flag(node, "internal"),
             attachable,
+            enable_ipv4: node.get("enable_ipv4").map(|_| flag(node, "enable_ipv4")),
             enable_ipv6: flag(node, "enable_ipv6"),
             ipam: node.get("ipam").map(ipam),
             ..NetworkSpec::default()

@@ -325,6 +325,19 @@ fn networks() {
 }
 
 #[test]
+fn families_of_networks() {
+    for (text, v4, v6) in [
+        ("{enable_ipv4: false, enable_ipv6: true}", "false", "true"),
+        ("{enable_ipv4: true}", "true", "false"),
+        ("{enable_ipv6: true}", "null", "true"),
+    ] {
+        let text = format!("{}networks:\n  front: {text}\n", web("networks: [front]"));
+        let expected = [("/Networks/front/EnableIPv4", v4), ("/Networks/front/EnableIPv6", v6)];
+        check("families", &[&text], &expected);
+    }
+}
+
+#[test]
 fn health() {
     check_web(
         "healthcheck: {test: curl -f x, interval: 5s, retries: 2, start_period: 1m}",

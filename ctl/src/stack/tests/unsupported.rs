@@ -132,7 +132,6 @@ const TIED: &[(&str, &str)] = &[
         "services.*.volumes[].bind.recursive",
         "service: task_template.container.mounts[].bind_options",
     ),
-    ("networks.*.enable_ipv4", "network: enable_ipv4"),
     ("networks.*.ipam.options", "network: ipam.driver.options"),
     ("secrets", "stack: secrets"),
     ("configs", "stack: configs"),

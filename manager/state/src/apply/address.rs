@@ -25,6 +25,9 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
     if !NetworkKind::of(&spec.driver).is_some_and(NetworkKind::spans_nodes) {
         return Ok(Vec::new());
     }
+    if !spec.has_ipv4() && !spec.enable_ipv6 {
+        return Err(Rejected::NetworkWithoutAddresses { network: spec.name.clone() });
+    }
     let mut subnets: Vec<IpNet> = Vec::new();
     for config in spec.ipam.iter().flat_map(|ipam| &ipam.config) {
         let subnet = named(spec, config)?;
@@ -39,7 +42,7 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
     let (v4, v6) = (has(Family::V4), has(Family::V6));
     let addresses = &state.indexes.addresses;
     let exhausted = |count| Rejected::PoolsExhausted { network: spec.name.clone(), count };
-    if spec.enable_ipv4 != Some(false) && !v4 {
+    if spec.has_ipv4() && !v4 {
         let pools = state.spec().pools();
         let count = || pools.iter().copied().map(AddressPool::count).sum();
         subnets.insert(0, addresses.free_subnet(pools).ok_or_else(|| exhausted(count()))?);
@@ -56,7 +59,7 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
 fn named(spec: &NetworkSpec, config: &IpamConfig) -> Result<IpNet, Rejected> {
     let fits = |subnet: &IpNet| {
         let enabled = match Family::of(subnet) {
-            Family::V4 => spec.enable_ipv4 != Some(false),
+            Family::V4 => spec.has_ipv4(),
             Family::V6 => spec.enable_ipv6,
         };
         enabled && *subnet == subnet.trunc() && SubnetPlan::of(*subnet, Some(config)).is_some()

@@ -1,7 +1,7 @@
 //! Networks, and which of them a service joins.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, ServiceId, StackId};
@@ -9,6 +9,7 @@ use shoal_types::object::{Meta, Network, Service, Stack, Task, TaskNetwork};
 use shoal_types::spec::{NetworkKind, NetworkSpec, ServiceSpec};
 
 use super::address;
+use crate::addresses::Family;
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
 use crate::event::ObjectKind;
@@ -100,7 +101,7 @@ pub(super) fn of_service(
     };
     let wanted = &spec.task_template.networks;
     refuse_ports_on_wire(state, spec)?;
-    refuse_ports_without_v6(state, spec)?;
+    refuse_ports_without_family(state, spec)?;
     if wanted.is_empty() {
         let network_id = find(BRIDGE)?.id;
         return Ok([TaskNetwork {
@@ -160,21 +161,36 @@ fn refuse_ports_on_wire(state: &ClusterState, spec: &ServiceSpec) -> Result<(), 
     }
 }
 
-/// Refuses ports at addresses of IPv6 that would lead nowhere: packets keep their family on the way, and on no network of
-/// the service has a task an address of IPv6 that is its way out. A task on its host's network has those of the host.
-fn refuse_ports_without_v6(state: &ClusterState, spec: &ServiceSpec) -> Result<(), Rejected> {
+/// Refuses ports at addresses that would lead nowhere: packets keep their family on the way, and on no network of the
+/// service has a task an address of it that is its way out. A task on its host's network has those of the host, and one
+/// that names none is on the predefined bridge, which has IPv4.
+fn refuse_ports_without_family(state: &ClusterState, spec: &ServiceSpec) -> Result<(), Rejected> {
+    let wanted = &spec.task_template.networks;
+    let leads = |family: Family| {
+        let mut networks = wanted.iter().filter_map(|one| state.network_target(&one.target));
+        let by_default = wanted.is_empty() && family == Family::V4;
+        by_default
+            || networks.any(|network| {
+                let has = match family {
+                    Family::V4 => network.spec.has_ipv4(),
+                    Family::V6 => network.spec.enable_ipv6,
+                };
+                let is_host = NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Host);
+                is_host || (has && !network.spec.internal && !network.is_on_wire())
+            })
+    };
     let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
-    let Some(host_ip) = ports.filter_map(|port| port.host_ip).find(IpAddr::is_ipv6) else {
-        return Ok(());
-    };
-    let wanted = spec.task_template.networks.iter();
-    let mut networks = wanted.filter_map(|one| state.network_target(&one.target));
-    let leads = |network: &Arc<Network>| {
-        let is_host = NetworkKind::of(&network.spec.driver) == Some(NetworkKind::Host);
-        is_host || (network.spec.enable_ipv6 && !network.spec.internal && !network.is_on_wire())
-    };
-    if networks.any(leads) {
-        return Ok(());
+    let addresses = ports.filter_map(|port| port.host_ip);
+    // One that is at all addresses of the host is at those of the family that there is.
+    for host_ip in addresses.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        let service = || spec.name.clone();
+        if host_ip.is_ipv6() && !leads(Family::V6) {
+            return Err(Rejected::NoWayInByV6 { service: service(), host_ip });
+        }
+        // Where there is no way out at all, the node says so.
+        if host_ip.is_ipv4() && !leads(Family::V4) && leads(Family::V6) {
+            return Err(Rejected::NoWayInByV4 { service: service(), host_ip });
+        }
     }
-    Err(Rejected::NoWayInByV6 { service: spec.name.clone(), host_ip })
+    Ok(())
 }

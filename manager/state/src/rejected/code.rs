@@ -22,6 +22,8 @@ impl Rejected {
             | Self::NetworkTwice { .. }
             | Self::ExclusiveNetwork { .. }
             | Self::PortsOnWire { .. }
+            | Self::NetworkWithoutAddresses { .. }
+            | Self::NoWayInByV4 { .. }
             | Self::NoWayInByV6 { .. }
             | Self::HostNetworkById { .. }
             | Self::SubnetUnusable { .. }

@@ -20,6 +20,10 @@ const RESERVED_MAX: usize = 1024;
 pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
     c.name(&spec.name);
     service::labels(c, &spec.labels);
+    if !spec.has_ipv4() && !spec.enable_ipv6 {
+        let text = "leaves the network without addresses: expected enable_ipv6 beside it";
+        c.at("enable_ipv4", |c| c.wrong(false, text));
+    }
     if let Some(ipam) = &spec.ipam {
         c.at("ipam", |c| c.each("config", &ipam.config, subnet));
         c.at("ipam", |c| c.each("config", &ipam.config, |c, config| family(c, spec, config)));
@@ -45,10 +49,17 @@ pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
 
 /// A subnet is of a family that the network has. Docker leaves out one of IPv6 where that is not enabled.
 fn family(c: &mut Check, spec: &NetworkSpec, config: &IpamConfig) {
-    if let Ok(IpNet::V6(net)) = config.subnet.parse::<IpNet>() {
-        let expected = "is IPv6, which the network has not: expected enable_ipv6 beside it";
-        c.at("subnet", |c| c.that(spec.enable_ipv6, net, expected));
-    }
+    let Ok(net) = config.subnet.parse::<IpNet>() else { return };
+    let (enabled, expected) = match net {
+        IpNet::V4(_) => (
+            spec.has_ipv4(),
+            "is IPv4, which the network has not: expected one of IPv6, or enable_ipv4",
+        ),
+        IpNet::V6(_) => {
+            (spec.enable_ipv6, "is IPv6, which the network has not: expected enable_ipv6 beside it")
+        }
+    };
+    c.at("subnet", |c| c.that(enabled, net, expected));
 }
 
 /// No address is in two of the subnets.

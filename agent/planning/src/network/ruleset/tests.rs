@@ -234,7 +234,7 @@ fn where_there_is_no_ipv4_nobody_speaks_it() {
     leases.share("web", &[shared]).unwrap();
     let attached = leases.attachments("web").remove(0);
     let ports = vec![((Protocol::Tcp, 80), vec![Backend::Here("web".to_owned())])].into();
-    let ingress = std::sync::Arc::new(Ingress { ports, ..Ingress::default() });
+    let ingress = Arc::new(Ingress { ports, ..Ingress::default() });
     let facts = HostFacts { v6: true, ingress, prefix: "sh".to_owned(), ..HostFacts::default() };
     let text = Ruleset::of(&leases, &facts).replace_text("t");
     let port = &attached.host_ifname;

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 use shoal_types::id::{IdSource, NetworkId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{AddressCount, Slot};
-use shoal_types::spec::{IpamConfig, ServiceSpec};
+use shoal_types::spec::{IpamConfig, NetworkSpec, ServiceMode, ServiceSpec};
 use shoal_types::task_state::TaskState;
 
 use super::{all_refused, refused};
 use crate::testing::{
-    TestCluster, cluster_with_nodes, dual_spec, ipam_config, overlay_spec, service_spec,
-    with_networks,
+    TestCluster, cluster_of, cluster_with_nodes, dual_spec, ipam_config, overlay_spec,
+    service_spec, with_networks,
 };
 use crate::{Command, Rejected, RejectedCode as Code};
 
@@ -67,6 +69,69 @@ fn a_network_with_ipv6_has_a_subnet_of_each_family() {
     cluster.apply(Command::RemoveNetwork { id: chosen });
     let again = add(&mut cluster, "again", true, Vec::new());
     assert_eq!(subnets(&cluster, again), first);
+    cluster.check();
+}
+
+/// A network of IPv6 alone: no address of the other family is given to anybody there, nor may somebody name one.
+#[test]
+fn a_network_without_ipv4_gives_no_address_of_it() {
+    let (mut cluster, nodes) = cluster_of(Level::DUAL, 1);
+    let alone = |name: &str, config| NetworkSpec {
+        enable_ipv4: Some(false),
+        ..dual_spec(name, true, config)
+    };
+    for (name, config) in [("own", vec![]), ("named", vec![plain("fd00:1::/64")])] {
+        let id = cluster.ids.next_id();
+        cluster.apply(Command::CreateNetwork { id, spec: alone(name, config) });
+        assert_eq!(cluster.state.network(id).unwrap().subnets.len(), 1, "{name}");
+    }
+    let named = cluster.state.network_by_name("named").unwrap().id;
+    assert_eq!(subnets(&cluster, named), ["fd00:1::/64"]);
+    let web = cluster.add_service(joined("web", &["own", "named"]));
+    let task = cluster.add_running(web, 1, nodes[0]);
+    let vips = cluster.state.service(web).unwrap().endpoint.virtual_ips.clone();
+    let addresses: Vec<IpNet> =
+        of_task(&cluster, task).into_iter().chain(vips.iter().map(|vip| vip.addr)).collect();
+    assert_eq!(addresses.len(), 4, "one of each network for the task and for the service");
+    assert!(addresses.iter().all(|address| address.addr().is_ipv6()), "{addresses:?}");
+    assert_eq!(count(&cluster, named).0, 2);
+    // Connected to it later, a task gets one as well.
+    cluster.add_overlay("plain", Some("10.9.0.0/24"));
+    let other = cluster.add_service(joined("other", &["plain"]));
+    let later = cluster.add_running(other, 1, nodes[0]);
+    let connect = |name: &str, addresses| {
+        let network_id = cluster.state.network_by_name(name).unwrap().id;
+        Command::ConnectTask { id: later, network_id, aliases: vec![], addresses }
+    };
+    let wrong = connect("own", vec![[10, 9, 0, 9].into()]);
+    let fine = connect("named", vec![]);
+    cluster.apply(fine);
+    let families: Vec<bool> =
+        of_task(&cluster, later).iter().map(|address| address.addr().is_ipv6()).collect();
+    assert_eq!(families, [false, true]);
+    let create = |spec| Command::CreateNetwork { id: NetworkId::from(99), spec };
+    let mut four = joined("four", &["named"]);
+    Arc::make_mut(&mut four.task_template).networks[0].addresses = vec![[10, 7, 0, 9].into()];
+    four.mode = ServiceMode::Replicated { replicas: 1 };
+    let (id, deployment_id) = (cluster.ids.next_id(), cluster.ids.next_id());
+    let nobody = NetworkSpec { enable_ipv6: false, ..alone("nobody", vec![]) };
+    all_refused(
+        &cluster,
+        vec![
+            (
+                create(alone("four", vec![plain("10.7.0.0/24")])),
+                Code::InvalidArgument,
+                &["\"10.7.0.0/24\""],
+            ),
+            (create(nobody), Code::InvalidArgument, &["has neither IPv4 nor IPv6"]),
+            (wrong, Code::InvalidArgument, &["10.9.0.9"]),
+            (
+                Command::CreateService { id, deployment_id, spec: Arc::new(four) },
+                Code::InvalidArgument,
+                &["10.7.0.9", "fd00:1::/64"],
+            ),
+        ],
+    );
     cluster.check();
 }
 

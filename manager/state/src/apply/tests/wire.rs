@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_types::id::IdSource as _;
 use shoal_types::level::Level;
 use shoal_types::object::{NodeDescription, PluginDescription};
-use shoal_types::spec::NetworkKind;
+use shoal_types::spec::{NetworkKind, NetworkSpec, PortConfig};
 
 use super::refused;
 use crate::testing::{
@@ -100,33 +100,48 @@ fn who_is_on_a_node_without_the_driver_is_not_connected() {
     cluster.check();
 }
 
-/// A port at an address of IPv6 leads to who has one.
+/// A port at an address of a family leads to who has one of it.
 #[test]
-fn a_port_of_ipv6_needs_a_network_that_has_it_and_leads_out() {
+fn a_port_at_an_address_needs_a_network_that_has_its_family_and_leads_out() {
     let mut cluster = cluster();
     let id = cluster.ids.next_id();
     let mut closed = dual_spec("inner", true, Vec::new());
     closed.internal = true;
     cluster.apply(Command::CreateNetwork { id, spec: closed });
-    let id = cluster.ids.next_id();
-    cluster.apply(Command::CreateNetwork { id, spec: dual_spec("both", true, Vec::new()) });
-    for (networks, fine) in [
-        (&[][..], false),
-        (&["net"], false),
-        (&["inner"], false),
-        (&["both"], true),
-        (&["net", "both"], true),
-        (&["host"], true),
+    let both = dual_spec("both", true, Vec::new());
+    let mut six = NetworkSpec { name: "six".to_owned(), ..both.clone() };
+    six.enable_ipv4 = Some(false);
+    for spec in [both, six] {
+        let id = cluster.ids.next_id();
+        cluster.apply(Command::CreateNetwork { id, spec });
+    }
+    // Of IPv4, of IPv6. Where nothing leads out, the node says so of IPv4.
+    for (networks, expected) in [
+        (&[][..], [true, false]),
+        (&["net"], [true, false]),
+        (&["inner"], [true, false]),
+        (&["both"], [true, true]),
+        (&["six"], [false, true]),
+        (&["six", "inner"], [false, true]),
+        (&["net", "both"], [true, true]),
+        (&["six", "net"], [true, true]),
+        (&["host"], [true, true]),
     ] {
-        let mut spec = with_host_port(with_networks(service_spec("web", 1), networks), 80);
-        spec.endpoint_spec.as_mut().unwrap().ports[0].host_ip = "fd00::7".parse().ok();
-        let (id, deployment_id) = (cluster.ids.next_id(), cluster.ids.next_id());
-        let create = Command::CreateService { id, deployment_id, spec: Arc::new(spec) };
-        match cluster.clone().try_apply(create) {
-            Ok(_) => assert!(fine, "{networks:?}"),
-            Err(error) => {
-                assert!(!fine, "{networks:?}: {error}");
-                assert!(error.to_string().contains("publishes a port at fd00::7, and none of"));
+        for (address, fine) in ["127.0.0.1", "fd00::7"].into_iter().zip(expected) {
+            let mut spec = with_host_port(with_networks(service_spec("web", 1), networks), 80);
+            let endpoint = spec.endpoint_spec.as_mut().unwrap();
+            endpoint.ports[0].host_ip = address.parse().ok();
+            // At all addresses is at those that there are.
+            let all = PortConfig { host_ip: "0.0.0.0".parse().ok(), ..endpoint.ports[0].clone() };
+            endpoint.ports.push(PortConfig { published_port: 81, ..all });
+            let (id, deployment_id) = (cluster.ids.next_id(), cluster.ids.next_id());
+            let create = Command::CreateService { id, deployment_id, spec: Arc::new(spec) };
+            match cluster.clone().try_apply(create) {
+                Ok(_) => assert!(fine, "{networks:?}"),
+                Err(error) => {
+                    let text = format!("publishes a port at {address}, and none of");
+                    assert!(!fine && error.to_string().contains(&text), "{networks:?}: {error}");
+                }
             }
         }
     }
