@@ -2,11 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use shoal_agent_network::{Rules, host_subnets};
+use shoal_types::error_chain::chain;
 use shoal_types::level::Level;
 use shoal_types::object::{EngineDescription, NodeDescription, PluginDescription};
 use shoal_types::resources::{NANO_CPUS_PER_CPU, Resources};
 use shoal_types::spec::{NetworkKind, Platform};
+
+/// Looks at the host, for a session that begins.
+pub type Describe = Arc<dyn Fn() -> BoxFuture<'static, NodeDescription> + Send + Sync>;
+
+/// One that tells, beside what [`describe`] does, which addresses the host uses itself.
+#[must_use]
+pub fn describer(
+    hostname: Option<String>,
+    labels: BTreeMap<String, String>,
+    drivers: Vec<NetworkKind>,
+) -> Describe {
+    let of_host = Arc::new(move || describe(hostname.as_deref(), &labels, &drivers));
+    Arc::new(move || {
+        let of_host = Arc::clone(&of_host);
+        let described = async move {
+            let found = host_subnets(&Rules::default().prefix).await;
+            let host_subnets = found.unwrap_or_else(|error| {
+                tracing::warn!(error = %chain(&error), "managers are not told which addresses this host uses itself");
+                Vec::new()
+            });
+            NodeDescription { host_subnets, ..of_host() }
+        };
+        described.boxed()
+    })
+}
 
 /// Looks at the host. `drivers` are those of networks on wires that its kernel has. Cheap enough for every session, so
 /// that memory plugged in later is seen.
@@ -35,6 +65,7 @@ pub fn describe(
         level: Level::OWN,
         tunnel: None,
         troubled_links: None,
+        host_subnets: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use shoal_transport::{Credentials, CredentialsError, LiveCredentials};
 use shoal_types::object::NodeDescription;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
+use crate::description::Describe;
 use crate::identity::{ClusterFile, IdentityError, IdentityStore};
 use crate::manager_child::ManagerChild;
 use crate::session::{self, CredentialLine, Managers, Member, SessionContext, Standing, Workload};
@@ -32,7 +33,7 @@ pub struct NodeParts {
     /// With which the workload asks for credentials.
     pub line: CredentialLine,
     /// Describes this host.
-    pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
+    pub describe: Describe,
 }
 
 /// This host as a node.
@@ -114,9 +115,8 @@ impl Node {
     }
 
     /// What this host says of itself.
-    #[must_use]
-    pub fn describe(&self) -> NodeDescription {
-        (self.context.describe)()
+    pub async fn describe(&self) -> NodeDescription {
+        (self.context.describe)().await
     }
 
     /// The membership.

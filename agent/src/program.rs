@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, RunArgs};
-use crate::description::describe;
+use crate::description::{describe, describer};
 use crate::identity::IdentityStore;
 use crate::local::Local;
 use crate::manager_child::{ManagerChild, ManagerConfig};
@@ -162,13 +162,12 @@ async fn serve(
     let metrics = tell_metrics(args.metrics_addr, &workload).await?;
     let collecting = collect_images(&args, &images);
     let manager = ManagerChild::new(manager_config(&args));
-    let name = args.hostname.clone();
     let node = Node::open(NodeParts {
         store: IdentityStore::new(state_dir.clone()),
         manager,
         workload: workload.clone(),
         line,
-        describe: Arc::new(move || describe(name.as_deref(), &labels, &drivers)),
+        describe: describer(args.hostname.clone(), labels, drivers),
     })?;
     let node = Arc::new(node);
     let local = Local::new(node.clone(), images, state_dir.join("upload"));

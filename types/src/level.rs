@@ -57,6 +57,9 @@ impl Level {
     /// What brought keys of the tunnel that change: the same release.
     pub const KEYS: Self = Self::DUAL;
 
+    /// What brought subnets that hosts have themselves: the same release.
+    pub const SUBNETS: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

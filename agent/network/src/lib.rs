@@ -54,6 +54,7 @@ pub use self::error::{FirewallError, NetworkError};
 #[cfg(any(test, feature = "fake"))]
 pub use self::fake::FakeNetworks;
 use self::netlink::Links;
+pub use self::netlink::host_subnets;
 pub use self::nft::{Firewall, NftProgram};
 pub use self::watching::keep;
 pub use self::wire::wire_drivers;

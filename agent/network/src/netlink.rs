@@ -23,9 +23,9 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 use shoal_agent_planning::network::advertise::HostAddress;
-use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::links::{Action, LinkKind, ObservedLink};
-use shoal_agent_planning::network::{Attached, Family, Mac, names};
+use shoal_agent_planning::network::{Attached, Family, Mac, names, pool};
+use shoal_types::object::HostSubnet;
 use tokio::task::AbortHandle;
 
 use super::NetworkError;
@@ -34,6 +34,16 @@ use super::wire::is_end_of;
 /// Group of links that are about to be deleted. Nobody else's by its odd number: "shoal" in ASCII
 /// without its first letter.
 const DOOMED: u32 = 0x686f_616c;
+
+/// Ranges of addresses that this host uses for something else than networks of the agent whose links are named so, as
+/// managers are told of them.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn host_subnets(prefix: &str) -> Result<Vec<HostSubnet>, NetworkError> {
+    let links = Links::open().map_err(|source| NetworkError::Netlink { source })?;
+    Ok(pool::largest(links.in_use(prefix, true).await?))
+}
 
 /// A netlink socket in one network namespace. It stays there whatever its threads do.
 #[derive(Debug)]
@@ -170,8 +180,12 @@ impl Links {
     }
 
     /// Ranges of addresses that the namespace routes to, those of IPv6 if they matter, except by interfaces of
-    /// the agent itself and except the default route.
-    pub(super) async fn in_use(&self, prefix: &str, v6: bool) -> Result<Vec<InUse>, NetworkError> {
+    /// the agent itself and except those that lead nearly everywhere.
+    pub(super) async fn in_use(
+        &self,
+        prefix: &str,
+        v6: bool,
+    ) -> Result<Vec<HostSubnet>, NetworkError> {
         let what = || "list links".to_owned();
         let links: Vec<LinkMessage> =
             self.handle.link().get().execute().try_collect().await.map_err(failed(what))?;
@@ -503,14 +517,15 @@ fn used_by_route(
     family: Family,
     ifnames: &BTreeMap<u32, String>,
     prefix: &str,
-) -> Option<InUse> {
+) -> Option<HostSubnet> {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
         RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })?;
     // The request's family is only a wish to older kernels.
-    let is_meant = Family::of(destination) == family && route.header.destination_prefix_length > 0;
+    let subnet = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
+    let is_meant = Family::of(destination) == family && !pool::leads_out(&subnet);
     // What every link of IPv6 has.
     if !is_meant || is_of_link(destination) || destination.is_multicast() {
         return None;
@@ -519,13 +534,12 @@ fn used_by_route(
         RouteAttribute::Oif(index) => ifnames.get(index),
         _ => None,
     });
-    let by = match ifname {
+    let interface = match ifname {
         Some(ifname) if names::is_of_agent(prefix, ifname) => return None,
-        Some(ifname) => format!("a route by interface `{ifname}`"),
-        None => "a route of this host".to_owned(),
+        Some(ifname) => ifname.clone(),
+        None => String::new(),
     };
-    let subnet = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
-    Some(InUse { subnet, by })
+    Some(HostSubnet { subnet, interface })
 }
 
 pub(super) fn is(error: &rtnetlink::Error, errno: Errno) -> bool {

@@ -127,7 +127,7 @@ async fn make(
     let bootstrap = BootstrapRequest {
         node_csr_der: key.request().map_err(|error| internal(&error))?,
         admin_csr_der: request.admin_csr_der,
-        description: Some(node.describe().into()),
+        description: Some(node.describe().await.into()),
         advertise_addr: endpoint.advertise.clone(),
         listen_addr: endpoint.listen.clone(),
         spec: request.spec,

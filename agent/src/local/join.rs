@@ -31,7 +31,8 @@ pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinR
         return Err(already(&credentials, &token, &node.standing()));
     }
     let key = node.store().enrolment_key().map_err(|error| internal(&error))?;
-    let hints = NodeHints { hostname: node.describe().hostname, advertise_addr: String::new() };
+    let hints =
+        NodeHints { hostname: node.describe().await.hostname, advertise_addr: String::new() };
     let credentials = enrol(&addresses, &token, &key, &hints).await?;
     if credentials.identity().role == Role::Manager {
         return Err(Status::unimplemented(

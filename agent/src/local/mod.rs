@@ -148,7 +148,7 @@ impl LocalAgent for Local {
         &self,
         _: Request<v1::GetInfoRequest>,
     ) -> Result<Response<v1::GetInfoResponse>, Status> {
-        let description = self.node.describe();
+        let description = self.node.describe().await;
         let (state, message) = match self.node.standing() {
             Standing::Inactive => (v1::MembershipState::Inactive, String::new()),
             Standing::Pending(why) => (v1::MembershipState::Pending, why),

@@ -4,6 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::ready;
+
 use shoal_agent_image::StoreConfig;
 use shoal_proto::v1::bootstrap_server::{Bootstrap, BootstrapServer};
 use shoal_proto::v1::local_agent_client::LocalAgentClient;
@@ -57,7 +60,10 @@ impl Bench {
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("write");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let workload = Arc::new(FakeWorkload::default());
-        let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
+        let describe = || {
+            let hostname = "me".to_owned();
+            ready(NodeDescription { hostname, ..Default::default() }).boxed()
+        };
         let node = Node::open(NodeParts {
             line: Default::default(),
             store: IdentityStore::new(dir.path().join("agent")),
@@ -313,7 +319,7 @@ async fn a_membership_outlives_the_agent() {
         store: bench.node.store().clone(),
         manager: ManagerChild::new(manager_config(bench.dir.path(), &me())),
         workload: bench.workload.clone(),
-        describe: Arc::new(NodeDescription::default),
+        describe: Arc::new(|| ready(NodeDescription::default()).boxed()),
     });
     assert!(node.expect("opens").member().is_some());
 }

@@ -80,7 +80,7 @@ async fn try_session(
     let tunnel = context.workload.tunnel().await;
     let troubled = Some(context.workload.troubled_links());
     let troubled_links = troubled.filter(|links| *links != TroubledLinks::default());
-    let description = NodeDescription { tunnel, troubled_links, ..(context.describe)() };
+    let description = NodeDescription { tunnel, troubled_links, ..(context.describe)().await };
     let description = Some(description.into());
     let identity = member.credentials.current();
     let identity = identity.identity();

@@ -29,7 +29,6 @@ use rand::Rng as _;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_transport::{LiveCredentials, renew_forever};
 use shoal_types::error_chain::chain;
-use shoal_types::object::NodeDescription;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -41,6 +40,7 @@ pub use managers::Managers;
 pub use sequence::{Sequence, Step};
 pub use workload::{Answer, Workload, WorkloadError};
 
+use crate::description::Describe;
 use crate::identity::IdentityStore;
 use renewal::{renew_now, renew_somewhere};
 
@@ -92,7 +92,7 @@ pub struct SessionContext {
     /// Runs the tasks.
     pub workload: Arc<dyn Workload>,
     /// Describes this host anew for each session.
-    pub describe: Arc<dyn Fn() -> NodeDescription + Send + Sync>,
+    pub describe: Describe,
     /// Told of the present session.
     pub line: CredentialLine,
     /// Told whenever the standing changes.

@@ -6,6 +6,10 @@ mod future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::ready;
+use shoal_types::object::NodeDescription;
+
 use bytes::Bytes;
 use shoal_proto::v1;
 use shoal_proto::v1::exec_input::Input;
@@ -55,7 +59,10 @@ impl Bench {
         let managers = Arc::new(Managers::load(store.clone()).expect("read"));
         let workload = Arc::new(FakeWorkload::default());
         let standing = watch::Sender::new(Standing::Inactive);
-        let describe = || NodeDescription { hostname: "me".to_owned(), ..Default::default() };
+        let describe = || {
+            let hostname = "me".to_owned();
+            ready(NodeDescription { hostname, ..Default::default() }).boxed()
+        };
         let line = CredentialLine::default();
         let context = SessionContext {
             line: line.clone(),

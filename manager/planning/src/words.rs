@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use shoal_types::object::{
-    ContainerStatus, NodeDescription, PluginDescription, TROUBLED_LINKS_MAX, TaskStatus,
+    ContainerStatus, HOST_SUBNETS_MAX, HostSubnet, NodeDescription, PluginDescription,
+    TROUBLED_LINKS_MAX, TaskStatus,
 };
 use shoal_types::resources::GenericResource;
 use shoal_types::spec::PortConfig;
@@ -83,6 +84,12 @@ pub fn description(mut description: NodeDescription) -> NodeDescription {
     }
     if let Some(troubled) = &mut description.troubled_links {
         troubled.links.truncate(TROUBLED_LINKS_MAX);
+    }
+    let subnets = &mut description.host_subnets;
+    subnets.truncate(HOST_SUBNETS_MAX);
+    for HostSubnet { subnet, interface } in subnets {
+        *subnet = subnet.trunc();
+        cut_to(interface, NAME_BYTES_MAX);
     }
     let platform = &mut description.platform;
     for name in [

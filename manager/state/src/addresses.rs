@@ -7,6 +7,7 @@
 //! addresses does for all of them, and an address that is still held keeps its subnet from being given to
 //! another network.
 
+mod hosts;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -17,11 +18,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::{AddressCount, Network, Node, Service, Task};
 use shoal_types::spec::{AddressPool, SubnetPlan};
 
+use self::hosts::Hosts;
 use self::runs::Runs;
 use crate::cluster_state::ClusterState;
 
@@ -40,6 +42,8 @@ pub(crate) struct Addresses {
     more: OrdMap<u128, u64>,
     /// How many of those tasks and services have of each subnet of a network, by its first address.
     counts: OrdMap<(NetworkId, u128), u64>,
+    /// What hosts use for something else. It is not given where there is something else, and kept from nobody who has it.
+    hosts: Hosts,
 }
 
 /// A subnet that is set aside for nodes.
@@ -161,6 +165,7 @@ impl Addresses {
 
     /// A node holds its address, and with it the subnet.
     pub(crate) fn node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        self.hosts.node(old, new);
         let address = |node: Option<&Node>| node.and_then(|node| node.tunnel_address);
         let (old, new) = (address(old), address(new));
         if old == new {
@@ -317,33 +322,45 @@ impl Addresses {
         self.free(&aside, seed).or_else(|| self.free(&[fresh()?], seed))
     }
 
-    /// The first subnet of the pools of which nobody has an address.
+    /// The first subnet of the pools of which nobody has an address and that no host uses, if there is one; else the
+    /// first one that some hosts use.
     pub(crate) fn free_subnet(&self, pools: &[AddressPool]) -> Option<IpNet> {
-        pools.iter().find_map(|pool| {
-            let count = 1u128 << 32u8.checked_sub(pool.size)?;
-            let at = self.free_part(&pool.base.into(), count)?;
-            Ipv4Net::new(ipv4(at)?, pool.size).ok().map(IpNet::V4)
+        let parts = || pools.iter().map(|pool| (IpNet::from(pool.base), pool.size));
+        self.free_of(&self.hosts, parts()).or_else(|| self.free_of(&Hosts::default(), parts()))
+    }
+
+    /// The same of the subnets with 2^64 addresses of a cluster's own range.
+    pub(crate) fn free_subnet_6(&self, range: Ipv6Net) -> Option<IpNet> {
+        let parts = || std::iter::once((IpNet::from(range), 64));
+        self.free_of(&self.hosts, parts()).or_else(|| self.free_of(&Hosts::default(), parts()))
+    }
+
+    /// The first of the parts with prefixes of such a length, into which ranges are cut, of which nobody has an address
+    /// and that none of these hosts uses.
+    fn free_of(
+        &self,
+        hosts: &Hosts,
+        mut ranges: impl Iterator<Item = (IpNet, u8)>,
+    ) -> Option<IpNet> {
+        ranges.find_map(|(range, length)| {
+            let count = 1u128.checked_shl(range.max_prefix_len().checked_sub(length)?.into())?;
+            let (mut at, end) = ends(&range);
+            loop {
+                let last = at.checked_add(count - 1).filter(|last| *last <= end)?;
+                let part = IpNet::new(address(&range, at)?, length).ok()?;
+                let given = self.given.taken_within(at, last);
+                let held = self.held.taken_within(at, last);
+                let Some(taken) = given.max(held).max(hosts.taken_within(&part)) else {
+                    return Some(part);
+                };
+                at = taken.checked_add(1)?.checked_next_multiple_of(count)?;
+            }
         })
     }
 
-    /// The first subnet with 2^64 addresses of a cluster's own range of which nobody has one.
-    pub(crate) fn free_subnet_6(&self, range: Ipv6Net) -> Option<IpNet> {
-        let at = self.free_part(&range.into(), 1 << 64)?;
-        Ipv6Net::new(Ipv6Addr::from_bits(at), 64).ok().map(IpNet::V6)
-    }
-
-    /// The first of the parts with so many addresses, into which a range is cut, of which nobody has one.
-    fn free_part(&self, range: &IpNet, count: u128) -> Option<u128> {
-        let (mut at, end) = ends(range);
-        while at.checked_add(count - 1)? <= end {
-            let last = at + count - 1;
-            let taken = self.given.taken_within(at, last).max(self.held.taken_within(at, last));
-            match taken {
-                None => return Some(at),
-                Some(taken) => at = taken.checked_add(1)?.checked_next_multiple_of(count)?,
-            }
-        }
-        None
+    /// A host that uses addresses of this subnet for something else, and how many others do.
+    pub(crate) fn host_user(&self, subnet: &IpNet) -> Option<(NodeId, usize)> {
+        self.hosts.users(subnet).map(|(first, count)| (first, count - 1))
     }
 
     /// A network that has addresses of this subnet, with its own subnet.
@@ -371,13 +388,17 @@ fn ipv4(number: u128) -> Option<Ipv4Addr> {
     Ipv6Addr::from_bits(number).to_ipv4_mapped()
 }
 
+/// An address of a subnet's family.
+fn address(subnet: &IpNet, number: u128) -> Option<IpAddr> {
+    match subnet {
+        IpNet::V4(_) => ipv4(number).map(IpAddr::V4),
+        IpNet::V6(_) => Some(IpAddr::V6(Ipv6Addr::from_bits(number))),
+    }
+}
+
 /// An address of a subnet, with the length of its prefix.
-fn with_length(subnet: &IpNet, address: u128) -> Option<IpNet> {
-    let address = match subnet {
-        IpNet::V4(_) => IpAddr::V4(ipv4(address)?),
-        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(address)),
-    };
-    IpNet::new(address, subnet.prefix_len()).ok()
+fn with_length(subnet: &IpNet, number: u128) -> Option<IpNet> {
+    IpNet::new(address(subnet, number)?, subnet.prefix_len()).ok()
 }
 
 /// Whether an address is one that is given to tasks and services of a network.

@@ -13,8 +13,9 @@ use std::time::Duration;
 use shoal_types::id::{DeploymentId, IdSource, NetworkId, NodeId, SeededIds, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    ContainerStatus, DescribedKeys, JoinTokens, Node, NodeDescription, NodeState, NodeStatus,
-    RootCa, Service, Slot, Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind, VirtualIp,
+    ContainerStatus, DescribedKeys, HostSubnet, JoinTokens, Node, NodeDescription, NodeState,
+    NodeStatus, RootCa, Service, Slot, Task, TaskStatus, TunnelDescription, TunnelKey, TunnelKind,
+    VirtualIp,
 };
 use shoal_types::resources::{NANO_CPUS_PER_CPU, ResourceRequirements, Resources};
 use shoal_types::spec::{
@@ -329,6 +330,19 @@ impl TestCluster {
         service.endpoint.virtual_ips = vips.collect();
         self.state.pass(index);
         Writer { state: &mut self.state, index, now: self.now }.update(service);
+    }
+
+    /// Lets a node say which subnets it uses itself, each with an interface.
+    pub fn set_host_subnets(&mut self, id: NodeId, subnets: &[(&str, &str)]) {
+        let node = self.state.node(id).expect("there");
+        let subnet = |(subnet, interface): &(&str, &str)| HostSubnet {
+            subnet: subnet.parse().expect("a subnet"),
+            interface: (*interface).to_owned(),
+        };
+        let host_subnets = subnets.iter().map(subnet).collect();
+        let description = Some(NodeDescription { host_subnets, ..node.description.clone() });
+        let status = node.status.clone();
+        self.apply(Command::ReportNode { id, description, status });
     }
 
     /// Lets a node say that its agent has this level.

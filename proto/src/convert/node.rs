@@ -1,8 +1,8 @@
 //! Nodes.
 
 use shoal_types::object::{
-    AssignmentProgress, DescribedKeys, EngineDescription, ManagerHealth, ManagerStatus, Node,
-    NodeDescription, NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability,
+    AssignmentProgress, DescribedKeys, EngineDescription, HostSubnet, ManagerHealth, ManagerStatus,
+    Node, NodeDescription, NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability,
     TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd, TunnelKind,
 };
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
@@ -33,7 +33,10 @@ message!(NodeDescription {
     level: Levels,
     tunnel: OptionalMessage,
     troubled_links: OptionalMessage,
+    host_subnets: List,
 });
+
+message!(HostSubnet { subnet: Text, interface: Same });
 
 message!(TroubledLinks { count: Same, links: List });
 

@@ -39,10 +39,13 @@ fn outside(world: &World, verb: &str) {
     assert!(command.status().unwrap().success());
     for host in &world.cluster.lab.hosts {
         let own = format!("{}/64", address(host));
-        let args = ["-6", "addr", verb, &own, "dev", "eth0", "nodad"];
-        let said = host.command("ip").unwrap().args(args).status().unwrap();
-        assert!(said.success(), "{}: ip {args:?}", host.name);
+        ip(host, &["-6", "addr", verb, &own, "dev", "eth0", "nodad"]);
     }
+}
+
+pub(crate) fn ip(host: &Host, args: &[&str]) {
+    let said = host.command("ip").unwrap().args(args).status().unwrap();
+    assert!(said.success(), "{}: ip {args:?}", host.name);
 }
 
 /// The addresses of a name, of one kind.

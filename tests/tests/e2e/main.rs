@@ -32,6 +32,7 @@ mod reboots;
 mod refusals;
 mod registries;
 mod running;
+mod subnets;
 mod upgrades;
 mod upkeep;
 mod verify;

@@ -18,8 +18,9 @@ pub use network::{
     NetworkTask, SubnetUse,
 };
 pub use node::{
-    AssignmentProgress, EngineDescription, ManagerHealth, ManagerStatus, Node, NodeDescription,
-    NodeState, NodeStatus, NodeSummary, PluginDescription, Reachability,
+    AssignmentProgress, EngineDescription, HOST_SUBNETS_MAX, HostSubnet, ManagerHealth,
+    ManagerStatus, Node, NodeDescription, NodeState, NodeStatus, NodeSummary, PluginDescription,
+    Reachability,
 };
 pub use payload::{Config, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};

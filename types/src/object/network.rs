@@ -63,6 +63,14 @@ impl Network {
         !self.spec.internal && (!self.is_on_wire() || gateway())
     }
 
+    /// Subnets that it has on every node, if it has any there.
+    pub fn fixed_subnets(&self) -> impl Iterator<Item = IpNet> {
+        let named =
+            self.spec.ipam.iter().flat_map(|ipam| &ipam.config).filter(|_| !self.spans_nodes());
+        let named = named.filter_map(|config| config.subnet.parse().ok());
+        self.subnets.iter().copied().chain(named)
+    }
+
     /// What of one of its subnets is given to whom.
     #[must_use]
     pub fn plan(&self, subnet: &IpNet) -> Option<SubnetPlan> {

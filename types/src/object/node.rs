@@ -1,6 +1,7 @@
 //! Nodes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -95,6 +96,10 @@ pub struct NodeDescription {
     /// on, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub troubled_links: Option<TroubledLinks>,
+    /// Ranges of addresses that it uses for something else than the cluster's networks, the largest ones,
+    /// [`HOST_SUBNETS_MAX`] at most; as they were when its session began.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host_subnets: Vec<HostSubnet>,
 }
 
 impl NodeDescription {
@@ -102,8 +107,16 @@ impl NodeDescription {
     /// would go apart from the newer ones. Taken apart field by field, so that none is forgotten.
     #[must_use]
     pub fn within(mut self, cluster: Level) -> Self {
-        let Self { hostname: _, platform, resources, engine, level: _, tunnel, troubled_links } =
-            &mut self;
+        let Self {
+            hostname: _,
+            platform,
+            resources,
+            engine,
+            level: _,
+            tunnel,
+            troubled_links,
+            host_subnets,
+        } = &mut self;
         let Platform { architecture: _, os: _ } = platform;
         let Resources { nano_cpus: _, memory_bytes: _, generic_resources } = resources;
         let EngineDescription { version: _, labels: _, plugins } = engine;
@@ -111,7 +124,40 @@ impl NodeDescription {
         generic_resources.retain(|resource| resource.level() <= cluster);
         *tunnel = tunnel.and_then(|tunnel| tunnel.within(cluster));
         *troubled_links = troubled_links.take().filter(|links| links.level() <= cluster);
+        host_subnets.retain(|subnet| subnet.level() <= cluster);
         self
+    }
+}
+
+/// Ranges of addresses that a node lists at most.
+pub const HOST_SUBNETS_MAX: usize = 64;
+
+/// Addresses to which a host has a way that is no business of the cluster's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HostSubnet {
+    /// Which ones.
+    pub subnet: IpNet,
+    /// The interface that leads there; empty if none does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interface: String,
+}
+
+impl HostSubnet {
+    /// Whether the two have an address in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &IpNet) -> bool {
+        self.subnet.contains(other) || other.contains(&self.subnet)
+    }
+}
+
+impl fmt::Display for HostSubnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subnet, interface } = self;
+        match interface.as_str() {
+            "" => write!(f, "{subnet}"),
+            interface => write!(f, "{subnet} by interface {interface}"),
+        }
     }
 }
 

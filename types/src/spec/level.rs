@@ -23,9 +23,9 @@ use super::{
 };
 use crate::level::{Level, Leveled};
 use crate::object::{
-    ContainerStatus, DescribedKeys, EngineDescription, ManagerStatus, NodeDescription, NodeState,
-    NodeStatus, PluginDescription, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription,
-    TunnelKind,
+    ContainerStatus, DescribedKeys, EngineDescription, HostSubnet, ManagerStatus, NodeDescription,
+    NodeState, NodeStatus, PluginDescription, TaskStatus, TroubledLink, TroubledLinks,
+    TunnelDescription, TunnelKind,
 };
 use crate::registry_auth::RegistryAuth;
 use crate::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -277,7 +277,7 @@ impl Leveled for TunnelKeySpec {
 // What nodes report is written down at once: below its level it is left out, see
 // `NodeDescription::within` and `TaskStatus::within`. The fields `level` are what somebody can do.
 structs! {
-    NodeDescription { hostname, level; platform, resources, engine, tunnel, troubled_links }
+    NodeDescription { hostname, level; platform, resources, engine, tunnel, troubled_links, host_subnets }
     EngineDescription { version, labels; plugins }
     NodeStatus { message, addr, since; state }
     ManagerStatus { raft_id, addr, level }
@@ -417,6 +417,13 @@ impl Leveled for TroubledLink {
     fn level(&self) -> Level {
         let Self { node_id: _, endpoint: _, passes_bytes: _, full_bytes: _ } = self;
         Level::DUAL
+    }
+}
+
+impl Leveled for HostSubnet {
+    fn level(&self) -> Level {
+        let Self { subnet: _, interface: _ } = self;
+        Level::SUBNETS
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use shoal_agent_planning::network::leases::InUse;
 use shoal_agent_planning::network::names;
 use shoal_agent_planning::node::look::Look;
 
@@ -30,6 +31,7 @@ impl BridgeNetworks {
             Some(known) => known,
             None => {
                 let in_use = self.links.in_use(self.prefix(), config.ipv6).await?;
+                let in_use: Vec<InUse> = in_use.into_iter().map(InUse::from).collect();
                 let (_, state) = self.change(|inner| {
                     inner.unsaved = true;
                     inner.leases.ensure_network(&config, &self.rules, &in_use)

@@ -192,6 +192,14 @@ fn subnets_in_use_on_the_host_are_avoided() {
         let error = driver.ensure_network(wanted).await.unwrap_err().to_string();
         assert!(error.contains("overlaps 198.51.100.0/2"), "{error}");
         assert!(error.contains("used by a route by interface `up0`"), "{error}");
+        // Managers are told of the same, and of nothing that the driver has made itself.
+        let told = host_subnets("sh").await.unwrap();
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["172.20.0.0/24", "172.20.1.0/24", "198.51.100.0/24"]
+                .map(|subnet| format!("{subnet} by interface up0"))
+        );
     });
 }
 

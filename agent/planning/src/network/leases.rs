@@ -19,10 +19,12 @@ use super::{
 };
 
 mod error;
+mod in_use;
 mod settings;
 mod wire;
 
 pub use self::error::LeaseError;
+pub use self::in_use::InUse;
 use self::settings::{choose_subnets, label, same_settings};
 pub use super::publish::{PublishError, Refusal};
 
@@ -51,15 +53,6 @@ impl Default for Rules {
             ports: 32_768..=60_999,
         }
     }
-}
-
-/// A range of addresses that the host uses for something else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InUse {
-    /// The range.
-    pub subnet: IpNet,
-    /// What uses it, for messages: an interface or a route.
-    pub by: String,
 }
 
 /// The book.

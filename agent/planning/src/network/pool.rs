@@ -1,10 +1,12 @@
 //! Choosing subnets and addresses.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use shoal_types::object::{HOST_SUBNETS_MAX, HostSubnet};
 
 /// A range of addresses from which networks without a subnet of their own get one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,30 @@ pub fn choose_subnet(pools: &[AddressPool], used: &[IpNet]) -> Option<Ipv4Net> {
 pub fn choose_v6_subnet(ula: &Ipv6Net, used: &[IpNet]) -> Option<Ipv6Net> {
     let mut candidates = ula.subnets(64).ok()?;
     candidates.find(|one| used.iter().all(|other| !overlap(&IpNet::from(*one), other)))
+}
+
+/// Whether a route for so many addresses says only where a host sends what it has no better way for: a default route, or
+/// the parts that it is cut into, as with `0.0.0.0/1` and `128.0.0.0/1`, or `2000::/3`.
+#[must_use]
+pub fn leads_out(subnet: &IpNet) -> bool {
+    // All of a private range (RFC 1918, 3; RFC 4193, 3.1) is somewhere.
+    subnet.prefix_len() < if subnet.addr().is_ipv4() { 8 } else { 7 }
+}
+
+/// What is told of ranges that a host uses: each that no other one contains, and that is of no loopback interface. Of
+/// more than are told, the largest ones.
+#[must_use]
+pub fn largest(mut used: Vec<HostSubnet>) -> Vec<HostSubnet> {
+    let bits = |net: &IpNet| net.max_prefix_len() - net.prefix_len();
+    used.sort_by_cached_key(|one| (Reverse(bits(&one.subnet)), one.subnet, one.interface.clone()));
+    let mut told: Vec<HostSubnet> = Vec::new();
+    for one in used {
+        let is_known = told.iter().any(|known| known.overlaps(&one.subnet));
+        if told.len() < HOST_SUBNETS_MAX && !is_known && !one.subnet.network().is_loopback() {
+            told.push(one);
+        }
+    }
+    told
 }
 
 /// Whether two networks share an address.
@@ -209,6 +235,54 @@ mod tests {
         assert_eq!(of(&["10.0.0.0/8"]).unwrap(), "fd12:3456:789a::/64");
         assert_eq!(of(&["fd12:3456:789a::/64"]).unwrap(), "fd12:3456:789a:1::/64");
         assert_eq!(of(&["fd00::/8"]), None);
+    }
+
+    #[test]
+    fn what_leads_nearly_everywhere_is_no_subnet_of_the_host() {
+        for (text, expected) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("2000::/3", true),
+            ("fc00::/7", false),
+        ] {
+            assert_eq!(leads_out(&net(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_ranges_are_told_each_once() {
+        let used = |texts: &[(&str, &str)]| -> Vec<HostSubnet> {
+            let one = |(subnet, by): &(&str, &str)| HostSubnet {
+                subnet: net(subnet),
+                interface: (*by).to_owned(),
+            };
+            texts.iter().map(one).collect()
+        };
+        let (tables, expected) = (
+            used(&[
+                ("127.0.0.0/8", "lo"),
+                ("192.0.2.7/32", "eth0"),
+                ("192.0.2.0/24", "eth1"),
+                ("192.0.2.0/24", "eth0"),
+                ("10.0.0.0/8", ""),
+                ("10.3.0.0/16", "vpn"),
+                ("fd00:1::/64", "eth0"),
+                ("::1/128", "lo"),
+            ]),
+            used(&[("fd00:1::/64", "eth0"), ("10.0.0.0/8", ""), ("192.0.2.0/24", "eth0")]),
+        );
+        assert_eq!(largest(tables), expected);
+        let many = |n: u32| HostSubnet {
+            subnet: IpNet::new(Ipv4Addr::from_bits(n << 8).into(), 24).unwrap(),
+            interface: String::new(),
+        };
+        let mut all: Vec<HostSubnet> = (1..1000).map(many).collect();
+        all.extend(used(&[("192.168.0.0/16", "eth0")]));
+        let told = largest(all);
+        assert_eq!(told.len(), HOST_SUBNETS_MAX);
+        assert_eq!(told.first().map(|one| one.interface.as_str()), Some("eth0"));
     }
 
     #[test]

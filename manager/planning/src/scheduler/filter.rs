@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use shoal_manager_state::{ClusterState, usage};
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::level::Level;
-use shoal_types::object::{Node, Task};
+use shoal_types::object::{HostSubnet, Node, Task};
 use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Driver, Platform, PortConfig, TaskSpec};
 
@@ -25,6 +26,8 @@ pub(super) struct Need<'a> {
     spans: bool,
     /// The drivers of its networks that not every kernel has.
     wires: Vec<&'a Driver>,
+    /// The subnets of its networks, where they are the same on every node.
+    subnets: Vec<IpNet>,
 }
 
 impl<'a> Need<'a> {
@@ -41,6 +44,7 @@ impl<'a> Need<'a> {
             level: task.level,
             spans: joined().any(|network| network.is_overlay()),
             wires: joined().filter(|n| n.is_on_wire()).map(|n| &n.spec.driver).collect(),
+            subnets: joined().filter(|n| !n.is_on_wire()).flat_map(|n| n.fixed_subnets()).collect(),
         }
     }
 }
@@ -64,6 +68,8 @@ pub(super) enum Refusal {
     NoTunnel,
     /// Its kernel does not have the network driver of this name.
     NoDriver(String),
+    /// It uses addresses of a network, by this route.
+    Subnet(String),
     /// What is asked for.
     Cpu(u64),
     /// What is asked for, in bytes.
@@ -87,6 +93,7 @@ impl Refusal {
             Self::NoDriver(name) => {
                 format!("network driver {name} is not in the node's kernel")
             }
+            Self::Subnet(used) => format!("addresses of a network are the host's own: {used}"),
             Self::Cpu(nano_cpus) => {
                 format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
             }
@@ -135,6 +142,10 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     }
     if let Some(driver) = need.wires.iter().find(|wire| !node.description.engine.has_driver(wire)) {
         return Some(Refusal::NoDriver(driver.name.clone()));
+    }
+    let used = |host: &&HostSubnet| need.subnets.iter().any(|subnet| host.overlaps(subnet));
+    if let Some(host) = node.description.host_subnets.iter().find(used) {
+        return Some(Refusal::Subnet(host.to_string()));
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {

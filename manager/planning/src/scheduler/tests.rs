@@ -162,6 +162,33 @@ fn who_is_on_a_wire_needs_a_node_whose_kernel_has_the_driver() {
 }
 
 #[test]
+fn who_joins_a_network_needs_a_node_that_does_not_use_its_addresses() {
+    let mut stage = Stage::new(2);
+    for id in stage.nodes.clone() {
+        stage.cluster.give_tunnel(id, 1, 1);
+    }
+    stage.cluster.add_overlay("net", Some("10.60.0.0/24"));
+    let uses = |stage: &mut Stage, n: usize, subnet| {
+        stage.cluster.set_host_subnets(stage.nodes[n], &[(subnet, "eth7")]);
+    };
+    uses(&mut stage, 0, "10.60.0.0/16");
+    uses(&mut stage, 1, "10.60.1.0/24");
+    let web = stage.service(with_networks(service_spec("web", 2), &["net"]));
+    assert_eq!(stage.spread(web), [0, 2]);
+    uses(&mut stage, 1, "10.60.0.128/25");
+    let more = stage.service(with_networks(service_spec("more", 1), &["net"]));
+    assert_eq!(
+        why(&stage, more),
+        "no suitable node (addresses of a network are the host's own: 10.60.0.0/16 by interface eth7 \
+         on 1 node; addresses of a network are the host's own: 10.60.0.128/25 by interface eth7 \
+         on 1 node)"
+    );
+    // That of each node's own choice is another one.
+    let own = stage.service(service_spec("own", 2));
+    assert_eq!(stage.running(own).len(), 2);
+}
+
+#[test]
 fn reservations_are_never_overdrawn() {
     let mut stage = Stage::new(2);
     let room = stage.view().node(stage.nodes[0]).expect("there").description.resources.memory_bytes;

@@ -29,11 +29,14 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
         return Err(Rejected::NetworkWithoutAddresses { network: spec.name.clone() });
     }
     let mut subnets: Vec<IpNet> = Vec::new();
+    let on_wire = NetworkKind::of(&spec.driver).is_some_and(NetworkKind::is_on_wire);
     for config in spec.ipam.iter().flat_map(|ipam| &ipam.config) {
         let subnet = named(spec, config)?;
         let own = subnets.iter().find(|own| own.contains(&subnet) || subnet.contains(*own));
         let own = own.map(|own| SubnetHolder::Network { name: spec.name.clone(), subnet: *own });
-        if let Some(holder) = own.or_else(|| holder(state, &subnet)) {
+        // On a wire all who are there have addresses of its subnet.
+        let host = || if on_wire { None } else { host(state, &subnet) };
+        if let Some(holder) = own.or_else(|| holder(state, &subnet)).or_else(host) {
             return Err(Rejected::SubnetTaken { network: spec.name.clone(), subnet, holder });
         }
         subnets.push(subnet);
@@ -99,6 +102,18 @@ fn holder(state: &ClusterState, subnet: &IpNet) -> Option<SubnetHolder> {
     let nodes = || addresses.aside(subnet).or(twins).map(|subnet| SubnetHolder::Nodes { subnet });
     let tasks = || addresses.is_held(subnet).then_some(SubnetHolder::Tasks);
     network.or_else(nodes).or_else(tasks)
+}
+
+/// Which host uses addresses of a subnet for something else.
+fn host(state: &ClusterState, subnet: &IpNet) -> Option<SubnetHolder> {
+    let (id, others) = state.indexes.addresses.host_user(subnet)?;
+    let description = &state.node(id)?.description;
+    let used = description.host_subnets.iter().find(|host| host.overlaps(subnet))?;
+    Some(SubnetHolder::Host {
+        node: description.hostname.clone(),
+        used: Box::new(used.clone()),
+        others,
+    })
 }
 
 /// The address of a node inside of its tunnels. None before all managers would give it the same one, and none

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use shoal_types::object::HostSubnet;
 
 /// Who has addresses of a subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,15 @@ pub enum SubnetHolder {
         /// Their subnet that has addresses in common.
         subnet: IpNet,
     },
+    /// A host, for something else.
+    Host {
+        /// Its name.
+        node: String,
+        /// What it uses.
+        used: Box<HostSubnet>,
+        /// How many others use it.
+        others: usize,
+    },
     /// Tasks of a network that is gone, which have not ended yet.
     Tasks,
 }
@@ -30,6 +40,15 @@ impl fmt::Display for SubnetHolder {
                 write!(f, "network {name:?} has {subnet}, and no address is on two networks")
             }
             Self::Nodes { subnet } => write!(f, "nodes have {subnet} inside of their tunnels"),
+            Self::Host { node, used, others } => {
+                write!(f, "node {node} has {used}")?;
+                match others {
+                    0 => Ok(()),
+                    1 => f.write_str(", and so has another one"),
+                    others => write!(f, ", and so have {others} others"),
+                }?;
+                f.write_str(": expected addresses that no node uses for something else")
+            }
             Self::Tasks => f.write_str(
                 "tasks of a network that is gone still have addresses of it: wait for their end",
             ),

@@ -25,7 +25,9 @@ arbitrary!(NodeDescription {
     level,
     tunnel,
     troubled_links,
+    host_subnets,
 });
+arbitrary!(HostSubnet { subnet, interface });
 arbitrary!(TroubledLinks { count, links });
 arbitrary!(TroubledLink { node_id, endpoint, passes_bytes, full_bytes });
 arbitrary!(TunnelDescription { public_key, port, addr, kind, keys });

@@ -13,9 +13,9 @@ use shoal_types::assignment::{
 use shoal_types::id::TaskId;
 use shoal_types::level::Level;
 use shoal_types::object::{
-    DescribedKeys, EngineDescription, Meta, Network, NodeDescription, Slot, TaskNetwork,
-    TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd, TunnelEpochs, TunnelKey,
-    TunnelKind,
+    DescribedKeys, EngineDescription, HostSubnet, Meta, Network, NodeDescription, Slot,
+    TaskNetwork, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd,
+    TunnelEpochs, TunnelKey, TunnelKind,
 };
 use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Platform, Protocol, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -369,7 +369,19 @@ fn nodes_say_of_their_links_what_they_said_in_the_fourth_version() {
         unable: String::new(),
         term: 6,
     };
-    let missing = [compare("session_request_4", &request), compare("heartbeat_request_4", &beat)];
+    let subnet = |subnet: &str, by: &str| HostSubnet {
+        subnet: subnet.parse().unwrap(),
+        interface: by.to_owned(),
+    };
+    let host_subnets = vec![subnet("fd00:1::/64", ""), subnet("192.0.2.0/24", "eth0")];
+    let told = NodeDescription { level: Level::SUBNETS, host_subnets, ..description() };
+    let told =
+        pb::SessionRequest { description: Some((&told).into()), unable: String::new(), term: 6 };
+    let missing = [
+        compare("session_request_4", &request),
+        compare("session_request_subnets_4", &told),
+        compare("heartbeat_request_4", &beat),
+    ];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));
 }

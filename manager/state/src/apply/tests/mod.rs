@@ -6,6 +6,7 @@ mod connection;
 mod credentials;
 mod dual;
 mod fixed;
+mod hosts;
 mod network;
 mod node;
 mod port;
