@@ -37,6 +37,8 @@ pub struct AssignedTask {
     pub ports: Vec<PortConfig>,
     /// Networks it joins.
     pub networks: Vec<TaskNetwork>,
+    /// The task whose network it shares.
+    pub partner: Option<TaskId>,
     /// What managers want of it.
     pub desired_state: DesiredState,
     /// What its agent must be able to do to run it: there may be more to it than an older one reads.
@@ -57,6 +59,7 @@ impl AssignedTask {
             spec: Arc::clone(&task.spec),
             ports: task.ports().to_vec(),
             networks: task.networks.to_vec(),
+            partner: task.partner,
             desired_state: task.desired_state,
             level: task.level,
         })
@@ -78,6 +81,7 @@ impl AssignedTask {
             spec_version: _,
             endpoint: _,
             networks,
+            partner,
             desired_state,
             start_after: _,
             rejections: _,
@@ -85,7 +89,7 @@ impl AssignedTask {
             status: _,
         } = old;
         (id, service_id, slot, node_id) == (&new.id, &new.service_id, &new.slot, &new.node_id)
-            && (desired_state, level) == (&new.desired_state, &new.level)
+            && (desired_state, level, partner) == (&new.desired_state, &new.level, &new.partner)
             && (Arc::ptr_eq(spec, &new.spec) || *spec == new.spec)
             && (service_name, service_labels) == (&new.service_name, &new.service_labels)
             && (old.ports(), &**networks) == (new.ports(), &*new.networks)

@@ -54,6 +54,9 @@ impl Level {
     /// What brought networks on a wire: the same release.
     pub const WIRE: Self = Self::DUAL;
 
+    /// What brought services that share the network of another one: the same release.
+    pub const SHARED: Self = Self::DUAL;
+
     /// What brought keys of the tunnel that change: the same release.
     pub const KEYS: Self = Self::DUAL;
 

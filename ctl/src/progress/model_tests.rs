@@ -79,6 +79,7 @@ fn task(id: u128, image: &str, state: TaskState, err: &str) -> Task {
         spec_version: 1,
         endpoint: None,
         networks: [].into(),
+        partner: None,
         desired_state: DesiredState::Running,
         start_after: None,
         rejections: 0,

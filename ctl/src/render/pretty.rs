@@ -389,6 +389,7 @@ mod tests {
                     ..Placement::default()
                 }),
                 networks: vec![network("n", &[]), network("m", &["10.1.0.7", "fd00::7"])],
+                network_of: None,
                 log_driver: None,
                 force_update: 0,
             }),

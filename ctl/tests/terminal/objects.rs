@@ -93,6 +93,7 @@ pub(super) fn task() -> pb::Task {
         spec_version: 1,
         endpoint: None,
         networks: [].into(),
+        partner: None,
         desired_state: DesiredState::Running,
         start_after: None,
         rejections: 0,

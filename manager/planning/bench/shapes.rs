@@ -168,7 +168,9 @@ fn big() -> (Leader, Vec<NodeId>, Vec<ServiceId>) {
             let (id, command) = cluster.new_task(service, Slot::Replica(replica));
             cluster.try_apply(command).expect("made");
             let node_id = *next.next().expect("a node");
-            cluster.try_apply(Command::AssignTask { id, node_id }).expect("assigned");
+            cluster
+                .try_apply(Command::AssignTask { id, node_id, partner: None })
+                .expect("assigned");
         }
         cluster.events();
     }
@@ -235,7 +237,9 @@ fn woken() -> String {
     for replica in 1..=400 {
         let (id, command) = cluster.new_task(service, Slot::Replica(replica));
         cluster.try_apply(command).expect("made");
-        cluster.try_apply(Command::AssignTask { id, node_id: nodes[0] }).expect("assigned");
+        cluster
+            .try_apply(Command::AssignTask { id, node_id: nodes[0], partner: None })
+            .expect("assigned");
         tasks.push(id);
     }
     report(&mut cluster, nodes[0], "running");

@@ -58,7 +58,7 @@ mod tests {
             registry_auth(&cluster.state, node, task).map(Option::<&RegistryAuth>::cloned)
         };
         assert!(ask(&cluster, own, pending).is_err(), "it has no node yet");
-        cluster.apply(Command::AssignTask { id: task, node_id: own });
+        cluster.apply(Command::AssignTask { id: task, node_id: own, partner: None });
         assert_eq!(ask(&cluster, own, task), Ok(Some(auth)));
         let refused = ask(&cluster, other, task).unwrap_err();
         let nothing = ask(&cluster, other, 999.into()).unwrap_err();

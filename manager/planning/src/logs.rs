@@ -181,7 +181,7 @@ mod tests {
         };
         // It is new, and has no log before it has a container.
         let second = cluster.add_task(web, 2);
-        cluster.apply(Command::AssignTask { id: second, node_id: nodes[0] });
+        cluster.apply(Command::AssignTask { id: second, node_id: nodes[0], partner: None });
         assert_eq!(heard(&mut cluster), []);
         cluster.report(second, TaskState::Running);
         cluster.report(first, TaskState::Failed);
@@ -221,7 +221,7 @@ mod tests {
         let mut expected = vec![];
         for (slot, (state, has_log)) in (1..).zip(states) {
             let id = cluster.add_task(web, slot);
-            cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+            cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
             cluster.report(id, state);
             expected.extend(has_log.then_some(id));
         }

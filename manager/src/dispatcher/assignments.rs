@@ -175,7 +175,7 @@ mod tests {
         let service = cluster.add_service(spec);
         for replica in 1..=tasks {
             let task = cluster.add_task(service, replica);
-            cluster.apply(Command::AssignTask { id: task, node_id: nodes[0] });
+            cluster.apply(Command::AssignTask { id: task, node_id: nodes[0], partner: None });
         }
         (Arc::new(cluster.state), nodes[0])
     }

@@ -222,8 +222,8 @@ mod tests {
         let network = cluster.add_network("net");
         let web = cluster.add_service(with_networks(service_spec("web", 2), &["net"]));
         let tasks = [1, 2].map(|replica| cluster.add_task(web, replica));
-        cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0] });
-        cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1] });
+        cluster.apply(Command::AssignTask { id: tasks[0], node_id: nodes[0], partner: None });
+        cluster.apply(Command::AssignTask { id: tasks[1], node_id: nodes[1], partner: None });
         cluster.events();
         let wakers = Arc::<Wakers>::default();
         let streams = [0, 1, 2].map(|n| wakers.subscribe(nodes[n], watch::channel(0).1));

@@ -216,6 +216,9 @@ pub enum Command {
         id: TaskId,
         /// Where.
         node_id: NodeId,
+        /// The task there whose network it is to share, if its service shares one. Rejected if that is none of
+        /// its slot, or is not wanted any more.
+        partner: Option<TaskId>,
     },
     /// Notes why a task is still pending.
     ExplainTask {

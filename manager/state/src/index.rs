@@ -63,6 +63,10 @@ pub(crate) struct Indexes {
     pub(crate) published: OrdSet<(NodeId, TaskId)>,
     /// Services with a virtual address there.
     pub(crate) vips: OrdSet<(NetworkId, ServiceId)>,
+    /// Services that share the network of that of a name.
+    pub(crate) sharers: OrdSet<(Arc<str>, ServiceId)>,
+    /// Tasks that share the network of a task, which comes first, and are not stopped on purpose.
+    pub(crate) partners: OrdSet<(TaskId, TaskId)>,
     /// Wanted tasks that wait for a node, any node.
     pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
     /// Wanted tasks that wait for the one node they are for.
@@ -132,6 +136,8 @@ impl Indexes {
             }
             self.vips.extend(now);
         }
+        let shared = |s: &Service| Some((s.spec.task_template.network_of.as_deref()?.into(), s.id));
+        shift(&mut self.sharers, old.and_then(shared), new.and_then(shared));
         let (old, new) = (old.map(|s| (&*s.spec.name, s.id)), new.map(|s| (&*s.spec.name, s.id)));
         shift_key(&mut self.service_names, old, new);
     }
@@ -197,6 +203,8 @@ impl Indexes {
         shift(&mut self.pending, old.and_then(key), new.and_then(key));
         let key = |t: &Task| is_pending(t).then_some((t.node_id?, t.id));
         shift(&mut self.pending_on_node, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| Some((t.partner.filter(|_| !t.desired_state.is_stop())?, t.id));
+        shift(&mut self.partners, old.and_then(key), new.and_then(key));
         let key = |t: &Task| {
             let failed = t.status.state.ended_badly();
             failed.then_some((t.node_id?, t.service_id, t.status.timestamp, t.id))

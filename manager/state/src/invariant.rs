@@ -93,6 +93,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, same, "index of tasks that wait for their node is wrong");
     demand!(wrong, have.failures == fresh.failures, "index of failures is wrong");
     demand!(wrong, have.leaving == fresh.leaving, "index of tasks to be forgotten is wrong");
+    demand!(wrong, have.sharers == fresh.sharers, "index of who shares a network is wrong");
+    demand!(wrong, have.partners == fresh.partners, "index of tasks by partner is wrong");
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
     demand!(wrong, have.addresses == fresh.addresses, "index of addresses is wrong");
@@ -141,6 +143,12 @@ fn service(state: &ClusterState, service: &Service, wrong: &mut Vec<String>) {
         let network = joined.network_id;
         let exists = state.network(network).is_some();
         demand!(wrong, exists, "service {id} joins network {network}, which does not exist");
+    }
+    if let Some(shared) = &service.spec.task_template.network_of {
+        let chain =
+            state.service_by_name(shared).and_then(|s| s.spec.task_template.network_of.as_ref());
+        demand!(wrong, chain.is_none(), "service {id} shares a network that is shared itself");
+        demand!(wrong, service.networks.is_empty(), "service {id} shares a network and has one");
     }
     if let Some(stack) = service.stack_id {
         let member = state
@@ -209,6 +217,14 @@ fn task(state: &ClusterState, task: &Task, wrong: &mut Vec<String>) {
     }
     let placed = task.node_id.is_some() || !at.is_placed() || !task.is_live();
     demand!(wrong, placed, "task {id} is {at} and has no node");
+    let shares = task.spec.network_of.is_some();
+    let paired = task.partner.is_some() == (shares && at.is_placed()) || !task.is_live();
+    demand!(wrong, paired, "task {id} is {at} and has no partner, or one that it is not to have");
+    demand!(wrong, !shares || task.networks.is_empty(), "task {id} shares a network and has one");
+    if let Some(partner) = task.partner.and_then(|partner| state.task(partner)) {
+        let beside = partner.node_id == task.node_id && partner.slot == task.slot;
+        demand!(wrong, beside, "task {id} is not beside its partner {}", partner.id);
+    }
     let rung = at != TaskState::Remove && at != TaskState::New;
     demand!(wrong, rung, "task {id} is {at}, which no task can be");
     if task.is_wanted() {

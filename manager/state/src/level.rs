@@ -95,6 +95,10 @@ impl Command {
             // Nobody before the fourth level changes the networks of a task that it holds.
             Self::ConnectTask { id: _, network_id: _, aliases: _, addresses: _ }
             | Self::DisconnectTask { id: _, network_id: _, force: _ } => Level::DUAL,
+            Self::AssignTask { id: _, node_id: _, partner } => match partner {
+                Some(_) => Level::SHARED,
+                None => Level::FIRST,
+            },
             Self::SetTunnelEpochs { from: _, to: _, forced: _ } => Level::KEYS,
             Self::WithRegistryAuth { auths, command } => auths.level().max(command.level()),
             Self::RaiseLevel { level: _ }
@@ -104,7 +108,6 @@ impl Command {
             | Self::RemoveNetwork { id: _ }
             | Self::RollBackStack { id: _, expected: _, to: _, ids: _, failed: _ }
             | Self::RemoveStack { id: _ }
-            | Self::AssignTask { id: _, node_id: _ }
             | Self::ExplainTask { id: _, err: _ }
             | Self::SetDesired { id: _, desired: _ }
             | Self::RemoveTask { id: _ }
@@ -192,7 +195,7 @@ mod tests {
         assert_eq!(cluster.state.permits(&task(SECOND)), Ok(()));
         // And a node that has not got the level does not get the task, whoever planned it.
         cluster.apply(task(SECOND));
-        let assign = Command::AssignTask { id: TaskId::from(77), node_id: nodes[0] };
+        let assign = Command::AssignTask { id: TaskId::from(77), node_id: nodes[0], partner: None };
         let refusal = refused(&mut cluster, assign);
         let expected = Rejected::NodeTooOld { node: nodes[0], has: Level::FIRST, needed: SECOND };
         assert_eq!(refusal, expected);

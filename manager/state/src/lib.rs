@@ -39,6 +39,8 @@ pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
 pub use reach::Reach;
-pub use rejected::{AddressProblem, ConnectionRefused, Rejected, RejectedCode, SubnetHolder};
+pub use rejected::{
+    AddressProblem, ConnectionRefused, Rejected, RejectedCode, SharingRefused, SubnetHolder,
+};
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

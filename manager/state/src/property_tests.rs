@@ -100,7 +100,7 @@ fn every_kind_of_command_gets_through() {
     let mut source = shoal_types::id::SeededIds::new(3);
     let mut applied = BTreeMap::new();
     let mut refused = BTreeMap::new();
-    for round in 0..240 {
+    for round in 0..300 {
         let mut cluster = start(round % 5);
         for _ in 0..120 {
             let [kind, a, b, c, ..] = source.next_bits().to_le_bytes();

@@ -177,6 +177,19 @@ impl ClusterState {
         self.indexes.vips.range(from..=to).filter_map(|(_, service)| self.service(*service))
     }
 
+    /// Services that share the network of the service of this name, which need not exist, by id.
+    pub fn sharers(&self, name: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let name: Arc<str> = name.into();
+        let (from, to) = ((Arc::clone(&name), LOW.into()), (name, HIGH.into()));
+        self.indexes.sharers.range(from..=to).filter_map(|(_, service)| self.service(*service))
+    }
+
+    /// Tasks that share the network of a task and are not stopped on purpose, ended ones too, by id.
+    pub fn sharing(&self, partner: TaskId) -> impl Iterator<Item = &Arc<Task>> {
+        let (from, to) = ((partner, LOW.into()), (partner, HIGH.into()));
+        self.indexes.partners.range(from..=to).filter_map(|(_, task)| self.task(*task))
+    }
+
     /// Slots in which there are tasks, from this one on, by service and slot. One stands there once for
     /// each of its tasks.
     pub fn slots_from(

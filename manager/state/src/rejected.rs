@@ -3,6 +3,7 @@
 mod addresses;
 mod code;
 mod connection;
+mod sharing;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -17,6 +18,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 pub use self::addresses::{AddressProblem, SubnetHolder};
 pub use self::connection::ConnectionRefused;
+pub use self::sharing::SharingRefused;
 use crate::event::ObjectKind;
 
 /// Why the state refuses a command.
@@ -318,6 +320,9 @@ pub enum Rejected {
     /// A task cannot be connected to a network, or disconnected.
     #[error(transparent)]
     Connection(#[from] ConnectionRefused),
+    /// A service or a task cannot share the network of another one.
+    #[error(transparent)]
+    Sharing(#[from] SharingRefused),
     /// Another service has a port that only one can have.
     #[error(
         "service {service:?} cannot publish port {port}/{} {}: service {holder:?} has it {}",

@@ -36,7 +36,7 @@ fn filled(nodes: usize, services: usize, tasks_each: u64) -> TestCluster {
                 level: Level::FIRST,
             });
             let node_id = *next_node.next().unwrap();
-            cluster.apply(Command::AssignTask { id, node_id });
+            cluster.apply(Command::AssignTask { id, node_id, partner: None });
             cluster.events();
         }
     }

@@ -116,6 +116,12 @@ pub fn with_networks(spec: ServiceSpec, targets: &[&str]) -> ServiceSpec {
     })
 }
 
+/// Lets a service share the network of another one.
+#[must_use]
+pub fn with_network_of(spec: ServiceSpec, other: &str) -> ServiceSpec {
+    with_task(spec, |task| task.network_of = Some(other.to_owned()))
+}
+
 /// A bridge network.
 #[must_use]
 pub fn network_spec(name: &str) -> NetworkSpec {
@@ -436,7 +442,16 @@ impl TestCluster {
     /// A task of a replicated service that runs on a node.
     pub fn add_running(&mut self, service: ServiceId, replica: u64, node: NodeId) -> TaskId {
         let id = self.add_task(service, replica);
-        self.apply(Command::AssignTask { id, node_id: node });
+        self.apply(Command::AssignTask { id, node_id: node, partner: None });
+        self.report(id, TaskState::Running);
+        id
+    }
+
+    /// A task of a replicated service that runs beside another one, whose network it shares.
+    pub fn add_beside(&mut self, service: ServiceId, replica: u64, partner: TaskId) -> TaskId {
+        let id = self.add_task(service, replica);
+        let node_id = self.state.task(partner).and_then(|t| t.node_id).expect("it has a node");
+        self.apply(Command::AssignTask { id, node_id, partner: Some(partner) });
         self.report(id, TaskState::Running);
         id
     }

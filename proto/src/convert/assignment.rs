@@ -20,6 +20,7 @@ message!(AssignedTask {
     spec: Shared,
     ports: List,
     networks: List,
+    partner: OptionalText,
     desired_state: Choice,
     level: Levels,
 });

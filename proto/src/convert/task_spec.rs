@@ -15,6 +15,7 @@ message!(TaskSpec {
     restart_policy: OptionalMessage,
     placement: OptionalMessage,
     networks: List,
+    network_of: Same,
     log_driver: OptionalMessage,
     force_update: Same,
 });

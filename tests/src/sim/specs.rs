@@ -165,6 +165,7 @@ fn task(networks: &[&str], random: &mut Random) -> TaskSpec {
         restart_policy: random.chance(60).then(|| restart_policy(random)),
         placement: random.chance(30).then(|| placement(random)),
         networks: networks.iter().map(joins).collect(),
+        network_of: None,
         log_driver: None,
         force_update: random.below(2),
     }

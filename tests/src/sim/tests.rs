@@ -141,7 +141,11 @@ impl Mind for Generous {
         let full = err.contains("insufficient") || err.contains("port");
         // Where nothing fits, the first node has to do.
         let node = state.nodes().find(|n| full && n.takes_tasks()).map(|n| n.id);
-        node.map_or(planned.clone(), |node_id| Command::AssignTask { id: *id, node_id })
+        node.map_or(planned.clone(), |node_id| Command::AssignTask {
+            id: *id,
+            node_id,
+            partner: None,
+        })
     }
 
     fn refused(
@@ -150,7 +154,7 @@ impl Mind for Generous {
         c: &Command,
         why: &Rejected,
     ) -> Option<ClusterState> {
-        let Command::AssignTask { id, node_id } = c else { return None };
+        let Command::AssignTask { id, node_id, .. } = c else { return None };
         if !matches!(why, Rejected::NoRoom { .. } | Rejected::PortTaken { .. }) {
             return None;
         }
@@ -243,7 +247,11 @@ impl Mind for Blind {
     fn propose(&mut self, state: &ClusterState, planned: Command) -> Command {
         let Command::ExplainTask { id, err } = &planned else { return planned };
         let node = state.nodes().find(|n| err.contains("too old") && n.takes_tasks());
-        node.map_or(planned.clone(), |n| Command::AssignTask { id: *id, node_id: n.id })
+        node.map_or(planned.clone(), |n| Command::AssignTask {
+            id: *id,
+            node_id: n.id,
+            partner: None,
+        })
     }
 
     fn refused(
@@ -252,7 +260,7 @@ impl Mind for Blind {
         c: &Command,
         why: &Rejected,
     ) -> Option<ClusterState> {
-        let Command::AssignTask { id, node_id } = c else { return None };
+        let Command::AssignTask { id, node_id, .. } = c else { return None };
         if !matches!(why, Rejected::NodeTooOld { .. }) {
             return None;
         }

@@ -181,6 +181,8 @@ impl TaskEndpoint {
             spec_version: _,
             endpoint,
             networks,
+            // Who has one is reached nowhere.
+            partner: _,
             // As far as it serves.
             desired_state: _,
             start_after: _,

@@ -46,6 +46,9 @@ pub struct Task {
     /// Networks that it joins.
     #[serde(rename = "NetworksAttachments", skip_serializing_if = "<[_]>::is_empty")]
     pub networks: Arc<[TaskNetwork]>,
+    /// The task whose network it shares, once it has a node: the partner, which is on the same one.
+    #[serde(rename = "PartnerID", skip_serializing_if = "Option::is_none")]
+    pub partner: Option<TaskId>,
     /// What managers want of it.
     pub desired_state: DesiredState,
     /// For a task that waits out a restart delay: when it is to be told to run.

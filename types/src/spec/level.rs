@@ -93,10 +93,6 @@ structs! {
         failure_action, order,
     }
     EndpointSpec { ; mode, ports, affinity, locality }
-    TaskSpec {
-        force_update;
-        runtime, resources, restart_policy, placement, networks, log_driver,
-    }
     PluginSpec { name, remote, disabled, env; plugin_privilege }
     PluginPrivilege { name, description, value }
     RestartPolicy { delay, max_attempts, window; condition }
@@ -143,6 +139,26 @@ structs! {
     NodeSpec { name, labels; role, availability }
     UserSpec { name, labels, stacks, host_access, expires_at; role }
     StackSpec { name, secrets, configs; services, networks, volumes }
+}
+
+impl Leveled for TaskSpec {
+    /// Nobody before the fourth level finds the network that a task shares.
+    fn level(&self) -> Level {
+        let Self {
+            runtime,
+            resources,
+            restart_policy,
+            placement,
+            networks,
+            network_of,
+            log_driver,
+            force_update: _,
+        } = self;
+        let shares = if network_of.is_some() { Level::SHARED } else { Level::FIRST };
+        let (runs, placed) = (runtime.level(), placement.level());
+        let goes_on = restart_policy.level().max(log_driver.level());
+        highest([shares, runs, resources.level(), goes_on, placed, networks.level()])
+    }
 }
 
 impl Leveled for ContainerSpec {
@@ -516,6 +532,16 @@ mod tests {
         for (n, (change, expected)) in cases.into_iter().enumerate() {
             assert_eq!(["bridge", "overlay"].map(|name| of(name, change)), expected, "case {n}");
         }
+    }
+
+    #[test]
+    fn who_shares_a_network_needs_the_fourth_level() {
+        let of = |network_of| TaskSpec {
+            network_of,
+            ..TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))
+        };
+        assert_eq!(of(None).level(), Level::FIRST);
+        assert_eq!(of(Some("db".to_owned())).level(), Level::SHARED);
     }
 
     #[test]

@@ -89,6 +89,10 @@ pub struct TaskSpec {
     /// Networks it joins, as the user named them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkAttachmentConfig>,
+    /// Name of the service whose network its tasks share, each with that one's task of the same slot. They have none
+    /// of their own then, and nothing that belongs to one. As Docker's `container:` and compose's `service:`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<String>,
     /// Where its output goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_driver: Option<Driver>,
@@ -106,6 +110,7 @@ impl TaskSpec {
             restart_policy: None,
             placement: None,
             networks: Vec::new(),
+            network_of: None,
             log_driver: None,
             force_update: 0,
         }

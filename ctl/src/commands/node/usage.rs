@@ -69,6 +69,7 @@ mod tests {
             spec_version: 1,
             endpoint: None,
             networks: [].into(),
+            partner: None,
             desired_state: DesiredState::Running,
             start_after: None,
             rejections: 0,

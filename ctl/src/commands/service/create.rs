@@ -156,6 +156,7 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
             placement: (!args.constraint.is_empty())
                 .then(|| Placement { constraints: args.constraint, ..Placement::default() }),
             networks: args.network.into_iter().map(|network| network.0).collect(),
+            network_of: None,
             log_driver: None,
             force_update: 0,
         }),

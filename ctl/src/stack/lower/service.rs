@@ -42,6 +42,7 @@ impl Lower<'_> {
                 restart_policy: self.restart_policy(node, &path),
                 placement: super::deploy::placement(deploy),
                 networks,
+                network_of: None,
                 log_driver: None,
                 force_update: 0,
             }),

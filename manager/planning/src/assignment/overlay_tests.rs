@@ -85,7 +85,7 @@ fn a_node_is_told_of_a_network_when_it_joins_and_of_nothing_when_it_has_left() {
     let mut case = Case::new();
     let task = case.cluster.add_task(case.web, 3);
     case.told_is([NOTHING; 4]);
-    case.cluster.apply(Command::AssignTask { id: task, node_id: case.nodes[3] });
+    case.cluster.apply(Command::AssignTask { id: task, node_id: case.nodes[3], partner: None });
     let joined = [
         "network net",
         "peer 1 at 192.0.2.1",
@@ -157,7 +157,7 @@ fn who_had_left_a_network_for_a_moment_misses_nothing() {
         case.cluster.report(case.tasks[1], TaskState::Failed);
         case.cluster.give_vips(case.web, 7);
         heard(&mut case, &mut missed);
-        case.cluster.apply(Command::AssignTask { id: next, node_id: node });
+        case.cluster.apply(Command::AssignTask { id: next, node_id: node, partner: None });
         heard(&mut case, &mut missed);
         let mut fresh = Held::new(node);
         let all = fresh.catch_up(&case.cluster.state, &News::whole());

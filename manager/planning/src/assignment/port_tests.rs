@@ -97,7 +97,7 @@ fn every_node_is_told_of_a_task_that_publishes_and_its_own_of_every_node() {
     let mut case = Case::new();
     let task = case.cluster.add_task(case.web, 1);
     case.told_is(&[NOTHING; 4]);
-    case.cluster.apply(Command::AssignTask { id: task, node_id: case.nodes[1] });
+    case.cluster.apply(Command::AssignTask { id: task, node_id: case.nodes[1], partner: None });
     let new: &[&str] = &["peer 2", "web.1 at 8080 on 2"];
     let mut told = case.told();
     told[1].sort();

@@ -59,6 +59,7 @@ impl Pass<'_> {
             ended_badly
                 && task.meta.created_at >= deployment.meta.created_at
                 && !self.is_dirty(task)
+                && !self.has_lost_partner(task)
         })
     }
 

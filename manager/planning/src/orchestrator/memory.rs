@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef};
-use shoal_types::id::{NetworkId, NodeId, ServiceId};
+use shoal_types::id::{NetworkId, NodeId, ServiceId, TaskId};
 use shoal_types::object::Slot;
 use shoal_types::spec::ServiceMode;
 use shoal_types::time::Timestamp;
@@ -45,6 +45,10 @@ pub struct Memory {
     globals: BTreeSet<ServiceId>,
     dirty: BTreeMap<ServiceId, Dirty>,
     nodes: BTreeSet<NodeId>,
+    /// Tasks that have ended or are gone: others may share their networks.
+    ended: BTreeSet<TaskId>,
+    /// Services that have changed or are gone, by name: likewise.
+    named: BTreeSet<String>,
     /// What is to be looked at when, whatever happens: a slot, or the sums of a service.
     wakes: BTreeSet<(Timestamp, ServiceId, Option<Slot>)>,
     /// Where the last look ended, if it was too much for one plan.
@@ -71,6 +75,9 @@ impl Memory {
         match &event.object {
             ObjectRef::Task(task) => {
                 self.dirty.entry(task.service_id).or_default().slots.insert(task.slot);
+                if !task.is_live() || event.action == Action::Remove {
+                    self.ended.insert(task.id);
+                }
                 if !self.starving.is_empty() && (!task.is_live() || event.action == Action::Remove)
                 {
                     task.networks.iter().for_each(|joined| self.feed(joined.network_id));
@@ -78,6 +85,7 @@ impl Memory {
             }
             ObjectRef::Service(service) => {
                 self.whole(service.id);
+                self.named.insert(service.spec.name.clone());
                 // It may have left a network on which it had an address.
                 let starving: Vec<NetworkId> = self.starving.keys().copied().collect();
                 starving.into_iter().for_each(|network| self.feed(network));
@@ -129,6 +137,12 @@ impl Memory {
             view.tasks_on_node(node).for_each(|task| self.slot(task.service_id, task.slot));
             let globals: Vec<ServiceId> = self.globals.iter().copied().collect();
             globals.into_iter().for_each(|service| self.slot(service, Slot::Node(node)));
+        }
+        for id in std::mem::take(&mut self.ended) {
+            view.sharing(id).for_each(|task| self.slot(task.service_id, task.slot));
+        }
+        for name in std::mem::take(&mut self.named) {
+            view.sharers(&name).for_each(|service| self.whole(service.id));
         }
         while let Some((_, service, slot)) = self.wakes.first().copied().filter(|w| w.0 <= now) {
             self.wakes.pop_first();

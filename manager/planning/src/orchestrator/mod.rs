@@ -14,6 +14,7 @@ mod facts;
 mod fail;
 mod judge;
 mod memory;
+mod partner;
 mod reaper;
 mod restart;
 mod rollout;

@@ -57,7 +57,9 @@ impl Pass<'_> {
             // What was changed may be what it was rejected for.
             set_desired(task, DesiredState::Shutdown, plan);
             self.create(slot, tasks, self.blocked(slot), Delay::None, ids, plan);
-        } else if matches!(slot, Slot::Replica(_)) && self.is_displaced(task) {
+        } else if self.has_lost_partner(task)
+            || matches!(slot, Slot::Replica(_)) && self.is_displaced(task)
+        {
             if is_ever_restarted(task) {
                 set_desired(task, DesiredState::Shutdown, plan);
                 // Nobody waits for a lost node; but an earlier task may still be ending elsewhere.
@@ -82,6 +84,10 @@ impl Pass<'_> {
         plan: &mut Plan,
     ) {
         let dirty = self.is_dirty(task) || self.is_tried_again(task);
+        let dirty = dirty || self.ended_with_partner(task);
+        if let Some(at) = self.awaits_end_of_partner(task).filter(|_| !dirty) {
+            return plan.wake(at);
+        }
         if !dirty && !self.may_restart(tasks, task) {
             return;
         }
@@ -130,7 +136,9 @@ impl Pass<'_> {
             let goes_on = if stopped {
                 is_ever_restarted(task)
             } else {
-                self.may_restart(tasks, task) || self.is_tried_again(task)
+                self.may_restart(tasks, task)
+                    || self.is_tried_again(task)
+                    || self.ended_with_partner(task)
             };
             !task.is_live() && !self.is_dirty(task) && !goes_on
         })
@@ -166,8 +174,9 @@ impl Pass<'_> {
         let window = policy.window.filter(|w| !w.is_zero());
         let end = task.status.timestamp;
         let recent = |t: &&&Task| window.is_none_or(|w| end.since(t.meta.created_at) < w);
-        // The first one of a spec was no restart.
-        let restarts = tasks.0.iter().filter(|t| t.spec_version == task.spec_version).skip(1);
+        let alike = |t: &&&Task| (t.spec_version, t.partner) == (task.spec_version, task.partner);
+        // The first one of a spec, and beside another partner, was no restart.
+        let restarts = tasks.0.iter().filter(alike).skip(1);
         restarts.filter(recent).count() as u64
     }
 }
@@ -177,7 +186,7 @@ fn policy(task: &Task) -> RestartPolicy {
 }
 
 /// How long the successor of this task waits before it starts.
-fn restart_delay(task: &Task) -> Duration {
+pub(super) fn restart_delay(task: &Task) -> Duration {
     policy(task).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY)
 }
 

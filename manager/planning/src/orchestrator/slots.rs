@@ -35,7 +35,15 @@ impl<'a> Pass<'a> {
     pub(super) fn missing(&mut self, most: usize) -> Vec<Slot> {
         let lack = self.lack();
         match self.service.spec.mode {
-            ServiceMode::Replicated { .. } => self.known.free(lack.min(most)),
+            ServiceMode::Replicated { .. } if lack == 0 => Vec::new(),
+            ServiceMode::Replicated { .. } => {
+                let lack = lack.min(most);
+                let mut slots = self.beside_partners(lack);
+                let more = self.known.free(lack).into_iter().filter(|slot| !slots.contains(slot));
+                let more: Vec<Slot> = more.take(lack - slots.len()).collect();
+                slots.extend(more);
+                slots
+            }
             _ => self.known.missing().iter().take(most).copied().collect(),
         }
     }
@@ -70,6 +78,13 @@ impl<'a> Pass<'a> {
     /// node has more of the service than others have, then the newest numbers.
     fn least_useful(&self, excess: usize) -> Vec<Slot> {
         let used = self.known.slots().filter(|slot| self.known.get(*slot).used);
+        if self.is_paired() {
+            // Both services give up the same ones, whenever it is done.
+            let mut slots: Vec<Slot> = used.collect();
+            slots.sort_unstable_by_key(|slot| Reverse(*slot));
+            slots.truncate(excess);
+            return slots;
+        }
         let mut slots: Vec<_> = used.map(|slot| (slot, self.tasks(slot).wanted())).collect();
         let runs = |task: Option<&Task>| task.is_some_and(|t| t.status.state == TaskState::Running);
         slots.sort_by_key(|(_, task)| !runs(*task));
@@ -94,6 +109,7 @@ impl<'a> Pass<'a> {
             && !node.is_lost()
             && scheduler::meets_constraints(&self.service.spec.task_template, node)
             && scheduler::has_platform(&self.service.spec.task_template, node)
+            && self.may_have_partner(node)
     }
 
     /// Whether the slot is bound to a node that is paused or down, where nothing can be replaced.
@@ -111,6 +127,7 @@ impl<'a> Pass<'a> {
         self.view.node(id).is_some_and(|node| {
             node.spec.availability != Availability::Drain
                 && scheduler::meets_constraints(&self.service.spec.task_template, node)
+                && self.may_have_partner(node)
         })
     }
 }

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_manager_state::{ClusterState, Event, ObjectRef};
 use shoal_types::id::{NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::Task;
+use shoal_types::object::{Slot, Task};
 use shoal_types::task_state::TaskState;
 use shoal_types::time::Timestamp;
 
 use super::class::Class;
 use super::order::Order;
+use super::sharing::shares;
 
 /// Nodes in all remembered classes together, and classes, beside four times the nodes that there are.
 const CLASS_NODES_MIN: usize = 1 << 16;
@@ -36,6 +37,14 @@ pub struct Memory {
     pub(super) tasks: BTreeMap<Group, BTreeSet<TaskId>>,
     /// Nodes to look at, as tasks that are for them alone wait.
     pub(super) bound: BTreeSet<NodeId>,
+    /// Tasks to look at that share the networks of others.
+    pub(super) shared: BTreeSet<TaskId>,
+    /// Those of them that the nodes of their partners do not take.
+    beside: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    /// Slots in which a task has changed: others may wait for it to share its network.
+    slots: BTreeSet<(ServiceId, Slot)>,
+    /// Services that have changed or are gone, by name: likewise.
+    named: BTreeSet<String>,
     /// Tasks that are held, and until when.
     pub(super) held: BTreeSet<(Timestamp, TaskId)>,
     pub(super) changes: Changes,
@@ -138,11 +147,12 @@ impl Memory {
                     self.changes.note(node);
                 }
                 self.note(task);
+                self.slots.insert((task.service_id, task.slot));
             }
             ObjectRef::Node(node) => self.changes.note(node.id),
+            ObjectRef::Service(service) => drop(self.named.insert(service.spec.name.clone())),
             ObjectRef::Cluster(_)
             | ObjectRef::Network(_)
-            | ObjectRef::Service(_)
             | ObjectRef::Deployment(_)
             | ObjectRef::Stack(_)
             | ObjectRef::User(_) => {}
@@ -172,6 +182,7 @@ impl Memory {
             return;
         }
         match task.node_id {
+            _ if shares(task) => drop(self.shared.insert(task.id)),
             None => {
                 self.tasks.entry((task.service_id, task.spec_version)).or_default().insert(task.id);
             }
@@ -195,17 +206,44 @@ impl Memory {
         if !self.begun || now < self.looked {
             self.forget();
             self.begun = true;
-            self.tasks.extend(view.pending_groups().map(|group| (group, BTreeSet::new())));
+            for group in view.pending_groups() {
+                let shared = view.pending_of(group.0, group.1).filter(|task| shares(task));
+                self.shared.extend(shared.map(|task| task.id));
+                self.tasks.insert(group, BTreeSet::new());
+            }
             self.bound.extend(view.awaited_nodes());
             self.order = Order::new(view);
         }
         let changed = self.changes.since(self.seen);
-        changed.for_each(|node| self.order.update(view, node));
+        for node in changed {
+            self.order.update(view, node);
+            self.shared.extend(self.beside.remove(&node).into_iter().flatten());
+        }
+        self.wake_sharers(view);
         self.looked = now;
         while let Some((_, task)) = self.held.first().copied().filter(|(at, _)| *at <= now) {
             self.held.pop_first();
             view.task(task).into_iter().for_each(|task| self.note(task));
         }
+    }
+
+    /// Notes tasks that wait for something that has changed, to share its network.
+    fn wake_sharers(&mut self, view: &ClusterState) {
+        for (service, slot) in std::mem::take(&mut self.slots) {
+            let shared = view.service(service);
+            let sharers = shared.into_iter().flat_map(|shared| view.sharers(&shared.spec.name));
+            let tasks = sharers.flat_map(|sharer| view.tasks_of_slot(sharer.id, slot));
+            tasks.for_each(|task| self.note(task));
+        }
+        for name in std::mem::take(&mut self.named) {
+            let tasks = view.sharers(&name).flat_map(|sharer| view.tasks_of_service(sharer.id));
+            tasks.for_each(|task| self.note(task));
+        }
+    }
+
+    /// Notes that a task is to be looked at when this node has changed.
+    pub(super) fn waits_beside(&mut self, task: TaskId, node: NodeId) {
+        self.beside.entry(node).or_default().insert(task);
     }
 
     /// Takes a group's class out, if there is one that is worth its keep.

@@ -16,6 +16,7 @@ mod node_info;
 mod order;
 #[cfg(test)]
 pub(crate) mod plain;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,7 @@ pub fn plan(view: &ClusterState, memory: &mut Memory, now: Timestamp) -> Plan {
     let mut placing = Placing { memory, look, plan: Plan::default() };
     let changed = placing.memory.changes.count() > placing.memory.seen;
     placing.bound();
+    placing.shared();
     placing.free(changed);
     let Placing { mut plan, look, .. } = placing;
     let (taken, order) = look.end();
@@ -77,7 +79,9 @@ impl<'a> Placing<'_, 'a> {
         nodes.append(&mut memory.bound);
         for node in nodes {
             for task in self.look.view.pending_on_node(node) {
-                if !self.is_held(task) {
+                if sharing::shares(task) {
+                    self.memory.shared.insert(task.id);
+                } else if !self.is_held(task) {
                     self.confirm(task, node);
                 }
             }
@@ -90,7 +94,7 @@ impl<'a> Placing<'_, 'a> {
         let Some(info) = self.look.node(node) else { return };
         let planned = self.plan.commands.len();
         match first_refusal(&need, &info) {
-            None => self.assign(task, node),
+            None => self.assign(task, node, None),
             Some(refusal) => self.tell(task, &explain(&BTreeMap::from([(refusal, 1)]))),
         }
         // Looked at again: it may be that nothing comes of the plan.
@@ -115,6 +119,9 @@ impl<'a> Placing<'_, 'a> {
 
     fn group(&mut self, group: Group, dirty: &BTreeSet<TaskId>) {
         let planned = self.plan.commands.len();
+        if self.look.view.pending_of(group.0, group.1).next().is_some_and(|t| sharing::shares(t)) {
+            return;
+        }
         let pending = self.look.view.pending_of(group.0, group.1);
         let plain = pending.filter(|task| !is_connected(task)).map(|task| task.level).min();
         self.unlike(group, plain);
@@ -137,7 +144,7 @@ impl<'a> Placing<'_, 'a> {
             }
             let (need, mut class) = (Need::of(view, task), Class::default());
             match class.best(&need, &self.look) {
-                Some(node) => self.assign(task, node),
+                Some(node) => self.assign(task, node, None),
                 None => self.tell(task, &explain(class.refusals())),
             }
         }
@@ -173,7 +180,7 @@ impl<'a> Placing<'_, 'a> {
                 continue;
             }
             if let Some(node) = known.class.best(&need, &self.look) {
-                self.assign(task, node);
+                self.assign(task, node, None);
                 known.class.update(&need, &self.look, node);
             } else {
                 let why = why.get_or_insert_with(|| explain(known.class.refusals()));
@@ -195,9 +202,9 @@ impl<'a> Placing<'_, 'a> {
         until.is_some()
     }
 
-    fn assign(&mut self, task: &Task, node: NodeId) {
+    fn assign(&mut self, task: &Task, node: NodeId, partner: Option<TaskId>) {
         self.look.take(node, task);
-        self.plan.push(Command::AssignTask { id: task.id, node_id: node });
+        self.plan.push(Command::AssignTask { id: task.id, node_id: node, partner });
     }
 
     fn tell(&mut self, task: &Task, why: &str) {

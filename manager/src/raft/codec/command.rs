@@ -138,7 +138,7 @@ commands! {
         rejections: Same,
         level: Levels,
     }
-    AssignTask: AssignTaskCommand { id: Text, node_id: Text }
+    AssignTask: AssignTaskCommand { id: Text, node_id: Text, partner: OptionalText }
     ExplainTask: ExplainTaskCommand { id: Text, err: Same }
     SetDesired: SetDesiredCommand { id: Text, desired: Choice }
     RemoveTask: RemoveTaskCommand { id: Text }

@@ -208,7 +208,7 @@ fn task_commands(ids: &mut SeededIds) -> Vec<Command> {
     vec![
         create(Slot::Replica(3), None, DesiredState::Ready, Some(TIME)),
         create(Slot::Node(node_id), Some(node_id), DesiredState::Running, None),
-        Command::AssignTask { id, node_id },
+        Command::AssignTask { id, node_id, partner: None },
         Command::ExplainTask { id, err: "no suitable node".to_owned() },
         Command::SetDesired { id, desired: DesiredState::Remove },
         Command::RemoveTask { id },
@@ -383,7 +383,7 @@ fn what_is_no_command_is_refused() {
     assert!(why(&newer).ends_with("field kind: is missing, or unknown to this version"));
 
     let refused = |kind| why(&pb::Command { time: 1, kind: Some(kind) }.encode_to_vec());
-    let assign = pb::AssignTaskCommand { id: 1.to_string(), node_id: String::new() };
+    let assign = pb::AssignTaskCommand { id: 1.to_string(), ..Default::default() };
     let text = refused(pb::command::Kind::AssignTask(assign));
     assert!(text.contains("field AssignTask.id: \"1\" is refused: "), "{text}");
     let kind = pb::DeploymentKind::Create.into();

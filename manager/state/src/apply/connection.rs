@@ -30,6 +30,9 @@ pub(super) fn connect(
     if old.on(network_id).is_some() {
         return Err(Refused::AlreadyConnected { task: task(), network: name() }.into());
     }
+    if let Some(service) = old.spec.network_of.clone() {
+        return Err(Refused::Shares { task: task(), network: name(), service }.into());
+    }
     if let Some(excluding) = excluding(w.state, &old, &network) {
         return Err(Refused::Excluded { task: task(), network: name(), excluding }.into());
     }

@@ -10,6 +10,7 @@ mod network;
 mod node;
 mod port;
 mod service;
+mod sharing;
 mod stack;
 mod status;
 mod task;
@@ -106,7 +107,7 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
             };
             task::create(w, id, &plan)
         }
-        C::AssignTask { id, node_id } => task::assign(w, id, node_id),
+        C::AssignTask { id, node_id, partner } => task::assign(w, id, node_id, partner),
         C::ExplainTask { id, err } => task::explain(w, id, err),
         C::SetDesired { id, desired } => task::set_desired(w, id, desired),
         C::RemoveTask { id } => task::remove(w, id),

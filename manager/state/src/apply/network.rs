@@ -87,7 +87,7 @@ pub(super) fn refuse_if_used(
 }
 
 /// The networks that a service joins, looked up, with the addresses that it names there. One that names none joins the
-/// predefined bridge.
+/// predefined bridge, unless it shares the network of another one.
 pub(super) fn of_service(
     state: &ClusterState,
     id: ServiceId,
@@ -100,6 +100,9 @@ pub(super) fn of_service(
         })
     };
     let wanted = &spec.task_template.networks;
+    if spec.task_template.network_of.is_some() {
+        return Ok([].into());
+    }
     refuse_ports_on_wire(state, spec)?;
     refuse_ports_without_family(state, spec)?;
     if wanted.is_empty() {

@@ -11,7 +11,7 @@ use shoal_types::spec::{EndpointMode, ServiceSpec};
 use shoal_types::task_state::DesiredState;
 
 use super::port::{self, For};
-use super::{address, deployment, network, task};
+use super::{address, deployment, network, sharing, task};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, UpdateKind};
 use crate::event::ObjectKind;
@@ -31,8 +31,9 @@ pub(super) fn create(
         let (name, holder) = (spec.name.clone(), other.id.to_string());
         return Err(Rejected::NameTaken { kind: ObjectKind::Service, name, holder });
     }
-    let networks = network::of_service(w.state, id, &spec)?;
     let stack_id = stack.map(|(id, _)| id);
+    sharing::check(w.state, &spec, stack_id)?;
+    let networks = network::of_service(w.state, id, &spec)?;
     let who = For { id, spec: &spec, old: None, stack: stack_id };
     let endpoint = endpoint(w.state, &who, &networks)?;
     let meta = Meta::created(w.index, w.now);
@@ -76,6 +77,7 @@ pub(super) fn update(
         let service = spec.name.clone();
         return Err(Rejected::ModeImmutable { service, mode, wanted });
     }
+    sharing::check(w.state, &spec, old.stack_id)?;
     let networks = network::of_service(w.state, id, &spec)?;
     let who = For { id, spec: &spec, old: Some(&old.endpoint), stack: applied };
     let endpoint = endpoint(w.state, &who, &networks)?;

@@ -148,7 +148,7 @@ fn apply_parts(
     let mut a = Applying::new(spec, ids, old, UpdateKind::Update);
     let mut networks = apply_networks(w, &mut a, spec)?;
     let mut services = BTreeMap::new();
-    for (key, part) in &spec.services {
+    for (key, part) in in_order(&spec.services) {
         let id = apply_service(w, &mut a, key, part)?;
         services.insert(part.name.clone(), id);
     }
@@ -159,6 +159,15 @@ fn apply_parts(
     port::refuse_if_shared(w.state, spec)?;
     write(w, a.id, spec, old, services, networks, Left::default());
     Ok(a.finish(w.state, spec))
+}
+
+/// Services, those that share the network of another one after all that they may share.
+fn in_order(
+    services: &BTreeMap<String, ServiceSpec>,
+) -> impl Iterator<Item = (&String, &ServiceSpec)> {
+    let shares = |(_, spec): &(&String, &ServiceSpec)| spec.task_template.network_of.is_some();
+    let first = services.iter().filter(move |one| !shares(one));
+    first.chain(services.iter().filter(shares))
 }
 
 fn apply_networks(

@@ -11,7 +11,7 @@ use shoal_types::spec::{ServiceMode, UpdateOrder};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
-use super::address;
+use super::{address, sharing};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::Outcome;
 use crate::index::Inherited;
@@ -63,6 +63,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         spec_version: service.meta.spec_version,
         endpoint,
         networks,
+        partner: None,
         desired_state: desired,
         start_after: plan.start_after,
         rejections: plan.rejections,
@@ -156,7 +157,12 @@ fn check_plan(
     Ok(())
 }
 
-pub(super) fn assign(w: &mut Writer<'_>, id: TaskId, node_id: NodeId) -> Result<Outcome, Rejected> {
+pub(super) fn assign(
+    w: &mut Writer<'_>,
+    id: TaskId,
+    node_id: NodeId,
+    partner: Option<TaskId>,
+) -> Result<Outcome, Rejected> {
     let mut task = Task::clone(&*pending(w, id)?);
     if let Some(wanted) = task.node_id.filter(|wanted| *wanted != node_id) {
         return Err(Rejected::WrongNode { task: id, wanted, node: node_id });
@@ -175,7 +181,8 @@ pub(super) fn assign(w: &mut Writer<'_>, id: TaskId, node_id: NodeId) -> Result<
         return Err(Rejected::NodeTooOld { node: node_id, has, needed });
     }
     check_room(w.state, &node, &task)?;
-    task.node_id = Some(node_id);
+    sharing::partner(w.state, &task, node_id, partner)?;
+    (task.node_id, task.partner) = (Some(node_id), partner);
     task.status = TaskStatus::new(TaskState::Assigned, w.now, "assigned to a node");
     w.update(task);
     Ok(Outcome::Applied)

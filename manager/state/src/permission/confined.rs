@@ -34,6 +34,13 @@ impl<'a> Home<'a> {
         made.any(|spec| spec.name == network && on_wire(spec))
     }
 
+    /// The service of a name: as it is made with the stack, or as it is.
+    fn service(self, view: &'a ClusterState, name: &str) -> Option<&'a ServiceSpec> {
+        let mut made = self.makes.into_iter().flat_map(|spec| spec.services.values());
+        let made = made.find(|spec| spec.name == name);
+        made.or_else(|| view.service_by_name(name).map(|service| &*service.spec))
+    }
+
     /// Whether a network of this name is made with the stack. It is refused if another one has it.
     fn makes(self, network: &str) -> bool {
         self.makes.is_some_and(|spec| spec.networks.values().any(|n| n.name == network))
@@ -44,9 +51,9 @@ impl<'a> Home<'a> {
 /// with its path below `key`; nothing if there is none. Specs are taken apart field by field, so that
 /// one that comes has to be judged.
 #[must_use]
-pub fn reaches_host(
-    view: &ClusterState,
-    home: Home<'_>,
+pub fn reaches_host<'a>(
+    view: &'a ClusterState,
+    home: Home<'a>,
     key: &str,
     spec: &ServiceSpec,
 ) -> Vec<String> {
@@ -66,6 +73,7 @@ pub fn reaches_host(
         restart_policy: _,
         placement: _,
         networks,
+        network_of,
         log_driver,
         force_update: _,
     } = &**task_template;
@@ -79,6 +87,15 @@ pub fn reaches_host(
     for (i, joined) in networks.iter().enumerate() {
         if let Some(why) = of_network(view, home, &joined.target) {
             found.push(format!("networks[{i}]: {:?} {why}", joined.target));
+        }
+    }
+    // The state lets it be one of the same stack alone; but that one may have been given more.
+    if let Some(other) = network_of {
+        let shared = home.service(view, other);
+        let joined = shared.iter().flat_map(|shared| &shared.task_template.networks);
+        let why = joined.filter_map(|joined| of_network(view, home, &joined.target)).next();
+        if let Some(why) = why {
+            found.push(format!("network_of: the network of {other:?} {why}"));
         }
     }
     // Its options name hosts that are written to, or files.

@@ -12,6 +12,7 @@ impl Rejected {
                 RejectedCode::AlreadyExists
             }
             Self::Connection(refused) => refused.code(),
+            Self::Sharing(refused) => refused.code(),
             Self::OutOfSequence { .. }
             | Self::TunnelEpochs(..)
             | Self::StaleTask { .. }

@@ -31,6 +31,19 @@ pub enum ConnectionRefused {
         /// Name of that which excludes others.
         excluding: String,
     },
+    /// The task has no network of its own.
+    #[error(
+        "task {task} cannot be connected to network {network:?}: it shares the network of service {service:?}, so \
+         connect the task of that one"
+    )]
+    Shares {
+        /// Name of the task.
+        task: String,
+        /// Name of the network.
+        network: String,
+        /// Whose network its service shares.
+        service: String,
+    },
     /// The task has joined the network already.
     #[error("task {task} is connected to network {network:?} already")]
     AlreadyConnected {
@@ -70,6 +83,7 @@ impl ConnectionRefused {
             Self::AlreadyConnected { .. } => RejectedCode::AlreadyExists,
             Self::NotWanted { .. }
             | Self::Excluded { .. }
+            | Self::Shares { .. }
             | Self::NotConnected { .. }
             | Self::OfService { .. } => RejectedCode::FailedPrecondition,
         }

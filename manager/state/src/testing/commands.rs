@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_types::id::{IdSource, NodeId, ServiceId, TaskId};
 use shoal_types::level::Level;
 use shoal_types::object::{
-    DeploymentState, ManagerStatus, NodeState, NodeStatus, Slot, TaskStatus,
+    DeploymentState, ManagerStatus, NodeState, NodeStatus, Slot, Task, TaskStatus,
 };
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{
@@ -96,6 +96,10 @@ fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
         });
     }
     match c % 4 {
+        // Sometimes itself, sometimes one that shares that of another one.
+        0 if c & 24 == 8 => {
+            with_task(spec, |task| task.network_of = Some(format!("{prefix}s{}", (c >> 5) % 4)))
+        }
         0 => spec,
         1 => with_networks(spec, &[network_name(c >> 2)]),
         2 => with_networks(spec, &["n0", network_name(c >> 2)]),
@@ -184,11 +188,25 @@ fn new_task(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8, c: u8) 
 }
 
 fn assign(state: &ClusterState, a: u8, b: u8) -> Command {
-    let pending = state.tasks().filter(|t| t.status.state == TaskState::Pending);
-    let pending: Vec<TaskId> = pending.map(|t| t.id).collect();
+    let pending = || state.tasks().filter(|t| t.status.state == TaskState::Pending);
+    let beside = |t: &Task| -> Vec<(TaskId, Option<NodeId>)> {
+        let shared = t.spec.network_of.as_ref().and_then(|name| state.service_by_name(name));
+        let beside = shared.into_iter().flat_map(|shared| state.tasks_of_slot(shared.id, t.slot));
+        beside.map(|one| (one.id, one.node_id)).collect()
+    };
+    // Few share a network, and of those few find somebody.
+    let sharing: Vec<TaskId> = pending().filter(|t| !beside(t).is_empty()).map(|t| t.id).collect();
+    if let Some(id) = sharing.first().copied().filter(|_| b % 16 != 15)
+        && let Some(found) = state.task(id).map(|t| beside(t))
+    {
+        let (partner, own) = pick(found.into_iter(), a, (9999.into(), None));
+        let node_id = own.unwrap_or_else(|| node(state, b));
+        return Command::AssignTask { id, node_id, partner: Some(partner) };
+    }
+    let pending: Vec<TaskId> = pending().map(|t| t.id).collect();
     let id = pick(pending.into_iter(), a, task(state, a));
     let own = state.task(id).and_then(|t| t.node_id);
-    Command::AssignTask { id, node_id: own.unwrap_or_else(|| node(state, b)) }
+    Command::AssignTask { id, node_id: own.unwrap_or_else(|| node(state, b)), partner: None }
 }
 
 /// Connecting a task, sometimes with an address of its own, and disconnecting one that was connected.

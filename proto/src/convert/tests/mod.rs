@@ -183,6 +183,7 @@ fn golden_spec() -> ServiceSpec {
             target: "back".to_owned(),
             ..NetworkAttachmentConfig::default()
         }],
+        network_of: None,
         log_driver: None,
         force_update: 1,
     };

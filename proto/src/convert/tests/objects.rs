@@ -84,6 +84,7 @@ arbitrary!(Task {
     spec_version,
     endpoint,
     networks,
+    partner,
     desired_state,
     start_after,
     rejections,
@@ -115,6 +116,7 @@ arbitrary!(AssignedTask {
     spec,
     ports,
     networks,
+    partner,
     desired_state,
     level,
 });

@@ -37,6 +37,7 @@ arbitrary!(TaskSpec {
     restart_policy,
     placement,
     networks,
+    network_of,
     log_driver,
     force_update,
 });

@@ -17,7 +17,9 @@ use shoal_types::object::{
     TaskNetwork, TaskStatus, TroubledLink, TroubledLinks, TunnelDescription, TunnelEnd,
     TunnelEpochs, TunnelKey, TunnelKind,
 };
-use shoal_types::spec::{Affinity, Driver, Locality, NetworkSpec, Platform, Protocol, TaskRuntime};
+use shoal_types::spec::{
+    Affinity, Driver, Locality, NetworkSpec, Platform, Protocol, TaskRuntime, TaskSpec,
+};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
@@ -55,6 +57,7 @@ fn task() -> AssignedTask {
             addresses: Vec::new(),
             connected: false,
         }],
+        partner: None,
         desired_state: DesiredState::Running,
         level: Level::new(1),
     }
@@ -225,6 +228,20 @@ fn near() -> pb::AssignmentsMessage {
     ])
 }
 
+/// A task that shares the network of another one.
+fn shared() -> pb::AssignmentsMessage {
+    let spec = TaskSpec {
+        networks: Vec::new(),
+        network_of: Some("db".to_owned()),
+        ..TaskSpec::clone(&golden_spec().task_template)
+    };
+    let level = Level::SHARED;
+    let (spec, partner) = (Arc::new(spec), Some(TaskId::from(9)));
+    let (ports, networks) = (Vec::new(), Vec::new());
+    let task = AssignedTask { spec, partner, ports, networks, level, ..task() };
+    incremental(&[AssignmentChange::UpdateTask(task)])
+}
+
 fn session() -> String {
     "0123456789abcdefghijklmno".to_owned()
 }
@@ -340,6 +357,7 @@ fn agents_and_managers_say_what_they_said_in_the_fourth_version() {
     let missing = [
         compare("assignments_incremental_4", &dual()),
         compare("assignments_incremental_4_near", &near()),
+        compare("assignments_incremental_4_shared", &shared()),
     ];
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     assert!(missing.is_empty(), "golden files are missing:\n{}", missing.join("\n"));

@@ -8,8 +8,8 @@ use shoal_types::object::{Deployment, Stack, StackRevision};
 use shoal_types::spec::{ServiceSpec, StackSpec};
 
 use super::{
-    Applying, Left, apply_networks, apply_service, leave_networks, leave_services, snapshot, whole,
-    write,
+    Applying, Left, apply_networks, apply_service, in_order, leave_networks, leave_services,
+    snapshot, whole, write,
 };
 use crate::apply::port;
 use crate::cluster_state::Writer;
@@ -62,7 +62,7 @@ impl Back<'_> {
         let mut a = Applying::new(spec, ids, Some(old), UpdateKind::Rollback);
         let mut networks = apply_networks(w, &mut a, spec)?;
         let mut services = BTreeMap::new();
-        for (key, part) in &spec.services {
+        for (key, part) in in_order(&spec.services) {
             let Some(wanted) = self.wanted(w, part) else {
                 if let Some(found) = w.state.service_by_name(&part.name) {
                     services.insert(part.name.clone(), found.id);

@@ -175,7 +175,7 @@ fn a_node_that_cannot_is_named_with_its_level() {
     let service = cluster.state.task(task).unwrap().service_id;
     let waiting = cluster.add_task(service, 2);
     cluster.apply(connect(waiting, back, &[]));
-    let assign = Command::AssignTask { id: waiting, node_id: node };
+    let assign = Command::AssignTask { id: waiting, node_id: node, partner: None };
     assert_eq!(refused(&cluster, assign), Rejected::NodeTooOld { node, has, needed });
 }
 

@@ -191,7 +191,7 @@ fn two_tasks_never_have_an_address() {
     assert_eq!(of_task(&cluster, new), [format!("{chosen}/24")]);
     cluster.check();
     // What is left of it holds its address when the service is gone.
-    cluster.apply(Command::AssignTask { id: new, node_id: nodes[0] });
+    cluster.apply(Command::AssignTask { id: new, node_id: nodes[0], partner: None });
     cluster.apply(Command::RemoveService { id: web });
     cluster.check();
     let again = create(&mut cluster, named("again", "n", &[&chosen]));

@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod port;
 mod service;
+mod sharing;
 mod stack;
 mod stack_rollback;
 mod status;

@@ -49,7 +49,7 @@ fn the_ladder_of_reports() {
             let (mut cluster, nodes) = cluster_with_nodes(1);
             let web = cluster.add_service(service_spec("web", 1));
             let id = cluster.add_task(web, 1);
-            cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+            cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
             if from == TaskState::Orphaned {
                 cluster.apply(Command::OrphanTask { id });
             } else if is_an_agents(from) {
@@ -95,7 +95,7 @@ fn a_node_that_cannot_accept_a_task_says_why() {
     let (mut cluster, nodes) = cluster_with_nodes(1);
     let web = cluster.add_service(service_spec("web", 1));
     let id = cluster.add_task(web, 1);
-    cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+    cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
     let mut status = cluster.state.task(id).unwrap().status.clone();
     status.timestamp = status.timestamp + Duration::from_secs(1);
     status.err = "no space left on device".to_owned();

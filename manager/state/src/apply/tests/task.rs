@@ -115,7 +115,7 @@ fn refusals_of_assignment() {
     cluster.set_node(nodes[1], NodeState::Down);
     cluster.set_availability(nodes[2], Availability::Pause);
     cluster.set_availability(nodes[3], Availability::Drain);
-    let assign = |id, node_id| Command::AssignTask { id, node_id };
+    let assign = |id, node_id| Command::AssignTask { id, node_id, partner: None };
     let not_pending: &[&str] = &["expected a pending one"];
     let explain = Command::ExplainTask { id: running, err: "no node".to_owned() };
     all_refused(
@@ -141,7 +141,7 @@ fn reservations_are_checked_and_given_back() {
     let first = cluster.add_running(big, 1, nodes[0]);
     cluster.add_running(big, 2, nodes[0]);
     let third = cluster.add_task(big, 3);
-    let assign = Command::AssignTask { id: third, node_id: nodes[0] };
+    let assign = Command::AssignTask { id: third, node_id: nodes[0], partner: None };
     match refused(&cluster, assign.clone()) {
         Rejected::NoRoom { free, wanted, .. } => {
             assert_eq!(free.memory_bytes, NODE_MEMORY_BYTES - 6 * GIB);
@@ -160,7 +160,7 @@ fn reservations_are_checked_and_given_back() {
     let cpu = with_reservation(service_spec("cpu", 1), 5 * NANO_CPUS_PER_CPU, 0);
     let cpu = cluster.add_service(cpu);
     let id = cluster.add_task(cpu, 1);
-    let rejected = refused(&cluster, Command::AssignTask { id, node_id: nodes[0] });
+    let rejected = refused(&cluster, Command::AssignTask { id, node_id: nodes[0], partner: None });
     assert!(matches!(rejected, Rejected::NoRoom { .. }), "{rejected}");
     cluster.check();
 }
@@ -172,7 +172,7 @@ fn host_ports_are_held_once() {
     let b = cluster.add_service(with_host_port(service_spec("b", 1), 80));
     let holder = cluster.add_running(a, 1, nodes[0]);
     let id = cluster.add_task(b, 1);
-    let assign = Command::AssignTask { id, node_id: nodes[0] };
+    let assign = Command::AssignTask { id, node_id: nodes[0], partner: None };
     let (node, port, protocol) = (nodes[0], 80, Protocol::Tcp);
     let expected = Rejected::PortTaken { node, port, protocol, holder };
     assert_eq!(refused(&cluster, assign.clone()), expected);
@@ -200,7 +200,8 @@ fn addresses_of_the_host_keep_ports_apart() {
         let (a, b) = (service("a", first), service("b", second));
         cluster.add_running(a, 1, nodes[0]);
         let id = cluster.add_task(b, 1);
-        let result = cluster.try_apply(Command::AssignTask { id, node_id: nodes[0] });
+        let result =
+            cluster.try_apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
         assert_eq!(result.is_ok(), both, "{first:?} {second:?}");
         cluster.check();
     }
@@ -224,7 +225,7 @@ fn an_explanation_lasts_until_assignment() {
     assert_eq!(cluster.apply(explain.clone()), Outcome::Applied);
     assert_eq!(cluster.apply(explain), Outcome::Unchanged);
     assert_eq!(cluster.state.task(id).unwrap().status.err, "no node has room");
-    cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+    cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
     let status = &cluster.state.task(id).unwrap().status;
     assert_eq!((status.state, status.err.as_str()), (TaskState::Assigned, ""));
 }
@@ -243,7 +244,7 @@ fn desired_states_only_climb() {
             }
             cluster.apply(command);
             let id = TaskId::from(500);
-            cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+            cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
             let mut at = from;
             for wanted in [to, and] {
                 let result = cluster.try_apply(Command::SetDesired { id, desired: wanted });
@@ -295,7 +296,7 @@ fn only_what_has_ended_is_forgotten() {
         let (mut cluster, nodes) = cluster_with_nodes(1);
         let web = cluster.add_service(service_spec("web", 1));
         let id = cluster.add_task(web, 1);
-        cluster.apply(Command::AssignTask { id, node_id: nodes[0] });
+        cluster.apply(Command::AssignTask { id, node_id: nodes[0], partner: None });
         cluster.report(id, state);
         let result = cluster.try_apply(Command::RemoveTask { id });
         assert_eq!(result.is_ok(), gone, "{state}");
