@@ -6,13 +6,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
-    global_spec, service_spec, with_host_port, with_reservation, with_task,
+    global_spec, service_spec, with_host_port, with_network_of, with_reservation, with_task,
 };
 use shoal_types::id::ServiceId;
 use shoal_types::object::NodeState;
 use shoal_types::spec::{
     Availability, ClusterSpec, FailureAction, Placement, RestartCondition, RestartPolicy,
-    ServiceSpec, TaskRuntime, UpdateConfig, UpdateOrder,
+    ServiceMode, ServiceSpec, TaskRuntime, UpdateConfig, UpdateOrder,
 };
 use shoal_types::task_state::TaskState;
 
@@ -76,13 +76,30 @@ fn happen(stage: &mut Stage, (what, a, b, c): Step) {
         0 | 1 => {
             let name = format!("s{}", stage.cluster.state.applied_index());
             let spec = some_spec(&name, a % 4 == 3, a, b, c);
+            let other = service(stage, c).and_then(|id| stage.view().service(id)).cloned();
+            let may_share = other.filter(|other| {
+                let global = |spec: &ServiceSpec| matches!(spec.mode, ServiceMode::Global {});
+                global(&other.spec) == global(&spec)
+                    && other.spec.task_template.network_of.is_none()
+            });
+            let spec = match may_share.filter(|_| b % 2 == 0) {
+                Some(other) => with_network_of(spec, &other.spec.name),
+                None => spec,
+            };
             stage.cluster.add_service(spec);
         }
         2 | 3 => {
             let Some(id) = service(stage, a) else { return };
             let old = stage.view().service(id).expect("there").spec.clone();
             let global = old.mode == global_spec("").mode;
-            stage.cluster.update_service(id, some_spec(&old.name, global, b, c, a));
+            let mut spec = some_spec(&old.name, global, b, c, a);
+            let shared = old.task_template.network_of.as_ref();
+            if let Some(shared) = shared.filter(|name| stage.view().service_by_name(name).is_some())
+                && a % 8 != 7
+            {
+                spec = with_network_of(spec, shared);
+            }
+            stage.cluster.update_service(id, spec);
         }
         4 => {
             let Some(id) = service(stage, a).filter(|_| b % 3 == 0) else { return };
@@ -116,7 +133,11 @@ fn happen(stage: &mut Stage, (what, a, b, c): Step) {
             let live: Vec<_> = stage.view().tasks().filter(|t| t.is_live()).cloned().collect();
             let Some(task) = live.get(usize::from(a) % live.len().max(1)) else { return };
             let ends = [TaskState::Failed, TaskState::Rejected, TaskState::Complete];
-            let next = choose(b, ends);
+            // Who shares the network of another one is stopped by its node, though it is wanted.
+            let next = match task.partner {
+                Some(_) if b % 4 < 2 => TaskState::Shutdown,
+                _ => choose(b, ends),
+            };
             if task.node_id.is_some() && task.status.state.may_become(next) {
                 stage.cluster.report(task.id, next);
             }
@@ -134,6 +155,7 @@ proptest! {
         steps in prop::collection::vec((any::<Step>(), any::<u8>()), 1..80),
     ) {
         let mut stage = Stage::new(nodes);
+        stage.upgrade();
         for (step, carried_out) in steps {
             happen(&mut stage, step);
             // Some of it is lost on the way, or all.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use shoal_manager_state::testing::{TestCluster, cluster_with_nodes};
 use shoal_manager_state::{ClusterState, Command};
 use shoal_types::id::{NodeId, ServiceId, TaskId};
+use shoal_types::level::Level;
 use shoal_types::object::{Deployment, NodeState, Task};
 use shoal_types::spec::ServiceSpec;
 use shoal_types::task_state::{DesiredState, TaskState};
@@ -34,6 +35,13 @@ impl Stage {
         let (orchestrator, scheduler) = Default::default();
         let (cannot_prepare, wake_at) = (false, None);
         Self { cluster, nodes, fate, cannot_prepare, placed, wake_at, orchestrator, scheduler }
+    }
+
+    /// Gives all nodes what this version can do.
+    pub(crate) fn upgrade(&mut self) {
+        for node in self.nodes.clone() {
+            self.cluster.set_level(node, Level::OWN);
+        }
     }
 
     pub(crate) fn view(&self) -> &ClusterState {

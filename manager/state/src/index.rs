@@ -69,6 +69,8 @@ pub(crate) struct Indexes {
     pub(crate) partners: OrdSet<(TaskId, TaskId)>,
     /// Wanted tasks that wait for a node, any node.
     pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
+    /// Wanted tasks that wait for a node and share the network of the service of a name.
+    pub(crate) pending_beside: OrdSet<(Arc<str>, Slot, TaskId)>,
     /// Wanted tasks that wait for the one node they are for.
     pub(crate) pending_on_node: OrdSet<(NodeId, TaskId)>,
     /// Tasks that ended badly, by where and when.
@@ -203,6 +205,11 @@ impl Indexes {
         shift(&mut self.pending, old.and_then(key), new.and_then(key));
         let key = |t: &Task| is_pending(t).then_some((t.node_id?, t.id));
         shift(&mut self.pending_on_node, old.and_then(key), new.and_then(key));
+        let key = |t: &Task| {
+            let shared = t.spec.network_of.as_deref().filter(|_| is_pending(t));
+            Some((Arc::from(shared?), t.slot, t.id))
+        };
+        shift(&mut self.pending_beside, old.and_then(key), new.and_then(key));
         let key = |t: &Task| Some((t.partner.filter(|_| !t.desired_state.is_stop())?, t.id));
         shift(&mut self.partners, old.and_then(key), new.and_then(key));
         let key = |t: &Task| {

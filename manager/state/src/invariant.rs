@@ -94,6 +94,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     demand!(wrong, have.failures == fresh.failures, "index of failures is wrong");
     demand!(wrong, have.leaving == fresh.leaving, "index of tasks to be forgotten is wrong");
     demand!(wrong, have.sharers == fresh.sharers, "index of who shares a network is wrong");
+    let same = have.pending_beside == fresh.pending_beside;
+    demand!(wrong, same, "index of tasks that wait for a partner is wrong");
     demand!(wrong, have.partners == fresh.partners, "index of tasks by partner is wrong");
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");

@@ -184,6 +184,27 @@ impl ClusterState {
         self.indexes.sharers.range(from..=to).filter_map(|(_, service)| self.service(*service))
     }
 
+    /// Wanted tasks that wait for a node and share the network of the service of this name, by slot and id.
+    pub fn pending_beside(&self, name: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.pending_between(name, Slot::Replica(0), Slot::Node(HIGH.into()))
+    }
+
+    /// The same, of one slot.
+    pub fn pending_beside_slot(&self, name: &str, slot: Slot) -> impl Iterator<Item = &Arc<Task>> {
+        self.pending_between(name, slot, slot)
+    }
+
+    fn pending_between(
+        &self,
+        name: &str,
+        first: Slot,
+        last: Slot,
+    ) -> impl Iterator<Item = &Arc<Task>> {
+        let name: Arc<str> = name.into();
+        let (from, to) = ((Arc::clone(&name), first, LOW.into()), (name, last, HIGH.into()));
+        self.indexes.pending_beside.range(from..=to).filter_map(|(.., task)| self.task(*task))
+    }
+
     /// Tasks that share the network of a task and are not stopped on purpose, ended ones too, by id.
     pub fn sharing(&self, partner: TaskId) -> impl Iterator<Item = &Arc<Task>> {
         let (from, to) = ((partner, LOW.into()), (partner, HIGH.into()));

@@ -230,14 +230,11 @@ impl Memory {
     /// Notes tasks that wait for something that has changed, to share its network.
     fn wake_sharers(&mut self, view: &ClusterState) {
         for (service, slot) in std::mem::take(&mut self.slots) {
-            let shared = view.service(service);
-            let sharers = shared.into_iter().flat_map(|shared| view.sharers(&shared.spec.name));
-            let tasks = sharers.flat_map(|sharer| view.tasks_of_slot(sharer.id, slot));
-            tasks.for_each(|task| self.note(task));
+            let Some(shared) = view.service(service) else { continue };
+            view.pending_beside_slot(&shared.spec.name, slot).for_each(|task| self.note(task));
         }
         for name in std::mem::take(&mut self.named) {
-            let tasks = view.sharers(&name).flat_map(|sharer| view.tasks_of_service(sharer.id));
-            tasks.for_each(|task| self.note(task));
+            view.pending_beside(&name).for_each(|task| self.note(task));
         }
     }
 

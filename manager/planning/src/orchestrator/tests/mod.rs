@@ -1,5 +1,6 @@
 mod addresses;
 mod held;
+mod partners;
 mod rejections;
 mod restarts;
 mod rollouts;
