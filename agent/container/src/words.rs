@@ -72,13 +72,15 @@ impl fmt::Display for ContainerId {
 }
 
 /// The network a container lives in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
     /// The host's own.
     Host,
     /// A namespace of its own, with the loopback interface up and nothing else.
     Own,
+    /// The namespace of another container of this host, which is there.
+    Of(ContainerId),
 }
 
 /// The read-only layers below a container's own: absolute directories, lowest (the base) first.

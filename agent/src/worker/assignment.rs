@@ -181,6 +181,7 @@ impl State {
                 } else {
                     Entry::new(task, boot, now)
                 };
+                self.sharers.add(&entry.task);
                 vacant.insert(entry)
             }
         };

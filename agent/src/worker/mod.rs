@@ -13,6 +13,7 @@
 
 mod applied;
 mod assignment;
+mod beside;
 mod event;
 mod health;
 mod holdings;

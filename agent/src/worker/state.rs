@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::applied::{Applied, Mark};
+use super::beside::Sharers;
 use super::event::Event;
 use super::ops::{Context, Volumes, forget};
 use super::order::Order;
@@ -87,6 +88,8 @@ pub(super) struct Held {
 pub(super) struct State {
     pub(super) context: Arc<Context>,
     pub(super) entries: BTreeMap<TaskId, Entry>,
+    /// Which of them share the networks of which others.
+    pub(super) sharers: Sharers,
     pub(super) lost: BTreeSet<TaskId>,
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     /// What the driver was told of overlay networks.
@@ -130,6 +133,7 @@ impl State {
             told,
             applied: Applied::new(applied),
             context,
+            sharers: Sharers::of(&entries),
             entries,
             lost,
             networks,
@@ -177,6 +181,7 @@ impl State {
         unheard.mark_changed();
         loop {
             let planned = std::mem::take(&mut dirty);
+            let planned = self.with_partners(&planned);
             self.rejoin(&planned);
             self.plan(&planned);
             self.name(&planned);
@@ -236,11 +241,12 @@ impl State {
             Event::Fact(id, fact) => self.learn(id, fact, dirty),
             Event::Forgotten(id) => {
                 // Whoever assigns it again gets a fresh start: nothing of it is known any more.
-                if let Some(entry) = self.entries.remove(&id)
-                    && !entry.machine.is_dropped()
-                {
-                    let desired_state = entry.machine.desired();
-                    self.assign(AssignedTask { desired_state, ..(*entry.task).clone() }, dirty);
+                if let Some(entry) = self.entries.remove(&id) {
+                    self.sharers.remove(&entry.task);
+                    if !entry.machine.is_dropped() {
+                        let desired_state = entry.machine.desired();
+                        self.assign(AssignedTask { desired_state, ..(*entry.task).clone() }, dirty);
+                    }
                 }
                 self.deadlines.retain(|(_, of)| *of != id);
                 self.reporter.forget(id);
@@ -365,10 +371,13 @@ impl State {
             if self.order.defers(id) {
                 continue;
             }
+            let shared = self.is_shared(id);
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let step = entry.machine.next(now.steady);
             match step {
                 Step::Nothing => {}
+                // Its turn comes when they have ended, who are stopped with it.
+                Step::Cleanup { .. } if shared => {}
                 Step::Wait(at) => {
                     self.deadlines.insert((at, id));
                 }

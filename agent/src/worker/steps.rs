@@ -26,10 +26,13 @@ impl State {
             }
             Step::Prepare => {
                 entry.cancel = CancellationToken::new();
+                let (task, cancel) = (Arc::clone(&entry.task), entry.cancel.clone());
+                let partner = task.partner.and_then(|id| self.entries.get(&id));
                 let order = ops::Order {
-                    task: Arc::clone(&entry.task),
+                    partner: partner.map(|partner| Arc::clone(&partner.task)),
+                    task,
                     networks: Arc::clone(&self.networks),
-                    cancel: entry.cancel.clone(),
+                    cancel,
                     events: self.events.clone(),
                 };
                 let work = async move { Ok(ops::prepare(&context, order).await) };

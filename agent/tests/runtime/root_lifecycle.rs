@@ -217,7 +217,7 @@ async fn namespaces_parameters_limits_and_mounts_are_as_asked() {
         std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().to_str().unwrap().to_owned()
     };
     let mut config = shell("readlink /proc/self/ns/net; readlink /proc/self/ns/pid");
-    config.host_network = true;
+    config.foreign_network = true;
     let mut spec = host.spec(&config);
     spec.network = NetworkMode::Host;
     let id = id("hostnet");

@@ -99,7 +99,8 @@ pub(crate) fn service(service: &Service, deployment: Option<&Deployment>) -> Str
     if let Some(given) = &template.resources {
         resources(&mut page, given);
     }
-    let networks: Vec<String> = template.networks.iter().map(network).collect();
+    let shared = template.network_of.iter().map(|service| format!("service:{service}"));
+    let networks: Vec<String> = template.networks.iter().map(network).chain(shared).collect();
     page.entry(0, "Networks", networks.join(" "));
     if let Some(endpoint) = &spec.endpoint_spec {
         page.entry(0, "Endpoint Mode", word(endpoint.mode));

@@ -48,8 +48,9 @@ table! {
     JOB = "services.*.deploy.mode", "`replicated-job`, `global-job`",
         LATER, "expected replicated or global";
     HOST_GATEWAY = "services.*.extra_hosts", "`host-gateway`", LATER, "expected an address";
-    SHARED_NETWORK = "services.*.network_mode", "`service:…`, `container:…`",
-        LATER, "expected host, none or bridge";
+    OTHER_CONTAINER = "services.*.network_mode", "`container:…`",
+        "containers have no names that last across hosts",
+        "expected service:NAME, with a service of the stack";
     PORT_RANGE = "services.*.ports[].published", "a range in the long form",
         LATER, "expected one port, or a range in the short form";
     SECURITY_OPTION = "services.*.security_opt[]", "anything but `no-new-privileges`",

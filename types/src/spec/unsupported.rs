@@ -77,7 +77,6 @@ const PORT: &[Row<PortConfig>] = &[Row::new(
 )];
 
 const TASK: &[Row<TaskSpec>] = &[
-    Row::new("network_of", "the network of another service", |s| s.network_of.is_some()),
     Row::word("runtime", "a container", |t| match t.runtime {
         TaskRuntime::Container(_) => None,
         TaskRuntime::Plugin(_) => Some("plugin"),

@@ -15,14 +15,14 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::umask;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::file;
 use super::mounts::{self, HeldMount};
 use super::protocol::Failure;
-use super::setup::{Setup, UPPER_DIR, WORK_DIR};
-use crate::NetworkMode;
+use super::setup::{SUPERVISOR_FILE, Setup, UPPER_DIR, WORK_DIR};
 use crate::cgroup::Layout;
-use crate::sys;
+use crate::{ContainerId, NetworkMode, ProcessIdentity, sys};
 
 /// Where libcontainer looks for control groups.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -42,6 +42,9 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
     let mut flags = UnshareFlags::NEWNS;
     if setup.network == NetworkMode::Own {
         flags |= UnshareFlags::NEWNET;
+    }
+    if let NetworkMode::Of(other) = &setup.network {
+        join_network(setup, other)?;
     }
     sys::process::unshare(flags).map_err(step("making namespaces"))?;
     // What the host unmounts goes here too, so nothing is held busy; what is mounted here stays here.
@@ -68,6 +71,22 @@ pub fn enter(setup: &Setup) -> Result<Vec<HeldMount>, Failure> {
         }
     }
     Ok(held)
+}
+
+/// Enters the network namespace of another container: that of its supervisor.
+fn join_network(setup: &Setup, other: &ContainerId) -> Result<(), Failure> {
+    let stage = format!("entering the network of container {other}");
+    let failed = |e: io::Error| Failure::other(&stage, &e);
+    // Containers' directories lie side by side.
+    let beside = setup.common.run_dir.with_file_name(other.as_str()).join(SUPERVISOR_FILE);
+    let supervisor: ProcessIdentity = file::from_bytes(&fs::read(beside).map_err(failed)?)?;
+    let network = fs::File::open(format!("/proc/{}/ns/net", supervisor.pid)).map_err(failed)?;
+    // Looked at after opening: a later process with this id is none of ours.
+    if !supervisor.exists() {
+        return Err(failed(io::ErrorKind::NotFound.into()));
+    }
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|e| failed(e.into()))
 }
 
 /// Mounts the image's layers and the container's own on top.

@@ -33,7 +33,7 @@ use crate::zone::Asker;
 
 pub use asker::{asker, unasked};
 pub use mounts::{ANONYMOUS, PlannedMount, Source};
-pub use networks::{Joined, NetworkPlan, connection, made_for};
+pub use networks::{Joined, NetworkPlan, connection, is_partner, made_for};
 pub use ports::{Publication, publication};
 
 /// What an image says about the containers made from it.
@@ -122,6 +122,12 @@ pub enum LowerError {
         /// Which.
         id: NetworkId,
     },
+    /// The task whose network it is to share was not assigned along with it.
+    #[error("no task of service {service:?}, whose network the task shares, is known to this node")]
+    NoPartner {
+        /// Whose network it shares.
+        service: String,
+    },
     /// A network or a port.
     #[error(transparent)]
     Network(#[from] UnsupportedSpec),
@@ -138,23 +144,39 @@ pub(crate) fn invalid(field: impl Into<String>, value: &str, why: impl Into<Stri
     LowerError::Invalid { field: field.into(), value: value.to_owned(), why: why.into() }
 }
 
-/// Decides what the container of a task is.
+/// Decides what the container of a task is that shares no other one's network.
 ///
 /// # Errors
-/// The first thing that makes no sense or that this node cannot do, naming the field.
+/// See [`plan_beside`].
 pub fn plan(
     task: &AssignedTask,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
     image: &ImageDefaults,
     host: &HostFacts,
 ) -> Result<ContainerPlan, LowerError> {
+    plan_beside(task, None, networks, image, host)
+}
+
+/// Decides what the container of a task is, which shares the network of its partner's if it is to.
+///
+/// # Errors
+/// The first thing that makes no sense or that this node cannot do, naming the field.
+pub fn plan_beside(
+    task: &AssignedTask,
+    partner: Option<&AssignedTask>,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    image: &ImageDefaults,
+    host: &HostFacts,
+) -> Result<ContainerPlan, LowerError> {
     let spec = task.spec.container().ok_or(LowerError::NoContainer)?;
     refuse(spec)?;
-    let network = networks::plan(task, networks)?;
-    let host_network = network == NetworkPlan::Host;
+    let network = networks::plan(task, partner, networks)?;
     publication(task, networks)?;
-    let hostname = match (spec.hostname.as_str(), host_network) {
-        ("", true) => host.hostname.clone(),
+    let partners = partner.and_then(|partner| Some((partner, partner.spec.container()?)));
+    let hostname = match (&network, spec.hostname.as_str(), partners) {
+        // As Docker: who shares a network has the name that it is known by there.
+        (NetworkPlan::Of(_), _, Some((partner, spec))) => own_hostname(partner, spec),
+        (NetworkPlan::Host, "", _) => host.hostname.clone(),
         _ => own_hostname(task, spec),
     };
     let healthcheck = health::merge(spec.healthcheck.as_ref(), image.healthcheck.as_ref());
@@ -165,7 +187,7 @@ pub fn plan(
     let mut config = command::process(spec, image, &hostname)?;
     confine(&mut config, spec)?;
     config.resources = resources(task);
-    config.host_network = host_network;
+    config.foreign_network = !matches!(network, NetworkPlan::Joined(_));
     config.hostname = Some(hostname.clone());
     let user = if spec.user.is_empty() { &image.user } else { &spec.user };
     let annotations = BTreeMap::from([

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_types::assignment::AssignedTask;
-use shoal_types::id::NetworkId;
+use shoal_types::id::{NetworkId, TaskId};
 use shoal_types::object::{Network, TaskNetwork};
 use shoal_types::spec::NetworkKind;
 
@@ -17,6 +17,8 @@ use crate::network::{AttachRequest, NetworkConfig};
 pub enum NetworkPlan {
     /// It shares the host's network.
     Host,
+    /// It shares that of the container of another task, its partner: addresses, names and all.
+    Of(TaskId),
     /// It has a network of its own, with these connections in the order of its interfaces. Without
     /// any it reaches nobody.
     Joined(Vec<Joined>),
@@ -46,6 +48,15 @@ pub fn made_for(
     ids.filter(made).map(|id| id.to_string()).collect()
 }
 
+/// Whether a task is the one whose network another one is to share, as both say.
+#[must_use]
+pub fn is_partner(task: &AssignedTask, other: &AssignedTask) -> bool {
+    task.partner == Some(other.id)
+        && task.spec.network_of.as_deref() == Some(other.service_name.as_str())
+        && (task.slot, task.node_id) == (other.slot, other.node_id)
+        && other.spec.network_of.is_none()
+}
+
 /// One connection of a task, to the network of this id. `None` if it has none there.
 ///
 /// # Errors
@@ -64,8 +75,21 @@ pub fn connection(
 
 pub(super) fn plan(
     task: &AssignedTask,
+    partner: Option<&AssignedTask>,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> Result<NetworkPlan, LowerError> {
+    let shared = task.spec.network_of.as_ref();
+    match (shared, partner.filter(|partner| is_partner(task, partner))) {
+        (None, _) => {}
+        // Never one of its own in its place.
+        (Some(service), None) => return Err(LowerError::NoPartner { service: service.clone() }),
+        (Some(_), Some(partner)) => {
+            return Ok(match plan(partner, None, networks)? {
+                NetworkPlan::Host => NetworkPlan::Host,
+                NetworkPlan::Of(_) | NetworkPlan::Joined(_) => NetworkPlan::Of(partner.id),
+            });
+        }
+    }
     let mut joined = Vec::new();
     let mut host = false;
     for wanted in &task.networks {

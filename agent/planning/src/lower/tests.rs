@@ -269,7 +269,7 @@ fn networks() {
     assert_eq!(joins(&[3]).unwrap().network, NetworkPlan::Joined(Vec::new()));
     let on_host = joins(&[2]).unwrap();
     assert_eq!((on_host.network, on_host.hostname.as_str()), (NetworkPlan::Host, "alpha"));
-    assert!(on_host.config.host_network);
+    assert!(on_host.config.foreign_network);
     assert!(matches!(joins(&[1, 2]), Err(LowerError::Unsupported { .. })));
     assert!(matches!(joins(&[9]), Err(LowerError::UnknownNetwork { .. })));
 }

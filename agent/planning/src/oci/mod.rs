@@ -51,8 +51,8 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Whether it may never gain privileges by executing a file.
     pub no_new_privileges: bool,
-    /// Whether it shares the host's network namespace.
-    pub host_network: bool,
+    /// Whether its network is none of its own: the host's, or that of another container.
+    pub foreign_network: bool,
     /// Bytes of `/dev/shm`.
     pub shm_bytes: u64,
     /// Score the kernel adds when it looks for a process to kill for memory, -1000 to 1000.
@@ -76,7 +76,7 @@ impl Default for ContainerConfig {
             resources: Resources::default(),
             tty: false,
             no_new_privileges: false,
-            host_network: false,
+            foreign_network: false,
             shm_bytes: defaults::SHM_BYTES,
             oom_score_adj: 0,
         }
@@ -375,7 +375,7 @@ fn linux(
     caps: &capabilities::CapabilitySet,
 ) -> Result<Linux, InvalidContainer> {
     for name in config.sysctls.keys() {
-        if !is_own_sysctl(name, config.host_network) {
+        if !is_own_sysctl(name, config.foreign_network) {
             return Err(InvalidContainer::Sysctl { name: name.clone() });
         }
     }
@@ -386,7 +386,7 @@ fn linux(
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Cgroup,
     ];
-    if !config.host_network {
+    if !config.foreign_network {
         kinds.push(LinuxNamespaceType::Network);
     }
     let namespace = |typ| {
@@ -407,7 +407,7 @@ fn linux(
 
 /// What the container asks for, over what every network of a container's own has.
 fn sysctls(config: &ContainerConfig) -> BTreeMap<String, String> {
-    let usual = defaults::NET_SYSCTLS.iter().filter(|_| !config.host_network);
+    let usual = defaults::NET_SYSCTLS.iter().filter(|_| !config.foreign_network);
     let mut all: BTreeMap<String, String> =
         usual.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     all.extend(config.sysctls.clone());

@@ -59,7 +59,7 @@ fn refusals_name_the_field() {
         (|c| drop(c.sysctls.insert("vm.swappiness".to_owned(), "1".to_owned())), "sysctls"),
         (
             |c| {
-                c.host_network = true;
+                c.foreign_network = true;
                 c.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
             },
             "sysctls",

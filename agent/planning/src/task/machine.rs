@@ -1,5 +1,6 @@
 //! The machine itself: what is to be done next, and what follows from what happened.
 
+mod beside;
 mod interruption;
 mod resume;
 mod status;
@@ -12,6 +13,7 @@ use shoal_types::spec::PortConfig;
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
+pub use beside::{Partner, is_still_shared};
 use interruption::goes_on;
 
 use super::record::stop_policy;
@@ -61,6 +63,14 @@ pub struct Machine {
     interrupted: bool,
     /// Why it is being stopped, if not because it was told to.
     doom: Option<String>,
+    /// What the task whose network it shares is doing.
+    partner: Partner,
+    /// Which of that one's networks it is in, or is to be: how often that had been made.
+    joined: Option<u32>,
+    /// Why it is being stopped, if that is because its partner is.
+    left: Option<String>,
+    /// How often its container has been prepared.
+    made: u32,
     /// Why its supervisor cannot be talked to, if so.
     unheard: Option<String>,
     /// Why its container does not have the networks that it should have, if so.
@@ -112,6 +122,10 @@ impl Machine {
             goes_on: goes_on(task),
             interrupted: false,
             doom: None,
+            partner: Partner::None,
+            joined: None,
+            left: None,
+            made: 0,
             unheard: None,
             unconnected: None,
             early_exit: None,
@@ -223,7 +237,7 @@ impl Machine {
     /// Whether its health matters: not once it is being stopped, for whatever reason.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.is_running() && !self.stopping() && self.doom.is_none() && !self.interrupted
+        self.is_running() && !self.stops()
     }
 
     /// Whether others are to be led to it: it runs, is ready, and is to go on.
@@ -303,6 +317,11 @@ impl Machine {
         self.is_unwanted() || self.withdrawn
     }
 
+    /// Whether it is not to go on, for whatever reason.
+    fn stops(&self) -> bool {
+        self.stopping() || self.doom.is_some() || self.interrupted || self.left.is_some()
+    }
+
     /// Whether there may be a log of it.
     fn has_log(&self) -> bool {
         self.started || self.before.is_some()
@@ -338,12 +357,13 @@ impl Machine {
             Container::Leftover | Container::Ended => cleanup,
             Container::Absent | Container::Prepared if self.stopping() => cleanup,
             Container::Absent | Container::Prepared if self.halted => Step::Nothing,
+            Container::Absent | Container::Prepared if self.awaits_partner().is_some() => {
+                Step::Nothing
+            }
             Container::Absent => Step::Prepare,
             Container::Prepared if self.desired == DesiredState::Ready => Step::Nothing,
             Container::Prepared => Step::Start,
-            Container::Running if self.stopping() || self.doom.is_some() || self.interrupted => {
-                self.stop_it(now)
-            }
+            Container::Running if self.stops() => self.stop_it(now),
             Container::Running => Step::Nothing,
         }
     }
@@ -351,7 +371,7 @@ impl Machine {
     /// Gives up what makes no sense any more. A start gets a little time, so that what starts is
     /// stopped as it should be; one that hangs must not keep the task for ever.
     fn give_up(&self, operation: Operation, now: Timestamp) -> Step {
-        if self.aborting || !(self.stopping() || self.halted) {
+        if self.aborting || !(self.stopping() || self.halted || self.left.is_some()) {
             return Step::Nothing;
         }
         match operation {
@@ -368,8 +388,9 @@ impl Machine {
             return Step::Withdraw;
         }
         let Some(stopped) = self.stopped_at else {
-            // What is unhealthy or ends with its host serves nobody.
-            let drains = self.doom.is_none() && !self.interrupted && !self.halted && !self.dropped;
+            // What is unhealthy or ends with its host or its partner serves nobody.
+            let alone = self.doom.is_some() || self.left.is_some() || self.dropped;
+            let drains = !alone && !self.interrupted && !self.halted;
             return match self.drains_until.filter(|until| drains && now < *until) {
                 Some(until) => Step::Wait(until),
                 None => Step::Stop { signal: self.stop.signal },
@@ -391,7 +412,10 @@ impl Machine {
         match step {
             Step::Abort => self.aborting = true,
             Step::Accept => self.unwritten = false,
-            Step::Prepare => self.progress.clear(),
+            Step::Prepare => {
+                self.progress.clear();
+                self.join_partner();
+            }
             Step::Start => {
                 self.started = true;
                 self.progress.clear();
@@ -484,6 +508,7 @@ impl Machine {
         self.stop.signal = preparation.stop_signal;
         self.preparation = Some(preparation);
         self.container = Container::Prepared;
+        self.made = self.made.saturating_add(1);
     }
 
     fn run(&mut self, pid: u32, ports: Vec<PortConfig>, now: Moment) {
@@ -531,7 +556,9 @@ impl Machine {
         let at = exit.at.unwrap_or(now.wall);
         self.outcome = Some(match self.doom.take() {
             Some(doom) => Outcome::failed(at, doom, Some(exit)),
-            None if self.was_told() => Outcome::stopped(at, Some(exit)),
+            None if self.was_told() || self.left.is_some() => {
+                Outcome::stopped(at, self.left.take(), Some(exit))
+            }
             None => Outcome::by_itself(at, exit),
         });
     }
@@ -561,7 +588,7 @@ impl Machine {
             });
             self.outcome = Some(match self.doom.take() {
                 Some(doom) => Outcome::failed(now.wall, doom, forced),
-                None => Outcome::stopped(now.wall, forced),
+                None => Outcome::stopped(now.wall, self.left.take(), forced),
             });
         }
         self.container = match self.container {

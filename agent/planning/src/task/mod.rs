@@ -33,7 +33,7 @@ use shoal_types::time::Timestamp;
 pub use boot::Boot;
 pub use cleaning::Cleaning;
 pub use exit::ExitStatus;
-pub use machine::{KILL_PATIENCE, Machine, START_PATIENCE};
+pub use machine::{KILL_PATIENCE, Machine, Partner, START_PATIENCE, is_still_shared};
 pub use record::{Found, Preparation, TaskRecord};
 pub use refusal::{refusal, stand_in};
 pub use telling::{Doing, TELL_INTERVAL, Tell, Telling};

@@ -17,9 +17,10 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// It was told to stop and did.
-    pub(super) fn stopped(at: Timestamp, exit: Option<ExitStatus>) -> Self {
-        Self { state: TaskState::Shutdown, at, message: "shutdown", err: String::new(), exit }
+    /// It was told to stop and did, for this reason if it is none of its own.
+    pub(super) fn stopped(at: Timestamp, why: Option<String>, exit: Option<ExitStatus>) -> Self {
+        let err = why.unwrap_or_default();
+        Self { state: TaskState::Shutdown, at, message: "shutdown", err, exit }
     }
 
     /// It ended by itself.

@@ -132,8 +132,11 @@ fn plan(
     if let Some(bad) = net_sysctls.keys().find(|n| n.contains(['/', '\0']) || n.contains("..")) {
         return Err(unsupported("linux.sysctl", &format!("{bad:?} is not a parameter's name")));
     }
-    if wanted.network == NetworkMode::Host && !net_sysctls.is_empty() {
-        return Err(unsupported("linux.sysctl", "net.* would be the host's own"));
+    if wanted.network != NetworkMode::Own && !net_sysctls.is_empty() {
+        return Err(unsupported(
+            "linux.sysctl",
+            "net.* would be the host's, or another container's",
+        ));
     }
     let common = Common {
         id: id.clone(),
@@ -248,7 +251,7 @@ fn for_libcontainer(setup: &Setup, mut spec: Spec) -> Result<Spec, RuntimeError>
             // Entered after the groups have been joined, or it would show what is above them.
             namespaces.retain(|n| n.typ() != LinuxNamespaceType::Cgroup);
         }
-        if setup.network == NetworkMode::Own {
+        if setup.network != NetworkMode::Host {
             // Its creator is in it already; named so that later processes join it.
             let mut network = oci_spec::runtime::LinuxNamespace::default();
             network

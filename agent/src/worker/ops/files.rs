@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use shoal_agent_dns::ADDRESS;
-use shoal_agent_planning::lower::{ContainerPlan, own_files};
+use shoal_agent_planning::lower::{ContainerPlan, NetworkPlan, own_files};
 use shoal_agent_planning::network::files::{
     HostResolver, RESOLV_CONF, hostname_file, hosts_file, resolution, resolv_conf,
 };
@@ -83,7 +83,12 @@ impl ContainerFiles {
         addresses: Vec<IpAddr>,
         answered: bool,
     ) -> Result<bool, PrepareError> {
-        let host_network = plan.config.host_network;
+        let host_network = plan.network == NetworkPlan::Host;
+        // What tells its partner who and where it is tells it the same.
+        let partners = match &plan.network {
+            NetworkPlan::Of(partner) => Some(self.dir.with_file_name(partner.to_string())),
+            NetworkPlan::Host | NetworkPlan::Joined(_) => None,
+        };
         let own = if addresses.is_empty() { vec![IpAddr::from([127, 0, 1, 1])] } else { addresses };
         let hosts = hosts_file(&own, std::slice::from_ref(&plan.hostname), &plan.hosts);
         let hostname = hostname_file(&plan.hostname);
@@ -92,6 +97,13 @@ impl ContainerFiles {
             let mut served = true;
             private_dir(&dir).map_err(|e| (dir.clone(), e))?;
             for name in names {
+                let path = dir.join(name);
+                let beside = partners.as_ref().map(|dir| fs::read_to_string(dir.join(name)));
+                // One that the partner mounts itself there is none of.
+                if let Some(Ok(text)) = beside {
+                    public_file(&path, &text).map_err(|e| (path, e))?;
+                    continue;
+                }
                 let text = match name {
                     "hosts" => hosts.clone(),
                     "hostname" => hostname.clone(),
@@ -108,7 +120,6 @@ impl ContainerFiles {
                         }
                     }
                 };
-                let path = dir.join(name);
                 public_file(&path, &text).map_err(|e| (path, e))?;
             }
             Ok(served)

@@ -56,6 +56,8 @@ pub(super) enum PrepareError {
 /// A task to prepare.
 pub(in crate::worker) struct Order {
     pub task: Arc<AssignedTask>,
+    /// The task whose network it shares.
+    pub partner: Option<Arc<AssignedTask>>,
     pub networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
     pub cancel: CancellationToken,
     pub events: mpsc::UnboundedSender<Event>,
@@ -100,7 +102,8 @@ async fn attempt(
     context.chooser.keep(task.id, held.pin);
     let image = held.image;
     let host = HostFacts { hostname: context.config.hostname.clone() };
-    let plan = lower::plan(task, &order.networks, &defaults(&image), &host)?;
+    let partner = order.partner.as_deref();
+    let plan = lower::plan_beside(task, partner, &order.networks, &defaults(&image), &host)?;
     stage.is("making its networks");
     networks(context, order, &plan).await?;
     stage.is("preparing its volumes and mounts");
@@ -123,6 +126,7 @@ async fn attempt(
         layers: Layers(image.layers.clone()),
         network: match plan.network {
             NetworkPlan::Host => NetworkMode::Host,
+            NetworkPlan::Of(partner) => NetworkMode::Of(partner.into()),
             NetworkPlan::Joined(_) => NetworkMode::Own,
         },
         open_stdin: plan.open_stdin,

@@ -61,6 +61,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("task_template.placement.constraints", "--constraint+"),
     ("task_template.placement.max_replicas", "--replicas-max-per-node"),
     ("task_template.networks", "--network+"),
+    ("task_template.network_of", "--network+"),
     ("task_template.restart_policy.delay", "--restart-delay"),
     ("task_template.restart_policy.max_attempts", "--restart-max-attempts"),
     ("task_template.restart_policy.window", "--restart-window"),

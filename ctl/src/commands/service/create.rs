@@ -13,7 +13,7 @@ use shoal_types::spec::{
 use super::checked::{By, check};
 use super::confine::Surroundings;
 use super::mount::MountFlag;
-use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag, join};
 use super::pairs::KeyValue;
 use super::publish::Publish;
 use super::settings::{Settings, words};
@@ -44,7 +44,7 @@ pub(crate) struct Create {
     /// A mount: type=volume,source=data,target=/data
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<MountFlag>,
-    /// A network to join: NETWORK or name=NETWORK,alias=NAME
+    /// A network to join: NETWORK or name=NETWORK,alias=NAME; or service:NAME to share that of another service
     #[arg(long, value_name = "NETWORK")]
     network: Vec<NetworkFlag>,
     /// What its name leads to
@@ -146,19 +146,15 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         affinity: args.endpoint_affinity.into(),
         locality: args.endpoint_locality.into(),
     };
+    let mut task = TaskSpec::of(TaskRuntime::Container(container));
+    join(args.network, &mut task)?;
     let mut spec = ServiceSpec {
         name,
         labels: pairs(args.label),
         task_template: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(container),
-            resources: None,
-            restart_policy: None,
             placement: (!args.constraint.is_empty())
                 .then(|| Placement { constraints: args.constraint, ..Placement::default() }),
-            networks: args.network.into_iter().map(|network| network.0).collect(),
-            network_of: None,
-            log_driver: None,
-            force_update: 0,
+            ..task
         }),
         mode: match args.mode {
             ModeArg::Replicated => ServiceMode::Replicated { replicas: 1 },

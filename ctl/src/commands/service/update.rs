@@ -10,7 +10,7 @@ use super::checked::{By, check};
 use super::confine::NewSurroundings;
 use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
-use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag};
+use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag, OF_SERVICE, join};
 use super::pairs::KeyValue;
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
@@ -52,7 +52,7 @@ pub(crate) struct Update {
     /// Remove a mount by its path in the container
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
-    /// Join a network: NETWORK or name=NETWORK,alias=NAME
+    /// Join a network: NETWORK or name=NETWORK,alias=NAME; or share that of a service: service:NAME
     #[arg(long, value_name = "NETWORK")]
     network_add: Vec<NetworkFlag>,
     /// What its name leads to
@@ -64,7 +64,7 @@ pub(crate) struct Update {
     /// Which tasks a client is led to before others
     #[arg(long, value_enum)]
     endpoint_locality: Option<LocalityArg>,
-    /// Leave a network
+    /// Leave a network, or have one of its own again: NETWORK or service:NAME
     #[arg(long, value_name = "NETWORK")]
     network_rm: Vec<String>,
     /// Add a placement constraint
@@ -185,9 +185,14 @@ impl Update {
             if said.is_some() { Some(endpoint) } else { endpoint.unless_default() };
         let task = Arc::make_mut(&mut spec.task_template);
         for target in &self.network_rm {
-            remove("network", target, &mut task.networks, |n| n.target == *target)?;
+            match target.strip_prefix(OF_SERVICE) {
+                Some(service) if task.network_of.as_deref() == Some(service) => {
+                    task.network_of = None;
+                }
+                _ => remove("network", target, &mut task.networks, |n| n.target == *target)?,
+            }
         }
-        task.networks.extend(self.network_add.into_iter().map(|network| network.0));
+        join(self.network_add, task)?;
         if !self.constraint_add.is_empty() || !self.constraint_rm.is_empty() {
             let constraints = &mut task.placement.get_or_insert_default().constraints;
             for text in &self.constraint_rm {

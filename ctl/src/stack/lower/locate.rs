@@ -43,6 +43,7 @@ const SERVICE: &[(&str, &str)] = &[
     ("task_template.resources", "deploy.resources"),
     ("task_template.placement", "deploy.placement"),
     ("task_template.networks", "networks"),
+    ("task_template.network_of", "network_mode"),
     ("task_template.restart_policy", "deploy.restart_policy"),
 ];
 

@@ -13,6 +13,9 @@ use super::{Lower, text, whole};
 use crate::stack::node::{Entry, Node};
 use crate::stack::{host_ip, refused, schema, unsaid_mode};
 
+/// What `network_mode` begins with where it names a service whose network is shared.
+const OF_SERVICE: &str = "service:";
+
 impl Lower<'_> {
     pub(super) fn services(&mut self) -> BTreeMap<String, ServiceSpec> {
         let root = self.root;
@@ -27,6 +30,7 @@ impl Lower<'_> {
         let deploy = node.get("deploy").unwrap_or(&empty);
         let container = self.container(entry, &path);
         let networks = self.attachments(node, &path);
+        let network_of = self.network_of(entry, &path);
         let ports = self.ports(&entry.key, node.get("ports"));
         let deployed = format!("{path}.deploy");
         ServiceSpec {
@@ -42,7 +46,7 @@ impl Lower<'_> {
                 restart_policy: self.restart_policy(node, &path),
                 placement: super::deploy::placement(deploy),
                 networks,
-                network_of: None,
+                network_of,
                 log_driver: None,
                 force_update: 0,
             }),
@@ -104,11 +108,14 @@ impl Lower<'_> {
             if NetworkKind::predefined(name).is_some() {
                 return vec![one(name.to_owned())];
             }
+            if name.starts_with(OF_SERVICE) {
+                return Vec::new();
+            }
             let given = mode.kind();
-            let text = if name.starts_with("service:") || name.starts_with("container:") {
-                refused::SHARED_NETWORK.said(&given)
+            let text = if name.starts_with("container:") {
+                format!("{given}: {}", refused::OTHER_CONTAINER.why())
             } else {
-                format!("{given} is unknown: expected host, none or bridge")
+                format!("{given} is unknown: expected host, none, bridge or service:NAME")
             };
             self.wrong(mode.at, &path, text);
             return Vec::new();
@@ -133,6 +140,41 @@ impl Lower<'_> {
         }
         joined.sort_by(|one, other| one.target.cmp(&other.target));
         joined
+    }
+
+    /// The full name of the service whose network a service shares, which is one of the stack.
+    fn network_of(&mut self, entry: &Entry, path: &str) -> Option<String> {
+        let mode = entry.value.get("network_mode")?;
+        let name = mode.as_text()?.strip_prefix(OF_SERVICE)?;
+        let services = self.root.get("services").map_or(&[][..], Node::entries);
+        let found = services.iter().find(|service| service.key == name);
+        let text = match found {
+            None => {
+                let near = schema::nearest_of(services.iter().map(|s| s.key.as_str()), name);
+                match near {
+                    Some(near) => {
+                        format!("service {name:?} is not in the stack: did you mean {near:?}?")
+                    }
+                    None => format!("service {name:?} is not in the stack: expected one that is"),
+                }
+            }
+            Some(_) if name == entry.key => {
+                format!("{name:?} is the service itself: expected another one")
+            }
+            Some(found) => {
+                let theirs = found.value.get("network_mode").and_then(Node::as_text);
+                match theirs.and_then(|mode| mode.strip_prefix(OF_SERVICE)) {
+                    None => return Some(self.full_name(name)),
+                    Some(third) => format!(
+                        "service {name:?} itself shares the network of {third:?}: expected service:{third}"
+                    ),
+                }
+            }
+        };
+        if !self.findings.is_full() {
+            self.wrong(mode.at, &format!("{path}.network_mode"), text);
+        }
+        None
     }
 
     /// The addresses that the service's task has on a network.

@@ -90,7 +90,10 @@ fn wrong_meanings() {
         ),
         ("deploy: {mode: global, replicas: 2}", "replicas: does not go with mode: global"),
         ("networks: [nope]", "4:16: services.web.networks: network \"nope\" is not declared"),
-        ("network_mode: service:db", "\"service:db\" is not supported yet: expected host"),
+        ("network_mode: service:wob", "service \"wob\" is not in the stack: did you mean \"web\"?"),
+        ("network_mode: service:db", "service \"db\" is not in the stack: expected one that is"),
+        ("network_mode: service:web", "\"web\" is the service itself: expected another one"),
+        ("network_mode: container:db", "\"container:db\": containers have no names that last"),
         (
             "network_mode: host\nnetworks: [default]",
             "network_mode: cannot be combined with networks",

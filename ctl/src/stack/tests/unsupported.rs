@@ -75,7 +75,7 @@ fn every_value_that_is_listed_is_refused() {
         (refused::TAG, web("tty: !reset true")),
         (refused::JOB, web("deploy: {mode: global-job}")),
         (refused::HOST_GATEWAY, web("extra_hosts: ['me:host-gateway']")),
-        (refused::SHARED_NETWORK, web("network_mode: container:x")),
+        (refused::OTHER_CONTAINER, web("network_mode: container:x")),
         (refused::PORT_RANGE, web("ports: [{target: 80, published: '80-90'}]")),
         (refused::SECURITY_OPTION, web("security_opt: ['seccomp:unconfined']")),
         (refused::TMPFS_OPTION, web("tmpfs: '/run:noexec'")),

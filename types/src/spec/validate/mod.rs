@@ -5,6 +5,7 @@ mod container;
 mod mount;
 mod network;
 mod service;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -130,6 +131,7 @@ impl ServiceSpec {
     pub fn validate(&self) -> Result<(), Violations> {
         run(|c| {
             service::service(c, self);
+            sharing::sharing(c, self);
             super::unsupported::service(c, self);
         })
     }

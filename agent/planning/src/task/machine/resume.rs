@@ -42,8 +42,12 @@ impl Machine {
         }
         let told = record.task.desired_state.is_stop();
         if status.state == TaskState::Draining && !told {
-            let why = Some(status.err.clone()).filter(|err| !err.is_empty());
-            machine.doom = Some(why.unwrap_or_else(|| "it was being stopped".to_owned()));
+            let why = match status.err.as_str() {
+                "" => "it was being stopped".to_owned(),
+                why => why.to_owned(),
+            };
+            let is_left = Machine::was_left(&why);
+            *if is_left { &mut machine.left } else { &mut machine.doom } = Some(why);
         }
         match found {
             Found::Running { pid } => {

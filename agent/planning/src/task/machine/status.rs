@@ -63,6 +63,7 @@ impl Machine {
                 let (state, message) = self.lifted(self.living());
                 let err = match &self.doom {
                     Some(doom) => doom.clone(),
+                    None if self.left.is_some() => self.left.clone().unwrap_or_default(),
                     None if !self.accepted => self.trouble.clone(),
                     None => self.limits(),
                 };
@@ -131,13 +132,19 @@ impl Machine {
             }
             (Container::Running, _) => (TaskState::Running, noted("started")),
             (Container::Ended, _) => (self.status.state, self.status.message.clone()),
-            (Container::Prepared, _) => (TaskState::Ready, noted("prepared")),
+            (Container::Prepared, _) => {
+                let waits = self.awaits_partner();
+                let text =
+                    waits.map_or_else(|| "prepared".to_owned(), |why| format!("prepared; {why}"));
+                (TaskState::Ready, noted(&text))
+            }
             (_, Some(Operation::Prepare)) if self.progress.is_empty() => {
                 (TaskState::Preparing, "preparing".to_owned())
             }
             (_, Some(Operation::Prepare)) => (TaskState::Preparing, self.progress.clone()),
             (Container::Absent | Container::Leftover, _) => {
-                (TaskState::Accepted, "accepted".to_owned())
+                let waits = self.awaits_partner().unwrap_or("accepted");
+                (TaskState::Accepted, waits.to_owned())
             }
         }
     }
