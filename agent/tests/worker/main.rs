@@ -16,6 +16,7 @@ mod assigner;
 #[allow(dead_code, reason = "shared with the tests of the runtime")]
 mod host;
 mod node;
+mod root_beside;
 mod root_lives;
 mod root_names;
 mod root_order;

@@ -1,6 +1,7 @@
 //! Judges: what must always hold. They know the objects of the cluster and what really runs on its
 //! nodes, and nothing of the code that decides.
 
+pub mod beside_its_partner;
 pub mod convergence;
 pub mod explanation;
 pub mod host_in_order;

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_agent_planning::lower::{asker, made_for};
-use shoal_agent_planning::task::{ExitStatus, Fact, Machine, Moment, Step, refusal};
+use shoal_agent_planning::lower::{asker, is_partner, made_for};
+use shoal_agent_planning::task::{
+    ExitStatus, Fact, Machine, Moment, Partner, Step, is_still_shared, refusal,
+};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment};
 use shoal_types::id::{NodeId, TaskId};
 use shoal_types::level::Level;
@@ -64,6 +66,8 @@ pub(crate) struct Agent {
     /// How many times slower than others it is.
     pub(crate) slowness: u64,
     flushing: bool,
+    /// Whether what a task does is told to those that share its network.
+    tells: bool,
 }
 
 impl Agent {
@@ -85,6 +89,7 @@ impl Agent {
             removed: false,
             slowness: 1,
             flushing: false,
+            tells: true,
         }
     }
 
@@ -141,6 +146,7 @@ impl Agent {
     pub(crate) fn start<M: Mind>(&mut self, ctx: &mut Context, mind: &mut M) {
         self.process = true;
         self.halted = false;
+        self.tells = mind.tells_sharers();
         self.life += 1;
         self.session = None;
         self.sequence = None;
@@ -270,6 +276,7 @@ impl Agent {
             }
         }
         self.plan_soon(id, ctx);
+        self.wake_partners(id, ctx);
     }
 
     /// The machine of a task that this node has just been told of; it takes none that is above its level.
@@ -299,10 +306,14 @@ impl Agent {
         if self.order.defers(id) {
             return;
         }
+        self.hear_of_partner(id, now);
+        let shared =
+            is_still_shared(self.sharers(id).filter_map(|id| Some(&self.held.get(&id)?.machine)));
         let Some(held) = self.held.get_mut(&id) else { return };
         held.wake = held.wake.filter(|at| *at > now);
         match held.machine.next(now) {
             Step::Nothing => {}
+            Step::Cleanup { .. } if shared => {}
             Step::Wait(at) => {
                 if held.wake.is_none_or(|wake| at < wake) {
                     held.wake = Some(at);
@@ -327,6 +338,39 @@ impl Agent {
             }
         }
         self.tell_soon(id, ctx);
+    }
+
+    /// Those that share the network of a task.
+    fn sharers(&self, partner: TaskId) -> impl Iterator<Item = TaskId> {
+        let shares = move |(_, held): &(&TaskId, &Held)| held.task.partner == Some(partner);
+        self.held.iter().filter(shares).map(|(id, _)| *id)
+    }
+
+    /// Tells a task what the one does whose network it shares.
+    fn hear_of_partner(&mut self, id: TaskId, now: Timestamp) {
+        let Some((task, partner)) = self
+            .held
+            .get(&id)
+            .filter(|_| self.tells)
+            .and_then(|held| Some((&held.task, held.task.partner?)))
+        else {
+            return;
+        };
+        let found = self.held.get(&partner).filter(|one| is_partner(task, &one.task));
+        let does = match found {
+            Some(found) => found.machine.as_partner("it"),
+            None => Partner::Absent("its partner is not there".to_owned()),
+        };
+        if let Some(held) = self.held.get_mut(&id) {
+            held.machine.set_partner(does, now);
+        }
+    }
+
+    /// Something of a task has changed: whoever shares its network, and whose it shares, is looked at.
+    fn wake_partners(&mut self, id: TaskId, ctx: &mut Context) {
+        let mut all: Vec<TaskId> = self.sharers(id).collect();
+        all.extend(self.held.get(&id).and_then(|held| held.task.partner));
+        all.into_iter().for_each(|id| self.plan_soon(id, ctx));
     }
 
     fn go_on_soon(&mut self, id: TaskId, number: u64, ctx: &mut Context) {
@@ -362,6 +406,7 @@ impl Agent {
         let machine = self.told_of(&held.task, ctx.queue.now);
         self.held.insert(id, Held::new(held.task, machine));
         self.plan_soon(id, ctx);
+        self.wake_partners(id, ctx);
     }
 
     /// The agent hears of something.
@@ -371,6 +416,7 @@ impl Agent {
         ctx.note(|| format!("node {node} task {id}: {fact:?}"));
         held.machine.learn(fact, ctx.queue.now);
         self.plan(id, ctx);
+        self.wake_partners(id, ctx);
     }
 
     /// The end of a container. Nobody hears of it while the agent process does not run.

@@ -101,6 +101,11 @@ pub trait Mind {
         Machine::resume(record, found, boot, now)
     }
 
+    /// Whether agents tell those who share the network of a task what that does.
+    fn tells_sharers(&mut self) -> bool {
+        true
+    }
+
     /// What an agent does about what is on its node.
     fn order(&mut self, assigned: &Assigned, observed: &Observed) -> Vec<Action> {
         holdings::plan(assigned, observed)

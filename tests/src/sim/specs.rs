@@ -72,7 +72,13 @@ pub(crate) fn network(name: &str) -> NetworkSpec {
     NetworkSpec { name: name.to_owned(), driver, enable_ipv6, ..NetworkSpec::default() }
 }
 
-/// A service. Those whose name ends in "-all" are global, those with "-roll" start first.
+/// Whose network a service shares, by its name.
+fn network_of(name: &str) -> Option<String> {
+    (name == "new-side").then(|| "db".to_owned())
+}
+
+/// A service. Those whose name ends in "-all" are global, those with "-roll" start first, and "-side" shares the network
+/// of another one.
 pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> ServiceSpec {
     let mode = if name.ends_with("-all") {
         ServiceMode::Global {}
@@ -86,10 +92,13 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
     } else {
         (PublishMode::Host, &[8080, 8081], 20)
     };
+    let task_template = task(networks, random);
+    let network_of = network_of(name);
+    let alone = network_of.is_none();
     ServiceSpec {
         name: name.to_owned(),
         labels: Default::default(),
-        task_template: Arc::new(task(networks, random)),
+        task_template: Arc::new(TaskSpec { network_of, ..task_template }),
         mode,
         rollback_config: update.as_ref().and_then(|config| {
             random.chance(30).then(|| UpdateConfig { delay: Duration::ZERO, ..config.clone() })
@@ -98,7 +107,7 @@ pub(crate) fn service(name: &str, networks: &[&str], random: &mut Random) -> Ser
             starts_first(name)
                 .then(|| UpdateConfig { order: UpdateOrder::StartFirst, ..Default::default() })
         }),
-        endpoint_spec: random.chance(chance).then(|| {
+        endpoint_spec: (alone && random.chance(chance)).then(|| {
             let published_port = random.pick(numbers);
             EndpointSpec {
                 ports: vec![PortConfig {

@@ -410,6 +410,20 @@ fn a_lost_task_without_successor_is_noticed() {
     noticed(|| Resigned(TaskState::Orphaned), &["replicas", "is not on"]);
 }
 
+/// Lets no agent tell those who share the network of a task what that does.
+struct Silent;
+
+impl Mind for Silent {
+    fn tells_sharers(&mut self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_task_that_runs_without_its_partner_is_noticed() {
+    noticed(|| Silent, &["runs before its partner"]);
+}
+
 /// Counts rejections, and does not wait after them.
 struct Hasty;
 

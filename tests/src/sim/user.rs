@@ -13,7 +13,8 @@ use shoal_types::spec::{
 use super::context::Context;
 use super::specs;
 
-const SERVICES: [&str; 7] = ["web", "db", "log-all", "api-roll", "job", "new", "new-all"];
+const SERVICES: [&str; 8] =
+    ["web", "db", "log-all", "api-roll", "job", "new", "new-all", "new-side"];
 const STACKS: [&str; 2] = ["shop", "blog"];
 
 /// The next thing the user wants. May be refused, as users' wishes are.
@@ -195,15 +196,24 @@ pub(crate) fn node_to_remove(view: &ClusterState, ctx: &mut Context) -> Option<(
 
 /// Whether the tasks of a service go on ending and being started again for ever, as its spec says.
 pub(crate) fn is_restless(view: &ClusterState, service: &Service) -> bool {
-    any_spec(view, service, |spec| {
-        let attempts = spec.restart_policy.as_ref().map_or(0, |p| p.max_attempts);
-        attempts == 0 && ends_and_starts(spec)
-    })
+    let is = |service: &Service| {
+        any_spec(view, service, |spec| {
+            let attempts = spec.restart_policy.as_ref().map_or(0, |p| p.max_attempts);
+            attempts == 0 && ends_and_starts(spec)
+        })
+    };
+    is(service) || shared(view, service).is_some_and(|shared| is(shared))
+}
+
+/// The service whose network a service shares: what that one does it goes along with.
+fn shared<'a>(view: &'a ClusterState, service: &Service) -> Option<&'a Arc<Service>> {
+    view.service_by_name(service.spec.task_template.network_of.as_ref()?)
 }
 
 /// Whether they do so for ever or for a while, until that is given up.
 pub(crate) fn is_unsteady(view: &ClusterState, service: &Service) -> bool {
-    any_spec(view, service, ends_and_starts)
+    let is = |service: &Service| any_spec(view, service, ends_and_starts);
+    is(service) || shared(view, service).is_some_and(|shared| is(shared))
 }
 
 /// Of what the service wants and what it still has.

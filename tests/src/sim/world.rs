@@ -21,9 +21,9 @@ use super::queue::Event;
 use super::wire::Up;
 use super::{specs, user};
 use crate::invariants::{
-    Reality, Running, no_address_twice, no_task_above_its_node, nothing_is_forgotten,
-    nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest, retries_are_paced,
-    terms_never_go_back,
+    Reality, Running, beside_its_partner, no_address_twice, no_task_above_its_node,
+    nothing_is_forgotten, nothing_overdrawn, one_running_task_per_slot, planning_comes_to_rest,
+    retries_are_paced, terms_never_go_back,
 };
 
 /// How long faults and the user go on.
@@ -45,6 +45,7 @@ pub(crate) struct World<M> {
     slots: one_running_task_per_slot::Judge,
     room: nothing_overdrawn::Judge,
     pace: retries_are_paced::Judge,
+    beside: beside_its_partner::Judge,
     /// When faults end.
     pub(crate) chaos_until: Timestamp,
     events: u64,
@@ -69,6 +70,7 @@ impl<M: Mind> World<M> {
             slots: one_running_task_per_slot::Judge::default(),
             room: nothing_overdrawn::Judge::default(),
             pace: retries_are_paced::Judge::default(),
+            beside: beside_its_partner::Judge::default(),
             chaos_until: now + CHAOS,
             events: 0,
             applied: 0,
@@ -277,6 +279,7 @@ impl<M: Mind> World<M> {
         self.wrong.extend(self.slots.look(&moment));
         self.wrong.extend(self.room.look(&moment));
         self.wrong.extend(self.pace.look(&moment));
+        self.wrong.extend(self.beside.look(&moment));
         self.wrong.extend(no_task_above_its_node::judge(&moment));
         self.wrong.extend(no_address_twice::judge(&moment));
     }

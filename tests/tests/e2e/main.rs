@@ -33,6 +33,7 @@ mod refusals;
 mod registries;
 mod running;
 mod subnets;
+mod sharing;
 mod upgrades;
 mod upkeep;
 mod verify;

@@ -379,3 +379,51 @@ fn own_files_give_way_to_mounts() {
         own_files(&lowered(spec).unwrap()).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["hostname", "resolv.conf"]);
 }
+
+/// Whoever shares the network of another task has its name and files, and never a network of its own instead.
+#[test]
+fn who_shares_a_network_is_what_its_partner_is_there() {
+    let networks = BTreeMap::from([network(1, "bridge", "bridge"), network(3, "host", "host")]);
+    let joined = |id: u128| shoal_types::object::TaskNetwork {
+        network_id: id.into(),
+        aliases: Vec::new(),
+        driver_opts: BTreeMap::new(),
+        addresses: Vec::new(),
+        connected: false,
+    };
+    let partner = |on: u128| AssignedTask {
+        id: 9.into(),
+        service_name: "db".to_owned(),
+        networks: vec![joined(on)],
+        ..crate::testing::task(ContainerSpec::default())
+    };
+    let mut task = crate::testing::task(ContainerSpec::default());
+    Arc::make_mut(&mut task.spec).network_of = Some("db".to_owned());
+    task.partner = Some(9.into());
+    let (image, host) = (ImageDefaults::default(), HostFacts { hostname: "alpha".to_owned() });
+    let image = ImageDefaults { cmd: vec!["run".to_owned()], ..image };
+    let planned = |task: &AssignedTask, partner: Option<&AssignedTask>| {
+        plan_beside(task, partner, &networks, &image, &host)
+    };
+    let beside = planned(&task, Some(&partner(1))).unwrap();
+    assert_eq!(beside.network, NetworkPlan::Of(9.into()));
+    assert_eq!(beside.hostname, partner(1).id.to_string()[..12]);
+    assert!(beside.config.foreign_network && beside.asker.is_none());
+    let on_host = planned(&task, Some(&partner(3))).unwrap();
+    assert_eq!((on_host.network, on_host.hostname.as_str()), (NetworkPlan::Host, "alpha"));
+    // Another service, slot or node, one that shares itself, or nobody.
+    let mut chained = partner(1);
+    Arc::make_mut(&mut chained.spec).network_of = Some("third".to_owned());
+    let others = [
+        AssignedTask { service_name: "web".to_owned(), ..partner(1) },
+        AssignedTask { slot: shoal_types::object::Slot::Replica(77), ..partner(1) },
+        AssignedTask { node_id: 77.into(), ..partner(1) },
+        AssignedTask { id: 10.into(), ..partner(1) },
+        chained,
+    ];
+    for other in others.iter().map(Some).chain([None]) {
+        let error = planned(&task, other).unwrap_err().to_string();
+        let why = "no task of service \"db\", whose network the task shares, is known to this node";
+        assert_eq!(error, why, "{other:?}");
+    }
+}

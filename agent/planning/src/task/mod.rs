@@ -5,6 +5,8 @@
 //! every [`Fact`]. Nothing else decides. What the machine must remember across a crash of the agent is
 //! a [`TaskRecord`]; [`Machine::resume`] puts record and observed container together again.
 
+#[cfg(test)]
+mod beside_tests;
 mod boot;
 mod cleaning;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The worker over fake drivers: whole lives, failures, and crashes at any point.
 
+mod beside;
 mod connections;
 mod crashes;
 mod enumerated;

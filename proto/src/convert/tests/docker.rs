@@ -160,8 +160,8 @@ fn tasks(found: &BTreeSet<String>) {
     let mut task: BTreeSet<String> =
         found.iter().filter(|p| !p.starts_with(prefix)).cloned().collect();
     task.insert("ContainerSpec".to_owned());
-    // SwarmKit has them; Docker's API leaves them out.
-    same(&task, &expand(TASK), &["Networks[].Addresses[]"]);
+    // SwarmKit has addresses; Docker's API leaves them out. Whose network is shared Docker says of containers alone.
+    same(&task, &expand(TASK), &["NetworkOf", "Networks[].Addresses[]"]);
     // A reference that the runtime uses, which Docker has for configs alone.
     same(&container, &expand(CONTAINER), &["DrainTimeout", "Secrets[].Runtime"]);
 }

@@ -105,6 +105,14 @@ impl Machine {
         };
     }
 
+    /// Whether the network that it has joined has been made anew since.
+    pub(super) fn is_out_of_date(&self) -> bool {
+        match &self.partner {
+            Partner::SetUp(made) | Partner::Runs(made) => self.joined != Some(*made),
+            Partner::None | Partner::Absent(_) | Partner::Ends(_) => false,
+        }
+    }
+
     /// Whether what it was being stopped for was the end of its partner, as its status says.
     pub(super) fn was_left(err: &str) -> bool {
         err.starts_with(LEFT)
