@@ -73,6 +73,7 @@ fn one_container_asks_the_other_on_the_loopback_that_they_share() {
         let parent = &host.config.cgroup_parent;
         let mut node = node::start(host.home(), parent).await;
         node.assign([beside(2, ASKS, 1), task(1, SERVES, |_| {})]);
+        node.until_state(2, TaskState::Running).await;
         let said = until_said(&node, 2, "said").await;
         assert_eq!(said.matches("I am the one").count(), 2, "{said}");
         let name: String = TaskId::from(1).to_string().chars().take(12).collect();
@@ -87,7 +88,9 @@ fn one_container_asks_the_other_on_the_loopback_that_they_share() {
         node.turn_to(node::start(host.home(), parent).await.worker);
         assert_eq!((space_of(&node, 1).await, space_of(&node, 2).await), (shared, shared));
         let spec = shoal_agent_runtime::ExecSpec {
-            argv: ["wget", "-q", "-O", "-", "http://127.0.0.1:8080/"].map(str::to_owned).to_vec(),
+            argv: ["/bin/sh", "-c", "wget -q -O - http://127.0.0.1:8080/"]
+                .map(str::to_owned)
+                .to_vec(),
             ..shoal_agent_runtime::ExecSpec::default()
         };
         let session = node.worker.exec(2.into(), spec).await.unwrap();

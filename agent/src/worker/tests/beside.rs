@@ -69,9 +69,9 @@ async fn it_waits_for_its_partner_joins_it_and_ends_with_it() {
 #[tokio::test]
 async fn its_partner_is_not_cleaned_up_before_it_has_ended() {
     let mut lab = Lab::new().await;
+    lab.runtime.ignore_term(&container(2));
     lab.assign([task(1, |_| {}), beside(2, 1)]);
     lab.until_state(2, TaskState::Running).await;
-    lab.runtime.ignore_term(&container(2));
     lab.want(1, DesiredState::Shutdown);
     until_waits(&mut lab, 2, "the task whose network it shares, web.1").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
