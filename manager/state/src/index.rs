@@ -65,7 +65,7 @@ pub(crate) struct Indexes {
     pub(crate) vips: OrdSet<(NetworkId, ServiceId)>,
     /// Services that share the network of that of a name.
     pub(crate) sharers: OrdSet<(Arc<str>, ServiceId)>,
-    /// Tasks that share the network of a task, which comes first, and are not stopped on purpose.
+    /// Tasks that share the network of a task, which comes first.
     pub(crate) partners: OrdSet<(TaskId, TaskId)>,
     /// Wanted tasks that wait for a node, any node.
     pub(crate) pending: OrdSet<(ServiceId, u64, TaskId)>,
@@ -210,7 +210,7 @@ impl Indexes {
             Some((Arc::from(shared?), t.slot, t.id))
         };
         shift(&mut self.pending_beside, old.and_then(key), new.and_then(key));
-        let key = |t: &Task| Some((t.partner.filter(|_| !t.desired_state.is_stop())?, t.id));
+        let key = |t: &Task| Some((t.partner?, t.id));
         shift(&mut self.partners, old.and_then(key), new.and_then(key));
         let key = |t: &Task| {
             let failed = t.status.state.ended_badly();

@@ -205,7 +205,7 @@ impl ClusterState {
         self.indexes.pending_beside.range(from..=to).filter_map(|(.., task)| self.task(*task))
     }
 
-    /// Tasks that share the network of a task and are not stopped on purpose, ended ones too, by id.
+    /// Tasks that share the network of a task, ended ones too, by id.
     pub fn sharing(&self, partner: TaskId) -> impl Iterator<Item = &Arc<Task>> {
         let (from, to) = ((partner, LOW.into()), (partner, HIGH.into()));
         self.indexes.partners.range(from..=to).filter_map(|(_, task)| self.task(*task))

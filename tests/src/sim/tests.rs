@@ -411,9 +411,9 @@ fn a_lost_task_without_successor_is_noticed() {
 }
 
 /// Lets no agent tell those who share the network of a task what that does.
-struct Silent;
+struct Mute;
 
-impl Mind for Silent {
+impl Mind for Mute {
     fn tells_sharers(&mut self) -> bool {
         false
     }
@@ -421,7 +421,7 @@ impl Mind for Silent {
 
 #[test]
 fn a_task_that_runs_without_its_partner_is_noticed() {
-    noticed(|| Silent, &["runs before its partner"]);
+    noticed(|| Mute, &["runs before its partner"]);
 }
 
 /// Counts rejections, and does not wait after them.

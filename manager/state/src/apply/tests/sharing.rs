@@ -151,7 +151,7 @@ fn a_task_shares_that_of_the_wanted_task_of_its_slot_on_its_node() {
         id: task_id(&cluster, side, 1),
         desired: DesiredState::Shutdown,
     });
-    assert_eq!(cluster.state.sharing(first).count(), 0);
+    assert_eq!(cluster.state.sharing(first).count(), 1, "also what is to stop");
     cluster.check();
 }
 
