@@ -251,6 +251,32 @@ fn mounts() {
 }
 
 #[test]
+fn the_network_of_another_service() {
+    let sharing = format!(
+        "{}  side: {{image: a, network_mode: 'service:web'}}\n  late: {{image: a, network_mode: 'service:web'}}\n",
+        web("tty: true")
+    );
+    let of = |service: &str| format!("/Services/{service}/TaskTemplate/NetworkOf");
+    check("shop", &[&sharing], &[(&of("side"), "\"shop_web\""), (&of("late"), "\"shop_web\"")]);
+    let chain = sharing.replace(
+        "late: {image: a, network_mode: 'service:web'",
+        "late: {image: a, network_mode: 'service:side'",
+    );
+    let found = load_all(&[&chain]).unwrap_err().to_string();
+    let why = "services.late.network_mode: service \"side\" itself shares the network of \"web\": expected service:web";
+    assert!(found.contains(why), "{found}");
+    let both =
+        web("network_mode: 'service:db'\nhostname: me\nports: ['80:80']") + "  db: {image: a}\n";
+    let found = load_all(&[&both]).unwrap_err().to_string();
+    for key in ["hostname: \"me\"", "ports: \"80\""] {
+        let why = format!(
+            "services.web.{key} cannot be combined with sharing the network of service \"shop_db\""
+        );
+        assert!(found.contains(&why) || found.contains(&why.replace("shop_", "")), "{found}");
+    }
+}
+
+#[test]
 fn networks() {
     let text = format!(
         "{}networks:\n  front: {{internal: true, ipam: {{config: [{{subnet: 10.9.0.0/24, gateway: \
@@ -299,28 +325,6 @@ fn networks() {
     let warned = load_all(&[&text]).unwrap().warnings;
     assert_eq!(warned, ["networks.front.attachable has no effect: only tasks join networks"]);
     check_web("network_mode: host", &[("T/Networks", r#"[{"Target": "host"}]"#)]);
-    let sharing = format!(
-        "{}  side: {{image: a, network_mode: 'service:web'}}\n  late: {{image: a, network_mode: 'service:web'}}\n",
-        web("tty: true")
-    );
-    let of = |service: &str| format!("/Services/{service}/TaskTemplate/NetworkOf");
-    check("shop", &[&sharing], &[(&of("side"), "\"shop_web\""), (&of("late"), "\"shop_web\"")]);
-    let chain = sharing.replace(
-        "late: {image: a, network_mode: 'service:web'",
-        "late: {image: a, network_mode: 'service:side'",
-    );
-    let found = load_all(&[&chain]).unwrap_err().to_string();
-    let why = "services.late.network_mode: service \"side\" itself shares the network of \"web\": expected service:web";
-    assert!(found.contains(why), "{found}");
-    let both =
-        web("network_mode: 'service:db'\nhostname: me\nports: ['80:80']") + "  db: {image: a}\n";
-    let found = load_all(&[&both]).unwrap_err().to_string();
-    for key in ["hostname: \"me\"", "ports: \"80\""] {
-        let why = format!(
-            "services.web.{key} cannot be combined with sharing the network of service \"shop_db\""
-        );
-        assert!(found.contains(&why) || found.contains(&why.replace("shop_", "")), "{found}");
-    }
     let aliases = r#"[{"Target": "shop_default", "Aliases": ["a", "b"]}]"#;
     let fixed = r#"[{"Target": "shop_default", "Addresses": ["10.0.3.7", "fd00::7"]}]"#;
     let said = "networks: {default: {ipv6_address: 'fd00::7', ipv4_address: 10.0.3.7}}";
