@@ -69,6 +69,19 @@ fn service(stage: &Stage, choice: u8) -> Option<ServiceId> {
     all.get(usize::from(choice) % all.len().max(1)).copied()
 }
 
+/// The spec of a service that shares the network of one that there is, if that one allows it.
+fn beside_some(stage: &Stage, choice: u8, spec: ServiceSpec) -> ServiceSpec {
+    let other = service(stage, choice).and_then(|id| stage.view().service(id));
+    let may_share = other.filter(|other| {
+        let global = |spec: &ServiceSpec| matches!(spec.mode, ServiceMode::Global {});
+        global(&other.spec) == global(&spec) && other.spec.task_template.network_of.is_none()
+    });
+    match may_share.map(|other| other.spec.name.clone()) {
+        Some(other) => with_network_of(spec, &other),
+        None => spec,
+    }
+}
+
 fn happen(stage: &mut Stage, (what, a, b, c): Step) {
     let node = stage.nodes[usize::from(a) % stage.nodes.len()];
     let there = stage.view().node(node).is_some();
@@ -76,16 +89,7 @@ fn happen(stage: &mut Stage, (what, a, b, c): Step) {
         0 | 1 => {
             let name = format!("s{}", stage.cluster.state.applied_index());
             let spec = some_spec(&name, a % 4 == 3, a, b, c);
-            let other = service(stage, c).and_then(|id| stage.view().service(id)).cloned();
-            let may_share = other.filter(|other| {
-                let global = |spec: &ServiceSpec| matches!(spec.mode, ServiceMode::Global {});
-                global(&other.spec) == global(&spec)
-                    && other.spec.task_template.network_of.is_none()
-            });
-            let spec = match may_share.filter(|_| b % 2 == 0) {
-                Some(other) => with_network_of(spec, &other.spec.name),
-                None => spec,
-            };
+            let spec = if b % 2 == 0 { beside_some(stage, c, spec) } else { spec };
             stage.cluster.add_service(spec);
         }
         2 | 3 => {

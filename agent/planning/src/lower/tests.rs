@@ -384,7 +384,7 @@ fn own_files_give_way_to_mounts() {
 #[test]
 fn who_shares_a_network_is_what_its_partner_is_there() {
     let networks = BTreeMap::from([network(1, "bridge", "bridge"), network(3, "host", "host")]);
-    let joined = |id: u128| shoal_types::object::TaskNetwork {
+    let joined = |id: u128| TaskNetwork {
         network_id: id.into(),
         aliases: Vec::new(),
         driver_opts: BTreeMap::new(),
@@ -395,9 +395,9 @@ fn who_shares_a_network_is_what_its_partner_is_there() {
         id: 9.into(),
         service_name: "db".to_owned(),
         networks: vec![joined(on)],
-        ..crate::testing::task(ContainerSpec::default())
+        ..task(ContainerSpec::default())
     };
-    let mut task = crate::testing::task(ContainerSpec::default());
+    let mut task = task(ContainerSpec::default());
     Arc::make_mut(&mut task.spec).network_of = Some("db".to_owned());
     task.partner = Some(9.into());
     let (image, host) = (ImageDefaults::default(), HostFacts { hostname: "alpha".to_owned() });

@@ -30,7 +30,7 @@ fn replicas(numbers: &[u64]) -> Vec<Slot> {
 }
 
 fn why(stage: &Stage, service: ServiceId) -> Vec<String> {
-    let waiting = stage.tasks(service).into_iter().filter(|task| task.is_wanted());
+    let waiting = stage.tasks(service).into_iter().filter(Task::is_wanted);
     waiting.map(|task| task.status.err).filter(|err| !err.is_empty()).collect()
 }
 
