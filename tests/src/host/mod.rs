@@ -278,11 +278,7 @@ impl Host {
     /// When it does not run, or does not end.
     pub fn crash(&self, role: Role) -> Result<()> {
         let process = self.the(role)?;
-        process::signal(process.pid, Signal::KILL);
-        within(START, || match self.the(role) {
-            Ok(again) if again.pid == process.pid => bail!("{again:?} survives SIGKILL"),
-            _ => Ok(()),
-        })
+        process::kill_whole(process.pid, START).with_context(|| format!("end {process:?}"))
     }
 
     /// Pulls the plug: everything that runs on the host ends at once, its link goes down.

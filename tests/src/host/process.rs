@@ -5,8 +5,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::cgroup;
 use crate::eventually::within;
@@ -100,6 +101,23 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
+}
+
+/// Kills a process and waits until the last of its threads has ended: until then it has its files and locks.
+///
+/// # Errors
+/// It is not there, or is still there after a while.
+pub(super) fn kill_whole(pid: i32, limit: Duration) -> Result<()> {
+    let pid = Pid::from_raw(pid).context("no process has that id")?;
+    // Readable once the process has ended, with all of its threads (pidfd_open(2)).
+    let process = pidfd_open(pid, PidfdFlags::empty()).context("find it")?;
+    kill_process(pid, Signal::KILL).context("kill it")?;
+    within(limit, || {
+        let mut ends = [PollFd::new(&process, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        ensure!(poll(&mut ends, Some(&now))? > 0, "it survives SIGKILL");
+        Ok(())
+    })
 }
 
 /// Kills all processes of a host, those that are born meanwhile too. None of them sees another end, as

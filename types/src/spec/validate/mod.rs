@@ -122,6 +122,13 @@ fn run(checks: impl FnOnce(&mut Check)) -> Result<(), Violations> {
     check.finish()
 }
 
+/// All rules of a service, alone and in a stack.
+fn whole_service(c: &mut Check, spec: &ServiceSpec) {
+    service::service(c, spec);
+    sharing::sharing(c, spec);
+    super::unsupported::service(c, spec);
+}
+
 impl ServiceSpec {
     /// Checks everything that can be checked without the cluster, including that nothing is asked
     /// for that shoal cannot do yet.
@@ -129,11 +136,7 @@ impl ServiceSpec {
     /// # Errors
     /// All violations.
     pub fn validate(&self) -> Result<(), Violations> {
-        run(|c| {
-            service::service(c, self);
-            sharing::sharing(c, self);
-            super::unsupported::service(c, self);
-        })
+        run(|c| whole_service(c, self))
     }
 }
 
@@ -204,10 +207,7 @@ impl StackSpec {
         run(|c| {
             c.name(&self.name);
             for (key, spec) in &self.services {
-                c.at(format!("services.{key}"), |c| {
-                    service::service(c, spec);
-                    super::unsupported::service(c, spec);
-                });
+                c.at(format!("services.{key}"), |c| whole_service(c, spec));
             }
             for (key, spec) in &self.networks {
                 c.at(format!("networks.{key}"), |c| {
