@@ -7,7 +7,7 @@ use shoal_manager_state::{ClusterState, usage};
 use shoal_types::constraint::{Constraint, same_architecture};
 use shoal_types::id::ServiceId;
 use shoal_types::level::Level;
-use shoal_types::object::{HostSubnet, Node, Task};
+use shoal_types::object::{Node, Task};
 use shoal_types::resources::{Cpus, Memory, Resources};
 use shoal_types::spec::{Availability, Driver, Platform, PortConfig, TaskSpec};
 
@@ -68,8 +68,8 @@ pub(super) enum Refusal {
     NoTunnel,
     /// Its kernel does not have the network driver of this name.
     NoDriver(String),
-    /// It uses addresses of a network, by this route.
-    Subnet(String),
+    /// It uses addresses of this subnet of a network for something else.
+    Subnet(IpNet),
     /// What is asked for.
     Cpu(u64),
     /// What is asked for, in bytes.
@@ -93,7 +93,7 @@ impl Refusal {
             Self::NoDriver(name) => {
                 format!("network driver {name} is not in the node's kernel")
             }
-            Self::Subnet(used) => format!("addresses of a network are the host's own: {used}"),
+            Self::Subnet(subnet) => format!("host uses addresses of {subnet} for something else"),
             Self::Cpu(nano_cpus) => {
                 format!("insufficient CPU for a reservation of {}", Cpus(*nano_cpus))
             }
@@ -143,9 +143,10 @@ pub(super) fn first_refusal(need: &Need<'_>, info: &NodeInfo<'_>) -> Option<Refu
     if let Some(driver) = need.wires.iter().find(|wire| !node.description.engine.has_driver(wire)) {
         return Some(Refusal::NoDriver(driver.name.clone()));
     }
-    let used = |host: &&HostSubnet| need.subnets.iter().any(|subnet| host.overlaps(subnet));
-    if let Some(host) = node.description.host_subnets.iter().find(used) {
-        return Some(Refusal::Subnet(host.to_string()));
+    let hosts = &node.description.host_subnets;
+    let used = |subnet: &&IpNet| hosts.iter().any(|host| host.overlaps(subnet));
+    if let Some(subnet) = need.subnets.iter().find(used) {
+        return Some(Refusal::Subnet(*subnet));
     }
     let free = node.description.resources.saturating_sub(&info.usage.reserved);
     if need.reserved.nano_cpus > free.nano_cpus {
