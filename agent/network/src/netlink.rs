@@ -200,16 +200,11 @@ impl Links {
                 Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
                 Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
             };
-            let routes: Vec<RouteMessage> = self
-                .handle
-                .route()
-                .get(message)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed(what))?;
-            let used = |route| used_by_route(route, family, &ifnames, prefix);
-            all.extend(routes.iter().filter_map(used));
+            // There may be very many of them.
+            let mut routes = self.handle.route().get(message).execute();
+            while let Some(route) = routes.try_next().await.map_err(failed(what))? {
+                all.extend(used_by_route(&route, family, &ifnames, prefix));
+            }
         }
         Ok(all)
     }
@@ -525,7 +520,7 @@ fn used_by_route(
     })?;
     // The request's family is only a wish to older kernels.
     let subnet = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
-    let is_meant = Family::of(destination) == family && !pool::leads_out(&subnet);
+    let is_meant = Family::of(destination) == family && !pool::leads_anywhere(&subnet);
     // What every link of IPv6 has.
     if !is_meant || is_of_link(destination) || destination.is_multicast() {
         return None;

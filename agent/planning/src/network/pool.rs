@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use shoal_types::object::{HOST_SUBNETS_MAX, HostSubnet};
+use shoal_types::spec::overlap;
 
 /// A range of addresses from which networks without a subnet of their own get one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,7 @@ pub fn choose_v6_subnet(ula: &Ipv6Net, used: &[IpNet]) -> Option<Ipv6Net> {
 /// Whether a route for so many addresses says only where a host sends what it has no better way for: a default route, or
 /// the parts that it is cut into, as with `0.0.0.0/1` and `128.0.0.0/1`, or `2000::/3`.
 #[must_use]
-pub fn leads_out(subnet: &IpNet) -> bool {
+pub fn leads_anywhere(subnet: &IpNet) -> bool {
     // All of a private range (RFC 1918, 3; RFC 4193, 3.1) is somewhere.
     subnet.prefix_len() < if subnet.addr().is_ipv4() { 8 } else { 7 }
 }
@@ -71,12 +72,6 @@ pub fn largest(mut used: Vec<HostSubnet>) -> Vec<HostSubnet> {
         }
     }
     told
-}
-
-/// Whether two networks share an address.
-#[must_use]
-pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
 }
 
 /// The first usable address of a subnet, `None` when it has no room for a gateway and one more
@@ -247,7 +242,7 @@ mod tests {
             ("2000::/3", true),
             ("fc00::/7", false),
         ] {
-            assert_eq!(leads_out(&net(text)), expected, "{text}");
+            assert_eq!(leads_anywhere(&net(text)), expected, "{text}");
         }
     }
 

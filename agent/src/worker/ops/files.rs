@@ -98,11 +98,16 @@ impl ContainerFiles {
             private_dir(&dir).map_err(|e| (dir.clone(), e))?;
             for name in names {
                 let path = dir.join(name);
-                let beside = partners.as_ref().map(|dir| fs::read_to_string(dir.join(name)));
-                // One that the partner mounts itself there is none of.
-                if let Some(Ok(text)) = beside {
-                    public_file(&path, &text).map_err(|e| (path, e))?;
-                    continue;
+                if let Some(beside) = partners.as_ref().map(|dir| dir.join(name)) {
+                    match fs::read_to_string(&beside) {
+                        Ok(text) => {
+                            public_file(&path, &text).map_err(|e| (path, e))?;
+                            continue;
+                        }
+                        // One that the partner mounts itself there is none of.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => return Err((beside, error)),
+                    }
                 }
                 let text = match name {
                     "hosts" => hosts.clone(),
