@@ -46,6 +46,12 @@ pub struct AssignedTask {
 }
 
 impl AssignedTask {
+    /// As [`Task::name`].
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service_name, self.slot)
+    }
+
     /// The node's view of a task that has been placed.
     #[must_use]
     pub fn of(task: &Task) -> Option<Self> {

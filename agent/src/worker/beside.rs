@@ -58,10 +58,7 @@ impl State {
             let Some(partner) = task.partner else { continue };
             let found = self.entries.get(&partner).filter(|one| is_partner(task, &one.task));
             let does = match found {
-                Some(found) => {
-                    let name = format!("{}.{}", found.task.service_name, found.task.slot);
-                    found.machine.as_partner(&name)
-                }
+                Some(found) => found.machine.as_partner(&found.task.name()),
                 None => {
                     let why = "the task whose network it shares, which this node does not have";
                     Partner::Absent(format!("waits for {why}: {partner}"))

@@ -339,7 +339,7 @@ impl State {
             let status = entry.machine.status();
             TaskSummary {
                 id: *id,
-                name: format!("{}.{}", entry.task.service_name, entry.task.slot),
+                name: entry.task.name(),
                 desired: entry.machine.desired(),
                 state: status.map_or(TaskState::Assigned, |s| s.state),
                 err: status.map(|s| s.err.clone()).unwrap_or_default(),

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_agent::boot;
 use shoal_agent::session::CredentialLine;
@@ -17,6 +17,7 @@ use shoal_agent::worker::{Drivers, Images, SystemClock, Worker, WorkerConfig};
 use shoal_agent_dns::NodeNames;
 use shoal_agent_image::{Held, ImageError, Pin, Pins, PullPolicy, PullProgress, RegistryAuth};
 use shoal_agent_network::{BridgeConfig, BridgeNetworks};
+use shoal_agent_runtime::LogQuery;
 use shoal_agent_runtime::oci::{OciConfig, OciRuntime};
 use shoal_agent_volume::LocalVolumes;
 use shoal_types::assignment::AssignedTask;
@@ -26,6 +27,25 @@ use tokio::sync::watch;
 
 use crate::assigner::{self, Assigner};
 use crate::host::kill;
+
+/// All that a task has said.
+pub(crate) async fn log(node: &Assigner, id: u128) -> String {
+    let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
+    let lines = lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat();
+    String::from_utf8(lines).unwrap()
+}
+
+/// The same, once it has said this.
+pub(crate) async fn until_said(node: &Assigner, id: u128, what: &str) -> String {
+    for _ in 0..400 {
+        let said = log(node, id).await;
+        if said.contains(what) {
+            return said;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} is not in {}", log(node, id).await);
+}
 
 /// A network namespace that goes when it is dropped.
 pub(crate) struct Space(String);

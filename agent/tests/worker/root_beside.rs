@@ -3,17 +3,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt as _;
-use shoal_agent_runtime::LogQuery;
 use shoal_types::assignment::AssignedTask;
 use shoal_types::id::TaskId;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::assigner::Assigner;
 use crate::host::{Host, able};
-use crate::node::{self, Space, task};
+use crate::node::{self, Space, task, until_said};
 
 /// Answers on its loopback and on its address.
 const SERVES: &str = "
@@ -37,23 +34,6 @@ fn beside(id: u128, script: &str, partner: u128) -> AssignedTask {
     sharer.networks.clear();
     (sharer.partner, sharer.slot) = (Some(partner.into()), task(partner, "", |_| {}).slot);
     sharer
-}
-
-async fn log(node: &Assigner, id: u128) -> String {
-    let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
-    let lines = lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat();
-    String::from_utf8(lines).unwrap()
-}
-
-async fn until_said(node: &Assigner, id: u128, what: &str) -> String {
-    for _ in 0..400 {
-        let said = log(node, id).await;
-        if said.contains(what) {
-            return said;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what} is not in {}", log(node, id).await);
 }
 
 /// The network namespace of a task's first process.

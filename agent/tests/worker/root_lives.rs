@@ -6,14 +6,11 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
-use shoal_agent_runtime::LogQuery;
 use shoal_types::spec::{Healthcheck, Mount, MountKind, PortConfig, Protocol, PublishMode};
 use shoal_types::task_state::{DesiredState, TaskState};
 
-use crate::assigner::Assigner;
 use crate::host::{Host, able, alive, kill, wait_for};
-use crate::node::{self, Space, task};
+use crate::node::{self, Space, log, task};
 
 fn mount(kind: MountKind, source: &str, target: &str) -> Mount {
     Mount {
@@ -50,12 +47,6 @@ fn fetch(address: &str, port: u16) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-async fn log(node: &Assigner, id: u128) -> String {
-    let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
-    let lines = lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat();
-    String::from_utf8(lines).unwrap()
 }
 
 /// Nothing of any container, network or task is left.

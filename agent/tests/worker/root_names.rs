@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use shoal_agent_runtime::LogQuery;
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::assigner::Assigner;
 use crate::host::{Host, able, kill, wait_for};
-use crate::node::{self, Space, task};
-
-use futures::StreamExt as _;
+use crate::node::{self, Space, log, task, until_said};
 
 /// Asks for one name again and again, and says for how many hundredths of a second at the most it had no
 /// answer, when it is told to stop.
@@ -24,23 +21,6 @@ const ASKS: &str = "
         [ $took -le $slowest ] || slowest=$took
         [ $n = 20 ] && echo begun
     done";
-
-async fn log(node: &Assigner, id: u128) -> String {
-    let lines = node.worker.logs(id.into(), LogQuery::default()).await.unwrap();
-    let lines = lines.map(|line| line.unwrap().text).collect::<Vec<_>>().await.concat();
-    String::from_utf8(lines).unwrap()
-}
-
-async fn until_said(node: &Assigner, id: u128, what: &str) -> String {
-    for _ in 0..400 {
-        let said = log(node, id).await;
-        if said.contains(what) {
-            return said;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what} is not in {}", log(node, id).await);
-}
 
 /// Every answer to a name, from a container that ends.
 async fn ask(node: &mut Assigner, id: u128, script: &str) -> String {

@@ -12,7 +12,7 @@ use crate::constraint::NodeFacts;
 use crate::id::NodeId;
 use crate::level::{Level, Leveled as _};
 use crate::resources::Resources;
-use crate::spec::{Availability, Driver, NetworkKind, NodeSpec, Platform};
+use crate::spec::{Availability, Driver, NetworkKind, NodeSpec, Platform, overlap};
 use crate::time::Timestamp;
 
 /// One host of the cluster.
@@ -147,7 +147,7 @@ impl HostSubnet {
     /// Whether the two have an address in common.
     #[must_use]
     pub fn overlaps(&self, other: &IpNet) -> bool {
-        self.subnet.contains(other) || other.contains(&self.subnet)
+        overlap(&self.subnet, other)
     }
 }
 

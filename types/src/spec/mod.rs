@@ -39,7 +39,7 @@ pub use service::{
     UpdateConfig, UpdateOrder,
 };
 pub use stack::StackSpec;
-pub use subnet::SubnetPlan;
+pub use subnet::{SubnetPlan, overlap};
 pub use user::{UserRole, UserSpec};
 pub use validate::{Violation, Violations};
 pub use volume::VolumeSpec;

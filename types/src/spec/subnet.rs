@@ -7,6 +7,12 @@ use ipnet::IpNet;
 
 use super::IpamConfig;
 
+/// Whether two ranges have an address in common: then one contains the other.
+#[must_use]
+pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
 /// What of a network's subnet is given to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubnetPlan {

@@ -126,7 +126,7 @@ fn join(
 ) -> Result<Joined, LowerError> {
     let mut aliases: BTreeSet<String> = wanted.aliases.iter().cloned().collect();
     aliases.insert(task.service_name.clone());
-    aliases.insert(format!("{}.{}", task.service_name, task.slot));
+    aliases.insert(task.name());
     let v4 = wanted.addresses.iter().find_map(|net| match net {
         IpNet::V4(net) => Some(net.addr()),
         IpNet::V6(_) => None,

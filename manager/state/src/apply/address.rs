@@ -12,7 +12,7 @@ use shoal_types::object::{
     Endpoint, Network, Node, Service, TUNNEL_TWINS, Task, TaskNetwork, VirtualIp,
 };
 use shoal_types::spec::{
-    AddressPool, IpamConfig, NetworkKind, NetworkSpec, ServiceSpec, SubnetPlan,
+    AddressPool, IpamConfig, NetworkKind, NetworkSpec, ServiceSpec, SubnetPlan, overlap,
 };
 
 use crate::addresses::{Addresses, Family, Range};
@@ -32,7 +32,7 @@ pub(super) fn subnets(state: &ClusterState, spec: &NetworkSpec) -> Result<Vec<Ip
     let on_wire = NetworkKind::of(&spec.driver).is_some_and(NetworkKind::is_on_wire);
     for config in spec.ipam.iter().flat_map(|ipam| &ipam.config) {
         let subnet = named(spec, config)?;
-        let own = subnets.iter().find(|own| own.contains(&subnet) || subnet.contains(*own));
+        let own = subnets.iter().find(|own| overlap(own, &subnet));
         let own = own.map(|own| SubnetHolder::Network { name: spec.name.clone(), subnet: *own });
         // On a wire all who are there have addresses of its subnet.
         let host = || if on_wire { None } else { host(state, &subnet) };
@@ -93,12 +93,11 @@ pub(super) fn own_range(id: ClusterId) -> Ipv6Net {
 fn holder(state: &ClusterState, subnet: &IpNet) -> Option<SubnetHolder> {
     let addresses = &state.indexes.addresses;
     let network = addresses.holder(subnet).and_then(|id| state.network(id)).and_then(|network| {
-        let overlaps = |other: &&IpNet| other.contains(subnet) || subnet.contains(*other);
-        let subnet = *network.subnets.iter().find(overlaps)?;
+        let subnet = *network.subnets.iter().find(|own| overlap(own, subnet))?;
         Some(SubnetHolder::Network { name: network.spec.name.clone(), subnet })
     });
     let twins = IpNet::from(TUNNEL_TWINS);
-    let twins = (twins.contains(subnet) || subnet.contains(&twins)).then_some(twins);
+    let twins = overlap(&twins, subnet).then_some(twins);
     let nodes = || addresses.aside(subnet).or(twins).map(|subnet| SubnetHolder::Nodes { subnet });
     let tasks = || addresses.is_held(subnet).then_some(SubnetHolder::Tasks);
     network.or_else(nodes).or_else(tasks)

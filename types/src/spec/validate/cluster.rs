@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(test)]
 use super::super::TunnelKeySpec;
-use super::super::{AddressPool, ClusterSpec};
+use super::super::{AddressPool, ClusterSpec, overlap};
 use super::{Check, service};
 
 /// Below, a busy host would count as lost; above, a lost one would not be noticed for minutes.
@@ -62,9 +62,7 @@ fn pool(c: &mut Check, pool: &AddressPool) {
 /// One address is in one pool.
 fn apart(c: &mut Check, pools: &[AddressPool]) {
     for (i, pool) in pools.iter().enumerate() {
-        let overlaps = |other: &&AddressPool| {
-            other.base.contains(&pool.base) || pool.base.contains(&other.base)
-        };
+        let overlaps = |other: &&AddressPool| overlap(&other.base.into(), &pool.base.into());
         if let Some(other) = pools.iter().take(i).find(overlaps) {
             let text = format!("overlaps {}: expected ranges of their own", other.base);
             c.at(format!("[{i}].base"), |c| c.wrong(pool.base, text));

@@ -8,6 +8,7 @@ use super::cluster::SUBNET_LENGTHS;
 use super::{Check, service};
 use crate::spec::{
     IpamConfig, MTU_MIN_V6, MTU_OPTION, NetworkKind, NetworkSpec, SubnetPlan, Wire, WireProblem,
+    overlap,
 };
 
 /// Prefix lengths of IPv6 subnets of networks that span nodes: one larger than what a site is given has no use
@@ -67,8 +68,7 @@ fn apart(c: &mut Check, configs: &[IpamConfig]) {
     let subnets: Vec<Option<IpNet>> = configs.iter().map(|c| c.subnet.parse().ok()).collect();
     for (i, subnet) in subnets.iter().enumerate() {
         let Some(subnet) = subnet else { continue };
-        let overlaps = |other: &&IpNet| other.contains(subnet) || subnet.contains(*other);
-        if let Some(other) = subnets.iter().take(i).flatten().find(overlaps) {
+        if let Some(other) = subnets.iter().take(i).flatten().find(|other| overlap(other, subnet)) {
             let text = format!("overlaps {other}: expected subnets of their own");
             c.at(format!("[{i}].subnet"), |c| c.wrong(subnet, text));
         }

@@ -108,9 +108,10 @@ fn who_has_no_ipv4_cannot_speak_it() {
     lab.block_on(async || {
         let driver = lab.driver();
         let plain = driver.ensure_network(net("plain")).await.unwrap();
-        for (network, id, speaks) in
-            [(plain, "plain", true), (state_of(&driver).await, "front", false)]
-        {
+        for (network, id, speaks) in [
+            (plain, "plain", true),
+            (driver.ensure_network(alone("front")).await.unwrap(), "front", false),
+        ] {
             let space = Space::new(id);
             let attached = driver.attach(request(id, id), space.netns()).await.unwrap();
             let (bridge, mac) = (&*network.bridge, network.mac().to_string());
@@ -131,8 +132,4 @@ fn who_has_no_ipv4_cannot_speak_it() {
             }
         }
     });
-}
-
-async fn state_of(driver: &BridgeNetworks) -> NetworkState {
-    driver.ensure_network(alone("front")).await.unwrap()
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use shoal_types::spec::overlap;
 
 use super::{InUse, LeaseError, Rules};
 use crate::network::{Family, NetworkConfig, Subnet, SubnetConfig, pool};
@@ -21,7 +22,7 @@ pub(super) fn choose_subnets(
         check(config, wanted)?;
         let subnet = wanted.subnet;
         if let Some(InUse { subnet: other, by }) =
-            used.iter().find(|other| pool::overlap(&subnet, &other.subnet))
+            used.iter().find(|other| overlap(&subnet, &other.subnet))
         {
             let (other, by) = (*other, by.clone());
             return Err(LeaseError::SubnetTaken { network: network(), subnet, other, by });
