@@ -193,6 +193,15 @@ impl Segments<'_> {
         }
     }
 
+    /// How many there are, those included that were written.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self.plan {
+            Plan::Whole(_) => 1,
+            Plan::Cut(cut) => (self.packet.len() - cut.payload).div_ceil(cut.size),
+        }
+    }
+
     /// Writes the next one to the beginning of `out`, and says how long it is. `None` when there are no more,
     /// or when it does not fit, which it does if there is room for the longest.
     pub fn write_next(&mut self, out: &mut [u8]) -> Option<usize> {

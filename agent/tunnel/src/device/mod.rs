@@ -5,7 +5,13 @@
 //! arguments nor an environment that say anything. Its interface stays when it ends, with addresses and routes:
 //! what would have gone through the tunnel then waits for the next one, and leaves by no other way.
 
+mod crypt;
+mod flow;
+mod ready;
 mod server;
+mod table;
+#[cfg(test)]
+mod tests;
 mod tun;
 mod udp;
 
@@ -16,9 +22,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use gotatun::device::uapi::{UapiClient, UapiServer};
-use gotatun::device::{Device, DeviceBuilder};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use serde::{Deserialize, Serialize};
@@ -26,7 +31,10 @@ use shoal_agent_container::ProcessIdentity;
 use shoal_agent_container::supervise::Given;
 use shoal_agent_container::sys::process::{close_others, ignore_signals};
 use shoal_agent_planning::segment::Offload;
+use tokio::sync::mpsc;
 
+use self::flow::Device;
+use self::tun::Tun;
 use crate::process::{LAST_WORDS, LOCK, SOCKET};
 
 /// Signals that are meant for an agent in the foreground, not for what outlives it, by number: SIGHUP,
@@ -34,10 +42,6 @@ use crate::process::{LAST_WORDS, LOCK, SOCKET};
 const IGNORED: [i32; 5] = [1, 2, 3, 13, 15];
 /// Longest order, in bytes.
 const ORDER_MAX: u64 = 4096;
-/// Threads that encrypt, at most. Half of the cores are for those who send and receive: with a thread for each
-/// core, two cores carried no more, often less, and packets took longer (docs/performance.md). What is best with more
-/// cores was not measured.
-const THREADS: usize = 4;
 
 /// What the process is told on standard input: one line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,10 +103,10 @@ pub fn main(given: Given) -> ExitCode {
     let mut held = None;
     match prepare(&run_dir, &agent, &mut held) {
         Ok((runtime, ready)) => match runtime.block_on(build(&ready.ifname, ready.listener)) {
-            Ok((device, client, listener, offload)) => {
-                say(&agent, &Said::Ready(offload));
+            Ok((device, ended, listener)) => {
+                say(&agent, &Said::Ready(device.able()));
                 drop(agent);
-                let error = runtime.block_on(server::run(device, &client, listener));
+                let error = runtime.block_on(server::run(&device, ended, listener));
                 // The agent reads it before it starts the next one.
                 let _ = fs::write(LAST_WORDS, error);
             }
@@ -129,9 +133,8 @@ fn prepare(
     let order = read_order(agent).map_err(Step::Order.failed())?;
     *held = Some(lock().map_err(Step::Lock.failed())?);
     let listener = listen().map_err(Step::Listen.failed())?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / 2).clamp(1, THREADS))
+    // For the socket alone: packets have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Step::Runtime.failed())?;
@@ -192,16 +195,13 @@ fn say(mut agent: &UnixStream, said: &Said) {
     }
 }
 
-/// What the device is made of.
-type Transports = (udp::Sockets, tun::Sender, tun::Receiver);
-type Built = (Device<Transports>, UapiClient, tokio::net::UnixListener, Offload);
+type Built = (Arc<Device>, mpsc::Receiver<String>, tokio::net::UnixListener);
 
+/// What begins here goes on until the process ends.
 async fn build(ifname: &str, listener: UnixListener) -> Result<Built, Failure> {
-    let (sender, receiver, offload) = tun::open(ifname).map_err(Step::Tun.failed())?;
-    let (client, server) = UapiServer::new();
-    let builder = DeviceBuilder::new().with_udp(udp::Sockets).with_ip_pair(sender, receiver);
-    let device = builder.with_uapi(server).build();
-    let device = device.await.map_err(|error| Step::Tun.failed()(io::Error::other(error)))?;
+    let device = Tun::open(ifname).and_then(Device::new).map(Arc::new);
+    let device = device.map_err(Step::Tun.failed())?;
+    let ended = device.start().map_err(Step::Runtime.failed())?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(Step::Listen.failed())?;
-    Ok((device, client, listener, offload))
+    Ok((device, ended, listener))
 }

@@ -1,21 +1,20 @@
 //! The socket of the process: WireGuard's configuration protocol.
-//!
-//! Changes are carried out here and not by the library's own server, for which a change of a peer is a new
-//! peer: the keys agreed on with it would be lost by every address that it gets, and what it sends until it
-//! notices.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, SystemTime};
 
-use gotatun::device::configure::DeviceWrite;
-use gotatun::device::uapi::UapiClient;
-use gotatun::device::uapi::command::{Get, Request, Set, SetPeer};
-use gotatun::device::{Device, DeviceTransports, Error, Peer};
-use gotatun::x25519::{PublicKey, StaticSecret};
+use gotatun::device::uapi::command::{self, GetPeer, GetResponse, Request, Set, SetPeer};
+use gotatun::x25519::PublicKey;
+use ipnet::IpNet;
 use rustix::io::Errno;
 use shoal_agent_planning::tunnel::uapi::MESSAGE_MAX;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+use super::flow::Device;
+use super::table::{Change, Peer};
 
 /// How long somebody who asks may take to do so.
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,15 +22,15 @@ const ASK_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until the device fails for good; why it did.
-pub(super) async fn run<T: DeviceTransports>(
-    mut device: Device<T>,
-    client: &UapiClient,
+pub(super) async fn run(
+    device: &Device,
+    mut ended: mpsc::Receiver<String>,
     listener: UnixListener,
 ) -> String {
     let ours = rustix::process::geteuid().as_raw();
     loop {
         let accepted = tokio::select! {
-            () = device.wait() => return "its interface was deleted or its socket failed".to_owned(),
+            why = ended.recv() => return why.unwrap_or_else(|| "all of its threads ended".to_owned()),
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
@@ -42,42 +41,25 @@ pub(super) async fn run<T: DeviceTransports>(
             }
         };
         if stream.peer_cred().is_ok_and(|peer| peer.uid() == ours) {
-            // One at a time: only the agent asks.
-            let answered = timeout(ASK_PATIENCE, answer(&device, client, stream)).await;
-            if let Ok(Err(broken)) = answered {
-                return broken;
-            }
+            // One at a time: only the agent asks. One who does not wait for the answer has none.
+            let _ = timeout(ASK_PATIENCE, answer(device, stream)).await;
         }
     }
 }
 
-/// Answers one request; the error is that of a device that cannot go on.
-async fn answer<T: DeviceTransports>(
-    device: &Device<T>,
-    client: &UapiClient,
-    stream: UnixStream,
-) -> Result<(), String> {
+/// Answers one request.
+async fn answer(device: &Device, stream: UnixStream) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let Some(text) = request(read).await else { return Ok(()) };
-    let (said, broken) = match text.parse() {
-        Ok(Request::Get(_)) => match client.send(Get::default()).await {
-            Ok(response) => (response.to_string(), None),
-            Err(_) => (errno(Errno::IO), None),
-        },
-        Ok(Request::Set(set)) => match change(device, set).await {
-            Ok(()) => (errno_of(0), None),
-            Err(Refused::Request) => (errno(Errno::INVAL), None),
-            // The device believes to listen where it asked to, so there is no second attempt.
-            Err(Refused::Device(error)) => (errno(number(&error)), Some(error.to_string())),
-        },
+    let said = match text.parse() {
+        Ok(Request::Get(_)) => tell(device).to_string(),
+        Ok(Request::Set(set)) => errno(change(device, set).err()),
         // Why is not told: a key may be in it.
-        Err(_) => (errno(Errno::INVAL), None),
+        Err(_) => errno(Some(Errno::INVAL)),
     };
-    // Somebody who does not wait for the answer has none.
-    let _ = write.write_all(said.as_bytes()).await;
-    let _ = write.write_all(b"\n").await;
-    let _ = write.shutdown().await;
-    broken.map_or(Ok(()), Err)
+    write.write_all(said.as_bytes()).await?;
+    write.write_all(b"\n").await?;
+    write.shutdown().await
 }
 
 /// Everything up to the empty line.
@@ -96,78 +78,89 @@ async fn request(read: impl tokio::io::AsyncRead + Unpin) -> Option<String> {
     }
 }
 
-enum Refused {
-    /// It is not one that can be carried out.
-    Request,
-    Device(Error),
+fn errno(error: Option<Errno>) -> String {
+    format!("errno={}\n", error.map_or(0, Errno::raw_os_error))
 }
 
-async fn change<T: DeviceTransports>(device: &Device<T>, set: Set) -> Result<(), Refused> {
+/// What the device is like.
+fn tell(device: &Device) -> GetResponse {
+    let mut said = GetResponse::default();
+    said.listen_port = Some(device.socket().map_or(0, |socket| socket.port()));
+    let table = device.table();
+    said.private_key = table.own().map(|own| own.private().into());
+    let now = SystemTime::now();
+    said.peers.extend(table.peers().map(|(key, peer)| tell_peer(key, peer, now)));
+    said
+}
+
+fn tell_peer(key: &PublicKey, peer: &Peer, now: SystemTime) -> GetPeer {
+    let link = peer.link();
+    let mut config = command::Peer::new(*key.as_bytes());
+    config.endpoint = link.endpoint;
+    config.persistent_keepalive_interval = link.tunn.persistent_keepalive();
+    let nets = link.allowed().filter_map(|net| net.to_string().parse().ok());
+    config.allowed_ip = nets.collect();
+    let (handshake, tx_bytes, rx_bytes, ..) = link.tunn.stats();
+    let handshake = handshake.and_then(|ago| now.checked_sub(ago));
+    let handshake = handshake.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let mut said = GetPeer::builder().peer(config).build();
+    said.last_handshake_time_sec = handshake.map(|at| at.as_secs());
+    said.last_handshake_time_nsec = handshake.map(|at| at.subsec_nanos());
+    (said.rx_bytes, said.tx_bytes) = (u64::try_from(rx_bytes).ok(), u64::try_from(tx_bytes).ok());
+    said
+}
+
+/// Carries out a request, or nothing of it.
+fn change(device: &Device, set: Set) -> Result<(), Errno> {
     // What nobody here asks for is refused rather than passed over.
     let odd = |peer: &SetPeer| peer.update_only || peer.peer.preshared_key.is_some();
-    if set.replace_peers || set.fwmark.is_some() || set.peers.iter().any(odd) {
-        return Err(Refused::Request);
+    let keyless = set.private_key.is_none() && device.table().own().is_none();
+    if set.replace_peers
+        || set.fwmark.is_some()
+        || set.peers.iter().any(odd)
+        || (keyless && !set.peers.is_empty())
+    {
+        return Err(Errno::INVAL);
     }
-    let changed = device.write(async |device| {
-        if let Some(key) = set.private_key {
-            device.set_private_key(StaticSecret::from(key.0)).await;
-        }
-        if let Some(port) = set.listen_port {
-            device.set_listen_port(port);
-        }
-        // The library panics when a peer comes before the key.
-        if !set.peers.is_empty() && device.private_key().is_none() {
-            return Err(Refused::Request);
-        }
-        for peer in set.peers {
-            change_peer(device, peer).await;
-        }
-        Ok(())
-    });
-    changed.await.map_err(Refused::Device)?
+    // The one that can fail comes first.
+    if let Some(port) = set.listen_port {
+        device.listen(port).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+    if let Some(key) = set.private_key {
+        device.table_mut().set_key(key.0);
+    }
+    for peer in &set.peers {
+        change_peer(device, peer);
+    }
+    Ok(())
 }
 
-async fn change_peer<T: DeviceTransports>(device: &mut DeviceWrite<'_, T>, set: SetPeer) {
+fn change_peer(device: &Device, set: &SetPeer) {
     let key = PublicKey::from(set.peer.public_key.0);
     if set.remove {
-        device.remove_peer(&key).await;
+        device.table_mut().remove(&key);
         return;
     }
-    let keepalive = set.peer.persistent_keepalive_interval;
-    let on = keepalive.filter(|seconds| *seconds != 0);
-    let (endpoint, nets) = (set.peer.endpoint, set.peer.allowed_ip);
-    let known = device.modify_peer(&key, |peer| {
-        if endpoint.is_some() {
-            peer.set_endpoint(endpoint);
-        }
-        if keepalive.is_some() {
-            peer.set_keepalive(on);
-        }
-        if set.replace_allowed_ips {
-            peer.clear_allowed_ips();
-        }
-        peer.add_allowed_ips(nets.iter().copied());
-    });
-    if !known.await {
-        let mut peer = Peer::new(key).with_allowed_ips(nets);
-        peer.endpoint = endpoint;
-        peer.keepalive = on;
-        device.add_peer(peer);
-    }
-}
-
-fn number(error: &Error) -> Errno {
-    let source = match error {
-        Error::Bind(source, _) | Error::IoError(source) => source,
-        _ => return Errno::IO,
+    let allowed = set.peer.allowed_ip.iter();
+    let allowed = allowed.filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok());
+    let change = Change {
+        endpoint: set.peer.endpoint,
+        keepalive: set.peer.persistent_keepalive_interval,
+        replace_allowed: set.replace_allowed_ips,
+        allowed: allowed.collect(),
     };
-    source.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+    // Nobody else changes whom the device knows.
+    let stranger = stranger(device, key);
+    let mut table = device.table_mut();
+    if let Some(stranger) = stranger {
+        table.add(key, stranger);
+    }
+    table.change(&key, &change);
 }
 
-fn errno(errno: Errno) -> String {
-    errno_of(errno.raw_os_error())
-}
-
-fn errno_of(number: i32) -> String {
-    format!("errno={number}\n")
+/// The peer, if the device does not know it yet.
+fn stranger(device: &Device, key: PublicKey) -> Option<Peer> {
+    let table = device.table();
+    let own = table.own()?;
+    (!table.knows(&key)).then(|| table.stranger(own, key))
 }

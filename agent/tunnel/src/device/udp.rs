@@ -2,95 +2,165 @@
 //! which it or the network card cuts, and come from it as one.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use gotatun::packet::{Packet, PacketBufPool};
-use gotatun::udp::socket::{UdpSocket, UdpSocketFactory};
-use gotatun::udp::{UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryParams};
-use nix::errno::Errno;
+use gotatun::packet::Packet;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg,
+    setsockopt, sockopt,
 };
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
-use tokio::io::Interest;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_v6only, set_socket_recv_buffer_size_force,
+    set_socket_send_buffer_size_force,
+};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with,
+};
 
-/// Packets that are sent with one look at them, at most.
-const SEND_PACKETS: usize = 256;
+use super::ready::wait;
+
 /// Packets in one datagram, at most: UDP_MAX_SEGMENTS of the kernel.
 const PIECES_MAX: usize = 64;
 /// Bytes in one, at most: what fits a packet of IPv6, and of IPv4.
 const DATAGRAM_MAX: usize = 65_535 - 48;
 /// Bytes that are received at once, at most.
 const RECEIVE_MAX: usize = 64 << 10;
-/// Datagrams taken at once, at most.
-const RECEIVE_DATAGRAMS: usize = 8;
+/// Packets taken at once, about; then they are decrypted.
+const RECEIVE_PACKETS: usize = 128;
 /// One of up to this many bytes is copied, so that it does not hold the memory of a large one.
 const SMALL: usize = 4096;
 /// Bytes that the kernel keeps for us while we encrypt, each way.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Makes the sockets.
-pub(super) struct Sockets;
+/// How long a packet waits for room in the kernel.
+const SEND_PATIENCE: Duration = Duration::from_millis(100);
 
-impl UdpTransportFactory for Sockets {
-    type Send = Sender;
-    type Recv = Receiver;
+/// A packet of the wire, and where it goes or comes from.
+pub(super) type Addressed = (Packet, SocketAddr);
 
-    async fn bind(
-        &mut self,
-        params: &UdpTransportFactoryParams,
-    ) -> io::Result<(Self::Send, Self::Recv)> {
-        // It receives large datagrams where the kernel can.
-        let (socket, _) = UdpSocketFactory::default().bind(params).await?;
+/// The socket.
+pub(super) struct Socket {
+    socket: OwnedFd,
+    port: u16,
+    /// Whether the kernel takes large ones.
+    large: AtomicBool,
+}
+
+impl Socket {
+    /// Listens on a port, by IPv6 and IPv4; 0: on any.
+    ///
+    /// # Errors
+    /// The kernel's answer: `EADDRINUSE` if somebody else does.
+    pub(super) fn bind(port: u16) -> io::Result<Self> {
+        let socket = match bound(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+            // A kernel without IPv6.
+            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                bound(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?
+            }
+            bound => bound?,
+        };
+        let port = SocketAddr::try_from(getsockname(&socket)?)?.port();
         // Without the right to more, there is as much as everybody has.
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER);
-        let _ = setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER);
+        let _ = set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER);
+        let _ = set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER);
         // What is encrypted may be cut on its way, as the kernel's own WireGuard has it: where a router takes less, it
         // would be lost, and mostly nobody would be told.
-        let uncut = set_ip_mtu_discover(socket.socket(), Ipv4PathMtuDiscovery::DONT);
-        if let Err(error) = uncut {
-            tracing::debug!(%error, "packets of the tunnel are not cut on their way");
-        }
+        let _ = set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT);
+        // Since Linux 5.0: without it they come one by one.
+        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
         // Since Linux 4.18; sending is part of that.
-        let large = nix::sys::socket::getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
-        let sender = Sender { socket: socket.clone(), large: Arc::new(AtomicBool::new(large)) };
-        Ok((sender, Receiver { socket }))
+        let large = getsockopt(&socket, sockopt::UdpGroSegment).is_ok();
+        Ok(Self { socket, port, large: AtomicBool::new(large) })
     }
-}
 
-/// Where encrypted packets go.
-#[derive(Clone)]
-pub(super) struct Sender {
-    socket: UdpSocket,
-    /// Whether the kernel takes large ones.
-    large: Arc<AtomicBool>,
-}
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
 
-impl Sender {
-    /// Sends packets as one datagram.
-    async fn send_large(&self, packets: &[(Packet, SocketAddr)], to: SocketAddr) -> io::Result<()> {
+    /// Sends packets, as few datagrams as they can be. What cannot be sent is lost, as on any way.
+    pub(super) fn send(&self, packets: &mut Vec<Addressed>) {
+        let mut rest = &packets[..];
+        while let Some((_, to)) = rest.first() {
+            let large = self.large.load(Ordering::Relaxed);
+            let (now, later) = rest.split_at(if large { run(rest) } else { 1 });
+            rest = later;
+            if now.len() > 1 {
+                match self.send_as_one(now, *to) {
+                    Ok(()) => continue,
+                    // The way out has nobody who could add the checksums.
+                    Err(nix::Error::EIO) => self.large.store(false, Ordering::Relaxed),
+                    // Pieces that do not fit the way there: alone, they are cut once more.
+                    Err(_) => {}
+                }
+            }
+            for (packet, to) in now {
+                // One that cannot be sent says nothing of the next one, which may be for somebody else.
+                let _ = self.message(&[IoSlice::new(packet)], &[], *to);
+            }
+        }
+        packets.clear();
+    }
+
+    fn send_as_one(&self, packets: &[Addressed], to: SocketAddr) -> nix::Result<()> {
         let Some((first, _)) = packets.first() else { return Ok(()) };
-        let size = u16::try_from(first.len()).map_err(io::Error::other)?;
-        let parts: Vec<IoSlice<'_>> =
-            packets.iter().map(|(packet, _)| IoSlice::new(packet)).collect();
-        let to = SockaddrStorage::from(to);
-        let socket = self.socket.socket();
-        let sent = socket.async_io(Interest::WRITABLE, || {
-            let say = [ControlMessage::UdpGsoSegments(&size)];
-            let flags = MsgFlags::MSG_DONTWAIT;
-            Ok(sendmsg(socket.as_raw_fd(), &parts, &say, flags, Some(&to))?)
-        });
-        sent.await.map(drop)
+        let size = u16::try_from(first.len()).map_err(|_| nix::Error::EMSGSIZE)?;
+        let mut parts = [IoSlice::new(&[]); PIECES_MAX];
+        for (part, (packet, _)) in parts.iter_mut().zip(packets) {
+            *part = IoSlice::new(packet);
+        }
+        self.message(&parts[..packets.len()], &[ControlMessage::UdpGsoSegments(&size)], to)
     }
+
+    fn message(
+        &self,
+        parts: &[IoSlice<'_>],
+        say: &[ControlMessage<'_>],
+        to: SocketAddr,
+    ) -> nix::Result<()> {
+        let to = SockaddrStorage::from(to);
+        loop {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match sendmsg(self.socket.as_raw_fd(), parts, say, flags, Some(&to)) {
+                // Who waits here reads no more from the interface, so that senders are slowed down.
+                Err(nix::Error::EAGAIN) if self.has_room() => {}
+                Err(nix::Error::EINTR) => {}
+                sent => return sent.map(drop),
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn has_room(&self) -> bool {
+        wait([(self.as_fd(), PollFlags::OUT)], Some(SEND_PATIENCE)) == Ok([true])
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn bound(at: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
+    if at.is_ipv6() {
+        set_ipv6_v6only(&socket, false)?;
+    }
+    bind(&socket, &at)?;
+    Ok(socket)
 }
 
 /// How many packets from the first one on can be one datagram: of one length, but for a shorter last one.
-fn run(packets: &[(Packet, SocketAddr)]) -> usize {
+fn run(packets: &[Addressed]) -> usize {
     let Some((first, to)) = packets.first() else { return 0 };
     let (size, mut bytes, mut count) = (first.len(), first.len(), 1);
     for (packet, other) in packets.iter().skip(1).take(PIECES_MAX - 1) {
@@ -106,65 +176,6 @@ fn run(packets: &[(Packet, SocketAddr)]) -> usize {
     count
 }
 
-impl UdpSend for Sender {
-    type SendManyBuf = ();
-
-    async fn send_to(&self, packet: Packet, to: SocketAddr) -> io::Result<()> {
-        self.socket.socket().send_to(&packet, to).await.map(drop)
-    }
-
-    fn max_number_of_packets_to_send(&self) -> usize {
-        SEND_PACKETS
-    }
-
-    async fn send_many_to(
-        &self,
-        (): &mut (),
-        packets: &mut Vec<(Packet, SocketAddr)>,
-    ) -> io::Result<()> {
-        let mut rest = &packets[..];
-        while let Some((_, to)) = rest.first() {
-            let large = self.large.load(Ordering::Relaxed);
-            let (now, later) = rest.split_at(if large { run(rest) } else { 1 });
-            rest = later;
-            if now.len() > 1 {
-                match self.send_large(now, *to).await {
-                    Ok(()) => continue,
-                    // The way out has nobody who could add the checksums.
-                    Err(error) if is(&error, Errno::EIO) => {
-                        self.large.store(false, Ordering::Relaxed);
-                    }
-                    // Pieces that do not fit the way there: alone, they are cut once more.
-                    Err(_) => {}
-                }
-            }
-            for (packet, to) in now {
-                // One that cannot be sent says nothing of the next one, which may be for somebody else.
-                let _ = self.socket.socket().send_to(packet, *to).await;
-            }
-        }
-        packets.clear();
-        Ok(())
-    }
-
-    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        self.socket.local_addr().map(Some)
-    }
-
-    fn set_fwmark(&self, mark: u32) -> io::Result<()> {
-        UdpSend::set_fwmark(&self.socket, mark)
-    }
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
-}
-
-/// Where encrypted packets come from.
-pub(super) struct Receiver {
-    socket: UdpSocket,
-}
-
 /// Memory for what comes next.
 #[derive(Default)]
 pub(super) struct Room {
@@ -172,20 +183,36 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Receives one datagram: the packets in it, and from where.
-    fn receive(
+    /// Takes what has come, up to about [`RECEIVE_PACKETS`].
+    ///
+    /// # Errors
+    /// The kernel's answer; `EAGAIN` when nothing has come.
+    pub(super) fn receive(
         &mut self,
-        socket: i32,
-        pool: &PacketBufPool,
-        packets: &mut Vec<(Packet, SocketAddr)>,
+        socket: &Socket,
+        packets: &mut Vec<Addressed>,
     ) -> nix::Result<()> {
+        while packets.len() < RECEIVE_PACKETS {
+            match self.datagram(socket, packets) {
+                Ok(()) | Err(nix::Error::EINTR) => {}
+                // It is asked again, and says the same, once these are on their way.
+                Err(_) if !packets.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives one datagram: the packets in it, and from where.
+    fn datagram(&mut self, socket: &Socket, packets: &mut Vec<Addressed>) -> nix::Result<()> {
         if self.bytes.len() < RECEIVE_MAX {
             self.bytes = BytesMut::zeroed(RECEIVE_MAX);
         }
         let mut said = nix::cmsg_space!(i32);
         let mut parts = [IoSliceMut::new(&mut self.bytes)];
         let flags = MsgFlags::MSG_DONTWAIT;
-        let got = recvmsg::<SockaddrStorage>(socket, &mut parts, Some(&mut said), flags)?;
+        let number = socket.socket.as_raw_fd();
+        let got = recvmsg::<SockaddrStorage>(number, &mut parts, Some(&mut said), flags)?;
         let size = got.cmsgs()?.find_map(|message| match message {
             ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
             _ => None,
@@ -194,12 +221,8 @@ impl Room {
         let Some(from) = from.filter(|_| len > 0) else { return Ok(()) };
         let size = size.filter(|size| *size > 0).unwrap_or(len);
         if len <= SMALL {
-            for bytes in self.bytes[..len].chunks(size) {
-                let mut packet = pool.get();
-                packet.buf_mut().clear();
-                packet.buf_mut().extend_from_slice(bytes);
-                packets.push((packet, from));
-            }
+            let copied = self.bytes[..len].chunks(size).map(BytesMut::from);
+            packets.extend(copied.map(|bytes| (Packet::from_bytes(bytes), from)));
             return Ok(());
         }
         let mut datagram = self.bytes.split_to(len);
@@ -218,45 +241,4 @@ fn plain(address: &SockaddrStorage) -> Option<SocketAddr> {
     }
     let address = SocketAddr::from(*address.as_sockaddr_in6()?);
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
-}
-
-impl UdpRecv for Receiver {
-    type RecvManyBuf = Room;
-
-    async fn recv_from(&mut self, pool: &mut PacketBufPool) -> io::Result<(Packet, SocketAddr)> {
-        UdpRecv::recv_from(&mut self.socket, pool).await
-    }
-
-    async fn recv_many_from(
-        &mut self,
-        room: &mut Room,
-        pool: &mut PacketBufPool,
-        packets: &mut Vec<(Packet, SocketAddr)>,
-    ) -> io::Result<()> {
-        let socket = self.socket.socket();
-        let number = socket.as_raw_fd();
-        while packets.is_empty() {
-            // Datagrams without bytes come to nothing, and anybody can send them: others have their turn.
-            tokio::task::consume_budget().await;
-            socket.readable().await?;
-            for _ in 0..RECEIVE_DATAGRAMS {
-                let received = socket.try_io(Interest::READABLE, || {
-                    room.receive(number, pool, packets)?;
-                    Ok(())
-                });
-                match received {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // It is asked again, and says the same, once these are on their way.
-                    Err(_) if !packets.is_empty() => break,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn enable_udp_gro(&self) -> io::Result<()> {
-        self.socket.enable_udp_gro()
-    }
 }
