@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(busybox-static ca-certificates curl docker-registry gcc iproute2 jq
           libc6-dev libseccomp-dev make nftables pkg-config procps)
 # Other programs' answers that tests compare ours with, and another clock.
-[ "${1:-}" != tests ] || { shift; packages+=(faketime skopeo umoci); }
+[ "${1:-}" != tests ] || { shift; packages+=(faketime skopeo umoci wireguard-go wireguard-tools); }
 # Who else has rules on a host.
 [ "${1:-}" != docker ] || { shift; packages+=(docker.io iptables); }
 missing=()

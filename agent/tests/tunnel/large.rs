@@ -23,7 +23,7 @@ fn text(seed: u32) -> Vec<u8> {
 }
 
 /// Sends a stream from one host to the other, and one back at the same time.
-fn stream(from: &Host, to: &Host, at: IpAddr) {
+pub(crate) fn stream(from: &Host, to: &Host, at: IpAddr) {
     let listener = to.space.enter(|| TcpListener::bind((at, 7001)).unwrap());
     let address = listener.local_addr().unwrap();
     let client = from.space.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());

@@ -10,6 +10,7 @@
 )]
 
 mod ingress;
+mod interop;
 mod keys;
 mod lab;
 mod large;
