@@ -196,7 +196,7 @@ impl BridgeNetworks {
             node,
             links,
             reaper: Reaper::default(),
-            table: Table::new(table, firewall),
+            table: Table::open(table, firewall, run_dir.clone()),
             book,
             settings,
             tracked: Arc::default(),
@@ -281,7 +281,8 @@ impl BridgeNetworks {
         self.book.save_container(container, page.as_ref())
     }
 
-    async fn filter(&self, generation: u64) -> Result<(), NetworkError> {
+    /// Brings the tables up to date: whether they were not as an earlier agent should have left them.
+    async fn filter(&self, generation: u64) -> Result<bool, NetworkError> {
         Ok(self.table.sync(generation, || self.desired_table()).await?)
     }
 

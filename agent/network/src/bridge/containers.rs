@@ -48,7 +48,7 @@ impl BridgeNetworks {
             self.connect(&attached, &bridge, &file, &inside),
             self.filter(generation),
         );
-        connected.and(filtered)?;
+        connected.and(filtered.map(drop))?;
         self.found(&attached)?;
         Ok(attached)
     }

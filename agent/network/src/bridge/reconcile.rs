@@ -83,7 +83,7 @@ impl BridgeNetworks {
                 continue;
             }
             self.lock().count_deed();
-            let done = self.perform(&action).await;
+            let done = self.perform(&action, &mut strange).await;
             self.note_known(&action, &observed, done.is_ok());
             match done {
                 Ok(true) if of_mesh(&action) && !strange.mesh => {}
@@ -300,7 +300,7 @@ impl BridgeNetworks {
     }
 
     /// Does one thing. Says whether there was something to do.
-    async fn perform(&self, action: &Action) -> Result<bool, NetworkError> {
+    async fn perform(&self, action: &Action, strange: &mut Strange) -> Result<bool, NetworkError> {
         match action {
             Action::Remember(memory) => self.settings.remember(memory.clone())?,
             Action::Forget => self.settings.forget()?,
@@ -313,7 +313,7 @@ impl BridgeNetworks {
                     // A host without nftables has nothing to be removed from there.
                     Err(NetworkError::Firewall(FirewallError::Missing)) if !self.has_networks() => {
                     }
-                    result => result?,
+                    result => strange.tables |= result?,
                 }
             }
             Action::Link(action) => self.links.perform(action).await?,

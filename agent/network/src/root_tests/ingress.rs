@@ -20,6 +20,7 @@ use super::*;
 mod attackers;
 mod echoes;
 mod local;
+mod restarts;
 mod six;
 mod sticky;
 

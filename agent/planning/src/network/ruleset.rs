@@ -47,6 +47,7 @@ pub use self::composer::Composer;
 pub use self::element::RawElement;
 use self::element::{Collector, Element, Elements};
 use self::led::Led;
+pub use self::mend::{Mend, Shown};
 use self::mesh::egress_chains;
 pub use self::mesh::kernel_probe;
 pub use self::sets::SetName;
@@ -61,6 +62,7 @@ mod compare;
 mod composer;
 mod element;
 mod led;
+mod mend;
 mod mesh;
 mod own;
 mod sets;
@@ -216,40 +218,44 @@ impl Ruleset {
     pub fn replace_text(&self, table: &str) -> String {
         let mut text = String::new();
         for family in self.families() {
-            // The first line makes the second valid where there is no table yet.
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "add table {family} {table}\ndelete table {family} {table}");
+            remove_table(&mut text, family, table);
         }
         if self.is_empty() {
             return text;
         }
-        for family in self.families() {
-            if family == EGRESS && !self.shape.mesh {
-                continue;
+        text + &self.structure(table) + &elements_text(table, &self.elements(), |_| true)
+    }
+
+    /// The families of the tables that there are to be.
+    fn wanted_families(&self) -> impl Iterator<Item = &'static str> {
+        let mesh = self.shape.mesh;
+        self.families().into_iter().filter(move |family| mesh || *family != EGRESS)
+    }
+
+    /// The tables without their elements, as they are declared.
+    fn structure(&self, table: &str) -> String {
+        self.wanted_families().map(|family| self.declaration(family, table)).collect()
+    }
+
+    /// One of them.
+    fn declaration(&self, family: &str, table: &str) -> String {
+        let mut text = format!("table {family} {table} {{\n");
+        for (set, _, declaration) in sets(self.shape.v6) {
+            if set.family() == family {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "  {declaration}");
             }
-            let _ = writeln!(text, "table {family} {table} {{");
-            for (set, _, declaration) in sets(self.shape.v6) {
-                if set.family() == family {
-                    let _ = writeln!(text, "  {declaration}");
-                }
-            }
-            text.push_str(&match family {
-                FRAMES => frame_chains(&self.prefix, self.shape.v6),
-                EGRESS => egress_chains(&ingress::ifname(&self.prefix)),
-                _ => packet_chains(&self.shape),
-            });
-            text.push_str("}\n");
         }
-        for (of, elements) in &self.elements() {
-            change::write_elements(
-                &mut text,
-                "add",
-                table,
-                *of,
-                elements.iter().map(Element::text),
-            );
+        text + &self.chains_text(family) + "}\n"
+    }
+
+    /// Its chains.
+    fn chains_text(&self, family: &str) -> String {
+        match family {
+            FRAMES => frame_chains(&self.prefix, self.shape.v6),
+            EGRESS => egress_chains(&ingress::ifname(&self.prefix)),
+            _ => packet_chains(&self.shape),
         }
-        text
     }
 
     /// What turns the tables `from` into these, whose chains are the same. It costs what differs.
@@ -265,11 +271,8 @@ impl Ruleset {
     /// Whether the kernel's tables, as `nft -j list table` shows them, hold exactly these elements.
     #[must_use]
     pub fn matches(&self, listed: &Value) -> bool {
-        let families = self.families();
-        let there = |set: &SetName| {
-            families.contains(&set.family()) && (self.shape.mesh || set.family() != EGRESS)
-        };
-        let mut sets = sets(self.shape.v6).filter(|(set, _, _)| there(set));
+        let families: Vec<&str> = self.wanted_families().collect();
+        let mut sets = sets(self.shape.v6).filter(|(set, _, _)| families.contains(&set.family()));
         let all = self.elements();
         sets.all(|(set, family, _)| {
             let found = listed_elements(listed, &set.name(family));
@@ -279,6 +282,22 @@ impl Ruleset {
             found.is_some_and(|found| found == wanted)
         })
     }
+}
+
+/// Takes a table away, whether or not there is one: the first line makes the second valid.
+fn remove_table(text: &mut String, family: &str, table: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "add table {family} {table}\ndelete table {family} {table}");
+}
+
+/// Adds elements of some sets.
+fn elements_text(table: &str, all: &Elements, of: impl Fn(SetName) -> bool) -> String {
+    let mut text = String::new();
+    for (set, elements) in all.iter().filter(|((set, _), _)| of(*set)) {
+        let elements = elements.iter().map(Element::text);
+        change::write_elements(&mut text, "add", table, *set, elements);
+    }
+    text
 }
 
 /// Everything of a listed table that is neither an element nor a kernel's handle: the
@@ -300,12 +319,17 @@ pub fn frame(listed: &Value) -> Vec<Value> {
 }
 
 fn listed_elements(listed: &Value, set: &str) -> Option<BTreeSet<String>> {
+    let elements = elements_of(listed, set)?.iter();
+    Some(elements.map(ToString::to_string).collect())
+}
+
+/// The elements of a listed set; `None` if there is no such set.
+fn elements_of<'a>(listed: &'a Value, set: &str) -> Option<&'a [Value]> {
     let found = listed["nftables"].as_array()?.iter().find_map(|object| {
         let body = object.get("set").or_else(|| object.get("map"))?;
         (body["name"] == set).then_some(body)
     })?;
-    let elements = found["elem"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Some(elements.iter().map(ToString::to_string).collect())
+    Some(found["elem"].as_array().map(Vec::as_slice).unwrap_or_default())
 }
 
 #[cfg(test)]

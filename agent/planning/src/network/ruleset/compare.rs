@@ -98,7 +98,7 @@ fn of_one_set<'a>(
 }
 
 /// The chains of a frame with what is in each, in order.
-fn chains(frame: &[Value]) -> BTreeMap<String, Vec<String>> {
+pub(super) fn chains(frame: &[Value]) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for object in frame {
         let (body, name) = match (object.get("chain"), object.get("rule")) {

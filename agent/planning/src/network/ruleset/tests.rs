@@ -10,6 +10,8 @@ use crate::network::{
     AttachRequest, NetworkConfig, Protocol, PublishedPort, SharedPort, SubnetConfig,
 };
 
+mod mend;
+
 const GOLDEN: &str = include_str!("golden.nft");
 
 fn network(id: &str, internal: bool) -> NetworkConfig {
