@@ -13,8 +13,8 @@ use std::time::Duration;
 use shoal_agent_ground::backoff::Backoff;
 use shoal_agent_network::{Contested, NetworkDriver, NetworkError};
 use shoal_agent_planning::overlay::{Course, Courses, Crowded, OverlayView};
-use shoal_agent_planning::tunnel::LeftOut;
-use shoal_agent_planning::tunnel::selftest::fitting;
+use shoal_agent_planning::tunnel::wide::{asked, fitting, largest};
+use shoal_agent_planning::tunnel::{LeftOut, MTU, Side};
 use shoal_agent_planning::verify::Known;
 use shoal_agent_tunnel::{Tunnel, TunnelError};
 use shoal_types::error_chain::chain;
@@ -206,7 +206,10 @@ pub(crate) struct Overlay {
     /// What came of it.
     found: watch::Receiver<Found>,
     /// How large packets may be at the most, as the driver was told last, with success.
-    fitted: Option<BTreeMap<IpAddr, u32>>,
+    fitted: Option<(u32, BTreeMap<IpAddr, u32>)>,
+    /// The largest packet that the tunnel takes, and when was looked what its wires do, for which nodes.
+    largest: u32,
+    looked: Option<(Arc<OverlayView>, Instant)>,
     /// How far it is with the epochs of its keys.
     keys: Keys,
 }
@@ -260,6 +263,8 @@ impl Overlay {
             ways,
             found,
             fitted: None,
+            largest: MTU,
+            looked: None,
             keys: Keys::default(),
         };
         (overlay, OverlayHandle { asks: ask, known: knows, found: finding })
@@ -339,9 +344,14 @@ impl Overlay {
             self.ensured = None;
             errors.extend(self.remove().await.err().map(OverlayError::from));
             self.ways.send_if_modified(|ways| std::mem::take(ways) != Ways::default());
-        } else if !self.is_ensured(editions, &view) {
+        } else {
+            errors.extend(self.look_at_wires(&view).await.err());
+        }
+        // Before the interface takes more: nobody is sent what was not seen to pass.
+        errors.extend(self.fit(course, &view).await.err());
+        if !has_left && !self.is_ensured(editions, &view) {
             self.ensured = None;
-            errors = self.ensure(course, &view).await;
+            errors.extend(self.ensure(course, &view).await);
             // While keys change, time alone has something done.
             if errors.is_empty() && self.keys.hurry().is_none() {
                 self.ensured = Some((editions, Arc::clone(&view), Instant::now()));
@@ -351,7 +361,6 @@ impl Overlay {
         if !has_left {
             self.has();
         }
-        errors.extend(self.fit(course).await.err());
         errors.extend(self.lead(course, view).await.err());
         self.courses = courses;
         // The host has left its cluster, and nothing is left to be tried again.
@@ -368,13 +377,39 @@ impl Overlay {
         })
     }
 
+    /// Follows what the interfaces take by which packets leave for other nodes. What was so holds while none can be seen.
+    async fn look_at_wires(&mut self, view: &Arc<OverlayView>) -> Result<(), OverlayError> {
+        let was_looked = |(at, when): &(Arc<OverlayView>, Instant)| {
+            at.peers == view.peers && when.elapsed() < LOOK
+        };
+        if self.looked.as_ref().is_some_and(was_looked) {
+            return Ok(());
+        }
+        let wires = self.tunnels.of(Side::First).wires(asked(view.node_id, &view.peers)).await?;
+        self.looked = Some((Arc::clone(view), Instant::now()));
+        let now = largest(wires.iter().copied());
+        if now != self.largest && !wires.is_empty() {
+            tracing::info!(
+                bytes = now,
+                before = self.largest,
+                "the tunnel takes packets of another size"
+            );
+            (self.largest, self.ensured) = (now, None);
+        }
+        Ok(())
+    }
+
     /// Lets packets be as large as their ways take.
-    async fn fit(&mut self, course: &Course) -> Result<(), OverlayError> {
-        let Some(narrow) = self.found.borrow_and_update().narrow.clone() else { return Ok(()) };
-        let fits = fitting(&narrow, |node| course.allowed.get(node));
+    async fn fit(&mut self, course: &Course, view: &OverlayView) -> Result<(), OverlayError> {
+        let found = self.found.borrow_and_update().sizes.clone();
+        // Of usual ones what an earlier agent has found out holds until all was tried.
+        let Some(sizes) = found.or_else(|| (self.largest > MTU).then(BTreeMap::new)) else {
+            return Ok(());
+        };
+        let fits = (self.largest, fitting(self.largest, &sizes, &course.allowed, &view.peers));
         if self.fitted.as_ref() != Some(&fits) {
             self.fitted = None;
-            self.networks.fit(fits.clone()).await?;
+            self.networks.fit(fits.0, fits.1.clone()).await?;
             self.fitted = Some(fits);
         }
         Ok(())

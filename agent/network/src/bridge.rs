@@ -342,8 +342,12 @@ impl NetworkDriver for BridgeNetworks {
         self.do_lead(remote, vips, ingress).boxed()
     }
 
-    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.do_fit(narrow).boxed()
+    fn fit(
+        &self,
+        widest: u32,
+        narrow: BTreeMap<IpAddr, u32>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.do_fit(widest, narrow).boxed()
     }
 
     fn part(&self, second: OrdSet<IpAddr>) -> BoxFuture<'_, Result<(), NetworkError>> {

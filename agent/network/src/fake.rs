@@ -294,8 +294,17 @@ impl NetworkDriver for FakeNetworks {
         })
     }
 
-    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
+    fn fit(
+        &self,
+        widest: u32,
+        narrow: BTreeMap<IpAddr, u32>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
         self.answer(|inner, _| {
+            inner.leases.widen(widest);
+            let unfinished: Lost = inner.leases.unfinished().collect();
+            if !unfinished.is_empty() {
+                inner.lost.send_modify(|lost| lost.extend(unfinished));
+            }
             inner.narrow.send_replace(narrow);
             Ok(())
         })

@@ -275,12 +275,18 @@ pub trait NetworkDriver: Send + Sync {
         ingress: Ingress,
     ) -> BoxFuture<'_, Result<Contested, NetworkError>>;
 
-    /// Has packets for these addresses, and for no others, be no larger than so many bytes where they are led into the
-    /// tunnel. Those of IPv6 are of 1280 bytes at least (RFC 8200, 5).
+    /// Has networks that span hosts, with their containers, have packets of up to so many bytes, as far as they had not
+    /// larger ones before and nobody has asked for smaller ones; and packets for these addresses, and for no others, be no
+    /// larger than so many bytes where they are led into the tunnel. Those of IPv6 are of 1280 bytes at least (RFC 8200,
+    /// 5). Containers that are there are to be attached again for it ([`lost`](Self::lost)).
     ///
     /// # Errors
     /// The kernel's refusals; everything is tried before the first is returned.
-    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>>;
+    fn fit(
+        &self,
+        widest: u32,
+        narrow: BTreeMap<IpAddr, u32>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// Has packets for these of the addresses that are led into the tunnel go by its second interface, and those for all
     /// others by the first. None is lost by that.

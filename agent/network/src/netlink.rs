@@ -323,6 +323,12 @@ impl Links {
             return Ok(false);
         }
         let index = link.header.index;
+        // It may have larger packets than when it was made.
+        let grows = mtu_of(&link).is_some_and(|mtu| mtu < attached.mtu);
+        if grows && attached.wire.is_none() {
+            let message = LinkUnspec::new_with_index(index).mtu(attached.mtu).build();
+            self.set(message, || format!("set mtu {} of {ifname}", attached.mtu)).await?;
+        }
         if !link.header.flags.contains(LinkFlags::Up) {
             let message = LinkUnspec::new_with_index(index).up().build();
             self.set(message, || format!("set {ifname} up")).await?;

@@ -14,7 +14,7 @@ use shoal_agent_planning::overlay::{Course, OverlayView, Remote};
 use shoal_agent_planning::tunnel::crossing::{Crossing, Lacks, Parting};
 use shoal_agent_planning::tunnel::held::{self, Held};
 use shoal_agent_planning::tunnel::selftest::End;
-use shoal_agent_planning::tunnel::{Desired, LeftOut, MTU, Side, peers};
+use shoal_agent_planning::tunnel::{Desired, LeftOut, Side, peers};
 use shoal_agent_tunnel::{EpochKey, TunnelError};
 use shoal_types::id::NodeId;
 use shoal_types::object::{DescribedKeys, TunnelDescription, TunnelEnd, TunnelEpochs, TunnelKind};
@@ -231,7 +231,7 @@ impl Overlay {
         let (peers, left_out) =
             peers(public_key, at, &course.allowed, &view.peers, Some(KEEPALIVE));
         let (listen_port, address) = (self.port(Side::of(epoch)), course.ingress.home);
-        (Desired { listen_port, mtu: MTU, address, peers }, left_out)
+        (Desired { listen_port, mtu: self.largest, address, peers }, left_out)
     }
 
     async fn ensure_side(&mut self, side: Side, desired: Desired) -> Result<(), OverlayError> {
@@ -373,6 +373,7 @@ impl Overlay {
             by: links.values().map(|(end, ifname)| (end.key, ifname.clone())).collect(),
             ends: links.into_iter().map(|(node, (end, _))| (node, end)).collect(),
             told: self.phase == Phase::Told,
+            full: self.largest,
         };
         self.ways.send_if_modified(|ways| {
             let is_news = *ways != now;

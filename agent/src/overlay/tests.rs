@@ -315,12 +315,52 @@ async fn packets_for_a_node_fit_what_passes_to_it() {
     assert_eq!(overlay.troubled_links(), TroubledLinks::default());
 }
 
+/// Where the wires take more, so does the tunnel, and packets to a node are larger once they were seen to pass.
+#[tokio::test(start_paused = true)]
+async fn packets_for_a_node_are_as_large_as_the_wires_take_once_they_were_seen_to_pass() {
+    let (tunnel, networks) = fakes();
+    tunnel.set_wires([1500, 9000]);
+    let passes = Arc::new(AtomicU32::new(0));
+    let tried = {
+        let passes = passes.clone();
+        let attempt: Try = Arc::new(move |ways, _| {
+            let passes = passes.load(Ordering::Relaxed).min(ways.full);
+            Box::pin(std::future::ready((passes > 0).then_some(Came { passes, way: None })))
+        });
+        attempt
+    };
+    let path = data_path();
+    let overlay = Overlay::start(sides(&tunnel), networks.clone(), networks.overlay(), path, tried);
+    networks.tell(Arc::new(view()));
+    let mut narrow = networks.narrow();
+    let task = |bytes| BTreeMap::from([([10, 0, 0, 3].into(), bytes)]);
+    // Before anything could be tried.
+    narrow.wait_for(|narrow| *narrow == task(MTU)).await.unwrap();
+    until_peers(&tunnel, &[key(2)]).await;
+    assert_eq!(tunnel.mtu(), Some(8920));
+    for (now, expected) in
+        [(8920, BTreeMap::new()), (1440, task(1440)), (8920, BTreeMap::new()), (4000, task(4000))]
+    {
+        passes.store(now, Ordering::Relaxed);
+        narrow.wait_for(|narrow| *narrow == expected).await.unwrap();
+    }
+    assert_eq!(overlay.troubled_links(), TroubledLinks::default());
+    tunnel.set_wires([1500]);
+    narrow.wait_for(BTreeMap::is_empty).await.unwrap();
+    let mut looks = 0;
+    while tunnel.mtu() != Some(MTU) {
+        looks += 1;
+        assert!(looks < 600, "{:?}", tunnel.mtu());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A tunnel that is made before managers have spoken leads to nobody, which says nothing of those that there are.
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_agent_has_found_out_holds_until_links_were_tried() {
     let (tunnel, networks) = fakes();
     let earlier = BTreeMap::from([([10, 0, 0, 3].into(), 1300)]);
-    networks.fit(earlier.clone()).await.unwrap();
+    networks.fit(MTU, earlier.clone()).await.unwrap();
     let under_way: Try = Arc::new(|_, _| Box::pin(std::future::pending()));
     let path = data_path();
     let overlay =

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use shoal_agent_planning::tunnel::MTU;
 use shoal_agent_planning::tunnel::selftest::{Came, End, News, SelfTest, Verdict};
+use shoal_agent_planning::tunnel::{MTU, OVERHEAD};
 use shoal_agent_tunnel::{Reached, reach, uncut};
 use shoal_types::id::NodeId;
 use shoal_types::object::{TroubledLinks, TunnelKey};
@@ -34,14 +34,16 @@ pub(crate) struct Ways {
     pub(super) told: bool,
     /// By which of them each is reached, by its key.
     pub(super) by: BTreeMap<TunnelKey, String>,
+    /// The largest packet that they take, in bytes; nothing is known of it while there is none.
+    pub(super) full: u32,
 }
 
 /// What was found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Nodes for which packets have to be smaller than the tunnel takes, with the size in bytes of the largest;
-    /// `None` before all were tried: what an earlier agent has found out holds until then.
-    pub(super) narrow: Option<BTreeMap<NodeId, u32>>,
+    /// Nodes for which packets are not of the usual size, with that of the largest in bytes; `None` before all were
+    /// tried: what an earlier agent has found out holds until then.
+    pub(super) sizes: Option<BTreeMap<NodeId, u32>>,
     /// Links that not everything passes.
     pub(super) troubled: TroubledLinks,
     /// How many links there are, once all of them were tried.
@@ -54,11 +56,11 @@ pub(crate) type Try = Arc<dyn Fn(&Ways, End) -> BoxFuture<'static, Option<Came>>
 /// Sends packets.
 pub(crate) fn with_packets() -> Try {
     Arc::new(|ways, end| {
-        let (ifnames, home) = (ways.ifnames.clone(), ways.home);
+        let (ifnames, home, full) = (ways.ifnames.clone(), ways.home, ways.full);
         let by = ways.by.get(&end.key).cloned();
         async move {
-            let inside = reach(&ifnames, home?, vec![(end.address, by?)], MTU, LIMIT);
-            let (inside, outside) = tokio::join!(inside, uncut(end.endpoint));
+            let inside = reach(&ifnames, home?, vec![(end.address, by?)], full, LIMIT);
+            let (inside, outside) = tokio::join!(inside, uncut(end.endpoint, full + OVERHEAD));
             let untried = |why: &dyn Display| {
                 tracing::debug!(endpoint = %end.endpoint, %why, "cannot try the tunnel to a node");
             };
@@ -101,6 +103,7 @@ pub(super) async fn run(
                 (has_home, told) = (now.home.is_some(), now.told);
                 let none = BTreeMap::new();
                 let ends = if has_home { &now.ends } else { &none };
+                test.resize(now.full.max(MTU), began.elapsed(), rand::random);
                 test.follow(ends, began.elapsed(), rand::random);
             }
             Some((node, end, came)) = under_way.next() => {
@@ -111,9 +114,9 @@ pub(super) async fn run(
             }
             () = sleep_until(began + next) => {}
         }
-        let all_known = found.borrow().narrow.is_some() || (has_home && test.is_settled());
+        let all_known = found.borrow().sizes.is_some() || (has_home && test.is_settled());
         let now = Found {
-            narrow: all_known.then(|| test.narrow()),
+            sizes: all_known.then(|| test.sizes()),
             troubled: test.troubled(),
             tried: (told && test.is_settled()).then(|| test.count()),
         };
@@ -125,7 +128,7 @@ pub(super) async fn run(
     }
 }
 
-fn tell(News { node, end, verdict }: News) {
+fn tell(News { node, end, verdict, is_trouble }: News) {
     let End { address, key: _, endpoint } = end;
     match verdict {
         Verdict::Whole => tracing::info!(%node, %endpoint, "all packets pass the tunnel to a node"),
@@ -135,6 +138,9 @@ fn tell(News { node, end, verdict }: News) {
             bytes,
             "larger packets would be cut on the way to a node, so none is sent there by the tunnel"
         ),
+        Verdict::Narrow(bytes) if !is_trouble => {
+            tracing::info!(%node, %endpoint, bytes, "larger packets do not pass the tunnel to a node");
+        }
         Verdict::Narrow(bytes) => tracing::warn!(
             %node,
             %endpoint,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use shoal_agent_dns::NamesDriver;
 use shoal_agent_network::NetworkDriver;
 use shoal_agent_planning::tunnel::SeenPeer;
+use shoal_agent_planning::tunnel::wide::expected;
 use shoal_agent_planning::verify::{Compared, Difference, Known, of_holdings, sample};
 use shoal_agent_tunnel::{Reached, reach};
 use shoal_types::error_chain::chain;
@@ -125,7 +126,7 @@ fn told(node_id: NodeId, seen: Option<&SeenPeer>, full: u32, reached: Reached) -
         handshake_age_seconds: seen.and_then(|s| s.handshake_age).map(|age| age.as_secs()),
         received_bytes: seen.map_or(0, |seen| seen.rx_bytes),
         sent_bytes: seen.map_or(0, |seen| seen.tx_bytes),
-        full_bytes: full.into(),
+        full_bytes: expected(full, passes).into(),
         passes_bytes: passes.into(),
         trouble,
     }

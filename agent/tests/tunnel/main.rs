@@ -18,6 +18,7 @@ mod narrow;
 mod packets;
 mod process;
 mod refusals;
+mod wide;
 mod wire;
 
 use lab::{Host, able, able_with_process, block_on};

@@ -12,7 +12,7 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::network::ingress::Ingress;
 use shoal_agent_planning::network::ruleset::Vips;
-use shoal_agent_planning::tunnel::{MTU, PORT};
+use shoal_agent_planning::tunnel::{LARGEST, MTU, OVERHEAD, PORT};
 use shoal_agent_tunnel::{Tunnel as _, reach, uncut};
 
 use crate::lab::{Host, PATIENCE, Space, able, block_on};
@@ -76,26 +76,42 @@ impl Way {
 }
 
 /// A container on a host, with its driver.
-struct Guest {
-    space: Space,
-    driver: BridgeNetworks,
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct Guest {
+    pub(crate) space: Space,
+    pub(crate) driver: BridgeNetworks,
+    pub(crate) runtime: tokio::runtime::Runtime,
 }
 
-fn addresses_of(host: &Host) -> (Ipv4Addr, Ipv6Addr) {
+pub(crate) fn addresses_of(host: &Host) -> (Ipv4Addr, Ipv6Addr) {
     let number = host.inner().octets()[3];
     (Ipv4Addr::new(10, 0, 5, number + 10), format!("fd00:5::1{number}").parse().unwrap())
 }
 
-fn addresses(host: &Host) -> [IpAddr; 2] {
+pub(crate) fn addresses(host: &Host) -> [IpAddr; 2] {
     let (v4, v6) = addresses_of(host);
     [v4.into(), v6.into()]
 }
 
+fn request((v4, v6): (Ipv4Addr, Ipv6Addr)) -> AttachRequest {
+    AttachRequest {
+        container: "guest".to_owned(),
+        network: "wide".to_owned(),
+        address: Some(v4),
+        address_v6: Some(v6),
+        ..AttachRequest::default()
+    }
+}
+
 impl Guest {
-    fn new(host: &Host, other: &Host) -> Self {
+    /// What the worker does when the driver says so.
+    pub(crate) fn attach_again(&self, host: &Host) {
+        let (request, at) = (request(addresses_of(host)), Netns::AtPath(self.space.path()));
+        self.runtime.block_on(self.driver.attach(request, at)).unwrap();
+    }
+
+    pub(crate) fn new(host: &Host, others: &[&Host]) -> Self {
         let dir = host.config.state_dir.clone();
-        let (own, far) = (addresses_of(host), addresses(other));
+        let own = addresses_of(host);
         let space = Space::new("guest");
         let at = space.path();
         let (driver, runtime) = host.space.enter(|| {
@@ -114,20 +130,17 @@ impl Guest {
                     routed: true,
                     ipv6: true,
                     mtu: Some(MTU),
+                    wide: Some(LARGEST),
                     ..NetworkConfig::default()
                 };
                 driver.ensure_network(config).await.unwrap();
-                let request = AttachRequest {
-                    container: "guest".to_owned(),
-                    network: "wide".to_owned(),
-                    address: Some(own.0),
-                    address_v6: Some(own.1),
-                    ..AttachRequest::default()
-                };
-                driver.attach(request, Netns::AtPath(at)).await.unwrap();
-                let peers = [(other.inner(), Some(other.outer().into()))].into();
-                let ingress = Ingress { home: Some(host.inner()), peers, ..Ingress::default() };
-                let remote = far.into_iter().chain([other.inner().into()]);
+                driver.attach(request(own), Netns::AtPath(at)).await.unwrap();
+                let peers = others.iter().map(|other| (other.inner(), Some(other.outer().into())));
+                let (home, peers) = (Some(host.inner()), peers.collect());
+                let ingress = Ingress { home, peers, ..Ingress::default() };
+                let remote = others
+                    .iter()
+                    .flat_map(|other| addresses(other).into_iter().chain([other.inner().into()]));
                 driver.lead(remote.collect(), Vips::new(), ingress).await.unwrap();
                 driver
             });
@@ -143,7 +156,7 @@ impl Guest {
             }
             None => BTreeMap::new(),
         };
-        self.runtime.block_on(self.driver.fit(narrow)).unwrap();
+        self.runtime.block_on(self.driver.fit(MTU, narrow)).unwrap();
     }
 }
 
@@ -154,7 +167,7 @@ impl Drop for Guest {
 }
 
 /// Sends a stream each way at the same time; whether all of it arrives in time.
-fn stream(from: &Space, to: &Space, at: IpAddr) {
+pub(crate) fn stream(from: &Space, to: &Space, at: IpAddr) {
     let listener = to.enter(|| TcpListener::bind((at, 7001)).unwrap());
     let address = listener.local_addr().unwrap();
     let client = from.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
@@ -176,8 +189,8 @@ fn stream(from: &Space, to: &Space, at: IpAddr) {
 
 /// Sends datagrams as large as the interface takes until one is answered: the first may be lost by which the
 /// sender learns of the way.
-fn datagrams(from: &Space, to: &Space, at: IpAddr) {
-    let size = MTU as usize - if at.is_ipv4() { 28 } else { 48 };
+pub(crate) fn datagrams(from: &Space, to: &Space, at: IpAddr, mtu: u32) {
+    let size = mtu as usize - if at.is_ipv4() { 28 } else { 48 };
     let served = to.enter(|| UdpSocket::bind((at, 7002)).unwrap());
     let address = served.local_addr().unwrap();
     let any: SocketAddr = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
@@ -190,7 +203,7 @@ fn datagrams(from: &Space, to: &Space, at: IpAddr) {
         assert!(Instant::now() < deadline, "datagrams of {size} bytes to {at} get lost");
         // Told of what is too large, it says so once.
         let _ = asking.send_to(&vec![3; size], address);
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 16 << 10];
         let Ok((len, who)) = served.recv_from(&mut buffer) else { continue };
         assert_eq!(len, size);
         let _ = served.send_to(&buffer[..len], who);
@@ -219,13 +232,13 @@ fn hosts(mtu: u32) -> ([Host; 2], Way) {
 /// What routers say of the way outside.
 fn outside(host: &Host, other: &Host) -> u32 {
     let to = (other.outer(), PORT).into();
-    host.space.enter(|| block_on(uncut(to))).unwrap()
+    host.space.enter(|| block_on(uncut(to, MTU + OVERHEAD))).unwrap()
 }
 
-fn passes(host: &Host, other: &Host) -> u32 {
+pub(crate) fn passes(host: &Host, other: &Host, full: u32) -> u32 {
     let (ifname, home, to) = (host.ifname.clone(), host.inner(), other.inner());
     let came = host.space.enter(|| {
-        block_on(reach(&[ifname.clone()].into(), home, vec![(to, ifname)], MTU, PATIENCE))
+        block_on(reach(&[ifname.clone()].into(), home, vec![(to, ifname)], full, PATIENCE))
     });
     came.unwrap()[&to].passes
 }
@@ -238,15 +251,15 @@ fn streams_and_datagrams_pass_a_way_that_takes_less_in_silence() {
     }
     let ([one, two], way) = hosts(1280);
     way.be_black(true);
-    let (here, there) = (Guest::new(&one, &two), Guest::new(&two, &one));
+    let (here, there) = (Guest::new(&one, &[&two]), Guest::new(&two, &[&one]));
     // What is filled up to a multiple of 16 bytes.
     let inside = 1216;
-    assert_eq!((passes(&one, &two), passes(&two, &one)), (inside, inside));
+    assert_eq!((passes(&one, &two, MTU), passes(&two, &one, MTU)), (inside, inside));
     here.fit(Some(inside), &two);
     there.fit(Some(inside), &one);
     let [v4, _] = addresses(&two);
     stream(&here.space, &there.space, v4);
-    datagrams(&here.space, &there.space, v4);
+    datagrams(&here.space, &there.space, v4, MTU);
 }
 
 /// Who takes less cuts what is larger.
@@ -257,13 +270,13 @@ fn everything_passes_where_it_is_cut_on_its_way() {
     }
     let ([one, two], way) = hosts(1280);
     way.be_black(false);
-    let (here, there) = (Guest::new(&one, &two), Guest::new(&two, &one));
-    assert_eq!((passes(&one, &two), passes(&two, &one)), (MTU, MTU));
+    let (here, there) = (Guest::new(&one, &[&two]), Guest::new(&two, &[&one]));
+    assert_eq!((passes(&one, &two, MTU), passes(&two, &one, MTU)), (MTU, MTU));
     // Nobody says so.
     assert_eq!(outside(&one, &two), 1500);
     for at in addresses(&two) {
         stream(&here.space, &there.space, at);
-        datagrams(&here.space, &there.space, at);
+        datagrams(&here.space, &there.space, at, MTU);
     }
 }
 
@@ -273,14 +286,14 @@ fn nothing_is_cut_outside_that_is_smaller_inside() {
         return;
     }
     let ([one, two], _way) = hosts(1400);
-    let (here, there) = (Guest::new(&one, &two), Guest::new(&two, &one));
+    let (here, there) = (Guest::new(&one, &[&two]), Guest::new(&two, &[&one]));
     let cut = |fits: Option<u32>| {
         here.fit(fits, &two);
         there.fit(fits, &one);
         addresses(&two).map(|at| {
             let mut wire = Listener::new(&two, "up0");
             stream(&here.space, &there.space, at);
-            datagrams(&here.space, &there.space, at);
+            datagrams(&here.space, &there.space, at, MTU);
             wire.count(is_fragment)
         })
     };

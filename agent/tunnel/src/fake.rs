@@ -1,5 +1,7 @@
 //! A driver that only remembers.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ pub struct FakeTunnel {
     kind: TunnelKind,
     held: Mutex<(Observed, Told)>,
     fails: Mutex<Option<&'static str>>,
+    wires: Mutex<BTreeSet<u32>>,
     blind: AtomicBool,
 }
 
@@ -28,7 +31,8 @@ impl FakeTunnel {
     pub fn new(first: TunnelKey, kind: TunnelKind, side: Side) -> Self {
         let (held, fails) = (Mutex::default(), Mutex::default());
         let blind = AtomicBool::new(false);
-        Self { first, side, key: Mutex::default(), kind, held, fails, blind }
+        let wires = Mutex::new([1500].into());
+        Self { first, side, key: Mutex::default(), kind, held, fails, wires, blind }
     }
 
     /// The key that it will have in an epoch.
@@ -53,6 +57,21 @@ impl FakeTunnel {
     /// It cannot be made or removed any more, for this reason; or again.
     pub fn fail_with(&self, why: Option<&'static str>) {
         *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Packets to other hosts leave by interfaces that take so much, in bytes.
+    pub fn set_wires(&self, wires: impl IntoIterator<Item = u32>) {
+        *self.held_wires() = wires.into_iter().collect();
+    }
+
+    fn held_wires(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest packet of the interface, if there is one.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.held().0.link.map(|link| link.mtu)
     }
 
     /// It cannot be observed any more; or again.
@@ -148,6 +167,11 @@ impl Tunnel for FakeTunnel {
             Ok(Comparison { ifname: "fake".to_owned(), observed, steps })
         }
         .boxed()
+    }
+
+    fn wires(&self, to: BTreeSet<IpAddr>) -> BoxFuture<'_, Result<BTreeSet<u32>, TunnelError>> {
+        let wires = if to.is_empty() { BTreeSet::new() } else { self.held_wires().clone() };
+        async move { Ok(wires) }.boxed()
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {

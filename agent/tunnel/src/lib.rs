@@ -25,6 +25,8 @@ pub mod contract;
 #[cfg(any(test, feature = "fake"))]
 mod fake;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
@@ -135,6 +137,13 @@ pub trait Tunnel: Send + Sync {
     /// # Errors
     /// What no tunnel can be; it cannot be seen.
     fn compare(&self, desired: Desired) -> BoxFuture<'_, Result<Comparison, TunnelError>>;
+
+    /// Which sizes of packets, in bytes, the interfaces take by which packets to these addresses of other hosts leave this
+    /// one. Of one to which there is no way, nothing is said.
+    ///
+    /// # Errors
+    /// It cannot be seen.
+    fn wires(&self, to: BTreeSet<IpAddr>) -> BoxFuture<'_, Result<BTreeSet<u32>, TunnelError>>;
 
     /// Leaves nothing of it but its key: no process, no socket, no interface.
     ///

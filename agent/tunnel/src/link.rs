@@ -1,6 +1,6 @@
 //! The interface by rtnetlink(7). The only module that knows the library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::{fs, io};
 
@@ -9,7 +9,8 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::{Handle, LinkUnspec, LinkWireguard, RouteMessageBuilder};
 use rustix::io::Errno;
 use shoal_agent_planning::tunnel::{Link, LinkKind};
 use tokio::task::AbortHandle;
@@ -141,6 +142,39 @@ impl Links {
         }
     }
 
+    /// What the interfaces take by which packets to these addresses leave, in bytes. Of one to which there is no way,
+    /// nothing is said. That a route takes less, or a router behind it, is of one way and found out by trying that.
+    pub(crate) async fn wires(&self, to: &BTreeSet<IpAddr>) -> Result<BTreeSet<u32>, TunnelError> {
+        let mut interfaces: BTreeMap<u32, Option<u32>> = BTreeMap::new();
+        let mut wires = BTreeSet::new();
+        for address in to {
+            let mut routes = self.handle.route().get(lookup(*address)).execute();
+            // There is none, or none at the moment.
+            let Ok(Some(route)) = routes.try_next().await else { continue };
+            let Some(index) = interface_of(&route) else { continue };
+            let takes = match interfaces.get(&index) {
+                Some(known) => *known,
+                None => {
+                    let takes = self.takes(index).await?;
+                    interfaces.insert(index, takes);
+                    takes
+                }
+            };
+            wires.extend(takes);
+        }
+        Ok(wires)
+    }
+
+    /// The largest packet of an interface, in bytes.
+    async fn takes(&self, index: u32) -> Result<Option<u32>, TunnelError> {
+        let request = self.handle.link().get().match_index(index);
+        match request.execute().try_next().await {
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
+            Err(error) => Err(self.failed("look up what leads to other nodes beside", &error)),
+            Ok(link) => Ok(link.as_ref().map(|link| link_of(link).mtu)),
+        }
+    }
+
     async fn index(&self) -> Result<Option<u32>, TunnelError> {
         let request = self.handle.link().get().match_name(&self.ifname);
         match request.execute().try_next().await {
@@ -171,6 +205,26 @@ fn rp_filter(ifname: &str) -> String {
 fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message)
         if message.raw_code() == -errno.raw_os_error())
+}
+
+/// Asks for the route to an address.
+fn lookup(address: IpAddr) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<IpAddr>::new().build();
+    let (family, to, bits) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, RouteAddress::Inet(address), 32),
+        IpAddr::V6(address) => (AddressFamily::Inet6, RouteAddress::Inet6(address), 128),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = bits;
+    message.attributes.push(RouteAttribute::Destination(to));
+    message
+}
+
+fn interface_of(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {

@@ -8,7 +8,6 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,
     set_ipv6_mtu_discover,
 };
-use shoal_agent_planning::tunnel::{MTU, OVERHEAD};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -16,16 +15,14 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Wires of which each takes less than the one before, at most.
 const ROUNDS: usize = 4;
-/// The largest packet that the tunnel sends, in bytes. What passes beyond it is of no interest.
-const LARGEST: u32 = MTU + OVERHEAD;
 
-/// The largest packet in bytes, up to what the tunnel sends at the most, that is not cut on its way to a host's end of
+/// The largest packet, up to this `largest` one in bytes that the tunnel sends, that is not cut on its way to a host's end of
 /// the tunnel. A few datagrams that mean nothing to it are sent there, for routers to say that they are too large; where
 /// none says so, what the host's own link takes.
 ///
 /// # Errors
 /// There is no way there.
-pub async fn uncut(endpoint: SocketAddr) -> io::Result<u32> {
+pub async fn uncut(endpoint: SocketAddr, largest: u32) -> io::Result<u32> {
     let v4 = endpoint.is_ipv4();
     let any = match v4 {
         true => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -41,7 +38,7 @@ pub async fn uncut(endpoint: SocketAddr) -> io::Result<u32> {
     let mut known = u32::MAX;
     for _ in 0..ROUNDS {
         let now = if v4 { ip_mtu(&socket)? } else { ipv6_mtu(&socket)? };
-        let now = now.min(LARGEST);
+        let now = now.min(largest);
         if now >= known {
             break;
         }

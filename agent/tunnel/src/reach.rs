@@ -3,19 +3,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use nix::sys::socket::{setsockopt, sockopt as nix_sockopt};
+use nix::libc::IPPROTO_IP;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt as nix_sockopt,
+};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
-use shoal_agent_planning::verify::{Search, Tried, echo, echoed};
+use shoal_agent_container::sys::parts::{LARGEST_PART, tell_of_parts};
+use shoal_agent_planning::verify::{Search, Tried, counts, echo, echoed};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -113,6 +119,8 @@ impl Echoes {
         let socket = socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol)?;
         // Never cut, whatever the kernel has learned of the way: that is what is to be found out.
         set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+        // Nor is an answer, which only its reader can tell. A kernel that does not counts all as whole.
+        let _ = tell_of_parts(&socket);
         // And by no other way, where the route is missing.
         setsockopt(&socket, nix_sockopt::BindToDevice, &ifname.into())?;
         bind(&socket, &SocketAddrV4::new(home, 0))?;
@@ -180,8 +188,11 @@ impl Echoes {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self, packet: &[u8]) {
+    fn heard(&self, packet: &[u8], in_parts: bool) {
         let Some((from, sequence, size)) = echoed(packet, self.id, self.token) else { return };
+        if !counts(size, in_parts) {
+            return;
+        }
         let mut waiting = self.waiting();
         if waiting.get(&sequence).is_some_and(|(to, _)| *to == from)
             && let Some((_, answer)) = waiting.remove(&sequence)
@@ -210,10 +221,29 @@ async fn hear(echoes: &Echoes) -> Infallible {
 async fn hear_on(echoes: &Echoes, socket: &UdpSocket) -> Infallible {
     let mut buffer = vec![0; PACKET_MAX];
     loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, _)) => echoes.heard(&buffer[..length]),
+        let number = socket.as_raw_fd();
+        let received =
+            socket.async_io(Interest::READABLE, || Ok(receive(number, &mut buffer)?)).await;
+        match received {
+            Ok((length, in_parts)) => echoes.heard(&buffer[..length], in_parts),
             // An error of an earlier packet, which is reported once.
             Err(_) => tokio::task::yield_now().await,
         }
     }
+}
+
+/// One packet: its length, and whether it has come in parts.
+fn receive(socket: RawFd, buffer: &mut [u8]) -> nix::Result<(usize, bool)> {
+    let mut said = nix::cmsg_space!(i32);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let got = recvmsg::<()>(socket, &mut parts, Some(&mut said), MsgFlags::MSG_DONTWAIT)?;
+    let says_so = |message: ControlMessageOwned| match message {
+        ControlMessageOwned::Unknown(message) => {
+            let header = message.cmsg_header;
+            (header.cmsg_level, header.cmsg_type) == (IPPROTO_IP, LARGEST_PART)
+        }
+        _ => false,
+    };
+    let in_parts = got.cmsgs()?.any(says_so);
+    Ok((got.bytes, in_parts))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::thread;
@@ -33,6 +34,7 @@ enum Call {
     Ensure(Desired, Reply<TunnelState>),
     Observe(Reply<Option<Seen>>),
     Compare(Desired, Reply<Comparison>),
+    Wires(BTreeSet<IpAddr>, Reply<BTreeSet<u32>>),
     Remove(Reply<()>),
 }
 
@@ -111,6 +113,10 @@ impl Tunnel for Tunnels {
         self.call(|reply| Call::Compare(desired, reply))
     }
 
+    fn wires(&self, to: BTreeSet<IpAddr>) -> BoxFuture<'_, Result<BTreeSet<u32>, TunnelError>> {
+        self.call(|reply| Call::Wires(to, reply))
+    }
+
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
         self.call(Call::Remove)
     }
@@ -158,6 +164,9 @@ impl Worker {
                     }
                     Call::Compare(desired, reply) => {
                         let _ = reply.send(self.compared(&desired).await);
+                    }
+                    Call::Wires(to, reply) => {
+                        let _ = reply.send(self.wires(&to).await);
                     }
                     Call::Remove(reply) => {
                         let _ = reply.send(self.remove().await);
@@ -302,6 +311,10 @@ impl Worker {
         let observed = self.observe(links, kind).await?;
         let steps = plan(kind, own, desired, &self.told, &observed);
         Ok(Comparison { ifname: ifname.clone(), observed, steps })
+    }
+
+    async fn wires(&self, to: &BTreeSet<IpAddr>) -> Result<BTreeSet<u32>, TunnelError> {
+        Links::open(&self.config.ifname)?.wires(to).await
     }
 
     async fn perform(

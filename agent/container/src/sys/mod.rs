@@ -10,6 +10,7 @@ pub mod mount;
 pub mod net;
 #[cfg(any(test, feature = "testing"))]
 pub mod packet;
+pub mod parts;
 pub mod process;
 pub mod seccomp;
 pub mod tun;

@@ -11,7 +11,7 @@ use shoal_agent_planning::network::Family;
 use shoal_agent_planning::network::ingress::{self, Backend, Ingress, Port, Slot, Ways};
 use shoal_agent_planning::network::ruleset::{Vips, balance};
 use shoal_agent_planning::node::host::Wishes;
-use shoal_agent_planning::node::look::Look;
+use shoal_agent_planning::node::look::{Look, LookAtLinks};
 use tokio::task::spawn_blocking;
 
 use super::{BridgeNetworks, Inner};
@@ -66,9 +66,14 @@ impl BridgeNetworks {
         repaired.map(|_| contested)
     }
 
-    pub(super) async fn do_fit(&self, narrow: BTreeMap<IpAddr, u32>) -> Result<(), NetworkError> {
+    pub(super) async fn do_fit(
+        &self,
+        widest: u32,
+        narrow: BTreeMap<IpAddr, u32>,
+    ) -> Result<(), NetworkError> {
         let structure = self.structure.lock().await;
-        let (look, is_news) = {
+        let (widened, written) = self.widen(widest).await;
+        let (mut look, is_news) = {
             let mut inner = self.lock();
             let is_news = *inner.wishes.narrow != narrow;
             if is_news {
@@ -77,13 +82,33 @@ impl BridgeNetworks {
             let look = if inner.led.is_some() { Look::default() } else { Look::remote() };
             (look, is_news)
         };
+        if widened {
+            look.links = LookAtLinks::All;
+        }
         // Also what is no news: it may have failed before.
         let repaired = self.reconcile(&look).await;
         drop(structure);
         if is_news {
             self.remember_ways().await;
         }
-        repaired.map(|_| ())
+        repaired.map(|_| ()).and(written)
+    }
+
+    /// Lets networks have packets up to this size in the book. Says whether anything is other than it was, and whether
+    /// it is written down. Call it under `structure`.
+    async fn widen(&self, widest: u32) -> (bool, Result<(), NetworkError>) {
+        if !self.lock().leases.would_widen(widest) {
+            return (false, Ok(()));
+        }
+        let (_, containers) = self.change(|inner| {
+            inner.unsaved = true;
+            inner.leases.widen(widest)
+        });
+        let mut written = self.save_networks().await;
+        for container in containers {
+            written = written.and(self.save_container(&container));
+        }
+        (true, written)
     }
 
     pub(super) async fn do_part(&self, second: OrdSet<IpAddr>) -> Result<(), NetworkError> {

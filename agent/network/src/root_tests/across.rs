@@ -138,7 +138,7 @@ fn what_did_not_fit_is_made_to_fit_when_that_is_asked_for_again() {
         driver.ensure_network(wide("w", SUBNET)).await.unwrap();
         driver.lead(set(&["10.0.5.9"]), Vips::new(), Ingress::default()).await.unwrap();
         let by = tunnel::ifname("sh");
-        let fit = || driver.fit([(at("10.0.5.9").into(), 1300)].into());
+        let fit = || driver.fit(1420, [(at("10.0.5.9").into(), 1300)].into());
         here.host.run("ip", &["link", "set", &by, "down"]);
         fit().await.unwrap_err();
         here.host.run("ip", &["link", "set", &by, "up"]);

@@ -28,8 +28,9 @@ pub const PORT: u16 = 14_789;
 pub const NETWORK: u32 = 0x0073_686f;
 /// Bytes that a packet grows by: 14 of Ethernet, 8 of VXLAN, 8 of UDP, 20 of IPv4.
 pub const OVERHEAD: u32 = 50;
-/// The largest packet that goes by the mesh, in bytes.
-pub const MTU: u32 = tunnel::MTU - OVERHEAD;
+/// The largest packet that goes by the mesh, in bytes: one for all nodes, which fits a usual wire however the tunnel fills
+/// it up.
+pub const MTU: u32 = tunnel::MTU / tunnel::FILLED * tunnel::FILLED - OVERHEAD;
 /// The bit of a mark that sends a packet by the mesh, and that lets one pass that has come by it. Another one
 /// than [`super::fence::MARK`]: what has that goes by the host's own routes.
 pub const MARK: u32 = 0x1000_0000;

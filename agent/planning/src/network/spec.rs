@@ -93,16 +93,17 @@ impl NetworkConfig {
         subnets: &[IpNet],
     ) -> Result<Self, UnsupportedSpec> {
         let config = Self::of_managers(id, spec, subnets, gateway_of)?;
-        let mut mtu = tunnel::MTU;
+        let mut asked = tunnel::LARGEST;
         for (option, value) in &spec.driver.options {
             if option != MTU_OPTION {
                 let (network, option) = (spec.name.clone(), option.clone());
                 return Err(UnsupportedSpec::Option { network, option });
             }
-            mtu = parse(&spec.name, "mtu", value, "a number of bytes")?;
+            asked = parse(&spec.name, "mtu", value, "a number of bytes")?;
         }
-        // A larger packet would not pass the tunnel.
-        Ok(Self { mtu: Some(mtu.min(tunnel::MTU)), routed: true, ..config })
+        // A larger packet would not pass the tunnel, as a rule.
+        let wide = (asked > tunnel::MTU).then_some(asked);
+        Ok(Self { mtu: Some(asked.min(tunnel::MTU)), wide, routed: true, ..config })
     }
 
     /// What a spec of a network on a wire asks for, with the subnets that managers have chosen.
@@ -338,6 +339,7 @@ mod tests {
             without_v4: false,
             internal: true,
             mtu: Some(1400),
+            wide: None,
             labels: [("a".to_owned(), "b".to_owned())].into(),
             routed: false,
             wire: None,
@@ -395,9 +397,13 @@ mod tests {
         let v4 = SubnetConfig::from("10.0.3.0/24".parse::<IpNet>().unwrap());
         assert_eq!(config.subnets, std::slice::from_ref(&v4));
         assert!(config.routed && config.internal);
-        assert_eq!(config.mtu, Some(1420));
+        assert_eq!((config.mtu, config.wide), (Some(1420), Some(8920)));
         assert_eq!(of(Some((MTU_OPTION, "1280"))).unwrap().mtu, Some(1280));
-        assert_eq!(of(Some((MTU_OPTION, "9000"))).unwrap().mtu, Some(1420));
+        for (asked, wide) in [("9000", Some(9000)), ("1421", Some(1421)), ("1420", None)] {
+            let config = of(Some((MTU_OPTION, asked))).unwrap();
+            assert_eq!((config.mtu, config.wide), (Some(1420), wide), "{asked}");
+        }
+        assert_eq!(of(Some((MTU_OPTION, "1280"))).unwrap().wide, None);
         let error = of(Some(("encrypted", ""))).unwrap_err().to_string();
         assert!(error.contains("unknown driver option `encrypted`"), "{error}");
         let error = NetworkConfig::of_overlay("id", &spec(|_| {}), &subnets[..1]).unwrap_err();

@@ -28,6 +28,9 @@ pub struct NetworkConfig {
     pub internal: bool,
     /// Bytes per packet on the bridge and its ports; `None` is the node's default.
     pub mtu: Option<u32>,
+    /// Up to which size it has larger ones, where the tunnel to other hosts takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wide: Option<u32>,
     /// Labels, kept for people.
     pub labels: BTreeMap<String, String>,
     /// It spans hosts: managers hand out its addresses, and a container reaches everybody, also those on

@@ -7,12 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use shoal_types::object::TunnelKey;
 
-use super::{Desired, OVERHEAD};
+use super::{Desired, LARGEST};
 
 /// The smallest packet that IPv4 promises to take (RFC 791), in bytes.
 const MTU_MIN: u32 = 576;
-/// The largest that the userspace device has room for, in bytes: it reads into buffers of 4096.
-const MTU_MAX: u32 = 4096 - OVERHEAD;
+/// The largest that anything is tried with, in bytes.
+const MTU_MAX: u32 = LARGEST;
 /// Peers of one tunnel at most: as many as the kernel takes (`MAX_PEERS_PER_DEVICE`, messages.h).
 const PEERS_MAX: usize = 1 << 20;
 

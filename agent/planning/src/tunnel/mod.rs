@@ -14,6 +14,7 @@ pub mod selftest;
 #[cfg(test)]
 mod tests;
 pub mod uapi;
+pub mod wide;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,6 +37,10 @@ pub const OVERHEAD_V4: u32 = OVERHEAD - 20;
 pub const LEAST: u32 = 576;
 /// The largest packet inside of the tunnel, in bytes, where the way between hosts takes 1500.
 pub const MTU: u32 = 1500 - OVERHEAD;
+/// The largest packet inside of the tunnel wherever the way takes more, in bytes: what is left of a jumbo frame.
+pub const LARGEST: u32 = 9000 - OVERHEAD;
+/// What is encrypted is filled up to a multiple of so many bytes, as far as the interface takes it.
+pub(crate) const FILLED: u32 = 16;
 
 /// Which of the two interfaces: epochs of keys take turns with them, so that the links of an epoch are beside those of the
 /// one before it.

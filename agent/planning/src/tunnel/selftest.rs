@@ -4,15 +4,15 @@
 //! keys agreed on. What two tries in a row say is so; that everything passes, one says. Time is counted from any
 //! beginning, by a clock that nobody sets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use shoal_types::id::NodeId;
 use shoal_types::object::{TROUBLED_LINKS_MAX, TroubledLink, TroubledLinks, TunnelKey};
 
-use super::{LEAST, OVERHEAD, OVERHEAD_V4};
+use super::wide::usual;
+use super::{FILLED, LEAST, MTU, OVERHEAD, OVERHEAD_V4};
 
 /// Links that are tried at the same time.
 const AT_ONCE: usize = 32;
@@ -29,12 +29,9 @@ const LAST_EACH: Duration = Duration::from_millis(100);
 /// The same for one that something passes.
 const SELDOM: Duration = Duration::from_mins(10);
 const SELDOM_EACH: Duration = Duration::from_secs(1);
-
-/// The smallest packet of IPv6 that is of use, in bytes (RFC 8200, 5): a way that does not take it has to cut it
-/// outside.
-const LEAST_V6: u32 = 1280;
-/// What is encrypted is filled up to a multiple of so many bytes.
-const FILLED: u32 = 16;
+/// When one is tried again by which more passes than a wire takes as a rule, in bytes outside: nobody says when it is less.
+const WIRE: u32 = 1500;
+const WATCHED: Duration = Duration::from_secs(30);
 
 /// The other end of a link, as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +77,16 @@ impl Verdict {
         }
     }
 
+    /// The largest packet that is sent there, in bytes, where the tunnel takes `full`; `None`: nothing of use passes.
+    const fn size(self, full: u32) -> Option<u32> {
+        match self {
+            _ if self.is_broken() => None,
+            Self::Cut(bytes) | Self::Narrow(bytes) => Some(bytes),
+            Self::Whole => Some(full),
+            Self::Silent => None,
+        }
+    }
+
     /// What two tries say together that do not say the same: by a way that loses some of what it is given, or by
     /// several ways, no two find the same size, and what is smaller than both passes.
     fn both(self, other: Self) -> Option<Self> {
@@ -100,6 +107,8 @@ pub struct News {
     pub end: End,
     /// What is so now.
     pub verdict: Verdict,
+    /// Less passes than by any other link.
+    pub is_trouble: bool,
 }
 
 /// What a node has found out about its links.
@@ -131,8 +140,27 @@ impl SelfTest {
         Self { full, links: BTreeMap::new() }
     }
 
+    /// It takes packets up to this size from now on. All links are tried anew, and what was found out of larger packets
+    /// than are usual holds no more; `draw` as with [`follow`](Self::follow).
+    pub fn resize(&mut self, full: u32, now: Duration, mut draw: impl FnMut() -> f64) {
+        if full == self.full {
+            return;
+        }
+        self.full = full;
+        let spread = each(SPREAD, self.links.len());
+        for link in self.links.values_mut() {
+            link.due = now + spread.mul_f64(draw());
+            (link.tries, link.said, link.times) = (0, None, 0);
+            link.verdict = link.verdict.filter(|said| {
+                *said != Verdict::Whole
+                    && said.size(full).is_none_or(|bytes| bytes < link.usual(full))
+            });
+        }
+    }
+
     /// These are the links. Those that are new or lead elsewhere are tried soon; `draw` says when, from 0 to below 1,
-    /// for each anew. What was so of one that leads elsewhere holds until something else is concluded.
+    /// for each anew. What was so of one that leads elsewhere holds until something else is concluded, but for what is larger
+    /// than usual to a host that is elsewhere.
     pub fn follow(
         &mut self,
         ends: &BTreeMap<NodeId, End>,
@@ -146,7 +174,12 @@ impl SelfTest {
             if known.is_some_and(|link| link.end == *end) {
                 continue;
             }
-            let verdict = known.and_then(|link| link.verdict);
+            let full = self.full;
+            let holds = |link: &Link, said: &Verdict| {
+                let is_there = link.end.endpoint.ip() == end.endpoint.ip();
+                is_there || said.size(full).is_none_or(|bytes| bytes <= link.usual(full))
+            };
+            let verdict = known.and_then(|link| link.verdict.filter(|said| holds(link, said)));
             let due = now + spread.mul_f64(draw());
             let (said, under_way) = (None, false);
             let link = Link { end: *end, due, under_way, tries: 0, said, times: 0, verdict };
@@ -217,14 +250,24 @@ impl SelfTest {
                 let doubled = FIRST.saturating_mul(2_u32.saturating_pow(link.times.min(10) - 1));
                 jitter(doubled.min(LAST.max(each(LAST_EACH, count))))
             }
+            _ if said.size(full).is_some_and(|bytes| bytes > WIRE) => {
+                jitter(WATCHED.max(each(LAST_EACH, count)))
+            }
             _ => jitter(SELDOM.max(each(SELDOM_EACH, count))),
         };
+        let size = |said: Option<Verdict>| said.and_then(|said| said.size(full)).unwrap_or(0);
         if !is_so {
+            // It may be an accident, and waiting for larger packets to get lost costs more than smaller ones do.
+            let had = size(link.verdict);
+            if had > link.usual(full) && size(Some(said)) < had {
+                link.verdict = None;
+            }
             return None;
         }
         let before = link.verdict.replace(said);
         let is_news = before.unwrap_or(Verdict::Whole) != said;
-        is_news.then_some(News { node, end, verdict: said })
+        let is_trouble = link.trouble(full).is_some();
+        is_news.then_some(News { node, end, verdict: said, is_trouble })
     }
 
     /// Whether something is known of every link, as far as it can be.
@@ -239,28 +282,24 @@ impl SelfTest {
         u32::try_from(self.links.len()).unwrap_or(u32::MAX)
     }
 
-    /// Nodes for which packets have to be smaller than the tunnel takes, with the size in bytes of the largest.
+    /// Nodes for which packets have another size than to whom nothing was tried ([`usual`]), with that of the largest in
+    /// bytes.
     #[must_use]
-    pub fn narrow(&self) -> BTreeMap<NodeId, u32> {
-        let narrow = |(node, link): (&NodeId, &Link)| match link.verdict? {
-            said if said.is_broken() => None,
-            Verdict::Cut(bytes) | Verdict::Narrow(bytes) => Some((*node, bytes)),
-            Verdict::Silent | Verdict::Whole => None,
+    pub fn sizes(&self) -> BTreeMap<NodeId, u32> {
+        let size = |(node, link): (&NodeId, &Link)| {
+            let bytes = link.verdict?.size(self.full)?;
+            (bytes != link.usual(self.full)).then_some((*node, bytes))
         };
-        self.links.iter().filter_map(narrow).collect()
+        self.links.iter().filter_map(size).collect()
     }
 
     /// Links that not everything passes, those by which least does first.
     #[must_use]
     pub fn troubled(&self) -> TroubledLinks {
         let trouble = |(node, link): (&NodeId, &Link)| {
-            let passes_bytes = match link.verdict? {
-                Verdict::Whole | Verdict::Cut(_) => return None,
-                Verdict::Narrow(bytes) => bytes,
-                Verdict::Silent => 0,
-            };
+            let passes_bytes = link.trouble(self.full)?;
             let (node_id, endpoint) = (*node, link.end.endpoint);
-            Some(TroubledLink { node_id, endpoint, passes_bytes, full_bytes: self.full })
+            Some(TroubledLink { node_id, endpoint, passes_bytes, full_bytes: self.full.min(MTU) })
         };
         let mut links: Vec<TroubledLink> = self.links.iter().filter_map(trouble).collect();
         let count = u32::try_from(links.len()).unwrap_or(u32::MAX);
@@ -270,37 +309,37 @@ impl SelfTest {
     }
 }
 
+impl Link {
+    /// What is sent there before anything was tried.
+    const fn usual(&self, full: u32) -> u32 {
+        usual(full, self.end.endpoint.ip())
+    }
+
+    /// What passes, in bytes, where that is less than by any other link.
+    fn trouble(&self, full: u32) -> Option<u32> {
+        match self.verdict? {
+            Verdict::Whole | Verdict::Cut(_) => None,
+            Verdict::Narrow(bytes) => Some(bytes).filter(|bytes| *bytes < self.usual(full)),
+            Verdict::Silent => Some(0),
+        }
+    }
+}
+
 impl Came {
     /// What that says of a link to this address, by which up to `full` bytes should pass.
     fn verdict(self, full: u32, to: IpAddr) -> Verdict {
         let overhead = if to.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD };
         let uncut = self.way.map_or(full, |way| way.saturating_sub(overhead));
+        let cut = Verdict::Cut((uncut / FILLED * FILLED).max(LEAST));
         match self.passes {
             0 => Verdict::Silent,
+            // Nobody has to have what is larger than usual: where it is cut, smaller is better.
+            passes if passes < full && uncut < passes && full > MTU => cut,
             passes if passes < full => Verdict::Narrow(passes),
             _ if uncut >= full => Verdict::Whole,
-            _ => Verdict::Cut((uncut / FILLED * FILLED).max(LEAST)),
+            _ => cut,
         }
     }
-}
-
-/// Of these addresses, those for which packets have to be smaller than the tunnel takes, with the size in bytes of the
-/// largest.
-#[must_use]
-pub fn fitting<'a>(
-    narrow: &BTreeMap<NodeId, u32>,
-    addresses: impl Fn(&NodeId) -> Option<&'a BTreeSet<IpNet>>,
-) -> BTreeMap<IpAddr, u32> {
-    let of_node = |(node, bytes): (&NodeId, &u32)| {
-        let bytes = *bytes;
-        let fit = move |address: IpAddr| match address {
-            IpAddr::V4(_) => (address, bytes),
-            IpAddr::V6(_) => (address, bytes.max(LEAST_V6)),
-        };
-        let nets = addresses(node).into_iter().flatten();
-        nets.map(move |net| fit(net.addr())).collect::<Vec<_>>()
-    };
-    narrow.iter().flat_map(of_node).collect()
 }
 
 fn each(time: Duration, count: usize) -> Duration {

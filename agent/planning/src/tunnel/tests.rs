@@ -237,8 +237,8 @@ fn what_no_tunnel_can_be_is_refused_with_what_could() {
     type Harm<'a> = &'a dyn Fn(&mut Desired);
     let table: [(Harm<'_>, &str); 8] = [
         (&|d| d.listen_port = 0, "1 to 65535"),
-        (&|d| d.mtu = 575, "575 bytes: expected 576 to 4016"),
-        (&|d| d.mtu = 4017, "4017 bytes: expected 576 to 4016"),
+        (&|d| d.mtu = 575, "575 bytes: expected 576 to 8920"),
+        (&|d| d.mtu = 8921, "8921 bytes: expected 576 to 8920"),
         (&|d| d.peers.extend([(OWN, peer(9))]), "is this host itself"),
         (&|d| first(d, &|p| p.endpoint.set_port(0)), "cannot be reached at 192.0.0.1:0"),
         (&|d| first(d, &|p| p.endpoint = addr("0.0.0.0:1")), "cannot be reached at 0.0.0.0:1"),

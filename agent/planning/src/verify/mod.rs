@@ -12,7 +12,7 @@ mod tunnel;
 pub use holdings::differences as of_holdings;
 pub use host::differences as of_host;
 pub use known::Known;
-pub use reach::{Search, Tried, echo, echoed, sample};
+pub use reach::{Search, Tried, counts, echo, echoed, sample};
 pub use tunnel::differences as of_tunnel;
 
 use shoal_types::question::Finding;

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use shoal_types::id::NodeId;
 
-use crate::tunnel::LEAST;
+use crate::tunnel::{FILLED, LEAST, MTU};
 
-/// What is tried where the largest does not pass, in bytes: what IPv6 promises to take everywhere (RFC 8200, 5), then
-/// what every host takes (RFC 791, 3.1). What does not take that is told apart from what takes nothing by one small
-/// packet.
-const STEPS: [u32; 3] = [1280, LEAST, SMALL];
+/// What is tried where the largest does not pass, in bytes: what fits a usual wire, however it is filled up; what IPv6
+/// promises to take everywhere (RFC 8200, 5); then what every host takes (RFC 791, 3.1). What does not take that is told
+/// apart from what takes nothing by one small packet.
+const STEPS: [u32; 4] = [MTU / FILLED * FILLED, 1280, LEAST, SMALL];
 const SMALL: u32 = 128;
 /// Headers of IPv4 without options, and of an ICMP echo (RFC 792), in bytes.
 const HEADERS: usize = 20 + 8;
@@ -52,7 +52,9 @@ impl Search {
             None if self.passed >= self.full => Tried::Ended(self.passed),
             None => Tried::Next(self.full),
             Some(lost) if self.passed == 0 => {
-                let below = STEPS.into_iter().find(|step| *step < lost);
+                // A little less than the usual largest is not worth a step of its own.
+                let skipped = usize::from(self.full <= MTU);
+                let below = STEPS.into_iter().skip(skipped).find(|step| *step < lost);
                 below.map_or(Tried::Ended(0), Tried::Next)
             }
             // What takes small packets alone is no way for anything; how small does not matter.
@@ -110,6 +112,13 @@ pub fn echoed(packet: &[u8], id: u16, token: [u8; TOKEN]) -> Option<(Ipv4Addr, u
         && word(4) == Some(id)
         && told == token;
     is_ours.then(|| Some((source.into(), word(6)?, u32::try_from(packet.len()).ok()?)))?
+}
+
+/// Whether an answer of this size counts that has come in parts. What is larger than usual has to come as it was sent: who
+/// cuts it has an interface for smaller packets, and so have the containers behind it.
+#[must_use]
+pub const fn counts(size: u32, in_parts: bool) -> bool {
+    !in_parts || size <= MTU
 }
 
 /// The Internet's checksum (RFC 1071).

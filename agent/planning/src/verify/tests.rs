@@ -42,6 +42,13 @@ fn the_largest_packet_that_passes_is_found_with_few() {
     }
     assert_eq!(search(1420, 0), (0, vec![1420, 1280, 576, 128]));
     assert_eq!(search(1420, 500), (128, vec![1420, 1280, 576, 128]));
+    assert_eq!(search(8920, 9000), (8920, vec![8920]));
+    assert_eq!(search(8920, 0), (0, vec![8920, 1408, 1280, 576, 128]));
+    for passes in [576, 1300, 1407, 1408, 1440, 3000, 8919] {
+        let (found, tried) = search(8920, passes);
+        assert_eq!(found, passes);
+        assert!(tried.len() < 18, "{tried:?}");
+    }
     assert_eq!(search(1280, 200), (128, vec![1280, 576, 128]));
     assert_eq!(search(1280, 1280), (1280, vec![1280]));
 }

@@ -95,6 +95,10 @@ impl Tunnel for Gated {
         self.through(self.tunnel.compare(desired))
     }
 
+    fn wires(&self, to: BTreeSet<IpAddr>) -> BoxFuture<'_, Result<BTreeSet<u32>, TunnelError>> {
+        self.through(self.tunnel.wires(to))
+    }
+
     fn remove(&self) -> BoxFuture<'_, Result<(), TunnelError>> {
         self.through(self.tunnel.remove())
     }

@@ -122,7 +122,7 @@ async fn begin(cluster: &Cluster, driver: &BridgeNetworks, web: &Space) -> Repai
     let remote = [at(9), "fd00:5::9".parse().unwrap(), home(0).into()].into_iter().collect();
     let vips = Vips::from(vec![(at(50), vec![at(2), at(9)])]);
     driver.part(OrdSet::new()).await.unwrap();
-    driver.fit([(at(9), 1300)].into()).await.unwrap();
+    driver.fit(1420, [(at(9), 1300)].into()).await.unwrap();
     driver.lead(remote, vips, cluster.ingress(1, &WEB)).await.unwrap();
     let address = Some([10, 0, 5, 2].into());
     let address_v6 = Some("fd00:5::2".parse().unwrap());

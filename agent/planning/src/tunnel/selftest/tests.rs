@@ -96,14 +96,7 @@ fn packets_fit_what_passes() {
         assert_eq!(test.is_settled(), now > Duration::ZERO);
         now += AGAIN;
     }
-    let narrow = test.narrow();
-    assert_eq!(narrow, [(3.into(), 1300), (4.into(), 1216)].into());
-    let nets: BTreeSet<IpNet> =
-        ["10.0.0.9/32", "fd00::9/128"].map(|net| net.parse().unwrap()).into();
-    let four = NodeId::from(4);
-    let fit = fitting(&narrow, |node| (*node == four).then_some(&nets));
-    let expected = [("10.0.0.9", 1216), ("fd00::9", 1280)];
-    assert_eq!(fit, expected.map(|(at, bytes)| (at.parse().unwrap(), bytes)).into());
+    assert_eq!(test.sizes(), [(3.into(), 1300), (4.into(), 1216)].into());
     // By IPv6 the header is larger.
     let far = End { endpoint: "[2001:db8::2]:9".parse().unwrap(), ..end(2) };
     let came = Came { passes: FULL, way: Some(1280) };
@@ -121,7 +114,7 @@ fn what_leads_elsewhere_is_tried_anew_and_what_was_so_holds_meanwhile() {
     let moved = End { endpoint: ([192, 0, 2, 99], 1).into(), ..end(2) };
     let now = Duration::from_secs(60);
     test.follow(&[(2.into(), moved)].into(), now, || 0.0);
-    assert_eq!(test.narrow(), [(2.into(), 1300)].into());
+    assert_eq!(test.sizes(), [(2.into(), 1300)].into());
     assert_eq!(test.due(now), [(2.into(), moved)]);
     // What was still under way to where it was says nothing.
     assert_eq!(test.learn(2.into(), end(2), passes(0), now, 0.0), None);
@@ -132,7 +125,7 @@ fn what_leads_elsewhere_is_tried_anew_and_what_was_so_holds_meanwhile() {
     test.follow(&[(2.into(), moved)].into(), now, || 0.0);
     assert_eq!(test.due(now), []);
     test.follow(&BTreeMap::new(), now, || 0.0);
-    assert_eq!((test.narrow(), test.next()), (BTreeMap::new(), None));
+    assert_eq!((test.sizes(), test.next()), (BTreeMap::new(), None));
 }
 
 /// What a thousand links cost: tries a second, when all are new, when all work and when none does.
@@ -202,4 +195,85 @@ fn links_that_not_everything_passes_are_listed_up_to_a_number() {
     };
     assert_eq!(links[0], first);
     assert!(links.is_sorted_by_key(|link| link.passes_bytes));
+}
+
+/// What comes of each try of a link that may take more than others; which size is sent there then, whether that is news,
+/// and how long it is until the next one.
+#[test]
+fn larger_packets_than_usual_are_sent_once_they_were_seen_to_pass_and_as_long_as_they_are() {
+    use Verdict::{Cut, Narrow, Silent, Whole};
+    const WIDE: u32 = 8920;
+    let way = |passes: u32, way: u32| Some(Came { passes, way: Some(way) });
+    let steps = [
+        (None, None, None, 4),
+        (passes(WIDE), Some(WIDE), None, 30),
+        (way(WIDE, 9000), Some(WIDE), None, 30),
+        // The first time that they are not.
+        (passes(0), None, None, 2),
+        (passes(WIDE), Some(WIDE), None, 30),
+        (passes(1440), None, None, 2),
+        (passes(1440), Some(1440), Some(Narrow(1440)), 600),
+        (passes(WIDE), Some(WIDE), Some(Whole), 30),
+        (passes(4000), None, None, 2),
+        (passes(3900), Some(3900), Some(Narrow(3900)), 30),
+        // It is cut outside, which costs more than it is worth.
+        (way(WIDE, 1500), Some(1440), Some(Cut(1440)), 600),
+        (way(3900, 1500), Some(1440), None, 600),
+        (passes(1300), None, None, 2),
+        (passes(1300), Some(1300), Some(Narrow(1300)), 600),
+        (passes(0), Some(1300), None, 2),
+        (passes(0), None, Some(Silent), 8),
+        (passes(WIDE), Some(WIDE), Some(Whole), 30),
+    ];
+    let mut test = SelfTest::new(FULL);
+    let mut now = Duration::ZERO;
+    test.follow(&ends(2..3), now, || 0.0);
+    test.resize(WIDE, now, || 0.0);
+    for (n, (came, size, expected, wait)) in steps.into_iter().enumerate() {
+        assert_eq!(test.due(now), [(2.into(), end(2))], "step {n}");
+        let news = test.learn(2.into(), end(2), came, now, 0.0);
+        assert_eq!(news.map(|news| news.verdict), expected, "step {n}");
+        assert_eq!(test.sizes().get(&2.into()).copied(), size, "step {n}");
+        let trouble = matches!(expected, Some(Narrow(1300) | Silent));
+        assert_eq!(news.is_some_and(|news| news.is_trouble), trouble, "step {n}");
+        if let Some(link) = test.troubled().links.first() {
+            assert_eq!(link.full_bytes, FULL, "step {n}");
+        }
+        now += Duration::from_secs(wait);
+        assert_eq!(test.next(), Some(now), "step {n}");
+    }
+    assert_eq!(test.troubled(), TroubledLinks::default());
+    // With another key it is the same host, elsewhere it is another one.
+    let other_key = End { key: TunnelKey([9; 32]), ..end(2) };
+    test.follow(&[(2.into(), other_key)].into(), now, || 0.0);
+    assert_eq!(test.sizes(), [(2.into(), WIDE)].into());
+    let moved = End { endpoint: ([192, 0, 2, 99], 1).into(), ..end(2) };
+    test.follow(&[(2.into(), moved)].into(), now, || 0.0);
+    assert_eq!(test.sizes(), BTreeMap::new());
+}
+
+/// What was found out while the tunnel took another size; which size is sent there when it takes more, and when it takes
+/// what is usual, before anything is tried anew.
+#[test]
+fn what_is_less_than_usual_holds_whatever_the_tunnel_takes() {
+    for (from, to, bytes, expected) in [
+        (FULL, 8920, FULL, None),
+        (FULL, 8920, 1300, Some(1300)),
+        (8920, FULL, 8920, None),
+        (8920, FULL, 1440, None),
+        (8920, FULL, 1300, Some(1300)),
+        (4000, 8920, 4000, None),
+    ] {
+        let mut test = SelfTest::new(from);
+        test.follow(&ends(2..3), Duration::ZERO, || 0.0);
+        for now in [Duration::ZERO, AGAIN] {
+            try_all(&mut test, now, passes(bytes));
+        }
+        let now = Duration::from_secs(10);
+        test.resize(to, now, || 0.0);
+        assert_eq!(test.sizes().get(&2.into()).copied(), expected, "{from} {to} {bytes}");
+        assert_eq!((test.next(), test.is_settled()), (Some(now), expected.is_some()));
+        try_all(&mut test, now, passes(to));
+        assert_eq!(test.sizes().get(&2.into()).copied(), Some(to).filter(|to| *to > FULL));
+    }
 }

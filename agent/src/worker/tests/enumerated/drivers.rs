@@ -123,8 +123,12 @@ impl NetworkDriver for Metered<Arc<FakeNetworks>> {
         self.inner.lead(remote, vips, ingress)
     }
 
-    fn fit(&self, narrow: BTreeMap<IpAddr, u32>) -> BoxFuture<'_, Result<(), NetworkError>> {
-        self.inner.fit(narrow)
+    fn fit(
+        &self,
+        widest: u32,
+        narrow: BTreeMap<IpAddr, u32>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.inner.fit(widest, narrow)
     }
 
     fn part(&self, second: Remote) -> BoxFuture<'_, Result<(), NetworkError>> {
