@@ -135,16 +135,20 @@ impl Device {
     fn inward(&self) -> Errno {
         let (mut room, mut writer) = (Room::default(), Writer::new(&self.tun));
         let (mut packets, mut opened, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut waited = false;
         loop {
             let socket = self.socket();
             let received = match &socket {
-                Some(socket) => room.receive(socket, &mut packets),
+                Some(socket) => room.receive(socket, waited, &mut packets),
                 None => Err(nix::Error::EAGAIN),
             };
             match received {
                 Ok(()) => {}
                 Err(nix::Error::EAGAIN) => match self.wait(socket.as_deref()) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        waited = true;
+                        continue;
+                    }
                     Err(error) => return error,
                 },
                 Err(nix::Error::ENOBUFS | nix::Error::ENOMEM) => {
@@ -153,6 +157,7 @@ impl Device {
                 }
                 Err(error) => return Errno::from_raw_os_error(error as i32),
             }
+            waited = false;
             self.table().open(&mut packets, self.mtu(), &mut opened, &mut answers);
             self.send(&mut answers);
             writer.write(&self.tun, &mut opened);

@@ -71,12 +71,14 @@ impl Reader {
         Self { buffer: vec![0; READ_MAX] }
     }
 
-    /// Waits for packets, and takes what is there, up to about [`READ_PACKETS`].
+    /// Waits for packets, and takes what is there, up to about [`READ_PACKETS`]. One that was waited for is not kept
+    /// waiting for others: where there are many, the next time finds them without.
     ///
     /// # Errors
     /// The kernel's answer: `EBADFD` once the interface is deleted.
     pub(super) fn read(&mut self, tun: &Tun, packets: &mut Vec<Packet>) -> Result<(), Errno> {
-        while packets.len() < READ_PACKETS {
+        let mut waited = false;
+        while packets.is_empty() || (!waited && packets.len() < READ_PACKETS) {
             match rustix::io::read(&tun.tun, &mut self.buffer[..]) {
                 Ok(len) => self.cut(len, packets),
                 Err(Errno::INTR) => {}
@@ -84,6 +86,7 @@ impl Reader {
                 Err(_) if !packets.is_empty() => break,
                 Err(Errno::AGAIN) => {
                     wait([(tun.tun.as_fd(), PollFlags::IN)], None)?;
+                    waited = true;
                 }
                 Err(error) => return Err(error),
             }

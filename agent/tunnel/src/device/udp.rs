@@ -183,16 +183,18 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Takes what has come, up to about [`RECEIVE_PACKETS`].
+    /// Takes what has come, up to about [`RECEIVE_PACKETS`]; of what was waited for, the first alone, which is not kept
+    /// waiting for others.
     ///
     /// # Errors
     /// The kernel's answer; `EAGAIN` when nothing has come.
     pub(super) fn receive(
         &mut self,
         socket: &Socket,
+        waited: bool,
         packets: &mut Vec<Addressed>,
     ) -> nix::Result<()> {
-        while packets.len() < RECEIVE_PACKETS {
+        while packets.is_empty() || (!waited && packets.len() < RECEIVE_PACKETS) {
             match self.datagram(socket, packets) {
                 Ok(()) | Err(nix::Error::EINTR) => {}
                 // It is asked again, and says the same, once these are on their way.
