@@ -147,3 +147,32 @@ fn next(socket: &UdpSocket) -> Vec<u8> {
     let len = socket.recv(&mut buffer).unwrap();
     buffer[..len].to_vec()
 }
+
+#[test]
+fn what_comes_while_the_process_has_no_turn_waits_for_it() {
+    if !able_with_process() {
+        return;
+    }
+    let (one, two) = pair();
+    let (from, to) = (one.socket(7000), two.socket(7000));
+    setsockopt(&to, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+    let at = to.local_addr().unwrap();
+    let mut word = [0; 4];
+    until("keys", || {
+        from.send_to(&word, at).unwrap();
+        to.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+        to.recv(&mut word).ok()
+    });
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    let process = one.process().unwrap();
+    // SIGSTOP, and SIGCONT below (signal(7)).
+    process.signal(19).unwrap();
+    for number in 1..=3000_u32 {
+        from.send_to(&number.to_be_bytes(), at).unwrap();
+    }
+    process.signal(18).unwrap();
+    for number in 1..=3000_u32 {
+        while to.recv(&mut word).unwrap() != 4 || word == [0; 4] {}
+        assert_eq!(u32::from_be_bytes(word), number);
+    }
+}

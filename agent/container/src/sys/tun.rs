@@ -73,6 +73,21 @@ pub fn mtu(name: &CStr) -> io::Result<u32> {
     u32::try_from(mtu).map_err(io::Error::other)
 }
 
+/// Sets how many packets wait in an interface at most, in the network namespace of the calling thread; of a TUN device,
+/// for whoever reads it.
+///
+/// # Errors
+/// The kernel's answer: `ENODEV` if there is none of this name.
+pub fn set_queue(name: &CStr, packets: u16) -> io::Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut request = request(name)?;
+    // All fields that are numbers are one: `ifr_qlen` is this (linux/if.h).
+    request.ifr_ifru.ifru_metric = packets.into();
+    // SAFETY: the kernel reads the live, initialised `ifreq`, and nothing else.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw mut request) }.into())
+        .map(drop)
+}
+
 fn request(name: &CStr) -> io::Result<libc::ifreq> {
     // SAFETY: all-zero bytes are a valid `ifreq`, which is plain data.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -17,6 +17,8 @@ use super::ready::wait;
 const READ_MAX: usize = Header::LEN + (64 << 10);
 /// Packets taken at once, about; then they are encrypted.
 const READ_PACKETS: usize = 128;
+/// Packets that wait in the kernel to be read, at most.
+const QUEUE: u16 = 4096;
 /// What is encrypted is padded to a multiple of so many bytes: there is room for that behind each packet.
 const PADDING: usize = 16;
 
@@ -35,6 +37,8 @@ impl Tun {
     pub(super) fn open(ifname: &str) -> io::Result<Self> {
         let name = CString::new(ifname)?;
         let tun = tun::open(&name)?;
+        // Else it is 500, and a busy host may give this process no turn before so many have come.
+        let _ = tun::set_queue(&name, QUEUE);
         let tcp = offload::CHECKSUM | offload::TCP4 | offload::TCP6;
         let able = [
             (tcp | offload::UDP4 | offload::UDP6, Offload::TcpAndUdp),
