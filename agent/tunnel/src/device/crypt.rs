@@ -28,13 +28,13 @@ impl Table {
         }
     }
 
-    /// Decrypts what is from somebody who is known, and says what is to be answered.
+    /// Decrypts what is from somebody who is known, and answers: by `send`, in this order.
     pub(super) fn open(
         &self,
         packets: &mut Vec<Addressed>,
         mtu: u16,
         opened: &mut Vec<Packet>,
-        answers: &mut Vec<Addressed>,
+        mut send: impl FnMut(&mut Vec<Addressed>),
     ) {
         let Some(own) = self.own() else {
             packets.clear();
@@ -42,39 +42,43 @@ impl Table {
         };
         for (packet, from) in packets.drain(..) {
             match own.verify(from, packet) {
-                Ok(packet) => match self.open_one(own, packet, from) {
-                    Opened::Inner(packet) => opened.push(packet),
-                    Opened::Agreed(answer, peer) => {
-                        answers.push((answer.into(), from));
-                        let (mut link, mut mtu) = (peer.link(), MtuWatcher::new(mtu));
-                        let waited = link.tunn.get_queued_packets(&mut mtu);
-                        answers.extend(waited.map(|packet| (packet.into(), from)));
-                    }
-                    Opened::Nothing => {}
-                },
-                Err(cookie) => answers.extend(cookie.map(|cookie| (cookie, from))),
+                Ok(packet) => opened.extend(self.open_one(own, (packet, from), mtu, &mut send)),
+                Err(Some(cookie)) => send(&mut vec![(cookie, from)]),
+                Err(None) => {}
             }
         }
     }
 
-    fn open_one(&self, own: &Own, packet: WgKind, from: SocketAddr) -> Opened {
-        let Some(peer) = self.sender(own, &packet) else { return Opened::Nothing };
+    fn open_one(
+        &self,
+        own: &Own,
+        (packet, from): (WgKind, SocketAddr),
+        mtu: u16,
+        send: &mut impl FnMut(&mut Vec<Addressed>),
+    ) -> Option<Packet> {
+        let peer = self.sender(own, &packet)?;
         let mut link = peer.link();
         match link.tunn.handle_incoming_packet(packet) {
             TunnResult::WriteToNetwork(answer) => {
                 // It is who it says it is, so it is where it has sent from.
                 link.endpoint = Some(from);
-                drop(link);
                 self.note(&answer, &peer);
-                Opened::Agreed(answer, peer)
+                let mut mtu = MtuWatcher::new(mtu);
+                let waited = link.tunn.get_queued_packets(&mut mtu);
+                let mut answers: Vec<Addressed> =
+                    std::iter::once(answer).chain(waited).map(|one| (one.into(), from)).collect();
+                // There is a session from here on: what another thread encrypts with it must not be there before the
+                // answer by which the peer has it, too. So nobody gets the link until that is sent.
+                send(&mut answers);
+                None
             }
             TunnResult::WriteToTunnel(packet) => {
                 link.endpoint = Some(from);
                 drop(link);
-                self.allowed(&peer, packet).map_or(Opened::Nothing, Opened::Inner)
+                self.allowed(&peer, packet)
             }
             // Cookies do not say where somebody is.
-            TunnResult::Done | TunnResult::Err(_) => Opened::Nothing,
+            TunnResult::Done | TunnResult::Err(_) => None,
         }
     }
 
@@ -105,13 +109,4 @@ impl Table {
             }
         }
     }
-}
-
-/// What a packet was.
-enum Opened {
-    /// One for the interface.
-    Inner(Packet),
-    /// Keys were agreed on: what is answered, and whose packets have waited for that.
-    Agreed(WgKind, Arc<Peer>),
-    Nothing,
 }

@@ -134,7 +134,7 @@ impl Device {
     /// From the wire to the interface, until one of them is gone.
     fn inward(&self) -> Errno {
         let (mut room, mut writer) = (Room::default(), Writer::new(&self.tun));
-        let (mut packets, mut opened, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut packets, mut opened) = (Vec::new(), Vec::new());
         let mut waited = false;
         loop {
             let socket = self.socket();
@@ -158,8 +158,9 @@ impl Device {
                 Err(error) => return Errno::from_raw_os_error(error as i32),
             }
             waited = false;
-            self.table().open(&mut packets, self.mtu(), &mut opened, &mut answers);
-            self.send(&mut answers);
+            let (table, mtu) = (self.table(), self.mtu());
+            table.open(&mut packets, mtu, &mut opened, |answers| self.send(answers));
+            drop(table);
             writer.write(&self.tun, &mut opened);
         }
     }

@@ -36,6 +36,11 @@ impl Peer {
     pub(super) fn link(&self) -> MutexGuard<'_, Link> {
         held(&self.link)
     }
+
+    #[cfg(test)]
+    pub(super) fn is_held(&self) -> bool {
+        self.link.try_lock().is_err()
+    }
 }
 
 /// A thread that panics ends the process, so nobody finds what it has left.

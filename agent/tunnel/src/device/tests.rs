@@ -56,7 +56,7 @@ impl Host {
     fn open(&self, from: SocketAddr, packets: &[Addressed]) -> (Vec<Vec<u8>>, Vec<Addressed>) {
         let mut packets = packets.iter().map(|(packet, _)| (whole(packet), from)).collect();
         let (mut opened, mut answers) = (Vec::new(), Vec::new());
-        self.table.open(&mut packets, MTU, &mut opened, &mut answers);
+        self.table.open(&mut packets, MTU, &mut opened, |more| answers.append(more));
         (opened.iter().map(|packet| packet.to_vec()).collect(), answers)
     }
 }
@@ -109,6 +109,20 @@ fn what_has_waited_for_keys_comes_after_them_in_order() {
     let answer = packet(two.inner, one.inner, 7);
     let sealed = two.seal(std::slice::from_ref(&answer));
     assert_eq!(one.open(two.at, &sealed).0, [answer]);
+}
+
+#[test]
+fn nobody_uses_a_session_before_the_answer_is_sent_by_which_the_other_one_has_it() {
+    let (one, two) = two();
+    let mut asks = one.seal(&[packet(one.inner, two.inner, 1)]);
+    asks.iter_mut().for_each(|(_, from)| *from = one.at);
+    let mut sent = 0;
+    two.table.open(&mut asks, MTU, &mut Vec::new(), |answers| {
+        assert!(two.table.at(one.inner.into()).unwrap().is_held());
+        sent += answers.len();
+    });
+    assert_eq!(sent, 1);
+    assert!(!two.table.at(one.inner.into()).unwrap().is_held());
 }
 
 #[test]
