@@ -1,7 +1,7 @@
 //! Large packets: what the kernel hands over at once is cut before it is encrypted, and joined again after.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::thread;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -10,6 +10,7 @@ use shoal_agent_tunnel::Tunnel as _;
 use shoal_agent_tunnel::contract::Harm as _;
 
 use crate::lab::{Host, PATIENCE, able, able_with_process, block_on, pair, until};
+use crate::packets::next;
 use crate::wire::{DATA, Listener, is_fragment, message};
 
 /// Bytes of a stream.
@@ -141,13 +142,6 @@ fn datagrams_stay_what_they_were_however_they_are_handed_over() {
     assert!(large.chunks(500).all(|datagram| next(&to) == datagram));
 }
 
-/// The next datagram.
-fn next(socket: &UdpSocket) -> Vec<u8> {
-    let mut buffer = [0; 2048];
-    let len = socket.recv(&mut buffer).unwrap();
-    buffer[..len].to_vec()
-}
-
 #[test]
 fn what_comes_while_the_process_has_no_turn_waits_for_it() {
     if !able_with_process() {
@@ -157,13 +151,8 @@ fn what_comes_while_the_process_has_no_turn_waits_for_it() {
     let (from, to) = (one.socket(7000), two.socket(7000));
     setsockopt(&to, sockopt::RcvBufForce, &(16 << 20)).unwrap();
     let at = to.local_addr().unwrap();
-    let mut word = [0; 4];
-    until("keys", || {
-        from.send_to(&word, at).unwrap();
-        to.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
-        to.recv(&mut word).ok()
-    });
-    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    from.send_to(b"hello", at).unwrap();
+    assert_eq!(next(&to), b"hello");
     let process = one.process().unwrap();
     // SIGSTOP, and SIGCONT below (signal(7)).
     process.signal(19).unwrap();
@@ -172,7 +161,6 @@ fn what_comes_while_the_process_has_no_turn_waits_for_it() {
     }
     process.signal(18).unwrap();
     for number in 1..=3000_u32 {
-        while to.recv(&mut word).unwrap() != 4 || word == [0; 4] {}
-        assert_eq!(u32::from_be_bytes(word), number);
+        assert_eq!(next(&to), number.to_be_bytes());
     }
 }

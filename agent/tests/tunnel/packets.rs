@@ -16,7 +16,7 @@ use crate::wire::{DATA, INITIATION, Listener, has, message};
 const SECRET: &[u8] = b"nobody on the wire may read this";
 
 /// The next datagram.
-fn next(socket: &UdpSocket) -> Vec<u8> {
+pub(crate) fn next(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = [0; 2048];
     let len = socket.recv(&mut buffer).unwrap();
     buffer[..len].to_vec()

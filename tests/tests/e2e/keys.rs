@@ -142,7 +142,7 @@ impl Flow {
         let ends = missing.first().zip(missing.last());
         let (name, missing, taken) = (self.name, missing.len(), taken.len());
         assert!(sent > 500, "{name}: {sent} were sent");
-        (taken as u64 != sent).then(|| {
+        (missing > 0 || taken as u64 != sent).then(|| {
             format!("{name}: {missing} of {sent} are missing ({ends:?}), and {taken} have come")
         })
     }

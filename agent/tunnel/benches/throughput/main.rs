@@ -92,7 +92,8 @@ fn bench(options: &Options) -> anyhow::Result<()> {
         }
     }
     println!("one TCP stream, {} interleaved rounds of {:?}", options.rounds, options.length);
-    println!("{:<13} {:>24} {:>24} {:>22}", "", "Mbit/s", "CPU s/Gbit", "round trip, µs");
+    let trips = ["round trip, µs", "now and then, µs"];
+    println!("{:<13} {:>24} {:>20} {:>18} {:>18}", "", "Mbit/s", "CPU s/Gbit", trips[0], trips[1]);
     for (way, samples) in options.ways.iter().zip(&all) {
         let column = |of: fn(&Sample) -> f64, digits| {
             let (low, middle, high) = spread(samples.iter().map(of));
@@ -100,8 +101,8 @@ fn bench(options: &Options) -> anyhow::Result<()> {
         };
         let cpu = if way.encrypts() { column(Sample::cpu, 2) } else { String::new() };
         let rate = if way.carries() { column(Sample::rate, 0) } else { String::new() };
-        let trip = column(|sample| sample.trip.as_secs_f64() * 1e6, 0);
-        println!("{:<13} {rate:>24} {cpu:>24} {trip:>22}", way.name());
+        let (trip, rare) = (column(Sample::trip, 0), column(Sample::now_and_then, 0));
+        println!("{:<13} {rate:>24} {cpu:>20} {trip:>18} {rare:>18}", way.name());
     }
     let of = |wanted: Way| {
         let at = options.ways.iter().position(|way| *way == wanted)?;
@@ -123,9 +124,10 @@ fn bench(options: &Options) -> anyhow::Result<()> {
     ratio("CPU seconds per Gbit against wireguard-go", ours, of(Way::WireguardGo), Sample::cpu);
     ratio("CPU seconds per Gbit against gotatun", ours, of(Way::Gotatun), Sample::cpu);
     if let (Some(ours), Some(bare)) = (ours, of(Way::Bare)) {
-        let trip =
-            |samples: &[Sample]| spread(samples.iter().map(|s| s.trip.as_secs_f64() * 1e6)).1;
-        println!("added to the round trip: {:.0} µs", trip(ours) - trip(bare));
+        let added =
+            |of: fn(&Sample) -> f64| spread(ours.iter().map(of)).1 - spread(bare.iter().map(of)).1;
+        let (trip, rare) = (added(Sample::trip), added(Sample::now_and_then));
+        println!("added to the round trip: {trip:.0} µs; to one now and then: {rare:.0} µs");
     }
     Ok(())
 }

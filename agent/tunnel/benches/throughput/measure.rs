@@ -17,7 +17,7 @@ const CHUNK: usize = 128 << 10;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Bytes sent there and back.
 const TRIPS: usize = 400;
-/// Between them, as when somebody asks now and then.
+/// Between them where somebody asks now and then: long enough for code and memory to leave the caches.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// One turn of one way.
@@ -26,8 +26,10 @@ pub(crate) struct Sample {
     bits: f64,
     seconds: f64,
     cpu_seconds: f64,
-    /// At the median.
-    pub(crate) trip: Duration,
+    /// At the median, where one follows another.
+    trip: Duration,
+    /// At the median, with a pause before each.
+    now_and_then: Duration,
 }
 
 impl Sample {
@@ -40,12 +42,23 @@ impl Sample {
     pub(crate) fn cpu(&self) -> f64 {
         self.cpu_seconds / (self.bits / 1e9)
     }
+
+    /// µs, where one byte follows another.
+    pub(crate) fn trip(&self) -> f64 {
+        self.trip.as_secs_f64() * 1e6
+    }
+
+    /// µs, with a pause before each byte.
+    pub(crate) fn now_and_then(&self) -> f64 {
+        self.now_and_then.as_secs_f64() * 1e6
+    }
 }
 
 pub(crate) fn sample(lab: &Lab, way: Way, length: Duration) -> anyhow::Result<Sample> {
-    let trip = trip(lab, way)?;
+    let (trip, now_and_then) = (trip(lab, way, Duration::ZERO)?, trip(lab, way, PAUSE)?);
+    let idle = Sample { bits: 0.0, seconds: 0.0, cpu_seconds: 0.0, trip, now_and_then };
     if !way.carries() {
-        return Ok(Sample { bits: 0.0, seconds: 0.0, cpu_seconds: 0.0, trip });
+        return Ok(idle);
     }
     let [one, two] = &lab.hosts;
     let to = SocketAddr::from((two.at(way.net()), PORT));
@@ -75,11 +88,11 @@ pub(crate) fn sample(lab: &Lab, way: Way, length: Duration) -> anyhow::Result<Sa
     let (seconds, after) = (begin.elapsed().as_secs_f64(), lab.cpu(way.name())?);
     drop(stream);
     joined(sender)?;
-    Ok(Sample { bits: bytes as f64 * 8.0, seconds, cpu_seconds: after - before, trip })
+    Ok(Sample { bits: bytes as f64 * 8.0, seconds, cpu_seconds: after - before, ..idle })
 }
 
 /// How long a byte takes there and back.
-fn trip(lab: &Lab, way: Way) -> anyhow::Result<Duration> {
+fn trip(lab: &Lab, way: Way, pause: Duration) -> anyhow::Result<Duration> {
     let [one, two] = &lab.hosts;
     let to = SocketAddr::from((two.at(way.net()), PORT));
     let listener = joined(two.enter(move || Ok(TcpListener::bind(to)?)))?;
@@ -99,7 +112,9 @@ fn trip(lab: &Lab, way: Way) -> anyhow::Result<Duration> {
             stream.write_all(&byte)?;
             stream.read_exact(&mut byte)?;
             times.push(begin.elapsed());
-            thread::sleep(PAUSE);
+            if !pause.is_zero() {
+                thread::sleep(pause);
+            }
         }
         times.sort();
         times.get(TRIPS / 2).copied().context("no trips")

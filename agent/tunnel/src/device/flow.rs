@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
@@ -27,6 +28,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a thread does until it cannot: why.
 type Way = fn(&Device) -> Errno;
+
+/// Goes a way until that cannot go on, and says why. A thread that panics is one of those: what comes from the wire is
+/// read there, and a process of which a thread is missing would look alive and carry nothing.
+pub(super) fn until_it_cannot(way: impl FnOnce() -> Errno) -> String {
+    // Nobody goes on with what it leaves: the process ends.
+    match panic::catch_unwind(AssertUnwindSafe(way)) {
+        Ok(error) => {
+            let error = io::Error::from(error);
+            format!("its interface was deleted or its socket failed: {error}")
+        }
+        Err(_) => "one of its threads panicked".to_owned(),
+    }
+}
 
 /// What the threads share.
 pub(super) struct Device {
@@ -65,10 +79,8 @@ impl Device {
         for (name, way) in ways {
             let (device, ended) = (Arc::clone(self), ended.clone());
             let run = move || {
-                let error = io::Error::from(way(&device));
-                let why = format!("its interface was deleted or its socket failed: {error}");
-                // One of the others was first.
-                let _ = ended.try_send(why);
+                // One of the others may have been first.
+                let _ = ended.try_send(until_it_cannot(|| way(&device)));
             };
             thread::Builder::new().name(name.to_owned()).spawn(run)?;
         }

@@ -150,17 +150,10 @@ fn change_peer(device: &Device, set: &SetPeer) {
         allowed: allowed.collect(),
     };
     // Nobody else changes whom the device knows.
-    let stranger = stranger(device, key);
+    let stranger = device.table().stranger(key);
     let mut table = device.table_mut();
     if let Some(stranger) = stranger {
         table.add(key, stranger);
     }
     table.change(&key, &change);
-}
-
-/// The peer, if the device does not know it yet.
-fn stranger(device: &Device, key: PublicKey) -> Option<Peer> {
-    let table = device.table();
-    let own = table.own()?;
-    (!table.knows(&key)).then(|| table.stranger(own, key))
 }

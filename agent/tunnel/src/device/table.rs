@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gotatun::noise::Tunn;
 use gotatun::noise::handshake::parse_handshake_anon;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::noise::rate_limiter::RateLimiter;
+use gotatun::noise::{Tunn, TunnResult};
 use gotatun::packet::{Packet, WgKind};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use ip_network::IpNetwork;
@@ -49,7 +49,6 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// This host's key, and what goes with it.
-#[derive(Clone)]
 pub(super) struct Own {
     private: StaticSecret,
     public: PublicKey,
@@ -68,7 +67,6 @@ impl Own {
         from: SocketAddr,
         packet: Packet,
     ) -> Result<WgKind, Option<Packet>> {
-        use gotatun::noise::TunnResult;
         self.limiter.verify_packet(from, packet).map_err(|refused| match refused {
             TunnResult::WriteToNetwork(cookie) => Some(cookie.into()),
             _ => None,
@@ -166,16 +164,14 @@ impl Table {
         self.own = Some(Own { private, public, limiter });
     }
 
-    /// A peer that is not in the table yet. It costs a multiplication on the curve, so that is not done by
-    /// whoever keeps others from the table.
-    pub(super) fn stranger(&self, own: &Own, key: PublicKey) -> Peer {
+    /// The peer of this key, if it is not in the table yet and this host has a key. It costs a multiplication on the curve,
+    /// so that is not done by whoever keeps others from the table.
+    pub(super) fn stranger(&self, key: PublicKey) -> Option<Peer> {
+        let own = self.own.as_ref().filter(|_| !self.peers.contains_key(&key))?;
         let (private, limiter) = (own.private.clone(), Arc::clone(&own.limiter));
         let tunn = Tunn::new(private, key, None, None, self.numbers.clone(), limiter);
-        Peer { link: Mutex::new(Link { tunn, endpoint: None, allowed: BTreeSet::new() }) }
-    }
-
-    pub(super) fn knows(&self, key: &PublicKey) -> bool {
-        self.peers.contains_key(key)
+        let link = Link { tunn, endpoint: None, allowed: BTreeSet::new() };
+        Some(Peer { link: Mutex::new(link) })
     }
 
     pub(super) fn add(&mut self, key: PublicKey, peer: Peer) {

@@ -8,7 +8,9 @@ use bytes::BytesMut;
 use gotatun::packet::Packet;
 use gotatun::x25519::PublicKey;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rustix::io::Errno;
 
+use super::flow::until_it_cannot;
 use super::table::{Change, Table};
 use super::udp::Addressed;
 
@@ -34,9 +36,7 @@ impl Host {
 
     /// Learns of a peer and of what it has.
     fn learn(&mut self, other: &Host, allowed: &[&str]) {
-        let own = self.table.own().unwrap().clone();
-        if !self.table.knows(&other.key) {
-            let stranger = self.table.stranger(&own, other.key);
+        if let Some(stranger) = self.table.stranger(other.key) {
             self.table.add(other.key, stranger);
         }
         let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
@@ -246,4 +246,10 @@ fn another_key_ends_what_was_agreed_on_and_the_same_one_does_not() {
     assert_eq!(one.seal(&[packet(one.inner, two.inner, 1)])[0].0[0], 4, "data");
     one.table.set_key([5; 32]);
     assert_eq!(one.seal(&[packet(one.inner, two.inner, 1)])[0].0[0], 1, "a handshake");
+}
+
+#[test]
+fn a_thread_that_panics_is_heard_of_as_one_that_cannot_go_on() {
+    assert!(until_it_cannot(|| Errno::BADFD).contains("interface was deleted"));
+    assert_eq!(until_it_cannot(|| std::panic::panic_any(())), "one of its threads panicked");
 }
