@@ -37,5 +37,6 @@ mod subnets;
 mod upgrades;
 mod upkeep;
 mod verify;
+mod wide;
 mod wire;
 mod world;

@@ -9,7 +9,7 @@ use shoal_tests::skip::skip;
 use crate::world::{World, page};
 
 /// A service on every host, on one network that spans them.
-fn stack() -> String {
+pub(crate) fn stack() -> String {
     format!(
         "services:\n  web:\n    image: REGISTRY/busybox:1\n    stop_grace_period: 1s\n    {}\n    \
          networks: [back]\n    deploy: {{mode: global, update_config: {{monitor: 1s}}}}\n\
@@ -19,13 +19,13 @@ fn stack() -> String {
 }
 
 /// What is found, with the code of the command.
-fn verify(world: &World, words: &[&str]) -> Result<(i32, Value)> {
+pub(crate) fn verify(world: &World, words: &[&str]) -> Result<(i32, Value)> {
     let said = world.cluster.ctl(&[&["--format", "json", "network", "verify"], words].concat());
     Ok((said.code, serde_json::from_str(&said.out)?))
 }
 
 /// Pairs of nodes, with what passes from one to the other and what should.
-fn ways(found: &Value) -> Vec<(String, String, u64, u64)> {
+pub(crate) fn ways(found: &Value) -> Vec<(String, String, u64, u64)> {
     let nodes = found["Nodes"].as_array().unwrap();
     let of = |node: &Value| {
         let from = at(node, "/Hostname").to_owned();
