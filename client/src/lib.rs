@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
 use shoal_proto::convert::InvalidMessage;
-use shoal_proto::convert::field::{Auths, Kind as _, Text, TextMap};
+use shoal_proto::convert::field::{Auths, Kind as _, Map, Text, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
@@ -16,7 +16,8 @@ use shoal_types::object::{
 };
 use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
-    ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+    ClusterSpec, ConfigSpec, NetworkSpec, NodeRole, NodeSpec, SecretSpec, ServiceSpec, StackSpec,
+    UserSpec,
 };
 use tonic::Code;
 use tonic::transport::Channel;
@@ -30,12 +31,14 @@ mod error;
 pub mod local;
 mod nodes;
 mod parts;
+mod payloads;
 pub mod portable;
 mod renewal;
 mod stream;
 
 pub use error::ClientError;
 pub use nodes::{Partial, UsageQuery};
+pub use payloads::{Held, Made};
 pub use renewal::Notice;
 pub use stream::{Event, EventAction, LogLine, LogQuery, LogStream, Object, Watch, WatchSpan};
 
@@ -492,11 +495,14 @@ impl Client {
     pub async fn apply_stack(
         &self,
         spec: &StackSpec,
+        (secrets, configs): (&BTreeMap<String, SecretSpec>, &BTreeMap<String, ConfigSpec>),
         prune: bool,
         auths: &RegistryAuths,
     ) -> Result<Applied> {
         let request = pb::ApplyStackRequest {
             spec: Some(spec.into()),
+            secrets: Map::write(secrets),
+            configs: Map::write(configs),
             prune,
             expected_version: None,
             registry_auths: Auths::write(auths),

@@ -4,7 +4,10 @@ use futures::{Stream, StreamExt as _};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1 as pb;
 use shoal_types::id::{NodeId, TaskId};
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Slot, Stack, Task, User};
+use shoal_types::level::Level;
+use shoal_types::object::{
+    Cluster, Config, Deployment, Network, Node, Secret, Service, Slot, Stack, Task, User,
+};
 use shoal_types::time::Timestamp;
 use tonic::Status;
 
@@ -84,11 +87,15 @@ pub enum Object {
     Deployment(Box<Deployment>),
     /// A user.
     User(Box<User>),
+    /// A version of a secret, without what is in it.
+    Secret(Box<Secret>),
+    /// A version of a config, likewise.
+    Config(Box<Config>),
 }
 
 impl Object {
     /// All kinds, by their word.
-    pub const KINDS: [(&'static str, pb::ObjectKind); 8] = [
+    pub const KINDS: [(&'static str, pb::ObjectKind); 10] = [
         ("cluster", pb::ObjectKind::Cluster),
         ("node", pb::ObjectKind::Node),
         ("service", pb::ObjectKind::Service),
@@ -97,6 +104,8 @@ impl Object {
         ("stack", pb::ObjectKind::Stack),
         ("deployment", pb::ObjectKind::Deployment),
         ("user", pb::ObjectKind::User),
+        ("secret", pb::ObjectKind::Secret),
+        ("config", pb::ObjectKind::Config),
     ];
 
     /// The word for its kind.
@@ -110,6 +119,8 @@ impl Object {
             Self::Stack(_) => "stack",
             Self::Deployment(_) => "deployment",
             Self::User(_) => "user",
+            Self::Secret(_) => "secret",
+            Self::Config(_) => "config",
         }
     }
 
@@ -124,6 +135,8 @@ impl Object {
             Self::Stack(o) => o.id.to_string(),
             Self::Deployment(o) => o.id.to_string(),
             Self::User(o) => o.id.to_string(),
+            Self::Secret(o) => o.id.to_string(),
+            Self::Config(o) => o.id.to_string(),
         }
     }
 
@@ -138,6 +151,8 @@ impl Object {
             Self::Stack(o) => o.spec.name.clone(),
             Self::Deployment(_) => String::new(),
             Self::User(o) => o.spec.name.clone(),
+            Self::Secret(o) => o.spec.name.clone(),
+            Self::Config(o) => o.spec.name.clone(),
         }
     }
 }
@@ -153,6 +168,8 @@ fn object(wire: pb::watch_event::Object) -> Result<Object, InvalidMessage> {
         Wire::Stack(o) => Object::Stack(Box::new(o.try_into()?)),
         Wire::Deployment(o) => Object::Deployment(Box::new(o.try_into()?)),
         Wire::User(o) => Object::User(Box::new(o.try_into()?)),
+        Wire::Secret(o) => Object::Secret(Box::new(o.try_into()?)),
+        Wire::Config(o) => Object::Config(Box::new(o.try_into()?)),
     })
 }
 
@@ -224,6 +241,7 @@ impl Client {
             from_index: span.after,
             since: span.since.map(Timestamp::as_nanos),
             until: span.until.map(Timestamp::as_nanos),
+            level: Level::OWN.number(),
         };
         let mut stream = self.rpc.clone().watch(request).await?.into_inner();
         // The first message says that the stream has begun.

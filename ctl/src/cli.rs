@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cluster, context, events, exec, image, leave, login, network, node, service, settings, stack,
-    system, user, volume,
+    cluster, context, events, exec, image, leave, login, network, node, payload, service, settings,
+    stack, system, user, volume,
 };
 use crate::render::FormatArg;
 
@@ -87,6 +87,12 @@ pub(crate) enum Command {
     /// Manage stacks
     #[command(subcommand)]
     Stack(stack::Command),
+    /// Manage secrets
+    #[command(subcommand)]
+    Secret(payload::Command),
+    /// Manage configs
+    #[command(subcommand)]
+    Config(payload::Command),
     /// Manage networks
     #[command(subcommand)]
     Network(network::Command),
@@ -129,6 +135,7 @@ impl Command {
             Self::Node(command) => command.writes_records(),
             Self::Stats(args) => args.writes_records(),
             Self::Network(command) => command.writes_records(),
+            Self::Secret(command) | Self::Config(command) => command.writes_records(),
             Self::Volume(command) => command.writes_records(),
             Self::Image(command) => command.writes_records(),
             Self::Context(command) => command.writes_records(),
@@ -298,6 +305,14 @@ mod tests {
             "system df --format {{.Type}}={{.Reclaimable}} h1 h2",
             "system prune -a -f --volumes",
             "system prune --node h1",
+            "secret create -l a=b db -",
+            "secret update db ./file",
+            "config create app ./app.conf",
+            "config ls -q --filter name=app",
+            "secret inspect db@2",
+            "secret rm db other",
+            "service create --secret db --config source=app,target=/etc/app,mode=0400 nginx",
+            "service update --secret-add db@2 --secret-rm db --config-rm app web",
             "volume ls -q --filter dangling=true --filter label=a",
             "volume inspect data --node h1",
             "volume rm -f data cache",

@@ -20,13 +20,30 @@ pub(crate) fn text_of(path: &Path) -> io::Result<String> {
 /// # Errors
 /// As [`text_of`].
 pub(crate) fn text(reader: impl Read) -> io::Result<String> {
+    let bytes = bytes(reader)?;
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))
+}
+
+/// The bytes of a file, a pipe or a device.
+///
+/// # Errors
+/// As [`text_of`], of which any bytes are fine.
+pub(crate) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    bytes(File::open(path)?)
+}
+
+/// The same of a reader.
+///
+/// # Errors
+/// As [`bytes_of`].
+pub(crate) fn bytes(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BYTES_MAX {
         let text = format!("it is larger than {} MiB", BYTES_MAX >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
-    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -29,9 +29,9 @@ use shoal_types::id::{
 };
 use shoal_types::level::Level;
 use shoal_types::object::{
-    Cluster, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription, JoinTokens,
-    Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Service, Slot, Stack,
-    StackRevision, Task, TaskStatus, TunnelKeys, User,
+    Cluster, Config, Deployment, DeploymentKind, DeploymentState, Endpoint, EngineDescription,
+    JoinTokens, Meta, Network, Node, NodeDescription, NodeState, NodeStatus, RootCa, Secret,
+    Service, Slot, Stack, StackRevision, Task, TaskStatus, TunnelKeys, User,
 };
 use shoal_types::question::{
     DiskUsage, Finding, NamedUsage, NodeNetworks, NodeUsage, NodeVolume, PeerReach, PlacedDisk,
@@ -39,8 +39,8 @@ use shoal_types::question::{
     Verdict,
 };
 use shoal_types::spec::{
-    ClusterSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform, ServiceMode,
-    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, UserRole, UserSpec,
+    ClusterSpec, ConfigSpec, ContainerSpec, Driver, Labels, NetworkSpec, NodeSpec, Platform,
+    SecretSpec, ServiceMode, ServiceSpec, StackSpec, TaskRuntime, TaskSpec, UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
@@ -49,8 +49,9 @@ use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::objects::{
-    HOSTILE, cluster, deployment, deployment_id, disk, network, networks, node, pruned, service,
-    silent, stack, stack_applied, step, summary, summary_of_node, task, text, usage, user, volume,
+    HOSTILE, cluster, config, deployment, deployment_id, disk, network, networks, node, pruned,
+    secret, service, silent, stack, stack_applied, step, summary, summary_of_node, task, text,
+    usage, user, volume,
 };
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -133,7 +134,7 @@ macro_rules! hostile {
                 let objects = [
                     O::Cluster(cluster()), O::Node(node()), O::Service(service()), O::Task(task()),
                     O::Network(network()), O::Stack(stack()), O::Deployment(deployment()),
-                    O::User(user()),
+                    O::User(user()), O::Secret(secret()), O::Config(config()),
                 ];
                 let started = pb::WatchStarted::default();
                 let mut all = vec![pb::WatchResponse { message: Some(Message::Started(started)) }];
@@ -225,6 +226,23 @@ hostile! {{
     disconnect_task DisconnectTaskRequest DisconnectTaskResponse
         Ok(pb::DisconnectTaskResponse { task: Some(task()) });
     remove_network RemoveNetworkRequest RemoveNetworkResponse Err(refused());
+    create_secret CreateSecretRequest CreateSecretResponse Ok(pb::CreateSecretResponse {
+        secret: Some(secret()),
+        unchanged: false,
+        deployments: [(text(), deployment_id())].into(),
+    });
+    get_secret GetSecretRequest GetSecretResponse
+        Ok(pb::GetSecretResponse { secret: Some(secret()), services: vec![text()] });
+    remove_secret RemoveSecretRequest RemoveSecretResponse
+        Ok(pb::RemoveSecretResponse { name: text() });
+    create_config CreateConfigRequest CreateConfigResponse Ok(pb::CreateConfigResponse {
+        config: Some(config()),
+        unchanged: true,
+        deployments: [(text(), deployment_id())].into(),
+    });
+    get_config GetConfigRequest GetConfigResponse
+        Ok(pb::GetConfigResponse { config: Some(config()), services: vec![text()] });
+    remove_config RemoveConfigRequest RemoveConfigResponse Err(refused());
     apply_stack ApplyStackRequest ApplyStackResponse Ok(stack_applied());
     roll_back_stack RollBackStackRequest ApplyStackResponse Ok(stack_applied());
     get_stack GetStackRequest GetStackResponse Ok(pb::GetStackResponse { stack: Some(stack()) });
@@ -248,6 +266,10 @@ hostile! {{
         pb::ListTasksResponse { tasks: vec![task()] };
     list_networks ListNetworksRequest ListNetworksResponse ListNetworksStream
         pb::ListNetworksResponse { networks: vec![network()], addresses: Vec::new() };
+    list_secrets ListSecretsRequest ListSecretsResponse ListSecretsStream
+        pb::ListSecretsResponse { secrets: vec![secret()] };
+    list_configs ListConfigsRequest ListConfigsResponse ListConfigsStream
+        pb::ListConfigsResponse { configs: vec![config()] };
     list_stacks ListStacksRequest ListStacksResponse ListStacksStream
         pb::ListStacksResponse { stacks: vec![stack()] };
     list_volumes ListVolumesRequest ListVolumesResponse ListVolumesStream

@@ -162,7 +162,13 @@ impl Planned {
             networks: spec.networks.keys().map(|key| (key.clone(), ids.next_id())).collect(),
         };
         let spec = Arc::new(spec);
-        self.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
+        self.apply(Command::ApplyStack {
+            spec,
+            ids,
+            prune: false,
+            expected: None,
+            payloads: Default::default(),
+        });
     }
 
     /// Plans until nothing is left to do.

@@ -9,9 +9,9 @@ pub use overlay::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
 use crate::level::Level;
-use crate::object::{Network, Slot, Task, TaskNetwork};
+use crate::object::{Config, Network, Payloads, Secret, Slot, Task, TaskNetwork};
 use crate::spec::{Labels, PortConfig, TaskSpec};
 use crate::task_state::DesiredState;
 
@@ -37,6 +37,8 @@ pub struct AssignedTask {
     pub ports: Vec<PortConfig>,
     /// Networks it joins.
     pub networks: Vec<TaskNetwork>,
+    /// The secrets and configs that it is given. What is in them is told beside it.
+    pub payloads: Arc<Payloads>,
     /// The task whose network it shares.
     pub partner: Option<TaskId>,
     /// What managers want of it.
@@ -65,6 +67,7 @@ impl AssignedTask {
             spec: Arc::clone(&task.spec),
             ports: task.ports().to_vec(),
             networks: task.networks.to_vec(),
+            payloads: Arc::clone(&task.payloads),
             partner: task.partner,
             desired_state: task.desired_state,
             level: task.level,
@@ -87,6 +90,7 @@ impl AssignedTask {
             spec_version: _,
             endpoint: _,
             networks,
+            payloads,
             partner,
             desired_state,
             start_after: _,
@@ -99,6 +103,7 @@ impl AssignedTask {
             && (Arc::ptr_eq(spec, &new.spec) || *spec == new.spec)
             && (service_name, service_labels) == (&new.service_name, &new.service_labels)
             && (old.ports(), &**networks) == (new.ports(), &*new.networks)
+            && (Arc::ptr_eq(payloads, &new.payloads) || *payloads == new.payloads)
     }
 }
 
@@ -109,6 +114,10 @@ pub struct NodeAssignment {
     pub tasks: BTreeMap<TaskId, AssignedTask>,
     /// Networks that these tasks need.
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// Secrets that these tasks are given.
+    pub secrets: BTreeMap<SecretId, Arc<Secret>>,
+    /// Configs likewise.
+    pub configs: BTreeMap<ConfigId, Arc<Config>>,
     /// Where tasks on its overlay networks are reached.
     pub endpoints: BTreeMap<TaskId, Arc<TaskEndpoint>>,
     /// Where services on its overlay networks are reached.
@@ -142,6 +151,14 @@ pub enum AssignmentChange {
     UpdateNetwork(Arc<Network>),
     /// Forget this network.
     RemoveNetwork(NetworkId),
+    /// Hold this secret, in memory alone.
+    UpdateSecret(Arc<Secret>),
+    /// Forget this secret.
+    RemoveSecret(SecretId),
+    /// Hold this config, in memory alone.
+    UpdateConfig(Arc<Config>),
+    /// Forget this config.
+    RemoveConfig(ConfigId),
     /// A task is reached there, in place of what was known of it.
     UpdateEndpoint(Arc<TaskEndpoint>),
     /// Nobody of this node reaches that task any more.
@@ -178,6 +195,18 @@ impl NodeAssignment {
                 }
                 AssignmentChange::RemoveNetwork(id) => {
                     self.networks.remove(&id);
+                }
+                AssignmentChange::UpdateSecret(secret) => {
+                    self.secrets.insert(secret.id, secret);
+                }
+                AssignmentChange::RemoveSecret(id) => {
+                    self.secrets.remove(&id);
+                }
+                AssignmentChange::UpdateConfig(config) => {
+                    self.configs.insert(config.id, config);
+                }
+                AssignmentChange::RemoveConfig(id) => {
+                    self.configs.remove(&id);
                 }
                 AssignmentChange::UpdateEndpoint(endpoint) => {
                     self.endpoints.insert(endpoint.task_id, endpoint);

@@ -49,6 +49,7 @@ pub(crate) fn roll(tasks: u8) -> Roll {
             spec: Arc::new(TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))),
             ports: Vec::new(),
             networks: Vec::new(),
+            payloads: Default::default(),
             partner: None,
             desired_state: DesiredState::Running,
             level: Level::FIRST,

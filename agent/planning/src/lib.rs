@@ -7,6 +7,7 @@ pub mod network;
 pub mod node;
 pub mod oci;
 pub mod overlay;
+pub mod payload;
 pub mod prune;
 pub mod segment;
 pub mod task;

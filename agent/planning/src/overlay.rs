@@ -40,7 +40,7 @@ impl OverlayView {
     /// What all that a node is to hold says of overlay networks.
     #[must_use]
     pub fn of(node_id: Option<NodeId>, assignment: &NodeAssignment) -> Self {
-        let NodeAssignment { networks, endpoints, vips, peers, tasks: _, rejected: _ } = assignment;
+        let NodeAssignment { networks, endpoints, vips, peers, .. } = assignment;
         let networks = networks.iter().filter(|(_, network)| network.spans_nodes());
         Self {
             revision: 0,
@@ -92,7 +92,11 @@ impl OverlayView {
             AssignmentChange::RemoveVips(id) => self.vips.remove(id).is_some(),
             AssignmentChange::UpdatePeer(peer) => put(&mut self.peers, peer.node_id, peer),
             AssignmentChange::RemovePeer(id) => self.peers.remove(id).is_some(),
-            AssignmentChange::UpdateTask(_)
+            AssignmentChange::UpdateSecret(_)
+            | AssignmentChange::RemoveSecret(_)
+            | AssignmentChange::UpdateConfig(_)
+            | AssignmentChange::RemoveConfig(_)
+            | AssignmentChange::UpdateTask(_)
             | AssignmentChange::RemoveTask(_)
             | AssignmentChange::RejectTask(..) => false,
         }

@@ -21,6 +21,7 @@ pub(crate) fn task(container: ContainerSpec) -> AssignedTask {
         spec: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         ports: Vec::new(),
         networks: Vec::new(),
+        payloads: Default::default(),
         partner: None,
         desired_state: DesiredState::Running,
         level: Level::FIRST,

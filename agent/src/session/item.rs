@@ -24,9 +24,14 @@ pub(super) fn read(change: pb::AssignmentChange) -> Read {
     let (id, desired) = match &change.item {
         None => return Read::Unknown,
         Some(Item::Task(task)) => (task.id.parse().ok(), task.desired_state()),
-        Some(Item::Network(_) | Item::Endpoint(_) | Item::Vips(_) | Item::Peer(_)) => {
-            (None, pb::DesiredState::Unspecified)
-        }
+        Some(
+            Item::Network(_)
+            | Item::Secret(_)
+            | Item::Config(_)
+            | Item::Endpoint(_)
+            | Item::Vips(_)
+            | Item::Peer(_),
+        ) => (None, pb::DesiredState::Unspecified),
     };
     let error = match AssignmentChange::try_from(change) {
         Ok(change) => return Read::Change(change),

@@ -135,6 +135,7 @@ pub(crate) fn task(id: u128, container: ContainerSpec) -> AssignedTask {
         spec: Arc::new(TaskSpec::of(TaskRuntime::Container(container))),
         ports: Vec::new(),
         networks: vec![TaskNetwork { connected: false, ..joined(NETWORK.into()) }],
+        payloads: Default::default(),
         partner: None,
         desired_state: DesiredState::Running,
         level: Level::FIRST,

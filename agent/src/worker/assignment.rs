@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_agent_planning::node::fencing;
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::payload::HeldPayloads;
 use shoal_agent_planning::task::{Found, Machine, TaskRecord, refusal, stand_in};
 use shoal_types::assignment::{AssignedTask, AssignmentChange, NodeAssignment, Rejection};
 use shoal_types::error_chain::chain;
@@ -40,8 +41,9 @@ impl State {
         }
         // Also where it is what was known: from now on it is of this boot.
         self.keep_told(&mark);
-        let NodeAssignment { tasks, networks, endpoints: _, vips: _, peers: _, rejected } =
-            assignment;
+        self.payloads = HeldPayloads::of(&assignment);
+        dirty.extend(&self.lacking);
+        let NodeAssignment { tasks, networks, rejected, .. } = assignment;
         if *self.networks != networks {
             self.networks = Arc::new(networks);
             self.networks_have_changed();
@@ -76,6 +78,9 @@ impl State {
         let (mut overlay, mut learned) = (OverlayView::clone(&self.overlay), false);
         for change in changes {
             learned |= overlay.apply(&change);
+            if self.payloads.apply(&change) {
+                dirty.extend(&self.lacking);
+            }
             match change {
                 AssignmentChange::UpdateTask(task) => new.extend(self.assign(task, dirty)),
                 AssignmentChange::RejectTask(id, rejection) => {
@@ -95,7 +100,11 @@ impl State {
                     Arc::make_mut(&mut self.networks).remove(&id);
                     networks = true;
                 }
-                AssignmentChange::UpdateEndpoint(_)
+                AssignmentChange::UpdateSecret(_)
+                | AssignmentChange::RemoveSecret(_)
+                | AssignmentChange::UpdateConfig(_)
+                | AssignmentChange::RemoveConfig(_)
+                | AssignmentChange::UpdateEndpoint(_)
                 | AssignmentChange::RemoveEndpoint(_)
                 | AssignmentChange::UpdateVips(_)
                 | AssignmentChange::RemoveVips(_)
@@ -112,6 +121,25 @@ impl State {
             self.networks_have_changed();
         }
         self.applied.take(mark, new);
+    }
+
+    /// Notes what tasks wait for that this node has not got.
+    pub(super) fn look_for_payloads(&mut self, planned: &BTreeSet<TaskId>) {
+        let now = self.now();
+        for id in planned {
+            let Some(entry) = self.entries.get_mut(id) else {
+                self.lacking.remove(id);
+                continue;
+            };
+            let lacks = self.payloads.lacking(&entry.task);
+            let lacked = match lacks {
+                Some(_) => !self.lacking.insert(*id),
+                None => self.lacking.remove(id),
+            };
+            if lacked || lacks.is_some() {
+                entry.machine.set_lacking(lacks, now);
+            }
+        }
     }
 
     /// Hands on what is known of overlay networks.

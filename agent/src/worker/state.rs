@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_agent_planning::health::{Health, HealthConfig, HealthStep, Probe, Verdict};
 use shoal_agent_planning::overlay::OverlayView;
+use shoal_agent_planning::payload::HeldPayloads;
 use shoal_agent_planning::prune::Holding;
 use shoal_agent_planning::task::{Boot, Fact, Machine, Moment, Step, TaskRecord, Tell, Telling};
 use shoal_agent_planning::zone::{Roll, Speaker};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::applied::{Applied, Mark};
 use super::beside::Sharers;
 use super::event::Event;
-use super::ops::{Context, Volumes, forget};
+use super::ops::{Context, Volumes, forget, remove_given};
 use super::order::Order;
 use super::steps::lost;
 use super::{TaskSummary, WorkerError, health, task_id};
@@ -92,6 +93,10 @@ pub(super) struct State {
     pub(super) sharers: Sharers,
     pub(super) lost: BTreeSet<TaskId>,
     pub(super) networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    /// Secrets and configs: nowhere else but in the files of containers.
+    pub(super) payloads: HeldPayloads,
+    /// Tasks that wait for one.
+    pub(super) lacking: BTreeSet<TaskId>,
     /// What the driver was told of overlay networks.
     pub(super) overlay: Arc<OverlayView>,
     /// Who is known under which names.
@@ -137,6 +142,8 @@ impl State {
             entries,
             lost,
             networks,
+            payloads: HeldPayloads::default(),
+            lacking: BTreeSet::new(),
             overlay: Arc::default(),
             roll,
             reporter,
@@ -182,6 +189,7 @@ impl State {
         loop {
             let planned = std::mem::take(&mut dirty);
             let planned = self.with_partners(&planned);
+            self.look_for_payloads(&planned);
             self.rejoin(&planned);
             self.plan(&planned);
             self.name(&planned);
@@ -461,6 +469,10 @@ impl State {
     /// Nothing is left of any task.
     async fn left(&mut self) {
         self.networks = Arc::default();
+        self.payloads = HeldPayloads::default();
+        if let Err(error) = remove_given(&self.context) {
+            tracing::error!(%error, "cannot take away the memory for secrets and configs");
+        }
         self.learn_overlay(OverlayView::default());
         self.told.forget();
         for id in std::mem::take(&mut self.lost) {

@@ -27,11 +27,13 @@ impl State {
             Step::Prepare => {
                 entry.cancel = CancellationToken::new();
                 let (task, cancel) = (Arc::clone(&entry.task), entry.cancel.clone());
+                let payloads = self.payloads.for_task(&task);
                 let partner = task.partner.and_then(|id| self.entries.get(&id));
                 let order = ops::Order {
                     partner: partner.map(|partner| Arc::clone(&partner.task)),
                     task,
                     networks: Arc::clone(&self.networks),
+                    payloads,
                     cancel,
                     events: self.events.clone(),
                 };

@@ -81,7 +81,12 @@ fn fits(filters: &Filters, event: &Event) -> bool {
         Object::Service(s) => service = format!("{} {}", s.spec.name, s.id),
         Object::Deployment(d) => service = d.service_id.to_string(),
         Object::Node(n) => node = format!("{} {}", n.description.hostname, n.id),
-        Object::Cluster(_) | Object::Network(_) | Object::Stack(_) | Object::User(_) => {}
+        Object::Cluster(_)
+        | Object::Network(_)
+        | Object::Stack(_)
+        | Object::User(_)
+        | Object::Secret(_)
+        | Object::Config(_) => {}
     }
     let is_one = |names: &str, v: &str| names.split(' ').any(|name| name == v);
     filters.allows("name", |v| event.object.name().starts_with(v))

@@ -12,6 +12,7 @@ mod links;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod payload;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod settings;
@@ -31,6 +32,7 @@ use shoal_client::local::LocalAgent;
 use shoal_client::portable::Portable;
 use shoal_client::{Client, ClientError, Notice, TaskQuery};
 use shoal_transport::utc_date;
+use shoal_types::object::{Config, Secret};
 
 use crate::cli::{Cli, Command, Global};
 use crate::error::{CommandError, Kind};
@@ -308,6 +310,8 @@ async fn dispatch(shell: &Shell, command: Command) -> Result {
         Command::Service(command) => service::run(shell, command).await,
         Command::Stack(command) => stack::run(shell, command).await,
         Command::Network(command) => network::run(shell, command).await,
+        Command::Secret(command) => payload::run::<Secret>(shell, command).await,
+        Command::Config(command) => payload::run::<Config>(shell, command).await,
         Command::Stats(args) => stats::run(shell, args).await,
         Command::System(command) => system::run(shell, command).await,
         Command::Volume(command) => volume::run(shell, command).await,

@@ -170,6 +170,14 @@ impl Files for Disk {
             Err(error) => Err(error.to_string()),
         }
     }
+
+    fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        match files::bytes_of(Path::new(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 fn load(args: &FileArgs, name: Option<&str>, fallback: Option<&str>) -> Result<Loaded> {
@@ -244,7 +252,8 @@ async fn deploy(shell: &Shell, args: Deploy) -> Result {
     if !loaded.unsaid_drivers.is_empty() {
         keep_drivers(&client, &mut loaded).await?;
     }
-    let applied = client.apply_stack(&loaded.spec, args.prune, &auths).await?;
+    let Loaded { spec, secrets, configs, .. } = &loaded;
+    let applied = client.apply_stack(spec, (secrets, configs), args.prune, &auths).await?;
     wait_for_stack(shell, &client, &loaded.spec.name, &applied, args.waiting).await
 }
 

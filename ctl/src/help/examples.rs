@@ -109,6 +109,23 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("stack inspect", "shoalctl stack inspect shop"),
     ("stack rollback", "shoalctl stack rollback shop\nshoalctl stack rollback --to 3 shop"),
     ("stack rm", "shoalctl stack rm shop"),
+    (
+        "secret create",
+        "shoalctl secret create db-password ./password\n\
+         openssl rand -base64 24 | shoalctl secret create -l team=shop db-password -",
+    ),
+    ("secret update", "shoalctl secret update db-password ./new-password"),
+    ("secret ls", "shoalctl secret ls --filter label=team=shop"),
+    (
+        "secret inspect",
+        "shoalctl secret inspect db-password\nshoalctl secret inspect db-password@2",
+    ),
+    ("secret rm", "shoalctl secret rm db-password\nshoalctl secret rm db-password@1"),
+    ("config create", "shoalctl config create app ./app.conf"),
+    ("config update", "shoalctl config update app ./app.conf"),
+    ("config ls", "shoalctl config ls -q"),
+    ("config inspect", "shoalctl config inspect app"),
+    ("config rm", "shoalctl config rm app"),
     ("network ls", "shoalctl network ls --filter driver=bridge"),
     (
         "network connect",

@@ -46,6 +46,7 @@ fn named_service(
         stack_id: (id > 10).then(|| StackId::from(5)),
         deployment_id: DeploymentId::from(deployment),
         networks: [].into(),
+        payloads: Default::default(),
         endpoint: Endpoint::default(),
     }
 }
@@ -79,6 +80,7 @@ fn task(id: u128, image: &str, state: TaskState, err: &str) -> Task {
         spec_version: 1,
         endpoint: None,
         networks: [].into(),
+        payloads: Default::default(),
         partner: None,
         desired_state: DesiredState::Running,
         start_after: None,
@@ -205,6 +207,8 @@ fn stack_at(spec_version: u64, left: Option<&str>) -> Stack {
         spec,
         services: BTreeMap::new(),
         networks: BTreeMap::new(),
+        secrets: Vec::new(),
+        configs: Vec::new(),
         history: history.into_iter().collect(),
     }
 }

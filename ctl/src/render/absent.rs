@@ -256,6 +256,7 @@ mod tests {
             stack_id: None,
             deployment_id: DeploymentId::from(1),
             networks: [].into(),
+            payloads: Default::default(),
             endpoint: Endpoint::default(),
         }
     }

@@ -416,6 +416,7 @@ mod tests {
             stack_id: None,
             deployment_id: DeploymentId::from(1),
             networks: [].into(),
+            payloads: Default::default(),
             endpoint: Endpoint {
                 ports: spec().endpoint_spec.unwrap_or_default().ports,
                 ..Endpoint::default()

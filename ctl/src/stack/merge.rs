@@ -33,6 +33,10 @@ fn merge(base: Node, over: Node, shape: Shape) -> Node {
         Shape::Attachments => by_key(base, over, |_| Shape::Object(&[])),
         Shape::Ports => by_identity(base, over, port_identity),
         Shape::Mounts => by_identity(base, over, |n| text_at(n, "target")),
+        Shape::Payloads => by_identity(base, over, |n| {
+            let places = ["env", "target", "source"].map(|key| text_at(n, key));
+            places.into_iter().find(|place| !place.is_empty()).unwrap_or_default()
+        }),
         Shape::EnvFiles => by_identity(base, over, |n| text_at(n, "path")),
         Shape::Texts | Shape::Hosts | Shape::ListOf(_) => {
             by_identity(base, over, |n| n.as_text().unwrap_or_default().to_owned())

@@ -17,6 +17,7 @@ mod normalise;
 mod number;
 mod output;
 mod paths;
+mod payload;
 mod port;
 mod problem;
 pub(crate) mod refused;
@@ -31,7 +32,9 @@ pub use interpolate::Variables;
 pub(crate) use port::{host_ip, short as short_port, unsaid_mode};
 pub use problem::{Pos, Problem, Problems};
 
-use shoal_types::spec::StackSpec;
+use std::collections::BTreeMap;
+
+use shoal_types::spec::{ConfigSpec, SecretSpec, StackSpec};
 
 use problem::Findings;
 
@@ -53,6 +56,14 @@ pub trait Files {
     /// # Errors
     /// Why it cannot be read.
     fn read(&self, path: &str) -> Result<Option<String>, String>;
+
+    /// The bytes of a file, which need be no text; `None` if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        self.read(path).map(|text| text.map(String::into_bytes))
+    }
 }
 
 /// What a stack is loaded from.
@@ -77,6 +88,10 @@ pub struct Input<'a> {
 pub struct Loaded {
     /// What is to be applied.
     pub spec: StackSpec,
+    /// What is in its secrets, by their keys.
+    pub secrets: BTreeMap<String, SecretSpec>,
+    /// What is in its configs, by their keys.
+    pub configs: BTreeMap<String, ConfigSpec>,
     /// What people should know, each once.
     pub warnings: Vec<String>,
     /// Keys of services with ports that answer on the nodes of their tasks alone though nobody said so.
@@ -109,7 +124,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     let Some(mut root) = merged else { return Err(findings.into_problems(names)) };
     paths::absolute(&mut root, input);
     // Lowering goes on after findings, so that all of them come at once.
-    let lower::Lowered { spec, narrow_ports, unsaid_drivers } =
+    let lower::Lowered { spec, secrets, configs, narrow_ports, unsaid_drivers } =
         lower::stack(input, &root, &mut findings);
     if !findings.is_clean() {
         return Err(findings.into_problems(names));
@@ -117,7 +132,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Problems> {
     let named = input.name.is_some() || root.get("name").is_some();
     let config = output::config(&root, named.then_some(spec.name.as_str()));
     let warnings = findings.take_warnings();
-    Ok(Loaded { spec, warnings, narrow_ports, unsaid_drivers, config })
+    Ok(Loaded { spec, secrets, configs, warnings, narrow_ports, unsaid_drivers, config })
 }
 
 impl Loaded {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::node::{Entry, Node, Value, shorten};
 use super::problem::{Findings, Pos};
 use super::schema::{self, Key, Rule, Shape};
-use super::{mount, port, scalar};
+use super::{mount, payload, port, scalar};
 
 /// Checks a tree and rewrites it in long form. What is wrong is noted and left out.
 pub(crate) fn file(root: &Node, findings: &mut Findings) -> Option<Node> {
@@ -46,6 +46,7 @@ impl Normaliser<'_> {
             Shape::EnvFiles => self.env_files(node, path),
             Shape::Ports => self.expanded(node, path, port::normalise),
             Shape::Mounts => self.expanded(node, path, mount::normalise),
+            Shape::Payloads => self.expanded(node, path, payload::normalise),
             Shape::Attachments => self.attachments(node, path),
             Shape::Ulimit => self.ulimit(node, path),
             Shape::Hosts => self.hosts(node, path),

@@ -5,6 +5,7 @@ use super::node::{Node, Value};
 
 /// Makes the sources of binds and the names of environment files absolute.
 pub(super) fn absolute(root: &mut Node, input: &Input<'_>) {
+    payloads(root, input);
     let services = root.get_mut("services").map_or(&mut [][..], Node::entries_mut);
     for service in services.iter_mut().map(|e| &mut e.value) {
         for mount in service.get_mut("volumes").map_or(&mut [][..], Node::items_mut) {
@@ -14,6 +15,15 @@ pub(super) fn absolute(root: &mut Node, input: &Input<'_>) {
         }
         for file in service.get_mut("env_file").map_or(&mut [][..], Node::items_mut) {
             file.get_mut("path").into_iter().for_each(|n| make_absolute(n, input));
+        }
+    }
+}
+
+/// Makes the files of secrets and configs absolute.
+fn payloads(root: &mut Node, input: &Input<'_>) {
+    for kind in ["secrets", "configs"] {
+        for entry in root.get_mut(kind).map_or(&mut [][..], Node::entries_mut) {
+            entry.value.get_mut("file").into_iter().for_each(|n| make_absolute(n, input));
         }
     }
 }

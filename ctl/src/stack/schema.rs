@@ -56,6 +56,8 @@ pub(crate) enum Shape {
     Ports,
     /// Mounts, short and long.
     Mounts,
+    /// Secrets or configs of a service, short and long.
+    Payloads,
     /// Names of networks, or a mapping of them.
     Attachments,
     /// One limit for both, or `soft` and `hard`.
@@ -98,8 +100,8 @@ pub(crate) const ROOT: &[Key] = &[
     is("services", Shape::MapOf(&Shape::Object(SERVICE))),
     is("networks", Shape::MapOf(&Shape::Object(NETWORK))),
     is("volumes", Shape::MapOf(&Shape::Object(VOLUME))),
-    later("secrets"),
-    later("configs"),
+    is("secrets", Shape::MapOf(&Shape::Object(SECRET))),
+    is("configs", Shape::MapOf(&Shape::Object(CONFIG))),
     refused("include", LATER, "give the files one by one with -c"),
     later("models"),
 ];
@@ -115,6 +117,8 @@ pub(crate) const SERVICE: &[Key] = &[
     is("tmpfs", Shape::Texts),
     is("networks", Shape::Attachments),
     is("network_mode", Shape::Text),
+    is("secrets", Shape::Payloads),
+    is("configs", Shape::Payloads),
     is("healthcheck", Shape::Object(HEALTHCHECK)),
     is("deploy", Shape::Object(DEPLOY)),
     is("labels", Shape::TextMap),
@@ -148,7 +152,6 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     later("cgroup"),
     later("cgroup_parent"),
-    later("configs"),
     refused(
         "container_name",
         ONE_HOST,
@@ -219,7 +222,6 @@ pub(crate) const SERVICE: &[Key] = &[
     later("pull_refresh_after"),
     later("runtime"),
     refused("scale", LATER, "use deploy.replicas"),
-    later("secrets"),
     later("storage_opt"),
     only_false("use_api_socket", LATER),
     later("userns_mode"),
@@ -363,6 +365,39 @@ const IPAM_CONFIG: &[Key] = &[
     is("gateway", Shape::Text),
     is("ip_range", Shape::Text),
     is("aux_addresses", Shape::TextMap),
+];
+
+const SECRET: &[Key] = &[
+    is("name", Shape::Text),
+    is("file", Shape::Text),
+    is("environment", Shape::Text),
+    is("content", Shape::Text),
+    is("labels", Shape::TextMap),
+    is("external", Shape::External),
+    later("driver"),
+    later("driver_opts"),
+    later("template_driver"),
+];
+
+const CONFIG: &[Key] = &[
+    is("name", Shape::Text),
+    is("file", Shape::Text),
+    is("environment", Shape::Text),
+    is("content", Shape::Text),
+    is("labels", Shape::TextMap),
+    is("external", Shape::External),
+    later("template_driver"),
+];
+
+pub(crate) const GIVEN: &[Key] = &[
+    is("source", Shape::Text),
+    is("target", Shape::Text),
+    is("uid", Shape::Text),
+    is("gid", Shape::Text),
+    is("mode", Shape::FileMode),
+    is("env", Shape::Text),
+    is("version", Shape::Whole),
+    is("on_change", Shape::Text),
 ];
 
 const VOLUME: &[Key] = &[

@@ -4,6 +4,7 @@ mod findings;
 mod growth;
 mod hostile;
 mod keys;
+mod payloads;
 mod specs;
 mod unsupported;
 
@@ -31,6 +32,7 @@ fn memory() -> Memory {
         ("/app/dollar.env", "PASS=pa$word\n"),
         ("/app/bad.env", "A=1\n=x\n"),
         ("/app/secret.env", "unreadable"),
+        ("/app/password", "hunter2"),
     ];
     Memory(files.map(|(name, text)| (name.to_owned(), text.to_owned())).into())
 }

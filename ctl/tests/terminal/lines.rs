@@ -1,6 +1,6 @@
 //! Everything that a manager is asked.
 
-pub(super) const LINES: [&str; 56] = [
+pub(super) const LINES: [&str; 63] = [
     "info",
     "cluster inspect",
     "cluster inspect --pretty",
@@ -38,6 +38,13 @@ pub(super) const LINES: [&str; 56] = [
     "network inspect n",
     "network rm n",
     "network create n",
+    "secret ls",
+    "secret inspect s",
+    "secret create s /etc/hostname",
+    "secret rm s",
+    "config ls --no-trunc",
+    "config inspect c",
+    "config update c /etc/hostname",
     "system df",
     "network trace a b",
     "network verify",

@@ -49,6 +49,7 @@ pub(super) fn service() -> pb::Service {
         stack_id: None,
         deployment_id: DeploymentId::from(1),
         networks: [].into(),
+        payloads: Default::default(),
         endpoint: Endpoint::default(),
     })
         .into()
@@ -93,6 +94,7 @@ pub(super) fn task() -> pb::Task {
         spec_version: 1,
         endpoint: None,
         networks: [].into(),
+        payloads: Default::default(),
         partner: None,
         desired_state: DesiredState::Running,
         start_after: None,
@@ -125,6 +127,17 @@ pub(super) fn summary_of_node() -> pb::NodeSummary {
     pb::NodeSummary { node: Some(node()), manager: None, assignment: None }
 }
 
+pub(super) fn secret() -> pb::Secret {
+    let spec = SecretSpec { name: text(), labels: labels(), ..SecretSpec::default() };
+    (&Secret { id: 1.into(), meta: meta(), version: 1, stack_id: None, spec }).into()
+}
+
+pub(super) fn config() -> pb::Config {
+    let data = text().into_bytes();
+    let spec = ConfigSpec { name: text(), labels: labels(), data, ..ConfigSpec::default() };
+    (&Config { id: 1.into(), meta: meta(), version: 1, stack_id: None, spec }).into()
+}
+
 pub(super) fn network() -> pb::Network {
     (&Network {
         id: NetworkId::from(1),
@@ -149,6 +162,8 @@ pub(super) fn stack() -> pb::Stack {
         spec: Arc::new(StackSpec { name: text(), ..StackSpec::default() }),
         services: [(text(), ServiceId::from(1))].into(),
         networks: [(text(), NetworkId::from(1))].into(),
+        secrets: vec![text()],
+        configs: vec![text()],
         history: vec![StackRevision {
             spec_version: 1,
             applied_at: Timestamp::from_secs(1),

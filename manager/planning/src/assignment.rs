@@ -1,10 +1,11 @@
 //! What one node must hold: all tasks placed on it, ended ones too as long as they are remembered,
-//! because their logs are; the networks that the live ones need; where others are reached on overlay networks
+//! because their logs are; the networks that the live ones need, and the secrets and configs that these are given; where others are reached on overlay networks
 //! among these; and where tasks are that publish ports on every node.
 //!
 //! [`news`] says of which nodes that may have changed, and by which objects; [`Held`] remembers what a
 //! node was told, and looks at these objects alone: telling a node costs as much as has changed for it.
 
+mod given;
 mod others;
 #[cfg(test)]
 mod overlay_tests;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Reach};
 use shoal_types::assignment::{AssignedTask, AssignmentChange};
-use shoal_types::id::{NetworkId, NodeId, TaskId};
+use shoal_types::id::{ConfigId, NetworkId, NodeId, SecretId, TaskId};
 use shoal_types::level::Level;
-use shoal_types::object::{Network, Task};
+use shoal_types::object::{Config, Network, Secret, Task};
 
+use self::given::Given;
 use self::others::{Named, OtherChanges, Others, Turned};
 pub use self::others::{is_reachable, listeners};
 
@@ -113,7 +115,10 @@ pub fn news<'a>(
             | ObjectRef::Service(_)
             | ObjectRef::Deployment(_)
             | ObjectRef::Stack(_)
-            | ObjectRef::User(_) => {}
+            | ObjectRef::User(_)
+            // What is in one never changes, and whom it is given to is said by tasks.
+            | ObjectRef::Secret(_)
+            | ObjectRef::Config(_) => {}
         }
     }
     found
@@ -131,6 +136,8 @@ pub struct Held {
     node: NodeId,
     tasks: BTreeMap<TaskId, Arc<Task>>,
     networks: BTreeMap<NetworkId, Joined>,
+    secrets: Given<Secret>,
+    configs: Given<Config>,
     /// Of the node's agent, when it was told last.
     level: Level,
     others: Others,
@@ -154,6 +161,10 @@ struct Changes {
     tasks: Vec<Arc<Task>>,
     gone_tasks: Vec<TaskId>,
     gone_networks: Vec<NetworkId>,
+    secrets: Vec<Arc<Secret>>,
+    configs: Vec<Arc<Config>>,
+    gone_secrets: Vec<SecretId>,
+    gone_configs: Vec<ConfigId>,
     turned: Turned,
     others: OtherChanges,
 }
@@ -166,6 +177,8 @@ impl Held {
             node,
             tasks: BTreeMap::new(),
             networks: BTreeMap::new(),
+            secrets: Given::new(),
+            configs: Given::new(),
             level: Level::FIRST,
             others: Others::new(node),
         }
@@ -193,6 +206,8 @@ impl Held {
             news.tasks.iter().for_each(|id| self.task(view, *id, &mut networks, &mut changes));
         }
         networks.into_iter().for_each(|id| self.network(view, id, &mut changes));
+        (changes.secrets, changes.gone_secrets) = self.secrets.catch_up(|id| view.secret(id));
+        (changes.configs, changes.gone_configs) = self.configs.catch_up(|id| view.config(id));
         if whole {
             changes.turned.unheard.extend(self.others.networks());
             others = Named::default();
@@ -224,6 +239,10 @@ impl Held {
             .is_some_and(|(old, new)| new.is_live() && Arc::ptr_eq(&old.networks, &new.networks));
         for (task, is_new) in [(&old, false), (&new, true)] {
             let live = task.iter().filter(|task| task.is_live());
+            for task in live.clone().filter(|task| task.is_wanted()) {
+                self.secrets.count(task, is_new);
+                self.configs.count(task, is_new);
+            }
             let joined = live.flat_map(|task| task.networks.iter());
             for network in joined {
                 let joined = self.networks.entry(network.network_id).or_default();
@@ -276,16 +295,31 @@ fn is_told(old: &Arc<Task>, new: &Arc<Task>) -> bool {
 impl Changes {
     /// One after the other: copies for the wire are made one at a time.
     fn in_order(self) -> impl Iterator<Item = AssignmentChange> + use<> {
-        let Self { networks, tasks, gone_tasks, gone_networks, turned: _, others } = self;
+        let Self {
+            networks,
+            tasks,
+            gone_tasks,
+            gone_networks,
+            secrets,
+            configs,
+            gone_secrets,
+            gone_configs,
+            turned: _,
+            others,
+        } = self;
         let (others, gone_others) = others.in_order();
         let networks = networks.into_iter().map(AssignmentChange::UpdateNetwork);
         let tasks = tasks.into_iter().filter_map(|task| AssignedTask::of(&task));
         let gone_networks = gone_networks.into_iter().map(AssignmentChange::RemoveNetwork);
         networks
+            .chain(secrets.into_iter().map(AssignmentChange::UpdateSecret))
+            .chain(configs.into_iter().map(AssignmentChange::UpdateConfig))
             .chain(others)
             .chain(tasks.map(AssignmentChange::UpdateTask))
             .chain(gone_tasks.into_iter().map(AssignmentChange::RemoveTask))
             .chain(gone_others)
+            .chain(gone_secrets.into_iter().map(AssignmentChange::RemoveSecret))
+            .chain(gone_configs.into_iter().map(AssignmentChange::RemoveConfig))
             .chain(gone_networks)
     }
 }

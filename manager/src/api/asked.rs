@@ -227,6 +227,16 @@ asks! {
     GetNetworkRequest |r| COMMON, format!("network {}", r.reference);
     CreateNetworkRequest |r| COMMON, named("network", r.spec.as_ref().map(|s| &s.name));
     RemoveNetworkRequest |r| COMMON, format!("network {}", r.reference);
+    CreateSecretRequest |r| COMMON, named("secret", r.spec.as_ref().map(|s| &s.name));
+    ListSecretsRequest |r| COMMON, String::new();
+    GetSecretRequest |r| Wanted::Known(Asked::Secret(&r.reference)),
+        format!("secret {}", r.reference);
+    RemoveSecretRequest |r| COMMON, format!("secret {}", r.reference);
+    CreateConfigRequest |r| COMMON, named("config", r.spec.as_ref().map(|s| &s.name));
+    ListConfigsRequest |r| COMMON, String::new();
+    GetConfigRequest |r| Wanted::Known(Asked::Config(&r.reference)),
+        format!("config {}", r.reference);
+    RemoveConfigRequest |r| COMMON, format!("config {}", r.reference);
     ConnectTaskRequest |r| Wanted::Known(Asked::Task(&r.task)),
         format!("task {} on network {}", r.task, r.network);
     DisconnectTaskRequest |r| Wanted::Known(Asked::Task(&r.task)),

@@ -8,6 +8,7 @@ mod error;
 mod networks;
 mod nodes;
 mod parts;
+mod payloads;
 mod services;
 mod shares;
 mod stacks;
@@ -228,6 +229,10 @@ unary! {{
     get_network networks GetNetwork GetNetworkRequest GetNetworkResponse;
     create_network networks CreateNetwork CreateNetworkRequest CreateNetworkResponse;
     remove_network networks RemoveNetwork RemoveNetworkRequest RemoveNetworkResponse;
+    create_secret payloads CreateSecret CreateSecretRequest CreateSecretResponse;
+    remove_secret payloads RemoveSecret RemoveSecretRequest RemoveSecretResponse;
+    create_config payloads CreateConfig CreateConfigRequest CreateConfigResponse;
+    remove_config payloads RemoveConfig RemoveConfigRequest RemoveConfigResponse;
     apply_stack stacks ApplyStack ApplyStackRequest ApplyStackResponse;
 } asked by {
     trace_network trace TraceNetwork TraceNetworkRequest TraceNetworkResponse;
@@ -237,6 +242,8 @@ unary! {{
     list_services services ListServices ListServicesRequest ListServicesResponse ListServicesStream;
     list_tasks tasks ListTasks ListTasksRequest ListTasksResponse ListTasksStream;
     list_networks networks ListNetworks ListNetworksRequest ListNetworksResponse ListNetworksStream;
+    list_secrets payloads ListSecrets ListSecretsRequest ListSecretsResponse ListSecretsStream;
+    list_configs payloads ListConfigs ListConfigsRequest ListConfigsResponse ListConfigsStream;
     list_stacks stacks ListStacks ListStacksRequest ListStacksResponse ListStacksStream;
     list_users users ListUsers ListUsersRequest ListUsersResponse ListUsersStream;
     list_volumes volumes ListVolumes ListVolumesRequest ListVolumesResponse ListVolumesStream;
@@ -251,6 +258,8 @@ unary! {{
     update_service services UpdateService UpdateServiceRequest UpdateServiceResponse;
     remove_service services RemoveService RemoveServiceRequest RemoveServiceResponse;
     get_deployment services GetDeployment GetDeploymentRequest GetDeploymentResponse;
+    get_secret payloads GetSecret GetSecretRequest GetSecretResponse;
+    get_config payloads GetConfig GetConfigRequest GetConfigResponse;
     get_task tasks GetTask GetTaskRequest GetTaskResponse;
     connect_task connections ConnectTask ConnectTaskRequest ConnectTaskResponse;
     disconnect_task connections DisconnectTask DisconnectTaskRequest DisconnectTaskResponse;

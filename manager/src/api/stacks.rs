@@ -1,13 +1,17 @@
 //! Stacks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_manager_state::{ClusterState, Command, ObjectKind, Outcome, StackIds, permission};
+use shoal_manager_state::{
+    ClusterState, Command, ObjectKind, Outcome, StackIds, StackPayloads, permission,
+};
+use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_types::id::IdSource as _;
 use shoal_types::object::Stack;
-use shoal_types::spec::StackSpec;
+use shoal_types::spec::{ConfigSpec, SecretSpec, StackSpec, Violation, Violations};
 use tonic::Status;
 
 use super::asked::Asker;
@@ -22,13 +26,39 @@ pub(super) async fn apply_stack(
 ) -> Result<pb::ApplyStackResponse, Status> {
     let spec: StackSpec = required(request.spec, "spec")?.try_into().map_err(|e| invalid(&e))?;
     spec.validate().map_err(|e| violations(&e))?;
+    let payloads = StackPayloads {
+        secrets: payloads("secrets", request.secrets, SecretSpec::validate)?,
+        configs: payloads("configs", request.configs, ConfigSpec::validate)?,
+    };
     let command = Command::ApplyStack {
         ids: fresh_ids(&spec),
         spec: Arc::new(spec),
         prune: request.prune,
         expected: request.expected_version,
+        payloads,
     };
     applied(api, credentials::with(request.registry_auths, command)?).await
+}
+
+/// What is in secrets or configs, by their keys, checked, with ids for versions that have to be made.
+fn payloads<W, S, I: From<u128>>(
+    field: &str,
+    wire: BTreeMap<String, W>,
+    validate: fn(&S) -> Result<(), Violations>,
+) -> Result<BTreeMap<String, (I, S)>, Status>
+where
+    S: TryFrom<W, Error = InvalidMessage>,
+{
+    let one = |(key, wire): (String, W)| {
+        let at = format!("{field}.{key}");
+        let spec = S::try_from(wire).map_err(|e| invalid(&e.under(&at)))?;
+        validate(&spec).map_err(|e| {
+            let below = |v: Violation| Violation { path: format!("{at}.{}", v.path), ..v };
+            violations(&Violations(e.0.into_iter().map(below).collect()))
+        })?;
+        Ok((key, (RandomIds.next_id(), spec)))
+    };
+    wire.into_iter().map(one).collect()
 }
 
 pub(super) async fn roll_back_stack(
@@ -134,7 +164,10 @@ pub(super) async fn remove_stack(
 ) -> Result<pb::RemoveStackResponse, Status> {
     let stack = view.resolve_stack(&request.reference).map_err(|e| unresolved(&e))?;
     let id = stack.id;
-    let removed = stack.services.keys().chain(stack.networks.keys()).cloned().collect();
+    let members = stack.services.keys().chain(stack.networks.keys()).cloned();
+    let secrets = stack.secrets.iter().map(|name| format!("secret {name}"));
+    let configs = stack.configs.iter().map(|name| format!("config {name}"));
+    let removed = members.chain(secrets).chain(configs).collect();
     api.cluster.propose(Command::RemoveStack { id }).await?;
     Ok(pb::RemoveStackResponse { stack_id: id.to_string(), removed })
 }

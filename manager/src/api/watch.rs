@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, permission};
 use shoal_proto::v1 as pb;
 use shoal_types::id::{ServiceId, StackId};
+use shoal_types::level::Level;
 use shoal_types::object::{Service, Stack, StackRevision, User};
 use shoal_types::spec::{StackSpec, UserRole};
 use shoal_types::time::Timestamp;
@@ -14,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::asked::Asker;
+use super::payloads::{bare_config, bare_secret};
 use super::{Answers, ControlService};
 use crate::auth::Standing;
 use crate::clock;
@@ -55,6 +57,7 @@ pub(super) fn watch(
         since: request.since.map(Timestamp::from_nanos),
         until: request.until.map(Timestamp::from_nanos),
     };
+    let level = Level::new(request.level);
     // Says at once if what is asked for is forgotten.
     feed.since(after, 1).map_err(|e| Status::out_of_range(e.to_string()))?;
     let share = api.watches.take(&asker)?;
@@ -65,7 +68,7 @@ pub(super) fn watch(
             Some(_) => cluster.feed().since(after, usize::MAX).map(|(all, _)| all),
             None => Ok(Vec::new()),
         };
-        let shown = Shown::new(&cluster.view(), asker, &kept.unwrap_or_default());
+        let shown = Shown::new(&cluster.view(), asker, level, &kept.unwrap_or_default());
         let started = pb::WatchStarted { index: after, incomplete };
         if let Err(status) = pump(&cluster, started, span, &kinds, shown, &sender).await {
             // Nobody is left to tell if this fails.
@@ -144,6 +147,8 @@ async fn pump(
 /// Which events a watcher is shown: users are for admins, and deployers see what is of their stacks.
 struct Shown {
     asker: Asker,
+    /// What the watcher knows.
+    level: Level,
     /// Services of a deployer's stacks, also those that are gone: their tasks go after them.
     services: BTreeSet<ServiceId>,
     /// A deployer's stacks that are gone, of which something is still to be told.
@@ -153,8 +158,8 @@ struct Shown {
 impl Shown {
     /// What was before is told as it would have been then: with the stacks and services that are gone
     /// now, as the events of their removal have them.
-    fn new(view: &ClusterState, asker: Asker, past: &[Arc<Event>]) -> Self {
-        let mut shown = Self { asker, services: BTreeSet::new(), gone: BTreeSet::new() };
+    fn new(view: &ClusterState, asker: Asker, level: Level, past: &[Arc<Event>]) -> Self {
+        let mut shown = Self { asker, level, services: BTreeSet::new(), gone: BTreeSet::new() };
         let Some(user) = shown.asker.bound().cloned() else { return shown };
         for event in past {
             if let ObjectRef::Stack(stack) = &event.object
@@ -185,6 +190,10 @@ impl Shown {
                 Standing::Node(_) | Standing::Unlisted => true,
             };
         }
+        let is_payload = matches!(object, ObjectRef::Secret(_) | ObjectRef::Config(_));
+        if is_payload && self.level < Level::PAYLOADS {
+            return false;
+        }
         let Some(own) = self.asker.bound() else { return true };
         match object {
             ObjectRef::Stack(stack) => own.spec.stacks.contains(&stack.spec.name),
@@ -196,6 +205,8 @@ impl Shown {
             }
             ObjectRef::Task(task) => self.services.contains(&task.service_id),
             ObjectRef::Deployment(deployment) => self.services.contains(&deployment.service_id),
+            ObjectRef::Secret(one) => permission::sees_payload(view, &own.spec, &**one),
+            ObjectRef::Config(one) => permission::sees_payload(view, &own.spec, &**one),
             ObjectRef::Cluster(_)
             | ObjectRef::Node(_)
             | ObjectRef::Network(_)
@@ -224,6 +235,8 @@ fn to_wire(event: &Arc<Event>) -> pb::WatchEvent {
         ObjectRef::Stack(o) => Object::Stack((&without_earlier_specs(o)).into()),
         ObjectRef::Deployment(o) => Object::Deployment((&**o).into()),
         ObjectRef::User(o) => Object::User((&**o).into()),
+        ObjectRef::Secret(o) => Object::Secret(bare_secret(o)),
+        ObjectRef::Config(o) => Object::Config(bare_config(o)),
     };
     let action = match event.action {
         Action::Create => pb::EventAction::Create,
@@ -250,6 +263,8 @@ fn kind_of(event: &pb::WatchEvent) -> i32 {
         Some(Object::Stack(_)) => pb::ObjectKind::Stack,
         Some(Object::Deployment(_)) => pb::ObjectKind::Deployment,
         Some(Object::User(_)) => pb::ObjectKind::User,
+        Some(Object::Secret(_)) => pb::ObjectKind::Secret,
+        Some(Object::Config(_)) => pb::ObjectKind::Config,
     };
     kind as i32
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::object::{
+    Cluster, Config, Deployment, Network, Node, Secret, Service, Stack, Task, User,
+};
 use shoal_types::time::Timestamp;
 
 use crate::credentials::Credentials;
@@ -26,6 +28,8 @@ pub struct ClusterState {
     pub(crate) stacks: Table<Stack>,
     pub(crate) tasks: Table<Task>,
     pub(crate) users: Table<User>,
+    pub(crate) secrets: Table<Secret>,
+    pub(crate) configs: Table<Config>,
     pub(crate) credentials: Credentials,
     pub(crate) indexes: Indexes,
     pub(crate) feed: Vec<Event>,

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_types::id::{
-    ClusterId, DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
+    ClusterId, ConfigId, DeploymentId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId,
+    UserId,
 };
 use shoal_types::level::Level;
 use shoal_types::object::{
@@ -21,7 +22,8 @@ use shoal_types::object::{
 };
 use shoal_types::registry_auth::RegistryAuths;
 use shoal_types::spec::{
-    ClusterSpec, NetworkSpec, NodeRole, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+    ClusterSpec, ConfigSpec, NetworkSpec, NodeRole, NodeSpec, SecretSpec, ServiceSpec, StackSpec,
+    UserSpec,
 };
 use shoal_types::task_state::DesiredState;
 use shoal_types::time::Timestamp;
@@ -165,6 +167,8 @@ pub enum Command {
         prune: bool,
         /// The stack's spec version that the user has seen, 0 for none; not compared if absent.
         expected: Option<u64>,
+        /// What is in its secrets and configs. Those that are missing stay as they are.
+        payloads: StackPayloads,
     },
     /// Puts an earlier version of a stack back whole, as a version of its own: what the present
     /// version brought goes, what it took comes back. Rejected if the present version is not
@@ -306,6 +310,43 @@ pub enum Command {
         /// Which user.
         id: UserId,
     },
+    /// Makes a secret, or another version of one. Services that follow the latest version begin a deployment.
+    CreateSecret {
+        /// Id of the version.
+        id: SecretId,
+        /// What the user wants.
+        spec: SecretSpec,
+        /// It is another version of one that there is; nothing is done if the latest one is the same. Else
+        /// rejected if there is one of this name.
+        replace: bool,
+        /// Ids of the deployments that begin, by names of services. Rejected if one is missing.
+        deployments: BTreeMap<String, DeploymentId>,
+    },
+    /// Forgets versions of a secret. Rejected if a service has one of them, or a task that is wanted.
+    RemoveSecret {
+        /// Its name.
+        name: String,
+        /// Which version; all of them if none is said.
+        version: Option<u64>,
+    },
+    /// As [`Command::CreateSecret`].
+    CreateConfig {
+        /// Id of the version.
+        id: ConfigId,
+        /// What the user wants.
+        spec: ConfigSpec,
+        /// As of secrets.
+        replace: bool,
+        /// As of secrets.
+        deployments: BTreeMap<String, DeploymentId>,
+    },
+    /// As [`Command::RemoveSecret`].
+    RemoveConfig {
+        /// Its name.
+        name: String,
+        /// Which version; all of them if none is said.
+        version: Option<u64>,
+    },
     /// Does what another command does, which makes or changes services, and keeps credentials for the
     /// registries of their images. Rejected as that command is, and if it is another one.
     WithRegistryAuth {
@@ -347,6 +388,16 @@ pub struct StackIds {
     pub networks: BTreeMap<String, NetworkId>,
 }
 
+/// What is in the secrets and configs of a stack, by their keys in its spec, with ids for versions that have to be
+/// made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StackPayloads {
+    /// Its secrets.
+    pub secrets: BTreeMap<String, (SecretId, SecretSpec)>,
+    /// Its configs.
+    pub configs: BTreeMap<String, (ConfigId, ConfigSpec)>,
+}
+
 /// The secret part of a join token, 25 base-36 characters. Not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinSecret(pub String);
@@ -368,7 +419,8 @@ pub enum Outcome {
     Stack(StackOutcome),
 }
 
-/// What applying a stack did, by full names of services and networks, each list in order.
+/// What applying a stack did, by full names of services and networks, and of secrets and configs with what they
+/// are, each list in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackOutcome {
     /// The stack.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, Deployment, Network, Node, Service, Stack, Task, User};
+use shoal_types::object::{
+    Cluster, Config, Deployment, Network, Node, Secret, Service, Stack, Task, User,
+};
 use shoal_types::time::Timestamp;
 
 use crate::reach::Reach;
@@ -54,6 +56,10 @@ pub enum ObjectRef {
     Task(Arc<Task>),
     /// A user.
     User(Arc<User>),
+    /// A version of a secret.
+    Secret(Arc<Secret>),
+    /// A version of a config.
+    Config(Arc<Config>),
 }
 
 impl ObjectRef {
@@ -69,6 +75,8 @@ impl ObjectRef {
             Self::Stack(_) => ObjectKind::Stack,
             Self::Task(_) => ObjectKind::Task,
             Self::User(_) => ObjectKind::User,
+            Self::Secret(_) => ObjectKind::Secret,
+            Self::Config(_) => ObjectKind::Config,
         }
     }
 
@@ -84,6 +92,8 @@ impl ObjectRef {
             Self::Stack(o) => o.id.to_string(),
             Self::Task(o) => o.id.to_string(),
             Self::User(o) => o.id.to_string(),
+            Self::Secret(o) => o.id.to_string(),
+            Self::Config(o) => o.id.to_string(),
         }
     }
 }
@@ -107,11 +117,15 @@ pub enum ObjectKind {
     Task,
     /// A user.
     User,
+    /// A version of a secret.
+    Secret,
+    /// A version of a config.
+    Config,
 }
 
 impl ObjectKind {
     /// All kinds, in the order in which a snapshot holds them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Cluster,
         Self::Node,
         Self::Network,
@@ -120,6 +134,8 @@ impl ObjectKind {
         Self::Stack,
         Self::Task,
         Self::User,
+        Self::Secret,
+        Self::Config,
     ];
 
     /// Its name in lower case.
@@ -134,6 +150,8 @@ impl ObjectKind {
             Self::Stack => "stack",
             Self::Task => "task",
             Self::User => "user",
+            Self::Secret => "secret",
+            Self::Config => "config",
         }
     }
 }

@@ -8,13 +8,18 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use shoal_types::assignment::TaskEndpoint;
-use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
-use shoal_types::object::{Deployment, Network, Node, Service, Slot, Stack, Task, TunnelKey, User};
+use shoal_types::id::{
+    ConfigId, DeploymentId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId, UserId,
+};
+use shoal_types::object::{
+    Config, Deployment, Network, Node, Secret, Service, Slot, Stack, Task, TunnelKey, User,
+};
 use shoal_types::spec::{EndpointSpec, Labels, ServiceSpec};
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use crate::addresses::Addresses;
+use crate::payload::PayloadIndex;
 use crate::ports::Ports;
 use crate::usage::NodeUsage;
 
@@ -81,6 +86,10 @@ pub(crate) struct Indexes {
     pub(crate) addresses: Addresses,
     /// Published ports of services.
     pub(crate) ports: Ports,
+    /// Of secrets.
+    pub(crate) secrets: PayloadIndex<SecretId>,
+    /// Of configs.
+    pub(crate) configs: PayloadIndex<ConfigId>,
     /// Which nodes say that they have which tunnel key.
     pub(crate) tunnel_keys: OrdSet<(TunnelKey, NodeId)>,
 }
@@ -125,6 +134,8 @@ impl Indexes {
             (Some(old), None) => drop(self.inherited.remove(&old.id)),
             (None, None) => {}
         }
+        self.payloads_of_service::<Secret>(old, new);
+        self.payloads_of_service::<Config>(old, new);
         self.addresses.service(old, new);
         self.ports.service(old, new);
         let vips = |s: Option<&Service>| {
@@ -219,6 +230,8 @@ impl Indexes {
         shift(&mut self.failures, old.and_then(key), new.and_then(key));
         let key = |t: &Task| (t.desired_state == DesiredState::Remove).then_some(t.id);
         shift(&mut self.leaving, old.and_then(key), new.and_then(key));
+        self.payloads_of_task::<Secret>(old, new);
+        self.payloads_of_task::<Config>(old, new);
         self.addresses.task(old, new);
         self.reached(old, new);
         self.used(old, new);

@@ -6,14 +6,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use shoal_types::id::NetworkId;
 use shoal_types::level::Level;
-use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
-use shoal_types::spec::{EndpointMode, NetworkKind, PortConfig, PublishMode, SubnetPlan};
+use shoal_types::object::{
+    Config, Deployment, Network, Node, Payloads, Secret, Service, Stack, Task, User,
+};
+use shoal_types::spec::{
+    EndpointMode, NetworkKind, PayloadReference, PortConfig, PublishMode, SubnetPlan,
+};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use crate::addresses::{self, Family};
 use crate::cluster_state::ClusterState;
 use crate::credentials::image_of;
 use crate::index::Indexes;
+use crate::payload::{self, Kept};
 use crate::ports;
 use crate::stored::Stored;
 
@@ -34,6 +39,8 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     ports(state, &mut wrong);
     admins(state, &mut wrong);
     credentials(state, &mut wrong);
+    payloads::<Secret>(state, &mut wrong);
+    payloads::<Config>(state, &mut wrong);
     wrong
 }
 
@@ -58,6 +65,29 @@ fn credentials(state: &ClusterState, wrong: &mut Vec<String>) {
     }
 }
 
+/// What services and wanted tasks are given is there, and is what they refer to.
+fn payloads<T: Kept>(state: &ClusterState, wrong: &mut Vec<String>) {
+    let fits = |reference: &PayloadReference, id: &<T as Stored>::Id| {
+        let found = T::table(state).get(id);
+        found.is_some_and(|one| {
+            one.name() == reference.name && reference.version.is_none_or(|n| n == one.version())
+        })
+    };
+    let given = |references: &[PayloadReference], payloads: &Payloads| {
+        let ids = T::among(payloads);
+        references.len() == ids.len() && references.iter().zip(ids).all(|(r, id)| fits(r, id))
+    };
+    for service in state.services() {
+        let fine = given(payload::references::<T>(service), &service.payloads);
+        demand!(wrong, fine, "service {} has other {}s than it names", service.id, T::KIND);
+    }
+    for task in state.tasks().filter(|task| task.is_wanted()) {
+        let references = task.spec.container().map_or(&[][..], T::references);
+        let fine = given(references, &task.payloads);
+        demand!(wrong, fine, "task {} is given other {}s than it names", task.id, T::KIND);
+    }
+}
+
 /// Indexes, usage included, are those that follow from the tables.
 fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     fn enter<T: Stored>(state: &ClusterState, indexes: &mut Indexes, wrong: &mut Vec<String>) {
@@ -74,6 +104,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     enter::<Stack>(state, &mut fresh, wrong);
     enter::<Task>(state, &mut fresh, wrong);
     enter::<User>(state, &mut fresh, wrong);
+    enter::<Secret>(state, &mut fresh, wrong);
+    enter::<Config>(state, &mut fresh, wrong);
     let have = &state.indexes;
     demand!(wrong, have.service_names == fresh.service_names, "index of service names is wrong");
     demand!(wrong, have.inherited == fresh.inherited, "index of what tasks take over is wrong");
@@ -100,6 +132,8 @@ fn indexes(state: &ClusterState, wrong: &mut Vec<String>) {
     let same = have.service_deployments == fresh.service_deployments;
     demand!(wrong, same, "index of deployments by service is wrong");
     demand!(wrong, have.addresses == fresh.addresses, "index of addresses is wrong");
+    demand!(wrong, have.secrets == fresh.secrets, "index of secrets is wrong");
+    demand!(wrong, have.configs == fresh.configs, "index of configs is wrong");
     demand!(wrong, have.ports == fresh.ports, "index of published ports is wrong");
     demand!(wrong, have.tunnel_keys == fresh.tunnel_keys, "index of tunnel keys is wrong");
 }
@@ -127,6 +161,8 @@ fn versions(state: &ClusterState, wrong: &mut Vec<String>) {
     each::<Stack>(state, wrong);
     each::<Task>(state, wrong);
     each::<User>(state, wrong);
+    each::<Secret>(state, wrong);
+    each::<Config>(state, wrong);
 }
 
 /// Where there are users, one of them can always make others.

@@ -76,7 +76,10 @@ impl Command {
                 spec.level()
             }
             Self::CreateNetwork { id: _, spec } => spec.level(),
-            Self::ApplyStack { spec, ids: _, prune: _, expected: _ } => spec.level(),
+            Self::ApplyStack { spec, ids: _, prune: _, expected: _, payloads } => {
+                let given = !(payloads.secrets.is_empty() && payloads.configs.is_empty());
+                spec.level().max(if given { Level::PAYLOADS } else { Level::FIRST })
+            }
             // What it makes was permitted with the service that it is of.
             Self::CreateTask {
                 id: _,
@@ -99,6 +102,10 @@ impl Command {
                 Some(_) => Level::SHARED,
                 None => Level::FIRST,
             },
+            Self::CreateSecret { id: _, spec: _, replace: _, deployments: _ }
+            | Self::CreateConfig { id: _, spec: _, replace: _, deployments: _ }
+            | Self::RemoveSecret { name: _, version: _ }
+            | Self::RemoveConfig { name: _, version: _ } => Level::PAYLOADS,
             Self::SetTunnelEpochs { from: _, to: _, forced: _ } => Level::KEYS,
             Self::WithRegistryAuth { auths, command } => auths.level().max(command.level()),
             Self::RaiseLevel { level: _ }

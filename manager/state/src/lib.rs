@@ -15,6 +15,7 @@ mod index;
 pub mod invariant;
 mod level;
 mod members;
+mod payload;
 pub mod permission;
 mod ports;
 #[cfg(test)]
@@ -33,14 +34,15 @@ pub mod usage;
 pub use apply::apply;
 pub use cluster_state::ClusterState;
 pub use command::{
-    Command, JoinSecret, Outcome, PredefinedIds, StackIds, StackOutcome, UpdateKind,
+    Command, JoinSecret, Outcome, PredefinedIds, StackIds, StackOutcome, StackPayloads, UpdateKind,
 };
 pub use credentials::ServiceCredentials;
 pub use event::{Action, Event, ObjectKind, ObjectRef};
 pub use query::Unresolved;
 pub use reach::Reach;
 pub use rejected::{
-    AddressProblem, ConnectionRefused, Rejected, RejectedCode, SharingRefused, SubnetHolder,
+    AddressProblem, ConnectionRefused, PayloadRefused, Rejected, RejectedCode, SharingRefused,
+    SubnetHolder,
 };
 pub use snapshot::ImportError;
 pub use usage::NodeUsage;

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use shoal_types::id::{
-    DeploymentId, ID_LEN, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId,
+    ConfigId, DeploymentId, ID_LEN, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId, UserId,
 };
 use shoal_types::object::{
-    Cluster, Deployment, DeploymentKind, Network, Node, Service, Slot, Stack, Task, TunnelKey, User,
+    Cluster, Config, Deployment, DeploymentKind, Network, Node, Secret, Service, Slot, Stack, Task,
+    TunnelKey, User,
 };
 use shoal_types::spec::{ClusterSpec, UpdateConfig};
 use shoal_types::time::Timestamp;
@@ -72,6 +73,8 @@ tables! {
     stack stacks Stack StackId "stack";
     task tasks Task TaskId "task";
     user users User UserId "user";
+    secret secrets Secret SecretId "secret version";
+    config configs Config ConfigId "config version";
 }
 
 /// Lowest and highest of each id, as bounds of ranges.
@@ -416,7 +419,7 @@ impl ClusterState {
     }
 
     /// Id before name before the beginning of an id.
-    fn resolve<'a, T: Stored>(
+    pub(crate) fn resolve<'a, T: Stored>(
         &'a self,
         reference: &str,
         named: &[&'a Arc<T>],

@@ -3,6 +3,7 @@
 mod addresses;
 mod code;
 mod connection;
+mod payload;
 mod sharing;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use shoal_types::task_state::{DesiredState, TaskState};
 
 pub use self::addresses::{AddressProblem, SubnetHolder};
 pub use self::connection::ConnectionRefused;
+pub use self::payload::PayloadRefused;
 pub use self::sharing::SharingRefused;
 use crate::event::ObjectKind;
 
@@ -323,6 +325,9 @@ pub enum Rejected {
     /// A service or a task cannot share the network of another one.
     #[error(transparent)]
     Sharing(#[from] SharingRefused),
+    /// A secret or config.
+    #[error(transparent)]
+    Payload(#[from] PayloadRefused),
     /// Another service has a port that only one can have.
     #[error(
         "service {service:?} cannot publish port {port}/{} {}: service {holder:?} has it {}",

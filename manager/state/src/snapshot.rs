@@ -69,7 +69,9 @@ impl ClusterState {
         fn all<T: Stored>(state: &ClusterState) -> impl Iterator<Item = ObjectRef> {
             T::table(state).values().map(|object| T::wrap(Arc::clone(object)))
         }
-        use shoal_types::object::{Deployment, Network, Node, Service, Stack, Task, User};
+        use shoal_types::object::{
+            Config, Deployment, Network, Node, Secret, Service, Stack, Task, User,
+        };
         let cluster = self.cluster.iter().map(|c| ObjectRef::Cluster(Arc::clone(c)));
         cluster
             .chain(all::<Node>(self))
@@ -79,6 +81,8 @@ impl ClusterState {
             .chain(all::<Stack>(self))
             .chain(all::<Task>(self))
             .chain(all::<User>(self))
+            .chain(all::<Secret>(self))
+            .chain(all::<Config>(self))
             .collect()
     }
 
@@ -108,6 +112,8 @@ impl ClusterState {
                 ObjectRef::Stack(object) => state.enter(object)?,
                 ObjectRef::Task(object) => state.enter(object)?,
                 ObjectRef::User(object) => state.enter(object)?,
+                ObjectRef::Secret(object) => state.enter(object)?,
+                ObjectRef::Config(object) => state.enter(object)?,
             }
         }
         let shared = state.name_counts().into_iter().find(|(_, objects, names)| objects != names);
@@ -125,13 +131,15 @@ impl ClusterState {
     }
 
     /// How many objects there are of each kind whose names are unique, and how many names they have.
-    pub(crate) fn name_counts(&self) -> [(ObjectKind, usize, usize); 4] {
+    pub(crate) fn name_counts(&self) -> [(ObjectKind, usize, usize); 6] {
         let have = &self.indexes;
         [
             (ObjectKind::Service, self.services.len(), have.service_names.len()),
             (ObjectKind::Network, self.networks.len(), have.network_names.len()),
             (ObjectKind::Stack, self.stacks.len(), have.stack_names.len()),
             (ObjectKind::User, self.users.len(), have.user_names.len()),
+            (ObjectKind::Secret, self.secrets.len(), have.secrets.names.len()),
+            (ObjectKind::Config, self.configs.len(), have.configs.names.len()),
         ]
     }
 

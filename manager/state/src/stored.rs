@@ -4,8 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use shoal_types::id::{DeploymentId, NetworkId, NodeId, ServiceId, StackId, TaskId, UserId};
-use shoal_types::object::{Deployment, Meta, Network, Node, Service, Stack, Task, User};
+use shoal_types::id::{
+    ConfigId, DeploymentId, NetworkId, NodeId, SecretId, ServiceId, StackId, TaskId, UserId,
+};
+use shoal_types::object::{
+    Config, Deployment, Meta, Network, Node, Secret, Service, Stack, Task, User,
+};
 
 use crate::cluster_state::ClusterState;
 use crate::event::{ObjectKind, ObjectRef};
@@ -87,4 +91,6 @@ stored! {
     Stack StackId stacks stack nowhere;
     User UserId users user nowhere;
     Task TaskId tasks task task;
+    Secret SecretId secrets payload nowhere;
+    Config ConfigId configs payload nowhere;
 }

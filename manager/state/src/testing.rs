@@ -397,7 +397,13 @@ impl TestCluster {
         let services = services.collect();
         let networks = spec.networks.keys().map(|k| (k.clone(), self.ids.next_id())).collect();
         let ids = StackIds { stack: self.ids.next_id(), services, networks };
-        self.apply(Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None });
+        self.apply(Command::ApplyStack {
+            spec: spec.into(),
+            ids,
+            prune: false,
+            expected: None,
+            payloads: Default::default(),
+        });
     }
 
     /// Gives a service another spec.

@@ -20,6 +20,7 @@ message!(AssignedTask {
     spec: Shared,
     ports: List,
     networks: List,
+    payloads: SparseShared,
     partner: OptionalText,
     desired_state: Choice,
     level: Levels,
@@ -84,6 +85,16 @@ impl From<&AssignmentChange> for pb::AssignmentChange {
                 let network = pb::Network { id: id.to_string(), ..Default::default() };
                 (Remove, Item::Network(network))
             }
+            AssignmentChange::UpdateSecret(secret) => (Update, Item::Secret((&**secret).into())),
+            AssignmentChange::RemoveSecret(id) => {
+                let secret = pb::Secret { id: id.to_string(), ..Default::default() };
+                (Remove, Item::Secret(secret))
+            }
+            AssignmentChange::UpdateConfig(config) => (Update, Item::Config((&**config).into())),
+            AssignmentChange::RemoveConfig(id) => {
+                let config = pb::Config { id: id.to_string(), ..Default::default() };
+                (Remove, Item::Config(config))
+            }
             AssignmentChange::UpdateEndpoint(endpoint) => {
                 (Update, Item::Endpoint((&**endpoint).into()))
             }
@@ -133,6 +144,18 @@ impl TryFrom<pb::AssignmentChange> for AssignmentChange {
             (Item::Network(network), Remove) => {
                 field::Text::read("network.id", network.id).map(Self::RemoveNetwork)
             }
+            (Item::Secret(secret), Update) => {
+                field::Shared::read("secret", Some(secret)).map(Self::UpdateSecret)
+            }
+            (Item::Secret(secret), Remove) => {
+                field::Text::read("secret.id", secret.id).map(Self::RemoveSecret)
+            }
+            (Item::Config(config), Update) => {
+                field::Shared::read("config", Some(config)).map(Self::UpdateConfig)
+            }
+            (Item::Config(config), Remove) => {
+                field::Text::read("config.id", config.id).map(Self::RemoveConfig)
+            }
             (Item::Endpoint(endpoint), Update) => {
                 field::Shared::read("endpoint", Some(endpoint)).map(Self::UpdateEndpoint)
             }
@@ -151,9 +174,15 @@ impl TryFrom<pb::AssignmentChange> for AssignmentChange {
             (Item::Peer(peer), Remove) => {
                 field::Text::read("peer.node_id", peer.node_id).map(Self::RemovePeer)
             }
-            (Item::Network(_) | Item::Endpoint(_) | Item::Vips(_) | Item::Peer(_), Reject) => {
-                Err(InvalidMessage::new("action", "is REJECT: expected it for tasks only"))
-            }
+            (
+                Item::Network(_)
+                | Item::Secret(_)
+                | Item::Config(_)
+                | Item::Endpoint(_)
+                | Item::Vips(_)
+                | Item::Peer(_),
+                Reject,
+            ) => Err(InvalidMessage::new("action", "is REJECT: expected it for tasks only")),
             (_, Unspecified) => Err(InvalidMessage::missing("action")),
         }
     }

@@ -1,12 +1,12 @@
 //! Containers.
 
 use shoal_types::spec::{
-    AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
-    PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit,
+    AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, OnChange,
+    PayloadReference, PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit,
 };
 
 use super::field::{self, Kind};
-use super::{InvalidMessage, by_value, message};
+use super::{InvalidMessage, by_value, choice, message};
 use crate::v1 as pb;
 
 message!(ContainerSpec {
@@ -162,12 +162,22 @@ message!(DnsConfig { nameservers: Same, search: Same, options: Same });
 impl From<&PayloadReference> for pb::PayloadReference {
     fn from(reference: &PayloadReference) -> Self {
         use pb::payload_reference::Target;
-        let PayloadReference { target, name } = reference;
+        let PayloadReference { target, name, version, on_change } = reference;
         let target = match target {
             PayloadTarget::File(file) => Target::File(file.into()),
+            PayloadTarget::Env(name) => Target::Env(name.clone()),
             PayloadTarget::Runtime => Target::Runtime(pb::Nothing {}),
         };
-        Self { target: Some(target), name: name.clone() }
+        Self {
+            target: Some(target),
+            name: name.clone(),
+            version: *version,
+            // What is usual is not said.
+            on_change: match on_change {
+                OnChange::Restart => 0,
+                other => field::write::<field::DefaultChoice, _, _>(other),
+            },
+        }
     }
 }
 
@@ -180,12 +190,16 @@ impl TryFrom<pb::PayloadReference> for PayloadReference {
             Some(Target::File(file)) => {
                 FileTarget::try_from(file).map(PayloadTarget::File).map_err(|e| e.under("file"))?
             }
+            Some(Target::Env(name)) => PayloadTarget::Env(name),
             Some(Target::Runtime(pb::Nothing {})) => PayloadTarget::Runtime,
             None => return Err(InvalidMessage::missing("target")),
         };
-        Ok(Self { target, name: wire.name })
+        let on_change = field::read::<field::DefaultChoice, _, _>("on_change", wire.on_change)?;
+        Ok(Self { target, name: wire.name, version: wire.version, on_change })
     }
 }
+
+choice!(OnChange { Restart, Nothing });
 
 message!(FileTarget { name: Same, uid: Same, gid: Same, mode: Same });
 

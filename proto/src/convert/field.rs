@@ -349,6 +349,20 @@ impl<T: Carried<W>, W> Kind<Option<Arc<T>>, Option<W>> for OptionalShared {
     }
 }
 
+/// A message that is not written where it says nothing, shared in memory.
+#[derive(Debug)]
+pub struct SparseShared;
+
+impl<T: Carried<W> + Default + PartialEq, W> Kind<Arc<T>, Option<W>> for SparseShared {
+    fn write(value: &Arc<T>) -> Option<W> {
+        SparseMessage::write(&**value)
+    }
+
+    fn read(field: &str, wire: Option<W>) -> Result<Arc<T>, InvalidMessage> {
+        SparseMessage::read(field, wire).map(Arc::new)
+    }
+}
+
 /// As it is, shared in memory.
 #[derive(Debug)]
 pub struct SharedSame;

@@ -107,6 +107,7 @@ message!(Service {
     stack_id: OptionalText,
     deployment_id: Text,
     networks: SharedList,
+    payloads: SparseShared,
     endpoint: DefaultMessage,
 });
 

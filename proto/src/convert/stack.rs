@@ -21,6 +21,8 @@ message!(Stack {
     spec: Shared,
     services: TextMap,
     networks: TextMap,
+    secrets: Same,
+    configs: Same,
     history: List,
 });
 

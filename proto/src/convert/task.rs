@@ -20,6 +20,7 @@ message!(Task {
     spec_version: Same,
     endpoint: OptionalShared,
     networks: SharedList,
+    payloads: SparseShared,
     partner: OptionalText,
     desired_state: Choice,
     start_after: OptionalTime,

@@ -87,6 +87,7 @@ mod tests {
             spec_version: made,
             endpoint: None,
             networks: [].into(),
+            payloads: Default::default(),
             partner: None,
             desired_state: desired,
             start_after: None,

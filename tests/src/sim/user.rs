@@ -119,7 +119,13 @@ fn apply_stack(view: &ClusterState, ctx: &mut Context) -> Command {
         spec.services.insert(key.to_owned(), part);
         ids.services.insert(key.to_owned(), (ctx.ids.next_id(), ctx.ids.next_id()));
     }
-    Command::ApplyStack { spec: Arc::new(spec), ids, prune: ctx.random.chance(50), expected: None }
+    Command::ApplyStack {
+        spec: Arc::new(spec),
+        ids,
+        prune: ctx.random.chance(50),
+        expected: None,
+        payloads: Default::default(),
+    }
 }
 
 /// Takes a stack back to some earlier version.

@@ -32,6 +32,7 @@ mod reboots;
 mod refusals;
 mod registries;
 mod running;
+mod secrets;
 mod sharing;
 mod subnets;
 mod upgrades;

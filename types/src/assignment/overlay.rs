@@ -182,6 +182,7 @@ impl TaskEndpoint {
             endpoint,
             networks,
             // Who has one is reached nowhere.
+            payloads: _,
             partner: _,
             // As far as it serves.
             desired_state: _,

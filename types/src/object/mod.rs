@@ -22,7 +22,7 @@ pub use node::{
     ManagerStatus, Node, NodeDescription, NodeState, NodeStatus, NodeSummary, PluginDescription,
     Reachability,
 };
-pub use payload::{Config, Secret, Volume};
+pub use payload::{Config, Payload, Payloads, Secret, Volume};
 pub use service::{Endpoint, Service, VirtualIp};
 pub use stack::{Stack, StackRevision};
 pub use task::{ContainerStatus, Slot, Task, TaskNetwork, TaskStatus};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Meta, TaskNetwork};
+use super::{Meta, Payloads, TaskNetwork};
 use crate::id::{DeploymentId, NetworkId, ServiceId, StackId};
 use crate::spec::{EndpointSpec, PortConfig, ServiceSpec};
 
@@ -32,6 +32,9 @@ pub struct Service {
     /// Networks of the spec, looked up.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub networks: Arc<[TaskNetwork]>,
+    /// Secrets and configs of the spec, looked up.
+    #[serde(flatten)]
+    pub payloads: Arc<Payloads>,
     /// Where it is reached.
     pub endpoint: Endpoint,
 }

@@ -27,6 +27,12 @@ pub struct Stack {
     pub services: BTreeMap<String, ServiceId>,
     /// Its networks, by full name.
     pub networks: BTreeMap<String, NetworkId>,
+    /// Full names of its secrets, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Full names of its configs, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<String>,
     /// Earlier specs, oldest first; at most [`Stack::HISTORY_MAX`].
     pub history: Vec<StackRevision>,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Meta;
+use super::{Meta, Payloads};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::level::{Level, Leveled as _};
 use crate::spec::{EndpointSpec, Labels, Options, PortConfig, TaskSpec};
@@ -46,6 +46,9 @@ pub struct Task {
     /// Networks that it joins.
     #[serde(rename = "NetworksAttachments", skip_serializing_if = "<[_]>::is_empty")]
     pub networks: Arc<[TaskNetwork]>,
+    /// The secrets and configs that it is given.
+    #[serde(flatten)]
+    pub payloads: Arc<Payloads>,
     /// The task whose network it shares, once it has a node: the partner, which is on the same one.
     #[serde(rename = "PartnerID", skip_serializing_if = "Option::is_none")]
     pub partner: Option<TaskId>,

@@ -220,6 +220,48 @@ pub struct PayloadReference {
     pub target: PayloadTarget,
     /// Which one.
     pub name: String,
+    /// Which version of it, for ever. Absent: the latest one.
+    pub version: Option<u64>,
+    /// What becomes of tasks that have the latest version when there is a later one.
+    pub on_change: OnChange,
+}
+
+impl PayloadReference {
+    /// Where the latest version is a file of its name, as everybody's.
+    #[must_use]
+    pub fn to(name: impl Into<String>) -> Self {
+        let name = name.into();
+        let file = FileTarget { name: name.clone(), ..FileTarget::default() };
+        let target = PayloadTarget::File(file);
+        Self { target, name, version: None, on_change: OnChange::default() }
+    }
+
+    /// Whether tasks are replaced by others when there is a later version.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.version.is_none() && self.on_change == OnChange::Restart
+    }
+
+    /// The name of the file or the variable.
+    #[must_use]
+    pub fn target_name(&self) -> &str {
+        match &self.target {
+            PayloadTarget::File(file) => &file.name,
+            PayloadTarget::Env(name) => name,
+            PayloadTarget::Runtime => "",
+        }
+    }
+}
+
+/// What becomes of running tasks when what they were given has a later version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// They are replaced by others that have it, as by an update of their service.
+    #[default]
+    Restart,
+    /// They keep theirs. The next update of their service brings it.
+    Nothing,
 }
 
 /// Where a secret or config appears.
@@ -227,6 +269,8 @@ pub struct PayloadReference {
 pub enum PayloadTarget {
     /// As a file.
     File(FileTarget),
+    /// As a variable of the environment, of this name.
+    Env(String),
     /// Used by the runtime, such as a credential spec; not mounted.
     Runtime,
 }
@@ -245,6 +289,28 @@ pub struct FileTarget {
     pub gid: String,
     /// Permission bits.
     pub mode: u32,
+}
+
+impl FileTarget {
+    /// Where secrets are that have no absolute place.
+    pub const SECRETS: &str = "/run/secrets/";
+    /// Where configs are that have none.
+    pub const CONFIGS: &str = "/";
+    /// Permission bits of a file that says nothing else: everybody reads it.
+    pub const MODE: u32 = 0o444;
+
+    /// Its absolute place in the container; a relative one is `below` that directory.
+    #[must_use]
+    pub fn place(&self, below: &str) -> String {
+        if self.name.starts_with('/') { self.name.clone() } else { format!("{below}{}", self.name) }
+    }
+}
+
+impl Default for FileTarget {
+    fn default() -> Self {
+        let root = || "0".to_owned();
+        Self { name: String::new(), uid: root(), gid: root(), mode: Self::MODE }
+    }
 }
 
 /// One resource limit.

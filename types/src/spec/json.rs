@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
 
-use super::{Driver, PayloadReference, PayloadTarget, TaskRuntime};
+use super::{Driver, OnChange, PayloadReference, PayloadTarget, TaskRuntime};
 
 /// Bytes, as Go's JSON has them.
 pub(super) fn base64<S: Serializer>(data: &[u8], s: S) -> Result<S::Ok, S::Error> {
@@ -52,12 +52,19 @@ struct Named<'a> {
 
 impl Serialize for Named<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut reference = s.serialize_struct("PayloadReference", 2)?;
+        let mut reference = s.serialize_struct("PayloadReference", 4)?;
         match &self.reference.target {
             PayloadTarget::File(file) => reference.serialize_field("File", file)?,
+            PayloadTarget::Env(name) => reference.serialize_field("Env", name)?,
             PayloadTarget::Runtime => reference.serialize_field("Runtime", &Empty {})?,
         }
         reference.serialize_field(self.called, &self.reference.name)?;
+        if let Some(version) = self.reference.version {
+            reference.serialize_field("Version", &version)?;
+        }
+        if self.reference.on_change != OnChange::default() {
+            reference.serialize_field("OnChange", &self.reference.on_change)?;
+        }
         reference.end()
     }
 }

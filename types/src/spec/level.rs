@@ -12,14 +12,13 @@ use ipnet::IpNet;
 
 use super::{
     Affinity, AppArmor, Availability, BindOptions, ClusterSpec, ConfigSpec, ContainerSpec,
-    CredentialSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, FileTarget,
-    Healthcheck, ImageOptions, Ipam, IpamConfig, Locality, Mount, MountKind,
-    NetworkAttachmentConfig, NetworkKind, NetworkScope, NetworkSpec, NodeRole, NodeSpec,
-    PayloadReference, PayloadTarget, Placement, PlacementPreference, Platform, PluginPrivilege,
-    PluginSpec, PortConfig, Privileges, Protocol, PublishMode, RestartCondition, RestartPolicy,
-    SeLinuxContext, Seccomp, SecretSpec, ServiceMode, ServiceSpec, StackSpec, TaskRuntime,
-    TaskSpec, TmpfsOptions, TunnelKeySpec, Ulimit, UpdateConfig, UpdateOrder, UserRole, UserSpec,
-    VolumeMountOptions, VolumeSpec,
+    CredentialSpec, DnsConfig, Driver, EndpointMode, EndpointSpec, FailureAction, Healthcheck,
+    ImageOptions, Ipam, IpamConfig, Locality, Mount, MountKind, NetworkAttachmentConfig,
+    NetworkKind, NetworkScope, NetworkSpec, NodeRole, NodeSpec, PayloadReference, Placement,
+    PlacementPreference, Platform, PluginPrivilege, PluginSpec, PortConfig, Privileges, Protocol,
+    PublishMode, RestartCondition, RestartPolicy, SeLinuxContext, Seccomp, SecretSpec, ServiceMode,
+    ServiceSpec, StackSpec, TaskRuntime, TaskSpec, TmpfsOptions, TunnelKeySpec, Ulimit,
+    UpdateConfig, UpdateOrder, UserRole, UserSpec, VolumeMountOptions, VolumeSpec,
 };
 use crate::level::{Level, Leveled};
 use crate::object::{
@@ -115,8 +114,6 @@ structs! {
     SeLinuxContext { disable, user, role, kind, level }
     Healthcheck { test, interval, timeout, start_period, start_interval, retries }
     DnsConfig { nameservers, search, options }
-    PayloadReference { name; target }
-    FileTarget { name, uid, gid, mode }
     Ulimit { name, soft, hard }
     Mount {
         source, target, read_only, consistency;
@@ -206,6 +203,14 @@ impl Leveled for ContainerSpec {
             configs.level(),
             ulimits.level(),
         ])
+    }
+}
+
+impl Leveled for PayloadReference {
+    /// Nobody before the fourth level is given any.
+    fn level(&self) -> Level {
+        let Self { target: _, name: _, version: _, on_change: _ } = self;
+        Level::PAYLOADS
     }
 }
 
@@ -447,15 +452,6 @@ impl Leveled for TunnelKind {
     fn level(&self) -> Level {
         match self {
             Self::Kernel | Self::Userspace => Level::OVERLAY,
-        }
-    }
-}
-
-impl Leveled for PayloadTarget {
-    fn level(&self) -> Level {
-        match self {
-            Self::File(file) => file.level(),
-            Self::Runtime => Level::FIRST,
         }
     }
 }

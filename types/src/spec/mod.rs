@@ -23,8 +23,8 @@ mod wire;
 
 pub use cluster::{AddressPool, ClusterSpec, TunnelKeySpec};
 pub use container::{
-    AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, PayloadReference,
-    PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,
+    AppArmor, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, OnChange,
+    PayloadReference, PayloadTarget, Privileges, SeLinuxContext, Seccomp, Ulimit, is_own_sysctl,
 };
 pub use mount::{
     BindOptions, ImageOptions, Mount, MountKind, TmpfsOptions, VolumeMountOptions, refused_place,

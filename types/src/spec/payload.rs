@@ -10,11 +10,11 @@ use super::{Driver, Labels, json};
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SecretSpec {
-    /// Unique among secrets.
+    /// What it is called; its versions have the same name.
     pub name: String,
     /// Labels.
     pub labels: Labels,
-    /// The secret itself, 1 to 512 000 bytes; never serialised for people.
+    /// The secret itself, 1 byte to [`SecretSpec::BYTES_MAX`]; never serialised for people.
     #[serde(skip)]
     pub data: Vec<u8>,
     /// Where it comes from instead of `data`.
@@ -23,6 +23,16 @@ pub struct SecretSpec {
     /// Template language in which `data` is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub templating: Option<Driver>,
+}
+
+impl SecretSpec {
+    /// The most that is in one: 500 KiB.
+    pub const BYTES_MAX: usize = 500 << 10;
+}
+
+impl ConfigSpec {
+    /// The most that is in one: 1000 KiB.
+    pub const BYTES_MAX: usize = 1000 << 10;
 }
 
 impl fmt::Debug for SecretSpec {
@@ -41,11 +51,11 @@ impl fmt::Debug for SecretSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ConfigSpec {
-    /// Unique among configs.
+    /// What it is called; its versions have the same name.
     pub name: String,
     /// Labels.
     pub labels: Labels,
-    /// The config itself, 1 to 1 000 000 bytes.
+    /// The config itself, 1 byte to [`ConfigSpec::BYTES_MAX`].
     #[serde(serialize_with = "json::base64")]
     pub data: Vec<u8>,
     /// Template language in which `data` is written.

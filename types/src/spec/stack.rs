@@ -19,7 +19,7 @@ pub struct StackSpec {
     pub networks: BTreeMap<String, NetworkSpec>,
     /// Volumes.
     pub volumes: BTreeMap<String, VolumeSpec>,
-    /// Full names of secrets. What is in them is never part of a stack or of its history.
+    /// Full names of the secrets that belong to it. What is in them is never part of a stack or of its history.
     pub secrets: BTreeMap<String, String>,
     /// Full names of configs, likewise.
     pub configs: BTreeMap<String, String>,

@@ -4,9 +4,9 @@
 
 use super::validate::Check;
 use super::{
-    ContainerSpec, Mount, MountKind, NetworkAttachmentConfig, NetworkKind, NetworkScope,
-    NetworkSpec, Placement, PortConfig, Privileges, ServiceMode, ServiceSpec, StackSpec,
-    TaskRuntime, TaskSpec,
+    ConfigSpec, ContainerSpec, Mount, MountKind, NetworkAttachmentConfig, NetworkKind,
+    NetworkScope, NetworkSpec, PayloadReference, PayloadTarget, Placement, PortConfig, Privileges,
+    SecretSpec, ServiceMode, ServiceSpec, TaskRuntime, TaskSpec,
 };
 use crate::resources::ResourceRequirements;
 
@@ -103,8 +103,6 @@ const PLACEMENT: &[Row<Placement>] =
 pub const CONTAINER: &[Row<ContainerSpec>] = &[
     Row::new("init", "an init process", |s| s.init == Some(true)),
     Row::new("isolation", "Windows isolation", |s| !s.isolation.is_empty()),
-    Row::new("secrets", "secrets", |s| !s.secrets.is_empty()),
-    Row::new("configs", "configs", |s| !s.configs.is_empty()),
     Row::new("groups", "further groups", |s| !s.groups.is_empty()),
     Row::new("privileges.credential_spec", "Windows credentials", |s| {
         has(s, |p| p.credential_spec.is_some())
@@ -186,10 +184,17 @@ const NETWORK: &[Row<NetworkSpec>] = &[
     }),
 ];
 
-const STACK: &[Row<StackSpec>] = &[
-    Row::new("secrets", "secrets", |s| !s.secrets.is_empty()),
-    Row::new("configs", "configs", |s| !s.configs.is_empty()),
+const REFERENCE: &[Row<PayloadReference>] = &[Row::word("target", "file or env", |r| {
+    matches!(r.target, PayloadTarget::Runtime).then_some("runtime")
+})];
+
+const SECRET: &[Row<SecretSpec>] = &[
+    Row::new("driver", "drivers that keep secrets elsewhere", |s| s.driver.is_some()),
+    Row::new("templating", "templates", |s| s.templating.is_some()),
 ];
+
+const CONFIG: &[Row<ConfigSpec>] =
+    &[Row::new("templating", "templates", |s| s.templating.is_some())];
 
 /// Every row: the path of its field below the spec that people hand in, and what is not done.
 #[must_use]
@@ -205,8 +210,11 @@ pub fn all() -> Vec<(String, String)> {
     list(&mut all, &format!("{container}."), CONTAINER);
     list(&mut all, &format!("{container}.env[]"), VARIABLE);
     list(&mut all, &format!("{container}.mounts[]."), MOUNT);
+    list(&mut all, &format!("{container}.secrets[]."), REFERENCE);
+    list(&mut all, &format!("{container}.configs[]."), REFERENCE);
     list(&mut all, "network: ", NETWORK);
-    list(&mut all, "stack: ", STACK);
+    list(&mut all, "secret: ", SECRET);
+    list(&mut all, "config: ", CONFIG);
     all
 }
 
@@ -271,14 +279,20 @@ fn container(c: &mut Check, spec: &ContainerSpec) {
         refuse_named(c, VARIABLE, entry, &format!(", in {name}"));
     });
     c.each("mounts", &spec.mounts, |c, mount| refuse(c, MOUNT, mount));
+    c.each("secrets", &spec.secrets, |c, reference| refuse(c, REFERENCE, reference));
+    c.each("configs", &spec.configs, |c, reference| refuse(c, REFERENCE, reference));
+}
+
+pub(super) fn secret(c: &mut Check, spec: &SecretSpec) {
+    refuse(c, SECRET, spec);
+}
+
+pub(super) fn config(c: &mut Check, spec: &ConfigSpec) {
+    refuse(c, CONFIG, spec);
 }
 
 pub(super) fn network(c: &mut Check, spec: &NetworkSpec) {
     refuse(c, NETWORK, spec);
-}
-
-pub(super) fn stack(c: &mut Check, spec: &StackSpec) {
-    refuse(c, STACK, spec);
 }
 
 #[cfg(test)]

@@ -59,6 +59,17 @@ pub struct ContainerConfig {
     pub oom_score_adj: i32,
 }
 
+impl ContainerConfig {
+    /// Sets variables, `NAME=value`, in place of those of the same names.
+    pub fn set_env(&mut self, variables: &[String]) {
+        let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        for variable in variables {
+            self.env.retain(|entry| name(entry) != name(variable));
+            self.env.push(variable.clone());
+        }
+    }
+}
+
 impl Default for ContainerConfig {
     fn default() -> Self {
         Self {

@@ -64,6 +64,8 @@ pub struct Machine {
     interrupted: bool,
     /// Why it is being stopped, if not because it was told to.
     doom: Option<String>,
+    /// What it waits for, if this node has not got all that it is given.
+    lacks: Option<String>,
     /// What the task whose network it shares is doing.
     partner: Partner,
     /// Which of that one's networks it is in, or is to be: how often that had been made.
@@ -123,6 +125,7 @@ impl Machine {
             goes_on: goes_on(task),
             interrupted: false,
             doom: None,
+            lacks: None,
             partner: Partner::None,
             joined: None,
             left: None,
@@ -182,6 +185,14 @@ impl Machine {
     /// Its networks are others from now on: that is written down before anything is done about it.
     pub const fn joins_others(&mut self) {
         self.unwritten = true;
+    }
+
+    /// What it waits for, if this node has not got all that it is given.
+    pub fn set_lacking(&mut self, lacks: Option<String>, now: impl Into<Moment>) {
+        if self.lacks != lacks {
+            self.lacks = lacks;
+            self.refresh(now.into().wall);
+        }
     }
 
     /// Whether it is in the ledger, and not being taken out of it.
@@ -315,6 +326,7 @@ impl Machine {
             Container::Absent | Container::Prepared if self.awaits_partner().is_some() => {
                 Step::Nothing
             }
+            Container::Absent if self.lacks.is_some() => Step::Nothing,
             Container::Absent => Step::Prepare,
             Container::Prepared if self.desired == DesiredState::Ready => Step::Nothing,
             Container::Prepared => Step::Start,

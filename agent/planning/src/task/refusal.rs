@@ -41,6 +41,7 @@ pub fn stand_in(id: TaskId, desired_state: DesiredState) -> AssignedTask {
         spec: Arc::new(TaskSpec::of(TaskRuntime::Container(ContainerSpec::default()))),
         ports: Vec::new(),
         networks: Vec::new(),
+        payloads: Arc::default(),
         partner: None,
         desired_state,
         level: Level::FIRST,

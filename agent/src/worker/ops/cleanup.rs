@@ -7,6 +7,7 @@ use shoal_types::error_chain::chain;
 use shoal_types::id::TaskId;
 
 use super::files::ContainerFiles;
+use super::given::GivenFiles;
 use super::{Context, Volumes, networks_of};
 
 /// Gives back everything that a task holds, then writes down its end if that is what it has come to, so
@@ -47,6 +48,7 @@ pub(in crate::worker) async fn cleanup(
         note(&mut errors, Err::<(), _>(error));
     }
     note(&mut errors, ContainerFiles::new(context, task.id).remove().await);
+    note(&mut errors, GivenFiles::new(context, task.id).remove().await);
     let saved = match cleaning.end(is_gone) {
         Some(end) => note(&mut errors, context.ledger.save(end).await),
         None => false,

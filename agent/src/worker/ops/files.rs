@@ -15,8 +15,8 @@ use shoal_agent_planning::network::files::{
 use shoal_agent_planning::oci::{MountConfig, MountKind};
 use shoal_types::id::TaskId;
 
-use super::Context;
 use super::prepare::PrepareError;
+use super::{Context, given};
 
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// For people whose container cannot resolve names.
@@ -161,7 +161,14 @@ fn public_file(path: &Path, text: &str) -> io::Result<()> {
 
 /// The containers for which files were made.
 pub(in crate::worker) fn file_owners(context: &Context) -> io::Result<BTreeSet<String>> {
-    match fs::read_dir(context.files_dir()) {
+    let mut owners = names_in(&context.files_dir())?;
+    owners.extend(given::owners(context)?);
+    Ok(owners)
+}
+
+/// What is in a directory; nothing, if that is not there.
+pub(super) fn names_in(dir: &Path) -> io::Result<BTreeSet<String>> {
+    match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         entries => {
             entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -171,5 +178,6 @@ pub(in crate::worker) fn file_owners(context: &Context) -> io::Result<BTreeSet<S
 
 /// Removes the files of a container; fine if they are not there.
 pub(in crate::worker) async fn remove_files(context: &Context, container: &str) -> io::Result<()> {
+    given::remove(context, container).await?;
     ContainerFiles { dir: context.files_dir().join(container) }.remove().await
 }

@@ -3,13 +3,14 @@
 
 mod cleanup;
 mod files;
+mod given;
 mod prepare;
 mod run;
 mod stage;
 mod volumes;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use shoal_agent_planning::task::TaskRecord;
 use tokio::sync::Semaphore;
@@ -21,6 +22,7 @@ use crate::ledger::Ledger;
 
 pub(super) use cleanup::{cleanup, forget};
 pub(super) use files::{file_owners, remove_files};
+pub(super) use given::remove_all as remove_given;
 pub(super) use prepare::{Order, prepare};
 pub(super) use run::{accept, kill, start, stop, withdraw};
 pub(super) use volumes::Volumes;
@@ -32,6 +34,8 @@ pub(super) struct Context {
     pub ledger: Ledger,
     pub chooser: Chooser,
     pub keeper: NetworkKeeper,
+    /// Whoever makes or removes what containers are given.
+    given: Arc<Mutex<()>>,
     preparing: Semaphore,
     starting: Semaphore,
     cleaning: Semaphore,
@@ -43,6 +47,7 @@ impl Context {
         Self {
             chooser: Chooser::new(Arc::clone(&drivers.images), Arc::clone(&drivers.credentials)),
             keeper: NetworkKeeper::new(Arc::clone(&drivers.networks)),
+            given: Arc::default(),
             preparing: Semaphore::new(parallel),
             starting: Semaphore::new(parallel),
             cleaning: Semaphore::new(parallel),
@@ -55,6 +60,11 @@ impl Context {
     /// Where the files of all containers are.
     pub(super) fn files_dir(&self) -> PathBuf {
         self.config.run_dir.join("files")
+    }
+
+    /// Where what they are given is, in memory.
+    pub(super) fn given_dir(&self) -> PathBuf {
+        self.config.run_dir.join("given")
     }
 }
 

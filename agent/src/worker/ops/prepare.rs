@@ -8,6 +8,7 @@ use std::sync::Arc;
 use shoal_agent_network::{Netns, NetworkError};
 use shoal_agent_planning::lower::{self, ContainerPlan, HostFacts, LowerError, NetworkPlan};
 use shoal_agent_planning::oci::InvalidContainer;
+use shoal_agent_planning::payload::{self, HeldPayloads};
 use shoal_agent_planning::task::{Fact, Preparation};
 use shoal_agent_volume::VolumeError;
 use shoal_types::assignment::AssignedTask;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::files::ContainerFiles;
+use super::given::{GivenFiles, keeps_variables};
 use super::stage::{Stage, tell};
 use super::{Context, Volumes};
 use crate::worker::event::Event;
@@ -49,6 +51,11 @@ pub(super) enum PrepareError {
     Bind { field: String, source: VolumeError },
     #[error("write {}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "its environment would be written to {}, which is no tmpfs, with what is in a secret or config: expected \
+         these as files, or the agent's run directory in memory", dir.display()
+    )]
+    Exposed { dir: PathBuf },
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
@@ -59,6 +66,8 @@ pub(in crate::worker) struct Order {
     /// The task whose network it shares.
     pub partner: Option<Arc<AssignedTask>>,
     pub networks: Arc<BTreeMap<NetworkId, Arc<Network>>>,
+    /// What it is given.
+    pub payloads: HeldPayloads,
     pub cancel: CancellationToken,
     pub events: mpsc::UnboundedSender<Event>,
 }
@@ -103,7 +112,9 @@ async fn attempt(
     let image = held.image;
     let host = HostFacts { hostname: context.config.hostname.clone() };
     let partner = order.partner.as_deref();
-    let plan = lower::plan_beside(task, partner, &order.networks, &defaults(&image), &host)?;
+    let mut plan = lower::plan_beside(task, partner, &order.networks, &defaults(&image), &host)?;
+    let given = payload::given(task, &order.payloads)?;
+    keeps_variables(context, &given)?;
     stage.is("making its networks");
     networks(context, order, &plan).await?;
     stage.is("preparing its volumes and mounts");
@@ -120,6 +131,8 @@ async fn attempt(
     let files = ContainerFiles::new(context, task.id);
     let (own, warning) = files.make(&plan).await?;
     mounts.extend(own);
+    plan.config.set_env(&given.env);
+    mounts.extend(GivenFiles::new(context, task.id).make(given).await?);
     let oci = plan.oci_spec(mounts)?;
     let spec = ContainerSpec {
         oci,

@@ -69,6 +69,7 @@ mod tests {
             spec_version: 1,
             endpoint: None,
             networks: [].into(),
+            payloads: Default::default(),
             partner: None,
             desired_state: DesiredState::Running,
             start_after: None,

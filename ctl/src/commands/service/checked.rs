@@ -44,6 +44,8 @@ const FLAGS: &[(&str, &str)] = &[
     ("task_template.container.healthcheck.start_interval", "--health-start-interval"),
     ("task_template.container.healthcheck.retries", "--health-retries"),
     ("task_template.container.mounts", "--mount+"),
+    ("task_template.container.secrets", "--secret+"),
+    ("task_template.container.configs", "--config+"),
     ("task_template.container.capability_add", "--cap-add"),
     ("task_template.container.capability_drop", "--cap-drop"),
     ("task_template.container.sysctls", "--sysctl+"),

@@ -15,6 +15,7 @@ use super::confine::Surroundings;
 use super::mount::MountFlag;
 use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag, join};
 use super::pairs::KeyValue;
+use super::payload::PayloadFlag;
 use super::publish::Publish;
 use super::settings::{Settings, words};
 use super::{Waiting, alone, applied, note_narrow_ports, wait_for};
@@ -44,6 +45,12 @@ pub(crate) struct Create {
     /// A mount: type=volume,source=data,target=/data
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<MountFlag>,
+    /// A secret it is given: NAME[@VERSION] or source=NAME,target=FILE,uid=,gid=,mode=,env=,on-change=
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<PayloadFlag>,
+    /// A config it is given, likewise
+    #[arg(long, value_name = "CONFIG")]
+    config: Vec<PayloadFlag>,
     /// A network to join: NETWORK or name=NETWORK,alias=NAME; or service:NAME to share that of another service
     #[arg(long, value_name = "NETWORK")]
     network: Vec<NetworkFlag>,
@@ -136,6 +143,8 @@ fn spec(args: Create, name: String, variables: &Variables) -> Result<ServiceSpec
         env: env_lines(env, variables),
         labels: pairs(args.container_label),
         mounts: args.mount.into_iter().map(|m| m.0).collect(),
+        secrets: args.secret.into_iter().map(|s| s.0).collect(),
+        configs: args.config.into_iter().map(|c| c.0).collect(),
         ..ContainerSpec::default()
     };
     args.surroundings.apply(&mut container)?;

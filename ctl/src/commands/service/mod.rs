@@ -7,6 +7,7 @@ mod logs;
 mod mount;
 mod network;
 pub(crate) mod pairs;
+pub(crate) mod payload;
 mod publish;
 mod settings;
 mod update;

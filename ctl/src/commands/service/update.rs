@@ -12,6 +12,7 @@ use super::create::{env_entries, env_lines, variables_here};
 use super::mount::MountFlag;
 use super::network::{AffinityArg, EndpointArg, LocalityArg, NetworkFlag, OF_SERVICE, join};
 use super::pairs::KeyValue;
+use super::payload::{self, PayloadFlag};
 use super::publish::{Publish, Unpublish};
 use super::settings::{Settings, container_mut, words};
 use super::{Waiting, alone, applied, note_narrow_ports, wait_for};
@@ -52,6 +53,18 @@ pub(crate) struct Update {
     /// Remove a mount by its path in the container
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
+    /// Give it a secret, in place of one with the same target
+    #[arg(long, value_name = "SECRET")]
+    secret_add: Vec<PayloadFlag>,
+    /// Take a secret away by its name
+    #[arg(long, value_name = "SECRET")]
+    secret_rm: Vec<String>,
+    /// Give it a config, in place of one with the same target
+    #[arg(long, value_name = "CONFIG")]
+    config_add: Vec<PayloadFlag>,
+    /// Take a config away by its name
+    #[arg(long, value_name = "CONFIG")]
+    config_rm: Vec<String>,
     /// Join a network: NETWORK or name=NETWORK,alias=NAME; or share that of a service: service:NAME
     #[arg(long, value_name = "NETWORK")]
     network_add: Vec<NetworkFlag>,
@@ -232,7 +245,8 @@ impl Update {
             container.mounts.retain(|m| m.target != mount.target);
             container.mounts.push(mount);
         }
-        Ok(())
+        payload::change("secret", &mut container.secrets, self.secret_add, &self.secret_rm)?;
+        payload::change("config", &mut container.configs, self.config_add, &self.config_rm)
     }
 }
 

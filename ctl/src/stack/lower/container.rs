@@ -46,6 +46,8 @@ impl Lower<'_> {
             stop_grace_period: time(node, "stop_grace_period"),
             drain_timeout: node.get("deploy").and_then(|deploy| time(deploy, "drain_timeout")),
             healthcheck: self.healthcheck(node, path),
+            secrets: self.given(node, "secrets", path),
+            configs: self.given(node, "configs", path),
             ..ContainerSpec::default()
         }
     }

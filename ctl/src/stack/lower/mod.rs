@@ -6,13 +6,14 @@ mod deploy;
 mod locate;
 mod mounts;
 mod networks;
+mod payloads;
 mod service;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_types::name;
-use shoal_types::spec::{Labels, StackSpec};
+use shoal_types::spec::{ConfigSpec, Labels, SecretSpec, StackSpec};
 
 use super::node::{Entry, Node};
 use super::problem::{Findings, Pos, Problem};
@@ -38,6 +39,10 @@ struct Lower<'a> {
 #[derive(Default)]
 pub(super) struct Lowered {
     pub(super) spec: StackSpec,
+    /// What is in its secrets.
+    pub(super) secrets: BTreeMap<String, SecretSpec>,
+    /// What is in its configs.
+    pub(super) configs: BTreeMap<String, ConfigSpec>,
     /// As [`super::Loaded::narrow_ports`].
     pub(super) narrow_ports: Vec<String>,
     /// As [`super::Loaded::unsaid_drivers`].
@@ -74,7 +79,15 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
     let services = lower.services();
     let networks = lower.networks();
     let volumes = lower.volumes();
-    let spec = StackSpec { name, services, networks, volumes, ..StackSpec::default() };
+    let (secrets, configs) = (lower.secrets(), lower.configs());
+    let spec = StackSpec {
+        name,
+        services,
+        networks,
+        volumes,
+        secrets: secrets.iter().map(|(key, spec)| (key.clone(), spec.name.clone())).collect(),
+        configs: configs.iter().map(|(key, spec)| (key.clone(), spec.name.clone())).collect(),
+    };
     if spec.services.is_empty() && lower.findings.is_clean() {
         lower.wrong(root.at, "services", "the stack has no services");
     }
@@ -87,7 +100,7 @@ pub(super) fn stack(input: &Input<'_>, root: &Node, findings: &mut Findings) -> 
             findings.push(problem);
         }
     }
-    Lowered { spec, narrow_ports, unsaid_drivers }
+    Lowered { spec, secrets, configs, narrow_ports, unsaid_drivers }
 }
 
 impl Lower<'_> {

@@ -39,7 +39,6 @@ fn refused_keys_say_why() {
             "8:5: services.web.scale: is not supported yet; use deploy.replicas",
         ],
     );
-    check("services: {a: {image: i}}\nsecrets: {}\n", &["2:1: secrets: is not supported yet"]);
 }
 
 #[test]

@@ -95,7 +95,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("pull_refresh_after", "1h"),
     ("runtime", "runc"),
     ("scale", "2"),
-    ("secrets", "[a]"),
     ("storage_opt", "{size: 1G}"),
     ("use_api_socket", "true"),
     ("userns_mode", "host"),

@@ -111,8 +111,6 @@ const TIED: &[(&str, &str)] = &[
     ("services.*.deploy.placement.preferences", "service: task_template.placement.preferences"),
     ("services.*.init", "service: task_template.container.init"),
     ("services.*.isolation", "service: task_template.container.isolation"),
-    ("services.*.secrets", "service: task_template.container.secrets"),
-    ("services.*.configs", "service: task_template.container.configs"),
     ("services.*.group_add", "service: task_template.container.groups"),
     ("services.*.credential_spec", "service: task_template.container.privileges.credential_spec"),
     ("services.*.security_opt[]", "service: task_template.container.privileges.selinux_context"),
@@ -133,8 +131,9 @@ const TIED: &[(&str, &str)] = &[
         "service: task_template.container.mounts[].bind_options",
     ),
     ("networks.*.ipam.options", "network: ipam.driver.options"),
-    ("secrets", "stack: secrets"),
-    ("configs", "stack: configs"),
+    ("secrets.*.driver", "secret: driver"),
+    ("secrets.*.template_driver", "secret: templating"),
+    ("configs.*.template_driver", "config: templating"),
 ];
 
 /// What a stack file says with a key that works, so that the table of specs itself refuses the value; and

@@ -56,6 +56,9 @@ impl Case {
             C::RemoveNetwork(_) => "no network".to_owned(),
             C::UpdateTask(task) => format!("task {}.{}", task.service_name, task.slot),
             C::RemoveTask(_) => "no task".to_owned(),
+            C::UpdateSecret(_) | C::RemoveSecret(_) | C::UpdateConfig(_) | C::RemoveConfig(_) => {
+                panic!("nobody is given any: {change:?}")
+            }
             C::RejectTask(..) => panic!("{change:?}"),
             C::UpdateEndpoint(endpoint) => {
                 let serves = if endpoint.serving { " serves" } else { "" };

@@ -79,6 +79,9 @@ impl Case {
             C::UpdateTask(_) | C::RemoveTask(_) | C::UpdateNetwork(_) | C::RemoveNetwork(_) => {
                 return None;
             }
+            C::UpdateSecret(_) | C::RemoveSecret(_) | C::UpdateConfig(_) | C::RemoveConfig(_) => {
+                panic!("nobody is given any: {change:?}")
+            }
             C::RejectTask(..) | C::UpdateVips(_) | C::RemoveVips(_) => panic!("{change:?}"),
         })
     }

@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use shoal_manager_state::Command;
 use shoal_manager_state::testing::{
     Step, TestCluster, cluster_of, cluster_with_nodes, decide, service_spec, with_ingress_port,
-    with_networks,
+    with_networks, with_task,
 };
 use shoal_types::assignment::{NodeAssignment, Peer, ServiceVips, TaskEndpoint};
 use shoal_types::id::{IdSource as _, SeededIds};
-use shoal_types::object::{DescribedKeys, Node};
+use shoal_types::object::{DescribedKeys, Meta, Node};
+use shoal_types::spec::{ConfigSpec, PayloadReference, SecretSpec, ServiceSpec, TaskRuntime};
 use shoal_types::task_state::{DesiredState, TaskState};
 
 use super::*;
@@ -21,6 +22,13 @@ fn whole(view: &ClusterState, node: NodeId) -> NodeAssignment {
         if task.is_live() {
             let joined = task.networks.iter().filter_map(|n| view.network(n.network_id));
             wanted.networks.extend(joined.map(|network| (network.id, Arc::clone(network))));
+        }
+        // What is in a secret is nobody's business who has no task that is to have it.
+        if task.is_wanted() {
+            let secrets = task.payloads.secrets.iter().filter_map(|id| view.secret(*id));
+            wanted.secrets.extend(secrets.map(|secret| (secret.id, Arc::clone(secret))));
+            let configs = task.payloads.configs.iter().filter_map(|id| view.config(*id));
+            wanted.configs.extend(configs.map(|config| (config.id, Arc::clone(config))));
         }
         wanted.tasks.insert(task.id, AssignedTask::of(task).expect("it has a node"));
     }
@@ -60,13 +68,13 @@ struct Stream {
     kinds: Kinds,
 }
 
-/// Networks, peers, endpoints, virtual addresses, tasks; and the same gone, in the other order.
-type Kinds = [usize; 10];
+/// Networks, secrets, configs, peers, endpoints, virtual addresses, tasks; and the same gone, in the other order.
+type Kinds = [usize; 14];
 
 impl Stream {
     fn new(node: NodeId) -> Self {
         let (held, news) = (Held::new(node), News::whole());
-        Self { node, held, news, told: NodeAssignment::default(), kinds: [0; 10] }
+        Self { node, held, news, told: NodeAssignment::default(), kinds: [0; 14] }
     }
 
     /// Tells the node what is new, and checks that nothing is told twice and all in order.
@@ -83,22 +91,36 @@ impl Stream {
                         |id| view.network(id).is_none() || self.told.networks.contains_key(&id);
                     let ended = view.task(task.id).is_none_or(|task| !task.is_live());
                     assert!(ended || joined.clone().all(known), "{task:?} before its networks");
-                    (4, self.told.tasks.get(&task.id) != Some(task))
+                    let secrets =
+                        task.payloads.secrets.iter().all(|s| self.told.secrets.contains_key(s));
+                    let configs =
+                        task.payloads.configs.iter().all(|c| self.told.configs.contains_key(c));
+                    let stops = ended || task.desired_state.is_stop();
+                    assert!(stops || secrets && configs, "{task:?} before what it is given");
+                    (6, self.told.tasks.get(&task.id) != Some(task))
                 }
+                AssignmentChange::UpdateSecret(secret) => {
+                    (1, !self.told.secrets.contains_key(&secret.id))
+                }
+                AssignmentChange::UpdateConfig(config) => {
+                    (2, !self.told.configs.contains_key(&config.id))
+                }
+                AssignmentChange::RemoveSecret(id) => (11, self.told.secrets.contains_key(id)),
+                AssignmentChange::RemoveConfig(id) => (12, self.told.configs.contains_key(id)),
                 AssignmentChange::UpdatePeer(peer) => {
-                    (1, self.told.peers.get(&peer.node_id) != Some(peer))
+                    (3, self.told.peers.get(&peer.node_id) != Some(peer))
                 }
                 AssignmentChange::UpdateEndpoint(endpoint) => {
-                    (2, self.told.endpoints.get(&endpoint.task_id) != Some(endpoint))
+                    (4, self.told.endpoints.get(&endpoint.task_id) != Some(endpoint))
                 }
                 AssignmentChange::UpdateVips(vips) => {
-                    (3, self.told.vips.get(&vips.service_id) != Some(vips))
+                    (5, self.told.vips.get(&vips.service_id) != Some(vips))
                 }
-                AssignmentChange::RemoveTask(id) => (5, self.told.tasks.contains_key(id)),
-                AssignmentChange::RemoveVips(id) => (6, self.told.vips.contains_key(id)),
-                AssignmentChange::RemoveEndpoint(id) => (7, self.told.endpoints.contains_key(id)),
-                AssignmentChange::RemovePeer(id) => (8, self.told.peers.contains_key(id)),
-                AssignmentChange::RemoveNetwork(id) => (9, self.told.networks.contains_key(id)),
+                AssignmentChange::RemoveTask(id) => (7, self.told.tasks.contains_key(id)),
+                AssignmentChange::RemoveVips(id) => (8, self.told.vips.contains_key(id)),
+                AssignmentChange::RemoveEndpoint(id) => (9, self.told.endpoints.contains_key(id)),
+                AssignmentChange::RemovePeer(id) => (10, self.told.peers.contains_key(id)),
+                AssignmentChange::RemoveNetwork(id) => (13, self.told.networks.contains_key(id)),
                 AssignmentChange::RejectTask(..) => panic!("{change:?}"),
             };
             assert!(is_new && kind >= last, "{change:?}");
@@ -125,6 +147,40 @@ fn other_step(cluster: &mut TestCluster, (a, b, c, _): Step) {
     }
 }
 
+/// What a node has to know: labels of what its tasks are given are not among that.
+fn plain(assignment: &NodeAssignment) -> NodeAssignment {
+    let mut plain = assignment.clone();
+    for secret in plain.secrets.values_mut().map(Arc::make_mut) {
+        secret.spec.labels.clear();
+        secret.meta = Meta::default();
+    }
+    for config in plain.configs.values_mut().map(Arc::make_mut) {
+        config.spec.labels.clear();
+        config.meta = Meta::default();
+    }
+    plain
+}
+
+/// A service with two secrets and two configs, which are made.
+fn given(cluster: &mut TestCluster, name: &str) -> ServiceSpec {
+    let mut references = Vec::new();
+    for name in ["p0", "p1"] {
+        let (data, none) = (b"x0".to_vec(), BTreeMap::new());
+        let (name, replace) = (name.to_owned(), false);
+        let spec = SecretSpec { name: name.clone(), data: data.clone(), ..Default::default() };
+        let (id, deployments) = (cluster.ids.next_id(), none.clone());
+        cluster.apply(Command::CreateSecret { id, spec, replace, deployments });
+        let spec = ConfigSpec { name: name.clone(), data, ..Default::default() };
+        let (id, deployments) = (cluster.ids.next_id(), none);
+        cluster.apply(Command::CreateConfig { id, spec, replace, deployments });
+        references.push(PayloadReference::to(name));
+    }
+    with_task(service_spec(name, 3), |task| {
+        let TaskRuntime::Container(container) = &mut task.runtime else { panic!("no container") };
+        (container.secrets, container.configs) = (references.clone(), references);
+    })
+}
+
 /// Everything that streams are told while this happens; how many changes there were of each kind.
 fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
     let (mut cluster, nodes) = cluster_of(Level::DUAL, 3);
@@ -133,6 +189,11 @@ fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
     nodes.iter().zip(1..).for_each(|(node, n)| cluster.give_tunnel(*node, n, n));
     let web = with_ingress_port(with_networks(service_spec("s0", 3), &["n0"]), 8080);
     let web = cluster.add_service(web);
+    let given = given(&mut cluster, "s1");
+    let given = cluster.add_service(given);
+    for (replica, node) in (1..).zip(&nodes) {
+        cluster.add_running(given, replica, *node);
+    }
     assert!(cluster.state.network(network).is_some());
     for (replica, node) in (1..).zip(&nodes) {
         cluster.add_running(web, replica, *node);
@@ -150,16 +211,16 @@ fn follow(moments: impl IntoIterator<Item = Moment>) -> Kinds {
         for (n, stream) in streams.iter_mut().enumerate() {
             if told >> n & 1 == 1 {
                 stream.tell(&cluster.state);
-                assert_eq!(stream.told, whole(&cluster.state, stream.node));
+                assert_eq!(plain(&stream.told), plain(&whole(&cluster.state, stream.node)));
             }
         }
     }
     let all = streams.into_iter().map(|mut stream| {
         stream.tell(&cluster.state);
-        assert_eq!(stream.told, whole(&cluster.state, stream.node));
+        assert_eq!(plain(&stream.told), plain(&whole(&cluster.state, stream.node)));
         stream.kinds
     });
-    all.fold([0; 10], |sums, kinds| std::array::from_fn(|n| sums[n] + kinds[n]))
+    all.fold([0; 14], |sums, kinds| std::array::from_fn(|n| sums[n] + kinds[n]))
 }
 
 /// Lets streams hear of what was written; or of nothing but that they have missed something.
@@ -190,7 +251,7 @@ proptest! {
 #[test]
 fn there_are_changes_of_every_kind() {
     let mut source = SeededIds::new(7);
-    let mut kinds = [0; 10];
+    let mut kinds = [0; 14];
     for _ in 0..60 {
         let moments = (0..150).map(|_| {
             let [kind, a, b, c, told, other, ..] = source.next_bits().to_le_bytes();
@@ -228,6 +289,38 @@ fn what_a_node_has_reported_it_is_not_told() {
         panic!("the last task that needs the network: {told:?}");
     };
     assert_eq!((task.id, task.desired_state), (tasks[1], DesiredState::Shutdown));
+}
+
+/// No byte of a secret is told to a node without a task that is to have it.
+#[test]
+fn what_is_in_a_secret_is_told_where_a_task_is_given_it_and_as_long_as_it_is_wanted() {
+    let (mut cluster, nodes) = cluster_of(Level::PAYLOADS, 2);
+    let spec = given(&mut cluster, "web");
+    let web = cluster.add_service(spec);
+    let other = cluster.add_service(service_spec("other", 1));
+    let tasks = [1, 2].map(|replica| cluster.add_running(web, replica, nodes[0]));
+    cluster.add_running(other, 1, nodes[1]);
+    cluster.events();
+    let secrets = |changes: &[AssignmentChange]| {
+        let of = |change: &&AssignmentChange| {
+            matches!(change, AssignmentChange::UpdateSecret(_) | AssignmentChange::RemoveSecret(_))
+        };
+        changes.iter().filter(of).count()
+    };
+    let mut helds = [Held::new(nodes[0]), Held::new(nodes[1])];
+    let told: Vec<_> = helds[0].catch_up(&cluster.state, &News::whole()).collect();
+    assert_eq!(secrets(&told), 2, "each once for both tasks");
+    let told: Vec<_> = helds[1].catch_up(&cluster.state, &News::whole()).collect();
+    assert_eq!(secrets(&told), 0, "{told:?}");
+    let mut stop = |cluster: &mut TestCluster, id| {
+        cluster.apply(Command::SetDesired { id, desired: DesiredState::Shutdown });
+        let events = cluster.events();
+        let news = news(&events, &cluster.state);
+        let told: Vec<_> = helds[0].catch_up(&cluster.state, &news[&nodes[0]]).collect();
+        secrets(&told)
+    };
+    assert_eq!(stop(&mut cluster, tasks[0]), 0, "the other one is to have them still");
+    assert_eq!(stop(&mut cluster, tasks[1]), 2, "nobody is to have them any more");
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> bool {
     if task.spec_version == service.meta.spec_version {
         return false;
     }
-    if !service.has_endpoint(task.endpoint.as_deref()) {
+    // An update brings whatever is the latest version of what it is given.
+    if !service.has_endpoint(task.endpoint.as_deref()) || task.payloads != service.payloads {
         return true;
     }
     let wanted = &service.spec.task_template;

@@ -96,7 +96,9 @@ impl Memory {
             ObjectRef::Cluster(_)
             | ObjectRef::Network(_)
             | ObjectRef::Stack(_)
-            | ObjectRef::User(_) => {}
+            | ObjectRef::User(_)
+            | ObjectRef::Secret(_)
+            | ObjectRef::Config(_) => {}
         }
     }
 

@@ -155,7 +155,9 @@ impl Memory {
             | ObjectRef::Network(_)
             | ObjectRef::Deployment(_)
             | ObjectRef::Stack(_)
-            | ObjectRef::User(_) => {}
+            | ObjectRef::User(_)
+            | ObjectRef::Secret(_)
+            | ObjectRef::Config(_) => {}
         }
     }
 

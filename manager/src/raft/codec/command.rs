@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use shoal_manager_state::{Command, JoinSecret, PredefinedIds, StackIds, UpdateKind};
+use shoal_manager_state::{
+    Command, JoinSecret, PredefinedIds, StackIds, StackPayloads, UpdateKind,
+};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{
     Auths, Choice, DefaultMessage, Kind, Levels, List, Message, OptionalMessage, OptionalText,
@@ -118,7 +120,13 @@ commands! {
     RemoveService: RemoveServiceCommand { id: Text }
     CreateNetwork: CreateNetworkCommand { id: Text, spec: Message }
     RemoveNetwork: RemoveNetworkCommand { id: Text }
-    ApplyStack: ApplyStackCommand { spec: Shared, ids: Ids, prune: Same, expected: Same }
+    ApplyStack: ApplyStackCommand {
+        spec: Shared,
+        ids: Ids,
+        prune: Same,
+        expected: Same,
+        payloads: Payloads,
+    }
     RemoveStack: RemoveStackCommand { id: Text }
     RollBackStack: RollBackStackCommand {
         id: Text,
@@ -150,6 +158,20 @@ commands! {
     CreateUser: CreateUserCommand { id: Text, spec: Message }
     UpdateUser: UpdateUserCommand { id: Text, expected: Same, spec: Message }
     RemoveUser: RemoveUserCommand { id: Text }
+    CreateSecret: CreateSecretCommand {
+        id: Text,
+        spec: Message,
+        replace: Same,
+        deployments: TextMap,
+    }
+    RemoveSecret: RemoveSecretCommand { name: Same, version: Same }
+    CreateConfig: CreateConfigCommand {
+        id: Text,
+        spec: Message,
+        replace: Same,
+        deployments: TextMap,
+    }
+    RemoveConfig: RemoveConfigCommand { name: Same, version: Same }
     WithRegistryAuth: WithRegistryAuthCommand { auths: Auths, command: Deploying }
 }
 
@@ -243,6 +265,43 @@ impl Kind<UpdateKind, i32> for Update {
                 InvalidMessage::new(field, format!("is {wire}: expected an update or a rollback")),
             ),
         }
+    }
+}
+
+/// What is in the secrets and configs of a stack.
+struct Payloads;
+
+impl Kind<StackPayloads, Option<pb::StackPayloads>> for Payloads {
+    fn write(value: &StackPayloads) -> Option<pb::StackPayloads> {
+        let StackPayloads { secrets, configs } = value;
+        let secrets = secrets.iter().map(|(key, (id, spec))| {
+            let secret = pb::StackSecret { id: Text::write(id), spec: Some(spec.into()) };
+            (key.clone(), secret)
+        });
+        let configs = configs.iter().map(|(key, (id, spec))| {
+            let config = pb::StackConfig { id: Text::write(id), spec: Some(spec.into()) };
+            (key.clone(), config)
+        });
+        let wire = pb::StackPayloads { secrets: secrets.collect(), configs: configs.collect() };
+        (*value != StackPayloads::default()).then_some(wire)
+    }
+
+    fn read(field: &str, wire: Option<pb::StackPayloads>) -> Result<StackPayloads, InvalidMessage> {
+        let pb::StackPayloads { secrets, configs } = wire.unwrap_or_default();
+        let secret = |(key, one): (String, pb::StackSecret)| {
+            let at = format!("{field}.secrets[{key:?}]");
+            let id = Text::read(&format!("{at}.id"), one.id)?;
+            Ok((key, (id, Message::read(&format!("{at}.spec"), one.spec)?)))
+        };
+        let config = |(key, one): (String, pb::StackConfig)| {
+            let at = format!("{field}.configs[{key:?}]");
+            let id = Text::read(&format!("{at}.id"), one.id)?;
+            Ok((key, (id, Message::read(&format!("{at}.spec"), one.spec)?)))
+        };
+        Ok(StackPayloads {
+            secrets: secrets.into_iter().map(secret).collect::<Result<_, InvalidMessage>>()?,
+            configs: configs.into_iter().map(config).collect::<Result<_, InvalidMessage>>()?,
+        })
     }
 }
 

@@ -125,6 +125,7 @@ impl ReadSpecs {
         share(&mut task.service_name, &first.service_name);
         share(&mut task.service_labels, &first.service_labels);
         share(&mut task.networks, &first.networks);
+        share(&mut task.payloads, &first.payloads);
         if let (Some(own), Some(first)) = (&mut task.endpoint, &first.endpoint) {
             share(own, first);
         }

@@ -223,7 +223,7 @@ macro_rules! objects {
                     Err(InvalidMessage::new("record", "is no object"))
                 }
                 Record::Preamble(_) => Err(InvalidMessage::new("record", "is a second preamble")),
-                Record::Volume(_) | Record::Secret(_) | Record::Config(_) => {
+                Record::Volume(_) => {
                     Err(InvalidMessage::new("record", "is of a kind unknown to this version"))
                 }
             }
@@ -231,4 +231,4 @@ macro_rules! objects {
     };
 }
 
-objects!(Cluster, Node, Network, Service, Deployment, Stack, Task, User);
+objects!(Cluster, Node, Network, Service, Deployment, Stack, Task, User, Secret, Config);

@@ -16,8 +16,8 @@ use shoal_manager_state::testing::{
     service_spec, with_host_port, with_ingress_port, with_networks,
 };
 use shoal_manager_state::{
-    ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds, UpdateKind,
-    invariant,
+    ClusterState, Command, JoinSecret, ObjectKind, ObjectRef, PredefinedIds, StackIds,
+    StackPayloads, UpdateKind, invariant,
 };
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::snapshot_record::Record;
@@ -31,14 +31,15 @@ use shoal_types::object::{
 };
 use shoal_types::registry_auth::{RegistryAuth, RegistryAuths};
 use shoal_types::spec::{
-    AddressPool, ClusterSpec, NodeRole, NodeSpec, StackSpec, TunnelKeySpec, UserRole, UserSpec,
+    AddressPool, ClusterSpec, ConfigSpec, NodeRole, NodeSpec, SecretSpec, StackSpec, TunnelKeySpec,
+    UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 use shoal_types::time::Timestamp;
 
 use self::states::{
     before_stack_versions, full_state, raised, stack_went_back, state_without_users,
-    with_addresses, with_changed_keys, with_dual, with_ports,
+    with_addresses, with_changed_keys, with_dual, with_payloads, with_ports,
 };
 use super::*;
 
@@ -155,8 +156,13 @@ fn service_commands(ids: &mut SeededIds) -> Vec<Command> {
         failed,
     };
     let spec_of_stack = Arc::new(stack_spec());
-    let apply_stack =
-        Command::ApplyStack { spec: spec_of_stack, ids: stack_ids, prune: true, expected: Some(0) };
+    let apply_stack = Command::ApplyStack {
+        spec: spec_of_stack,
+        ids: stack_ids,
+        prune: true,
+        expected: Some(0),
+        payloads: Default::default(),
+    };
     let with_auths =
         |command| Command::WithRegistryAuth { auths: auths(), command: Box::new(command) };
     vec![
@@ -249,10 +255,56 @@ fn user_commands(ids: &mut SeededIds) -> Vec<Command> {
     ]
 }
 
+fn secret_spec() -> SecretSpec {
+    SecretSpec {
+        name: "shop_db".to_owned(),
+        labels: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
+        data: b"hunter2\xff".to_vec(),
+        ..SecretSpec::default()
+    }
+}
+
+fn config_spec() -> ConfigSpec {
+    let data = b"listen 80;".to_vec();
+    ConfigSpec { name: "shop_web".to_owned(), data, ..ConfigSpec::default() }
+}
+
+fn payload_commands(ids: &mut SeededIds) -> Vec<Command> {
+    let deployments = BTreeMap::from([("shop_web".to_owned(), ids.next_id())]);
+    let (secret, config) = (ids.next_id(), ids.next_id());
+    let mut spec = stack_spec();
+    spec.secrets.insert("db".to_owned(), "shop_db".to_owned());
+    let stack = ids.next_id();
+    let ids = StackIds { stack, services: BTreeMap::new(), networks: BTreeMap::new() };
+    let payloads = StackPayloads {
+        secrets: BTreeMap::from([("db".to_owned(), (secret, secret_spec()))]),
+        configs: BTreeMap::from([("web".to_owned(), (config, config_spec()))]),
+    };
+    vec![
+        Command::CreateSecret {
+            id: secret,
+            spec: secret_spec(),
+            replace: true,
+            deployments: deployments.clone(),
+        },
+        Command::RemoveSecret { name: "shop_db".to_owned(), version: Some(3) },
+        Command::CreateConfig { id: config, spec: config_spec(), replace: false, deployments },
+        Command::RemoveConfig { name: "shop_web".to_owned(), version: None },
+        Command::ApplyStack { spec: spec.into(), ids, prune: false, expected: None, payloads },
+    ]
+}
+
 fn commands() -> Vec<Command> {
-    [cluster_commands, node_commands, service_commands, task_commands, user_commands]
-        .map(|commands| commands(&mut SeededIds::new(3)))
-        .concat()
+    [
+        cluster_commands,
+        node_commands,
+        service_commands,
+        task_commands,
+        user_commands,
+        payload_commands,
+    ]
+    .map(|commands| commands(&mut SeededIds::new(3)))
+    .concat()
 }
 
 /// How many there are in `command.proto`.
@@ -317,7 +369,7 @@ fn named_commands() -> Vec<(String, Command)> {
 }
 
 /// The golden snapshot that has what is written today, byte for byte; the others lack what came later.
-const NEWEST_SNAPSHOT: &str = "snapshot_keys";
+const NEWEST_SNAPSHOT: &str = "snapshot_payloads";
 
 /// If this fails, a manager of today cannot read a log or a snapshot of an earlier one: it is the
 /// code that has to change, not the file. A new kind of command or object needs a new file; the
@@ -333,7 +385,8 @@ fn bytes_of_the_first_version_are_still_read() {
         ("snapshot_addresses", with_addresses()),
         ("snapshot_ports", with_ports()),
         ("snapshot_dual", with_dual()),
-        (NEWEST_SNAPSHOT, with_changed_keys()),
+        ("snapshot_keys", with_changed_keys()),
+        (NEWEST_SNAPSHOT, with_payloads()),
     ];
     let mut names: Vec<_> = snapshots.iter().map(|(name, _)| (*name).to_owned()).collect();
     for (name, command) in named_commands() {
@@ -365,7 +418,7 @@ fn bytes_of_the_first_version_are_still_read() {
 /// The snapshot among the golden files has to have all kinds of object.
 #[test]
 fn the_full_state_has_every_kind_of_object() {
-    let mut kinds: Vec<_> = full_state().export().iter().map(ObjectRef::kind).collect();
+    let mut kinds: Vec<_> = with_payloads().export().iter().map(ObjectRef::kind).collect();
     kinds.dedup();
     assert_eq!(kinds, ObjectKind::ALL);
 }
@@ -447,8 +500,8 @@ fn a_snapshot_of_a_newer_manager_is_refused() {
     };
     let refusal = |records: &[Record]| read_snapshot(&mut &*framed(records)).unwrap_err();
     assert!(matches!(refusal(&[preamble(3, 0)]), SnapshotError::Format { found: 3 }));
-    let secret = Record::Secret(pb::Secret::default());
-    let error = refusal(&[preamble(1, 1), secret]);
+    let volume = Record::Volume(pb::Volume::default());
+    let error = refusal(&[preamble(1, 1), volume]);
     assert!(chain(&error).to_string().ends_with("is of a kind unknown to this version"));
     let twice = Record::Cluster((&**full_state().cluster().unwrap()).into());
     let error = refusal(&[preamble(1, 2), twice.clone(), twice]);

@@ -8,6 +8,7 @@ mod credentials;
 mod deployment;
 mod network;
 mod node;
+mod payload;
 mod port;
 mod service;
 mod sharing;
@@ -20,7 +21,7 @@ mod user;
 
 use std::sync::Arc;
 
-use shoal_types::object::{Cluster, DeploymentKind, Meta, TunnelKeys};
+use shoal_types::object::{Cluster, Config, DeploymentKind, Meta, Secret, TunnelKeys};
 use shoal_types::time::Timestamp;
 
 use crate::cluster_state::{ClusterState, Writer};
@@ -77,8 +78,8 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::RemoveService { id } => service::remove(w, id),
         C::CreateNetwork { id, spec } => network::create(w, id, spec, None),
         C::RemoveNetwork { id } => network::remove(w, id),
-        C::ApplyStack { spec, ids, prune, expected } => {
-            stack::apply(w, &spec, &ids, prune, expected)
+        C::ApplyStack { spec, ids, prune, expected, payloads } => {
+            stack::apply(w, &spec, &ids, payloads, prune, expected)
         }
         C::RollBackStack { id, expected, to, ids, failed } => {
             stack::roll_back(w, id, expected, to, &ids, failed)
@@ -123,6 +124,14 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
         C::CreateUser { id, spec } => user::create(w, id, spec),
         C::UpdateUser { id, expected, spec } => user::update(w, id, expected, spec),
         C::RemoveUser { id } => user::remove(w, id),
+        C::CreateSecret { id, spec, replace, deployments } => {
+            payload::create::<Secret>(w, id, spec, replace, &deployments)
+        }
+        C::RemoveSecret { name, version } => payload::remove::<Secret>(w, name, version),
+        C::CreateConfig { id, spec, replace, deployments } => {
+            payload::create::<Config>(w, id, spec, replace, &deployments)
+        }
+        C::RemoveConfig { name, version } => payload::remove::<Config>(w, name, version),
         C::WithRegistryAuth { auths, command } => credentials::with(w, &auths, *command),
     }
 }

@@ -11,7 +11,7 @@ use shoal_types::spec::{EndpointMode, ServiceSpec};
 use shoal_types::task_state::DesiredState;
 
 use super::port::{self, For};
-use super::{address, deployment, network, sharing, task};
+use super::{address, deployment, network, payload, sharing, task};
 use crate::cluster_state::{ClusterState, Writer};
 use crate::command::{Outcome, UpdateKind};
 use crate::event::ObjectKind;
@@ -34,6 +34,7 @@ pub(super) fn create(
     let stack_id = stack.map(|(id, _)| id);
     sharing::check(w.state, &spec, stack_id)?;
     let networks = network::of_service(w.state, id, &spec)?;
+    let payloads = payload::of_service(w.state, &spec, None)?;
     let who = For { id, spec: &spec, old: None, stack: stack_id };
     let endpoint = endpoint(w.state, &who, &networks)?;
     let meta = Meta::created(w.index, w.now);
@@ -46,6 +47,7 @@ pub(super) fn create(
         stack_id,
         deployment_id,
         networks,
+        payloads,
         endpoint,
     });
     deployment::begin(w, deployment_id, id, 1, stack.and_then(|(_, version)| version), kind);
@@ -79,6 +81,7 @@ pub(super) fn update(
     }
     sharing::check(w.state, &spec, old.stack_id)?;
     let networks = network::of_service(w.state, id, &spec)?;
+    let payloads = payload::of_service(w.state, &spec, Some(&old))?;
     let who = For { id, spec: &spec, old: Some(&old.endpoint), stack: applied };
     let endpoint = endpoint(w.state, &who, &networks)?;
     deployment::replace(w, old.deployment_id, kind, deployment_id);
@@ -90,8 +93,17 @@ pub(super) fn update(
     let same = old.spec == spec;
     let previous_spec = if same { old.previous_spec.clone() } else { Some(Arc::clone(&old.spec)) };
     let (meta, stack_id) = (old.meta, old.stack_id);
-    let service =
-        Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint };
+    let service = Service {
+        id,
+        meta,
+        spec,
+        previous_spec,
+        stack_id,
+        deployment_id,
+        networks,
+        payloads,
+        endpoint,
+    };
     w.keep_credentials(&service);
     w.update_spec(service);
     deployment::begin(w, deployment_id, id, old.meta.spec_version + 1, stack_version, kind);

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use shoal_types::id::{NetworkId, ServiceId, StackId};
 use shoal_types::object::{
-    DeploymentKind, DeploymentState, Meta, Network, Service, Stack, StackRevision, Task,
+    Config, DeploymentKind, DeploymentState, Meta, Network, Secret, Service, Stack, StackRevision,
+    Task,
 };
 use shoal_types::spec::{NetworkSpec, ServiceSpec, StackSpec};
 
 mod rollback;
 
-use super::{network, port, service};
+use super::{network, payload, port, service};
 use crate::cluster_state::{ClusterState, Writer};
-use crate::command::{Outcome, StackIds, StackOutcome, UpdateKind};
+use crate::command::{Outcome, StackIds, StackOutcome, StackPayloads, UpdateKind};
 use crate::event::ObjectKind;
+use crate::payload::Kept;
 use crate::rejected::Rejected;
+use crate::stored::Stored;
 
 pub(super) use rollback::roll_back;
 
@@ -23,6 +26,7 @@ pub(super) fn apply(
     w: &mut Writer<'_>,
     spec: &Arc<StackSpec>,
     ids: &StackIds,
+    payloads: StackPayloads,
     prune: bool,
     expected: Option<u64>,
 ) -> Result<Outcome, Rejected> {
@@ -35,7 +39,7 @@ pub(super) fn apply(
     // The parts are checked one by one as they are written, because one may depend on another; so
     // a refusal puts the state back. The copy shares everything with the original.
     let before = snapshot(w.state);
-    let result = apply_parts(w, spec, ids, prune, old.as_deref());
+    let result = apply_parts(w, spec, ids, payloads, prune, old.as_deref());
     whole(w, before, result)
 }
 
@@ -52,14 +56,14 @@ fn whole(
 }
 
 /// A copy of the state without its feed, and the length of that.
-fn snapshot(state: &mut ClusterState) -> (ClusterState, usize) {
+pub(super) fn snapshot(state: &mut ClusterState) -> (ClusterState, usize) {
     let feed = state.take_events();
     let copy = state.clone();
     state.feed = feed;
     (copy, state.feed.len())
 }
 
-fn restore(state: &mut ClusterState, (before, len): (ClusterState, usize)) {
+pub(super) fn restore(state: &mut ClusterState, (before, len): (ClusterState, usize)) {
     let mut feed = state.take_events();
     feed.truncate(len);
     *state = before;
@@ -142,10 +146,13 @@ fn apply_parts(
     w: &mut Writer<'_>,
     spec: &Arc<StackSpec>,
     ids: &StackIds,
+    payloads: StackPayloads,
     prune: bool,
     old: Option<&Stack>,
 ) -> Result<StackOutcome, Rejected> {
     let mut a = Applying::new(spec, ids, old, UpdateKind::Update);
+    apply_payloads::<Secret>(w, &mut a, spec, payloads.secrets)?;
+    apply_payloads::<Config>(w, &mut a, spec, payloads.configs)?;
     let mut networks = apply_networks(w, &mut a, spec)?;
     let mut services = BTreeMap::new();
     for (key, part) in in_order(&spec.services) {
@@ -157,7 +164,10 @@ fn apply_parts(
         leave_networks(w, old, |_| prune, &mut networks, &mut a.done);
     }
     port::refuse_if_shared(w.state, spec)?;
-    write(w, a.id, spec, old, services, networks, Left::default());
+    let mut members = Members { services, networks, ..Members::default() };
+    members.secrets = leave_payloads::<Secret>(w, spec, old, prune, &mut a.done);
+    members.configs = leave_payloads::<Config>(w, spec, old, prune, &mut a.done);
+    write(w, a.id, spec, old, members, Left::default());
     Ok(a.finish(w.state, spec))
 }
 
@@ -238,7 +248,7 @@ fn apply_service(
     // What failed is not as it should be, though its spec is: the same file begins it again.
     let failed = w.state.deployment(old.deployment_id);
     let failed = failed.filter(|d| d.state == DeploymentState::Paused);
-    if *old.spec == *spec && failed.is_none() {
+    if *old.spec == *spec && failed.is_none() && !payload::has_later(w.state, &old) {
         a.done.unchanged.push(name);
     } else {
         // A version that was good already is not left because a service that somebody had changed
@@ -305,6 +315,74 @@ fn leave_networks(
     }
 }
 
+/// What belongs to a stack.
+#[derive(Default)]
+struct Members {
+    services: BTreeMap<String, ServiceId>,
+    networks: BTreeMap<String, NetworkId>,
+    secrets: Vec<String>,
+    configs: Vec<String>,
+}
+
+/// Makes secrets, or configs, and later versions of those that are to be others. Services are told after that.
+fn apply_payloads<T: Kept>(
+    w: &mut Writer<'_>,
+    a: &mut Applying<'_>,
+    spec: &StackSpec,
+    brought: BTreeMap<String, (<T as Stored>::Id, T::Spec)>,
+) -> Result<(), Rejected> {
+    for (key, (id, part)) in brought {
+        let name = T::name_of(&part).to_owned();
+        if T::of_stack(spec).get(&key) != Some(&name) {
+            return Err(missing(T::KIND, &key));
+        }
+        let said = format!("{} {name}", T::KIND);
+        match w.state.version::<T>(&name, None) {
+            Some(known) if known.stack_id() != Some(a.id) => {
+                let holder = Stored::id(&**known).to_string();
+                return Err(Rejected::NameTaken { kind: T::KIND, name, holder });
+            }
+            Some(known) if known.is_as(&part) => {
+                a.done.unchanged.push(said);
+                continue;
+            }
+            Some(_) => a.done.updated.push(said),
+            None => a.done.created.push(said),
+        }
+        w.id_is_free::<T>(id)?;
+        payload::put::<T>(w, id, part, Some(a.id));
+    }
+    Ok(())
+}
+
+/// Removes or keeps the secrets, or configs, that left the spec, and versions that nobody has any more. What belongs to
+/// the stack then.
+fn leave_payloads<T: Kept>(
+    w: &mut Writer<'_>,
+    spec: &StackSpec,
+    old: Option<&Stack>,
+    prune: bool,
+    done: &mut StackOutcome,
+) -> Vec<String> {
+    let mut names: BTreeSet<String> = T::of_stack(spec).values().cloned().collect();
+    for name in &names {
+        payload::forget_unused::<T>(w, name);
+    }
+    for name in old.map_or(&[][..], T::names_of) {
+        if names.contains(name) {
+            continue;
+        }
+        let said = format!("{} {name}", T::KIND);
+        if prune && payload::remove::<T>(w, name.clone(), None).is_ok() {
+            done.removed.push(said);
+        } else if w.state.version::<T>(name, None).is_some() {
+            names.insert(name.clone());
+            done.kept.push(said);
+        }
+    }
+    names.into_iter().collect()
+}
+
 /// Why a stack leaves its version; nothing if it goes forward.
 #[derive(Default)]
 struct Left {
@@ -317,20 +395,21 @@ fn write(
     id: StackId,
     spec: &Arc<StackSpec>,
     old: Option<&Stack>,
-    services: BTreeMap<String, ServiceId>,
-    networks: BTreeMap<String, NetworkId>,
+    members: Members,
     left: Left,
 ) {
     let spec = Arc::clone(spec);
+    let Members { services, networks, secrets, configs } = members;
     let Some(old) = old else {
         let (meta, history) = (Meta::created(w.index, w.now), Vec::new());
-        w.create(Stack { id, meta, spec, services, networks, history });
+        w.create(Stack { id, meta, spec, services, networks, secrets, configs, history });
         return;
     };
-    let same_members = old.services == services && old.networks == networks;
+    let same_members = (&old.services, &old.networks, &old.secrets, &old.configs)
+        == (&services, &networks, &secrets, &configs);
     if old.spec == spec {
         if !same_members {
-            w.update(Stack { services, networks, ..old.clone() });
+            w.update(Stack { services, networks, secrets, configs, ..old.clone() });
         }
         return;
     }
@@ -343,7 +422,8 @@ fn write(
         by_hand: left.by_hand,
     });
     history.drain(..history.len().saturating_sub(Stack::HISTORY_MAX));
-    w.update_spec(Stack { id, meta: old.meta, spec, services, networks, history });
+    let meta = old.meta;
+    w.update_spec(Stack { id, meta, spec, services, networks, secrets, configs, history });
 }
 
 pub(super) fn remove(w: &mut Writer<'_>, id: StackId) -> Result<Outcome, Rejected> {
@@ -354,12 +434,16 @@ pub(super) fn remove(w: &mut Writer<'_>, id: StackId) -> Result<Outcome, Rejecte
     for network in stack.networks.values().filter_map(|id| w.state.network(*id)) {
         network::refuse_if_used(w.state, network, foreign_service, foreign_task)?;
     }
+    payload::refuse_if_used::<Secret>(w.state, &stack)?;
+    payload::refuse_if_used::<Config>(w.state, &stack)?;
     for service in members {
         service::erase(w, service);
     }
     for network in stack.networks.values() {
         w.remove::<Network>(*network);
     }
+    payload::erase::<Secret>(w, &stack);
+    payload::erase::<Config>(w, &stack);
     w.remove::<Stack>(id);
     Ok(Outcome::Applied)
 }

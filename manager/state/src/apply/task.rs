@@ -63,6 +63,7 @@ pub(super) fn create(w: &mut Writer<'_>, id: TaskId, plan: &Plan) -> Result<Outc
         spec_version: service.meta.spec_version,
         endpoint,
         networks,
+        payloads: Arc::clone(&service.payloads),
         partner: None,
         desired_state: desired,
         start_after: plan.start_after,

@@ -1,11 +1,14 @@
 //! What in a service's spec reaches out of its containers, to the host or to what is others'.
 
+use shoal_types::object::{Config, Secret};
 use shoal_types::spec::{
     AppArmor, ContainerSpec, Mount, MountKind, NetworkKind, NetworkSpec, Privileges, Seccomp,
     ServiceSpec, StackSpec, TaskRuntime, TaskSpec, Ulimit,
 };
 
+use super::is_payload_of;
 use crate::cluster_state::ClusterState;
+use crate::payload::Kept;
 
 /// Who is on a wire reaches what hosts reach there, and can speak as they do.
 const ON_WIRE: &str = "is on a wire of the hosts";
@@ -79,7 +82,11 @@ pub fn reaches_host<'a>(
     } = &**task_template;
     let mut found = Vec::new();
     match runtime {
-        TaskRuntime::Container(container) => of_container(view, home.stack, container, &mut found),
+        TaskRuntime::Container(container) => {
+            of_container(view, home.stack, container, &mut found);
+            of_payloads::<Secret>(view, home, container, &mut found);
+            of_payloads::<Config>(view, home, container, &mut found);
+        }
         TaskRuntime::Plugin(_) | TaskRuntime::Attachment { .. } => {
             found.push("runtime: it is no container".to_owned());
         }
@@ -152,9 +159,9 @@ fn of_container(
         healthcheck: _,
         hosts: _,
         dns_config: _,
-        // No stack has any yet.
-        secrets,
-        configs,
+        // Looked at by themselves.
+        secrets: _,
+        configs: _,
         isolation: _,
         // All that are accepted are the container's own.
         sysctls: _,
@@ -167,12 +174,6 @@ fn of_container(
         if let Some(why) = of_mount(view, stack, mount) {
             found.push(format!("mounts[{i}]: {} {:?} {why}", mount.kind.as_str(), mount.source));
         }
-    }
-    if !secrets.is_empty() {
-        found.push("secrets: they may be another stack's".to_owned());
-    }
-    if !configs.is_empty() {
-        found.push("configs: they may be another stack's".to_owned());
     }
     if !capability_add.is_empty() {
         let names = capability_add.join(", ");
@@ -190,6 +191,27 @@ fn of_container(
     }
     if let Some(privileges) = privileges {
         of_privileges(privileges, found);
+    }
+}
+
+/// Secrets and configs that are not the stack's.
+fn of_payloads<T: Kept>(
+    view: &ClusterState,
+    home: Home<'_>,
+    container: &ContainerSpec,
+    found: &mut Vec<String>,
+) {
+    for (i, reference) in T::references(container).iter().enumerate() {
+        let name = &reference.name;
+        let why = match view.version::<T>(name, reference.version) {
+            Some(one) if is_payload_of(view, &**one, home.stack) => continue,
+            Some(_) => "is none of the stack's",
+            None if home.makes.is_some_and(|s| T::of_stack(s).values().any(|n| n == name)) => {
+                continue;
+            }
+            None => "does not exist, and is none of the stack's",
+        };
+        found.push(format!("{}s[{i}]: {name:?} {why}", T::KIND));
     }
 }
 

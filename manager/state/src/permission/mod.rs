@@ -6,7 +6,7 @@ mod confined;
 mod tests;
 
 use shoal_types::id::StackId;
-use shoal_types::object::{Service, Task, User};
+use shoal_types::object::{Payload, Service, Task, User};
 use shoal_types::spec::{NAMESPACE_LABEL, ServiceSpec, StackSpec, UserRole, UserSpec};
 
 use crate::cluster_state::ClusterState;
@@ -38,6 +38,10 @@ pub enum Asked<'a> {
     Deployment(&'a str),
     /// The join token of managers: whoever has it gets the key of the cluster's authority.
     ManagerToken,
+    /// A secret.
+    Secret(&'a str),
+    /// A config.
+    Config(&'a str),
     /// A user; the caller if empty.
     User(&'a str),
     /// What nodes use as a whole, whoever uses it.
@@ -159,6 +163,14 @@ fn of_deployer(view: &ClusterState, user: &UserSpec, asked: Asked<'_>) -> Result
             Err(Unresolved::NotFound { .. }) => of_deployer(view, user, Asked::Task(reference)),
             _ => of_deployer(view, user, Asked::Service(reference)),
         },
+        Asked::Secret(reference) => match view.resolve_secret(reference) {
+            Ok(found) => own(user, sees_payload(view, user, &**found), "secret", reference),
+            Err(error) => unknown(user, &error, "secret", reference),
+        },
+        Asked::Config(reference) => match view.resolve_config(reference) {
+            Ok(found) => own(user, sees_payload(view, user, &**found), "config", reference),
+            Err(error) => unknown(user, &error, "config", reference),
+        },
         Asked::Deployment(reference) => match view.resolve_deployment(reference) {
             Ok(deployment) => {
                 let service = view.service(deployment.service_id);
@@ -227,6 +239,21 @@ pub fn sees_stack(view: &ClusterState, user: &UserSpec, stack: Option<StackId>) 
 #[must_use]
 pub fn sees_service(view: &ClusterState, user: &UserSpec, service: &Service) -> bool {
     sees_stack(view, user, service.stack_id)
+}
+
+/// Whether a secret or config is shown to a user, without what is in it.
+#[must_use]
+pub fn sees_payload(view: &ClusterState, user: &UserSpec, one: &impl Payload) -> bool {
+    user.role != UserRole::Deployer
+        || user.stacks.iter().any(|stack| is_payload_of(view, one, stack))
+}
+
+/// Whether a secret or config is for services of a stack: it was applied with that, or its label says so.
+fn is_payload_of(view: &ClusterState, one: &impl Payload, stack: &str) -> bool {
+    match one.stack_id() {
+        Some(id) => view.stack(id).is_some_and(|own| own.spec.name == stack),
+        None => one.labels().get(NAMESPACE_LABEL).is_some_and(|named| named == stack),
+    }
 }
 
 /// Whether a task is shown to a user.

@@ -13,6 +13,7 @@ impl Rejected {
             }
             Self::Connection(refused) => refused.code(),
             Self::Sharing(refused) => refused.code(),
+            Self::Payload(refused) => refused.code(),
             Self::OutOfSequence { .. }
             | Self::TunnelEpochs(..)
             | Self::StaleTask { .. }

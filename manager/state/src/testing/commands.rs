@@ -9,8 +9,9 @@ use shoal_types::object::{
 };
 use shoal_types::registry_auth::RegistryAuth;
 use shoal_types::spec::{
-    AddressPool, Availability, ClusterSpec, EndpointMode, NetworkSpec, NodeRole, NodeSpec,
-    ServiceMode, ServiceSpec, StackSpec, UserRole, UserSpec,
+    AddressPool, Availability, ClusterSpec, ConfigSpec, EndpointMode, NetworkSpec, NodeRole,
+    NodeSpec, OnChange, PayloadReference, SecretSpec, ServiceMode, ServiceSpec, StackSpec,
+    TaskRuntime, UserRole, UserSpec,
 };
 use shoal_types::task_state::{DesiredState, TaskState};
 
@@ -19,13 +20,13 @@ use super::{
     node_description, overlay_spec, service_spec, wire_spec, with_host_port, with_ingress_port,
     with_networks, with_reservation, with_task,
 };
-use crate::{ClusterState, Command, JoinSecret, StackIds, UpdateKind};
+use crate::{ClusterState, Command, JoinSecret, StackIds, StackPayloads, UpdateKind};
 
 /// One step: which command, and three choices for its parts.
 pub type Step = (u8, u8, u8, u8);
 
 /// Kinds of command that [`decide`] makes.
-const KINDS: u8 = 36;
+const KINDS: u8 = 40;
 
 /// One of a table's objects, or an id that is in no table.
 fn pick<T: Copy>(mut all: impl ExactSizeIterator<Item = T>, choice: u8, otherwise: T) -> T {
@@ -80,6 +81,11 @@ fn some_overlay(choice: u8) -> NetworkSpec {
 }
 
 fn some_service_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
+    let spec = some_bare_spec(prefix, a, b, c);
+    if b & 128 != 0 && c & 16 != 0 { with_payloads(spec, b, c) } else { spec }
+}
+
+fn some_bare_spec(prefix: &str, a: u8, b: u8, c: u8) -> ServiceSpec {
     let name = format!("{prefix}s{}", a % 4);
     let spec = if a % 4 == 3 { global_spec(&name) } else { service_spec(&name, (b % 4).into()) };
     let spec = if b & 4 == 0 { spec } else { with_host_port(spec, 80 + u16::from(b % 2)) };
@@ -138,8 +144,28 @@ fn stack(ids: &mut impl IdSource, a: u8, b: u8, c: u8) -> Command {
         *network = overlay_spec("st_n0", Some("10.9.9.0/29").filter(|_| c & 64 != 0));
         stack_ids.networks.insert("n0".to_owned(), ids.next_id());
     }
+    let mut payloads = StackPayloads::default();
+    if c & 32 != 0 {
+        let name = "st_p0".to_owned();
+        spec.secrets.insert("p0".to_owned(), name.clone());
+        let secret = SecretSpec { name, data: vec![b], ..SecretSpec::default() };
+        payloads.secrets.insert("p0".to_owned(), (ids.next_id(), secret));
+        for service in spec.services.values_mut().filter(|_| b & 4 != 0) {
+            *service = with_task(service.clone(), |task| {
+                if let TaskRuntime::Container(container) = &mut task.runtime {
+                    container.secrets.push(PayloadReference::to("st_p0"));
+                }
+            });
+        }
+    }
     let expected = (c & 128 != 0).then_some(u64::from(c & 3));
-    Command::ApplyStack { spec: Arc::new(spec), ids: stack_ids, prune: a & 128 != 0, expected }
+    Command::ApplyStack {
+        spec: Arc::new(spec),
+        ids: stack_ids,
+        prune: a & 128 != 0,
+        expected,
+        payloads,
+    }
 }
 
 fn roll_back_stack(state: &ClusterState, ids: &mut impl IdSource, a: u8, b: u8) -> Command {
@@ -328,6 +354,45 @@ fn user(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) ->
     }
 }
 
+/// Commands about secrets and configs, few of them, with few things in them.
+fn payload(state: &ClusterState, ids: &mut impl IdSource, (kind, a, b, c): Step) -> Command {
+    let (name, version) = (format!("p{}", a % 2), (b % 4 == 3).then_some(u64::from(c % 4)));
+    let (data, replace) = (vec![b'x', b % 3], c % 4 > 0);
+    let labels = (c > 200).then(|| ("l".to_owned(), "v".to_owned())).into_iter().collect();
+    let following = match kind {
+        36 => state.following_secret(&name).cloned().collect::<Vec<_>>(),
+        _ => state.following_config(&name).cloned().collect(),
+    };
+    // Sometimes one has come meanwhile.
+    let known = following.iter().skip(usize::from(a == 7));
+    let deployments = known.map(|s| (s.spec.name.clone(), ids.next_id())).collect();
+    match kind {
+        36 => {
+            let spec = SecretSpec { name, labels, data, ..SecretSpec::default() };
+            Command::CreateSecret { id: ids.next_id(), spec, replace, deployments }
+        }
+        37 => {
+            let spec = ConfigSpec { name, labels, data, ..ConfigSpec::default() };
+            Command::CreateConfig { id: ids.next_id(), spec, replace, deployments }
+        }
+        38 => Command::RemoveSecret { name, version },
+        _ => Command::RemoveConfig { name, version },
+    }
+}
+
+/// What some services are given.
+fn with_payloads(spec: ServiceSpec, b: u8, c: u8) -> ServiceSpec {
+    let on_change = if b & 2 == 0 { OnChange::Restart } else { OnChange::Nothing };
+    let version = (c & 7 == 7).then_some(u64::from(c >> 6));
+    let one =
+        PayloadReference { version, on_change, ..PayloadReference::to(format!("p{}", c % 2)) };
+    with_task(spec, |task| {
+        if let TaskRuntime::Container(container) = &mut task.runtime {
+            if b & 1 == 0 { &mut container.secrets } else { &mut container.configs }.push(one);
+        }
+    })
+}
+
 /// The command of one step.
 pub fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
     let state = cluster.state.clone();
@@ -385,6 +450,7 @@ pub fn decide(cluster: &mut TestCluster, (kind, a, b, c): Step) -> Command {
         34 | 35 => connection(&state, (kind % KINDS, a, b, c)),
         30..=32 => user(&state, ids, (kind % KINDS, a, b, c)),
         23..=27 | 33 => cluster_wide(&state, ids, (kind % KINDS, a, b, c)),
+        36..=39 => payload(&state, ids, (kind % KINDS, a, b, c)),
         _ => {
             use DeploymentState::{Completed, Paused, RolledBack, Updating};
             let id = pick(state.deployments().map(|d| d.id), a, 9999.into());

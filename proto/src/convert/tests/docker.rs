@@ -162,8 +162,19 @@ fn tasks(found: &BTreeSet<String>) {
     task.insert("ContainerSpec".to_owned());
     // SwarmKit has addresses; Docker's API leaves them out. Whose network is shared Docker says of containers alone.
     same(&task, &expand(TASK), &["NetworkOf", "Networks[].Addresses[]"]);
-    // A reference that the runtime uses, which Docker has for configs alone.
-    same(&container, &expand(CONTAINER), &["DrainTimeout", "Secrets[].Runtime"]);
+    // A reference that the runtime uses, which Docker has for configs alone. It has no versions of either, and no
+    // variables of them.
+    let own = [
+        "Configs[].Env",
+        "Configs[].OnChange",
+        "Configs[].Version",
+        "DrainTimeout",
+        "Secrets[].Env",
+        "Secrets[].OnChange",
+        "Secrets[].Runtime",
+        "Secrets[].Version",
+    ];
+    same(&container, &expand(CONTAINER), &own);
 }
 
 #[test]

@@ -145,6 +145,8 @@ fn golden_container() -> ContainerSpec {
                 mode: 0o400,
             }),
             name: "key.pem".to_owned(),
+            version: None,
+            on_change: OnChange::Restart,
         }],
         ulimits: vec![Ulimit { name: "nofile".to_owned(), soft: 1024, hard: -1 }],
         oom_score_adj: Some(-500),

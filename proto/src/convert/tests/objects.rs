@@ -49,7 +49,17 @@ arbitrary!(NodeSummary { node, manager, assignment });
 arbitrary!(AssignmentProgress { sent, applied });
 one_of!(Reachability |s| { Self::Unknown, Self::Unreachable, Self::Reachable });
 
-arbitrary!(Service { id, meta, spec, previous_spec, stack_id, deployment_id, networks, endpoint });
+arbitrary!(Service {
+    id,
+    meta,
+    spec,
+    previous_spec,
+    stack_id,
+    deployment_id,
+    networks,
+    payloads,
+    endpoint
+});
 arbitrary!(Endpoint { spec, ports, virtual_ips });
 arbitrary!(VirtualIp { network_id, addr });
 arbitrary!(Deployment {
@@ -84,6 +94,7 @@ arbitrary!(Task {
     spec_version,
     endpoint,
     networks,
+    payloads,
     partner,
     desired_state,
     start_after,
@@ -100,9 +111,10 @@ arbitrary!(ContainerStatus { container_id, pid, exit_code, signal, oom_killed })
 
 arbitrary!(Network { id, meta, spec, stack_id, predefined, subnets });
 arbitrary!(Volume { id, meta, spec, node_id });
-arbitrary!(Secret { id, meta, spec });
-arbitrary!(Config { id, meta, spec });
-arbitrary!(Stack { id, meta, spec, services, networks, history });
+arbitrary!(Secret { id, meta, version, stack_id, spec });
+arbitrary!(Config { id, meta, version, stack_id, spec });
+arbitrary!(Payloads { secrets, configs });
+arbitrary!(Stack { id, meta, spec, services, networks, secrets, configs, history });
 arbitrary!(User { id, meta, spec });
 arbitrary!(StackRevision { spec_version, applied_at, spec, rolled_back, by_hand });
 
@@ -116,6 +128,7 @@ arbitrary!(AssignedTask {
     spec,
     ports,
     networks,
+    payloads,
     partner,
     desired_state,
     level,
@@ -123,6 +136,10 @@ arbitrary!(AssignedTask {
 arbitrary!(Rejection { why, desired_state });
 one_of!(AssignmentChange |s| {
     Self::UpdateTask(s.any()),
+    Self::UpdateSecret(s.any()),
+    Self::RemoveSecret(s.any()),
+    Self::UpdateConfig(s.any()),
+    Self::RemoveConfig(s.any()),
     Self::RemoveTask(s.any()),
     Self::RejectTask(s.any(), s.any()),
     Self::UpdateNetwork(s.any()),

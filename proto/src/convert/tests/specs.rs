@@ -104,8 +104,9 @@ one_of!(Seccomp |s| { Self::Default, Self::Unconfined, Self::Custom(s.any()) });
 one_of!(AppArmor |s| { Self::Default, Self::Disabled });
 arbitrary!(Healthcheck { test, interval, timeout, start_period, start_interval, retries });
 arbitrary!(DnsConfig { nameservers, search, options });
-arbitrary!(PayloadReference { target, name });
-one_of!(PayloadTarget |s| { Self::File(s.any()), Self::Runtime });
+arbitrary!(PayloadReference { target, name, version, on_change });
+one_of!(PayloadTarget |s| { Self::File(s.any()), Self::Env(s.any()), Self::Runtime });
+one_of!(OnChange |s| { Self::Restart, Self::Nothing });
 arbitrary!(FileTarget { name, uid, gid, mode });
 arbitrary!(Ulimit { name, soft, hard });
 

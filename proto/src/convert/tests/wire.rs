@@ -57,6 +57,7 @@ fn task() -> AssignedTask {
             addresses: Vec::new(),
             connected: false,
         }],
+        payloads: Default::default(),
         partner: None,
         desired_state: DesiredState::Running,
         level: Level::new(1),

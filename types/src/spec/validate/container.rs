@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Check, mount};
+use super::{Check, mount, payload};
 use crate::capability;
 use crate::image_ref::ImageReference;
 use crate::signal;
@@ -53,6 +53,7 @@ pub(super) fn container(c: &mut Check, spec: &ContainerSpec, host_network: bool)
         c.at("healthcheck", |c| healthcheck(c, check));
     }
     mount::mounts(c, &spec.mounts);
+    payload::references(c, spec);
     confinement(c, spec, host_network);
     c.each("hosts", &spec.hosts, host);
     if let Some(config) = &spec.dns_config {

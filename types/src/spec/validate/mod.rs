@@ -4,6 +4,7 @@ mod cluster;
 mod container;
 mod mount;
 mod network;
+mod payload;
 mod service;
 mod sharing;
 #[cfg(test)]
@@ -13,7 +14,8 @@ mod user;
 use std::fmt;
 
 use super::{
-    ClusterSpec, NetworkAttachmentConfig, NetworkSpec, NodeSpec, ServiceSpec, StackSpec, UserSpec,
+    ClusterSpec, ConfigSpec, NetworkAttachmentConfig, NetworkSpec, NodeSpec, SecretSpec,
+    ServiceSpec, StackSpec, UserSpec,
 };
 use crate::name;
 
@@ -173,6 +175,32 @@ impl NetworkSpec {
     }
 }
 
+impl SecretSpec {
+    /// As [`ServiceSpec::validate`]. No violation has a byte of it.
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate(&self) -> Result<(), Violations> {
+        run(|c| {
+            payload::secret(c, self);
+            super::unsupported::secret(c, self);
+        })
+    }
+}
+
+impl ConfigSpec {
+    /// As [`ServiceSpec::validate`].
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate(&self) -> Result<(), Violations> {
+        run(|c| {
+            payload::config(c, self);
+            super::unsupported::config(c, self);
+        })
+    }
+}
+
 impl NodeSpec {
     /// As [`ServiceSpec::validate`].
     ///
@@ -215,7 +243,11 @@ impl StackSpec {
                     super::unsupported::network(c, spec);
                 });
             }
-            super::unsupported::stack(c, self);
+            for (kind, names) in [("secrets", &self.secrets), ("configs", &self.configs)] {
+                for (key, name) in names {
+                    c.at(format!("{kind}.{key}"), |c| c.name(name));
+                }
+            }
         })
     }
 }

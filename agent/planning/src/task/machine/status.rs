@@ -143,7 +143,8 @@ impl Machine {
             }
             (_, Some(Operation::Prepare)) => (TaskState::Preparing, self.progress.clone()),
             (Container::Absent | Container::Leftover, _) => {
-                let waits = self.awaits_partner().unwrap_or("accepted");
+                let waits = self.awaits_partner().or(self.lacks.as_deref());
+                let waits = waits.unwrap_or("accepted");
                 (TaskState::Accepted, waits.to_owned())
             }
         }

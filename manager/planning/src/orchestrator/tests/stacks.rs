@@ -36,7 +36,13 @@ fn deploy(stage: &mut Stage, services: &[ServiceSpec]) {
     let mut next = || (stage.cluster.ids.next_id(), stage.cluster.ids.next_id());
     let services = spec.services.keys().map(|key| (key.clone(), next())).collect();
     let ids = StackIds { stack: stage.cluster.ids.next_id(), services, networks: [].into() };
-    let command = Command::ApplyStack { spec: Arc::new(spec), ids, prune: true, expected: None };
+    let command = Command::ApplyStack {
+        spec: Arc::new(spec),
+        ids,
+        prune: true,
+        expected: None,
+        payloads: Default::default(),
+    };
     let Outcome::Stack(_) = stage.cluster.apply(command) else { panic!("no stack") };
 }
 

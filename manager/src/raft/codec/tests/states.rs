@@ -1,7 +1,7 @@
 //! States of each level, as managers write them.
 
 use shoal_manager_state::testing::{dual_spec, ipam_config, with_task};
-use shoal_types::spec::{Affinity, TaskRuntime};
+use shoal_types::spec::{Affinity, OnChange, PayloadReference, PayloadTarget, TaskRuntime};
 
 use super::*;
 
@@ -38,7 +38,13 @@ fn without_users() -> TestCluster {
         networks: BTreeMap::from([("back".to_owned(), cluster.ids.next_id())]),
     };
     let spec = Arc::new(stack_spec());
-    cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
+    cluster.apply(Command::ApplyStack {
+        spec,
+        ids,
+        prune: false,
+        expected: None,
+        payloads: Default::default(),
+    });
     let shop = cluster.state.service_by_name("shop_web").unwrap().id;
     cluster.add_task(shop, 1);
     cluster.check();
@@ -70,7 +76,13 @@ pub(super) fn stack_went_back() -> ClusterState {
         let web = service_spec("shop_web", replicas);
         let services = BTreeMap::from([("web".to_owned(), web)]);
         let spec = Arc::new(StackSpec { services, ..stack_spec() });
-        cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None });
+        cluster.apply(Command::ApplyStack {
+            spec,
+            ids,
+            prune: false,
+            expected: None,
+            payloads: Default::default(),
+        });
     }
     let id = cluster.state.stack_by_name("shop").unwrap().id;
     let ids = StackIds { stack: id, ..next(&mut cluster) };
@@ -157,6 +169,48 @@ pub(super) fn with_dual() -> ClusterState {
     let aliases = vec!["guest".to_owned()];
     let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 7, 0, 20))];
     cluster.apply(Command::ConnectTask { id, network_id, aliases, addresses });
+    cluster.check();
+    cluster.events();
+    cluster.state
+}
+
+/// A state with every kind of object, and with a stack that has brought a secret and a config, which its service has.
+pub(super) fn with_payloads() -> ClusterState {
+    let (mut cluster, nodes) = cluster_of(Level::PAYLOADS, 1);
+    let admin = UserSpec { name: "admin".to_owned(), role: UserRole::Admin, ..UserSpec::default() };
+    cluster.apply(Command::CreateUser { id: 99.into(), spec: admin });
+    let mut spec = StackSpec { name: "shop".to_owned(), ..StackSpec::default() };
+    spec.secrets.insert("db".to_owned(), "shop_db".to_owned());
+    spec.configs.insert("web".to_owned(), "shop_web".to_owned());
+    let web = with_task(service_spec("shop_web", 1), |task| {
+        if let TaskRuntime::Container(container) = &mut task.runtime {
+            container.secrets.push(PayloadReference {
+                target: PayloadTarget::Env("PASSWORD".to_owned()),
+                version: Some(1),
+                on_change: OnChange::Nothing,
+                ..PayloadReference::to("shop_db")
+            });
+            container.configs.push(PayloadReference::to("shop_web"));
+        }
+    });
+    spec.services.insert("web".to_owned(), web);
+    let ids = StackIds {
+        stack: cluster.ids.next_id(),
+        services: BTreeMap::from([(
+            "web".to_owned(),
+            (cluster.ids.next_id(), cluster.ids.next_id()),
+        )]),
+        networks: BTreeMap::new(),
+    };
+    let (secret, config) = (cluster.ids.next_id(), cluster.ids.next_id());
+    let payloads = StackPayloads {
+        secrets: BTreeMap::from([("db".to_owned(), (secret, secret_spec()))]),
+        configs: BTreeMap::from([("web".to_owned(), (config, config_spec()))]),
+    };
+    let spec = spec.into();
+    cluster.apply(Command::ApplyStack { spec, ids, prune: false, expected: None, payloads });
+    let shop = cluster.state.service_by_name("shop_web").unwrap().id;
+    cluster.add_running(shop, 1, nodes[0]);
     cluster.check();
     cluster.events();
     cluster.state

@@ -8,8 +8,8 @@ use shoal_types::object::{Deployment, Stack, StackRevision};
 use shoal_types::spec::{ServiceSpec, StackSpec};
 
 use super::{
-    Applying, Left, apply_networks, apply_service, in_order, leave_networks, leave_services,
-    snapshot, whole, write,
+    Applying, Left, Members, apply_networks, apply_service, in_order, leave_networks,
+    leave_services, snapshot, whole, write,
 };
 use crate::apply::port;
 use crate::cluster_state::Writer;
@@ -93,7 +93,10 @@ impl Back<'_> {
             }
         }
         let why = Left { by_hand: !self.failed, rolled_back: Some(self.why) };
-        write(w, a.id, spec, Some(&left), services, networks, why);
+        // What is in secrets and configs is in no version: they stay, but for those of a name that went.
+        let (secrets, configs) = (left.secrets.clone(), left.configs.clone());
+        let members = Members { services, networks, secrets, configs };
+        write(w, a.id, spec, Some(&left), members, why);
         Ok(a.finish(w.state, spec))
     }
 

@@ -342,7 +342,13 @@ fn a_stack_brings_its_networks_and_is_refused_whole() {
         let services = services.collect();
         let networks = spec.networks.keys().map(|k| (k.clone(), cluster.ids.next_id())).collect();
         let ids = crate::StackIds { stack: cluster.ids.next_id(), services, networks };
-        let command = Command::ApplyStack { spec: spec.into(), ids, prune: true, expected: None };
+        let command = Command::ApplyStack {
+            spec: spec.into(),
+            ids,
+            prune: true,
+            expected: None,
+            payloads: Default::default(),
+        };
         let rejected = refused(&cluster, command);
         assert!(rejected.to_string().contains(said), "{rejected}");
     }

@@ -135,7 +135,16 @@ fn a_stack_gives_each_service_its_own() {
             networks: Default::default(),
         };
         let spec = Arc::new(spec.clone());
-        cluster.apply(with(list, Command::ApplyStack { spec, ids, prune: true, expected: None }));
+        cluster.apply(with(
+            list,
+            Command::ApplyStack {
+                spec,
+                ids,
+                prune: true,
+                expected: None,
+                payloads: Default::default(),
+            },
+        ));
         services.map(|(key, image)| {
             let id = cluster.state.service_by_name(&format!("shop_{key}")).unwrap().id;
             password(cluster, id, image).unwrap_or("none").to_owned()

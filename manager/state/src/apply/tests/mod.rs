@@ -9,6 +9,7 @@ mod fixed;
 mod hosts;
 mod network;
 mod node;
+mod payload;
 mod port;
 mod service;
 mod sharing;

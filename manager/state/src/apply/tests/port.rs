@@ -221,7 +221,13 @@ fn apply_stack(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> Comma
     let services =
         spec.services.keys().map(|k| (k.clone(), (cluster.fresh(), cluster.fresh()))).collect();
     let ids = StackIds { stack: cluster.fresh(), services, networks: Default::default() };
-    Command::ApplyStack { spec: spec.into(), ids, prune, expected: None }
+    Command::ApplyStack {
+        spec: spec.into(),
+        ids,
+        prune,
+        expected: None,
+        payloads: Default::default(),
+    }
 }
 
 /// Whatever the order of its services: a stack is one command.

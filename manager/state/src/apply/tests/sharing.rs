@@ -90,7 +90,13 @@ fn the_parts_of_a_stack_share_in_whatever_order_they_stand() {
     };
     let other = stack(&[("a", a), ("b", with_network_of(b, "st_a"))]);
     let (spec, ids) = (Arc::new(other), ids(&cluster));
-    let mut command = Command::ApplyStack { spec, ids, prune: false, expected: None };
+    let mut command = Command::ApplyStack {
+        spec,
+        ids,
+        prune: false,
+        expected: None,
+        payloads: Default::default(),
+    };
     if let Command::ApplyStack { ids, .. } = &mut command {
         ids.services.insert("b".to_owned(), (903.into(), 904.into()));
     }

@@ -40,7 +40,13 @@ fn command(cluster: &mut TestCluster, spec: StackSpec, prune: bool) -> Command {
             .collect(),
         networks: spec.networks.keys().map(|key| (key.clone(), cluster.ids.next_id())).collect(),
     };
-    Command::ApplyStack { spec: Arc::new(spec), ids, prune, expected: None }
+    Command::ApplyStack {
+        spec: Arc::new(spec),
+        ids,
+        prune,
+        expected: None,
+        payloads: Default::default(),
+    }
 }
 
 #[track_caller]
@@ -242,9 +248,13 @@ fn ids_must_be_brought_along() {
     let mut cluster = TestCluster::new();
     let bare = StackIds { stack: 1.into(), services: BTreeMap::new(), networks: BTreeMap::new() };
     let mut strip = |part| match command(&mut cluster, part, false) {
-        Command::ApplyStack { spec, prune, expected, .. } => {
-            Command::ApplyStack { spec, ids: bare.clone(), prune, expected }
-        }
+        Command::ApplyStack { spec, prune, expected, .. } => Command::ApplyStack {
+            spec,
+            ids: bare.clone(),
+            prune,
+            expected,
+            payloads: Default::default(),
+        },
         other => other,
     };
     let (service, network) = (strip(spec(&[db()], &[])), strip(spec(&[], &["shop_net"])));
@@ -258,9 +268,13 @@ fn expected_versions_of_stacks() {
     let mut cluster = TestCluster::new();
     let at = |cluster: &mut TestCluster, version| match command(cluster, spec(&[db()], &[]), false)
     {
-        Command::ApplyStack { spec, ids, prune, .. } => {
-            Command::ApplyStack { spec, ids, prune, expected: Some(version) }
-        }
+        Command::ApplyStack { spec, ids, prune, .. } => Command::ApplyStack {
+            spec,
+            ids,
+            prune,
+            expected: Some(version),
+            payloads: Default::default(),
+        },
         other => other,
     };
     let early = at(&mut cluster, 1);
