@@ -18,6 +18,9 @@ use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
 
+/// Begins the methods by which managers share their log.
+const RAFT: &str = "/shoal.v1.Raft/";
+
 pub mod audit;
 mod guard;
 mod members;
@@ -59,6 +62,12 @@ pub trait Membership: Send + Sync + 'static {
 
     /// Changes whenever the standing of any member may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Whether what is known here may be too old to know of this one as a manager: nobody leads, or it is
+    /// the one who does, and what makes it a manager has still to come from it.
+    fn may_be_behind(&self, _id: PeerId) -> bool {
+        false
+    }
 }
 
 /// The caller of a request that passed an [`AuthLayer`].
@@ -109,7 +118,15 @@ pub fn authorise(
         let expired = Refusal::Expired { who, not_after: identity.not_after };
         return Err(Status::unauthenticated(expired.to_string()));
     }
-    let Some(standing) = members.standing_of(identity.id) else {
+    let known = members.standing_of(identity.id);
+    // Or a manager that was away, or has no state yet, would never hear what it lacks.
+    let is_raft = path.starts_with(RAFT) && identity.role == Role::Manager;
+    let standing = match known {
+        Some(Standing::Node(Role::Manager)) => known,
+        _ if is_raft && members.may_be_behind(identity.id) => Some(Standing::Node(Role::Manager)),
+        _ => known,
+    };
+    let Some(standing) = standing else {
         let message = format!("{} is not a member of this cluster (any more)", identity.id);
         return Err(Status::unauthenticated(message));
     };

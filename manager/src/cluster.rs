@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_manager_planning::managers;
+use shoal_manager_planning::managers::{self, Step};
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
 use shoal_types::error_chain::chain;
 use shoal_types::object::{ManagerHealth, ManagerStatus, Node};
@@ -15,7 +15,9 @@ use crate::clock;
 use crate::feed::Feed;
 use crate::machine::Answer;
 use crate::raft::codec::encode_command;
-use crate::raft::{LeaderState, ProposeError, Proposer, RaftCallError, RaftNode};
+use crate::raft::{
+    LeaderState, Member, MemberStatus, ProposeError, Proposer, RaftCallError, RaftNode,
+};
 
 /// A cheap handle on the replicated state.
 #[derive(Clone)]
@@ -35,6 +37,17 @@ pub enum ProposalError {
     /// It did not get as far, or nobody knows how far it got.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+}
+
+/// Why the managers were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Raft does not do it.
+    #[error(transparent)]
+    Raft(#[from] RaftCallError),
+    /// It was not written down.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
 }
 
 impl From<ProposalError> for Status {
@@ -148,12 +161,44 @@ impl Cluster {
         node.manager_status.as_ref().map(health)
     }
 
-    /// Tells the other managers where this one, the leader, is reached.
+    /// This manager's id in Raft.
+    #[must_use]
+    pub fn raft_id(&self) -> u64 {
+        self.raft.id()
+    }
+
+    /// Raft's members, as this manager knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<managers::Member> {
+        let member = |MemberStatus { id, node, address, voter, answered, lag }| managers::Member {
+            raft_id: id,
+            node,
+            addr: address,
+            voter,
+            answered,
+            lag,
+        };
+        self.raft.members().into_iter().map(member).collect()
+    }
+
+    /// Makes one change of the managers.
     ///
     /// # Errors
-    /// It does not lead, or no majority answers.
-    pub async fn set_own_address(&self, address: &str) -> Result<(), RaftCallError> {
-        self.raft.set_address(self.raft.id(), address).await
+    /// This one does not lead, no majority answers, or another change is under way.
+    pub async fn change_managers(&self, step: Step) -> Result<(), ChangeError> {
+        match step {
+            Step::HandOver { to } => self.raft.hand_over(to).await?,
+            Step::Remove { raft_id } => self.raft.remove_member(raft_id).await?,
+            Step::Move { raft_id, addr } => self.raft.set_address(raft_id, &addr).await?,
+            Step::Add { raft_id, node, addr } => {
+                self.raft.add_learner(raft_id, Member { node, address: addr }).await?;
+            }
+            Step::Promote { raft_id } => self.raft.promote(raft_id).await?,
+            Step::Forget { node: id } => {
+                self.propose(Command::SetManagerStatus { id, status: None }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Carries out one command, durably.

@@ -5,7 +5,7 @@
 //! - [`raft`], [`machine`]: the replicated log and the state over it
 //! - [`cluster`]: the handle through which everything else reads and writes
 //! - [`api`]: what `shoalctl` calls; [`dispatcher`]: what agents call; [`broker`]: logs and exec
-//! - [`leader`]: the control loops
+//! - [`leader`]: the control loops; [`managers`]: the managers beside this one
 //! - [`ca`], [`auth`], [`membership`], [`bootstrap`]: who is who
 
 pub mod api;
@@ -20,6 +20,7 @@ pub mod dispatcher;
 pub mod feed;
 pub mod leader;
 pub mod machine;
+pub mod managers;
 pub mod membership;
 pub mod raft;
 pub mod removal;

@@ -88,6 +88,17 @@ pub async fn renew(channel: Channel, now: &Credentials) -> Result<Credentials, E
     renewed(answer, &key, now)
 }
 
+/// The same for a key that somebody else holds: a certificate for this signing request (PKCS #10 in DER),
+/// with the role that the cluster gives to the identity now.
+///
+/// # Errors
+/// [`EnrolError`].
+pub async fn certify(channel: Channel, csr_der: Vec<u8>) -> Result<v1::Certificate, EnrolError> {
+    let answer = client(channel).renew_certificate(v1::RenewCertificateRequest { csr_der }).await;
+    let answer = answer.map_err(|status| of_status(&status))?.into_inner();
+    answer.certificate.ok_or(EnrolError::Answer("it has no certificate"))
+}
+
 /// The same for a node, from its own host's manager by way of `channel`, its socket: also when the
 /// certificate has expired and nobody else lets it in.
 ///

@@ -34,7 +34,7 @@ use rustls::crypto::CryptoProvider;
 pub use address::{DEFAULT_PORT, InvalidAddress, ManagerAddress};
 pub use client::{client_channel, connect_timeout, joining_channel};
 pub use credentials::{Credentials, CredentialsError};
-pub use enrol::{EnrolError, join, renew, renew_on_host};
+pub use enrol::{EnrolError, certify, join, renew, renew_on_host};
 pub use failure::{ConnectFailure, TlsFailure};
 pub use identity::{Identity, InvalidIdentity, PeerId, Role, utc_date};
 pub use key::{KeyError, PrivateKey, SecretPem};

@@ -13,15 +13,13 @@
 //! - [`exec`], [`logs`]: which tasks a request means, and whom to ask
 //! - [`departure`]: what a node that is drained waits for
 //! - [`liveness`]: which nodes count as lost
-//! - [`managers`]: how managers fare
+//! - [`managers`]: who takes part in Raft, who may go, and how managers fare
 //! - [`pace`]: how fast one node may report
-//! - [`address`]: where managers are reached, and what they can do
 //! - [`level`]: what a node must be able to do to run a task
 //! - [`tunnel_keys`]: when the keys of the tunnels between nodes change
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 //! - [`words`]: what of an agent's words is kept
 
-pub mod address;
 pub mod assignment;
 pub mod credential;
 pub mod departure;

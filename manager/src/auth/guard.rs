@@ -12,7 +12,7 @@ use shoal_transport::Peer;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{AuthLayer, Caller, authorise};
+use super::{AuthLayer, Caller, Standing, authorise};
 
 /// How long a call may go on to its answer when its right has gone: whoever removes itself hears
 /// that it worked.
@@ -38,9 +38,7 @@ pub(super) async fn revoked(
         let now = (auth.now)();
         match authorise(&peer, &path, &*auth.members, now) {
             Err(status) => return status,
-            Ok(now) if !now.may_as(&caller) => {
-                return Status::unauthenticated("the caller's rights have changed: call again");
-            }
+            Ok(now) if !now.may_as(&caller) => return changed(&caller),
             Ok(_) => {}
         }
         let end = match &caller {
@@ -55,6 +53,17 @@ pub(super) async fn revoked(
                 return std::future::pending().await;
             },
             () = tokio::time::sleep(end.since(now).min(CLOCK_PERIOD)) => {}
+        }
+    }
+}
+
+/// A node is a member still, with another role: it is to come back at once.
+fn changed(caller: &Caller) -> Status {
+    const WHY: &str = "the caller's rights have changed: call again";
+    match caller {
+        Caller::Member(_, Standing::Node(_)) => Status::aborted(WHY),
+        Caller::Member(_, Standing::User(_) | Standing::Unlisted) | Caller::Joiner(_) => {
+            Status::unauthenticated(WHY)
         }
     }
 }

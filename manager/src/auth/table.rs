@@ -160,10 +160,13 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Dispatcher/Leave", Who::NODE),
     ("/shoal.v1.Dispatcher/PublishLogs", Who::NODE),
     ("/shoal.v1.Dispatcher/Session", Who::NODE),
+    ("/shoal.v1.Dispatcher/StepDown", Who::NODE),
     ("/shoal.v1.Dispatcher/UpdateTaskStatus", Who::NODE),
+    ("/shoal.v1.Managers/Announce", Who::MANAGER),
     ("/shoal.v1.Raft/AppendEntries", Who::MANAGER),
     ("/shoal.v1.Raft/RequestVote", Who::MANAGER),
     ("/shoal.v1.Raft/InstallSnapshot", Who::MANAGER),
+    ("/shoal.v1.Raft/TakeOver", Who::MANAGER),
 ];
 
 /// Who may call a method; `None` if it is not in the table.

@@ -256,3 +256,37 @@ fn a_user_whose_time_is_over_is_refused_although_its_certificate_is_valid() {
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.message(), "the time of user ann ended on 2027-01-15 08:00 UTC");
 }
+
+/// What this manager knows may be older than the manager that calls.
+#[test]
+fn raft_is_heard_of_managers_that_are_not_known_yet_where_that_may_be_so() {
+    struct Behind(Members, PeerId);
+    impl Membership for Behind {
+        fn standing_of(&self, id: PeerId) -> Option<Standing> {
+            self.0.standing_of(id)
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            self.0.changes()
+        }
+
+        fn may_be_behind(&self, id: PeerId) -> bool {
+            id == self.1
+        }
+    }
+    // Node 2 was an agent when this manager heard last, and of node 3 it has not heard at all.
+    let known = || Members(BTreeMap::from([(node(1), Role::Manager), (node(2), Role::Agent)]));
+    let call = |leader: u128, caller: u128, role, path| {
+        let peer = Peer::Trusted(identity(node(caller), role));
+        authorise(&peer, path, &Behind(known(), node(leader)), NOW).map_err(|e| e.code())
+    };
+    for leader in [2, 3] {
+        let expected = identity(node(leader), Role::Manager);
+        let heard = Caller::Member(expected, Standing::Node(Role::Manager));
+        assert_eq!(call(leader, leader, Role::Manager, VOTE), Ok(heard));
+        assert!(call(leader, leader, Role::Agent, VOTE).is_err(), "its certificate says so");
+        assert!(call(leader, 5 - leader, Role::Manager, VOTE).is_err(), "it is not the one");
+    }
+    assert_eq!(call(3, 3, Role::Manager, RENEW), Err(Code::Unauthenticated), "only Raft");
+    assert_eq!(call(1, 3, Role::Manager, VOTE), Err(Code::Unauthenticated));
+}
