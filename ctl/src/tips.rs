@@ -10,7 +10,7 @@ const HARMFUL: [&str; 8] =
 
 /// What Docker calls it, and what helps here. The longest that fits counts; where the text names
 /// commands, they exist (a test looks).
-const DOCKERS: [(&str, &str); 44] = [
+const DOCKERS: [(&str, &str); 42] = [
     ("attach", "shoalctl service logs -f shows output, shoalctl exec -it TASK sh goes inside"),
     ("build", "images are built elsewhere; shoalctl image load takes them in"),
     ("compose", "stack files are deployed with shoalctl stack deploy"),
@@ -28,8 +28,6 @@ const DOCKERS: [(&str, &str); 44] = [
     ("logs", "shoalctl service logs"),
     ("ls", "shoalctl service ls or shoalctl ps"),
     ("network prune", "networks are removed by name; shoalctl network ls lists them"),
-    ("node demote", "the role of a node cannot be changed yet"),
-    ("node promote", "the role of a node cannot be changed yet"),
     ("pause", "tasks cannot be paused; shoalctl service scale SERVICE=0 stops them"),
     ("port", "shoalctl service ls and shoalctl ps show ports"),
     ("pull", "nodes pull what their tasks need; shoalctl image load takes an archive"),
@@ -152,8 +150,6 @@ mod tests {
             ("swarm", "shoalctl join-token"),
             ("secret ls", "secrets do not exist yet"),
             ("run nginx", "shoalctl service create"),
-            ("node promote h1", "the role of a node cannot be changed yet"),
-            ("--context prod node demote h1", "the role of a node cannot be changed yet"),
             ("volume create data", "made where tasks need them"),
         ];
         for (line, tip) in cases {
@@ -165,8 +161,6 @@ mod tests {
     #[test]
     fn slips_of_the_hand_lead_to_nothing_harmful() {
         let cases = [
-            ("node promote h1", None),
-            ("node demote h1", None),
             ("node re h1", None),
             ("node lss", Some("ls")),
             ("servise ls", Some("service")),
