@@ -512,7 +512,8 @@ async fn users_get_certificates_where_a_manager_runs() {
     refused(b"x", Code::FailedPrecondition, &here).await;
 
     let endpoint = ManagerEndpoint { listen: here.clone(), advertise: "10.0.0.9:1".to_owned() };
-    let cluster = ClusterFile { managers: vec![here.clone()], manager: Some(endpoint) };
+    let (managers, manager) = (vec![here.clone()], Some(endpoint));
+    let cluster = ClusterFile { managers, manager, endpoint: None };
     bench.node.store().save_cluster(&cluster).expect("saved");
     refused(b"x", Code::FailedPrecondition, "does not answer on").await;
     let socket = bench.dir.path().join("run/manager.sock");
