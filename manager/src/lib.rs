@@ -5,7 +5,7 @@
 //! - [`raft`], [`machine`]: the replicated log and the state over it
 //! - [`cluster`]: the handle through which everything else reads and writes
 //! - [`api`]: what `shoalctl` calls; [`dispatcher`]: what agents call; [`broker`]: logs and exec
-//! - [`leader`]: the control loops
+//! - [`forward`]: calls on their way to the leader; [`leader`]: the control loops
 //! - [`ca`], [`auth`], [`membership`], [`bootstrap`]: who is who
 
 pub mod api;
@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod config;
 pub mod dispatcher;
 pub mod feed;
+pub mod forward;
 pub mod leader;
 pub mod machine;
 pub mod membership;

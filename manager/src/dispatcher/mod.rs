@@ -16,6 +16,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use shoal_manager_planning::credential::registry_auth;
 use shoal_manager_planning::liveness;
+use shoal_manager_planning::reached::reached;
 use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::parts::PART_BYTES;
 use shoal_proto::v1 as pb;
@@ -88,10 +89,11 @@ fn message(message: pb::session_message::Message) -> pb::SessionMessage {
 }
 
 fn facts(view: &ClusterState, node: NodeId) -> pb::ClusterFacts {
-    let managers = view.nodes().filter_map(|n| {
-        let status = n.manager_status.as_ref()?;
-        Some(pb::ManagerPeer { node_id: n.id.to_string(), addr: status.addr.clone() })
-    });
+    let peer = |(id, addr): (NodeId, &str)| pb::ManagerPeer {
+        node_id: id.to_string(),
+        addr: addr.to_owned(),
+    };
+    let managers = reached(view).map(peer);
     let role = view.node(node).map(|n| n.spec.role).unwrap_or_default();
     pb::ClusterFacts { managers: managers.collect(), role: pb::NodeRole::from(role) as i32 }
 }

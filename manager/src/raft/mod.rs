@@ -4,6 +4,6 @@
 pub mod codec;
 
 pub use shoal_manager_raft::{
-    BoxError, LeaderState, Machine, PeerConnector, ProposeConfig, ProposeError, Proposer,
+    BoxError, Leader, LeaderState, Machine, PeerConnector, ProposeConfig, ProposeError, Proposer,
     RaftCallError, RaftConfig, RaftNode, RaiseTermError, SnapshotEncoder, raise_term,
 };
