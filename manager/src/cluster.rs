@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shoal_manager_planning::managers::{self, Step};
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
+use shoal_transport::undone;
 use shoal_types::error_chain::chain;
 use shoal_types::object::{ManagerHealth, ManagerStatus, Node};
 use shoal_types::time::Timestamp;
@@ -57,15 +58,15 @@ impl From<ProposalError> for Status {
                 Self::new(status_code(rejected.code()), rejected.to_string())
             }
             ProposalError::Propose(error) => {
-                let code = match &error {
+                let why = chain(&error).to_string();
+                match &error {
                     ProposeError::NotLeader { .. } | ProposeError::Unavailable { .. } => {
-                        Code::Unavailable
+                        undone(Self::unavailable(why))
                     }
                     // Whoever repeats what is unavailable must not repeat this blindly.
-                    ProposeError::Unknown { .. } => Code::Unknown,
-                    ProposeError::TooLarge { .. } => Code::InvalidArgument,
-                };
-                Self::new(code, chain(&error).to_string())
+                    ProposeError::Unknown { .. } => Self::unknown(why),
+                    ProposeError::TooLarge { .. } => Self::invalid_argument(why),
+                }
             }
         }
     }
@@ -128,9 +129,11 @@ impl Cluster {
             LeaderState::Leader { term } => Ok(*term),
             LeaderState::Follower(leader) => {
                 let address = &leader.address;
-                Err(Status::unavailable(format!("this manager does not lead: ask {address}")))
+                Err(undone(Status::unavailable(format!(
+                    "this manager does not lead: ask {address}"
+                ))))
             }
-            LeaderState::Unknown => Err(Status::unavailable("no manager leads at present")),
+            LeaderState::Unknown => Err(undone(Status::unavailable("no manager leads at present"))),
         }
     }
 
@@ -142,7 +145,7 @@ impl Cluster {
         self.raft
             .ensure_linearizable()
             .await
-            .map_err(|error| Status::unavailable(chain(&error).to_string()))?;
+            .map_err(|error| undone(Status::unavailable(chain(&error).to_string())))?;
         Ok(self.view())
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::api::ControlService;
-use crate::auth::{AuthLayer, StateMembers};
+use crate::auth::{AuthLayer, Membership, StateMembers};
 use crate::bootstrap::BootstrapService;
 use crate::broker::Broker;
 use crate::ca::CaService;
@@ -32,6 +32,7 @@ use crate::cluster::Cluster;
 use crate::config::RunOptions;
 use crate::dispatcher::{DispatcherService, Sessions};
 use crate::feed::Feed;
+use crate::forward::ForwardLayer;
 use crate::machine::{Answer, ClusterMachine};
 use crate::managers::{self, ManagersService};
 use crate::membership::{StateCa, authority};
@@ -152,13 +153,20 @@ async fn serve(
     let control =
         ControlService::new(cluster.clone(), Arc::clone(&broker), Arc::clone(&sessions), node_id);
     let dispatcher = DispatcherService::new(cluster.clone(), Arc::clone(&sessions), broker);
-    let members = Arc::new(StateMembers::new(cluster.changes(), cluster.leadership()));
+    let members: Arc<dyn Membership> =
+        Arc::new(StateMembers::new(cluster.changes(), cluster.leadership()));
     let own = managers::Own { node: node_id, address: options.advertise.clone() };
     tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions)));
     tokio::spawn(managers::make_known(cluster.clone(), live.clone(), own, named));
     tokio::spawn(renew(live.clone(), cluster.clone(), credentials_dir));
     tracing::info!(listen = options.listen, advertise = options.advertise, "serving");
+    let forward = {
+        let connector = Arc::new(TlsConnector { identities });
+        let own = live.current().identity().cluster;
+        ForwardLayer::new(own, cluster.leadership(), connector, Arc::clone(&members), clock::now)
+    };
     let server = server_builder()
+        .layer(forward)
         .layer(RemovalLayer::new(cluster.clone()))
         .layer(AuthLayer::new(members, clock::now))
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
@@ -230,5 +238,7 @@ pub fn one_line(error: &anyhow::Error) -> String {
     chain(error.as_ref()).to_string()
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,11 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
         Credentials::from_pem(made.admin_chain_pem, pending.key_pem.clone(), made.root_pem)
             .map_err(|e| CommandError::failed("the new credentials cannot be used").because(e))?;
     let endpoint = made.manager_addr;
-    let context = Context { cluster: made.cluster_id.clone(), endpoints: vec![endpoint.clone()] };
+    let context = Context {
+        cluster: made.cluster_id.clone(),
+        endpoints: vec![endpoint.clone()],
+        managers: Vec::new(),
+    };
     let name = store.add(&args.name, context, &credentials)?;
     pending.forget();
     if args.availability != AvailabilityArg::Active {

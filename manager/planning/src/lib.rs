@@ -12,9 +12,11 @@
 //! - [`credential`]: with what one node may pull an image
 //! - [`exec`], [`logs`]: which tasks a request means, and whom to ask
 //! - [`departure`]: what a node that is drained waits for
+//! - [`forward`]: which manager answers a call
 //! - [`liveness`]: which nodes count as lost
 //! - [`managers`]: who takes part in Raft, who may go, and how managers fare
 //! - [`pace`]: how fast one node may report
+//! - [`reached`]: of which managers others are told
 //! - [`level`]: what a node must be able to do to run a task
 //! - [`tunnel_keys`]: when the keys of the tunnels between nodes change
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
@@ -24,6 +26,7 @@ pub mod assignment;
 pub mod credential;
 pub mod departure;
 pub mod exec;
+pub mod forward;
 pub mod level;
 pub mod liveness;
 pub mod logs;
@@ -32,6 +35,7 @@ pub mod managers;
 mod memory_tests;
 pub mod orchestrator;
 pub mod pace;
+pub mod reached;
 pub mod scheduler;
 #[cfg(test)]
 mod stage;

@@ -12,7 +12,7 @@ use shoal_transport::Peer;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{AuthLayer, Caller, Standing, authorise};
+use super::{AuthLayer, Caller, Standing, Via};
 
 /// How long a call may go on to its answer when its right has gone: whoever removes itself hears
 /// that it worked.
@@ -29,6 +29,7 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(600);
 pub(super) async fn revoked(
     auth: AuthLayer,
     peer: Arc<Peer>,
+    via: Option<Via>,
     path: String,
     caller: Caller,
 ) -> Status {
@@ -36,7 +37,7 @@ pub(super) async fn revoked(
     loop {
         changes.borrow_and_update();
         let now = (auth.now)();
-        match authorise(&peer, &path, &*auth.members, now) {
+        match auth.authorise(&peer, via.as_ref(), &path) {
             Err(status) => return status,
             Ok(now) if !now.may_as(&caller) => return changed(&caller),
             Ok(_) => {}

@@ -137,6 +137,33 @@ fn a_demoted_manager_is_seen_as_an_agent() {
     assert_eq!(caller, expected);
 }
 
+#[test]
+fn only_a_manager_speaks_for_others_and_nobody_is_vouched_for_beyond_its_certificate() {
+    let members = Members(BTreeMap::from([(node(1), Role::Manager), (node(2), Role::Agent)]));
+    let admin = PeerId::User(UserId::from(4));
+    let trusted = |id, role| Peer::Trusted(identity(id, role));
+    let joiner = Peer::Joiner(Joiner { public_key: vec![1] });
+    let late = Peer::Trusted(Identity { not_after: NOW, ..identity(node(1), Role::Manager) });
+    let refused = Peer::Refused(Refusal::WrongPurpose { who: "x".into() });
+    const READ: &str = "/shoal.v1.Control/GetNode";
+    for (peer, speaks, [joins, reads, renews]) in [
+        (trusted(node(1), Role::Manager), true, [false, false, true]),
+        // Promoted or demoted since, removed, or never one.
+        (trusted(node(1), Role::Agent), false, [false, false, true]),
+        (trusted(node(2), Role::Manager), false, [false, false, true]),
+        (trusted(node(9), Role::Manager), false, [false, false, true]),
+        (trusted(admin, Role::User), false, [false, true, true]),
+        (late, false, [false; 3]),
+        (joiner, false, [true, false, false]),
+        (refused, false, [false; 3]),
+    ] {
+        assert_eq!(may_pass_on(&peer, &members, NOW).is_ok(), speaks, "{peer:?}");
+        let vouched = [JOIN, READ, RENEW].map(|path| vouches(&peer, path, NOW));
+        assert_eq!(vouched, [joins, reads, renews], "{peer:?}");
+        assert!(!vouches(&peer, "/no.Such/Thing", NOW), "{peer:?}");
+    }
+}
+
 fn user(role: UserRole) -> Standing {
     let spec = UserSpec {
         name: "ann".to_owned(),
@@ -231,8 +258,7 @@ fn a_refusal_says_who_may() {
     let said = permit(&identity, &user(UserRole::Viewer), path, Asked::Common, &view);
     assert_eq!(
         said.expect_err("refused").message(),
-        "user ann has role viewer and may not call RemoveNode, which is for managers and operators \
-         and admins"
+        "user ann has role viewer and may not call RemoveNode, which is for operators and admins"
     );
 }
 

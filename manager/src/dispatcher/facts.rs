@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shoal_manager_planning::managers::role_told;
+use shoal_manager_planning::reached::reached;
 use shoal_manager_state::{ClusterState, Event, ObjectRef};
 use shoal_proto::v1 as pb;
 use shoal_types::id::NodeId;
@@ -11,11 +12,11 @@ use shoal_types::id::NodeId;
 use super::sessions::{Session, Sessions};
 
 fn managers(view: &ClusterState) -> Vec<pb::ManagerPeer> {
-    let peer = |node: &Arc<shoal_types::object::Node>| {
-        let status = node.manager_status.as_ref()?;
-        Some(pb::ManagerPeer { node_id: node.id.to_string(), addr: status.addr.clone() })
+    let peer = |(id, addr): (NodeId, &str)| pb::ManagerPeer {
+        node_id: id.to_string(),
+        addr: addr.to_owned(),
     };
-    view.nodes().filter_map(peer).collect()
+    reached(view).map(peer).collect()
 }
 
 fn facts(view: &ClusterState, managers: &[pb::ManagerPeer], node: NodeId) -> pb::ClusterFacts {
