@@ -19,7 +19,6 @@ use crate::ca::{CertificateAuthority, JoinSecrets};
 use crate::clock::RandomIds;
 use crate::config::{Cli, Command as Word};
 use crate::raft::LeaderState;
-use shoal_manager_raft::Member;
 
 /// Everything here takes seconds at most; this is for machines that are very busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -52,7 +51,10 @@ impl One {
         runtime.spawn(async move {
             let _identity = identity;
             let place = options.state_dir.join("credentials");
-            if let Err(error) = serve(&options, &serving, &on, identities, place, stop).await {
+            // It is told of the others by the state.
+            let (_nobody, named) = watch::channel(Vec::new());
+            let known_by = KnownBy { identities, named };
+            if let Err(error) = serve(&options, &serving, &on, known_by, place, stop).await {
                 tracing::error!("{error:#}");
             }
         });
@@ -142,10 +144,9 @@ impl Trio {
         for result in first.cluster.propose_all(commands).await.expect("written") {
             result.expect("accepted");
         }
-        for other in &self.managers[1..] {
-            let member = Member { node: other.node, address: other.address.to_string() };
-            first.raft.add_voter(other.raft.id(), member).await.expect("joined");
-        }
+        // The leader takes in who is known to be a manager.
+        let voters = || first.cluster.members().iter().filter(|member| member.voter).count();
+        eventually("all vote", || async { (voters() == self.managers.len()).then_some(()) }).await;
     }
 
     /// The place of who leads.
