@@ -6,15 +6,18 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[path = "../../../../tests/bench/inside.rs"]
+mod inside;
 #[path = "../../../../tests/bench/ratio.rs"]
 mod ratio;
 #[path = "../../../../tests/bench/series.rs"]
 mod series;
 #[path = "../../../../tests/bench/space.rs"]
 mod space;
+#[path = "../../../../tests/bench/stream.rs"]
+mod stream;
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,13 +30,13 @@ use shoal_agent_network::{
 };
 use shoal_agent_planning::tunnel;
 
+use crate::inside::inside;
 use crate::ratio::interval;
 use crate::series::quantile;
 use crate::space::{move_into, path, run};
+use crate::stream::{Receiver, send};
 
 const PORT: u16 = 7000;
-/// Bytes that are written or read at once.
-const CHUNK: usize = 128 << 10;
 /// Before what is sent counts: the stream has to find its pace.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// Containers of each network.
@@ -200,27 +203,12 @@ impl Lab {
         let listener = inside(&Self::container(way, to), || Ok(TcpListener::bind(address)?))?;
         let sender = thread::spawn(move || {
             move_into(&Self::container(way, from))?;
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-            let chunk = vec![0x5a; CHUNK];
-            // Until nobody listens any more.
-            while stream.write_all(&chunk).is_ok() {}
-            anyhow::Ok(())
+            send(address)
         });
-        let (mut stream, _) = listener.accept()?;
-        let mut chunk = vec![0; CHUNK];
-        let mut read_until = |until: Instant| {
-            let mut bytes = 0;
-            while Instant::now() < until {
-                match stream.read(&mut chunk)? {
-                    0 => bail!("the stream has ended"),
-                    len => bytes += len,
-                }
-            }
-            Ok(bytes)
-        };
-        read_until(Instant::now() + WARM_UP)?;
+        let mut stream = Receiver::accept(&listener)?;
+        stream.read_until(Instant::now() + WARM_UP)?;
         let begin = Instant::now();
-        let bytes = read_until(begin + length)?;
+        let bytes = stream.read_until(begin + length)?;
         let seconds = begin.elapsed().as_secs_f64();
         drop(stream);
         sender.join().unwrap_or_else(|_| bail!("a thread has panicked"))?;
@@ -234,16 +222,4 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", &space]).status();
         }
     }
-}
-
-fn inside<T: Send>(
-    space: &str,
-    act: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    let enter = || -> anyhow::Result<T> {
-        move_into(space)?;
-        act()
-    };
-    thread::scope(|scope| scope.spawn(enter).join())
-        .unwrap_or_else(|_| bail!("a thread has panicked"))
 }
