@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use shoal_manager_planning::forward::RAFT;
 use shoal_manager_state::ClusterState;
 use shoal_manager_state::permission::{self, Asked};
 use shoal_transport::{
@@ -20,9 +21,6 @@ use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
 
-/// Begins the methods by which managers share their log.
-const RAFT: &str = "/shoal.v1.Raft/";
-
 pub mod audit;
 mod guard;
 mod members;
@@ -31,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use guard::last;
 pub use members::{Standing, StateMembers, role_in, standing_in};
 pub use table::{TABLE, Who, is_audited, who_may};
 

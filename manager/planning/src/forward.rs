@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const AGENTS_PATIENCE: Duration = Duration::from_secs(2);
 
 const AGENTS: &str = "/shoal.v1.Dispatcher/";
-const RAFT: &str = "/shoal.v1.Raft/";
+/// Begins the methods by which managers share their log.
+pub const RAFT: &str = "/shoal.v1.Raft/";
 
 /// What every manager answers for itself.
 const OWN: [&str; 2] = ["/shoal.v1.Control/GetVersion", "/shoal.v1.Ca/GetRootCertificate"];

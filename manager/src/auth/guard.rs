@@ -103,11 +103,16 @@ impl Guarded {
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Option<Frame<bytes::Bytes>> {
         let Poll::Ready(status) = self.revoked.as_mut().poll(cx) else { return None };
         self.over = true;
-        let mut trailers = http::HeaderMap::new();
-        // A message that cannot be a header: without trailers the client sees a broken stream.
-        let _ = status.add_header(&mut trailers);
-        Some(Frame::trailers(trailers))
+        Some(last(&status))
     }
+}
+
+/// The end of an answer that ends with this status.
+pub(crate) fn last(status: &Status) -> Frame<bytes::Bytes> {
+    let mut trailers = http::HeaderMap::new();
+    // A message that cannot be a header: without trailers the client sees a broken stream.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
 }
 
 impl http_body::Body for Guarded {

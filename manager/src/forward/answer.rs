@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use shoal_manager_planning::forward::{Course, Lead, course};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::auth::last;
 use crate::raft::{Leader, LeaderState};
 
 /// For how long nobody may lead before what a leader said is not waited for any more.
@@ -72,10 +72,7 @@ impl Led {
 
     fn end(&mut self, status: &Status) -> Frame<bytes::Bytes> {
         self.over = true;
-        let mut trailers = HeaderMap::new();
-        // A message that cannot be a header: without trailers the caller sees a broken stream.
-        let _ = status.add_header(&mut trailers);
-        Frame::trailers(trailers)
+        last(status)
     }
 }
 
