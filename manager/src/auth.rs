@@ -248,12 +248,13 @@ impl AuthLayer {
         Self { members, now }
     }
 
+    fn may_pass_on(&self, via: Option<&Via>) -> Result<(), Status> {
+        via.map_or(Ok(()), |Via(manager)| may_pass_on(manager, &*self.members, (self.now)()))
+    }
+
     fn authorise(&self, peer: &Peer, via: Option<&Via>, path: &str) -> Result<Caller, Status> {
-        let now = (self.now)();
-        if let Some(Via(manager)) = via {
-            may_pass_on(manager, &*self.members, now).map_err(undone)?;
-        }
-        authorise(peer, path, &*self.members, now)
+        self.may_pass_on(via).map_err(undone)?;
+        authorise(peer, path, &*self.members, (self.now)())
     }
 }
 

@@ -158,8 +158,9 @@ impl Cluster {
                 LeaderState::Follower(leader) => Some(leader.id),
                 LeaderState::Unknown => None,
             };
-            let members = self.raft.members().into_iter().map(|m| (m.id, m.answered)).collect();
-            managers::health(status, leader, &members)
+            let members = self.raft.members().into_iter();
+            let voters = members.filter(|m| m.voter && !m.changing).map(|m| (m.id, m.answered));
+            managers::health(status, leader, &voters.collect())
         };
         node.manager_status.as_ref().map(health)
     }
@@ -173,13 +174,9 @@ impl Cluster {
     /// Raft's members, as this manager knows them.
     #[must_use]
     pub fn members(&self) -> Vec<managers::Member> {
-        let member = |MemberStatus { id, node, address, voter, answered, lag }| managers::Member {
-            raft_id: id,
-            node,
-            addr: address,
-            voter,
-            answered,
-            lag,
+        let member = |status| {
+            let MemberStatus { id, node, address, voter, changing: _, answered, lag } = status;
+            managers::Member { raft_id: id, node, addr: address, voter, answered, lag }
         };
         self.raft.members().into_iter().map(member).collect()
     }

@@ -38,7 +38,9 @@ mod tests {
         let set = prost_types::FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
         let services = set.file.iter().flat_map(|file| &file.service);
         let mut seen = 0;
-        for service in services.filter(|service| ["Control", "Ca", "Managers"].contains(&service.name())) {
+        for service in
+            services.filter(|service| ["Control", "Ca", "Managers"].contains(&service.name()))
+        {
             for method in &service.method {
                 let path = format!("/shoal.v1.{}/{}", service.name(), method.name());
                 assert_eq!(talks(&path), method.client_streaming(), "{path}");

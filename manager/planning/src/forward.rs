@@ -103,6 +103,8 @@ pub enum Outcome {
     Answered,
     /// Word that nothing was done of it.
     Undone,
+    /// Word that who passed it on is no manager any more: nothing was done, and nothing will be.
+    Dismissed,
     /// It could not be sent.
     Unsent,
     /// It may have been sent, and there is no answer.
@@ -136,7 +138,7 @@ pub fn then(outcome: Outcome, passing: Passing, left: Duration) -> Then {
         {
             Then::Again
         }
-        (Outcome::Undone | Outcome::Unsent, _) => Then::Undone,
+        (Outcome::Undone | Outcome::Dismissed | Outcome::Unsent, _) => Then::Undone,
         (Outcome::Broken, Passing::Whole { harmless: false }) => Then::Unknown,
         (Outcome::Broken, _) => Then::Gone,
     }
@@ -210,6 +212,8 @@ mod tests {
             (Outcome::Answered, WRITE, SEC, Then::Answer),
             (Outcome::Undone, WRITE, SEC, Then::Again),
             (Outcome::Undone, WRITE, zero, Then::Undone),
+            (Outcome::Dismissed, READ, SEC, Then::Undone),
+            (Outcome::Dismissed, Passing::Flowing, SEC, Then::Undone),
             (Outcome::Unsent, WRITE, SEC, Then::Again),
             (Outcome::Unsent, WRITE, zero, Then::Undone),
             (Outcome::Unsent, Passing::Flowing, SEC, Then::Undone),

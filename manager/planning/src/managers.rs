@@ -76,15 +76,15 @@ fn name_of(view: &ClusterState, id: NodeId) -> String {
     if name.is_empty() { id.to_string() } else { name }
 }
 
-/// How a manager fares, by what its leader knows of Raft's members: how long ago each has answered, if it
-/// ever has.
+/// How a manager fares, by what its leader knows of Raft's voters: how long ago each has answered, if it
+/// ever has. Who does not vote yet is not shown as reachable: the cluster cannot do without another one for it.
 #[must_use]
 pub fn health(
     manager: &ManagerStatus,
     leader: Option<u64>,
-    members: &BTreeMap<u64, Option<Duration>>,
+    voters: &BTreeMap<u64, Option<Duration>>,
 ) -> ManagerHealth {
-    let reachability = match members.get(&manager.raft_id) {
+    let reachability = match voters.get(&manager.raft_id) {
         // It is not among those who are asked: on its way in, or out.
         None => Reachability::Unknown,
         Some(Some(ago)) if *ago <= SILENCE_MAX => Reachability::Reachable,

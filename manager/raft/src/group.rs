@@ -118,7 +118,8 @@ impl<A: Answer> RaftNode<A> {
     pub fn members(&self) -> Vec<MemberStatus> {
         let metrics = self.inner.raft.metrics();
         let stored = Arc::clone(&metrics.borrow().membership_config);
-        let voters: BTreeSet<_> = stored.membership().voter_ids().collect();
+        let sets = stored.membership().get_joint_config();
+        let votes = |id: &RaftId| sets.iter().filter(|set| set.contains(id)).count();
         let ids = stored.membership().nodes().map(|(id, _)| *id).collect();
         let mut ago = self.inner.answered.ago(&ids);
         ago.insert(self.inner.id, Duration::ZERO);
@@ -137,7 +138,8 @@ impl<A: Answer> RaftNode<A> {
                 id: *id,
                 node: member.node,
                 address: member.address.clone(),
-                voter: voters.contains(id),
+                voter: votes(id) > 0,
+                changing: (1..sets.len()).contains(&votes(id)),
                 answered: ago.get(id).copied(),
                 lag: lag(id),
             })

@@ -61,6 +61,9 @@ pub struct MemberStatus {
     pub address: String,
     /// Takes part in decisions; otherwise it only receives the log.
     pub voter: bool,
+    /// It becomes a voter, or ceases to be one, by a change that is under way: until that has ended,
+    /// nothing is decided without a majority of the voters before.
+    pub changing: bool,
     /// How long ago it answered this member last; `None` if it never has. Leaders ask all the time.
     pub answered: Option<Duration>,
     /// Entries of the log that it lacks, as far as this member, if it leads, has been told.

@@ -12,7 +12,8 @@ use shoal_transport::Peer;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{AuthLayer, Caller, Standing, Via};
+use super::{AuthLayer, Caller, Standing, Via, authorise};
+use crate::forward::{broken, passing_of};
 
 /// How long a call may go on to its answer when its right has gone: whoever removes itself hears
 /// that it worked.
@@ -37,7 +38,11 @@ pub(super) async fn revoked(
     loop {
         changes.borrow_and_update();
         let now = (auth.now)();
-        match auth.authorise(&peer, via.as_ref(), &path) {
+        // Of the caller nothing has changed: it begins anew at another manager.
+        if let Err(status) = auth.may_pass_on(via.as_ref()) {
+            return broken(passing_of(&path), status.message());
+        }
+        match authorise(&peer, &path, &*auth.members, now) {
             Err(status) => return status,
             Ok(now) if !now.may_as(&caller) => return changed(&caller),
             Ok(_) => {}

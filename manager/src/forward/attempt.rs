@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use shoal_manager_planning::forward::{Lead, Outcome, Passing, Then, lasts};
+use shoal_manager_planning::forward::{Lead, Outcome, Passing, Then, lasts, then};
 use shoal_transport::{ConnectInfo, is_undone, is_unsent, undone};
 use shoal_types::error_chain::chain;
 use tokio::sync::watch;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
 use super::Forward;
@@ -114,6 +114,8 @@ impl Attempt {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Answered(_) => Outcome::Answered,
+            // What the leader says of those who may not pass on calls.
+            Self::Undone(status) if status.code() == Code::PermissionDenied => Outcome::Dismissed,
             Self::Undone(_) => Outcome::Undone,
             Self::Unsent(_) => Outcome::Unsent,
             Self::Broken(_) => Outcome::Broken,
@@ -136,14 +138,22 @@ impl Attempt {
             Self::Answered(_) => "",
             Self::Undone(status) | Self::Unsent(status) | Self::Broken(status) => status.message(),
         };
-        match then {
-            Then::Unknown => {
-                Status::unknown(format!("it is unknown whether it takes effect: {why}"))
-            }
-            Then::Gone => Status::unavailable(why),
-            Then::Undone | Then::Again | Then::Answer => undone(Status::unavailable(why)),
-        }
+        failure(then, why)
     }
+}
+
+/// What the caller hears where there is no answer.
+fn failure(then: Then, why: &str) -> Status {
+    match then {
+        Then::Unknown => Status::unknown(format!("it is unknown whether it takes effect: {why}")),
+        Then::Gone => Status::unavailable(why),
+        Then::Undone | Then::Again | Then::Answer => undone(Status::unavailable(why)),
+    }
+}
+
+/// What the caller hears when an answer breaks off.
+pub(crate) fn broken(passing: Passing, why: &str) -> Status {
+    failure(then(Outcome::Broken, passing, Duration::ZERO), why)
 }
 
 impl Forward {
@@ -191,15 +201,7 @@ impl Forward {
         if response.headers().contains_key(Status::GRPC_STATUS) {
             return Attempt::Answered(response);
         }
-        let why = "the connection to the leader broke";
-        let broken = match passing {
-            Passing::Whole { harmless: false } => {
-                Status::unknown(format!("it is unknown whether it takes effect: {why}"))
-            }
-            Passing::Whole { harmless: true } | Passing::Flowing | Passing::Never => {
-                Status::unavailable(why)
-            }
-        };
+        let broken = broken(passing, "the connection to the leader broke");
         let moved = moved(began, self.leadership.clone());
         Attempt::Answered(response.map(|inner| Body::new(Led::new(inner, Box::pin(moved), broken))))
     }

@@ -26,6 +26,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceExt as _};
 
+pub(crate) use self::attempt::broken;
+
 use self::answer::lead;
 use self::attempt::{Attempt, Call, timeout};
 use self::caller::CALLER;
@@ -95,8 +97,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let passing = passing(path, methods::talks(path), methods::is_harmless(path));
+        let passing = passing_of(request.uri().path());
         if passing == Passing::Never && !request.headers().contains_key(CALLER) {
             return Either::Left(self.inner.call(request));
         }
@@ -212,6 +213,11 @@ impl Forward {
         let response = inner.oneshot(request).await?;
         Ok(Attempt::here(response, path, began, &self.leadership))
     }
+}
+
+/// How calls of a method get to the leader.
+pub(crate) fn passing_of(path: &str) -> Passing {
+    passing(path, methods::talks(path), methods::is_harmless(path))
 }
 
 /// Nothing was done, and another manager, or this one after a while, may do it.
