@@ -98,11 +98,10 @@ pub(crate) async fn follow(node: &Node, member: &Member) {
         let runs = matches!(*states.borrow_and_update(), ManagerState::Running { .. });
         let outcome = match node.store().cluster() {
             Ok(cluster) => match wish(told, cluster.manager.is_some()) {
-                Wish::Nothing => Ok(()),
                 Wish::Begin => begin(node, member).await,
                 Wish::Bring if runs => bring(node, member).await,
-                Wish::Bring => Ok(()),
                 Wish::End => end(node).await,
+                Wish::Nothing | Wish::Bring => Ok(()),
             },
             Err(error) => Err(error.into()),
         };
