@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,6 +57,9 @@ pub struct ClusterFile {
     /// Set where this host runs a manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager: Option<ManagerEndpoint>,
+    /// Where one would listen and be reached, if somebody has said so: for the time when it becomes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<ManagerEndpoint>,
 }
 
 /// Where this host's manager listens and is reached.
@@ -127,13 +131,15 @@ impl fmt::Debug for InitFile {
 #[derive(Debug, Clone)]
 pub struct IdentityStore {
     dir: PathBuf,
+    /// Held by whoever changes a part of a file.
+    changing: Arc<Mutex<()>>,
 }
 
 impl IdentityStore {
     /// Keeps everything in `dir`, which need not exist.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, changing: Arc::default() }
     }
 
     fn credentials_dir(&self) -> PathBuf {
@@ -192,6 +198,20 @@ impl IdentityStore {
     /// [`IdentityError::Io`].
     pub fn save_cluster(&self, cluster: &ClusterFile) -> Result<(), IdentityError> {
         save::<ClusterFile>(&self.dir.join("cluster.json"), cluster)
+    }
+
+    /// Changes a part of what is known of the cluster. Clones of this keep out of each other's way.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn change_cluster(
+        &self,
+        change: impl FnOnce(&mut ClusterFile),
+    ) -> Result<(), IdentityError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cluster = self.cluster()?;
+        change(&mut cluster);
+        self.save_cluster(&cluster)
     }
 
     /// How far an `init` has come; `None` if there was none.
@@ -287,6 +307,7 @@ mod tests {
                 listen: "0.0.0.0:4242".to_owned(),
                 advertise: "10.0.0.1:4242".to_owned(),
             }),
+            endpoint: None,
         };
         assert_eq!(store.cluster().expect("readable"), ClusterFile::default());
         store.save_cluster(&cluster).expect("written");
@@ -306,7 +327,7 @@ mod tests {
             advertise: "10.0.0.1:4242".to_owned(),
         };
         let managers = vec!["10.0.0.1:4242".to_owned()];
-        let cluster = ClusterFile { managers, manager: Some(endpoint) };
+        let cluster = ClusterFile { managers, manager: Some(endpoint), endpoint: None };
         check_golden::<ClusterFile>(&golden, &cluster);
         let done = InitFile::Done { request: "ab12".to_owned(), answer: "0a00".to_owned() };
         check_golden::<InitFile>(&golden, &done);

@@ -5,10 +5,12 @@
 pub mod boot;
 pub mod config;
 pub mod description;
+mod endpoint;
 pub mod identity;
 pub mod ledger;
 pub mod local;
 pub mod manager_child;
+mod managing;
 pub mod metrics;
 pub mod node;
 pub mod node_workload;

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use crate::description::Describe;
 use crate::identity::{ClusterFile, IdentityError, IdentityStore};
 use crate::manager_child::ManagerChild;
+use crate::managing;
 use crate::session::{self, CredentialLine, Managers, Member, SessionContext, Standing, Workload};
 
 /// Why a membership cannot begin.
@@ -84,6 +85,7 @@ impl Node {
                 self.busy.send_replace(true);
                 tokio::select! {
                     () = session::run(&self.context, &member) => {}
+                    () = managing::follow(self, &member) => {}
                     // Fails only when we are gone.
                     _ = members.changed() => {}
                 }
@@ -161,6 +163,7 @@ impl Node {
             managers,
             store: self.store.clone(),
             manager_socket: self.manager.config().socket(),
+            role: watch::Sender::new(None),
         }));
         Ok(())
     }

@@ -139,6 +139,7 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use shoal_types::task_state::TaskState;
     use shoal_types::time::Timestamp;
 
@@ -196,8 +197,7 @@ mod tests {
     async fn dropping_the_wait_loses_nothing() {
         let reporter = Reporter::default();
         reporter.report(1.into(), &status("a"));
-        let cut = tokio::time::timeout(Duration::from_millis(1), reporter.next_batch()).await;
-        assert!(cut.is_err());
+        assert!(reporter.next_batch().now_or_never().is_none(), "others may follow soon");
         assert_eq!(texts(&reporter.next_batch().await), ["a"]);
     }
 }

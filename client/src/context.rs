@@ -17,6 +17,9 @@ use shoal_transport::{Credentials, CredentialsError, InvalidAddress, ManagerAddr
 
 const FILE: &str = "contexts.yaml";
 
+/// Managers of a context that are kept.
+const MANAGERS_MAX: usize = 16;
+
 /// All contexts of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,11 +35,11 @@ pub struct Contexts {
 impl Format for Contexts {
     type Content = Self;
     const NAME: &'static str = "contexts";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
-    /// Version 0 had no version and the same fields.
+    /// Version 0 had no version and the fields of version 1, which had no managers that were learned.
     fn upgrade(from: u32, fields: Fields) -> Option<Fields> {
-        (from == 0).then_some(fields)
+        (from <= 1).then_some(fields)
     }
 }
 
@@ -46,8 +49,12 @@ impl Format for Contexts {
 pub struct Context {
     /// Id of the cluster.
     pub cluster: String,
-    /// `host:port` of managers, tried in order.
+    /// `host:port` of managers, as people have given them.
     pub endpoints: Vec<String>,
+    /// `host:port` of managers, as the cluster has told them when it was asked last; the first one is that
+    /// which has answered. They are tried before those above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<String>,
 }
 
 /// Why contexts cannot be used.
@@ -325,6 +332,7 @@ impl Store {
             let others = old.endpoints.iter().filter(|e| !context.endpoints.contains(e));
             let others: Vec<String> = others.cloned().collect();
             context.endpoints.extend(others);
+            context.managers.clone_from(&old.managers);
         }
         self.put(all, &name, context, credentials, false)?;
         Ok(name)
@@ -360,6 +368,21 @@ impl Store {
         credentials
             .save(&self.credentials_dir(name))
             .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })
+    }
+
+    /// Keeps where the managers of a context are, if that is not known yet and nobody else writes here now.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(crate) fn learn(&self, name: &str, managers: Vec<String>) -> Result<(), ContextError> {
+        let Some(_alone) = self.try_lock()? else { return Ok(()) };
+        let mut all = self.load()?;
+        let Some(context) = all.contexts.get_mut(name) else { return Ok(()) };
+        if context.managers == managers {
+            return Ok(());
+        }
+        context.managers = managers;
+        self.save(&all)
     }
 
     /// Selects a context.
@@ -433,12 +456,37 @@ impl Contexts {
 }
 
 impl Context {
-    /// The addresses of its managers.
+    /// All addresses of its managers, in the order in which they are tried.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        let mut all = self.managers.clone();
+        all.extend(self.endpoints.iter().filter(|text| !self.managers.contains(text)).cloned());
+        all
+    }
+
+    /// The same, read.
     ///
     /// # Errors
     /// The first one that is none.
     pub fn addresses(&self) -> Result<Vec<ManagerAddress>, InvalidAddress> {
-        self.endpoints.iter().map(|text| text.parse()).collect()
+        self.all().iter().map(|text| text.parse()).collect()
+    }
+
+    /// What is kept of the managers that a cluster has told, of which `answered` is the way to one: that comes
+    /// first, as it leads there. Nothing that is no address; so many at most that a list stays short.
+    #[must_use]
+    pub(crate) fn learned(answered: &ManagerAddress, told: &[String]) -> Vec<String> {
+        if told.is_empty() {
+            return Vec::new();
+        }
+        let mut managers = vec![answered.to_string()];
+        for address in told.iter().filter_map(|text| text.parse::<ManagerAddress>().ok()) {
+            let text = address.to_string();
+            if !managers.contains(&text) && managers.len() < MANAGERS_MAX {
+                managers.push(text);
+            }
+        }
+        managers
     }
 }
 
@@ -451,7 +499,8 @@ mod tests {
     use super::*;
 
     fn context(cluster: &str) -> Context {
-        Context { cluster: cluster.to_owned(), endpoints: vec!["10.0.0.1:4242".to_owned()] }
+        let endpoints = vec!["10.0.0.1:4242".to_owned()];
+        Context { cluster: cluster.to_owned(), endpoints, managers: Vec::new() }
     }
 
     #[test]
@@ -469,7 +518,7 @@ mod tests {
         let store = Store::at(dir.path().to_owned());
         fs::write(store.file(), "version: 7\nclusters: {}\n").unwrap();
         let text = chain(&store.load().unwrap_err()).to_string();
-        for part in ["contexts.yaml", "version 7", "versions up to 1", "move the file aside"] {
+        for part in ["contexts.yaml", "version 7", "versions up to 2", "move the file aside"] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -508,6 +557,29 @@ mod tests {
         fs::set_permissions(place.join("identity.pem"), fs::Permissions::from_mode(0o700)).unwrap();
         let report = chain(&store.credentials("a").unwrap_err()).to_string();
         assert!(report.contains("identity.pem: ") && report.contains("directory"), "{report}");
+    }
+
+    #[test]
+    fn managers_that_the_cluster_tells_come_before_those_that_people_gave() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path().to_owned());
+        let contexts = [("a".to_owned(), context("x"))].into();
+        store.save(&Contexts { current: None, contexts }).unwrap();
+        let answered = "lb.example.org:4242".parse().unwrap();
+        let told = ["10.0.0.2:4242", "http://no", "10.0.0.3", "10.0.0.2:4242"].map(str::to_owned);
+        let managers = Context::learned(&answered, &told);
+        let expected = ["lb.example.org:4242", "10.0.0.2:4242", "10.0.0.3:4242"];
+        assert_eq!(managers, expected);
+        store.learn("a", managers).unwrap();
+        store.learn("gone", vec![]).unwrap();
+        let known = store.load().unwrap();
+        let text = fs::read_to_string(store.file()).unwrap();
+        assert!(text.contains("    managers:\n    - lb.example.org:4242\n"), "{text}");
+        let all = known.contexts["a"].all();
+        assert_eq!(all, [&expected[..], &["10.0.0.1:4242"]].concat());
+        assert!(Context::learned(&answered, &[]).is_empty(), "an older manager tells nothing");
+        let many: Vec<String> = (0..99).map(|n| format!("10.0.1.{n}:1")).collect();
+        assert_eq!(Context::learned(&answered, &many).len(), MANAGERS_MAX);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use shoal_proto::convert::InvalidMessage;
 use shoal_proto::convert::field::{Auths, Kind as _, Map, Text, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::control_client::ControlClient;
-use shoal_transport::{Credentials, LiveCredentials, MANAGER_NAME, client_channel};
+use shoal_transport::{Credentials, LiveCredentials};
 use shoal_types::id::{DeploymentId, StackId};
 use shoal_types::object::{
     AddressCount, Cluster, Deployment, Network, NetworkSummary, Node, NodeSummary, Service, Stack,
@@ -20,10 +20,10 @@ use shoal_types::spec::{
     UserSpec,
 };
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::context::{Context, ContextError, Store};
 use crate::portable::Portable;
+use crate::roam::Managers;
 
 mod connections;
 pub mod context;
@@ -34,12 +34,15 @@ mod parts;
 mod payloads;
 pub mod portable;
 mod renewal;
+mod resume;
+mod roam;
 mod stream;
 
 pub use error::ClientError;
 pub use nodes::{Partial, UsageQuery};
 pub use payloads::{Held, Made};
 pub use renewal::Notice;
+pub use resume::{LogPlace, Place};
 pub use stream::{Event, EventAction, LogLine, LogQuery, LogStream, Object, Watch, WatchSpan};
 
 /// The largest message that is taken, in bytes. Lists come in parts; what is largest is one stack with
@@ -48,10 +51,11 @@ const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// A manager.
+/// The managers of a cluster.
 #[derive(Debug, Clone)]
 pub struct Client {
-    rpc: ControlClient<Channel>,
+    rpc: ControlClient<Managers>,
+    managers: Managers,
 }
 
 /// A service and how it fares.
@@ -238,8 +242,12 @@ impl Client {
         let Some((name, context)) = contexts.select(named)? else {
             return Err(ClientError::NoContext);
         };
-        let (client, channel, live) = Self::dial(name, context, store.credentials(name)?).await?;
-        let notice = renewal::on_use(store, name, channel, &live).await;
+        let (client, told, live) = Self::dial(name, context, store.credentials(name)?).await?;
+        if !told.is_empty() && told != context.managers {
+            // The next command does it, or has to get along without.
+            let _ = store.learn(name, told);
+        }
+        let notice = renewal::on_use(store, name, client.managers.clone(), &live).await;
         Ok((client, notice))
     }
 
@@ -255,33 +263,30 @@ impl Client {
         Ok((Self::dial(&name, &context, credentials).await?.0, notice))
     }
 
+    /// A client, and where the managers are by the word of one of them.
     async fn dial(
         name: &str,
         context: &Context,
         credentials: Credentials,
-    ) -> Result<(Self, Channel, LiveCredentials)> {
-        let live = LiveCredentials::new(credentials)
-            .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
+    ) -> Result<(Self, Vec<String>, LiveCredentials)> {
+        let unusable = |source| ContextError::Credentials { name: name.to_owned(), source };
+        let live = LiveCredentials::new(credentials).map_err(unusable)?;
         let addresses = context.addresses()?;
-        let several = addresses.len() > 1;
-        let mut last = None;
-        for address in addresses {
-            let channel = client_channel(address, live.clone(), MANAGER_NAME)
-                .map_err(|source| ContextError::Credentials { name: name.to_owned(), source })?;
-            let rpc =
-                ControlClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let client = Self { rpc };
-            // One that cannot be reached is passed over; any other answer is an answer.
-            if several
-                && let Err(status) = client.rpc.clone().get_version(pb::GetVersionRequest {}).await
-                && status.code() == Code::Unavailable
-            {
-                last = Some(status);
-                continue;
-            }
-            return Ok((client, channel, live));
+        if addresses.is_empty() {
+            return Err(ClientError::NoEndpoint(name.to_owned()));
         }
-        Err(last.map_or_else(|| ClientError::NoEndpoint(name.to_owned()), ClientError::from))
+        let managers = Managers::new(addresses, &live).map_err(unusable)?;
+        let rpc = ControlClient::new(managers.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let client = Self { rpc, managers };
+        let told = match client.rpc.clone().get_version(pb::GetVersionRequest {}).await {
+            Ok(answer) => answer.into_inner().manager_addrs,
+            Err(status) if status.code() == Code::Unavailable => return Err(status.into()),
+            // Whatever is asked next is refused, too.
+            Err(_) => Vec::new(),
+        };
+        let current = client.managers.current();
+        let told = current.map(|current| Context::learned(current, &told)).unwrap_or_default();
+        Ok((client, told, live))
     }
 
     /// What the manager is.

@@ -198,13 +198,14 @@ impl LocalAgent {
         })
     }
 
-    /// Node id and role.
+    /// Node id and role. Where the host's manager listens, and where it is reached, may be left empty.
     pub async fn join(
         &self,
         join_token: String,
         manager_addrs: Vec<String>,
+        [listen_addr, advertise_addr]: [String; 2],
     ) -> Result<(String, &'static str)> {
-        let request = pb::JoinRequest { join_token, manager_addrs, ..Default::default() };
+        let request = pb::JoinRequest { join_token, manager_addrs, listen_addr, advertise_addr };
         let answer = self.rpc.clone().join(request).await.map_err(refused)?.into_inner();
         let role = role(answer.role());
         Ok((answer.node_id, role))

@@ -85,7 +85,7 @@ impl Portable {
             shoal_context: VERSION,
             name: name.to_owned(),
             cluster: context.cluster.clone(),
-            endpoints: context.endpoints.clone(),
+            endpoints: context.all(),
             certificate: credentials.chain_pem().to_owned(),
             key: credentials.key_pem().reveal().to_owned(),
             root: credentials.root_pem().to_owned(),
@@ -115,7 +115,8 @@ impl Portable {
         let credentials =
             Credentials::from_pem(self.certificate, SecretPem::new(self.key), self.root)
                 .map_err(|source| PortableError::Credentials { name: self.name, source })?;
-        Ok((Context { cluster: self.cluster, endpoints: self.endpoints }, credentials))
+        let (cluster, endpoints) = (self.cluster, self.endpoints);
+        Ok((Context { cluster, endpoints, managers: Vec::new() }, credentials))
     }
 
     /// The text of the file.

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use shoal_transport::{EnrolError, Identity, LiveCredentials, renew, renew_at};
 use shoal_types::error_chain::chain;
 use shoal_types::time::Timestamp;
-use tonic::transport::Channel;
 
 use crate::context::{ContextError, Store};
+use crate::roam::Managers;
 
 /// For the manager to answer. It only signs; a command must not be held up for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -84,7 +84,7 @@ fn now() -> Timestamp {
 pub(crate) async fn on_use(
     store: &Store,
     name: &str,
-    channel: Channel,
+    managers: Managers,
     live: &LiveCredentials,
 ) -> Option<Notice> {
     let identity = *live.current().identity();
@@ -92,7 +92,7 @@ pub(crate) async fn on_use(
     if need == Need::Nothing {
         return None;
     }
-    let error = attempt(store, name, channel, live).await.err()?;
+    let error = attempt(store, name, managers, live).await.err()?;
     (need == Need::UrgentRenewal).then(|| Notice::NotRenewed {
         context: name.to_owned(),
         not_after: identity.not_after,
@@ -120,7 +120,7 @@ fn ends_soon(identity: &Identity, now: Timestamp) -> bool {
 async fn attempt(
     store: &Store,
     name: &str,
-    channel: Channel,
+    managers: Managers,
     live: &LiveCredentials,
 ) -> Result<(), RenewalError> {
     // Whoever holds the lock is renewing, most likely; else the next command does it.
@@ -129,7 +129,7 @@ async fn attempt(
     if store.credentials(name)?.identity().not_after > current.identity().not_after {
         return Ok(());
     }
-    let renewed = match tokio::time::timeout(PATIENCE, renew(channel, &current)).await {
+    let renewed = match tokio::time::timeout(PATIENCE, renew(managers, &current)).await {
         Ok(answer) => answer.map_err(RenewalError::Refused)?,
         Err(_) => return Err(RenewalError::Silent),
     };

@@ -30,6 +30,8 @@ pub struct Event {
 pub struct Watch<S> {
     /// One after the other.
     pub events: S,
+    /// The log index after which it begins.
+    pub after: u64,
     /// Older ones were asked for than are kept: the first ones are the oldest there are.
     pub is_incomplete: bool,
 }
@@ -254,7 +256,7 @@ impl Client {
             Some(pb::watch_response::Message::Event(wire)) => event(wire),
             _ => Err(InvalidMessage::missing("event").into()),
         });
-        Ok(Watch { events, is_incomplete: started.incomplete })
+        Ok(Watch { events, after: started.index, is_incomplete: started.incomplete })
     }
 
     /// Lines of the logs of a service or a task.

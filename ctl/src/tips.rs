@@ -27,8 +27,6 @@ const DOCKERS: [(&str, &str); 42] = [
     ("logs", "shoalctl service logs"),
     ("ls", "shoalctl service ls or shoalctl ps"),
     ("network prune", "networks are removed by name; shoalctl network ls lists them"),
-    ("node demote", "the role of a node cannot be changed yet"),
-    ("node promote", "the role of a node cannot be changed yet"),
     ("pause", "tasks cannot be paused; shoalctl service scale SERVICE=0 stops them"),
     ("port", "shoalctl service ls and shoalctl ps show ports"),
     ("pull", "nodes pull what their tasks need; shoalctl image load takes an archive"),
@@ -149,8 +147,6 @@ mod tests {
             ("swarm init", "tip: shoalctl init\n"),
             ("swarm", "shoalctl join-token"),
             ("run nginx", "shoalctl service create"),
-            ("node promote h1", "the role of a node cannot be changed yet"),
-            ("--context prod node demote h1", "the role of a node cannot be changed yet"),
             ("volume create data", "made where tasks need them"),
         ];
         for (line, tip) in cases {
@@ -162,8 +158,6 @@ mod tests {
     #[test]
     fn slips_of_the_hand_lead_to_nothing_harmful() {
         let cases = [
-            ("node promote h1", None),
-            ("node demote h1", None),
             ("node re h1", None),
             ("node lss", Some("ls")),
             ("servise ls", Some("service")),

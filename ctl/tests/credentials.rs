@@ -216,6 +216,7 @@ impl Bench {
         let context = Context {
             cluster: self.cluster.ca.cluster().to_string(),
             endpoints: vec![self.address.to_string()],
+            managers: Vec::new(),
         };
         self.store.add("mine", context, &credentials).unwrap();
         credentials
@@ -344,7 +345,8 @@ async fn who_is_locked_out_is_told_the_way_back_and_it_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_of_another_cluster_is_never_overwritten() {
     let bench = Bench::start().await;
-    let other = Context { cluster: "another".to_owned(), endpoints: Vec::new() };
+    let other =
+        Context { cluster: "another".to_owned(), endpoints: Vec::new(), managers: Vec::new() };
     let kept = bench.certificate(0);
     bench.store.add("prod", other.clone(), &kept).unwrap();
     let ran = bench.run("context create --local prod").await;

@@ -93,6 +93,7 @@ fn a_signal_ends_with_a_record_even_while_the_manager_is_silent() {
         let context = Context {
             cluster: ca.cluster().to_string(),
             endpoints: vec![listener.local_addr().unwrap().to_string()],
+            managers: Vec::new(),
         };
         Store::at(dir.path().join("config")).add("mine", context, &credentials).unwrap();
         let child = spawn(&dir, "service rm --format json web");

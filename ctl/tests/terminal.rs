@@ -190,7 +190,11 @@ fn refused() -> Status {
 
 hostile! {{
     get_version GetVersionRequest GetVersionResponse
-        Ok(pb::GetVersionResponse { version: text(), node_id: text() });
+        Ok(pb::GetVersionResponse {
+            version: text(),
+            node_id: text(),
+            manager_addrs: vec![text()],
+        });
     get_cluster GetClusterRequest GetClusterResponse
         Ok(pb::GetClusterResponse { cluster: Some(cluster()) });
     update_cluster UpdateClusterRequest UpdateClusterResponse
@@ -315,7 +319,7 @@ async fn served(hostile: Hostile) -> tempfile::TempDir {
         )),
     );
     let dir = tempfile::tempdir().unwrap();
-    let context = Context { cluster: ca.cluster().to_string(), endpoints };
+    let context = Context { cluster: ca.cluster().to_string(), endpoints, managers: Vec::new() };
     let user = issue(PeerId::User(UserId::from(7)), Role::User);
     Store::at(dir.path().to_owned()).add("mine", context, &user).unwrap();
     dir

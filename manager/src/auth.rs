@@ -8,9 +8,12 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use shoal_manager_planning::forward::RAFT;
 use shoal_manager_state::ClusterState;
 use shoal_manager_state::permission::{self, Asked};
-use shoal_transport::{ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role, utc_date};
+use shoal_transport::{
+    ConnectInfo, Identity, Joiner, Peer, PeerId, Refusal, Role, undone, utc_date,
+};
 use shoal_types::spec::UserRole;
 use shoal_types::time::Timestamp;
 use tokio::sync::watch;
@@ -26,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use guard::last;
 pub use members::{Standing, StateMembers, role_in, standing_in};
 pub use table::{TABLE, Who, is_audited, who_may};
 
@@ -59,6 +63,12 @@ pub trait Membership: Send + Sync + 'static {
 
     /// Changes whenever the standing of any member may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Whether what is known here may be too old to know of this one as a manager: nobody leads, or it is
+    /// the one who does, and what makes it a manager has still to come from it.
+    fn may_be_behind(&self, _id: PeerId) -> bool {
+        false
+    }
 }
 
 /// The caller of a request that passed an [`AuthLayer`].
@@ -109,7 +119,15 @@ pub fn authorise(
         let expired = Refusal::Expired { who, not_after: identity.not_after };
         return Err(Status::unauthenticated(expired.to_string()));
     }
-    let Some(standing) = members.standing_of(identity.id) else {
+    let known = members.standing_of(identity.id);
+    // Or a manager that was away, or has no state yet, would never hear what it lacks.
+    let is_raft = path.starts_with(RAFT) && identity.role == Role::Manager;
+    let standing = match known {
+        Some(Standing::Node(Role::Manager)) => known,
+        _ if is_raft && members.may_be_behind(identity.id) => Some(Standing::Node(Role::Manager)),
+        _ => known,
+    };
+    let Some(standing) = standing else {
         let message = format!("{} is not a member of this cluster (any more)", identity.id);
         return Err(Status::unauthenticated(message));
     };
@@ -175,6 +193,48 @@ fn lesser(certified: Role, given: Role) -> Role {
     }
 }
 
+/// The manager that has passed a request on, in its extensions. The peer of the request is who made it.
+#[derive(Debug, Clone)]
+pub struct Via(pub Arc<Peer>);
+
+/// Whether a peer may say who has made the calls that it makes.
+///
+/// # Errors
+/// `PERMISSION_DENIED`: it is no manager, or none any more.
+pub fn may_pass_on(peer: &Peer, members: &dyn Membership, now: Timestamp) -> Result<(), Status> {
+    let Peer::Trusted(identity) = peer else {
+        return Err(Status::permission_denied("only managers pass calls on"));
+    };
+    let is_manager = identity.role == Role::Manager
+        && identity.not_after > now
+        && members.standing_of(identity.id).is_some_and(|s| s.role() == Role::Manager);
+    match is_manager {
+        true => Ok(()),
+        false => Err(Status::permission_denied(format!(
+            "{} passes a call on and is no manager of this cluster (any more)",
+            identity.id
+        ))),
+    }
+}
+
+/// Whether a manager that does not lead passes a call of this peer on: as far as the peer's certificate says,
+/// the method is for it. The leader, which knows the members, authorises the call.
+#[must_use]
+pub fn vouches(peer: &Peer, path: &str, now: Timestamp) -> bool {
+    let Some(who) = who_may(path) else { return false };
+    match peer {
+        Peer::Refused(_) => false,
+        Peer::Joiner(_) => who.contains(Who::JOINER),
+        Peer::Trusted(identity) => {
+            let own = match identity.role {
+                Role::Manager => Who::NODE,
+                role => Who::of(role),
+            };
+            identity.not_after > now && who.meets(own)
+        }
+    }
+}
+
 /// Puts [`authorise`] before services.
 #[derive(Clone)]
 pub struct AuthLayer {
@@ -186,6 +246,15 @@ impl AuthLayer {
     /// `now` is the clock by which certificates expire.
     pub fn new(members: Arc<dyn Membership>, now: fn() -> Timestamp) -> Self {
         Self { members, now }
+    }
+
+    fn may_pass_on(&self, via: Option<&Via>) -> Result<(), Status> {
+        via.map_or(Ok(()), |Via(manager)| may_pass_on(manager, &*self.members, (self.now)()))
+    }
+
+    fn authorise(&self, peer: &Peer, via: Option<&Via>, path: &str) -> Result<Caller, Status> {
+        self.may_pass_on(via).map_err(undone)?;
+        authorise(peer, path, &*self.members, (self.now)())
     }
 }
 
@@ -221,14 +290,15 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let info = request.extensions().get::<ConnectInfo>().cloned();
+        let via = request.extensions().get::<Via>().cloned();
         let verdict = match &info {
-            Some(info) => authorise(&info.peer, &path, &*self.auth.members, (self.auth.now)()),
+            Some(info) => self.auth.authorise(&info.peer, via.as_ref(), &path),
             None => Err(Status::unauthenticated("connection carries no identity")),
         };
         match (verdict, info) {
             (Ok(caller), Some(info)) => {
                 request.extensions_mut().insert(caller.clone());
-                let revoked = guard::revoked(self.auth.clone(), info.peer, path, caller);
+                let revoked = guard::revoked(self.auth.clone(), info.peer, via, path, caller);
                 Box::pin(guard::guarded(self.inner.call(request), revoked))
             }
             (verdict, info) => {

@@ -1,5 +1,7 @@
-//! Making a cluster, and letting its users in again. Served on a socket of this host only, to root
-//! or this process's own user.
+//! Making a cluster, becoming a manager of one, and letting its users in again. Served on a socket of this
+//! host only, to root or this process's own user.
+
+mod joining;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use shoal_manager_state::{ClusterState, Command, PredefinedIds};
 use shoal_proto::convert::InvalidMessage;
 use shoal_proto::v1 as pb;
 use shoal_proto::v1::bootstrap_server::Bootstrap;
-use shoal_transport::{Credentials, LiveCredentials, PeerId, PrivateKey, Role, unix_peer_uid};
+use shoal_transport::{
+    Credentials, LiveCredentials, ManagerAddress, PeerId, PrivateKey, Role, unix_peer_uid,
+};
 use shoal_types::error_chain::chain;
 use shoal_types::id::{IdSource as _, NodeId, UserId};
 use shoal_types::level::Level;
@@ -44,8 +48,10 @@ pub struct BootstrapService {
     listen: String,
     /// Told when this manager has an identity.
     identity: watch::Sender<Option<LiveCredentials>>,
-    /// One at a time.
-    busy: Mutex<()>,
+    /// Told of managers of a cluster that this one is to join.
+    seeds: watch::Sender<Vec<ManagerAddress>>,
+    /// One at a time. The key for which a certificate was asked for last.
+    busy: Mutex<Option<PrivateKey>>,
 }
 
 fn internal(error: &dyn std::error::Error) -> Status {
@@ -61,8 +67,10 @@ impl BootstrapService {
         credentials_dir: PathBuf,
         listen: String,
         identity: watch::Sender<Option<LiveCredentials>>,
+        seeds: watch::Sender<Vec<ManagerAddress>>,
     ) -> Self {
-        Self { cluster, raft, credentials_dir, listen, identity, busy: Mutex::new(()) }
+        let busy = Mutex::default();
+        Self { cluster, raft, credentials_dir, listen, identity, seeds, busy }
     }
 
     /// The state of this cluster, made if there is none. Each step is found done by a repeat.
@@ -346,5 +354,22 @@ impl Bootstrap for BootstrapService {
         let root_pem = ca.material().trusted_pem();
         let certificate = Some(pb::Certificate { chain_pem: issued.pem, root_pem });
         Ok(Response::new(pb::RenewCertificateResponse { certificate }))
+    }
+
+    async fn prepare_manager(
+        &self,
+        request: Request<pb::PrepareManagerRequest>,
+    ) -> Result<Response<pb::PrepareManagerResponse>, Status> {
+        check_peer(&request)?;
+        self.prepare().await.map(Response::new)
+    }
+
+    async fn join_managers(
+        &self,
+        request: Request<pb::JoinManagersRequest>,
+    ) -> Result<Response<pb::JoinManagersResponse>, Status> {
+        check_peer(&request)?;
+        self.join(request.into_inner()).await?;
+        Ok(Response::new(pb::JoinManagersResponse {}))
     }
 }

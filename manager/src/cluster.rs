@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_manager_planning::managers;
+use shoal_manager_planning::managers::{self, Step};
 use shoal_manager_state::{ClusterState, Command, Outcome, Rejected, RejectedCode};
+use shoal_transport::undone;
 use shoal_types::error_chain::chain;
 use shoal_types::object::{ManagerHealth, ManagerStatus, Node};
 use shoal_types::time::Timestamp;
@@ -15,7 +16,9 @@ use crate::clock;
 use crate::feed::Feed;
 use crate::machine::Answer;
 use crate::raft::codec::encode_command;
-use crate::raft::{LeaderState, ProposeError, Proposer, RaftCallError, RaftNode};
+use crate::raft::{
+    LeaderState, Member, MemberStatus, ProposeError, Proposer, RaftCallError, RaftNode,
+};
 
 /// A cheap handle on the replicated state.
 #[derive(Clone)]
@@ -37,6 +40,17 @@ pub enum ProposalError {
     Propose(#[from] ProposeError),
 }
 
+/// Why the managers were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Raft does not do it.
+    #[error(transparent)]
+    Raft(#[from] RaftCallError),
+    /// It was not written down.
+    #[error(transparent)]
+    Proposal(#[from] ProposalError),
+}
+
 impl From<ProposalError> for Status {
     fn from(error: ProposalError) -> Self {
         match error {
@@ -44,15 +58,15 @@ impl From<ProposalError> for Status {
                 Self::new(status_code(rejected.code()), rejected.to_string())
             }
             ProposalError::Propose(error) => {
-                let code = match &error {
+                let why = chain(&error).to_string();
+                match &error {
                     ProposeError::NotLeader { .. } | ProposeError::Unavailable { .. } => {
-                        Code::Unavailable
+                        undone(Self::unavailable(why))
                     }
                     // Whoever repeats what is unavailable must not repeat this blindly.
-                    ProposeError::Unknown { .. } => Code::Unknown,
-                    ProposeError::TooLarge { .. } => Code::InvalidArgument,
-                };
-                Self::new(code, chain(&error).to_string())
+                    ProposeError::Unknown { .. } => Self::unknown(why),
+                    ProposeError::TooLarge { .. } => Self::invalid_argument(why),
+                }
             }
         }
     }
@@ -115,9 +129,11 @@ impl Cluster {
             LeaderState::Leader { term } => Ok(*term),
             LeaderState::Follower(leader) => {
                 let address = &leader.address;
-                Err(Status::unavailable(format!("this manager does not lead: ask {address}")))
+                Err(undone(Status::unavailable(format!(
+                    "this manager does not lead: ask {address}"
+                ))))
             }
-            LeaderState::Unknown => Err(Status::unavailable("no manager leads at present")),
+            LeaderState::Unknown => Err(undone(Status::unavailable("no manager leads at present"))),
         }
     }
 
@@ -129,7 +145,7 @@ impl Cluster {
         self.raft
             .ensure_linearizable()
             .await
-            .map_err(|error| Status::unavailable(chain(&error).to_string()))?;
+            .map_err(|error| undone(Status::unavailable(chain(&error).to_string())))?;
         Ok(self.view())
     }
 
@@ -142,18 +158,47 @@ impl Cluster {
                 LeaderState::Follower(leader) => Some(leader.id),
                 LeaderState::Unknown => None,
             };
-            let members = self.raft.members().into_iter().map(|m| (m.id, m.answered)).collect();
-            managers::health(status, leader, &members)
+            let members = self.raft.members().into_iter();
+            let voters = members.filter(|m| m.voter && !m.changing).map(|m| (m.id, m.answered));
+            managers::health(status, leader, &voters.collect())
         };
         node.manager_status.as_ref().map(health)
     }
 
-    /// Tells the other managers where this one, the leader, is reached.
+    /// This manager's id in Raft.
+    #[must_use]
+    pub fn raft_id(&self) -> u64 {
+        self.raft.id()
+    }
+
+    /// Raft's members, as this manager knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<managers::Member> {
+        let member = |status| {
+            let MemberStatus { id, node, address, voter, changing: _, answered, lag } = status;
+            managers::Member { raft_id: id, node, addr: address, voter, answered, lag }
+        };
+        self.raft.members().into_iter().map(member).collect()
+    }
+
+    /// Makes one change of the managers.
     ///
     /// # Errors
-    /// It does not lead, or no majority answers.
-    pub async fn set_own_address(&self, address: &str) -> Result<(), RaftCallError> {
-        self.raft.set_address(self.raft.id(), address).await
+    /// This one does not lead, no majority answers, or another change is under way.
+    pub async fn change_managers(&self, step: Step) -> Result<(), ChangeError> {
+        match step {
+            Step::HandOver { to } => self.raft.hand_over(to).await?,
+            Step::Remove { raft_id } => self.raft.remove_member(raft_id).await?,
+            Step::Move { raft_id, addr } => self.raft.set_address(raft_id, &addr).await?,
+            Step::Add { raft_id, node, addr } => {
+                self.raft.add_learner(raft_id, Member { node, address: addr }).await?;
+            }
+            Step::Promote { raft_id } => self.raft.promote(raft_id).await?,
+            Step::Forget { node: id } => {
+                self.propose(Command::SetManagerStatus { id, status: None }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Carries out one command, durably.

@@ -10,36 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_manager_planning::liveness::Watch;
-use shoal_manager_planning::{BATCH_MAX, Plan, address, orchestrator, scheduler, tunnel_keys};
+use shoal_manager_planning::{BATCH_MAX, Plan, orchestrator, scheduler, tunnel_keys};
 use shoal_manager_state::{Action, ClusterState, Event, ObjectRef, Outcome};
 use shoal_types::error_chain::chain;
-use shoal_types::id::NodeId;
 use shoal_types::level::Level;
 use shoal_types::time::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::clock::{self, RandomIds};
 use crate::cluster::Cluster;
-use crate::dispatcher::Sessions;
+use crate::dispatcher::{Sessions, Telling};
+use crate::managers;
 use crate::raft::LeaderState;
 
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// Wait before the next attempt to make an address known.
-const MOVE_RETRY: Duration = Duration::from_secs(5);
-
 /// Wait after a plan of which nothing was written, or a loop that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
-
-/// This manager, as others know it.
-#[derive(Debug, Clone)]
-pub struct Own {
-    /// Its node.
-    pub node: NodeId,
-    /// `host:port` where others reach it.
-    pub address: String,
-}
 
 /// One of the loops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +36,23 @@ enum Loop {
     Scheduler,
     Liveness,
     TunnelKeys,
+    Managers,
+    Facts,
+}
+
+impl Loop {
+    const ALL: [Self; 6] = [
+        Self::Orchestrator,
+        Self::Scheduler,
+        Self::Liveness,
+        Self::TunnelKeys,
+        Self::Managers,
+        Self::Facts,
+    ];
 }
 
 /// Runs the loops whenever this manager leads. Ends with the runtime.
-pub async fn run(cluster: Cluster, sessions: Arc<Sessions>, own: Own) {
+pub async fn run(cluster: Cluster, sessions: Arc<Sessions>) {
     let mut leadership = cluster.leadership();
     loop {
         let term = match leadership.wait_for(leads).await {
@@ -65,11 +66,8 @@ pub async fn run(cluster: Cluster, sessions: Arc<Sessions>, own: Own) {
             continue;
         }
         tracing::info!("leading");
-        let leading = async {
-            tokio::join!(supervise(&cluster, &sessions), move_to(&cluster, &sessions, &own));
-        };
         tokio::select! {
-            () = leading => {}
+            () = supervise(&cluster, &sessions) => {}
             // Also when it leads again by now: another manager may have led in between.
             _ = leadership.wait_for(|state| *state != term) => {
                 tracing::info!("not leading any more");
@@ -83,33 +81,11 @@ fn leads(state: &LeaderState) -> bool {
     matches!(state, LeaderState::Leader { .. })
 }
 
-/// Makes known where this manager is reached now and what it can do, if it was started with another
-/// address or by another program than before. Only the leader says so: once hosts join as managers, one that
-/// follows has to be asked, or it stays at its former level, and so does the cluster, until it leads.
-async fn move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) {
-    while let Err(error) = try_move_to(cluster, sessions, own).await {
-        tracing::warn!(address = own.address, error = %error, "cannot make the address known yet");
-        tokio::time::sleep(MOVE_RETRY).await;
-    }
-}
-
-async fn try_move_to(cluster: &Cluster, sessions: &Sessions, own: &Own) -> Result<(), String> {
-    let told = |error: &dyn std::error::Error| chain(error).to_string();
-    cluster.set_own_address(&own.address).await.map_err(|e| told(&e))?;
-    if let Some(command) = address::changed(&cluster.view(), own.node, &own.address, Level::OWN) {
-        cluster.propose(command).await.map_err(|e| told(&e))?;
-        tracing::info!(address = own.address, level = %Level::OWN, "this manager is made known anew");
-        // Agents are told where managers are when their sessions begin.
-        sessions.end_all();
-    }
-    Ok(())
-}
-
 /// Keeps every loop going.
 async fn supervise(cluster: &Cluster, sessions: &Arc<Sessions>) {
     let mut running: JoinSet<Loop> = JoinSet::new();
     let mut ids = std::collections::BTreeMap::new();
-    for which in [Loop::Orchestrator, Loop::Scheduler, Loop::Liveness, Loop::TunnelKeys] {
+    for which in Loop::ALL {
         ids.insert(start(&mut running, which, cluster, sessions), which);
     }
     while let Some(ended) = running.join_next_with_id().await {
@@ -143,6 +119,8 @@ fn start(
             Loop::TunnelKeys => {
                 plan_loop(&cluster, clock::now, tunnel_keys::Memory::default()).await;
             }
+            Loop::Managers => managers::keep(&cluster).await,
+            Loop::Facts => plan_loop(&cluster, clock::now, Telling::new(sessions)).await,
             Loop::Liveness => {
                 let (watch, removed) = (Watch::begin(clock::steady()), true);
                 plan_loop(
@@ -245,6 +223,21 @@ impl Planner for Liveness {
             self.sessions.end_all();
         }
         self.watch.plan(view, |node| self.sessions.heard_of(node), now, clock::now())
+    }
+}
+
+impl Planner for Telling {
+    fn hear(&mut self, event: &Event) {
+        self.hear(event);
+    }
+
+    fn forget(&mut self) {
+        self.forget();
+    }
+
+    fn plan(&mut self, view: &ClusterState, _: Timestamp) -> Plan {
+        self.tell(view);
+        Plan::default()
     }
 }
 

@@ -5,7 +5,8 @@
 //! - [`raft`], [`machine`]: the replicated log and the state over it
 //! - [`cluster`]: the handle through which everything else reads and writes
 //! - [`api`]: what `shoalctl` calls; [`dispatcher`]: what agents call; [`broker`]: logs and exec
-//! - [`leader`]: the control loops
+//! - [`forward`]: calls on their way to the leader; [`leader`]: the control loops; [`managers`]: the managers
+//!   beside this one
 //! - [`ca`], [`auth`], [`membership`], [`bootstrap`]: who is who
 
 pub mod api;
@@ -18,8 +19,10 @@ pub mod cluster;
 pub mod config;
 pub mod dispatcher;
 pub mod feed;
+pub mod forward;
 pub mod leader;
 pub mod machine;
+pub mod managers;
 pub mod membership;
 pub mod raft;
 pub mod removal;

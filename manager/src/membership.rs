@@ -81,11 +81,7 @@ impl ClusterCa for StateCa {
     async fn admit(&self, admission: Admission) -> Result<Role, Status> {
         let role = match admission.role {
             Role::Agent => NodeRole::Agent,
-            Role::Manager => {
-                return Err(Status::unimplemented(
-                    "joining as a manager is not supported yet: use the token for workers",
-                ));
-            }
+            Role::Manager => NodeRole::Manager,
             Role::User => return Err(Status::permission_denied("a token never makes a user")),
         };
         let id = PeerId::Node(admission.node);

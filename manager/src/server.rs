@@ -11,6 +11,7 @@ use shoal_proto::v1::bootstrap_server::BootstrapServer;
 use shoal_proto::v1::ca_server::CaServer;
 use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
+use shoal_proto::v1::managers_server::ManagersServer;
 use shoal_transport::{
     Credentials, EnrolError, IncomingLimits, LiveCredentials, ManagerAddress, PeerId, PrivateKey,
     Role, client_channel, incoming, node_name, renew_forever, server_builder, unix_incoming,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::api::ControlService;
-use crate::auth::{AuthLayer, StateMembers};
+use crate::auth::{AuthLayer, Membership, StateMembers};
 use crate::bootstrap::BootstrapService;
 use crate::broker::Broker;
 use crate::ca::CaService;
@@ -31,7 +32,9 @@ use crate::cluster::Cluster;
 use crate::config::RunOptions;
 use crate::dispatcher::{DispatcherService, Sessions};
 use crate::feed::Feed;
+use crate::forward::ForwardLayer;
 use crate::machine::{Answer, ClusterMachine};
+use crate::managers::{self, ManagersService};
 use crate::membership::{StateCa, authority};
 use crate::raft::{BoxError, PeerConnector, ProposeConfig, Proposer, RaftConfig, RaftNode};
 use crate::removal::RemovalLayer;
@@ -47,13 +50,16 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 ///
 /// # Errors
 /// It cannot start, or its log failed for good.
-pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(options: RunOptions, mut stop: CancellationToken) -> anyhow::Result<()> {
     let credentials_dir = options.state_dir.join("credentials");
     let known =
         Credentials::load(&credentials_dir).context("cannot read this manager's credentials")?;
     let known = known.map(LiveCredentials::new).transpose()?;
     let (identity, identities) = watch::channel(known);
+    let (seeds, named) = watch::channel(Vec::new());
+    let requested = std::mem::take(&mut stop);
     let (raft, cluster) = open(&options.state_dir, identities.clone(), &stop).await?;
+    tokio::spawn(stop_in_good_order(requested, cluster.clone(), stop.clone()));
 
     let bootstrap = BootstrapService::new(
         cluster.clone(),
@@ -61,6 +67,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result
         credentials_dir.clone(),
         options.listen.clone(),
         identity,
+        seeds,
     );
     let local = unix_incoming(&options.socket)
         .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
@@ -69,7 +76,8 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result
         .serve_with_incoming_shutdown(local, stop.clone().cancelled_owned());
     let local = tokio::spawn(local);
 
-    let serve = serve(&options, &raft, &cluster, identities, credentials_dir, stop.clone());
+    let known_by = KnownBy { identities, named };
+    let serve = serve(&options, &raft, &cluster, known_by, credentials_dir, stop.clone());
     let result = tokio::select! {
         result = serve => result,
         reason = raft.failed() => Err(anyhow::anyhow!("the raft log failed: {reason}")),
@@ -81,6 +89,19 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> anyhow::Result
     // A stale socket is replaced at the next start anyway.
     let _ = std::fs::remove_file(&options.socket);
     result
+}
+
+/// Lets others lead before this manager stops, while it still answers them.
+async fn stop_in_good_order(
+    requested: CancellationToken,
+    cluster: Cluster,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        () = requested.cancelled() => managers::give_lead_away(&cluster).await,
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
 }
 
 /// Opens the log and puts the state over it.
@@ -103,15 +124,22 @@ async fn open(
     Ok((raft, cluster))
 }
 
+/// Who this manager is, and what other managers it was told of.
+struct KnownBy {
+    identities: watch::Receiver<Option<LiveCredentials>>,
+    named: watch::Receiver<Vec<ManagerAddress>>,
+}
+
 /// Serves the API once this manager has an identity.
 async fn serve(
     options: &RunOptions,
     raft: &RaftNode<Answer>,
     cluster: &Cluster,
-    mut identities: watch::Receiver<Option<LiveCredentials>>,
+    known_by: KnownBy,
     credentials_dir: std::path::PathBuf,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let KnownBy { mut identities, named } = known_by;
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -125,17 +153,26 @@ async fn serve(
     let control =
         ControlService::new(cluster.clone(), Arc::clone(&broker), Arc::clone(&sessions), node_id);
     let dispatcher = DispatcherService::new(cluster.clone(), Arc::clone(&sessions), broker);
-    let members = Arc::new(StateMembers::new(cluster.changes()));
-    let own = leader::Own { node: node_id, address: options.advertise.clone() };
-    tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions), own));
+    let members: Arc<dyn Membership> =
+        Arc::new(StateMembers::new(cluster.changes(), cluster.leadership()));
+    let own = managers::Own { node: node_id, address: options.advertise.clone() };
+    tokio::spawn(leader::run(cluster.clone(), Arc::clone(&sessions)));
+    tokio::spawn(managers::make_known(cluster.clone(), live.clone(), own, named));
     tokio::spawn(renew(live.clone(), cluster.clone(), credentials_dir));
     tracing::info!(listen = options.listen, advertise = options.advertise, "serving");
+    let forward = {
+        let connector = Arc::new(TlsConnector { identities });
+        let own = live.current().identity().cluster;
+        ForwardLayer::new(own, cluster.leadership(), connector, Arc::clone(&members), clock::now)
+    };
     let server = server_builder()
+        .layer(forward)
         .layer(RemovalLayer::new(cluster.clone()))
         .layer(AuthLayer::new(members, clock::now))
         .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(DispatcherServer::new(dispatcher))
         .add_service(CaServer::new(CaService::new(StateCa::new(cluster.clone()))))
+        .add_service(ManagersServer::new(ManagersService::new(cluster.clone())))
         .add_service(raft.service())
         .serve_with_incoming_shutdown(
             incoming(listener, live, IncomingLimits::default()),
@@ -201,5 +238,7 @@ pub fn one_line(error: &anyhow::Error) -> String {
     chain(error.as_ref()).to_string()
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod confidential;
 pub mod convert;
+pub mod methods;
 pub mod parts;
 
 /// Generated from `shoal/v1/*.proto`: messages, gRPC clients and servers.

@@ -30,20 +30,32 @@ impl Cluster {
     /// # Errors
     /// When any of it fails; everything is removed then.
     pub fn start(hosts: usize) -> Result<Self> {
+        Self::joined_as("worker", hosts)
+    }
+
+    /// The same, with a manager on each host.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn of_managers(hosts: usize) -> Result<Self> {
+        Self::joined_as("manager", hosts)
+    }
+
+    fn joined_as(role: &str, hosts: usize) -> Result<Self> {
         sweep()?;
         let programs = Programs::find()?;
         let lab = Lab::prepare(None, hosts, &programs)?;
         let mut cluster = Self { lab, baselines: Vec::new() };
-        cluster.form()?;
+        cluster.form(role)?;
         Ok(cluster)
     }
 
-    fn form(&mut self) -> Result<()> {
+    fn form(&mut self, role: &str) -> Result<()> {
         self.lab.power_on()?;
         for host in &self.lab.hosts {
             host.boot()?;
         }
-        self.init_and_join()?;
+        self.init_and_join(role)?;
         self.push(&busybox_image()?, "busybox", "1")?;
         for host in &self.lab.hosts {
             self.baselines.push(host.inventory()?);
@@ -51,10 +63,10 @@ impl Cluster {
         Ok(())
     }
 
-    fn init_and_join(&self) -> Result<()> {
+    fn init_and_join(&self, role: &str) -> Result<()> {
         let Some(first) = self.lab.hosts.first() else { bail!("a cluster needs hosts") };
         self.ctl_ok(&["init", "--advertise-addr", &first.address])?;
-        let token = self.ctl_ok(&["join-token", "-q", "worker"])?;
+        let token = self.ctl_ok(&["join-token", "-q", role])?;
         for host in self.lab.hosts.iter().skip(1) {
             let words = ["join", "--token", token.trim(), &first.address];
             let said = run(self.lab.ctl(host).args(words), CTL)?;

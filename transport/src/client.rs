@@ -45,9 +45,22 @@ pub fn client_channel(
     credentials: LiveCredentials,
     server_name: &str,
 ) -> Result<Channel, CredentialsError> {
+    client_channel_within(CONNECT_TIMEOUT, address, credentials, server_name)
+}
+
+/// As [`client_channel`], with the time that a connection attempt may take: less where there are others to try.
+///
+/// # Errors
+/// As there.
+pub fn client_channel_within(
+    timeout: Duration,
+    address: ManagerAddress,
+    credentials: LiveCredentials,
+    server_name: &str,
+) -> Result<Channel, CredentialsError> {
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|_| CredentialsError::Tls(rustls::Error::UnsupportedNameType))?;
-    Ok(channel(address, name, move || credentials.loaded().client.clone()))
+    Ok(channel(timeout, address, name, move || credentials.loaded().client.clone()))
 }
 
 /// A channel for a host that has nothing but a join token. It shows a certificate that it signed
@@ -70,16 +83,17 @@ pub fn joining_channel(
     let config = finish(config);
     let name = ServerName::try_from(MANAGER_NAME)
         .map_err(|_| CredentialsError::Tls(rustls::Error::UnsupportedNameType))?;
-    Ok(channel(address, name, move || config.clone()))
+    Ok(channel(CONNECT_TIMEOUT, address, name, move || config.clone()))
 }
 
 fn channel(
+    timeout: Duration,
     address: ManagerAddress,
     name: ServerName<'static>,
     config: impl Fn() -> Arc<ClientConfig> + Send + 'static,
 ) -> Channel {
     let connector = tower::service_fn(move |_: http::Uri| {
-        let attempt = connect(address.clone(), name.clone(), config());
+        let attempt = connect(timeout, address.clone(), name.clone(), config());
         async move { attempt.await.map(TokioIo::new) }
     });
     // The connector knows where to go. The scheme must be http: tonic refuses https unless the TLS
@@ -95,6 +109,7 @@ pub(super) fn keepalive(endpoint: Endpoint) -> Endpoint {
 }
 
 async fn connect(
+    timeout: Duration,
     address: ManagerAddress,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
@@ -111,8 +126,8 @@ async fn connect(
         }
         Ok(tls)
     };
-    match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
+    match tokio::time::timeout(timeout, attempt).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(ConnectFailure::Timeout { address: address.clone(), after: CONNECT_TIMEOUT }),
+        Err(_) => Err(ConnectFailure::Timeout { address: address.clone(), after: timeout }),
     }
 }

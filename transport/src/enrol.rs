@@ -2,6 +2,8 @@
 
 use shoal_types::id::NodeId;
 use shoal_types::join_token::JoinToken;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body, Bytes, StdError};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -81,11 +83,27 @@ pub async fn join(
 ///
 /// # Errors
 /// [`EnrolError`].
-pub async fn renew(channel: Channel, now: &Credentials) -> Result<Credentials, EnrolError> {
+pub async fn renew<T>(channel: T, now: &Credentials) -> Result<Credentials, EnrolError>
+where
+    T: GrpcService<tonic::body::Body>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
     let key = PrivateKey::generate().map_err(EnrolError::Key)?;
     let csr_der = key.request().map_err(EnrolError::Key)?;
     let answer = client(channel).renew_certificate(v1::RenewCertificateRequest { csr_der }).await;
     renewed(answer, &key, now)
+}
+
+/// The same for a key that somebody else holds: a certificate for this signing request (PKCS #10 in DER),
+/// with the role that the cluster gives to the identity now.
+///
+/// # Errors
+/// [`EnrolError`].
+pub async fn certify(channel: Channel, csr_der: Vec<u8>) -> Result<v1::Certificate, EnrolError> {
+    let answer = client(channel).renew_certificate(v1::RenewCertificateRequest { csr_der }).await;
+    let answer = answer.map_err(|status| of_status(&status))?.into_inner();
+    answer.certificate.ok_or(EnrolError::Answer("it has no certificate"))
 }
 
 /// The same for a node, from its own host's manager by way of `channel`, its socket: also when the
@@ -117,7 +135,12 @@ fn renewed(
     Ok(renewed)
 }
 
-fn client(channel: Channel) -> CaClient<Channel> {
+fn client<T>(channel: T) -> CaClient<T>
+where
+    T: GrpcService<tonic::body::Body>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
     CaClient::new(channel).max_decoding_message_size(MAX_ANSWER)
 }
 

@@ -21,6 +21,7 @@ mod membership;
 mod peer;
 mod renewal;
 mod server;
+mod undone;
 mod unix;
 mod verify;
 
@@ -32,9 +33,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use address::{DEFAULT_PORT, InvalidAddress, ManagerAddress};
-pub use client::{client_channel, connect_timeout, joining_channel};
+pub use client::{client_channel, client_channel_within, connect_timeout, joining_channel};
 pub use credentials::{Credentials, CredentialsError};
-pub use enrol::{EnrolError, join, renew, renew_on_host};
+pub use enrol::{EnrolError, certify, join, renew, renew_on_host};
 pub use failure::{ConnectFailure, TlsFailure};
 pub use identity::{Identity, InvalidIdentity, PeerId, Role, utc_date};
 pub use key::{KeyError, PrivateKey, SecretPem};
@@ -43,6 +44,7 @@ pub use membership::{is_removed, removed};
 pub use peer::{ConnectInfo, Joiner, Peer, Refusal};
 pub use renewal::{renew_at, renew_forever};
 pub use server::{Incoming, IncomingLimits, ServerStream, incoming, server_builder};
+pub use undone::{is_undone, is_unsent, undone};
 pub use unix::{UnixIncoming, unix_channel, unix_incoming, unix_peer_uid};
 
 /// The DNS name that every manager's certificate carries and that clients ask for.

@@ -9,7 +9,8 @@ use shoal_types::join_token::JoinToken;
 use tonic::Status;
 
 use super::internal;
-use crate::identity::ClusterFile;
+use crate::endpoint;
+use crate::identity::{ClusterFile, ManagerEndpoint};
 use crate::node::Node;
 use crate::session::Standing;
 
@@ -20,12 +21,9 @@ pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinR
     let token: JoinToken =
         request.join_token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
     let addresses = addresses(&request.manager_addrs)?;
-    let own = [("listen_addr", &request.listen_addr), ("advertise_addr", &request.advertise_addr)];
-    if let Some((field, _)) = own.iter().find(|(_, address)| !address.is_empty()) {
-        return Err(Status::unimplemented(format!(
-            "{field}: is for a manager, and joining as one is not supported yet: leave it out"
-        )));
-    }
+    let said = !(request.listen_addr.is_empty() && request.advertise_addr.is_empty());
+    let find = || endpoint::find(&request.listen_addr, &request.advertise_addr, &addresses);
+    let said = if said { Some(find().await?) } else { None };
     let _alone = node.change().await;
     if let Some(credentials) = node.store().credentials().map_err(|error| internal(&error))? {
         return Err(already(&credentials, &token, &node.standing()));
@@ -34,18 +32,28 @@ pub(super) async fn join(node: &Arc<Node>, request: JoinRequest) -> Result<JoinR
     let hints =
         NodeHints { hostname: node.describe().await.hostname, advertise_addr: String::new() };
     let credentials = enrol(&addresses, &token, &key, &hints).await?;
-    if credentials.identity().role == Role::Manager {
-        return Err(Status::unimplemented(
-            "this token makes the host a manager, and a cluster has one manager for now: join with \
-             the agents' token (shoalctl join-token worker)",
-        ));
+    let manager = match (credentials.identity().role, &said) {
+        (Role::Manager, Some(said)) => Some(said.clone()),
+        (Role::Manager, None) => Some(find().await?),
+        (Role::Agent | Role::User, _) => None,
+    };
+    if let Some(endpoint) = &manager {
+        can_manage(node, endpoint)?;
     }
     let managers = addresses.iter().map(ToString::to_string).collect();
     let answer = answer(&credentials)?;
-    let cluster = ClusterFile { managers, manager: None };
+    let cluster = ClusterFile { managers, manager, endpoint: said };
     node.join(credentials, &cluster).map_err(|error| internal(&error))?;
     tracing::info!(node = answer.node_id, cluster = answer.cluster_id, "joined a cluster");
     Ok(answer)
+}
+
+/// Said now rather than found in the logs. The node is known to the cluster by now: a repeat goes on with it.
+fn can_manage(node: &Node, at: &ManagerEndpoint) -> Result<(), Status> {
+    let manager = node.manager();
+    manager.check_user().map_err(|error| Status::failed_precondition(chain(&error).to_string()))?;
+    endpoint::prepare(&manager.config().state_dir, false)?;
+    endpoint::can_listen(at)
 }
 
 fn addresses(texts: &[String]) -> Result<Vec<ManagerAddress>, Status> {

@@ -259,21 +259,97 @@ async fn a_host_that_leaves_unheard_says_so() {
     bench.state(v1::MembershipState::Inactive).await;
 }
 
+/// What is said of a manager is kept for the time when there is one.
 #[tokio::test]
-async fn a_host_that_joins_has_no_address_to_name() {
+async fn a_host_that_joins_may_say_where_its_manager_will_be() {
+    let manager = manager(1).await;
     let bench = Bench::start("exit 1", &me());
     let request = v1::JoinRequest {
-        join_token: TestCa::new(1).token(7).reveal(),
-        manager_addrs: vec![free_address()],
+        join_token: manager.ca.token(7).reveal(),
+        manager_addrs: vec![manager.address.to_string()],
+        listen_addr: "10.0.0.2:1".to_owned(),
         ..Default::default()
     };
-    let listen = v1::JoinRequest { listen_addr: "10.0.0.2:1".to_owned(), ..request.clone() };
-    let advertise = v1::JoinRequest { advertise_addr: "10.0.0.2:1".to_owned(), ..request };
-    for (field, request) in [("listen_addr: ", listen), ("advertise_addr: ", advertise)] {
-        let status = bench.client.clone().join(request).await.expect_err(field);
-        assert_eq!(status.code(), Code::Unimplemented, "{status}");
-        assert!(status.message().starts_with(field), "{status}");
+    let nonsense = v1::JoinRequest { advertise_addr: "http://x".to_owned(), ..request.clone() };
+    let status = bench.client.clone().join(nonsense).await.expect_err("no address");
+    assert!(status.message().starts_with("advertise_addr: "), "{status}");
+    bench.client.clone().join(request).await.expect("joins");
+    let cluster = bench.node.store().cluster().expect("readable");
+    let said = cluster.endpoint.expect("kept");
+    assert_eq!((&*said.listen, &*said.advertise), ("10.0.0.2:1", "10.0.0.2:1"));
+    assert_eq!(cluster.manager, None, "it is a worker");
+}
+
+/// A manager runs here.
+fn runs(bench: &Bench) -> bool {
+    matches!(bench.node.manager().state(), ManagerState::Running { .. })
+}
+
+#[tokio::test]
+async fn the_manager_of_a_host_comes_and_goes_with_its_role() {
+    let manager = manager(1).await;
+    let bench = Bench::start("mkdir -p \"$3/raft\"; exec sleep 1000", &me());
+    let own = free_address();
+    let request = v1::JoinRequest {
+        join_token: manager.ca.token(7).reveal(),
+        manager_addrs: vec![manager.address.to_string()],
+        listen_addr: own.clone(),
+        ..Default::default()
+    };
+    bench.client.clone().join(request).await.expect("joins");
+    bench.state(v1::MembershipState::Active).await;
+    let kept = bench.dir.path().join("state");
+    let told = async |role: v1::NodeRole| {
+        let facts = v1::ClusterFacts { managers: Vec::new(), role: role.into() };
+        manager.say(v1::session_message::Message::Facts(facts)).await;
+    };
+    let at = || bench.node.store().cluster().expect("readable").manager.map(|m| m.listen);
+    for _ in 0..2 {
+        told(v1::NodeRole::Manager).await;
+        eventually("it runs", || (runs(&bench) && kept.join("raft").exists()).then_some(())).await;
+        assert_eq!(at(), Some(own.clone()));
+        told(v1::NodeRole::Agent).await;
+        eventually("it is gone with what it kept", || {
+            (!runs(&bench) && !kept.exists() && at().is_none()).then_some(())
+        })
+        .await;
     }
+}
+
+#[tokio::test]
+async fn a_host_with_a_manager_steps_down_before_it_leaves() {
+    let manager = manager(1).await;
+    manager.seen().role = Some(Role::Manager);
+    let bench = Bench::start("exec sleep 1000", &me());
+    let request = v1::JoinRequest {
+        join_token: manager.ca.token(7).reveal(),
+        manager_addrs: vec![manager.address.to_string()],
+        listen_addr: free_address(),
+        ..Default::default()
+    };
+    let joined = bench.client.clone().join(request).await.expect("joins").into_inner();
+    assert_eq!(joined.role(), v1::NodeRole::Manager);
+    bench.state(v1::MembershipState::Active).await;
+    eventually("its manager runs", || runs(&bench).then_some(())).await;
+
+    manager.seen().needed = Some(Status::failed_precondition("it is the last manager"));
+    let status = bench.leave(false).await.expect_err("needed");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    for part in ["the cluster needs: it is the last manager", "force it if"] {
+        assert!(status.message().contains(part), "{part}: {status}");
+    }
+    let status = bench.client.clone().drain(v1::DrainRequest {}).await.expect_err("needed");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(manager.seen().drained.is_none(), "nothing is drained in vain");
+    assert!(runs(&bench), "it goes on");
+
+    manager.seen().needed = None;
+    manager.seen().stepped.clear();
+    let left = bench.leave(false).await.expect("leaves");
+    assert_eq!(left.not_told, "");
+    assert_eq!(manager.seen().stepped, [false; 3], "until the others go on without it");
+    assert_eq!(manager.seen().left, [joined.node_id]);
+    assert!(!runs(&bench) && !bench.dir.path().join("state").exists());
 }
 
 #[tokio::test]
@@ -296,9 +372,10 @@ async fn a_join_that_fails_says_why_and_keeps_its_key() {
         assert!(status.message().contains(text), "{status}");
     }
     let before = bench.node.store().enrolment_key().expect("kept").public_key();
+    std::fs::create_dir_all(bench.dir.path().join("state/raft")).expect("mkdir");
     manager.seen().role = Some(Role::Manager);
-    let status = bench.join(token(7), &here).await.expect_err("no second manager");
-    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    let status = bench.join(token(7), &here).await.expect_err("somebody's manager");
+    assert!(status.message().contains("holds a manager's state"), "{status}");
     manager.seen().role = None;
     bench.join(token(7), &here).await.expect("joins");
     let after = manager.seen().joined.clone();
@@ -382,6 +459,20 @@ impl Bootstrap for Issuer {
         Err(Status::unimplemented("not asked for here"))
     }
 
+    async fn prepare_manager(
+        &self,
+        _: Request<v1::PrepareManagerRequest>,
+    ) -> Result<Response<v1::PrepareManagerResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn join_managers(
+        &self,
+        _: Request<v1::JoinManagersRequest>,
+    ) -> Result<Response<v1::JoinManagersResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
     async fn renew_node_certificate(
         &self,
         _: Request<v1::RenewNodeCertificateRequest>,
@@ -421,7 +512,8 @@ async fn users_get_certificates_where_a_manager_runs() {
     refused(b"x", Code::FailedPrecondition, &here).await;
 
     let endpoint = ManagerEndpoint { listen: here.clone(), advertise: "10.0.0.9:1".to_owned() };
-    let cluster = ClusterFile { managers: vec![here.clone()], manager: Some(endpoint) };
+    let (managers, manager) = (vec![here.clone()], Some(endpoint));
+    let cluster = ClusterFile { managers, manager, endpoint: None };
     bench.node.store().save_cluster(&cluster).expect("saved");
     refused(b"x", Code::FailedPrecondition, "does not answer on").await;
     let socket = bench.dir.path().join("run/manager.sock");

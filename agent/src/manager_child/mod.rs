@@ -166,6 +166,12 @@ impl ManagerChild {
         });
     }
 
+    /// Where it stands, as that changes.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<ManagerState> {
+        self.state.clone()
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn state(&self) -> ManagerState {

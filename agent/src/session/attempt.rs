@@ -431,6 +431,7 @@ impl<'a> Requests<'a> {
             NodeRole::Agent => Role::Agent,
             NodeRole::Unspecified => return,
         };
+        self.member.role.send_if_modified(|role| role.replace(wanted) != Some(wanted));
         let current = self.member.credentials.current().identity().role;
         if wanted != current && self.renewal.is_none() {
             let member = self.member.clone();

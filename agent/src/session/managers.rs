@@ -56,9 +56,8 @@ impl Managers {
             }
             known.clone_from(&managers);
         }
-        let mut cluster = self.store.cluster()?;
-        cluster.managers = managers.iter().map(ToString::to_string).collect();
-        self.store.save_cluster(&cluster)
+        let managers = managers.iter().map(ToString::to_string).collect();
+        self.store.change_cluster(|cluster| cluster.managers = managers)
     }
 }
 
@@ -84,7 +83,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let store = IdentityStore::new(dir.path().to_owned());
         let two = ["10.0.0.1:1".to_owned(), "10.0.0.2:1".to_owned()];
-        let file = ClusterFile { managers: two.to_vec(), manager: None };
+        let file = ClusterFile { managers: two.to_vec(), ..ClusterFile::default() };
         store.save_cluster(&file).expect("written");
         let managers = Managers::load(store.clone()).expect("read");
         let tried: Vec<_> = (0..3).map(|n| managers.pick(n).expect("known").to_string()).collect();

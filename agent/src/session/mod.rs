@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use rand::Rng as _;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
-use shoal_transport::{LiveCredentials, renew_forever};
+use shoal_transport::{LiveCredentials, Role, renew_forever};
 use shoal_types::error_chain::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ use tonic::transport::Channel;
 
 pub use credentials::CredentialLine;
 pub use failure::{Failure, heartbeat_patience, heartbeat_wait};
-pub use farewell::{drain, farewell};
+pub use farewell::{NotDown, drain, farewell, step_down};
 pub use managers::Managers;
 pub use sequence::{Sequence, Step};
 pub use workload::{Answer, Workload, WorkloadError};
@@ -84,6 +84,8 @@ pub struct Member {
     pub store: IdentityStore,
     /// The socket of this host's own manager, if it has one.
     pub manager_socket: PathBuf,
+    /// What the cluster has said last that this node is; nothing if it has not said so yet.
+    pub role: watch::Sender<Option<Role>>,
 }
 
 /// What the sessions of a node share.
@@ -125,6 +127,8 @@ async fn sessions(context: &SessionContext, member: &Member) {
         turn = turn.wrapping_add(1);
         let mut why = chain(&failure).to_string();
         if failure.is_removal() {
+            // Its manager is nobody's any more.
+            member.role.send_replace(Some(Role::Agent));
             why = give_up(context, &why).await;
         }
         let wait = failure.wait(failures, rand::rng().random());

@@ -55,7 +55,7 @@ impl Bench {
     fn start(credentials: LiveCredentials, managers: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let store = IdentityStore::new(dir.path().to_owned());
-        store.save_cluster(&ClusterFile { managers, manager: None }).expect("written");
+        store.save_cluster(&ClusterFile { managers, ..ClusterFile::default() }).expect("written");
         let managers = Arc::new(Managers::load(store.clone()).expect("read"));
         let workload = Arc::new(FakeWorkload::default());
         let standing = watch::Sender::new(Standing::Inactive);
@@ -71,7 +71,8 @@ impl Bench {
             standing: standing.clone(),
         };
         let manager_socket = dir.path().join("manager.sock");
-        let member = Member { credentials, managers, store, manager_socket };
+        let role = Default::default();
+        let member = Member { credentials, managers, store, manager_socket, role };
         let task = {
             let member = member.clone();
             tokio::spawn(async move { run(&context, &member).await })

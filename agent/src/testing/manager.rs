@@ -58,6 +58,10 @@ pub(crate) struct Seen {
     pub(crate) left: Vec<String>,
     /// How far a node that drains itself is said to be; nobody has drained if absent.
     pub(crate) drained: Option<v1::DrainNodeResponse>,
+    /// How often nodes have asked to be managers no more, and whether that was forced.
+    pub(crate) stepped: Vec<bool>,
+    /// Why the managers of nodes are needed, unless they are not.
+    pub(crate) needed: Option<Status>,
     /// Session and task of each question for a credential.
     pub(crate) auths_asked: Vec<(String, String)>,
     /// The answer to them; that of an older manager if absent.
@@ -217,6 +221,20 @@ impl Dispatcher for Service {
         let drained = seen.drained.get_or_insert_default();
         drained.begun = begun;
         Ok(Response::new(drained.clone()))
+    }
+
+    async fn step_down(
+        &self,
+        request: Request<v1::StepDownRequest>,
+    ) -> Result<Response<v1::StepDownResponse>, Status> {
+        check(&request)?;
+        let mut seen = self.seen();
+        seen.stepped.push(request.get_ref().force);
+        match seen.needed.clone() {
+            Some(status) => Err(status),
+            // It takes a moment.
+            None => Ok(Response::new(v1::StepDownResponse { done: seen.stepped.len() > 2 })),
+        }
     }
 
     type SessionStream = Answers<v1::SessionMessage>;

@@ -70,6 +70,13 @@ pub(crate) struct Join {
     /// The token itself, which everybody on this host can see while the command runs
     #[arg(long, env = "SHOAL_JOIN_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     token: Option<String>,
+    /// Where other managers reach this host's manager, if it is one or becomes one: HOST[:PORT] [default: the
+    /// address that it has towards the others]
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<ManagerAddress>,
+    /// Where this host's manager listens, if it is one or becomes one: HOST[:PORT] [default: 0.0.0.0:4242]
+    #[arg(long, value_name = "ADDR")]
+    listen_addr: Option<ManagerAddress>,
     /// Where a manager listens: HOST[:PORT]
     #[arg(required = true, value_name = "ADDR")]
     managers: Vec<ManagerAddress>,
@@ -151,7 +158,11 @@ pub(crate) async fn init(shell: &Shell, args: Init) -> Result {
         Credentials::from_pem(made.admin_chain_pem, pending.key_pem.clone(), made.root_pem)
             .map_err(|e| CommandError::failed("the new credentials cannot be used").because(e))?;
     let endpoint = made.manager_addr;
-    let context = Context { cluster: made.cluster_id.clone(), endpoints: vec![endpoint.clone()] };
+    let context = Context {
+        cluster: made.cluster_id.clone(),
+        endpoints: vec![endpoint.clone()],
+        managers: Vec::new(),
+    };
     let name = store.add(&args.name, context, &credentials)?;
     pending.forget();
     if args.availability != AvailabilityArg::Active {
@@ -219,7 +230,9 @@ impl PendingKey {
 pub(crate) async fn join(shell: &Shell, args: Join) -> Result {
     let token = token(args.token, args.token_file.as_deref()).await?;
     let managers = args.managers.iter().map(ToString::to_string).collect();
-    let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers).await?;
+    let text = |address: Option<ManagerAddress>| address.map(|a| a.to_string()).unwrap_or_default();
+    let own = [text(args.listen_addr), text(args.advertise_addr)];
+    let (node_id, role) = shell.agent()?.join(token.trim().to_owned(), managers, own).await?;
     if !shell.is_json() {
         line(&format!("this host joined the cluster as a {role}: {node_id}"))?;
     }
@@ -272,13 +285,6 @@ fn join_line(token: &str, address: &str) -> String {
 }
 
 pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
-    if args.role == RoleArg::Manager && !args.rotate {
-        return Err(CommandError::failed(
-            "managers cannot join yet: a cluster has one manager for now, so that this token would \
-             be refused",
-        )
-        .hint("shoalctl join-token worker shows the one that lets hosts in"));
-    }
     let client = shell.manager().await?;
     let role = NodeRole::from(args.role);
     let rotated = if args.rotate { Some(client.rotate_join_token(role).await?) } else { None };
@@ -294,9 +300,6 @@ pub(crate) async fn join_token(shell: &Shell, args: &JoinToken) -> Result {
         return json::document(&json!({
             "Role": role.as_str(), "Token": token, "ManagerAddrs": managers,
         }));
-    }
-    if role == NodeRole::Manager {
-        return line("the token of managers is replaced; managers cannot join yet");
     }
     let address = managers.first().map_or("ADDR", String::as_str);
     block(&format!("To bring in a host as a {}, run there:\n", role.as_str()))?;

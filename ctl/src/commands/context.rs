@@ -117,7 +117,11 @@ async fn create(shell: &Shell, name: Option<&str>) -> Result {
     let issued = shell.agent()?.issue_user_certificate(key.request().map_err(no_key)?).await?;
     let credentials = Credentials::from_pem(issued.chain_pem, key.to_pem(), issued.root_pem)
         .map_err(|e| CommandError::failed("the new credentials cannot be used").because(e))?;
-    let context = Context { cluster: issued.cluster_id, endpoints: issued.manager_addrs };
+    let context = Context {
+        cluster: issued.cluster_id,
+        endpoints: issued.manager_addrs,
+        managers: Vec::new(),
+    };
     let name = store.recover(name, &issued.cluster_name, context, &credentials)?;
     let until = credentials.identity().not_after;
     let said = format!(
@@ -190,7 +194,7 @@ fn inspect(shell: &Shell, names: &[String]) -> Result {
 
 fn document(name: &str, context: &Context, identity: &Identity, place: &str) -> serde_json::Value {
     json!({
-        "Name": name, "ClusterID": context.cluster, "Endpoints": context.endpoints,
+        "Name": name, "ClusterID": context.cluster, "Endpoints": context.all(),
         "Credentials": place, "Identity": identity.id.to_string(),
         "CertificateExpiry": identity.not_after,
     })
@@ -209,7 +213,7 @@ fn list(shell: &Shell, quiet: bool) -> Result {
         .map(|(name, context)| {
             json!({
                 "Name": name, "Current": name == current, "ClusterID": context.cluster,
-                "Endpoints": context.endpoints,
+                "Endpoints": context.all(),
             })
         })
         .collect();
@@ -257,7 +261,7 @@ fn show(shell: &Shell) -> Result {
     }
     line(&format!("Name: {name}"))?;
     line(&format!("Cluster: {}", context.cluster))?;
-    line(&format!("Endpoints: {}", context.endpoints.join(", ")))?;
+    line(&format!("Endpoints: {}", context.all().join(", ")))?;
     line(&format!("Credentials: {place}"))?;
     line(&format!("Identity: {}", identity.id))?;
     let word = if identity.not_after > time::now() { "valid until" } else { "expired on" };

@@ -3,11 +3,12 @@
 use clap::Args;
 use futures::StreamExt as _;
 use serde_json::json;
-use shoal_client::{Event, Object, Watch, WatchSpan};
+use shoal_client::{Event, Object, Place, Watch, WatchSpan};
 
 use super::filter::Filters;
 use super::{Result, Shell};
 use crate::error::CommandError;
+use crate::progress::{Away, again};
 use crate::render::record::{self, Record};
 use crate::render::{clean, line, note, time};
 
@@ -52,22 +53,33 @@ pub(crate) async fn run(shell: &Shell, args: &Events) -> Result {
         until: read("--until", &args.until)?,
     };
     let client = shell.manager().await?;
-    let Watch { mut events, is_incomplete } = client.watch(&kinds, span).await?;
+    let Watch { mut events, after, is_incomplete } = client.watch(&kinds, span).await?;
     if is_incomplete {
         note("warning: older events are not kept any more: these are the oldest ones");
     }
+    let (mut place, mut away) = (Place::after(after), Away::default());
     loop {
-        let Some(event) = events.next().await else {
-            if span.until.is_some_and(|until| until <= time::now()) {
-                return Ok(());
+        let error = match events.next().await {
+            Some(Ok(event)) => {
+                away.is_back();
+                // Where it goes on after a break is told by its place, not by the time that was asked for.
+                let is_asked_for = span.since.is_none_or(|since| event.time >= since);
+                if place.takes(event.index) && is_asked_for && fits(&filters, &event) {
+                    show(shell, &event)?;
+                }
+                continue;
             }
-            return Err(CommandError::failed("the manager ended the stream")
-                .hint("it may have been stopped, or this reader was too slow"));
+            None if span.until.is_some_and(|until| until <= time::now()) => return Ok(()),
+            // In good order, and not as when another manager leads.
+            None => {
+                return Err(CommandError::failed("the manager ended the stream")
+                    .hint("it may have been stopped, or this reader was too slow"));
+            }
+            Some(Err(error)) => error.into(),
         };
-        let event = event?;
-        if fits(&filters, &event) {
-            show(shell, &event)?;
-        }
+        let rest = WatchSpan { after: Some(place.resume()), since: None, until: span.until };
+        let open = async || Ok(client.watch(&kinds, rest).await?.events);
+        events = again(&mut away, error, open).await?;
     }
 }
 

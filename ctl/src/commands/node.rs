@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use shoal_client::{Client, TaskQuery};
 use shoal_types::object::{Node, NodeState, NodeSummary, Task};
+use shoal_types::spec::{NodeRole, NodeSpec};
 
-use super::cluster::AvailabilityArg;
+use super::cluster::{AvailabilityArg, RoleArg};
 use super::draining::{Remaining, Wait};
 use super::filter::Filters;
 use super::service::pairs::{KeyValue, duration};
@@ -19,8 +20,7 @@ use crate::error::CommandError;
 use crate::render::record::{self, Record};
 use crate::render::table::{Column, bends, whole};
 use crate::render::words::{self, capital};
-use crate::render::{id, line, pretty};
-use crate::stack::refused;
+use crate::render::{id, line, note, pretty};
 
 pub(crate) use usage::Usage;
 
@@ -56,6 +56,18 @@ pub(crate) enum Command {
     },
     /// Change what is wanted of a node
     Update(Update),
+    /// Make nodes managers; each takes part when node ls shows it as reachable
+    Promote {
+        /// Ids or host names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers; what they run stays
+    Demote {
+        /// Ids or host names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
     /// Remove nodes from the cluster
     #[command(visible_alias = "remove")]
     Rm {
@@ -98,9 +110,9 @@ pub(crate) struct Update {
     /// Wait no longer than this; 0 waits for ever
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m", requires = "wait")]
     timeout: Duration,
-    /// Refused
-    #[arg(long, hide = true)]
-    role: Option<String>,
+    /// What it is
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
     /// Id or host name
     node: String,
 }
@@ -111,7 +123,7 @@ impl Command {
         match self {
             Self::Stats { flags, .. } => flags.writes_records(),
             Self::Update(update) => update.wait,
-            Self::Rm { .. } => true,
+            Self::Rm { .. } | Self::Promote { .. } | Self::Demote { .. } => true,
             _ => false,
         }
     }
@@ -145,6 +157,8 @@ pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
             super::tasks::show(shell, &client, query, &list).await
         }
         Command::Update(args) => update(shell, args).await,
+        Command::Promote { nodes } => become_role(shell, &nodes, NodeRole::Manager).await,
+        Command::Demote { nodes } => become_role(shell, &nodes, NodeRole::Agent).await,
         Command::Rm { nodes, force } => {
             shell
                 .remove(&nodes, async |client, node| Ok(client.remove_node(node, force).await?))
@@ -239,12 +253,11 @@ fn manager_status(node: &NodeSummary) -> &'static str {
 }
 
 async fn update(shell: &Shell, args: Update) -> Result {
-    if args.role.is_some() {
-        return Err(CommandError::failed(refused::ROLE.said("changing the role of a node")));
-    }
-    if args.label_add.is_empty() && args.label_rm.is_empty() && args.availability.is_none() {
+    let Update { label_add, label_rm, availability, role, .. } = &args;
+    let is_empty = label_add.is_empty() && label_rm.is_empty();
+    if is_empty && availability.is_none() && role.is_none() {
         return Err(CommandError::usage(
-            "nothing is to be changed: expected --label-add, --label-rm or --availability",
+            "nothing is to be changed: expected --label-add, --label-rm, --availability or --role",
         ));
     }
     if args.wait && args.availability != Some(AvailabilityArg::Drain) {
@@ -261,6 +274,9 @@ async fn update(shell: &Shell, args: Update) -> Result {
     spec.labels.extend(args.label_add.into_iter().map(|l| (l.key, l.value)));
     if let Some(availability) = args.availability {
         spec.availability = availability.into();
+    }
+    if let Some(role) = args.role {
+        spec.role = role.into();
     }
     let node = client.update_node(&node, &spec).await?;
     if !args.wait {
@@ -280,6 +296,22 @@ async fn update(shell: &Shell, args: Update) -> Result {
     };
     wait.until_empty(async || remaining(&client, &node).await).await?;
     shell.ended("drained", Vec::new());
+    Ok(())
+}
+
+/// One after the other: each changes how many managers there are.
+async fn become_role(shell: &Shell, nodes: &[String], role: NodeRole) -> Result {
+    let client = shell.manager().await?;
+    for reference in nodes {
+        let mut node = client.node(reference).await?;
+        if node.spec.role == role {
+            note(&format!("node {reference} is a {} already", role.as_str()));
+        } else {
+            let spec = NodeSpec { role, ..node.spec.clone() };
+            node = client.update_node(&node, &spec).await?;
+        }
+        shell.result(reference, &node)?;
+    }
     Ok(())
 }
 

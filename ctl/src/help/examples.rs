@@ -94,6 +94,8 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("ps", "shoalctl ps --filter node=h1\nshoalctl ps --format {{.Name}}"),
     ("node ps", "shoalctl node ps h1 h2\nshoalctl node ps --filter desired-state=running h1"),
     ("node inspect", "shoalctl node inspect --pretty h1"),
+    ("node promote", "shoalctl node promote h2 h3"),
+    ("node demote", "shoalctl node demote h3"),
     ("node rm", "shoalctl node rm h3\nshoalctl node rm --force h3"),
     ("service ls", "shoalctl service ls --filter name=web\nshoalctl service ls -q"),
     ("service ps", "shoalctl service ps web\nshoalctl service ps --no-trunc web"),

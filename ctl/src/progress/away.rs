@@ -5,9 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::CommandError;
+use crate::render::note;
 
 /// How long a manager may stay away before waiting for it is given up.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Wait before a manager that is away is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Since when a manager has been away.
 #[derive(Debug, Default)]
@@ -31,6 +35,28 @@ impl Away {
             return Err(error);
         }
         Ok(self.since.replace(since).is_none())
+    }
+}
+
+/// Has `open` open a stream again after `error`, unless that means that there is none any more. Says so once.
+///
+/// # Errors
+/// As [`Away::bear`], and what else is wrong.
+pub(crate) async fn again<T>(
+    away: &mut Away,
+    mut error: CommandError,
+    mut open: impl AsyncFnMut() -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    loop {
+        let text = format!("the manager is away, trying again: {}", error.reason());
+        if away.bear(error, Instant::now())? {
+            note(&text);
+        }
+        tokio::time::sleep(PAUSE).await;
+        match open().await {
+            Ok(stream) => return Ok(stream),
+            Err(next) => error = next,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use model::Model;
 use outcome::Outcome;
 use reporter::Reporter;
 
-pub(crate) use away::Away;
+pub(crate) use away::{Away, again};
 pub(crate) use model::Followed;
 pub(crate) use outcome::ServiceReport;
 pub(crate) use removal::gone;

@@ -65,5 +65,4 @@ table! {
     MOUNT_TYPE = "services.*.volumes[].type", "`cluster`, `image`",
         LATER, "expected bind, volume or tmpfs";
     VOLUME_DRIVER = "volumes.*.driver", "anything but `local`", LATER, "expected local";
-    ROLE = "shoalctl node update --role", "(any)", LATER, "";
 }

@@ -12,20 +12,21 @@
 //! - [`credential`]: with what one node may pull an image
 //! - [`exec`], [`logs`]: which tasks a request means, and whom to ask
 //! - [`departure`]: what a node that is drained waits for
+//! - [`forward`]: which manager answers a call
 //! - [`liveness`]: which nodes count as lost
-//! - [`managers`]: how managers fare
+//! - [`managers`]: who takes part in Raft, who may go, and how managers fare
 //! - [`pace`]: how fast one node may report
-//! - [`address`]: where managers are reached, and what they can do
+//! - [`reached`]: of which managers others are told
 //! - [`level`]: what a node must be able to do to run a task
 //! - [`tunnel_keys`]: when the keys of the tunnels between nodes change
 //! - [`volume`], [`usage`]: what nodes have answered of themselves, put together
 //! - [`words`]: what of an agent's words is kept
 
-pub mod address;
 pub mod assignment;
 pub mod credential;
 pub mod departure;
 pub mod exec;
+pub mod forward;
 pub mod level;
 pub mod liveness;
 pub mod logs;
@@ -34,6 +35,7 @@ pub mod managers;
 mod memory_tests;
 pub mod orchestrator;
 pub mod pace;
+pub mod reached;
 pub mod scheduler;
 #[cfg(test)]
 mod stage;

@@ -5,6 +5,8 @@
 
 mod config;
 mod convert;
+mod group;
+mod handover;
 mod machine;
 mod network;
 mod node;

@@ -54,6 +54,15 @@ impl TestMember {
         Self { node, machine, address, dir, end, server }
     }
 
+    /// Makes another one a voter of the group that this one leads.
+    pub(crate) async fn add_voter(&self, other: &Self) {
+        let id = other.node.id();
+        self.node.add_learner(id, other.member()).await.unwrap();
+        let member = || self.node.members().into_iter().find(|m| m.id == id).unwrap();
+        eventually("it has caught up", || member().lag == Some(0)).await;
+        self.node.promote(id).await.unwrap();
+    }
+
     /// Stops the member; its files and its address stay.
     pub(crate) async fn stop(self) -> StoppedMember {
         self.end.cancel();

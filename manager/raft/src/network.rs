@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 use super::convert::{self, InvalidRaftMessage};
 use super::machine::BoxError;
 use super::snapshot::SnapshotFile;
-use super::types::{Answer, Member, RaftId, TypeConfig, Vote};
+use super::types::{Answer, LogId, Member, RaftId, TypeConfig, Vote};
 
 /// Largest message between members. The log store hands out far less at a time.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -65,6 +65,7 @@ impl Answered {
 }
 
 /// Makes a client per member.
+#[derive(Clone)]
 pub(crate) struct GrpcNetwork {
     connector: Arc<dyn PeerConnector>,
     heard: Answered,
@@ -74,21 +75,26 @@ impl GrpcNetwork {
     pub(crate) fn new(connector: Arc<dyn PeerConnector>, heard: Answered) -> Self {
         Self { connector, heard }
     }
+
+    /// The calls to one member, which is on this node and reached there.
+    pub(crate) fn peer(&self, target: RaftId, node: NodeId, address: &str) -> PeerClient {
+        PeerClient {
+            target,
+            node,
+            address: address.to_owned(),
+            connector: Arc::clone(&self.connector),
+            heard: self.heard.clone(),
+            client: None,
+            unfinished: 0,
+        }
+    }
 }
 
 impl<A: Answer> RaftNetworkFactory<TypeConfig<A>> for GrpcNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: RaftId, node: &Member) -> PeerClient {
-        PeerClient {
-            target,
-            node: node.node,
-            address: node.address.clone(),
-            connector: Arc::clone(&self.connector),
-            heard: self.heard.clone(),
-            client: None,
-            unfinished: 0,
-        }
+        self.peer(target, node.node, &node.address)
     }
 }
 
@@ -105,7 +111,7 @@ pub(crate) struct PeerClient {
 
 /// Why a call to a member did not succeed.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub(crate) enum CallError {
     #[error("connect to manager {address}: {source}")]
     Connect { address: String, source: BoxError },
     #[error("manager {address} answered {code:?}: {message}")]
@@ -146,6 +152,29 @@ impl PeerClient {
             code: status.code(),
             message: status.message().to_owned(),
         })
+    }
+
+    /// Has the member stand for election at once.
+    pub(crate) async fn take_over(&mut self) -> Result<(), CallError> {
+        let request = v1::TakeOverRequest { target: self.target };
+        let result = self.client().await?.take_over(request).await;
+        self.answered(result).map(|v1::TakeOverResponse {}| ())
+    }
+
+    /// Appends nothing behind an entry that the member does not have, by this vote.
+    pub(crate) async fn show_vote(
+        &mut self,
+        vote: &Vote,
+        nowhere: &LogId,
+    ) -> Result<AppendEntriesResponse<RaftId>, CallError> {
+        self.try_append(v1::AppendEntriesRequest {
+            target: self.target,
+            vote: Some(convert::vote_to_proto(vote)),
+            prev_log_id: Some(convert::log_id_to_proto(nowhere)),
+            entries: Vec::new(),
+            leader_commit: None,
+        })
+        .await
     }
 
     async fn try_append(

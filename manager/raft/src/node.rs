@@ -1,15 +1,15 @@
 //! The life of one Raft member: open, initialise or join, serve, stop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::ConfigError;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
-use openraft::{ChangeMembers, ConfigError};
 use shoal_proto::v1::raft_server::RaftServer;
 use shoal_types::id::NodeId;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,8 +23,6 @@ use super::supervise::Supervisor;
 use super::types::{Answer, Batch, Member, Raft, RaftId};
 
 const SNAPSHOTS: &str = "snapshots";
-/// How long a step of a membership change may take before the caller is told.
-const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where this member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +61,13 @@ pub struct MemberStatus {
     pub address: String,
     /// Takes part in decisions; otherwise it only receives the log.
     pub voter: bool,
+    /// It becomes a voter, or ceases to be one, by a change that is under way: until that has ended,
+    /// nothing is decided without a majority of the voters before.
+    pub changing: bool,
     /// How long ago it answered this member last; `None` if it never has. Leaders ask all the time.
     pub answered: Option<Duration>,
+    /// Entries of the log that it lacks, as far as this member, if it leads, has been told.
+    pub lag: Option<u64>,
 }
 
 /// Why a member cannot be opened.
@@ -119,7 +122,7 @@ pub enum RaftCallError {
 
 /// A running member. Clones are handles to the same member.
 pub struct RaftNode<A: Answer> {
-    inner: Arc<Inner<A>>,
+    pub(crate) inner: Arc<Inner<A>>,
 }
 
 impl<A: Answer> Clone for RaftNode<A> {
@@ -128,17 +131,21 @@ impl<A: Answer> Clone for RaftNode<A> {
     }
 }
 
-struct Inner<A: Answer> {
-    id: RaftId,
-    raft: Raft<A>,
+pub(crate) struct Inner<A: Answer> {
+    pub(crate) id: RaftId,
+    pub(crate) raft: Raft<A>,
     store: LogStore<A>,
     snapshots: SnapshotDir,
-    leader: watch::Receiver<LeaderState>,
+    pub(crate) leader: watch::Receiver<LeaderState>,
     failure: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    changing: Arc<Mutex<()>>,
-    answered: Answered,
+    /// Held by whoever changes the membership.
+    pub(crate) changing: Arc<Mutex<()>>,
+    /// Shared by those who write, and held alone by whoever gives the lead away.
+    pub(crate) writes: RwLock<()>,
+    pub(crate) network: GrpcNetwork,
+    pub(crate) answered: Answered,
 }
 
 impl<A: Answer> RaftNode<A> {
@@ -171,7 +178,7 @@ impl<A: Answer> RaftNode<A> {
         let id = store.raft_id();
         let answered = Answered::default();
         let network = GrpcNetwork::new(connector, answered.clone());
-        let raft = Raft::new(id, openraft_config, network, store.clone(), applier).await?;
+        let raft = Raft::new(id, openraft_config, network.clone(), store.clone(), applier).await?;
         let (leader_sender, leader) = watch::channel(LeaderState::Unknown);
         let (failure_sender, failure) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -189,8 +196,21 @@ impl<A: Answer> RaftNode<A> {
             changing: Arc::clone(&changing),
         };
         tasks.spawn(supervisor.run(stop.clone()));
-        let inner =
-            Inner { id, raft, store, snapshots, leader, failure, stop, tasks, changing, answered };
+        let writes = RwLock::default();
+        let inner = Inner {
+            id,
+            raft,
+            store,
+            snapshots,
+            leader,
+            failure,
+            stop,
+            tasks,
+            changing,
+            writes,
+            network,
+            answered,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -217,128 +237,6 @@ impl<A: Answer> RaftNode<A> {
                 error @ (InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_)),
             ) => RaftCallError::NotAllowed(error.to_string()),
         })
-    }
-
-    /// Adds a member that receives the log but does not vote, and waits until it has caught up.
-    /// Repeating it changes nothing. Waits, as the two below, for hosts that join as managers.
-    ///
-    /// # Errors
-    ///
-    /// Only the leader can do it.
-    pub async fn add_learner(&self, id: RaftId, member: Member) -> Result<(), RaftCallError> {
-        let address = member.address.clone();
-        let adding = self.inner.raft.add_learner(id, member, true);
-        match tokio::time::timeout(MEMBERSHIP_PATIENCE, adding).await {
-            Ok(added) => added.map(|_| ()).map_err(call_error),
-            Err(_) => Err(RaftCallError::Unavailable(format!(
-                "raft member {id} at {address} has not caught up within {} s, and goes on trying",
-                MEMBERSHIP_PATIENCE.as_secs()
-            ))),
-        }
-    }
-
-    /// Adds a member that votes: first as a learner, so that the group keeps its majority while
-    /// the new member catches up.
-    ///
-    /// # Errors
-    ///
-    /// Only the leader can do it.
-    pub async fn add_voter(&self, id: RaftId, member: Member) -> Result<(), RaftCallError> {
-        self.add_learner(id, member).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
-    }
-
-    /// Removes a member, voter or learner. One that is absent is no error. The removed member
-    /// must be stopped afterwards: it would go on asking for votes.
-    ///
-    /// # Errors
-    ///
-    /// Only the leader can do it, and not to the last voter.
-    pub async fn remove_member(&self, id: RaftId) -> Result<(), RaftCallError> {
-        match self.members().iter().find(|member| member.id == id) {
-            Some(member) if member.voter => {
-                self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
-            }
-            Some(_) => self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Tells the group that a member moved. Messages carry the member's id, so one that reaches
-    /// another member at the address is refused.
-    ///
-    /// # Errors
-    ///
-    /// Only the leader can do it, for a member that exists.
-    pub async fn set_address(&self, id: RaftId, address: &str) -> Result<(), RaftCallError> {
-        self.set_member(id, None, address).await
-    }
-
-    /// As [`Self::set_address`], of a member that turned out to run on another node than was said when
-    /// the group was made.
-    ///
-    /// # Errors
-    ///
-    /// Only the leader can do it, for a member that exists.
-    pub async fn set_node(
-        &self,
-        id: RaftId,
-        node: NodeId,
-        address: &str,
-    ) -> Result<(), RaftCallError> {
-        self.set_member(id, Some(node), address).await
-    }
-
-    async fn set_member(
-        &self,
-        id: RaftId,
-        node: Option<NodeId>,
-        address: &str,
-    ) -> Result<(), RaftCallError> {
-        let members = self.members();
-        let known = members
-            .iter()
-            .find(|member| member.id == id)
-            .ok_or_else(|| RaftCallError::NotAllowed(format!("raft member {id} does not exist")))?;
-        let node = node.unwrap_or(known.node);
-        if known.node == node && known.address == address {
-            return Ok(());
-        }
-        let member = Member { node, address: address.to_owned() };
-        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)]))).await
-    }
-
-    async fn change(&self, change: ChangeMembers<RaftId, Member>) -> Result<(), RaftCallError> {
-        let _alone = self.inner.changing.lock().await;
-        let changing = self.inner.raft.change_membership(change, false);
-        match tokio::time::timeout(MEMBERSHIP_PATIENCE, changing).await {
-            Ok(changed) => changed.map(|_| ()).map_err(call_error),
-            Err(_) => Err(RaftCallError::Unavailable(format!(
-                "no majority has confirmed the membership change within {} s; it may still happen",
-                MEMBERSHIP_PATIENCE.as_secs()
-            ))),
-        }
-    }
-
-    /// The members of the group as this member knows them, by id.
-    pub fn members(&self) -> Vec<MemberStatus> {
-        let metrics = self.inner.raft.metrics();
-        let stored = Arc::clone(&metrics.borrow().membership_config);
-        let voters: BTreeSet<_> = stored.membership().voter_ids().collect();
-        let ids = stored.membership().nodes().map(|(id, _)| *id).collect();
-        let mut ago = self.inner.answered.ago(&ids);
-        ago.insert(self.inner.id, Duration::ZERO);
-        stored
-            .membership()
-            .nodes()
-            .map(|(id, member)| MemberStatus {
-                id: *id,
-                node: member.node,
-                address: member.address.clone(),
-                voter: voters.contains(id),
-                answered: ago.get(id).copied(),
-            })
-            .collect()
     }
 
     /// Who leads, as it changes.
@@ -414,6 +312,7 @@ impl<A: Answer> RaftNode<A> {
         &self,
         batch: Batch,
     ) -> Result<Vec<A>, RaftError<RaftId, ClientWriteError<RaftId, Member>>> {
+        let _shared = self.inner.writes.read().await;
         self.inner.raft.client_write(batch).await.map(|response| response.data)
     }
 }
@@ -421,20 +320,4 @@ impl<A: Answer> RaftNode<A> {
 pub(crate) fn leader_of(id: Option<RaftId>, member: Option<Member>) -> Option<Leader> {
     let Member { node, address } = member?;
     Some(Leader { id: id?, node, address })
-}
-
-fn call_error(error: RaftError<RaftId, ClientWriteError<RaftId, Member>>) -> RaftCallError {
-    use openraft::error::ChangeMembershipError as Change;
-    match error {
-        RaftError::Fatal(fatal) => RaftCallError::Stopped(Box::new(fatal)),
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            RaftCallError::NotLeader { leader: leader_of(forward.leader_id, forward.leader_node) }
-        }
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(change)) => match change {
-            Change::InProgress(_) => RaftCallError::Unavailable(change.to_string()),
-            Change::EmptyMembership(_) | Change::LearnerNotFound(_) => {
-                RaftCallError::NotAllowed(change.to_string())
-            }
-        },
-    }
 }

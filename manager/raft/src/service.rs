@@ -178,4 +178,15 @@ impl<A: Answer> RaftRpc for RaftService<A> {
             .map_err(|_| Status::unavailable("another snapshot is being received"))?;
         self.receive(request.into_inner()).await.map(Response::new)
     }
+
+    async fn take_over(
+        &self,
+        request: Request<v1::TakeOverRequest>,
+    ) -> Result<Response<v1::TakeOverResponse>, Status> {
+        self.check_target(request.get_ref().target)?;
+        let stopped =
+            |error: openraft::error::Fatal<RaftId>| Status::unavailable(error.to_string());
+        self.raft.trigger().elect().await.map_err(stopped)?;
+        Ok(Response::new(v1::TakeOverResponse {}))
+    }
 }

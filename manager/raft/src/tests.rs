@@ -187,9 +187,8 @@ async fn three_members_survive_the_loss_of_the_leader() {
         written.push(format!("alone {number}").into_bytes());
     }
     for place in 1..3 {
-        let (id, member) = (members[&place].node.id(), members[&place].member());
-        members[&0].node.add_voter(id, member.clone()).await.unwrap();
-        members[&0].node.add_learner(id, member).await.unwrap();
+        members[&0].add_voter(&members[&place]).await;
+        members[&0].add_voter(&members[&place]).await;
     }
     assert_eq!(members[&0].node.members().iter().filter(|m| m.voter).count(), 3);
 
@@ -253,7 +252,7 @@ async fn a_member_that_is_far_behind_gets_a_snapshot() {
     }
     eventually("a purged log", || first.node.purged().is_some_and(|purged| purged > 90)).await;
     let second = TestMember::start(&config).await;
-    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
+    first.add_voter(&second).await;
     write(&first.node, "together").await;
     eventually("the same state", || second.machine.applied() == first.machine.applied()).await;
     assert_eq!(second.machine.applied().len(), 121);
@@ -310,7 +309,7 @@ async fn a_leader_without_a_majority_is_not_shown_as_one() {
     first.node.initialize(TestMember::NODE.into(), &first.address).await.unwrap();
     until_leader(&first.node).await;
     let second = TestMember::start(&config).await;
-    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
+    first.add_voter(&second).await;
     until_leader(&first.node).await;
     let id = second.node.id();
     let answered = || first.node.members().iter().find(|m| m.id == id).and_then(|m| m.answered);
@@ -349,4 +348,56 @@ async fn a_sole_voter_that_had_not_won_its_election_leads_without_a_timeout() {
     until_leader(&node).await;
     assert_eq!(machine.applied(), [b"a command"]);
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lead_is_handed_over_at_once_and_loses_nothing() {
+    // Elections that come by themselves would take longer than this test waits.
+    let config = patient();
+    for count in [2, 3] {
+        let mut members = BTreeMap::new();
+        for place in 0..count {
+            members.insert(place, TestMember::start(&config).await);
+        }
+        members[&0].node.initialize(TestMember::NODE.into(), &members[&0].address).await.unwrap();
+        until_leader(&members[&0].node).await;
+        for place in 1..count {
+            members[&0].add_voter(&members[&place]).await;
+        }
+        let mut written = Vec::new();
+        let mut from = 0;
+        for to in [1, 0, count - 1, 0] {
+            let id = members[&to].node.id();
+            let command = format!("{from} to {to}");
+            write(&members[&from].node, &command).await;
+            written.push(command.into_bytes());
+            // Whoever asks for it may be gone as soon as it has begun.
+            if from == 0 {
+                let asked = members[&from].node.hand_over(id);
+                let mut leader = members[&from].node.leader();
+                tokio::select! {
+                    given = asked => given.unwrap(),
+                    lost = leader.wait_for(|s| !matches!(s, LeaderState::Leader { .. })) => {
+                        lost.unwrap();
+                    }
+                }
+            } else {
+                members[&from].node.hand_over(id).await.unwrap();
+            }
+            until_leader(&members[&to].node).await;
+            let refused = members[&from].node.hand_over(id).await.unwrap_err();
+            assert!(matches!(refused, RaftCallError::NotLeader { .. }), "{refused}");
+            from = to;
+        }
+        let refused = members[&0].node.hand_over(members[&0].node.id()).await.unwrap_err();
+        assert!(matches!(refused, RaftCallError::NotAllowed(_)), "{refused}");
+        write(&members[&0].node, "last").await;
+        written.push(b"last".to_vec());
+        for member in members.values() {
+            eventually("everybody has everything", || member.machine.applied() == written).await;
+        }
+        for member in members.into_values() {
+            member.stop().await;
+        }
+    }
 }

@@ -95,9 +95,15 @@ pub(super) enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Whether it refers to something that has to be found.
-    fn refers(self) -> bool {
-        !matches!(self, Self::Known(Asked::Common | Asked::ManagerToken) | Self::Stack(_))
+    /// Whether the state has to be asked: it refers to something that has to be found, or what the asker
+    /// may do depends on the state.
+    fn needs_state(self, asker: &Asker) -> bool {
+        match self {
+            // Every manager is asked which one it is, also one that does not lead.
+            Self::Known(Asked::Common | Asked::ManagerToken) => false,
+            Self::Stack(_) => asker.needs_state(),
+            Self::Known(_) | Self::Each(_) | Self::Service(..) => true,
+        }
     }
 }
 
@@ -120,7 +126,7 @@ impl super::ControlService {
         message: &impl Asks,
     ) -> Result<Arc<ClusterState>, Status> {
         let wanted = message.wanted();
-        let view = match asker.needs_state() || wanted.refers() {
+        let view = match wanted.needs_state(asker) {
             true => self.cluster.read().await?,
             false => self.cluster.view(),
         };

@@ -1,5 +1,6 @@
 //! The cluster itself.
 
+use shoal_manager_planning::reached::reached;
 use shoal_manager_state::{ClusterState, Command, Outcome};
 use shoal_proto::v1 as pb;
 use shoal_types::join_token::JoinSecret;
@@ -20,6 +21,7 @@ pub(super) async fn get_version(
     Ok(pb::GetVersionResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node_id: api.node_id.to_string(),
+        manager_addrs: reached(&api.cluster.view()).map(|(_, a)| a.to_owned()).collect(),
     })
 }
 
@@ -70,8 +72,8 @@ pub(super) async fn get_join_token(
 ) -> Result<pb::GetJoinTokenResponse, Status> {
     let role = role(request.role)?;
     let view = api.cluster.read().await?;
-    let managers = view.nodes().filter_map(|n| n.manager_status.as_ref().map(|m| m.addr.clone()));
-    Ok(pb::GetJoinTokenResponse { token: token(&view, role)?, manager_addrs: managers.collect() })
+    let manager_addrs = reached(&view).map(|(_, addr)| addr.to_owned()).collect();
+    Ok(pb::GetJoinTokenResponse { token: token(&view, role)?, manager_addrs })
 }
 
 pub(super) async fn rotate_join_token(

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use shoal_manager_state::Command;
+use shoal_manager_planning::managers::may_go;
+use shoal_manager_state::{ClusterState, Command};
 use shoal_proto::v1 as pb;
+use shoal_types::id::NodeId;
 use shoal_types::object::{Node, NodeSummary};
-use shoal_types::spec::NodeSpec;
+use shoal_types::spec::{NodeRole, NodeSpec};
 use tonic::Status;
 
 use super::asked::Asker;
@@ -25,6 +27,13 @@ pub(super) async fn list_nodes(
     let (cluster, sessions) = (api.cluster.clone(), Arc::clone(&api.sessions));
     let nodes = nodes.into_iter().map(move |node| (&summary(&cluster, &sessions, &node)).into());
     Ok(in_parts(nodes, |nodes| pb::ListNodesResponse { nodes }))
+}
+
+/// Refuses what would cost the last manager or the quorum. This manager, which has just been asked by whoever
+/// wants to know, leads: it knows who answers.
+fn can_go(api: &ControlService, view: &ClusterState, node: NodeId) -> Result<(), Status> {
+    may_go(view, &api.cluster.members(), node)
+        .map_err(|why| Status::failed_precondition(why.to_string()))
 }
 
 /// A node with what this manager, the leader, knows of it at the moment.
@@ -54,13 +63,10 @@ pub(super) async fn update_node(
     spec.validate().map_err(|e| violations(&e))?;
     let view = api.cluster.read().await?;
     let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
-    if spec.role != node.spec.role {
-        return Err(Status::unimplemented(format!(
-            "spec.role: {:?} cannot be set: changing a node's role is not supported yet",
-            spec.role.as_str()
-        )));
-    }
     let id = node.id;
+    if node.spec.role == NodeRole::Manager && spec.role != NodeRole::Manager {
+        can_go(api, &view, id)?;
+    }
     api.cluster
         .propose(Command::UpdateNode { id, expected: request.expected_version, spec })
         .await?;
@@ -76,6 +82,7 @@ pub(super) async fn remove_node(
     let view = api.cluster.read().await?;
     let node = view.resolve_node(&request.reference).map_err(|e| unresolved(&e))?;
     let id = node.id;
+    can_go(api, &view, id)?;
     api.cluster.propose(Command::RemoveNode { id, force: request.force }).await?;
     Ok(pb::RemoveNodeResponse { id: id.to_string() })
 }

@@ -12,7 +12,8 @@ use shoal_transport::Peer;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{AuthLayer, Caller, authorise};
+use super::{AuthLayer, Caller, Standing, Via, authorise};
+use crate::forward::{broken, passing_of};
 
 /// How long a call may go on to its answer when its right has gone: whoever removes itself hears
 /// that it worked.
@@ -29,6 +30,7 @@ const CLOCK_PERIOD: Duration = Duration::from_secs(600);
 pub(super) async fn revoked(
     auth: AuthLayer,
     peer: Arc<Peer>,
+    via: Option<Via>,
     path: String,
     caller: Caller,
 ) -> Status {
@@ -36,11 +38,13 @@ pub(super) async fn revoked(
     loop {
         changes.borrow_and_update();
         let now = (auth.now)();
+        // Of the caller nothing has changed: it begins anew at another manager.
+        if let Err(status) = auth.may_pass_on(via.as_ref()) {
+            return broken(passing_of(&path), status.message());
+        }
         match authorise(&peer, &path, &*auth.members, now) {
             Err(status) => return status,
-            Ok(now) if !now.may_as(&caller) => {
-                return Status::unauthenticated("the caller's rights have changed: call again");
-            }
+            Ok(now) if !now.may_as(&caller) => return changed(&caller),
             Ok(_) => {}
         }
         let end = match &caller {
@@ -55,6 +59,17 @@ pub(super) async fn revoked(
                 return std::future::pending().await;
             },
             () = tokio::time::sleep(end.since(now).min(CLOCK_PERIOD)) => {}
+        }
+    }
+}
+
+/// A node is a member still, with another role: it is to come back at once.
+fn changed(caller: &Caller) -> Status {
+    const WHY: &str = "the caller's rights have changed: call again";
+    match caller {
+        Caller::Member(_, Standing::Node(_)) => Status::aborted(WHY),
+        Caller::Member(_, Standing::User(_) | Standing::Unlisted) | Caller::Joiner(_) => {
+            Status::unauthenticated(WHY)
         }
     }
 }
@@ -93,11 +108,16 @@ impl Guarded {
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Option<Frame<bytes::Bytes>> {
         let Poll::Ready(status) = self.revoked.as_mut().poll(cx) else { return None };
         self.over = true;
-        let mut trailers = http::HeaderMap::new();
-        // A message that cannot be a header: without trailers the client sees a broken stream.
-        let _ = status.add_header(&mut trailers);
-        Some(Frame::trailers(trailers))
+        Some(last(&status))
     }
+}
+
+/// The end of an answer that ends with this status.
+pub(crate) fn last(status: &Status) -> Frame<bytes::Bytes> {
+    let mut trailers = http::HeaderMap::new();
+    // A message that cannot be a header: without trailers the client sees a broken stream.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
 }
 
 impl http_body::Body for Guarded {

@@ -10,6 +10,7 @@ use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 
 use super::Membership;
+use crate::raft::LeaderState;
 
 /// What the cluster gives to a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,10 @@ impl Standing {
     /// otherwise now, or has another label, is the same one.
     #[must_use]
     pub fn gives_as(&self, other: &Self) -> bool {
+        // A manager may do whatever an agent may.
+        if matches!((self, other), (Self::Node(Role::Manager), Self::Node(Role::Agent))) {
+            return true;
+        }
         let (Self::User(one), Self::User(other)) = (self, other) else { return self == other };
         let rights = |user: &User| {
             let UserSpec { name: _, labels: _, role, stacks, host_access, expires_at } =
@@ -90,15 +95,20 @@ impl Standing {
 pub struct StateMembers {
     states: watch::Receiver<Arc<ClusterState>>,
     changes: watch::Receiver<u64>,
+    leadership: watch::Receiver<LeaderState>,
 }
 
 impl StateMembers {
-    /// `states` carries each state as it is applied. Must be called within a runtime.
+    /// `states` carries each state as it is applied, `leadership` who leads. Must be called within a
+    /// runtime.
     #[must_use]
-    pub fn new(states: watch::Receiver<Arc<ClusterState>>) -> Self {
+    pub fn new(
+        states: watch::Receiver<Arc<ClusterState>>,
+        leadership: watch::Receiver<LeaderState>,
+    ) -> Self {
         let (changed, changes) = watch::channel(0);
         tokio::spawn(tell_changes(states.clone(), changed));
-        Self { states, changes }
+        Self { states, changes, leadership }
     }
 }
 
@@ -123,6 +133,14 @@ impl Membership for StateMembers {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
+    }
+
+    fn may_be_behind(&self, id: PeerId) -> bool {
+        match &*self.leadership.borrow() {
+            LeaderState::Unknown => true,
+            LeaderState::Follower(leader) => PeerId::Node(leader.node) == id,
+            LeaderState::Leader { .. } => false,
+        }
     }
 }
 

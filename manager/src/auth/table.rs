@@ -30,9 +30,9 @@ impl Who {
     pub const USER: Self = Self::VIEWER.or(Self::DEPLOYER).or(Self::OPERATOR).or(Self::ADMIN);
     /// Every member.
     pub const MEMBER: Self = Self::NODE.or(Self::USER);
-    /// Those who may look at what is no secret. So for all that control the cluster: managers
-    /// pass calls on to the leader.
-    pub const READ: Self = Self::USER.or(Self::MANAGER);
+    /// Those who may look at what is no secret. No managers: they pass calls on as of those who have made
+    /// them.
+    pub const READ: Self = Self::USER;
     /// Those who may look at what of all stacks together is on the nodes.
     pub const OVERSEE: Self = Self::VIEWER.or(Self::OPERATE);
     /// Those who may change stacks, and run programs in them.
@@ -40,7 +40,7 @@ impl Who {
     /// Those who may change what belongs to no stack.
     pub const OPERATE: Self = Self::OPERATOR.or(Self::ADMINISTER);
     /// Those who decide who else may do anything.
-    pub const ADMINISTER: Self = Self::ADMIN.or(Self::MANAGER);
+    pub const ADMINISTER: Self = Self::ADMIN;
 
     /// Both sets.
     #[must_use]
@@ -168,10 +168,13 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/shoal.v1.Dispatcher/Leave", Who::NODE),
     ("/shoal.v1.Dispatcher/PublishLogs", Who::NODE),
     ("/shoal.v1.Dispatcher/Session", Who::NODE),
+    ("/shoal.v1.Dispatcher/StepDown", Who::NODE),
     ("/shoal.v1.Dispatcher/UpdateTaskStatus", Who::NODE),
+    ("/shoal.v1.Managers/Announce", Who::MANAGER),
     ("/shoal.v1.Raft/AppendEntries", Who::MANAGER),
     ("/shoal.v1.Raft/RequestVote", Who::MANAGER),
     ("/shoal.v1.Raft/InstallSnapshot", Who::MANAGER),
+    ("/shoal.v1.Raft/TakeOver", Who::MANAGER),
 ];
 
 /// Who may call a method; `None` if it is not in the table.

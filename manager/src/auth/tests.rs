@@ -137,6 +137,33 @@ fn a_demoted_manager_is_seen_as_an_agent() {
     assert_eq!(caller, expected);
 }
 
+#[test]
+fn only_a_manager_speaks_for_others_and_nobody_is_vouched_for_beyond_its_certificate() {
+    let members = Members(BTreeMap::from([(node(1), Role::Manager), (node(2), Role::Agent)]));
+    let admin = PeerId::User(UserId::from(4));
+    let trusted = |id, role| Peer::Trusted(identity(id, role));
+    let joiner = Peer::Joiner(Joiner { public_key: vec![1] });
+    let late = Peer::Trusted(Identity { not_after: NOW, ..identity(node(1), Role::Manager) });
+    let refused = Peer::Refused(Refusal::WrongPurpose { who: "x".into() });
+    const READ: &str = "/shoal.v1.Control/GetNode";
+    for (peer, speaks, [joins, reads, renews]) in [
+        (trusted(node(1), Role::Manager), true, [false, false, true]),
+        // Promoted or demoted since, removed, or never one.
+        (trusted(node(1), Role::Agent), false, [false, false, true]),
+        (trusted(node(2), Role::Manager), false, [false, false, true]),
+        (trusted(node(9), Role::Manager), false, [false, false, true]),
+        (trusted(admin, Role::User), false, [false, true, true]),
+        (late, false, [false; 3]),
+        (joiner, false, [true, false, false]),
+        (refused, false, [false; 3]),
+    ] {
+        assert_eq!(may_pass_on(&peer, &members, NOW).is_ok(), speaks, "{peer:?}");
+        let vouched = [JOIN, READ, RENEW].map(|path| vouches(&peer, path, NOW));
+        assert_eq!(vouched, [joins, reads, renews], "{peer:?}");
+        assert!(!vouches(&peer, "/no.Such/Thing", NOW), "{peer:?}");
+    }
+}
+
 fn user(role: UserRole) -> Standing {
     let spec = UserSpec {
         name: "ann".to_owned(),
@@ -239,8 +266,7 @@ fn a_refusal_says_who_may() {
     let said = permit(&identity, &user(UserRole::Viewer), path, Asked::Common, &view);
     assert_eq!(
         said.expect_err("refused").message(),
-        "user ann has role viewer and may not call RemoveNode, which is for managers and operators \
-         and admins"
+        "user ann has role viewer and may not call RemoveNode, which is for operators and admins"
     );
 }
 
@@ -263,4 +289,38 @@ fn a_user_whose_time_is_over_is_refused_although_its_certificate_is_valid() {
     let status = authorise(&peer, RENEW, &Expired, NOW).expect_err("refused");
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.message(), "the time of user ann ended on 2027-01-15 08:00 UTC");
+}
+
+/// What this manager knows may be older than the manager that calls.
+#[test]
+fn raft_is_heard_of_managers_that_are_not_known_yet_where_that_may_be_so() {
+    struct Behind(Members, PeerId);
+    impl Membership for Behind {
+        fn standing_of(&self, id: PeerId) -> Option<Standing> {
+            self.0.standing_of(id)
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            self.0.changes()
+        }
+
+        fn may_be_behind(&self, id: PeerId) -> bool {
+            id == self.1
+        }
+    }
+    // Node 2 was an agent when this manager heard last, and of node 3 it has not heard at all.
+    let known = || Members(BTreeMap::from([(node(1), Role::Manager), (node(2), Role::Agent)]));
+    let call = |leader: u128, caller: u128, role, path| {
+        let peer = Peer::Trusted(identity(node(caller), role));
+        authorise(&peer, path, &Behind(known(), node(leader)), NOW).map_err(|e| e.code())
+    };
+    for leader in [2, 3] {
+        let expected = identity(node(leader), Role::Manager);
+        let heard = Caller::Member(expected, Standing::Node(Role::Manager));
+        assert_eq!(call(leader, leader, Role::Manager, VOTE), Ok(heard));
+        assert!(call(leader, leader, Role::Agent, VOTE).is_err(), "its certificate says so");
+        assert!(call(leader, 5 - leader, Role::Manager, VOTE).is_err(), "it is not the one");
+    }
+    assert_eq!(call(3, 3, Role::Manager, RENEW), Err(Code::Unauthenticated), "only Raft");
+    assert_eq!(call(1, 3, Role::Manager, VOTE), Err(Code::Unauthenticated));
 }

@@ -87,7 +87,7 @@ impl<C: ClusterCa> CaService<C> {
         check_hint("hints.hostname", &hints.hostname)?;
         if !hints.advertise_addr.is_empty() {
             return Err(Status::unimplemented(
-                "hints.advertise_addr: joining as a manager is not supported yet: leave it out",
+                "hints.advertise_addr: a manager says itself where it is reached: leave it out",
             ));
         }
 

@@ -5,8 +5,10 @@
 
 mod assignments;
 mod drain;
+mod facts;
 mod heard;
 mod sessions;
+mod step_down;
 mod wakers;
 mod withdrawal;
 
@@ -34,6 +36,7 @@ use crate::broker::Broker;
 use crate::clock::{self, RandomIds};
 use crate::cluster::{Cluster, ProposalError};
 
+pub use facts::Telling;
 pub use sessions::{Session, Sessions};
 use wakers::Wakers;
 
@@ -87,15 +90,6 @@ fn message(message: pb::session_message::Message) -> pb::SessionMessage {
     pb::SessionMessage { message: Some(message) }
 }
 
-fn facts(view: &ClusterState, node: NodeId) -> pb::ClusterFacts {
-    let managers = view.nodes().filter_map(|n| {
-        let status = n.manager_status.as_ref()?;
-        Some(pb::ManagerPeer { node_id: n.id.to_string(), addr: status.addr.clone() })
-    });
-    let role = view.node(node).map(|n| n.spec.role).unwrap_or_default();
-    pb::ClusterFacts { managers: managers.collect(), role: pb::NodeRole::from(role) as i32 }
-}
-
 #[tonic::async_trait]
 impl Dispatcher for DispatcherService {
     type SessionStream = ToAgent<pb::SessionMessage>;
@@ -142,7 +136,7 @@ impl Dispatcher for DispatcherService {
                  of the other's disk?"
             );
         }
-        session.send(message(Message::Facts(facts(&view, node))))?;
+        facts::tell(&view, &session)?;
         tracing::info!(%node, session = %session.id, "session opened");
         Ok(Response::new(Box::pin(sessions::until_ended(session, messages))))
     }
@@ -301,6 +295,15 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<pb::DrainNodeResponse>, Status> {
         let id = node_of(&request)?;
         drain::drain(&self.cluster, id).await.map(Response::new)
+    }
+
+    async fn step_down(
+        &self,
+        request: Request<pb::StepDownRequest>,
+    ) -> Result<Response<pb::StepDownResponse>, Status> {
+        let id = node_of(&request)?;
+        let force = request.get_ref().force;
+        step_down::step_down(&self.cluster, id, force).await.map(Response::new)
     }
 
     type ExecStreamStream = ToAgent<pb::ExecInput>;

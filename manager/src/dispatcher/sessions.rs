@@ -39,6 +39,14 @@ pub struct Session {
     pub ended: CancellationToken,
     outbox: mpsc::Sender<pb::SessionMessage>,
     progress: Arc<Counters>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the agent of a session was told of the cluster, and from which index of the log that was.
+#[derive(Debug, Default)]
+struct Told {
+    index: u64,
+    facts: Option<pb::ClusterFacts>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +115,21 @@ impl Session {
         self.outbox
             .try_send(message)
             .map_err(|_| Status::unavailable(format!("node {} does not answer", self.node)))
+    }
+
+    /// Tells the agent what the cluster was at this index, if that is newer than what it knows and differs.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub(super) fn tell(&self, index: u64, facts: pb::ClusterFacts) -> Result<(), Status> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if index < told.index || told.facts.as_ref() == Some(&facts) {
+            return Ok(());
+        }
+        let message = pb::session_message::Message::Facts(facts.clone());
+        self.send(pb::SessionMessage { message: Some(message) })?;
+        *told = Told { index, facts: Some(facts) };
+        Ok(())
     }
 
     /// Notes that the node has applied its assignment up to this message.
@@ -182,8 +205,8 @@ impl Sessions {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         // It is empty: there is room.
         let _ = outbox.try_send(first);
-        let (ended, progress) = (CancellationToken::new(), Arc::default());
-        let session = Session { node, id, term, ended, outbox, progress };
+        let (ended, progress, told) = (CancellationToken::new(), Arc::default(), Arc::default());
+        let session = Session { node, id, term, ended, outbox, progress, told };
         let assignments = session.ended.child_token();
         let mut sessions = self.lock();
         let reports = sessions.get(&node).map(|old| Arc::clone(&old.reports)).unwrap_or_default();
@@ -291,6 +314,12 @@ impl Sessions {
     #[must_use]
     pub fn of_node(&self, node: NodeId) -> Option<Session> {
         self.lock().get(&node).map(|entry| entry.session.clone())
+    }
+
+    /// The present sessions of all nodes.
+    #[must_use]
+    pub fn all(&self) -> Vec<Session> {
+        self.lock().values().map(|entry| entry.session.clone()).collect()
     }
 
     /// Notes that a session is alive.

@@ -4,6 +4,7 @@
 pub mod codec;
 
 pub use shoal_manager_raft::{
-    BoxError, LeaderState, Machine, PeerConnector, ProposeConfig, ProposeError, Proposer,
-    RaftCallError, RaftConfig, RaftNode, RaiseTermError, SnapshotEncoder, raise_term,
+    BoxError, Leader, LeaderState, Machine, Member, MemberStatus, PeerConnector, ProposeConfig,
+    ProposeError, Proposer, RaftCallError, RaftConfig, RaftNode, RaiseTermError, SnapshotEncoder,
+    raise_term,
 };

@@ -13,6 +13,7 @@ mod departures;
 mod floods;
 mod levels;
 mod logs;
+mod managers;
 mod networks;
 mod questions;
 mod races;

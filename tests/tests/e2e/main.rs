@@ -22,6 +22,7 @@ mod identities;
 mod images;
 mod joining;
 mod keys;
+mod managers;
 mod names;
 #[path = "../../../agent/tests/runtime/other_version.rs"]
 mod other_version;

@@ -36,7 +36,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(hosts: usize) -> Self {
-        let cluster = Cluster::start(hosts).unwrap_or_else(|e| panic!("no cluster: {e:#}"));
+        Self::of(Cluster::start(hosts))
+    }
+
+    /// With a manager on each host.
+    pub(crate) fn of_managers(hosts: usize) -> Self {
+        Self::of(Cluster::of_managers(hosts))
+    }
+
+    fn of(cluster: Result<Cluster>) -> Self {
+        let cluster = cluster.unwrap_or_else(|e| panic!("no cluster: {e:#}"));
         let nodes = cluster.json(&["node", "ls"]).unwrap();
         let names = nodes.iter().map(|n| (at(n, "/ID"), at(n, "/Description/Hostname")));
         let hosts = names.map(|(id, name)| (id.to_owned(), name.to_owned())).collect();

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::bail;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -19,7 +18,8 @@ use shoal_agent_network::{
 use shoal_agent_planning::network::ruleset::Change;
 use shoal_agent_planning::tunnel;
 
-use crate::space::{move_into, path, run};
+use crate::inside::inside;
+use crate::space::{path, run};
 
 /// The network of all services.
 const SUBNET: &str = "10.0.0.0/8";
@@ -177,16 +177,4 @@ pub(crate) fn on_one_processor() -> anyhow::Result<()> {
     let mut first = CpuSet::new();
     first.set(0);
     Ok(sched_setaffinity(None, &first)?)
-}
-
-fn inside<T: Send>(
-    space: &str,
-    act: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    let enter = || -> anyhow::Result<T> {
-        move_into(space)?;
-        act()
-    };
-    thread::scope(|scope| scope.spawn(enter).join())
-        .unwrap_or_else(|_| bail!("a thread has panicked"))
 }

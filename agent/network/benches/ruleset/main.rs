@@ -6,6 +6,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[path = "../../../../tests/bench/inside.rs"]
+mod inside;
 mod lab;
 #[path = "../../../../tests/bench/ratio.rs"]
 mod ratio;

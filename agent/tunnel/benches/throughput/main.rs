@@ -15,6 +15,8 @@ mod ratio;
 mod series;
 #[path = "../../../../tests/bench/space.rs"]
 mod space;
+#[path = "../../../../tests/bench/stream.rs"]
+mod stream;
 mod ways;
 
 use std::process::ExitCode;

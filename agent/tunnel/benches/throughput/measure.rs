@@ -1,18 +1,17 @@
 //! What is measured.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::lab::{Lab, joined};
+use crate::stream::{Receiver, connect, send};
 use crate::ways::Way;
 
 const PORT: u16 = 7000;
-/// Bytes that are written or read at once.
-const CHUNK: usize = 128 << 10;
 /// Before what is sent counts: the stream has to find its pace.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Bytes sent there and back.
@@ -63,28 +62,11 @@ pub(crate) fn sample(lab: &Lab, way: Way, length: Duration) -> anyhow::Result<Sa
     let [one, two] = &lab.hosts;
     let to = SocketAddr::from((two.at(way.net()), PORT));
     let listener = joined(two.enter(move || Ok(TcpListener::bind(to)?)))?;
-    let sender = one.enter(move || {
-        let mut stream = connect(to)?;
-        let chunk = vec![0x5a; CHUNK];
-        // Until nobody listens any more.
-        while stream.write_all(&chunk).is_ok() {}
-        Ok(())
-    });
-    let (mut stream, _) = listener.accept()?;
-    let mut chunk = vec![0; CHUNK];
-    let mut read_until = |until: Instant| {
-        let mut bytes = 0;
-        while Instant::now() < until {
-            match stream.read(&mut chunk)? {
-                0 => bail!("the stream has ended"),
-                len => bytes += len,
-            }
-        }
-        Ok(bytes)
-    };
-    read_until(Instant::now() + WARM_UP)?;
+    let sender = one.enter(move || send(to));
+    let mut stream = Receiver::accept(&listener)?;
+    stream.read_until(Instant::now() + WARM_UP)?;
     let (begin, before) = (Instant::now(), lab.cpu(way.name())?);
-    let bytes = read_until(begin + length)?;
+    let bytes = stream.read_until(begin + length)?;
     let (seconds, after) = (begin.elapsed().as_secs_f64(), lab.cpu(way.name())?);
     drop(stream);
     joined(sender)?;
@@ -122,8 +104,4 @@ fn trip(lab: &Lab, way: Way, pause: Duration) -> anyhow::Result<Duration> {
     let trip = joined(asker)?;
     joined(answerer)?;
     Ok(trip)
-}
-
-fn connect(to: SocketAddr) -> anyhow::Result<TcpStream> {
-    TcpStream::connect_timeout(&to, Duration::from_secs(10)).context("connecting")
 }

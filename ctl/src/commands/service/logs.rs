@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use shoal_client::{LogLine, LogQuery};
+use shoal_client::{LogLine, LogPlace, LogQuery};
 
 use crate::commands::{Result, Shell};
 use crate::error::CommandError;
+use crate::progress::{Away, again};
 use crate::render::record::{self, Record};
 use crate::render::{clean, id, note, time};
 
@@ -79,10 +80,32 @@ pub(super) async fn run(shell: &Shell, args: &Logs) -> Result {
         None => query,
     };
     let mut lines = client.logs(&query).await?;
-    while let Some(line) = lines.next().await {
-        show(shell, args, line?)?;
+    let (mut place, mut away) = (LogPlace::default(), Away::default());
+    loop {
+        let error = match lines.next().await {
+            None => return Ok(()),
+            Some(Ok(line)) => {
+                away.is_back();
+                let is_new = match &line {
+                    LogLine::Line { task_id, time, .. } => place.takes(*task_id, *time),
+                    LogLine::Warning(_) => true,
+                };
+                if is_new {
+                    show(shell, args, line)?;
+                }
+                continue;
+            }
+            Some(Err(error)) => error.into(),
+        };
+        if !args.follow {
+            return Err(error);
+        }
+        let rest = match place.resume() {
+            Some(since) => LogQuery { since: Some(since), tail: None, ..query.clone() },
+            None => query.clone(),
+        };
+        lines = again(&mut away, error, async || Ok(client.logs(&rest).await?)).await?;
     }
-    Ok(())
 }
 
 fn show(shell: &Shell, args: &Logs, line: LogLine) -> Result {

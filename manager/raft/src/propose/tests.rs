@@ -140,7 +140,7 @@ async fn without_a_majority_the_outcome_is_unknown_and_may_come_later() {
     let config = ProposeConfig { patience: Duration::from_secs(3), ..Default::default() };
     let (first, proposer, _stop) = leader(config).await;
     let second = TestMember::start(&quick()).await;
-    first.node.add_voter(second.node.id(), second.member()).await.unwrap();
+    first.add_voter(&second).await;
     assert_eq!(proposer.propose(Bytes::from_static(b"a")).await.unwrap(), "done a");
     let stopped = second.stop().await;
     let before = first.node.log_writes();
