@@ -40,6 +40,8 @@ const GROUPS: &[(&str, &str)] = &[
     ("label", "Labels"),
     ("container-label", "Labels"),
     ("mount", "Storage"),
+    ("secret", "Secrets and configs"),
+    ("config", "Secrets and configs"),
     ("image", "Image"),
     ("with-registry-auth", "Image"),
     ("args", "Process"),

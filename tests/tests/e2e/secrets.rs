@@ -101,6 +101,11 @@ fn rotated(world: &World, before: &Task) {
 fn rebooted(world: &World) {
     let h2 = world.cluster.named("h2");
     h2.boot().unwrap();
+    // Until the agent has said so, its task counts as running.
+    world.until("the container has it again", || {
+        ensure!(!places(h2, SECOND).is_empty());
+        Ok(())
+    });
     world.runs("web", 1);
     only_on(world, "h2", SECOND);
 }

@@ -8,6 +8,7 @@ const WORKS: &[(&str, &str)] = &[
     ("cap_add", "[NET_ADMIN]"),
     ("cap_drop", "[CHOWN]"),
     ("command", "run it"),
+    ("configs", "[a]"),
     ("deploy", "{replicas: 3}"),
     ("dns", "10.0.0.53"),
     ("dns_opt", "['ndots:2']"),
@@ -26,6 +27,7 @@ const WORKS: &[(&str, &str)] = &[
     ("ports", "['80:80']"),
     ("read_only", "true"),
     ("restart", "on-failure"),
+    ("secrets", "[a]"),
     ("security_opt", "['no-new-privileges:true']"),
     ("shm_size", "1m"),
     ("stdin_open", "true"),
@@ -48,7 +50,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("build", "."),
     ("cgroup", "host"),
     ("cgroup_parent", "x"),
-    ("configs", "[a]"),
     ("container_name", "x"),
     ("cpu_count", "2"),
     ("cpu_percent", "50"),
@@ -106,6 +107,9 @@ const REFUSED: &[(&str, &str)] = &[
 fn with(key: &str, value: &str) -> String {
     match key {
         "image" => format!("services:\n  web:\n    image: {value}\n"),
+        "configs" | "secrets" => {
+            format!("{}{key}: {{a: {{external: true}}}}\n", web(&format!("{key}: {value}")))
+        }
         _ => web(&format!("{key}: {value}")),
     }
 }

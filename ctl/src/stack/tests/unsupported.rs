@@ -152,6 +152,8 @@ const OF_SPECS: &[&str] = &[
     "network: config_only",
     "network: config_from",
     "network: ipam.driver",
+    "service: task_template.container.secrets[].target",
+    "service: task_template.container.configs[].target",
 ];
 
 #[test]
