@@ -515,8 +515,7 @@ impl Client {
         applied(call!(self.apply_stack(request)))
     }
 
-    /// Puts an earlier version of a stack back; the last one that was not left so itself, if none
-    /// is named.
+    /// Puts an earlier version of a stack back; if none is named, the last one that was not left so itself.
     pub async fn roll_back_stack(&self, stack: &Stack, to: Option<u64>) -> Result<Applied> {
         let request = pb::RollBackStackRequest {
             reference: stack.id.to_string(),
