@@ -63,6 +63,9 @@ impl Level {
     /// What brought subnets that hosts have themselves: the same release.
     pub const SUBNETS: Self = Self::DUAL;
 
+    /// What brought several managers: the same release.
+    pub const MANAGERS: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);
