@@ -65,8 +65,9 @@ pub trait Membership: Send + Sync + 'static {
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether what is known here may be too old to know of this one as a manager: nobody leads, or it is
-    /// the one who does, and what makes it a manager has still to come from it.
-    fn may_be_behind(&self, _id: PeerId) -> bool {
+    /// the one who does, and what makes it a manager has still to come from it. Not of one that is known to
+    /// have been one, if its certificate is from then.
+    fn may_be_behind(&self, _identity: &Identity) -> bool {
         false
     }
 }
@@ -124,7 +125,7 @@ pub fn authorise(
     let is_raft = path.starts_with(RAFT) && identity.role == Role::Manager;
     let standing = match known {
         Some(Standing::Node(Role::Manager)) => known,
-        _ if is_raft && members.may_be_behind(identity.id) => Some(Standing::Node(Role::Manager)),
+        _ if is_raft && members.may_be_behind(identity) => Some(Standing::Node(Role::Manager)),
         _ => known,
     };
     let Some(standing) = standing else {

@@ -66,6 +66,9 @@ impl Level {
     /// What brought secrets and configs: the same release.
     pub const PAYLOADS: Self = Self::DUAL;
 
+    /// What brought several managers: the same release.
+    pub const MANAGERS: Self = Self::DUAL;
+
     /// What this program has.
     #[expect(clippy::cast_possible_truncation, reason = "a table of a few lines")]
     pub const OWN: Self = Self(LEVELS.len() as u32);

@@ -216,6 +216,7 @@ pub(super) fn cluster() -> pb::ClusterView {
         join_tokens: JoinTokens::default(),
         level: Level::FIRST,
         tunnel_keys: TunnelKeys::default(),
+        former_managers: Vec::new(),
     })
         .into()
 }

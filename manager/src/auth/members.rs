@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use shoal_manager_state::ClusterState;
-use shoal_transport::{PeerId, Role};
+use shoal_transport::{Identity, PeerId, Role};
 use shoal_types::object::{Node, User};
 use shoal_types::spec::{UserRole, UserSpec};
 use shoal_types::time::Timestamp;
 use tokio::sync::watch;
 
 use super::Membership;
+use crate::ca::BACKDATING;
 use crate::raft::LeaderState;
 
 /// What the cluster gives to a member.
@@ -135,12 +136,13 @@ impl Membership for StateMembers {
         self.changes.clone()
     }
 
-    fn may_be_behind(&self, id: PeerId) -> bool {
-        match &*self.leadership.borrow() {
+    fn may_be_behind(&self, identity: &Identity) -> bool {
+        let may_lead = match &*self.leadership.borrow() {
             LeaderState::Unknown => true,
-            LeaderState::Follower(leader) => PeerId::Node(leader.node) == id,
+            LeaderState::Follower(leader) => PeerId::Node(leader.node) == identity.id,
             LeaderState::Leader { .. } => false,
-        }
+        };
+        may_lead && !is_former(&self.states.borrow(), identity)
     }
 }
 
@@ -154,6 +156,14 @@ pub fn standing_in(state: &ClusterState, id: PeerId) -> Option<Standing> {
             None => (state.users().len() == 0).then_some(Standing::Unlisted),
         },
     }
+}
+
+/// Whether a certificate is that of a manager which is none any more, from the time before. One that became
+/// a manager again after that has another certificate.
+fn is_former(state: &ClusterState, identity: &Identity) -> bool {
+    let PeerId::Node(node) = identity.id else { return false };
+    let dismissed = state.cluster().and_then(|cluster| cluster.dismissed(node));
+    dismissed.is_some_and(|since| since.since(identity.not_before) >= BACKDATING)
 }
 
 /// The role that `state` gives to the holder of an id; `None` if it is no member.
@@ -173,11 +183,13 @@ fn role_of_node(node: &Node) -> Role {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use shoal_manager_state::Command;
     use shoal_manager_state::testing::TestCluster;
     use shoal_types::id::{NodeId, UserId};
     use shoal_types::level::Level;
-    use shoal_types::object::ManagerStatus;
+    use shoal_types::object::{ManagerStatus, NodeState};
     use shoal_types::spec::{NodeRole, NodeSpec};
 
     use super::*;
@@ -224,5 +236,51 @@ mod tests {
         assert_eq!(role_in(&cluster.state, id), Some(Role::Agent));
         cluster.apply(Command::RemoveNode { id: node, force: true });
         assert_eq!(role_in(&cluster.state, id), None);
+    }
+
+    #[tokio::test]
+    async fn certificates_of_former_managers_count_no_more_where_their_end_is_known() {
+        let mut cluster = TestCluster::new();
+        cluster.add_node("first, a manager");
+        let [demoted, removed] = ["second", "third"].map(|name| cluster.add_node(name));
+        let set_role = |cluster: &mut TestCluster, id, role| {
+            let old = cluster.state.node(id).expect("there").clone();
+            let spec = NodeSpec { role, ..old.spec.clone() };
+            cluster.apply(Command::UpdateNode { id, expected: old.meta.spec_version, spec });
+        };
+        let issued = |cluster: &TestCluster, node| Identity {
+            id: PeerId::Node(node),
+            role: Role::Manager,
+            cluster: cluster.state.cluster().expect("there").id,
+            not_before: Timestamp::from_nanos(
+                cluster.now.as_nanos() - u64::try_from(BACKDATING.as_nanos()).expect("short"),
+            ),
+            not_after: Timestamp::from_secs(9_000_000_000),
+        };
+        for id in [demoted, removed] {
+            set_role(&mut cluster, id, NodeRole::Manager);
+        }
+        let before = [demoted, removed].map(|id| issued(&cluster, id));
+        let (leads, leadership) = watch::channel(LeaderState::Unknown);
+        let behind = |cluster: &TestCluster, identity: &Identity| {
+            let (_, states) = watch::channel(Arc::new(cluster.state.clone()));
+            StateMembers::new(states, leadership.clone()).may_be_behind(identity)
+        };
+        assert!(before.iter().all(|identity| behind(&cluster, identity)));
+        set_role(&mut cluster, demoted, NodeRole::Agent);
+        cluster.set_node(removed, NodeState::Down);
+        cluster.apply(Command::RemoveNode { id: removed, force: true });
+        assert!(before.iter().all(|identity| !behind(&cluster, identity)));
+        let unheard = issued(&cluster, NodeId::from(99));
+        assert!(behind(&cluster, &unheard), "perhaps it came later");
+
+        // What makes it a manager again is not known yet where its new certificate is seen.
+        cluster.advance(Duration::from_nanos(1));
+        assert!(behind(&cluster, &issued(&cluster, demoted)));
+        leads.send_replace(LeaderState::Leader { term: 1 });
+        assert!(!behind(&cluster, &issued(&cluster, demoted)));
+        leads.send_replace(LeaderState::Unknown);
+        set_role(&mut cluster, demoted, NodeRole::Manager);
+        assert!(behind(&cluster, &before[0]) && !behind(&cluster, &before[1]));
     }
 }

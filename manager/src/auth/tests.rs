@@ -306,8 +306,8 @@ fn raft_is_heard_of_managers_that_are_not_known_yet_where_that_may_be_so() {
             self.0.changes()
         }
 
-        fn may_be_behind(&self, id: PeerId) -> bool {
-            id == self.1
+        fn may_be_behind(&self, identity: &Identity) -> bool {
+            identity.id == self.1
         }
     }
     // Node 2 was an agent when this manager heard last, and of node 3 it has not heard at all.

@@ -28,7 +28,7 @@ pub const USER_LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Validity of the root: 20 years.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Certificates begin this long before now, for hosts whose clocks are behind.
-const BACKDATING: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATING: Duration = Duration::from_secs(3600);
 /// Longest request that is parsed, in bytes. Ours have about 200.
 const MAX_REQUEST: usize = 8 * 1024;
 /// An uncompressed point of P-256 (SEC 1, 2.3.3), in bytes.

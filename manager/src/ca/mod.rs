@@ -15,6 +15,7 @@ mod service_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use authority::BACKDATING;
 pub use authority::{
     CERTIFICATE_LIFE, CertificateAuthority, IssuedChain, USER_LIFE_MAX, node_id_of_key,
     public_key_of_request,

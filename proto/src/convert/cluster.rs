@@ -1,6 +1,6 @@
 //! The cluster.
 
-use shoal_types::object::{Cluster, JoinTokens, RootCa, TunnelEpochs, TunnelKeys};
+use shoal_types::object::{Cluster, FormerManager, JoinTokens, RootCa, TunnelEpochs, TunnelKeys};
 use shoal_types::spec::{AddressPool, ClusterSpec, TunnelKeySpec};
 
 use super::field::{self, Kind};
@@ -32,7 +32,10 @@ message!(Cluster {
     join_tokens: Message,
     level: Levels,
     tunnel_keys: SparseMessage,
+    former_managers: List,
 });
+
+message!(FormerManager { since: Time; node => node_id: Text });
 
 message!(TunnelKeys { epochs: DefaultMessage, since: Time, forced: Same });
 
@@ -45,7 +48,16 @@ message!(JoinTokens { agent: Same, manager: Same });
 impl From<&Cluster> for pb::ClusterView {
     /// All but the secrets.
     fn from(cluster: &Cluster) -> Self {
-        let Cluster { id, meta, spec, root_ca, join_tokens: _, level, tunnel_keys } = cluster;
+        let Cluster {
+            id,
+            meta,
+            spec,
+            root_ca,
+            level,
+            tunnel_keys,
+            join_tokens: _,
+            former_managers: _,
+        } = cluster;
         Self {
             id: id.to_string(),
             meta: Some(meta.into()),
@@ -71,6 +83,7 @@ impl TryFrom<pb::ClusterView> for Cluster {
             join_tokens: JoinTokens::default(),
             level: field::Levels::read("level", level)?,
             tunnel_keys: field::SparseMessage::read("tunnel_keys", tunnel_keys)?,
+            former_managers: Vec::new(),
         })
     }
 }

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod anymanager;
 mod beside;
 mod connections;
 mod departures;

@@ -5,9 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Meta, TunnelKeys};
-use crate::id::ClusterId;
+use crate::id::{ClusterId, NodeId};
 use crate::level::Level;
 use crate::spec::ClusterSpec;
+use crate::time::Timestamp;
 
 /// The cluster itself: one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,6 +31,31 @@ pub struct Cluster {
     pub level: Level,
     /// How far it is with the keys of the tunnels between its nodes.
     pub tunnel_keys: TunnelKeys,
+    /// Whose certificates as managers count no more, though they are valid: the oldest first.
+    #[serde(skip)]
+    pub former_managers: Vec<FormerManager>,
+}
+
+impl Cluster {
+    /// Since when a node is a manager no more, if it was one and has not become one again.
+    #[must_use]
+    pub fn dismissed(&self, node: NodeId) -> Option<Timestamp> {
+        self.former_managers.iter().find(|former| former.node == node).map(|former| former.since)
+    }
+}
+
+/// A node that was a manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormerManager {
+    /// Which node, which may have been removed.
+    pub node: NodeId,
+    /// Since when it is none.
+    pub since: Timestamp,
+}
+
+impl FormerManager {
+    /// So many are remembered. Managers come and go a few times in a year.
+    pub const MAX: usize = 1000;
 }
 
 /// The root certificate and its key.

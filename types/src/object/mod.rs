@@ -11,7 +11,7 @@ mod task;
 mod tunnel;
 mod user;
 
-pub use cluster::{Cluster, JoinTokens, RootCa};
+pub use cluster::{Cluster, FormerManager, JoinTokens, RootCa};
 pub use deployment::{Deployment, DeploymentKind, DeploymentState};
 pub use network::{
     AddressCount, Network, NetworkMembers, NetworkPeer, NetworkService, NetworkSummary,

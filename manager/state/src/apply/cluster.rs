@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use shoal_types::id::NodeId;
 use shoal_types::level::Level;
-use shoal_types::object::{Cluster, TunnelEpochs};
+use shoal_types::object::{Cluster, FormerManager, TunnelEpochs};
 use shoal_types::spec::{ClusterSpec, Driver, NetworkScope, NetworkSpec, NodeRole};
 
 use super::{address, network};
@@ -81,6 +82,23 @@ pub(super) fn raise_level(w: &mut Writer<'_>, level: Level) -> Result<Outcome, R
     w.put_cluster(cluster);
     address::of_nodes(w);
     Ok(Outcome::Applied)
+}
+
+/// Remembers that a node is a manager no more, or forgets that it was none.
+pub(super) fn dismissed(w: &mut Writer<'_>, node: NodeId, is_former: bool) {
+    let Ok(mut cluster) = present(w) else { return };
+    // Managers below that level do not keep it: all of them have to come to the same.
+    if cluster.level < Level::MANAGERS || !is_former && cluster.dismissed(node).is_none() {
+        return;
+    }
+    cluster.former_managers.retain(|former| former.node != node);
+    if is_former {
+        let surplus = (cluster.former_managers.len() + 1).saturating_sub(FormerManager::MAX);
+        cluster.former_managers.drain(..surplus);
+        cluster.former_managers.push(FormerManager { node, since: w.now });
+    }
+    cluster.meta.touch(w.index, w.now);
+    w.put_cluster(cluster);
 }
 
 /// One step at a time, from where the planner has seen the cluster: who leads now may not be who planned it.

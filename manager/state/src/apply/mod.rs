@@ -54,8 +54,17 @@ fn dispatch(w: &mut Writer<'_>, command: Command) -> Result<Outcome, Rejected> {
     match command {
         C::CreateCluster { id, spec, root_ca, join_tokens, networks, level } => {
             let meta = Meta::created(w.index, w.now);
-            let tunnel_keys = TunnelKeys::default();
-            let cluster = Cluster { id, meta, spec, root_ca, join_tokens, level, tunnel_keys };
+            let (tunnel_keys, former_managers) = (TunnelKeys::default(), Vec::new());
+            let cluster = Cluster {
+                id,
+                meta,
+                spec,
+                root_ca,
+                join_tokens,
+                level,
+                tunnel_keys,
+                former_managers,
+            };
             cluster::create(w, cluster, networks)
         }
         C::RaiseLevel { level } => cluster::raise_level(w, level),

@@ -7,7 +7,7 @@ use shoal_types::level::Level;
 use shoal_types::object::{ManagerStatus, Meta, Node, NodeDescription, NodeStatus, Task};
 use shoal_types::spec::{Availability, NodeRole, NodeSpec};
 
-use super::{address, task};
+use super::{address, cluster, task};
 use crate::cluster_state::Writer;
 use crate::command::Outcome;
 use crate::rejected::Rejected;
@@ -40,7 +40,12 @@ pub(super) fn update(
     if demoted && !another() {
         return Err(Rejected::LastManager { id });
     }
-    w.update_spec(Node { spec, ..Node::clone(&node) });
+    let new = Node { spec, ..Node::clone(&node) };
+    let (was, is) = (is_manager(&node), is_manager(&new));
+    w.update_spec(new);
+    if was != is {
+        cluster::dismissed(w, id, was);
+    }
     Ok(Outcome::Applied)
 }
 
@@ -75,6 +80,9 @@ pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outc
         w.update(task);
     }
     w.remove::<Node>(id);
+    if is_manager(&node) {
+        cluster::dismissed(w, id, true);
+    }
     Ok(Outcome::Applied)
 }
 
@@ -123,7 +131,13 @@ pub(super) fn set_manager_status(
     manager_status: Option<ManagerStatus>,
 ) -> Result<Outcome, Rejected> {
     let old = w.get::<Node>(id)?;
-    write_if_changed(w, &old, Node { manager_status, ..Node::clone(&old) })
+    let new = Node { manager_status, ..Node::clone(&old) };
+    let (was, is) = (is_manager(&old), is_manager(&new));
+    let outcome = write_if_changed(w, &old, new)?;
+    if was != is {
+        cluster::dismissed(w, id, was);
+    }
+    Ok(outcome)
 }
 
 fn write_if_changed(w: &mut Writer<'_>, old: &Node, new: Node) -> Result<Outcome, Rejected> {
