@@ -8,7 +8,7 @@ use shoal_tests::cluster::at;
 use shoal_tests::host::{Host, Role, Said, run};
 use shoal_tests::skip::skip;
 
-use crate::world::{PATIENCE, World, web};
+use crate::world::{PATIENCE, Task, World, web};
 
 const COUNTING: &str = "command: [sh, -c, 'i=0; while :; do i=$$((i+1)); echo \"line $$i\"; usleep 50000; done']\n\
                         deploy: {mode: global}";
@@ -26,6 +26,19 @@ fn leader(world: &World) -> Result<String> {
     let leads = |n: &&serde_json::Value| n.pointer("/ManagerStatus/Leader") == Some(&true.into());
     let leader = nodes.iter().find(leads).map(|n| at(n, "/Description/Hostname").to_owned());
     leader.ok_or_else(|| anyhow::anyhow!("nobody leads"))
+}
+
+fn all_ready(world: &World) -> Result<()> {
+    let nodes = world.cluster.json(&["node", "ls"])?;
+    let ready = nodes.iter().filter(|n| at(n, "/Status/State") == "ready").count();
+    ensure!(ready == 3, "{nodes:?}");
+    Ok(())
+}
+
+fn processes(tasks: &[Task]) -> Vec<(String, u64)> {
+    let mut all: Vec<_> = tasks.iter().map(|task| (task.id.clone(), task.pid)).collect();
+    all.sort();
+    all
 }
 
 #[test]
@@ -82,12 +95,7 @@ fn a_manager_that_follows_answers_for_everything_and_outlives_the_leader() {
         ensure!(lines().len() > came + 20, "{} lines", lines().len());
         Ok(())
     });
-    world.until("all agents have sessions", || {
-        let nodes = world.cluster.json(&["node", "ls"])?;
-        let ready = nodes.iter().filter(|n| at(n, "/Status/State") == "ready").count();
-        ensure!(ready == 3, "{nodes:?}");
-        Ok(())
-    });
+    world.until("all agents have sessions", || all_ready(&world));
     assert!(began.elapsed() < SESSIONS + PATIENCE, "{:?}", began.elapsed());
     following.kill().unwrap();
     following.wait().unwrap();
@@ -97,12 +105,7 @@ fn a_manager_that_follows_answers_for_everything_and_outlives_the_leader() {
     assert_eq!(all, expected, "no line is lost, none comes twice");
 
     let after = world.runs("app_web", 3);
-    let of = |tasks: &[crate::world::Task]| -> Vec<_> {
-        let mut all: Vec<_> = tasks.iter().map(|task| (task.id.clone(), task.pid)).collect();
-        all.sort();
-        all
-    };
-    assert_eq!(of(&after), of(&before), "no container was touched");
+    assert_eq!(processes(&after), processes(&before), "no container was touched");
     world.ok(&["service", "rm", "after"]);
     world.remove("app");
     world.end();

@@ -10,7 +10,8 @@ use shoal_types::task_state::{DesiredState, TaskState};
 use super::arbitrary::{Arbitrary, Source, arbitrary, one_of};
 
 arbitrary!(Meta { version, spec_version, created_at, updated_at });
-arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level, tunnel_keys });
+arbitrary!(Cluster { id, meta, spec, root_ca, join_tokens, level, tunnel_keys, former_managers });
+arbitrary!(FormerManager { node, since });
 arbitrary!(TunnelKeys { epochs, since, forced });
 arbitrary!(TunnelEpochs { present, former });
 arbitrary!(RootCa { cert_pem, key_pem });
