@@ -21,3 +21,4 @@ mod root_lives;
 mod root_names;
 mod root_order;
 mod root_volumes;
+mod stuck;

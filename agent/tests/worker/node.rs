@@ -89,6 +89,7 @@ impl Space {
 
     /// Runs a test on threads that live inside.
     pub(crate) fn block_on<T: Send>(&self, test: impl Future<Output = T> + Send) -> T {
+        let _watch = crate::stuck::Watch::begin();
         let file = File::open(self.path()).unwrap();
         let inside = || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
