@@ -132,6 +132,14 @@ impl FakeNetworks {
         self.lock().lost.send_if_modified(|lost| lost.insert(key));
     }
 
+    /// As [`Self::lock`], for what others ask. The real one may be saying what is lost at that moment, with its lock
+    /// held: who asks while he looks at that waits for ever. Here he always does.
+    fn asked(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.lock();
+        inner.lost.send_if_modified(|_| false);
+        inner
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -262,7 +270,7 @@ impl NetworkDriver for FakeNetworks {
     }
 
     fn attachments(&self, container: &str) -> Vec<Attached> {
-        self.lock().leases.attachments(container)
+        self.asked().leases.attachments(container)
     }
 
     fn lost(&self) -> watch::Receiver<Lost> {
@@ -270,11 +278,11 @@ impl NetworkDriver for FakeNetworks {
     }
 
     fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
-        held(&self.lock().leases)
+        held(&self.asked().leases)
     }
 
     fn networks(&self) -> BTreeSet<String> {
-        self.lock().leases.network_ids().map(str::to_owned).collect()
+        self.asked().leases.network_ids().map(str::to_owned).collect()
     }
 
     fn lead(

@@ -67,11 +67,14 @@ pub(super) async fn observe(context: &Context) -> Result<Observed, WorkerError> 
         };
         (volume.name, observed)
     };
+    // A statement of its own: the driver says what is lost with its lock held, and whoever looks at that still
+    // when he asks the driver for the next thing waits for ever.
+    let lost = driver.lost().borrow().clone();
     Ok(Observed {
         containers: traces.iter().map(named).collect(),
         logs: traces.iter().filter(|trace| trace.only_log).map(named).collect(),
         leases: driver.held(),
-        lost: driver.lost().borrow().clone(),
+        lost,
         answered,
         networks: driver.networks(),
         volumes: described.into_iter().map(volume).collect(),

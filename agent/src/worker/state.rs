@@ -194,7 +194,9 @@ impl State {
             self.plan(&planned);
             self.name(&planned);
             let changed = lost.has_changed().unwrap_or(false);
-            self.reconnect(changed, &lost.borrow_and_update(), &planned);
+            // A copy, hardly ever of anything: nothing is asked of the driver while what it says is looked at.
+            let now_lost = lost.borrow_and_update().clone();
+            self.reconnect(changed, &now_lost, &planned);
             if !self.leaving.is_empty() && self.entries.is_empty() {
                 self.left().await;
             }
