@@ -28,7 +28,9 @@ pub(super) fn partner<'a>(view: &'a ClusterState, task: &Task) -> Result<&'a Tas
         return Err(format!("waits for service {name:?}, whose network it shares: there is none"));
     };
     let slot = task.slot;
-    let wanted = || view.tasks_of_slot(shared.id, slot).filter(|task| task.is_wanted());
+    // Those of an earlier spec may share the network of others themselves, until they are replaced.
+    let wanted =
+        || view.tasks_of_slot(shared.id, slot).filter(|one| one.is_wanted() && !shares(one));
     let placed = wanted().filter(|one| one.node_id.is_some() && one.status.state.is_placed());
     // One that waits out a delay comes after one that runs.
     let runs = |one: &Task| one.desired_state == DesiredState::Running;

@@ -70,6 +70,19 @@ fn slots_are_those_that_the_other_has() {
     assert_eq!(pairs(&stage, db, side), slots);
 }
 
+/// Of a service that shared a network itself until now: its tasks from then still do.
+#[test]
+fn nobody_is_put_beside_a_task_that_shares_a_network_itself() {
+    let mut stage = Stage::new(2);
+    stage.upgrade();
+    stage.service(service_spec("net", 2));
+    let db = stage.service(with_network_of(service_spec("db", 2), "net"));
+    stage.cluster.update_service(db, service_spec("db", 2));
+    let side = stage.service(with_network_of(service_spec("side", 2), "db"));
+    stage.run_for(20 * SECOND);
+    assert_eq!(pairs(&stage, db, side), replicas(&[1, 2]));
+}
+
 #[test]
 fn the_end_of_a_partner_is_no_failure_of_who_shares_its_network() {
     let policy = RestartPolicy { max_attempts: 2, ..RestartPolicy::default() };
