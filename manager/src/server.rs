@@ -144,6 +144,8 @@ async fn serve(
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let live = tokio::select! {
+        // First: what would say who this is ends with it, too.
+        biased;
         () = stop.cancelled() => return Ok(()),
         known = identities.wait_for(Option::is_some) => known?.clone().context("no identity")?,
     };
