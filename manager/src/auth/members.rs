@@ -240,7 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn certificates_of_former_managers_count_no_more_where_their_end_is_known() {
-        let mut cluster = TestCluster::new();
+        let mut cluster = TestCluster::at(Level::MANAGERS);
+        cluster.advance(2 * BACKDATING);
         cluster.add_node("first, a manager");
         let [demoted, removed] = ["second", "third"].map(|name| cluster.add_node(name));
         let set_role = |cluster: &mut TestCluster, id, role| {

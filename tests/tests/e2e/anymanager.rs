@@ -67,7 +67,7 @@ fn a_manager_that_follows_answers_for_everything_and_outlives_the_leader() {
     // What is followed goes on when the leader is dead: no line is lost, none comes twice.
     let out = world.cluster.lab.dir.join("followed");
     let file = fs::File::create(&out).unwrap();
-    let words = ["task", "logs", "-f", "--raw", task];
+    let words = ["service", "logs", "-f", "--raw", task];
     let mut following = world.cluster.lab.ctl(world.cluster.host(1));
     let mut following = following.args(words).stdout(file).spawn().unwrap();
     let lines = || -> Vec<u64> {

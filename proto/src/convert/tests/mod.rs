@@ -85,7 +85,8 @@ proptest! {
         let view = pb::ClusterView::from(&cluster);
         let shown = Cluster::try_from(view).unwrap();
         let root_ca = RootCa { key_pem: String::new(), ..cluster.root_ca };
-        let expected = Cluster { root_ca, join_tokens: JoinTokens::default(), ..cluster };
+        let (join_tokens, former_managers) = (JoinTokens::default(), Vec::new());
+        let expected = Cluster { root_ca, join_tokens, former_managers, ..cluster };
         prop_assert_eq!(shown, expected);
     }
 }
