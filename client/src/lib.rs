@@ -40,7 +40,7 @@ mod stream;
 
 pub use error::ClientError;
 pub use nodes::{Partial, UsageQuery};
-pub use payloads::{Held, Made};
+pub use payloads::{Held, Made, Payloads};
 pub use renewal::Notice;
 pub use resume::{LogPlace, Place};
 pub use stream::{Event, EventAction, LogLine, LogQuery, LogStream, Object, Watch, WatchSpan};

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use shoal_proto::convert::field::{Kind as _, TextMap};
 use shoal_proto::v1 as pb;
 use shoal_types::id::DeploymentId;
-use shoal_types::object::{Config, Secret};
-use shoal_types::spec::{ConfigSpec, SecretSpec};
+use shoal_types::object::{Config, Payload, Secret};
 
 use super::{Client, Result, all, parts, required};
 
@@ -34,17 +33,29 @@ pub struct Held<T> {
     pub services: Vec<String>,
 }
 
+/// Secrets, or configs, as they are made and found.
+#[expect(async_fn_in_trait, reason = "nobody has to send what they return to another thread")]
+pub trait Payloads: Payload {
+    /// Makes one; another version of one that there is, if that is to be replaced.
+    async fn make(client: &Client, spec: &Self::Spec, replace: bool) -> Result<Made<Self>>;
+    /// All versions of all, without what is in them.
+    async fn all(client: &Client) -> Result<Vec<Self>>;
+    /// A version: by id, by name (the latest one) or by `name@version`.
+    async fn one(client: &Client, reference: &str) -> Result<Held<Self>>;
+    /// Removes all versions, or the one that is referred to. Its name.
+    async fn remove(client: &Client, reference: &str) -> Result<String>;
+}
+
 macro_rules! payloads {
     ($(
-        $object:ident $spec:ident $word:literal $one:ident $many:ident
+        $object:ident $word:literal $one:ident $many:ident
         $create:ident $create_request:ident $list:ident $list_request:ident $get:ident $get_request:ident
         $remove:ident $remove_request:ident;
-    )*) => {
-        impl Client {$(
-            #[doc = concat!("Makes a ", $word, "; another version of one that there is, if that is to be replaced.")]
-            pub async fn $create(&self, spec: &$spec, replace: bool) -> Result<Made<$object>> {
+    )*) => {$(
+        impl Payloads for $object {
+            async fn make(client: &Client, spec: &Self::Spec, replace: bool) -> Result<Made<Self>> {
                 let request = pb::$create_request { spec: Some(spec.into()), replace };
-                let answer = self.rpc.clone().$create(request).await?.into_inner();
+                let answer = client.rpc.clone().$create(request).await?.into_inner();
                 Ok(Made {
                     payload: required($word, answer.$one)?,
                     unchanged: answer.unchanged,
@@ -52,39 +63,36 @@ macro_rules! payloads {
                 })
             }
 
-            #[doc = concat!("All versions of all ", $word, "s, without what is in them.")]
-            pub async fn $many(&self) -> Result<Vec<$object>> {
-                let mut found = Vec::new();
-                parts::each(self.rpc.clone().$list(pb::$list_request {}).await?.into_inner(), |part| {
-                    found.extend(all::<_, $object>($word, part.$many)?);
+            async fn all(client: &Client) -> Result<Vec<Self>> {
+                let (mut found, request) = (Vec::new(), pb::$list_request {});
+                parts::each(client.rpc.clone().$list(request).await?.into_inner(), |part| {
+                    found.extend(all::<_, Self>($word, part.$many)?);
                     Ok(())
                 })
                 .await?;
                 Ok(found)
             }
 
-            #[doc = concat!("A version of a ", $word, ": by id, by name (the latest one) or by `name@version`.")]
-            pub async fn $one(&self, reference: &str) -> Result<Held<$object>> {
+            async fn one(client: &Client, reference: &str) -> Result<Held<Self>> {
                 let request = pb::$get_request { reference: reference.to_owned() };
-                let answer = self.rpc.clone().$get(request).await?.into_inner();
+                let answer = client.rpc.clone().$get(request).await?.into_inner();
                 let payload = required($word, answer.$one)?;
                 Ok(Held { payload, services: answer.services })
             }
 
-            #[doc = concat!("Removes a ", $word, ": all versions, or the one that is referred to. Its name.")]
-            pub async fn $remove(&self, reference: &str) -> Result<String> {
+            async fn remove(client: &Client, reference: &str) -> Result<String> {
                 let request = pb::$remove_request { reference: reference.to_owned() };
-                Ok(self.rpc.clone().$remove(request).await?.into_inner().name)
+                Ok(client.rpc.clone().$remove(request).await?.into_inner().name)
             }
-        )*}
-    };
+        }
+    )*};
 }
 
 payloads! {
-    Secret SecretSpec "secret" secret secrets create_secret CreateSecretRequest
+    Secret "secret" secret secrets create_secret CreateSecretRequest
         list_secrets ListSecretsRequest get_secret GetSecretRequest
         remove_secret RemoveSecretRequest;
-    Config ConfigSpec "config" config configs create_config CreateConfigRequest
+    Config "config" config configs create_config CreateConfigRequest
         list_configs ListConfigsRequest get_config GetConfigRequest
         remove_config RemoveConfigRequest;
 }

@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod image;
 pub(crate) mod leave;
 mod links;
+pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod network;
 pub(crate) mod node;

@@ -10,18 +10,22 @@ use shoal_types::object::{AddressCount, Network, NetworkSummary};
 use shoal_types::spec::{Driver, Ipam, NetworkKind, NetworkScope, NetworkSpec};
 
 use super::filter::Filters;
+use super::list::{self, List};
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::render::table::{Column, bends, whole};
 use crate::render::{id, label, note, words};
 
+/// What lists are filtered by.
+const FILTERS: [&str; 5] = ["id", "name", "label", "driver", "scope"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a network
     Create(Create),
     /// List networks
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", mut_arg("filter", list::by(&FILTERS)))]
     Ls(List),
     /// Show all that is known of networks
     Inspect {
@@ -79,19 +83,6 @@ pub(crate) struct Create {
     attachable: bool,
     /// Its name
     name: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Write ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only those that fit: id=, name=, label=, driver=, scope=
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    no_trunc: bool,
 }
 
 impl Command {
@@ -167,7 +158,7 @@ pub(crate) const COLUMNS: [Column; 7] = [
 ];
 
 async fn list(shell: &Shell, args: &List) -> Result {
-    let filters = Filters::parse(&args.filter, &["id", "name", "label", "driver", "scope"])?;
+    let filters = Filters::parse(&args.filter, &FILTERS)?;
     let mut networks = shell.manager().await?.networks().await?;
     networks.retain(|NetworkSummary { network: n, .. }| {
         filters.allows("id", |v| n.id.to_string().starts_with(v))

@@ -13,6 +13,7 @@ use shoal_types::spec::{NodeRole, NodeSpec};
 use super::cluster::{AvailabilityArg, RoleArg};
 use super::draining::{Remaining, Wait};
 use super::filter::Filters;
+use super::list::{self, List};
 use super::service::pairs::{KeyValue, duration};
 use super::tasks::TaskList;
 use super::{Result, Shell, stats};
@@ -24,10 +25,13 @@ use crate::render::{id, line, note, pretty};
 
 pub(crate) use usage::Usage;
 
+/// What lists are filtered by.
+const FILTERS: [&str; 4] = ["id", "name", "label", "role"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List nodes
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", mut_arg("filter", list::by(&FILTERS)))]
     Ls(List),
     /// List the tasks of nodes
     Ps {
@@ -78,19 +82,6 @@ pub(crate) enum Command {
         #[arg(long, short)]
         force: bool,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Write ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only those that fit: id=, name=, label=, role=
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -194,7 +185,7 @@ pub(crate) const COLUMNS: [Column; 6] = [
 ];
 
 async fn list(shell: &Shell, args: &List) -> Result {
-    let filters = Filters::parse(&args.filter, &["id", "name", "label", "role"])?;
+    let filters = Filters::parse(&args.filter, &FILTERS)?;
     let client = shell.manager().await?;
     let mut nodes = client.node_summaries().await?;
     nodes.retain(|NodeSummary { node: n, .. }| {

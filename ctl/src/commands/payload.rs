@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shoal_client::{Client, ClientError, Held, Made};
-use shoal_types::object::{Config, Meta, Payload, Secret};
+use shoal_client::Payloads;
+use shoal_types::object::{Config, Meta, Secret};
 use shoal_types::spec::{ConfigSpec, Driver, Labels, SecretSpec, Violations};
 
 use super::filter::Filters;
+use super::list::{self, List};
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
 use crate::files;
 use crate::render::table::{Column, bends, whole};
 use crate::render::{id, time, words};
+
+/// What lists are filtered by.
+const FILTERS: [&str; 3] = ["id", "name", "label"];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -24,7 +28,7 @@ pub(crate) enum Command {
     /// Make another version of one: services that follow the latest version go over to it
     Update(Create),
     /// List all, with all their versions
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", mut_arg("filter", list::by(&FILTERS)))]
     Ls(List),
     /// Show all that is known; of a config what is in it, of a secret never
     Inspect {
@@ -59,19 +63,6 @@ pub(crate) struct Create {
     file: PathBuf,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Write ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only those that fit: id=, name=, label=
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    no_trunc: bool,
-}
-
 impl Command {
     /// Whether the command writes records one after the other rather than one document.
     pub(crate) const fn writes_records(&self) -> bool {
@@ -80,18 +71,12 @@ impl Command {
 }
 
 /// Secrets, or configs, for these commands.
-pub(crate) trait Kind: Payload + Serialize + Clone {
-    /// What is wanted of one.
+pub(crate) trait Kind: Payloads + Serialize + Clone {
+    /// What is wanted of one, checked.
     fn spec(args: Create, data: Vec<u8>) -> Result<Self::Spec>;
-    fn check(spec: &Self::Spec) -> std::result::Result<(), Violations>;
+    /// Its id, and its times.
     fn shown(&self) -> (String, &Meta);
-    async fn make(client: &Client, spec: &Self::Spec, replace: bool) -> Answer<Made<Self>>;
-    async fn all(client: &Client) -> Answer<Vec<Self>>;
-    async fn one(client: &Client, reference: &str) -> Answer<Held<Self>>;
-    async fn remove(client: &Client, reference: &str) -> Answer<String>;
 }
-
-type Answer<T> = std::result::Result<T, ClientError>;
 
 fn labels(list: Vec<KeyValue>) -> Labels {
     list.into_iter().map(|l| (l.key, l.value)).collect()
@@ -101,39 +86,27 @@ fn driver(name: Option<String>) -> Option<Driver> {
     name.map(|name| Driver { name, ..Driver::default() })
 }
 
+fn checked<T>(spec: T, found: std::result::Result<(), Violations>) -> Result<T> {
+    let Err(wrong) = found else { return Ok(spec) };
+    let lines: Vec<String> = wrong.0.iter().map(ToString::to_string).collect();
+    Err(CommandError::failed(lines.join("\n")))
+}
+
 impl Kind for Secret {
     fn spec(args: Create, data: Vec<u8>) -> Result<SecretSpec> {
-        Ok(SecretSpec {
+        let spec = SecretSpec {
             name: args.name,
             labels: labels(args.label),
             data,
             driver: driver(args.driver),
             templating: driver(args.template_driver),
-        })
-    }
-
-    fn check(spec: &SecretSpec) -> std::result::Result<(), Violations> {
-        spec.validate()
+        };
+        let found = spec.validate();
+        checked(spec, found)
     }
 
     fn shown(&self) -> (String, &Meta) {
         (self.id.to_string(), &self.meta)
-    }
-
-    async fn make(client: &Client, spec: &SecretSpec, replace: bool) -> Answer<Made<Self>> {
-        client.create_secret(spec, replace).await
-    }
-
-    async fn all(client: &Client) -> Answer<Vec<Self>> {
-        client.secrets().await
-    }
-
-    async fn one(client: &Client, reference: &str) -> Answer<Held<Self>> {
-        client.secret(reference).await
-    }
-
-    async fn remove(client: &Client, reference: &str) -> Answer<String> {
-        client.remove_secret(reference).await
     }
 }
 
@@ -142,36 +115,14 @@ impl Kind for Config {
         if args.driver.is_some() {
             return Err(CommandError::usage("--driver is for secrets: configs have none"));
         }
-        Ok(ConfigSpec {
-            name: args.name,
-            labels: labels(args.label),
-            data,
-            templating: driver(args.template_driver),
-        })
-    }
-
-    fn check(spec: &ConfigSpec) -> std::result::Result<(), Violations> {
-        spec.validate()
+        let templating = driver(args.template_driver);
+        let spec = ConfigSpec { name: args.name, labels: labels(args.label), data, templating };
+        let found = spec.validate();
+        checked(spec, found)
     }
 
     fn shown(&self) -> (String, &Meta) {
         (self.id.to_string(), &self.meta)
-    }
-
-    async fn make(client: &Client, spec: &ConfigSpec, replace: bool) -> Answer<Made<Self>> {
-        client.create_config(spec, replace).await
-    }
-
-    async fn all(client: &Client) -> Answer<Vec<Self>> {
-        client.configs().await
-    }
-
-    async fn one(client: &Client, reference: &str) -> Answer<Held<Self>> {
-        client.config(reference).await
-    }
-
-    async fn remove(client: &Client, reference: &str) -> Answer<String> {
-        client.remove_config(reference).await
     }
 }
 
@@ -197,10 +148,6 @@ pub(crate) async fn run<K: Kind>(shell: &Shell, command: Command) -> Result {
 async fn make<K: Kind>(shell: &Shell, args: Create, replace: bool) -> Result {
     let data = read(&args.file)?;
     let spec = K::spec(args, data)?;
-    K::check(&spec).map_err(|e| {
-        let lines: Vec<String> = e.0.iter().map(ToString::to_string).collect();
-        CommandError::failed(lines.join("\n"))
-    })?;
     let client = shell.manager().await?;
     let made = K::make(&client, &spec, replace).await?;
     let (id, _) = made.payload.shown();
@@ -232,7 +179,7 @@ pub(crate) const COLUMNS: [Column; 4] =
     [whole("ID").rank(2), bends("NAME"), whole("VERSION"), whole("CREATED").rank(1)];
 
 async fn list<K: Kind>(shell: &Shell, args: &List) -> Result {
-    let filters = Filters::parse(&args.filter, &["id", "name", "label"])?;
+    let filters = Filters::parse(&args.filter, &FILTERS)?;
     let mut all = K::all(&shell.manager().await?).await?;
     all.retain(|one| {
         filters.allows("id", |v| one.shown().0.starts_with(v))

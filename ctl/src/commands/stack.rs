@@ -11,6 +11,7 @@ use shoal_types::id::StackId;
 use shoal_types::object::Stack;
 use shoal_types::time::Timestamp;
 
+use super::list::{self, List};
 use super::login::WithLogins;
 use super::service::{self, Waiting, wait_for};
 use super::tasks::{self, TaskList};
@@ -44,9 +45,10 @@ pub(crate) enum Command {
         stack: String,
     },
     /// List the services of a stack
+    #[command(mut_arg("filter", list::by(&service::FILTERS)))]
     Services {
         #[command(flatten)]
-        list: service::List,
+        list: List,
         /// Id or name
         stack: String,
     },

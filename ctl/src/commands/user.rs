@@ -12,6 +12,7 @@ use shoal_types::spec::{UserRole, UserSpec};
 use shoal_types::time::Timestamp;
 
 use super::filter::Filters;
+use super::list::{self, List};
 use super::service::pairs::KeyValue;
 use super::{Result, Shell};
 use crate::error::CommandError;
@@ -19,12 +20,15 @@ use crate::portable::Output;
 use crate::render::table::{Column, bends, whole};
 use crate::render::{id, note, time, words};
 
+/// What lists are filtered by.
+const FILTERS: [&str; 5] = ["id", "name", "role", "stack", "label"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a user, and write the context with its key and certificate to one file
     Create(Create),
     /// List users
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", mut_arg("filter", list::by(&FILTERS)))]
     Ls(List),
     /// Show all that is known of users
     Inspect {
@@ -91,19 +95,6 @@ pub(crate) struct Create {
     /// Where the context is written, with the private key: a new file, or - for standard output
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Write ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only those that fit: id=, name=, role=, stack=, label=
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -223,7 +214,7 @@ pub(crate) const COLUMNS: [Column; 5] = [
 ];
 
 async fn list(shell: &Shell, args: &List) -> Result {
-    let filters = Filters::parse(&args.filter, &["id", "name", "role", "stack", "label"])?;
+    let filters = Filters::parse(&args.filter, &FILTERS)?;
     let mut users = shell.manager().await?.users().await?;
     users.retain(|u| {
         filters.allows("id", |v| u.id.to_string().starts_with(v))

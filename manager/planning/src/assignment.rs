@@ -1,6 +1,6 @@
 //! What one node must hold: all tasks placed on it, ended ones too as long as they are remembered,
-//! because their logs are; the networks that the live ones need, and the secrets and configs that these are given; where others are reached on overlay networks
-//! among these; and where tasks are that publish ports on every node.
+//! because their logs are; the networks that the live ones need, and the secrets and configs that these are given;
+//! where others are reached on overlay networks among these; and where tasks are that publish ports on every node.
 //!
 //! [`news`] says of which nodes that may have changed, and by which objects; [`Held`] remembers what a
 //! node was told, and looks at these objects alone: telling a node costs as much as has changed for it.

@@ -55,7 +55,7 @@ fn is_followed_by_others(error: &ProposalError) -> bool {
 
 macro_rules! payloads {
     ($(
-        $object:ident $spec:ident $bare:ident $named:ident $resolve:ident $having:ident $following:ident
+        $object:ident $spec:ident $bare:ident $named:ident $resolve:ident $following:ident
         $many:ident $what:literal
         create $create:ident $create_command:ident $create_request:ident $create_response:ident $one:ident
         list $list:ident $list_request:ident $list_response:ident
@@ -126,12 +126,12 @@ macro_rules! payloads {
 }
 
 payloads! {
-    Secret SecretSpec bare_secret secret_named resolve_secret having_secret following_secret
+    Secret SecretSpec bare_secret secret_named resolve_secret following_secret
         secrets "secret"
         create create_secret CreateSecret CreateSecretRequest CreateSecretResponse secret
         list list_secrets ListSecretsRequest ListSecretsResponse
         remove remove_secret RemoveSecret RemoveSecretRequest RemoveSecretResponse;
-    Config ConfigSpec bare_config config_named resolve_config having_config following_config
+    Config ConfigSpec bare_config config_named resolve_config following_config
         configs "config"
         create create_config CreateConfig CreateConfigRequest CreateConfigResponse config
         list list_configs ListConfigsRequest ListConfigsResponse

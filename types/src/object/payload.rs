@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Meta, Stack};
 use crate::id::{ConfigId, NodeId, SecretId, StackId, VolumeId};
 use crate::spec::{
-    ConfigSpec, ContainerSpec, Driver, Labels, PayloadReference, SecretSpec, StackSpec, VolumeSpec,
+    ConfigSpec, ContainerSpec, Labels, PayloadReference, SecretSpec, StackSpec, VolumeSpec,
 };
 
 /// One version of a secret. What is in it never changes: something else is another version, an object
@@ -76,8 +76,6 @@ pub trait Payload: Sized + 'static {
     fn data(&self) -> &[u8];
     /// Its labels.
     fn labels(&self) -> &Labels;
-    /// Template language in which that is written.
-    fn templating(&self) -> Option<&Driver>;
     /// The name in a spec.
     fn name_of(spec: &Self::Spec) -> &str;
     /// Whether another version with this spec would be the same.
@@ -130,10 +128,6 @@ macro_rules! payloads {
                 &self.spec.labels
             }
 
-            fn templating(&self) -> Option<&Driver> {
-                self.spec.templating.as_ref()
-            }
-
             fn name_of(spec: &$spec) -> &str {
                 &spec.name
             }
@@ -180,14 +174,6 @@ pub struct Payloads {
     /// Of its configs.
     #[serde(rename = "ConfigIDs", skip_serializing_if = "Vec::is_empty")]
     pub configs: Vec<ConfigId>,
-}
-
-impl Payloads {
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.secrets.is_empty() && self.configs.is_empty()
-    }
 }
 
 /// A volume. A local one lives on one node.

@@ -20,6 +20,7 @@ use shoal_client::{Client, ServiceSummary, TaskQuery};
 use shoal_types::object::Service;
 
 use super::filter::Filters;
+use super::list::{self, List};
 use super::tasks::{self, TaskList};
 use super::{Result, Shell, stats};
 use crate::cli::EXIT_CODES;
@@ -30,13 +31,16 @@ use crate::render::{id, line, note, pretty, words};
 
 pub(crate) use logs::Logs;
 
+/// What lists are filtered by.
+pub(crate) const FILTERS: [&str; 4] = ["id", "name", "label", "mode"];
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a service and wait until it runs
     #[command(after_help = EXIT_CODES)]
     Create(Box<create::Create>),
     /// List services
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", mut_arg("filter", list::by(&FILTERS)))]
     Ls(List),
     /// List the tasks of services
     Ps {
@@ -118,19 +122,6 @@ impl Waiting {
             format: shell.global.format.kind,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Write ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Only those that fit: id=, name=, label=, mode=
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// Do not shorten anything
-    #[arg(long)]
-    no_trunc: bool,
 }
 
 pub(crate) async fn run(shell: &Shell, command: Command) -> Result {
@@ -261,7 +252,7 @@ pub(crate) const COLUMNS: [Column; 6] = [
 
 /// Services as a table, all or those of a stack.
 pub(super) async fn list(shell: &Shell, args: &List, stack: Option<&str>) -> Result {
-    let filters = Filters::parse(&args.filter, &["id", "name", "label", "mode"])?;
+    let filters = Filters::parse(&args.filter, &FILTERS)?;
     let mut services = shell.manager().await?.services(stack).await?;
     services.retain(|s| {
         let service = &s.service;

@@ -56,7 +56,7 @@ impl FromStr for PayloadFlag {
 }
 
 /// `NAME` or `NAME@VERSION`.
-pub(crate) fn named(text: &str) -> Result<PayloadReference, String> {
+fn named(text: &str) -> Result<PayloadReference, String> {
     let Some((name, version)) = text.rsplit_once('@') else {
         return Ok(PayloadReference::to(text));
     };
@@ -65,7 +65,7 @@ pub(crate) fn named(text: &str) -> Result<PayloadReference, String> {
 }
 
 /// What becomes of tasks when there is a later version.
-pub(crate) fn on_change(text: &str) -> Result<OnChange, String> {
+fn on_change(text: &str) -> Result<OnChange, String> {
     match text {
         "restart" => Ok(OnChange::Restart),
         "nothing" => Ok(OnChange::Nothing),

@@ -41,17 +41,22 @@ pub(super) fn update(
         return Err(Rejected::LastManager { id });
     }
     let new = Node { spec, ..Node::clone(&node) };
-    let (was, is) = (is_manager(&node), is_manager(&new));
+    remember_manager(w, &node, Some(&new));
     w.update_spec(new);
-    if was != is {
-        cluster::dismissed(w, id, was);
-    }
     Ok(Outcome::Applied)
 }
 
 /// Whether the node is to be a manager, or still takes part in Raft.
 fn is_manager(node: &Node) -> bool {
     node.spec.role == NodeRole::Manager || node.manager_status.is_some()
+}
+
+/// Whoever ceases to be a manager, or becomes one again, is known for it.
+fn remember_manager(w: &mut Writer<'_>, old: &Node, new: Option<&Node>) {
+    let (was, is) = (is_manager(old), new.is_some_and(is_manager));
+    if was != is {
+        cluster::dismissed(w, old.id, was);
+    }
 }
 
 /// The last manager stays, whatever is asked for: with it would go the cluster. One that is up
@@ -79,10 +84,8 @@ pub(super) fn remove(w: &mut Writer<'_>, id: NodeId, force: bool) -> Result<Outc
         task::lose(&mut task, w.now, "its node was removed from the cluster");
         w.update(task);
     }
+    remember_manager(w, &node, None);
     w.remove::<Node>(id);
-    if is_manager(&node) {
-        cluster::dismissed(w, id, true);
-    }
     Ok(Outcome::Applied)
 }
 
@@ -132,12 +135,8 @@ pub(super) fn set_manager_status(
 ) -> Result<Outcome, Rejected> {
     let old = w.get::<Node>(id)?;
     let new = Node { manager_status, ..Node::clone(&old) };
-    let (was, is) = (is_manager(&old), is_manager(&new));
-    let outcome = write_if_changed(w, &old, new)?;
-    if was != is {
-        cluster::dismissed(w, id, was);
-    }
-    Ok(outcome)
+    remember_manager(w, &old, Some(&new));
+    write_if_changed(w, &old, new)
 }
 
 fn write_if_changed(w: &mut Writer<'_>, old: &Node, new: Node) -> Result<Outcome, Rejected> {
